@@ -1,0 +1,94 @@
+//! Time as an argument: the one place that reads the machine's clocks, and a clock to set by hand.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970-01-01T00:00:00Z (a JWT `NumericDate`, RFC 7519, section 2).
+pub type UnixSeconds = i64;
+
+/// Where time comes from.
+pub trait TimeSource: fmt::Debug + Send + Sync + 'static {
+    /// The wall clock, rounded down: what `iat`, `exp` and `nbf` are compared with.
+    fn now(&self) -> UnixSeconds;
+    /// A clock that never steps back, for the ages of caches.
+    fn monotonic(&self) -> Duration;
+}
+
+/// A shared handle to a source of time.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<dyn TimeSource>);
+
+impl Clock {
+    /// The machine's clocks.
+    pub fn system() -> Self {
+        Self(Arc::new(SystemTimeSource { start: Instant::now() }))
+    }
+
+    pub fn new(source: Arc<dyn TimeSource>) -> Self {
+        Self(source)
+    }
+
+    pub fn now(&self) -> UnixSeconds {
+        self.0.now()
+    }
+
+    pub fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+#[derive(Debug)]
+struct SystemTimeSource {
+    start: Instant,
+}
+
+impl TimeSource for SystemTimeSource {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn now(&self) -> UnixSeconds {
+        // A clock before 1970 counts as 1970: every session is then in the future and refused.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.as_secs().try_into().unwrap_or(UnixSeconds::MAX)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// A clock that stands still until it is told otherwise. For tests.
+#[derive(Debug)]
+pub struct ManualClock {
+    now: AtomicI64,
+    monotonic_ms: AtomicU64,
+}
+
+impl ManualClock {
+    pub fn at(now: UnixSeconds) -> Arc<Self> {
+        Arc::new(Self { now: AtomicI64::new(now), monotonic_ms: AtomicU64::new(0) })
+    }
+
+    /// Sets the wall clock alone, as an administrator or NTP would.
+    pub fn set(&self, now: UnixSeconds) {
+        self.now.store(now, Ordering::SeqCst);
+    }
+
+    /// Lets time pass on both clocks.
+    pub fn advance(&self, by: Duration) {
+        let seconds = UnixSeconds::try_from(by.as_secs()).unwrap_or(UnixSeconds::MAX);
+        self.now.fetch_add(seconds, Ordering::SeqCst);
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.monotonic_ms.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl TimeSource for ManualClock {
+    fn now(&self) -> UnixSeconds {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.monotonic_ms.load(Ordering::SeqCst))
+    }
+}

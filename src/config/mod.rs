@@ -1,0 +1,605 @@
+//! From layers of text to typed settings: defaults, files, environment, and every problem at once.
+//! What a key means is in `config/default.toml`; which kinds of extractors exist is in `extractors`.
+
+mod problems;
+mod raw;
+mod section;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::{Config, Environment, File, FileFormat, Value, ValueKind};
+
+pub use problems::Problems;
+pub use section::Section;
+use section::{Table, fill, join, read};
+pub use values::{List, Span};
+
+use crate::extractors::{Chain, Context, Link, Registry, SessionExtractor};
+use crate::origin::{Origin, Origins};
+use crate::secret::Secret;
+use crate::subject::Template;
+use crate::token::{ClaimTemplates, Minter};
+
+/// The three names of Rollout's own docs, and the keys they stand for.
+const ROLLOUT_NAMES: [(&str, &str); 3] = [
+    ("ROLLOUT_CLIENT_ID", "client_id"),
+    ("ROLLOUT_CLIENT_SECRET", "client_secret"),
+    ("ROLLOUT_CLIENT_SECRET_FILE", "client_secret_file"),
+];
+
+const CLIENT_KEYS: [&str; 3] = ["client_id", "client_secret", "client_secret_file"];
+const SECTIONS: [&str; 8] =
+    ["server", "token", "origins", "session", "extractors", "rate_limit", "log", "reload"];
+
+/// Where the configuration comes from. The environment is an argument, so that tests need no process.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// TOML below everything else: what `dev` changes about the defaults.
+    pub base: Option<&'static str>,
+    /// TOML files; the later wins.
+    pub files: Vec<PathBuf>,
+    /// Variables: `ROLLOUT__SECTION__KEY` and the three names of Rollout's docs.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// These files and the process's environment. Variables that are not UTF-8 and not ours are
+    /// nobody's business here.
+    pub fn from_process(files: Vec<PathBuf>) -> Self {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                let name = name.into_string().ok().filter(|name| name.starts_with("ROLLOUT"))?;
+                Some((name, value.to_string_lossy().into_owned()))
+            })
+            .collect();
+        Self { base: None, files, environment }
+    }
+}
+
+/// Everything that the service needs to know, checked.
+#[derive(Debug)]
+pub struct Settings {
+    pub client: Client,
+    pub minter: Minter,
+    pub server: Server,
+    pub origins: Origins,
+    pub chain: Chain,
+    pub rate_limit: Option<RateLimit>,
+    pub log: Log,
+    pub poll_interval: Duration,
+    /// The files that secrets were read from, to be watched.
+    pub secret_files: Vec<PathBuf>,
+    /// Good, but worth a line in the log.
+    pub warnings: Vec<String>,
+    effective: serde_json::Value,
+}
+
+/// Who we are at Rollout.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub id: String,
+    pub secret: Secret,
+}
+
+/// How connections and requests are served.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub docs_alias: bool,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub body_timeout: Duration,
+    pub request_timeout: Duration,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub max_uri_bytes: usize,
+    pub max_body_bytes: u64,
+    pub max_connections: usize,
+    pub max_in_flight: usize,
+    pub drain_delay: Duration,
+    pub drain_timeout: Duration,
+    pub hard_stop: Duration,
+}
+
+/// Tokens per subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    pub per_minute: NonZeroU32,
+    pub burst: NonZeroU32,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: tracing::Level,
+    pub plain_subject: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Pretty,
+}
+
+/// Loads and checks the whole configuration. Reads files, but never the network.
+///
+/// # Errors
+/// Every problem of every layer, each beginning with its key.
+pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result<Settings, Problems> {
+    let mut problems = Problems::default();
+    let mut tree = merge(sources, &mut problems);
+    // A layer that could not be read would only bring problems that are not there.
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut effective = serde_json::Map::new();
+
+    let client_table = take(&mut tree, &CLIENT_KEYS);
+    let client: raw::Client = read("", &client_table, &mut problems);
+    let secret_file = client.client_secret_file.clone();
+    let server: raw::Server = section(&mut tree, "server", &mut problems, &mut effective);
+    let token: raw::Token = section(&mut tree, "token", &mut problems, &mut effective);
+    let origins: raw::Origins = section(&mut tree, "origins", &mut problems, &mut effective);
+    let session: raw::Session = section(&mut tree, "session", &mut problems, &mut effective);
+    let rate_limit: raw::RateLimit = section(&mut tree, "rate_limit", &mut problems, &mut effective);
+    let log: raw::Log = section(&mut tree, "log", &mut problems, &mut effective);
+    let reload: raw::Reload = section(&mut tree, "reload", &mut problems, &mut effective);
+    let extractors = table(&mut tree, "extractors", &mut problems);
+    for unknown in tree.keys() {
+        let known = CLIENT_KEYS.iter().chain(&SECTIONS).copied().collect::<Vec<_>>().join(", ");
+        problems.add(unknown, format!("is not a section or key; there are {known}"));
+    }
+    if let serde_json::Value::Object(keys) = serde_json::to_value(&client).unwrap_or_default() {
+        effective.extend(keys.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+
+    let client = check_client(client, &mut problems);
+    let (chain, shown) = build_chain(
+        &session.extractors,
+        extractors,
+        registry,
+        client.as_ref().map(|client| &client.secret),
+        context,
+        &mut problems,
+    );
+    effective.insert("extractors".to_owned(), shown.into());
+    let server = check_server(&server, context.dev, &mut problems);
+    let ttl = check_ttl(token.ttl, &mut problems);
+    let claims = problems.accept("token.claims", ClaimTemplates::parse(token.claims));
+    let origins = check_origins(&origins.allowed, &mut problems);
+    let log = check_log(&log, &mut problems);
+    let poll_interval = positive("reload.poll_interval", reload.poll_interval, &mut problems);
+    let rate_limit = check_rate_limit(&rate_limit, &mut problems);
+
+    let (Some(client), Some(server), Some(claims), Some(log), true) =
+        (client, server, claims, log, problems.is_empty())
+    else {
+        return Err(problems);
+    };
+    let mut warnings = Vec::new();
+    if client.secret.expose().len() < 64 {
+        warnings.push(
+            "client_secret: is shorter than the 64 bytes that RFC 7518, section 3.2 asks for with HS512; \
+             Rollout chooses it, so this is only for your information"
+                .to_owned(),
+        );
+    }
+    Ok(Settings {
+        minter: Minter::new(&client, ttl, token.cap_to_session, claims),
+        client,
+        server,
+        origins,
+        chain,
+        rate_limit,
+        log,
+        poll_interval,
+        secret_files: secret_file.into_iter().collect(),
+        warnings,
+        effective: effective.into(),
+    })
+}
+
+/// Loads only what `mint` and `inspect` need: the client id and secret.
+///
+/// # Errors
+/// What is wrong with either.
+pub fn load_client(sources: &Sources) -> Result<Client, Problems> {
+    let mut problems = Problems::default();
+    let mut tree = merge(sources, &mut problems);
+    let client = read("", &take(&mut tree, &CLIENT_KEYS), &mut problems);
+    let client = check_client(client, &mut problems);
+    match client {
+        Some(client) if problems.is_empty() => Ok(client),
+        _ => Err(problems),
+    }
+}
+
+/// Loads only what `health` needs: the address that the service listens on.
+///
+/// # Errors
+/// What is wrong with `[server]`.
+pub fn load_listen(sources: &Sources) -> Result<SocketAddr, Problems> {
+    let mut problems = Problems::default();
+    let mut tree = merge(sources, &mut problems);
+    let server: raw::Server = section(&mut tree, "server", &mut problems, &mut serde_json::Map::new());
+    let listen = address("server.listen", &server.listen, &mut problems);
+    match listen {
+        Some(listen) if problems.is_empty() => Ok(listen),
+        _ => Err(problems),
+    }
+}
+
+impl Settings {
+    /// The configuration as it was understood: every default filled in, every secret redacted.
+    pub fn effective(&self) -> &serde_json::Value {
+        &self.effective
+    }
+}
+
+/// Lays the layers over each other.
+fn merge(sources: &Sources, problems: &mut Problems) -> Table {
+    let mut builder = Config::builder();
+    if let Some(base) = sources.base {
+        builder = builder.add_source(File::from_str(base, FileFormat::Toml));
+    }
+    for path in &sources.files {
+        let key = path.display().to_string();
+        let Some(text) = problems.accept(&key, std::fs::read_to_string(path)) else { continue };
+        // The parser's own report prints the offending line, which may hold a secret.
+        match toml::from_str::<toml::Table>(&text) {
+            Ok(_) => builder = builder.add_source(File::from_str(&text, FileFormat::Toml)),
+            Err(error) => {
+                let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+                let message = error.message().lines().next().unwrap_or_default();
+                problems.add(key, format!("line {line} is not TOML: {message}"));
+            }
+        }
+    }
+    let variables = sources.environment.clone().into_iter().collect();
+    builder = builder.add_source(
+        Environment::with_prefix("ROLLOUT").prefix_separator("__").separator("__").source(Some(variables)),
+    );
+    for (name, key) in ROLLOUT_NAMES {
+        if let Some(value) = sources.environment.get(name) {
+            builder = match builder.set_override(key, value.as_str()) {
+                Ok(builder) => builder,
+                Err(error) => {
+                    problems.add(key, error.to_string());
+                    return Table::new();
+                }
+            };
+        }
+    }
+    match builder.build().map(|config| config.cache.kind) {
+        Ok(ValueKind::Table(tree)) => tree,
+        Ok(_) => Table::new(),
+        Err(error) => {
+            problems.add("environment", error.to_string());
+            Table::new()
+        }
+    }
+}
+
+fn take(tree: &mut Table, keys: &[&str]) -> Table {
+    keys.iter().filter_map(|key| tree.remove_entry(*key)).collect()
+}
+
+/// The table called `name`, empty if it is not there.
+fn table(tree: &mut Table, name: &str, problems: &mut Problems) -> Table {
+    match tree.remove(name).map(|value| value.kind) {
+        None => Table::new(),
+        Some(ValueKind::Table(table)) => table,
+        Some(_) => {
+            problems.add(name, format!("must be a section, [{name}]"));
+            Table::new()
+        }
+    }
+}
+
+fn section<T>(
+    tree: &mut Table,
+    name: &str,
+    problems: &mut Problems,
+    effective: &mut serde_json::Map<String, serde_json::Value>,
+) -> T
+where
+    T: serde::de::DeserializeOwned + serde::Serialize + Default,
+{
+    let table = table(tree, name, problems);
+    let section = read(name, &table, problems);
+    effective.insert(name.to_owned(), serde_json::to_value(&section).unwrap_or_default());
+    section
+}
+
+fn check_client(client: raw::Client, problems: &mut Problems) -> Option<Client> {
+    let id = client.client_id.unwrap_or_default();
+    if id.trim().is_empty() || id.trim() != id {
+        problems.add("client_id", "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard");
+    }
+    let given = Secret::from_value_or_file(client.client_secret, client.client_secret_file.as_ref());
+    let Some(secret) = problems.accept("client_secret", given)? else {
+        problems.add(
+            "client_secret",
+            "set ROLLOUT_CLIENT_SECRET, or ROLLOUT_CLIENT_SECRET_FILE to the name of a file that holds it",
+        );
+        return None;
+    };
+    if let Some(weakness) = secret.weakness() {
+        problems
+            .add("client_secret", format!("{weakness}: copy the client secret from your Rollout dashboard"));
+    }
+    Some(Client { id, secret })
+}
+
+fn address(key: &str, text: &str, problems: &mut Problems) -> Option<SocketAddr> {
+    problems.parse(key, text, "an IP address with a port, such as 0.0.0.0:8080 or [::1]:8080")
+}
+
+fn positive(key: &str, span: Span, problems: &mut Problems) -> Duration {
+    problems.require(!span.0.is_zero(), key, "must be longer than nothing");
+    span.0
+}
+
+fn check_server(server: &raw::Server, dev: bool, problems: &mut Problems) -> Option<Server> {
+    for (key, value) in [
+        ("server.max_header_bytes", server.max_header_bytes),
+        ("server.max_headers", server.max_headers),
+        ("server.max_uri_bytes", server.max_uri_bytes),
+        ("server.max_connections", server.max_connections),
+        ("server.max_in_flight", server.max_in_flight),
+    ] {
+        problems.require(value > 0, key, "must be at least 1");
+    }
+    problems.require(server.max_headers <= 200, "server.max_headers", "must be at most 200");
+    problems.require(
+        server.max_header_bytes <= 64 * 1024,
+        "server.max_header_bytes",
+        "must be at most 65536",
+    );
+    let (delay, drain, hard) = (server.drain_delay.0, server.drain_timeout.0, server.hard_stop.0);
+    problems.require(
+        delay + drain <= hard,
+        "server.hard_stop",
+        "must be at least server.drain_delay and server.drain_timeout together",
+    );
+    problems.require(
+        server.request_timeout <= server.drain_timeout,
+        "server.drain_timeout",
+        "must be at least server.request_timeout, so that requests under way can finish",
+    );
+    let listen = address("server.listen", &server.listen, problems);
+    let admin_listen = address("server.admin_listen", &server.admin_listen, problems);
+    let checked = Server {
+        listen: listen?,
+        admin_listen: admin_listen?,
+        docs_alias: server.docs_alias,
+        header_timeout: positive("server.header_timeout", server.header_timeout, problems),
+        idle_timeout: positive("server.idle_timeout", server.idle_timeout, problems),
+        body_timeout: positive("server.body_timeout", server.body_timeout, problems),
+        request_timeout: positive("server.request_timeout", server.request_timeout, problems),
+        max_header_bytes: server.max_header_bytes,
+        max_headers: server.max_headers,
+        max_uri_bytes: server.max_uri_bytes,
+        max_body_bytes: server.max_body_bytes,
+        max_connections: server.max_connections,
+        max_in_flight: server.max_in_flight,
+        drain_delay: delay,
+        drain_timeout: drain,
+        hard_stop: positive("server.hard_stop", server.hard_stop, problems),
+    };
+    if dev {
+        for (key, address) in
+            [("server.listen", checked.listen), ("server.admin_listen", checked.admin_listen)]
+        {
+            problems.require(
+                address.ip().is_loopback(),
+                key,
+                "must be a loopback address under `dev`, which gives a token to anybody: use 127.0.0.1",
+            );
+        }
+    }
+    Some(checked)
+}
+
+fn check_ttl(ttl: Span, problems: &mut Problems) -> Duration {
+    let whole = ttl.0.subsec_nanos() == 0;
+    problems.require(
+        whole && (30..=900).contains(&ttl.0.as_secs()),
+        "token.ttl",
+        "must be whole seconds from 30s to 15m: Rollout's tokens live at most 15 minutes",
+    );
+    ttl.0
+}
+
+fn check_origins(allowed: &[String], problems: &mut Problems) -> Origins {
+    let parsed = allowed.iter().map(|text| Origin::parse(text));
+    Origins::new(parsed.filter_map(|origin| problems.accept("origins.allowed", origin)).collect())
+}
+
+fn check_rate_limit(limit: &raw::RateLimit, problems: &mut Problems) -> Option<RateLimit> {
+    let per_minute = NonZeroU32::new(limit.per_subject_per_minute)?;
+    let burst = NonZeroU32::new(limit.burst);
+    problems.require(
+        burst.is_some(),
+        "rate_limit.burst",
+        "must be at least 1; to switch the limit off set rate_limit.per_subject_per_minute = 0",
+    );
+    Some(RateLimit { per_minute, burst: burst? })
+}
+
+fn check_log(log: &raw::Log, problems: &mut Problems) -> Option<Log> {
+    let format = match log.format.as_str() {
+        "json" => Some(LogFormat::Json),
+        "pretty" => Some(LogFormat::Pretty),
+        _ => {
+            problems.add("log.format", "must be \"json\" or \"pretty\"");
+            None
+        }
+    };
+    let level = problems.parse("log.level", &log.level, "one of error, warn, info, debug, trace");
+    problems.require(
+        matches!(log.subject.as_str(), "hash" | "plain"),
+        "log.subject",
+        "must be \"hash\" or \"plain\"",
+    );
+    Some(Log { format: format?, level: level?, plain_subject: log.subject == "plain" })
+}
+
+fn build_chain(
+    names: &[String],
+    mut sections: Table,
+    registry: &Registry,
+    client_secret: Option<&Secret>,
+    context: &Context,
+    problems: &mut Problems,
+) -> (Chain, serde_json::Map<String, serde_json::Value>) {
+    let mut links = Vec::new();
+    let mut effective = serde_json::Map::new();
+    if names.is_empty() {
+        problems.add(
+            "session.extractors",
+            "names no extractor, so nobody could get a token: set it to [\"web\"] and add [extractors.web]",
+        );
+    }
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            problems.add("session.extractors", format!("names {name} twice"));
+            continue;
+        }
+        let path = join("extractors", name);
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) || name.len() > 64
+        {
+            problems.add(path, "a name has up to 64 letters, digits, `_` and `-`");
+            continue;
+        }
+        let table = match sections.remove(name).map(|value| value.kind) {
+            Some(ValueKind::Table(table)) => table,
+            Some(_) => {
+                problems.add(&path, format!("must be a section, [{path}]"));
+                continue;
+            }
+            None if registry.get(name).is_some() => Table::new(),
+            None => {
+                problems.add(&path, format!("session.extractors names it, but there is no section [{path}]"));
+                continue;
+            }
+        };
+        let (link, shown) = build_link(name, path, table, registry, client_secret, context, problems);
+        links.extend(link);
+        effective.extend(shown.map(|shown| (name.clone(), shown)));
+    }
+    for unused in sections.keys() {
+        problems.add(
+            join("extractors", unused),
+            "is not used: add it to session.extractors or remove the section",
+        );
+    }
+    (Chain::new(links), effective)
+}
+
+fn build_link(
+    name: &str,
+    path: String,
+    mut table: Table,
+    registry: &Registry,
+    client_secret: Option<&Secret>,
+    context: &Context,
+    problems: &mut Problems,
+) -> (Option<Link>, Option<serde_json::Value>) {
+    let common: Common = read(&path, &take(&mut table, &Common::KEYS), problems);
+    let kind_name = common.kind.as_deref().unwrap_or(name);
+    let Some((kind_name, kind)) = registry.entry(kind_name) else {
+        let known = registry.names().collect::<Vec<_>>().join(", ");
+        problems.add(join(&path, "kind"), format!("must be one of {known}"));
+        return (None, None);
+    };
+    if let Some(preset) = &common.preset {
+        match kind.presets.iter().find(|(name, _)| name == preset) {
+            Some((_, keys)) => {
+                let parsed = Config::builder().add_source(File::from_str(keys, FileFormat::Toml)).build();
+                match parsed.map(|config| config.cache.kind) {
+                    Ok(ValueKind::Table(keys)) => fill(&mut table, keys),
+                    Ok(_) | Err(_) => problems.add(join(&path, "preset"), "is broken: please report it"),
+                }
+            }
+            None if kind.presets.is_empty() => {
+                problems.add(join(&path, "preset"), format!("{kind_name} has no presets"));
+            }
+            None => {
+                let known = kind.presets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+                problems.add(join(&path, "preset"), format!("must be one of {known}"));
+            }
+        }
+    }
+    // A preset may know better where its provider puts the user.
+    let preset_subject = take(&mut table, &["subject"]).remove("subject");
+    let preset_subject = preset_subject.and_then(|subject| subject.into_string().ok());
+    let subject = common.subject.or(preset_subject).unwrap_or_else(|| kind.subject.to_owned());
+    let template = problems.accept(join(&path, "subject"), subject.parse::<Template>());
+    if template.as_ref().is_some_and(|template| !template.has_placeholder()) {
+        problems.add(
+            join(&path, "subject"),
+            "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
+        );
+    }
+
+    let section = Section::new(path, table, client_secret, context);
+    let built = (kind.build)(&section);
+    let mut shown = section.into_effective();
+    if let Some(serde_json::Value::Object(keys)) = &mut shown {
+        keys.insert("kind".to_owned(), kind_name.into());
+        keys.insert("subject".to_owned(), subject.into());
+    }
+    match (built, template) {
+        (Ok(extractor), Some(subject)) => {
+            (Some(Link { name: Arc::from(name), kind: kind_name, subject, extractor }), shown)
+        }
+        (Ok(_), None) => (None, shown),
+        (Err(found), _) => {
+            problems.extend(found);
+            (None, shown)
+        }
+    }
+}
+
+/// The keys that every extractor's section may have.
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Common {
+    kind: Option<String>,
+    subject: Option<String>,
+    preset: Option<String>,
+}
+
+impl Common {
+    const KEYS: [&'static str; 3] = ["kind", "subject", "preset"];
+}
+
+/// Builds one extractor from the keys of its section, for the tests of its kind.
+pub(crate) fn build_extractor(
+    registry: &Registry,
+    kind: &str,
+    toml: &str,
+    context: &Context,
+) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let parsed = Config::builder().add_source(File::from_str(toml, FileFormat::Toml)).build();
+    let table = match problems.accept(kind, parsed).map(|config| config.cache) {
+        Some(Value { kind: ValueKind::Table(table), .. }) => table,
+        _ => Table::new(),
+    };
+    let path = join("extractors", kind);
+    let (link, _) = build_link(kind, path, table, registry, None, context, &mut problems);
+    match link {
+        Some(link) if problems.is_empty() => Ok(link.extractor),
+        _ => Err(problems),
+    }
+}

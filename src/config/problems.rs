@@ -1,0 +1,60 @@
+//! Everything that is wrong with a configuration, gathered into one report.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Problems, each under the key it belongs to. Empty means the configuration is good.
+///
+/// The texts name keys and say how to mend them; they never hold a secret's value.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Problems {
+    list: Vec<(String, String)>,
+}
+
+impl Problems {
+    pub fn add(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.list.push((key.into(), text.into()));
+    }
+
+    /// Adds a problem under `key` unless `good` holds.
+    pub fn require(&mut self, good: bool, key: impl Into<String>, text: impl Into<String>) {
+        if !good {
+            self.add(key, text);
+        }
+    }
+
+    /// The value, or `None` after its problem was added under `key`.
+    pub fn accept<T, E: fmt::Display>(&mut self, key: impl Into<String>, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.add(key, error.to_string())).ok()
+    }
+
+    /// Parses `text`; the problem, if any, repeats neither the text nor the parser's words.
+    pub fn parse<T: FromStr>(&mut self, key: impl Into<String>, text: &str, expected: &str) -> Option<T> {
+        self.accept(key, text.parse().map_err(|_| format!("must be {expected}")))
+    }
+
+    /// Adds all of `others`.
+    pub fn extend(&mut self, others: Self) {
+        self.list.extend(others.list);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Gives `value` if nothing is wrong.
+    pub fn or<T>(self, value: T) -> Result<T, Self> {
+        if self.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (key, text) in &self.list {
+            writeln!(f, "{key}: {text}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}

@@ -1,0 +1,150 @@
+//! One table of the configuration on its way to typed values, with every problem reported by key.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+
+use config::{Map, Value, ValueKind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::problems::Problems;
+use crate::extractors::Context;
+use crate::secret::Secret;
+
+/// The tree that the `config` crate merges from all layers.
+pub(super) type Table = Map<String, Value>;
+
+/// Reads a table into `T`, whose fields all have defaults.
+///
+/// Serde stops at the first error. Here every key is tried alone first, so that each gets its own
+/// line in the report; the keys that are good are then read together.
+pub(super) fn read<T>(path: &str, table: &Table, problems: &mut Problems) -> T
+where
+    T: DeserializeOwned + Default,
+{
+    let mut good = Table::new();
+    let mut keys: Vec<_> = table.iter().collect();
+    keys.sort_unstable_by_key(|(key, _)| *key);
+    for (key, value) in keys {
+        let alone = Table::from([(key.clone(), value.clone())]);
+        match T::deserialize(Value::new(None, alone)) {
+            Ok(_) => {
+                good.insert(key.clone(), value.clone());
+            }
+            Err(error) => problems.add(join(path, key), describe(error, value)),
+        }
+    }
+    T::deserialize(Value::new(None, good)).unwrap_or_else(|error| {
+        problems.add(path, error.to_string());
+        T::default()
+    })
+}
+
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+fn describe(error: config::ConfigError, value: &Value) -> String {
+    use config::ConfigError::{At, Type};
+    let text = match error {
+        At { error, .. } => return describe(*error, value),
+        // Not the crate's own text: it would repeat the key that the line already begins with.
+        Type { unexpected, expected, .. } => format!("must be {expected}, not {unexpected}"),
+        other => other.to_string(),
+    };
+    match value.origin() {
+        Some(origin) => format!("{text} (from {origin})"),
+        None => text,
+    }
+}
+
+/// The section of one extractor, `[extractors.NAME]`, without the keys that all kinds share.
+#[derive(Debug)]
+pub struct Section<'a> {
+    path: String,
+    table: Table,
+    client_secret: Option<&'a Secret>,
+    context: &'a Context,
+    effective: RefCell<Option<serde_json::Value>>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn new(
+        path: String,
+        table: Table,
+        client_secret: Option<&'a Secret>,
+        context: &'a Context,
+    ) -> Self {
+        Self { path, table, client_secret, context, effective: RefCell::default() }
+    }
+
+    /// The extractor's name, as in `session.extractors`.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// The full key of `key` in this section, for a problem's first words.
+    pub fn key(&self, key: &str) -> String {
+        join(&self.path, key)
+    }
+
+    /// What the service lends to extractors.
+    pub fn context(&self) -> &'a Context {
+        self.context
+    }
+
+    /// The section as `T`: a struct whose fields all have defaults and which denies unknown fields.
+    /// Keys that do not fit are reported and take their default, so that later checks still run.
+    pub fn read<T>(&self, problems: &mut Problems) -> T
+    where
+        T: DeserializeOwned + Default + Serialize,
+    {
+        let config: T = read(&self.path, &self.table, problems);
+        *self.effective.borrow_mut() = serde_json::to_value(&config).ok();
+        config
+    }
+
+    /// The secret under `key` or `key_file`, if it is given; both, or an empty one, is a problem.
+    ///
+    /// A secret that verifies sessions must not be the one that signs our tokens: such a token
+    /// would then be accepted as a session.
+    pub fn secret(
+        &self,
+        key: &str,
+        value: Option<Secret>,
+        file: Option<&PathBuf>,
+        problems: &mut Problems,
+    ) -> Option<Secret> {
+        let given = Secret::from_value_or_file(value, file);
+        let secret = problems.accept(self.key(key), given)??;
+        if secret.expose().is_empty() {
+            problems.add(self.key(key), "is empty: give it a value or leave the key out");
+        } else if self.client_secret == Some(&secret) {
+            problems.add(
+                self.key(key),
+                "is the same secret as client_secret: our own tokens would pass as sessions. Use another",
+            );
+        }
+        Some(secret)
+    }
+
+    /// The section as it was understood: presets and defaults filled in, secrets redacted.
+    pub(super) fn into_effective(self) -> Option<serde_json::Value> {
+        self.effective.into_inner()
+    }
+}
+
+/// Fills `table` with what a preset says wherever the table itself says nothing.
+pub(super) fn fill(table: &mut Table, preset: Table) {
+    for (key, value) in preset {
+        match (table.get_mut(&key), value.kind) {
+            (None, kind) => {
+                table.insert(key, Value::new(None, kind));
+            }
+            (Some(Value { kind: ValueKind::Table(explicit), .. }), ValueKind::Table(preset)) => {
+                fill(explicit, preset);
+            }
+            (Some(_), _) => {}
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The forms in which values are written: durations with a unit, lists from a file or a variable.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
+
+/// A duration written with its unit: `"500ms"`, `"15m"`, `"1h 30m"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+/// Nothing that this service waits for takes longer; a longer time is a slip of the keyboard.
+const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+impl Span {
+    pub const fn secs(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    pub const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SpanVisitor)
+    }
+}
+
+struct SpanVisitor;
+
+impl SpanVisitor {
+    const HELP: &'static str = "must be a duration with its unit, such as \"10s\" or \"500ms\"";
+}
+
+impl Visitor<'_> for SpanVisitor {
+    type Value = Span;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration with its unit, such as \"10s\" or \"500ms\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
+        // humantime reads a bare `0`; everything else without a unit it refuses.
+        match humantime::parse_duration(text) {
+            Ok(span) if span > LONGEST => Err(E::custom("is longer than 400 days")),
+            Ok(span) if text.trim() != "0" => Ok(Span(span)),
+            Ok(_) | Err(_) => Err(E::custom(Self::HELP)),
+        }
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Span, E> {
+        Err(E::custom(Self::HELP))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Span, E> {
+        Err(E::custom(Self::HELP))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Span, E> {
+        Err(E::custom(Self::HELP))
+    }
+}
+
+/// A list: a sequence in a file, or items separated by commas (as in an environment variable).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct List<T>(pub Vec<T>);
+
+// Not derived: an empty list needs no default item.
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl List<String> {
+    pub fn of(items: &[&str]) -> Self {
+        Self(items.iter().map(|&item| item.to_owned()).collect())
+    }
+}
+
+impl<T> std::ops::Deref for List<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+struct ListVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+    type Value = List<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list, or text with commas between the items")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<List<T>, E> {
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        items.map(|item| T::deserialize(item.into_deserializer())).collect::<Result<_, _>>().map(List)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<List<T>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(List(items))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_needs_its_unit_and_a_sane_size() {
+        for (text, want) in [
+            ("\"15m\"", Some(Duration::from_secs(900))),
+            ("\"500ms\"", Some(Duration::from_millis(500))),
+            ("\"0s\"", Some(Duration::ZERO)),
+            ("\"5\"", None),
+            ("\"0\"", None),
+            ("5", None),
+            ("\"-5s\"", None),
+            ("\"1000000000000000000s\"", None),
+            ("\"\"", None),
+            ("true", None),
+        ] {
+            let span = serde_json::from_str::<Span>(text).ok().map(|span| span.0);
+            assert_eq!(span, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_reads_from_a_sequence_and_from_text() {
+        for text in ["[\"a\",\"b\"]", "\"a, b\"", "\"a,b,\""] {
+            assert_eq!(serde_json::from_str::<List<String>>(text).unwrap(), List::of(&["a", "b"]), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<List<String>>("\"\"").unwrap(), List::default());
+    }
+}

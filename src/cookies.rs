@@ -1,0 +1,103 @@
+//! Finding one cookie by its exact name in the bytes of the `Cookie` headers.
+//! What the value means is the extractor's business.
+
+// Why not the `cookie` crate: it trims U+00A0 before a name, decodes names on request and keeps the
+// last duplicate. Each of these lets two parties see two different cookies under one name.
+
+use axum::http::{HeaderMap, header};
+
+/// Why a cookie that is there cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookieError {
+    /// The name stands more than once; frameworks disagree on which one counts.
+    Duplicate,
+    /// The value holds bytes outside of printable ASCII (RFC 6265, section 4.1.1).
+    Malformed,
+}
+
+/// The value of the cookie called exactly `name`, as it was sent: not decoded, quotes kept.
+///
+/// `None` if there is none, or if it is empty: frameworks clear a session by emptying its cookie.
+/// Pairs that are broken or belong to somebody else change nothing.
+pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, CookieError> {
+    let mut found = None;
+    for header in headers.get_all(header::COOKIE) {
+        for pair in header.as_bytes().split(|&byte| byte == b';') {
+            let Some(value) = value_of(pair, name.as_bytes()) else { continue };
+            if found.replace(value).is_some() {
+                return Err(CookieError::Duplicate);
+            }
+        }
+    }
+    match found {
+        None | Some([]) => Ok(None),
+        Some(value) if value.iter().all(|byte| (b' '..=b'~').contains(byte)) => {
+            std::str::from_utf8(value).map(Some).map_err(|_| CookieError::Malformed)
+        }
+        Some(_) => Err(CookieError::Malformed),
+    }
+}
+
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let value = trim(trim(pair).strip_prefix(name)?);
+    value.strip_prefix(b"=").map(trim)
+}
+
+/// RFC 6265, section 5.2 strips spaces and tabs around a name and a value, and nothing else.
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn headers(lines: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::COOKIE, HeaderValue::from_bytes(line).expect("a header value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn the_exact_name_is_found_whatever_stands_beside_it() {
+        for (line, want) in [
+            (&b"sid=abc"[..], Some("abc")),
+            (b"a=1; sid=abc; b=2", Some("abc")),
+            (b"a=1;sid=abc", Some("abc")),
+            (b" \t sid = abc \t;", Some("abc")),
+            (b"sid=a=b==", Some("a=b==")),
+            (b"sid=\"abc\"", Some("\"abc\"")),
+            (b"sid=s%3Aabc", Some("s%3Aabc")),
+            (b"foo; =x; a=\"b; \xff\xfe=1; sid=abc", Some("abc")),
+            (b"x\xc3\xa9=1; sid=abc", Some("abc")),
+            (b"sid=", None),
+            (b"sid", None),
+            (b"xsid=abc", None),
+            (b"sidx=abc", None),
+            (b"SID=abc", None),
+            (b"s%69d=abc", None),
+            (b"\xc2\xa0sid=abc", None),
+            (b"", None),
+        ] {
+            assert_eq!(find(&headers(&[line]), "sid"), Ok(want), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn two_of_the_name_are_refused_in_one_header_or_in_two() {
+        assert_eq!(find(&headers(&[b"sid=a; sid=b"]), "sid"), Err(CookieError::Duplicate));
+        assert_eq!(find(&headers(&[b"sid=a", b"sid=a"]), "sid"), Err(CookieError::Duplicate));
+        assert_eq!(find(&headers(&[b"sid=; sid=a"]), "sid"), Err(CookieError::Duplicate));
+    }
+
+    #[test]
+    fn a_value_of_other_bytes_is_malformed() {
+        assert_eq!(find(&headers(&[b"sid=\xff"]), "sid"), Err(CookieError::Malformed));
+    }
+}

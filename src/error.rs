@@ -1,0 +1,219 @@
+//! The one map from what went wrong to what the caller is told: RFC 9457 problem details.
+//! Causes never reach the caller; they are for the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::extractors::{Denial, Denied};
+
+/// Why a request gets no 2xx answer.
+#[derive(Clone, Debug)]
+pub enum Error {
+    /// The request breaks HTTP's rules or ours; the word is for logs.
+    BadRequest(&'static str),
+    Denied(Denied),
+    OriginNotAllowed,
+    /// Dev mode was reached under a name that is not this machine's.
+    HostNotAllowed,
+    NotFound,
+    /// With the methods that are allowed.
+    MethodNotAllowed(&'static str),
+    /// The client was too slow to send its request.
+    RequestTimeout,
+    BodyTooLarge,
+    UriTooLong,
+    HeadersTooLarge,
+    /// This subject had its share, and may try again after this time.
+    RateLimited {
+        extractor: Arc<str>,
+        retry_after: Duration,
+    },
+    Internal,
+    /// The whole request took longer than `server.request_timeout`.
+    DeadlineExceeded,
+    Overloaded,
+    Draining,
+}
+
+/// What the caller sees of an error, but for the request's id.
+struct Answer {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: &'static str,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// `application/problem+json`, RFC 9457, section 3.1, with our `code` and `request_id`.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+}
+
+const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="rollout-token""#);
+const CHALLENGE_INVALID: HeaderValue =
+    HeaderValue::from_static(r#"Bearer realm="rollout-token", error="invalid_token""#);
+
+impl Error {
+    /// The stable code: part of the contract, and the outcome in metrics and logs.
+    pub fn code(&self) -> &'static str {
+        self.answer().code
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.answer().status
+    }
+
+    /// The finer word for the log.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadRequest(word) => word,
+            Self::Denied(Denied { denial, .. }) => match denial {
+                Denial::Nobody(word) => word,
+                Denial::Rejected(reason) => reason.word,
+                Denial::Unavailable(cause) => cause.word,
+            },
+            Self::DeadlineExceeded => "deadline_exceeded",
+            other => other.code(),
+        }
+    }
+
+    /// More for the operator's log, where there is more.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Denied(Denied { denial: Denial::Unavailable(cause), .. }) => cause.detail.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The extractor that decided, if one did.
+    pub fn extractor(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Denied(denied) => denied.extractor.as_ref(),
+            Self::RateLimited { extractor, .. } => Some(extractor),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection must not be used for another request: where this one ends is unknown,
+    /// or its rest is not worth reading.
+    fn closes_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::BodyTooLarge
+                | Self::HeadersTooLarge
+                | Self::RequestTimeout
+                | Self::UriTooLong
+                | Self::Draining
+        )
+    }
+
+    #[rustfmt::skip]
+    fn answer(&self) -> Answer {
+        let (status, code, title, detail) = match self {
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request",
+                "Bad request", "The request is not well-formed HTTP/1.1 with one Host and no Transfer-Encoding."),
+            Self::Denied(Denied { denial: Denial::Nobody(_), .. }) => (StatusCode::UNAUTHORIZED, "no_session",
+                "Not signed in", "The request carries no session of a signed-in user."),
+            Self::Denied(Denied { denial: Denial::Rejected(reason), .. }) if reason.expired => (StatusCode::UNAUTHORIZED, "session_expired",
+                "Session expired", "The session is over; sign in again."),
+            Self::Denied(Denied { denial: Denial::Rejected(_), .. }) => (StatusCode::UNAUTHORIZED, "session_invalid",
+                "Session not accepted", "The request carries a session that is not acceptable."),
+            Self::OriginNotAllowed => (StatusCode::FORBIDDEN, "origin_not_allowed",
+                "Origin not allowed", "Pages of this origin may not ask for tokens; the operator lists origins in origins.allowed."),
+            Self::HostNotAllowed => (StatusCode::FORBIDDEN, "host_not_allowed",
+                "Host not allowed", "Dev mode answers only under localhost, 127.0.0.1 and [::1]."),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found",
+                "Not found", "There is nothing at this path."),
+            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed",
+                "Method not allowed", "This path does not take this method; see the Allow header."),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout",
+                "Request timeout", "The request did not arrive in time."),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large",
+                "Body too large", "The request's body is too large; it needs none."),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long",
+                "URI too long", "The request's target is too long."),
+            Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large",
+                "Headers too large", "The request's headers are too many or too large; the browser may hold too many cookies for this host."),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited",
+                "Too many requests", "This user asked for too many tokens; try again later."),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal",
+                "Internal error", "The service failed; the operator's log has the request id."),
+            Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable",
+                "Session cannot be checked", "The session cannot be checked right now; try again."),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded",
+                "Overloaded", "The service has too many requests under way; try again."),
+            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining",
+                "Shutting down", "This instance is shutting down; try again."),
+        };
+        let header = match self {
+            Self::MethodNotAllowed(allow) => Some((header::ALLOW, HeaderValue::from_static(allow))),
+            Self::RateLimited { retry_after, .. } => {
+                Some((header::RETRY_AFTER, retry_after.as_secs().saturating_add(1).into()))
+            }
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, 2.into())),
+            _ if code == "no_session" => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
+            _ if status == StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
+            _ => None,
+        };
+        Answer { status, code, title, detail, header }
+    }
+
+    /// The whole answer.
+    pub fn respond(&self, request_id: &str) -> Response {
+        let answer = self.answer();
+        let mut response = Response::new(Body::from(answer.body(request_id)));
+        *response.status_mut() = answer.status;
+        let headers = response.headers_mut();
+        headers.extend(answer.header);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.closes_connection() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl Answer {
+    fn body(&self, request_id: &str) -> Vec<u8> {
+        let problem = Problem {
+            r#type: &format!("urn:rollout-token:{}", self.code),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: self.detail,
+            code: self.code,
+            request_id,
+        };
+        // Strings and a number: nothing here can fail to be written.
+        serde_json::to_vec(&problem).unwrap_or_default()
+    }
+}
+
+/// An error on its way out of a handler or a layer: the outermost layer, which knows the request's
+/// id, turns it into the answer.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The headers that every answer carries (SPEC section 2).
+pub fn protect(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+}

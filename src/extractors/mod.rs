@@ -1,0 +1,186 @@
+//! What a session extractor is, and the table of all kinds.
+//! A new kind is its file here, its row in [`Registry::builtin`], its keys in `config/default.toml`
+//! and its row in the docs.
+
+mod chain;
+pub mod contract;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use futures_util::future::BoxFuture;
+
+pub use chain::{Authenticated, Chain, Denial, Denied, Link};
+
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::{Problems, Section};
+use crate::metrics::Metrics;
+use crate::value::Value;
+
+/// What an extractor says about one request:
+///
+/// - `Ok(None)`: no credential of my kind. The next extractor is asked.
+/// - `Ok(Some(session))`: genuine. The chain stops.
+/// - `Err(Rejected)`: a credential is there and is no good. The chain stops; it never falls through.
+/// - `Err(Unavailable)`: a credential is there and nobody can tell right now. The chain stops.
+pub type Extracted = Result<Option<Session>, ExtractError>;
+
+/// Recognises one kind of session in a request.
+pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
+    /// Looks for a session in the request's head. The peer's address is in its extensions as
+    /// [`Peer`].
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted>;
+
+    /// Called once when the service starts, inside its runtime: fetch ahead what requests will need.
+    fn start(&self) {}
+
+    /// Called before metrics are read: the place to set gauges.
+    fn observe(&self) {}
+
+    /// Whether the extractor can decide about requests now. Requests are sent to it in any case.
+    fn readiness(&self) -> Readiness {
+        Readiness::Ready
+    }
+}
+
+/// The address on the other end of the connection: a proxy's, if there is one.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// A genuine session: its decoded attributes, and when it ends if it says so.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub attributes: Value,
+    pub expires_at: Option<UnixSeconds>,
+}
+
+impl Session {
+    /// A session that only says who its user is.
+    pub fn of_subject(subject: &str) -> Self {
+        let sub = Value::String(subject.to_owned());
+        Self { attributes: Value::Object([("sub", sub)].into_iter().collect()), expires_at: None }
+    }
+}
+
+/// Why a credential that is present does not give a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExtractError {
+    Rejected(Reason),
+    Unavailable(Cause),
+}
+
+/// What is wrong with a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// A stable word for logs, such as `bad_signature`.
+    pub word: &'static str,
+    /// The credential was good once: the user has to sign in again.
+    pub expired: bool,
+    /// More for the operator, shown by `explain` only. May quote the credential's claims, never a
+    /// secret or a signature.
+    pub detail: Option<String>,
+}
+
+/// What keeps an extractor from deciding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// A stable word for logs, such as `jwks_unreachable`.
+    pub word: &'static str,
+    /// More for the operator's log. Holds no part of the request.
+    pub detail: Option<String>,
+}
+
+impl ExtractError {
+    /// The credential's time is over.
+    pub fn expired() -> Self {
+        Self::Rejected(Reason { word: "expired", expired: true, detail: None })
+    }
+
+    /// The credential is wrong in the way that `word` names.
+    pub fn rejected(word: &'static str) -> Self {
+        Self::Rejected(Reason { word, expired: false, detail: None })
+    }
+
+    /// Nobody can tell right now, for the cause that `word` names.
+    pub fn unavailable(word: &'static str) -> Self {
+        Self::Unavailable(Cause { word, detail: None })
+    }
+
+    /// The same, with something more for the operator.
+    #[must_use]
+    pub fn because(mut self, text: impl Into<String>) -> Self {
+        match &mut self {
+            Self::Rejected(Reason { detail, .. }) | Self::Unavailable(Cause { detail, .. }) => {
+                *detail = Some(text.into());
+            }
+        }
+        self
+    }
+}
+
+/// Whether an extractor has what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    Ready,
+    /// It works with what it has, which is old.
+    Stale,
+    /// It never had what it needs; the word says what.
+    Waiting(&'static str),
+}
+
+/// What the service lends to extractors when they are built.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    /// `rollout-token dev`: kinds that trust everybody are allowed.
+    pub dev: bool,
+}
+
+/// Makes an extractor from its section. Must not touch the network: `check-config` calls it too.
+pub type Build = fn(&Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems>;
+
+/// A kind of extractor: how it is built, and what a section of that kind may leave out.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    pub build: Build,
+    /// The `subject` of a section that names none.
+    pub subject: &'static str,
+    /// Keys by preset, as TOML; an explicit key wins.
+    pub presets: &'static [(&'static str, &'static str)],
+}
+
+/// All kinds of extractors, by name.
+#[derive(Clone, Debug)]
+pub struct Registry(BTreeMap<&'static str, Kind>);
+
+impl Registry {
+    /// The kinds that come with the service.
+    pub fn builtin() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Adds a kind, or replaces the one of that name. Its subject is `{sub}` unless configured.
+    #[must_use]
+    pub fn with(mut self, kind: &'static str, build: Build) -> Self {
+        self.0.insert(kind, Kind { build, subject: "{sub}", presets: &[] });
+        self
+    }
+
+    pub fn get(&self, kind: &str) -> Option<&Kind> {
+        self.0.get(kind)
+    }
+
+    /// The kind called `name`, with its name as the table spells it.
+    pub(crate) fn entry(&self, name: &str) -> Option<(&'static str, &Kind)> {
+        self.0.get_key_value(name).map(|(name, kind)| (*name, kind))
+    }
+
+    /// The names of all kinds, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+}

@@ -1,0 +1,12 @@
+//! placeholder
+pub mod clock;
+pub mod config;
+pub mod cookies;
+pub mod error;
+pub mod extractors;
+pub mod metrics;
+pub mod origin;
+pub mod secret;
+pub mod subject;
+pub mod token;
+pub mod value;

@@ -1,0 +1,152 @@
+//! The metrics of SPEC's list and how they are counted. Labels hold configured names and fixed words
+//! only, never a caller's text.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper bounds in seconds: most answers take well under a millisecond, a slow back end takes seconds.
+const DURATION_BUCKETS: [f64; 11] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    extractor: Arc<str>,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExtractorLabels {
+    extractor: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    extractor: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_duration: Histogram,
+    backend_duration: Family<ResultLabels, Histogram>,
+    jwks_age: Family<ExtractorLabels, Gauge>,
+    jwks_refresh: Family<ResultLabels, Counter>,
+    config_reloads: Family<ReloadLabels, Counter>,
+    /// Requests being answered.
+    pub in_flight: Gauge,
+    /// Open connections to the public listener.
+    pub connections: Gauge,
+    /// Panics caught anywhere.
+    pub panics: Counter,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(DURATION_BUCKETS);
+        let mut registry = Registry::with_prefix("rollout_token");
+        let metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            request_duration: histogram(),
+            backend_duration: Family::new_with_constructor(histogram),
+            jwks_age: Family::default(),
+            jwks_refresh: Family::default(),
+            config_reloads: Family::default(),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            panics: Counter::default(),
+        };
+        registry.register("requests", "Token requests and errors by outcome", metrics.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "Time from a request's head to its answer",
+            Unit::Seconds,
+            metrics.request_duration.clone(),
+        );
+        registry.register_with_unit(
+            "backend_duration",
+            "Time of calls to back ends",
+            Unit::Seconds,
+            metrics.backend_duration.clone(),
+        );
+        registry.register_with_unit(
+            "jwks_age",
+            "Age of the signing keys in use",
+            Unit::Seconds,
+            metrics.jwks_age.clone(),
+        );
+        registry.register("jwks_refresh", "Fetches of signing keys", metrics.jwks_refresh.clone());
+        registry.register("config_reloads", "Reloads of the configuration", metrics.config_reloads.clone());
+        registry.register("in_flight", "Requests being answered", metrics.in_flight.clone());
+        registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register("panics", "Panics caught", metrics.panics.clone());
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "The build that is running", Info::new(version));
+        Self { registry, ..metrics }
+    }
+
+    /// A request was answered: `outcome` is `issued` or an error's code.
+    pub fn answered(&self, extractor: Option<&Arc<str>>, outcome: &'static str, duration: Duration) {
+        let extractor = extractor.cloned().unwrap_or_else(|| Arc::from("none"));
+        self.requests.get_or_create(&RequestLabels { extractor, outcome }).inc();
+        self.request_duration.observe(duration.as_secs_f64());
+    }
+
+    /// A call to a back end ended: `result` is `ok` or a fixed word for what went wrong.
+    pub fn backend_call(&self, extractor: &Arc<str>, result: &'static str, duration: Duration) {
+        let labels = ResultLabels { extractor: extractor.clone(), result };
+        self.backend_duration.get_or_create(&labels).observe(duration.as_secs_f64());
+    }
+
+    /// Signing keys were fetched: `result` is `ok` or a fixed word for what went wrong.
+    pub fn jwks_refreshed(&self, extractor: &Arc<str>, result: &'static str) {
+        self.jwks_refresh.get_or_create(&ResultLabels { extractor: extractor.clone(), result }).inc();
+    }
+
+    /// The age of the signing keys in use, told when metrics are about to be read.
+    pub fn jwks_age(&self, extractor: &Arc<str>, age: Duration) {
+        let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        self.jwks_age.get_or_create(&ExtractorLabels { extractor: extractor.clone() }).set(seconds);
+    }
+
+    /// The configuration was reloaded: `ok` or `error`.
+    pub fn reloaded(&self, result: &'static str) {
+        self.config_reloads.get_or_create(&ReloadLabels { result }).inc();
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

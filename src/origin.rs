@@ -1,0 +1,217 @@
+//! The one policy for browsers: which origins may ask for tokens (Fetch, section 3.2) and what they
+//! may read. Sessions are not looked at here.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use url::Url;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// An origin in the form in which browsers send it: `https://app.example`, `http://localhost:3000`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(HeaderValue);
+
+impl Origin {
+    /// Reads an origin from the configuration and brings it into the browsers' form.
+    ///
+    /// # Errors
+    /// On anything that is not exactly one http(s) origin.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.contains('*') {
+            return Err("`*` cannot be used with credentials: list every origin".to_owned());
+        }
+        if text.eq_ignore_ascii_case("null") {
+            return Err("`null` is every sandboxed page at once: remove it".to_owned());
+        }
+        let wrong = || format!("{text:?} is not an origin such as https://app.example.com");
+        let url = Url::parse(text).map_err(|_| wrong())?;
+        let bare = url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if !bare || !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(wrong());
+        }
+        HeaderValue::try_from(url.origin().ascii_serialization()).map(Self).map_err(|_| wrong())
+    }
+}
+
+/// Who a request comes from, as far as browsers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// No sign of a browser: curl, a back end.
+    NoBrowser,
+    /// A page of this service's own origin.
+    SameOrigin,
+    /// A page of an origin in `origins.allowed`.
+    Listed,
+}
+
+/// A page that may not ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forbidden;
+
+/// The allowed origins.
+#[derive(Clone, Debug, Default)]
+pub struct Origins(Vec<Origin>);
+
+impl Origins {
+    pub fn new(allowed: Vec<Origin>) -> Self {
+        Self(allowed)
+    }
+
+    /// Decides whether the request may go on. Nothing is trusted but what a page cannot set itself:
+    /// `Origin` and `Sec-Fetch-Site` are forbidden request headers (Fetch, section 2.2.2).
+    ///
+    /// # Errors
+    /// If the request comes from a page of another origin, or does not tell clearly.
+    pub fn check(&self, headers: &HeaderMap) -> Result<Caller, Forbidden> {
+        let origin = single(headers, &header::ORIGIN)?;
+        let site = single(headers, &SEC_FETCH_SITE)?.map(HeaderValue::as_bytes);
+        match (origin, site) {
+            (None, None | Some(b"none")) => Ok(Caller::NoBrowser),
+            (None, Some(b"same-origin")) => Ok(Caller::SameOrigin),
+            (Some(origin), _) if self.lists(origin) => Ok(Caller::Listed),
+            (Some(origin), Some(b"same-origin")) if origin != "null" => Ok(Caller::SameOrigin),
+            (Some(origin), None) if is_own(origin, headers) => Ok(Caller::SameOrigin),
+            (_, _) => Err(Forbidden),
+        }
+    }
+
+    /// The `Origin` of the request, if there is exactly one and it is listed.
+    pub fn listed<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        single(headers, &header::ORIGIN).ok().flatten().filter(|origin| self.lists(origin))
+    }
+
+    fn lists(&self, origin: &HeaderValue) -> bool {
+        self.0.iter().any(|allowed| allowed.0 == origin)
+    }
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Forbidden> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() { Err(Forbidden) } else { Ok(first) }
+}
+
+/// For browsers without `Sec-Fetch-Site`: does the origin's host and port equal `Host`? The scheme is
+/// left out, since TLS ends in front of this service.
+fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let (Ok(Some(host)), Ok(origin)) = (single(headers, &header::HOST), origin.to_str()) else {
+        return false;
+    };
+    let own = |scheme: &str| {
+        let own = format!("{scheme}://{}", host.to_str().unwrap_or_default());
+        Origin::parse(&own).is_ok_and(|own| own.0 == origin)
+    };
+    match origin.split_once("://") {
+        Some((scheme @ ("http" | "https"), _)) => own(scheme),
+        _ => false,
+    }
+}
+
+/// Lets a listed page read the answer.
+pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    headers
+        .insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("X-Request-Id, Retry-After"));
+}
+
+/// What a preflight request from a listed page is told (Fetch, section 3.2.2). Two hours is the
+/// longest that any browser keeps it.
+pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent"),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins() -> Origins {
+        Origins::new(vec![Origin::parse("https://app.example").unwrap()])
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn configured_origins_take_the_browsers_form() {
+        for (text, want) in [
+            ("https://app.example", "https://app.example"),
+            ("HTTPS://App.Example:443/", "https://app.example"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:80", "http://[::1]"),
+        ] {
+            assert_eq!(Origin::parse(text).unwrap().0, want, "{text}");
+        }
+        for text in [
+            "*",
+            "null",
+            "NULL",
+            "https://*.example",
+            "app.example",
+            "https://a.example/path",
+            "",
+            "https://a.example?x",
+            "https://u@a.example",
+            "ftp://a.example",
+            "file:///x",
+            "https://",
+        ] {
+            assert!(Origin::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_pages_listed_pages_and_programs_may_ask() {
+        use Caller::{Listed, NoBrowser, SameOrigin};
+        type Case = (&'static [(&'static str, &'static str)], Result<Caller, Forbidden>);
+        let cases: [Case; 24] = [
+            (&[], Ok(NoBrowser)),
+            (&[("sec-fetch-site", "none")], Ok(NoBrowser)),
+            (&[("sec-fetch-site", "same-origin")], Ok(SameOrigin)),
+            (&[("sec-fetch-site", "cross-site")], Err(Forbidden)),
+            (&[("sec-fetch-site", "same-site")], Err(Forbidden)),
+            (&[("sec-fetch-site", "nonsense")], Err(Forbidden)),
+            (&[("origin", "https://app.example")], Ok(Listed)),
+            (&[("origin", "https://app.example"), ("sec-fetch-site", "cross-site")], Ok(Listed)),
+            (&[("origin", "https://app.example"), ("origin", "https://app.example")], Err(Forbidden)),
+            (&[("origin", "https://app.example, https://app.example")], Err(Forbidden)),
+            (&[("origin", "https://own.example"), ("sec-fetch-site", "same-origin")], Ok(SameOrigin)),
+            (&[("origin", "https://sub.example"), ("sec-fetch-site", "same-site")], Err(Forbidden)),
+            (&[("origin", "https://own.example"), ("host", "own.example")], Ok(SameOrigin)),
+            (&[("origin", "http://own.example:8080"), ("host", "own.example:8080")], Ok(SameOrigin)),
+            (&[("origin", "https://own.example"), ("host", "own.example:443")], Ok(SameOrigin)),
+            (&[("origin", "https://own.example"), ("host", "own.example:8080")], Err(Forbidden)),
+            (
+                &[
+                    ("origin", "https://own.example"),
+                    ("host", "own.example"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                Err(Forbidden),
+            ),
+            (&[("origin", "null")], Err(Forbidden)),
+            (&[("origin", "null"), ("sec-fetch-site", "same-origin")], Err(Forbidden)),
+            (&[("origin", "null"), ("host", "null")], Err(Forbidden)),
+            (&[("origin", "http://app.example")], Err(Forbidden)),
+            (&[("origin", "https://app.example.evil")], Err(Forbidden)),
+            (&[("origin", "https://evilapp.example")], Err(Forbidden)),
+            (&[("origin", "HTTPS://APP.EXAMPLE")], Err(Forbidden)),
+        ];
+        for (lines, want) in cases {
+            assert_eq!(origins().check(&headers(lines)), want, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Bytes that must never be seen: the type that holds them, and reading them from a value or a file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
+use zeroize::Zeroizing;
+
+const REDACTED: &str = "[REDACTED]";
+
+/// A secret's bytes. It cannot be printed, and is wiped from memory when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Zeroizing::new(bytes.into()))
+    }
+
+    /// The bytes, for the cryptography that needs them and nothing else.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Reads a secret from a file; one trailing newline, which editors and `echo` add, is dropped.
+    pub fn from_file(path: &Path) -> Result<Self, String> {
+        let mut bytes = Zeroizing::new(
+            std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?,
+        );
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+            if bytes.last() == Some(&b'\r') {
+                bytes.pop();
+            }
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The secret given by its value xor by the name of a file; `None` if neither is.
+    pub fn from_value_or_file(value: Option<Self>, file: Option<&PathBuf>) -> Result<Option<Self>, String> {
+        match (value, file) {
+            (Some(_), Some(_)) => Err("is given both by value and by file: keep one".to_owned()),
+            (Some(value), None) => Ok(Some(value)),
+            (None, Some(path)) if path.as_os_str().is_empty() => {
+                Err("the file's name is empty: name the file or unset the variable".to_owned())
+            }
+            (None, Some(path)) => Self::from_file(path).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Why these bytes cannot protect anything; `None` if they might.
+    pub fn weakness(&self) -> Option<&'static str> {
+        const PLACEHOLDERS: [&str; 12] = [
+            "changeme",
+            "change-me",
+            "change_me",
+            "secret",
+            "password",
+            "placeholder",
+            "your-client-secret",
+            "your_client_secret",
+            "your-secret",
+            "your_secret",
+            "rollout-client-secret",
+            "rollout_client_secret",
+        ];
+        let text = String::from_utf8_lossy(self.expose()).trim().to_ascii_lowercase();
+        let bare = text.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        if text.is_empty() {
+            Some("is empty")
+        } else if PLACEHOLDERS.contains(&bare) || bare.starts_with("changeme") {
+            Some("is still a placeholder")
+        } else if self.0.len() < 16 {
+            Some("is shorter than 16 bytes")
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(REDACTED)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretVisitor)
+    }
+}
+
+/// Serde's own messages quote the value they stumbled over; these never do.
+struct SecretVisitor;
+
+impl Visitor<'_> for SecretVisitor {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a secret as text in quotes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
+        Ok(Secret::new(text))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
+        Err(E::custom("a secret must be text in quotes, not a number"))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
+        Err(E::custom("a secret must be text in quotes, not a number"))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
+        Err(E::custom("a secret must be text in quotes, not a number"))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
+        Err(E::custom("a secret must be text in quotes, not true or false"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = Secret::new("hunter2hunter2hunter2");
+        assert_eq!(format!("{secret:?}"), "[REDACTED]");
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"[REDACTED]\"");
+        let error = serde_json::from_str::<Secret>("[123454321]").unwrap_err().to_string();
+        assert!(!error.contains("123454321"), "{error}");
+        let error = serde_json::from_str::<Secret>("123454321").unwrap_err().to_string();
+        assert!(!error.contains("123454321"), "{error}");
+    }
+
+    #[test]
+    fn weak_secrets_are_told_apart() {
+        for (secret, weak) in [
+            ("", true),
+            (" \n\t                    ", true),
+            ("changeme", true),
+            ("ChangeMe-changeme-changeme", true),
+            ("<your-client-secret>", true),
+            ("fifteen-bytes-1", true),
+            ("sixteen-bytes-12", false),
+        ] {
+            assert_eq!(Secret::new(secret).weakness().is_some(), weak, "{secret:?}");
+        }
+    }
+}
