@@ -2,8 +2,12 @@
 //! A new kind is its file here, its row in [`Registry::builtin`], its keys in `config/default.toml`
 //! and its row in the docs.
 
+mod api_key;
 mod chain;
 pub mod contract;
+pub mod shared;
+mod static_user;
+mod trusted_header;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -140,6 +144,18 @@ pub struct Context {
     pub dev: bool,
 }
 
+impl Context {
+    /// The context of a service that is not `dev`, with the machine's clocks.
+    pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self { clock, metrics, dev: false }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self::new(Clock::system(), Arc::default())
+    }
+}
+
 /// Makes an extractor from its section. Must not touch the network: `check-config` calls it too.
 pub type Build = fn(&Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems>;
 
@@ -160,7 +176,11 @@ pub struct Registry(BTreeMap<&'static str, Kind>);
 impl Registry {
     /// The kinds that come with the service.
     pub fn builtin() -> Self {
-        Self(BTreeMap::new())
+        Self(BTreeMap::from([
+            ("api_key", api_key::KIND),
+            ("static_user", static_user::KIND),
+            ("trusted_header", trusted_header::KIND),
+        ]))
     }
 
     /// Adds a kind, or replaces the one of that name. Its subject is `{sub}` unless configured.

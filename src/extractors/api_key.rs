@@ -1,0 +1,248 @@
+//! `api_key`: the app's own back end asks for a user, and proves itself by a key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use super::shared::headers;
+use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use crate::config::{List, Problems, Section};
+
+pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
+
+/// Keys that people leave in place; a key like that protects nothing.
+const DEFAULT_KEYS: [&str; 8] =
+    ["", "changeme", "secret", "password", "test", "api-key", "apikey", "your-api-key"];
+
+/// `[extractors.NAME]` with `kind = "api_key"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    header: String,
+    keys: BTreeMap<String, String>,
+    subject_header: String,
+    allowed_subjects: List<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            header: "X-Api-Key".to_owned(),
+            keys: BTreeMap::new(),
+            subject_header: "X-Rollout-Subject".to_owned(),
+            allowed_subjects: List::of(&["*"]),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ApiKey {
+    header: HeaderName,
+    /// SHA-256 of each key: the keys themselves are never here.
+    hashes: Vec<[u8; 32]>,
+    subject_header: HeaderName,
+    allowed_subjects: Vec<String>,
+}
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    problems.require(
+        !config.keys.is_empty(),
+        section.key("keys"),
+        "add at least one: NAME = the SHA-256, in hex, of a random key (`openssl rand -hex 32 | tee key | \
+         tr -d '\\n' | sha256sum`)",
+    );
+    let mut hashes = Vec::new();
+    for (name, hex) in &config.keys {
+        let key = section.key(&format!("keys.{name}"));
+        match parse_hash(hex) {
+            None => problems.add(key, "must be the 64 hex digits of the key's SHA-256, not the key itself"),
+            Some(hash) if DEFAULT_KEYS.iter().any(|weak| sha256(weak.as_bytes()) == hash) => {
+                problems.add(key, "is the hash of a well-known default: make a random key of 32 bytes");
+            }
+            Some(hash) => hashes.push(hash),
+        }
+    }
+    let header = problems.parse(section.key("header"), &config.header, "the name of a header");
+    let subject_header =
+        problems.parse(section.key("subject_header"), &config.subject_header, "the name of a header");
+    problems.require(
+        !config.allowed_subjects.is_empty(),
+        section.key("allowed_subjects"),
+        "allows nobody: list subjects, with * for any text",
+    );
+    match (header, subject_header) {
+        (Some(header), Some(subject_header)) => problems.or(Arc::new(ApiKey {
+            header,
+            hashes,
+            subject_header,
+            allowed_subjects: config.allowed_subjects.0,
+        })),
+        _ => Err(problems),
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+fn parse_hash(hex: &str) -> Option<[u8; 32]> {
+    if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (byte, digits) in hash.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+impl ApiKey {
+    fn session(&self, request: &Parts) -> Extracted {
+        let mut given = request.headers.get_all(&self.header).iter();
+        let Some(key) = given.next() else { return Ok(None) };
+        if given.next().is_some() {
+            return Err(ExtractError::rejected("duplicate_header"));
+        }
+        if !self.knows(key) {
+            return Err(ExtractError::rejected("unknown_key"));
+        }
+        // A known key without a subject is a session in which nobody is signed in.
+        let Some(subject) = headers::single(&request.headers, &self.subject_header)
+            .map_err(|_| ExtractError::rejected("ambiguous_identity"))?
+        else {
+            return Ok(Some(Session { attributes: serde_json::json!({}).into(), expires_at: None }));
+        };
+        if !self.allowed_subjects.iter().any(|glob| matches_glob(glob, subject)) {
+            return Err(ExtractError::rejected("subject_not_allowed"));
+        }
+        Ok(Some(Session::of_subject(subject)))
+    }
+
+    /// Compares with every key, so that the time does not tell which came close.
+    fn knows(&self, key: &HeaderValue) -> bool {
+        let hash = sha256(key.as_bytes());
+        self.hashes.iter().fold(false, |known, one| known | verify_slices_are_equal(one, &hash).is_ok())
+    }
+}
+
+/// Whether `text` fits `glob`, in which `*` stands for any text, also none.
+fn matches_glob(glob: &str, text: &str) -> bool {
+    let Some((head, tail)) = glob.split_once('*') else { return glob == text };
+    let Some(mut rest) = text.strip_prefix(head) else { return false };
+    let mut pieces: Vec<&str> = tail.split('*').collect();
+    let last = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        match rest.split_once(piece) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+impl SessionExtractor for ApiKey {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::{Context, Registry, contract};
+
+    const KEY: &str = "3f1c8a5e0b7d49c2a6e8f0d1b3c5a7e9f1d3b5c7";
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "api_key", keys, &Context::for_tests())
+    }
+
+    fn good() -> Arc<dyn SessionExtractor> {
+        let hash: String = sha256(KEY.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        extractor(&format!("allowed_subjects = [\"user-*\"]\nkeys = {{ backend = \"{hash}\" }}")).unwrap()
+    }
+
+    fn answer(headers: &[(&str, &str)]) -> Result<Option<String>, &'static str> {
+        match good().extract(&contract::request(headers)).now_or_never().expect("no waiting") {
+            Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
+            Err(ExtractError::Rejected(reason)) => Err(reason.word),
+            Err(ExtractError::Unavailable(cause)) => Err(cause.word),
+        }
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*good(), &[KEY]).await;
+    }
+
+    #[test]
+    fn the_exact_key_asks_for_an_allowed_subject() {
+        let user = [("x-api-key", KEY), ("x-rollout-subject", "user-7")];
+        assert_eq!(answer(&user), Ok(Some(r#"{"sub":"user-7"}"#.to_owned())));
+        assert_eq!(answer(&[("x-rollout-subject", "user-7")]), Ok(None), "a subject alone is nothing");
+        assert_eq!(answer(&[("x-api-key", KEY)]), Ok(Some("{}".to_owned())), "nobody asked for");
+        let other = [("x-api-key", KEY), ("x-rollout-subject", "admin")];
+        assert_eq!(answer(&other), Err("subject_not_allowed"));
+        let two = [("x-api-key", KEY), ("x-rollout-subject", "user-7"), ("x-rollout-subject", "user-8")];
+        assert_eq!(answer(&two), Err("ambiguous_identity"));
+    }
+
+    #[test]
+    fn any_other_key_is_refused() {
+        for (case, key) in [
+            ("wrong", "0000000000000000000000000000000000000000"),
+            ("empty", ""),
+            ("prefix", &KEY[..KEY.len() - 1]),
+            ("longer", &format!("{KEY}x")),
+            ("other case", &KEY.to_uppercase()),
+            ("NBSP", &format!("{KEY}\u{a0}")),
+        ] {
+            let headers = [("x-api-key", key), ("x-rollout-subject", "user-7")];
+            assert_eq!(answer(&headers), Err("unknown_key"), "{case}");
+        }
+        let twice = [("x-api-key", KEY), ("x-api-key", KEY), ("x-rollout-subject", "user-7")];
+        assert_eq!(answer(&twice), Err("duplicate_header"));
+    }
+
+    #[test]
+    fn it_does_not_start_with_a_key_in_plain_or_a_default_one() {
+        let changeme: String = sha256(b"changeme").iter().map(|byte| format!("{byte:02x}")).collect();
+        for (case, keys, key) in [
+            ("no keys", "", "keys"),
+            ("plain", "keys = { a = \"hunter2\" }", "keys.a"),
+            ("default", &format!("keys = {{ a = \"{changeme}\" }}"), "keys.a"),
+        ] {
+            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.contains(&format!("extractors.api_key.{key}:")), "{case}: {problems}");
+            assert!(!problems.contains("hunter2"), "{case}");
+        }
+    }
+
+    #[test]
+    fn globs() {
+        for (glob, text, want) in [
+            ("*", "", true),
+            ("a*c", "abc", true),
+            ("a*c", "ac", true),
+            ("a*c", "ab", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c", false),
+            ("*-x", "a-x-x", true),
+            ("ab*ba", "aba", false),
+            ("abc", "abcd", false),
+        ] {
+            assert_eq!(matches_glob(glob, text), want, "{glob} {text}");
+        }
+    }
+}

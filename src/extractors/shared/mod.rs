@@ -1,0 +1,3 @@
+//! What several kinds of extractors use. No kind is mentioned here.
+
+pub mod headers;
