@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::extractors::{Denial, Denied};
+use crate::routes::health::Report;
 
 /// Why a request gets no 2xx answer.
 #[derive(Clone, Debug)]
@@ -37,7 +38,8 @@ pub enum Error {
     /// The whole request took longer than `server.request_timeout`.
     DeadlineExceeded,
     Overloaded,
-    Draining,
+    /// `/readyz` while the instance should get no requests, with the reason.
+    Unready(Arc<Report>),
 }
 
 /// What the caller sees of an error, but for the request's id.
@@ -58,6 +60,8 @@ struct Problem<'a> {
     detail: &'a str,
     code: &'a str,
     request_id: &'a str,
+    #[serde(flatten)]
+    report: Option<&'a Report>,
 }
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="rollout-token""#);
@@ -115,7 +119,6 @@ impl Error {
                 | Self::HeadersTooLarge
                 | Self::RequestTimeout
                 | Self::UriTooLong
-                | Self::Draining
         )
     }
 
@@ -154,8 +157,10 @@ impl Error {
                 "Session cannot be checked", "The session cannot be checked right now; try again."),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded",
                 "Overloaded", "The service has too many requests under way; try again."),
-            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining",
-                "Shutting down", "This instance is shutting down; try again."),
+            Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining",
+                "Shutting down", "This instance is shutting down; another will take over."),
+            Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable",
+                "Not ready", "An extractor is waiting for what it needs to check sessions."),
         };
         let header = match self {
             Self::MethodNotAllowed(allow) => Some((header::ALLOW, HeaderValue::from_static(allow))),
@@ -173,7 +178,7 @@ impl Error {
     /// The whole answer.
     pub fn respond(&self, request_id: &str) -> Response {
         let answer = self.answer();
-        let mut response = Response::new(Body::from(answer.body(request_id)));
+        let mut response = Response::new(Body::from(self.body(&answer, request_id)));
         *response.status_mut() = answer.status;
         let headers = response.headers_mut();
         headers.extend(answer.header);
@@ -183,19 +188,22 @@ impl Error {
         }
         response
     }
-}
 
-impl Answer {
-    fn body(&self, request_id: &str) -> Vec<u8> {
-        let problem = Problem {
-            r#type: &format!("urn:rollout-token:{}", self.code),
-            title: self.title,
-            status: self.status.as_u16(),
-            detail: self.detail,
-            code: self.code,
-            request_id,
+    fn body(&self, answer: &Answer, request_id: &str) -> Vec<u8> {
+        let report = match self {
+            Self::Unready(report) => Some(&**report),
+            _ => None,
         };
-        // Strings and a number: nothing here can fail to be written.
+        let problem = Problem {
+            r#type: &format!("urn:rollout-token:{}", answer.code),
+            title: answer.title,
+            status: answer.status.as_u16(),
+            detail: answer.detail,
+            code: answer.code,
+            request_id,
+            report,
+        };
+        // Strings, numbers and flags: nothing here can fail to be written.
         serde_json::to_vec(&problem).unwrap_or_default()
     }
 }

@@ -1,4 +1,23 @@
-//! placeholder
+//! `rollout-token` recognises the session that a user already has and answers with a short-lived
+//! Rollout auth token.
+//!
+//! The way of one request, and where to read it:
+//!
+//! 1. [`server`] accepts the connection and keeps slow, silent and too many peers in bounds.
+//! 2. [`wire`] refuses what is not well-formed, too large or ambiguous.
+//! 3. [`app`] gives the request its id and settings, and leads it to its route in [`routes`].
+//! 4. [`origin`] decides whether a page of that origin may ask at all.
+//! 5. [`extractors`] find the session: the first that sees a credential of its kind decides.
+//! 6. [`subject`] says who the session is, if it may say so.
+//! 7. [`limiter`] keeps one subject from asking too often.
+//! 8. [`token`] mints.
+//! 9. [`error`] turns everything that went otherwise into one kind of answer.
+//! 10. [`telemetry`] and [`metrics`] write down what happened, and no secret.
+//!
+//! To serve with a session extractor of your own, see `examples/custom_extractor.rs`.
+
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod cookies;
@@ -7,8 +26,16 @@ pub mod extractors;
 pub mod limiter;
 pub mod metrics;
 pub mod origin;
+pub mod reload;
+pub mod request_id;
+pub mod routes;
 pub mod secret;
+pub mod server;
 pub mod subject;
 pub mod telemetry;
 pub mod token;
 pub mod value;
+pub mod wire;
+
+pub use cli::Cli;
+pub use extractors::Registry;

@@ -1,1 +1,20 @@
-fn main() {}
+//! The start-up story: read the command line, run the command, turn a failure into words and an exit
+//! code. What each command does is in `rollout_token::cli`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rollout_token::cli::Cli;
+use rollout_token::extractors::Registry;
+
+fn main() -> ExitCode {
+    // A wrong command line ends here, with clap's own words and exit code 2.
+    let cli = Cli::parse();
+    match cli.run(&Registry::builtin()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("rollout-token: {failure}");
+            failure.exit_code()
+        }
+    }
+}

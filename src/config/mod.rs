@@ -1,6 +1,7 @@
 //! From layers of text to typed settings: defaults, files, environment, and every problem at once.
 //! What a key means is in `config/default.toml`; which kinds of extractors exist is in `extractors`.
 
+mod chain;
 mod problems;
 mod raw;
 mod section;
@@ -10,20 +11,21 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Config, Environment, File, FileFormat, Value, ValueKind};
+use config::{Config, Environment, File, FileFormat, ValueKind};
 
+use chain::Builder;
+pub(crate) use chain::build_extractor;
+pub use chain::keys_of_kind;
 pub use problems::Problems;
 pub use section::Section;
-use section::{Table, fill, join, read};
+use section::{Table, read};
 pub use values::{List, Span};
 
-use crate::extractors::{Chain, Context, Link, Registry, SessionExtractor};
+use crate::extractors::{Chain, Context, Registry};
 use crate::origin::{Origin, Origins};
 use crate::secret::Secret;
-use crate::subject::Template;
 use crate::token::{ClaimTemplates, Minter};
 
 /// The three names of Rollout's own docs, and the keys they stand for.
@@ -162,15 +164,10 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     }
 
     let client = check_client(client, &mut problems);
-    let (chain, shown) = build_chain(
-        &session.extractors,
-        extractors,
-        registry,
-        client.as_ref().map(|client| &client.secret),
-        context,
-        &mut problems,
-    );
-    effective.insert("extractors".to_owned(), shown.into());
+    let client_secret = client.as_ref().map(|client| &client.secret);
+    let builder = Builder { registry, client_secret, context };
+    let built = builder.chain(&session.extractors, extractors, &mut problems);
+    effective.insert("extractors".to_owned(), built.effective.into());
     let server = check_server(&server, context.dev, &mut problems);
     let ttl = check_ttl(token.ttl, &mut problems);
     let claims = problems.accept("token.claims", ClaimTemplates::parse(token.claims));
@@ -197,11 +194,11 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
         client,
         server,
         origins,
-        chain,
+        chain: built.chain,
         rate_limit,
         log,
         poll_interval,
-        secret_files: secret_file.into_iter().collect(),
+        secret_files: built.secret_files.into_iter().chain(secret_file).collect(),
         warnings,
         effective: effective.into(),
     })
@@ -451,155 +448,4 @@ fn check_log(log: &raw::Log, problems: &mut Problems) -> Option<Log> {
         "must be \"hash\" or \"plain\"",
     );
     Some(Log { format: format?, level: level?, plain_subject: log.subject == "plain" })
-}
-
-fn build_chain(
-    names: &[String],
-    mut sections: Table,
-    registry: &Registry,
-    client_secret: Option<&Secret>,
-    context: &Context,
-    problems: &mut Problems,
-) -> (Chain, serde_json::Map<String, serde_json::Value>) {
-    let mut links = Vec::new();
-    let mut effective = serde_json::Map::new();
-    if names.is_empty() {
-        problems.add(
-            "session.extractors",
-            "names no extractor, so nobody could get a token: set it to [\"web\"] and add [extractors.web]",
-        );
-    }
-    for (index, name) in names.iter().enumerate() {
-        if names[..index].contains(name) {
-            problems.add("session.extractors", format!("names {name} twice"));
-            continue;
-        }
-        let path = join("extractors", name);
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) || name.len() > 64
-        {
-            problems.add(path, "a name has up to 64 letters, digits, `_` and `-`");
-            continue;
-        }
-        let table = match sections.remove(name).map(|value| value.kind) {
-            Some(ValueKind::Table(table)) => table,
-            Some(_) => {
-                problems.add(&path, format!("must be a section, [{path}]"));
-                continue;
-            }
-            None if registry.get(name).is_some() => Table::new(),
-            None => {
-                problems.add(&path, format!("session.extractors names it, but there is no section [{path}]"));
-                continue;
-            }
-        };
-        let (link, shown) = build_link(name, path, table, registry, client_secret, context, problems);
-        links.extend(link);
-        effective.extend(shown.map(|shown| (name.clone(), shown)));
-    }
-    for unused in sections.keys() {
-        problems.add(
-            join("extractors", unused),
-            "is not used: add it to session.extractors or remove the section",
-        );
-    }
-    (Chain::new(links), effective)
-}
-
-fn build_link(
-    name: &str,
-    path: String,
-    mut table: Table,
-    registry: &Registry,
-    client_secret: Option<&Secret>,
-    context: &Context,
-    problems: &mut Problems,
-) -> (Option<Link>, Option<serde_json::Value>) {
-    let common: Common = read(&path, &take(&mut table, &Common::KEYS), problems);
-    let kind_name = common.kind.as_deref().unwrap_or(name);
-    let Some((kind_name, kind)) = registry.entry(kind_name) else {
-        let known = registry.names().collect::<Vec<_>>().join(", ");
-        problems.add(join(&path, "kind"), format!("must be one of {known}"));
-        return (None, None);
-    };
-    if let Some(preset) = &common.preset {
-        match kind.presets.iter().find(|(name, _)| name == preset) {
-            Some((_, keys)) => {
-                let parsed = Config::builder().add_source(File::from_str(keys, FileFormat::Toml)).build();
-                match parsed.map(|config| config.cache.kind) {
-                    Ok(ValueKind::Table(keys)) => fill(&mut table, keys),
-                    Ok(_) | Err(_) => problems.add(join(&path, "preset"), "is broken: please report it"),
-                }
-            }
-            None if kind.presets.is_empty() => {
-                problems.add(join(&path, "preset"), format!("{kind_name} has no presets"));
-            }
-            None => {
-                let known = kind.presets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-                problems.add(join(&path, "preset"), format!("must be one of {known}"));
-            }
-        }
-    }
-    // A preset may know better where its provider puts the user.
-    let preset_subject = take(&mut table, &["subject"]).remove("subject");
-    let preset_subject = preset_subject.and_then(|subject| subject.into_string().ok());
-    let subject = common.subject.or(preset_subject).unwrap_or_else(|| kind.subject.to_owned());
-    let template = problems.accept(join(&path, "subject"), subject.parse::<Template>());
-    if template.as_ref().is_some_and(|template| !template.has_placeholder()) {
-        problems.add(
-            join(&path, "subject"),
-            "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
-        );
-    }
-
-    let section = Section::new(path, table, client_secret, context);
-    let built = (kind.build)(&section);
-    let mut shown = section.into_effective();
-    if let Some(serde_json::Value::Object(keys)) = &mut shown {
-        keys.insert("kind".to_owned(), kind_name.into());
-        keys.insert("subject".to_owned(), subject.into());
-    }
-    match (built, template) {
-        (Ok(extractor), Some(subject)) => {
-            (Some(Link { name: Arc::from(name), kind: kind_name, subject, extractor }), shown)
-        }
-        (Ok(_), None) => (None, shown),
-        (Err(found), _) => {
-            problems.extend(found);
-            (None, shown)
-        }
-    }
-}
-
-/// The keys that every extractor's section may have.
-#[derive(Default, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Common {
-    kind: Option<String>,
-    subject: Option<String>,
-    preset: Option<String>,
-}
-
-impl Common {
-    const KEYS: [&'static str; 3] = ["kind", "subject", "preset"];
-}
-
-/// Builds one extractor from the keys of its section, for the tests of its kind.
-pub(crate) fn build_extractor(
-    registry: &Registry,
-    kind: &str,
-    toml: &str,
-    context: &Context,
-) -> Result<Arc<dyn SessionExtractor>, Problems> {
-    let mut problems = Problems::default();
-    let parsed = Config::builder().add_source(File::from_str(toml, FileFormat::Toml)).build();
-    let table = match problems.accept(kind, parsed).map(|config| config.cache) {
-        Some(Value { kind: ValueKind::Table(table), .. }) => table,
-        _ => Table::new(),
-    };
-    let path = join("extractors", kind);
-    let (link, _) = build_link(kind, path, table, registry, None, context, &mut problems);
-    match link {
-        Some(link) if problems.is_empty() => Ok(link.extractor),
-        _ => Err(problems),
-    }
 }

@@ -12,6 +12,11 @@ pub struct Problems {
 }
 
 impl Problems {
+    /// A single problem.
+    pub fn of(key: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { list: vec![(key.into(), text.into())] }
+    }
+
     pub fn add(&mut self, key: impl Into<String>, text: impl Into<String>) {
         self.list.push((key.into(), text.into()));
     }

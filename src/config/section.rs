@@ -66,6 +66,7 @@ pub struct Section<'a> {
     client_secret: Option<&'a Secret>,
     context: &'a Context,
     effective: RefCell<Option<serde_json::Value>>,
+    secret_files: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> Section<'a> {
@@ -75,7 +76,14 @@ impl<'a> Section<'a> {
         client_secret: Option<&'a Secret>,
         context: &'a Context,
     ) -> Self {
-        Self { path, table, client_secret, context, effective: RefCell::default() }
+        Self {
+            path,
+            table,
+            client_secret,
+            context,
+            effective: RefCell::default(),
+            secret_files: RefCell::default(),
+        }
     }
 
     /// The extractor's name, as in `session.extractors`.
@@ -115,6 +123,7 @@ impl<'a> Section<'a> {
         file: Option<&PathBuf>,
         problems: &mut Problems,
     ) -> Option<Secret> {
+        self.secret_files.borrow_mut().extend(file.cloned());
         let given = Secret::from_value_or_file(value, file);
         let secret = problems.accept(self.key(key), given)??;
         if secret.expose().is_empty() {
@@ -128,9 +137,10 @@ impl<'a> Section<'a> {
         Some(secret)
     }
 
-    /// The section as it was understood: presets and defaults filled in, secrets redacted.
-    pub(super) fn into_effective(self) -> Option<serde_json::Value> {
-        self.effective.into_inner()
+    /// The section as it was understood, presets and defaults filled in and secrets redacted, and the
+    /// files that its secrets came from.
+    pub(super) fn into_parts(self) -> (Option<serde_json::Value>, Vec<PathBuf>) {
+        (self.effective.into_inner(), self.secret_files.into_inner())
     }
 }
 

@@ -77,6 +77,13 @@ impl Chain {
         }
     }
 
+    /// Lets every extractor set its gauges.
+    pub fn observe(&self) {
+        for link in &self.0 {
+            link.extractor.observe();
+        }
+    }
+
     /// Whether every extractor has what it needs to decide.
     pub fn is_ready(&self) -> bool {
         self.0.iter().all(|link| !matches!(link.extractor.readiness(), Readiness::Waiting(_)))

@@ -190,12 +190,8 @@ impl Registry {
         self
     }
 
-    pub fn get(&self, kind: &str) -> Option<&Kind> {
-        self.0.get(kind)
-    }
-
     /// The kind called `name`, with its name as the table spells it.
-    pub(crate) fn entry(&self, name: &str) -> Option<(&'static str, &Kind)> {
+    pub fn entry(&self, name: &str) -> Option<(&'static str, &Kind)> {
         self.0.get_key_value(name).map(|(name, kind)| (*name, kind))
     }
 

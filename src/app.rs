@@ -1,0 +1,205 @@
+//! The application: its state, its routes, and the layers around them in order.
+//! Sockets are in `server`; statuses and codes are in `error.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use axum::{Extension, Router};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::error::{self, Error};
+use crate::extractors::Context;
+use crate::limiter::SubjectLimiter;
+use crate::metrics::Metrics;
+use crate::origin;
+use crate::request_id::{RequestIds, X_REQUEST_ID};
+use crate::routes::{dev, health, token};
+use crate::server::Drain;
+use crate::telemetry::{self, LogBudget, SubjectLog};
+use crate::wire;
+
+const X_ROLLOUT_DEV: header::HeaderName = header::HeaderName::from_static("x-rollout-dev");
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct App {
+    live: ArcSwap<Live>,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    pub drain: Drain,
+    pub dev: bool,
+    in_flight: Semaphore,
+    ids: RequestIds,
+    log_budget: LogBudget,
+}
+
+/// What a reload replaces. A request takes it once, at its beginning, and sees nothing else.
+#[derive(Debug)]
+pub struct Live {
+    pub settings: Settings,
+    pub limiter: Option<SubjectLimiter>,
+    subject_log: SubjectLog,
+}
+
+impl Live {
+    pub fn new(settings: Settings, clock: &Clock) -> Self {
+        Self {
+            limiter: settings.rate_limit.map(|limit| SubjectLimiter::new(limit, clock.clone())),
+            subject_log: SubjectLog::new(settings.log.plain_subject, &settings.client.secret),
+            settings,
+        }
+    }
+}
+
+impl App {
+    pub fn new(settings: Settings, context: Context, drain: Drain) -> Arc<Self> {
+        Arc::new(Self {
+            in_flight: Semaphore::new(settings.server.max_in_flight),
+            live: ArcSwap::from_pointee(Live::new(settings, &context.clock)),
+            clock: context.clock,
+            metrics: context.metrics,
+            drain,
+            dev: context.dev,
+            ids: RequestIds::new(),
+            log_budget: LogBudget::default(),
+        })
+    }
+
+    /// The settings in force now.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Puts other settings in force for the requests that begin from now on.
+    pub fn replace(&self, settings: Settings) {
+        self.live.store(Arc::new(Live::new(settings, &self.clock)));
+    }
+
+    /// A place among the requests under way.
+    ///
+    /// # Errors
+    /// If there is none: the caller is told at once rather than queued.
+    pub fn admit(&self) -> Result<Admitted<'_>, Error> {
+        let permit = self.in_flight.try_acquire().map_err(|_| Error::Overloaded)?;
+        self.metrics.in_flight.inc();
+        Ok(Admitted { _permit: permit, metrics: &self.metrics })
+    }
+}
+
+/// A request's place; dropping it gives the place free.
+#[derive(Debug)]
+pub struct Admitted<'a> {
+    _permit: SemaphorePermit<'a>,
+    metrics: &'a Metrics,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+    }
+}
+
+/// What the public listener serves. The layers, from the outside in: [`answer`] (id, time, headers,
+/// log), panics, [`guard`] (head, body, deadline).
+pub fn public(app: &Arc<App>) -> Router {
+    let mut routes = Router::new()
+        .route("/rollout/token", any(token::issue))
+        .route("/rollout-token", any(token::issue_as_documented))
+        .route("/healthz", get(health::live).fallback(read_only))
+        .route("/readyz", get(health::ready).fallback(read_only));
+    if app.dev {
+        routes = routes.route("/", get(dev::page).fallback(read_only));
+    }
+    layered(routes, app)
+}
+
+/// What the admin listener serves.
+pub fn admin(app: &Arc<App>) -> Router {
+    let routes = Router::new()
+        .route("/metrics", get(health::metrics).fallback(read_only))
+        .route("/healthz", get(health::live).fallback(read_only))
+        .route("/readyz", get(health::ready).fallback(read_only));
+    layered(routes, app)
+}
+
+fn layered(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
+    routes
+        .fallback(|| async { Error::NotFound })
+        .with_state(app.clone())
+        .layer(from_fn_with_state(app.clone(), guard))
+        .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response()))
+        .layer(from_fn_with_state(app.clone(), answer))
+}
+
+async fn read_only() -> Error {
+    Error::MethodNotAllowed("GET, HEAD")
+}
+
+/// Gives every answer its id and headers, whatever made it, and writes it down.
+async fn answer(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let started = app.clock.monotonic();
+    let live = app.live();
+    let id = app.ids.of(request.headers());
+    let listed = live.settings.origins.listed(request.headers()).cloned();
+    request.extensions_mut().insert(live.clone());
+
+    let mut response = next.run(request).await;
+
+    let duration = app.clock.monotonic().saturating_sub(started);
+    if let Some(error) = response.extensions_mut().remove::<Error>() {
+        app.refused(&error, duration, id.as_str());
+        response = error.respond(id.as_str());
+    } else if let Some(issued) = response.extensions_mut().remove::<token::Issued>() {
+        app.metrics.answered(Some(&issued.extractor), "issued", duration);
+        telemetry::issued(&issued.extractor, &issued.subject, &live.subject_log, duration, id.as_str());
+    }
+    let headers = response.headers_mut();
+    error::protect(headers);
+    if let Some(origin) = listed {
+        origin::allow_reading(headers, origin);
+    }
+    if app.dev {
+        headers.insert(X_ROLLOUT_DEV, HeaderValue::from_static("1"));
+    }
+    if app.drain.is_draining() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    headers.insert(X_REQUEST_ID, id.as_header());
+    response
+}
+
+/// Lets only well-formed requests through, and none that takes for ever.
+async fn guard(
+    State(app): State<Arc<App>>,
+    Extension(live): Extension<Arc<Live>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Error> {
+    let limits = &live.settings.server;
+    let (head, body) = request.into_parts();
+    wire::check_head(&head, limits)?;
+    if app.dev && !dev::is_local(&head.headers) {
+        return Err(Error::HostNotAllowed);
+    }
+    wire::discard_body(body, limits).await?;
+    let request = Request::from_parts(head, axum::body::Body::empty());
+    tokio::time::timeout(limits.request_timeout, next.run(request))
+        .await
+        .map_err(|_| Error::DeadlineExceeded)
+}
+
+impl App {
+    fn refused(&self, error: &Error, duration: Duration, request_id: &str) {
+        self.metrics.answered(error.extractor(), error.code(), duration);
+        telemetry::refused(error, duration, request_id, &self.log_budget, &self.clock);
+    }
+}

@@ -1,0 +1,210 @@
+//! The commands. `serve` and `dev` are in `serve.rs`, `explain` in `explain.rs`; the small ones are here.
+
+mod explain;
+mod serve;
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+
+use crate::clock::Clock;
+use crate::config::{self, Problems, Sources};
+use crate::extractors::{Context, Registry, Session};
+use crate::metrics::Metrics;
+use crate::subject::Subject;
+use crate::token::{ClaimTemplates, Minter};
+
+/// Mints short-lived Rollout auth tokens for the session your users already have.
+///
+/// Configured by files and by environment variables ROLLOUT__SECTION__KEY; the client id and secret
+/// come from ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET or ROLLOUT_CLIENT_SECRET_FILE.
+///
+/// Exit codes: 0 fine, 1 failed at run time, 2 configuration or usage.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// A TOML file; the last of several wins.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Vec<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves tokens (the default).
+    Serve,
+    /// Serves on loopback with a throwaway client, signing everybody in: for development.
+    Dev,
+    /// Checks the configuration without any network; exit code 2 if something is wrong.
+    CheckConfig {
+        /// Prints the configuration as it was understood, secrets redacted.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Asks the running service on this machine whether it is alive (for HEALTHCHECK).
+    Health,
+    /// Prints a token for SUBJECT.
+    Mint { subject: String },
+    /// Checks a token with the client secret and prints what it says.
+    Inspect {
+        /// The token, or - to read it from standard input.
+        token: String,
+    },
+    /// Shows what each extractor makes of a request.
+    Explain(explain::Args),
+}
+
+/// Why a command failed, and with which exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// 2: the configuration.
+    Config(Problems),
+    /// 1: everything else.
+    Runtime(String),
+}
+
+impl Failure {
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::from(2),
+            Self::Runtime(_) => ExitCode::from(1),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(problems) => write!(f, "the configuration has problems:\n{problems}"),
+            Self::Runtime(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::Config(problems)
+    }
+}
+
+impl Cli {
+    /// Runs the command with these kinds of extractors.
+    pub fn run(self, registry: &Registry) -> Result<(), Failure> {
+        let sources = Sources::from_process(self.config);
+        match self.command.unwrap_or(Command::Serve) {
+            Command::Serve => serve::serve(sources, registry),
+            Command::Dev => serve::dev(sources, registry),
+            Command::CheckConfig { print } => check_config(&sources, registry, print),
+            Command::Health => health(&sources),
+            Command::Mint { subject } => mint(&sources, &subject),
+            Command::Inspect { token } => inspect(&sources, token),
+            Command::Explain(args) => explain::run(&args, &sources, registry),
+        }
+    }
+}
+
+fn context() -> Context {
+    Context::new(Clock::system(), Arc::new(Metrics::new()))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Runtime(format!("cannot start the runtime: {error}")))
+}
+
+fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(), Failure> {
+    let settings = config::load(sources, registry, &context())?;
+    if print {
+        let shown = toml::to_string(settings.effective())
+            .map_err(|error| Failure::Runtime(format!("cannot print the configuration: {error}")))?;
+        print!("{shown}");
+    } else {
+        println!("The configuration is good.");
+    }
+    for warning in &settings.warnings {
+        eprintln!("note: {warning}");
+    }
+    Ok(())
+}
+
+fn health(sources: &Sources) -> Result<(), Failure> {
+    let mut address = config::load_listen(sources)?;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    match ask_health(address) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::Runtime(format!("the service at {address} is not well"))),
+        Err(error) => Err(Failure::Runtime(format!("cannot reach the service at {address}: {error}"))),
+    }
+}
+
+fn ask_health(address: SocketAddr) -> io::Result<bool> {
+    let patience = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status)?;
+    Ok(&status == b"HTTP/1.1 200")
+}
+
+fn mint(sources: &Sources, subject: &str) -> Result<(), Failure> {
+    let client = config::load_client(sources)?;
+    let subject = Subject::new(subject).map_err(|_| {
+        Failure::Runtime("SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned())
+    })?;
+    let minter = Minter::new(&client, Duration::from_secs(900), false, ClaimTemplates::default());
+    let minted = minter
+        .mint(&subject, &Session::of_subject(subject.as_str()), Clock::system().now())
+        .map_err(|error| Failure::Runtime(format!("cannot mint: {error:?}")))?;
+    println!("{}", minted.token);
+    Ok(())
+}
+
+fn inspect(sources: &Sources, token: String) -> Result<(), Failure> {
+    let client = config::load_client(sources)?;
+    let token = if token == "-" { read_stdin()? } else { token };
+    let mut validation = Validation::new(Algorithm::HS512);
+    // An expired token is still shown; its end is judged below.
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    let key = DecodingKey::from_secret(client.secret.expose());
+    let decoded = jsonwebtoken::decode::<serde_json::Value>(token.trim(), &key, &validation)
+        // Not the library's own words: they can quote the token.
+        .map_err(|_| Failure::Runtime("this is not a token signed with this client secret".to_owned()))?;
+
+    println!("header  {}", serde_json::to_string(&decoded.header).unwrap_or_default());
+    println!("claims  {:#}", decoded.claims);
+    println!("signature is good");
+    if decoded.claims["iss"] != client.id.as_str() {
+        return Err(Failure::Runtime("iss is not this client id".to_owned()));
+    }
+    let now = Clock::system().now();
+    match decoded.claims["exp"].as_i64() {
+        Some(exp) if exp > now => println!("expires in {} s", exp - now),
+        Some(exp) => return Err(Failure::Runtime(format!("expired {} s ago", now - exp))),
+        None => return Err(Failure::Runtime("it has no exp".to_owned())),
+    }
+    Ok(())
+}
+
+fn read_stdin() -> Result<String, Failure> {
+    io::read_to_string(io::stdin())
+        .map_err(|error| Failure::Runtime(format!("cannot read standard input: {error}")))
+}

@@ -1,0 +1,127 @@
+//! `serve` and `dev`: from a configuration to a running service, and until its end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::{Failure, context, runtime};
+use crate::app::{self, App};
+use crate::config::{self, Settings, Sources};
+use crate::extractors::{Context, Registry};
+use crate::reload::Reloader;
+use crate::server::{self, Drain};
+use crate::telemetry;
+
+const DEV_BASE: &str = include_str!("../../config/dev.toml");
+
+/// Variables by which deployments say what they are for.
+const STAGE_VARIABLES: [&str; 5] = ["ENV", "APP_ENV", "NODE_ENV", "RAILS_ENV", "ROLLOUT_TOKEN_ENV"];
+
+pub fn serve(sources: Sources, registry: &Registry) -> Result<(), Failure> {
+    let context = context();
+    let settings = config::load(&sources, registry, &context)?;
+    telemetry::init(settings.log, context.metrics.clone())
+        .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))?;
+    runtime()?.block_on(run(settings, sources, registry, context, |_| {}))
+}
+
+pub fn dev(mut sources: Sources, registry: &Registry) -> Result<(), Failure> {
+    refuse_in_production()?;
+    let mut context = context();
+    context.dev = true;
+    sources.base = Some(DEV_BASE);
+    let throwaway = throwaway_client(&mut sources)?;
+    let settings = config::load(&sources, registry, &context)?;
+    telemetry::init(settings.log, context.metrics.clone())
+        .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))?;
+    let banner = |address: std::net::SocketAddr| print_banner(address, throwaway.as_deref());
+    runtime()?.block_on(run(settings, sources, registry, context, banner))
+}
+
+/// Binds, lets the extractors fetch ahead, and serves until a signal ends it.
+async fn run(
+    settings: Settings,
+    sources: Sources,
+    registry: &Registry,
+    context: Context,
+    announce: impl FnOnce(std::net::SocketAddr),
+) -> Result<(), Failure> {
+    let limits = settings.server.clone();
+    let public = bind("server.listen", limits.listen)?;
+    let admin = bind("server.admin_listen", limits.admin_listen)?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let drain = Drain::default();
+    let app = App::new(settings, context.clone(), drain.clone());
+    app.live().settings.chain.start();
+
+    let (address, admin_address) = (local(&public)?, local(&admin)?);
+    tracing::info!(%address, %admin_address, dev = app.dev, "listening");
+    announce(address);
+
+    let reloader = Reloader::new(app.clone(), sources, registry.clone(), context);
+    let reload = reloader.spawn();
+    let listeners = server::Listeners { public, admin };
+    let routers = server::Routers { public: app::public(&app), admin: app::admin(&app) };
+    let outcome = server::run(listeners, routers, &limits, app.metrics.clone(), drain, reload).await;
+    match outcome {
+        server::Outcome::Clean => Ok(()),
+        server::Outcome::Forced(open) => {
+            Err(Failure::Runtime(format!("stopped with {open} requests unfinished after server.hard_stop")))
+        }
+    }
+}
+
+fn bind(key: &str, address: std::net::SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
+    server::bind(address).map_err(|error| {
+        Failure::Runtime(format!("{key}: cannot listen on {address}: {error}; free it or choose another"))
+    })
+}
+
+fn local(listener: &tokio::net::TcpListener) -> Result<std::net::SocketAddr, Failure> {
+    listener.local_addr().map_err(|error| Failure::Runtime(format!("cannot tell the own address: {error}")))
+}
+
+/// Dev mode signs everybody in. Where a variable says that this is production, it must not run.
+#[expect(clippy::disallowed_methods, reason = "asks the process itself what it is for")]
+fn refuse_in_production() -> Result<(), Failure> {
+    for name in STAGE_VARIABLES {
+        if std::env::var(name).is_ok_and(|stage| stage.eq_ignore_ascii_case("production")) {
+            return Err(Failure::Config(config::Problems::of(
+                name,
+                "is production, and `dev` signs everybody in: use `serve`",
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Gives the sources a client id and a random secret unless they name their own; returns the secret
+/// if it was made here, to be shown.
+fn throwaway_client(sources: &mut Sources) -> Result<Option<String>, Failure> {
+    let given = |name: &str| sources.environment.contains_key(name);
+    if given("ROLLOUT_CLIENT_SECRET") || given("ROLLOUT_CLIENT_SECRET_FILE") {
+        return Ok(None);
+    }
+    let mut bytes = [0; 48];
+    rand::fill(&mut bytes).map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
+    let secret = URL_SAFE_NO_PAD.encode(bytes);
+    sources.environment.insert("ROLLOUT_CLIENT_SECRET".to_owned(), secret.clone());
+    sources.environment.entry("ROLLOUT_CLIENT_ID".to_owned()).or_insert_with(|| "dev-client".to_owned());
+    Ok(Some(secret))
+}
+
+fn print_banner(address: std::net::SocketAddr, throwaway: Option<&str>) {
+    println!();
+    println!("  Development mode: everybody is signed in. Loopback only.");
+    println!("  Page      http://{address}/");
+    println!("  A token   curl -sS -X POST -H 'X-Dev-User: ann' http://{address}/rollout/token");
+    if let Some(secret) = throwaway {
+        println!("  Secret    {secret}   (throwaway, for this run)");
+    }
+    println!();
+}

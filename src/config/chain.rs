@@ -1,0 +1,184 @@
+//! `session.extractors` and the sections it names, made into a chain by the registry's kinds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use config::{Config, File, FileFormat, Value, ValueKind};
+
+use super::problems::Problems;
+use super::section::{Section, Table, fill, join, read};
+use super::take;
+use crate::extractors::{Chain, Context, Kind, Link, Registry, SessionExtractor};
+use crate::secret::Secret;
+use crate::subject::Template;
+
+/// What the sections were made into.
+#[derive(Debug, Default)]
+pub(super) struct Built {
+    pub(super) chain: Chain,
+    /// The sections as they were understood, by name.
+    pub(super) effective: serde_json::Map<String, serde_json::Value>,
+    pub(super) secret_files: Vec<PathBuf>,
+}
+
+/// Makes extractors from their sections.
+pub(super) struct Builder<'a> {
+    pub(super) registry: &'a Registry,
+    /// The secret that signs our tokens, which no section may use.
+    pub(super) client_secret: Option<&'a Secret>,
+    pub(super) context: &'a Context,
+}
+
+/// The keys that every extractor's section may have.
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Common {
+    kind: Option<String>,
+    subject: Option<String>,
+    preset: Option<String>,
+}
+
+impl Common {
+    const KEYS: [&'static str; 3] = ["kind", "subject", "preset"];
+}
+
+impl Builder<'_> {
+    /// Builds the extractors called `names`, in that order; sections beside them are problems.
+    pub(super) fn chain(&self, names: &[String], mut sections: Table, problems: &mut Problems) -> Built {
+        let mut built = Built::default();
+        let mut links = Vec::new();
+        if names.is_empty() {
+            problems.add(
+                "session.extractors",
+                "names no extractor, so nobody could get a token: set it to [\"web\"] and add [extractors.web]",
+            );
+        }
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                problems.add("session.extractors", format!("names {name} twice"));
+            } else if let Some(table) = self.table(name, &mut sections, problems) {
+                links.extend(self.link(name, table, &mut built, problems));
+            }
+        }
+        for unused in sections.keys() {
+            problems.add(
+                join("extractors", unused),
+                "is not used: add it to session.extractors or remove the section",
+            );
+        }
+        built.chain = Chain::new(links);
+        built
+    }
+
+    /// The section of the extractor called `name`. A kind that needs no keys needs no section.
+    fn table(&self, name: &str, sections: &mut Table, problems: &mut Problems) -> Option<Table> {
+        let path = join("extractors", name);
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        let section = sections.remove(name).map(|value| value.kind);
+        if !plain || name.len() > 64 {
+            problems.add(path, "a name has up to 64 letters, digits, `_` and `-`");
+            return None;
+        }
+        match section {
+            Some(ValueKind::Table(table)) => Some(table),
+            None if self.registry.entry(name).is_some() => Some(Table::new()),
+            Some(_) => {
+                problems.add(&path, format!("must be a section, [{path}]"));
+                None
+            }
+            None => {
+                problems.add(&path, format!("session.extractors names it, but there is no section [{path}]"));
+                None
+            }
+        }
+    }
+
+    fn link(&self, name: &str, mut table: Table, built: &mut Built, problems: &mut Problems) -> Option<Link> {
+        let path = join("extractors", name);
+        let common: Common = read(&path, &take(&mut table, &Common::KEYS), problems);
+        let Some((kind_name, kind)) = self.registry.entry(common.kind.as_deref().unwrap_or(name)) else {
+            let known = self.registry.names().collect::<Vec<_>>().join(", ");
+            problems.add(join(&path, "kind"), format!("must be one of {known}"));
+            return None;
+        };
+        if let Some(preset) = &common.preset {
+            match preset_keys(kind, preset) {
+                Ok(keys) => fill(&mut table, keys),
+                Err(text) => problems.add(join(&path, "preset"), text),
+            }
+        }
+        // A preset may know better where its provider puts the user.
+        let preset_subject = take(&mut table, &["subject"]).remove("subject");
+        let preset_subject = preset_subject.and_then(|subject| subject.into_string().ok());
+        let subject = common.subject.or(preset_subject).unwrap_or_else(|| kind.subject.to_owned());
+        let template = problems.accept(join(&path, "subject"), subject.parse::<Template>());
+        problems.require(
+            template.as_ref().is_none_or(Template::has_placeholder),
+            join(&path, "subject"),
+            "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
+        );
+
+        let section = Section::new(path, table, self.client_secret, self.context);
+        let extractor = (kind.build)(&section);
+        let (effective, files) = section.into_parts();
+        built.secret_files.extend(files);
+        if let Some(serde_json::Value::Object(mut keys)) = effective {
+            keys.insert("kind".to_owned(), kind_name.into());
+            keys.insert("subject".to_owned(), subject.into());
+            built.effective.insert(name.to_owned(), keys.into());
+        }
+        match extractor {
+            Ok(extractor) => Some(Link { name: Arc::from(name), kind: kind_name, subject: template?, extractor }),
+            Err(found) => {
+                problems.extend(found);
+                None
+            }
+        }
+    }
+}
+
+fn preset_keys(kind: &Kind, preset: &str) -> Result<Table, String> {
+    let Some((_, keys)) = kind.presets.iter().find(|(name, _)| *name == preset) else {
+        let known = kind.presets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        return Err(match known.as_str() {
+            "" => "this kind has no presets".to_owned(),
+            known => format!("must be one of {known}"),
+        });
+    };
+    parse(keys)
+}
+
+fn parse(toml: &str) -> Result<Table, String> {
+    let parsed = Config::builder().add_source(File::from_str(toml, FileFormat::Toml)).build();
+    match parsed.map(|config| config.cache) {
+        Ok(Value { kind: ValueKind::Table(table), .. }) => Ok(table),
+        Ok(_) => Ok(Table::new()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Builds one extractor from the keys of its section, for the tests of its kind.
+pub(crate) fn build_extractor(
+    registry: &Registry,
+    kind: &str,
+    toml: &str,
+    context: &Context,
+) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let table = problems.accept(kind, parse(toml)).unwrap_or_default();
+    let builder = Builder { registry, client_secret: None, context };
+    let link = builder.link(kind, table, &mut Built::default(), &mut problems);
+    match link {
+        Some(link) if problems.is_empty() => Ok(link.extractor),
+        _ => Err(problems),
+    }
+}
+
+/// The keys of a kind with their defaults, `null` where there is none. For documentation.
+pub fn keys_of_kind(registry: &Registry, kind: &str, context: &Context) -> Option<serde_json::Value> {
+    let (_, kind) = registry.entry(kind)?;
+    let section = Section::new(String::new(), Table::new(), None, context);
+    // That required keys are missing does not matter here.
+    let _ = (kind.build)(&section);
+    section.into_parts().0
+}

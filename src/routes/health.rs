@@ -1,0 +1,88 @@
+//! What orchestrators and Prometheus ask: alive, ready, metrics.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use serde::Serialize;
+
+use crate::app::{App, Live};
+use crate::error::Error;
+use crate::extractors::Readiness;
+use crate::telemetry::fingerprint;
+
+#[derive(Serialize)]
+struct Alive {
+    status: &'static str,
+}
+
+/// Whether this instance should get requests, and why not.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `ready`, `waiting` or `draining`.
+    pub state: &'static str,
+    extractors: Vec<ExtractorReport>,
+    /// Equal on instances that have the same client secret.
+    secret_fingerprint: String,
+    /// Everybody is signed in: this must not be reachable by others.
+    dev: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ExtractorReport {
+    name: Arc<str>,
+    kind: &'static str,
+    state: &'static str,
+    /// What it is waiting for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<&'static str>,
+}
+
+/// Alive: the process answers. No back end is asked, so that none can get it killed.
+pub async fn live() -> impl IntoResponse {
+    Json(Alive { status: "ok" })
+}
+
+/// Ready: every extractor once had what it needs, and the instance is not shutting down.
+pub async fn ready(
+    State(app): State<Arc<App>>,
+    Extension(live): Extension<Arc<Live>>,
+) -> Result<Json<Report>, Error> {
+    let report = report(&app, &live);
+    if report.state == "ready" { Ok(Json(report)) } else { Err(Error::Unready(Arc::new(report))) }
+}
+
+fn report(app: &App, live: &Live) -> Report {
+    let chain = &live.settings.chain;
+    let extractors = chain.links().iter().map(|link| {
+        let (state, missing) = match link.extractor.readiness() {
+            Readiness::Ready => ("ready", None),
+            Readiness::Stale => ("stale", None),
+            Readiness::Waiting(what) => ("waiting", Some(what)),
+        };
+        ExtractorReport { name: link.name.clone(), kind: link.kind, state, missing }
+    });
+    let state = match (app.drain.is_draining(), chain.is_ready()) {
+        (true, _) => "draining",
+        (false, true) => "ready",
+        (false, false) => "waiting",
+    };
+    Report {
+        state,
+        extractors: extractors.collect(),
+        secret_fingerprint: fingerprint(&live.settings.client.secret),
+        dev: app.dev,
+    }
+}
+
+/// The metrics, in the text format that Prometheus asks for.
+pub async fn metrics(
+    State(app): State<Arc<App>>,
+    Extension(live): Extension<Arc<Live>>,
+) -> impl IntoResponse {
+    live.settings.chain.observe();
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], app.metrics.render())
+}

@@ -1,0 +1,5 @@
+//! The handlers, one file a subject. Which path leads to which is in `app.rs`.
+
+pub mod dev;
+pub mod health;
+pub mod token;

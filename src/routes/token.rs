@@ -1,0 +1,161 @@
+//! `POST /rollout/token`: from a session to a token, in one straight line.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::app::{App, Live};
+use crate::error::Error;
+use crate::extractors::{Authenticated, Denial, Denied, Reason};
+use crate::origin::{self, Caller, Forbidden};
+use crate::subject::Subject;
+use crate::token::{MintError, Minted};
+
+/// The answer to a signed-in user.
+#[derive(Serialize)]
+struct TokenResponse {
+    token: String,
+    /// Always `Bearer`: how the token is to be sent (RFC 6750).
+    token_type: &'static str,
+    /// Seconds from now.
+    expires_in: i64,
+    /// The token's `exp`, in seconds since 1970.
+    expires_at: i64,
+    /// Seconds from now after which a front end should ask again.
+    refresh_in: i64,
+}
+
+/// Goes out with the answer for the log, and no further.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub extractor: Arc<str>,
+    pub subject: Subject,
+}
+
+/// The route of this service's own contract.
+pub async fn issue(
+    State(app): State<Arc<App>>,
+    Extension(live): Extension<Arc<Live>>,
+    request: Request,
+) -> Result<Response, Error> {
+    let (head, _) = request.into_parts();
+    match head.method {
+        Method::POST => issue_token(&app, &live, &head, |_| true).await,
+        Method::OPTIONS => options(&live, &head, "POST, OPTIONS"),
+        _ => Err(Error::MethodNotAllowed("POST, OPTIONS")),
+    }
+}
+
+/// The route of the snippets in Rollout's docs, `fetch("/rollout-token")`. A GET can be caused by any
+/// page, so it takes a browser's word for its origin, or a credential that no browser adds by itself.
+pub async fn issue_as_documented(
+    State(app): State<Arc<App>>,
+    Extension(live): Extension<Arc<Live>>,
+    request: Request,
+) -> Result<Response, Error> {
+    if !live.settings.server.docs_alias {
+        return Err(Error::NotFound);
+    }
+    let (head, _) = request.into_parts();
+    let bearer = head.headers.contains_key(header::AUTHORIZATION);
+    match head.method {
+        Method::GET => issue_token(&app, &live, &head, |caller| bearer || caller != Caller::NoBrowser).await,
+        Method::OPTIONS => options(&live, &head, "GET, OPTIONS"),
+        _ => Err(Error::MethodNotAllowed("GET, OPTIONS")),
+    }
+}
+
+async fn issue_token(
+    app: &App,
+    live: &Live,
+    head: &Parts,
+    may_ask: impl FnOnce(Caller) -> bool,
+) -> Result<Response, Error> {
+    let caller = live.settings.origins.check(&head.headers)?;
+    if !may_ask(caller) {
+        return Err(Error::OriginNotAllowed);
+    }
+    let _place = app.admit()?;
+    let user = live.settings.chain.authenticate(head).await?;
+    if let Some(limiter) = &live.limiter {
+        limiter.check(&user.subject).map_err(|retry_after| Error::RateLimited {
+            extractor: user.extractor.clone(),
+            retry_after,
+        })?;
+    }
+    let minted = live
+        .settings
+        .minter
+        .mint(&user.subject, &user.session, app.clock.now())
+        .map_err(|error| not_mintable(error, &user))?;
+    Ok(token_response(minted, user))
+}
+
+fn token_response(minted: Minted, user: Authenticated) -> Response {
+    let expires_in = minted.expires_at - minted.issued_at;
+    let body = TokenResponse {
+        token: minted.token,
+        token_type: "Bearer",
+        expires_in,
+        expires_at: minted.expires_at,
+        refresh_in: refresh_in(expires_in),
+    };
+    let mut response = axum::Json(body).into_response();
+    response.extensions_mut().insert(Issued { extractor: user.extractor, subject: user.subject });
+    response
+}
+
+/// A minute before the end, or 5 % of the life if that is longer, but never in the past.
+fn refresh_in(expires_in: i64) -> i64 {
+    (expires_in - (expires_in / 20).max(60)).max(0)
+}
+
+/// A session that is genuine and yet gives no token.
+fn not_mintable(error: MintError, user: &Authenticated) -> Error {
+    let (word, expired) = match error {
+        MintError::SessionOver => ("session_over", true),
+        MintError::Claim(word) => (word, false),
+    };
+    let denial = Denial::Rejected(Reason { word, expired, detail: None });
+    Error::Denied(Denied { extractor: Some(user.extractor.clone()), denial })
+}
+
+/// `OPTIONS`: a preflight of a listed page, or anybody asking for the methods.
+fn options(live: &Live, head: &Parts, methods: &'static str) -> Result<Response, Error> {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    if head.headers.contains_key(header::ORIGIN) {
+        live.settings.origins.listed(&head.headers).ok_or(Error::OriginNotAllowed)?;
+        origin::allow_preflight(response.headers_mut(), HeaderValue::from_static(methods));
+    }
+    Ok(response)
+}
+
+impl From<Forbidden> for Error {
+    fn from(Forbidden: Forbidden) -> Self {
+        Self::OriginNotAllowed
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refresh_in;
+
+    #[test]
+    fn a_front_end_is_told_to_ask_again_before_the_end() {
+        for (life, want) in [(900, 840), (3600, 3420), (61, 1), (60, 0), (30, 0)] {
+            assert_eq!(refresh_in(life), want, "{life}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Layers, problems, and the documented defaults (SPEC section 4, FAULTS group Q).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rollout_token::clock::Clock;
+use rollout_token::config;
+use rollout_token::extractors::{Context, Registry};
+use rollout_token::metrics::Metrics;
+use serde_json::Value;
+
+use crate::helpers::{BY_HEADER, CLIENT_SECRET, client_variables, load, load_from};
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+fn context() -> Context {
+    Context::new(Clock::system(), Arc::new(Metrics::new()))
+}
+
+fn problems(toml: &str) -> String {
+    load(toml).map(|_| ()).expect_err("a refusal").to_string()
+}
+
+/// Loads the good configuration with more variables.
+fn load_variables(variables: &[(&str, &str)]) -> Result<config::Settings, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), BY_HEADER).unwrap();
+    let mut environment = client_variables();
+    for (name, value) in variables {
+        if value == &"(unset)" {
+            environment.remove(*name);
+        } else {
+            environment.insert((*name).to_owned(), (*value).to_owned());
+        }
+    }
+    load_from(vec![file.path().to_owned()], environment, &Registry::builtin(), &context())
+        .map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn six_mistakes_are_one_report_of_six_lines_and_no_secret() {
+    let secret = "hunter2-hunter2-hunter2-hunter2";
+    let report = problems(&format!(
+        r#"
+        client_secret_file = "/nowhere/{secret}"
+        [server]
+        listen = "localhost"
+        prot = 8080
+        header_timeout = "10"
+        [token]
+        ttl = "1h"
+        [origins]
+        allowed = ["*"]
+        [session]
+        extractors = ["web"]
+        [extractors.web]
+        kind = "trusted_header"
+        header = "X-User"
+        shared_secret_header = "X-Secret"
+        shared_secret = "{secret}"
+        shared_secret_file = "/nowhere"
+        "#,
+    ));
+    let keys: Vec<&str> = report.lines().map(|line| line.split(':').next().unwrap()).collect();
+    for key in [
+        "server.listen", "server.prot", "server.header_timeout", "token.ttl", "origins.allowed",
+        "extractors.web.shared_secret", "client_secret",
+    ] {
+        assert!(keys.contains(&key), "{key} in\n{report}");
+    }
+    assert!(!report.contains("hunter2"), "{report}");
+}
+
+#[test]
+fn every_mistake_names_its_key() {
+    let with = |toml: &str| format!("{toml}\n{BY_HEADER}");
+    for (case, toml, key) in [
+        ("Q1 unknown section", with("[sever]\nlisten = \"0.0.0.0:1\""), "sever:"),
+        ("Q1 unknown key", with("[log]\nlevle = \"info\""), "log.levle:"),
+        ("Q1 wrong type", with("[server]\nmax_headers = \"many\""), "server.max_headers:"),
+        ("Q1 not a section", with("server = 1"), "server:"),
+        ("Q2 no extractor", String::new(), "session.extractors:"),
+        ("Q2 missing section", "[session]\nextractors = [\"web\"]".to_owned(), "extractors.web:"),
+        ("unused section", with("[extractors.other]\nkind = \"api_key\""), "extractors.other:"),
+        ("unknown kind", "[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"jtw\"".to_owned(), "extractors.web.kind:"),
+        ("twice", BY_HEADER.replace("[\"proxy\"]", "[\"proxy\", \"proxy\"]"), "session.extractors:"),
+        ("unknown preset", BY_HEADER.replace("header = ", "preset = \"x\"\nheader = "), "extractors.proxy.preset:"),
+        ("fixed subject", BY_HEADER.replace("header = ", "subject = \"all\"\nheader = "), "extractors.proxy.subject:"),
+        ("bad subject", BY_HEADER.replace("header = ", "subject = \"{sub\"\nheader = "), "extractors.proxy.subject:"),
+        ("unknown key of a kind", BY_HEADER.replace("header = ", "heder = 1\nheader = "), "extractors.proxy.heder:"),
+        ("static_user", "[session]\nextractors = [\"static_user\"]".to_owned(), "extractors.static_user.kind:"),
+        ("Q5 zero", with("[server]\nidle_timeout = \"0s\""), "server.idle_timeout:"),
+        ("Q5 negative", with("[server]\nidle_timeout = \"-1s\""), "server.idle_timeout:"),
+        ("Q5 huge", with("[server]\nidle_timeout = \"1000000000000000000s\""), "server.idle_timeout:"),
+        ("Q5 no unit", with("[server]\nidle_timeout = 5"), "server.idle_timeout:"),
+        ("order of time-outs", with("[server]\nhard_stop = \"10s\""), "server.hard_stop:"),
+        ("drain before requests", with("[server]\nrequest_timeout = \"20s\""), "server.drain_timeout:"),
+        ("ttl too short", with("[token]\nttl = \"29s\""), "token.ttl:"),
+        ("ttl too long", with("[token]\nttl = \"901s\""), "token.ttl:"),
+        ("claim of ours", with("[token.claims]\nsub = \"x\""), "token.claims:"),
+        ("L4 star", with("[origins]\nallowed = [\"*\"]"), "origins.allowed:"),
+        ("L3 null", with("[origins]\nallowed = [\"null\"]"), "origins.allowed:"),
+        ("no origin", with("[origins]\nallowed = [\"app.example\"]"), "origins.allowed:"),
+        ("burst", with("[rate_limit]\nburst = 0"), "rate_limit.burst:"),
+        ("format", with("[log]\nformat = \"xml\""), "log.format:"),
+        ("level", with("[log]\nlevel = \"loud\""), "log.level:"),
+        ("subject", with("[log]\nsubject = \"secret\""), "log.subject:"),
+    ] {
+        let report = problems(&toml);
+        assert!(report.lines().any(|line| line.starts_with(key)), "{case}: {key} in\n{report}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_refused_without_its_text() {
+    let report = problems("[server]\n# fine\nsecret = \"hunter2\n");
+    assert!(report.contains("line 3 is not TOML"), "{report}");
+    assert!(!report.contains("hunter2"), "{report}");
+    let report = problems("[server]\nlisten = \"a\"\nlisten = \"b\"\n");
+    assert!(report.contains("line 3 is not TOML: duplicate key"), "{report}");
+}
+
+#[test]
+fn the_client_comes_from_the_names_of_rollouts_docs() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{CLIENT_SECRET}\n")).unwrap();
+    let path = file.path().to_str().unwrap();
+    let settings =
+        load_variables(&[("ROLLOUT_CLIENT_SECRET", "(unset)"), ("ROLLOUT_CLIENT_SECRET_FILE", path)]).unwrap();
+    assert_eq!(settings.client.secret.expose(), CLIENT_SECRET.as_bytes(), "one trailing newline is dropped");
+    assert_eq!(settings.secret_files, [file.path()]);
+
+    for (case, variables, key) in [
+        ("both", &[("ROLLOUT_CLIENT_SECRET_FILE", path)][..], "client_secret:"),
+        ("neither", &[("ROLLOUT_CLIENT_SECRET", "(unset)")], "client_secret:"),
+        ("empty", &[("ROLLOUT_CLIENT_SECRET", "")], "client_secret:"),
+        ("blank", &[("ROLLOUT_CLIENT_SECRET", "                    ")], "client_secret:"),
+        ("placeholder", &[("ROLLOUT_CLIENT_SECRET", "your-client-secret")], "client_secret:"),
+        ("short", &[("ROLLOUT_CLIENT_SECRET", "fifteen-bytes-1")], "client_secret:"),
+        ("no id", &[("ROLLOUT_CLIENT_ID", "(unset)")], "client_id:"),
+        ("empty id", &[("ROLLOUT_CLIENT_ID", "")], "client_id:"),
+        (
+            "no file",
+            &[("ROLLOUT_CLIENT_SECRET", "(unset)"), ("ROLLOUT_CLIENT_SECRET_FILE", "/nowhere")],
+            "client_secret:",
+        ),
+        (
+            "empty file name",
+            &[("ROLLOUT_CLIENT_SECRET", "(unset)"), ("ROLLOUT_CLIENT_SECRET_FILE", "")],
+            "client_secret:",
+        ),
+    ] {
+        let report = load_variables(variables).map(|_| ()).expect_err(case);
+        assert!(report.starts_with(key), "{case}: {report}");
+        assert!(!report.contains("fifteen"), "{case}: {report}");
+    }
+}
+
+#[test]
+fn a_secret_is_kept_as_it_is_written() {
+    for secret in ["0012345678901234567890", "dHJ1ZQ==dHJ1ZQ==dHJ1ZQ==", "  spaces around it  ", "true-true-true-true"] {
+        let settings = load_variables(&[("ROLLOUT_CLIENT_SECRET", secret)]).unwrap();
+        assert_eq!(settings.client.secret.expose(), secret.as_bytes());
+    }
+}
+
+#[test]
+fn a_short_secret_is_noted_and_a_long_one_is_not() {
+    let short = load_variables(&[("ROLLOUT_CLIENT_SECRET", "0123456789abcdef")]).unwrap();
+    assert!(short.warnings[0].starts_with("client_secret: is shorter than the 64 bytes"), "{:?}", short.warnings);
+    assert!(load_variables(&[]).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn variables_win_over_files_and_other_peoples_variables_are_ignored() {
+    let settings = load_variables(&[
+        ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:9"),
+        ("ROLLOUT__SERVER__MAX_HEADERS", "10"),
+        ("ROLLOUT__SERVER__DOCS_ALIAS", "true"),
+        ("ROLLOUT__EXTRACTORS__PROXY__TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1"),
+        ("ROLLOUT__ORIGINS__ALLOWED", "https://a.example,https://b.example"),
+        // What Kubernetes sets for a service called "rollout".
+        ("ROLLOUT_PORT", "tcp://10.0.0.1:80"),
+        ("ROLLOUT_SERVICE_HOST", "10.0.0.1"),
+    ])
+    .unwrap();
+    assert_eq!(settings.server.listen, "127.0.0.1:9".parse().unwrap());
+    assert_eq!((settings.server.max_headers, settings.server.docs_alias), (10, true));
+    let shown = settings.effective();
+    assert_eq!(shown["extractors"]["proxy"]["trusted_proxies"], serde_json::json!(["10.0.0.0/8", "192.0.2.1"]));
+    assert_eq!(shown["origins"]["allowed"], serde_json::json!(["https://a.example", "https://b.example"]));
+
+    let report = load_variables(&[("ROLLOUT__SERVER__PROT", "1")]).map(|_| ()).unwrap_err();
+    assert!(report.starts_with("server.prot:"), "{report}");
+}
+
+#[test]
+fn variables_alone_are_enough() {
+    let mut environment = client_variables();
+    for (name, value) in [
+        ("ROLLOUT__SESSION__EXTRACTORS", "proxy"),
+        ("ROLLOUT__EXTRACTORS__PROXY__KIND", "trusted_header"),
+        ("ROLLOUT__EXTRACTORS__PROXY__PRESET", "oauth2-proxy"),
+        ("ROLLOUT__EXTRACTORS__PROXY__TRUSTED_PROXIES", "10.0.0.1"),
+    ] {
+        environment.insert(name.to_owned(), value.to_owned());
+    }
+    let settings = load_from(Vec::new(), environment, &Registry::builtin(), &context()).unwrap();
+    assert_eq!(settings.effective()["extractors"]["proxy"]["header"], "X-Forwarded-User");
+}
+
+#[test]
+fn a_secret_that_verifies_sessions_must_not_sign_tokens() {
+    let report = problems(&format!(
+        "{}shared_secret_header = \"X-S\"\nshared_secret = \"{CLIENT_SECRET}\"",
+        BY_HEADER.replace("    ", "")
+    ));
+    assert!(report.starts_with("extractors.proxy.shared_secret: is the same secret as client_secret"), "{report}");
+    assert!(!report.contains(CLIENT_SECRET));
+}
+
+#[test]
+fn no_secret_is_in_what_is_printed_of_a_configuration() {
+    let toml = format!(
+        "{}shared_secret_header = \"X-S\"\nshared_secret = \"hunter2-hunter2-hunter2\"",
+        BY_HEADER.replace("    ", "")
+    );
+    let settings = load(&toml).unwrap();
+    for shown in [settings.effective().to_string(), format!("{settings:?}")] {
+        for secret in ["hunter2", CLIENT_SECRET] {
+            assert!(!shown.contains(secret));
+        }
+    }
+    assert!(settings.effective().to_string().contains("[REDACTED]"));
+}
+
+#[test]
+fn the_documented_defaults_are_the_real_ones() {
+    let mut documented: Value = serde_json::to_value(toml::from_str::<toml::Table>(DEFAULTS).unwrap()).unwrap();
+    let mut real = load(BY_HEADER).unwrap().effective().clone();
+    for (section, value) in documented.as_object_mut().unwrap() {
+        assert_eq!(*value, real[section.as_str()].take(), "[{section}]");
+    }
+    for section in ["client_id", "client_secret", "extractors", "session"] {
+        real.as_object_mut().unwrap().remove(section);
+    }
+    assert!(real.as_object().unwrap().values().all(Value::is_null), "undocumented: {real}");
+}
+
+/// The commented blocks of `default.toml`: for each kind its keys, and whether the value shown is the
+/// default or an example.
+fn documented_kinds() -> BTreeMap<String, (toml::Table, Vec<String>)> {
+    let mut kinds = BTreeMap::new();
+    let mut blocks = DEFAULTS.split("\n# [extractors.").skip(1);
+    for block in &mut blocks {
+        let block = block.split("\n\n").next().unwrap();
+        let (kind, lines) = block.split_once('\n').unwrap();
+        let kind = kind.split(']').next().unwrap().to_owned();
+        let text: String = lines.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
+        let examples = text.lines().filter(|line| line.contains("# example"));
+        let examples = examples.map(|line| line.split(" = ").next().unwrap().trim().to_owned()).collect();
+        let keys = toml::from_str(&text).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert!(kinds.insert(kind, (keys, examples)).is_none());
+    }
+    kinds
+}
+
+#[test]
+fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
+    let registry = Registry::builtin();
+    let mut documented = documented_kinds();
+    for kind in registry.names() {
+        let (keys, examples) = documented.remove(kind).unwrap_or_else(|| panic!("{kind} is not documented"));
+        let real = config::keys_of_kind(&registry, kind, &context()).unwrap();
+        let real = real.as_object().unwrap();
+        for (key, value) in &keys {
+            if key == "preset" || key == "subject" {
+                continue;
+            }
+            let default = real.get(key).unwrap_or_else(|| panic!("{kind} has no key {key}"));
+            let shown = serde_json::to_value(value).unwrap();
+            if examples.contains(key) {
+                let none = default.is_null() || [serde_json::json!([]), serde_json::json!({})].contains(default);
+                assert!(none, "{kind}.{key} is shown as an example, but its default is {default}");
+            } else {
+                assert_eq!(shown, *default, "{kind}.{key}");
+            }
+        }
+        for key in real.keys() {
+            let documented = keys.contains_key(key) || keys.contains_key(&format!("{key}_file"));
+            assert!(documented, "{kind}.{key} is not documented");
+        }
+    }
+    assert!(documented.is_empty(), "documented, but not there: {:?}", documented.keys());
+}

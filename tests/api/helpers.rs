@@ -1,0 +1,197 @@
+//! A running service, and what tests say to it. What is expected of it stands in the tests.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use rollout_token::app::{self, App};
+use rollout_token::clock::{Clock, ManualClock};
+use rollout_token::config::{self, Problems, Settings, Sources};
+use rollout_token::extractors::{Context, Registry};
+use rollout_token::metrics::Metrics;
+use rollout_token::server::{self, Drain, Listeners, Routers};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub const CLIENT_ID: &str = "test-client";
+pub const CLIENT_SECRET: &str = "client-secret-client-secret-client-secret-client-secret-client-secret";
+pub const SESSION_SECRET: &str = "session-secret-session-secret-session-secret";
+pub const NOW: i64 = 1_800_000_000;
+
+/// A section that accepts HS256 session tokens, as bearer and as cookie.
+pub const BY_JWT: &str = r#"
+    [session]
+    extractors = ["web"]
+    [extractors.web]
+    kind = "jwt"
+    from = ["header:authorization", "cookie:session"]
+    secret = "session-secret-session-secret-session-secret"
+    algorithms = ["HS256"]
+    allow_any_audience = true
+"#;
+
+/// A section that believes `X-User` from loopback.
+pub const BY_HEADER: &str = r#"
+    [session]
+    extractors = ["proxy"]
+    [extractors.proxy]
+    kind = "trusted_header"
+    header = "X-User"
+    trusted_proxies = ["127.0.0.1"]
+"#;
+
+/// A service on a port of its own, with a clock that stands still. It ends with the test.
+pub struct Service {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub clock: Arc<ManualClock>,
+    pub app: Arc<App>,
+    pub drain: Drain,
+    http: reqwest::Client,
+}
+
+impl Service {
+    pub async fn start(toml: &str) -> Self {
+        Self::with(toml, Registry::builtin(), false).await
+    }
+
+    pub async fn start_dev(toml: &str) -> Self {
+        Self::with(toml, Registry::builtin(), true).await
+    }
+
+    pub async fn with(toml: &str, registry: Registry, dev: bool) -> Self {
+        let clock = ManualClock::at(NOW);
+        let mut context = Context::new(Clock::new(clock.clone()), Arc::new(Metrics::new()));
+        context.dev = dev;
+        let ports = "\n[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n";
+        let toml = if toml.contains("[server]") {
+            toml.replace("[server]", ports.trim_start_matches('\n'))
+        } else {
+            format!("{toml}{ports}")
+        };
+        let settings = load_with(&toml, &registry, &context).expect("a good configuration");
+        let limits = settings.server.clone();
+        let public = server::bind(limits.listen).expect("a free port");
+        let admin = server::bind(limits.admin_listen).expect("a free port");
+        let (address, admin_address) = (public.local_addr().unwrap(), admin.local_addr().unwrap());
+        let drain = Drain::default();
+        let app = App::new(settings, context, drain.clone());
+        app.live().settings.chain.start();
+        let routers = Routers { public: app::public(&app), admin: app::admin(&app) };
+        let (metrics, draining) = (app.metrics.clone(), drain.clone());
+        tokio::spawn(async move {
+            server::run(Listeners { public, admin }, routers, &limits, metrics, draining).await
+        });
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client");
+        Self { address, admin: admin_address, clock, app, drain, http }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("http://{}{path}", self.address))
+    }
+
+    pub fn post(&self) -> RequestBuilder {
+        self.request(Method::POST, "/rollout/token")
+    }
+
+    pub async fn metrics(&self) -> String {
+        self.http.get(format!("http://{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// Sends these bytes on a connection of their own and reads until the service closes it.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
+        stream.write_all(bytes).await.expect("the service reads");
+        stream.shutdown().await.ok();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.ok();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// The answer to a POST with these headers, as status and body.
+    pub async fn ask(&self, headers: &[(&str, &str)]) -> (StatusCode, Value) {
+        let request = headers.iter().fold(self.post(), |request, (name, value)| request.header(*name, *value));
+        answer(request.send().await.expect("an answer")).await
+    }
+}
+
+/// Loads a configuration from one file's text, with the tests' client.
+pub fn load(toml: &str) -> Result<Settings, Problems> {
+    let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::new(Metrics::new()));
+    load_with(toml, &Registry::builtin(), &context)
+}
+
+pub fn load_with(toml: &str, registry: &Registry, context: &Context) -> Result<Settings, Problems> {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), toml).expect("a writable file");
+    load_from(vec![file.path().to_owned()], client_variables(), registry, context)
+}
+
+pub fn load_from(
+    files: Vec<PathBuf>,
+    environment: BTreeMap<String, String>,
+    registry: &Registry,
+    context: &Context,
+) -> Result<Settings, Problems> {
+    config::load(&Sources { base: None, files, environment }, registry, context)
+}
+
+pub fn client_variables() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("ROLLOUT_CLIENT_ID".to_owned(), CLIENT_ID.to_owned()),
+        ("ROLLOUT_CLIENT_SECRET".to_owned(), CLIENT_SECRET.to_owned()),
+    ])
+}
+
+/// A session token that [`BY_JWT`] accepts, with these claims laid over good ones.
+pub fn session_token(claims: Value) -> String {
+    let mut all = json!({"sub": "user-1", "exp": NOW + 600});
+    for (name, value) in claims.as_object().expect("claims") {
+        all[name] = value.clone();
+    }
+    sign_session(&all)
+}
+
+pub fn sign_session(claims: &Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(SESSION_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("a token")
+}
+
+/// The claims of one of our tokens, its signature checked by the library.
+pub fn verified(body: &Value) -> Value {
+    let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
+    validation.validate_exp = false;
+    let key = jsonwebtoken::DecodingKey::from_secret(CLIENT_SECRET.as_bytes());
+    let token = body["token"].as_str().unwrap_or_else(|| panic!("no token in {body}"));
+    jsonwebtoken::decode(token, &key, &validation).expect("a token signed with the client secret").claims
+}
+
+pub async fn answer(response: Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let body = response.json().await.unwrap_or_else(|error| panic!("{status} without JSON: {error}"));
+    (status, body)
+}
+
+/// Checks what every refusal promises, and gives its code.
+pub async fn refused(response: Response) -> (u16, String) {
+    let (status, headers) = (response.status(), response.headers().clone());
+    assert_eq!(headers["content-type"], "application/problem+json");
+    assert_eq!(headers["cache-control"], "no-store");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    assert_eq!(headers["vary"], "Origin");
+    let body: Value = response.json().await.expect("a JSON body");
+    assert_eq!(body["status"], status.as_u16());
+    assert_eq!(body["request_id"], headers["x-request-id"].to_str().unwrap());
+    for member in ["type", "title", "detail"] {
+        assert!(body[member].is_string(), "{member} in {body}");
+    }
+    assert!(body.get("token").is_none(), "a token in a refusal");
+    (status.as_u16(), body["code"].as_str().expect("a code").to_owned())
+}

@@ -1,0 +1,110 @@
+//! How much one subject and all together may ask for, and what stays in bounds (SPEC section 4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use futures_util::future::{BoxFuture, join_all};
+use rollout_token::config::{Problems, Section};
+use rollout_token::extractors::{Extracted, Registry, Session, SessionExtractor};
+
+use crate::helpers::{BY_HEADER, Service, refused};
+
+#[tokio::test]
+async fn one_subject_has_its_share_and_others_do_not_notice() {
+    let service = Service::start(&format!("[rate_limit]\nburst = 3\n{BY_HEADER}")).await;
+    for _ in 0..3 {
+        assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
+    }
+    let response = service.post().header("x-user", "ann").send().await.unwrap();
+    let wait: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=2).contains(&wait));
+    assert_eq!(refused(response).await, (429, "rate_limited".to_owned()));
+    assert_eq!(service.ask(&[("x-user", "bob")]).await.0, 200);
+    service.clock.advance(Duration::from_secs(wait));
+    assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
+}
+
+#[tokio::test]
+async fn the_limit_can_be_switched_off() {
+    let service = Service::start(&format!("[rate_limit]\nper_subject_per_minute = 0\n{BY_HEADER}")).await;
+    for _ in 0..100 {
+        assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
+    }
+}
+
+/// An extractor whose back end never answers.
+#[derive(Debug)]
+struct Hung;
+
+impl SessionExtractor for Hung {
+    fn extract<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Extracted> {
+        Box::pin(async {
+            std::future::pending::<()>().await;
+            Ok(Some(Session::of_subject("nobody")))
+        })
+    }
+}
+
+fn hung(_: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    Ok(Arc::new(Hung))
+}
+
+#[tokio::test]
+async fn a_hung_back_end_ends_in_503_and_what_is_too_much_is_shed_at_once() {
+    let config = "[server]\nmax_in_flight = 4\nrequest_timeout = \"300ms\"\n[session]\nextractors = [\"hung\"]";
+    let service = Service::with(config, Registry::builtin().with("hung", hung), false).await;
+    let answers = join_all((0..12).map(|_| async {
+        let response = service.post().send().await.unwrap();
+        assert!(response.headers().contains_key("retry-after"));
+        refused(response).await
+    }))
+    .await;
+    let count = |code: &str| answers.iter().filter(|answer| **answer == (503, code.to_owned())).count();
+    assert_eq!((count("session_backend_unavailable"), count("overloaded")), (4, 8));
+    let metrics = service.metrics().await;
+    assert!(metrics.contains("rollout_token_in_flight 0"), "{metrics}");
+}
+
+#[tokio::test]
+async fn labels_hold_no_text_of_callers() {
+    let service = Service::start(BY_HEADER).await;
+    for n in 0..200 {
+        let name = format!("sentinel-{n}");
+        service.ask(&[("x-user", &name), ("x-request-id", &name)]).await;
+        service.request(reqwest::Method::GET, &format!("/{name}")).send().await.unwrap();
+    }
+    let metrics = service.metrics().await;
+    assert!(!metrics.contains("sentinel"));
+    assert!(metrics.lines().filter(|line| !line.starts_with('#')).count() <= 300);
+    for line in [
+        "rollout_token_requests_total{extractor=\"proxy\",outcome=\"issued\"} 200",
+        "rollout_token_requests_total{extractor=\"none\",outcome=\"not_found\"} 200",
+        "rollout_token_in_flight 0",
+        "rollout_token_panics_total 0",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    for name in ["request_duration_seconds", "connections", "build_info"] {
+        assert!(metrics.contains(&format!("rollout_token_{name}")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn health_needs_no_back_end_and_readiness_tells_of_the_drain() {
+    let service = Service::start(BY_HEADER).await;
+    let get = |path: &str| service.request(reqwest::Method::GET, path).send();
+    assert_eq!(get("/healthz").await.unwrap().status(), 200);
+    let ready: serde_json::Value = get("/readyz").await.unwrap().json().await.unwrap();
+    assert_eq!(ready["state"], "ready");
+    assert_eq!(ready["extractors"][0]["name"], "proxy");
+    assert_eq!(ready["secret_fingerprint"].as_str().unwrap().len(), 16);
+
+    service.drain.begin();
+    assert_eq!(get("/healthz").await.unwrap().status(), 200);
+    let draining = get("/readyz").await.unwrap();
+    assert_eq!(draining.headers()["connection"], "close");
+    assert_eq!(refused(draining).await, (503, "draining".to_owned()));
+    // Still serving, for balancers that have not noticed yet.
+    assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
+}

@@ -1,0 +1,114 @@
+//! What a signed-in user gets (SPEC sections 1 and 2, FAULTS group O).
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::helpers::{BY_HEADER, BY_JWT, CLIENT_ID, NOW, Service, answer, session_token, verified};
+
+#[tokio::test]
+async fn a_session_gives_exactly_the_documented_answer() {
+    let service = Service::start(BY_JWT).await;
+    let response = service.post().bearer_auth(session_token(json!({}))).send().await.unwrap();
+    let headers = response.headers().clone();
+    assert_eq!(headers["content-type"], "application/json");
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("pragma", "no-cache"),
+        ("x-content-type-options", "nosniff"),
+        ("vary", "Origin"),
+    ] {
+        assert_eq!(headers[name], value);
+    }
+    for absent in ["etag", "server", "set-cookie", "access-control-allow-origin", "content-encoding", "x-rollout-dev"] {
+        assert!(!headers.contains_key(absent), "{absent}");
+    }
+    let (status, body) = answer(response).await;
+    assert_eq!(status, 200);
+    let claims = json!({"iss": CLIENT_ID, "sub": "user-1", "iat": NOW, "exp": NOW + 900});
+    assert_eq!(verified(&body), claims);
+    let token = body["token"].clone();
+    assert_eq!(
+        body,
+        json!({
+            "token": token, "token_type": "Bearer",
+            "expires_in": 900, "expires_at": NOW + 900, "refresh_in": 840,
+        })
+    );
+}
+
+#[tokio::test]
+async fn the_same_session_as_a_cookie_gives_a_token_too() {
+    let service = Service::start(BY_JWT).await;
+    let cookie = format!("_ga=1; session={}; broken; x=\"", session_token(json!({})));
+    let (status, body) = service.ask(&[("cookie", &cookie)]).await;
+    assert_eq!((status.as_u16(), verified(&body)["sub"].clone()), (200, json!("user-1")));
+}
+
+#[tokio::test]
+async fn every_call_mints_a_full_life() {
+    let service = Service::start(BY_JWT).await;
+    let session = format!("Bearer {}", session_token(json!({})));
+    for later in [0, 1, 299] {
+        service.clock.set(NOW + later);
+        let (_, body) = service.ask(&[("authorization", &session)]).await;
+        let claims = verified(&body);
+        assert_eq!((claims["iat"].clone(), claims["exp"].clone()), (json!(NOW + later), json!(NOW + later + 900)));
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_accepted_and_never_names_anybody() {
+    let service = Service::start(BY_HEADER).await;
+    for (kind, body) in [
+        ("application/json", "{\"sub\":\"admin\"}"),
+        ("application/x-www-form-urlencoded", "sub=admin"),
+        ("text/plain", "null"),
+        ("multipart/form-data; boundary=x", "--x--"),
+    ] {
+        let request = service.post().header("x-user", "ann").header("content-type", kind).body(body);
+        let (status, body) = answer(request.send().await.unwrap()).await;
+        assert_eq!((status.as_u16(), verified(&body)["sub"].clone()), (200, json!("ann")), "{kind}");
+    }
+    let request = service.request(Method::POST, "/rollout/token?sub=admin&callback=x").header("x-user", "ann");
+    let (_, body) = answer(request.send().await.unwrap()).await;
+    assert_eq!(verified(&body)["sub"], "ann");
+}
+
+#[tokio::test]
+async fn only_configured_claims_of_the_session_are_copied() {
+    let claims = "[token.claims.\"rollout.com\"]\nauthData = \"{org}\"\n[token.claims]\nEmail = \"{email}\"\n";
+    let service = Service::start(&format!("{claims}{BY_JWT}")).await;
+    let session = session_token(json!({"org": {"id": 7}, "email": "a@b.example", "role": "admin"}));
+    let (_, body) = service.ask(&[("authorization", &format!("Bearer {session}"))]).await;
+    let got = verified(&body);
+    assert_eq!(got["rollout.com"], json!({"authData": {"id": 7}}));
+    assert_eq!(got["Email"], "a@b.example");
+    assert_eq!(got.as_object().unwrap().len(), 6, "{got}");
+}
+
+#[tokio::test]
+async fn a_token_may_be_shorter_and_may_end_with_the_session() {
+    let service = Service::start(&format!("[token]\nttl = \"2m\"\n{BY_JWT}")).await;
+    let ask = |service: &Service, exp: i64| {
+        let session = format!("Bearer {}", session_token(json!({"exp": exp})));
+        let request = service.post().header("authorization", session);
+        async { answer(request.send().await.unwrap()).await.1 }
+    };
+    let body = ask(&service, NOW + 60).await;
+    assert_eq!((body["expires_in"].clone(), body["refresh_in"].clone()), (json!(120), json!(60)));
+
+    let capped = Service::start(&format!("[token]\ncap_to_session = true\n{BY_JWT}")).await;
+    let body = ask(&capped, NOW + 60).await;
+    assert_eq!((body["expires_in"].clone(), verified(&body)["exp"].clone()), (json!(60), json!(NOW + 60)));
+    // Within the leeway the session still counts, but there is no life left to give.
+    assert_eq!(ask(&capped, NOW - 10).await["code"], "session_expired");
+}
+
+#[tokio::test]
+async fn our_own_token_is_no_session() {
+    let service = Service::start(BY_JWT).await;
+    let (_, body) = service.ask(&[("authorization", &format!("Bearer {}", session_token(json!({}))))]).await;
+    let ours = format!("Bearer {}", body["token"].as_str().unwrap());
+    let (status, body) = service.ask(&[("authorization", &ours)]).await;
+    assert_eq!((status.as_u16(), body["code"].clone()), (401, json!("session_invalid")));
+}
