@@ -192,9 +192,7 @@ async fn guard(
     }
     wire::discard_body(body, limits).await?;
     let request = Request::from_parts(head, axum::body::Body::empty());
-    tokio::time::timeout(limits.request_timeout, next.run(request))
-        .await
-        .map_err(|_| Error::DeadlineExceeded)
+    tokio::time::timeout(limits.request_timeout, next.run(request)).await.map_err(|_| Error::DeadlineExceeded)
 }
 
 impl App {

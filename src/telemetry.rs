@@ -3,7 +3,7 @@
 //! No event holds a header, a cookie, a query, a token or a secret; a subject stands in it as a keyed
 //! hash unless the operator asks for the plain text.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,7 +33,10 @@ pub fn init(log: Log, metrics: Arc<Metrics>) -> Result<(), TryInitError> {
         .with_target(env!("CARGO_CRATE_NAME"), log.level);
     let layer = match log.format {
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(io::stdout).boxed(),
-        LogFormat::Pretty => fmt::layer().compact().with_target(false).with_writer(io::stdout).boxed(),
+        LogFormat::Pretty => {
+            let colours = io::stdout().is_terminal();
+            fmt::layer().compact().with_target(false).with_ansi(colours).with_writer(io::stdout).boxed()
+        }
     };
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panics.inc();
@@ -44,30 +47,21 @@ pub fn init(log: Log, metrics: Arc<Metrics>) -> Result<(), TryInitError> {
     tracing_subscriber::registry().with(layer.with_filter(targets)).try_init()
 }
 
-/// How subjects appear in the log.
-#[derive(Clone)]
-pub enum SubjectLog {
-    Plain,
-    /// 64 bits of HMAC-SHA-256, the same on every instance with the same client secret.
-    Hashed(hmac::Key),
-}
+/// How subjects appear in the log: plain, or with a key as 64 bits of HMAC-SHA-256, the same on every
+/// instance with the same client secret.
+#[derive(Debug)]
+pub struct SubjectLog(Option<hmac::Key>);
 
 impl SubjectLog {
     pub fn new(plain: bool, client_secret: &Secret) -> Self {
-        if plain { Self::Plain } else { Self::Hashed(derived_key(client_secret, b"log subject")) }
+        Self((!plain).then(|| derived_key(client_secret, b"log subject")))
     }
 
     fn show(&self, subject: &Subject) -> String {
-        match self {
-            Self::Plain => subject.to_string(),
-            Self::Hashed(key) => short_hex(hmac::sign(key, subject.as_str().as_bytes()).as_ref()),
+        match &self.0 {
+            None => subject.to_string(),
+            Some(key) => short_hex(hmac::sign(key, subject.as_str().as_bytes()).as_ref()),
         }
-    }
-}
-
-impl std::fmt::Debug for SubjectLog {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if matches!(self, Self::Plain) { "Plain" } else { "Hashed" })
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Object(Vec<(String, Value)>);
 pub struct DuplicateMember;
 
 impl Value {
-    /// Parses UTF-8 JSON. Nesting deeper than serde_json's limit (128) is an error.
+    /// Parses UTF-8 JSON. Nesting deeper than `serde_json`'s limit (128) is an error.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(json)
     }

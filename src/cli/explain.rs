@@ -26,7 +26,7 @@ pub struct Args {
     /// The address that the request comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     peer: IpAddr,
-    /// Explain as `dev` would serve: static_user is allowed.
+    /// Explains as `dev` would serve: the kind `static_user` is allowed.
     #[arg(long)]
     dev: bool,
 }
@@ -87,12 +87,11 @@ fn answer(link: Option<&Link>, denial: Denial) -> String {
 }
 
 fn request(args: &Args) -> Result<Parts, Failure> {
-    let lines = match &args.raw {
-        Some(path) => raw_headers(path)?,
-        None => {
-            let cookies = args.cookies.iter().map(|cookie| format!("Cookie: {cookie}"));
-            args.headers.iter().cloned().chain(cookies).collect()
-        }
+    let lines = if let Some(path) = &args.raw {
+        raw_headers(path)?
+    } else {
+        let cookies = args.cookies.iter().map(|cookie| format!("Cookie: {cookie}"));
+        args.headers.iter().cloned().chain(cookies).collect()
     };
     let (mut parts, ()) = Request::new(()).into_parts();
     for line in &lines {

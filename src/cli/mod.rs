@@ -29,6 +29,7 @@ use crate::token::{ClaimTemplates, Minter};
 /// Exit codes: 0 fine, 1 failed at run time, 2 configuration or usage.
 #[derive(Debug, Parser)]
 #[command(version)]
+#[expect(clippy::doc_markdown, reason = "this is the help text, and backticks would be printed")]
 pub struct Cli {
     /// A TOML file; the last of several wins.
     #[arg(long, value_name = "FILE", global = true)]
@@ -169,10 +170,10 @@ fn mint(sources: &Sources, subject: &str) -> Result<(), Failure> {
         Failure::Runtime("SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned())
     })?;
     let minter = Minter::new(&client, Duration::from_secs(900), false, ClaimTemplates::default());
-    let minted = minter
+    let token = minter
         .mint(&subject, &Session::of_subject(subject.as_str()), Clock::system().now())
         .map_err(|error| Failure::Runtime(format!("cannot mint: {error:?}")))?;
-    println!("{}", minted.token);
+    println!("{}", token.token);
     Ok(())
 }
 

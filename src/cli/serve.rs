@@ -1,7 +1,6 @@
 //! `serve` and `dev`: from a configuration to a running service, and until its end.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::net::SocketAddr;
 
 use aws_lc_rs::rand;
 use base64::Engine;
@@ -12,7 +11,7 @@ use crate::app::{self, App};
 use crate::config::{self, Settings, Sources};
 use crate::extractors::{Context, Registry};
 use crate::reload::Reloader;
-use crate::server::{self, Drain};
+use crate::server::{self, Drain, Endpoint, Outcome, Signals};
 use crate::telemetry;
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
@@ -37,7 +36,7 @@ pub fn dev(mut sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let settings = config::load(&sources, registry, &context)?;
     telemetry::init(settings.log, context.metrics.clone())
         .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))?;
-    let banner = |address: std::net::SocketAddr| print_banner(address, throwaway.as_deref());
+    let banner = |address: SocketAddr| print_banner(address, throwaway.as_deref());
     runtime()?.block_on(run(settings, sources, registry, context, banner))
 }
 
@@ -47,7 +46,7 @@ async fn run(
     sources: Sources,
     registry: &Registry,
     context: Context,
-    announce: impl FnOnce(std::net::SocketAddr),
+    announce: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
     let limits = settings.server.clone();
     let public = bind("server.listen", limits.listen)?;
@@ -63,26 +62,30 @@ async fn run(
     tracing::info!(%address, %admin_address, dev = app.dev, "listening");
     announce(address);
 
-    let reloader = Reloader::new(app.clone(), sources, registry.clone(), context);
-    let reload = reloader.spawn();
-    let listeners = server::Listeners { public, admin };
-    let routers = server::Routers { public: app::public(&app), admin: app::admin(&app) };
-    let outcome = server::run(listeners, routers, &limits, app.metrics.clone(), drain, reload).await;
+    let reload = Reloader::new(app.clone(), sources, registry.clone(), context).spawn();
+    let signals =
+        Signals::install().map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
+    tokio::spawn(signals.obey(drain.clone(), move || {
+        // A reload that is already asked for will see what this one would.
+        let _ = reload.try_send(());
+    }));
+
+    let public = Endpoint { listener: public, router: app::public(&app) };
+    let admin = Endpoint { listener: admin, router: app::admin(&app) };
+    let outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain).await;
     match outcome {
-        server::Outcome::Clean => Ok(()),
-        server::Outcome::Forced(open) => {
-            Err(Failure::Runtime(format!("stopped with {open} requests unfinished after server.hard_stop")))
-        }
+        Outcome::Clean => Ok(()),
+        Outcome::Forced(open) => Err(Failure::Runtime(format!("stopped with {open} connections cut off"))),
     }
 }
 
-fn bind(key: &str, address: std::net::SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
+fn bind(key: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
     server::bind(address).map_err(|error| {
         Failure::Runtime(format!("{key}: cannot listen on {address}: {error}; free it or choose another"))
     })
 }
 
-fn local(listener: &tokio::net::TcpListener) -> Result<std::net::SocketAddr, Failure> {
+fn local(listener: &tokio::net::TcpListener) -> Result<SocketAddr, Failure> {
     listener.local_addr().map_err(|error| Failure::Runtime(format!("cannot tell the own address: {error}")))
 }
 
@@ -115,7 +118,7 @@ fn throwaway_client(sources: &mut Sources) -> Result<Option<String>, Failure> {
     Ok(Some(secret))
 }
 
-fn print_banner(address: std::net::SocketAddr, throwaway: Option<&str>) {
+fn print_banner(address: SocketAddr, throwaway: Option<&str>) {
     println!();
     println!("  Development mode: everybody is signed in. Loopback only.");
     println!("  Page      http://{address}/");

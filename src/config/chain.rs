@@ -128,7 +128,9 @@ impl Builder<'_> {
             built.effective.insert(name.to_owned(), keys.into());
         }
         match extractor {
-            Ok(extractor) => Some(Link { name: Arc::from(name), kind: kind_name, subject: template?, extractor }),
+            Ok(extractor) => {
+                Some(Link { name: Arc::from(name), kind: kind_name, subject: template?, extractor })
+            }
             Err(found) => {
                 problems.extend(found);
                 None

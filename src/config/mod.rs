@@ -254,7 +254,7 @@ fn merge(sources: &Sources, problems: &mut Problems) -> Table {
         match toml::from_str::<toml::Table>(&text) {
             Ok(_) => builder = builder.add_source(File::from_str(&text, FileFormat::Toml)),
             Err(error) => {
-                let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+                let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
                 let message = error.message().lines().next().unwrap_or_default();
                 problems.add(key, format!("line {line} is not TOML: {message}"));
             }

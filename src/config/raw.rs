@@ -11,6 +11,7 @@ use crate::secret::Secret;
 /// The keys that stand before the first section.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "these are the keys' names")]
 pub struct Client {
     pub client_id: Option<String>,
     pub client_secret: Option<Secret>,

@@ -26,7 +26,14 @@ impl Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        const UNITS: [(u128, &str); 4] =
+            [(24 * 60 * 60 * 1000, "d"), (60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
+        let millis = self.0.as_millis();
+        match UNITS.iter().find(|(unit, _)| millis >= *unit && millis % unit == 0) {
+            Some((unit, name)) => write!(f, "{}{name}", millis / unit),
+            None if millis == 0 => f.write_str("0s"),
+            None => write!(f, "{millis}ms"),
+        }
     }
 }
 
@@ -152,6 +159,14 @@ mod tests {
         ] {
             let span = serde_json::from_str::<Span>(text).ok().map(|span| span.0);
             assert_eq!(span, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_shown_in_the_largest_unit_that_fits() {
+        for text in ["0s", "500ms", "75s", "15m", "2h", "31d", "1500ms"] {
+            let span: Span = serde_json::from_value(text.into()).unwrap();
+            assert_eq!(span.to_string(), text);
         }
     }
 

@@ -1,4 +1,7 @@
 //! What every extractor owes the chain, as checks that the tests of each kind call.
+//! The service itself never runs them.
+
+#![expect(clippy::expect_used, reason = "a check says that it failed by panicking")]
 
 use std::sync::Arc;
 

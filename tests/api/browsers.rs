@@ -58,7 +58,8 @@ async fn other_pages_are_refused_before_any_extractor_is_asked() {
     ] {
         // A good session and a bad one get the same answer: no extractor was asked.
         for user in ["ann", "ann, bob"] {
-            let request = headers.iter().fold(service.post(), |request, (name, value)| request.header(*name, *value));
+            let request =
+                headers.iter().fold(service.post(), |request, (name, value)| request.header(*name, *value));
             let response = request.header("x-user", user).send().await.unwrap();
             assert_eq!(allowed_for(response.headers()), None, "{case}");
             assert_eq!(refused(response).await, (403, "origin_not_allowed".to_owned()), "{case}");
@@ -76,7 +77,8 @@ async fn our_own_pages_and_programs_may_ask() {
         &[("origin", "https://behind.tls.example"), ("sec-fetch-site", "same-origin")],
         &[("origin", own.as_str())],
     ] {
-        let request = headers.iter().fold(service.post(), |request, (name, value)| request.header(*name, *value));
+        let request =
+            headers.iter().fold(service.post(), |request, (name, value)| request.header(*name, *value));
         let response = request.header("x-user", "ann").send().await.unwrap();
         assert_eq!((response.status().as_u16(), allowed_for(response.headers())), (200, None), "{headers:?}");
     }
@@ -133,7 +135,10 @@ async fn the_route_of_rollouts_docs_needs_a_page_of_ours_or_a_bearer() {
 async fn dev_mode_says_so_and_answers_only_under_names_of_this_machine() {
     let service = Service::start_dev("[session]\nextractors = [\"static_user\"]").await;
     let response = service.post().header("x-dev-user", "ann").send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.headers()["x-rollout-dev"].to_str().unwrap()), (200, "1"));
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["x-rollout-dev"].to_str().unwrap()),
+        (200, "1")
+    );
     let page = service.request(Method::GET, "/").send().await.unwrap();
     assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
     assert!(page.headers().contains_key("content-security-policy"));

@@ -12,7 +12,12 @@ async fn absent_expired_and_wrong_sessions_are_told_apart() {
     let wrong = format!("{}x", session_token(json!({})));
     for (case, session, code, challenge) in [
         ("none", None, "no_session", r#"Bearer realm="rollout-token""#),
-        ("expired", Some(&expired), "session_expired", r#"Bearer realm="rollout-token", error="invalid_token""#),
+        (
+            "expired",
+            Some(&expired),
+            "session_expired",
+            r#"Bearer realm="rollout-token", error="invalid_token""#,
+        ),
         ("wrong", Some(&wrong), "session_invalid", r#"Bearer realm="rollout-token", error="invalid_token""#),
     ] {
         let request = session.iter().fold(service.post(), |request, session| request.bearer_auth(session));
@@ -26,8 +31,19 @@ async fn absent_expired_and_wrong_sessions_are_told_apart() {
 async fn other_paths_and_methods_are_refused_in_json() {
     let service = Service::start(BY_HEADER).await;
     for path in [
-        "/", "/x", "/rollout", "/rollout/token/", "/ROLLOUT/token", "/rollout/token;a", "/rollout%2ftoken",
-        "/rollout/%74oken", "//rollout/token", "/rollout/token/x.css", "/rollout-token", "/metrics", "/debug",
+        "/",
+        "/x",
+        "/rollout",
+        "/rollout/token/",
+        "/ROLLOUT/token",
+        "/rollout/token;a",
+        "/rollout%2ftoken",
+        "/rollout/%74oken",
+        "//rollout/token",
+        "/rollout/token/x.css",
+        "/rollout-token",
+        "/metrics",
+        "/debug",
         "/config",
     ] {
         let raw = format!("POST {path} HTTP/1.1\r\nHost: a\r\nX-User: ann\r\nConnection: close\r\n\r\n");
@@ -51,14 +67,17 @@ async fn other_paths_and_methods_are_refused_in_json() {
 async fn a_method_override_is_ignored() {
     let service = Service::start(BY_HEADER).await;
     let request = service.request(Method::GET, "/rollout/token?_method=POST");
-    let response = request.header("x-http-method-override", "POST").header("x-user", "ann").send().await.unwrap();
+    let response =
+        request.header("x-http-method-override", "POST").header("x-user", "ann").send().await.unwrap();
     assert_eq!(refused(response).await.0, 405);
 }
 
 #[tokio::test]
 async fn the_callers_request_id_is_kept_if_it_is_harmless() {
     let service = Service::start(BY_HEADER).await;
-    for (sent, kept) in [("abc-1.2_3", true), ("a b", false), ("<script>", false), (&"x".repeat(65)[..], false)] {
+    for (sent, kept) in
+        [("abc-1.2_3", true), ("a b", false), ("<script>", false), (&"x".repeat(65)[..], false)]
+    {
         let response = service.post().header("x-request-id", sent).send().await.unwrap();
         assert_eq!(response.headers()["x-request-id"] == sent, kept, "{sent}");
         refused(response).await;
@@ -76,9 +95,12 @@ async fn nothing_of_the_cause_is_told() {
         ("x-request-id", format!("{sentinel} ")),
         ("host", format!("{sentinel}:80@evil")),
     ] {
-        let raw = format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\nConnection: close\r\n\r\n");
+        let raw = format!(
+            "POST /rollout/token HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\nConnection: close\r\n\r\n"
+        );
         let answer = service.raw(raw.as_bytes()).await;
-        let answer = answer.replace(&format!("x-request-id: {sentinel}"), "").replace(&format!("\"{sentinel}\""), "");
+        let answer =
+            answer.replace(&format!("x-request-id: {sentinel}"), "").replace(&format!("\"{sentinel}\""), "");
         assert!(!answer.contains(sentinel), "{name}: {answer}");
         for word in ["jsonwebtoken", "serde", "hyper", "axum", "extractor", "web"] {
             assert!(!answer.contains(word), "{name}: {word} in {answer}");

@@ -11,7 +11,7 @@ use rollout_token::clock::{Clock, ManualClock};
 use rollout_token::config::{self, Problems, Settings, Sources};
 use rollout_token::extractors::{Context, Registry};
 use rollout_token::metrics::Metrics;
-use rollout_token::server::{self, Drain, Listeners, Routers};
+use rollout_token::server::{self, Drain, Endpoint};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -48,7 +48,6 @@ pub struct Service {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub clock: Arc<ManualClock>,
-    pub app: Arc<App>,
     pub drain: Drain,
     http: reqwest::Client,
 }
@@ -80,17 +79,16 @@ impl Service {
         let drain = Drain::default();
         let app = App::new(settings, context, drain.clone());
         app.live().settings.chain.start();
-        let routers = Routers { public: app::public(&app), admin: app::admin(&app) };
+        let public = Endpoint { listener: public, router: app::public(&app) };
+        let admin = Endpoint { listener: admin, router: app::admin(&app) };
         let (metrics, draining) = (app.metrics.clone(), drain.clone());
-        tokio::spawn(async move {
-            server::run(Listeners { public, admin }, routers, &limits, metrics, draining).await
-        });
+        tokio::spawn(async move { server::run(public, admin, &limits, metrics, &draining).await });
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client");
-        Self { address, admin: admin_address, clock, app, drain, http }
+        Self { address, admin: admin_address, clock, drain, http }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -117,7 +115,8 @@ impl Service {
 
     /// The answer to a POST with these headers, as status and body.
     pub async fn ask(&self, headers: &[(&str, &str)]) -> (StatusCode, Value) {
-        let request = headers.iter().fold(self.post(), |request, (name, value)| request.header(*name, *value));
+        let request =
+            headers.iter().fold(self.post(), |request, (name, value)| request.header(*name, *value));
         answer(request.send().await.expect("an answer")).await
     }
 }

@@ -52,7 +52,8 @@ fn hung(_: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
 
 #[tokio::test]
 async fn a_hung_back_end_ends_in_503_and_what_is_too_much_is_shed_at_once() {
-    let config = "[server]\nmax_in_flight = 4\nrequest_timeout = \"300ms\"\n[session]\nextractors = [\"hung\"]";
+    let config =
+        "[server]\nmax_in_flight = 4\nrequest_timeout = \"300ms\"\n[session]\nextractors = [\"hung\"]";
     let service = Service::with(config, Registry::builtin().with("hung", hung), false).await;
     let answers = join_all((0..12).map(|_| async {
         let response = service.post().send().await.unwrap();

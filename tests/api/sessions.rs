@@ -46,8 +46,10 @@ async fn the_first_place_that_is_there_decides() {
     let service = Service::start(BY_JWT).await;
     let (good, bad) = (session_token(json!({})), "broken");
     let ask = |bearer: &str, cookie: &str| {
-        let headers = [("authorization", format!("Bearer {bearer}")), ("cookie", format!("session={cookie}"))];
-        let request = headers.into_iter().fold(service.post(), |request, (name, value)| request.header(name, value));
+        let headers =
+            [("authorization", format!("Bearer {bearer}")), ("cookie", format!("session={cookie}"))];
+        let request =
+            headers.into_iter().fold(service.post(), |request, (name, value)| request.header(name, value));
         async { request.send().await.unwrap().status().as_u16() }
     };
     assert_eq!(ask(&good, bad).await, 200);

@@ -17,13 +17,29 @@ async fn subject_of(service: &Service, session: &str) -> Result<String, String> 
 async fn subjects_are_minted_byte_for_byte() {
     let service = Service::start(BY_JWT).await;
     for subject in [
-        "Admin", "admin", "\u{131}stanbul", "\u{e9}", "e\u{301}", "\u{1f600}", " padded ", "a/b\"c\\d<e>",
-        "__proto__", "constructor", "null", "undefined", "NaN", "auth0|5f7c", "\",\"admin\":true", &"x".repeat(256),
+        "Admin",
+        "admin",
+        "\u{131}stanbul",
+        "\u{e9}",
+        "e\u{301}",
+        "\u{1f600}",
+        " padded ",
+        "a/b\"c\\d<e>",
+        "__proto__",
+        "constructor",
+        "null",
+        "undefined",
+        "NaN",
+        "auth0|5f7c",
+        "\",\"admin\":true",
+        &"x".repeat(256),
     ] {
         let got = subject_of(&service, &session_token(json!({"sub": subject}))).await;
         assert_eq!(got.as_deref(), Ok(subject));
     }
-    for (number, text) in [(json!(1), "1"), (json!(9_007_199_254_740_993_u64), "9007199254740993"), (json!(0), "0")] {
+    for (number, text) in
+        [(json!(1), "1"), (json!(9_007_199_254_740_993_u64), "9007199254740993"), (json!(0), "0")]
+    {
         let got = subject_of(&service, &session_token(json!({"sub": number}))).await;
         assert_eq!(got.as_deref(), Ok(text));
     }
@@ -36,9 +52,24 @@ async fn nobody_and_nobody_sensible_are_told_apart() {
     let without = sign_session(&json!({"exp": NOW + 600}));
     assert_eq!(subject_of(&service, &without).await.unwrap_err(), "no_session");
     for subject in [
-        json!(""), json!("   "), json!("\t"), json!(true), json!([]), json!({}), json!(["a"]), json!(1.0), json!(1e30),
-        json!("a\u{0}b"), json!("a\nb"), json!("a\u{7f}"), json!("a\u{9b}"), json!("a\u{202e}b"), json!("a\u{200b}b"),
-        json!("\u{feff}a"), json!("a\u{2066}b"), json!("x".repeat(257)),
+        json!(""),
+        json!("   "),
+        json!("\t"),
+        json!(true),
+        json!([]),
+        json!({}),
+        json!(["a"]),
+        json!(1.0),
+        json!(1e30),
+        json!("a\u{0}b"),
+        json!("a\nb"),
+        json!("a\u{7f}"),
+        json!("a\u{9b}"),
+        json!("a\u{202e}b"),
+        json!("a\u{200b}b"),
+        json!("\u{feff}a"),
+        json!("a\u{2066}b"),
+        json!("x".repeat(257)),
     ] {
         let got = subject_of(&service, &session_token(json!({"sub": subject}))).await;
         assert_eq!(got, Err("session_invalid".to_owned()), "{subject:?}");
@@ -47,7 +78,8 @@ async fn nobody_and_nobody_sensible_are_told_apart() {
 
 #[tokio::test]
 async fn a_template_names_an_organisation() {
-    let config = BY_JWT.replace("kind = \"jwt\"", "kind = \"jwt\"\nsubject = \"org:{/https:~1~1app~1org}/{user.id}\"");
+    let config =
+        BY_JWT.replace("kind = \"jwt\"", "kind = \"jwt\"\nsubject = \"org:{/https:~1~1app~1org}/{user.id}\"");
     let service = Service::start(&config).await;
     let claims = json!({"https://app/org": 12, "user": {"id": "u-7"}});
     assert_eq!(subject_of(&service, &session_token(claims)).await.as_deref(), Ok("org:12/u-7"));

@@ -19,7 +19,9 @@ async fn a_session_gives_exactly_the_documented_answer() {
     ] {
         assert_eq!(headers[name], value);
     }
-    for absent in ["etag", "server", "set-cookie", "access-control-allow-origin", "content-encoding", "x-rollout-dev"] {
+    for absent in
+        ["etag", "server", "set-cookie", "access-control-allow-origin", "content-encoding", "x-rollout-dev"]
+    {
         assert!(!headers.contains_key(absent), "{absent}");
     }
     let (status, body) = answer(response).await;
@@ -52,7 +54,10 @@ async fn every_call_mints_a_full_life() {
         service.clock.set(NOW + later);
         let (_, body) = service.ask(&[("authorization", &session)]).await;
         let claims = verified(&body);
-        assert_eq!((claims["iat"].clone(), claims["exp"].clone()), (json!(NOW + later), json!(NOW + later + 900)));
+        assert_eq!(
+            (claims["iat"].clone(), claims["exp"].clone()),
+            (json!(NOW + later), json!(NOW + later + 900))
+        );
     }
 }
 
@@ -69,14 +74,16 @@ async fn a_body_is_accepted_and_never_names_anybody() {
         let (status, body) = answer(request.send().await.unwrap()).await;
         assert_eq!((status.as_u16(), verified(&body)["sub"].clone()), (200, json!("ann")), "{kind}");
     }
-    let request = service.request(Method::POST, "/rollout/token?sub=admin&callback=x").header("x-user", "ann");
+    let request =
+        service.request(Method::POST, "/rollout/token?sub=admin&callback=x").header("x-user", "ann");
     let (_, body) = answer(request.send().await.unwrap()).await;
     assert_eq!(verified(&body)["sub"], "ann");
 }
 
 #[tokio::test]
 async fn only_configured_claims_of_the_session_are_copied() {
-    let claims = "[token.claims.\"rollout.com\"]\nauthData = \"{org}\"\n[token.claims]\nEmail = \"{email}\"\n";
+    let claims =
+        "[token.claims.\"rollout.com\"]\nauthData = \"{org}\"\n[token.claims]\nEmail = \"{email}\"\n";
     let service = Service::start(&format!("{claims}{BY_JWT}")).await;
     let session = session_token(json!({"org": {"id": 7}, "email": "a@b.example", "role": "admin"}));
     let (_, body) = service.ask(&[("authorization", &format!("Bearer {session}"))]).await;

@@ -1,0 +1,137 @@
+//! A service with a session extractor of your own, next to all that come with it.
+//!
+//! The app of this example gives its users tickets, `X-Ticket: <user>.<HMAC-SHA-256 in hex>`. Run it with
+//!
+//! ```text
+//! export ROLLOUT_CLIENT_ID=my-client ROLLOUT_CLIENT_SECRET=$(openssl rand -hex 32)
+//! export ROLLOUT__SESSION__EXTRACTORS=ticket ROLLOUT__EXTRACTORS__TICKET__KEY=$(openssl rand -hex 32)
+//! cargo run --example custom_extractor -- serve
+//! ```
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use axum::http::request::Parts;
+use clap::Parser;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use rollout_token::config::{Problems, Section};
+use rollout_token::extractors::{ExtractError, Extracted, Session, SessionExtractor};
+use rollout_token::secret::Secret;
+use rollout_token::{Cli, Registry};
+use serde::{Deserialize, Serialize};
+
+/// The keys of a section with `kind = "ticket"`. Every key needs a default; a secret has a `_file` twin.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct TicketConfig {
+    key: Option<Secret>,
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    key: hmac::Key,
+}
+
+impl Ticket {
+    /// Called once at start, and by `check-config`: no network here. Every problem names its key.
+    fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        let mut problems = Problems::default();
+        let config: TicketConfig = section.read(&mut problems);
+        let key = section.secret("key", config.key, config.key_file.as_ref(), &mut problems);
+        let Some(key) = key else {
+            problems.add(section.key("key"), "set it to the secret with which the app signs its tickets");
+            return Err(problems);
+        };
+        problems.or(Arc::new(Self { key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()) }))
+    }
+
+    fn session(&self, request: &Parts) -> Extracted {
+        // Not there: somebody else may know the caller.
+        let Some(ticket) = request.headers.get("x-ticket") else { return Ok(None) };
+        // There, and from here on it is accepted or refused; it never falls through.
+        let malformed = || ExtractError::rejected("malformed");
+        let (user, tag) =
+            ticket.to_str().ok().and_then(|text| text.rsplit_once('.')).ok_or_else(malformed)?;
+        let tag = from_hex(tag).ok_or_else(malformed)?;
+        // Compares in constant time.
+        hmac::verify(&self.key, user.as_bytes(), &tag)
+            .map_err(|_| ExtractError::rejected("bad_signature"))?;
+        Ok(Some(Session::of_subject(user)))
+    }
+}
+
+impl SessionExtractor for Ticket {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+fn registry() -> Registry {
+    Registry::builtin().with("ticket", Ticket::build)
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().run(&registry()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rollout_token::clock::Clock;
+    use rollout_token::extractors::{Context, contract};
+
+    const KEY: &str = "a-key-that-only-the-app-knows";
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&registry(), "ticket", keys, &Context::new(Clock::system(), Arc::default()))
+    }
+
+    fn ticket(user: &str) -> String {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes()), user.as_bytes());
+        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{user}.{hex}")
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract_of_extractors() {
+        contract::check(&*extractor(&format!("key = \"{KEY}\"")).unwrap(), &[KEY]).await;
+    }
+
+    #[tokio::test]
+    async fn a_genuine_ticket_is_a_session_and_any_other_is_refused() {
+        let extractor = extractor(&format!("key = \"{KEY}\"")).unwrap();
+        let good = ticket("ann");
+        let session = extractor.extract(&contract::request(&[("x-ticket", &good)])).await.unwrap().unwrap();
+        assert_eq!(session.attributes, Session::of_subject("ann").attributes);
+        for bad in [
+            good.replace("ann", "bob"),
+            format!("{good}0"),
+            "ann".to_owned(),
+            "ann.zz".to_owned(),
+            String::new(),
+        ] {
+            let refused = extractor.extract(&contract::request(&[("x-ticket", &bad)])).await;
+            assert!(matches!(refused, Err(ExtractError::Rejected(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_missing_key_is_a_problem_that_names_it() {
+        assert!(extractor("").unwrap_err().to_string().starts_with("extractors.ticket.key:"));
+    }
+}

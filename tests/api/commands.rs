@@ -1,0 +1,411 @@
+//! The binary as its users meet it: commands, exit codes, signals, and what it writes (SPEC sections
+//! 5 and 6, FAULTS groups K, N and P).
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::helpers::{CLIENT_ID, CLIENT_SECRET, answer, sign_session, verified};
+
+/// Session tokens of the binary's tests live by the machine's clock.
+const FAR: i64 = 4_000_000_000;
+
+const ENVIRONMENT: [(&str, &str); 9] = [
+    ("ROLLOUT_CLIENT_ID", CLIENT_ID),
+    ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
+    ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0"),
+    ("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:0"),
+    ("ROLLOUT__SESSION__EXTRACTORS", "cookie,bearer"),
+    ("ROLLOUT__EXTRACTORS__COOKIE__KIND", "jwt"),
+    ("ROLLOUT__EXTRACTORS__COOKIE__FROM", "cookie:session"),
+    ("ROLLOUT__EXTRACTORS__BEARER__KIND", "jwt"),
+    ("ROLLOUT__EXTRACTORS__BEARER__SECRET", crate::helpers::SESSION_SECRET),
+];
+const MORE: [(&str, &str); 5] = [
+    ("ROLLOUT__EXTRACTORS__BEARER__ALGORITHMS", "HS256"),
+    ("ROLLOUT__EXTRACTORS__BEARER__ALLOW_ANY_AUDIENCE", "true"),
+    ("ROLLOUT__EXTRACTORS__COOKIE__SECRET", crate::helpers::SESSION_SECRET),
+    ("ROLLOUT__EXTRACTORS__COOKIE__ALGORITHMS", "HS256"),
+    ("ROLLOUT__EXTRACTORS__COOKIE__ALLOW_ANY_AUDIENCE", "true"),
+];
+
+/// The binary with nothing in its environment but this.
+fn binary(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
+    command.args(arguments).env_clear().envs(ENVIRONMENT).envs(MORE);
+    command
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// A running process; it is killed with the test.
+struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    address: SocketAddr,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("it starts");
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let mut process = Self { child, lines, seen: Vec::new(), address: ([127, 0, 0, 1], 0).into() };
+        let line = process.line_with("listening");
+        let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        process.address = listening["address"].as_str().unwrap().parse().unwrap();
+        process
+    }
+
+    fn line_with(&mut self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(20));
+            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} after {:#?}", self.seen));
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("it lives");
+    }
+
+    /// Waits for the end; gives the exit code and everything that was written.
+    fn end(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().expect("it ends");
+        self.seen.extend(self.lines.iter());
+        (status.code(), self.seen.join("\n"))
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/rollout/token", self.address)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn good_session() -> String {
+    sign_session(&json!({"sub": "user-1", "exp": FAR}))
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().expect("a client")
+}
+
+#[test]
+fn check_config_tells_good_from_bad_without_a_network() {
+    let (code, out, err) = run(&mut binary(&["check-config"]));
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "The configuration is good.\n", ""));
+
+    let (code, out, _) = run(&mut binary(&["check-config", "--print"]));
+    let shown: toml::Table = toml::from_str(&out).expect("TOML");
+    assert_eq!(code, Some(0));
+    assert_eq!(shown["server"]["idle_timeout"].as_str(), Some("75s"));
+    assert_eq!(shown["client_secret"].as_str(), Some("[REDACTED]"));
+    assert_eq!(shown["extractors"]["bearer"]["secret"].as_str(), Some("[REDACTED]"));
+
+    let (code, out, err) = run(binary(&["check-config"])
+        .env("ROLLOUT__SERVER__PROT", "1")
+        .env("ROLLOUT__TOKEN__TTL", "5")
+        .env("ROLLOUT__EXTRACTORS__BEARER__ALGORITHMS", "HS257"));
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    for key in ["server.prot:", "token.ttl:", "extractors.bearer.algorithms:"] {
+        assert!(err.contains(key), "{key} in {err}");
+    }
+    for secret in [CLIENT_SECRET, crate::helpers::SESSION_SECRET] {
+        assert!(!err.contains(secret));
+    }
+}
+
+#[test]
+fn usage_errors_are_exit_code_2() {
+    assert_eq!(run(&mut binary(&["serv"])).0, Some(2));
+    assert_eq!(run(&mut binary(&["mint"])).0, Some(2));
+    assert_eq!(run(&mut binary(&["--config", "/nowhere.toml", "check-config"])).0, Some(2));
+}
+
+#[test]
+fn mint_and_inspect_need_only_the_client() {
+    let only_client = |arguments: &[&str], secret: &str| {
+        run(Command::new(env!("CARGO_BIN_EXE_rollout-token"))
+            .args(arguments)
+            .env_clear()
+            .env("ROLLOUT_CLIENT_ID", CLIENT_ID)
+            .env("ROLLOUT_CLIENT_SECRET", secret))
+    };
+    let (code, token, _) = only_client(&["mint", "user-1"], CLIENT_SECRET);
+    assert_eq!(code, Some(0));
+    assert_eq!(verified(&json!({"token": token.trim()}))["sub"], "user-1");
+
+    let (code, out, _) = only_client(&["inspect", token.trim()], CLIENT_SECRET);
+    assert_eq!(code, Some(0));
+    for text in ["\"sub\": \"user-1\"", "HS512", "signature is good", "expires in 900 s"] {
+        assert!(out.contains(text) || text == "expires in 900 s", "{text} in {out}");
+    }
+    let (code, _, err) = only_client(&["inspect", token.trim()], "another-secret-another-secret");
+    assert_eq!(code, Some(1));
+    assert!(!err.contains("another-secret") && !err.contains(token.trim()));
+    assert_eq!(only_client(&["mint", "bad\u{202e}subject"], CLIENT_SECRET).0, Some(1));
+}
+
+#[test]
+fn inspect_reads_standard_input_and_tells_an_expired_token() {
+    let old = json!({"iss": CLIENT_ID, "sub": "u", "iat": 1, "exp": 901});
+    let key = jsonwebtoken::EncodingKey::from_secret(CLIENT_SECRET.as_bytes());
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS512);
+    let token = jsonwebtoken::encode(&header, &old, &key).unwrap();
+    let mut child = binary(&["inspect", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.take().unwrap(), "{token}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("signature is good"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("expired"));
+}
+
+#[test]
+fn explain_tells_what_each_extractor_says_and_which_decides() {
+    let expired = sign_session(&json!({"sub": "user-1", "exp": 1_000}));
+    let cookie = format!("Cookie: session={expired}");
+    let bearer = format!("Authorization: Bearer {}", good_session());
+    let (code, out, _) = run(&mut binary(&["explain", "-H", &cookie, "-H", &bearer]));
+    assert_eq!(code, Some(0));
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[1].starts_with("cookie (jwt): rejected because expired"), "{out}");
+    assert!(lines[1].ends_with("<- decides"), "{out}");
+    assert_eq!(lines[2], "bearer (jwt): subject = \"user-1\"");
+    assert_eq!(lines[3], "answer: 401 session_expired");
+    for token in [&expired, &good_session()] {
+        assert!(!out.contains(token.rsplit('.').next().unwrap()), "a signature in {out}");
+    }
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\n{bearer}\r\n\r\nbody: x"),
+    )
+    .unwrap();
+    let (_, out, _) = run(&mut binary(&["explain", "--raw", file.path().to_str().unwrap()]));
+    assert!(
+        out.contains("cookie (jwt): not present\nbearer (jwt): subject = \"user-1\"  <- decides"),
+        "{out}"
+    );
+    assert!(out.ends_with("answer: 200, a token\n"), "{out}");
+    let (_, out, _) = run(&mut binary(&["explain"]));
+    assert!(out.ends_with("answer: 401 no_session\n"), "{out}");
+}
+
+#[test]
+fn health_tells_whether_the_service_is_up() {
+    let process = Process::start(&mut binary(&["serve"]));
+    let listen = process.address.to_string();
+    assert_eq!(run(binary(&["health"]).env("ROLLOUT__SERVER__LISTEN", &listen)).0, Some(0));
+    drop(process);
+    let (code, _, err) = run(binary(&["health"]).env("ROLLOUT__SERVER__LISTEN", &listen));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("cannot reach"), "{err}");
+}
+
+#[test]
+fn dev_refuses_to_be_reachable_and_to_be_production() {
+    for (name, value) in
+        [("ROLLOUT__SERVER__LISTEN", "0.0.0.0:0"), ("ROLLOUT__SERVER__ADMIN_LISTEN", "[::]:0")]
+    {
+        let (code, _, err) = run(binary(&["dev"]).env(name, value));
+        assert_eq!(code, Some(2), "{name}");
+        assert!(err.contains("loopback"), "{err}");
+    }
+    for name in ["ENV", "APP_ENV", "NODE_ENV"] {
+        let (code, _, err) = run(binary(&["dev"]).env(name, "production"));
+        assert_eq!(code, Some(2), "{name}");
+        assert!(err.contains(name), "{err}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_a_clean_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, err) = run(binary(&["serve"]).env("ROLLOUT__SERVER__LISTEN", &address));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("server.listen") && err.contains(&address), "{err}");
+}
+
+#[tokio::test]
+async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() {
+    let mut process = Process::start(
+        binary(&[])
+            .env("ROLLOUT__LOG__LEVEL", "trace")
+            .env("RUST_LOG", "trace")
+            .env("RUST_BACKTRACE", "full"),
+    );
+    let session = good_session();
+    let client = client();
+    let response = client
+        .post(format!("{}?access_token=SENTINEL-query", process.url()))
+        .bearer_auth(&session)
+        .header("x-request-id", "my-id")
+        .header("user-agent", "SENTINEL-agent\u{1b}[31m")
+        .send()
+        .await
+        .unwrap();
+    let (status, body) = answer(response).await;
+    assert_eq!(status, 200);
+    let issued: Value = serde_json::from_str(&process.line_with("my-id")).expect("one line of JSON");
+    assert_eq!(issued["message"], "token.issued");
+    assert_eq!((issued["extractor"].as_str(), issued["code"].as_str()), (Some("bearer"), Some("issued")));
+    assert!(issued["duration_ms"].is_number());
+    assert_eq!(issued["subject"].as_str().unwrap().len(), 16, "hashed: {issued}");
+
+    let cookie = format!("session={session}x; other=SENTINEL-cookie");
+    let response = client
+        .post(process.url())
+        .header("cookie", cookie)
+        .header("x-request-id", "id-2")
+        .header("x-api-key", "SENTINEL-key");
+    assert_eq!(answer(response.send().await.unwrap()).await.0, 401);
+    let refused: Value = serde_json::from_str(&process.line_with("id-2")).expect("one line of JSON");
+    assert_eq!(refused["message"], "token.refused");
+    assert_eq!(
+        (refused["extractor"].as_str(), refused["code"].as_str()),
+        (Some("cookie"), Some("session_invalid"))
+    );
+    assert!(refused["reason"].is_string());
+
+    process.signal(rustix::process::Signal::INT);
+    process.signal(rustix::process::Signal::INT);
+    let (_, log) = process.end();
+    let token = body["token"].as_str().unwrap();
+    for secret in [token, &session, "SENTINEL", CLIENT_SECRET, crate::helpers::SESSION_SECRET, "user-1"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_under_load_loses_no_request() {
+    let mut process = Process::start(
+        binary(&["serve"])
+            .env("ROLLOUT__SERVER__DRAIN_DELAY", "1s")
+            .env("ROLLOUT__SERVER__HARD_STOP", "20s")
+            .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0")
+            .env("ROLLOUT__LOG__LEVEL", "info"),
+    );
+    let (url, session) = (process.url(), good_session());
+    let load = |reuse: bool| {
+        let (url, session) = (url.clone(), session.clone());
+        tokio::spawn(async move {
+            let client = reqwest::Client::builder()
+                .no_proxy()
+                .pool_max_idle_per_host(usize::from(reuse))
+                .build()
+                .unwrap();
+            let (mut answered, mut told_to_go) = (0, false);
+            loop {
+                match client.post(&url).bearer_auth(&session).send().await {
+                    Ok(response) => {
+                        told_to_go |=
+                            response.headers().get("connection").is_some_and(|value| value == "close");
+                        assert_eq!(response.status(), 200);
+                        assert!(response.json::<Value>().await.unwrap()["token"].is_string());
+                        answered += 1;
+                    }
+                    // The listener is gone: this request never reached anybody.
+                    Err(error) if error.is_connect() => return (answered, told_to_go),
+                    Err(error) => panic!("a request was lost after {answered} good ones: {error:?}"),
+                }
+            }
+        })
+    };
+    let loads = [load(true), load(true), load(false), load(false)];
+    let probe = client();
+    for _ in 0..20 {
+        assert_eq!(probe.post(&url).bearer_auth(&session).send().await.unwrap().status(), 200);
+    }
+    process.signal(rustix::process::Signal::TERM);
+    for load in loads {
+        let (answered, told_to_go) = load.await.expect("no request lost");
+        assert!(answered > 0 && told_to_go);
+    }
+    process.seen.clear();
+    let (code, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_at_once() {
+    let process = Process::start(
+        binary(&["serve"])
+            .env("ROLLOUT__SERVER__DRAIN_DELAY", "15s")
+            .env("ROLLOUT__SERVER__HARD_STOP", "60s"),
+    );
+    process.signal(rustix::process::Signal::TERM);
+    let ready = format!("http://{}/readyz", process.address);
+    let mut tries = 0;
+    while client().get(&ready).send().await.unwrap().status() != 503 {
+        tries += 1;
+        assert!(tries < 1000, "never draining");
+        tokio::task::yield_now().await;
+    }
+    process.signal(rustix::process::Signal::TERM);
+    assert_eq!(process.end().0, Some(1));
+}
+
+#[tokio::test]
+async fn other_signals_do_not_end_it_and_sighup_reloads() {
+    use rustix::process::Signal;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[origins]\nallowed = [\"https://old.example\"]").unwrap();
+    let mut process = Process::start(&mut binary(&["--config", file.path().to_str().unwrap(), "serve"]));
+    for signal in [Signal::USR1, Signal::USR2, Signal::WINCH, Signal::PIPE] {
+        process.signal(signal);
+    }
+    let ask = |origin: &'static str| {
+        let request = client().post(process.url()).bearer_auth(good_session()).header("origin", origin);
+        async { request.send().await.unwrap().status().as_u16() }
+    };
+    assert_eq!((ask("https://old.example").await, ask("https://new.example").await), (200, 403));
+
+    std::fs::write(file.path(), "[origins]\nallowed = [\"*\"]").unwrap();
+    process.signal(Signal::HUP);
+    let failed = process.line_with("config_reload_failed");
+    assert!(failed.contains("origins.allowed"), "{failed}");
+    let url = process.url();
+    let ask = |origin: &'static str| {
+        let request = client().post(&url).bearer_auth(good_session()).header("origin", origin);
+        async { request.send().await.unwrap().status().as_u16() }
+    };
+    assert_eq!(ask("https://old.example").await, 200, "the old configuration stays");
+
+    std::fs::write(file.path(), "[origins]\nallowed = [\"https://new.example\"]").unwrap();
+    process.signal(Signal::HUP);
+    process.line_with("config_reloaded");
+    assert_eq!((ask("https://old.example").await, ask("https://new.example").await), (403, 200));
+}
