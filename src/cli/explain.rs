@@ -42,11 +42,16 @@ pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Fa
 
 /// Asks every extractor, also those behind the one that decides: the point is to see them all.
 async fn explain(settings: &Settings, request: &Parts) {
-    match settings.origins.check(&request.headers) {
-        Ok(caller) => println!("origin: allowed ({caller:?})"),
-        Err(_) => println!("origin: not allowed, answered 403 origin_not_allowed before any extractor"),
-    }
-    let mut verdict = None;
+    let mut verdict = match settings.origins.check(&request.headers) {
+        Ok(caller) => {
+            println!("origin: allowed ({caller:?})");
+            None
+        }
+        Err(forbidden) => {
+            println!("origin: not allowed, so no extractor would be asked");
+            Some(describe_answer(&forbidden.into()))
+        }
+    };
     for link in settings.chain.links() {
         let said = link.authenticate(request).await;
         let decides = verdict.is_none() && !matches!(said, Ok(None));
@@ -55,11 +60,12 @@ async fn explain(settings: &Settings, request: &Parts) {
         if decides {
             verdict = Some(match said {
                 Ok(_) => "200, a token".to_owned(),
-                Err(denial) => answer(Some(link), denial),
+                Err(denial) => describe_answer(&denied(Some(link), denial)),
             });
         }
     }
-    println!("answer: {}", verdict.unwrap_or_else(|| answer(None, Denial::Nobody("no_credential"))));
+    let nobody = || describe_answer(&denied(None, Denial::Nobody("no_credential")));
+    println!("answer: {}", verdict.unwrap_or_else(nobody));
 }
 
 fn describe<S: std::fmt::Debug>(said: &Result<Option<(crate::subject::Subject, S)>, Denial>) -> String {
@@ -81,8 +87,11 @@ fn more(detail: Option<&str>) -> String {
     detail.map(|detail| format!(" ({})", detail.escape_debug())).unwrap_or_default()
 }
 
-fn answer(link: Option<&Link>, denial: Denial) -> String {
-    let error = Error::Denied(Denied { extractor: link.map(|link| link.name.clone()), denial });
+fn denied(link: Option<&Link>, denial: Denial) -> Error {
+    Error::Denied(Denied { extractor: link.map(|link| link.name.clone()), denial })
+}
+
+fn describe_answer(error: &Error) -> String {
     format!("{} {}", error.status().as_u16(), error.code())
 }
 

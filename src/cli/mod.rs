@@ -126,7 +126,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(), Failure> {
     let settings = config::load(sources, registry, &context())?;
     if print {
-        let shown = toml::to_string(settings.effective())
+        let mut effective = settings.effective().clone();
+        drop_nulls(&mut effective);
+        let shown = toml::to_string(&effective)
             .map_err(|error| Failure::Runtime(format!("cannot print the configuration: {error}")))?;
         print!("{shown}");
     } else {
@@ -136,6 +138,14 @@ fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(
         eprintln!("note: {warning}");
     }
     Ok(())
+}
+
+/// TOML has no null: a key without a value is left out.
+fn drop_nulls(value: &mut serde_json::Value) {
+    if let serde_json::Value::Object(members) = value {
+        members.retain(|_, value| !value.is_null());
+        members.values_mut().for_each(drop_nulls);
+    }
 }
 
 fn health(sources: &Sources) -> Result<(), Failure> {
