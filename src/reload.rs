@@ -3,13 +3,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use tokio::sync::mpsc;
 
 use crate::app::App;
-use crate::config::{self, Sources};
-use crate::extractors::{Context, Registry};
+use crate::config::{self, Problems, Settings, Sources};
+use crate::extractors::{Chain, Context, Registry};
+
+/// How long the extractors of a new configuration may take to fetch what they need.
+const WARM_UP: Duration = Duration::from_secs(5);
+const WARM_UP_STEP: Duration = Duration::from_millis(50);
 
 /// Loads the configuration again from where it came.
 #[derive(Debug)]
@@ -36,10 +41,10 @@ impl Reloader {
             loop {
                 let interval = self.app.live().settings.poll_interval;
                 match tokio::time::timeout(interval, asked.recv()).await {
-                    Ok(Some(())) => self.reload("signal"),
+                    Ok(Some(())) => self.reload("signal").await,
                     Ok(None) => return,
                     Err(_) if self.watched() == seen => continue,
-                    Err(_) => self.reload("secret file"),
+                    Err(_) => self.reload("secret file").await,
                 }
                 seen = self.watched();
             }
@@ -47,23 +52,36 @@ impl Reloader {
         ask
     }
 
-    fn reload(&self, trigger: &'static str) {
-        match config::load(&self.sources, &self.registry, &self.context) {
+    async fn reload(&self, trigger: &'static str) {
+        match self.load().await {
             Ok(settings) => {
-                let old = &self.app.live().settings.server;
-                if (old.listen, old.admin_listen) != (settings.server.listen, settings.server.admin_listen) {
-                    tracing::warn!("server.listen and server.admin_listen change only with a restart");
-                }
-                settings.chain.start();
                 self.app.replace(settings);
                 self.app.metrics.reloaded("ok");
                 tracing::info!(trigger, "config_reloaded");
             }
             Err(problems) => {
                 self.app.metrics.reloaded("error");
-                tracing::error!(trigger, problems = %problems, "config_reload_failed");
+                tracing::error!(trigger, %problems, "config_reload_failed");
             }
         }
+    }
+
+    /// The new settings, with extractors that work if those in force do: an identity provider that is
+    /// down must not turn a reload into an outage.
+    async fn load(&self) -> Result<Settings, Problems> {
+        let settings = config::load(&self.sources, &self.registry, &self.context)?;
+        let live = self.app.live();
+        let (old, new) = (&live.settings.server, &settings.server);
+        if (old.listen, old.admin_listen) != (new.listen, new.admin_listen) {
+            tracing::warn!("server.listen and server.admin_listen change only with a restart");
+        }
+        settings.chain.start();
+        let in_time = tokio::time::timeout(WARM_UP, until_ready(&settings.chain)).await;
+        if in_time.is_err() && live.settings.chain.is_ready() {
+            let text = "an extractor could not fetch what it needs in 5s, while those in force can";
+            return Err(Problems::of("session.extractors", text));
+        }
+        Ok(settings)
     }
 
     /// The content of every watched file, as a hash; `None` for a file that cannot be read.
@@ -72,5 +90,11 @@ impl Reloader {
         let live = self.app.live();
         let files = live.settings.secret_files.iter();
         files.map(|path| (path.clone(), hash(path).map(|hash| hash.as_ref().to_vec()))).collect()
+    }
+}
+
+async fn until_ready(chain: &Chain) {
+    while !chain.is_ready() {
+        tokio::time::sleep(WARM_UP_STEP).await;
     }
 }
