@@ -29,7 +29,7 @@ impl fmt::Display for Span {
         const UNITS: [(u128, &str); 4] =
             [(24 * 60 * 60 * 1000, "d"), (60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
         let millis = self.0.as_millis();
-        match UNITS.iter().find(|(unit, _)| millis >= *unit && millis % unit == 0) {
+        match UNITS.iter().find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit)) {
             Some((unit, name)) => write!(f, "{}{name}", millis / unit),
             None if millis == 0 => f.write_str("0s"),
             None => write!(f, "{millis}ms"),

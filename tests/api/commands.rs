@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::helpers::{CLIENT_ID, CLIENT_SECRET, answer, sign_session, verified};
+use crate::idp::Idp;
 
 /// Session tokens of the binary's tests live by the machine's clock.
 const FAR: i64 = 4_000_000_000;
@@ -408,4 +409,60 @@ async fn other_signals_do_not_end_it_and_sighup_reloads() {
     process.signal(Signal::HUP);
     process.line_with("config_reloaded");
     assert_eq!((ask("https://old.example").await, ask("https://new.example").await), (403, 200));
+}
+
+#[tokio::test]
+async fn an_idps_jwts_are_recognised_with_nothing_but_variables() {
+    let idp = Idp::start().await;
+    let variables = [
+        ("ROLLOUT_CLIENT_ID", CLIENT_ID),
+        ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
+        ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0"),
+        ("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:0"),
+        ("ROLLOUT__SESSION__EXTRACTORS", "jwt"),
+        ("ROLLOUT__EXTRACTORS__JWT__JWKS_URL", &idp.jwks_url()),
+        ("ROLLOUT__EXTRACTORS__JWT__ISSUERS", "https://idp.example"),
+        ("ROLLOUT__EXTRACTORS__JWT__AUDIENCES", "my-app"),
+        ("ROLLOUT__EXTRACTORS__JWT__FROM", "header:authorization,cookie:__session"),
+    ];
+    let process =
+        Process::start(Command::new(env!("CARGO_BIN_EXE_rollout-token")).env_clear().envs(variables));
+    let claims = json!({"iss": "https://idp.example", "aud": "my-app", "sub": "user-1", "exp": FAR});
+    let with = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        idp.token(&claims)
+    };
+    let good = idp.token(&claims);
+    for (case, header, value, want) in [
+        ("bearer", "authorization", format!("Bearer {good}"), Ok("user-1")),
+        ("cookie", "cookie", format!("__session={good}"), Ok("user-1")),
+        ("expired", "authorization", format!("Bearer {}", with("exp", json!(1))), Err("session_expired")),
+        (
+            "other audience",
+            "authorization",
+            format!("Bearer {}", with("aud", json!("x"))),
+            Err("session_invalid"),
+        ),
+        ("other issuer", "cookie", format!("__session={}", with("iss", json!("x"))), Err("session_invalid")),
+        ("tampered", "authorization", format!("Bearer {good}A"), Err("session_invalid")),
+        ("nobody", "accept", "*/*".to_owned(), Err("no_session")),
+    ] {
+        let response = client().post(process.url()).header(header, value).send().await.unwrap();
+        let (status, body) = answer(response).await;
+        match want {
+            Ok(subject) => assert_eq!(verified(&body)["sub"], subject, "{case}"),
+            Err(code) => assert_eq!((status.as_u16(), body["code"].as_str()), (401, Some(code)), "{case}"),
+        }
+    }
+    assert_eq!(idp.visits.load(std::sync::atomic::Ordering::SeqCst), 1, "the keys were fetched once");
+    let ready: Value = client()
+        .get(format!("http://{}/readyz", process.address))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(ready["state"], "ready");
 }

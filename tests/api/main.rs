@@ -12,6 +12,7 @@ mod commands;
 mod configuration;
 mod errors;
 mod helpers;
+mod idp;
 mod limits;
 mod sessions;
 mod subjects;
