@@ -4,6 +4,8 @@
 
 mod chain;
 pub mod contract;
+mod jwt;
+pub mod shared;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +21,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Section};
 use crate::metrics::Metrics;
 use crate::value::Value;
+use shared::http::HttpClient;
 
 /// What an extractor says about one request:
 ///
@@ -136,6 +139,7 @@ pub enum Readiness {
 pub struct Context {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
+    pub http: HttpClient,
     /// `rollout-token dev`: kinds that trust everybody are allowed.
     pub dev: bool,
 }
@@ -160,7 +164,10 @@ pub struct Registry(BTreeMap<&'static str, Kind>);
 impl Registry {
     /// The kinds that come with the service.
     pub fn builtin() -> Self {
-        Self(BTreeMap::new())
+        Self(BTreeMap::from([(
+            "jwt",
+            Kind { build: jwt::build, subject: "{sub}", presets: jwt::PRESETS },
+        )]))
     }
 
     /// Adds a kind, or replaces the one of that name. Its subject is `{sub}` unless configured.
