@@ -51,7 +51,8 @@ fn router(criterion: &mut Criterion) {
         ("ROLLOUT__EXTRACTORS__JWT__ALLOW_ANY_AUDIENCE", "true"),
         ("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "1000000000"),
     ];
-    let environment: BTreeMap<_, _> = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let environment: BTreeMap<_, _> =
+        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let context = Context::new(Clock::system(), Arc::default());
     let sources = Sources { environment, ..Sources::default() };
     let settings = config::load(&sources, &Registry::builtin(), &context).expect("a configuration");

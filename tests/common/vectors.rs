@@ -65,7 +65,8 @@ impl Case {
     pub fn expectation(&self) -> Expectation {
         let also = self.expect["also_acceptable"].as_array().cloned().unwrap_or_default();
         let outcomes = std::iter::once(&self.expect["outcome"]).chain(&also).filter_map(Value::as_str);
-        let subject = ["subject", "subject_if_authenticated"].into_iter().find_map(|key| self.expect.get(key));
+        let subject =
+            ["subject", "subject_if_authenticated"].into_iter().find_map(|key| self.expect.get(key));
         Expectation {
             outcomes: outcomes.map(str::to_owned).collect(),
             subject: subject.map(|subject| subject.as_str().map_or(subject.to_string(), str::to_owned)),
