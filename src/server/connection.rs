@@ -1,0 +1,227 @@
+//! One connection from its first byte to its close: requests for the application, and an answer of
+//! our own for what is no HTTP. What its time-outs see is in `watch`.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::to_bytes;
+use axum::http::{Request, Response, header};
+use axum::routing::future::RouteFuture;
+use futures_util::future::poll_fn;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service as HyperService;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tower::Service as TowerService;
+use tracing::{debug, info};
+
+use super::watch::{AnswerBody, Timeouts, Watch, Watched};
+use crate::config::Server;
+use crate::error::{Error, protect};
+use crate::extractors::Peer;
+use crate::metrics::Metrics;
+use crate::request_id::{RequestIds, X_REQUEST_ID};
+
+/// A request line beside its target: a method, two spaces and the version.
+const REQUEST_LINE_BYTES: usize = 1024;
+/// The smallest buffer that hyper works with.
+const MIN_BUFFER_BYTES: usize = 8192;
+/// The number of headers that hyper has room for without an allocation for each request.
+const FREE_HEADERS: usize = 100;
+/// How long, and for how many bytes, a peer is listened to that was told to go.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 64 * 1024;
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub(super) struct Rules {
+    http: http1::Builder,
+    timeouts: Timeouts,
+    max_uri_bytes: usize,
+    ids: RequestIds,
+    metrics: Arc<Metrics>,
+}
+
+impl Rules {
+    /// hyper's limits are just above ours, so that a head that is a little too large still gets its
+    /// answer from `wire`, with the log line and CORS headers that come with it.
+    pub(super) fn new(settings: &Server, metrics: Arc<Metrics>) -> Self {
+        let head_bytes = settings.max_uri_bytes + settings.max_header_bytes + REQUEST_LINE_BYTES;
+        let mut http = http1::Builder::new();
+        // A peer that closed its sending side after a whole request still waits for the answer.
+        http.half_close(true).header_read_timeout(None).max_buf_size(head_bytes.max(MIN_BUFFER_BYTES));
+        if settings.max_headers >= FREE_HEADERS {
+            http.max_headers(settings.max_headers + 1);
+        }
+        Self {
+            http,
+            timeouts: Timeouts::of(settings),
+            max_uri_bytes: settings.max_uri_bytes,
+            ids: RequestIds::new(),
+            metrics,
+        }
+    }
+}
+
+/// How the conversation with a peer ended.
+enum End {
+    /// One side said goodbye, or what came is no HTTP, or the connection broke.
+    Http(hyper::Result<()>),
+    /// The peer's time was over.
+    TimedOut,
+    /// The service is to stop, and the peer is owed nothing.
+    NotNeeded,
+}
+
+/// Serves one connection until it ends. `closing` asks for its end after the request under way.
+pub(super) async fn serve<S>(
+    stream: S,
+    peer: SocketAddr,
+    router: Router,
+    rules: Arc<Rules>,
+    closing: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let watch = Watch::new(rules.timeouts);
+    let io = TokioIo::new(Watched::new(stream, watch.clone()));
+    let app = Application { router, peer, watch: watch.clone() };
+    let mut http = rules.http.serve_connection(io, app);
+    let end = converse(&mut http, &watch, &closing).await;
+    let parts = http.into_parts();
+    let mut stream = parts.io.into_inner().into_inner();
+    match end {
+        End::Http(Ok(())) => linger(stream).await,
+        End::Http(Err(error)) if error.is_parse() => {
+            let refusal = refusal(&error, &parts.read_buf, rules.max_uri_bytes);
+            let answer = refuse(&refusal, &rules).await;
+            if let Ok(Ok(())) = timeout(LINGER_TIME, stream.write_all(&answer)).await {
+                linger(stream).await;
+            }
+        }
+        End::Http(Err(error)) => debug!(%peer, %error, "connection broke"),
+        End::TimedOut => debug!(%peer, "connection timed out"),
+        End::NotNeeded => {}
+    }
+}
+
+/// Drives hyper until the connection has no more to say or no more time.
+async fn converse<S>(
+    http: &mut http1::Connection<TokioIo<Watched<S>>, Application>,
+    watch: &Watch,
+    closing: &CancellationToken,
+) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut timer = pin!(tokio::time::sleep_until(watch.next_look()));
+    let mut closing = pin!(closing.cancelled());
+    let mut told_to_close = false;
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = Pin::new(&mut *http).poll(cx) {
+                return Poll::Ready(End::Http(result));
+            }
+            if !told_to_close && closing.as_mut().poll(cx).is_ready() {
+                if !watch.is_serving() {
+                    return Poll::Ready(End::NotNeeded);
+                }
+                told_to_close = true;
+                Pin::new(&mut *http).graceful_shutdown();
+                continue;
+            }
+            ready!(timer.as_mut().poll(cx));
+            if watch.is_over() {
+                return Poll::Ready(End::TimedOut);
+            }
+            timer.as_mut().reset(watch.next_look());
+        }
+    })
+    .await
+}
+
+/// Ends our half of the connection, then hears the peer out for a while. Closing at once with bytes
+/// of the peer unread would reset the connection, and a reset destroys the answer that was just sent.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    if stream.shutdown().await.is_ok() {
+        let mut rest = stream.take(LINGER_BYTES);
+        // The peer closed, talked on, or fell silent: the connection is closed in any case.
+        let _ = timeout(LINGER_TIME, copy(&mut rest, &mut sink())).await;
+    }
+}
+
+/// What to say to a head that hyper could not parse, of which `unparsed` is left.
+fn refusal(error: &hyper::Error, unparsed: &[u8], max_uri_bytes: usize) -> Error {
+    if !error.is_parse_too_large() {
+        return Error::BadRequest("malformed");
+    }
+    let line = unparsed.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if line.len() > max_uri_bytes { Error::UriTooLong } else { Error::HeadersTooLarge }
+}
+
+/// The bytes of the whole answer. It never gets to the application, so it is counted and logged here.
+async fn refuse(error: &Error, rules: &Rules) -> Vec<u8> {
+    let id = rules.ids.next();
+    info!(code = error.code(), reason = error.reason(), request_id = id.as_str(), "request refused");
+    rules.metrics.answered(None, error.code(), Duration::ZERO);
+
+    let (mut head, body) = error.respond(id.as_str()).into_parts();
+    // An error's body is in memory: nothing can fail to be read.
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    protect(&mut head.headers);
+    head.headers.insert(X_REQUEST_ID, id.as_header());
+    head.headers.insert(header::CONTENT_LENGTH, body.len().into());
+
+    let mut answer = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    for (name, value) in &head.headers {
+        answer.extend_from_slice(name.as_str().as_bytes());
+        answer.extend_from_slice(b": ");
+        answer.extend_from_slice(value.as_bytes());
+        answer.extend_from_slice(b"\r\n");
+    }
+    answer.extend_from_slice(b"\r\n");
+    answer.extend_from_slice(&body);
+    answer
+}
+
+/// The application as hyper sees it: it tells the watch about requests and them about their peer.
+struct Application {
+    router: Router,
+    peer: SocketAddr,
+    watch: Arc<Watch>,
+}
+
+impl HyperService<Request<Incoming>> for Application {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, mut request: Request<Incoming>) -> Answering {
+        self.watch.request_started();
+        request.extensions_mut().insert(Peer(self.peer));
+        // A router is always ready and cheap to clone.
+        Answering { answer: self.router.clone().call(request), watch: self.watch.clone() }
+    }
+}
+
+struct Answering {
+    answer: RouteFuture<Infallible>,
+    watch: Arc<Watch>,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<AnswerBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(Pin::new(&mut self.answer).poll(cx))?;
+        Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, self.watch.clone()))))
+    }
+}

@@ -1,0 +1,67 @@
+//! Whether the process may open as many files as `server.max_connections` needs.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Files beside the clients' connections: listeners, the runtime's own, connections to back ends.
+const OTHER_FILES: u64 = 256;
+
+/// How many connections fit, and what the operator should know if that is fewer than wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Room {
+    pub connections: usize,
+    pub warning: Option<String>,
+}
+
+/// Raises the soft limit on open files as far as `wanted` connections need and the hard limit allows.
+pub fn make_room(wanted: usize) -> Room {
+    let limit = getrlimit(Resource::Nofile);
+    let needed = (wanted as u64).saturating_add(OTHER_FILES);
+    let mut allowed = limit.current.unwrap_or(u64::MAX);
+    if allowed < needed {
+        let raised = needed.min(limit.maximum.unwrap_or(u64::MAX));
+        let asked = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
+        if asked.is_ok() {
+            allowed = raised;
+        }
+    }
+    fit(wanted, allowed)
+}
+
+fn fit(wanted: usize, allowed: u64) -> Room {
+    // Under a very small limit the other files get a quarter of it rather than everything.
+    let free = allowed - OTHER_FILES.min(allowed / 4);
+    let connections = usize::try_from(free).unwrap_or(usize::MAX).min(wanted).max(1);
+    let warning = (connections < wanted).then(|| {
+        format!(
+            "server.max_connections: {wanted} connections do not fit into the limit of {allowed} open files; \
+             serving {connections} at a time (raise the limit with `ulimit -n`)"
+        )
+    });
+    Room { connections, warning }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_fit_into_the_limit() {
+        for (wanted, allowed, connections) in [
+            (8192, 65_536, 8192),
+            (8192, 8448, 8192),
+            (8192, 1024, 768),
+            (8192, 64, 48),
+            (10, 1, 1),
+            (5, 0, 1),
+        ] {
+            let room = fit(wanted, allowed);
+            assert_eq!(room.connections, connections, "{wanted} of {allowed}");
+            assert_eq!(room.warning.is_some(), connections < wanted, "{wanted} of {allowed}");
+        }
+    }
+
+    #[test]
+    fn a_modest_wish_is_granted() {
+        assert_eq!(make_room(16), Room { connections: 16, warning: None });
+    }
+}

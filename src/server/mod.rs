@@ -1,0 +1,216 @@
+//! Listening, accepting, and stopping without losing a request. What is served is in `app`; one
+//! connection is in `connection`, its time-outs in `watch`.
+
+mod connection;
+mod drain;
+mod limits;
+mod watch;
+
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+pub use drain::{Drain, Signals};
+pub use limits::{Room, make_room};
+
+use crate::config::Server;
+use crate::metrics::Metrics;
+use connection::Rules;
+
+/// Connections that the kernel keeps for us while we are busy.
+const BACKLOG: u32 = 4096;
+/// Scrapers and the odd engineer.
+const ADMIN_CONNECTIONS: usize = 64;
+/// How long to wait for files or memory before the next try to accept a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound address and what is served there.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub listener: TcpListener,
+    pub router: Router,
+}
+
+/// How the service stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every request that was accepted got its answer.
+    Clean,
+    /// This many connections had to be cut off.
+    Forced(usize),
+}
+
+/// Listens on an address; port 0 lets the kernel choose one. Must be called inside the runtime.
+///
+/// # Errors
+/// The address is in use, is not ours, or is not allowed.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait for the old process's connections to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves both endpoints until the drain is over.
+///
+/// A drain takes three steps. For `server.drain_delay` everything goes on as before, but readiness
+/// says no, so that balancers stop sending. Then nothing is accepted any more and idle connections
+/// are closed, while requests under way have `server.drain_timeout` to finish. What is left then, or
+/// `server.hard_stop` after the drain began, is cut off. The admin endpoint is served to the end.
+pub async fn run(
+    public: Endpoint,
+    admin: Endpoint,
+    settings: &Server,
+    metrics: Arc<Metrics>,
+    drain: &Drain,
+) -> Outcome {
+    let room = make_room(settings.max_connections);
+    if let Some(warning) = &room.warning {
+        warn!("{warning}");
+    }
+    let gauge = metrics.connections.clone();
+    let acceptor = Acceptor::new(public.router, room.connections, settings, &metrics, Some(gauge));
+    let mut admin_acceptor = Acceptor::new(admin.router, ADMIN_CONNECTIONS, settings, &metrics, None);
+    tokio::select! {
+        outcome = serve_until_drained(public.listener, acceptor, settings, drain) => outcome,
+        never = admin_acceptor.accept_from(&admin.listener) => match never {},
+    }
+}
+
+async fn serve_until_drained(
+    listener: TcpListener,
+    mut acceptor: Acceptor,
+    settings: &Server,
+    drain: &Drain,
+) -> Outcome {
+    tokio::select! {
+        () = drain.begun() => {}
+        never = acceptor.accept_from(&listener) => match never {},
+    }
+    let begun = Instant::now();
+    // Accepting never ends by itself, so what comes back is always the time-out.
+    let _ = timeout(settings.drain_delay, acceptor.accept_from(&listener)).await;
+    let patience = settings.drain_timeout.min(settings.hard_stop.saturating_sub(begun.elapsed()));
+    drop(listener);
+    let outcome = acceptor.close(patience).await;
+    match outcome {
+        Outcome::Clean => info!("drained"),
+        Outcome::Forced(connections) => warn!(connections, "drain_forced"),
+    }
+    outcome
+}
+
+/// The open connections of one endpoint, and how new ones are taken up.
+struct Acceptor {
+    router: Router,
+    max_connections: usize,
+    rules: Arc<Rules>,
+    open: JoinSet<()>,
+    /// Asks the open connections to end.
+    closing: CancellationToken,
+    metrics: Arc<Metrics>,
+    gauge: Option<Gauge>,
+    /// The last try to accept failed: one line in the log is enough for a row of failures.
+    failing: bool,
+}
+
+impl Acceptor {
+    fn new(
+        router: Router,
+        max_connections: usize,
+        settings: &Server,
+        metrics: &Arc<Metrics>,
+        gauge: Option<Gauge>,
+    ) -> Self {
+        Self {
+            router,
+            max_connections: max_connections.max(1),
+            rules: Arc::new(Rules::new(settings, metrics.clone())),
+            open: JoinSet::new(),
+            closing: CancellationToken::new(),
+            metrics: metrics.clone(),
+            gauge,
+            failing: false,
+        }
+    }
+
+    /// Accepts connections while there is room for them. May be dropped and called again: open
+    /// connections are served in tasks of their own.
+    async fn accept_from(&mut self, listener: &TcpListener) -> Infallible {
+        loop {
+            // With no connection open there is room for one, so there is always something to wait for.
+            tokio::select! {
+                Some(ended) = self.open.join_next() => self.ended(&ended),
+                accepted = listener.accept(), if self.open.len() < self.max_connections => {
+                    match accepted {
+                        Ok((stream, peer)) => self.accepted(stream, peer),
+                        Err(error) => self.not_accepted(&error).await,
+                    }
+                }
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
+        self.failing = false;
+        // An answer is one small write, and waiting for another would only delay it. The peer that
+        // is gone already makes this fail, and is noticed soon enough.
+        let _ = stream.set_nodelay(true);
+        let router = self.router.clone();
+        let closing = self.closing.child_token();
+        self.open.spawn(connection::serve(stream, peer, router, self.rules.clone(), closing));
+        self.count();
+    }
+
+    async fn not_accepted(&mut self, error: &io::Error) {
+        if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
+            debug!(%error, "a peer left before it was accepted");
+            return;
+        }
+        if !self.failing {
+            warn!(%error, "cannot accept connections; trying again");
+            self.failing = true;
+        }
+        sleep(ACCEPT_PAUSE).await;
+    }
+
+    fn ended(&self, ended: &Result<(), JoinError>) {
+        if ended.as_ref().is_err_and(JoinError::is_panic) {
+            self.metrics.panics.inc();
+            error!("a connection's task panicked");
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        if let Some(gauge) = &self.gauge {
+            gauge.set(self.open.len().try_into().unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Ends what is idle, and waits for the rest.
+    async fn close(mut self, patience: Duration) -> Outcome {
+        self.closing.cancel();
+        match timeout(patience, self.all_ended()).await {
+            Ok(()) => Outcome::Clean,
+            Err(_) => Outcome::Forced(self.open.len()),
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while let Some(ended) = self.open.join_next().await {
+            self.ended(&ended);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What one connection is doing and how long it may go on: the time-outs that hyper does not have.
+//! Which time-outs there are is in `config`; ending a connection is in `connection`.
+//!
+//! hyper's `header_read_timeout` is also its limit on idle connections, so it is either too long for
+//! a peer that dribbles its head or too short for a balancer that keeps connections for later.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::config::Server;
+
+/// Beyond the time-outs of the request itself: for a peer that takes its answer slowly.
+const ANSWER_GRACE: Duration = Duration::from_secs(10);
+
+/// How long a connection may stay in each phase.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    head: Duration,
+    serving: Duration,
+    idle: Duration,
+}
+
+impl Timeouts {
+    pub(super) fn of(settings: &Server) -> Self {
+        Self {
+            head: settings.header_timeout,
+            serving: settings.body_timeout + settings.request_timeout + ANSWER_GRACE,
+            idle: settings.idle_timeout,
+        }
+    }
+
+    fn shortest(&self) -> Duration {
+        self.head.min(self.serving).min(self.idle)
+    }
+}
+
+/// Waiting for the rest of a head; a new connection owes one at once.
+const HEAD: u8 = 0;
+/// A request is being answered.
+const SERVING: u8 = 1;
+/// The answer is complete and on its way to the peer.
+const ANSWERED: u8 = 2;
+/// Nothing is owed by anybody.
+const IDLE: u8 = 3;
+
+/// The phase of one connection and the end of its patience. It is shared by the parts that see the
+/// phase change, which all run in the connection's task: nothing here orders anything between threads.
+#[derive(Debug)]
+pub(super) struct Watch {
+    opened: Instant,
+    timeouts: Timeouts,
+    phase: AtomicU8,
+    /// In milliseconds after `opened`.
+    deadline: AtomicU64,
+}
+
+impl Watch {
+    pub(super) fn new(timeouts: Timeouts) -> Arc<Self> {
+        let watch = Self {
+            opened: Instant::now(),
+            timeouts,
+            phase: AtomicU8::new(HEAD),
+            deadline: AtomicU64::new(0),
+        };
+        watch.enter(HEAD, timeouts.head);
+        Arc::new(watch)
+    }
+
+    fn enter(&self, phase: u8, patience: Duration) {
+        let deadline = (self.opened.elapsed() + patience).as_millis();
+        self.deadline.store(u64::try_from(deadline).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.phase.store(phase, Ordering::Relaxed);
+    }
+
+    fn is_in(&self, phase: u8) -> bool {
+        self.phase.load(Ordering::Relaxed) == phase
+    }
+
+    /// The application got a request.
+    pub(super) fn request_started(&self) {
+        self.enter(SERVING, self.timeouts.serving);
+    }
+
+    /// Whether a request is being answered, up to the last byte of its answer.
+    pub(super) fn is_serving(&self) -> bool {
+        self.is_in(SERVING) || self.is_in(ANSWERED)
+    }
+
+    fn received(&self) {
+        if self.is_in(IDLE) {
+            self.enter(HEAD, self.timeouts.head);
+        }
+    }
+
+    /// The peer's time to take the answer is what is left of `serving`.
+    fn answer_completed(&self) {
+        self.phase.store(ANSWERED, Ordering::Relaxed);
+    }
+
+    fn flushed(&self) {
+        if self.is_in(ANSWERED) {
+            self.enter(IDLE, self.timeouts.idle);
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.opened + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline()
+    }
+
+    /// When to look at the deadline again. Never further away than the shortest time-out: whatever
+    /// phase comes next, its deadline is not missed, and no request has to touch a timer.
+    pub(super) fn next_look(&self) -> Instant {
+        self.deadline().min(Instant::now() + self.timeouts.shortest())
+    }
+}
+
+/// The socket as hyper sees it.
+///
+/// It notes when a head begins and when an answer is out, and it keeps two things from the peer.
+/// What hyper writes while no request is being served is its own answer to a head that it could not
+/// parse; that one has no body, so `connection` writes a better one. And the end of the stream is for
+/// `connection` to send, after that answer.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    stream: S,
+    watch: Arc<Watch>,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, watch: Arc<Watch>) -> Self {
+        Self { stream, watch }
+    }
+
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.watch.received();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.watch.is_serving() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.watch.is_serving() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper calls this once everything that it had to write is written.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.watch.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// An answer's body, which hyper drops when it has taken the last of it.
+#[derive(Debug)]
+pub(super) struct AnswerBody {
+    body: Body,
+    watch: Arc<Watch>,
+}
+
+impl AnswerBody {
+    pub(super) fn new(body: Body, watch: Arc<Watch>) -> Self {
+        Self { body, watch }
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.watch.answer_completed();
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
