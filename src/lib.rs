@@ -26,7 +26,9 @@ pub mod extractors;
 pub mod limiter;
 pub mod metrics;
 pub mod origin;
+pub mod reload;
 pub mod request_id;
+pub mod routes;
 pub mod secret;
 pub mod server;
 pub mod subject;
@@ -34,3 +36,6 @@ pub mod telemetry;
 pub mod token;
 pub mod value;
 pub mod wire;
+
+pub use cli::Cli;
+pub use extractors::Registry;
