@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::Service as TowerService;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::watch::{AnswerBody, Timeouts, Watch, Watched};
 use crate::config::Server;
@@ -170,7 +170,7 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], max_uri_bytes: usize) -> Error
 /// The bytes of the whole answer. It never gets to the application, so it is counted and logged here.
 async fn refuse(error: &Error, rules: &Rules) -> Vec<u8> {
     let id = rules.ids.next();
-    info!(code = error.code(), reason = error.reason(), request_id = id.as_str(), "request refused");
+    debug!(code = error.code(), reason = error.reason(), request_id = id.as_str(), "request refused");
     rules.metrics.answered(None, error.code(), Duration::ZERO);
 
     let (mut head, body) = error.respond(id.as_str()).into_parts();
