@@ -13,11 +13,17 @@ use rollout_token::extractors::shared::http::HttpClient;
 use rollout_token::extractors::{Context, Denial, Registry, contract};
 use rollout_token::metrics::Metrics;
 
-async fn run(case: &Case, section: &str) -> Outcome {
+/// Cases where SPEC section 3 is stricter than the vectors: it refuses every zero-width character in a
+/// subject, and the joiner inside of an emoji is one. They must be refused until SPEC says otherwise.
+const REFUSED_BY_SPEC: [&str; 1] = ["sub-emoji"];
+
+async fn run(case: &Case, section: toml::Table) -> Outcome {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("rollout.toml");
-    let text = format!("session.extractors = [\"web\"]\n[extractors.web]\nkind = \"jwt\"\n{section}");
-    std::fs::write(&file, text).expect("a file");
+    let mut config: toml::Table = toml::from_str("session.extractors = [\"web\"]").expect("TOML");
+    config
+        .insert("extractors".to_owned(), toml::Table::from_iter([("web".to_owned(), section.into())]).into());
+    std::fs::write(&file, config.to_string()).expect("a file");
     let environment = BTreeMap::from([
         ("ROLLOUT_CLIENT_ID".to_owned(), "client".to_owned()),
         ("ROLLOUT_CLIENT_SECRET".to_owned(), "c".repeat(64)),
@@ -51,8 +57,13 @@ async fn check_all(family: &str) {
     let cases = load(family);
     for case in &cases {
         let directory = tempfile::tempdir().expect("a directory");
-        let outcome = run(case, &case.jwt_section(directory.path())).await;
-        if !case.expectation().allows(&outcome) {
+        let outcome = run(case, case.jwt_section(directory.path())).await;
+        let is_right = if REFUSED_BY_SPEC.contains(&case.name.as_str()) {
+            outcome == Outcome::Rejected
+        } else {
+            case.expectation().allows(&outcome)
+        };
+        if !is_right {
             wrong.push(format!("{}: {outcome:?}", case.name));
         }
     }

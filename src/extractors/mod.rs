@@ -164,10 +164,7 @@ pub struct Registry(BTreeMap<&'static str, Kind>);
 impl Registry {
     /// The kinds that come with the service.
     pub fn builtin() -> Self {
-        Self(BTreeMap::from([(
-            "jwt",
-            Kind { build: jwt::build, subject: "{sub}", presets: jwt::PRESETS },
-        )]))
+        Self(BTreeMap::from([("jwt", Kind { build: jwt::build, subject: "{sub}", presets: jwt::PRESETS })]))
     }
 
     /// Adds a kind, or replaces the one of that name. Its subject is `{sub}` unless configured.

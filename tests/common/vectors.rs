@@ -65,7 +65,8 @@ impl Case {
     pub fn expectation(&self) -> Expectation {
         let also = self.expect["also_acceptable"].as_array().cloned().unwrap_or_default();
         let outcomes = std::iter::once(&self.expect["outcome"]).chain(&also).filter_map(Value::as_str);
-        let subject = ["subject", "subject_if_authenticated"].into_iter().find_map(|key| self.expect.get(key));
+        let subject =
+            ["subject", "subject_if_authenticated"].into_iter().find_map(|key| self.expect.get(key));
         Expectation {
             outcomes: outcomes.map(str::to_owned).collect(),
             subject: subject.map(|subject| subject.as_str().map_or(subject.to_string(), str::to_owned)),
@@ -86,9 +87,9 @@ impl Case {
     }
 
     /// The keys of a `jwt` section for this case. Its JWK set goes into a file in `directory`.
-    pub fn jwt_section(&self, directory: &Path) -> String {
+    pub fn jwt_section(&self, directory: &Path) -> toml::Table {
         let config = &self.config;
-        let mut keys = toml::Table::new();
+        let mut keys = toml::Table::from_iter([("kind".to_owned(), "jwt".into())]);
         let preset = config["provider"].as_str().map(preset);
         if let Some(preset) = preset {
             keys.insert("preset".to_owned(), preset.into());
@@ -129,7 +130,7 @@ impl Case {
         if path != own {
             keys.insert("subject".to_owned(), format!("{{{path}}}").into());
         }
-        keys.to_string()
+        keys
     }
 }
 

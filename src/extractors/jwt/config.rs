@@ -240,7 +240,8 @@ fn check_keys(section: &Section<'_>, config: &mut Config, problems: &mut Problem
             let secret = config.secret.take();
             let secret = section.secret("secret", secret, config.secret_file.as_ref(), problems)?;
             if let (Some(weakness), false) = (secret.weakness(), secret.expose().is_empty()) {
-                problems.add(section.key("secret"), format!("{weakness}: copy the one that signs the tokens"));
+                problems
+                    .add(section.key("secret"), format!("{weakness}: copy the one that signs the tokens"));
             }
             Some(Keys::One(Arc::new(KeySet::from_secret(&secret))))
         }

@@ -216,7 +216,8 @@ mod tests {
     }
 
     async fn serve() -> String {
-        let endless = || async { Body::from_stream(stream::repeat("x".repeat(1000)).map(Ok::<_, std::io::Error>)) };
+        let endless =
+            || async { Body::from_stream(stream::repeat("x".repeat(1000)).map(Ok::<_, std::io::Error>)) };
         let router = axum::Router::new()
             .route("/seen", get(|headers: HeaderMap| async move { format!("{headers:?}") }))
             .route("/moved", get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/seen")]) }))

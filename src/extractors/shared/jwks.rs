@@ -272,7 +272,9 @@ impl Cell {
             Ok(Loaded { keys, at: self.context.clock.monotonic(), ttl: ttl(&answer.headers) })
         };
         // Discovery makes two calls, which share the time of one.
-        tokio::time::timeout(LIMITS.total, download).await.unwrap_or(Err(FetchError::Call(CallError::Timeout)))
+        tokio::time::timeout(LIMITS.total, download)
+            .await
+            .unwrap_or(Err(FetchError::Call(CallError::Timeout)))
     }
 
     async fn call(&self, url: &Url) -> Result<Answer, FetchError> {
@@ -460,7 +462,8 @@ impl KeysByKid {
     /// `Rejected` if there can be no such key, `Unavailable` if nobody can be asked now.
     pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
         let is_safe = |kid: &&str| {
-            (1..=64).contains(&kid.len()) && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            (1..=64).contains(&kid.len())
+                && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         let kid = kid.filter(is_safe).ok_or_else(|| ExtractError::rejected("unknown_key"))?;
         // The whole document is this one key: it need not repeat its name.
@@ -483,7 +486,8 @@ impl KeysByKid {
         cells.by_kid.retain(|_, cell| !cell.has_failed());
         if cells.by_kid.len() >= MAX_CELLS {
             let loaded_at = |cell: &Cell| cell.loaded.load().as_ref().map(|loaded| loaded.at);
-            let oldest = cells.by_kid.iter().min_by_key(|(_, cell)| loaded_at(cell)).map(|(kid, _)| kid.clone());
+            let oldest =
+                cells.by_kid.iter().min_by_key(|(_, cell)| loaded_at(cell)).map(|(kid, _)| kid.clone());
             oldest.and_then(|kid| cells.by_kid.remove(&kid));
         }
         let cell = Cell::new(self.extractor.clone(), Source::Pem(url), self.context.clone());

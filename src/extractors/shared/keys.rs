@@ -194,10 +194,7 @@ impl Key {
             && match self.key_type {
                 KeyType::Secret => alg.is_hmac(),
                 KeyType::Rsa => {
-                    matches!(
-                        alg.algorithm,
-                        A::RS256 | A::RS384 | A::RS512 | A::PS256 | A::PS384 | A::PS512
-                    )
+                    matches!(alg.algorithm, A::RS256 | A::RS384 | A::RS512 | A::PS256 | A::PS384 | A::PS512)
                 }
                 KeyType::P256 => alg.algorithm == A::ES256,
                 KeyType::P384 => alg.algorithm == A::ES384,

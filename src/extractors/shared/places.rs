@@ -168,9 +168,8 @@ mod tests {
 
     #[test]
     fn the_first_place_that_is_not_empty_decides() {
-        let places: Vec<Place> = ["header:x-token", "cookie:sid"]
-            .map(|text| text.parse().expect("a place"))
-            .into();
+        let places: Vec<Place> =
+            ["header:x-token", "cookie:sid"].map(|text| text.parse().expect("a place")).into();
         for (name, pairs, want) in [
             ("header first", vec![("x-token", &b"a"[..]), ("cookie", b"sid=b")], Ok(Some("a"))),
             ("header empty", vec![("x-token", b""), ("cookie", b"sid=b")], Ok(Some("b"))),
