@@ -1,6 +1,8 @@
 //! Published keys over a real HTTP server that counts its requests and answers as it is told.
 //! Time is set by hand: nothing here waits for a clock.
 
+#![expect(clippy::expect_used, reason = "tests say what they expect by panicking")]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -270,7 +272,7 @@ async fn an_outage_is_survived_by_keys_that_are_not_too_old() {
     assert_eq!(subject.extractor.readiness(), Readiness::Ready);
 
     server.answers(Reply::status(503));
-    subject.clock.advance(TTL - SECOND);
+    subject.clock.advance(Duration::from_secs(599));
     assert_eq!(subject.ask(&token).await, "ok", "fresh");
     subject.until_fetched(2).await;
     // Nobody can tell whether a new key is genuine while the provider is away.
@@ -326,7 +328,7 @@ async fn start_fetches_ahead_and_due_keys_are_refreshed_in_the_background() {
     assert_eq!(subject.extractor.readiness(), Readiness::Ready);
 
     server.answers(set(&[&new]));
-    subject.clock.advance(TTL * 4 / 5 - SECOND);
+    subject.clock.advance(Duration::from_secs(479));
     assert_eq!(subject.ask(&old.token()).await, "ok", "not due");
     assert_eq!(server.hits(), 1);
     subject.clock.advance(SECOND);
@@ -417,7 +419,7 @@ async fn cache_control_is_taken_within_bounds() {
         let subject = Subject::new(&server);
         assert_eq!(subject.ask(&signer.token()).await, "ok", "{value}");
         server.answers(Reply::status(500));
-        subject.clock.advance(Duration::from_secs(ttl) - SECOND);
+        subject.clock.advance(Duration::from_secs(ttl - 1));
         assert_eq!(subject.extractor.readiness(), Readiness::Ready, "{value}");
         subject.clock.advance(SECOND);
         assert_eq!(subject.extractor.readiness(), Readiness::Stale, "{value}");

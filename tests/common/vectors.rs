@@ -35,6 +35,8 @@ pub enum Outcome {
     Authenticated(String),
     Rejected,
     NotApplicable,
+    /// Never right: everything that a case needs is in its configuration.
+    Unavailable,
 }
 
 /// Which outcomes of a case are right.
@@ -55,6 +57,7 @@ impl Expectation {
             Outcome::Authenticated(subject) => ("authenticated", Some(subject)),
             Outcome::Rejected => ("rejected", None),
             Outcome::NotApplicable => ("not_applicable", None),
+            Outcome::Unavailable => return false,
         };
         self.outcomes.iter().any(|known| known == word)
             && subject.is_none_or(|subject| self.subject.as_ref() == Some(subject))

@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Value, json};
 
 use crate::clock::{Clock, ManualClock};
-use crate::config::Problems;
+use crate::config::{self, Problems, Sources};
 use crate::extractors::shared::http::HttpClient;
 use crate::extractors::{Context, ExtractError, Extracted, Registry, Session, SessionExtractor, contract};
 use crate::metrics::Metrics;
@@ -23,14 +23,17 @@ const HMAC: &str = r#"
     audiences = ["app"]
 "#;
 
-fn build(toml: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-    let context = Context {
+fn context() -> Context {
+    Context {
         clock: Clock::new(ManualClock::at(NOW)),
         metrics: Arc::new(Metrics::new()),
         http: HttpClient::default(),
         dev: false,
-    };
-    contract::build(&Registry::builtin(), "jwt", toml, &context)
+    }
+}
+
+fn build(toml: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    contract::build(&Registry::builtin(), "jwt", toml, &context())
 }
 
 fn part(text: impl AsRef<[u8]>) -> String {
@@ -424,4 +427,34 @@ async fn at_most_three_keys_are_tried() {
         let token = sign(r#"{"alg":"ES256"}"#, payload.as_bytes(), key, Algorithm::ES256);
         assert_eq!(word(&extract(&*extractor, &token).await), want);
     }
+}
+
+#[tokio::test]
+async fn the_environment_alone_is_enough() {
+    let environment = [
+        ("ROLLOUT_CLIENT_ID", "client"),
+        ("ROLLOUT_CLIENT_SECRET", "a client secret of 32 bytes, not theirs"),
+        ("ROLLOUT__SESSION__EXTRACTORS", "jwt"),
+        ("ROLLOUT__EXTRACTORS__JWT__SECRET", SECRET),
+        ("ROLLOUT__EXTRACTORS__JWT__ALGORITHMS", "HS256,HS512"),
+        ("ROLLOUT__EXTRACTORS__JWT__ALLOW_ANY_AUDIENCE", "true"),
+        ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__EMAIL_VERIFIED", "true"),
+        ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__PLAN__ABSENT_OR", "team, pro"),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let sources = Sources { environment, ..Sources::default() };
+    let settings = config::load(&sources, &Registry::builtin(), &context()).expect("a good configuration");
+    let extractor = &settings.chain.links()[0].extractor;
+    for (changes, want) in [
+        (json!({ "email_verified": true }), "ok"),
+        (json!({ "email_verified": true, "plan": "pro" }), "ok"),
+        (json!({ "email_verified": true, "plan": "free" }), "claim"),
+        (json!({ "email_verified": false }), "claim"),
+        (json!({}), "claim"),
+    ] {
+        let outcome = extract(&**extractor, &hs256(PLAIN, claims(&changes))).await;
+        assert_eq!(word(&outcome), want, "{changes}");
+    }
+    // What `check-config --print` shows.
+    assert!(!settings.effective().to_string().contains(SECRET));
 }
