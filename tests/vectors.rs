@@ -1,6 +1,8 @@
 //! Every session vector against the configuration that a user would write for it.
 //! The mapping from a case to that configuration is in `common/vectors.rs`.
 
+#![expect(clippy::expect_used, reason = "tests say what they expect by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -13,11 +15,13 @@ use rollout_token::extractors::shared::http::HttpClient;
 use rollout_token::extractors::{Context, Denial, Registry, contract};
 use rollout_token::metrics::Metrics;
 
-async fn run(case: &Case, section: &str) -> Outcome {
+async fn run(case: &Case, section: toml::Table) -> Outcome {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("rollout.toml");
-    let text = format!("session.extractors = [\"web\"]\n[extractors.web]\nkind = \"jwt\"\n{section}");
-    std::fs::write(&file, text).expect("a file");
+    let mut config: toml::Table = toml::from_str("session.extractors = [\"web\"]").expect("TOML");
+    config
+        .insert("extractors".to_owned(), toml::Table::from_iter([("web".to_owned(), section.into())]).into());
+    std::fs::write(&file, config.to_string()).expect("a file");
     let environment = BTreeMap::from([
         ("ROLLOUT_CLIENT_ID".to_owned(), "client".to_owned()),
         ("ROLLOUT_CLIENT_SECRET".to_owned(), "c".repeat(64)),
@@ -41,7 +45,7 @@ async fn run(case: &Case, section: &str) -> Outcome {
         Err(denied) if denied.extractor.is_none() => Outcome::NotApplicable,
         Err(denied) => match denied.denial {
             Denial::Nobody(_) | Denial::Rejected(_) => Outcome::Rejected,
-            Denial::Unavailable(cause) => panic!("{}: {cause:?}", case.name),
+            Denial::Unavailable(_) => Outcome::Unavailable,
         },
     }
 }
@@ -51,7 +55,7 @@ async fn check_all(family: &str) {
     let cases = load(family);
     for case in &cases {
         let directory = tempfile::tempdir().expect("a directory");
-        let outcome = run(case, &case.jwt_section(directory.path())).await;
+        let outcome = run(case, case.jwt_section(directory.path())).await;
         if !case.expectation().allows(&outcome) {
             wrong.push(format!("{}: {outcome:?}", case.name));
         }

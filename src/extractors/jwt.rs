@@ -15,12 +15,12 @@ use futures_util::future::{self, BoxFuture, FutureExt};
 use super::shared::jwks::{FetchedKeys, Found, KeysByKid};
 use super::shared::keys::{Alg, KeySet};
 use super::shared::places::{self, Place};
-use super::{ExtractError, Extracted, Readiness, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::value::{Object, Value};
 use claims::Rules;
-pub use config::build;
-pub use presets::PRESETS;
+
+pub const KIND: Kind = Kind { build: config::build, subject: "{sub}", presets: presets::PRESETS };
 
 /// Header parameters that change what is verified, or bring the key along (RFC 7515, section 4.1,
 /// RFC 7797). A token that needs them is not for us; one that does not need them must not have them.

@@ -181,7 +181,7 @@ impl Registry {
     pub fn builtin() -> Self {
         Self(BTreeMap::from([
             ("api_key", api_key::KIND),
-            ("jwt", Kind { build: jwt::build, subject: "{sub}", presets: jwt::PRESETS }),
+            ("jwt", jwt::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),
         ]))

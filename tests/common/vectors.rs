@@ -35,6 +35,8 @@ pub enum Outcome {
     Authenticated(String),
     Rejected,
     NotApplicable,
+    /// Never right: everything that a case needs is in its configuration.
+    Unavailable,
 }
 
 /// Which outcomes of a case are right.
@@ -55,6 +57,7 @@ impl Expectation {
             Outcome::Authenticated(subject) => ("authenticated", Some(subject)),
             Outcome::Rejected => ("rejected", None),
             Outcome::NotApplicable => ("not_applicable", None),
+            Outcome::Unavailable => return false,
         };
         self.outcomes.iter().any(|known| known == word)
             && subject.is_none_or(|subject| self.subject.as_ref() == Some(subject))
@@ -87,9 +90,9 @@ impl Case {
     }
 
     /// The keys of a `jwt` section for this case. Its JWK set goes into a file in `directory`.
-    pub fn jwt_section(&self, directory: &Path) -> String {
+    pub fn jwt_section(&self, directory: &Path) -> toml::Table {
         let config = &self.config;
-        let mut keys = toml::Table::new();
+        let mut keys = toml::Table::from_iter([("kind".to_owned(), "jwt".into())]);
         let preset = config["provider"].as_str().map(preset);
         if let Some(preset) = preset {
             keys.insert("preset".to_owned(), preset.into());
@@ -130,7 +133,7 @@ impl Case {
         if path != own {
             keys.insert("subject".to_owned(), format!("{{{path}}}").into());
         }
-        keys.to_string()
+        keys
     }
 }
 

@@ -81,8 +81,8 @@ impl<'de> Deserialize<'de> for Rule {
 struct RuleVisitor;
 
 impl RuleVisitor {
-    fn one<E: de::Error>(value: &impl ToString) -> Result<Rule, E> {
-        Ok(Rule { allowed: vec![value.to_string()], may_be_absent: false })
+    fn one(value: &impl ToString) -> Rule {
+        Rule { allowed: vec![value.to_string()], may_be_absent: false }
     }
 }
 
@@ -103,15 +103,15 @@ impl<'de> Visitor<'de> for RuleVisitor {
     }
 
     fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Rule, E> {
-        Self::one(&flag)
+        Ok(Self::one(&flag))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<Rule, E> {
-        Self::one(&number)
+        Ok(Self::one(&number))
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Rule, E> {
-        Self::one(&number)
+        Ok(Self::one(&number))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Rule, A::Error> {

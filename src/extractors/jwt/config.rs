@@ -19,6 +19,7 @@ use crate::secret::Secret;
 
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 struct Config {
     from: List<String>,
     jwks_url: Option<String>,
@@ -292,7 +293,7 @@ fn read_file<E: std::fmt::Display>(
     path: Option<&PathBuf>,
     parse: fn(&[u8]) -> Result<KeySet, E>,
 ) -> Result<KeySet, String> {
-    let path = path.map(PathBuf::as_path).unwrap_or_else(|| "".as_ref());
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let path = path.cloned().unwrap_or_default();
+    let bytes = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     parse(&bytes).map_err(|error| format!("{} {error}", path.display()))
 }

@@ -4,20 +4,8 @@
 /// Keys by provider. `provider_keys`, `audience_optional` and `require_one_of` are for this table.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // The access token of a user pool has no audience, but names the app's client.
-        "cognito",
-        r#"
-            algorithms = ["RS256"]
-            audience_optional = true
-            require_one_of = ["claims.client_id", "audiences"]
-            provider_keys = "{issuer}/.well-known/jwks.json"
-            [claims]
-            token_use = "access"
-        "#,
-    ),
-    (
-        "auth0",
         // A token of the client-credentials grant is a machine's, not a user's session.
+        "auth0",
         r#"
             algorithms = ["RS256"]
             provider_keys = "{issuer}/.well-known/jwks.json"
@@ -54,6 +42,18 @@ pub const PRESETS: &[(&str, &str)] = &[
             from = ["header:cf-access-jwt-assertion", "cookie:CF_Authorization"]
             algorithms = ["RS256"]
             provider_keys = "{issuer}/cdn-cgi/access/certs"
+        "#,
+    ),
+    (
+        // The access token of a user pool has no audience, but names the app's client.
+        "cognito",
+        r#"
+            algorithms = ["RS256"]
+            audience_optional = true
+            require_one_of = ["claims.client_id", "audiences"]
+            provider_keys = "{issuer}/.well-known/jwks.json"
+            [claims]
+            token_use = "access"
         "#,
     ),
     (

@@ -402,7 +402,7 @@ impl FetchedKeys {
     }
 
     /// Whether there are keys. Asking also keeps them coming: an instance without keys is not ready,
-    /// so no request would reach it that could set off the next fetch.
+    /// so no request would reach it that could set off the next fetch. Needs the runtime around it.
     pub fn readiness(&self) -> Readiness {
         let now = self.0.context.clock.monotonic();
         let freshness = self.0.loaded.load().as_ref().map(|loaded| loaded.freshness(now));

@@ -59,7 +59,7 @@ impl Alg {
 
 /// What a key is, which decides the algorithms it may be used with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum KeyType {
+enum Family {
     Secret,
     Rsa,
     P256,
@@ -71,10 +71,10 @@ enum KeyType {
 #[derive(Debug)]
 struct Key {
     kid: Option<String>,
-    key_type: KeyType,
+    family: Family,
     /// The one algorithm that its owner meant it for, if the owner said so.
     only: Option<Algorithm>,
-    key: DecodingKey,
+    decoding: DecodingKey,
 }
 
 /// Why a document gives no keys.
@@ -130,8 +130,8 @@ impl KeySet {
 
     /// A shared secret.
     pub fn from_secret(secret: &Secret) -> Self {
-        let key = DecodingKey::from_secret(secret.expose());
-        Self(vec![Key { kid: None, key_type: KeyType::Secret, only: None, key }])
+        let decoding = DecodingKey::from_secret(secret.expose());
+        Self(vec![Key { kid: None, family: Family::Secret, only: None, decoding }])
     }
 
     fn of(keys: impl IntoIterator<Item = Key>) -> Result<Self, KeysError> {
@@ -150,7 +150,10 @@ impl KeySet {
         let named = |key: &&Key| kid.is_none() || key.kid.as_deref() == kid;
         let mut fitting = self.0.iter().filter(named).filter(|key| key.fits(alg)).take(MAX_TRIES).peekable();
         fitting.peek()?;
-        Some(fitting.any(|key| crypto::verify(signature, signed, &key.key, alg.algorithm).unwrap_or(false)))
+        Some(
+            fitting
+                .any(|key| crypto::verify(signature, signed, &key.decoding, alg.algorithm).unwrap_or(false)),
+        )
     }
 }
 
@@ -171,13 +174,13 @@ impl Key {
             return None;
         }
         let bytes = |name| text(name).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-        let (key_type, key) = match (text("kty")?, text("crv")) {
-            ("RSA", _) => (KeyType::Rsa, rsa(&bytes("n")?, &bytes("e")?)?),
-            ("EC", Some("P-256")) => (KeyType::P256, ec(&bytes("x")?, &bytes("y")?, 32)?),
-            ("EC", Some("P-384")) => (KeyType::P384, ec(&bytes("x")?, &bytes("y")?, 48)?),
+        let (family, decoding) = match (text("kty")?, text("crv")) {
+            ("RSA", _) => (Family::Rsa, rsa(&bytes("n")?, &bytes("e")?)?),
+            ("EC", Some("P-256")) => (Family::P256, ec(&bytes("x")?, &bytes("y")?, 32)?),
+            ("EC", Some("P-384")) => (Family::P384, ec(&bytes("x")?, &bytes("y")?, 48)?),
             ("OKP", Some("Ed25519")) => {
                 let point = bytes("x").filter(|point| point.len() == 32)?;
-                (KeyType::Ed25519, DecodingKey::from_ed_der(&point))
+                (Family::Ed25519, DecodingKey::from_ed_der(&point))
             }
             _ => return None,
         };
@@ -185,20 +188,20 @@ impl Key {
             Some(name) => Some(Alg::named(name)?.algorithm),
             None => None,
         };
-        Some(Self { kid: text("kid").map(str::to_owned), key_type, only, key })
+        Some(Self { kid: text("kid").map(str::to_owned), family, only, decoding })
     }
 
     fn fits(&self, alg: Alg) -> bool {
         use Algorithm as A;
         self.only.is_none_or(|only| only == alg.algorithm)
-            && match self.key_type {
-                KeyType::Secret => alg.is_hmac(),
-                KeyType::Rsa => {
+            && match self.family {
+                Family::Secret => alg.is_hmac(),
+                Family::Rsa => {
                     matches!(alg.algorithm, A::RS256 | A::RS384 | A::RS512 | A::PS256 | A::PS384 | A::PS512)
                 }
-                KeyType::P256 => alg.algorithm == A::ES256,
-                KeyType::P384 => alg.algorithm == A::ES384,
-                KeyType::Ed25519 => alg.algorithm == A::EdDSA,
+                Family::P256 => alg.algorithm == A::ES256,
+                Family::P384 => alg.algorithm == A::ES384,
+                Family::Ed25519 => alg.algorithm == A::EdDSA,
             }
     }
 }
@@ -222,4 +225,89 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
 fn ec(x: &[u8], y: &[u8], length: usize) -> Option<DecodingKey> {
     let point = [&[4], x, y].concat();
     (x.len() == length && y.len() == length).then(|| DecodingKey::from_ec_der(&point))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::json;
+
+    fn is_usable(jwk: &serde_json::Value) -> bool {
+        KeySet::from_jwks(json!({ "keys": [jwk] }).to_string().as_bytes()).is_ok()
+    }
+
+    fn rsa_of(bits: usize) -> serde_json::Value {
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] >>= modulus.len() * 8 - bits;
+        json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode(modulus), "e": "AQAB" })
+    }
+
+    #[test]
+    fn only_public_signature_keys_of_known_kinds_count() {
+        let with = |name: &str, value: serde_json::Value| {
+            let mut jwk = rsa_of(2048);
+            jwk[name] = value;
+            jwk
+        };
+        let point = URL_SAFE_NO_PAD.encode([1; 32]);
+        let long = URL_SAFE_NO_PAD.encode([1; 48]);
+        for (name, jwk, want) in [
+            ("RSA 2047", rsa_of(2047), false),
+            ("RSA 2048", rsa_of(2048), true),
+            ("RSA 4096", rsa_of(4096), true),
+            ("RSA 4097", rsa_of(4097), false),
+            ("RSA 1024", rsa_of(1024), false),
+            ("for signatures", with("use", json!("sig")), true),
+            ("for encryption", with("use", json!("enc")), false),
+            ("use no text", with("use", json!(["sig"])), false),
+            ("may verify", with("key_ops", json!(["verify"])), true),
+            ("may only sign", with("key_ops", json!(["sign"])), false),
+            ("key_ops no list", with("key_ops", json!("verify")), false),
+            ("known alg", with("alg", json!("PS512")), true),
+            ("unknown alg", with("alg", json!("RSA-OAEP")), false),
+            ("private d", with("d", json!("AQAB")), false),
+            ("private k", with("k", json!(null)), false),
+            ("kid a number", with("kid", json!(7)), false),
+            ("padded", with("e", json!("AQAB==")), false),
+            ("no kty", json!({ "n": "AQAB" }), false),
+            ("secret", json!({ "kty": "oct", "alg": "HS256" }), false),
+            ("P-256", json!({ "kty": "EC", "crv": "P-256", "x": point, "y": point }), true),
+            ("P-256, long", json!({ "kty": "EC", "crv": "P-256", "x": long, "y": long }), false),
+            ("P-384", json!({ "kty": "EC", "crv": "P-384", "x": long, "y": long }), true),
+            ("secp256k1", json!({ "kty": "EC", "crv": "secp256k1", "x": point, "y": point }), false),
+            ("Ed25519", json!({ "kty": "OKP", "crv": "Ed25519", "x": point }), true),
+            ("X25519", json!({ "kty": "OKP", "crv": "X25519", "x": point }), false),
+        ] {
+            assert_eq!(is_usable(&jwk), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_rsa_key_reads_from_both_forms_of_pem() {
+        let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), b"text", &mut signature).expect("a signature");
+        let signature = URL_SAFE_NO_PAD.encode(signature);
+        let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("DER");
+        let pem = |label: &str, der: &[u8]| {
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+        };
+        let alg = |name| Alg::named(name).expect("a known algorithm");
+        for text in [pem("PUBLIC KEY", spki.as_ref()), pem("RSA PUBLIC KEY", pair.public_key().as_ref())] {
+            let keys = KeySet::from_pem(text.as_bytes()).expect("a usable key");
+            assert_eq!(keys.verify(b"text", &signature, alg("RS256"), None), Some(true));
+            assert_eq!(keys.verify(b"test", &signature, alg("RS256"), None), Some(false));
+            assert_eq!(keys.verify(b"text", &signature, alg("PS256"), None), Some(false));
+            assert_eq!(keys.verify(b"text", &signature, alg("ES256"), None), None);
+            assert_eq!(keys.verify(b"text", &signature, alg("HS256"), None), None);
+        }
+        for text in [pem("CERTIFICATE", spki.as_ref()), pem("PUBLIC KEY", b"\x30\x00"), String::new()] {
+            assert!(KeySet::from_pem(text.as_bytes()).is_err());
+        }
+    }
 }
