@@ -1,5 +1,11 @@
 //! The server and the wire checks as a peer sees them: raw bytes over real sockets.
 //! What the application does with a good request is tested in `tests/api`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by panicking"
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
