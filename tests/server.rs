@@ -61,6 +61,8 @@ struct App {
     drain: Drain,
     /// `/slow` waits for a permit.
     gate: Arc<Semaphore>,
+    /// `/slow` gives a permit for each request that got to it.
+    arrived: Arc<Semaphore>,
 }
 
 struct Service {
@@ -99,9 +101,11 @@ fn start(settings: Server) -> Service {
         ids: RequestIds::new(),
         drain: Drain::new(),
         gate: Arc::new(Semaphore::new(0)),
+        arrived: Arc::new(Semaphore::new(0)),
     });
-    let gate = app.gate.clone();
+    let (gate, arrived) = (app.gate.clone(), app.arrived.clone());
     let slow = move || async move {
+        arrived.add_permits(1);
         gate.acquire().await.unwrap().forget();
         "slow"
     };
@@ -197,7 +201,7 @@ async fn hostile_heads_get_one_json_answer_and_a_close() {
     let with_coding = |value: &str| post_with(&format!("Transfer-Encoding: {value}\r\n"), smuggled);
     let with_host = |value: &str| format!("POST / HTTP/1.1\r\nHost: {value}\r\n\r\n{smuggled}").into_bytes();
     let raw_header = |value: &[u8]| [b"POST / HTTP/1.1\r\nHost: a\r\nX: ", value, b"\r\n\r\n"].concat();
-    let headers = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
+    let headers = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<Vec<_>>().concat();
     let bad: &[u16] = &[400];
     let cases: Vec<(&str, Vec<u8>, &[u16])> = vec![
         (
@@ -368,7 +372,7 @@ async fn a_drain_finishes_what_is_under_way_and_waits_for_nobody_else() {
     read_answer(&mut idle).await;
     let mut slow = service.connect().await;
     slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}\r\n").as_bytes()).await.unwrap();
-    service.wait_for_connections(4).await;
+    service.app.arrived.acquire().await.unwrap().forget();
 
     service.app.drain.begin();
     assert!(service.app.drain.is_draining());
@@ -400,9 +404,7 @@ async fn a_drain_that_takes_too_long_is_forced() {
     let service = start(Server { drain_timeout: SHORT, ..settings() });
     let mut hung = service.connect().await;
     hung.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}\r\n").as_bytes()).await.unwrap();
-    service.wait_for_connections(1).await;
-    // A request that the server has not read yet would only be an idle connection.
-    tokio::time::sleep(SHORT).await;
+    service.app.arrived.acquire().await.unwrap().forget();
     service.app.drain.begin();
     assert_eq!(service.outcome().await, Outcome::Forced(1));
 }
