@@ -1,6 +1,8 @@
 //! What one request costs, without sockets: the mint, and the whole way through the router.
 //! Compare figures of one run with each other; the machine's noise is in all of them.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;

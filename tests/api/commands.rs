@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::helpers::{CLIENT_ID, CLIENT_SECRET, answer, sign_session, verified};
+use crate::helpers::{CLIENT_ID, CLIENT_SECRET, answer, client, sign_session, verified};
 use crate::idp::Idp;
 
 /// Session tokens of the binary's tests live by the machine's clock.
@@ -108,10 +108,6 @@ impl Drop for Process {
 
 fn good_session() -> String {
     sign_session(&json!({"sub": "user-1", "exp": FAR}))
-}
-
-fn client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The keys of a `jwt` section, and the extractor that they describe.
 //! How a token is judged is in `jwt.rs`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -232,12 +232,14 @@ fn check_keys(section: &Section<'_>, config: &mut Config, problems: &mut Problem
         }
         ["jwks_file"] => {
             let key = section.key("jwks_file");
-            let keys = read_file(config.jwks_file.as_ref(), KeySet::from_jwks);
+            let keys =
+                read_file(section, config.jwks_file.as_deref().unwrap_or(Path::new("")), KeySet::from_jwks);
             problems.accept(key, keys).map(|keys| Keys::Set(Arc::new(keys)))
         }
         ["public_key_file"] => {
             let key = section.key("public_key_file");
-            let keys = read_file(config.public_key_file.as_ref(), KeySet::from_pem);
+            let path = config.public_key_file.as_deref().unwrap_or(Path::new(""));
+            let keys = read_file(section, path, KeySet::from_pem);
             problems.accept(key, keys).map(|keys| Keys::One(Arc::new(keys)))
         }
         ["secret"] => {
@@ -289,11 +291,13 @@ fn fetched(section: &Section<'_>, source: Source) -> Keys {
     Keys::Fetched(FetchedKeys::new(section.name(), source, section.context()))
 }
 
+/// Reads keys from a file, which is watched from then on.
 fn read_file<E: std::fmt::Display>(
-    path: Option<&PathBuf>,
+    section: &Section<'_>,
+    path: &Path,
     parse: fn(&[u8]) -> Result<KeySet, E>,
 ) -> Result<KeySet, String> {
-    let path = path.cloned().unwrap_or_default();
-    let bytes = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    section.watch(path);
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     parse(&bytes).map_err(|error| format!("{} {error}", path.display()))
 }
