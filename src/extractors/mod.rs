@@ -5,7 +5,11 @@
 mod api_key;
 mod chain;
 pub mod contract;
+mod cookie_session;
+mod django_signed;
+mod flask;
 pub mod shared;
+mod starlette;
 mod static_user;
 mod trusted_header;
 
@@ -178,6 +182,10 @@ impl Registry {
     pub fn builtin() -> Self {
         Self(BTreeMap::from([
             ("api_key", api_key::KIND),
+            ("cookie_session", cookie_session::KIND),
+            ("django_signed", django_signed::KIND),
+            ("flask", flask::KIND),
+            ("starlette", starlette::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),
         ]))
