@@ -52,6 +52,11 @@ impl Secret {
 
     /// Why these bytes cannot protect anything; `None` if they might.
     pub fn weakness(&self) -> Option<&'static str> {
+        self.placeholder().or((self.0.len() < 16).then_some("is shorter than 16 bytes"))
+    }
+
+    /// Why these bytes are nobody's secret, however long a secret of its kind has to be.
+    pub fn placeholder(&self) -> Option<&'static str> {
         const PLACEHOLDERS: [&str; 12] = [
             "changeme",
             "change-me",
@@ -72,8 +77,6 @@ impl Secret {
             Some("is empty")
         } else if PLACEHOLDERS.contains(&bare) || bare.starts_with("changeme") {
             Some("is still a placeholder")
-        } else if self.0.len() < 16 {
-            Some("is shorter than 16 bytes")
         } else {
             None
         }

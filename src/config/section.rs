@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::problems::Problems;
+use super::values::List;
 use crate::extractors::Context;
 use crate::secret::Secret;
 
@@ -128,15 +129,48 @@ impl<'a> Section<'a> {
         }
         let given = Secret::from_value_or_file(value, file);
         let secret = problems.accept(self.key(key), given)??;
+        self.check_secret(key, &secret, problems);
+        Some(secret)
+    }
+
+    /// The secrets listed under `key`, or in the file under `key_file`, one a line and empty lines left
+    /// out; empty if neither is given. Each is checked as [`Self::secret`] checks one.
+    pub fn secrets(
+        &self,
+        key: &str,
+        values: List<Secret>,
+        file: Option<&PathBuf>,
+        problems: &mut Problems,
+    ) -> Vec<Secret> {
+        if let Some(file) = file {
+            self.watch(file);
+        }
+        // Both at once is a problem for a list as it is for one secret.
+        let given = Secret::from_value_or_file(values.first().cloned(), file);
+        let one = problems.accept(self.key(key), given).flatten();
+        let secrets = match (one, file) {
+            (Some(text), Some(_)) => {
+                let lines = text.expose().split(|&byte| byte == b'\n');
+                let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+                lines.filter(|line| !line.is_empty()).map(Secret::new).collect()
+            }
+            _ => values.0,
+        };
+        for secret in &secrets {
+            self.check_secret(key, secret, problems);
+        }
+        secrets
+    }
+
+    fn check_secret(&self, key: &str, secret: &Secret, problems: &mut Problems) {
         if secret.expose().is_empty() {
             problems.add(self.key(key), "is empty: give it a value or leave the key out");
-        } else if self.client_secret == Some(&secret) {
+        } else if self.client_secret == Some(secret) {
             problems.add(
                 self.key(key),
                 "is the same secret as client_secret: our own tokens would pass as sessions. Use another",
             );
         }
-        Some(secret)
     }
 
     /// Lets a change of this file, which holds keys, reload the configuration.

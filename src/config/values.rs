@@ -130,6 +130,20 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         items.map(|item| T::deserialize(item.into_deserializer())).collect::<Result<_, _>>().map(List)
     }
 
+    // Serde's own messages quote the number, and the list may be one of secrets.
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<List<T>, E> {
+        Err(E::custom("must be a list, not a number"))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<List<T>, E> {
+        Err(E::custom("must be a list, not a number"))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<List<T>, E> {
+        Err(E::custom("must be a list, not a number"))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<List<T>, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = access.next_element()? {
@@ -176,5 +190,9 @@ mod tests {
             assert_eq!(serde_json::from_str::<List<String>>(text).unwrap(), List::of(&["a", "b"]), "{text}");
         }
         assert_eq!(serde_json::from_str::<List<String>>("\"\"").unwrap(), List::default());
+        for number in ["123454321", "-123454321", "123454321.5"] {
+            let error = serde_json::from_str::<List<String>>(number).unwrap_err().to_string();
+            assert!(!error.contains("123454321"), "{error}");
+        }
     }
 }

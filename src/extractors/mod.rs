@@ -5,8 +5,12 @@
 mod api_key;
 mod chain;
 pub mod contract;
+mod cookie_session;
+mod django_signed;
+mod flask;
 mod jwt;
 pub mod shared;
+mod starlette;
 mod static_user;
 mod trusted_header;
 
@@ -181,7 +185,11 @@ impl Registry {
     pub fn builtin() -> Self {
         Self(BTreeMap::from([
             ("api_key", api_key::KIND),
+            ("cookie_session", cookie_session::KIND),
+            ("django_signed", django_signed::KIND),
+            ("flask", flask::KIND),
             ("jwt", jwt::KIND),
+            ("starlette", starlette::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),
         ]))

@@ -1,0 +1,251 @@
+//! `django_signed`: Django with the session engine `signed_cookies`, the whole session in one cookie.
+//! Format: Django `contrib/sessions/backends/signed_cookies.py`, `core/signing.py`.
+//! Sessions that Django keeps in a database are not read here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::{digest, hmac};
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use super::shared::app_secret;
+use super::shared::cookie::Cookie;
+use super::shared::payload::{self, PickleWarning};
+use super::shared::stamped::{MaxAge, Stamped};
+use super::{Extracted, Kind, Session, SessionExtractor};
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::{List, Problems, Section};
+use crate::secret::Secret;
+
+/// Where `django.contrib.auth.login` puts the user's primary key, as text even if it is a number.
+pub const KIND: Kind = Kind { build, subject: "{_auth_user_id}", presets: &[] };
+
+/// Django does not look whether a stamp lies ahead, so a difference between its clock and ours must not
+/// keep out who has just signed in. Anything more is refused.
+const LEEWAY: UnixSeconds = 30;
+
+/// `[extractors.NAME]` with `kind = "django_signed"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    cookie: String,
+    secret_key: Option<Secret>,
+    secret_key_file: Option<PathBuf>,
+    secret_key_fallbacks: List<Secret>,
+    secret_key_fallbacks_file: Option<PathBuf>,
+    salt: String,
+    max_age: MaxAge,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cookie: "sessionid".to_owned(),
+            secret_key: None,
+            secret_key_file: None,
+            secret_key_fallbacks: List::default(),
+            secret_key_fallbacks_file: None,
+            salt: "django.contrib.sessions.backends.signed_cookies".to_owned(),
+            max_age: MaxAge::days(14),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct DjangoSigned {
+    cookie: Cookie,
+    signer: Stamped,
+    pickle: PickleWarning,
+    clock: Clock,
+}
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let current = app_secret::required(
+        section,
+        "secret_key",
+        config.secret_key,
+        config.secret_key_file.as_ref(),
+        "SECRET_KEY",
+        &mut problems,
+    );
+    let fallbacks = app_secret::listed(
+        section,
+        "secret_key_fallbacks",
+        config.secret_key_fallbacks,
+        config.secret_key_fallbacks_file.as_ref(),
+        &mut problems,
+    );
+    config.max_age.require(section, &mut problems);
+    let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
+        return Err(problems);
+    };
+    let signer = Stamped {
+        separator: ':',
+        keys: current.iter().chain(&fallbacks).map(|key| derive(key, &config.salt)).collect(),
+        stamp: base62,
+        max_age: config.max_age.seconds(),
+        leeway: LEEWAY,
+    };
+    let pickle = PickleWarning::new(
+        section.name(),
+        "set the app's SESSION_SERIALIZER to django.contrib.sessions.serializers.JSONSerializer",
+    );
+    problems.or(Arc::new(DjangoSigned { cookie, signer, pickle, clock: section.context().clock.clone() }))
+}
+
+/// `django.utils.crypto.salted_hmac` with the salt that `Signer` makes of its own.
+fn derive(secret: &Secret, salt: &str) -> hmac::Key {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(salt.as_bytes());
+    context.update(b"signer");
+    context.update(secret.expose());
+    hmac::Key::new(hmac::HMAC_SHA256, context.finish().as_ref())
+}
+
+/// Stamps of Django: seconds since 1970 in base 62 (`b62_encode`), digits before capitals before small
+/// letters.
+fn base62(stamp: &str) -> Option<UnixSeconds> {
+    if stamp.is_empty() {
+        return None;
+    }
+    stamp.bytes().try_fold(0, |seconds: UnixSeconds, byte| {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'A'..=b'Z' => byte - b'A' + 10,
+            b'a'..=b'z' => byte - b'a' + 36,
+            _ => return None,
+        };
+        seconds.checked_mul(62)?.checked_add(digit.into())
+    })
+}
+
+impl DjangoSigned {
+    fn session(&self, request: &Parts) -> Extracted {
+        let Some(text) = self.cookie.find(request)? else { return Ok(None) };
+        let opened = self.signer.open(text, self.clock.now())?;
+        let attributes = self.pickle.json(&payload::base64_or_zlib(opened.payload)?)?;
+        Ok(Some(Session { attributes, expires_at: opened.expires_at }))
+    }
+}
+
+impl SessionExtractor for DjangoSigned {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::extractors::{Context, ExtractError, Registry, contract};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    // `own-key-user_id` of the vectors: {"user_id":1}, signed by Django.
+    const COOKIE: &str = "eyJ1c2VyX2lkIjoxfQ:1xW0i3:LH3ztPauLvBbkpYG7CoV7v73Cdjc8Z8lin6bbmaFHZ8";
+    const STAMP: i64 = 1_795_565_883;
+    const SECRET: &str = "django-insecure-public-0123456789abcdefghijklmnopqrstu";
+
+    fn extractor(keys: &str, now: i64) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        let context = Context::new(Clock::new(ManualClock::at(now)), Arc::default());
+        contract::build(&Registry::builtin(), "django_signed", keys, &context)
+    }
+
+    fn extract(keys: &str, now: i64, cookie: &str) -> Extracted {
+        let request = contract::request(&[("cookie", &format!("sessionid={cookie}"))]);
+        extractor(keys, now).expect("good keys").extract(&request).now_or_never().expect("no waiting")
+    }
+
+    fn word(keys: &str, now: i64, cookie: &str) -> &'static str {
+        match extract(keys, now, cookie).expect_err("a refusal") {
+            ExtractError::Rejected(reason) => reason.word,
+            ExtractError::Unavailable(cause) => cause.word,
+        }
+    }
+
+    fn key(secret: &str) -> String {
+        format!("secret_key = \"{secret}\"")
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*extractor(&key(SECRET), STAMP).unwrap(), &[SECRET]).await;
+    }
+
+    #[test]
+    fn a_signed_cookie_is_a_session_for_two_weeks() {
+        let session = extract(&key(SECRET), STAMP, COOKIE).unwrap().unwrap();
+        assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"user_id":1}"#);
+        assert_eq!(session.expires_at, Some(STAMP + 14 * 86_400));
+        assert_eq!(word(&key(SECRET), STAMP + 14 * 86_400 + 1, COOKIE), "expired");
+    }
+
+    #[test]
+    fn i4_a_stamp_ahead_is_a_difference_of_clocks_for_half_a_minute() {
+        assert!(extract(&key(SECRET), STAMP - 30, COOKIE).is_ok());
+        assert_eq!(word(&key(SECRET), STAMP - 31, COOKIE), "from_the_future");
+    }
+
+    #[test]
+    fn i2_a_value_signed_for_another_purpose_is_no_session() {
+        for salt in ["", "django.core.signing", "django.contrib.sessions.SessionStore"] {
+            let keys = format!("{}\nsalt = \"{salt}\"", key(SECRET));
+            assert_eq!(word(&keys, STAMP, COOKIE), "bad_signature", "{salt}");
+        }
+    }
+
+    #[test]
+    fn i3_a_key_works_while_it_is_listed() {
+        let rotated = format!("{}\nsecret_key_fallbacks = [\"older\", \"{SECRET}\"]", key("new"));
+        assert!(extract(&rotated, STAMP, COOKIE).is_ok());
+        assert_eq!(word(&key("new"), STAMP, COOKIE), "bad_signature");
+    }
+
+    #[test]
+    fn i5_a_signed_pickle_is_refused() {
+        let salt = "django.contrib.sessions.backends.signed_cookies";
+        let text = format!("{}:1xW0i3", URL_SAFE_NO_PAD.encode(b"\x80\x04cos\nsystem\n(S'id'\ntR."));
+        let tag = hmac::sign(&derive(&Secret::new(SECRET), salt), text.as_bytes());
+        let cookie = format!("{text}:{}", URL_SAFE_NO_PAD.encode(tag));
+        assert_eq!(word(&key(SECRET), STAMP, &cookie), "payload_not_json");
+    }
+
+    #[test]
+    fn stamps_in_base_62() {
+        for (stamp, want) in [
+            ("1xW0i3", Some(STAMP)),
+            ("0", Some(0)),
+            ("A", Some(10)),
+            ("a", Some(36)),
+            ("z", Some(61)),
+            ("10", Some(62)),
+            ("", None),
+            ("-1", None),
+            ("1xW0i3 ", None),
+            ("zzzzzzzzzzzz", None),
+        ] {
+            assert_eq!(base62(stamp), want, "{stamp}");
+        }
+    }
+
+    #[test]
+    fn a_bad_section_says_what_to_mend() {
+        let with = |more: &str| format!("{}\n{more}", key(SECRET));
+        for (case, keys, want) in [
+            ("no key", String::new(), "secret_key: is missing"),
+            ("placeholder", key("<your-secret>"), "secret_key: is still a placeholder"),
+            ("age", with("max_age = \"none\""), "max_age: must be a duration"),
+            ("fallback", with("secret_key_fallbacks = [\"\"]"), "secret_key_fallbacks: is empty"),
+        ] {
+            let problems = extractor(&keys, STAMP).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.starts_with(&format!("extractors.django_signed.{want}")), "{case}: {problems}");
+            assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
+        }
+    }
+}

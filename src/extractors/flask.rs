@@ -1,0 +1,228 @@
+//! `flask`: Flask's own session cookie, signed by itsdangerous' `URLSafeTimedSerializer`.
+//! Format: Flask `sessions.py` (`SecureCookieSessionInterface`), itsdangerous `url_safe.py`, `timed.py`.
+//! Flask's tags for what JSON lacks, such as `{" u": …}` for a UUID, are left as they are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use super::shared::app_secret;
+use super::shared::cookie::Cookie;
+use super::shared::payload::{self, PickleWarning};
+use super::shared::stamped::{self, MaxAge, Stamped};
+use super::{Extracted, Kind, Session, SessionExtractor};
+use crate::clock::Clock;
+use crate::config::{List, Problems, Section};
+use crate::secret::Secret;
+
+/// Flask-Login's place.
+pub const KIND: Kind = Kind { build, subject: "{_user_id}", presets: &[] };
+
+/// `[extractors.NAME]` with `kind = "flask"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    cookie: String,
+    secret_key: Option<Secret>,
+    secret_key_file: Option<PathBuf>,
+    secret_key_fallbacks: List<Secret>,
+    secret_key_fallbacks_file: Option<PathBuf>,
+    salt: String,
+    digest: String,
+    max_age: MaxAge,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cookie: "session".to_owned(),
+            secret_key: None,
+            secret_key_file: None,
+            secret_key_fallbacks: List::default(),
+            secret_key_fallbacks_file: None,
+            salt: "cookie-session".to_owned(),
+            digest: "sha1".to_owned(),
+            max_age: MaxAge::days(31),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Flask {
+    cookie: Cookie,
+    signer: Stamped,
+    pickle: PickleWarning,
+    clock: Clock,
+}
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let current = app_secret::required(
+        section,
+        "secret_key",
+        config.secret_key,
+        config.secret_key_file.as_ref(),
+        "SECRET_KEY",
+        &mut problems,
+    );
+    // Flask 3.1.0 signs with the last fallback, so a fallback is as good as the key itself.
+    let fallbacks = app_secret::listed(
+        section,
+        "secret_key_fallbacks",
+        config.secret_key_fallbacks,
+        config.secret_key_fallbacks_file.as_ref(),
+        &mut problems,
+    );
+    config.max_age.require(section, &mut problems);
+    let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
+    let digest = stamped::algorithm(section, "digest", &config.digest, &mut problems);
+    let (Some(cookie), Some(digest)) = (cookie, digest) else { return Err(problems) };
+    let signer = Stamped {
+        separator: '.',
+        keys: current.iter().chain(&fallbacks).map(|key| derive(digest, key, &config.salt)).collect(),
+        stamp: stamped::itsdangerous,
+        max_age: config.max_age.seconds(),
+        // itsdangerous refuses a negative age.
+        leeway: 0,
+    };
+    let pickle = PickleWarning::new(
+        section.name(),
+        "give the app Flask's own session interface, which writes JSON, instead of one that pickles",
+    );
+    problems.or(Arc::new(Flask { cookie, signer, pickle, clock: section.context().clock.clone() }))
+}
+
+/// itsdangerous' key derivation `hmac`, which Flask asks for.
+fn derive(digest: hmac::Algorithm, secret: &Secret, salt: &str) -> hmac::Key {
+    let secret = hmac::Key::new(digest, secret.expose());
+    hmac::Key::new(digest, hmac::sign(&secret, salt.as_bytes()).as_ref())
+}
+
+impl Flask {
+    fn session(&self, request: &Parts) -> Extracted {
+        let Some(text) = self.cookie.find(request)? else { return Ok(None) };
+        let opened = self.signer.open(text, self.clock.now())?;
+        let attributes = self.pickle.json(&payload::base64_or_zlib(opened.payload)?)?;
+        Ok(Some(Session { attributes, expires_at: opened.expires_at }))
+    }
+}
+
+impl SessionExtractor for Flask {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::extractors::{Context, ExtractError, Registry, contract};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    // `rotation-old-key-in-fallbacks` of the vectors: {"user_id":"17"}, signed by Flask with OLD.
+    const SIGNED_WITH_OLD: &str = "eyJ1c2VyX2lkIjoiMTcifQ.awYoqA.elcqynrr2fZ7f_aRZLcGCO5rQlA";
+    const STAMP: i64 = 1_795_565_736;
+    const OLD: &str = "dev-public-flask-secret-0000";
+    const NEW: &str = "dev-public-flask-secret-0001";
+
+    fn extractor(keys: &str, now: i64) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        let context = Context::new(Clock::new(ManualClock::at(now)), Arc::default());
+        contract::build(&Registry::builtin(), "flask", keys, &context)
+    }
+
+    fn extract(keys: &str, now: i64, cookie: &str) -> Extracted {
+        let request = contract::request(&[("cookie", &format!("session={cookie}"))]);
+        extractor(keys, now).expect("good keys").extract(&request).now_or_never().expect("no waiting")
+    }
+
+    fn word(keys: &str, cookie: &str) -> &'static str {
+        match extract(keys, STAMP, cookie).expect_err("a refusal") {
+            ExtractError::Rejected(reason) => reason.word,
+            ExtractError::Unavailable(cause) => cause.word,
+        }
+    }
+
+    /// A cookie as Flask would sign it, over whatever payload.
+    fn sign(secret: &str, payload: &str) -> String {
+        let key = derive(stamped::HMAC_SHA1, &Secret::new(secret), "cookie-session");
+        let text = format!("{payload}.awYoqA");
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes())))
+    }
+
+    fn key(secret: &str) -> String {
+        format!("secret_key = \"{secret}\"")
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        let keys = format!("{}\nsecret_key_fallbacks = [\"{OLD}\"]", key(NEW));
+        contract::check(&*extractor(&keys, STAMP).unwrap(), &[NEW, OLD]).await;
+    }
+
+    #[test]
+    fn i3_a_key_works_while_it_is_listed() {
+        let session = extract(&key(OLD), STAMP, SIGNED_WITH_OLD).unwrap().unwrap();
+        assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"user_id":"17"}"#);
+        assert_eq!(session.expires_at, Some(STAMP + 31 * 86_400));
+        let rotated = format!("{}\nsecret_key_fallbacks = [\"older\", \"{OLD}\"]", key(NEW));
+        assert!(extract(&rotated, STAMP, SIGNED_WITH_OLD).is_ok());
+        assert_eq!(word(&key(NEW), SIGNED_WITH_OLD), "bad_signature");
+    }
+
+    #[test]
+    fn i2_another_salt_or_digest_is_another_signature() {
+        for other in ["salt = \"activate-account\"", "digest = \"sha256\""] {
+            assert_eq!(word(&format!("{}\n{other}", key(OLD)), SIGNED_WITH_OLD), "bad_signature");
+        }
+    }
+
+    #[test]
+    fn i4_a_second_too_late_or_too_early_is_refused() {
+        let keys = format!("{}\nmax_age = \"60s\"", key(OLD));
+        assert!(extract(&keys, STAMP + 60, SIGNED_WITH_OLD).is_ok());
+        let late = extract(&keys, STAMP + 61, SIGNED_WITH_OLD);
+        assert_eq!(late.unwrap_err(), ExtractError::expired());
+        let early = extract(&keys, STAMP - 1, SIGNED_WITH_OLD);
+        assert_eq!(early.unwrap_err(), ExtractError::rejected("from_the_future"));
+    }
+
+    #[test]
+    fn i5_a_signed_pickle_is_refused() {
+        let pickle = URL_SAFE_NO_PAD.encode(b"\x80\x04cos\nsystem\n(S'id'\ntR.");
+        assert_eq!(word(&key(NEW), &sign(NEW, &pickle)), "payload_not_json");
+    }
+
+    #[test]
+    fn nothing_is_decoded_before_the_signature_is_checked() {
+        assert_eq!(word(&key(NEW), &sign("other", "!!!")), "bad_signature");
+        assert_eq!(word(&key(NEW), &sign(NEW, "!!!")), "malformed");
+    }
+
+    #[test]
+    fn a_bad_section_says_what_to_mend() {
+        let with = |more: &str| format!("{}\n{more}", key(NEW));
+        for (case, keys, want) in [
+            ("no key", String::new(), "secret_key: is missing: set it, or secret_key_file"),
+            ("empty", key(""), "secret_key: is empty"),
+            ("placeholder", key("changeme"), "secret_key: is still a placeholder"),
+            ("no file", "secret_key_file = \"/nowhere\"".to_owned(), "secret_key: cannot read"),
+            ("fallback", with("secret_key_fallbacks = \"password\""), "secret_key_fallbacks: is still"),
+            ("digest", with("digest = \"md5\""), "digest: must be one of"),
+            ("age", with("max_age = \"none\""), "max_age: must be a duration"),
+            ("no unit", with("max_age = 2678400"), "max_age: must be a duration in whole seconds"),
+            ("cookie", with("cookie = \"\""), "cookie: must be"),
+        ] {
+            let problems = extractor(&keys, STAMP).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.starts_with(&format!("extractors.flask.{want}")), "{case}: {problems}");
+            assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
+        }
+    }
+}

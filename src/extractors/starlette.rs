@@ -1,0 +1,174 @@
+//! `starlette`: the cookie of Starlette's `SessionMiddleware`, `FastAPI`'s too.
+//! Format: Starlette `middleware/sessions.py`, itsdangerous `timed.py`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::{digest, hmac};
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use super::shared::cookie::Cookie;
+use super::shared::stamped::{self, MaxAge, Stamped};
+use super::shared::{app_secret, payload};
+use super::{Extracted, Kind, Session, SessionExtractor};
+use crate::clock::Clock;
+use crate::config::{Problems, Section};
+use crate::secret::Secret;
+
+/// The middleware has no users of its own; this is what most apps write by hand.
+pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: &[] };
+
+/// What the middleware sets when a session ends, beside a date in the past. It is not signed.
+const SIGNED_OUT: &str = "null";
+
+/// `[extractors.NAME]` with `kind = "starlette"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    cookie: String,
+    secret_key: Option<Secret>,
+    secret_key_file: Option<PathBuf>,
+    max_age: MaxAge,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cookie: "session".to_owned(),
+            secret_key: None,
+            secret_key_file: None,
+            max_age: MaxAge::days(14),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Starlette {
+    cookie: Cookie,
+    signer: Stamped,
+    clock: Clock,
+}
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let secret = app_secret::required(
+        section,
+        "secret_key",
+        config.secret_key,
+        config.secret_key_file.as_ref(),
+        "secret_key",
+        &mut problems,
+    );
+    let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
+        return Err(problems);
+    };
+    let signer = Stamped {
+        separator: '.',
+        keys: secret.iter().map(derive).collect(),
+        stamp: stamped::itsdangerous,
+        max_age: config.max_age.seconds(),
+        // itsdangerous refuses a negative age.
+        leeway: 0,
+    };
+    problems.or(Arc::new(Starlette { cookie, signer, clock: section.context().clock.clone() }))
+}
+
+/// itsdangerous' key derivation `django-concat` with its default salt, which Starlette does not change.
+fn derive(secret: &Secret) -> hmac::Key {
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(b"itsdangerous.Signer");
+    context.update(b"signer");
+    context.update(secret.expose());
+    hmac::Key::new(stamped::HMAC_SHA1, context.finish().as_ref())
+}
+
+impl Starlette {
+    fn session(&self, request: &Parts) -> Extracted {
+        let text = self.cookie.find(request)?.filter(|text| *text != SIGNED_OUT);
+        let Some(text) = text else { return Ok(None) };
+        let opened = self.signer.open(text, self.clock.now())?;
+        let attributes = payload::json(&payload::base64(opened.payload)?)?;
+        Ok(Some(Session { attributes, expires_at: opened.expires_at }))
+    }
+}
+
+impl SessionExtractor for Starlette {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::extractors::{Context, ExtractError, Registry, contract};
+
+    // `anonymous` of the vectors: {"flash": "x"}, signed by Starlette.
+    const COOKIE: &str = "eyJmbGFzaCI6ICJ4In0=.awYoqw.8iWWRmODvgvyV-eSk3shcmxT48M";
+    const STAMP: i64 = 1_795_565_739;
+    const KEY: &str = "secret_key = \"public-starlette-secret\"";
+
+    fn extractor(keys: &str, now: i64) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        let context = Context::new(Clock::new(ManualClock::at(now)), Arc::default());
+        contract::build(&Registry::builtin(), "starlette", keys, &context)
+    }
+
+    fn extract(keys: &str, now: i64, cookie: &str) -> Extracted {
+        let request = contract::request(&[("cookie", &format!("session={cookie}"))]);
+        extractor(keys, now).expect("good keys").extract(&request).now_or_never().expect("no waiting")
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*extractor(KEY, STAMP).unwrap(), &["public-starlette-secret"]).await;
+    }
+
+    #[test]
+    fn a_session_ends_when_the_middleware_would_end_it() {
+        let session = extract(KEY, STAMP, COOKIE).unwrap().unwrap();
+        assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"flash":"x"}"#);
+        assert_eq!(session.expires_at, Some(STAMP + 14 * 86_400));
+        let late = extract(KEY, STAMP + 14 * 86_400 + 1, COOKIE);
+        assert_eq!(late.unwrap_err(), ExtractError::expired());
+        let early = extract(KEY, STAMP - 1, COOKIE);
+        assert_eq!(early.unwrap_err(), ExtractError::rejected("from_the_future"));
+    }
+
+    #[test]
+    fn without_a_max_age_a_session_never_ends_but_still_has_to_have_begun() {
+        let keys = format!("{KEY}\nmax_age = \"none\"");
+        let session = extract(&keys, STAMP + 999_999_999, COOKIE).unwrap().unwrap();
+        assert_eq!(session.expires_at, None);
+        let early = extract(&keys, STAMP - 1, COOKIE);
+        assert_eq!(early.unwrap_err(), ExtractError::rejected("from_the_future"));
+    }
+
+    #[test]
+    fn signed_out_is_no_session_and_nothing_like_it_is() {
+        for signed_out in ["null", "\"null\""] {
+            assert!(matches!(extract(KEY, STAMP, signed_out), Ok(None)));
+        }
+        for other in ["NULL", "null.", "bnVsbA=="] {
+            assert!(extract(KEY, STAMP, other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_bad_section_says_what_to_mend() {
+        for (case, keys, want) in [
+            ("no key", "", "secret_key: is missing"),
+            ("placeholder", "secret_key = \"secret\"", "secret_key: is still a placeholder"),
+            ("age", &format!("{KEY}\nmax_age = \"never\""), "max_age: must be a duration"),
+            ("no fallbacks", &format!("{KEY}\nsecret_key_fallbacks = []"), "secret_key_fallbacks:"),
+        ] {
+            let problems = extractor(keys, STAMP).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.starts_with(&format!("extractors.starlette.{want}")), "{case}: {problems}");
+            assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
+        }
+    }
+}
