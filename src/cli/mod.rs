@@ -1,5 +1,7 @@
-//! The commands. `serve` and `dev` are in `serve.rs`, `explain` in `explain.rs`; the small ones are here.
+//! The commands. `serve` and `dev` are in `serve.rs`, `explain` and `doctor` in files
+//! of their names; the small ones are here.
 
+mod doctor;
 mod explain;
 mod serve;
 
@@ -15,7 +17,7 @@ use clap::{Parser, Subcommand};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
 use crate::clock::Clock;
-use crate::config::{self, Problems, Sources};
+use crate::config::{self, Client, Problems, Sources};
 use crate::extractors::{Context, Registry, Session};
 use crate::metrics::Metrics;
 use crate::subject::Subject;
@@ -59,6 +61,8 @@ enum Command {
         /// The token, or - to read it from standard input.
         token: String,
     },
+    /// Asks Rollout's API whether it accepts the client id and secret.
+    Doctor(doctor::Args),
     /// Shows what each extractor makes of a request.
     Explain(explain::Args),
 }
@@ -107,6 +111,7 @@ impl Cli {
             Command::Health => health(&sources),
             Command::Mint { subject } => mint(&sources, &subject),
             Command::Inspect { token } => inspect(&sources, token),
+            Command::Doctor(args) => doctor::run(&args, &sources),
             Command::Explain(args) => explain::run(&args, &sources, registry),
         }
     }
@@ -179,12 +184,17 @@ fn mint(sources: &Sources, subject: &str) -> Result<(), Failure> {
     let subject = Subject::new(subject).map_err(|_| {
         Failure::Runtime("SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned())
     })?;
-    let minter = Minter::new(&client, Duration::from_secs(900), false, ClaimTemplates::default());
-    let token = minter
-        .mint(&subject, &Session::of_subject(subject.as_str()), Clock::system().now())
-        .map_err(|error| Failure::Runtime(format!("cannot mint: {error:?}")))?;
-    println!("{}", token.token);
+    println!("{}", mint_for(&client, &subject, &Clock::system())?);
     Ok(())
+}
+
+/// A token with the four claims of every token; `[token]` does not matter to the commands.
+fn mint_for(client: &Client, subject: &Subject, clock: &Clock) -> Result<String, Failure> {
+    let minter = Minter::new(client, Duration::from_secs(900), false, ClaimTemplates::default());
+    minter
+        .mint(subject, &Session::of_subject(subject.as_str()), clock.now())
+        .map(|minted| minted.token)
+        .map_err(|error| Failure::Runtime(format!("cannot mint: {error:?}")))
 }
 
 fn inspect(sources: &Sources, token: String) -> Result<(), Failure> {

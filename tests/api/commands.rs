@@ -450,3 +450,55 @@ async fn an_idps_jwts_are_recognised_with_nothing_but_variables() {
         .unwrap();
     assert_eq!(ready["state"], "ready");
 }
+
+/// A stand-in for Rollout's API that verifies tokens for real.
+async fn rollout_api(date: &'static str, status: Option<u16>) -> String {
+    use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+    let credentials = move |headers: HeaderMap| async move {
+        let bearer =
+            headers[header::AUTHORIZATION].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+        let validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
+        let key = jsonwebtoken::DecodingKey::from_secret(CLIENT_SECRET.as_bytes());
+        let good = jsonwebtoken::decode::<Value>(bearer, &key, &validation).is_ok();
+        let status = status.unwrap_or(if good { 200 } else { 401 });
+        let mut answer = HeaderMap::new();
+        if !date.is_empty() {
+            answer.insert(header::DATE, HeaderValue::from_static(date));
+        }
+        (StatusCode::from_u16(status).unwrap(), answer, axum::Json(json!([])))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().route("/api/credentials", axum::routing::get(credentials));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}/api")
+}
+
+#[tokio::test]
+async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
+    const LONG_AGO: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (case, base, secret, code, words) in [
+        ("accepted", rollout_api("", None).await, CLIENT_SECRET, 0, "accepts the client id"),
+        ("accepted, clock off", rollout_api(LONG_AGO, None).await, CLIENT_SECRET, 0, "s ahead"),
+        ("refused", rollout_api("", None).await, "another-secret-another-secret", 1, "compare both"),
+        (
+            "refused, clock off",
+            rollout_api(LONG_AGO, None).await,
+            "another-secret-another-secret",
+            1,
+            "set the clock",
+        ),
+        ("broken", rollout_api("", Some(503)).await, CLIENT_SECRET, 1, "answered 503"),
+        ("not there", format!("http://{closed}/api"), CLIENT_SECRET, 1, "cannot reach 127.0.0.1"),
+        ("no URL", "rollout.com".to_owned(), CLIENT_SECRET, 2, "--base-url"),
+        ("plain http", "http://rollout.example/api".to_owned(), CLIENT_SECRET, 2, "--base-url"),
+    ] {
+        let mut command = binary(&["doctor", "--base-url", &base]);
+        command.env("ROLLOUT_CLIENT_SECRET", secret);
+        let (got, out, err) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
+        assert_eq!(got, Some(code), "{case}: {out}{err}");
+        assert!(format!("{out}{err}").contains(words), "{case}: {out}{err}");
+        assert!(!format!("{out}{err}").contains(secret), "{case}");
+    }
+}
