@@ -22,7 +22,7 @@ use crate::limiter::SubjectLimiter;
 use crate::metrics::Metrics;
 use crate::origin;
 use crate::request_id::{RequestIds, X_REQUEST_ID};
-use crate::routes::{dev, health, token};
+use crate::routes::{dev, health, openapi, token};
 use crate::server::Drain;
 use crate::telemetry::{self, LogBudget, SubjectLog};
 use crate::wire;
@@ -115,7 +115,8 @@ pub fn public(app: &Arc<App>) -> Router {
         .route("/rollout/token", any(token::issue))
         .route("/rollout-token", any(token::issue_as_documented))
         .route("/healthz", get(health::live).fallback(read_only))
-        .route("/readyz", get(health::ready).fallback(read_only));
+        .route("/readyz", get(health::ready).fallback(read_only))
+        .route("/openapi.json", get(openapi::openapi).fallback(read_only));
     if app.dev {
         routes = routes.route("/", get(dev::page).fallback(read_only));
     }

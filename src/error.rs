@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::extractors::{Denial, Denied};
@@ -52,8 +53,8 @@ struct Answer {
 }
 
 /// `application/problem+json`, RFC 9457, section 3.1, with our `code` and `request_id`.
-#[derive(Serialize)]
-struct Problem<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Problem<'a> {
     r#type: &'a str,
     title: &'a str,
     status: u16,
@@ -173,6 +174,42 @@ impl Error {
             _ => None,
         };
         Answer { status, code, title, detail, header }
+    }
+
+    /// One error of each code, for the API's description.
+    pub fn every() -> Vec<Self> {
+        use crate::extractors::{Cause, Reason};
+        let denied = |denial| Self::Denied(Denied { extractor: None, denial });
+        let rejected = |expired| denied(Denial::Rejected(Reason { word: "", expired, detail: None }));
+        vec![
+            Self::BadRequest(""),
+            denied(Denial::Nobody("")),
+            rejected(true),
+            rejected(false),
+            Self::OriginNotAllowed,
+            Self::HostNotAllowed,
+            Self::NotFound,
+            Self::MethodNotAllowed(""),
+            Self::RequestTimeout,
+            Self::BodyTooLarge,
+            Self::UriTooLong,
+            Self::HeadersTooLarge,
+            Self::RateLimited { extractor: Arc::from(""), retry_after: Duration::ZERO },
+            Self::Internal,
+            denied(Denial::Unavailable(Cause { word: "", detail: None })),
+            Self::Overloaded,
+            Self::Unready(Arc::new(Report::draining())),
+        ]
+    }
+
+    /// The short human-readable name of the code.
+    pub fn title(&self) -> &'static str {
+        self.answer().title
+    }
+
+    /// The header that this answer has beside those of every answer.
+    pub fn header(&self) -> Option<HeaderName> {
+        self.answer().header.map(|(name, _)| name)
     }
 
     /// The whole answer.

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{App, Live};
@@ -13,13 +14,13 @@ use crate::error::Error;
 use crate::extractors::Readiness;
 use crate::telemetry::fingerprint;
 
-#[derive(Serialize)]
-struct Alive {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Alive {
     status: &'static str,
 }
 
 /// Whether this instance should get requests, and why not.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// `ready`, `waiting` or `draining`.
     pub state: &'static str,
@@ -30,7 +31,14 @@ pub struct Report {
     dev: bool,
 }
 
-#[derive(Clone, Debug, Serialize)]
+impl Report {
+    /// What an instance says that is shutting down, at its shortest.
+    pub fn draining() -> Self {
+        Self { state: "draining", extractors: Vec::new(), secret_fingerprint: String::new(), dev: false }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct ExtractorReport {
     name: Arc<str>,
     kind: &'static str,

@@ -2,4 +2,5 @@
 
 pub mod dev;
 pub mod health;
+pub mod openapi;
 pub mod token;

@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{App, Live};
@@ -17,8 +18,8 @@ use crate::subject::Subject;
 use crate::token::{MintError, Minted};
 
 /// The answer to a signed-in user.
-#[derive(Serialize)]
-struct TokenResponse {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct TokenResponse {
     token: String,
     /// Always `Bearer`: how the token is to be sent (RFC 6750).
     token_type: &'static str,

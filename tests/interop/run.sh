@@ -7,7 +7,8 @@ cd "$(dirname "$0")/../.."
 binary=target/debug/rollout-token
 work=$(mktemp -d)
 passed=0 failed=0
-cleanup() { kill "$server" 2>/dev/null || true; rm -rf "$work"; }
+cleanup() { kill "${servers[@]}" 2>/dev/null || true; rm -rf "$work"; }
+servers=()
 trap cleanup EXIT
 
 check() {
@@ -24,7 +25,7 @@ check() {
 }
 
 ROLLOUT__SERVER__LISTEN=127.0.0.1:0 ROLLOUT__SERVER__ADMIN_LISTEN=127.0.0.1:0 "$binary" dev >"$work/log" 2>&1 &
-server=$!
+servers+=($!)
 for _ in $(seq 100); do
   grep -q 'Secret' "$work/log" && break
   sleep 0.1
@@ -49,6 +50,28 @@ for subject in 'user-1' 'Ünï-çødé-日本' '"quotes" \back\ </slash>' "$(pri
 done
 wrong() { ! env ROLLOUT_CLIENT_ID=id ROLLOUT_CLIENT_SECRET="${secret}x" "$binary" inspect "$minted"; }
 check "inspect refuses another secret" wrong
+
+# The service as its own description promises it: schemathesis makes requests of the description and
+# compares every answer with it, for a caller with a session and for one without.
+session_secret=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
+export ROLLOUT_CLIENT_ID=id ROLLOUT_CLIENT_SECRET=$secret
+export ROLLOUT__SERVER__LISTEN=127.0.0.1:0 ROLLOUT__SERVER__ADMIN_LISTEN=127.0.0.1:0 ROLLOUT__SERVER__DOCS_ALIAS=true
+export ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE=0 ROLLOUT__SESSION__EXTRACTORS=jwt
+export ROLLOUT__EXTRACTORS__JWT__SECRET=$session_secret ROLLOUT__EXTRACTORS__JWT__ALGORITHMS=HS256
+export ROLLOUT__EXTRACTORS__JWT__ALLOW_ANY_AUDIENCE=true
+"$binary" serve >"$work/serve.log" 2>&1 &
+servers+=($!)
+for _ in $(seq 100); do
+  address=$(sed -n 's/.*"listening","address":"\([^"]*\)".*/\1/p' "$work/serve.log")
+  [ -n "$address" ] && break
+  sleep 0.1
+done
+session=$("$python" -c 'import jwt, sys, time; print(jwt.encode({"sub": "ann", "exp": int(time.time()) + 3600}, sys.argv[1], "HS256"))' "$session_secret")
+conforms() {
+  (cd "$work" && "$OLDPWD/target/interop/venv/bin/schemathesis" run "http://$address/openapi.json" --checks all --max-examples 50 --no-color "$@")
+}
+check "schemathesis, signed in" conforms -H "Authorization: Bearer $session"
+check "schemathesis, nobody" conforms
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -1,0 +1,166 @@
+//! `GET /openapi.json`: the API's description (`OpenAPI` 3.1), made from the types and errors that answer.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use axum::Json;
+use axum::http::StatusCode;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::{health, token};
+use crate::error::{Error, Problem};
+
+pub async fn openapi() -> Json<&'static Value> {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    Json(DOCUMENT.get_or_init(document))
+}
+
+fn document() -> Value {
+    // JSON Schema 2020-12 is what OpenAPI 3.1 is made of; its definitions have their own place there.
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut schemas = settings.into_generator();
+    let token = schemas.subschema_for::<token::TokenResponse>();
+    let alive = schemas.subschema_for::<health::Alive>();
+    let report = schemas.subschema_for::<health::Report>();
+    let problem = schemas.subschema_for::<Problem<'static>>();
+
+    let errors = errors_by_status(&json!(problem));
+    let only = |statuses: &[u16]| {
+        let wanted = |(status, _): &(&u16, &Value)| statuses.contains(status);
+        errors.iter().filter(wanted).map(|(status, answer)| (status.to_string(), answer.clone())).collect()
+    };
+    let anywhere: Map<String, Value> = only(&[400, 403, 408, 413, 414, 431, 500, 503]);
+    let anything: Map<String, Value> = only(&[400, 401, 403, 404, 405, 408, 413, 414, 429, 431, 500, 503]);
+    let with = |errors: &Map<String, Value>, status: StatusCode, success: Value| {
+        let mut answers = errors.clone();
+        answers.insert(status.as_u16().to_string(), success);
+        answers
+    };
+    let ask = |summary: &str, id: &str| {
+        json!({
+            "operationId": id,
+            "summary": summary,
+            "description": "Recognises the session in the request (which header or cookie holds it is configured), \
+                and answers with a fresh token. The request needs no body; one that is there is not looked at.",
+            "security": [{}, {"bearer": []}],
+            "responses": with(&anything, StatusCode::OK, success("A token", &json!(token))),
+        })
+    };
+    let look = |summary: &str, id: &str, answer: Value| {
+        json!({
+            "operationId": id, "summary": summary,
+            "responses": with(&anywhere, StatusCode::OK, answer),
+        })
+    };
+    let any_json = json!({"type": "object"});
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "rollout-token",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": env!("CARGO_PKG_DESCRIPTION"),
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": {
+            "/rollout/token": {"post": ask("A Rollout auth token for the signed-in user", "issueToken")},
+            "/rollout-token": {"get": ask(
+                "The same, as the snippets in Rollout's docs ask for it, if server.docs_alias is on",
+                "issueTokenAsDocumented",
+            )},
+            "/healthz": {"get": look("Whether the process is alive", "alive", success("Alive", &json!(alive)))},
+            "/readyz": {"get": look(
+                "Whether this instance should get requests", "ready", success("Ready", &json!(report)),
+            )},
+            "/openapi.json": {"get": look("This description", "describe", success("OpenAPI 3.1", &any_json))},
+        },
+        "components": {
+            "schemas": schemas.take_definitions(true),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    })
+}
+
+fn success(description: &str, schema: &Value) -> Value {
+    json!({
+        "description": description,
+        "headers": common_headers(),
+        "content": {"application/json": {"schema": schema}},
+    })
+}
+
+/// The answers of all errors, those with one status together.
+fn errors_by_status(problem: &Value) -> BTreeMap<u16, Value> {
+    let mut by_status: BTreeMap<u16, Vec<Error>> = BTreeMap::new();
+    for error in Error::every() {
+        by_status.entry(error.status().as_u16()).or_default().push(error);
+    }
+    by_status.into_iter().map(|(status, errors)| (status, answer(&errors, problem))).collect()
+}
+
+fn answer(errors: &[Error], problem: &Value) -> Value {
+    let mut headers = common_headers();
+    for name in errors.iter().filter_map(Error::header) {
+        headers.insert(name.to_string(), json!({"required": true, "schema": {"type": "string"}}));
+    }
+    let codes: Vec<&str> = errors.iter().map(Error::code).collect();
+    let titles: Vec<String> =
+        errors.iter().map(|error| format!("`{}`: {}", error.code(), error.title())).collect();
+    json!({
+        "description": titles.join(". "),
+        "headers": headers,
+        "content": {"application/problem+json": {"schema": {
+            "allOf": [problem, {"properties": {"code": {"enum": codes}}}],
+        }}},
+    })
+}
+
+fn common_headers() -> Map<String, Value> {
+    let text = |description: &str| json!({"required": true, "description": description, "schema": {"type": "string"}});
+    Map::from_iter([
+        ("x-request-id".to_owned(), text("The request's id: the caller's own if it was harmless")),
+        ("cache-control".to_owned(), text("Always no-store")),
+        ("vary".to_owned(), text("Always Origin")),
+        ("x-content-type-options".to_owned(), text("Always nosniff")),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_code_is_described() {
+        let document = document();
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+        for code in [
+            "bad_request",
+            "no_session",
+            "session_expired",
+            "session_invalid",
+            "origin_not_allowed",
+            "host_not_allowed",
+            "not_found",
+            "method_not_allowed",
+            "request_timeout",
+            "body_too_large",
+            "uri_too_long",
+            "headers_too_large",
+            "rate_limited",
+            "internal",
+            "session_backend_unavailable",
+            "overloaded",
+            "draining",
+        ] {
+            assert!(text.contains(&format!("\"{code}\"")), "{code}");
+        }
+    }
+}
