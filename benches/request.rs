@@ -1,6 +1,8 @@
 //! What one request costs, without sockets: the mint, and the whole way through the router.
 //! Compare figures of one run with each other; the machine's noise is in all of them.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -51,7 +53,8 @@ fn router(criterion: &mut Criterion) {
         ("ROLLOUT__EXTRACTORS__JWT__ALLOW_ANY_AUDIENCE", "true"),
         ("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "1000000000"),
     ];
-    let environment: BTreeMap<_, _> = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let environment: BTreeMap<_, _> =
+        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let context = Context::new(Clock::system(), Arc::default());
     let sources = Sources { environment, ..Sources::default() };
     let settings = config::load(&sources, &Registry::builtin(), &context).expect("a configuration");

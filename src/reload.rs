@@ -88,7 +88,7 @@ impl Reloader {
     fn watched(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
         let hash = |path: &PathBuf| -> Option<Digest> { Some(digest(&SHA256, &std::fs::read(path).ok()?)) };
         let live = self.app.live();
-        let files = live.settings.secret_files.iter();
+        let files = live.settings.watched_files.iter();
         files.map(|path| (path.clone(), hash(path).map(|hash| hash.as_ref().to_vec()))).collect()
     }
 }

@@ -31,7 +31,7 @@ impl Subject {
             "subject_blank"
         } else if text.len() > MAX_BYTES {
             "subject_too_long"
-        } else if text.chars().any(is_deceptive) {
+        } else if has_deceptive(&text) {
             "subject_characters"
         } else {
             return Ok(Self(text));
@@ -48,6 +48,27 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether the text holds a character that is not seen. The joiner between two emoji is seen: it makes
+/// one picture of them.
+fn has_deceptive(text: &str) -> bool {
+    let mut before = '\0';
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let joins =
+            c == '\u{200d}' && is_pictographic(before) && rest.clone().next().is_some_and(is_pictographic);
+        if is_deceptive(c) && !joins {
+            return true;
+        }
+        before = c;
+    }
+    false
+}
+
+/// Symbols and emoji, with the selectors and skin tones that may follow them.
+fn is_pictographic(c: char) -> bool {
+    matches!(c, '\u{2190}'..='\u{2bff}' | '\u{fe0f}' | '\u{1f000}'..='\u{1faff}')
 }
 
 fn is_deceptive(c: char) -> bool {
@@ -202,6 +223,7 @@ mod tests {
             ("{}", r#""whole""#, "whole"),
             ("{a}/{b}", r#"{"a":"1","b":"2"}"#, "1/2"),
             ("{sub}", r#"{"sub":"__proto__"}"#, "__proto__"),
+            ("{sub}", r#"{"sub":"\ud83d\udc69\u200d\ud83d\ude80"}"#, "\u{1f469}\u{200d}\u{1f680}"),
             ("{sub}", r#"{"other":1,"other":2,"sub":"u"}"#, "u"),
         ] {
             assert_eq!(subject(template, session).as_deref(), Ok(want), "{template} {session}");
@@ -228,6 +250,8 @@ mod tests {
             r#"{"sub":"a\u0085"}"#,
             r#"{"sub":"a\u202eb"}"#,
             r#"{"sub":"a\u200bb"}"#,
+            r#"{"sub":"a\u200db"}"#,
+            r#"{"sub":"\ud83d\udc69\u200d"}"#,
             r#"{"sub":"a\ufeff"}"#,
             r#"{"sub":"a","sub":"a"}"#,
             &long,

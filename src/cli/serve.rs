@@ -48,6 +48,8 @@ async fn run(
     context: Context,
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
+    let signals =
+        Signals::install().map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
     let limits = settings.server.clone();
     let public = bind("server.listen", limits.listen)?;
     let admin = bind("server.admin_listen", limits.admin_listen)?;
@@ -63,8 +65,6 @@ async fn run(
     announce(address);
 
     let reload = Reloader::new(app.clone(), sources, registry.clone(), context).spawn();
-    let signals =
-        Signals::install().map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
     tokio::spawn(signals.obey(drain.clone(), move || {
         // A reload that is already asked for will see what this one would.
         let _ = reload.try_send(());

@@ -18,7 +18,7 @@ pub(super) struct Built {
     pub(super) chain: Chain,
     /// The sections as they were understood, by name.
     pub(super) effective: serde_json::Map<String, serde_json::Value>,
-    pub(super) secret_files: Vec<PathBuf>,
+    pub(super) watched_files: Vec<PathBuf>,
 }
 
 /// Makes extractors from their sections.
@@ -121,7 +121,7 @@ impl Builder<'_> {
         let section = Section::new(path, table, self.client_secret, self.context);
         let extractor = (kind.build)(&section);
         let (effective, files) = section.into_parts();
-        built.secret_files.extend(files);
+        built.watched_files.extend(files);
         if let Some(serde_json::Value::Object(mut keys)) = effective {
             keys.insert("kind".to_owned(), kind_name.into());
             keys.insert("subject".to_owned(), subject.into());

@@ -75,8 +75,8 @@ pub struct Settings {
     pub rate_limit: Option<RateLimit>,
     pub log: Log,
     pub poll_interval: Duration,
-    /// The files that secrets were read from, to be watched.
-    pub secret_files: Vec<PathBuf>,
+    /// The files that secrets and keys were read from: a change of one reloads the configuration.
+    pub watched_files: Vec<PathBuf>,
     /// Good, but worth a line in the log.
     pub warnings: Vec<String>,
     effective: serde_json::Value,
@@ -198,7 +198,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
         rate_limit,
         log,
         poll_interval,
-        secret_files: built.secret_files.into_iter().chain(secret_file).collect(),
+        watched_files: built.watched_files.into_iter().chain(secret_file).collect(),
         warnings,
         effective: effective.into(),
     })

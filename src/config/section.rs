@@ -1,7 +1,7 @@
 //! One table of the configuration on its way to typed values, with every problem reported by key.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use config::{Map, Value, ValueKind};
 use serde::Serialize;
@@ -66,7 +66,7 @@ pub struct Section<'a> {
     client_secret: Option<&'a Secret>,
     context: &'a Context,
     effective: RefCell<Option<serde_json::Value>>,
-    secret_files: RefCell<Vec<PathBuf>>,
+    watched: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> Section<'a> {
@@ -82,7 +82,7 @@ impl<'a> Section<'a> {
             client_secret,
             context,
             effective: RefCell::default(),
-            secret_files: RefCell::default(),
+            watched: RefCell::default(),
         }
     }
 
@@ -123,7 +123,9 @@ impl<'a> Section<'a> {
         file: Option<&PathBuf>,
         problems: &mut Problems,
     ) -> Option<Secret> {
-        self.secret_files.borrow_mut().extend(file.cloned());
+        if let Some(file) = file {
+            self.watch(file);
+        }
         let given = Secret::from_value_or_file(value, file);
         let secret = problems.accept(self.key(key), given)??;
         if secret.expose().is_empty() {
@@ -137,10 +139,15 @@ impl<'a> Section<'a> {
         Some(secret)
     }
 
+    /// Lets a change of this file, which holds keys, reload the configuration.
+    pub fn watch(&self, file: &Path) {
+        self.watched.borrow_mut().push(file.to_owned());
+    }
+
     /// The section as it was understood, presets and defaults filled in and secrets redacted, and the
-    /// files that its secrets came from.
+    /// files to watch.
     pub(super) fn into_parts(self) -> (Option<serde_json::Value>, Vec<PathBuf>) {
-        (self.effective.into_inner(), self.secret_files.into_inner())
+        (self.effective.into_inner(), self.watched.into_inner())
     }
 }
 

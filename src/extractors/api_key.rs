@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
+use axum::http::HeaderName;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use super::shared::headers;
+use super::shared::places::{self, Place};
 use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
 use crate::config::{List, Problems, Section};
 
@@ -25,7 +26,7 @@ const DEFAULT_KEYS: [&str; 8] =
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    header: String,
+    from: List<String>,
     keys: BTreeMap<String, String>,
     subject_header: String,
     allowed_subjects: List<String>,
@@ -34,7 +35,7 @@ struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            header: "X-Api-Key".to_owned(),
+            from: List::of(&["header:x-api-key", "header:authorization"]),
             keys: BTreeMap::new(),
             subject_header: "X-Rollout-Subject".to_owned(),
             allowed_subjects: List::of(&["*"]),
@@ -44,7 +45,7 @@ impl Default for Config {
 
 #[derive(Debug)]
 struct ApiKey {
-    header: HeaderName,
+    places: Vec<Place>,
     /// SHA-256 of each key: the keys themselves are never here.
     hashes: Vec<[u8; 32]>,
     subject_header: HeaderName,
@@ -71,7 +72,9 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
             Some(hash) => hashes.push(hash),
         }
     }
-    let header = problems.parse(section.key("header"), &config.header, "the name of a header");
+    problems.require(!config.from.is_empty(), section.key("from"), "names no place to look for a key");
+    let places = config.from.iter().map(|text| text.parse());
+    let places = places.filter_map(|place| problems.accept(section.key("from"), place)).collect();
     let subject_header =
         problems.parse(section.key("subject_header"), &config.subject_header, "the name of a header");
     problems.require(
@@ -79,14 +82,14 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         section.key("allowed_subjects"),
         "allows nobody: list subjects, with * for any text",
     );
-    match (header, subject_header) {
-        (Some(header), Some(subject_header)) => problems.or(Arc::new(ApiKey {
-            header,
+    match subject_header {
+        Some(subject_header) => problems.or(Arc::new(ApiKey {
+            places,
             hashes,
             subject_header,
             allowed_subjects: config.allowed_subjects.0,
         })),
-        _ => Err(problems),
+        None => Err(problems),
     }
 }
 
@@ -109,13 +112,11 @@ fn parse_hash(hex: &str) -> Option<[u8; 32]> {
 
 impl ApiKey {
     fn session(&self, request: &Parts) -> Extracted {
-        let mut given = request.headers.get_all(&self.header).iter();
-        let Some(key) = given.next() else { return Ok(None) };
-        if given.next().is_some() {
-            return Err(ExtractError::rejected("duplicate_header"));
-        }
+        let Some(key) = places::find(&self.places, &request.headers)? else { return Ok(None) };
         if !self.knows(key) {
-            return Err(ExtractError::rejected("unknown_key"));
+            // Bearer tokens share a header with keys: a JWT is not of this kind, whoever it is from.
+            let is_jwt = key.split('.').count() == 3;
+            return if is_jwt { Ok(None) } else { Err(ExtractError::rejected("unknown_key")) };
         }
         // A known key without a subject is a session in which nobody is signed in.
         let Some(subject) = headers::single(&request.headers, &self.subject_header)
@@ -130,7 +131,7 @@ impl ApiKey {
     }
 
     /// Compares with every key, so that the time does not tell which came close.
-    fn knows(&self, key: &HeaderValue) -> bool {
+    fn knows(&self, key: &str) -> bool {
         let hash = sha256(key.as_bytes());
         self.hashes.iter().fold(false, |known, one| known | verify_slices_are_equal(one, &hash).is_ok())
     }
@@ -192,6 +193,9 @@ mod tests {
         assert_eq!(answer(&user), Ok(Some(r#"{"sub":"user-7"}"#.to_owned())));
         assert_eq!(answer(&[("x-rollout-subject", "user-7")]), Ok(None), "a subject alone is nothing");
         assert_eq!(answer(&[("x-api-key", KEY)]), Ok(Some("{}".to_owned())), "nobody asked for");
+        let bearer = format!("Bearer {KEY}");
+        assert!(answer(&[("authorization", &bearer), ("x-rollout-subject", "user-7")]).unwrap().is_some());
+        assert_eq!(answer(&[("authorization", "Bearer a.b.c")]), Ok(None), "a JWT is not of this kind");
         let other = [("x-api-key", KEY), ("x-rollout-subject", "admin")];
         assert_eq!(answer(&other), Err("subject_not_allowed"));
         let two = [("x-api-key", KEY), ("x-rollout-subject", "user-7"), ("x-rollout-subject", "user-8")];
@@ -202,15 +206,17 @@ mod tests {
     fn any_other_key_is_refused() {
         for (case, key) in [
             ("wrong", "0000000000000000000000000000000000000000"),
-            ("empty", ""),
             ("prefix", &KEY[..KEY.len() - 1]),
             ("longer", &format!("{KEY}x")),
             ("other case", &KEY.to_uppercase()),
-            ("NBSP", &format!("{KEY}\u{a0}")),
         ] {
-            let headers = [("x-api-key", key), ("x-rollout-subject", "user-7")];
-            assert_eq!(answer(&headers), Err("unknown_key"), "{case}");
+            for (name, value) in [("x-api-key", key.to_owned()), ("authorization", format!("Bearer {key}"))] {
+                let headers = [(name, value.as_str()), ("x-rollout-subject", "user-7")];
+                assert_eq!(answer(&headers), Err("unknown_key"), "{case} in {name}");
+            }
         }
+        let nbsp = [("x-api-key", &format!("{KEY}\u{a0}")[..]), ("x-rollout-subject", "user-7")];
+        assert_eq!(answer(&nbsp), Err("malformed"));
         let twice = [("x-api-key", KEY), ("x-api-key", KEY), ("x-rollout-subject", "user-7")];
         assert_eq!(answer(&twice), Err("duplicate_header"));
     }

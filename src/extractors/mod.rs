@@ -5,6 +5,7 @@
 mod api_key;
 mod chain;
 pub mod contract;
+mod jwt;
 pub mod shared;
 mod static_user;
 mod trusted_header;
@@ -23,6 +24,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Section};
 use crate::metrics::Metrics;
 use crate::value::Value;
+use shared::http::HttpClient;
 
 /// What an extractor says about one request:
 ///
@@ -140,6 +142,7 @@ pub enum Readiness {
 pub struct Context {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
+    pub http: HttpClient,
     /// `rollout-token dev`: kinds that trust everybody are allowed.
     pub dev: bool,
 }
@@ -147,7 +150,7 @@ pub struct Context {
 impl Context {
     /// The context of a service that is not `dev`, with the machine's clocks.
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { clock, metrics, dev: false }
+        Self { clock, metrics, http: HttpClient::default(), dev: false }
     }
 
     #[cfg(test)]
@@ -178,6 +181,7 @@ impl Registry {
     pub fn builtin() -> Self {
         Self(BTreeMap::from([
             ("api_key", api_key::KIND),
+            ("jwt", jwt::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),
         ]))

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::Service as TowerService;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::watch::{AnswerBody, Timeouts, Watch, Watched};
 use crate::config::Server;
@@ -170,7 +170,7 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], max_uri_bytes: usize) -> Error
 /// The bytes of the whole answer. It never gets to the application, so it is counted and logged here.
 async fn refuse(error: &Error, rules: &Rules) -> Vec<u8> {
     let id = rules.ids.next();
-    info!(code = error.code(), reason = error.reason(), request_id = id.as_str(), "request refused");
+    debug!(code = error.code(), reason = error.reason(), request_id = id.as_str(), "request refused");
     rules.metrics.answered(None, error.code(), Duration::ZERO);
 
     let (mut head, body) = error.respond(id.as_str()).into_parts();
@@ -223,5 +223,94 @@ impl Future for Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(Pin::new(&mut self.answer).poll(cx))?;
         Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, self.watch.clone()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    fn settings() -> Server {
+        let seconds = Duration::from_secs;
+        Server {
+            listen: ([127, 0, 0, 1], 0).into(),
+            admin_listen: ([127, 0, 0, 1], 0).into(),
+            docs_alias: false,
+            header_timeout: seconds(10),
+            idle_timeout: seconds(75),
+            body_timeout: seconds(5),
+            request_timeout: seconds(5),
+            max_header_bytes: 32 * 1024,
+            max_headers: 64,
+            max_uri_bytes: 2048,
+            max_body_bytes: 4096,
+            max_connections: 1,
+            max_in_flight: 1,
+            drain_delay: seconds(5),
+            drain_timeout: seconds(15),
+            hard_stop: seconds(25),
+        }
+    }
+
+    /// The peer's end of a served connection. The socket between them holds 64 bytes.
+    fn connect() -> DuplexStream {
+        let (ours, theirs) = duplex(64);
+        let router = Router::new().route("/", get(|| async { "x".repeat(1000) }));
+        let rules = Arc::new(Rules::new(&settings(), Arc::new(Metrics::new())));
+        tokio::spawn(serve(ours, ([127, 0, 0, 1], 1).into(), router, rules, CancellationToken::new()));
+        theirs
+    }
+
+    async fn seconds_to_close(peer: &mut DuplexStream) -> u64 {
+        let start = Instant::now();
+        copy(peer, &mut sink()).await.unwrap();
+        start.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_closed_after_the_header_timeout() {
+        assert_eq!(seconds_to_close(&mut connect()).await, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dribbled_head_is_closed_after_the_header_timeout() {
+        let mut peer = connect();
+        let start = Instant::now();
+        while peer.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!((10..=11).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_closed_after_the_idle_timeout() {
+        let mut peer = connect();
+        peer.write_all(REQUEST).await.unwrap();
+        assert_eq!(seconds_to_close(&mut peer).await, 75);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_after_an_idle_time_has_the_header_timeout_of_its_own() {
+        let mut peer = connect();
+        peer.write_all(REQUEST).await.unwrap();
+        let _ = timeout(Duration::from_secs(33), copy(&mut peer, &mut sink())).await;
+        peer.write_all(b"GET").await.unwrap();
+        assert_eq!(seconds_to_close(&mut peer).await, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_take_its_answer_is_closed_too() {
+        let mut peer = connect();
+        peer.write_all(REQUEST).await.unwrap();
+        let start = Instant::now();
+        // The next request is not even read: the write ends when the connection does.
+        assert!(peer.write_all(&REQUEST.repeat(1000)).await.is_err());
+        assert_eq!(start.elapsed().as_secs(), 20);
     }
 }

@@ -48,8 +48,8 @@ impl Signals {
     pub fn install() -> io::Result<Self> {
         // Nothing is done on these, but their default is to kill, and a handler outlives its stream.
         // SIGPIPE is ignored by Rust's runtime, SIGWINCH by the kernel.
-        signal(SignalKind::user_defined1())?;
-        signal(SignalKind::user_defined2())?;
+        let _ = signal(SignalKind::user_defined1())?;
+        let _ = signal(SignalKind::user_defined2())?;
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

@@ -80,24 +80,30 @@ pub async fn run(
         warn!("{warning}");
     }
     let gauge = metrics.connections.clone();
-    let public = Acceptor::new(public, room.connections, settings, &metrics, Some(gauge));
-    let mut admin = Acceptor::new(admin, ADMIN_CONNECTIONS, settings, &metrics, None);
+    let acceptor = Acceptor::new(public.router, room.connections, settings, &metrics, Some(gauge));
+    let mut admin_acceptor = Acceptor::new(admin.router, ADMIN_CONNECTIONS, settings, &metrics, None);
     tokio::select! {
-        outcome = serve_until_drained(public, settings, drain) => outcome,
-        never = admin.accept_for_ever() => match never {},
+        outcome = serve_until_drained(public.listener, acceptor, settings, drain) => outcome,
+        never = admin_acceptor.accept_from(&admin.listener) => match never {},
     }
 }
 
-async fn serve_until_drained(mut public: Acceptor, settings: &Server, drain: &Drain) -> Outcome {
+async fn serve_until_drained(
+    listener: TcpListener,
+    mut acceptor: Acceptor,
+    settings: &Server,
+    drain: &Drain,
+) -> Outcome {
     tokio::select! {
         () = drain.begun() => {}
-        never = public.accept_for_ever() => match never {},
+        never = acceptor.accept_from(&listener) => match never {},
     }
     let begun = Instant::now();
     // Accepting never ends by itself, so what comes back is always the time-out.
-    let _ = timeout(settings.drain_delay, public.accept_for_ever()).await;
+    let _ = timeout(settings.drain_delay, acceptor.accept_from(&listener)).await;
     let patience = settings.drain_timeout.min(settings.hard_stop.saturating_sub(begun.elapsed()));
-    let outcome = public.close(patience).await;
+    drop(listener);
+    let outcome = acceptor.close(patience).await;
     match outcome {
         Outcome::Clean => info!("drained"),
         Outcome::Forced(connections) => warn!(connections, "drain_forced"),
@@ -105,9 +111,9 @@ async fn serve_until_drained(mut public: Acceptor, settings: &Server, drain: &Dr
     outcome
 }
 
-/// A listener and its open connections.
+/// The open connections of one endpoint, and how new ones are taken up.
 struct Acceptor {
-    endpoint: Endpoint,
+    router: Router,
     max_connections: usize,
     rules: Arc<Rules>,
     open: JoinSet<()>,
@@ -121,14 +127,14 @@ struct Acceptor {
 
 impl Acceptor {
     fn new(
-        endpoint: Endpoint,
+        router: Router,
         max_connections: usize,
         settings: &Server,
         metrics: &Arc<Metrics>,
         gauge: Option<Gauge>,
     ) -> Self {
         Self {
-            endpoint,
+            router,
             max_connections: max_connections.max(1),
             rules: Arc::new(Rules::new(settings, metrics.clone())),
             open: JoinSet::new(),
@@ -141,12 +147,12 @@ impl Acceptor {
 
     /// Accepts connections while there is room for them. May be dropped and called again: open
     /// connections are served in tasks of their own.
-    async fn accept_for_ever(&mut self) -> Infallible {
+    async fn accept_from(&mut self, listener: &TcpListener) -> Infallible {
         loop {
             // With no connection open there is room for one, so there is always something to wait for.
             tokio::select! {
                 Some(ended) = self.open.join_next() => self.ended(&ended),
-                accepted = self.endpoint.listener.accept(), if self.open.len() < self.max_connections => {
+                accepted = listener.accept(), if self.open.len() < self.max_connections => {
                     match accepted {
                         Ok((stream, peer)) => self.accepted(stream, peer),
                         Err(error) => self.not_accepted(&error).await,
@@ -161,7 +167,7 @@ impl Acceptor {
         // An answer is one small write, and waiting for another would only delay it. The peer that
         // is gone already makes this fail, and is noticed soon enough.
         let _ = stream.set_nodelay(true);
-        let router = self.endpoint.router.clone();
+        let router = self.router.clone();
         let closing = self.closing.child_token();
         self.open.spawn(connection::serve(stream, peer, router, self.rules.clone(), closing));
         self.count();
@@ -193,9 +199,8 @@ impl Acceptor {
         }
     }
 
-    /// Stops listening, ends what is idle, and waits for the rest.
+    /// Ends what is idle, and waits for the rest.
     async fn close(mut self, patience: Duration) -> Outcome {
-        // patched
         self.closing.cancel();
         match timeout(patience, self.all_ended()).await {
             Ok(()) => Outcome::Clean,

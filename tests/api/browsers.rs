@@ -18,7 +18,7 @@ fn allowed_for(headers: &HeaderMap) -> Option<&str> {
 
 #[tokio::test]
 async fn a_listed_page_may_ask_and_read_also_errors() {
-    let service = Service::start(&config()).await;
+    let service = Service::start(&config());
     for user in [Some("ann"), None] {
         for site in [None, Some("cross-site"), Some("same-site")] {
             let mut request = service.post().header("origin", "https://app.example");
@@ -39,7 +39,7 @@ async fn a_listed_page_may_ask_and_read_also_errors() {
 
 #[tokio::test]
 async fn other_pages_are_refused_before_any_extractor_is_asked() {
-    let service = Service::start(&config()).await;
+    let service = Service::start(&config());
     for (case, headers) in [
         ("evil", &[("origin", "https://evil.example")][..]),
         ("suffix", &[("origin", "https://app.example.evil")]),
@@ -69,7 +69,7 @@ async fn other_pages_are_refused_before_any_extractor_is_asked() {
 
 #[tokio::test]
 async fn our_own_pages_and_programs_may_ask() {
-    let service = Service::start(&config()).await;
+    let service = Service::start(&config());
     let own = format!("http://{}", service.address);
     for headers in [
         &[][..],
@@ -86,7 +86,7 @@ async fn our_own_pages_and_programs_may_ask() {
 
 #[tokio::test]
 async fn a_preflight_is_answered_for_listed_pages_only() {
-    let service = Service::start(&config()).await;
+    let service = Service::start(&config());
     let preflight = |origin: &str| {
         service
             .request(Method::OPTIONS, "/rollout/token")
@@ -112,7 +112,7 @@ async fn a_preflight_is_answered_for_listed_pages_only() {
 
 #[tokio::test]
 async fn the_route_of_rollouts_docs_needs_a_page_of_ours_or_a_bearer() {
-    let service = Service::start(&format!("[server]\ndocs_alias = true\n{}", config())).await;
+    let service = Service::start(&format!("[server]\ndocs_alias = true\n{}", config()));
     for (case, headers, want) in [
         ("own page", &[("sec-fetch-site", "same-origin")][..], 200),
         ("listed page", &[("origin", "http://localhost:3000")], 200),
@@ -133,7 +133,7 @@ async fn the_route_of_rollouts_docs_needs_a_page_of_ours_or_a_bearer() {
 
 #[tokio::test]
 async fn dev_mode_says_so_and_answers_only_under_names_of_this_machine() {
-    let service = Service::start_dev("[session]\nextractors = [\"static_user\"]").await;
+    let service = Service::start_dev("[session]\nextractors = [\"static_user\"]");
     let response = service.post().header("x-dev-user", "ann").send().await.unwrap();
     assert_eq!(
         (response.status().as_u16(), response.headers()["x-rollout-dev"].to_str().unwrap()),

@@ -7,7 +7,7 @@ use crate::helpers::{BY_HEADER, BY_JWT, NOW, Service, refused, session_token};
 
 #[tokio::test]
 async fn absent_expired_and_wrong_sessions_are_told_apart() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     let expired = session_token(json!({"exp": NOW - 30}));
     let wrong = format!("{}x", session_token(json!({})));
     for (case, session, code, challenge) in [
@@ -29,7 +29,7 @@ async fn absent_expired_and_wrong_sessions_are_told_apart() {
 
 #[tokio::test]
 async fn other_paths_and_methods_are_refused_in_json() {
-    let service = Service::start(BY_HEADER).await;
+    let service = Service::start(BY_HEADER);
     for path in [
         "/",
         "/x",
@@ -65,7 +65,7 @@ async fn other_paths_and_methods_are_refused_in_json() {
 
 #[tokio::test]
 async fn a_method_override_is_ignored() {
-    let service = Service::start(BY_HEADER).await;
+    let service = Service::start(BY_HEADER);
     let request = service.request(Method::GET, "/rollout/token?_method=POST");
     let response =
         request.header("x-http-method-override", "POST").header("x-user", "ann").send().await.unwrap();
@@ -74,7 +74,7 @@ async fn a_method_override_is_ignored() {
 
 #[tokio::test]
 async fn the_callers_request_id_is_kept_if_it_is_harmless() {
-    let service = Service::start(BY_HEADER).await;
+    let service = Service::start(BY_HEADER);
     for (sent, kept) in
         [("abc-1.2_3", true), ("a b", false), ("<script>", false), (&"x".repeat(65)[..], false)]
     {
@@ -86,7 +86,7 @@ async fn the_callers_request_id_is_kept_if_it_is_harmless() {
 
 #[tokio::test]
 async fn nothing_of_the_cause_is_told() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     let sentinel = "SENTINEL-5c1b";
     for (name, value) in [
         ("authorization", format!("Bearer {sentinel}.{sentinel}.{sentinel}")),
@@ -129,7 +129,7 @@ async fn a_panicking_extractor_is_500_and_the_next_request_is_served() {
     }
 
     let registry = Registry::builtin().with("fragile", build);
-    let service = Service::with("[session]\nextractors = [\"fragile\"]", registry, false).await;
+    let service = Service::with("[session]\nextractors = [\"fragile\"]", registry, false);
     let response = service.post().header("x-break", "1").send().await.unwrap();
     assert_eq!(refused(response).await, (500, "internal".to_owned()));
     assert_eq!(service.ask(&[]).await.0, 200);

@@ -53,15 +53,24 @@ pub struct Service {
 }
 
 impl Service {
-    pub async fn start(toml: &str) -> Self {
-        Self::with(toml, Registry::builtin(), false).await
+    pub fn start(toml: &str) -> Self {
+        Self::with(toml, Registry::builtin(), false)
     }
 
-    pub async fn start_dev(toml: &str) -> Self {
-        Self::with(toml, Registry::builtin(), true).await
+    pub fn start_dev(toml: &str) -> Self {
+        Self::with(toml, Registry::builtin(), true)
     }
 
-    pub async fn with(toml: &str, registry: Registry, dev: bool) -> Self {
+    pub fn with(toml: &str, registry: Registry, dev: bool) -> Self {
+        Self::try_with(toml, registry, dev).expect("a good configuration")
+    }
+
+    /// Must be called inside a runtime.
+    pub fn try_start(toml: &str) -> Result<Self, Problems> {
+        Self::try_with(toml, Registry::builtin(), false)
+    }
+
+    fn try_with(toml: &str, registry: Registry, dev: bool) -> Result<Self, Problems> {
         let clock = ManualClock::at(NOW);
         let mut context = Context::new(Clock::new(clock.clone()), Arc::new(Metrics::new()));
         context.dev = dev;
@@ -71,7 +80,7 @@ impl Service {
         } else {
             format!("{toml}{ports}")
         };
-        let settings = load_with(&toml, &registry, &context).expect("a good configuration");
+        let settings = load_with(&toml, &registry, &context)?;
         let limits = settings.server.clone();
         let public = server::bind(limits.listen).expect("a free port");
         let admin = server::bind(limits.admin_listen).expect("a free port");
@@ -83,12 +92,8 @@ impl Service {
         let admin = Endpoint { listener: admin, router: app::admin(&app) };
         let (metrics, draining) = (app.metrics.clone(), drain.clone());
         tokio::spawn(async move { server::run(public, admin, &limits, metrics, &draining).await });
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .expect("a client");
-        Self { address, admin: admin_address, clock, drain, http }
+        let http = client();
+        Ok(Self { address, admin: admin_address, clock, drain, http })
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -119,6 +124,16 @@ impl Service {
             headers.iter().fold(self.post(), |request, (name, value)| request.header(*name, *value));
         answer(request.send().await.expect("an answer")).await
     }
+}
+
+/// A client that neither follows redirects nor reads the machine's proxies and certificates.
+pub fn client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_only([])
+        .build()
+        .expect("a client")
 }
 
 /// Loads a configuration from one file's text, with the tests' client.

@@ -12,7 +12,7 @@ use crate::helpers::{BY_HEADER, Service, refused};
 
 #[tokio::test]
 async fn one_subject_has_its_share_and_others_do_not_notice() {
-    let service = Service::start(&format!("[rate_limit]\nburst = 3\n{BY_HEADER}")).await;
+    let service = Service::start(&format!("[rate_limit]\nburst = 3\n{BY_HEADER}"));
     for _ in 0..3 {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
     }
@@ -27,7 +27,7 @@ async fn one_subject_has_its_share_and_others_do_not_notice() {
 
 #[tokio::test]
 async fn the_limit_can_be_switched_off() {
-    let service = Service::start(&format!("[rate_limit]\nper_subject_per_minute = 0\n{BY_HEADER}")).await;
+    let service = Service::start(&format!("[rate_limit]\nper_subject_per_minute = 0\n{BY_HEADER}"));
     for _ in 0..100 {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
     }
@@ -54,7 +54,7 @@ fn hung(_: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
 async fn a_hung_back_end_ends_in_503_and_what_is_too_much_is_shed_at_once() {
     let config =
         "[server]\nmax_in_flight = 4\nrequest_timeout = \"300ms\"\n[session]\nextractors = [\"hung\"]";
-    let service = Service::with(config, Registry::builtin().with("hung", hung), false).await;
+    let service = Service::with(config, Registry::builtin().with("hung", hung), false);
     let answers = join_all((0..12).map(|_| async {
         let response = service.post().send().await.unwrap();
         assert!(response.headers().contains_key("retry-after"));
@@ -69,7 +69,7 @@ async fn a_hung_back_end_ends_in_503_and_what_is_too_much_is_shed_at_once() {
 
 #[tokio::test]
 async fn labels_hold_no_text_of_callers() {
-    let service = Service::start(BY_HEADER).await;
+    let service = Service::start(BY_HEADER);
     for n in 0..200 {
         let name = format!("sentinel-{n}");
         service.ask(&[("x-user", &name), ("x-request-id", &name)]).await;
@@ -93,7 +93,7 @@ async fn labels_hold_no_text_of_callers() {
 
 #[tokio::test]
 async fn health_needs_no_back_end_and_readiness_tells_of_the_drain() {
-    let service = Service::start(BY_HEADER).await;
+    let service = Service::start(BY_HEADER);
     let get = |path: &str| service.request(reqwest::Method::GET, path).send();
     assert_eq!(get("/healthz").await.unwrap().status(), 200);
     let ready: serde_json::Value = get("/readyz").await.unwrap().json().await.unwrap();

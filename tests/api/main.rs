@@ -4,7 +4,10 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test says what it expects by panicking"
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    clippy::redundant_closure_for_method_calls,
+    reason = "a test says what it expects by panicking, and reads best when it is short"
 )]
 
 mod browsers;
@@ -17,3 +20,4 @@ mod limits;
 mod sessions;
 mod subjects;
 mod tokens;
+mod vectors;

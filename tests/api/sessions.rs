@@ -19,7 +19,7 @@ fn two() -> String {
 
 #[tokio::test]
 async fn only_absence_falls_through() {
-    let service = Service::start(&two()).await;
+    let service = Service::start(&two());
     let good = session_token(json!({}));
     let expired = session_token(json!({"exp": NOW - 3600}));
     for (case, first, second, want) in [
@@ -43,7 +43,7 @@ async fn only_absence_falls_through() {
 
 #[tokio::test]
 async fn the_first_place_that_is_there_decides() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     let (good, bad) = (session_token(json!({})), "broken");
     let ask = |bearer: &str, cookie: &str| {
         let headers =
@@ -58,7 +58,7 @@ async fn the_first_place_that_is_there_decides() {
 
 #[tokio::test]
 async fn two_cookies_of_the_name_are_refused() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     let good = session_token(json!({}));
     for cookie in [format!("session={good}; session=x"), format!("session=x; session={good}")] {
         assert_eq!(service.ask(&[("cookie", &cookie)]).await.1["code"], "session_invalid");

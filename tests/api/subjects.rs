@@ -15,7 +15,7 @@ async fn subject_of(service: &Service, session: &str) -> Result<String, String> 
 
 #[tokio::test]
 async fn subjects_are_minted_byte_for_byte() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     for subject in [
         "Admin",
         "admin",
@@ -47,7 +47,7 @@ async fn subjects_are_minted_byte_for_byte() {
 
 #[tokio::test]
 async fn nobody_and_nobody_sensible_are_told_apart() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     assert_eq!(subject_of(&service, &session_token(json!({"sub": null}))).await.unwrap_err(), "no_session");
     let without = sign_session(&json!({"exp": NOW + 600}));
     assert_eq!(subject_of(&service, &without).await.unwrap_err(), "no_session");
@@ -80,7 +80,7 @@ async fn nobody_and_nobody_sensible_are_told_apart() {
 async fn a_template_names_an_organisation() {
     let config =
         BY_JWT.replace("kind = \"jwt\"", "kind = \"jwt\"\nsubject = \"org:{/https:~1~1app~1org}/{user.id}\"");
-    let service = Service::start(&config).await;
+    let service = Service::start(&config);
     let claims = json!({"https://app/org": 12, "user": {"id": "u-7"}});
     assert_eq!(subject_of(&service, &session_token(claims)).await.as_deref(), Ok("org:12/u-7"));
     let half: Value = json!({"https://app/org": 12, "user": {}});

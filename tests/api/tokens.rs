@@ -7,7 +7,7 @@ use crate::helpers::{BY_HEADER, BY_JWT, CLIENT_ID, NOW, Service, answer, session
 
 #[tokio::test]
 async fn a_session_gives_exactly_the_documented_answer() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     let response = service.post().bearer_auth(session_token(json!({}))).send().await.unwrap();
     let headers = response.headers().clone();
     assert_eq!(headers["content-type"], "application/json");
@@ -40,7 +40,7 @@ async fn a_session_gives_exactly_the_documented_answer() {
 
 #[tokio::test]
 async fn the_same_session_as_a_cookie_gives_a_token_too() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     let cookie = format!("_ga=1; session={}; broken; x=\"", session_token(json!({})));
     let (status, body) = service.ask(&[("cookie", &cookie)]).await;
     assert_eq!((status.as_u16(), verified(&body)["sub"].clone()), (200, json!("user-1")));
@@ -48,7 +48,7 @@ async fn the_same_session_as_a_cookie_gives_a_token_too() {
 
 #[tokio::test]
 async fn every_call_mints_a_full_life() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     let session = format!("Bearer {}", session_token(json!({})));
     for later in [0, 1, 299] {
         service.clock.set(NOW + later);
@@ -63,7 +63,7 @@ async fn every_call_mints_a_full_life() {
 
 #[tokio::test]
 async fn a_body_is_accepted_and_never_names_anybody() {
-    let service = Service::start(BY_HEADER).await;
+    let service = Service::start(BY_HEADER);
     for (kind, body) in [
         ("application/json", "{\"sub\":\"admin\"}"),
         ("application/x-www-form-urlencoded", "sub=admin"),
@@ -84,7 +84,7 @@ async fn a_body_is_accepted_and_never_names_anybody() {
 async fn only_configured_claims_of_the_session_are_copied() {
     let claims =
         "[token.claims.\"rollout.com\"]\nauthData = \"{org}\"\n[token.claims]\nEmail = \"{email}\"\n";
-    let service = Service::start(&format!("{claims}{BY_JWT}")).await;
+    let service = Service::start(&format!("{claims}{BY_JWT}"));
     let session = session_token(json!({"org": {"id": 7}, "email": "a@b.example", "role": "admin"}));
     let (_, body) = service.ask(&[("authorization", &format!("Bearer {session}"))]).await;
     let got = verified(&body);
@@ -95,7 +95,7 @@ async fn only_configured_claims_of_the_session_are_copied() {
 
 #[tokio::test]
 async fn a_token_may_be_shorter_and_may_end_with_the_session() {
-    let service = Service::start(&format!("[token]\nttl = \"2m\"\n{BY_JWT}")).await;
+    let service = Service::start(&format!("[token]\nttl = \"2m\"\n{BY_JWT}"));
     let ask = |service: &Service, exp: i64| {
         let session = format!("Bearer {}", session_token(json!({"exp": exp})));
         let request = service.post().header("authorization", session);
@@ -104,7 +104,7 @@ async fn a_token_may_be_shorter_and_may_end_with_the_session() {
     let body = ask(&service, NOW + 60).await;
     assert_eq!((body["expires_in"].clone(), body["refresh_in"].clone()), (json!(120), json!(60)));
 
-    let capped = Service::start(&format!("[token]\ncap_to_session = true\n{BY_JWT}")).await;
+    let capped = Service::start(&format!("[token]\ncap_to_session = true\n{BY_JWT}"));
     let body = ask(&capped, NOW + 60).await;
     assert_eq!((body["expires_in"].clone(), verified(&body)["exp"].clone()), (json!(60), json!(NOW + 60)));
     // Within the leeway the session still counts, but there is no life left to give.
@@ -113,7 +113,7 @@ async fn a_token_may_be_shorter_and_may_end_with_the_session() {
 
 #[tokio::test]
 async fn our_own_token_is_no_session() {
-    let service = Service::start(BY_JWT).await;
+    let service = Service::start(BY_JWT);
     let (_, body) = service.ask(&[("authorization", &format!("Bearer {}", session_token(json!({}))))]).await;
     let ours = format!("Bearer {}", body["token"].as_str().unwrap());
     let (status, body) = service.ask(&[("authorization", &ours)]).await;

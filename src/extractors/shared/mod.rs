@@ -1,3 +1,8 @@
-//! What several kinds of extractors use. No kind is mentioned here.
+//! What several kinds of extractors have in common: where a credential stands, keys, outgoing calls.
+//! Nothing here knows which kind is asking.
 
 pub mod headers;
+pub mod http;
+pub mod jwks;
+pub mod keys;
+pub mod places;

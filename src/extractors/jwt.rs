@@ -1,0 +1,297 @@
+//! Sessions that are signed JWTs (RFC 7519), as identity providers issue them.
+//! Keys are kept in `shared/jwks.rs`; configuration and the providers' presets are in `jwt/`.
+
+mod claims;
+mod config;
+mod presets;
+
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::{self, BoxFuture, FutureExt};
+
+use super::shared::jwks::{FetchedKeys, Found, KeysByKid};
+use super::shared::keys::{Alg, KeySet};
+use super::shared::places::{self, Place};
+use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
+use crate::clock::{Clock, UnixSeconds};
+use crate::value::{Object, Value};
+use claims::Rules;
+
+pub const KIND: Kind = Kind { build: config::build, subject: "{sub}", presets: presets::PRESETS };
+
+/// Header parameters that change what is verified, or bring the key along (RFC 7515, section 4.1,
+/// RFC 7797). A token that needs them is not for us; one that does not need them must not have them.
+const REFUSED_PARAMETERS: [&str; 8] = ["crit", "b64", "zip", "cty", "jwk", "jku", "x5u", "x5c"];
+
+/// The last second of the year 9999: a later expiry is a mistake, such as milliseconds.
+const LAST_SECOND: UnixSeconds = 253_402_300_799;
+
+/// Verifies JWTs.
+///
+/// Only the signature is left to `jsonwebtoken`. Its `decode` reads the machine's clock, keeps the
+/// last of two members with one name, ignores `crit`, `b64`, `zip` and `typ`, and quotes the token in
+/// its errors.
+#[derive(Debug)]
+struct Jwt {
+    places: Vec<Place>,
+    keys: Keys,
+    /// The algorithms that a header may name.
+    algorithms: Vec<Alg>,
+    /// Who may have issued the token; empty means anybody who has the key.
+    issuers: Vec<String>,
+    /// Whom the token may be meant for; empty means anybody.
+    audiences: Vec<String>,
+    leeway: UnixSeconds,
+    claims: Rules,
+    header_claims: Rules,
+    max_token_bytes: usize,
+    token_types: Vec<String>,
+    padded_base64: bool,
+    clock: Clock,
+}
+
+/// The keys that verify tokens.
+#[derive(Debug)]
+enum Keys {
+    /// One key, whatever id a token's header gives it.
+    One(Arc<KeySet>),
+    /// A set that does not change while the service runs.
+    Set(Arc<KeySet>),
+    Fetched(FetchedKeys),
+    ByKid(KeysByKid),
+}
+
+impl Keys {
+    fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
+        match self {
+            Self::One(keys) | Self::Set(keys) => Ok(Found::Keys(keys.clone())),
+            Self::Fetched(keys) => keys.get(kid),
+            Self::ByKid(keys) => keys.get(kid),
+        }
+    }
+
+    /// The key id to look for among the keys that were found.
+    fn wanted<'a>(&self, kid: Option<&'a str>) -> Option<&'a str> {
+        match self {
+            Self::One(_) | Self::ByKid(_) => None,
+            Self::Set(_) | Self::Fetched(_) => kid,
+        }
+    }
+}
+
+/// A token whose form and header are in order, and nothing more.
+struct Unverified<'a> {
+    header: Value,
+    alg: Alg,
+    signed: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+}
+
+impl Unverified<'_> {
+    fn kid(&self) -> Option<&str> {
+        self.header.as_object()?.get("kid").ok()??.as_str()
+    }
+}
+
+impl SessionExtractor for Jwt {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        let token = match places::find(&self.places, &request.headers) {
+            Ok(Some(token)) => token,
+            Ok(None) => return future::ready(Ok(None)).boxed(),
+            Err(error) => return future::ready(Err(error)).boxed(),
+        };
+        let found = self.read(token).and_then(|token| Ok((self.keys.get(token.kid())?, token)));
+        match found {
+            Ok((Found::Keys(keys), token)) => future::ready(self.verify(&token, &keys).map(Some)).boxed(),
+            Ok((Found::Wait(wait), token)) => async move {
+                let keys = wait.keys(self.keys.wanted(token.kid())).await?;
+                self.verify(&token, &keys).map(Some)
+            }
+            .boxed(),
+            Err(error) => future::ready(Err(error)).boxed(),
+        }
+    }
+
+    fn start(&self) {
+        if let Keys::Fetched(keys) = &self.keys {
+            keys.start();
+        }
+    }
+
+    fn observe(&self) {
+        if let Keys::Fetched(keys) = &self.keys {
+            keys.observe();
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        match &self.keys {
+            Keys::Fetched(keys) => keys.readiness(),
+            Keys::One(_) | Keys::Set(_) | Keys::ByKid(_) => Readiness::Ready,
+        }
+    }
+}
+
+impl Jwt {
+    /// Checks everything about a token that can be checked without a key.
+    fn read<'a>(&self, token: &'a str) -> Result<Unverified<'a>, ExtractError> {
+        if token.len() > self.max_token_bytes {
+            return Err(ExtractError::rejected("too_large"));
+        }
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(malformed("a JWT has three parts"));
+        };
+        if payload.is_empty() || signature.is_empty() {
+            return Err(malformed("a part is empty"));
+        }
+        let signed = &token[..header.len() + 1 + payload.len()];
+        let signature = self.unpadded(signature)?;
+        let header = self.json(header)?;
+        let alg = self.check_header(object(&header, "the header")?)?;
+        Ok(Unverified { header, alg, signed, payload, signature })
+    }
+
+    fn check_header(&self, header: &Object) -> Result<Alg, ExtractError> {
+        if let Some(name) = REFUSED_PARAMETERS.into_iter().find(|name| header.contains(name)) {
+            return Err(ExtractError::rejected("header").because(format!("the header has {name}")));
+        }
+        match member(header, "typ")? {
+            None => {}
+            Some(Value::String(typ)) if self.is_token_type(typ) => {}
+            Some(_) => return Err(ExtractError::rejected("token_type")),
+        }
+        if !matches!(member(header, "kid")?, None | Some(Value::String(_))) {
+            return Err(malformed("the key id is no text"));
+        }
+        self.header_claims.check(header)?;
+        let name = member(header, "alg")?.and_then(Value::as_str);
+        let alg = self.algorithms.iter().find(|alg| Some(alg.name) == name);
+        alg.copied().ok_or_else(|| ExtractError::rejected("alg_not_allowed"))
+    }
+
+    /// Media types may drop their `application/` (RFC 7515, section 4.1.9).
+    fn is_token_type(&self, typ: &str) -> bool {
+        self.token_types.iter().any(|known| bare_type(known).eq_ignore_ascii_case(bare_type(typ)))
+    }
+
+    fn verify(&self, token: &Unverified<'_>, keys: &KeySet) -> Result<Session, ExtractError> {
+        let kid = self.keys.wanted(token.kid());
+        match keys.verify(token.signed.as_bytes(), token.signature, token.alg, kid) {
+            Some(true) => {}
+            Some(false) => return Err(ExtractError::rejected("bad_signature")),
+            None => return Err(ExtractError::rejected("unknown_key")),
+        }
+        let attributes = self.json(token.payload)?;
+        let expires_at = self.check_claims(object(&attributes, "the payload")?)?;
+        Ok(Session { attributes, expires_at: Some(expires_at) })
+    }
+
+    /// Checks the claims; gives the expiry.
+    fn check_claims(&self, claims: &Object) -> Result<UnixSeconds, ExtractError> {
+        let now = self.clock.now();
+        let exp = member(claims, "exp")?.and_then(numeric_date);
+        let Some((ends, over)) = exp.filter(|(ends, _)| *ends <= LAST_SECOND) else {
+            return Err(ExtractError::rejected("exp").because("exp is missing, no number, or too far away"));
+        };
+        if now >= over.saturating_add(self.leeway) {
+            return Err(ExtractError::expired());
+        }
+        for (name, must_be_number) in [("nbf", true), ("iat", true), ("auth_time", false)] {
+            let Some(value) = member(claims, name)? else { continue };
+            match numeric_date(value) {
+                Some((_, begins)) if begins > now.saturating_add(self.leeway) => {
+                    return Err(ExtractError::rejected("not_yet_valid").because(format!("{name} is ahead")));
+                }
+                None if must_be_number => return Err(malformed(format!("{name} is no number"))),
+                Some(_) | None => {}
+            }
+        }
+        self.check_issuer(claims)?;
+        self.check_audience(claims)?;
+        self.claims.check(claims)?;
+        Ok(ends)
+    }
+
+    fn check_issuer(&self, claims: &Object) -> Result<(), ExtractError> {
+        let issuer = member(claims, "iss")?.and_then(Value::as_str);
+        if self.issuers.is_empty() || self.issuers.iter().any(|known| Some(known.as_str()) == issuer) {
+            return Ok(());
+        }
+        Err(ExtractError::rejected("issuer").because(format!("iss is {}", issuer.unwrap_or("missing"))))
+    }
+
+    fn check_audience(&self, claims: &Object) -> Result<(), ExtractError> {
+        if self.audiences.is_empty() {
+            return Ok(());
+        }
+        let audience = match member(claims, "aud")? {
+            Some(Value::Array(items)) => items.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+            None => &[],
+        };
+        let is_text = audience.iter().all(|item| item.as_str().is_some());
+        let mut known = self.audiences.iter();
+        if is_text && known.any(|known| audience.iter().any(|item| item.as_str() == Some(known))) {
+            return Ok(());
+        }
+        Err(ExtractError::rejected("audience").because("aud names none of the configured audiences"))
+    }
+
+    /// One part of a token as JSON in which every name has one meaning.
+    fn json(&self, part: &str) -> Result<Value, ExtractError> {
+        let bytes = URL_SAFE_NO_PAD.decode(self.unpadded(part)?).map_err(|_| malformed("not base64url"))?;
+        let value = Value::parse(&bytes).map_err(|_| malformed("not JSON"))?;
+        if value.has_duplicates() { Err(malformed("a member stands twice")) } else { Ok(value) }
+    }
+
+    /// The part without padding, which is required where it is configured and refused elsewhere.
+    fn unpadded<'a>(&self, part: &'a str) -> Result<&'a str, ExtractError> {
+        if !self.padded_base64 {
+            return Ok(part);
+        }
+        let unpadded = part.trim_end_matches('=');
+        let is_canonical = part.len().is_multiple_of(4) && part.len() - unpadded.len() <= 2;
+        is_canonical.then_some(unpadded).ok_or_else(|| malformed("not padded base64url"))
+    }
+}
+
+fn malformed(detail: impl Into<String>) -> ExtractError {
+    ExtractError::rejected("malformed").because(detail)
+}
+
+fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Object, ExtractError> {
+    value.as_object().ok_or_else(|| malformed(format!("{what} is no object")))
+}
+
+fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, ExtractError> {
+    object.get(name).map_err(|_| malformed("a member stands twice"))
+}
+
+fn bare_type(media_type: &str) -> &str {
+    const PREFIX: &str = "application/";
+    match media_type.get(..PREFIX.len()) {
+        Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => &media_type[PREFIX.len()..],
+        Some(_) | None => media_type,
+    }
+}
+
+/// A `NumericDate`, rounded down and up to whole seconds: it may have a fraction.
+fn numeric_date(value: &Value) -> Option<(UnixSeconds, UnixSeconds)> {
+    let Value::Number(number) = value else { return None };
+    if let Some(seconds) = number.as_i64() {
+        return Some((seconds, seconds));
+    }
+    let seconds = number.as_f64()?;
+    #[expect(clippy::cast_possible_truncation, reason = "a cast from a float stops at the bounds")]
+    Some((seconds.floor() as UnixSeconds, seconds.ceil() as UnixSeconds))
+}
+
+#[cfg(test)]
+mod tests;

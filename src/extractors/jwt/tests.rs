@@ -1,0 +1,460 @@
+//! The envelope, the claims and the configuration of JWT sessions, a table each.
+//! Real tokens are in `tests/vectors.rs`; published keys in `tests/jwks.rs`.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use serde_json::{Value, json};
+
+use crate::clock::{Clock, ManualClock};
+use crate::config::{self, Problems, Sources};
+use crate::extractors::shared::http::HttpClient;
+use crate::extractors::{Context, ExtractError, Extracted, Registry, Session, SessionExtractor, contract};
+use crate::metrics::Metrics;
+
+const NOW: i64 = 1_800_000_000;
+const SECRET: &str = "a session secret of 32 bytes, no less";
+const HMAC: &str = r#"
+    secret = "a session secret of 32 bytes, no less"
+    algorithms = ["HS256"]
+    audiences = ["app"]
+"#;
+
+fn context() -> Context {
+    Context {
+        clock: Clock::new(ManualClock::at(NOW)),
+        metrics: Arc::new(Metrics::new()),
+        http: HttpClient::default(),
+        dev: false,
+    }
+}
+
+fn build(toml: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    contract::build(&Registry::builtin(), "jwt", toml, &context())
+}
+
+fn part(text: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+fn sign(header: &str, payload: &[u8], key: &EncodingKey, algorithm: Algorithm) -> String {
+    let signed = format!("{}.{}", part(header), part(payload));
+    let signature = crypto::sign(signed.as_bytes(), key, algorithm).expect("a signature");
+    format!("{signed}.{signature}")
+}
+
+fn hs256(header: &str, payload: impl AsRef<[u8]>) -> String {
+    sign(header, payload.as_ref(), &EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS256)
+}
+
+/// Claims that pass, with these members over them; null takes one away.
+fn claims(changes: &Value) -> String {
+    let mut claims = json!({ "sub": "u-1", "aud": "app", "exp": NOW + 60 });
+    for (name, value) in changes.as_object().expect("an object") {
+        claims[name] = value.clone();
+    }
+    claims.to_string()
+}
+
+async fn extract(extractor: &dyn SessionExtractor, token: &str) -> Extracted {
+    let authorization = format!("Bearer {token}");
+    extractor.extract(&contract::request(&[("authorization", &authorization)])).await
+}
+
+/// `ok`, or the word of what is wrong.
+fn word(extracted: &Extracted) -> &'static str {
+    match extracted {
+        Ok(Some(_)) => "ok",
+        Ok(None) => "absent",
+        Err(ExtractError::Rejected(reason)) => reason.word,
+        Err(ExtractError::Unavailable(cause)) => cause.word,
+    }
+}
+
+const PLAIN: &str = r#"{"alg":"HS256"}"#;
+
+#[tokio::test]
+async fn the_contract_holds() {
+    let extractor = build(HMAC).expect("a good section");
+    contract::check(&*extractor, &[SECRET]).await;
+    let session = extract(&*extractor, &hs256(PLAIN, claims(&json!({})))).await;
+    let Ok(Some(Session { attributes, expires_at })) = session else { panic!("{session:?}") };
+    assert_eq!(expires_at, Some(NOW + 60));
+    assert_eq!(serde_json::to_string(&attributes).unwrap(), claims(&json!({})));
+}
+
+#[tokio::test]
+async fn a_header_that_asks_for_more_is_refused() {
+    let extractor = build(HMAC).expect("a good section");
+    let deep = format!(r#"{{"alg":"HS256","x":{}1{}}}"#, "[".repeat(3000), "]".repeat(3000));
+    for (header, want) in [
+        (PLAIN, "ok"),
+        (r#"{"alg":"HS256","typ":"JWT"}"#, "ok"),
+        (r#"{"alg":"HS256","typ":"jwt"}"#, "ok"),
+        (r#"{"alg":"HS256","typ":"application/AT+JWT"}"#, "ok"),
+        (r#"{"alg":"HS256","kid":"any"}"#, "ok"),
+        (r#"{"alg":"HS256","x5t":"thumb"}"#, "ok"),
+        (r#"{"alg":"HS256","typ":"logout+jwt"}"#, "token_type"),
+        (r#"{"alg":"HS256","typ":"application/"}"#, "token_type"),
+        (r#"{"alg":"HS256","typ":""}"#, "token_type"),
+        (r#"{"alg":"HS256","typ":null}"#, "token_type"),
+        (r#"{"alg":"HS256","crit":[]}"#, "header"),
+        (r#"{"alg":"HS256","crit":["exp"]}"#, "header"),
+        (r#"{"alg":"HS256","b64":false}"#, "header"),
+        (r#"{"alg":"HS256","b64":true}"#, "header"),
+        (r#"{"alg":"HS256","zip":"DEF"}"#, "header"),
+        (r#"{"alg":"HS256","cty":"JWT"}"#, "header"),
+        (r#"{"alg":"HS256","jwk":{}}"#, "header"),
+        (r#"{"alg":"HS256","jku":null}"#, "header"),
+        (r#"{"alg":"HS256","x5u":""}"#, "header"),
+        (r#"{"alg":"HS256","x5c":[]}"#, "header"),
+        (r#"{"alg":"HS256","kid":7}"#, "malformed"),
+        (r#"{"alg":"HS256","kid":["any"]}"#, "malformed"),
+        (r#"{"alg":"HS256","kid":null}"#, "malformed"),
+        (r#"{"alg":"HS256","alg":"HS256"}"#, "malformed"),
+        (r#"{"alg":"HS256","x":{"a":1,"a":1}}"#, "malformed"),
+        (r#"["HS256"]"#, "malformed"),
+        (r#"{"alg":"HS256"}x"#, "malformed"),
+        ("\u{feff}{\"alg\":\"HS256\"}", "malformed"),
+        (&deep, "malformed"),
+        (r#"{"alg":"HS384"}"#, "alg_not_allowed"),
+        (r#"{"alg":"RS256"}"#, "alg_not_allowed"),
+        (r#"{"alg":"none"}"#, "alg_not_allowed"),
+        (r#"{"alg":"None"}"#, "alg_not_allowed"),
+        (r#"{"alg":"hs256"}"#, "alg_not_allowed"),
+        (r#"{"alg":""}"#, "alg_not_allowed"),
+        (r#"{"alg":null}"#, "alg_not_allowed"),
+        (r#"{"alg":5}"#, "alg_not_allowed"),
+        (r#"{"alg":["HS256"]}"#, "alg_not_allowed"),
+        ("{}", "alg_not_allowed"),
+    ] {
+        let outcome = extract(&*extractor, &hs256(header, claims(&json!({})))).await;
+        assert_eq!(word(&outcome), want, "{}", header.chars().take(60).collect::<String>());
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_another_form_is_refused() {
+    let extractor = build(HMAC).expect("a good section");
+    let good = hs256(PLAIN, claims(&json!({})));
+    let (signed, signature) = good.rsplit_once('.').expect("parts");
+    let (header, payload) = signed.split_once('.').expect("parts");
+    let other = hs256(PLAIN, claims(&json!({ "sub": "u-2" })));
+    let other_signature = other.rsplit('.').next().expect("a signature");
+    for (name, token, want) in [
+        ("two parts", signed.to_owned(), "malformed"),
+        ("four parts", format!("{good}.x"), "malformed"),
+        ("five parts", format!("{good}.x.x"), "malformed"),
+        ("no signature", format!("{signed}."), "malformed"),
+        ("no payload", format!("{header}..{signature}"), "malformed"),
+        ("no header", format!(".{payload}.{signature}"), "malformed"),
+        ("dots", ".".repeat(8000), "malformed"),
+        ("too large", format!("{}{good}", "x".repeat(8192)), "too_large"),
+        ("padded signature", format!("{good}="), "bad_signature"),
+        ("another token's signature", format!("{signed}.{other_signature}"), "bad_signature"),
+        ("cut signature", good[..good.len() - 1].to_owned(), "bad_signature"),
+        ("other text", "opaque".to_owned(), "malformed"),
+    ] {
+        assert_eq!(word(&extract(&*extractor, &token).await), want, "{name}");
+    }
+    // A change of any character is noticed, also of the last one's spare bits.
+    for index in 0..good.len() {
+        for with in ["A", "B", "Q", "-", "."] {
+            let mut flipped = good.clone();
+            flipped.replace_range(index..=index, with);
+            let outcome = extract(&*extractor, &flipped).await;
+            assert!(flipped == good || word(&outcome) != "ok", "{index} {with}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn times_are_numbers_and_their_limits_are_exact() {
+    let extractor = build(HMAC).expect("a good section");
+    for (name, change, want) in [
+        ("last second of the leeway", r#""exp":1799999971"#, "ok"),
+        ("leeway over", r#""exp":1799999970"#, "expired"),
+        ("fraction in the leeway", r#""exp":1799999970.1"#, "ok"),
+        ("fraction", r#""exp":1800000060.9"#, "ok"),
+        ("exponent", r#""exp":1.9e9"#, "ok"),
+        ("negative", r#""exp":-1"#, "expired"),
+        ("very negative", r#""exp":-1e300"#, "expired"),
+        ("zero", r#""exp":0"#, "expired"),
+        ("year 9999", r#""exp":253402300799"#, "ok"),
+        ("year 10000", r#""exp":253402300800"#, "exp"),
+        ("2^53 + 1", r#""exp":9007199254740993"#, "exp"),
+        ("2^63", r#""exp":9223372036854775808"#, "exp"),
+        ("2^64 - 1", r#""exp":18446744073709551615"#, "exp"),
+        ("2^64", r#""exp":18446744073709551616"#, "exp"),
+        ("1e300", r#""exp":1e300"#, "exp"),
+        ("1e400", r#""exp":1e400"#, "malformed"),
+        ("text", r#""exp":"1900000000""#, "exp"),
+        ("null", r#""exp":null"#, "exp"),
+        ("true", r#""exp":true"#, "exp"),
+        ("list", r#""exp":[1900000000]"#, "exp"),
+        ("object", r#""exp":{}"#, "exp"),
+        ("missing", r#""x":1"#, "exp"),
+        ("twice", r#""exp":1900000000,"exp":1900000000"#, "malformed"),
+        ("nbf at the leeway", r#""exp":1900000000,"nbf":1800000030"#, "ok"),
+        ("nbf ahead", r#""exp":1900000000,"nbf":1800000031"#, "not_yet_valid"),
+        ("nbf ahead by a fraction", r#""exp":1900000000,"nbf":1800000030.5"#, "not_yet_valid"),
+        ("nbf far ahead", r#""exp":1900000000,"nbf":1e300"#, "not_yet_valid"),
+        ("nbf text", r#""exp":1900000000,"nbf":"0""#, "malformed"),
+        ("nbf object", r#""exp":1900000000,"nbf":{}"#, "malformed"),
+        ("nbf null", r#""exp":1900000000,"nbf":null"#, "malformed"),
+        ("iat at the leeway", r#""exp":1900000000,"iat":1800000030"#, "ok"),
+        ("iat ahead", r#""exp":1900000000,"iat":1800000031"#, "not_yet_valid"),
+        ("iat text", r#""exp":1900000000,"iat":"0""#, "malformed"),
+        ("auth_time ahead", r#""exp":1900000000,"auth_time":1800000031"#, "not_yet_valid"),
+        ("auth_time text", r#""exp":1900000000,"auth_time":"noon""#, "ok"),
+    ] {
+        let token = hs256(PLAIN, format!(r#"{{"sub":"u-1","aud":"app",{change}}}"#));
+        let outcome = extract(&*extractor, &token).await;
+        assert_eq!(word(&outcome), want, "{name}");
+        let is_expired = matches!(&outcome, Err(ExtractError::Rejected(reason)) if reason.expired);
+        assert_eq!(is_expired, want == "expired", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn issuer_and_audience_match_exactly() {
+    let toml = format!("{HMAC}\nissuers = [\"https://id\", \"https://id2\"]");
+    let extractor = build(&toml).expect("a good section");
+    let crowd: Vec<String> = (0..500).map(|number| format!("a{number}")).collect();
+    for (name, changes, want) in [
+        ("good", json!({}), "ok"),
+        ("the second issuer", json!({ "iss": "https://id2" }), "ok"),
+        ("issuer missing", json!({ "iss": null }), "issuer"),
+        ("other issuer", json!({ "iss": "https://evil" }), "issuer"),
+        ("trailing slash", json!({ "iss": "https://id/" }), "issuer"),
+        ("other case", json!({ "iss": "https://ID" }), "issuer"),
+        ("list", json!({ "iss": ["https://id"] }), "issuer"),
+        ("aud in a list", json!({ "aud": ["x", "app"] }), "ok"),
+        ("aud missing", json!({ "aud": null }), "audience"),
+        ("aud empty list", json!({ "aud": [] }), "audience"),
+        ("aud of null", json!({ "aud": [null] }), "audience"),
+        ("aud of text and number", json!({ "aud": ["app", 7] }), "audience"),
+        ("aud object", json!({ "aud": { "app": true } }), "audience"),
+        ("aud number", json!({ "aud": 7 }), "audience"),
+        ("aud prefix", json!({ "aud": "app2" }), "audience"),
+        ("aud case", json!({ "aud": "App" }), "audience"),
+        ("aud space", json!({ "aud": " app" }), "audience"),
+        ("aud without ours", json!({ "aud": crowd }), "audience"),
+    ] {
+        let mut all = json!({ "iss": "https://id" });
+        for (key, value) in changes.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        assert_eq!(word(&extract(&*extractor, &hs256(PLAIN, claims(&all))).await), want, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_payload_with_two_meanings_or_none_is_refused() {
+    let extractor = build(HMAC).expect("a good section");
+    let with = |member: &str| format!(r#"{{"sub":"u-1","aud":"app","exp":1900000000,{member}}}"#);
+    let deep = with(&format!(r#""x":{}1{}"#, "[".repeat(1000), "]".repeat(1000)));
+    for (name, payload) in [
+        ("sub twice", with(r#""sub":"u-2""#).into_bytes()),
+        ("aud twice", with(r#""aud":"app""#).into_bytes()),
+        ("custom claim twice", with(r#""email":"a","email":"b""#).into_bytes()),
+        ("escaped name twice", with(r#""su\u0062":"u-2""#).into_bytes()),
+        ("twice inside", with(r#""x":[{"a":1,"a":1}]"#).into_bytes()),
+        ("deep", deep.into_bytes()),
+        ("BOM", [b"\xef\xbb\xbf", with(r#""x":1"#).as_bytes()].concat()),
+        ("not UTF-8", b"{\"x\":\"\xff\"}".to_vec()),
+        ("lone surrogate", with(r#""x":"\ud800""#).into_bytes()),
+        ("trailing text", [with(r#""x":1"#).as_bytes(), b"x"].concat()),
+        ("NaN", with(r#""x":NaN"#).into_bytes()),
+        ("array", b"[]".to_vec()),
+        ("text", b"\"x\"".to_vec()),
+        ("null", b"null".to_vec()),
+        ("blank", b" ".to_vec()),
+    ] {
+        assert_eq!(word(&extract(&*extractor, &hs256(PLAIN, payload)).await), "malformed", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_public_key_is_never_a_secret() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("key.pem");
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let pem = pair.public_key_pem().replace("\r\n", "\n");
+    std::fs::write(&file, &pem).expect("a file");
+    let extractor = build(&format!(
+        "public_key_file = {:?}\nissuers = [\"i\"]\naudiences = [\"app\"]",
+        file.display().to_string()
+    ))
+    .expect("a good section");
+    let payload = claims(&json!({ "iss": "i" }));
+    let key = EncodingKey::from_ec_der(&pair.serialize_der());
+    for header in [r#"{"alg":"ES256"}"#, r#"{"alg":"ES256","kid":"any"}"#] {
+        let token = sign(header, payload.as_bytes(), &key, Algorithm::ES256);
+        assert_eq!(word(&extract(&*extractor, &token).await), "ok");
+    }
+    for secret in [pem.clone(), pem.trim().to_owned(), pem.replace('\n', "\r\n")] {
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        for alg in ["HS256", "ES256"] {
+            let token = sign(&format!(r#"{{"alg":"{alg}"}}"#), payload.as_bytes(), &key, Algorithm::HS256);
+            assert_ne!(word(&extract(&*extractor, &token).await), "ok", "{alg}");
+        }
+    }
+    // r and s of zero, r and s of the group's order, DER, one byte more.
+    let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let order: Vec<u8> =
+        (0..32).map(|i| u8::from_str_radix(&order[2 * i..2 * i + 2], 16).expect("hex")).collect();
+    let good = sign(r#"{"alg":"ES256"}"#, payload.as_bytes(), &key, Algorithm::ES256);
+    let (signed, signature) = good.rsplit_once('.').expect("parts");
+    let raw = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+    let der = [&[0x30, 0x44, 2, 32], &raw[..32], &[2, 32], &raw[32..]].concat();
+    for forged in [vec![0; 64], order.repeat(2), der, [&raw[..], &[0]].concat()] {
+        let token = format!("{signed}.{}", part(&forged));
+        assert_eq!(word(&extract(&*extractor, &token).await), "bad_signature");
+    }
+
+    std::fs::write(&file, pair.serialize_pem()).expect("a file");
+    let refused = build(&format!("public_key_file = {:?}", file.display().to_string()));
+    let text = refused.expect_err("a private key").to_string();
+    assert!(text.contains("extractors.jwt.public_key_file: "), "{text}");
+}
+
+#[tokio::test]
+async fn padded_base64_is_read_only_where_it_is_configured() {
+    let extractor = build(&format!("{HMAC}\nfrom = [\"header:x-token\"]\npadded_base64 = true"));
+    let extractor = extractor.expect("a good section");
+    let pad = |text: &str| format!("{text}{}", "=".repeat((4 - text.len() % 4) % 4));
+    let signed = format!("{}.{}", pad(&part(PLAIN)), pad(&part(claims(&json!({})))));
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).expect("a signature");
+    for (name, token, want) in [
+        ("padded", format!("{signed}.{}", pad(&signature)), "ok"),
+        ("signature without", format!("{signed}.{signature}"), "malformed"),
+        ("padded too far", format!("{signed}.{}====", pad(&signature)), "malformed"),
+        ("without", hs256(PLAIN, claims(&json!({}))), "malformed"),
+    ] {
+        let outcome = extractor.extract(&contract::request(&[("x-token", &token)])).await;
+        assert_eq!(word(&outcome), want, "{name}");
+    }
+}
+
+#[test]
+fn a_section_that_is_not_safe_is_refused_by_key() {
+    let public = "jwks_url = \"https://id/keys\"\nissuers = [\"https://id\"]\naudiences = [\"app\"]\n";
+    for (toml, key) in [
+        ("", "jwks_url"),
+        ("secret = \"a session secret of 32 bytes\"\naudiences = [\"app\"]", "algorithms"),
+        ("secret = \"short\"\nalgorithms = [\"HS256\"]\naudiences = [\"app\"]", "secret"),
+        (
+            "secret = \"changeme-changeme-changeme\"\nalgorithms = [\"HS256\"]\naudiences = [\"app\"]",
+            "secret",
+        ),
+        ("jwks_url = \"https://id/keys\"\naudiences = [\"app\"]", "issuers"),
+        ("jwks_url = \"https://id/keys\"\nissuers = [\"\"]\naudiences = [\"app\"]", "issuers"),
+        ("jwks_url = \"https://id/keys\"\nissuers = [\"i\"]", "audiences"),
+        ("jwks_url = \"http://id/keys\"\nissuers = [\"i\"]\naudiences = [\"app\"]", "jwks_url"),
+        ("jwks_url = \"https://{kid}/keys\"\nissuers = [\"i\"]\naudiences = [\"app\"]", "jwks_url"),
+        ("oidc_issuer = \"http://id\"\naudiences = [\"app\"]", "oidc_issuer"),
+        ("jwks_file = \"/nowhere\"\nissuers = [\"i\"]\naudiences = [\"app\"]", "jwks_file"),
+        (&format!("{public}allow_any_audience = true"), "audiences"),
+        (&format!("{public}secret = \"a session secret of 32 bytes\""), "jwks_url"),
+        (&format!("{public}oidc_issuer = \"https://id\""), "jwks_url"),
+        (&format!("{public}algorithms = [\"RS256\", \"HS256\"]"), "algorithms"),
+        (&format!("{public}algorithms = [\"none\"]"), "algorithms"),
+        (&format!("{public}algorithms = [\"rs256\"]"), "algorithms"),
+        (&format!("{public}from = []"), "from"),
+        (&format!("{public}from = [\"query:token\"]"), "from"),
+        (&format!("{public}leeway = \"6m\""), "leeway"),
+        (&format!("{public}leeway = \"1500ms\""), "leeway"),
+        (&format!("{public}max_token_bytes = 0"), "max_token_bytes"),
+        (&format!("{public}typo = 1"), "typo"),
+        ("preset = \"cognito\"\nissuers = [\"https://id\"]", "claims.client_id"),
+        ("preset = \"aws-alb\"\njwks_url = \"https://k/{kid}\"\nissuers = [\"i\"]", "header_claims.signer"),
+        ("preset = \"clerk\"", "issuers"),
+        ("preset = \"clerk\"\nissuers = [\"not a URL\"]", "issuers"),
+        ("preset = \"auth0\"\nissuers = [\"https://id/\"]", "audiences"),
+    ] {
+        let text = build(toml).expect_err(toml).to_string();
+        assert!(text.contains(&format!("extractors.jwt.{key}: ")), "{toml}:\n{text}");
+        assert!(!text.contains("changeme-changeme"), "{text}");
+    }
+}
+
+#[test]
+fn every_preset_is_complete_with_what_the_user_must_know() {
+    for (preset, keys) in [
+        ("auth0", "issuers = [\"https://t.auth0.com/\"]\naudiences = [\"api\"]"),
+        ("aws-alb", "issuers = [\"i\"]\njwks_url = \"https://k/{kid}\"\nheader_claims.signer = \"arn\""),
+        ("clerk", "issuers = [\"https://clerk.example.com\"]"),
+        ("clerk", "issuers = [\"https://clerk.example.com\"]\naudiences = [\"app\"]"),
+        ("cloudflare-access", "issuers = [\"https://t.cloudflareaccess.com\"]\naudiences = [\"a\"]"),
+        ("cognito", "issuers = [\"https://cognito/pool\"]\nclaims.client_id = \"c\""),
+        ("entra", "issuers = [\"https://login.microsoftonline.com/t/v2.0\"]\naudiences = [\"a\"]"),
+        ("firebase", "issuers = [\"https://securetoken.google.com/p\"]\naudiences = [\"p\"]"),
+        ("google-iap", "audiences = [\"/projects/1/global/backendServices/2\"]"),
+        ("keycloak", "issuers = [\"https://kc/realms/main\"]\naudiences = [\"account\"]"),
+        ("okta", "issuers = [\"https://o/oauth2/default\"]\naudiences = [\"api://default\"]"),
+        ("supabase", "issuers = [\"https://ref.supabase.co/auth/v1\"]"),
+        ("supabase", "secret = \"a session secret of 32 bytes\"\nalgorithms = [\"HS256\"]"),
+        ("workos", "issuers = [\"https://api.workos.com/user_management/client_1\"]"),
+    ] {
+        let built = build(&format!("preset = \"{preset}\"\n{keys}"));
+        assert!(built.is_ok(), "{preset}: {built:?}");
+    }
+    let names: std::collections::BTreeSet<_> = super::presets::PRESETS.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 12);
+}
+
+#[tokio::test]
+async fn at_most_three_keys_are_tried() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("jwks.json");
+    let keys: Vec<EncodingKey> = (0..4)
+        .map(|_| rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key"))
+        .map(|pair| EncodingKey::from_ec_der(&pair.serialize_der()))
+        .collect();
+    let jwks: Vec<Jwk> =
+        keys.iter().map(|key| Jwk::from_encoding_key(key, Algorithm::ES256).expect("a JWK")).collect();
+    std::fs::write(&file, json!({ "keys": jwks }).to_string()).expect("a file");
+    let toml =
+        format!("jwks_file = {:?}\nissuers = [\"i\"]\naudiences = [\"app\"]", file.display().to_string());
+    let extractor = build(&toml).expect("a good section");
+    for (key, want) in keys.iter().zip(["ok", "ok", "ok", "bad_signature"]) {
+        let payload = claims(&json!({ "iss": "i" }));
+        let token = sign(r#"{"alg":"ES256"}"#, payload.as_bytes(), key, Algorithm::ES256);
+        assert_eq!(word(&extract(&*extractor, &token).await), want);
+    }
+}
+
+#[tokio::test]
+async fn the_environment_alone_is_enough() {
+    let environment = [
+        ("ROLLOUT_CLIENT_ID", "client"),
+        ("ROLLOUT_CLIENT_SECRET", "a client secret of 32 bytes, not theirs"),
+        ("ROLLOUT__SESSION__EXTRACTORS", "jwt"),
+        ("ROLLOUT__EXTRACTORS__JWT__SECRET", SECRET),
+        ("ROLLOUT__EXTRACTORS__JWT__ALGORITHMS", "HS256,HS512"),
+        ("ROLLOUT__EXTRACTORS__JWT__ALLOW_ANY_AUDIENCE", "true"),
+        ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__EMAIL_VERIFIED", "true"),
+        ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__PLAN__ABSENT_OR", "team, pro"),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let sources = Sources { environment, ..Sources::default() };
+    let settings = config::load(&sources, &Registry::builtin(), &context()).expect("a good configuration");
+    let extractor = &settings.chain.links()[0].extractor;
+    for (changes, want) in [
+        (json!({ "email_verified": true }), "ok"),
+        (json!({ "email_verified": true, "plan": "pro" }), "ok"),
+        (json!({ "email_verified": true, "plan": "free" }), "claim"),
+        (json!({ "email_verified": false }), "claim"),
+        (json!({}), "claim"),
+    ] {
+        let outcome = extract(&**extractor, &hs256(PLAIN, claims(&changes))).await;
+        assert_eq!(word(&outcome), want, "{changes}");
+    }
+    // What `check-config --print` shows.
+    assert!(!settings.effective().to_string().contains(SECRET));
+}

@@ -1,0 +1,262 @@
+//! Outgoing HTTP with every limit on, and the rule for which URLs may be called.
+//! Who is called, and what an answer means, is the caller's business.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::{HeaderMap, StatusCode};
+use reqwest::{Client, Request, redirect, retry};
+use url::{Host, Url};
+
+const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
+
+/// A back end in the same network answers a connection attempt well within this time.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Calls other services: no redirects, no proxy from the environment, no cookies, no decompression,
+/// no retries beyond a pooled connection that had gone stale, HTTP/1.1 only. Cheap to clone.
+///
+/// The clients beneath, one for each connect time-out, are built on first use: reading the machine's
+/// CA certificates takes milliseconds that a start does not have.
+#[derive(Clone, Default)]
+pub struct HttpClient(Arc<Mutex<BTreeMap<Duration, Client>>>);
+
+/// How much one call may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the name's look-up to the end of the TLS handshake.
+    pub connect: Duration,
+    /// From the first look-up to the last byte of the body.
+    pub total: Duration,
+    /// The longest body, in bytes; reading stops there.
+    pub body: usize,
+}
+
+/// What came back, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+/// Why a call brought nothing to work with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// No connection, no TLS, or the connection broke; the text is the transport's, without the URL.
+    Unreachable(String),
+    Timeout,
+    Status(StatusCode),
+    /// The body is longer than the cap, which is given in bytes.
+    TooLarge(usize),
+}
+
+impl CallError {
+    /// A stable word for metrics and logs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Status(_) => "status",
+            Self::TooLarge(_) => "too_large",
+        }
+    }
+
+    fn transport(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self::Unreachable(text)
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(text) => f.write_str(text),
+            Self::Timeout => f.write_str("no whole answer in time"),
+            Self::Status(status) => write!(f, "the answer's status is {}", status.as_u16()),
+            Self::TooLarge(cap) => write!(f, "the answer is longer than {cap} bytes"),
+        }
+    }
+}
+
+impl Answer {
+    /// The answer if its status is 200, which is the only one that ever means yes.
+    pub fn ok(self) -> Result<Self, CallError> {
+        if self.status == StatusCode::OK { Ok(self) } else { Err(CallError::Status(self.status)) }
+    }
+}
+
+impl HttpClient {
+    /// Sends one request and reads the whole answer within `limits`.
+    pub async fn send(&self, request: Request, limits: Limits) -> Result<Answer, CallError> {
+        let client = self.client(limits.connect)?;
+        let answer = exchange(&client, request, limits.body);
+        tokio::time::timeout(limits.total, answer).await.unwrap_or(Err(CallError::Timeout))
+    }
+
+    fn client(&self, connect_timeout: Duration) -> Result<Client, CallError> {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&connect_timeout) {
+            return Ok(client.clone());
+        }
+        let client = Client::builder()
+            .user_agent(USER_AGENT)
+            .connect_timeout(connect_timeout)
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .retry(retry::never())
+            .no_proxy()
+            .http1_only()
+            .build()
+            .map_err(CallError::transport)?;
+        clients.insert(connect_timeout, client.clone());
+        Ok(client)
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").finish_non_exhaustive()
+    }
+}
+
+async fn exchange(client: &Client, request: Request, cap: usize) -> Result<Answer, CallError> {
+    let mut response = client.execute(request).await.map_err(CallError::transport)?;
+    let announced = response.content_length().unwrap_or_default();
+    if usize::try_from(announced).map_or(true, |length| length > cap) {
+        return Err(CallError::TooLarge(cap));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(CallError::transport)? {
+        if body.len() + chunk.len() > cap {
+            return Err(CallError::TooLarge(cap));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+}
+
+/// Checks a URL that is to be called: https, or http to this machine or with `allow_http`.
+///
+/// # Errors
+/// What is wrong with it, in words that repeat no part of it: it may hold a password.
+pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "must be a URL, such as https://id.example.com/keys")?;
+    let loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        Err("must not hold a user name or a password")
+    } else if !matches!(url.scheme(), "https" | "http") {
+        Err("must begin with https://")
+    } else if url.fragment().is_some() {
+        Err("must not have a fragment (#)")
+    } else if url.port() == Some(0) {
+        Err("must not have port 0")
+    } else if url.scheme() == "http" && !loopback && !allow_http {
+        Err("must begin with https://: plain http is for loopback hosts, or anywhere with allow_http = true")
+    } else {
+        Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::header;
+    use axum::routing::get;
+    use futures_util::{StreamExt, stream};
+    use reqwest::Method;
+
+    const LIMITS: Limits =
+        Limits { connect: CONNECT_TIMEOUT, total: Duration::from_millis(200), body: 16 * 1024 };
+
+    #[test]
+    fn only_plain_urls_that_may_be_called_pass() {
+        for (url, allow_http, good) in [
+            ("https://id.example.com/keys?v=1", false, true),
+            ("https://id.example.com:8443/keys", false, true),
+            ("http://127.0.0.1:9/keys", false, true),
+            ("http://127.9.9.9/keys", false, true),
+            ("http://[::1]:9/keys", false, true),
+            ("http://localhost/keys", false, true),
+            ("http://id.example.com/keys", true, true),
+            ("http://id.example.com/keys", false, false),
+            ("http://localhost.example.com/keys", false, false),
+            ("http://127.0.0.1.example.com/keys", false, false),
+            ("http://10.0.0.1/keys", false, false),
+            ("https://user:hunter2@id.example.com/", false, false),
+            ("https://hunter2@id.example.com/", true, false),
+            ("https://id.example.com/#part", false, false),
+            ("https://id.example.com:0/", false, false),
+            ("file:///etc/passwd", true, false),
+            ("gopher://id.example.com/", true, false),
+            ("id.example.com/keys", true, false),
+            ("", true, false),
+        ] {
+            match check_url(url, allow_http) {
+                Ok(_) => assert!(good, "{url}"),
+                Err(text) => assert!(!good && !text.contains("hunter2"), "{url}: {text}"),
+            }
+        }
+    }
+
+    async fn serve() -> String {
+        let endless =
+            || async { Body::from_stream(stream::repeat("x".repeat(1000)).map(Ok::<_, std::io::Error>)) };
+        let router = axum::Router::new()
+            .route("/seen", get(|headers: HeaderMap| async move { format!("{headers:?}") }))
+            .route("/moved", get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/seen")]) }))
+            .route("/hangs", get(|| async { std::future::pending::<()>().await }))
+            .route("/long", get(|| async { "x".repeat(17 * 1024) }))
+            .route("/endless", get(endless));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        format!("http://{address}")
+    }
+
+    async fn call(url: &str) -> Result<Answer, CallError> {
+        let request = Request::new(Method::GET, url.parse().expect("a URL"));
+        HttpClient::default().send(request, LIMITS).await
+    }
+
+    #[tokio::test]
+    async fn each_kind_of_trouble_has_its_word() {
+        let base = serve().await;
+        let seen = call(&format!("{base}/seen")).await.and_then(Answer::ok).expect("an answer");
+        let seen = String::from_utf8_lossy(&seen.body).into_owned();
+        assert!(seen.contains("rollout-token/") && !seen.contains("accept-encoding"), "{seen}");
+
+        let closed = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            listener.local_addr().expect("an address")
+        };
+        for (url, word) in [
+            (format!("{base}/moved"), "status"),
+            (format!("{base}/absent"), "status"),
+            (format!("{base}/hangs"), "timeout"),
+            (format!("{base}/long"), "too_large"),
+            (format!("{base}/endless"), "too_large"),
+            (format!("http://{closed}/?key=hunter2"), "unreachable"),
+        ] {
+            let error = call(&url).await.and_then(Answer::ok).expect_err(&url);
+            assert_eq!(error.word(), word, "{url}: {error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+}

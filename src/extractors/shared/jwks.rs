@@ -1,0 +1,497 @@
+//! Keys that a provider publishes: fetched, kept, refreshed, and shared by all requests.
+//! What a key is, and which one fits a token, is in `keys.rs`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use axum::http::{HeaderMap, header};
+use reqwest::{Method, Request};
+use tokio::sync::watch;
+use url::Url;
+
+use super::http::{Answer, CallError, Limits, check_url};
+use super::keys::{KeySet, KeysError};
+use crate::extractors::{Context, ExtractError, Readiness};
+use crate::value::Value;
+
+/// One whole fetch. Providers may be far away, so connecting may take longer than to a neighbour.
+const LIMITS: Limits =
+    Limits { connect: Duration::from_secs(2), total: Duration::from_secs(3), body: 512 * 1024 };
+
+/// How long keys are fresh if the provider does not say, and the bounds of what it may say.
+const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
+const MIN_TTL: Duration = Duration::from_secs(30);
+const MAX_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// How long keys serve beyond their time while no newer ones can be had.
+const STALE_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// The least time between two fetches while there are keys to work with: whoever makes up key ids
+/// must not make us flood the provider.
+const COOLDOWN: Duration = Duration::from_secs(30);
+
+/// The same while there are none, when every request waits for a fetch.
+const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
+
+/// How many keys are kept where each has a URL of its own.
+const MAX_CELLS: usize = 100;
+
+/// What stands for the key's id in the URL of [`KeysByKid`].
+pub const KID_PLACEHOLDER: &str = "{kid}";
+
+/// Where keys are published.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A JWK set.
+    Jwks(Url),
+    /// `OpenID` Connect Discovery: the issuer's document names the JWK set.
+    Discovery { issuer: String, document: Url, allow_http: bool },
+    /// One public key in PEM.
+    Pem(Url),
+}
+
+impl Source {
+    /// Discovery for `issuer` (`OpenID` Connect Discovery 1.0, section 4).
+    ///
+    /// # Errors
+    /// If the issuer is not a URL that may be called.
+    pub fn discovery(issuer: &str, allow_http: bool) -> Result<Self, &'static str> {
+        let document = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let document = check_url(&document, allow_http)?;
+        Ok(Self::Discovery { issuer: issuer.to_owned(), document, allow_http })
+    }
+}
+
+/// Why a fetch brought no keys.
+#[derive(Clone, Debug)]
+enum FetchError {
+    Call(CallError),
+    Keys(KeysError),
+    Discovery(&'static str),
+    /// The task that fetched went away, as at the end of the process or after a panic.
+    Interrupted,
+}
+
+impl FetchError {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Call(error) => error.word(),
+            Self::Keys(KeysError::Malformed) => "malformed",
+            Self::Keys(KeysError::NoUsableKey) => "no_usable_key",
+            Self::Discovery(_) => "discovery",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Whether the server said that there is no such document.
+    fn is_not_found(&self) -> bool {
+        matches!(self, Self::Call(CallError::Status(status)) if matches!(status.as_u16(), 403 | 404 | 410))
+    }
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(error) => error.fmt(f),
+            Self::Keys(error) => write!(f, "the answer {error}"),
+            Self::Discovery(text) => f.write_str(text),
+            Self::Interrupted => f.write_str("the fetch was interrupted"),
+        }
+    }
+}
+
+/// Keys as they were fetched.
+#[derive(Debug)]
+struct Loaded {
+    keys: Arc<KeySet>,
+    at: Duration,
+    ttl: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Freshness {
+    Fresh,
+    /// Still fresh, but it is time to fetch the next ones in the background.
+    Due,
+    Stale,
+    TooOld,
+}
+
+impl Loaded {
+    fn freshness(&self, now: Duration) -> Freshness {
+        let age = now.saturating_sub(self.at);
+        if age < self.ttl * 4 / 5 {
+            Freshness::Fresh
+        } else if age < self.ttl {
+            Freshness::Due
+        } else if age < self.ttl + STALE_FOR {
+            Freshness::Stale
+        } else {
+            Freshness::TooOld
+        }
+    }
+}
+
+/// The keys of one [`Source`], and the only one who fetches them.
+struct Cell {
+    extractor: Arc<str>,
+    source: Source,
+    context: Context,
+    loaded: ArcSwapOption<Loaded>,
+    progress: Mutex<Progress>,
+    /// Counts the fetches that ended; requests that need one wait for the next count.
+    finished: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    fetching: bool,
+    /// When the last fetch ended, and how.
+    last: Option<(Duration, Result<(), FetchError>)>,
+}
+
+/// What a request that needs keys gets.
+#[derive(Debug)]
+pub enum Found {
+    Keys(Arc<KeySet>),
+    /// A fetch is under way.
+    Wait(Wait),
+}
+
+/// A fetch under way, which may bring the keys for one token.
+#[derive(Debug)]
+pub struct Wait {
+    cell: Arc<Cell>,
+    finished: watch::Receiver<u64>,
+}
+
+impl Wait {
+    /// The keys to verify with, once the fetch has ended.
+    pub async fn keys(mut self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
+        // The sender lives in the cell, which `self` keeps alive.
+        let _ = self.finished.changed().await;
+        self.cell.suitable(kid).ok_or_else(|| self.cell.verdict())
+    }
+}
+
+impl Cell {
+    fn new(extractor: Arc<str>, source: Source, context: Context) -> Arc<Self> {
+        Arc::new(Self {
+            extractor,
+            source,
+            context,
+            loaded: ArcSwapOption::const_empty(),
+            progress: Mutex::default(),
+            finished: watch::Sender::new(0),
+        })
+    }
+
+    /// The keys for a token that names `kid`. Does not wait; at most it starts a fetch.
+    fn get(self: &Arc<Self>, kid: Option<&str>) -> Result<Found, ExtractError> {
+        self.keep_fresh();
+        if let Some(keys) = self.suitable(kid) {
+            return Ok(Found::Keys(keys));
+        }
+        match self.fetch() {
+            Some(finished) => Ok(Found::Wait(Wait { cell: self.clone(), finished })),
+            // A fetch may have ended since the look above.
+            None => self.suitable(kid).map(Found::Keys).ok_or_else(|| self.verdict()),
+        }
+    }
+
+    /// The keys in use, unless they are too old or do not know `kid`.
+    fn suitable(&self, kid: Option<&str>) -> Option<Arc<KeySet>> {
+        let loaded = self.usable()?;
+        kid.is_none_or(|kid| loaded.keys.knows(kid)).then(|| loaded.keys.clone())
+    }
+
+    fn usable(&self) -> Option<Arc<Loaded>> {
+        let now = self.context.clock.monotonic();
+        self.loaded.load_full().filter(|loaded| loaded.freshness(now) != Freshness::TooOld)
+    }
+
+    /// What to tell a request for which there are no keys. While the provider cannot be reached, an
+    /// unknown key may be one that it has just begun to use: that must not log anybody out.
+    fn verdict(&self) -> ExtractError {
+        match &self.progress().last {
+            Some((_, Ok(()))) => ExtractError::rejected("unknown_key"),
+            Some((_, Err(error))) if matches!(self.source, Source::Pem(_)) && error.is_not_found() => {
+                ExtractError::rejected("unknown_key")
+            }
+            Some((_, Err(error))) => {
+                ExtractError::unavailable("jwks_unavailable").because(format!("{}: {error}", error.word()))
+            }
+            None => ExtractError::unavailable("jwks_unavailable"),
+        }
+    }
+
+    /// Starts a fetch in the background if the keys in use are about to be, or are, past their time.
+    fn keep_fresh(self: &Arc<Self>) {
+        let now = self.context.clock.monotonic();
+        let loaded = self.loaded.load();
+        if loaded.as_ref().is_some_and(|loaded| loaded.freshness(now) != Freshness::Fresh) {
+            self.fetch();
+        }
+    }
+
+    /// Joins the fetch that is under way, or starts one; `None` if it is too early for another.
+    ///
+    /// A fetch is a task of its own: it goes on when the request that began it is dropped.
+    fn fetch(self: &Arc<Self>) -> Option<watch::Receiver<u64>> {
+        let now = self.context.clock.monotonic();
+        let cooldown = if self.usable().is_some() { COOLDOWN } else { EMPTY_COOLDOWN };
+        let mut progress = self.progress();
+        if !progress.fetching {
+            if progress.last.as_ref().is_some_and(|(at, _)| now.saturating_sub(*at) < cooldown) {
+                return None;
+            }
+            progress.fetching = true;
+            tokio::spawn(Attempt::of(self.clone(), now).run());
+        }
+        // Subscribed under the lock, so that the end of this very fetch cannot be missed.
+        Some(self.finished.subscribe())
+    }
+
+    async fn download(&self) -> Result<Loaded, FetchError> {
+        let download = async {
+            let answer = match &self.source {
+                Source::Jwks(url) | Source::Pem(url) => self.call(url).await?,
+                Source::Discovery { issuer, document, allow_http } => {
+                    let document = self.call(document).await?;
+                    self.call(&jwks_uri(&document.body, issuer, *allow_http)?).await?
+                }
+            };
+            let keys = match &self.source {
+                Source::Pem(_) => KeySet::from_pem(&answer.body),
+                Source::Jwks(_) | Source::Discovery { .. } => KeySet::from_jwks(&answer.body),
+            };
+            let keys = Arc::new(keys.map_err(FetchError::Keys)?);
+            Ok(Loaded { keys, at: self.context.clock.monotonic(), ttl: ttl(&answer.headers) })
+        };
+        // Discovery makes two calls, which share the time of one.
+        tokio::time::timeout(LIMITS.total, download)
+            .await
+            .unwrap_or(Err(FetchError::Call(CallError::Timeout)))
+    }
+
+    async fn call(&self, url: &Url) -> Result<Answer, FetchError> {
+        let request = Request::new(Method::GET, url.clone());
+        self.context.http.send(request, LIMITS).await.and_then(Answer::ok).map_err(FetchError::Call)
+    }
+
+    /// Takes note of how a fetch ended. Only good keys replace those in use.
+    fn finish(&self, began: Duration, outcome: Result<Loaded, FetchError>) {
+        let now = self.context.clock.monotonic();
+        let result = outcome.as_ref().map_or_else(FetchError::word, |_| "ok");
+        self.context.metrics.jwks_refreshed(&self.extractor, result);
+        self.context.metrics.backend_call(&self.extractor, result, now.saturating_sub(began));
+        if let Err(error) = &outcome {
+            tracing::warn!(
+                extractor = %self.extractor, reason = result, detail = %error,
+                "the keys that verify sessions could not be fetched"
+            );
+        }
+        let outcome = outcome.map(|loaded| self.loaded.store(Some(Arc::new(loaded))));
+        let mut progress = self.progress();
+        *progress = Progress { fetching: false, last: Some((now, outcome)) };
+        self.finished.send_modify(|count| *count += 1);
+    }
+
+    /// Nothing panics while it holds the lock; if something did, the data would still be whole.
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_failed(&self) -> bool {
+        let progress = self.progress();
+        !progress.fetching && matches!(progress.last, Some((_, Err(_)))) && self.loaded.load().is_none()
+    }
+}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell").field("extractor", &self.extractor).finish_non_exhaustive()
+    }
+}
+
+/// A fetch under way. However its task ends, the cell learns of it: requests wait for that.
+struct Attempt {
+    cell: Arc<Cell>,
+    began: Duration,
+    outcome: Result<Loaded, FetchError>,
+}
+
+impl Attempt {
+    fn of(cell: Arc<Cell>, began: Duration) -> Self {
+        Self { cell, began, outcome: Err(FetchError::Interrupted) }
+    }
+
+    async fn run(mut self) {
+        let outcome = self.cell.download().await;
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Result<Loaded, FetchError>) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let outcome = std::mem::replace(&mut self.outcome, Err(FetchError::Interrupted));
+        self.cell.finish(self.began, outcome);
+    }
+}
+
+/// The address of the JWK set in a discovery document, if the document is about `issuer`.
+fn jwks_uri(document: &[u8], issuer: &str, allow_http: bool) -> Result<Url, FetchError> {
+    let document = Value::parse(document).map_err(|_| FetchError::Discovery("the document is not JSON"))?;
+    let text = |name| document.as_object()?.get(name).ok()??.as_str();
+    if text("issuer") != Some(issuer) {
+        return Err(FetchError::Discovery("the document is about another issuer"));
+    }
+    let uri = text("jwks_uri").ok_or(FetchError::Discovery("the document has no jwks_uri"))?;
+    check_url(uri, allow_http).map_err(|_| FetchError::Discovery("the document's jwks_uri may not be called"))
+}
+
+/// How long an answer is fresh (RFC 9111, section 5.2.2.1), within our bounds.
+fn ttl(headers: &HeaderMap) -> Duration {
+    let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let seconds = values.flat_map(|value| value.split(',')).find_map(|directive| {
+        let (name, seconds) = directive.split_once('=')?;
+        let digits = seconds.trim().trim_matches('"');
+        let is_max_age = name.trim().eq_ignore_ascii_case("max-age") && !digits.is_empty();
+        // More digits than fit are a long time, not no time.
+        (is_max_age && digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .then(|| digits.parse().unwrap_or(u64::MAX))
+    });
+    seconds.map_or(DEFAULT_TTL, |seconds| Duration::from_secs(seconds).clamp(MIN_TTL, MAX_TTL))
+}
+
+/// A set of keys at one address.
+#[derive(Debug)]
+pub struct FetchedKeys(Arc<Cell>);
+
+impl FetchedKeys {
+    pub fn new(extractor: &str, source: Source, context: &Context) -> Self {
+        Self(Cell::new(Arc::from(extractor), source, context.clone()))
+    }
+
+    /// The keys for a token that names `kid`: at hand, or on their way.
+    ///
+    /// # Errors
+    /// `Rejected` if the provider has no such key, `Unavailable` if it cannot be asked.
+    pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
+        self.0.get(kid)
+    }
+
+    /// Fetches ahead of the first request.
+    pub fn start(&self) {
+        self.0.fetch();
+    }
+
+    /// Sets the gauge of the keys' age.
+    pub fn observe(&self) {
+        if let Some(loaded) = self.0.loaded.load().as_ref() {
+            let age = self.0.context.clock.monotonic().saturating_sub(loaded.at);
+            self.0.context.metrics.jwks_age(&self.0.extractor, age);
+        }
+    }
+
+    /// Whether there are keys. Asking also keeps them coming: an instance without keys is not ready,
+    /// so no request would reach it that could set off the next fetch. Needs the runtime around it.
+    pub fn readiness(&self) -> Readiness {
+        let now = self.0.context.clock.monotonic();
+        let freshness = self.0.loaded.load().as_ref().map(|loaded| loaded.freshness(now));
+        if freshness != Some(Freshness::Fresh) {
+            self.0.fetch();
+        }
+        match freshness {
+            Some(Freshness::Fresh | Freshness::Due) => Readiness::Ready,
+            Some(Freshness::Stale) => Readiness::Stale,
+            Some(Freshness::TooOld) => Readiness::Waiting("jwks_too_old"),
+            None => Readiness::Waiting("jwks"),
+        }
+    }
+}
+
+/// Keys that have a URL each, with their id in it. The id comes from whoever sent the token, so the
+/// number of look-ups is bounded, not only their pace.
+#[derive(Debug)]
+pub struct KeysByKid {
+    extractor: Arc<str>,
+    template: String,
+    context: Context,
+    cells: Mutex<Cells>,
+}
+
+#[derive(Debug, Default)]
+struct Cells {
+    by_kid: BTreeMap<String, Arc<Cell>>,
+    /// When a key id was last looked up that had no cell.
+    unseen_at: Option<Duration>,
+}
+
+impl KeysByKid {
+    /// # Errors
+    /// If the template is not a URL that may be called, with one `{kid}` in its path.
+    pub fn new(
+        extractor: &str,
+        template: &str,
+        allow_http: bool,
+        context: &Context,
+    ) -> Result<Self, &'static str> {
+        let sample = check_url(&template.replace(KID_PLACEHOLDER, "kid-goes-here"), allow_http)?;
+        if sample.path().matches("kid-goes-here").count() != 1 {
+            return Err("must have {kid} once, in the path");
+        }
+        Ok(Self {
+            extractor: Arc::from(extractor),
+            template: template.to_owned(),
+            context: context.clone(),
+            cells: Mutex::default(),
+        })
+    }
+
+    /// The key called `kid`: at hand, or on its way.
+    ///
+    /// # Errors
+    /// `Rejected` if there can be no such key, `Unavailable` if nobody can be asked now.
+    pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
+        let is_safe = |kid: &&str| {
+            (1..=64).contains(&kid.len())
+                && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        let kid = kid.filter(is_safe).ok_or_else(|| ExtractError::rejected("unknown_key"))?;
+        // The whole document is this one key: it need not repeat its name.
+        self.cell(kid)?.get(None)
+    }
+
+    fn cell(&self, kid: &str) -> Result<Arc<Cell>, ExtractError> {
+        let now = self.context.clock.monotonic();
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = cells.by_kid.get(kid).filter(|cell| !cell.has_failed()) {
+            return Ok(cell.clone());
+        }
+        if cells.unseen_at.is_some_and(|at| now.saturating_sub(at) < COOLDOWN) {
+            let failed = cells.by_kid.get(kid).map(|cell| cell.verdict());
+            return Err(failed.unwrap_or_else(|| ExtractError::unavailable("jwks_cooldown")));
+        }
+        let text = self.template.replace(KID_PLACEHOLDER, kid);
+        let url = Url::parse(&text).map_err(|_| ExtractError::rejected("unknown_key"))?;
+        cells.unseen_at = Some(now);
+        cells.by_kid.retain(|_, cell| !cell.has_failed());
+        if cells.by_kid.len() >= MAX_CELLS {
+            let loaded_at = |cell: &Cell| cell.loaded.load().as_ref().map(|loaded| loaded.at);
+            let oldest =
+                cells.by_kid.iter().min_by_key(|(_, cell)| loaded_at(cell)).map(|(kid, _)| kid.clone());
+            oldest.and_then(|kid| cells.by_kid.remove(&kid));
+        }
+        let cell = Cell::new(self.extractor.clone(), Source::Pem(url), self.context.clone());
+        cells.by_kid.insert(kid.to_owned(), cell.clone());
+        Ok(cell)
+    }
+}

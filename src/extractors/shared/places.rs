@@ -1,0 +1,193 @@
+//! Where in a request a credential stands: `header:NAME`, `cookie:NAME`.
+//! What the credential means is the extractor's business.
+
+use std::str::FromStr;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::cookies::{self, CookieError};
+use crate::extractors::ExtractError;
+
+/// One place where a credential may stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `header:authorization`: a bearer token (RFC 6750, section 2.1).
+    Bearer,
+    /// Any other header, which holds the bare credential.
+    Header(HeaderName),
+    Cookie(String),
+}
+
+/// The first credential that stands in one of `places`; `None` if all are empty.
+///
+/// # Errors
+/// If the first place that is not empty is ambiguous or malformed: the later places are not asked.
+pub fn find<'a>(places: &[Place], headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
+    for place in places {
+        if let Some(credential) = place.find(headers)? {
+            return Ok(Some(credential));
+        }
+    }
+    Ok(None)
+}
+
+impl Place {
+    /// The credential in this place; `None` if there is none of this kind.
+    fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
+        match self {
+            Self::Bearer => match single(headers, &header::AUTHORIZATION)? {
+                Some(value) => bearer(value.as_bytes()),
+                None => Ok(None),
+            },
+            Self::Header(name) => match single(headers, name)? {
+                Some(value) if !value.is_empty() => value.to_str().map(Some).map_err(|_| malformed()),
+                Some(_) | None => Ok(None),
+            },
+            Self::Cookie(name) => cookies::find(headers, name).map_err(|error| match error {
+                CookieError::Duplicate => ExtractError::rejected("duplicate_cookie"),
+                CookieError::Malformed => malformed(),
+            }),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("header", name)) => match HeaderName::try_from(name) {
+                Ok(header::AUTHORIZATION) => Ok(Self::Bearer),
+                Ok(name) => Ok(Self::Header(name)),
+                Err(_) => Err("names no header after header:"),
+            },
+            Some(("cookie", name)) if !name.is_empty() && name.bytes().all(is_token) => {
+                Ok(Self::Cookie(name.to_owned()))
+            }
+            Some(("cookie", _)) => Err("names no cookie after cookie:"),
+            Some(_) | None => Err("must be places such as \"header:authorization\" or \"cookie:__session\""),
+        }
+    }
+}
+
+/// The header called `name`. Two of it are refused: the next party might read the other one.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ExtractError> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    match values.next() {
+        Some(_) => Err(ExtractError::rejected("duplicate_header")),
+        None => Ok(first),
+    }
+}
+
+/// The token of `Bearer TOKEN`. Another scheme, or `Bearer` alone, is somebody else's or nobody's.
+fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
+    let end = value.iter().position(|&byte| !is_token(byte)).unwrap_or(value.len());
+    let (scheme, rest) = value.split_at(end);
+    if !scheme.eq_ignore_ascii_case(b"bearer") || rest.iter().all(|&byte| byte == b' ') {
+        return Ok(None);
+    }
+    let token = rest.strip_prefix(b" ").ok_or_else(malformed)?;
+    let text = std::str::from_utf8(token).map_err(|_| malformed())?;
+    let unpadded = text.trim_end_matches('=');
+    if unpadded.is_empty() || !unpadded.bytes().all(is_token68) {
+        return Err(malformed());
+    }
+    Ok(Some(text))
+}
+
+fn malformed() -> ExtractError {
+    ExtractError::rejected("malformed")
+}
+
+/// The bytes of a token in RFC 9110, section 5.6.2: schemes and cookie names are made of them.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The bytes of a bearer token, without the `=` at its end.
+fn is_token68(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a header value"))
+        });
+        let mut headers = HeaderMap::new();
+        pairs.for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        headers
+    }
+
+    fn word(outcome: Result<Option<&str>, ExtractError>) -> Result<Option<&str>, &'static str> {
+        outcome.map_err(|error| match error {
+            ExtractError::Rejected(reason) => reason.word,
+            ExtractError::Unavailable(cause) => cause.word,
+        })
+    }
+
+    #[test]
+    fn bearer_is_read_as_rfc_6750_writes_it() {
+        let malformed = Err("malformed");
+        for (name, value, want) in [
+            ("plain", &b"Bearer a.b-c_d~e+f/g=="[..], Ok(Some("a.b-c_d~e+f/g=="))),
+            ("lower case", b"bearer x", Ok(Some("x"))),
+            ("upper case", b"BEARER x", Ok(Some("x"))),
+            ("alone", b"Bearer", Ok(None)),
+            ("empty", b"Bearer ", Ok(None)),
+            ("only spaces", b"Bearer   ", Ok(None)),
+            ("basic", b"Basic dXNlcjpwYXNz", Ok(None)),
+            ("basic with odd bytes", b"Basic \xff", Ok(None)),
+            ("no scheme", b"eyJ.eyJ.x", Ok(None)),
+            ("no space", b"BearereyJ.eyJ.x", Ok(None)),
+            ("nothing", b"", Ok(None)),
+            ("two spaces", b"Bearer  x", malformed),
+            ("tab", b"Bearer\tx", malformed),
+            ("two tokens", b"Bearer x y", malformed),
+            ("comma", b"Bearer x,y", malformed),
+            ("parameter", b"Bearer realm=\"x\"", malformed),
+            ("quotes", b"Bearer \"x\"", malformed),
+            ("padding inside", b"Bearer a=b", malformed),
+            ("only padding", b"Bearer ==", malformed),
+            ("not ASCII", b"Bearer \xc3\xa9", malformed),
+            ("not UTF-8", b"Bearer \xff", malformed),
+            ("no-break space", b"Bearer\xc2\xa0x", malformed),
+        ] {
+            let headers = headers(&[("authorization", value)]);
+            assert_eq!(word(find(&[Place::Bearer], &headers)), want, "{name}");
+        }
+        let twice = headers(&[("authorization", b"Bearer x"), ("authorization", b"Bearer x")]);
+        assert_eq!(word(find(&[Place::Bearer], &twice)), Err("duplicate_header"));
+    }
+
+    #[test]
+    fn the_first_place_that_is_not_empty_decides() {
+        let places: Vec<Place> =
+            ["header:x-token", "cookie:sid"].map(|text| text.parse().expect("a place")).into();
+        for (name, pairs, want) in [
+            ("header first", vec![("x-token", &b"a"[..]), ("cookie", b"sid=b")], Ok(Some("a"))),
+            ("header empty", vec![("x-token", b""), ("cookie", b"sid=b")], Ok(Some("b"))),
+            ("cookie alone", vec![("cookie", b"sid=b")], Ok(Some("b"))),
+            ("neither", vec![("cookie", b"other=b")], Ok(None)),
+            ("header broken", vec![("x-token", b"\xff"), ("cookie", b"sid=b")], Err("malformed")),
+            ("header twice", vec![("x-token", b"a"), ("x-token", b"a")], Err("duplicate_header")),
+            ("cookie twice", vec![("cookie", b"sid=a; sid=b")], Err("duplicate_cookie")),
+        ] {
+            assert_eq!(word(find(&places, &headers(&pairs))), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_is_refused() {
+        for text in ["", "authorization", "header:", "header:a b", "cookie:", "cookie:a=b", "query:token"] {
+            assert!(text.parse::<Place>().is_err(), "{text}");
+        }
+        assert_eq!("header:Authorization".parse(), Ok(Place::Bearer));
+    }
+}

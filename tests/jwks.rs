@@ -1,0 +1,509 @@
+//! Published keys over a real HTTP server that counts its requests and answers as it is told.
+//! Time is set by hand: nothing here waits for a clock.
+
+#![expect(clippy::expect_used, reason = "tests say what they expect by panicking")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::{StreamExt, future, stream};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use rollout_token::clock::{Clock, ManualClock};
+use rollout_token::extractors::shared::http::HttpClient;
+use rollout_token::extractors::{Context, ExtractError, Readiness, Registry, SessionExtractor, contract};
+use rollout_token::metrics::Metrics;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+const NOW: i64 = 1_800_000_000;
+const TTL: Duration = Duration::from_secs(600);
+const COOLDOWN: Duration = Duration::from_secs(30);
+const STALE_FOR: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A provider's key, and the tokens that it signs.
+struct Signer {
+    kid: &'static str,
+    pair: rcgen::KeyPair,
+    key: EncodingKey,
+}
+
+impl Signer {
+    fn new(kid: &'static str) -> Self {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+        let key = EncodingKey::from_ec_der(&pair.serialize_der());
+        Self { kid, pair, key }
+    }
+
+    fn jwk(&self) -> Value {
+        let jwk = Jwk::from_encoding_key(&self.key, Algorithm::ES256).expect("a JWK");
+        let mut jwk = serde_json::to_value(jwk).expect("JSON");
+        jwk["kid"] = self.kid.into();
+        jwk
+    }
+
+    fn token(&self) -> String {
+        self.token_with(&json!({ "typ": "JWT", "alg": "ES256", "kid": self.kid }))
+    }
+
+    fn token_with(&self, header: &Value) -> String {
+        // Beyond every test's end, so that only the keys' age matters.
+        let claims = json!({ "iss": "https://issuer", "sub": "u-1", "exp": NOW + 100_000 });
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(header), part(&claims));
+        let signature = crypto::sign(signed.as_bytes(), &self.key, Algorithm::ES256).expect("a signature");
+        format!("{signed}.{signature}")
+    }
+}
+
+fn set(signers: &[&Signer]) -> Reply {
+    let keys: Vec<Value> = signers.iter().map(|signer| signer.jwk()).collect();
+    Reply::ok(json!({ "keys": keys }).to_string())
+}
+
+#[derive(Clone)]
+struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+    endless: bool,
+}
+
+impl Reply {
+    fn ok(body: impl Into<String>) -> Self {
+        Self { status: 200, headers: Vec::new(), body: body.into(), endless: false }
+    }
+
+    fn status(status: u16) -> Self {
+        Self { status, ..Self::ok("") }
+    }
+
+    fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+struct Server {
+    base: String,
+    hits: Arc<AtomicUsize>,
+    reply: Arc<Mutex<Reply>>,
+    /// A permit for each answer, where a test holds them back.
+    gate: Arc<Semaphore>,
+}
+
+impl Server {
+    async fn start(reply: Reply) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let server = Self {
+            base: format!("http://{}", listener.local_addr().expect("an address")),
+            hits: Arc::default(),
+            reply: Arc::new(Mutex::new(reply)),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        };
+        let (hits, reply, gate) = (server.hits.clone(), server.reply.clone(), server.gate.clone());
+        let router = Router::new().fallback(move || {
+            hits.fetch_add(1, Ordering::SeqCst);
+            let (reply, gate) = (reply.clone(), gate.clone());
+            async move {
+                gate.acquire().await.expect("an open gate").forget();
+                let reply = reply.lock().expect("a reply").clone();
+                let mut response = Response::builder().status(reply.status);
+                for (name, value) in reply.headers {
+                    response = response.header(name, value);
+                }
+                let chunk = "x".repeat(64 * 1024);
+                let body = if reply.endless {
+                    Body::from_stream(stream::repeat(chunk).map(Ok::<_, std::io::Error>))
+                } else {
+                    Body::from(reply.body)
+                };
+                response.body(body).unwrap_or_else(|_| Response::new(Body::empty()))
+            }
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        server
+    }
+
+    fn answers(&self, reply: Reply) {
+        *self.reply.lock().expect("a reply") = reply;
+    }
+
+    fn hits(&self) -> usize {
+        self.hits.load(Ordering::SeqCst)
+    }
+}
+
+/// An extractor whose keys are at `server`, and its clock.
+struct Subject {
+    clock: Arc<ManualClock>,
+    metrics: Arc<Metrics>,
+    extractor: Arc<dyn SessionExtractor>,
+}
+
+impl Subject {
+    fn new(server: &Server) -> Self {
+        Self::with(&format!("jwks_url = \"{}/keys\"", server.base))
+    }
+
+    fn with(source: &str) -> Self {
+        let clock = ManualClock::at(NOW);
+        let metrics = Arc::new(Metrics::new());
+        let context = Context {
+            clock: Clock::new(clock.clone()),
+            metrics: metrics.clone(),
+            http: HttpClient::default(),
+            dev: false,
+        };
+        let issuers = if source.contains("oidc_issuer") { "" } else { "issuers = [\"https://issuer\"]" };
+        let toml = format!("{source}\n{issuers}\nallow_any_audience = true");
+        let built = contract::build(&Registry::builtin(), "jwt", &toml, &context);
+        Self { clock, metrics, extractor: built.expect("a good section") }
+    }
+
+    /// `ok`, or the word of what is wrong.
+    async fn ask(&self, token: &str) -> &'static str {
+        let request = contract::request(&[("authorization", &format!("Bearer {token}"))]);
+        match self.extractor.extract(&request).await {
+            Ok(Some(_)) => "ok",
+            Ok(None) => "absent",
+            Err(ExtractError::Rejected(reason)) => reason.word,
+            Err(ExtractError::Unavailable(cause)) => cause.word,
+        }
+    }
+
+    /// Waits until the fetches counted in the metrics are this many.
+    async fn until_fetched(&self, count: usize) {
+        let counted = || {
+            let text = self.metrics.render();
+            let lines = text.lines().filter(|line| line.starts_with("rollout_token_jwks_refresh_total"));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum::<usize>()
+        };
+        while counted() < count {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_fetched_by_the_first_request_after_the_cooldown() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let server = Server::start(set(&[&old])).await;
+    let subject = Subject::new(&server);
+    assert_eq!(subject.ask(&old.token()).await, "ok");
+
+    server.answers(set(&[&old, &new]));
+    assert_eq!(subject.ask(&new.token()).await, "unknown_key");
+    subject.clock.advance(COOLDOWN);
+    assert_eq!(subject.ask(&new.token()).await, "ok");
+    assert_eq!(subject.ask(&old.token()).await, "ok");
+    assert_eq!(server.hits(), 2);
+}
+
+#[tokio::test]
+async fn ten_thousand_unknown_keys_are_one_fetch_per_cooldown() {
+    let signer = Signer::new("k");
+    let server = Server::start(set(&[&signer])).await;
+    let subject = Subject::new(&server);
+    assert_eq!(subject.ask(&signer.token()).await, "ok");
+    subject.clock.advance(COOLDOWN);
+    // The signature does not matter: the key is looked for first.
+    let signature = signer.token().rsplit('.').next().expect("a signature").to_owned();
+    for number in 0..10_000 {
+        let header = json!({ "alg": "ES256", "kid": format!("made-up-{number}") }).to_string();
+        let token = format!("{}.e30.{signature}", URL_SAFE_NO_PAD.encode(header));
+        assert_eq!(subject.ask(&token).await, "unknown_key");
+    }
+    assert_eq!(server.hits(), 2);
+    assert_eq!(subject.ask(&signer.token()).await, "ok");
+}
+
+#[tokio::test]
+async fn a_cold_start_under_load_is_one_fetch() {
+    let signer = Signer::new("k");
+    let server = Server::start(set(&[&signer])).await;
+    server.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let subject = Subject::new(&server);
+    let token = signer.token();
+    let requests = future::join_all((0..1000).map(|_| subject.ask(&token)));
+    // The gate opens when the fetch has arrived, so every request is waiting by then.
+    let open = async {
+        while server.hits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        server.gate.add_permits(10);
+    };
+    let (answers, ()) = future::join(requests, open).await;
+    assert!(answers.iter().all(|answer| *answer == "ok"));
+    assert_eq!(server.hits(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_goes_away_does_not_take_the_fetch_with_it() {
+    let signer = Signer::new("k");
+    let server = Server::start(set(&[&signer])).await;
+    server.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let subject = Subject::new(&server);
+    let token = signer.token();
+    {
+        let mut request = std::pin::pin!(subject.ask(&token));
+        assert!(futures_util::poll!(request.as_mut()).is_pending());
+    }
+    server.gate.add_permits(10);
+    subject.until_fetched(1).await;
+    assert_eq!(subject.ask(&token).await, "ok");
+    assert_eq!(server.hits(), 1);
+}
+
+#[tokio::test]
+async fn an_outage_is_survived_by_keys_that_are_not_too_old() {
+    let (signer, new) = (Signer::new("k"), Signer::new("new"));
+    let server = Server::start(set(&[&signer])).await;
+    let subject = Subject::new(&server);
+    let token = signer.token();
+    assert_eq!(subject.ask(&token).await, "ok");
+    assert_eq!(subject.extractor.readiness(), Readiness::Ready);
+
+    server.answers(Reply::status(503));
+    subject.clock.advance(Duration::from_secs(599));
+    assert_eq!(subject.ask(&token).await, "ok", "fresh");
+    subject.until_fetched(2).await;
+    // Nobody can tell whether a new key is genuine while the provider is away.
+    assert_eq!(subject.ask(&new.token()).await, "jwks_unavailable");
+
+    subject.clock.advance(STALE_FOR);
+    assert_eq!(subject.ask(&token).await, "ok", "stale");
+    subject.until_fetched(3).await;
+    assert_eq!(subject.extractor.readiness(), Readiness::Stale);
+    subject.extractor.observe();
+    let metrics = subject.metrics.render();
+    assert!(metrics.contains("jwks_age_seconds{extractor=\"jwt\"} 4199"), "{metrics}");
+
+    subject.clock.advance(SECOND);
+    assert_eq!(subject.ask(&token).await, "jwks_unavailable", "too old");
+    assert_eq!(subject.extractor.readiness(), Readiness::Waiting("jwks_too_old"));
+
+    server.answers(set(&[&signer]));
+    subject.clock.advance(SECOND);
+    assert_eq!(subject.ask(&token).await, "ok", "back again");
+    assert_eq!(subject.extractor.readiness(), Readiness::Ready);
+}
+
+#[tokio::test]
+async fn keys_that_never_came_are_asked_for_once_a_second() {
+    let signer = Signer::new("k");
+    let server = Server::start(Reply::status(500)).await;
+    let subject = Subject::new(&server);
+    let token = signer.token();
+    for _ in 0..100 {
+        assert_eq!(subject.ask(&token).await, "jwks_unavailable");
+    }
+    assert_eq!(server.hits(), 1);
+    assert_eq!(subject.extractor.readiness(), Readiness::Waiting("jwks"));
+
+    server.answers(set(&[&signer]));
+    subject.clock.advance(SECOND);
+    // Asking whether it is ready is enough: no request comes to an instance that is not.
+    assert_eq!(subject.extractor.readiness(), Readiness::Waiting("jwks"));
+    subject.until_fetched(2).await;
+    assert_eq!(subject.extractor.readiness(), Readiness::Ready);
+    assert_eq!(subject.ask(&token).await, "ok");
+    assert_eq!(server.hits(), 2);
+}
+
+#[tokio::test]
+async fn start_fetches_ahead_and_due_keys_are_refreshed_in_the_background() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let server = Server::start(set(&[&old])).await;
+    let subject = Subject::new(&server);
+    subject.extractor.start();
+    subject.until_fetched(1).await;
+    assert_eq!(subject.extractor.readiness(), Readiness::Ready);
+
+    server.answers(set(&[&new]));
+    subject.clock.advance(Duration::from_secs(479));
+    assert_eq!(subject.ask(&old.token()).await, "ok", "not due");
+    assert_eq!(server.hits(), 1);
+    subject.clock.advance(SECOND);
+    assert_eq!(subject.ask(&old.token()).await, "ok", "due, answered from what is there");
+    subject.until_fetched(2).await;
+    assert_eq!(subject.ask(&new.token()).await, "ok");
+    assert_eq!(subject.ask(&old.token()).await, "unknown_key");
+}
+
+#[tokio::test]
+async fn a_bad_answer_never_replaces_good_keys() {
+    let signer = Signer::new("k");
+    let private = {
+        let mut jwk = signer.jwk();
+        jwk["d"] = "AAAA".into();
+        json!({ "keys": [jwk] }).to_string()
+    };
+    let whole = json!({ "keys": [signer.jwk()] }).to_string();
+    let cases = [
+        ("500", "status", Reply::status(500)),
+        ("404", "status", Reply::status(404)),
+        ("redirect", "status", Reply::status(302).header("location", "/elsewhere")),
+        ("204", "status", Reply::status(204)),
+        ("HTML", "malformed", Reply::ok("<html>").header("content-type", "text/html")),
+        ("no keys", "malformed", Reply::ok("{}")),
+        ("keys no list", "malformed", Reply::ok(r#"{"keys":{}}"#)),
+        ("keys twice", "malformed", Reply::ok(r#"{"keys":[],"keys":[]}"#)),
+        ("empty set", "no_usable_key", Reply::ok(r#"{"keys":[]}"#)),
+        ("private key", "no_usable_key", Reply::ok(private)),
+        ("truncated", "malformed", Reply::ok(&whole[..whole.len() - 5])),
+        ("10 MiB", "too_large", Reply::ok(" ".repeat(10 * 1024 * 1024))),
+        ("endless", "too_large", Reply { endless: true, ..Reply::ok("") }),
+        ("gzip", "malformed", Reply::ok("\u{1f}\u{b}").header("content-encoding", "gzip")),
+    ];
+    for (name, word, reply) in cases {
+        let server = Server::start(set(&[&signer])).await;
+        let subject = Subject::new(&server);
+        assert_eq!(subject.ask(&signer.token()).await, "ok", "{name}");
+        server.answers(reply);
+        subject.clock.advance(TTL);
+        assert_eq!(subject.ask(&signer.token()).await, "ok", "{name}");
+        subject.until_fetched(2).await;
+        assert_eq!(subject.ask(&signer.token()).await, "ok", "{name}");
+        // A redirect that was followed would have been a third request.
+        assert_eq!(server.hits(), 2, "{name}");
+        let metrics = subject.metrics.render();
+        let line = format!("jwks_refresh_total{{extractor=\"jwt\",result=\"{word}\"}} 1");
+        assert!(metrics.contains(&line), "{name}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn one_bad_key_does_not_spoil_the_others() {
+    let signer = Signer::new("k");
+    let mut keys: Vec<Value> = vec![
+        json!(7),
+        json!({}),
+        json!({ "kty": "EC", "crv": "P-256", "kid": "k", "x": "!", "y": "!" }),
+        json!({ "kty": "RSA", "kid": "k", "n": "AQAB", "e": "AQAB" }),
+        json!({ "kty": "AKP", "kid": "k", "pub": "AAAA" }),
+        json!({ "kty": "oct", "kid": "k", "k": "AAAA" }),
+    ];
+    keys.push(signer.jwk());
+    let server = Server::start(Reply::ok(json!({ "keys": keys }).to_string())).await;
+    assert_eq!(Subject::new(&server).ask(&signer.token()).await, "ok");
+
+    // A hundred keys are kept, and those that come later are not.
+    let mut many: Vec<Value> = vec![Signer::new("first").jwk(); 100];
+    many.push(signer.jwk());
+    server.answers(Reply::ok(json!({ "keys": many }).to_string()));
+    assert_eq!(Subject::new(&server).ask(&signer.token()).await, "unknown_key");
+}
+
+#[tokio::test]
+async fn cache_control_is_taken_within_bounds() {
+    for (value, ttl) in [
+        ("max-age=0", 30),
+        ("max-age=60", 60),
+        ("public, MAX-AGE=120, must-revalidate", 120),
+        ("max-age=315360000", 3600),
+        ("max-age=99999999999999999999999999", 3600),
+        ("max-age=-1", 600),
+        ("max-age=x", 600),
+        ("no-cache", 600),
+    ] {
+        let signer = Signer::new("k");
+        let server = Server::start(set(&[&signer]).header("cache-control", value)).await;
+        let subject = Subject::new(&server);
+        assert_eq!(subject.ask(&signer.token()).await, "ok", "{value}");
+        server.answers(Reply::status(500));
+        subject.clock.advance(Duration::from_secs(ttl - 1));
+        assert_eq!(subject.extractor.readiness(), Readiness::Ready, "{value}");
+        subject.clock.advance(SECOND);
+        assert_eq!(subject.extractor.readiness(), Readiness::Stale, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_header_points_to_is_never_fetched() {
+    let (signer, stranger) = (Signer::new("k"), Signer::new("k"));
+    let server = Server::start(set(&[&signer])).await;
+    let trap = Server::start(set(&[&stranger])).await;
+    let subject = Subject::new(&server);
+    for (name, value) in [
+        ("jku", json!(trap.base)),
+        ("x5u", json!(trap.base)),
+        ("x5c", json!(["AAAA"])),
+        ("jwk", stranger.jwk()),
+    ] {
+        let token = stranger.token_with(&json!({ "alg": "ES256", "kid": "k", name: value }));
+        assert_eq!(subject.ask(&token).await, "header", "{name}");
+    }
+    assert_eq!((server.hits(), trap.hits()), (0, 0));
+}
+
+#[tokio::test]
+async fn discovery_finds_the_keys_of_exactly_its_issuer() {
+    let signer = Signer::new("k");
+    let keys = Server::start(set(&[&signer])).await;
+    let issuer = Server::start(Reply::status(404)).await;
+    let document =
+        |issuer: &str, uri: &str| Reply::ok(json!({ "issuer": issuer, "jwks_uri": uri }).to_string());
+    let uri = format!("{}/keys", keys.base);
+    for (name, reply, word) in [
+        ("good", document(&issuer.base, &uri), "issuer"),
+        ("other issuer", document("https://issuer", &uri), "jwks_unavailable"),
+        ("trailing slash", document(&format!("{}/", issuer.base), &uri), "jwks_unavailable"),
+        ("plain http", document(&issuer.base, "http://10.0.0.1/keys"), "jwks_unavailable"),
+        ("userinfo", document(&issuer.base, "https://u:p@127.0.0.1/keys"), "jwks_unavailable"),
+        ("file", document(&issuer.base, "file:///etc/passwd"), "jwks_unavailable"),
+        ("no uri", Reply::ok(json!({ "issuer": issuer.base }).to_string()), "jwks_unavailable"),
+        ("no JSON", Reply::ok("<html>"), "jwks_unavailable"),
+    ] {
+        issuer.answers(reply);
+        let subject = Subject::with(&format!("oidc_issuer = \"{}\"", issuer.base));
+        // The token's issuer is another one, which is seen only once its signature is good.
+        assert_eq!(subject.ask(&signer.token()).await, word, "{name}");
+    }
+    assert_eq!(keys.hits(), 1);
+}
+
+#[tokio::test]
+async fn a_key_with_its_own_address_is_fetched_by_its_id() {
+    let signer = Signer::new("11111111-2222");
+    let server = Server::start(Reply::ok(signer.pair.public_key_pem())).await;
+    let subject = Subject::with(&format!("jwks_url = \"{}/{{kid}}\"", server.base));
+    assert_eq!(subject.ask(&signer.token()).await, "ok");
+    assert_eq!(subject.ask(&signer.token()).await, "ok");
+    assert_eq!(server.hits(), 1);
+
+    for kid in ["", "../x", "a/b", "a%2fb", "a?b", &"x".repeat(65)] {
+        let token = signer.token_with(&json!({ "alg": "ES256", "kid": kid }));
+        assert_eq!(subject.ask(&token).await, "unknown_key", "{kid}");
+    }
+    let nameless = signer.token_with(&json!({ "alg": "ES256" }));
+    assert_eq!(subject.ask(&nameless).await, "unknown_key");
+
+    let unseen = signer.token_with(&json!({ "alg": "ES256", "kid": "unseen" }));
+    assert_eq!(subject.ask(&unseen).await, "jwks_cooldown");
+    assert_eq!(server.hits(), 1);
+    server.answers(Reply::status(403));
+    subject.clock.advance(COOLDOWN);
+    for _ in 0..100 {
+        assert_eq!(subject.ask(&unseen).await, "unknown_key");
+    }
+    assert_eq!(server.hits(), 2);
+    assert_eq!(subject.ask(&signer.token()).await, "ok");
+}
+
+#[tokio::test]
+async fn a_failed_handshake_is_an_outage() {
+    // Nobody speaks TLS here, and plain text is not tried instead.
+    let signer = Signer::new("k");
+    let server = Server::start(set(&[&signer])).await;
+    let subject = Subject::with(&format!("jwks_url = \"{}\"", server.base.replace("http:", "https:")));
+    assert_eq!(subject.ask(&signer.token()).await, "jwks_unavailable");
+    assert_eq!(server.hits(), 0);
+}

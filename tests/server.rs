@@ -1,0 +1,410 @@
+//! The server and the wire checks as a peer sees them: raw bytes over real sockets.
+//! What the application does with a good request is tested in `tests/api`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by panicking"
+)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use rollout_token::config::Server;
+use rollout_token::error::{Error, protect};
+use rollout_token::metrics::Metrics;
+use rollout_token::request_id::{RequestIds, X_REQUEST_ID};
+use rollout_token::server::{self, Drain, Endpoint, Outcome};
+use rollout_token::wire::{check_head, discard_body};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Far beyond anything that a test waits for: reaching it means that the server hangs.
+const HANG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(150);
+
+fn settings() -> Server {
+    Server {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        docs_alias: false,
+        header_timeout: LONG,
+        idle_timeout: LONG,
+        body_timeout: LONG,
+        request_timeout: LONG,
+        max_header_bytes: 32 * 1024,
+        max_headers: 64,
+        max_uri_bytes: 2048,
+        max_body_bytes: 4096,
+        max_connections: 64,
+        max_in_flight: 64,
+        drain_delay: Duration::ZERO,
+        drain_timeout: HANG,
+        hard_stop: LONG,
+    }
+}
+
+struct App {
+    settings: Server,
+    ids: RequestIds,
+    drain: Drain,
+    /// `/slow` waits for a permit.
+    gate: Arc<Semaphore>,
+    /// `/slow` gives a permit for each request that got to it.
+    arrived: Arc<Semaphore>,
+}
+
+struct Service {
+    address: SocketAddr,
+    app: Arc<App>,
+    metrics: Arc<Metrics>,
+    ended: JoinHandle<Outcome>,
+}
+
+/// The outermost layer, as the real application has it.
+async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let id = app.ids.of(&head.headers);
+    let checked = match check_head(&head, &app.settings) {
+        Ok(()) => discard_body(body, &app.settings).await,
+        Err(error) => Err(error),
+    };
+    let mut response = match checked {
+        Ok(()) => next.run(Request::from_parts(head, axum::body::Body::empty())).await,
+        Err(error) => error.respond(id.as_str()),
+    };
+    if let Some(error) = response.extensions().get::<Error>() {
+        response = error.respond(id.as_str());
+    }
+    if app.drain.is_draining() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    protect(response.headers_mut());
+    response.headers_mut().insert(X_REQUEST_ID, id.as_header());
+    response
+}
+
+fn start(settings: Server) -> Service {
+    let app = Arc::new(App {
+        settings: settings.clone(),
+        ids: RequestIds::new(),
+        drain: Drain::new(),
+        gate: Arc::new(Semaphore::new(0)),
+        arrived: Arc::new(Semaphore::new(0)),
+    });
+    let (gate, arrived) = (app.gate.clone(), app.arrived.clone());
+    let slow = move || async move {
+        arrived.add_permits(1);
+        gate.acquire().await.unwrap().forget();
+        "slow"
+    };
+    let router = Router::new()
+        .route(
+            "/",
+            post(|| async { "ok" }).fallback(|| async { Error::MethodNotAllowed("POST").into_response() }),
+        )
+        .route("/slow", get(slow))
+        .fallback(|| async { Error::NotFound })
+        .layer(from_fn_with_state(app.clone(), outermost));
+    let public = Endpoint { listener: server::bind(settings.listen).unwrap(), router };
+    let address = public.listener.local_addr().unwrap();
+    let admin = Endpoint { listener: server::bind(settings.admin_listen).unwrap(), router: Router::new() };
+    let metrics = Arc::new(Metrics::new());
+    let (counted, drain) = (metrics.clone(), app.drain.clone());
+    let ended = tokio::spawn(async move { server::run(public, admin, &settings, counted, &drain).await });
+    Service { address, app, metrics, ended }
+}
+
+impl Service {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Everything that the server says to these bytes until it closes.
+    async fn talk(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        // A server that refuses early need not take everything.
+        let _ = stream.write_all(bytes).await;
+        read_to_close(&mut stream).await
+    }
+
+    async fn outcome(self) -> Outcome {
+        timeout(HANG, self.ended).await.expect("the drain hangs").unwrap()
+    }
+
+    async fn wait_for_connections(&self, count: i64) {
+        let reached = async {
+            while self.metrics.connections.get() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(HANG, reached).await.expect("connections are not counted");
+    }
+}
+
+async fn read_to_close(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    timeout(HANG, stream.read_to_end(&mut answer)).await.expect("the server does not close").unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// One answer of a connection that stays open; it must be there in one piece.
+async fn read_answer(stream: &mut TcpStream) -> String {
+    let mut answer = vec![0; 4096];
+    let length = timeout(HANG, stream.read(&mut answer)).await.expect("no answer").unwrap();
+    String::from_utf8(answer[..length].to_vec()).unwrap()
+}
+
+/// Exactly one answer, of that status, with the headers and the JSON that every refusal has.
+fn assert_refused(name: &str, answer: &str, statuses: &[u16]) {
+    assert_eq!(answer.to_lowercase().matches("x-request-id: ").count(), 1, "{name}: {answer:?}");
+    let status: u16 = answer[9..12].parse().unwrap();
+    assert!(statuses.contains(&status), "{name}: {answer:?}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let json: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{name}: {answer:?}"));
+    assert_eq!(json["status"], status, "{name}");
+    let head = head.to_lowercase();
+    for header in [
+        "content-type: application/problem+json",
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+        &format!("x-request-id: {}", json["request_id"].as_str().unwrap()),
+        &format!("content-length: {}", body.len()),
+    ] {
+        assert!(head.contains(header), "{name} lacks {header}: {head}");
+    }
+}
+
+const HOST: &str = "Host: app.example\r\n";
+
+fn post_with(headers: &str, body: &str) -> Vec<u8> {
+    format!("POST / HTTP/1.1\r\n{HOST}{headers}\r\n{body}").into_bytes()
+}
+
+#[tokio::test]
+async fn hostile_heads_get_one_json_answer_and_a_close() {
+    let service = start(settings());
+    let smuggled = "GET /x HTTP/1.1\r\nHost: app.example\r\n\r\n";
+    let chunked = |size: &str| post_with("Transfer-Encoding: chunked\r\n", &format!("{size}\r\n{smuggled}"));
+    let with_length = |value: &str| post_with(&format!("Content-Length: {value}\r\n"), smuggled);
+    let with_coding = |value: &str| post_with(&format!("Transfer-Encoding: {value}\r\n"), smuggled);
+    let with_host = |value: &str| format!("POST / HTTP/1.1\r\nHost: {value}\r\n\r\n{smuggled}").into_bytes();
+    let raw_header = |value: &[u8]| [b"POST / HTTP/1.1\r\nHost: a\r\nX: ", value, b"\r\n\r\n"].concat();
+    let headers = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<Vec<_>>().concat();
+    let bad: &[u16] = &[400];
+    let cases: Vec<(&str, Vec<u8>, &[u16])> = vec![
+        (
+            "A1 both framings",
+            post_with("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\nGET /x"),
+            bad,
+        ),
+        ("A3 two lengths", post_with("Content-Length: 0\r\nContent-Length: 5\r\n", smuggled), bad),
+        ("A5 plus", with_length("+5"), bad),
+        ("A5 minus", with_length("-1"), bad),
+        ("A5 hex", with_length("0x5"), bad),
+        ("A5 list", with_length("5, 5"), bad),
+        ("A5 space", with_length("5 5"), bad),
+        ("A5 empty", with_length(""), bad),
+        ("A6 2^64", with_length("18446744073709551616"), &[400, 413, 431]),
+        ("A6 2^64-1", with_length("18446744073709551615"), &[400, 413, 431]),
+        ("A7 xchunked", with_coding("xchunked"), bad),
+        ("A7 chunked, identity", with_coding("chunked, identity"), bad),
+        ("A7 identity", with_coding("identity"), bad),
+        ("A7 two", post_with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", smuggled), bad),
+        (
+            "A7 in 1.0",
+            format!("POST / HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{smuggled}").into(),
+            bad,
+        ),
+        ("A7 space before colon", post_with("Transfer-Encoding : chunked\r\n", smuggled), bad),
+        ("A8 chunked and empty", chunked("0\r\n"), bad),
+        ("A9 huge chunk", chunked("fffffffffffffffff"), bad),
+        ("A9 negative chunk", chunked("-1"), bad),
+        ("A9 hex chunk", chunked("0x5"), bad),
+        ("A9 plus chunk", chunked("+5"), bad),
+        ("A13 NUL", raw_header(b"a\0b"), bad),
+        ("A13 control", raw_header(b"a\x01b"), bad),
+        ("A13 DEL", raw_header(b"a\x7fb"), bad),
+        ("A13 bare CR", raw_header(b"a\rb"), bad),
+        ("A13 folded", raw_header(b"a\r\n b"), bad),
+        ("A15 no host", format!("POST / HTTP/1.1\r\n\r\n{smuggled}").into(), bad),
+        ("A15 two hosts", post_with(HOST, smuggled), bad),
+        ("A17 user info", with_host("good.example:80@evil"), bad),
+        ("A17 bracket", with_host("[::1"), bad),
+        ("A17 long", with_host(&"a".repeat(300)), bad),
+        ("A17 empty", with_host(""), bad),
+        ("A18 header count", post_with(&headers(65), smuggled), &[431]),
+        ("A18 more than hyper takes", post_with(&headers(150), smuggled), &[431]),
+        ("A18 header bytes", post_with(&format!("X: {}\r\n", "y".repeat(33 * 1024)), smuggled), &[431]),
+        ("A18 more bytes than hyper takes", post_with(&format!("X: {}\r\n", "y".repeat(50_000)), ""), &[431]),
+        ("A18 long target", format!("POST /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(2048)).into(), &[414]),
+        ("A18 65,535", format!("POST /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(65_534)).into(), &[414]),
+        ("A19 long name", post_with(&format!("{}: y\r\n", "x".repeat(32 * 1024)), smuggled), &[431]),
+        ("A26 TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(20), bad),
+        (
+            "A26 noise",
+            (0..65_536_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 | 0x80).collect(),
+            bad,
+        ),
+        ("A27 10 GiB", post_with("Expect: 100-continue\r\nContent-Length: 10737418240\r\n", ""), &[413]),
+        ("B8 too long", post_with("Content-Length: 4097\r\n", &"x".repeat(4097)), &[413]),
+        ("T preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(), bad),
+        ("G16 PROXY", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nPOST / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), bad),
+        ("absolute target", format!("POST http://evil/ HTTP/1.1\r\n{HOST}\r\n{smuggled}").into(), bad),
+        ("authority target", format!("POST evil:80 HTTP/1.1\r\n{HOST}\r\n{smuggled}").into(), bad),
+        ("bad method", format!("P@ST / HTTP/1.1\r\n{HOST}\r\n{smuggled}").into(), bad),
+    ];
+    for (name, bytes, statuses) in cases {
+        let answer = service.talk(&bytes).await;
+        assert_refused(name, &answer, statuses);
+        assert!(answer.to_lowercase().contains("connection: close"), "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn harmless_requests_are_answered_and_the_connection_goes_on() {
+    let service = start(settings());
+    let mut stream = service.connect().await;
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("plain", post_with("", ""), "200"),
+        ("body", post_with("Content-Length: 4096\r\n", &"x".repeat(4096)), "200"),
+        (
+            "A14 bytes in headers",
+            b"POST / HTTP/1.1\r\nHost: a\r\nCookie: \xff\xfe\r\nX-Request-Id: \xff\r\n\r\n".to_vec(),
+            "200",
+        ),
+        ("A19 64 headers of one name", post_with(&"X: y\r\n".repeat(63), ""), "200"),
+        ("A23 lowercase method", format!("post / HTTP/1.1\r\n{HOST}\r\n").into(), "405"),
+        ("A24 CONNECT", format!("CONNECT evil:80 HTTP/1.1\r\n{HOST}\r\n").into(), "405"),
+        ("A28 websocket", post_with("Connection: upgrade\r\nUpgrade: websocket\r\n", ""), "200"),
+        (
+            "A28 h2c",
+            post_with("Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n", ""),
+            "200",
+        ),
+        ("double slash", format!("POST // HTTP/1.1\r\n{HOST}\r\n").into(), "404"),
+        ("after all that", post_with("", ""), "200"),
+    ];
+    for (name, bytes, status) in cases {
+        stream.write_all(&bytes).await.unwrap();
+        let answer = read_answer(&mut stream).await;
+        assert_eq!(&answer[9..12], status, "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_after_a_request_does_not_swallow_its_answer() {
+    let service = start(settings());
+    let answer = service.talk(&[post_with("", ""), b"\0\0\0\0\r\n\r\n".to_vec()].concat()).await;
+    let second = answer.find("HTTP/1.1 400").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    assert_refused("the garbage", &answer[second..], &[400]);
+}
+
+#[tokio::test]
+async fn a_peer_that_closed_its_sending_side_gets_its_answer() {
+    let service = start(settings());
+    let mut stream = service.connect().await;
+    stream.write_all(&post_with("", "")).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(read_to_close(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn silent_and_half_sent_heads_are_closed() {
+    let service = start(Server { header_timeout: SHORT, ..settings() });
+    for (name, bytes) in [("B1 silent", &b""[..]), ("B3 half a head", b"POST / HTTP/1.1\r\nHost: a")] {
+        assert_eq!(service.talk(bytes).await, "", "{name}");
+    }
+    // On a connection that was idle before, the head's own time-out counts.
+    let mut stream = service.connect().await;
+    stream.write_all(&post_with("", "")).await.unwrap();
+    read_answer(&mut stream).await;
+    stream.write_all(b"POST /").await.unwrap();
+    assert_eq!(read_to_close(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn idle_connections_have_a_time_out_of_their_own() {
+    let service = start(Server { idle_timeout: SHORT, ..settings() });
+    let mut stream = service.connect().await;
+    stream.write_all(&post_with("", "")).await.unwrap();
+    assert!(read_to_close(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn slow_bodies_are_answered_408() {
+    let service = start(Server { body_timeout: SHORT, ..settings() });
+    assert_refused("B4", &service.talk(&post_with("Content-Length: 10\r\n", "x")).await, &[408]);
+}
+
+#[tokio::test]
+async fn connections_over_the_cap_wait_for_a_place() {
+    let service = start(Server { max_connections: 1, ..settings() });
+    let first = service.connect().await;
+    service.wait_for_connections(1).await;
+    let mut second = service.connect().await;
+    second.write_all(&post_with("Connection: close\r\n", "")).await.unwrap();
+    assert_eq!(service.metrics.connections.get(), 1);
+    drop(first);
+    assert!(read_to_close(&mut second).await.starts_with("HTTP/1.1 200"));
+    service.wait_for_connections(0).await;
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_under_way_and_waits_for_nobody_else() {
+    let service = start(settings());
+    let (mut silent, mut half, mut idle) =
+        (service.connect().await, service.connect().await, service.connect().await);
+    half.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+    idle.write_all(&post_with("", "")).await.unwrap();
+    read_answer(&mut idle).await;
+    let mut slow = service.connect().await;
+    slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}\r\n").as_bytes()).await.unwrap();
+    service.app.arrived.acquire().await.unwrap().forget();
+
+    service.app.drain.begin();
+    assert!(service.app.drain.is_draining());
+    for stream in [&mut silent, &mut half, &mut idle] {
+        let mut rest = Vec::new();
+        let closed = timeout(HANG, stream.read_to_end(&mut rest)).await.expect("not closed");
+        assert!(closed.is_err() || rest.is_empty());
+    }
+    service.wait_for_connections(1).await;
+    service.app.gate.add_permits(1);
+    let answer = read_to_close(&mut slow).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer:?}");
+    assert!(TcpStream::connect(service.address).await.is_err());
+    drop(slow);
+    assert_eq!(service.outcome().await, Outcome::Clean);
+}
+
+#[tokio::test]
+async fn connections_are_still_accepted_for_the_drain_delay() {
+    let service = start(Server { drain_delay: Duration::from_millis(500), ..settings() });
+    service.app.drain.begin();
+    let answer = service.talk(&post_with("", "")).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer:?}");
+    assert_eq!(service.outcome().await, Outcome::Clean);
+}
+
+#[tokio::test]
+async fn a_drain_that_takes_too_long_is_forced() {
+    let service = start(Server { drain_timeout: SHORT, ..settings() });
+    let mut hung = service.connect().await;
+    hung.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}\r\n").as_bytes()).await.unwrap();
+    service.app.arrived.acquire().await.unwrap().forget();
+    service.app.drain.begin();
+    assert_eq!(service.outcome().await, Outcome::Forced(1));
+}
