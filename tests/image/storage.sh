@@ -1,0 +1,12 @@
+# For build.sh and run.sh: buildah with a store of its own below target/image/.
+
+kept=$PWD/target/image
+PATH=$PATH:/usr/sbin:/sbin
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+storage() {
+  # The caches of RUN --mount=type=cache are below TMPDIR.
+  as_root env BUILDAH_ISOLATION=chroot TMPDIR="$kept/tmp" \
+    buildah --root "$kept/storage" --runroot "$kept/run" --storage-driver vfs "$@"
+}
