@@ -10,7 +10,12 @@ cd "$(dirname "$0")/../.."
 
 mkdir -p "$kept/tmp"
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+cleanup() {
+  # The store is this test's own: whatever container is left is from a build that broke off.
+  storage rm --all >/dev/null 2>&1 || true
+  as_root rm -rf "$work" "$kept"/tmp/buildah[0-9]*
+}
+trap cleanup EXIT
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # For build.sh and run.sh: buildah with a store of its own below target/image/.
 
 kept=$PWD/target/image
