@@ -3,8 +3,13 @@
 //! and its row in the docs.
 
 mod api_key;
+mod authjs;
+mod better_auth;
 mod chain;
 pub mod contract;
+mod iron_session;
+mod laravel;
+mod rails;
 pub mod shared;
 mod static_user;
 mod trusted_header;
@@ -178,6 +183,11 @@ impl Registry {
     pub fn builtin() -> Self {
         Self(BTreeMap::from([
             ("api_key", api_key::KIND),
+            ("authjs", authjs::KIND),
+            ("better_auth", better_auth::KIND),
+            ("iron_session", iron_session::KIND),
+            ("laravel", laravel::KIND),
+            ("rails", rails::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),
         ]))
