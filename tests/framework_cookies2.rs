@@ -29,6 +29,8 @@ struct Case {
     name: String,
     config: Value,
     request: Sent,
+    /// Missing where no cookie is sent.
+    #[serde(default)]
     now: i64,
     expect: Expect,
 }
@@ -94,7 +96,10 @@ impl Case {
     }
 
     fn request(&self) -> Parts {
-        request(self.cookie_header().as_deref(), self.request.headers.get("authorization").map(String::as_str))
+        request(
+            self.cookie_header().as_deref(),
+            self.request.headers.get("authorization").map(String::as_str),
+        )
     }
 }
 
@@ -188,7 +193,8 @@ fn settings(case: &Case) -> Settings {
     root.insert("extractors".to_owned(), Table::from_iter([("web".to_owned(), section(case).into())]).into());
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), root.to_string()).unwrap();
-    let client = [("ROLLOUT_CLIENT_ID", "test"), ("ROLLOUT_CLIENT_SECRET", "another-secret-".repeat(5).leak())];
+    let client =
+        [("ROLLOUT_CLIENT_ID", "test"), ("ROLLOUT_CLIENT_SECRET", "another-secret-".repeat(5).leak())];
     let environment = client.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let sources = Sources { base: None, files: vec![file.path().to_owned()], environment };
     let context = Context::new(Clock::new(ManualClock::at(case.now)), Arc::new(Metrics::new()));
@@ -225,7 +231,9 @@ fn fault(case: &Case) -> Option<String> {
 }
 
 #[track_caller]
-fn run(cases: &[Case]) {
+fn run(cases: &[Case], signed_in: usize) {
+    let answered = cases.iter().filter(|case| authenticate(&settings(case), &case.request()).is_ok()).count();
+    assert_eq!(answered, signed_in, "cases that are signed in");
     let faults: Vec<String> = cases.iter().filter_map(fault).collect();
     assert!(faults.is_empty(), "{} of {}\n{}", faults.len(), cases.len(), faults.join("\n"));
 }
@@ -234,21 +242,21 @@ fn run(cases: &[Case]) {
 fn authjs_v5() {
     let cases = cases("authjs-v5");
     assert_eq!(cases.len(), 81);
-    run(&cases);
+    run(&cases, 23);
 }
 
 #[test]
 fn nextauth_v4() {
     let cases = cases("nextauth-v4");
     assert_eq!(cases.len(), 56);
-    run(&cases);
+    run(&cases, 15);
 }
 
 #[test]
 fn iron_session() {
     let cases = cases("iron-session");
     assert_eq!(cases.len(), 163);
-    run(&cases);
+    run(&cases, 28);
 }
 
 #[test]
@@ -257,7 +265,7 @@ fn better_auth() {
         cases("better-auth").into_iter().partition(|case| case.text("scheme") == "better-auth-cache");
     // The stored sessions need the app's database or Redis: other kinds read them.
     assert_eq!((cached.len(), stored.len()), (22, 57));
-    run(&cached);
+    run(&cached, 3);
 }
 
 #[test]
@@ -265,7 +273,7 @@ fn rails() {
     let (twice, once): (Vec<_>, Vec<_>) =
         cases("rails").into_iter().partition(|case| case.request.headers.contains_key("cookie"));
     assert_eq!((once.len(), twice.len()), (297, 12));
-    run(&once);
+    run(&once, 54);
     // Rails takes the first of two cookies; we take neither, as for every kind.
     for case in &twice {
         let answer = authenticate(&settings(case), &case.request());
@@ -278,13 +286,13 @@ fn laravel() {
     let (ours, stored): (Vec<_>, Vec<_>) =
         cases("laravel").into_iter().partition(|case| case.config["driver"] == "cookie");
     assert_eq!((ours.len(), stored.len()), (36, 396));
-    run(&ours);
+    run(&ours, 12);
     // The stored sessions need the app's database: another kind reads them. Their cookies have the same
     // seal, so what is damaged must be refused here as well, and what is whole lacks its second cookie.
     let (whole, damaged): (Vec<_>, Vec<_>) =
         stored.into_iter().partition(|case| case.expect.outcome == "authenticated");
     assert_eq!((whole.len(), damaged.len()), (68, 328));
-    run(&damaged);
+    run(&damaged, 0);
     for case in &whole {
         let answer = authenticate(&settings(case), &case.request());
         assert_eq!(answer, Err(("rejected", "no_session_cookie".to_owned())), "{}", case.name);
@@ -382,7 +390,10 @@ fn check_damage(
             prop_assert!(unchanged, "{}: {damage:?} was accepted", good.name);
             prop_assert_eq!(subject, good.subject.as_str());
         }
-        Err((outcome, word)) => prop_assert_ne!(outcome, "unavailable", "{}", word),
+        // Not even "expired": that would say that the rest is genuine.
+        Err((outcome, word)) => {
+            prop_assert!(outcome != "unavailable" && word != "expired", "{}: {damage:?}: {word}", good.name);
+        }
     }
     Ok(())
 }

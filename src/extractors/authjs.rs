@@ -83,7 +83,13 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let version = problems.accept(section.key("version"), version).unwrap_or(Version::V5);
 
     let given = !config.secrets.is_empty() || config.secrets_file.is_some();
-    framework_secret::require_given(section, "secrets", given, "AUTH_SECRET or NEXTAUTH_SECRET", &mut problems);
+    framework_secret::require_given(
+        section,
+        "secrets",
+        given,
+        "AUTH_SECRET or NEXTAUTH_SECRET",
+        &mut problems,
+    );
     let secrets = framework_secret::several(
         section,
         "secrets",
@@ -181,8 +187,9 @@ impl AuthJs {
         for Sealed { cookie, keys } in &self.cookies {
             let Some(token) = cookie.find_whole_or_parts(request, MAX_PARTS)? else { continue };
             if found.replace((token, keys.as_slice())).is_some() {
-                return Err(ExtractError::rejected("ambiguous_identity")
-                    .because("the cookie is there with and without __Secure-: set `cookie` to the app's own"));
+                return Err(ExtractError::rejected("ambiguous_identity").because(
+                    "the cookie is there with and without __Secure-: set `cookie` to the app's own",
+                ));
             }
         }
         Ok(found)
@@ -193,10 +200,11 @@ impl AuthJs {
         if !self.accept_bearer {
             return Ok(None);
         }
-        let value = headers::single(&request.headers, &header::AUTHORIZATION).map_err(|error| match error {
-            headers::HeaderError::Duplicate => ExtractError::rejected("duplicate_header"),
-            headers::HeaderError::Malformed => ExtractError::rejected("malformed"),
-        })?;
+        let value =
+            headers::single(&request.headers, &header::AUTHORIZATION).map_err(|error| match error {
+                headers::HeaderError::Duplicate => ExtractError::rejected("duplicate_header"),
+                headers::HeaderError::Malformed => ExtractError::rejected("malformed"),
+            })?;
         let Some((scheme, token)) = value.and_then(|value| value.split_once(' ')) else { return Ok(None) };
         if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
             return Ok(None);
@@ -211,5 +219,135 @@ impl AuthJs {
 impl SessionExtractor for AuthJs {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::contract;
+    use crate::extractors::shared::aes::seal;
+    use crate::extractors::shared::testing::{NOW, answer, build, refused};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    const SECRET: &str = "hunter2-hunter2-hunter2-hunter2";
+    const COOKIE: &str = "next-auth.session-token";
+
+    fn v4(more: &str) -> Arc<dyn SessionExtractor> {
+        build("authjs", &format!("version = \"v4\"\nsecrets = [\"{SECRET}\"]\n{more}")).unwrap()
+    }
+
+    /// A token of NextAuth v4, which needs no `kid`.
+    fn token(secret: &str, payload: &str) -> String {
+        let key = derive::hkdf(secret.as_bytes(), "", "NextAuth.js Generated Encryption Key");
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#);
+        let (text, tag) = seal::gcm(&key, [3; 12], payload.as_bytes(), header.as_bytes());
+        let [iv, text, tag] = [&[3; 12][..], &text, &tag].map(|part| URL_SAFE_NO_PAD.encode(part));
+        format!("{header}..{iv}.{text}.{tag}")
+    }
+
+    fn payload(more: &str) -> String {
+        format!(r#"{{"sub":"u-1","exp":{}{more}}}"#, NOW + 60)
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*v4("accept_bearer = true"), &[SECRET]).await;
+        contract::check(&*build("authjs", &format!("secrets = \"{SECRET}\"")).unwrap(), &[SECRET]).await;
+    }
+
+    #[test]
+    fn only_a_whole_unexpired_object_is_a_session() {
+        let session =
+            |payload: &str| answer(&*v4(""), &[("cookie", &format!("{COOKIE}={}", token(SECRET, payload)))]);
+        assert_eq!(session(&payload("")), Ok(Some(payload(""))));
+        for (payload, want) in [
+            (r#"{"sub":"u-1"}"#, "exp"),
+            (r#"{"sub":"u-1","exp":1800000060,"exp":1900000000}"#, "exp"),
+            (r#"{"sub":"u-1","exp":1}"#, "expired"),
+            ("[]", "malformed"),
+            ("u-1", "malformed"),
+            ("", "malformed"),
+        ] {
+            assert_eq!(session(payload), Err(want), "{payload}");
+        }
+    }
+
+    #[test]
+    fn a_user_with_two_session_cookies_is_nobody() {
+        let one = format!("{COOKIE}={}", token(SECRET, &payload("")));
+        let part = format!("{COOKIE}.0={}", token(SECRET, &payload("")));
+        for (case, cookies) in [
+            ("I6 twice", format!("{one}; {one}")),
+            ("with and without __Secure-", format!("{one}; __Secure-{one}")),
+            ("whole and in parts", format!("{one}; {part}")),
+            ("in parts under both names", format!("{part}; __Secure-{part}")),
+        ] {
+            assert_eq!(answer(&*v4(""), &[("cookie", &cookies)]), Err("ambiguous_identity"), "{case}");
+        }
+        let named = v4(&format!("cookie = \"{COOKIE}\""));
+        assert!(answer(&*named, &[("cookie", &format!("{one}; __Secure-{one}"))]).unwrap().is_some());
+        assert!(answer(&*v4(""), &[("cookie", &format!("{COOKIE}=; __Secure-{one}"))]).unwrap().is_some());
+    }
+
+    #[test]
+    fn i3_every_listed_secret_opens_and_no_other() {
+        let cookie = |secret: &str| format!("{COOKIE}={}", token(secret, &payload("")));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("the-new-secret-of-the-app\r\n\n{SECRET}\n")).unwrap();
+        let keys = format!("version = \"v4\"\nsecrets_file = \"{}\"", file.path().display());
+        let extractor = build("authjs", &keys).unwrap();
+        for (secret, good) in
+            [(SECRET, true), ("the-new-secret-of-the-app", true), ("the-old-secret-of-the-app", false)]
+        {
+            let answer = answer(&*extractor, &[("cookie", &cookie(secret))]);
+            assert_eq!(answer.is_ok(), good, "{secret}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn the_bearer_counts_only_where_it_is_wanted_and_no_cookie_is_there() {
+        let (good, bad) = (token(SECRET, &payload("")), token("another-secret-of-another-app", &payload("")));
+        let bearer = format!("Bearer {good}");
+        assert_eq!(answer(&*v4(""), &[("authorization", &bearer)]), Ok(None));
+        let extractor = v4("accept_bearer = true");
+        for (case, headers, want) in [
+            ("good", &[("authorization", bearer.as_str())][..], Ok(true)),
+            ("encoded", &[("authorization", &format!("Bearer {}", good.replace('.', "%2E")))], Ok(true)),
+            ("other scheme", &[("authorization", "Basic dTpw")], Ok(false)),
+            ("no token", &[("authorization", "Bearer")], Ok(false)),
+            ("other secret", &[("authorization", &format!("Bearer {bad}"))], Err("bad_seal")),
+            ("half an escape", &[("authorization", &format!("Bearer {good}%2"))], Err("malformed")),
+            ("a JWS", &[("authorization", "Bearer e30.e30.e30")], Err("malformed")),
+            ("twice", &[("authorization", &bearer), ("authorization", &bearer)], Err("duplicate_header")),
+            (
+                "a bad cookie first",
+                &[("authorization", &bearer), ("cookie", &format!("{COOKIE}={bad}"))],
+                Err("bad_seal"),
+            ),
+        ] {
+            let answer = answer(&*extractor, headers).map(|session| session.is_some());
+            assert_eq!(answer, want, "{case}");
+        }
+    }
+
+    #[test]
+    fn it_does_not_start_without_a_good_secret() {
+        refused(
+            "authjs",
+            &[
+                ("no secret", "", "secrets"),
+                ("empty secret", "secrets = [\"\"]", "secrets"),
+                ("placeholder", "secrets = [\"hunter2-hunter2-hunter2\", \"changeme\"]", "secrets"),
+                ("short", "secrets = [\"hunter2\"]", "secrets"),
+                ("no file", "secrets_file = \"/nowhere\"", "secrets"),
+                ("both", "secrets = [\"hunter2-hunter2-hunter2\"]\nsecrets_file = \"/nowhere\"", "secrets"),
+                ("version", "secrets = [\"hunter2-hunter2-hunter2\"]\nversion = \"v6\"", "version"),
+                ("no cookie", "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"\"", "cookie"),
+                ("bad cookie", "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"a b\"", "cookie"),
+                ("wrong type", "secrets = [1234]", "secrets"),
+            ],
+        );
     }
 }

@@ -227,3 +227,139 @@ impl SessionExtractor for BetterAuth {
         ready(self.session(request)).boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::contract;
+    use crate::extractors::shared::testing::{NOW, answer, build, refused};
+
+    const SECRET: &str = "hunter2-hunter2-hunter2-hunter2";
+
+    fn extractor(more: &str) -> Arc<dyn SessionExtractor> {
+        build("better_auth", &format!("secret = \"{SECRET}\"\n{more}")).unwrap()
+    }
+
+    fn signature(text: &str) -> String {
+        URL_SAFE_NO_PAD
+            .encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), text.as_bytes()))
+    }
+
+    /// A compact cache as the library writes it, if `session` is what JavaScript would write.
+    fn compact(session: &str, expires_at: i64) -> String {
+        let signed = format!("{},\"expiresAt\":{expires_at}}}", session.strip_suffix('}').unwrap());
+        wrapped(session, expires_at, &signature(&signed))
+    }
+
+    fn wrapped(session: &str, expires_at: i64, signature: &str) -> String {
+        let json = format!(r#"{{"session":{session},"expiresAt":{expires_at},"signature":"{signature}"}}"#);
+        URL_SAFE_NO_PAD.encode(json)
+    }
+
+    fn jwt(header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        format!("{signed}.{}", signature(&signed))
+    }
+
+    fn asked(more: &str, value: &str) -> Result<Option<String>, &'static str> {
+        answer(&*extractor(more), &[("cookie", &format!("better-auth.session_data={value}"))])
+    }
+
+    /// 2027-01-15T08:00:00Z is NOW.
+    const SESSION: &str = r#"{"session":{"expiresAt":"2027-01-15T09:00:00.000Z"},"user":{"id":"u-1"},"updatedAt":1800000000000}"#;
+    const SOON: i64 = (NOW + 300) * 1000;
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        for strategy in ["compact", "jwt", "jwe"] {
+            contract::check(&*extractor(&format!("strategy = \"{strategy}\"")), &[SECRET]).await;
+        }
+    }
+
+    #[test]
+    fn the_compact_text_counts_as_javascript_wrote_it() {
+        let good = compact(SESSION, SOON);
+        assert_eq!(asked("", &good), Ok(Some(SESSION.to_owned())));
+        // Numbers and escapes in every form that JSON allows: signed so, they stand so in the cookie.
+        let odd = r#"{"session":{"expiresAt":"2027-01-15T09:00:00.000Z"},"user":{"id":"u-1"},"n":1e+21,"e":"é\u2028\""}"#;
+        assert!(asked("", &compact(odd, SOON)).unwrap().is_some());
+
+        let signed = signature(&format!("{},\"expiresAt\":{SOON}}}", SESSION.strip_suffix('}').unwrap()));
+        for (case, session) in [
+            ("members in another order", r#"{"user":{"id":"u-1"},"session":{"expiresAt":"2027-01-15T09:00:00.000Z"},"updatedAt":1800000000000}"#.to_owned()),
+            ("a space", SESSION.replacen(':', ": ", 1)),
+            ("a number written otherwise", SESSION.replace("1800000000000", "1.8e12")),
+            ("an escape for a letter", SESSION.replace("u-1", "\\u0075-1")),
+            ("another user", SESSION.replace("u-1", "u-2")),
+        ] {
+            assert_eq!(asked("", &wrapped(&session, SOON, &signed)), Err("bad_signature"), "{case}");
+        }
+        assert_eq!(asked("", &wrapped(SESSION, SOON + 1, &signed)), Err("bad_signature"), "another end");
+        assert_eq!(asked("", &wrapped(SESSION, SOON, &format!("{signed}="))), Err("malformed"));
+        assert_eq!(asked("", &format!("{good}=")), Err("malformed"));
+        let ambiguous = SESSION.replacen('{', r#"{"expiresAt":1900000000000,"#, 1);
+        assert_eq!(asked("", &compact(&ambiguous, SOON)), Err("malformed"), "two ends");
+    }
+
+    #[test]
+    fn the_first_end_counts() {
+        let written = |seconds: i64| SESSION.replace("1800000000000", &format!("{}", seconds * 1000));
+        for (case, session, expires_at, want) in [
+            ("just written", SESSION.to_owned(), SOON, Ok(())),
+            ("I4 the cache ended", SESSION.to_owned(), NOW * 1000, Err("expired")),
+            ("the session ended", SESSION.replace("T09", "T08"), SOON, Err("expired")),
+            ("nearly max_age ago", written(NOW - 299), SOON, Ok(())),
+            ("max_age ago", written(NOW - 300), SOON, Err("expired")),
+            ("a clock ahead", written(NOW + 60), SOON, Ok(())),
+            ("I4 the future", written(NOW + 61), SOON, Err("from_the_future")),
+            ("not said", SESSION.replace(r#","updatedAt":1800000000000"#, ""), SOON, Ok(())),
+            ("said oddly", SESSION.replace("1800000000000", "\"now\""), SOON, Err("malformed")),
+            ("no end of the session", SESSION.replace("expiresAt", "expires"), SOON, Err("malformed")),
+            ("an odd end", SESSION.replace("2027-01-15T09:00:00.000Z", "tomorrow"), SOON, Err("malformed")),
+        ] {
+            let answer = asked("", &compact(&session, expires_at)).map(|_| ());
+            assert_eq!(answer, want, "{case}");
+        }
+        assert!(asked("max_age = \"1h\"", &compact(&written(NOW - 3000), SOON)).is_ok());
+    }
+
+    #[test]
+    fn a_jwt_is_hs256_and_nothing_else() {
+        let claims = format!(r#"{},"exp":{}}}"#, SESSION.strip_suffix('}').unwrap(), NOW + 60);
+        let strategy = "strategy = \"jwt\"";
+        let good = jwt(r#"{"alg":"HS256"}"#, &claims);
+        assert!(asked(strategy, &good).unwrap().is_some());
+        for (case, token, want) in [
+            ("none", jwt(r#"{"alg":"none"}"#, &claims), "alg_not_allowed"),
+            ("no alg", jwt("{}", &claims), "alg_not_allowed"),
+            ("two algs", jwt(r#"{"alg":"HS256","alg":"HS256"}"#, &claims), "alg_not_allowed"),
+            ("HS512", jwt(r#"{"alg":"HS512"}"#, &claims), "alg_not_allowed"),
+            ("crit", jwt(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, &claims), "header"),
+            ("no exp", jwt(r#"{"alg":"HS256"}"#, SESSION), "exp"),
+            ("expired", jwt(r#"{"alg":"HS256"}"#, &claims.replace("1800000060", "1800000000")), "expired"),
+            ("a list", jwt(r#"{"alg":"HS256"}"#, "[]"), "malformed"),
+            ("unsigned", good.rsplit_once('.').unwrap().0.to_owned(), "malformed"),
+            ("no signature", format!("{}.", good.rsplit_once('.').unwrap().0), "bad_signature"),
+            ("four parts", format!("{good}.e30"), "bad_signature"),
+            ("a compact cache", compact(SESSION, SOON), "malformed"),
+        ] {
+            assert_eq!(asked(strategy, &token), Err(want), "{case}");
+        }
+        assert_eq!(asked("", &good), Err("malformed"), "a JWT where the app writes the compact form");
+    }
+
+    #[test]
+    fn it_does_not_start_without_a_good_secret() {
+        let with = |keys: &str| format!("secret = \"{SECRET}\"\n{keys}");
+        refused(
+            "better_auth",
+            &[
+                ("nothing", "", "secret"),
+                ("short", "secret = \"hunter2\"", "secret"),
+                ("strategy", &with("strategy = \"jws\""), "strategy"),
+                ("max_age", &with("max_age = \"0s\""), "max_age"),
+                ("cookie", &with("cookie = \"a;b\""), "cookie"),
+            ],
+        );
+    }
+}

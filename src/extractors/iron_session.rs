@@ -79,7 +79,12 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let passwords = passwords(section, config.password, config.password_file, &mut problems);
     let Some(cookie) = cookie else { return Err(problems) };
     let reads_parts = config.version == "v9";
-    problems.or(Arc::new(IronSession { cookie, passwords, reads_parts, clock: section.context().clock.clone() }))
+    problems.or(Arc::new(IronSession {
+        cookie,
+        passwords,
+        reads_parts,
+        clock: section.context().clock.clone(),
+    }))
 }
 
 /// The passwords by id, each given by its value or its file.
@@ -100,8 +105,7 @@ fn passwords(
     for id in ids {
         let key = if id == ONLY_ID { "password".to_owned() } else { format!("password.{id}") };
         let (value, file) = (values.remove(&id), files.remove(&id));
-        let Some(password) =
-            framework_secret::one(section, &key, value, file.as_ref(), "password", problems)
+        let Some(password) = framework_secret::one(section, &key, value, file.as_ref(), "password", problems)
         else {
             continue;
         };
@@ -207,5 +211,148 @@ impl IronSession {
 impl SessionExtractor for IronSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::contract;
+    use crate::extractors::shared::aes::seal;
+    use crate::extractors::shared::testing::{NOW, answer, build, refused};
+
+    const PASSWORD: &str = "hunter2-hunter2-hunter2-hunter2-hunter2";
+
+    fn extractor(more: &str) -> Arc<dyn SessionExtractor> {
+        build("iron_session", &format!("cookie = \"sid\"\npassword = \"{PASSWORD}\"\n{more}")).unwrap()
+    }
+
+    fn sealed(id: &str, expires_at: &str, json: &str) -> String {
+        let derive = |salt: &str| {
+            let sha1 = pbkdf2::PBKDF2_HMAC_SHA1;
+            derive::pbkdf2::<32>(sha1, NonZeroU32::MIN, PASSWORD.as_bytes(), salt.as_bytes())
+        };
+        let [iv, text] = [&[3; 16][..], &seal::cbc(&derive("aa"), [3; 16], json.as_bytes())]
+            .map(|part| URL_SAFE_NO_PAD.encode(part));
+        let covered = format!("Fe26.2*{id}*aa*{iv}*{text}*{expires_at}");
+        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*derive("bb")), covered.as_bytes());
+        format!("{covered}*bb*{}~2", URL_SAFE_NO_PAD.encode(mac))
+    }
+
+    fn asked(more: &str, cookies: &str) -> Result<Option<String>, &'static str> {
+        answer(&*extractor(more), &[("cookie", cookies)])
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*extractor(""), &[PASSWORD]).await;
+    }
+
+    #[test]
+    fn a_genuine_seal_ends_a_minute_after_its_time() {
+        for (case, seal, want) in [
+            ("no end", sealed("1", "", "{}"), Ok(Some("{}".to_owned()))),
+            (
+                "within the skew",
+                sealed("1", &format!("{}", (NOW - 60) * 1000 + 1), "{}"),
+                Ok(Some("{}".to_owned())),
+            ),
+            ("I4 past the skew", sealed("1", &format!("{}", (NOW - 60) * 1000), "{}"), Err("expired")),
+            ("zero", sealed("1", "0", "{}"), Err("expired")),
+            ("negative", sealed("1", "-1", "{}"), Err("malformed")),
+            ("signed", sealed("1", "+1900000000000", "{}"), Err("malformed")),
+            ("beyond numbers", sealed("1", "99999999999999999999", "{}"), Err("malformed")),
+            ("a list", sealed("1", "", "[]"), Err("malformed")),
+            ("no JSON", sealed("1", "", "user"), Err("malformed")),
+            ("unknown id", sealed("2", "", "{}"), Err("unknown_key")),
+            ("no id", sealed("", "", "{}"), Err("unknown_key")),
+        ] {
+            assert_eq!(asked("", &format!("sid={seal}")), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_outside_of_the_mac_is_exact() {
+        let good = sealed("1", "", "{}");
+        let bare = good.strip_suffix("~2").unwrap();
+        for changed in [
+            bare.to_owned(),
+            format!("{bare}~1"),
+            format!("{bare}~02"),
+            format!("{bare}~2~2"),
+            format!("{good} x"),
+            format!("{bare}*~2"),
+            format!("*{good}"),
+            good.replacen("Fe26.2", "Fe26.1", 1),
+        ] {
+            assert!(asked("", &format!("sid={changed}")).is_err(), "{changed}");
+            assert!(asked("version = \"v8\"", &format!("sid={changed}")).is_err(), "{changed}");
+        }
+    }
+
+    #[test]
+    fn parts_are_read_as_the_version_writes_them() {
+        let seal = sealed("1", "", "{}");
+        let (head, tail) = seal.split_at(20);
+        let parts = format!("sid.0={head}; sid.1={tail}");
+        assert!(asked("", &parts).unwrap().is_some());
+        assert_eq!(asked("version = \"v8\"", &parts), Ok(None), "v8 knows no parts");
+        assert_eq!(asked("", &format!("sid.1={tail}")), Err("missing_part"));
+        assert_eq!(asked("", &format!("{parts}; sid.4=x")), Err("too_many_parts"));
+        let user = sealed("1", "", r#"{"user":1}"#);
+        assert_eq!(asked("", &format!("sid={user}; {parts}")), Ok(Some(r#"{"user":1}"#.to_owned())));
+    }
+
+    #[test]
+    fn i3_the_seal_names_its_password() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("{PASSWORD}\n")).unwrap();
+        let path = file.path().display();
+        for keys in [
+            format!(
+                "password = {{ 7 = \"{PASSWORD}\", 12 = \"another-password-of-more-than-32-characters\" }}"
+            ),
+            format!("password_file = {{ 7 = \"{path}\" }}"),
+            format!(
+                "password = {{ 12 = \"another-password-of-more-than-32-characters\" }}\n\
+                 password_file = {{ 7 = \"{path}\" }}"
+            ),
+        ] {
+            let extractor = build("iron_session", &format!("cookie = \"sid\"\n{keys}")).unwrap();
+            let asked =
+                |id: &str| answer(&*extractor, &[("cookie", &format!("sid={}", sealed(id, "", "{}")))]);
+            assert!(asked("7").is_ok(), "{keys}");
+            assert!(asked("12").is_err(), "{keys}");
+            assert_eq!(asked("1"), Err("unknown_key"), "{keys}");
+        }
+        let alone = format!("cookie = \"sid\"\npassword_file = \"{path}\"");
+        let alone = build("iron_session", &alone).unwrap();
+        assert!(answer(&*alone, &[("cookie", &format!("sid={}", sealed("1", "", "{}")))]).is_ok());
+    }
+
+    #[test]
+    fn it_does_not_start_without_a_good_password() {
+        let password = "password = \"hunter2-hunter2-hunter2-hunter2\"";
+        refused(
+            "iron_session",
+            &[
+                ("nothing", "", "password"),
+                ("no cookie", "password = \"hunter2-hunter2-hunter2-hunter2-hunter2\"", "cookie"),
+                ("31 characters", &format!("cookie = \"sid\"\n{password}"), "password"),
+                ("one of two", "cookie = \"sid\"\npassword = { 2 = \"hunter2\" }", "password.2"),
+                (
+                    "odd id",
+                    "cookie = \"sid\"\npassword = { \"a*b\" = \"hunter2-hunter2-hunter2-hunter2-\" }",
+                    "password",
+                ),
+                ("number", "cookie = \"sid\"\npassword = 1234", "password"),
+                (
+                    "version",
+                    &format!("cookie = \"sid\"\n{password}-\"\nversion = \"v6\"").replace("\"-", "-"),
+                    "version",
+                ),
+                ("both", &format!("cookie = \"sid\"\n{password}\npassword_file = \"/nowhere\""), "password"),
+            ],
+        );
     }
 }

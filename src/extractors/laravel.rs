@@ -27,11 +27,8 @@ use crate::secret::Secret;
 use crate::value::{Object, Value};
 
 /// Where the guard `web` puts the user's id; the digits are the SHA-1 of its class's name.
-pub const KIND: Kind = Kind {
-    build,
-    subject: "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}",
-    presets: &[],
-};
+pub const KIND: Kind =
+    Kind { build, subject: "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}", presets: &[] };
 
 /// The characters of a session's id. Laravel replaces an id of any other form.
 const ID_LENGTH: usize = 40;
@@ -293,5 +290,145 @@ fn attributes(data: &str) -> Result<Value, ExtractError> {
 impl SessionExtractor for Laravel {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::contract;
+    use crate::extractors::shared::aes::seal;
+    use crate::extractors::shared::testing::{NOW, answer, build, refused};
+
+    const KEY: [u8; 32] = *b"hunter2-hunter2-hunter2-hunter2-";
+    const ID: &str = "LfHKH7U7PrF74NUjNJ4fFXSkyKiYkAJKuXWJQYbx";
+
+    fn app_key() -> String {
+        format!("base64:{}", STANDARD.encode(KEY))
+    }
+
+    fn extractor() -> Arc<dyn SessionExtractor> {
+        build("laravel", &format!("app_key = \"{}\"", app_key())).unwrap()
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A value that the app encrypted, with no mark of a cookie.
+    fn encrypted(text: &str) -> String {
+        let (iv, value) =
+            (STANDARD.encode([3; 16]), STANDARD.encode(seal::cbc(&KEY, [3; 16], text.as_bytes())));
+        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &KEY), format!("{iv}{value}").as_bytes());
+        let json = format!(r#"{{"iv":"{iv}","value":"{value}","mac":"{}","tag":""}}"#, hex(mac.as_ref()));
+        STANDARD.encode(json).replace('=', "%3D")
+    }
+
+    fn sealed(name: &str, text: &str) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &KEY);
+        let mark = hmac::sign(&key, format!("{name}v2").as_bytes());
+        encrypted(&format!("{}|{text}", hex(mark.as_ref())))
+    }
+
+    fn cookies(record: &str) -> String {
+        format!("laravel_session={}; {ID}={}", sealed("laravel_session", ID), sealed(ID, record))
+    }
+
+    fn record(data: &str, expires: i64) -> String {
+        serde_json::json!({"data": data, "expires": expires}).to_string()
+    }
+
+    const DATA: &str = "a:1:{s:5:\"login\";i:42;}";
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*extractor(), &[&app_key(), "hunter2"]).await;
+    }
+
+    #[test]
+    fn the_second_cookie_is_plain_data_that_has_not_ended() {
+        for (case, record, want) in [
+            ("PHP", record(DATA, NOW), Ok(Some(r#"{"login":42}"#))),
+            ("JSON", record(r#"{"login":42}"#, NOW + 7200), Ok(Some(r#"{"login":42}"#))),
+            ("nobody", record("a:0:{}", NOW), Ok(Some("[]"))),
+            ("I4 ended", record(DATA, NOW - 1), Err("expired")),
+            ("a longer lifetime", record(DATA, NOW + 7261), Err("from_the_future")),
+            ("far future", record(DATA, i64::MAX), Err("from_the_future")),
+            ("I5 object", record("O:8:\"stdClass\":0:{}", NOW), Err("payload_not_plain")),
+            ("not a session", record("i:42;", NOW), Err("payload_not_plain")),
+            ("broken", record("a:1:{", NOW), Err("payload_not_plain")),
+            ("no end", r#"{"data":"a:0:{}"}"#.to_owned(), Err("malformed")),
+            ("end is text", r#"{"data":"a:0:{}","expires":"1900000000"}"#.to_owned(), Err("malformed")),
+            (
+                "two ends",
+                r#"{"data":"a:0:{}","expires":1,"expires":1800000001}"#.to_owned(),
+                Err("malformed"),
+            ),
+            ("no JSON", DATA.to_owned(), Err("malformed")),
+        ] {
+            let answer = answer(&*extractor(), &[("cookie", &cookies(&record))]);
+            assert_eq!(answer, want.map(|session| session.map(str::to_owned)), "{case}");
+        }
+    }
+
+    #[test]
+    fn i2_a_value_sealed_for_another_cookie_is_no_session() {
+        let second = format!("{ID}={}", sealed(ID, &record(DATA, NOW)));
+        for (case, first, want) in [
+            ("no mark", encrypted(ID), "cookie_name"),
+            ("another cookie's mark", sealed("theme", ID), "cookie_name"),
+            ("short id", sealed("laravel_session", &ID[1..]), "session_id"),
+            ("another cookie's name", sealed("laravel_session", "theme"), "session_id"),
+            ("id with a dot", sealed("laravel_session", &ID.replace('L', ".")), "session_id"),
+            ("another session", sealed("laravel_session", &"a".repeat(40)), "no_session_cookie"),
+        ] {
+            let cookies = format!("laravel_session={first}; {second}");
+            assert_eq!(answer(&*extractor(), &[("cookie", &cookies)]), Err(want), "{case}");
+        }
+        let swapped = format!(
+            "laravel_session={}; {ID}={}",
+            sealed("laravel_session", ID),
+            sealed("laravel_session", &record(DATA, NOW))
+        );
+        assert_eq!(answer(&*extractor(), &[("cookie", &swapped)]), Err("cookie_name"), "the second's mark");
+        let twice = format!("{}; {second}", cookies(&record(DATA, NOW)));
+        assert_eq!(answer(&*extractor(), &[("cookie", &twice)]), Err("ambiguous_identity"));
+    }
+
+    #[test]
+    fn an_envelope_with_a_member_twice_is_refused() {
+        let good = STANDARD.decode(sealed("laravel_session", ID).replace("%3D", "=")).unwrap();
+        let good = String::from_utf8(good).unwrap();
+        for (case, json) in [
+            ("iv twice", good.replacen('{', r#"{"iv":"AAAA","#, 1)),
+            ("tag twice", good.replace(r#""tag":"""#, r#""tag":"","tag":"""#)),
+            ("tag beside CBC", good.replace(r#""tag":"""#, r#""tag":"AAAAAAAAAAAAAAAAAAAAAA==""#)),
+            ("tag is null", good.replace(r#""tag":"""#, r#""tag":null"#)),
+        ] {
+            let cookie = format!("laravel_session={}", STANDARD.encode(json));
+            assert_eq!(answer(&*extractor(), &[("cookie", &cookie)]), Err("malformed"), "{case}");
+        }
+    }
+
+    #[test]
+    fn it_does_not_start_with_a_key_that_does_not_fit() {
+        let good = app_key();
+        let with = |keys: &str| format!("app_key = \"{good}\"\n{keys}");
+        refused(
+            "laravel",
+            &[
+                ("no key", "", "app_key"),
+                ("short", "app_key = \"base64:aHVudGVyMg==\"", "app_key"),
+                ("no base64", "app_key = \"base64:hunter2-hunter2-hunter2\"", "app_key"),
+                ("short for its cipher", "app_key = \"hunter2-hunter2-\"", "app_key"),
+                ("placeholder", "app_key = \"changeme\"", "app_key"),
+                ("long for its cipher", &with("cipher = \"aes-128-cbc\""), "app_key"),
+                ("cipher", &with("cipher = \"aes-256-ctr\""), "cipher"),
+                ("previous", &with("previous_keys = [\"base64:aHVudGVyMmh1bnRlcjI=\"]"), "previous_keys"),
+                ("lifetime", &with("lifetime = \"0s\""), "lifetime"),
+                ("cookie", &with("cookie = \"\""), "cookie"),
+            ],
+        );
+        assert!(build("laravel", &with("cipher = \"AES-256-GCM\"")).is_ok(), "as config/app.php writes it");
     }
 }

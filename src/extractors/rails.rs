@@ -210,9 +210,8 @@ impl<'a> Recipe<'a> {
         };
         let (secret, kdf, mac) = (secret?.expose(), kdf?.pbkdf2(), mac?.hmac());
         let salt = self.salt.unwrap_or(default_salt).as_bytes();
-        let signing = |salt: &[u8]| {
-            hmac::Key::new(mac, &*derive::pbkdf2::<64>(kdf, ITERATIONS, secret, salt))
-        };
+        let signing =
+            |salt: &[u8]| hmac::Key::new(mac, &*derive::pbkdf2::<64>(kdf, ITERATIONS, secret, salt));
         let sealing = || derive::pbkdf2::<32>(kdf, ITERATIONS, secret, salt);
         match self.scheme {
             "encrypted" => Gcm::new(&*sealing()).map(Reader::Encrypted),
@@ -295,8 +294,7 @@ fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
 impl Rails {
     fn session(&self, request: &Parts) -> Extracted {
         let Some(cookie) = self.cookie.find(request)? else { return Ok(None) };
-        let text =
-            percent::decode(cookie, Plus::Space).ok_or_else(|| ExtractError::rejected("malformed"))?;
+        let text = percent::decode(cookie, Plus::Space).ok_or_else(|| ExtractError::rejected("malformed"))?;
         let opened = self.readers.iter().find_map(|reader| reader.open(&text));
         self.unwrap(&opened.ok_or_else(|| ExtractError::rejected("bad_seal"))?).map(Some)
     }
@@ -373,5 +371,133 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
 impl SessionExtractor for Rails {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::contract;
+    use crate::extractors::shared::aes::seal;
+    use crate::extractors::shared::testing::{answer, build, refused};
+
+    const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2hunter2";
+
+    fn extractor(more: &str) -> Arc<dyn SessionExtractor> {
+        build("rails", &format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{more}")).unwrap()
+    }
+
+    /// A cookie that the app encrypted: what stands in it is up to the test.
+    fn cookie(text: &[u8]) -> String {
+        let salt = b"authenticated encrypted cookie";
+        let key = derive::pbkdf2(pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, SECRET.as_bytes(), salt);
+        let (text, tag) = seal::gcm(&key, [3; 12], text, b"");
+        let parts = [&text[..], &[3; 12], &tag].map(|part| STANDARD.encode(part));
+        format!("_app={}", parts.join("--").replace('+', "%2B").replace('/', "%2F").replace('=', "%3D"))
+    }
+
+    fn metadata(message: &str, more: &str) -> Vec<u8> {
+        format!(r#"{{"_rails":{{"message":"{}"{more}}}}}"#, STANDARD.encode(message)).into_bytes()
+    }
+
+    const PURPOSE: &str = r#","exp":null,"pur":"cookie._app""#;
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        for scheme in ["encrypted", "signed", "encrypted_cbc"] {
+            contract::check(&*extractor(&format!("scheme = \"{scheme}\"")), &[SECRET]).await;
+        }
+    }
+
+    #[test]
+    fn what_the_app_encrypted_must_be_a_session_for_this_cookie() {
+        let extractor = extractor("");
+        for (case, text, want) in [
+            ("session", metadata(r#"{"user_id":7}"#, PURPOSE), Ok(Some(r#"{"user_id":7}"#.to_owned()))),
+            ("a single value", metadata("7", PURPOSE), Ok(Some("7".to_owned()))),
+            (
+                "not yet expired",
+                metadata("7", r#","exp":"2027-01-15T08:00:01.000Z","pur":"cookie._app""#),
+                Ok(Some("7".to_owned())),
+            ),
+            (
+                "I4 expired just now",
+                metadata("7", r#","exp":"2027-01-15T08:00:00.999Z","pur":"cookie._app""#),
+                Err("expired"),
+            ),
+            ("odd time", metadata("7", r#","exp":"tomorrow","pur":"cookie._app""#), Err("malformed")),
+            ("numeric time", metadata("7", r#","exp":1900000000,"pur":"cookie._app""#), Err("malformed")),
+            ("I2 other cookie", metadata("7", r#","exp":null,"pur":"cookie._other""#), Err("purpose")),
+            ("no purpose", metadata("7", r#","exp":null,"pur":null"#), Err("purpose")),
+            ("two purposes", metadata("7", r#","pur":"cookie._app","pur":"x""#), Err("malformed")),
+            ("no metadata", br#"{"user_id":7}"#.to_vec(), Err("purpose")),
+            ("no message", br#"{"_rails":{"pur":"cookie._app"}}"#.to_vec(), Err("malformed")),
+            ("metadata is text", br#"{"_rails":"x"}"#.to_vec(), Err("malformed")),
+            ("message is no JSON", metadata("user", PURPOSE), Err("payload_not_json")),
+            ("empty", Vec::new(), Err("payload_not_json")),
+            ("I5 Marshal", b"\x04\x08{\x06I\"\x0cuser_id\x06:\x06ETi\x0c".to_vec(), Err("payload_not_json")),
+            ("I5 Marshal inside", metadata("\u{4}\u{8}{\0", PURPOSE), Err("payload_not_json")),
+        ] {
+            assert_eq!(answer(&*extractor, &[("cookie", &cookie(&text))]), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn cookies_without_metadata_are_taken_only_where_the_app_makes_them() {
+        let extractor = extractor("allow_missing_purpose = true");
+        let session = br#"{"user_id":7}"#;
+        assert!(answer(&*extractor, &[("cookie", &cookie(session))]).unwrap().is_some());
+        let other = metadata("7", r#","exp":null,"pur":"cookie._other""#);
+        assert_eq!(answer(&*extractor, &[("cookie", &cookie(&other))]), Err("purpose"));
+    }
+
+    #[test]
+    fn an_app_that_writes_marshal_is_told_how_to_switch() {
+        let request = contract::request(&[("cookie", &cookie(b"\x04\x08{\x00"))]);
+        let answer = extractor("").extract(&request).now_or_never().unwrap();
+        let Err(ExtractError::Rejected(reason)) = answer else { panic!("{answer:?}") };
+        assert!(reason.detail.unwrap().contains("cookies_serializer = :json"));
+    }
+
+    #[test]
+    fn i3_rotations_take_what_they_leave_out_from_the_section() {
+        let text = metadata("7", PURPOSE);
+        let with = |keys: &str| {
+            let extractor = build("rails", &format!("cookie = \"_app\"\n{keys}")).unwrap();
+            answer(&*extractor, &[("cookie", &cookie(&text))])
+        };
+        let new = "secret_key_base = \"the-new-secret-of-the-app\"";
+        assert_eq!(with(new), Err("bad_seal"));
+        assert!(with(&format!("{new}\nrotations = [{{ secret_key_base = \"{SECRET}\" }}]")).is_ok());
+        let sha1 = format!("{new}\ndigest = \"sha1\"\nrotations = [{{ secret_key_base = \"{SECRET}\" }}]");
+        assert_eq!(with(&sha1), Err("bad_seal"), "the digest is the section's");
+        let both = format!(
+            "{new}\nscheme = \"signed\"\nsalt = \"x\"\ndigest = \"sha1\"\nrotations = [{{ secret_key_base = \
+             \"{SECRET}\", digest = \"sha256\", scheme = \"encrypted\" }}]"
+        );
+        assert!(with(&both).is_ok(), "another scheme has its own salt");
+    }
+
+    #[test]
+    fn it_does_not_start_with_half_a_recipe() {
+        let with = |keys: &str| format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{keys}");
+        refused(
+            "rails",
+            &[
+                ("nothing", "", "secret_key_base"),
+                ("no cookie", "secret_key_base = \"hunter2-hunter2-hunter2\"", "cookie"),
+                ("short", "cookie = \"_app\"\nsecret_key_base = \"hunter2\"", "secret_key_base"),
+                ("scheme", &with("scheme = \"plain\""), "scheme"),
+                ("digest", &with("digest = \"md5\""), "digest"),
+                ("hmac_digest", &with("hmac_digest = \"md5\""), "hmac_digest"),
+                ("rotation's digest", &with("rotations = [{ digest = \"md5\" }]"), "rotations.0.digest"),
+                (
+                    "rotation's secret",
+                    &with("rotations = [{}, { secret_key_base = \"hunter2\" }]"),
+                    "rotations.1.secret_key_base",
+                ),
+                ("rotation's typo", &with("rotations = [{ digset = \"sha1\" }]"), "rotations"),
+            ],
+        );
     }
 }

@@ -58,18 +58,37 @@ impl Gcm {
     }
 }
 
+/// What the app's side does, for tests of what it never would.
+#[cfg(test)]
+pub mod seal {
+    use super::*;
+    use aws_lc_rs::cipher::{EncryptionContext, PaddedBlockEncryptingKey};
+
+    pub fn cbc(key: &[u8; 32], iv: [u8; BLOCK], text: &[u8]) -> Vec<u8> {
+        let key = UnboundCipherKey::new(&AES_256, key).unwrap();
+        let key = PaddedBlockEncryptingKey::cbc_pkcs7(key).unwrap();
+        let mut bytes = text.to_vec();
+        let iv = EncryptionContext::Iv128(FixedLength::from(&iv));
+        key.less_safe_encrypt(&mut bytes, iv).unwrap();
+        bytes
+    }
+
+    /// The ciphertext and its tag.
+    pub fn gcm(key: &[u8; 32], nonce: [u8; NONCE_LEN], text: &[u8], aad: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
+        let mut bytes = text.to_vec();
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut bytes).unwrap();
+        (bytes, tag.as_ref().to_vec())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_lc_rs::cipher::PaddedBlockEncryptingKey;
 
     fn sealed(text: &[u8]) -> Vec<u8> {
-        let key = UnboundCipherKey::new(&AES_256, &[7; 32]).unwrap();
-        let key = PaddedBlockEncryptingKey::cbc_pkcs7(key).unwrap();
-        let mut bytes = text.to_vec();
-        let iv = aws_lc_rs::cipher::EncryptionContext::Iv128(FixedLength::from(&[9; BLOCK]));
-        key.less_safe_encrypt(&mut bytes, iv).unwrap();
-        bytes
+        seal::cbc(&[7; 32], [9; BLOCK], text)
     }
 
     #[test]
@@ -93,16 +112,14 @@ mod tests {
     #[test]
     fn gcm_takes_whole_tags_only() {
         let gcm = Gcm::new(&[7; 32]).unwrap();
-        let mut bytes = b"text".to_vec();
-        let nonce = Nonce::assume_unique_for_key([1; 12]);
-        let tag = gcm.0.seal_in_place_separate_tag(nonce, Aad::from(b"aad"), &mut bytes).unwrap();
+        let (bytes, tag) = seal::gcm(&[7; 32], [1; 12], b"text", b"aad");
         let open = |nonce: &[u8], tag: &[u8], aad: &[u8]| gcm.open(nonce, bytes.clone(), tag, aad);
-        assert_eq!(open(&[1; 12], tag.as_ref(), b"aad").as_deref(), Some(&b"text"[..]));
-        assert_eq!(open(&[1; 12], tag.as_ref(), b"add"), None);
-        assert_eq!(open(&[2; 12], tag.as_ref(), b"aad"), None);
-        assert_eq!(open(&[1; 11], tag.as_ref(), b"aad"), None);
+        assert_eq!(open(&[1; 12], &tag, b"aad").as_deref(), Some(&b"text"[..]));
+        assert_eq!(open(&[1; 12], &tag, b"add"), None);
+        assert_eq!(open(&[2; 12], &tag, b"aad"), None);
+        assert_eq!(open(&[1; 11], &tag, b"aad"), None);
         for length in 0..16 {
-            assert_eq!(open(&[1; 12], &tag.as_ref()[..length], b"aad"), None, "{length} bytes of tag");
+            assert_eq!(open(&[1; 12], &tag[..length], b"aad"), None, "{length} bytes of tag");
         }
     }
 

@@ -31,9 +31,9 @@ pub fn several(
 ) -> Vec<Secret> {
     let secrets = match file {
         // Together with a value the file is refused as it is for a single secret.
-        Some(_) => {
-            section.secret(key, values.first().cloned(), file, problems).map_or_else(Vec::new, |text| lines(&text))
-        }
+        Some(_) => section
+            .secret(key, values.first().cloned(), file, problems)
+            .map_or_else(Vec::new, |text| lines(&text)),
         None => values.0,
     };
     let checked = secrets.into_iter().filter_map(|secret| section.secret(key, Some(secret), None, problems));

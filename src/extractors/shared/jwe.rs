@@ -119,9 +119,8 @@ pub fn open<'k>(
         return Err(ExtractError::rejected("header"));
     }
     let kid = text(&header, "kid")?;
-    let mut candidates = keys
-        .filter(|key| encryption == Some(key.encryption()) && key.answers_to(kid))
-        .peekable();
+    let mut candidates =
+        keys.filter(|key| encryption == Some(key.encryption()) && key.answers_to(kid)).peekable();
     if candidates.peek().is_none() {
         return Err(ExtractError::rejected("unknown_key"));
     }
@@ -178,13 +177,11 @@ mod tests {
         let sealed = Sealed {
             header: "The second principle of Auguste Kerckhoffs",
             iv: hex("1af38c2dc2b96ffdd86694092341bc04"),
-            ciphertext: hex(
-                "4affaaadb78c31c5da4b1b590d10ffbd 3dd8d5d302423526912da037ecbcc7bd
+            ciphertext: hex("4affaaadb78c31c5da4b1b590d10ffbd 3dd8d5d302423526912da037ecbcc7bd
                  822c301dd67c373bccb584ad3e9279c2 e6d12a1374b77f077553df829410446b
                  36ebd97066296ae6427ea75c2e0846a1 1a09ccf5370dc80bfecbad28c73f09b3
                  a3b75e662a2594410ae496b2e2e6609e 31e6e02cc837f053d21f37ff4f51950b
-                 be2638d09dd7a4930930806d0703b1f6",
-            ),
+                 be2638d09dd7a4930930806d0703b1f6"),
             tag: hex("4dd3b4c088a7f45c216839645b2012bf2e6269a8c56a816dbc1b267761955bc5"),
         };
         let text = key.open(&sealed).expect("it opens");

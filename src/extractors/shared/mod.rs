@@ -12,3 +12,5 @@ pub mod jwt_times;
 pub mod per_id;
 pub mod percent;
 pub mod php;
+#[cfg(test)]
+pub mod testing;
