@@ -1,5 +1,11 @@
 //! The sessions of real frameworks, sealed into cookies, through the configured chain: `tests/vectors/`.
 //! What is damaged on purpose is at the end; the traps of each format are in its own file.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -373,8 +379,8 @@ impl Damage {
 /// bytes which the format does not protect; then the session must be unchanged.
 fn check_damage(
     good: &[Good],
-    which: &prop::sample::Index,
-    pair: &prop::sample::Index,
+    which: prop::sample::Index,
+    pair: prop::sample::Index,
     damage: &Damage,
     same: fn(&str, &str) -> bool,
 ) -> Result<(), TestCaseError> {
@@ -446,7 +452,7 @@ macro_rules! damaged_cookies_are_refused {
                     damage in damage(),
                 ) {
                     static GOOD: LazyLock<Vec<Good>> = LazyLock::new(|| good($family, $ours));
-                    check_damage(&GOOD, &which, &pair, &damage, $same)?;
+                    check_damage(&GOOD, which, pair, &damage, $same)?;
                 }
             )*
         }

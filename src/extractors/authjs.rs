@@ -1,4 +1,4 @@
-//! `authjs`: the session of Auth.js v5 or NextAuth v4 with the JWT strategy: a JWE in a cookie.
+//! `authjs`: the session of Auth.js v5 or `NextAuth` v4 with the JWT strategy: a JWE in a cookie.
 //! Format: Auth.js `packages/core/src/jwt.ts` and `lib/utils/cookie.ts`; for v4 next-auth
 //! `src/jwt/index.ts`. Sessions that are kept in a database are not read here.
 
@@ -75,6 +75,9 @@ struct Sealed {
     cookie: CookieName,
     keys: Vec<ContentKey>,
 }
+
+/// A token, and the keys that may open it.
+type Found<'a> = (Cow<'a, str>, &'a [ContentKey]);
 
 fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
@@ -179,10 +182,7 @@ impl AuthJs {
 
     /// The session's cookie and its keys. An app sets one of the two names; if both are there, one is
     /// left over from another deployment or was planted by a neighbour without https.
-    fn cookie<'a>(
-        &'a self,
-        request: &'a Parts,
-    ) -> Result<Option<(Cow<'a, str>, &'a [ContentKey])>, ExtractError> {
+    fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
         let mut found = None;
         for Sealed { cookie, keys } in &self.cookies {
             let Some(token) = cookie.find_whole_or_parts(request, MAX_PARTS)? else { continue };
@@ -238,7 +238,7 @@ mod tests {
         build("authjs", &format!("version = \"v4\"\nsecrets = [\"{SECRET}\"]\n{more}")).unwrap()
     }
 
-    /// A token of NextAuth v4, which needs no `kid`.
+    /// A token of `NextAuth` v4, which needs no `kid`.
     fn token(secret: &str, payload: &str) -> String {
         let key = derive::hkdf(secret.as_bytes(), "", "NextAuth.js Generated Encryption Key");
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#);

@@ -80,7 +80,7 @@ struct AppKey {
 
 #[derive(Debug)]
 enum Cipher {
-    Cbc { mac: hmac::Key, aes: Cbc },
+    Cbc { mac: Box<hmac::Key>, aes: Cbc },
     Gcm(Gcm),
 }
 
@@ -150,7 +150,9 @@ impl AppKey {
             return None;
         }
         let cipher = match mode {
-            Mode::Cbc => Cipher::Cbc { mac: hmac::Key::new(hmac::HMAC_SHA256, &key), aes: Cbc::new(&key)? },
+            Mode::Cbc => {
+                Cipher::Cbc { mac: Box::new(hmac::Key::new(hmac::HMAC_SHA256, &key)), aes: Cbc::new(&key)? }
+            }
             Mode::Gcm => Cipher::Gcm(Gcm::new(&key)?),
         };
         Some(Self { cipher, prefix: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key) })

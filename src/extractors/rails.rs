@@ -98,8 +98,8 @@ struct Rails {
 #[derive(Debug)]
 enum Reader {
     Encrypted(Gcm),
-    Signed(hmac::Key),
-    EncryptedCbc { mac: hmac::Key, aes: Cbc },
+    Signed(Box<hmac::Key>),
+    EncryptedCbc { mac: Box<hmac::Key>, aes: Cbc },
 }
 
 fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -210,8 +210,9 @@ impl<'a> Recipe<'a> {
         };
         let (secret, kdf, mac) = (secret?.expose(), kdf?.pbkdf2(), mac?.hmac());
         let salt = self.salt.unwrap_or(default_salt).as_bytes();
-        let signing =
-            |salt: &[u8]| hmac::Key::new(mac, &*derive::pbkdf2::<64>(kdf, ITERATIONS, secret, salt));
+        let signing = |salt: &[u8]| {
+            Box::new(hmac::Key::new(mac, &*derive::pbkdf2::<64>(kdf, ITERATIONS, secret, salt)))
+        };
         let sealing = || derive::pbkdf2::<32>(kdf, ITERATIONS, secret, salt);
         match self.scheme {
             "encrypted" => Gcm::new(&*sealing()).map(Reader::Encrypted),

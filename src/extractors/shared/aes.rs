@@ -12,14 +12,14 @@ const TAG: usize = 16;
 
 /// AES-CBC with PKCS#7 padding. It does not notice changes: call it after the MAC was checked.
 #[derive(Debug)]
-pub struct Cbc(PaddedBlockDecryptingKey);
+pub struct Cbc(Box<PaddedBlockDecryptingKey>);
 
 impl Cbc {
     /// `None` unless the key has 16 or 32 bytes.
     pub fn new(key: &[u8]) -> Option<Self> {
         let algorithm = if key.len() == 16 { &AES_128 } else { &AES_256 };
         let key = UnboundCipherKey::new(algorithm, key).ok()?;
-        PaddedBlockDecryptingKey::cbc_pkcs7(key).ok().map(Self)
+        PaddedBlockDecryptingKey::cbc_pkcs7(key).ok().map(|key| Self(Box::new(key)))
     }
 
     pub fn open(&self, iv: &[u8], mut ciphertext: Vec<u8>) -> Option<Vec<u8>> {
@@ -64,7 +64,7 @@ pub mod seal {
     use super::*;
     use aws_lc_rs::cipher::{EncryptionContext, PaddedBlockEncryptingKey};
 
-    pub fn cbc(key: &[u8; 32], iv: [u8; BLOCK], text: &[u8]) -> Vec<u8> {
+    pub(in crate::extractors) fn cbc(key: &[u8; 32], iv: [u8; BLOCK], text: &[u8]) -> Vec<u8> {
         let key = UnboundCipherKey::new(&AES_256, key).unwrap();
         let key = PaddedBlockEncryptingKey::cbc_pkcs7(key).unwrap();
         let mut bytes = text.to_vec();
@@ -74,7 +74,12 @@ pub mod seal {
     }
 
     /// The ciphertext and its tag.
-    pub fn gcm(key: &[u8; 32], nonce: [u8; NONCE_LEN], text: &[u8], aad: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    pub(in crate::extractors) fn gcm(
+        key: &[u8; 32],
+        nonce: [u8; NONCE_LEN],
+        text: &[u8],
+        aad: &[u8],
+    ) -> (Vec<u8>, Vec<u8>) {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
         let mut bytes = text.to_vec();
         let nonce = Nonce::assume_unique_for_key(nonce);

@@ -16,6 +16,9 @@ impl KeyType for Length {
 }
 
 /// `N` bytes of HKDF with SHA-256 (RFC 5869).
+///
+/// # Panics
+/// Never: a length that is too long does not compile.
 pub fn hkdf<const N: usize>(secret: &[u8], salt: &str, info: &str) -> Zeroizing<[u8; N]> {
     const { assert!(N <= 255 * 32, "the most that the RFC allows") };
     let mut key = Zeroizing::new([0; N]);

@@ -24,7 +24,7 @@ pub struct ContentKey {
 
 #[derive(Debug)]
 enum Cipher {
-    CbcHs512 { mac: hmac::Key, aes: Cbc },
+    CbcHs512 { mac: Box<hmac::Key>, aes: Cbc },
     Gcm(Gcm),
 }
 
@@ -37,15 +37,21 @@ pub enum Thumbprint {
 
 impl ContentKey {
     /// A key of `A256CBC-HS512` (RFC 7518, section 5.2.5): half for the MAC, half for AES.
+    ///
+    /// # Panics
+    /// Never: AES takes every key of 32 bytes.
     #[expect(clippy::expect_used, reason = "AES takes every key of 32 bytes")]
     pub fn cbc_hs512(key: &[u8; 64], kid: Option<Thumbprint>) -> Self {
         let (mac, aes) = key.split_at(32);
-        let mac = hmac::Key::new(hmac::HMAC_SHA512, mac);
+        let mac = Box::new(hmac::Key::new(hmac::HMAC_SHA512, mac));
         let aes = Cbc::new(aes).expect("32 bytes");
         Self { cipher: Cipher::CbcHs512 { mac, aes }, kid: kid.map(|hash| thumbprint(key, hash)) }
     }
 
     /// A key of `A256GCM`.
+    ///
+    /// # Panics
+    /// Never: AES takes every key of 32 bytes.
     #[expect(clippy::expect_used, reason = "AES takes every key of 32 bytes")]
     pub fn gcm(key: &[u8; 32], kid: Option<Thumbprint>) -> Self {
         let cipher = Cipher::Gcm(Gcm::new(key).expect("32 bytes"));

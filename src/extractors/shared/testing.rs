@@ -11,13 +11,13 @@ use crate::extractors::{Context, ExtractError, Registry, SessionExtractor, contr
 pub const NOW: UnixSeconds = 1_800_000_000;
 
 /// An extractor of `kind` whose clock stands still.
-pub fn build(kind: &str, keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+pub(in crate::extractors) fn build(kind: &str, keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
     contract::build(&Registry::builtin(), kind, keys, &context)
 }
 
 /// The attributes of the session as JSON, or the word of the refusal.
-pub fn answer(
+pub(in crate::extractors) fn answer(
     extractor: &dyn SessionExtractor,
     headers: &[(&str, &str)],
 ) -> Result<Option<String>, &'static str> {
@@ -29,7 +29,7 @@ pub fn answer(
 }
 
 /// Checks that every case is refused with a line for its key and without the secret in it.
-pub fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
+pub(in crate::extractors) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
     for (case, keys, key) in cases {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
         assert!(problems.contains(&format!("extractors.{kind}.{key}:")), "{case}: {problems}");
