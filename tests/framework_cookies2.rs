@@ -305,6 +305,44 @@ fn laravel() {
     }
 }
 
+/// All texts under keys that hold secrets.
+fn secrets(config: &Value) -> Vec<&str> {
+    fn texts<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::String(text) => found.push(text),
+            Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+            Value::Object(members) => members.values().for_each(|member| texts(member, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    let mut found = Vec::new();
+    for key in ["secret", "password", "app_key", "previous_keys", "secret_key_base"] {
+        texts(&config[key], &mut found);
+    }
+    for rotation in config["rotations"].as_array().into_iter().flatten() {
+        texts(&rotation["secret_key_base"], &mut found);
+    }
+    found
+}
+
+#[test]
+fn no_secret_is_printed_however_deep_it_stands_in_its_section() {
+    let mut seen = 0;
+    for family in ["authjs-v5", "iron-session", "better-auth", "rails", "laravel"] {
+        let with_most = |case: &Case| secrets(&case.config).len();
+        let cases = cases(family).into_iter().filter(|case| case.text("scheme") != "better-auth");
+        let case = cases.max_by_key(with_most).unwrap();
+        let settings = settings(&case);
+        for shown in [settings.effective().to_string(), format!("{settings:?}")] {
+            for secret in secrets(&case.config) {
+                assert!(!shown.contains(secret), "{}", case.name);
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 18, "two secrets of every family but one, shown in two ways");
+}
+
 /// A good session, and the cookies that make it.
 struct Good {
     name: String,
