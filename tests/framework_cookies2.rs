@@ -132,7 +132,11 @@ fn section(case: &Case) -> Table {
         table.insert(key.to_owned(), toml::Value::try_from(value()).unwrap());
     };
     let config = &case.config;
-    set("cookie", &|| config["cookie_name"].clone());
+    // What is a default is left out, so that the defaults are tested as well.
+    let cookie = case.text("cookie_name");
+    if !cookie.ends_with("authjs.session-token") && !cookie.ends_with("next-auth.session-token") {
+        set("cookie", &|| cookie.into());
+    }
     let subject = case.text("subject_path");
     set("subject", &|| format!("{{{subject}}}").into());
     match case.text("scheme") {
@@ -143,7 +147,9 @@ fn section(case: &Case) -> Table {
                 Value::Array(list) => list.clone().into(),
                 one => vec![one.clone()].into(),
             });
-            set("salt", &|| config["salt"].clone());
+            if ![cookie, ""].contains(&case.text("salt")) {
+                set("salt", &|| config["salt"].clone());
+            }
             set("accept_bearer", &|| config["accept_bearer"].as_bool().unwrap_or(false).into());
         }
         "iron-session" => {
