@@ -487,7 +487,11 @@ fn nothing(_: &str, _: &str) -> bool {
 macro_rules! damaged_cookies_are_refused {
     ($($test:ident: $family:literal, $ours:expr, $same:expr;)*) => {
         proptest! {
-            #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1500, ..ProptestConfig::default() })]
+            #![proptest_config(ProptestConfig {
+                cases: 1500,
+                failure_persistence: None,
+                ..ProptestConfig::default()
+            })]
             $(
                 #[test]
                 fn $test(
