@@ -3,12 +3,17 @@
 //! and its row in the docs.
 
 mod api_key;
+mod authjs;
+mod better_auth;
 mod chain;
 pub mod contract;
 mod cookie_session;
 mod django_signed;
 mod flask;
+mod iron_session;
 mod jwt;
+mod laravel;
+mod rails;
 pub mod shared;
 mod starlette;
 mod static_user;
@@ -185,10 +190,15 @@ impl Registry {
     pub fn builtin() -> Self {
         Self(BTreeMap::from([
             ("api_key", api_key::KIND),
+            ("authjs", authjs::KIND),
+            ("better_auth", better_auth::KIND),
             ("cookie_session", cookie_session::KIND),
             ("django_signed", django_signed::KIND),
             ("flask", flask::KIND),
+            ("iron_session", iron_session::KIND),
             ("jwt", jwt::KIND),
+            ("laravel", laravel::KIND),
+            ("rails", rails::KIND),
             ("starlette", starlette::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),

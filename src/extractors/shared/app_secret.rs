@@ -15,13 +15,8 @@ pub fn required(
     setting: &str,
     problems: &mut Problems,
 ) -> Option<Secret> {
-    let given = value.is_some() || file.is_some();
+    require_given(section, key, value.is_some() || file.is_some(), setting, problems);
     let secret = section.secret(key, value, file, problems);
-    problems.require(
-        given,
-        section.key(key),
-        format!("is missing: set it, or {key}_file, to the app's own {setting}"),
-    );
     check(section, key, secret.as_slice(), problems);
     secret
 }
@@ -37,6 +32,15 @@ pub fn listed(
     let secrets = section.secrets(key, values, file, problems);
     check(section, key, &secrets, problems);
     secrets
+}
+
+/// Says that a required secret is missing.
+pub fn require_given(section: &Section<'_>, key: &str, given: bool, setting: &str, problems: &mut Problems) {
+    problems.require(
+        given,
+        section.key(key),
+        format!("is missing: set it, or {key}_file, to the app's own {setting}"),
+    );
 }
 
 /// A short secret passes here: the app lives by it already, and refusing it would protect nobody. One

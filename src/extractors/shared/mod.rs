@@ -1,12 +1,23 @@
 //! What several kinds of extractors have in common: where a credential stands, keys, outgoing calls.
 //! Nothing here knows which kind is asking.
 
+pub mod aes;
 pub mod app_secret;
 pub mod cookie;
+pub mod derive;
 pub mod headers;
+pub mod hex;
 pub mod http;
+pub mod iso_time;
+pub mod jwe;
 pub mod jwks;
+pub mod jwt_times;
 pub mod keys;
 pub mod payload;
+pub mod per_id;
+pub mod percent;
+pub mod php;
 pub mod places;
 pub mod stamped;
+#[cfg(test)]
+pub mod testing;

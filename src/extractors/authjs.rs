@@ -1,0 +1,341 @@
+//! `authjs`: the session of Auth.js v5 or `NextAuth` v4 with the JWT strategy: a JWE in a cookie.
+//! Format: Auth.js `packages/core/src/jwt.ts` and `lib/utils/cookie.ts`; for v4 next-auth
+//! `src/jwt/index.ts`. Sessions that are kept in a database are not read here.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::header;
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use super::shared::cookie::Cookie;
+use super::shared::jwe::{self, ContentKey, Thumbprint};
+use super::shared::percent::{self, Plus};
+use super::shared::{app_secret, derive, headers, jwt_times};
+use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::{List, Problems, Section};
+use crate::secret::Secret;
+use crate::value::Value;
+
+pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
+
+/// What both versions grant for clocks that differ, in seconds.
+const TOLERANCE: UnixSeconds = 15;
+/// Sixteen parts are more than the headers of a request can hold by default.
+const MAX_PARTS: usize = 16;
+/// As long as a cookie in parts can be.
+const MAX_BEARER: usize = 64 * 1024;
+
+/// `[extractors.NAME]` with `kind = "authjs"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    version: String,
+    secrets: List<Secret>,
+    secrets_file: Option<PathBuf>,
+    cookie: Option<String>,
+    salt: Option<String>,
+    accept_bearer: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version: "v5".to_owned(),
+            secrets: List::default(),
+            secrets_file: None,
+            cookie: None,
+            salt: None,
+            accept_bearer: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Version {
+    V4,
+    V5,
+}
+
+#[derive(Debug)]
+struct AuthJs {
+    cookies: Vec<Sealed>,
+    accept_bearer: bool,
+    clock: Clock,
+}
+
+/// A cookie's name, and the keys of what is in it: v5 makes the name part of the key.
+#[derive(Debug)]
+struct Sealed {
+    cookie: Cookie,
+    keys: Vec<ContentKey>,
+}
+
+/// A token, and the keys that may open it.
+type Found<'a> = (Cow<'a, str>, &'a [ContentKey]);
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let version = Version::parse(&config.version).map_err(|()| "must be \"v5\" or \"v4\"");
+    let version = problems.accept(section.key("version"), version).unwrap_or(Version::V5);
+
+    let given = !config.secrets.is_empty() || config.secrets_file.is_some();
+    app_secret::require_given(section, "secrets", given, "AUTH_SECRET or NEXTAUTH_SECRET", &mut problems);
+    let secrets =
+        app_secret::listed(section, "secrets", config.secrets, config.secrets_file.as_ref(), &mut problems);
+
+    let names = match &config.cookie {
+        Some(name) => vec![name.as_str()],
+        None => version.cookies().to_vec(),
+    };
+    let cookies = names.into_iter().filter_map(|name| {
+        let cookie = Cookie::named(section, "cookie", name, &mut problems)?;
+        let salt = config.salt.as_deref().unwrap_or(version.salt(cookie.name()));
+        let keys = secrets.iter().flat_map(|secret| version.keys(secret, salt)).collect();
+        Some(Sealed { cookie, keys })
+    });
+    let cookies = cookies.collect();
+    let clock = section.context().clock.clone();
+    problems.or(Arc::new(AuthJs { cookies, accept_bearer: config.accept_bearer, clock }))
+}
+
+impl Version {
+    fn parse(text: &str) -> Result<Self, ()> {
+        match text {
+            "v4" => Ok(Self::V4),
+            "v5" => Ok(Self::V5),
+            _ => Err(()),
+        }
+    }
+
+    /// The names without and with https.
+    fn cookies(self) -> [&'static str; 2] {
+        match self {
+            Self::V4 => ["next-auth.session-token", "__Secure-next-auth.session-token"],
+            Self::V5 => ["authjs.session-token", "__Secure-authjs.session-token"],
+        }
+    }
+
+    fn salt(self, cookie: &str) -> &str {
+        match self {
+            Self::V4 => "",
+            Self::V5 => cookie,
+        }
+    }
+
+    /// A key for each encryption that the version reads.
+    fn keys(self, secret: &Secret, salt: &str) -> Vec<ContentKey> {
+        match self {
+            Self::V4 => {
+                let name = "NextAuth.js Generated Encryption Key";
+                let info = if salt.is_empty() { name.to_owned() } else { format!("{name} ({salt})") };
+                vec![ContentKey::gcm(&derive::hkdf(secret.expose(), salt, &info), None)]
+            }
+            Self::V5 => {
+                let info = format!("Auth.js Generated Encryption Key ({salt})");
+                vec![
+                    ContentKey::cbc_hs512(
+                        &derive::hkdf(secret.expose(), salt, &info),
+                        Some(Thumbprint::Sha512),
+                    ),
+                    ContentKey::gcm(&derive::hkdf(secret.expose(), salt, &info), Some(Thumbprint::Sha256)),
+                ]
+            }
+        }
+    }
+}
+
+impl AuthJs {
+    fn session(&self, request: &Parts) -> Extracted {
+        let payload = match self.cookie(request)? {
+            Some((token, keys)) => jwe::open(&token, keys.iter())?,
+            None => match self.bearer(request)? {
+                Some(token) => jwe::open(&token, self.cookies.iter().flat_map(|sealed| &sealed.keys))?,
+                None => return Ok(None),
+            },
+        };
+        let Ok(Value::Object(claims)) = Value::parse(&payload) else {
+            return Err(ExtractError::rejected("malformed"));
+        };
+        // The library takes a token without `exp`; it never makes one, so here it would live for ever
+        // by somebody's mistake.
+        let expires_at = jwt_times::check(&claims, self.clock.now(), TOLERANCE)?;
+        Ok(Some(Session { attributes: Value::Object(claims), expires_at: Some(expires_at) }))
+    }
+
+    /// The session's cookie and its keys. An app sets one of the two names; if both are there, one is
+    /// left over from another deployment or was planted by a neighbour without https.
+    fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
+        let mut found = None;
+        for Sealed { cookie, keys } in &self.cookies {
+            let Some(token) = cookie.find_whole_or_parts(request, MAX_PARTS)? else { continue };
+            if found.replace((token, keys.as_slice())).is_some() {
+                return Err(ExtractError::rejected("ambiguous_identity").because(
+                    "the cookie is there with and without __Secure-: set `cookie` to the app's own",
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same token as `Authorization: Bearer`, percent-encoded, as `getToken()` reads it.
+    fn bearer(&self, request: &Parts) -> Result<Option<String>, ExtractError> {
+        if !self.accept_bearer {
+            return Ok(None);
+        }
+        let value =
+            headers::single(&request.headers, &header::AUTHORIZATION).map_err(|error| match error {
+                headers::HeaderError::Duplicate => ExtractError::rejected("duplicate_header"),
+                headers::HeaderError::Malformed => ExtractError::rejected("malformed"),
+            })?;
+        let Some((scheme, token)) = value.and_then(|value| value.split_once(' ')) else { return Ok(None) };
+        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+            return Ok(None);
+        }
+        if token.len() > MAX_BEARER {
+            return Err(ExtractError::rejected("too_large"));
+        }
+        percent::decode(token, Plus::Plus).map(Some).ok_or_else(|| ExtractError::rejected("malformed"))
+    }
+}
+
+impl SessionExtractor for AuthJs {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::contract;
+    use crate::extractors::shared::aes::seal;
+    use crate::extractors::shared::testing::{NOW, answer, build, refused};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    const SECRET: &str = "hunter2-hunter2-hunter2-hunter2";
+    const COOKIE: &str = "next-auth.session-token";
+
+    fn v4(more: &str) -> Arc<dyn SessionExtractor> {
+        build("authjs", &format!("version = \"v4\"\nsecrets = [\"{SECRET}\"]\n{more}")).unwrap()
+    }
+
+    /// A token of `NextAuth` v4, which needs no `kid`.
+    fn token(secret: &str, payload: &str) -> String {
+        let key = derive::hkdf(secret.as_bytes(), "", "NextAuth.js Generated Encryption Key");
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#);
+        let (text, tag) = seal::gcm(&key, [3; 12], payload.as_bytes(), header.as_bytes());
+        let [iv, text, tag] = [&[3; 12][..], &text, &tag].map(|part| URL_SAFE_NO_PAD.encode(part));
+        format!("{header}..{iv}.{text}.{tag}")
+    }
+
+    fn payload(more: &str) -> String {
+        format!(r#"{{"sub":"u-1","exp":{}{more}}}"#, NOW + 60)
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*v4("accept_bearer = true"), &[SECRET]).await;
+        contract::check(&*build("authjs", &format!("secrets = \"{SECRET}\"")).unwrap(), &[SECRET]).await;
+    }
+
+    #[test]
+    fn only_a_whole_unexpired_object_is_a_session() {
+        let session =
+            |payload: &str| answer(&*v4(""), &[("cookie", &format!("{COOKIE}={}", token(SECRET, payload)))]);
+        assert_eq!(session(&payload("")), Ok(Some(payload(""))));
+        for (payload, want) in [
+            (r#"{"sub":"u-1"}"#, "exp"),
+            (r#"{"sub":"u-1","exp":1800000060,"exp":1900000000}"#, "exp"),
+            (r#"{"sub":"u-1","exp":1}"#, "expired"),
+            ("[]", "malformed"),
+            ("u-1", "malformed"),
+            ("", "malformed"),
+        ] {
+            assert_eq!(session(payload), Err(want), "{payload}");
+        }
+    }
+
+    #[test]
+    fn a_user_with_two_session_cookies_is_nobody() {
+        let one = format!("{COOKIE}={}", token(SECRET, &payload("")));
+        let part = format!("{COOKIE}.0={}", token(SECRET, &payload("")));
+        for (case, cookies) in [
+            ("I6 twice", format!("{one}; {one}")),
+            ("with and without __Secure-", format!("{one}; __Secure-{one}")),
+            ("whole and in parts", format!("{one}; {part}")),
+            ("in parts under both names", format!("{part}; __Secure-{part}")),
+        ] {
+            assert_eq!(answer(&*v4(""), &[("cookie", &cookies)]), Err("ambiguous_identity"), "{case}");
+        }
+        let named = v4(&format!("cookie = \"{COOKIE}\""));
+        assert!(answer(&*named, &[("cookie", &format!("{one}; __Secure-{one}"))]).unwrap().is_some());
+        assert!(answer(&*v4(""), &[("cookie", &format!("{COOKIE}=; __Secure-{one}"))]).unwrap().is_some());
+    }
+
+    #[test]
+    fn i3_every_listed_secret_opens_and_no_other() {
+        let cookie = |secret: &str| format!("{COOKIE}={}", token(secret, &payload("")));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("the-new-secret-of-the-app\r\n\n{SECRET}\n")).unwrap();
+        let keys = format!("version = \"v4\"\nsecrets_file = \"{}\"", file.path().display());
+        let extractor = build("authjs", &keys).unwrap();
+        for (secret, good) in
+            [(SECRET, true), ("the-new-secret-of-the-app", true), ("the-old-secret-of-the-app", false)]
+        {
+            let answer = answer(&*extractor, &[("cookie", &cookie(secret))]);
+            assert_eq!(answer.is_ok(), good, "{secret}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn the_bearer_counts_only_where_it_is_wanted_and_no_cookie_is_there() {
+        let (good, bad) = (token(SECRET, &payload("")), token("another-secret-of-another-app", &payload("")));
+        let bearer = format!("Bearer {good}");
+        assert_eq!(answer(&*v4(""), &[("authorization", &bearer)]), Ok(None));
+        let extractor = v4("accept_bearer = true");
+        for (case, headers, want) in [
+            ("good", &[("authorization", bearer.as_str())][..], Ok(true)),
+            ("encoded", &[("authorization", &format!("Bearer {}", good.replace('.', "%2E")))], Ok(true)),
+            ("other scheme", &[("authorization", "Basic dTpw")], Ok(false)),
+            ("no token", &[("authorization", "Bearer")], Ok(false)),
+            ("other secret", &[("authorization", &format!("Bearer {bad}"))], Err("bad_seal")),
+            ("half an escape", &[("authorization", &format!("Bearer {good}%2"))], Err("malformed")),
+            ("a JWS", &[("authorization", "Bearer e30.e30.e30")], Err("malformed")),
+            ("twice", &[("authorization", &bearer), ("authorization", &bearer)], Err("duplicate_header")),
+            (
+                "a bad cookie first",
+                &[("authorization", &bearer), ("cookie", &format!("{COOKIE}={bad}"))],
+                Err("bad_seal"),
+            ),
+        ] {
+            let answer = answer(&*extractor, headers).map(|session| session.is_some());
+            assert_eq!(answer, want, "{case}");
+        }
+    }
+
+    #[test]
+    fn it_does_not_start_without_a_good_secret() {
+        refused(
+            "authjs",
+            &[
+                ("no secret", "", "secrets"),
+                ("empty secret", "secrets = [\"\"]", "secrets"),
+                ("placeholder", "secrets = [\"hunter2-hunter2-hunter2\", \"changeme\"]", "secrets"),
+                ("no file", "secrets_file = \"/nowhere\"", "secrets"),
+                ("both", "secrets = [\"hunter2-hunter2-hunter2\"]\nsecrets_file = \"/nowhere\"", "secrets"),
+                ("version", "secrets = [\"hunter2-hunter2-hunter2\"]\nversion = \"v6\"", "version"),
+                ("no cookie", "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"\"", "cookie"),
+                ("bad cookie", "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"a b\"", "cookie"),
+                ("wrong type", "secrets = [1234]", "secrets"),
+            ],
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! Keys made of an app's secret. Costly by design: done when an extractor is built, not per request,
+//! unless the format puts the salt into the cookie.
+
+use std::num::NonZeroU32;
+
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::pbkdf2;
+use zeroize::Zeroizing;
+
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// `N` bytes of HKDF with SHA-256 (RFC 5869).
+///
+/// # Panics
+/// Never: a length that is too long does not compile.
+pub fn hkdf<const N: usize>(secret: &[u8], salt: &str, info: &str) -> Zeroizing<[u8; N]> {
+    const { assert!(N <= 255 * 32, "the most that the RFC allows") };
+    let mut key = Zeroizing::new([0; N]);
+    let extracted = Salt::new(HKDF_SHA256, salt.as_bytes()).extract(secret);
+    #[expect(clippy::expect_used, reason = "it fails on a wrong length only: checked above, and N is N")]
+    extracted
+        .expand(&[info.as_bytes()], Length(N))
+        .and_then(|material| material.fill(&mut *key))
+        .expect("a key that is not too long");
+    key
+}
+
+/// `N` bytes of PBKDF2 (RFC 8018, section 5.2).
+pub fn pbkdf2<const N: usize>(
+    algorithm: pbkdf2::Algorithm,
+    iterations: NonZeroU32,
+    secret: &[u8],
+    salt: &[u8],
+) -> Zeroizing<[u8; N]> {
+    let mut key = Zeroizing::new([0; N]);
+    pbkdf2::derive(algorithm, iterations, salt, secret, &mut *key);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hkdf_gives_a_prefix_for_a_shorter_key() {
+        let long = hkdf::<64>(b"secret", "salt", "info");
+        assert_eq!(hkdf::<32>(b"secret", "salt", "info")[..], long[..32]);
+        assert_ne!(hkdf::<64>(b"secret", "", "info"), long);
+    }
+
+    #[test]
+    fn pbkdf2_matches_rfc_6070() {
+        let key = pbkdf2::<20>(pbkdf2::PBKDF2_HMAC_SHA1, NonZeroU32::MIN, b"password", b"salt");
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "0c60c80f961f0e71f3a9b524af6012062fe037a6");
+    }
+}

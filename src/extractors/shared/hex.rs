@@ -1,0 +1,32 @@
+//! Hexadecimal as frameworks write their MACs: lower case, two digits a byte.
+
+/// The bytes; `None` if it is not whole bytes in lower case. Frameworks compare such a MAC as text.
+pub fn decode(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_bytes_in_lower_case() {
+        assert_eq!(decode("00ff1a"), Some(vec![0, 255, 26]));
+        assert_eq!(decode(""), Some(vec![]));
+        for text in ["0", "0F", "0g", "+1", "é"] {
+            assert_eq!(decode(text), None, "{text}");
+        }
+    }
+}

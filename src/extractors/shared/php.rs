@@ -1,0 +1,215 @@
+//! Reading what PHP's `serialize()` wrote: null, booleans, numbers, strings and arrays of them.
+//! Format: php-src `ext/standard/var_unserializer.re`. Objects and references are refused: PHP runs an
+//! object's code while it reads it, and nobody here needs to.
+
+use serde_json::Number;
+
+use crate::value::{Object, Value};
+
+/// A session nests a handful of arrays.
+const MAX_DEPTH: usize = 32;
+
+/// The value; `None` unless the whole text is one. A list becomes an array, any other array an object
+/// whose members keep their order.
+pub fn parse(text: &str) -> Option<Value> {
+    let mut reader = Reader { rest: text };
+    let value = reader.value(MAX_DEPTH)?;
+    reader.rest.is_empty().then_some(value)
+}
+
+struct Reader<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    fn value(&mut self, depth: usize) -> Option<Value> {
+        if self.eat("N;") {
+            return Some(Value::Null);
+        }
+        if self.eat("b:") {
+            let flag = match self.until(';')? {
+                "0" => false,
+                "1" => true,
+                _ => return None,
+            };
+            return Some(Value::Bool(flag));
+        }
+        if self.eat("i:") {
+            return self.integer().map(|number| Value::Number(number.into()));
+        }
+        if self.eat("d:") {
+            return float(self.until(';')?);
+        }
+        if self.eat("s:") {
+            return self.string().map(|text| Value::String(text.to_owned()));
+        }
+        if self.eat("a:") {
+            return self.array(depth.checked_sub(1)?);
+        }
+        None
+    }
+
+    fn eat(&mut self, prefix: &str) -> bool {
+        match self.rest.strip_prefix(prefix) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn until(&mut self, end: char) -> Option<&'a str> {
+        let (text, rest) = self.rest.split_once(end)?;
+        self.rest = rest;
+        Some(text)
+    }
+
+    fn integer(&mut self) -> Option<i64> {
+        let text = self.until(';')?;
+        let number: i64 = text.parse().ok()?;
+        // PHP writes a number in one way only.
+        (number.to_string() == text).then_some(number)
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        let text = self.until(':')?;
+        let length: usize = text.parse().ok()?;
+        (length.to_string() == text).then_some(length)
+    }
+
+    /// The length counts bytes; one that ends inside a character is a lie.
+    fn string(&mut self) -> Option<&'a str> {
+        let length = self.length()?;
+        let (text, rest) = self.rest.strip_prefix('"')?.split_at_checked(length)?;
+        self.rest = rest.strip_prefix("\";")?;
+        Some(text)
+    }
+
+    /// The count is not trusted with memory: elements are read one by one until it is used up.
+    fn array(&mut self, depth: usize) -> Option<Value> {
+        let count = self.length()?;
+        if !self.eat("{") {
+            return None;
+        }
+        let mut members: Vec<(String, Value)> = Vec::new();
+        let mut is_list = true;
+        for index in 0..count {
+            let name = if self.eat("i:") {
+                let number = self.integer()?;
+                is_list &= i64::try_from(index) == Ok(number);
+                number.to_string()
+            } else if self.eat("s:") {
+                is_list = false;
+                self.string()?.to_owned()
+            } else {
+                return None;
+            };
+            members.push((name, self.value(depth)?));
+        }
+        if !self.eat("}") {
+            return None;
+        }
+        if is_list {
+            return Some(Value::Array(members.into_iter().map(|(_, value)| value).collect()));
+        }
+        Some(Value::Object(members.into_iter().collect::<Object>()))
+    }
+}
+
+/// What JSON cannot hold counts as null, as JavaScript writes it.
+fn float(text: &str) -> Option<Value> {
+    if ["INF", "-INF", "NAN"].contains(&text) {
+        return Some(Value::Null);
+    }
+    // Rust also reads words such as `infinity`, which PHP does not write.
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) {
+        return None;
+    }
+    Some(Number::from_f64(text.parse().ok()?).map_or(Value::Null, Value::Number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_data_is_read() {
+        for (text, want) in [
+            ("N;", "null"),
+            ("b:1;", "true"),
+            ("i:-42;", "-42"),
+            ("i:9223372036854775807;", "9223372036854775807"),
+            ("d:1.5;", "1.5"),
+            ("d:1.0E+25;", "1e+25"),
+            ("d:INF;", "null"),
+            ("s:0:\"\";", r#""""#),
+            ("s:3:\"é\"\";", r#""é\"""#),
+            ("s:6:\"a\";s:1\";", r#""a\";s:1""#),
+            ("a:0:{}", "[]"),
+            ("a:2:{i:0;s:1:\"a\";i:1;N;}", r#"["a",null]"#),
+            ("a:2:{i:1;i:1;i:0;i:0;}", r#"{"1":1,"0":0}"#),
+            ("a:2:{i:0;s:1:\"a\";s:1:\"x\";b:1;}", r#"{"0":"a","x":true}"#),
+            ("a:1:{s:1:\"a\";a:1:{s:2:\"id\";i:7;}}", r#"{"a":{"id":7}}"#),
+        ] {
+            let value = parse(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(serde_json::to_string(&value).unwrap(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn i5_objects_references_and_lies_are_refused() {
+        for text in [
+            "",
+            "N",
+            "N;N;",
+            "b:2;",
+            "b:;",
+            "i:;",
+            "i:+1;",
+            "i:01;",
+            "i:-0;",
+            "i:1.5;",
+            "i:9223372036854775808;",
+            "d:inf;",
+            "d:infinity;",
+            "d:;",
+            "s:1:\"\";",
+            "s:2:\"a\";",
+            "s:1:\"é\";",
+            "s:01:\"a\";",
+            "s:-1:\"\";",
+            "s:99999999999999999999:\"a\";",
+            "s:1:'a';",
+            "S:1:\"a\";",
+            "a:1:{}",
+            "a:99999999:{i:0;i:0;}",
+            "a:0:{i:0;i:0;}",
+            "a:1:{N;i:0;}",
+            "a:1:{b:1;i:0;}",
+            "a:1:{i:0;i:0;",
+            "O:8:\"stdClass\":0:{}",
+            "a:1:{i:0;O:8:\"stdClass\":0:{}}",
+            "C:11:\"ArrayObject\":0:{}",
+            "E:11:\"Suit:Hearts\";",
+            "a:2:{i:0;i:0;i:1;R:2;}",
+            "a:2:{i:0;i:0;i:1;r:2;}",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_on_the_way_in() {
+        let nested = |depth: usize| "a:1:{i:0;".repeat(depth) + "N;" + &"}".repeat(depth);
+        assert!(parse(&nested(MAX_DEPTH)).is_some());
+        assert_eq!(parse(&nested(MAX_DEPTH + 1)), None);
+        assert_eq!(parse(&"a:1:{i:0;".repeat(100_000)), None);
+    }
+
+    #[test]
+    fn a_repeated_key_stays_ambiguous() {
+        let Some(Value::Object(object)) = parse("a:2:{s:1:\"5\";i:1;i:5;i:2;}") else { panic!("an object") };
+        assert!(object.get("5").is_err());
+    }
+}

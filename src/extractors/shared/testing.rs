@@ -1,0 +1,38 @@
+//! What the tests of several kinds do: build an extractor at a fixed time, and ask it.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use crate::clock::{Clock, ManualClock, UnixSeconds};
+use crate::config::Problems;
+use crate::extractors::{Context, ExtractError, Registry, SessionExtractor, contract};
+
+pub const NOW: UnixSeconds = 1_800_000_000;
+
+/// An extractor of `kind` whose clock stands still.
+pub(in crate::extractors) fn build(kind: &str, keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
+    contract::build(&Registry::builtin(), kind, keys, &context)
+}
+
+/// The attributes of the session as JSON, or the word of the refusal.
+pub(in crate::extractors) fn answer(
+    extractor: &dyn SessionExtractor,
+    headers: &[(&str, &str)],
+) -> Result<Option<String>, &'static str> {
+    match extractor.extract(&contract::request(headers)).now_or_never().expect("no waiting") {
+        Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
+        Err(ExtractError::Rejected(reason)) => Err(reason.word),
+        Err(ExtractError::Unavailable(cause)) => Err(cause.word),
+    }
+}
+
+/// Checks that every case is refused with a line for its key and without the secret in it.
+pub(in crate::extractors) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
+    for (case, keys, key) in cases {
+        let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
+        assert!(problems.contains(&format!("extractors.{kind}.{key}:")), "{case}: {problems}");
+        assert!(!problems.contains("hunter2"), "{case}: {problems}");
+    }
+}
