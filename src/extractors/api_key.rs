@@ -112,8 +112,8 @@ fn parse_hash(hex: &str) -> Option<[u8; 32]> {
 
 impl ApiKey {
     fn session(&self, request: &Parts) -> Extracted {
-        let Some(key) = places::find(&self.places, &request.headers)? else { return Ok(None) };
-        if !self.knows(key) {
+        let Some(key) = places::find(&self.places, request)? else { return Ok(None) };
+        if !self.knows(&key) {
             // Bearer tokens share a header with keys: a JWT is not of this kind, whoever it is from.
             let is_jwt = key.split('.').count() == 3;
             return if is_jwt { Ok(None) } else { Err(ExtractError::rejected("unknown_key")) };

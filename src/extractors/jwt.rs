@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::{self, BoxFuture, FutureExt};
 
-use super::shared::jwks::{FetchedKeys, Found, KeysByKid};
+use super::shared::jwks::{FetchedKeys, Found, KeysByKid, Wait};
 use super::shared::keys::{Alg, KeySet};
 use super::shared::places::{self, Place};
 use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
@@ -99,15 +99,15 @@ impl Unverified<'_> {
 
 impl SessionExtractor for Jwt {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        let token = match places::find(&self.places, &request.headers) {
+        let token = match places::find(&self.places, request) {
             Ok(Some(token)) => token,
             Ok(None) => return future::ready(Ok(None)).boxed(),
             Err(error) => return future::ready(Err(error)).boxed(),
         };
-        let found = self.read(token).and_then(|token| Ok((self.keys.get(token.kid())?, token)));
-        match found {
-            Ok((Found::Keys(keys), token)) => future::ready(self.verify(&token, &keys).map(Some)).boxed(),
-            Ok((Found::Wait(wait), token)) => async move {
+        match self.session(&token) {
+            Ok(Step::Done(session)) => future::ready(Ok(Some(session))).boxed(),
+            Ok(Step::Wait(wait)) => async move {
+                let token = self.read(&token)?;
                 let keys = wait.keys(self.keys.wanted(token.kid())).await?;
                 self.verify(&token, &keys).map(Some)
             }
@@ -136,7 +136,22 @@ impl SessionExtractor for Jwt {
     }
 }
 
+/// How far a token can be taken without waiting.
+enum Step {
+    Done(Session),
+    /// Its keys have to be fetched first.
+    Wait(Wait),
+}
+
 impl Jwt {
+    fn session(&self, token: &str) -> Result<Step, ExtractError> {
+        let token = self.read(token)?;
+        match self.keys.get(token.kid())? {
+            Found::Keys(keys) => self.verify(&token, &keys).map(Step::Done),
+            Found::Wait(wait) => Ok(Step::Wait(wait)),
+        }
+    }
+
     /// Checks everything about a token that can be checked without a key.
     fn read<'a>(&self, token: &'a str) -> Result<Unverified<'a>, ExtractError> {
         if token.len() > self.max_token_bytes {

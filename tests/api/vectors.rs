@@ -94,6 +94,11 @@ async fn jwt() {
 }
 
 #[tokio::test]
+async fn supabase_ssr() {
+    check_all("supabase-ssr").await;
+}
+
+#[tokio::test]
 async fn idp_shapes() {
     check_all("idp-shapes").await;
 }
@@ -162,7 +167,10 @@ impl Case {
             }
         }
         let places = if config["locations"].is_array() { &config["locations"] } else { &config["location"] };
-        let places: Vec<&str> = list(places).into_iter().map(place).collect();
+        let places: Vec<String> = match config["cookie_name"].as_str() {
+            Some(cookie) => vec![format!("supabase:{cookie}")],
+            None => list(places).into_iter().map(place).map(str::to_owned).collect(),
+        };
         keys.insert("from".to_owned(), places.into());
         // A preset's own subject is left alone where it is the one the case asks for.
         let path = config["subject_path"].as_str().expect("a path");

@@ -45,39 +45,51 @@ impl Cookie {
         find(&request.headers, &self.name)
     }
 
-    /// The whole cookie, or its parts `NAME.0`, `NAME.1` … joined by number. Both at once are refused:
-    /// one of them is stale, and nothing says which.
+    /// The whole cookie, or its parts: see [`find_whole_or_parts`].
     pub fn find_whole_or_parts<'a>(
         &self,
         request: &'a Parts,
         max_parts: usize,
     ) -> Result<Option<Cow<'a, str>>, ExtractError> {
-        let whole = self.find(request)?;
-        match (whole, self.find_parts(request, max_parts)?) {
-            (Some(_), Some(_)) => Err(ExtractError::rejected("ambiguous_identity")
-                .because(format!("{} is there both whole and in parts", self.name))),
-            (whole, None) => Ok(whole.map(Cow::Borrowed)),
-            (None, parts) => Ok(parts.map(Cow::Owned)),
-        }
+        find_whole_or_parts(&request.headers, &self.name, max_parts)
     }
 
-    /// The parts joined by number; `None` if there are none. A gap, a number twice, or more parts than
-    /// `max` refuse the request. Empty ones count as absent: frameworks clear parts by emptying them.
+    /// The parts alone: see [`find_whole_or_parts`].
     pub fn find_parts(&self, request: &Parts, max: usize) -> Result<Option<String>, ExtractError> {
-        let Some(last) = highest_part(&request.headers, &self.name) else { return Ok(None) };
-        if last >= max {
-            return Err(ExtractError::rejected("too_many_parts"));
-        }
-        let mut joined = String::new();
-        for number in 0..=last {
-            let part = find(&request.headers, &format!("{}.{number}", self.name))?;
-            joined.push_str(part.ok_or_else(|| ExtractError::rejected("missing_part"))?);
-            if joined.len() > MAX_BYTES_OF_PARTS {
-                return Err(ExtractError::rejected("too_large"));
-            }
-        }
-        Ok(Some(joined))
+        find_parts(&request.headers, &self.name, max)
     }
+}
+
+/// The cookie called `name`, or its parts `NAME.0`, `NAME.1` … joined by number. Both at once are
+/// refused: one of them is stale, and nothing says which. A gap, a number twice, or more than
+/// `max_parts` refuse the request. Empty parts count as absent: frameworks clear them by emptying them.
+pub fn find_whole_or_parts<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+    max_parts: usize,
+) -> Result<Option<Cow<'a, str>>, ExtractError> {
+    match (find(headers, name)?, find_parts(headers, name, max_parts)?) {
+        (Some(_), Some(_)) => Err(ExtractError::rejected("ambiguous_identity")
+            .because(format!("{name} is there both whole and in parts"))),
+        (whole, None) => Ok(whole.map(Cow::Borrowed)),
+        (None, parts) => Ok(parts.map(Cow::Owned)),
+    }
+}
+
+fn find_parts(headers: &HeaderMap, name: &str, max: usize) -> Result<Option<String>, ExtractError> {
+    let Some(last) = highest_part(headers, name) else { return Ok(None) };
+    if last >= max {
+        return Err(ExtractError::rejected("too_many_parts"));
+    }
+    let mut joined = String::new();
+    for number in 0..=last {
+        let part = find(headers, &format!("{name}.{number}"))?;
+        joined.push_str(part.ok_or_else(|| ExtractError::rejected("missing_part"))?);
+        if joined.len() > MAX_BYTES_OF_PARTS {
+            return Err(ExtractError::rejected("too_large"));
+        }
+    }
+    Ok(Some(joined))
 }
 
 /// The value of the cookie called `name` as it was sent, without the quotes that RFC 6265 allows around

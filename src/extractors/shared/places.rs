@@ -1,12 +1,21 @@
-//! Where in a request a credential stands: `header:NAME`, `cookie:NAME`.
+//! Where in a request a credential stands: `header:NAME`, `cookie:NAME`, `supabase:NAME`.
 //! What the credential means is the extractor's business.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::cookies::{self, CookieError};
+use super::cookie;
+use super::percent::{self, Plus};
 use crate::extractors::ExtractError;
+use crate::value::Value;
+
+/// An app cuts its session into parts of 3,180 characters; more than these were not made by one.
+const MAX_PARTS: usize = 10;
 
 /// One place where a credential may stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,15 +25,18 @@ pub enum Place {
     /// Any other header, which holds the bare credential.
     Header(HeaderName),
     Cookie(String),
+    /// The cookie of `@supabase/ssr`, whole or in parts: a JSON session with the token in it
+    /// (`src/cookies.ts` and `utils/chunker.ts` there).
+    Supabase(String),
 }
 
 /// The first credential that stands in one of `places`; `None` if all are empty.
 ///
 /// # Errors
 /// If the first place that is not empty is ambiguous or malformed: the later places are not asked.
-pub fn find<'a>(places: &[Place], headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
+pub fn find<'a>(places: &[Place], request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
     for place in places {
-        if let Some(credential) = place.find(headers)? {
+        if let Some(credential) = place.find(request)? {
             return Ok(Some(credential));
         }
     }
@@ -33,22 +45,36 @@ pub fn find<'a>(places: &[Place], headers: &'a HeaderMap) -> Result<Option<&'a s
 
 impl Place {
     /// The credential in this place; `None` if there is none of this kind.
-    fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
-        match self {
+    fn find<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
+        let headers = &request.headers;
+        let credential = match self {
             Self::Bearer => match single(headers, &header::AUTHORIZATION)? {
-                Some(value) => bearer(value.as_bytes()),
-                None => Ok(None),
+                Some(value) => bearer(value.as_bytes())?,
+                None => None,
             },
             Self::Header(name) => match single(headers, name)? {
-                Some(value) if !value.is_empty() => value.to_str().map(Some).map_err(|_| malformed()),
-                Some(_) | None => Ok(None),
+                Some(value) if !value.is_empty() => Some(value.to_str().map_err(|_| malformed())?),
+                Some(_) | None => None,
             },
-            Self::Cookie(name) => cookies::find(headers, name).map_err(|error| match error {
-                CookieError::Duplicate => ExtractError::rejected("duplicate_cookie"),
-                CookieError::Malformed => malformed(),
-            }),
-        }
+            Self::Cookie(name) => cookie::find(headers, name)?,
+            Self::Supabase(name) => {
+                let session = cookie::find_whole_or_parts(headers, name, MAX_PARTS)?;
+                return session.map(|session| access_token(&session).map(Cow::Owned)).transpose();
+            }
+        };
+        Ok(credential.map(Cow::Borrowed))
     }
+}
+
+/// The one part of a Supabase session that proves anything: everything beside it is not signed.
+fn access_token(session: &str) -> Result<String, ExtractError> {
+    let json = match session.strip_prefix("base64-") {
+        Some(encoded) => URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?,
+        None => percent::decode(session, Plus::Plus).ok_or_else(malformed)?.into_bytes(),
+    };
+    let session = Value::parse(&json).map_err(|_| malformed())?;
+    let token = session.as_object().and_then(|session| session.get("access_token").ok().flatten());
+    token.and_then(Value::as_str).map(str::to_owned).ok_or_else(malformed)
 }
 
 impl FromStr for Place {
@@ -64,7 +90,10 @@ impl FromStr for Place {
             Some(("cookie", name)) if !name.is_empty() && name.bytes().all(is_token) => {
                 Ok(Self::Cookie(name.to_owned()))
             }
-            Some(("cookie", _)) => Err("names no cookie after cookie:"),
+            Some(("supabase", name)) if !name.is_empty() && name.bytes().all(is_token) => {
+                Ok(Self::Supabase(name.to_owned()))
+            }
+            Some(("cookie" | "supabase", _)) => Err("names no cookie after the colon"),
             Some(_) | None => Err("must be places such as \"header:authorization\" or \"cookie:__session\""),
         }
     }
@@ -114,22 +143,25 @@ fn is_token68(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
+    fn request(pairs: &[(&'static str, &[u8])]) -> Parts {
         let pairs = pairs.iter().map(|(name, value)| {
             (HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a header value"))
         });
-        let mut headers = HeaderMap::new();
+        let (mut parts, ()) = axum::http::Request::new(()).into_parts();
         pairs.for_each(|(name, value)| {
-            headers.append(name, value);
+            parts.headers.append(name, value);
         });
-        headers
+        parts
     }
 
-    fn word(outcome: Result<Option<&str>, ExtractError>) -> Result<Option<&str>, &'static str> {
-        outcome.map_err(|error| match error {
-            ExtractError::Rejected(reason) => reason.word,
-            ExtractError::Unavailable(cause) => cause.word,
-        })
+    fn word<'a>(
+        outcome: &'a Result<Option<Cow<'_, str>>, ExtractError>,
+    ) -> Result<Option<&'a str>, &'static str> {
+        match outcome {
+            Ok(found) => Ok(found.as_deref()),
+            Err(ExtractError::Rejected(reason)) => Err(reason.word),
+            Err(ExtractError::Unavailable(cause)) => Err(cause.word),
+        }
     }
 
     #[test]
@@ -159,11 +191,11 @@ mod tests {
             ("not UTF-8", b"Bearer \xff", malformed),
             ("no-break space", b"Bearer\xc2\xa0x", malformed),
         ] {
-            let headers = headers(&[("authorization", value)]);
-            assert_eq!(word(find(&[Place::Bearer], &headers)), want, "{name}");
+            let request = request(&[("authorization", value)]);
+            assert_eq!(word(&find(&[Place::Bearer], &request)), want, "{name}");
         }
-        let twice = headers(&[("authorization", b"Bearer x"), ("authorization", b"Bearer x")]);
-        assert_eq!(word(find(&[Place::Bearer], &twice)), Err("duplicate_header"));
+        let twice = request(&[("authorization", b"Bearer x"), ("authorization", b"Bearer x")]);
+        assert_eq!(word(&find(&[Place::Bearer], &twice)), Err("duplicate_header"));
     }
 
     #[test]
@@ -177,9 +209,9 @@ mod tests {
             ("neither", vec![("cookie", b"other=b")], Ok(None)),
             ("header broken", vec![("x-token", b"\xff"), ("cookie", b"sid=b")], Err("malformed")),
             ("header twice", vec![("x-token", b"a"), ("x-token", b"a")], Err("duplicate_header")),
-            ("cookie twice", vec![("cookie", b"sid=a; sid=b")], Err("duplicate_cookie")),
+            ("cookie twice", vec![("cookie", b"sid=a; sid=b")], Err("ambiguous_identity")),
         ] {
-            assert_eq!(word(find(&places, &headers(&pairs))), want, "{name}");
+            assert_eq!(word(&find(&places, &request(&pairs))), want, "{name}");
         }
     }
 
