@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -63,12 +63,19 @@ pub async fn issue_as_documented(
         return Err(Error::NotFound);
     }
     let (head, _) = request.into_parts();
-    let bearer = head.headers.contains_key(header::AUTHORIZATION);
+    let bearer = has_bearer(&head.headers);
     match head.method {
         Method::GET => issue_token(&app, &live, &head, |caller| bearer || caller != Caller::NoBrowser).await,
         Method::OPTIONS => options(&live, &head, "GET, OPTIONS"),
         _ => Err(Error::MethodNotAllowed("GET, OPTIONS")),
     }
+}
+
+/// Whether there is a bearer token. Credentials of the scheme Basic do not count: a browser that once
+/// asked its user for them sends them by itself.
+fn has_bearer(headers: &HeaderMap) -> bool {
+    let scheme = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().get(..7));
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
 async fn issue_token(

@@ -117,6 +117,7 @@ async fn the_route_of_rollouts_docs_needs_a_page_of_ours_or_a_bearer() {
         ("own page", &[("sec-fetch-site", "same-origin")][..], 200),
         ("listed page", &[("origin", "http://localhost:3000")], 200),
         ("a bearer credential", &[("authorization", "Bearer x")], 200),
+        ("a credential that browsers add", &[("authorization", "Basic dTpw")], 403),
         ("curl with a cookie only", &[("cookie", "a=b")], 403),
         ("typed into the address bar", &[("sec-fetch-site", "none")], 403),
         ("other page", &[("origin", "https://evil.example"), ("authorization", "Bearer x")], 403),
