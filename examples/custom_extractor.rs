@@ -13,15 +13,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
+use axum::http::HeaderName;
 use axum::http::request::Parts;
 use clap::Parser;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use rollout_token::config::{Problems, Section};
+use rollout_token::extractors::shared::headers;
 use rollout_token::extractors::{ExtractError, Extracted, Session, SessionExtractor};
 use rollout_token::secret::Secret;
 use rollout_token::{Cli, Registry};
 use serde::{Deserialize, Serialize};
+
+const TICKET: HeaderName = HeaderName::from_static("x-ticket");
 
 /// The keys of a section with `kind = "ticket"`. Every key needs a default; a secret has a `_file` twin.
 #[derive(Default, Serialize, Deserialize)]
@@ -41,21 +45,29 @@ impl Ticket {
     fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
+        let given = config.key.is_some() || config.key_file.is_some();
+        problems.require(
+            given,
+            section.key("key"),
+            "set it to the secret with which the app signs its tickets",
+        );
         let key = section.secret("key", config.key, config.key_file.as_ref(), &mut problems);
-        let Some(key) = key else {
-            problems.add(section.key("key"), "set it to the secret with which the app signs its tickets");
-            return Err(problems);
-        };
+        if let Some(weakness) = key.as_ref().and_then(Secret::weakness) {
+            problems.add(section.key("key"), format!("{weakness}: make one with `openssl rand -hex 32`"));
+        }
+        let Some(key) = key else { return Err(problems) };
         problems.or(Arc::new(Self { key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()) }))
     }
 
     fn session(&self, request: &Parts) -> Extracted {
-        // Not there: somebody else may know the caller.
-        let Some(ticket) = request.headers.get("x-ticket") else { return Ok(None) };
+        // Two of them are refused: who else reads the request may take the other one.
+        let ticket = headers::single(&request.headers, &TICKET);
+        let Some(ticket) = ticket.map_err(|_| ExtractError::rejected("ambiguous_identity"))? else {
+            return Ok(None);
+        };
         // There, and from here on it is accepted or refused; it never falls through.
         let malformed = || ExtractError::rejected("malformed");
-        let (user, tag) =
-            ticket.to_str().ok().and_then(|text| text.rsplit_once('.')).ok_or_else(malformed)?;
+        let (user, tag) = ticket.rsplit_once('.').ok_or_else(malformed)?;
         let tag = from_hex(tag).ok_or_else(malformed)?;
         // Compares in constant time.
         hmac::verify(&self.key, user.as_bytes(), &tag)
@@ -70,7 +82,12 @@ impl SessionExtractor for Ticket {
     }
 }
 
+/// Exactly two small digits a byte: a tag has one spelling.
 fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    {
+        return None;
+    }
     let pairs = text.as_bytes().chunks(2);
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }

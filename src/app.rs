@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{RateLimit, Settings};
 use crate::error::{self, Error};
 use crate::extractors::Context;
 use crate::limiter::SubjectLimiter;
@@ -39,21 +39,23 @@ pub struct App {
     pub dev: bool,
     in_flight: Semaphore,
     ids: RequestIds,
-    log_budget: LogBudget,
+    /// Of lines about callers' faults, and of lines about our own: the first must not use up the second.
+    caller_lines: LogBudget,
+    fault_lines: LogBudget,
 }
 
 /// What a reload replaces. A request takes it once, at its beginning, and sees nothing else.
 #[derive(Debug)]
 pub struct Live {
     pub settings: Settings,
-    pub limiter: Option<SubjectLimiter>,
+    pub limiter: Option<Arc<SubjectLimiter>>,
     subject_log: SubjectLog,
 }
 
 impl Live {
-    pub fn new(settings: Settings, clock: &Clock) -> Self {
+    fn new(settings: Settings, limiter: Option<Arc<SubjectLimiter>>) -> Self {
         Self {
-            limiter: settings.rate_limit.map(|limit| SubjectLimiter::new(limit, clock.clone())),
+            limiter,
             subject_log: SubjectLog::new(settings.log.plain_subject, &settings.client.secret),
             settings,
         }
@@ -62,15 +64,17 @@ impl Live {
 
 impl App {
     pub fn new(settings: Settings, context: Context, drain: Drain) -> Arc<Self> {
+        let limiter = limiter(settings.rate_limit, &context.clock);
         Arc::new(Self {
             in_flight: Semaphore::new(settings.server.max_in_flight),
-            live: ArcSwap::from_pointee(Live::new(settings, &context.clock)),
+            live: ArcSwap::from_pointee(Live::new(settings, limiter)),
             clock: context.clock,
             metrics: context.metrics,
             drain,
             dev: context.dev,
             ids: RequestIds::new(),
-            log_budget: LogBudget::default(),
+            caller_lines: LogBudget::default(),
+            fault_lines: LogBudget::default(),
         })
     }
 
@@ -81,7 +85,14 @@ impl App {
 
     /// Puts other settings in force for the requests that begin from now on.
     pub fn replace(&self, settings: Settings) {
-        self.live.store(Arc::new(Live::new(settings, &self.clock)));
+        let old = self.live();
+        // Whoever had used up their share has still used it up.
+        let limiter = if old.settings.rate_limit == settings.rate_limit {
+            old.limiter.clone()
+        } else {
+            limiter(settings.rate_limit, &self.clock)
+        };
+        self.live.store(Arc::new(Live::new(settings, limiter)));
     }
 
     /// A place among the requests under way.
@@ -93,6 +104,10 @@ impl App {
         self.metrics.in_flight.inc();
         Ok(Admitted { _permit: permit, metrics: &self.metrics })
     }
+}
+
+fn limiter(limit: Option<RateLimit>, clock: &Clock) -> Option<Arc<SubjectLimiter>> {
+    limit.map(|limit| Arc::new(SubjectLimiter::new(limit, clock.clone())))
 }
 
 /// A request's place; dropping it gives the place free.
@@ -199,6 +214,7 @@ async fn guard(
 impl App {
     fn refused(&self, error: &Error, duration: Duration, request_id: &str) {
         self.metrics.answered(error.extractor(), error.code(), duration);
-        telemetry::refused(error, duration, request_id, &self.log_budget, &self.clock);
+        let lines = if error.status().is_server_error() { &self.fault_lines } else { &self.caller_lines };
+        telemetry::refused(error, duration, request_id, lines, &self.clock);
     }
 }

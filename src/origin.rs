@@ -22,7 +22,8 @@ impl Origin {
         if text.eq_ignore_ascii_case("null") {
             return Err("`null` is every sandboxed page at once: remove it".to_owned());
         }
-        let wrong = || format!("{text:?} is not an origin such as https://app.example.com");
+        // Not the text: it may hold a user's name and password.
+        let wrong = || "is not an origin such as https://app.example.com".to_owned();
         let url = Url::parse(text).map_err(|_| wrong())?;
         let bare = url.path() == "/"
             && url.query().is_none()

@@ -37,31 +37,40 @@ impl Reloader {
     pub fn spawn(self) -> mpsc::Sender<()> {
         let (ask, mut asked) = mpsc::channel(1);
         tokio::spawn(async move {
-            let mut seen = self.watched();
+            let mut loaded = self.watched();
             loop {
                 let interval = self.app.live().settings.poll_interval;
-                match tokio::time::timeout(interval, asked.recv()).await {
-                    Ok(Some(())) => self.reload("signal").await,
+                let asked = tokio::time::timeout(interval, asked.recv()).await;
+                // Looked at before the files are read: what changes meanwhile is seen the next time.
+                let seen = self.watched();
+                let trigger = match asked {
+                    Ok(Some(())) => "signal",
                     Ok(None) => return,
-                    Err(_) if self.watched() == seen => continue,
-                    Err(_) => self.reload("secret file").await,
+                    Err(_) if seen == loaded => continue,
+                    Err(_) => "file",
+                };
+                // After a failure the files still differ from those in force, so it is tried again.
+                if self.reload(trigger).await {
+                    loaded = seen;
                 }
-                seen = self.watched();
             }
         });
         ask
     }
 
-    async fn reload(&self, trigger: &'static str) {
+    /// Whether the new configuration is in force.
+    async fn reload(&self, trigger: &'static str) -> bool {
         match self.load().await {
             Ok(settings) => {
                 self.app.replace(settings);
                 self.app.metrics.reloaded("ok");
                 tracing::info!(trigger, "config_reloaded");
+                true
             }
             Err(problems) => {
                 self.app.metrics.reloaded("error");
                 tracing::error!(trigger, %problems, "config_reload_failed");
+                false
             }
         }
     }
@@ -71,9 +80,11 @@ impl Reloader {
     async fn load(&self) -> Result<Settings, Problems> {
         let settings = config::load(&self.sources, &self.registry, &self.context)?;
         let live = self.app.live();
-        let (old, new) = (&live.settings.server, &settings.server);
-        if (old.listen, old.admin_listen) != (new.listen, new.admin_listen) {
-            tracing::warn!("server.listen and server.admin_listen change only with a restart");
+        if live.settings.server != settings.server || live.settings.log != settings.log {
+            tracing::warn!("[server] and [log] have changed: not all of it is in force before a restart");
+        }
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
         }
         settings.chain.start();
         let in_time = tokio::time::timeout(WARM_UP, until_ready(&settings.chain)).await;

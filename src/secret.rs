@@ -25,9 +25,13 @@ impl Secret {
 
     /// Reads a secret from a file; one trailing newline, which editors and `echo` add, is dropped.
     pub fn from_file(path: &Path) -> Result<Self, String> {
-        let mut bytes = Zeroizing::new(
-            std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?,
-        );
+        let mut bytes = Zeroizing::new(std::fs::read(path).map_err(|error| match path.to_str() {
+            // Without a slash it may be the secret itself, put into the wrong variable.
+            Some(name) if !name.contains('/') => {
+                format!("cannot read the file: {error}. The key takes a file's name, not the secret")
+            }
+            _ => format!("cannot read {}: {error}", path.display()),
+        })?);
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
             if bytes.last() == Some(&b'\r') {

@@ -74,8 +74,10 @@ fn is_pictographic(c: char) -> bool {
 fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{061c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Text with placeholders over a session: `{sub}`, `{user.id}`, `org:{org_id}`,
@@ -253,6 +255,9 @@ mod tests {
             r#"{"sub":"a\u200db"}"#,
             r#"{"sub":"\ud83d\udc69\u200d"}"#,
             r#"{"sub":"a\ufeff"}"#,
+            r#"{"sub":"a\u00adb"}"#,
+            r#"{"sub":"a\u2800"}"#,
+            r#"{"sub":"a\udb40\udc61"}"#,
             r#"{"sub":"a","sub":"a"}"#,
             &long,
         ] {

@@ -208,7 +208,7 @@ fn settings(case: &Case) -> Settings {
     let client =
         [("ROLLOUT_CLIENT_ID", "test"), ("ROLLOUT_CLIENT_SECRET", "another-secret-".repeat(5).leak())];
     let environment = client.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let sources = Sources { base: None, files: vec![file.path().to_owned()], environment };
+    let sources = Sources { files: vec![file.path().to_owned()], environment, ..Sources::default() };
     let context = Context::new(Clock::new(ManualClock::at(case.now)), Arc::new(Metrics::new()));
     config::load(&sources, &Registry::builtin(), &context)
         .unwrap_or_else(|problems| panic!("{}: {problems}", case.name))

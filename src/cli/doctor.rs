@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Method, Request};
 
-use super::{Failure, context, mint_for, runtime};
+use super::{Failure, block_on, context, mint_for, say};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{self, Sources};
 use crate::extractors::shared::http::{HttpClient, Limits, check_url};
@@ -45,18 +45,17 @@ pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     request.headers_mut().insert(header::AUTHORIZATION, bearer);
     let host = request.url().host_str().unwrap_or_default().to_owned();
     let http: HttpClient = context().http;
-    let answer = runtime()?
-        .block_on(http.send(request, LIMITS))
+    let answer = block_on(http.send(request, LIMITS))?
         .map_err(|error| Failure::Runtime(format!("cannot reach {host}: {error}")))?;
 
     let ahead = clock_difference(&answer.headers, clock.now());
     match answer.status {
         StatusCode::OK => {
-            println!("{host} accepts the client id {:?} and its secret.", client.id);
-            if let Some(text) = ahead.and_then(describe_difference) {
-                println!("But {text}: others may refuse the tokens.");
+            say(format_args!("{host} accepts the client id {:?} and its secret.", client.id))?;
+            match ahead.and_then(describe_difference) {
+                Some(text) => say(format_args!("But {text}: others may refuse the tokens.")),
+                None => Ok(()),
             }
-            Ok(())
         }
         StatusCode::UNAUTHORIZED => Err(Failure::Runtime(match ahead.and_then(describe_difference) {
             Some(text) => format!("{host} refuses the token, and {text}: set the clock (NTP) and try again"),

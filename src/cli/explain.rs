@@ -1,12 +1,15 @@
 //! `explain`: one request through the chain, and what each extractor says about it.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Request};
 
-use super::{Failure, context, read_stdin, runtime};
+use super::serve::dev_sources;
+use super::{Failure, block_on, context, say};
 use crate::config::{self, Settings, Sources};
 use crate::error::Error;
 use crate::extractors::{Denial, Denied, Link, Peer, Registry};
@@ -31,24 +34,26 @@ pub struct Args {
     dev: bool,
 }
 
-pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Failure> {
+pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let mut context = context();
-    context.dev = args.dev;
-    let settings = config::load(sources, registry, &context)?;
+    if args.dev {
+        context.dev = true;
+        (sources, _) = dev_sources(sources)?;
+    }
+    let settings = config::load(&sources, registry, &context)?;
     let request = request(args)?;
-    runtime()?.block_on(explain(&settings, &request));
-    Ok(())
+    block_on(explain(&settings, &request))?
 }
 
 /// Asks every extractor, also those behind the one that decides: the point is to see them all.
-async fn explain(settings: &Settings, request: &Parts) {
+async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
     let mut verdict = match settings.origins.check(&request.headers) {
         Ok(caller) => {
-            println!("origin: allowed ({caller:?})");
+            say(format_args!("origin: allowed ({caller:?})"))?;
             None
         }
         Err(forbidden) => {
-            println!("origin: not allowed, so no extractor would be asked");
+            say("origin: not allowed, so no extractor would be asked")?;
             Some(describe_answer(&forbidden.into()))
         }
     };
@@ -56,7 +61,7 @@ async fn explain(settings: &Settings, request: &Parts) {
         let said = link.authenticate(request).await;
         let decides = verdict.is_none() && !matches!(said, Ok(None));
         let mark = if decides { "  <- decides" } else { "" };
-        println!("{} ({}): {}{mark}", link.name, link.kind, describe(&said));
+        say(format_args!("{} ({}): {}{mark}", link.name, link.kind, describe(&said)))?;
         if decides {
             verdict = Some(match said {
                 Ok(_) => "200, a token".to_owned(),
@@ -65,7 +70,7 @@ async fn explain(settings: &Settings, request: &Parts) {
         }
     }
     let nobody = || describe_answer(&denied(None, Denial::Nobody("no_credential")));
-    println!("answer: {}", verdict.unwrap_or_else(nobody));
+    say(format_args!("answer: {}", verdict.unwrap_or_else(nobody)))
 }
 
 fn describe<S: std::fmt::Debug>(said: &Result<Option<(crate::subject::Subject, S)>, Denial>) -> String {
@@ -96,17 +101,18 @@ fn describe_answer(error: &Error) -> String {
 }
 
 fn request(args: &Args) -> Result<Parts, Failure> {
-    let lines = if let Some(path) = &args.raw {
+    let lines: Vec<Vec<u8>> = if let Some(path) = &args.raw {
         raw_headers(path)?
     } else {
         let cookies = args.cookies.iter().map(|cookie| format!("Cookie: {cookie}"));
-        args.headers.iter().cloned().chain(cookies).collect()
+        args.headers.iter().cloned().chain(cookies).map(String::into_bytes).collect()
     };
     let (mut parts, ()) = Request::new(()).into_parts();
     for line in &lines {
-        let (name, value) = line.split_once(':').ok_or_else(|| wrong(line, "has no colon"))?;
-        let name = HeaderName::try_from(name.trim()).map_err(|_| wrong(line, "has no header's name"))?;
-        let value = HeaderValue::from_bytes(value.trim().as_bytes())
+        let colon = line.iter().position(|&byte| byte == b':').ok_or_else(|| wrong(line, "has no colon"))?;
+        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+        let name = HeaderName::from_bytes(name).map_err(|_| wrong(line, "has no header's name"))?;
+        let value = HeaderValue::from_bytes(value)
             .map_err(|_| wrong(line, "has characters that no header may hold"))?;
         parts.headers.append(name, value);
     }
@@ -115,19 +121,23 @@ fn request(args: &Args) -> Result<Parts, Failure> {
 }
 
 /// Only the name is repeated: the value may be a session.
-fn wrong(line: &str, what: &str) -> Failure {
-    let name: String = line.chars().take_while(|c| *c != ':').take(40).collect();
-    Failure::Runtime(format!("the header {name:?} {what}"))
+fn wrong(line: &[u8], what: &str) -> Failure {
+    let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+    let name = String::from_utf8_lossy(&name[..name.len().min(40)]).into_owned();
+    Failure::Usage(format!("the header {name:?} {what}"))
 }
 
-/// The header lines of a raw request: after its first line, up to the empty one.
-fn raw_headers(path: &PathBuf) -> Result<Vec<String>, Failure> {
-    let text = if path.as_os_str() == "-" {
-        read_stdin()?
+/// The header lines of a raw request: after its first line, up to the empty one. Bytes, since odd
+/// ones are what somebody would want explained.
+fn raw_headers(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        io::stdin().read_to_end(&mut bytes)
     } else {
-        std::fs::read_to_string(path)
-            .map_err(|error| Failure::Runtime(format!("cannot read {}: {error}", path.display())))?
+        File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
     };
-    let lines = text.lines().skip(1).take_while(|line| !line.trim().is_empty());
-    Ok(lines.map(str::to_owned).collect())
+    read.map_err(|error| Failure::Runtime(format!("cannot read {}: {error}", path.display())))?;
+    let lines = bytes.split(|&byte| byte == b'\n').skip(1);
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    Ok(lines.take_while(|line| !line.is_empty()).map(<[u8]>::to_vec).collect())
 }

@@ -6,6 +6,7 @@ mod explain;
 mod serve;
 
 use std::fmt;
+use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -72,6 +73,8 @@ enum Command {
 pub enum Failure {
     /// 2: the configuration.
     Config(Problems),
+    /// 2: what stands on the command line.
+    Usage(String),
     /// 1: everything else.
     Runtime(String),
 }
@@ -79,7 +82,7 @@ pub enum Failure {
 impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Usage(_) => ExitCode::from(2),
             Self::Runtime(_) => ExitCode::from(1),
         }
     }
@@ -88,8 +91,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(problems) => write!(f, "the configuration has problems:\n{problems}"),
-            Self::Runtime(text) => f.write_str(text),
+            Self::Config(problems) => {
+                write!(f, "the configuration has problems:\n{}", problems.to_string().trim_end())
+            }
+            Self::Usage(text) | Self::Runtime(text) => f.write_str(text),
         }
     }
 }
@@ -112,7 +117,7 @@ impl Cli {
             Command::Mint { subject } => mint(&sources, &subject),
             Command::Inspect { token } => inspect(&sources, token),
             Command::Doctor(args) => doctor::run(&args, &sources),
-            Command::Explain(args) => explain::run(&args, &sources, registry),
+            Command::Explain(args) => explain::run(&args, sources, registry),
         }
     }
 }
@@ -121,11 +126,21 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs to the end, and then does not wait for what a library still does in the background, such as
+/// the look-up of a name that nobody answers.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Runtime(format!("cannot start the runtime: {error}")))
+        .map_err(|error| Failure::Runtime(format!("cannot start the runtime: {error}")))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(done)
+}
+
+/// Writes a line to standard output. Not `println!`, which panics when the reader has gone.
+fn say(line: impl fmt::Display) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(|error| Failure::Runtime(format!("cannot write: {error}")))
 }
 
 fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(), Failure> {
@@ -135,9 +150,9 @@ fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(
         drop_nulls(&mut effective);
         let shown = toml::to_string(&effective)
             .map_err(|error| Failure::Runtime(format!("cannot print the configuration: {error}")))?;
-        print!("{shown}");
+        say(shown.trim_end())?;
     } else {
-        println!("The configuration is good.");
+        say("The configuration is good.")?;
     }
     for warning in &settings.warnings {
         eprintln!("note: {warning}");
@@ -182,10 +197,9 @@ fn ask_health(address: SocketAddr) -> io::Result<bool> {
 fn mint(sources: &Sources, subject: &str) -> Result<(), Failure> {
     let client = config::load_client(sources)?;
     let subject = Subject::new(subject).map_err(|_| {
-        Failure::Runtime("SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned())
+        Failure::Usage("SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned())
     })?;
-    println!("{}", mint_for(&client, &subject, &Clock::system())?);
-    Ok(())
+    say(mint_for(&client, &subject, &Clock::system())?)
 }
 
 /// A token with the four claims of every token; `[token]` does not matter to the commands.
@@ -210,19 +224,18 @@ fn inspect(sources: &Sources, token: String) -> Result<(), Failure> {
         // Not the library's own words: they can quote the token.
         .map_err(|_| Failure::Runtime("this is not a token signed with this client secret".to_owned()))?;
 
-    println!("header  {}", serde_json::to_string(&decoded.header).unwrap_or_default());
-    println!("claims  {:#}", decoded.claims);
-    println!("signature is good");
+    say(format_args!("header  {}", serde_json::to_string(&decoded.header).unwrap_or_default()))?;
+    say(format_args!("claims  {:#}", decoded.claims))?;
+    say("signature is good")?;
     if decoded.claims["iss"] != client.id.as_str() {
         return Err(Failure::Runtime("iss is not this client id".to_owned()));
     }
     let now = Clock::system().now();
     match decoded.claims["exp"].as_i64() {
-        Some(exp) if exp > now => println!("expires in {} s", exp - now),
-        Some(exp) => return Err(Failure::Runtime(format!("expired {} s ago", now - exp))),
-        None => return Err(Failure::Runtime("it has no exp".to_owned())),
+        Some(exp) if exp > now => say(format_args!("expires in {} s", exp - now)),
+        Some(exp) => Err(Failure::Runtime(format!("expired {} s ago", now - exp))),
+        None => Err(Failure::Runtime("it has no exp".to_owned())),
     }
-    Ok(())
 }
 
 fn read_stdin() -> Result<String, Failure> {

@@ -6,7 +6,7 @@ use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{Failure, context, runtime};
+use super::{Failure, block_on, context};
 use crate::app::{self, App};
 use crate::config::{self, Settings, Sources};
 use crate::extractors::{Context, Registry};
@@ -24,20 +24,19 @@ pub fn serve(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let settings = config::load(&sources, registry, &context)?;
     telemetry::init(settings.log, context.metrics.clone())
         .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))?;
-    runtime()?.block_on(run(settings, sources, registry, context, |_| {}))
+    block_on(run(settings, sources, registry, context, |_| {}))?
 }
 
-pub fn dev(mut sources: Sources, registry: &Registry) -> Result<(), Failure> {
+pub fn dev(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     refuse_in_production()?;
     let mut context = context();
     context.dev = true;
-    sources.base = Some(DEV_BASE);
-    let throwaway = throwaway_client(&mut sources)?;
+    let (sources, throwaway) = dev_sources(sources)?;
     let settings = config::load(&sources, registry, &context)?;
     telemetry::init(settings.log, context.metrics.clone())
         .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))?;
     let banner = |address: SocketAddr| print_banner(address, throwaway.as_deref());
-    runtime()?.block_on(run(settings, sources, registry, context, banner))
+    block_on(run(settings, sources, registry, context, banner))?
 }
 
 /// Binds, lets the extractors fetch ahead, and serves until a signal ends it.
@@ -103,19 +102,20 @@ fn refuse_in_production() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gives the sources a client id and a random secret unless they name their own; returns the secret
-/// if it was made here, to be shown.
-fn throwaway_client(sources: &mut Sources) -> Result<Option<String>, Failure> {
-    let given = |name: &str| sources.environment.contains_key(name);
-    if given("ROLLOUT_CLIENT_SECRET") || given("ROLLOUT_CLIENT_SECRET_FILE") {
-        return Ok(None);
+/// The sources as `dev` takes them: with a layer of its own below everything, which also holds a
+/// throwaway client if nobody named one. Gives that client's secret too, to be shown.
+pub(super) fn dev_sources(mut sources: Sources) -> Result<(Sources, Option<String>), Failure> {
+    let mut base = format!("client_id = \"dev-client\"\n{DEV_BASE}");
+    let mut throwaway = None;
+    if !config::names_client_secret(&sources)? {
+        let mut bytes = [0; 48];
+        rand::fill(&mut bytes).map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
+        let secret = URL_SAFE_NO_PAD.encode(bytes);
+        base = format!("client_secret = \"{secret}\"\n{base}");
+        throwaway = Some(secret);
     }
-    let mut bytes = [0; 48];
-    rand::fill(&mut bytes).map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
-    let secret = URL_SAFE_NO_PAD.encode(bytes);
-    sources.environment.insert("ROLLOUT_CLIENT_SECRET".to_owned(), secret.clone());
-    sources.environment.entry("ROLLOUT_CLIENT_ID".to_owned()).or_insert_with(|| "dev-client".to_owned());
-    Ok(Some(secret))
+    sources.base = Some(base);
+    Ok((sources, throwaway))
 }
 
 fn print_banner(address: SocketAddr, throwaway: Option<&str>) {

@@ -73,10 +73,15 @@ impl Builder<'_> {
     /// The section of the extractor called `name`. A kind that needs no keys needs no section.
     fn table(&self, name: &str, sections: &mut Table, problems: &mut Problems) -> Option<Table> {
         let path = join("extractors", name);
-        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        let plain = name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
         let section = sections.remove(name).map(|value| value.kind);
         if !plain || name.len() > 64 {
-            problems.add(path, "a name has up to 64 letters, digits, `_` and `-`");
+            problems.add(
+                path,
+                "a name has up to 64 small letters, digits, `_` and `-`, as variables can spell them",
+            );
             return None;
         }
         match section {

@@ -8,6 +8,7 @@ mod section;
 mod values;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -40,27 +41,43 @@ const SECTIONS: [&str; 8] =
     ["server", "token", "origins", "session", "extractors", "rate_limit", "log", "reload"];
 
 /// Where the configuration comes from. The environment is an argument, so that tests need no process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// TOML below everything else: what `dev` changes about the defaults.
-    pub base: Option<&'static str>,
+    pub base: Option<String>,
     /// TOML files; the later wins.
     pub files: Vec<PathBuf>,
     /// Variables: `ROLLOUT__SECTION__KEY` and the three names of Rollout's docs.
     pub environment: BTreeMap<String, String>,
+    /// Variables of ours that are not UTF-8: they cannot be taken as they are.
+    pub not_text: Vec<String>,
+}
+
+impl fmt::Debug for Sources {
+    /// Variables and files hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("files", &self.files).finish_non_exhaustive()
+    }
 }
 
 impl Sources {
-    /// These files and the process's environment. Variables that are not UTF-8 and not ours are
-    /// nobody's business here.
+    /// These files and the process's environment.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn from_process(files: Vec<PathBuf>) -> Self {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| {
-                let name = name.into_string().ok().filter(|name| name.starts_with("ROLLOUT"))?;
-                Some((name, value.to_string_lossy().into_owned()))
-            })
-            .collect();
-        Self { base: None, files, environment }
+        let mut sources = Self { files, ..Self::default() };
+        for (name, value) in std::env::vars_os() {
+            // Other names are nobody's business here.
+            let Some(name) = name.into_string().ok().filter(|name| name.starts_with("ROLLOUT")) else {
+                continue;
+            };
+            match value.into_string() {
+                Ok(value) => {
+                    sources.environment.insert(name, value);
+                }
+                Err(_) => sources.not_text.push(name),
+            }
+        }
+        sources
     }
 }
 
@@ -90,7 +107,7 @@ pub struct Client {
 }
 
 /// How connections and requests are served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
@@ -219,6 +236,16 @@ pub fn load_client(sources: &Sources) -> Result<Client, Problems> {
     }
 }
 
+/// Whether a file or variable names a client secret.
+///
+/// # Errors
+/// What keeps the sources from being read.
+pub fn names_client_secret(sources: &Sources) -> Result<bool, Problems> {
+    let mut problems = Problems::default();
+    let tree = merge(sources, &mut problems);
+    problems.or(["client_secret", "client_secret_file"].iter().any(|key| tree.contains_key(*key)))
+}
+
 /// Loads only what `health` needs: the address that the service listens on.
 ///
 /// # Errors
@@ -243,8 +270,11 @@ impl Settings {
 
 /// Lays the layers over each other.
 fn merge(sources: &Sources, problems: &mut Problems) -> Table {
+    for name in &sources.not_text {
+        problems.add(name, "is not UTF-8: put such a secret into a file, and name the file with _FILE");
+    }
     let mut builder = Config::builder();
-    if let Some(base) = sources.base {
+    if let Some(base) = &sources.base {
         builder = builder.add_source(File::from_str(base, FileFormat::Toml));
     }
     for path in &sources.files {
@@ -355,12 +385,15 @@ fn check_server(server: &raw::Server, dev: bool, problems: &mut Problems) -> Opt
     ] {
         problems.require(value > 0, key, "must be at least 1");
     }
-    problems.require(server.max_headers <= 200, "server.max_headers", "must be at most 200");
-    problems.require(
-        server.max_header_bytes <= 64 * 1024,
-        "server.max_header_bytes",
-        "must be at most 65536",
-    );
+    for (key, value, most) in [
+        ("server.max_uri_bytes", server.max_uri_bytes, 60_000),
+        ("server.max_connections", server.max_connections, 1_000_000),
+        ("server.max_in_flight", server.max_in_flight, 1_000_000),
+        ("server.max_header_bytes", server.max_header_bytes, 65_536),
+        ("server.max_headers", server.max_headers, 200),
+    ] {
+        problems.require(value <= most, key, format!("must be at most {most}"));
+    }
     let (delay, drain, hard) = (server.drain_delay.0, server.drain_timeout.0, server.hard_stop.0);
     problems.require(
         delay + drain <= hard,
@@ -374,6 +407,11 @@ fn check_server(server: &raw::Server, dev: bool, problems: &mut Problems) -> Opt
     );
     let listen = address("server.listen", &server.listen, problems);
     let admin_listen = address("server.admin_listen", &server.admin_listen, problems);
+    problems.require(
+        listen != admin_listen || listen.is_none_or(|address| address.port() == 0),
+        "server.admin_listen",
+        "must be another address than server.listen",
+    );
     let checked = Server {
         listen: listen?,
         admin_listen: admin_listen?,
@@ -417,7 +455,10 @@ fn check_ttl(ttl: Span, problems: &mut Problems) -> Duration {
 }
 
 fn check_origins(allowed: &[String], problems: &mut Problems) -> Origins {
-    let parsed = allowed.iter().map(|text| Origin::parse(text));
+    let parsed = allowed
+        .iter()
+        .zip(1..)
+        .map(|(text, number)| Origin::parse(text).map_err(|error| format!("entry {number}: {error}")));
     Origins::new(parsed.filter_map(|origin| problems.accept("origins.allowed", origin)).collect())
 }
 

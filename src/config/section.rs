@@ -1,6 +1,7 @@
 //! One table of the configuration on its way to typed values, with every problem reported by key.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use config::{Map, Value, ValueKind};
@@ -50,8 +51,16 @@ fn describe(error: config::ConfigError, value: &Value) -> String {
     let text = match error {
         At { error, .. } => return describe(*error, value),
         // Not the crate's own text: it would repeat the key that the line already begins with.
-        Type { unexpected, expected, .. } => format!("must be {expected}, not {unexpected}"),
-        other => other.to_string(),
+        Type { expected, .. } => format!("must be {expected}, not {}", type_name(value)),
+        other => match other.to_string() {
+            // Serde's own words would quote the value.
+            text if text.starts_with("invalid ") => {
+                let expected =
+                    text.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+                format!("must be {expected}, not {}", type_name(value))
+            }
+            text => text,
+        },
     };
     match value.origin() {
         Some(origin) => format!("{text} (from {origin})"),
@@ -59,8 +68,20 @@ fn describe(error: config::ConfigError, value: &Value) -> String {
     }
 }
 
+/// The type of a value, without the value: it may be a secret under the wrong key.
+fn type_name(value: &Value) -> &'static str {
+    match value.kind {
+        ValueKind::Nil => "nothing",
+        ValueKind::Boolean(_) => "true or false",
+        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => "a whole number",
+        ValueKind::Float(_) => "a number",
+        ValueKind::String(_) => "text",
+        ValueKind::Table(_) => "a table",
+        ValueKind::Array(_) => "a list",
+    }
+}
+
 /// The section of one extractor, `[extractors.NAME]`, without the keys that all kinds share.
-#[derive(Debug)]
 pub struct Section<'a> {
     path: String,
     table: Table,
@@ -182,6 +203,13 @@ impl<'a> Section<'a> {
     /// files to watch.
     pub(super) fn into_parts(self) -> (Option<serde_json::Value>, Vec<PathBuf>) {
         (self.effective.into_inner(), self.watched.into_inner())
+    }
+}
+
+impl fmt::Debug for Section<'_> {
+    /// The table still holds secrets as plain text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Section").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -114,9 +114,16 @@ impl ApiKey {
     fn session(&self, request: &Parts) -> Extracted {
         let Some(key) = places::find(&self.places, request)? else { return Ok(None) };
         if !self.knows(&key) {
-            // Bearer tokens share a header with keys: a JWT is not of this kind, whoever it is from.
-            let is_jwt = key.split('.').count() == 3;
+            // Bearer tokens share a header with keys: a JWT there is not of this kind, whoever it is from.
+            let is_bearer =
+                places::find(&[Place::Bearer], request).is_ok_and(|token| token == Some(key.clone()));
+            let is_jwt = is_bearer && key.split('.').count() == 3;
             return if is_jwt { Ok(None) } else { Err(ExtractError::rejected("unknown_key")) };
+        }
+        if headers::has_twin(&request.headers, &self.subject_header)
+            || headers::is_hop_by_hop(&request.headers, &self.subject_header)
+        {
+            return Err(ExtractError::rejected("ambiguous_identity"));
         }
         // A known key without a subject is a session in which nobody is signed in.
         let Some(subject) = headers::single(&request.headers, &self.subject_header)
@@ -198,6 +205,9 @@ mod tests {
         assert_eq!(answer(&[("authorization", "Bearer a.b.c")]), Ok(None), "a JWT is not of this kind");
         let other = [("x-api-key", KEY), ("x-rollout-subject", "admin")];
         assert_eq!(answer(&other), Err("subject_not_allowed"));
+        let twin = [("x-api-key", KEY), ("x-rollout-subject", "user-7"), ("x_rollout_subject", "user-8")];
+        assert_eq!(answer(&twin), Err("ambiguous_identity"));
+        assert_eq!(answer(&[("x-api-key", "a.b.c")]), Err("unknown_key"), "only a bearer token may be a JWT");
         let two = [("x-api-key", KEY), ("x-rollout-subject", "user-7"), ("x-rollout-subject", "user-8")];
         assert_eq!(answer(&two), Err("ambiguous_identity"));
     }

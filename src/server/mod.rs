@@ -119,7 +119,6 @@ struct Acceptor {
     open: JoinSet<()>,
     /// Asks the open connections to end.
     closing: CancellationToken,
-    metrics: Arc<Metrics>,
     gauge: Option<Gauge>,
     /// The last try to accept failed: one line in the log is enough for a row of failures.
     failing: bool,
@@ -139,7 +138,6 @@ impl Acceptor {
             rules: Arc::new(Rules::new(settings, metrics.clone())),
             open: JoinSet::new(),
             closing: CancellationToken::new(),
-            metrics: metrics.clone(),
             gauge,
             failing: false,
         }
@@ -187,7 +185,6 @@ impl Acceptor {
 
     fn ended(&self, ended: &Result<(), JoinError>) {
         if ended.as_ref().is_err_and(JoinError::is_panic) {
-            self.metrics.panics.inc();
             error!("a connection's task panicked");
         }
         self.count();

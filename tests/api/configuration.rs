@@ -118,6 +118,18 @@ fn every_mistake_names_its_key() {
             "[session]\nextractors = [\"static_user\"]".to_owned(),
             "extractors.static_user.kind:",
         ),
+        (
+            "capital letters",
+            "[session]\nextractors = [\"Web\"]\n[extractors.Web]\nkind = \"api_key\"".to_owned(),
+            "extractors.Web:",
+        ),
+        ("too large", with("[server]\nmax_in_flight = 9223372036854775807"), "server.max_in_flight:"),
+        (
+            "no room in the buffer",
+            with("[server]\nmax_uri_bytes = 9223372036854775807"),
+            "server.max_uri_bytes:",
+        ),
+        ("one address twice", with("[server]\nlisten = \"127.0.0.1:8081\""), "server.admin_listen:"),
         ("Q5 zero", with("[server]\nidle_timeout = \"0s\""), "server.idle_timeout:"),
         ("Q5 negative", with("[server]\nidle_timeout = \"-1s\""), "server.idle_timeout:"),
         ("Q5 huge", with("[server]\nidle_timeout = \"1000000000000000000s\""), "server.idle_timeout:"),
@@ -274,6 +286,45 @@ fn no_secret_is_in_what_is_printed_of_a_configuration() {
         }
     }
     assert!(settings.effective().to_string().contains("[REDACTED]"));
+}
+
+#[test]
+fn the_configurations_in_the_docs_are_accepted() {
+    let readme = include_str!("../../README.md");
+    let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let blocks: Vec<&str> = blocks.collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        load(block).unwrap_or_else(|problems| panic!("{problems}in\n{block}"));
+    }
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    const SECRET: &str = "hunter2-hunter2-hunter2";
+    for (name, value) in [
+        ("ROLLOUT_CLIENT_SECRET_FILE", SECRET),
+        ("ROLLOUT__ORIGINS__ALLOWED", &format!("https://u:{SECRET}@a.example")[..]),
+        ("ROLLOUT__SERVER__MAX_HEADERS", SECRET),
+        ("ROLLOUT__SERVER__LISTEN", SECRET),
+        ("ROLLOUT__TOKEN__CLAIMS", SECRET),
+        ("ROLLOUT__RELOAD", SECRET),
+        ("ROLLOUT__LOG__LEVEL", SECRET),
+        ("ROLLOUT__RELOAD__POLL_INTERVAL", SECRET),
+    ] {
+        let mut variables = vec![(name, value)];
+        if name.starts_with("ROLLOUT_CLIENT") {
+            variables.push(("ROLLOUT_CLIENT_SECRET", "(unset)"));
+        }
+        let report = load_variables(&variables).map(|_| ()).expect_err(name);
+        assert!(!report.contains("hunter2"), "{name}: {report}");
+    }
+}
+
+#[test]
+fn what_holds_raw_configuration_does_not_show_it() {
+    let sources = config::Sources { environment: client_variables(), ..config::Sources::default() };
+    assert!(!format!("{sources:?}").contains(CLIENT_SECRET));
 }
 
 #[test]

@@ -154,7 +154,7 @@ pub fn load_from(
     registry: &Registry,
     context: &Context,
 ) -> Result<Settings, Problems> {
-    config::load(&Sources { base: None, files, environment }, registry, context)
+    config::load(&Sources { files, environment, ..Sources::default() }, registry, context)
 }
 
 pub fn client_variables() -> BTreeMap<String, String> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ const COOLDOWN: Duration = Duration::from_secs(30);
 
 /// The same while there are none, when every request waits for a fetch.
 const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
+
+/// How many requests may wait for a key that is unknown while there are others to work with. Each holds
+/// a place among all requests under way: whoever makes up key ids must not take them all.
+const MAX_WAITING: usize = 64;
 
 /// How many keys are kept where each has a URL of its own.
 const MAX_CELLS: usize = 100;
@@ -141,6 +146,7 @@ struct Cell {
     source: Source,
     context: Context,
     loaded: ArcSwapOption<Loaded>,
+    waiting: AtomicUsize,
     progress: Mutex<Progress>,
     /// Counts the fetches that ended; requests that need one wait for the next count.
     finished: watch::Sender<u64>,
@@ -169,11 +175,22 @@ pub struct Wait {
 }
 
 impl Wait {
+    fn new(cell: Arc<Cell>, finished: watch::Receiver<u64>) -> Self {
+        cell.waiting.fetch_add(1, Ordering::Relaxed);
+        Self { cell, finished }
+    }
+
     /// The keys to verify with, once the fetch has ended.
     pub async fn keys(mut self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
         // The sender lives in the cell, which `self` keeps alive.
         let _ = self.finished.changed().await;
         self.cell.suitable(kid).ok_or_else(|| self.cell.verdict())
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.cell.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -184,6 +201,7 @@ impl Cell {
             source,
             context,
             loaded: ArcSwapOption::const_empty(),
+            waiting: AtomicUsize::new(0),
             progress: Mutex::default(),
             finished: watch::Sender::new(0),
         })
@@ -196,7 +214,14 @@ impl Cell {
             return Ok(Found::Keys(keys));
         }
         match self.fetch() {
-            Some(finished) => Ok(Found::Wait(Wait { cell: self.clone(), finished })),
+            Some(finished) => {
+                // Counted before it is compared, so that many at once cannot all pass.
+                let wait = Wait::new(self.clone(), finished);
+                if self.usable().is_some() && self.waiting.load(Ordering::Relaxed) > MAX_WAITING {
+                    return Err(ExtractError::unavailable("jwks_busy"));
+                }
+                Ok(Found::Wait(wait))
+            }
             // A fetch may have ended since the look above.
             None => self.suitable(kid).map(Found::Keys).ok_or_else(|| self.verdict()),
         }
@@ -411,8 +436,9 @@ impl FetchedKeys {
         }
         match freshness {
             Some(Freshness::Fresh | Freshness::Due) => Readiness::Ready,
-            Some(Freshness::Stale) => Readiness::Stale,
-            Some(Freshness::TooOld) => Readiness::Waiting("jwks_too_old"),
+            // Once it had keys, an instance stays ready: taking all of them out of rotation would only
+            // turn one provider's outage into everybody's.
+            Some(Freshness::Stale | Freshness::TooOld) => Readiness::Stale,
             None => Readiness::Waiting("jwks"),
         }
     }
