@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust interop bench image image-test audit
+.PHONY: help run test tools lint rust interop bench fuzz image image-test audit
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -26,6 +26,16 @@ interop: ## Our tokens, verified by the JWT libraries of other languages
 
 bench: ## Benchmarks
 	cargo bench --locked
+
+FUZZ_SECONDS ?= 20
+fuzz: ## Every parser against random input, FUZZ_SECONDS (20) each; needs cargo-fuzz
+	@command -v cargo-fuzz >/dev/null || { echo "Install it: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	@# libFuzzer needs compiler flags that the stable compiler only takes with this variable.
+	@for target in $$(cargo fuzz list); do \
+	  echo "== $$target"; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -verbosity=0 -print_final_stats=1 \
+	    || exit 1; \
+	done
 
 image: ## Builds the container image with Docker
 	docker build -t rollout-token .

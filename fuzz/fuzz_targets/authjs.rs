@@ -1,0 +1,4 @@
+//! The cookie of `authjs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rollout_token_fuzz::cookie("authjs", bytes));

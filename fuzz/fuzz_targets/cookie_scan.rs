@@ -1,0 +1,12 @@
+//! The scan of the `Cookie` header: at most the one cookie is found, and it is a piece of the header.
+#![no_main]
+
+use axum::http::{HeaderMap, HeaderValue, header};
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let headers = HeaderMap::from_iter([(header::COOKIE, value)]);
+    if let Ok(Some(found)) = rollout_token::cookies::find(&headers, "sid") {
+        assert!(bytes.windows(found.len()).any(|window| window == found.as_bytes()));
+    }
+});

@@ -1,0 +1,9 @@
+//! A JWK set and a PEM from whoever answers at the configured address.
+#![no_main]
+
+use rollout_token::extractors::shared::keys::KeySet;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = KeySet::from_jwks(bytes);
+    let _ = KeySet::from_pem(bytes);
+});
