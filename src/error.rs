@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::extractors::{Denial, Denied};
+use crate::extractors::{Cause, Denial, Denied};
 use crate::routes::health::Report;
 
 /// Why a request gets no 2xx answer.
@@ -100,6 +100,17 @@ impl Error {
         }
     }
 
+    /// When to ask again after a 503: as the back end says, or shortly.
+    fn retry_after(&self) -> Duration {
+        match self {
+            Self::Denied(Denied {
+                denial: Denial::Unavailable(Cause { retry_after: Some(wait), .. }),
+                ..
+            }) => *wait,
+            _ => Duration::from_secs(2),
+        }
+    }
+
     /// The extractor that decided, if one did.
     pub fn extractor(&self) -> Option<&Arc<str>> {
         match self {
@@ -167,7 +178,9 @@ impl Error {
             Self::RateLimited { retry_after, .. } => {
                 Some((header::RETRY_AFTER, retry_after.as_secs().saturating_add(1).into()))
             }
-            _ if status == StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, 2.into())),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => {
+                Some((header::RETRY_AFTER, self.retry_after().as_secs().into()))
+            }
             _ if code == "no_session" => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
             _ if status == StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
             _ => None,

@@ -5,7 +5,9 @@
 mod api_key;
 mod chain;
 pub mod contract;
+mod introspection;
 mod jwt;
+mod session_endpoint;
 pub mod shared;
 mod static_user;
 mod trusted_header;
@@ -14,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
@@ -97,6 +100,8 @@ pub struct Cause {
     pub word: &'static str,
     /// More for the operator's log. Holds no part of the request.
     pub detail: Option<String>,
+    /// When to ask again, if a back end said so.
+    pub retry_after: Option<Duration>,
 }
 
 impl ExtractError {
@@ -112,7 +117,7 @@ impl ExtractError {
 
     /// Nobody can tell right now, for the cause that `word` names.
     pub fn unavailable(word: &'static str) -> Self {
-        Self::Unavailable(Cause { word, detail: None })
+        Self::Unavailable(Cause { word, detail: None, retry_after: None })
     }
 
     /// The same, with something more for the operator.
@@ -122,6 +127,15 @@ impl ExtractError {
             Self::Rejected(Reason { detail, .. }) | Self::Unavailable(Cause { detail, .. }) => {
                 *detail = Some(text.into());
             }
+        }
+        self
+    }
+
+    /// The same, with the back end's word on when to ask again. A rejection stays what it is.
+    #[must_use]
+    pub fn again_after(mut self, wait: Option<Duration>) -> Self {
+        if let Self::Unavailable(cause) = &mut self {
+            cause.retry_after = wait;
         }
         self
     }
@@ -181,7 +195,9 @@ impl Registry {
     pub fn builtin() -> Self {
         Self(BTreeMap::from([
             ("api_key", api_key::KIND),
+            ("introspection", introspection::KIND),
             ("jwt", jwt::KIND),
+            ("session_endpoint", session_endpoint::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),
         ]))
