@@ -108,6 +108,10 @@ impl Template {
                         return Err(SubjectError::Invalid("subject_blank"));
                     }
                     Some(Value::String(value)) => text.push_str(value),
+                    // What a program calls nobody's id where null was not at hand.
+                    Some(Value::Number(number)) if number.as_u64() == Some(0) => {
+                        return Err(SubjectError::Invalid("subject_zero"));
+                    }
                     // A float is refused: 1.0, 1e0 and 1 would be three spellings of one user.
                     Some(Value::Number(number)) if !number.is_f64() => {
                         text.push_str(&number.to_string());
@@ -245,6 +249,7 @@ mod tests {
             r#"{"sub":1.0}"#,
             r#"{"sub":1e0}"#,
             r#"{"sub":-0}"#,
+            r#"{"sub":0}"#,
             r#"{"sub":18446744073709551616}"#,
             r#"{"sub":"a\u0000"}"#,
             r#"{"sub":"a\u0085"}"#,
