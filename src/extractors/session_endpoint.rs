@@ -225,7 +225,7 @@ fn check_forwarded(section: &Section<'_>, config: &Config, problems: &mut Proble
         let key = section.key("forward_headers");
         match problems.parse::<HeaderName>(&*key, name, "names of headers") {
             Some(header::COOKIE) => {
-                problems.add(key, "would send every cookie: name those to send in cookies")
+                problems.add(key, "would send every cookie: name those to send in cookies");
             }
             Some(name) if name == header::HOST || NEVER_SENT.contains(&name) => {
                 problems.add(key, format!("{name} is never forwarded"));
@@ -421,12 +421,11 @@ fn seconds(number: i64) -> UnixSeconds {
 
 /// RFC 3339, section 5.6, rounded down to whole seconds.
 fn rfc3339(text: &str) -> Option<UnixSeconds> {
-    let (local, offset) = match text.strip_suffix(['Z', 'z']) {
-        Some(local) => (local, 0),
-        None => {
-            let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
-            (local, offset_seconds(offset)?)
-        }
+    let (local, offset) = if let Some(local) = text.strip_suffix(['Z', 'z']) {
+        (local, 0)
+    } else {
+        let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
+        (local, offset_seconds(offset)?)
     };
     let time = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
     let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;

@@ -246,9 +246,9 @@ async fn only_what_is_named_leaves() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let more = "forward_headers = [\"X-Tenant\"]\nadditional_headers = { X-Api-Key = \"k3y\" }";
     let service = Service::start(&by_asking(&app.url("/me?full=1"), more));
-    let mut cookie = (0..20).map(|n| format!("other{n}=v{n}; ")).collect::<String>();
-    cookie.push_str("sid=a=b%20\"c\"");
-    (20..40).for_each(|n| cookie.push_str(&format!("; other{n}=v{n}; xsid=1; sid2=1")));
+    let others = |range: std::ops::Range<u32>| range.map(|n| format!("other{n}=v{n}; sid{n}=x; "));
+    let cookie: String =
+        others(0..20).chain(["sid=a=b%20\"c\"; xsid=1; ".to_owned()]).chain(others(20..40)).collect();
     let headers = [
         ("cookie", cookie.as_str()),
         ("x-tenant", "t1"),
@@ -386,7 +386,7 @@ async fn ten_thousand_identical_cookies_are_one_call() {
     );
     let request = contract::request(&[("cookie", "sid=ann")]);
     let all = futures_util::future::join_all((0..10_000).map(|_| app_of.extract(&request)));
-    let (answers, ()) = tokio::join!(all, async { open.send(true).map(|_| ()).expect("the app lives") });
+    let (answers, ()) = tokio::join!(all, async { open.send(true).expect("the app lives") });
     assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(Some(_)))).count(), 10_000, "F13");
     assert_eq!(app.visits(), 1);
 }
@@ -770,4 +770,53 @@ async fn two_issuers_are_asked_each_for_itself() {
     assert!(outcome(&service, &[("x-one", "t")]).await.is_ok());
     assert_eq!(outcome(&service, &[("x-two", "t")]).await, refused(401, "session_invalid"), "J4");
     assert_eq!((one.visits(), two.visits()), (1, 1));
+}
+
+/// What `rollout-token explain` says about this header, with these variables.
+async fn explain(header: &'static str, variables: Vec<(&'static str, String)>) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollout-token"));
+    command
+        .args(["explain", "-H", header])
+        .env_clear()
+        .envs(crate::helpers::client_variables())
+        .envs(variables);
+    let output =
+        tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_environment_is_not_used() {
+    let app = Backend::json(r#"{"sub":"ann"}"#).await;
+    let proxy = Backend::json(r#"{"sub":"admin"}"#).await;
+    let mut variables = vec![
+        ("ROLLOUT__SESSION__EXTRACTORS", "session_endpoint".to_owned()),
+        ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__URL", app.url("/me")),
+        ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES", "sid".to_owned()),
+    ];
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+        variables.push((name, proxy.url("")));
+    }
+    let said = explain("Cookie: sid=s3cr3t", variables).await;
+    assert!(said.contains("session_endpoint (session_endpoint): subject = \"ann\""), "F21: {said}");
+    assert_eq!((app.visits(), proxy.visits()), (1, 0), "F21");
+}
+
+#[tokio::test]
+async fn explain_says_what_the_back_end_said_and_no_secret() {
+    for (status, word, detail) in [
+        (401, "signed_out", "the endpoint answered 401"),
+        (500, "status", "the answer's status is 500"),
+        (200, "malformed", "the answer's content type is not JSON"),
+    ] {
+        let app = Backend::always(status, &[], "s3cr3t").await;
+        let variables = vec![
+            ("ROLLOUT__SESSION__EXTRACTORS", "session_endpoint".to_owned()),
+            ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__URL", app.url("/me")),
+            ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES", "sid".to_owned()),
+        ];
+        let said = explain("Cookie: sid=s3cr3t", variables).await;
+        assert!(said.contains(word) && said.contains(detail), "{status}: {said}");
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
 }

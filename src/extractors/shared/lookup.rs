@@ -390,7 +390,7 @@ mod tests {
                 decided("ann", Duration::ZERO)
             }
         };
-        let asked = (0..MAX_OPEN + 1).map(|n| lookups.ask(question(&n.to_string()), call));
+        let asked = (0..=MAX_OPEN).map(|n| lookups.ask(question(&n.to_string()), call));
         let outcomes = futures_util::future::join_all(asked).await;
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), MAX_OPEN);
         assert_eq!(word(outcomes[MAX_OPEN].clone()), Err("backend_busy"));
