@@ -116,7 +116,7 @@ async fn a_session_in_which_nobody_is_signed_in_is_no_session() {
         ("F1 null id", r#"{"user":{"id":null}}"#, nobody()),
         ("F1 no id", r#"{"user":{"name":"Ann"}}"#, nobody()),
         ("F1 empty id", r#"{"user":{"id":""}}"#, invalid()),
-        ("F1 zero", r#"{"user":{"id":0}}"#, invalid()),
+        ("F1 zero", r#"{"user":{"id":0}}"#, nobody()),
         ("blank id", r#"{"user":{"id":"  "}}"#, invalid()),
         ("true", r#"{"user":{"id":true}}"#, invalid()),
         ("fraction", r#"{"user":{"id":1.5}}"#, invalid()),
@@ -806,8 +806,8 @@ async fn a_proxy_of_the_environment_is_not_used() {
 async fn explain_says_what_the_back_end_said_and_no_secret() {
     for (status, word, detail) in [
         (401, "signed_out", "the endpoint answered 401"),
-        (500, "status", "the answer's status is 500"),
-        (200, "malformed", "the answer's content type is not JSON"),
+        (500, "status", "the endpoint answered 500"),
+        (200, "malformed", "the content type is not JSON"),
     ] {
         let app = Backend::always(status, &[], "s3cr3t").await;
         let variables = vec![

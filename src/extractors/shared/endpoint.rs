@@ -109,7 +109,7 @@ fn failed(error: &CallError) -> Verdict {
 pub fn undecided(answer: &Answer) -> Verdict {
     let status = answer.status;
     let cause = ExtractError::unavailable("status")
-        .because(format!("the answer's status is {}", status.as_u16()))
+        .because(format!("the endpoint answered {}", status.as_u16()))
         .again_after(retry_after(&answer.headers));
     match status {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
@@ -124,7 +124,7 @@ pub fn undecided(answer: &Answer) -> Verdict {
 pub fn json(answer: &Answer) -> Result<Value, Verdict> {
     let unclear = |text: &str| Verdict::Unclear(ExtractError::unavailable("malformed").because(text));
     if !is_json(&answer.headers) {
-        return Err(unclear("the answer's content type is not JSON"));
+        return Err(unclear("the content type is not JSON"));
     }
     Value::parse(&answer.body).map_err(|_| unclear("the answer is not JSON"))
 }
