@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::extractors::{Denial, Denied};
+use crate::extractors::{Cause, Denial, Denied};
 use crate::routes::health::Report;
 
 /// Why a request gets no 2xx answer.
@@ -101,6 +101,17 @@ impl Error {
         }
     }
 
+    /// When to ask again after a 503: as the back end says, or shortly.
+    fn retry_after(&self) -> Duration {
+        match self {
+            Self::Denied(Denied {
+                denial: Denial::Unavailable(Cause { retry_after: Some(wait), .. }),
+                ..
+            }) => *wait,
+            _ => Duration::from_secs(2),
+        }
+    }
+
     /// The extractor that decided, if one did.
     pub fn extractor(&self) -> Option<&Arc<str>> {
         match self {
@@ -168,7 +179,9 @@ impl Error {
             Self::RateLimited { retry_after, .. } => {
                 Some((header::RETRY_AFTER, retry_after.as_secs().saturating_add(1).into()))
             }
-            _ if status == StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, 2.into())),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => {
+                Some((header::RETRY_AFTER, self.retry_after().as_secs().into()))
+            }
             _ if code == "no_session" => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
             _ if status == StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
             _ => None,
@@ -196,7 +209,7 @@ impl Error {
             Self::HeadersTooLarge,
             Self::RateLimited { extractor: Arc::from(""), retry_after: Duration::ZERO },
             Self::Internal,
-            denied(Denial::Unavailable(Cause { word: "", detail: None })),
+            denied(Denial::Unavailable(Cause { word: "", detail: None, retry_after: None })),
             Self::Overloaded,
             Self::Unready(Arc::new(Report::draining())),
         ]

@@ -93,8 +93,17 @@ enum Part {
 }
 
 impl Template {
-    /// The subject that the session names.
+    /// The subject that the session names. The number 0 is nobody: it is what programs write where they
+    /// have a number but no user.
     pub fn subject(&self, session: &Value) -> Result<Subject, SubjectError> {
+        for part in &self.0 {
+            if let Part::Placeholder(path) = part
+                && let Some(Value::Number(number)) = lookup(session, path)?
+                && number.as_u64() == Some(0)
+            {
+                return Err(SubjectError::Absent);
+            }
+        }
         Subject::new(self.text(session)?)
     }
 
@@ -234,7 +243,7 @@ mod tests {
 
     #[test]
     fn nobody_signed_in_is_absent_and_everything_else_is_invalid() {
-        for session in ["{}", r#"{"sub":null}"#, "[]", "null", "7", r#""text""#] {
+        for session in ["{}", r#"{"sub":null}"#, r#"{"sub":0}"#, "[]", "null", "7", r#""text""#] {
             assert_eq!(subject("{sub}", session), Err(SubjectError::Absent), "{session}");
         }
         let long = format!(r#"{{"sub":"{}"}}"#, "x".repeat(MAX_BYTES + 1));

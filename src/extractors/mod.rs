@@ -10,10 +10,12 @@ pub mod contract;
 mod cookie_session;
 mod django_signed;
 mod flask;
+mod introspection;
 mod iron_session;
 mod jwt;
 mod laravel;
 mod rails;
+mod session_endpoint;
 pub mod shared;
 mod starlette;
 mod static_user;
@@ -23,6 +25,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
@@ -106,6 +109,8 @@ pub struct Cause {
     pub word: &'static str,
     /// More for the operator's log. Holds no part of the request.
     pub detail: Option<String>,
+    /// When to ask again, if a back end said so.
+    pub retry_after: Option<Duration>,
 }
 
 impl ExtractError {
@@ -121,7 +126,7 @@ impl ExtractError {
 
     /// Nobody can tell right now, for the cause that `word` names.
     pub fn unavailable(word: &'static str) -> Self {
-        Self::Unavailable(Cause { word, detail: None })
+        Self::Unavailable(Cause { word, detail: None, retry_after: None })
     }
 
     /// The same, with something more for the operator.
@@ -131,6 +136,15 @@ impl ExtractError {
             Self::Rejected(Reason { detail, .. }) | Self::Unavailable(Cause { detail, .. }) => {
                 *detail = Some(text.into());
             }
+        }
+        self
+    }
+
+    /// The same, with the back end's word on when to ask again. A rejection stays what it is.
+    #[must_use]
+    pub fn again_after(mut self, wait: Option<Duration>) -> Self {
+        if let Self::Unavailable(cause) = &mut self {
+            cause.retry_after = wait;
         }
         self
     }
@@ -195,10 +209,12 @@ impl Registry {
             ("cookie_session", cookie_session::KIND),
             ("django_signed", django_signed::KIND),
             ("flask", flask::KIND),
+            ("introspection", introspection::KIND),
             ("iron_session", iron_session::KIND),
             ("jwt", jwt::KIND),
             ("laravel", laravel::KIND),
             ("rails", rails::KIND),
+            ("session_endpoint", session_endpoint::KIND),
             ("starlette", starlette::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),

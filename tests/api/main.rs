@@ -10,6 +10,8 @@
     reason = "a test says what it expects by panicking, and reads best when it is short"
 )]
 
+mod asking;
+mod backend;
 mod browsers;
 mod commands;
 mod configuration;

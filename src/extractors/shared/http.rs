@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
-use reqwest::{Client, Request, redirect, retry};
+use reqwest::{Client, Request, Response, redirect, retry};
 use url::{Host, Url};
 
 const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
@@ -40,6 +40,8 @@ pub struct Limits {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// Empty unless the status is 200: an error page says nothing that counts, and a long one must not
+    /// hide the status.
     pub body: Vec<u8>,
 }
 
@@ -132,6 +134,17 @@ impl fmt::Debug for HttpClient {
 
 async fn exchange(client: &Client, request: Request, cap: usize) -> Result<Answer, CallError> {
     let mut response = client.execute(request).await.map_err(CallError::transport)?;
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    // A short page is read to its end in any case: only then can the connection be used again.
+    let body = match read(response, cap).await {
+        Ok(body) if status == StatusCode::OK => body,
+        Err(error) if status == StatusCode::OK => return Err(error),
+        Ok(_) | Err(_) => Vec::new(),
+    };
+    Ok(Answer { status, headers, body })
+}
+
+async fn read(mut response: Response, cap: usize) -> Result<Vec<u8>, CallError> {
     let announced = response.content_length().unwrap_or_default();
     if usize::try_from(announced).map_or(true, |length| length > cap) {
         return Err(CallError::TooLarge(cap));
@@ -143,7 +156,7 @@ async fn exchange(client: &Client, request: Request, cap: usize) -> Result<Answe
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+    Ok(body)
 }
 
 /// Checks a URL that is to be called: https, or http to this machine or with `allow_http`.
@@ -223,6 +236,7 @@ mod tests {
             .route("/moved", get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/seen")]) }))
             .route("/hangs", get(|| async { std::future::pending::<()>().await }))
             .route("/long", get(|| async { "x".repeat(17 * 1024) }))
+            .route("/lost", get(|| async { (StatusCode::NOT_FOUND, "x".repeat(17 * 1024)) }))
             .route("/endless", get(endless));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -249,6 +263,7 @@ mod tests {
         for (url, word) in [
             (format!("{base}/moved"), "status"),
             (format!("{base}/absent"), "status"),
+            (format!("{base}/lost"), "status"),
             (format!("{base}/hangs"), "timeout"),
             (format!("{base}/long"), "too_large"),
             (format!("{base}/endless"), "too_large"),

@@ -1,0 +1,358 @@
+//! `introspection`: an opaque bearer token, about which its issuer is asked (RFC 7662).
+//! Calls are made and shared in `shared/`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use reqwest::{Body, Method, Request};
+use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
+
+use super::shared::endpoint::{self, Endpoint};
+use super::shared::http::Answer;
+use super::shared::lookup::{Lookups, Outcome, Question, Verdict};
+use super::shared::places::{self, Place};
+use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::{List, Problems, Section, Span};
+use crate::secret::Secret;
+use crate::value::{Object, Value};
+
+pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
+
+/// The longest time for which "not active" is kept: such a token may become active.
+const INACTIVE_TTL: Duration = Duration::from_secs(5);
+
+/// How far the issuer's clock may be ahead of ours. A token's end knows no grace.
+const LEEWAY: UnixSeconds = 30;
+
+/// `[extractors.NAME]` with `kind = "introspection"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    url: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<Secret>,
+    client_secret_file: Option<PathBuf>,
+    from: List<String>,
+    required_scopes: List<String>,
+    issuers: List<String>,
+    audiences: List<String>,
+    client_ids: List<String>,
+    timeout: Span,
+    connect_timeout: Span,
+    cache_ttl: Span,
+    allow_http: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            client_id: None,
+            client_secret: None,
+            client_secret_file: None,
+            from: List::of(&["header:authorization"]),
+            required_scopes: List::default(),
+            issuers: List::default(),
+            audiences: List::default(),
+            client_ids: List::default(),
+            timeout: Span::secs(2),
+            connect_timeout: Span::millis(300),
+            cache_ttl: Span::secs(0),
+            allow_http: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Introspection {
+    places: Vec<Place>,
+    issuer: Arc<Issuer>,
+    lookups: Lookups,
+    clock: Clock,
+}
+
+/// Whom we ask, as whom, and what a token must have to be good.
+#[derive(Debug)]
+struct Issuer {
+    extractor: Arc<str>,
+    endpoint: Endpoint,
+    /// `Basic …`, marked as sensitive.
+    authorization: HeaderValue,
+    required_scopes: Vec<String>,
+    /// Allowed values; an empty list allows all, also none.
+    issuers: Vec<String>,
+    audiences: Vec<String>,
+    client_ids: Vec<String>,
+    clock: Clock,
+}
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let keys = endpoint::Keys {
+        url: config.url.as_deref(),
+        timeout: config.timeout,
+        connect_timeout: config.connect_timeout,
+        cache_ttl: config.cache_ttl,
+        longest_cache_ttl: Span::secs(60),
+        allow_http: config.allow_http,
+    };
+    let endpoint = Endpoint::new(section, keys, &mut problems);
+    problems.require(!config.from.is_empty(), section.key("from"), "names no place to look for a token");
+    let places = config.from.iter().map(|text| text.parse());
+    let places = places.filter_map(|place| problems.accept(section.key("from"), place)).collect();
+    let id = config.client_id.unwrap_or_default();
+    problems.require(
+        !id.is_empty(),
+        section.key("client_id"),
+        "is missing: the issuer answers only clients that it knows (RFC 7662, section 2.1)",
+    );
+    let file = config.client_secret_file.as_ref();
+    let is_given = config.client_secret.is_some() || file.is_some();
+    problems.require(is_given, section.key("client_secret"), "is missing: give it, or client_secret_file");
+    let secret = section.secret("client_secret", config.client_secret, file, &mut problems);
+    let authorization = secret.and_then(|secret| basic(&id, &secret));
+    let (Some(endpoint), Some(authorization), true) = (endpoint, authorization, problems.is_empty()) else {
+        return Err(problems);
+    };
+    let clock = section.context().clock.clone();
+    let issuer = Issuer {
+        extractor: Arc::from(section.name()),
+        endpoint,
+        authorization,
+        required_scopes: config.required_scopes.0,
+        issuers: config.issuers.0,
+        audiences: config.audiences.0,
+        client_ids: config.client_ids.0,
+        clock: clock.clone(),
+    };
+    let lookups = Lookups::new(section.name(), section.context());
+    Ok(Arc::new(Introspection { places, issuer: Arc::new(issuer), lookups, clock }))
+}
+
+/// Client authentication by Basic; both halves are form-encoded first (RFC 6749, section 2.3.1).
+fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
+    let encode = |bytes| form_urlencoded::byte_serialize(bytes).collect::<String>();
+    let pair = format!("{}:{}", encode(id.as_bytes()), encode(secret.expose()));
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+impl SessionExtractor for Introspection {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        let token = match places::find(&self.places, request) {
+            Ok(Some(token)) => token,
+            Ok(None) => return ready(Ok(None)).boxed(),
+            Err(error) => return ready(Err(error)).boxed(),
+        };
+        async move {
+            let call = || {
+                let (issuer, request) = (self.issuer.clone(), self.issuer.request(&token));
+                async move { issuer.ask(request).await }
+            };
+            let whom = [self.issuer.extractor.as_bytes(), self.issuer.endpoint.url.as_str().as_bytes()];
+            let question = Question::new(whom.into_iter().chain([token.as_bytes()]));
+            let session = self.lookups.ask(question, call).await?;
+            match session.expires_at {
+                Some(end) if end <= self.clock.now() => Err(ExtractError::expired()),
+                Some(_) | None => Ok(Some(session)),
+            }
+        }
+        .boxed()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.lookups.readiness()
+    }
+}
+
+impl Issuer {
+    /// RFC 7662, section 2.1.
+    fn request(&self, token: &str) -> Request {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("token", token).append_pair("token_type_hint", "access_token");
+        let mut request = Request::new(Method::POST, self.endpoint.url.clone());
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::AUTHORIZATION, self.authorization.clone());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        *request.body_mut() = Some(Body::from(form.finish()));
+        request
+    }
+
+    async fn ask(&self, request: Request) -> Verdict {
+        match self.endpoint.ask(request, |answer| self.read(answer)).await {
+            Verdict::Decided(Err(error), _) if error == inactive() => {
+                Verdict::Decided(Err(error), INACTIVE_TTL.min(self.endpoint.cache_ttl()))
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn read(&self, answer: &Answer) -> Result<Outcome, Verdict> {
+        match answer.status {
+            StatusCode::OK => {}
+            // It is us whom the issuer does not know. That says nothing about the caller, and all
+            // callers feel it.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                tracing::error!(
+                    extractor = %self.extractor, status = answer.status.as_u16(),
+                    "the introspection endpoint refuses our client: check client_id and client_secret"
+                );
+                let error = ExtractError::unavailable("introspection_client_rejected");
+                return Err(Verdict::Down(error));
+            }
+            _ => return Err(endpoint::undecided(answer)),
+        }
+        let attributes = endpoint::json(answer)?;
+        let Value::Object(claims) = &attributes else {
+            let error = ExtractError::unavailable("malformed").because("the answer is no JSON object");
+            return Err(Verdict::Unclear(error));
+        };
+        Ok(self.check(claims).map(|expires_at| Session { attributes, expires_at }))
+    }
+
+    /// Checks what the issuer says about the token (RFC 7662, section 2.2); gives its end.
+    fn check(&self, claims: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
+        if member(claims, "active")? != Some(&Value::Bool(true)) {
+            return Err(inactive());
+        }
+        check_type(claims)?;
+        let now = self.clock.now();
+        let end = time(claims, "exp")?;
+        if end.is_some_and(|end| end <= now) {
+            return Err(ExtractError::expired());
+        }
+        if time(claims, "nbf")?.is_some_and(|begin| begin > now.saturating_add(LEEWAY)) {
+            return Err(ExtractError::rejected("not_yet_valid"));
+        }
+        check_any(&self.issuers, &texts(member(claims, "iss")?), "issuer")?;
+        check_any(&self.audiences, &texts(member(claims, "aud")?), "audience")?;
+        check_any(&self.client_ids, &texts(member(claims, "client_id")?), "client_id")?;
+        let granted: Vec<&str> =
+            texts(member(claims, "scope")?).iter().flat_map(|scopes| scopes.split(' ')).collect();
+        match self.required_scopes.iter().find(|scope| !granted.contains(&scope.as_str())) {
+            Some(scope) => {
+                Err(ExtractError::rejected("scope").because(format!("the token lacks the scope {scope}")))
+            }
+            None => Ok(end),
+        }
+    }
+}
+
+fn inactive() -> ExtractError {
+    ExtractError::rejected("inactive").because("the issuer does not say that the token is active")
+}
+
+/// A refresh token is active too, and one that is bound to a key (RFC 8705, RFC 9449) is nobody's who
+/// merely bears it.
+fn check_type(claims: &Object) -> Result<(), ExtractError> {
+    let is_bearer = |text: &str| {
+        ["bearer", "access_token", "access"].iter().any(|known| known.eq_ignore_ascii_case(text))
+    };
+    for name in ["token_type", "token_use"] {
+        match member(claims, name)? {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if is_bearer(text) => {}
+            Some(_) => return Err(ExtractError::rejected("token_type").because(format!("see {name}"))),
+        }
+    }
+    match member(claims, "cnf")? {
+        None | Some(Value::Null) => Ok(()),
+        Some(_) => Err(ExtractError::rejected("token_type").because("the token is bound to a key")),
+    }
+}
+
+/// Whether one of `given` is allowed, if anything is asked of it.
+fn check_any(allowed: &[String], given: &[&str], word: &'static str) -> Result<(), ExtractError> {
+    if allowed.is_empty() || given.iter().any(|given| allowed.iter().any(|allowed| allowed == given)) {
+        return Ok(());
+    }
+    Err(ExtractError::rejected(word).because(format!("the answer says {given:?}")))
+}
+
+/// One text or a list of texts; anything else is none.
+fn texts(value: Option<&Value>) -> Vec<&str> {
+    match value {
+        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
+        Some(one) => one.as_str().into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// A time in whole seconds, rounded down. One that is no number cannot be checked.
+fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError> {
+    let malformed = || ExtractError::rejected("malformed").because(format!("{name} is no number"));
+    match member(claims, name)? {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) => {
+            #[expect(clippy::cast_possible_truncation, reason = "a cast from a float stops at the bounds")]
+            let rounded = number.as_f64().map(|seconds| seconds.floor() as UnixSeconds);
+            number.as_i64().or(rounded).map(Some).ok_or_else(malformed)
+        }
+        Some(_) => Err(malformed()),
+    }
+}
+
+fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, ExtractError> {
+    let twice = |_| ExtractError::rejected("malformed").because(format!("{name} stands twice"));
+    object.get(name).map_err(twice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::{Context, Registry, contract};
+
+    const SECRET: &str = "the-secret-of-our-client";
+    const GOOD: &str = "url = \"http://127.0.0.1:9/introspect\"\nclient_id = \"us\"\n";
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "introspection", keys, &Context::for_tests())
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        let extractor = extractor(&format!("{GOOD}client_secret = \"{SECRET}\"")).unwrap();
+        contract::check(&*extractor, &[SECRET, &STANDARD.encode(format!("us:{SECRET}"))]).await;
+        let twice = contract::request(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
+        assert!(matches!(extractor.extract(&twice).await, Err(ExtractError::Rejected(_))));
+    }
+
+    #[test]
+    fn both_halves_of_basic_are_form_encoded() {
+        let value = basic("my client", &Secret::new("p:ss wörd+")).unwrap();
+        let text = STANDARD.decode(value.to_str().unwrap().strip_prefix("Basic ").unwrap()).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), "my+client:p%3Ass+w%C3%B6rd%2B");
+        assert!(value.is_sensitive());
+    }
+
+    #[test]
+    fn a_bad_section_says_what_is_wrong() {
+        let good = format!("{GOOD}client_secret = \"{SECRET}\"\n");
+        for (case, keys, key) in [
+            ("no URL", good.replace("url", "# url"), "url"),
+            ("http", good.replace("127.0.0.1", "id.example"), "url"),
+            ("no client", good.replace("client_id", "# client_id"), "client_id"),
+            ("no secret", GOOD.to_owned(), "client_secret"),
+            ("empty secret", format!("{GOOD}client_secret = \"\""), "client_secret"),
+            ("two secrets", format!("{good}client_secret_file = \"/nowhere\""), "client_secret"),
+            ("long cache", format!("{good}cache_ttl = \"61s\""), "cache_ttl"),
+            ("nowhere", format!("{good}from = []"), "from"),
+        ] {
+            let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.contains(&format!("extractors.introspection.{key}:")), "{case}: {problems}");
+            assert!(!problems.contains(SECRET), "{case}: {problems}");
+        }
+    }
+}

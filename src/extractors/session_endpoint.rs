@@ -1,0 +1,575 @@
+//! `session_endpoint`: the app's own "who am I" URL, asked with the caller's cookies or headers.
+//! The presets' answers are as the products document them; calls are made and shared in `shared/`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use reqwest::{Method, Request};
+use serde::{Deserialize, Serialize};
+
+use super::shared::cookie::Cookie;
+use super::shared::endpoint::{self, Endpoint};
+use super::shared::headers::{self, HeaderError};
+use super::shared::http::Answer;
+use super::shared::lookup::{Lookups, Outcome, Question, Verdict};
+use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::{List, Problems, Section, Span};
+use crate::cookies::{self, CookieError};
+use crate::secret::Secret;
+use crate::subject::{SubjectError, Template};
+use crate::value::{Object, Value};
+
+/// `path` is what a preset adds to a `url` that has none.
+const PRESETS: &[(&str, &str)] = &[
+    // `GET /api/auth/session`: null (v5) or {} (v4) if nobody is signed in. The user's id is there only
+    // if the app's session callback puts it there. Long cookies come in pieces.
+    (
+        "authjs",
+        r#"
+            subject = "{user.id}"
+            path = "/api/auth/session"
+            expires_path = "{expires}"
+            cookies = [
+                "authjs.session-token", "authjs.session-token.0", "authjs.session-token.1",
+                "authjs.session-token.2", "authjs.session-token.3",
+                "__Secure-authjs.session-token", "__Secure-authjs.session-token.0",
+                "__Secure-authjs.session-token.1", "__Secure-authjs.session-token.2",
+                "__Secure-authjs.session-token.3",
+                "next-auth.session-token", "next-auth.session-token.0", "next-auth.session-token.1",
+                "next-auth.session-token.2", "next-auth.session-token.3",
+                "__Secure-next-auth.session-token", "__Secure-next-auth.session-token.0",
+                "__Secure-next-auth.session-token.1", "__Secure-next-auth.session-token.2",
+                "__Secure-next-auth.session-token.3",
+            ]
+        "#,
+    ),
+    // `GET /api/auth/get-session`: null if nobody is signed in. Its cache cookie is not sent: it would
+    // answer for minutes after a sign-out.
+    (
+        "better-auth",
+        r#"
+            subject = "{user.id}"
+            path = "/api/auth/get-session"
+            expires_path = "{session.expiresAt}"
+            cookies = ["better-auth.session_token", "__Secure-better-auth.session_token"]
+        "#,
+    ),
+    // `GET /sessions/whoami` of the public API: 401 if nobody is signed in, 403 if a second factor is
+    // still due.
+    (
+        "kratos",
+        r#"
+            subject = "{identity.id}"
+            path = "/sessions/whoami"
+            expires_path = "{expires_at}"
+            cookies = ["ory_kratos_session"]
+            forward_headers = ["X-Session-Token"]
+        "#,
+    ),
+    // `/oauth2/userinfo`, not `/oauth2/auth`, which answers 202. Long cookies come in pieces.
+    (
+        "oauth2-proxy",
+        r#"
+            subject = "{user}"
+            path = "/oauth2/userinfo"
+            cookies = [
+                "_oauth2_proxy", "_oauth2_proxy_0", "_oauth2_proxy_1", "_oauth2_proxy_2", "_oauth2_proxy_3",
+            ]
+        "#,
+    ),
+];
+
+pub const KIND: Kind = Kind { build, subject: "{sub}", presets: PRESETS };
+
+/// Headers that belong to one connection or one message (RFC 9110, sections 7.6.1 and 8.6), or would
+/// change what an answer means. Nobody can have them sent.
+const NEVER_SENT: [HeaderName; 10] = [
+    header::ACCEPT_ENCODING,
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::COOKIE,
+    header::EXPECT,
+    header::RANGE,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// From this number on an expiry is in milliseconds: in seconds it would be the year 5138.
+const MILLISECONDS: i64 = 100_000_000_000;
+
+/// `[extractors.NAME]` with `kind = "session_endpoint"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    url: Option<String>,
+    method: String,
+    cookies: List<String>,
+    forward_headers: List<String>,
+    /// Often an API key, so never shown.
+    additional_headers: BTreeMap<String, Secret>,
+    response_headers: List<String>,
+    expires_path: Option<String>,
+    timeout: Span,
+    connect_timeout: Span,
+    cache_ttl: Span,
+    allow_http: bool,
+    /// For presets: the path of a `url` that has none.
+    #[serde(skip_serializing)]
+    path: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            method: "GET".to_owned(),
+            cookies: List::default(),
+            forward_headers: List::default(),
+            additional_headers: BTreeMap::new(),
+            response_headers: List::default(),
+            expires_path: None,
+            timeout: Span::secs(2),
+            connect_timeout: Span::millis(300),
+            cache_ttl: Span::secs(0),
+            allow_http: false,
+            path: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SessionEndpoint {
+    /// The cookies and headers that are forwarded; nothing else of a request is.
+    forwarded: Vec<Forwarded>,
+    whoami: Arc<WhoAmI>,
+    lookups: Lookups,
+    clock: Clock,
+}
+
+/// What is asked, apart from the caller's credentials, and how an answer is read.
+#[derive(Debug)]
+struct WhoAmI {
+    endpoint: Endpoint,
+    method: Method,
+    additional_headers: HeaderMap,
+    /// Where the session is; empty means the body.
+    response_headers: Vec<HeaderName>,
+    expires: Option<Template>,
+}
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let mut config: Config = section.read(&mut problems);
+    add_path(&mut config);
+    let keys = endpoint::Keys {
+        url: config.url.as_deref(),
+        timeout: config.timeout,
+        connect_timeout: config.connect_timeout,
+        cache_ttl: config.cache_ttl,
+        longest_cache_ttl: Span::secs(10),
+        allow_http: config.allow_http,
+    };
+    let endpoint = Endpoint::new(section, keys, &mut problems);
+    let method = match config.method.as_str() {
+        "POST" => Method::POST,
+        "GET" => Method::GET,
+        _ => {
+            problems.add(section.key("method"), "must be GET or POST");
+            Method::GET
+        }
+    };
+    let forwarded = check_forwarded(section, &config, &mut problems);
+    let additional_headers = check_additional(section, &config, &forwarded, &mut problems);
+    let names = config.response_headers.iter();
+    let response_headers = names
+        .filter_map(|name| problems.parse(section.key("response_headers"), name, "names of headers"))
+        .collect();
+    let expires = config.expires_path.as_deref().map(|path| {
+        let path = if path.contains('{') { path.to_owned() } else { format!("{{{path}}}") };
+        path.parse()
+    });
+    let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
+    let Some(endpoint) = endpoint.filter(|_| problems.is_empty()) else { return Err(problems) };
+    Ok(Arc::new(SessionEndpoint {
+        forwarded,
+        whoami: Arc::new(WhoAmI { endpoint, method, additional_headers, response_headers, expires }),
+        lookups: Lookups::new(section.name(), section.context()),
+        clock: section.context().clock.clone(),
+    }))
+}
+
+/// Lets `url` be the product's address alone. What is no URL is reported later.
+fn add_path(config: &mut Config) {
+    let url = config.url.as_deref().and_then(|url| url::Url::parse(url).ok());
+    if let (Some(mut url), Some(path)) = (url, &config.path)
+        && url.path() == "/"
+    {
+        url.set_path(path);
+        config.url = Some(url.into());
+    }
+}
+
+fn check_forwarded(section: &Section<'_>, config: &Config, problems: &mut Problems) -> Vec<Forwarded> {
+    let mut forwarded = Vec::new();
+    for name in config.cookies.iter() {
+        let cookie = Cookie::named(section, "cookies", name, problems);
+        forwarded.extend(cookie.map(|cookie| Forwarded::Cookie(cookie.name().to_owned())));
+    }
+    for name in config.forward_headers.iter() {
+        let key = section.key("forward_headers");
+        match problems.parse::<HeaderName>(&*key, name, "names of headers") {
+            Some(header::COOKIE) => {
+                problems.add(key, "would send every cookie: name those to send in cookies");
+            }
+            Some(name) if name == header::HOST || NEVER_SENT.contains(&name) => {
+                problems.add(key, format!("{name} is never forwarded"));
+            }
+            Some(name) => forwarded.push(Forwarded::Header(name)),
+            None => {}
+        }
+    }
+    problems.require(
+        !(config.cookies.is_empty() && config.forward_headers.is_empty()),
+        section.key("cookies"),
+        "names nothing by which the endpoint could know the caller: list its session cookies, or headers in \
+         forward_headers",
+    );
+    forwarded
+}
+
+fn check_additional(
+    section: &Section<'_>,
+    config: &Config,
+    forwarded: &[Forwarded],
+    problems: &mut Problems,
+) -> HeaderMap {
+    let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
+    for (name, value) in &config.additional_headers {
+        let key = section.key(&format!("additional_headers.{name}"));
+        let name = problems.parse::<HeaderName>(&*key, name, "the name of a header");
+        let value = HeaderValue::from_bytes(value.expose()).map_err(|_| "must be text without line breaks");
+        let (Some(name), Some(mut value)) = (name, problems.accept(&*key, value)) else { continue };
+        if NEVER_SENT.contains(&name) {
+            problems.add(key, "is never sent");
+        } else if forwarded.contains(&Forwarded::Header(name.clone())) {
+            problems.add(key, "is also in forward_headers: keep one");
+        } else {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
+impl SessionExtractor for SessionEndpoint {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        let found = match self.find(&request.headers) {
+            Ok(found) if found.is_empty() => return ready(Ok(None)).boxed(),
+            Ok(found) => found,
+            Err(error) => return ready(Err(error)).boxed(),
+        };
+        async move {
+            let call = || {
+                let (whoami, request) = (self.whoami.clone(), self.whoami.request(&found));
+                async move { whoami.ask(request).await }
+            };
+            let session = self.lookups.ask(self.question(&found), call).await?;
+            match session.expires_at {
+                Some(end) if end <= self.clock.now() => Err(ExtractError::expired()),
+                Some(_) | None => Ok(Some(session)),
+            }
+        }
+        .boxed()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.lookups.readiness()
+    }
+}
+
+/// Something of the caller's that goes to the endpoint.
+#[derive(Debug, PartialEq, Eq)]
+enum Forwarded {
+    Cookie(String),
+    Header(HeaderName),
+}
+
+impl Forwarded {
+    /// The value exactly as it was sent, quotes and all: the app reads it, not we.
+    fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
+        match self {
+            Self::Cookie(name) => cookies::find(headers, name).map_err(|error| match error {
+                CookieError::Duplicate => ExtractError::rejected("ambiguous_identity"),
+                CookieError::Malformed => ExtractError::rejected("malformed"),
+            }),
+            Self::Header(name) => match headers::single(headers, name) {
+                Ok(value) => Ok(value.filter(|value| !value.is_empty())),
+                Err(HeaderError::Duplicate) => Err(ExtractError::rejected("duplicate_header")),
+                Err(HeaderError::Malformed) => Err(ExtractError::rejected("malformed")),
+            },
+        }
+    }
+}
+
+/// What of the caller's was found.
+type Found<'a> = Vec<(&'a Forwarded, &'a str)>;
+
+impl SessionEndpoint {
+    fn find<'a>(&'a self, headers: &'a HeaderMap) -> Result<Found<'a>, ExtractError> {
+        let mut found = Vec::new();
+        for place in &self.forwarded {
+            if let Some(value) = place.find(headers)? {
+                found.push((place, value));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Everything that is forwarded: two callers who differ in any of it never share an answer.
+    fn question(&self, found: &Found<'_>) -> Question {
+        let whom = [self.lookups.extractor().as_bytes(), self.whoami.endpoint.url.as_str().as_bytes()];
+        let what = found.iter().flat_map(|(place, value)| {
+            let (kind, name) = match place {
+                Forwarded::Cookie(name) => ("cookie", name.as_str()),
+                Forwarded::Header(name) => ("header", name.as_str()),
+            };
+            [kind.as_bytes(), name.as_bytes(), value.as_bytes()]
+        });
+        Question::new(whom.into_iter().chain(what))
+    }
+}
+
+impl WhoAmI {
+    /// The request to the app: made anew, so that nothing of the caller's is in it but what was found.
+    fn request(&self, found: &Found<'_>) -> Request {
+        let mut request = Request::new(self.method.clone(), self.endpoint.url.clone());
+        let mut cookies = Vec::new();
+        *request.headers_mut() = self.additional_headers.clone();
+        for (place, value) in found {
+            match place {
+                Forwarded::Cookie(name) => cookies.push(format!("{name}={value}")),
+                Forwarded::Header(name) => insert(&mut request, name.clone(), value),
+            }
+        }
+        if !cookies.is_empty() {
+            insert(&mut request, header::COOKIE, &cookies.join("; "));
+        }
+        request
+    }
+
+    async fn ask(&self, request: Request) -> Verdict {
+        self.endpoint.ask(request, |answer| self.read(answer)).await
+    }
+
+    /// Only 200 is yes. No content, a redirect to a login page and "not you" are no. Everything else
+    /// says nothing: a wrong URL or a broken app must not sign everybody out.
+    fn read(&self, answer: &Answer) -> Result<Outcome, Verdict> {
+        let attributes = match answer.status {
+            StatusCode::OK if self.response_headers.is_empty() => endpoint::json(answer)?,
+            StatusCode::OK => self.named_headers(answer)?,
+            StatusCode::NO_CONTENT
+            | StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::GONE => return Ok(Err(signed_out(answer))),
+            status if status.is_redirection() => return Ok(Err(signed_out(answer))),
+            _ => return Err(endpoint::undecided(answer)),
+        };
+        let expires_at = match self.expires.as_ref().map(|path| expiry(path, &attributes)) {
+            None => None,
+            Some(Ok(end)) => end,
+            Some(Err(error)) => return Err(Verdict::Unclear(error)),
+        };
+        Ok(Ok(Session { attributes, expires_at }))
+    }
+
+    /// The configured headers of the answer as a session: an absent or empty one is nobody's.
+    fn named_headers(&self, answer: &Answer) -> Result<Value, Verdict> {
+        let mut attributes = Vec::new();
+        for name in &self.response_headers {
+            match headers::single(&answer.headers, name) {
+                Ok(Some("") | None) => {}
+                Ok(Some(value)) => attributes.push((name.as_str(), Value::String(value.to_owned()))),
+                Err(_) => {
+                    let error = ExtractError::unavailable("malformed");
+                    return Err(Verdict::Unclear(
+                        error.because(format!("{name} is there twice or is no text")),
+                    ));
+                }
+            }
+        }
+        Ok(Value::Object(attributes.into_iter().collect::<Object>()))
+    }
+}
+
+fn signed_out(answer: &Answer) -> ExtractError {
+    let status = answer.status.as_u16();
+    ExtractError::rejected("signed_out").because(format!("the endpoint answered {status}"))
+}
+
+/// Found values are printable ASCII, which is what a header may hold.
+fn insert(request: &mut Request, name: HeaderName, value: &str) {
+    if let Ok(mut value) = HeaderValue::from_str(value) {
+        value.set_sensitive(true);
+        request.headers_mut().insert(name, value);
+    }
+}
+
+/// When the session ends; `None` if it does not say, as where nobody is signed in.
+fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, ExtractError> {
+    let unclear = || ExtractError::unavailable("malformed").because("the expiry is no time");
+    match path.value(attributes) {
+        Ok(None | Some(Value::Null)) | Err(SubjectError::Absent) => Ok(None),
+        Ok(Some(Value::Number(number))) => number.as_i64().map(seconds).map(Some).ok_or_else(unclear),
+        Ok(Some(Value::String(text))) => match text.parse() {
+            Ok(number) => Ok(Some(seconds(number))),
+            Err(_) => rfc3339(&text).map(Some).ok_or_else(unclear),
+        },
+        Ok(Some(Value::Bool(_) | Value::Array(_) | Value::Object(_))) | Err(SubjectError::Invalid(_)) => {
+            Err(unclear())
+        }
+    }
+}
+
+fn seconds(number: i64) -> UnixSeconds {
+    if number >= MILLISECONDS { number / 1000 } else { number }
+}
+
+/// RFC 3339, section 5.6, rounded down to whole seconds.
+fn rfc3339(text: &str) -> Option<UnixSeconds> {
+    let (local, offset) = if let Some(local) = text.strip_suffix(['Z', 'z']) {
+        (local, 0)
+    } else {
+        let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
+        (local, offset_seconds(offset)?)
+    };
+    let time = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+    UnixSeconds::try_from(since.as_secs()).ok()?.checked_sub(offset)
+}
+
+/// `+02:00` as the seconds by which local time is ahead.
+fn offset_seconds(text: &str) -> Option<UnixSeconds> {
+    let (sign, rest) = match text.as_bytes() {
+        [b'+', ..] => (1, &text[1..]),
+        [b'-', ..] => (-1, &text[1..]),
+        _ => return None,
+    };
+    let (hours, minutes) = rest.split_once(':')?;
+    let number = |digits: &str| {
+        let is_two = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_two.then(|| digits.parse::<UnixSeconds>().ok()).flatten()
+    };
+    Some(sign * (number(hours)? * 3600 + number(minutes)? * 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::{Context, Registry, contract};
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "session_endpoint", keys, &Context::for_tests())
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        let keys = r#"
+            url = "http://127.0.0.1:9/me"
+            cookies = ["sid"]
+            forward_headers = ["Authorization"]
+            additional_headers = { X-Api-Key = "a-secret-of-ours" }
+        "#;
+        contract::check(&*extractor(keys).unwrap(), &["a-secret-of-ours"]).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_ambiguous_is_never_sent() {
+        let keys = "url = \"http://127.0.0.1:9/\"\ncookies = [\"sid\"]\nforward_headers = [\"X-Token\"]";
+        for (headers, word) in [
+            (&[("cookie", "sid=a; sid=b")][..], "ambiguous_identity"),
+            (&[("x-token", "a"), ("x-token", "b")], "duplicate_header"),
+            (&[("cookie", "sid=a"), ("x-token", "a"), ("x-token", "a")], "duplicate_header"),
+            (&[("cookie", "sid=\u{e9}")], "malformed"),
+        ] {
+            let outcome = extractor(keys).unwrap().extract(&contract::request(headers)).await;
+            assert!(
+                matches!(&outcome, Err(ExtractError::Rejected(reason)) if reason.word == word),
+                "{outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_section_says_what_is_wrong() {
+        const GOOD: &str = "url = \"https://app.example/me\"\ncookies = [\"sid\"]\n";
+        for (case, keys, key) in [
+            ("no URL", "cookies = [\"sid\"]".to_owned(), "url"),
+            ("http", GOOD.replace("https", "http"), "url"),
+            ("password", GOOD.replace("app.", "ann:hunter2@app."), "url"),
+            ("nothing forwarded", "url = \"https://app.example/me\"".to_owned(), "cookies"),
+            ("no cookie's name", GOOD.replace("sid", "s=d"), "cookies"),
+            ("every cookie", format!("{GOOD}forward_headers = [\"Cookie\"]"), "forward_headers"),
+            ("host", format!("{GOOD}forward_headers = [\"Host\"]"), "forward_headers"),
+            ("length", format!("{GOOD}forward_headers = [\"content-length\"]"), "forward_headers"),
+            ("method", format!("{GOOD}method = \"get\""), "method"),
+            ("long cache", format!("{GOOD}cache_ttl = \"11s\""), "cache_ttl"),
+            ("no time", format!("{GOOD}timeout = \"0s\""), "timeout"),
+            ("long time", format!("{GOOD}connect_timeout = \"1m\""), "connect_timeout"),
+            ("bad path", format!("{GOOD}expires_path = \"{{a\""), "expires_path"),
+            (
+                "fixed cookie",
+                format!("{GOOD}additional_headers = {{ cookie = \"a=b\" }}"),
+                "additional_headers.cookie",
+            ),
+            (
+                "line break",
+                format!("{GOOD}additional_headers = {{ x = \"hunter2\\r\\nx\" }}"),
+                "additional_headers.x",
+            ),
+            (
+                "fixed and forwarded",
+                format!("{GOOD}forward_headers = [\"X\"]\nadditional_headers = {{ x = \"hunter2\" }}"),
+                "additional_headers.x",
+            ),
+        ] {
+            let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.contains(&format!("extractors.session_endpoint.{key}:")), "{case}: {problems}");
+            assert!(!problems.contains("hunter2"), "{case}: {problems}");
+        }
+    }
+
+    #[test]
+    fn an_expiry_is_read_in_every_usual_form() {
+        let path: Template = "{end}".parse().unwrap();
+        for (end, want) in [
+            ("1800000000", Some(Some(1_800_000_000))),
+            ("1800000000999", Some(Some(1_800_000_000))),
+            ("\"1800000000\"", Some(Some(1_800_000_000))),
+            ("\"2027-01-15T08:00:00Z\"", Some(Some(1_800_000_000))),
+            ("\"2027-01-15T08:00:00.999999999Z\"", Some(Some(1_800_000_000))),
+            ("\"2027-01-15T10:00:00+02:00\"", Some(Some(1_800_000_000))),
+            ("\"2027-01-15T02:30:00.5-05:30\"", Some(Some(1_800_000_000))),
+            ("null", Some(None)),
+            ("\"2027-01-15T08:00:00\"", None),
+            ("\"2027-01-15\"", None),
+            ("\"soon\"", None),
+            ("\"\"", None),
+            ("1.5", None),
+            ("true", None),
+            ("{}", None),
+            ("1,\"end\":2", None),
+        ] {
+            let session = Value::parse(format!("{{\"end\":{end}}}").as_bytes()).unwrap();
+            assert_eq!(expiry(&path, &session).ok(), want, "{end}");
+        }
+        assert_eq!(expiry(&path, &Value::Null), Ok(None));
+    }
+}

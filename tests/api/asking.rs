@@ -1,0 +1,822 @@
+//! Back ends that are asked who somebody is: session endpoints and introspection (FAULTS groups F
+//! and J).
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rollout_token::clock::Clock;
+use rollout_token::extractors::{Context, ExtractError, Registry, SessionExtractor, contract};
+use rollout_token::metrics::Metrics;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+use crate::backend::{Backend, Seen, drip, json as json_answer, raw, respond};
+use crate::helpers::{NOW, Service, verified};
+
+/// A section that asks `url` about the cookie `sid`, with more keys.
+fn by_asking(url: &str, more: &str) -> String {
+    format!(
+        "[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\nurl = \"{url}\"\n\
+         cookies = [\"sid\"]\ntimeout = \"400ms\"\n{more}\n"
+    )
+}
+
+const SID: (&str, &str) = ("cookie", "sid=s3cr3t-of-ann");
+
+/// What a request with `headers` gets: a subject, or status and code.
+async fn outcome(service: &Service, headers: &[(&str, &str)]) -> Result<String, (u16, String)> {
+    let (status, body) = service.ask(headers).await;
+    if status.as_u16() == 200 {
+        return Ok(verified(&body)["sub"].as_str().expect("a subject").to_owned());
+    }
+    assert!(body.get("token").is_none());
+    Err((status.as_u16(), body["code"].as_str().expect("a code").to_owned()))
+}
+
+fn refused(status: u16, code: &str) -> Result<String, (u16, String)> {
+    Err((status, code.to_owned()))
+}
+
+fn unavailable() -> Result<String, (u16, String)> {
+    refused(503, "session_backend_unavailable")
+}
+
+#[tokio::test]
+async fn the_status_and_the_form_of_an_answer_decide_first() {
+    const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
+    const USER: &str = r#"{"sub":"ann"}"#;
+    let ann = Ok("ann".to_owned());
+    let gone = || refused(401, "session_invalid");
+    for (case, status, headers, body, want) in [
+        ("a user", 200, JSON, USER, ann.clone()),
+        ("a user as problem+json", 200, &[("content-type", "application/me+json")], USER, ann.clone()),
+        ("F2 login page", 200, &[("content-type", "text/html")], "<form action=/login>", unavailable()),
+        ("F2 JSON called HTML", 200, &[("content-type", "text/html")], USER, unavailable()),
+        ("F2 JSON called text", 200, &[("content-type", "text/plain")], USER, unavailable()),
+        ("F2 no content type", 200, &[], USER, unavailable()),
+        ("F3 created", 201, JSON, USER, unavailable()),
+        ("F3 accepted", 202, JSON, USER, unavailable()),
+        ("F3 no content", 204, &[], "", gone()),
+        ("F3 a part", 206, JSON, USER, unavailable()),
+        ("F3 not modified", 304, &[], "", gone()),
+        ("F4 301", 301, &[("location", "/login")], "", gone()),
+        ("F4 302", 302, &[("location", "/login")], USER, gone()),
+        ("F4 303", 303, &[("location", "/login")], "", gone()),
+        ("F4 307", 307, &[("location", "/login")], "", gone()),
+        ("F4 308", 308, &[("location", "/login")], "", gone()),
+        ("F6 401", 401, JSON, USER, gone()),
+        ("F6 403", 403, JSON, USER, gone()),
+        ("404", 404, JSON, USER, gone()),
+        ("410", 410, &[], "", gone()),
+        ("400", 400, JSON, USER, unavailable()),
+        ("405", 405, &[], "", unavailable()),
+        ("F7 429", 429, JSON, USER, unavailable()),
+        ("F8 500", 500, JSON, USER, unavailable()),
+        ("F8 502", 502, JSON, USER, unavailable()),
+        ("F8 503", 503, JSON, USER, unavailable()),
+        ("F8 504", 504, JSON, USER, unavailable()),
+        ("not JSON", 200, JSON, "{", unavailable()),
+        ("empty", 200, JSON, "", unavailable()),
+        ("two", 200, JSON, "{}{}", unavailable()),
+        ("F10 deep", 200, JSON, &"[".repeat(30_000), unavailable()),
+        (
+            "F10 long",
+            200,
+            JSON,
+            &format!("{{\"sub\":\"ann\",\"x\":\"{}\"}}", "x".repeat(64 * 1024)),
+            unavailable(),
+        ),
+        ("long, but no", 401, JSON, &"x".repeat(100_000), gone()),
+        ("F10 gzip", 200, &[JSON[0], ("content-encoding", "gzip")], "\u{1f}\u{8b}\u{8}", unavailable()),
+    ] {
+        let app = Backend::always(status, headers, body).await;
+        let service = Service::start(&by_asking(&app.url("/me"), ""));
+        assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
+        let seen = app.seen();
+        assert_eq!(
+            seen.iter().map(|seen| seen.path.as_str()).collect::<Vec<_>>(),
+            ["/me"],
+            "{case}: one call"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_in_which_nobody_is_signed_in_is_no_session() {
+    let nobody = || refused(401, "no_session");
+    let invalid = || refused(401, "session_invalid");
+    for (case, body, want) in [
+        ("F1 null user", r#"{"user":null}"#, nobody()),
+        ("F1 empty object", "{}", nobody()),
+        ("F1 empty list", "[]", nobody()),
+        ("F1 empty text", "\"\"", nobody()),
+        ("F1 null", "null", nobody()),
+        ("F1 false", "false", nobody()),
+        ("F1 null id", r#"{"user":{"id":null}}"#, nobody()),
+        ("F1 no id", r#"{"user":{"name":"Ann"}}"#, nobody()),
+        ("F1 empty id", r#"{"user":{"id":""}}"#, invalid()),
+        ("F1 zero", r#"{"user":{"id":0}}"#, nobody()),
+        ("blank id", r#"{"user":{"id":"  "}}"#, invalid()),
+        ("true", r#"{"user":{"id":true}}"#, invalid()),
+        ("fraction", r#"{"user":{"id":1.5}}"#, invalid()),
+        ("two users", r#"{"user":{"id":"ann"},"user":{"id":"bob"}}"#, invalid()),
+        ("two ids", r#"{"user":{"id":"ann","id":"bob"}}"#, invalid()),
+        ("a user", r#"{"user":{"id":7}}"#, Ok("7".to_owned())),
+    ] {
+        let app = Backend::json(body).await;
+        let service = Service::start(&by_asking(&app.url("/me"), "subject = \"{user.id}\""));
+        assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn the_time_to_ask_again_is_passed_on_within_bounds() {
+    for (case, status, wait, want) in [
+        ("F7", 429, Some("17"), "17"),
+        ("F7 at once", 429, Some("0"), "1"),
+        ("F7 an hour", 429, Some("3600"), "60"),
+        ("F7 a date", 429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), "2"),
+        ("F7 none", 429, None, "2"),
+        ("F8", 503, Some("5"), "5"),
+    ] {
+        let headers: Vec<_> = wait.map(|wait| ("retry-after", wait)).into_iter().collect();
+        let app = Backend::always(status, &headers, "").await;
+        let service = Service::start(&by_asking(&app.url("/me"), ""));
+        let response = service.post().header(SID.0, SID.1).send().await.unwrap();
+        assert_eq!(response.headers()["retry-after"], want, "{case}");
+        assert_eq!(crate::helpers::refused(response).await.0, 503, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_where_a_redirect_points() {
+    let elsewhere = Backend::json(r#"{"sub":"admin"}"#).await;
+    let cases = [elsewhere.url("/"), format!("//{}/x", elsewhere.address), "https://127.0.0.1:1/".to_owned()];
+    for location in cases {
+        for status in [301, 302, 307, 308] {
+            let app = Backend::always(status, &[("location", &location)], "").await;
+            let service = Service::start(&by_asking(&app.url("/me"), "method = \"POST\""));
+            assert_eq!(outcome(&service, &[SID]).await, refused(401, "session_invalid"), "F5 {location}");
+            assert_eq!(app.visits(), 1);
+        }
+    }
+    assert_eq!(elsewhere.visits(), 0);
+}
+
+#[tokio::test]
+async fn a_back_end_that_misbehaves_on_the_wire_is_503() {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    const FIXED: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 50000\r\n\r\n";
+    const CHUNKED: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let servers = [
+        ("F9 silent", raw(|stream| async move { drop((std::future::pending::<()>().await, stream)) }).await),
+        ("F9 dripping head", raw(|stream| drip(stream, HEAD, b"x-a: b\r\n", true)).await),
+        ("F9 dripping body", raw(|stream| drip(stream, FIXED, b" ", true)).await),
+        ("F10 endless", raw(|stream| drip(stream, CHUNKED, b"5\r\n     \r\n", false)).await),
+        (
+            "F10 huge",
+            raw(|stream| drip(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n", b" ", false))
+                .await,
+        ),
+        ("closes", raw(|stream| async move { drop(stream) }).await),
+        ("cut short", raw(|mut stream| async move { drop(stream.write_all(FIXED).await) }).await),
+        ("no HTTP", raw(|mut stream| async move { drop(stream.write_all(b"SSH-2.0-x\r\n").await) }).await),
+        ("F11 refused", ([127, 0, 0, 1], 1).into()),
+    ];
+    for (case, address) in servers {
+        let service = Service::start(&by_asking(&format!("http://{address}/me"), ""));
+        assert_eq!(outcome(&service, &[SID]).await, unavailable(), "{case}");
+    }
+    let service = Service::start(&by_asking("https://nowhere.invalid/me", ""));
+    assert_eq!(outcome(&service, &[SID]).await, unavailable(), "F11 no such name");
+    let plain = Backend::json(r#"{"sub":"ann"}"#).await;
+    let service = Service::start(&by_asking(&plain.url("/me").replace("http:", "https:"), ""));
+    assert_eq!(outcome(&service, &[SID]).await, unavailable(), "F11 no TLS");
+    assert_eq!(plain.visits(), 0);
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_503() {
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    let visits = Arc::new(AtomicUsize::new(0));
+    for (case, name, expired) in [
+        ("F18 self-signed", "localhost", false),
+        ("F11 wrong host", "other.example", false),
+        ("F11 expired", "localhost", true),
+    ] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        if expired {
+            parameters.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        }
+        let certificate = parameters.self_signed(&key).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let counter = visits.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if acceptor.accept(stream).await.is_ok() {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        let service = Service::start(&by_asking(&format!("https://localhost:{port}/me"), ""));
+        assert_eq!(outcome(&service, &[SID]).await, unavailable(), "{case}");
+    }
+    assert_eq!(visits.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn only_what_is_named_leaves() {
+    let app = Backend::json(r#"{"sub":"ann"}"#).await;
+    let more = "forward_headers = [\"X-Tenant\"]\nadditional_headers = { X-Api-Key = \"k3y\" }";
+    let service = Service::start(&by_asking(&app.url("/me?full=1"), more));
+    let others = |range: std::ops::Range<u32>| range.map(|n| format!("other{n}=v{n}; sid{n}=x; "));
+    let cookie: String =
+        others(0..20).chain(["sid=a=b%20\"c\"; xsid=1; ".to_owned()]).chain(others(20..40)).collect();
+    let headers = [
+        ("cookie", cookie.as_str()),
+        ("x-tenant", "t1"),
+        ("set-cookie", "sid=evil"),
+        ("authorization", "Bearer somebody's"),
+        ("x-forwarded-user", "admin"),
+        ("range", "bytes=0-1"),
+        ("accept-encoding", "gzip"),
+        ("connection", "close, x-tenant"),
+        ("x-api-key", "theirs"),
+        ("accept", "text/html"),
+        ("user-agent", "theirs"),
+        ("referer", "https://app.example/"),
+    ];
+    assert_eq!(outcome(&service, &headers).await.as_deref(), Ok("ann"), "F15, F16");
+    let seen: Seen = app.seen().remove(0);
+    assert_eq!((seen.method.as_str(), seen.path.as_str(), seen.body.len()), ("GET", "/me?full=1", 0));
+    assert_eq!(seen.names(), ["accept", "cookie", "host", "user-agent", "x-api-key", "x-tenant"]);
+    assert_eq!(seen.header("cookie"), Some("sid=a=b%20\"c\""));
+    assert_eq!(seen.header("host"), Some(app.address.to_string().as_str()));
+    assert_eq!((seen.header("x-api-key"), seen.header("x-tenant")), (Some("k3y"), Some("t1")));
+    assert_eq!(seen.header("accept"), Some("application/json"));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_about_nothing_or_about_two() {
+    let app = Backend::json(r#"{"sub":"ann"}"#).await;
+    let service = Service::start(&by_asking(&app.url("/me"), "forward_headers = [\"X-Token\"]"));
+    for (case, headers, want) in [
+        ("nothing", &[][..], refused(401, "no_session")),
+        ("others' cookies", &[("cookie", "a=1; Sid=2; sid2=3")], refused(401, "no_session")),
+        ("empty cookie", &[("cookie", "sid=")], refused(401, "no_session")),
+        ("empty header", &[("x-token", "")], refused(401, "no_session")),
+        ("two cookies", &[("cookie", "sid=a; sid=b")], refused(401, "session_invalid")),
+        ("two headers", &[("x-token", "a"), ("x-token", "b")], refused(401, "session_invalid")),
+        (
+            "one of each, one twice",
+            &[SID, ("x-token", "a"), ("x-token", "b")],
+            refused(401, "session_invalid"),
+        ),
+    ] {
+        assert_eq!(outcome(&service, headers).await, want, "{case}");
+    }
+    assert_eq!(app.visits(), 0);
+    assert_eq!(outcome(&service, &[("x-token", "a")]).await.as_deref(), Ok("ann"));
+}
+
+#[tokio::test]
+async fn a_session_may_stand_in_headers_and_may_end() {
+    let user =
+        "response_headers = [\"X-User\", \"X-Ends\"]\nsubject = \"{x-user}\"\nexpires_path = \"x-ends\"";
+    let (ends, ended) = ((NOW + 60).to_string(), NOW.to_string());
+    for (case, headers, want) in [
+        ("there", &[("x-user", "ann"), ("x-ends", ends.as_str())][..], Ok("ann".to_owned())),
+        ("no end", &[("x-user", "ann")], Ok("ann".to_owned())),
+        ("over", &[("x-user", "ann"), ("x-ends", ended.as_str())], refused(401, "session_expired")),
+        ("no time", &[("x-user", "ann"), ("x-ends", "soon")], unavailable()),
+        ("absent", &[("x-ends", ends.as_str())], refused(401, "no_session")),
+        ("empty", &[("x-user", "")], refused(401, "no_session")),
+        ("twice", &[("x-user", "ann"), ("x-user", "bob")], unavailable()),
+    ] {
+        let app = Backend::always(200, headers, "").await;
+        let service = Service::start(&by_asking(&app.url("/me"), user));
+        assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
+    }
+}
+
+/// The user that the fake app has for a cookie.
+fn user_of(seen: &Seen) -> String {
+    let cookie = seen.header("cookie").unwrap_or("sid=nobody");
+    format!(r#"{{"sub":"{}","expires":"2027-01-15T08:00:05Z"}}"#, cookie.trim_start_matches("sid="))
+}
+
+#[tokio::test]
+async fn what_is_kept_is_kept_for_those_credentials_and_until_the_session_ends() {
+    let app = Backend::start(|seen| async move { json_answer(&user_of(&seen)) }).await;
+    let keys = "cache_ttl = \"10s\"\nexpires_path = \"/expires\"\nforward_headers = [\"X-Org\"]";
+    let service = Service::start(&by_asking(&app.url("/me"), keys));
+    let ask = async |cookie: &'static str, org: &'static str| {
+        outcome(&service, &[("cookie", cookie), ("x-org", org)]).await
+    };
+    for (cookie, org, user, visits) in [
+        ("sid=ann", "1", "ann", 1),
+        ("sid=ann", "1", "ann", 1),
+        ("sid=bob", "1", "bob", 2),
+        ("sid=ann", "2", "ann", 3),
+        ("x=y; sid=ann", "1", "ann", 3),
+    ] {
+        assert_eq!(ask(cookie, org).await.as_deref(), Ok(user));
+        assert_eq!(app.visits(), visits, "{cookie} {org}");
+    }
+    service.clock.advance(Duration::from_secs(4));
+    assert!(ask("sid=ann", "1").await.is_ok());
+    assert_eq!(app.visits(), 3, "kept");
+    service.clock.advance(Duration::from_secs(1));
+    assert_eq!(ask("sid=ann", "1").await, refused(401, "session_expired"), "not beyond its end");
+    assert_eq!(app.visits(), 4);
+}
+
+#[tokio::test]
+async fn without_a_cache_every_request_is_asked_anew() {
+    let signed_in = Arc::new(AtomicBool::new(true));
+    let state = signed_in.clone();
+    let app = Backend::start(move |_| {
+        let body = if state.load(Ordering::SeqCst) { r#"{"sub":"ann"}"# } else { "null" };
+        async move { json_answer(body) }
+    })
+    .await;
+    let service = Service::start(&by_asking(&app.url("/me"), ""));
+    assert!(outcome(&service, &[SID]).await.is_ok());
+    signed_in.store(false, Ordering::SeqCst);
+    assert_eq!(outcome(&service, &[SID]).await, refused(401, "no_session"));
+}
+
+/// The extractor alone, without the service's own limits around it.
+fn extractor(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
+    let context = Context::new(Clock::system(), Arc::new(Metrics::new()));
+    contract::build(&Registry::builtin(), kind, keys, &context).expect("good keys")
+}
+
+#[tokio::test]
+async fn ten_thousand_identical_cookies_are_one_call() {
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let app = Backend::start(move |seen| {
+        let mut gate = gate.clone();
+        async move {
+            gate.wait_for(|open| *open).await.expect("the test lives");
+            json_answer(&user_of(&seen))
+        }
+    })
+    .await;
+    let app_of = extractor(
+        "session_endpoint",
+        &format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"10s\"", app.url("/")),
+    );
+    let request = contract::request(&[("cookie", "sid=ann")]);
+    let all = futures_util::future::join_all((0..10_000).map(|_| app_of.extract(&request)));
+    let (answers, ()) = tokio::join!(all, async { open.send(true).expect("the app lives") });
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(Some(_)))).count(), 10_000, "F13");
+    assert_eq!(app.visits(), 1);
+}
+
+#[tokio::test]
+async fn different_cookies_are_asked_about_a_few_at_a_time() {
+    let app = Backend::start(|seen| async move {
+        tokio::task::yield_now().await;
+        json_answer(&user_of(&seen))
+    })
+    .await;
+    let app_of = extractor("session_endpoint", &format!("url = \"{}\"\ncookies = [\"sid\"]", app.url("/")));
+    let requests: Vec<_> = (0..500).map(|n| contract::request(&[("cookie", &format!("sid=u{n}"))])).collect();
+    let answers =
+        futures_util::future::join_all(requests.iter().map(|request| app_of.extract(request))).await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(Some(session)) => {
+                let shown = serde_json::to_value(&session.attributes).unwrap();
+                assert_eq!(shown["sub"], format!("u{n}"), "everybody gets his own answer");
+            }
+            Err(ExtractError::Unavailable(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(app.most_running.load(Ordering::SeqCst) <= 64);
+}
+
+#[tokio::test]
+async fn a_back_end_that_is_down_is_left_alone_and_found_again() {
+    let well = Arc::new(AtomicBool::new(false));
+    let state = well.clone();
+    let app = Backend::start(move |seen| {
+        let answer =
+            if state.load(Ordering::SeqCst) { json_answer(&user_of(&seen)) } else { respond(503, &[], "") };
+        async move { answer }
+    })
+    .await;
+    let service = Service::start(&by_asking(&app.url("/me"), ""));
+    let ready = async || {
+        let response = reqwest::get(format!("http://{}/readyz", service.admin)).await.unwrap();
+        let status = response.status().as_u16();
+        let body: serde_json::Value = response.json().await.unwrap();
+        (status, body["extractors"][0]["state"].as_str().unwrap().to_owned())
+    };
+    for _ in 0..50 {
+        assert_eq!(outcome(&service, &[SID]).await, unavailable(), "F22");
+    }
+    assert_eq!(app.visits(), 5, "F22: the breaker is open");
+    assert_eq!(ready().await, (200, "stale".to_owned()), "P15");
+    well.store(true, Ordering::SeqCst);
+    assert_eq!(outcome(&service, &[SID]).await, unavailable(), "F22: not yet");
+    service.clock.advance(Duration::from_secs(1));
+    assert!(outcome(&service, &[SID]).await.is_ok(), "F22: recovered within a second");
+    assert!(outcome(&service, &[SID]).await.is_ok());
+    assert_eq!(ready().await, (200, "ready".to_owned()));
+
+    let metrics = service.metrics().await;
+    for result in ["status", "ok"] {
+        let line =
+            format!("rollout_token_backend_duration_seconds_count{{extractor=\"app\",result=\"{result}\"}}");
+        assert!(metrics.contains(&line), "{line}");
+    }
+    assert!(!metrics.contains("s3cr3t"));
+}
+
+/// A service that asks a product, given by the name of its preset and its address alone.
+async fn product(
+    preset: &str,
+    answers: Vec<(&'static str, &'static str, u16, &'static str)>,
+) -> (Service, Backend) {
+    let app = Backend::start(move |seen: Seen| {
+        let known = answers.iter().find(|(path, cookie, ..)| {
+            let given = seen.header("cookie").or(seen.header("x-session-token"));
+            seen.path == *path && given == Some(cookie)
+        });
+        let (status, body) = known.map_or((404, ""), |(_, _, status, body)| (*status, *body));
+        let json = [("content-type".to_owned(), "application/json; charset=utf-8".to_owned())];
+        async move { respond(status, &json, body) }
+    })
+    .await;
+    let service = Service::start(&format!(
+        "[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\npreset = \"{preset}\"\n\
+         url = \"{}\"\n",
+        app.url("")
+    ));
+    (service, app)
+}
+
+#[tokio::test]
+async fn kratos() {
+    const WHOAMI: &str = r#"{"id":"f0b2","active":true,"expires_at":"2027-01-15T08:00:01.123456Z",
+        "authenticated_at":"2027-01-14T08:00:00Z","authenticator_assurance_level":"aal1",
+        "identity":{"id":"9f42","schema_id":"default","traits":{"email":"ann@example.com"}},"devices":[]}"#;
+    const NO_SESSION: &str =
+        r#"{"error":{"code":401,"status":"Unauthorized","reason":"No valid session cookie found."}}"#;
+    const AAL2: &str = r#"{"error":{"id":"session_aal2_required","code":403}}"#;
+    let path = "/sessions/whoami";
+    let (service, app) = product(
+        "kratos",
+        vec![
+            (path, "ory_kratos_session=good", 200, WHOAMI),
+            (path, "native", 200, WHOAMI),
+            (path, "ory_kratos_session=out", 401, NO_SESSION),
+            (path, "ory_kratos_session=half", 403, AAL2),
+        ],
+    )
+    .await;
+    for (headers, want) in [
+        (("cookie", "csrf_token_x=1; ory_kratos_session=good"), Ok("9f42".to_owned())),
+        (("x-session-token", "native"), Ok("9f42".to_owned())),
+        (("cookie", "ory_kratos_session=out"), refused(401, "session_invalid")),
+        (("cookie", "ory_kratos_session=half"), refused(401, "session_invalid")),
+        (("cookie", "other=1"), refused(401, "no_session")),
+    ] {
+        assert_eq!(outcome(&service, &[headers]).await, want, "{headers:?}");
+    }
+    assert_eq!(app.visits(), 4);
+    service.clock.advance(Duration::from_secs(1));
+    let over = outcome(&service, &[("cookie", "ory_kratos_session=good")]).await;
+    assert_eq!(over, refused(401, "session_expired"));
+}
+
+#[tokio::test]
+async fn better_auth() {
+    const SESSION: &str = r#"{"session":{"id":"s1","token":"t","userId":"u-7","expiresAt":"2027-01-22T08:00:00.000Z"},
+        "user":{"id":"u-7","email":"ann@example.com","emailVerified":true,"name":"Ann"}}"#;
+    let path = "/api/auth/get-session";
+    let (service, _) = product(
+        "better-auth",
+        vec![
+            (path, "better-auth.session_token=t.sig%3D", 200, SESSION),
+            (path, "__Secure-better-auth.session_token=t.sig%3D", 200, SESSION),
+            (path, "better-auth.session_token=out", 200, "null"),
+        ],
+    )
+    .await;
+    for (cookie, want) in [
+        ("better-auth.session_token=t.sig%3D; better-auth.session_data=cached", Ok("u-7".to_owned())),
+        ("__Secure-better-auth.session_token=t.sig%3D", Ok("u-7".to_owned())),
+        ("better-auth.session_token=out", refused(401, "no_session")),
+        ("better-auth.session_data=cached", refused(401, "no_session")),
+    ] {
+        assert_eq!(outcome(&service, &[("cookie", cookie)]).await, want, "{cookie}");
+    }
+}
+
+#[tokio::test]
+async fn authjs() {
+    const SESSION: &str = r#"{"user":{"name":"Ann","email":"ann@example.com","image":null,"id":"u-7"},
+        "expires":"2027-02-14T08:00:00.000Z"}"#;
+    const NO_ID: &str =
+        r#"{"user":{"name":"Ann","email":"ann@example.com"},"expires":"2027-02-14T08:00:00.000Z"}"#;
+    let path = "/api/auth/session";
+    let (service, _) = product(
+        "authjs",
+        vec![
+            (path, "authjs.session-token=good", 200, SESSION),
+            (path, "__Secure-authjs.session-token.0=go; __Secure-authjs.session-token.1=od", 200, SESSION),
+            (path, "next-auth.session-token=good", 200, SESSION),
+            (path, "authjs.session-token=plain", 200, NO_ID),
+            (path, "authjs.session-token=out", 200, "null"),
+            (path, "next-auth.session-token=out", 200, "{}"),
+        ],
+    )
+    .await;
+    for (cookie, want) in [
+        ("authjs.csrf-token=x; authjs.session-token=good", Ok("u-7".to_owned())),
+        ("__Secure-authjs.session-token.1=od; __Secure-authjs.session-token.0=go", Ok("u-7".to_owned())),
+        ("next-auth.session-token=good", Ok("u-7".to_owned())),
+        ("authjs.session-token=plain", refused(401, "no_session")),
+        ("authjs.session-token=out", refused(401, "no_session")),
+        ("next-auth.session-token=out", refused(401, "no_session")),
+    ] {
+        assert_eq!(outcome(&service, &[("cookie", cookie)]).await, want, "{cookie}");
+    }
+}
+
+#[tokio::test]
+async fn oauth2_proxy() {
+    const USER: &str = r#"{"user":"248289","email":"ann@example.com","preferredUsername":"ann"}"#;
+    let path = "/oauth2/userinfo";
+    let (service, _) = product(
+        "oauth2-proxy",
+        vec![
+            (path, "_oauth2_proxy=good", 200, USER),
+            (path, "_oauth2_proxy_0=go; _oauth2_proxy_1=od", 200, USER),
+            (path, "_oauth2_proxy=out", 401, ""),
+        ],
+    )
+    .await;
+    for (cookie, want) in [
+        ("_oauth2_proxy=good", Ok("248289".to_owned())),
+        ("_oauth2_proxy_0=go; _oauth2_proxy_1=od", Ok("248289".to_owned())),
+        ("_oauth2_proxy=out", refused(401, "session_invalid")),
+    ] {
+        assert_eq!(outcome(&service, &[("cookie", cookie)]).await, want, "{cookie}");
+    }
+}
+
+/// A section that introspects at `url`, with more keys.
+fn by_introspection(url: &str, more: &str) -> String {
+    format!(
+        "[session]\nextractors = [\"api\"]\n[extractors.api]\nkind = \"introspection\"\nurl = \"{url}\"\n\
+         client_id = \"our app\"\nclient_secret = \"our secret:of 24 bytes\"\n{more}\n"
+    )
+}
+
+const TOKEN: (&str, &str) = ("authorization", "Bearer 0paque+token/=");
+
+#[tokio::test]
+async fn the_issuer_is_asked_as_rfc_7662_says() {
+    let issuer = Backend::json(r#"{"active":true,"sub":"ann"}"#).await;
+    let service = Service::start(&by_introspection(&issuer.url("/introspect"), ""));
+    assert_eq!(outcome(&service, &[TOKEN, ("cookie", "a=b")]).await.as_deref(), Ok("ann"));
+    let seen = issuer.seen().remove(0);
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/introspect"));
+    assert_eq!(
+        seen.names(),
+        ["accept", "authorization", "content-length", "content-type", "host", "user-agent"]
+    );
+    assert_eq!(seen.header("content-type"), Some("application/x-www-form-urlencoded"));
+    // base64 of our+app:our+secret%3Aof+24+bytes
+    assert_eq!(seen.header("authorization"), Some("Basic b3VyK2FwcDpvdXIrc2VjcmV0JTNBb2YrMjQrYnl0ZXM="));
+    assert_eq!(seen.body, "token=0paque%2Btoken%2F%3D&token_type_hint=access_token");
+    assert_eq!(outcome(&service, &[]).await, refused(401, "no_session"));
+    assert_eq!(issuer.visits(), 1);
+}
+
+#[tokio::test]
+async fn only_a_token_that_is_active_and_meant_for_us_is_good() {
+    let checks = "required_scopes = [\"read\", \"crm\"]\nissuers = [\"https://id.example\"]\n\
+                  audiences = [\"us\"]\nclient_ids = [\"web\"]";
+    let good = json!({
+        "active": true, "sub": "ann", "scope": "openid read crm", "iss": "https://id.example", "aud": ["x", "us"],
+        "client_id": "web", "token_type": "Bearer", "exp": NOW + 60, "nbf": NOW, "iat": NOW
+    });
+    let invalid = || refused(401, "session_invalid");
+    for (case, change, want) in [
+        ("good", json!({}), Ok("ann".to_owned())),
+        ("J1 false", json!({"active": false}), invalid()),
+        ("J1 missing", json!({"active": "(remove)"}), invalid()),
+        ("J1 text", json!({"active": "true"}), invalid()),
+        ("J1 number", json!({"active": 1}), invalid()),
+        ("J1 null", json!({"active": null}), invalid()),
+        ("J2 no sub", json!({"sub": "(remove)"}), refused(401, "no_session")),
+        ("J2 null sub", json!({"sub": null}), refused(401, "no_session")),
+        ("J2 only a name", json!({"sub": "(remove)", "username": "ann"}), refused(401, "no_session")),
+        ("J3 over", json!({"exp": NOW}), refused(401, "session_expired")),
+        ("J3 long over", json!({"exp": NOW - 3600}), refused(401, "session_expired")),
+        ("J3 exp in text", json!({"exp": "1900000000"}), invalid()),
+        ("no exp", json!({"exp": "(remove)"}), Ok("ann".to_owned())),
+        ("not yet", json!({"nbf": NOW + 31}), invalid()),
+        ("clocks apart", json!({"nbf": NOW + 29}), Ok("ann".to_owned())),
+        ("J3 issuer", json!({"iss": "https://id.example/"}), invalid()),
+        ("J3 no issuer", json!({"iss": "(remove)"}), invalid()),
+        ("J3 audience", json!({"aud": "them"}), invalid()),
+        ("J3 one audience", json!({"aud": "us"}), Ok("ann".to_owned())),
+        ("J3 no audience", json!({"aud": []}), invalid()),
+        ("J3 client", json!({"client_id": "other"}), invalid()),
+        ("J3 refresh token", json!({"token_type": "refresh_token"}), invalid()),
+        ("J3 refresh token of Hydra", json!({"token_use": "refresh_token"}), invalid()),
+        ("J3 proof of possession", json!({"token_type": "DPoP"}), invalid()),
+        ("J3 bound to a key", json!({"cnf": {"jkt": "x"}}), invalid()),
+        ("no type", json!({"token_type": "(remove)"}), Ok("ann".to_owned())),
+        ("scope missing", json!({"scope": "read"}), invalid()),
+        ("scope as a prefix", json!({"scope": "read crm2"}), invalid()),
+        ("no scope", json!({"scope": "(remove)"}), invalid()),
+        ("scopes in a list", json!({"scope": ["read", "crm"]}), Ok("ann".to_owned())),
+    ] {
+        let mut claims = good.clone();
+        for (name, value) in change.as_object().unwrap() {
+            if value == "(remove)" {
+                claims.as_object_mut().unwrap().remove(name);
+            } else {
+                claims[name] = value.clone();
+            }
+        }
+        let issuer = Backend::json(&claims.to_string()).await;
+        let service = Service::start(&by_introspection(&issuer.url("/"), checks));
+        assert_eq!(outcome(&service, &[TOKEN]).await, want, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_that_gives_no_clear_answer_is_503() {
+    const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
+    const YES: &str = r#"{"active":true,"sub":"ann"}"#;
+    for (case, status, headers, body) in [
+        ("J7 401", 401, JSON, r#"{"error":"invalid_client"}"#),
+        ("J7 403", 403, JSON, YES),
+        ("400", 400, JSON, YES),
+        ("404", 404, JSON, YES),
+        ("302", 302, &[("location", "/login")], ""),
+        ("201", 201, JSON, YES),
+        ("204", 204, &[], ""),
+        ("429", 429, JSON, YES),
+        ("500", 500, JSON, YES),
+        ("no JSON", 200, &[("content-type", "text/html")], YES),
+        ("a JWT", 200, &[("content-type", "application/token-introspection+jwt")], YES),
+        ("broken", 200, JSON, "{\"active\":true"),
+        ("null", 200, JSON, "null"),
+        ("a list", 200, JSON, "[]"),
+        ("true", 200, JSON, "true"),
+    ] {
+        let issuer = Backend::always(status, headers, body).await;
+        let service = Service::start(&by_introspection(&issuer.url("/"), "cache_ttl = \"60s\""));
+        for _ in 0..2 {
+            assert_eq!(outcome(&service, &[TOKEN]).await, unavailable(), "{case}");
+        }
+        assert_eq!(issuer.visits(), 2, "{case}: not kept");
+        if case.starts_with("J7") {
+            let result = "result=\"introspection_client_rejected\"";
+            assert!(service.metrics().await.contains(result), "{case}");
+        }
+    }
+    let twice = Backend::json(r#"{"active":true,"active":false,"sub":"ann"}"#).await;
+    let service = Service::start(&by_introspection(&twice.url("/"), ""));
+    assert_eq!(outcome(&service, &[TOKEN]).await, refused(401, "session_invalid"), "active twice");
+}
+
+/// An issuer whose answer can be changed.
+async fn changing() -> (Backend, Arc<Mutex<String>>) {
+    let answer = Arc::new(Mutex::new(String::new()));
+    let shared = answer.clone();
+    let issuer = Backend::start(move |_| {
+        let body = shared.lock().unwrap().clone();
+        async move { json_answer(&body) }
+    })
+    .await;
+    (issuer, answer)
+}
+
+#[tokio::test]
+async fn what_the_issuer_said_is_kept_no_longer_than_allowed() {
+    let (yes, no) = (r#"{"active":true,"sub":"ann"}"#, r#"{"active":false}"#);
+    let (ann, invalid) = (Ok("ann".to_owned()), refused(401, "session_invalid"));
+    let (issuer, answer) = changing().await;
+    let service = Service::start(&by_introspection(&issuer.url("/"), "cache_ttl = \"60s\""));
+    let say = |text: &str| text.clone_into(&mut answer.lock().unwrap());
+    let pass = |seconds| service.clock.advance(Duration::from_secs(seconds));
+
+    say(yes);
+    assert_eq!(outcome(&service, &[TOKEN]).await, ann);
+    say(no);
+    pass(59);
+    assert_eq!(outcome(&service, &[TOKEN]).await, ann, "J5: kept");
+    pass(1);
+    assert_eq!(outcome(&service, &[TOKEN]).await, invalid, "J5: revoked, seen after 60 s");
+    say(yes);
+    pass(4);
+    assert_eq!(outcome(&service, &[TOKEN]).await, invalid, "J6: kept");
+    pass(1);
+    assert_eq!(outcome(&service, &[TOKEN]).await, ann, "J6: active, seen after 5 s");
+    assert_eq!(issuer.visits(), 3);
+
+    say(&format!(r#"{{"active":true,"sub":"ann","exp":{}}}"#, NOW + 70 + 60));
+    pass(60);
+    assert_eq!(outcome(&service, &[TOKEN]).await, ann);
+    pass(5);
+    assert_eq!(outcome(&service, &[TOKEN]).await, refused(401, "session_expired"), "J5: not beyond exp");
+    assert_eq!(
+        outcome(&service, &[("authorization", "Bearer other")]).await,
+        refused(401, "session_expired")
+    );
+}
+
+#[tokio::test]
+async fn two_issuers_are_asked_each_for_itself() {
+    let one = Backend::json(r#"{"active":true,"sub":"ann"}"#).await;
+    let two = Backend::json(r#"{"active":false}"#).await;
+    let section = |name: &str, issuer: &Backend, place: &str| {
+        let keys = by_introspection(&issuer.url("/"), &format!("from = [\"{place}\"]\ncache_ttl = \"60s\""));
+        keys.split_once("[extractors.api]").unwrap().1.replacen('\n', &format!("\n[extractors.{name}]\n"), 1)
+    };
+    let service = Service::start(&format!(
+        "[session]\nextractors = [\"one\", \"two\"]{}{}",
+        section("one", &one, "header:x-one"),
+        section("two", &two, "header:x-two")
+    ));
+    assert!(outcome(&service, &[("x-one", "t")]).await.is_ok());
+    assert_eq!(outcome(&service, &[("x-two", "t")]).await, refused(401, "session_invalid"), "J4");
+    assert_eq!((one.visits(), two.visits()), (1, 1));
+}
+
+/// What `rollout-token explain` says about this header, with these variables.
+async fn explain(header: &'static str, variables: Vec<(&'static str, String)>) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollout-token"));
+    command
+        .args(["explain", "-H", header])
+        .env_clear()
+        .envs(crate::helpers::client_variables())
+        .envs(variables);
+    let output =
+        tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_environment_is_not_used() {
+    let app = Backend::json(r#"{"sub":"ann"}"#).await;
+    let proxy = Backend::json(r#"{"sub":"admin"}"#).await;
+    let mut variables = vec![
+        ("ROLLOUT__SESSION__EXTRACTORS", "session_endpoint".to_owned()),
+        ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__URL", app.url("/me")),
+        ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES", "sid".to_owned()),
+    ];
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+        variables.push((name, proxy.url("")));
+    }
+    let said = explain("Cookie: sid=s3cr3t", variables).await;
+    assert!(said.contains("session_endpoint (session_endpoint): subject = \"ann\""), "F21: {said}");
+    assert_eq!((app.visits(), proxy.visits()), (1, 0), "F21");
+}
+
+#[tokio::test]
+async fn explain_says_what_the_back_end_said_and_no_secret() {
+    for (status, word, detail) in [
+        (401, "signed_out", "the endpoint answered 401"),
+        (500, "status", "the endpoint answered 500"),
+        (200, "malformed", "the content type is not JSON"),
+    ] {
+        let app = Backend::always(status, &[], "s3cr3t").await;
+        let variables = vec![
+            ("ROLLOUT__SESSION__EXTRACTORS", "session_endpoint".to_owned()),
+            ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__URL", app.url("/me")),
+            ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES", "sid".to_owned()),
+        ];
+        let said = explain("Cookie: sid=s3cr3t", variables).await;
+        assert!(said.contains(word) && said.contains(detail), "{status}: {said}");
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
+}

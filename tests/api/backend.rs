@@ -1,0 +1,150 @@
+//! A back end that extractors ask: it answers as a test says and remembers what it was sent.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, Bytes};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: String,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("text"))
+    }
+
+    /// The names of all headers, in order.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.headers.keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+#[derive(Clone)]
+pub struct Backend {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    pub running: Arc<AtomicUsize>,
+    pub most_running: Arc<AtomicUsize>,
+}
+
+impl Backend {
+    /// Answers every request by `answer`.
+    pub async fn start<F>(answer: impl Fn(Seen) -> F + Clone + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let backend = Self {
+            address: listener.local_addr().expect("an address"),
+            seen: Arc::default(),
+            running: Arc::default(),
+            most_running: Arc::default(),
+        };
+        let shared = backend.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (answer, shared) = (answer.clone(), shared.clone());
+            async move {
+                let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+                let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
+                let seen = Seen { method: method.to_string(), path: uri.to_string(), headers, body };
+                shared.seen.lock().unwrap().push(seen.clone());
+                let running = shared.running.fetch_add(1, Ordering::SeqCst) + 1;
+                shared.most_running.fetch_max(running, Ordering::SeqCst);
+                let response = answer(seen).await;
+                shared.running.fetch_sub(1, Ordering::SeqCst);
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let router = axum::Router::new().fallback_service(service);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        backend
+    }
+
+    /// Answers every request by the same.
+    pub async fn always(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let body = body.to_owned();
+        Self::start(move |_| {
+            let response = respond(status, &headers, body.clone());
+            async move { response }
+        })
+        .await
+    }
+
+    /// Answers every request by this JSON.
+    pub async fn json(body: &str) -> Self {
+        Self::always(200, &[("content-type", "application/json")], body).await
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn visits(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+pub fn respond(status: u16, headers: &[(String, String)], body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    response.body(body.into()).expect("a response")
+}
+
+pub fn json(body: &str) -> Response<Body> {
+    respond(200, &[("content-type".to_owned(), "application/json".to_owned())], body.to_owned())
+}
+
+/// A server that hands every connection, once its request was read, to `misbehave`.
+pub async fn raw<F>(misbehave: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let misbehave = misbehave.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                if stream.read(&mut request).await.is_ok() {
+                    misbehave(stream).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Writes these bytes and then this one, again and again, until the other side has had enough.
+pub async fn drip(mut stream: TcpStream, head: &'static [u8], again: &'static [u8], pause: bool) {
+    if stream.write_all(head).await.is_err() {
+        return;
+    }
+    while stream.write_all(again).await.is_ok() {
+        if pause {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}
