@@ -6,7 +6,9 @@ mod api_key;
 mod chain;
 pub mod contract;
 mod jwt;
+mod redis_session;
 pub mod shared;
+mod sql_session;
 mod static_user;
 mod trusted_header;
 
@@ -182,6 +184,8 @@ impl Registry {
         Self(BTreeMap::from([
             ("api_key", api_key::KIND),
             ("jwt", jwt::KIND),
+            ("redis_session", redis_session::KIND),
+            ("sql_session", sql_session::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),
         ]))
