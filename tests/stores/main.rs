@@ -1,0 +1,15 @@
+//! Session stores as they really are: every test starts its own Redis or PostgreSQL. `make stores`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    reason = "a test says what it expects by panicking; the harness is shared with other tests"
+)]
+
+mod cases;
+#[path = "../api/helpers.rs"]
+mod helpers;
+mod servers;
+mod vectors;
