@@ -255,3 +255,79 @@ fn failure(error: RedisError) -> Failure {
         _ => Failure::Lost(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::{Context, Registry, contract};
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "redis_session", keys, &Context::for_tests())
+    }
+
+    const GOOD: &str = r#"
+        preset = "connect-redis"
+        url = "rediss://app:hunter2-in-url@127.0.0.1:1/3"
+        cookie_secrets = ["keyboard-cat", "older-cat"]
+    "#;
+
+    #[tokio::test]
+    async fn keeps_the_contract_and_connects_to_nobody() {
+        let extractor = extractor(GOOD).unwrap();
+        contract::check(&*extractor, &["hunter2", "keyboard-cat", "older-cat"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_no_fault_of_the_cookie() {
+        let extractor = extractor("url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"").unwrap();
+        let answer = extractor.extract(&contract::request(&[("cookie", "sid=abc")])).await;
+        let Err(ExtractError::Unavailable(cause)) = answer else { panic!("{answer:?}") };
+        assert_eq!(cause.word, "store_unreachable");
+    }
+
+    #[test]
+    fn every_mistake_names_its_key_and_no_secret() {
+        for (case, keys, key) in [
+            ("no url", "cookie = \"sid\"", "url"),
+            ("no cookie", "url = \"redis://h\"", "cookie"),
+            ("odd cookie", "url = \"redis://h\"\ncookie = \"a=b\"", "cookie"),
+            ("scheme", "url = \"http://u:hunter2@h\"\ncookie = \"sid\"", "url"),
+            ("no url at all", "url = \"hunter2\"\ncookie = \"sid\"", "url"),
+            ("unchecked TLS", "url = \"rediss://:hunter2@h/#insecure\"\ncookie = \"sid\"", "url"),
+            ("two passwords", "url = \"redis://:hunter2@h\"\npassword = \"x\"\ncookie = \"sid\"", "url"),
+            ("format", "url = \"redis://h\"\ncookie = \"sid\"\ncookie_format = \"x\"", "cookie_format"),
+            ("no secret", "url = \"redis://h\"\npreset = \"connect-redis\"", "cookie_secrets"),
+            (
+                "secret for nothing",
+                "url = \"redis://h\"\ncookie = \"sid\"\ncookie_secrets = [\"hunter2\"]",
+                "cookie_secrets",
+            ),
+            (
+                "empty secret",
+                "url = \"redis://h\"\npreset = \"connect-redis\"\ncookie_secrets = [\"hunter2\", \"\"]",
+                "cookie_secrets",
+            ),
+            ("path", "url = \"redis://h\"\ncookie = \"sid\"\nexpires_path = \"a..b\"", "expires_path"),
+            ("no pool", "url = \"redis://h\"\ncookie = \"sid\"\nmax_connections = 0", "max_connections"),
+            ("no time", "url = \"redis://h\"\ncookie = \"sid\"\ntimeout = \"0s\"", "timeout"),
+        ] {
+            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.starts_with(&format!("extractors.redis_session.{key}:")), "{case}: {problems}");
+            assert!(!problems.contains("hunter2"), "{case}: {problems}");
+        }
+    }
+
+    #[test]
+    fn secrets_may_stand_in_a_file_one_on_each_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "new, with a comma\r\n\nold\n").unwrap();
+        let keys = |more: &str| {
+            let path = file.path().display();
+            format!(
+                "url = \"redis://h\"\npreset = \"connect-redis\"\ncookie_secrets_file = \"{path}\"\n{more}"
+            )
+        };
+        assert!(extractor(&keys("")).is_ok());
+        assert!(extractor(&keys("cookie_secrets = [\"x\"]")).is_err());
+    }
+}

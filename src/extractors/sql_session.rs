@@ -277,3 +277,116 @@ impl Payload {
 fn not_json() -> ExtractError {
     corrupt("the payload is not JSON")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::{Context, Registry, contract};
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "sql_session", keys, &Context::for_tests())
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract_and_connects_to_nobody() {
+        for keys in [
+            "preset = \"connect-pg-simple\"\nurl = \"postgres://u:hunter2@h/db\"\ncookie_secrets = [\"the-cat\"]",
+            "preset = \"django\"\nurl = \"mysql://u@h/db\"\npassword = \"hunter2\"\nsecret_key = \"the-cat\"",
+            "preset = \"better-auth\"\nurl = \"sqlite:///nowhere/hunter2\"\ncookie_secrets = [\"the-cat\"]",
+        ] {
+            contract::check(&*extractor(keys).unwrap(), &["hunter2", "the-cat"]).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_no_fault_of_the_cookie() {
+        let extractor =
+            |url: &str| extractor(&format!("preset = \"authjs-database\"\nurl = \"{url}\"")).unwrap();
+        for url in ["postgres://127.0.0.1:1/db", "mysql://127.0.0.1:1/db", "sqlite:///nowhere/file"] {
+            let request = contract::request(&[("cookie", "authjs.session-token=abc")]);
+            let answer = extractor(url).extract(&request).await;
+            assert!(matches!(answer, Err(ExtractError::Unavailable(_))), "{url}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_names_its_key_and_no_secret() {
+        let query = "query = \"SELECT 1 WHERE 1 = $1\"";
+        for (case, keys, key) in [
+            ("no url", format!("cookie = \"sid\"\n{query}"), "url"),
+            ("scheme", format!("cookie = \"sid\"\nurl = \"oracle://u:hunter2@h\"\n{query}"), "url"),
+            ("broken", format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@:x\"\n{query}"), "url"),
+            (
+                "two passwords",
+                format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@h\"\npassword = \"x\"\n{query}"),
+                "url",
+            ),
+            ("no query", "cookie = \"sid\"\nurl = \"postgres://h/db\"".to_owned(), "query"),
+            (
+                "no key",
+                "cookie = \"sid\"\nurl = \"postgres://h/db\"\nquery = \"SELECT 1\"".to_owned(),
+                "query",
+            ),
+            (
+                "preset of another database",
+                "url = \"mysql://h/db\"\npreset = \"connect-pg-simple\"\ncookie_secrets = [\"x\"]".to_owned(),
+                "query",
+            ),
+            (
+                "payload",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"php\"\n{query}"),
+                "payload",
+            ),
+            (
+                "no column",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"json\"\n{query}"),
+                "payload_column",
+            ),
+            ("no key of Django", "url = \"mysql://h\"\npreset = \"django\"".to_owned(), "secret_key"),
+            (
+                "key for nothing",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\nsecret_key = \"hunter2\"\n{query}"),
+                "secret_key",
+            ),
+            (
+                "zone",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\ntime_zone = \"UTC\"\n{query}"),
+                "time_zone",
+            ),
+        ] {
+            let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.starts_with(&format!("extractors.sql_session.{key}:")), "{case}: {problems}");
+            assert!(!problems.contains("hunter2"), "{case}: {problems}");
+        }
+    }
+
+    fn row(json: &str) -> Object {
+        match Value::parse(json.as_bytes()).unwrap() {
+            Value::Object(row) => row,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_payload_stands_beside_the_columns_and_hides_none() {
+        let payload = Payload::Json("data".to_owned());
+        for (columns, want) in [
+            (r#"{"id":1,"data":{"user":2}}"#, Ok(r#"{"id":1,"user":2}"#)),
+            (r#"{"data":"{\"user\":9007199254740993}"}"#, Ok(r#"{"user":9007199254740993}"#)),
+            (r#"{"data":"[1]"}"#, Err("session_corrupt")),
+            (r#"{"data":"x"}"#, Err("session_corrupt")),
+            (r#"{"data":""}"#, Err("session_corrupt")),
+            (r#"{"data":null}"#, Err("session_corrupt")),
+            (r#"{"id":1}"#, Err("store_misfit")),
+            (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
+        ] {
+            let merged = payload.merge(row(columns)).map_err(|error| match error {
+                ExtractError::Rejected(reason) => reason.word,
+                ExtractError::Unavailable(cause) => cause.word,
+            });
+            assert_eq!(merged, want.map(row), "{columns}");
+        }
+        let twice = payload.merge(row(r#"{"user":1,"data":{"user":2}}"#)).unwrap();
+        assert!(twice.get("user").is_err(), "neither may win");
+    }
+}

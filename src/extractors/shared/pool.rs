@@ -193,3 +193,103 @@ impl fmt::Display for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Answers with the number of the connection; keys say what goes wrong.
+    #[derive(Debug, Default)]
+    struct Fake {
+        connected: AtomicUsize,
+        /// Connections up to this one are broken when they are used.
+        broken: AtomicUsize,
+    }
+
+    impl Store for Fake {
+        type Connection = usize;
+        type Answer = usize;
+
+        async fn connect(&self) -> Result<usize, Failure> {
+            Ok(self.connected.fetch_add(1, Ordering::SeqCst) + 1)
+        }
+
+        async fn ask(&self, connection: &mut usize, key: &str) -> Result<usize, Failure> {
+            if *connection <= self.broken.load(Ordering::SeqCst) {
+                return Err(Failure::Lost("broken".to_owned()));
+            }
+            match key {
+                "never" => std::future::pending().await,
+                "slow" => tokio::time::sleep(Duration::from_millis(200)).await,
+                "wrong" => return Err(Failure::Said(ExtractError::rejected("session_corrupt"))),
+                "down" => return Err(Failure::Said(ExtractError::unavailable("store_refused"))),
+                _ => {}
+            }
+            Ok(*connection)
+        }
+    }
+
+    fn pool(connections: usize) -> Arc<Pool<Fake>> {
+        let limits =
+            Limits { connections, wait: Duration::from_millis(250), operation: Duration::from_millis(500) };
+        Arc::new(Pool {
+            store: Fake::default(),
+            name: Arc::from("test"),
+            limits,
+            permits: Semaphore::new(connections),
+            idle: Mutex::default(),
+            metrics: Arc::default(),
+        })
+    }
+
+    fn word(answer: Result<usize, ExtractError>) -> Result<usize, &'static str> {
+        answer.map_err(|error| match error {
+            ExtractError::Rejected(reason) => reason.word,
+            ExtractError::Unavailable(cause) => cause.word,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_used_again_only_after_a_whole_answer() {
+        let pool = pool(1);
+        assert_eq!(word(pool.ask("a").await), Ok(1));
+        assert_eq!(word(pool.ask("wrong").await), Err("session_corrupt"));
+        assert_eq!(word(pool.ask("b").await), Ok(1), "a refused session is a whole answer");
+        assert_eq!(word(pool.ask("never").await), Err("store_timeout"));
+        assert_eq!(word(pool.ask("c").await), Ok(2), "its answer may still come");
+        assert!(timeout(Duration::from_millis(1), pool.ask("slow")).await.is_err(), "cancelled");
+        assert_eq!(word(pool.ask("d").await), Ok(3));
+        assert_eq!(word(pool.ask("down").await), Err("store_refused"));
+        assert_eq!(word(pool.ask("e").await), Ok(4), "another server may have taken over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stale_connection_is_replaced_once() {
+        let pool = pool(2);
+        assert_eq!(word(pool.ask("a").await), Ok(1));
+        pool.store.broken.store(1, Ordering::SeqCst);
+        assert_eq!(word(pool.ask("b").await), Ok(2));
+        pool.store.broken.store(9, Ordering::SeqCst);
+        assert_eq!(word(pool.ask("c").await), Err("store_unreachable"));
+        assert_eq!(pool.store.connected.load(Ordering::SeqCst), 3);
+        pool.store.broken.store(0, Ordering::SeqCst);
+        assert_eq!(word(pool.ask("d").await), Ok(4));
+        tokio::time::advance(IDLE).await;
+        assert_eq!(word(pool.ask("e").await), Ok(5), "too old to be trusted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_waits_within_bounds() {
+        let pool = pool(8);
+        let mut crowd = tokio::task::JoinSet::new();
+        for _ in 0..1000 {
+            let pool = pool.clone();
+            crowd.spawn(async move { word(pool.ask("slow").await) });
+        }
+        let answers = crowd.join_all().await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
+        assert_eq!(answers.iter().filter(|answer| **answer == Err("store_busy")).count(), 984);
+        assert_eq!(pool.store.connected.load(Ordering::SeqCst), 8);
+    }
+}
