@@ -31,7 +31,7 @@ async fn express_session_in_redis() {
     let redis = Redis::start(&[]).await;
     let count = check_all("express-session-redis", async |case| {
         load_redis(&redis, case).await;
-        redis.url()
+        Some(redis.url())
     });
     assert_eq!(count.await, Count { run: 189, skipped: 0 });
 }
@@ -45,7 +45,7 @@ async fn stores_of_postgres() {
     let columns = "sid varchar NOT NULL PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL";
     let count = check_all("express-session-pg", async |case| {
         load_postgres(connection, "session", columns, case).await;
-        url.clone()
+        Some(url.clone())
     });
     assert_eq!(count.await, Count { run: 201, skipped: 0 });
 
@@ -53,7 +53,7 @@ async fn stores_of_postgres() {
                    expire_date timestamptz NOT NULL";
     let count = check_all("django-db", async |case| {
         load_postgres(connection, "django_session", columns, case).await;
-        url.clone()
+        Some(url.clone())
     });
     assert_eq!(count.await, Count { run: 120, skipped: 4 });
 
@@ -63,7 +63,7 @@ async fn stores_of_postgres() {
             format!("\"sessionToken\" text PRIMARY KEY, \"userId\" text, \"expires\" {time} NOT NULL");
         let count = check_all("authjs-database", async |case| {
             load_postgres(connection, "\"Session\"", &columns, case).await;
-            url.clone()
+            Some(url.clone())
         });
         assert_eq!(count.await, Count { run: 26, skipped: 0 });
     }
@@ -76,7 +76,7 @@ async fn better_auth_in_postgres_and_redis() {
     let count = check_all("better-auth", async |case| {
         if case.config["store"] == "redis" {
             load_redis(&redis, case).await;
-            return redis.url();
+            return Some(redis.url());
         }
         let is_number = case.rows().any(|row| row["expiresAt"].is_number());
         let columns = format!(
@@ -86,7 +86,7 @@ async fn better_auth_in_postgres_and_redis() {
             if is_number { "bigint" } else { "timestamptz" }
         );
         load_postgres(connection, "\"session\"", &columns, case).await;
-        postgres.url("postgres")
+        Some(postgres.url("postgres"))
     });
     // The others are cookie caches, which need no store.
     assert_eq!(count.await, Count { run: 57, skipped: 22 });
