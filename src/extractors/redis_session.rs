@@ -107,12 +107,11 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let config: Config = section.read(&mut problems);
     let url = section.secret("url", config.url, config.url_file.as_ref(), &mut problems);
     let password = section.secret("password", config.password, config.password_file.as_ref(), &mut problems);
-    let server = match url {
-        Some(url) => problems.accept(section.key("url"), Server::new(&url, password.as_ref())),
-        None => {
-            problems.add(section.key("url"), "name the server, such as \"redis://redis.internal:6379/0\"");
-            None
-        }
+    let server = if let Some(url) = url {
+        problems.accept(section.key("url"), Server::new(&url, password.as_ref()))
+    } else {
+        problems.add(section.key("url"), "name the server, such as \"redis://redis.internal:6379/0\"");
+        None
     };
     let keys = session_cookie::Keys {
         cookie: &config.cookie,
@@ -231,11 +230,14 @@ impl Store for Server {
     async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
         // Time is kept by the pool, over connecting and asking together.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(failure)
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| failure(&error))
     }
 
     async fn ask(&self, connection: &mut MultiplexedConnection, key: &str) -> Result<Self::Answer, Failure> {
-        match redis::cmd("GET").arg(key).query_async(connection).await.map_err(failure)? {
+        match redis::cmd("GET").arg(key).query_async(connection).await.map_err(|error| failure(&error))? {
             redis::Value::Nil => Ok(None),
             redis::Value::BulkString(bytes) => Ok(Some(bytes)),
             // No answer to this command looks like that: whose it is cannot be told.
@@ -245,7 +247,7 @@ impl Store for Server {
 }
 
 /// What an error means. The server's own text is left out: it may repeat the key.
-fn failure(error: RedisError) -> Failure {
+fn failure(error: &RedisError) -> Failure {
     match (error.kind(), error.code()) {
         (_, Some("WRONGTYPE")) => Failure::Said(corrupt("the key holds something other than a string")),
         (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {

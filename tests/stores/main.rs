@@ -9,7 +9,9 @@
 )]
 
 mod cases;
+mod faults;
 #[path = "../api/helpers.rs"]
 mod helpers;
+mod proxy;
 mod servers;
 mod vectors;

@@ -201,7 +201,7 @@ impl Store for Rows {
     }
 }
 
-/// MySQL and MariaDB have different names for the longest time of a statement, and units.
+/// `MySQL` and `MariaDB` have different names for the longest time of a statement, and units.
 async fn restrict(connection: &mut MySqlConnection, timeout: Duration) -> Result<(), sqlx::Error> {
     connection.execute("SET SESSION TRANSACTION READ ONLY").await?;
     let mysql = format!("SET SESSION max_execution_time = {}", timeout.as_millis());
