@@ -94,9 +94,9 @@ impl Redis {
 
     pub async fn run(&self, words: &[&str]) {
         let mut command = redis::Cmd::new();
-        words.iter().for_each(|word| {
+        for word in words {
             command.arg(word);
-        });
+        }
         command.exec_async(&mut self.connection().await).await.expect("a command that works");
     }
 }

@@ -57,7 +57,6 @@ fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
         match (quote, c) {
             (_, '\\') => return Err("must not hold a backslash"),
             (Some(open), c) if open == c => quote = None,
-            (Some(_), _) => {}
             (None, '\'' | '"' | '`') => quote = Some(c),
             (None, ';') => return Err("must be one statement"),
             (None, '-') if query[at..].starts_with("--") => return Err("must not hold comments"),
@@ -72,7 +71,7 @@ fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
                 pieces.push((&query[begin..at], Some(parameter)));
                 begin = at + 1 + digits;
             }
-            (None, _) => {}
+            (Some(_) | None, _) => {}
         }
     }
     if quote.is_some() {
