@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust interop bench fuzz image image-test audit
+.PHONY: help run test tools lint rust stores interop bench fuzz image image-test audit
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -8,17 +8,20 @@ help: ## Lists the commands
 run: ## Serves on loopback with a throwaway client
 	cargo run -- dev
 
-test: tools lint rust interop ## Everything: installs what is missing, checks, runs all tests
+test: tools lint rust stores interop ## Everything: installs what is missing, checks, runs all tests
 
 tools: ## Installs the programs that the tests need, saying so first
 	@tests/tools.sh
 
 lint: ## Format and lints, warnings denied
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
 rust: ## All Rust tests; they need no other program
 	cargo test --workspace --locked
+
+stores: ## Session stores: tests that start a real Redis and a real PostgreSQL
+	cargo test --locked --features real-stores --test stores
 
 interop: ## Our tokens, verified by the JWT libraries of other languages
 	cargo build --locked

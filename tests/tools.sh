@@ -11,6 +11,8 @@ need curl curl
 need node nodejs
 need npm npm
 need python3 python3
+need redis-server redis-server
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if ((${#missing[@]})); then

@@ -15,8 +15,10 @@ mod iron_session;
 mod jwt;
 mod laravel;
 mod rails;
+mod redis_session;
 mod session_endpoint;
 pub mod shared;
+mod sql_session;
 mod starlette;
 mod static_user;
 mod trusted_header;
@@ -214,7 +216,9 @@ impl Registry {
             ("jwt", jwt::KIND),
             ("laravel", laravel::KIND),
             ("rails", rails::KIND),
+            ("redis_session", redis_session::KIND),
             ("session_endpoint", session_endpoint::KIND),
+            ("sql_session", sql_session::KIND),
             ("starlette", starlette::KIND),
             ("static_user", static_user::KIND),
             ("trusted_header", trusted_header::KIND),

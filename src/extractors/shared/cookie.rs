@@ -30,6 +30,11 @@ impl Cookie {
         good.then(|| Self { name: name.to_owned() })
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(name: &str) -> Self {
+        Self { name: name.to_owned() }
+    }
+
     /// The cookie whose name is this one's with `suffix` behind it.
     #[must_use]
     pub fn with_suffix(&self, suffix: &str) -> Self {
@@ -133,7 +138,7 @@ mod tests {
     use crate::extractors::contract::request;
 
     fn sid() -> Cookie {
-        Cookie { name: "sid".to_owned() }
+        Cookie::of("sid")
     }
 
     fn word<T: std::fmt::Debug>(result: Result<T, ExtractError>) -> &'static str {

@@ -1,4 +1,5 @@
-//! What several kinds of extractors have in common: where a credential stands, keys, outgoing calls.
+//! What several kinds of extractors have in common: where a credential stands, keys, outgoing calls,
+//! session stores.
 //! Nothing here knows which kind is asking.
 
 pub mod aes;
@@ -6,6 +7,7 @@ pub mod app_secret;
 pub mod cookie;
 pub mod derive;
 pub mod endpoint;
+pub mod expiry;
 pub mod headers;
 pub mod hex;
 pub mod http;
@@ -20,6 +22,8 @@ pub mod per_id;
 pub mod percent;
 pub mod php;
 pub mod places;
+pub mod pool;
+pub mod session_cookie;
 pub mod stamped;
 #[cfg(test)]
 pub mod testing;

@@ -1,0 +1,335 @@
+//! `redis_session`: the app keeps its sessions in Redis; the cookie holds the key, the value is JSON.
+//! Defined by connect-redis (`index.ts`) and Better Auth's secondary storage (`internal-adapter.ts`).
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
+};
+use serde::{Deserialize, Serialize};
+
+use super::shared::expiry::Expiry;
+use super::shared::pool::{Failure, Limits, Pool, Store};
+use super::shared::session_cookie::{self, SessionCookie};
+use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use crate::clock::Clock;
+use crate::config::{List, Problems, Section, Span};
+use crate::secret::Secret;
+use crate::subject::Template;
+use crate::value::Value;
+
+const PRESETS: &[(&str, &str)] = &[
+    (
+        // The keys are the bare tokens; the namespace is shared with lists of a user's sessions.
+        "better-auth",
+        r#"
+            subject = "{session.userId}"
+            cookie = ["__Secure-better-auth.session_token", "better-auth.session_token"]
+            cookie_format = "better_auth_signed"
+            expires_path = "session.expiresAt"
+        "#,
+    ),
+    (
+        // Which member holds the user is up to the app; this is where Passport puts it.
+        "connect-redis",
+        r#"
+            subject = "{passport.user}"
+            cookie = "connect.sid"
+            cookie_format = "express_signed"
+            key_prefix = "sess:"
+            expires_path = "cookie.expires"
+        "#,
+    ),
+];
+
+pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: PRESETS };
+
+/// A session of a megabyte is a mistake, and parsing it would hold up everybody else.
+const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+
+/// `[extractors.NAME]` with `kind = "redis_session"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    url: Option<Secret>,
+    url_file: Option<PathBuf>,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+    cookie: List<String>,
+    cookie_format: String,
+    cookie_secrets: List<Secret>,
+    cookie_secrets_file: Option<PathBuf>,
+    key_prefix: String,
+    expires_path: Option<String>,
+    max_connections: usize,
+    pool_wait: Span,
+    timeout: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            password: None,
+            password_file: None,
+            cookie: List::default(),
+            cookie_format: "plain".to_owned(),
+            cookie_secrets: List::default(),
+            cookie_secrets_file: None,
+            key_prefix: String::new(),
+            expires_path: None,
+            max_connections: 8,
+            pool_wait: Span::millis(250),
+            timeout: Span::millis(500),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RedisSession {
+    cookie: SessionCookie,
+    key_prefix: String,
+    pool: Arc<Pool<Server>>,
+    /// Where the session says when it ends; the server's own expiry of keys counts in any case.
+    expires: Option<Template>,
+    clock: Clock,
+}
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let url = section.secret("url", config.url, config.url_file.as_ref(), &mut problems);
+    let password = section.secret("password", config.password, config.password_file.as_ref(), &mut problems);
+    let server = if let Some(url) = url {
+        problems.accept(section.key("url"), Server::new(&url, password.as_ref()))
+    } else {
+        problems.add(section.key("url"), "name the server, such as \"redis://redis.internal:6379/0\"");
+        None
+    };
+    let keys = session_cookie::Keys {
+        cookie: &config.cookie,
+        cookie_format: &config.cookie_format,
+        cookie_secrets: config.cookie_secrets,
+        cookie_secrets_file: config.cookie_secrets_file.as_ref(),
+    };
+    let cookie = SessionCookie::read(section, keys, &mut problems);
+    let expires = config.expires_path.map(|path| format!("{{{path}}}").parse::<Template>());
+    let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
+    let limits =
+        Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
+    let Some(server) = server.filter(|_| problems.is_empty()) else { return Err(problems) };
+    Ok(Arc::new(RedisSession {
+        cookie,
+        key_prefix: config.key_prefix,
+        pool: Pool::new(section, server, limits),
+        expires,
+        clock: section.context().clock.clone(),
+    }))
+}
+
+impl SessionExtractor for RedisSession {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        match self.cookie.id(&request.headers) {
+            Ok(Some(id)) => async move { self.session(&id).await.map(Some) }.boxed(),
+            Ok(None) => ready(Ok(None)).boxed(),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+
+    fn start(&self) {
+        self.pool.warm();
+    }
+}
+
+impl RedisSession {
+    async fn session(&self, id: &str) -> Result<Session, ExtractError> {
+        let Some(payload) = self.pool.ask(&format!("{}{id}", self.key_prefix)).await? else {
+            let detail = format!("the store has no such key below {:?}", self.key_prefix);
+            return Err(ExtractError::rejected("session_not_found").because(detail));
+        };
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(corrupt("the value is longer than 1 MiB"));
+        }
+        let attributes = Value::parse(&payload).map_err(|_| corrupt("the value is not JSON"))?;
+        if attributes.as_object().is_none() {
+            return Err(corrupt("the value is JSON, but no object"));
+        }
+        let expires_at = self.expiry(&attributes)?.map(|expiry| expiry.check(self.clock.now()));
+        Ok(Session { attributes, expires_at: expires_at.transpose()? })
+    }
+
+    fn expiry(&self, attributes: &Value) -> Result<Option<Expiry>, ExtractError> {
+        let Some(path) = &self.expires else { return Ok(None) };
+        match path.value(attributes) {
+            Ok(None | Some(Value::Null)) => Ok(None),
+            Ok(Some(value)) => match Expiry::read(&value) {
+                Some(expiry) => Ok(Some(expiry)),
+                None => Err(corrupt("expires_path leads to something that is no time")),
+            },
+            Err(_) => Err(corrupt("expires_path leads through a member that stands twice")),
+        }
+    }
+}
+
+fn corrupt(detail: &str) -> ExtractError {
+    ExtractError::rejected("session_corrupt").because(detail)
+}
+
+/// A Redis server, or one that speaks its protocol.
+struct Server {
+    client: Client,
+}
+
+impl Server {
+    /// # Errors
+    /// What is wrong with the URL, in words that repeat no part of it: it may hold a password.
+    fn new(url: &Secret, password: Option<&Secret>) -> Result<Self, &'static str> {
+        const HELP: &str = "must be a URL such as redis://user@redis.internal:6379/0, or rediss:// for TLS";
+        let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
+        if !text.starts_with("redis://") && !text.starts_with("rediss://") {
+            return Err(HELP);
+        }
+        let info = text.into_connection_info().map_err(|_| HELP)?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+            return Err("must not end in #insecure: the server's certificate is always checked");
+        }
+        let info = match password {
+            Some(_) if info.redis_settings().password().is_some() => {
+                return Err("holds a password beside the key password: keep one");
+            }
+            Some(password) => with_password(info, password)?,
+            None => info,
+        };
+        Client::open(info).map(|client| Self { client }).map_err(|_| HELP)
+    }
+}
+
+fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionInfo, &'static str> {
+    let text = std::str::from_utf8(password.expose()).map_err(|_| "needs a password that is UTF-8")?;
+    let settings = info.redis_settings().clone().set_password(text);
+    Ok(info.set_redis_settings(settings))
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+impl Store for Server {
+    type Connection = MultiplexedConnection;
+    type Answer = Option<Vec<u8>>;
+
+    async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
+        // Time is kept by the pool, over connecting and asking together.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| failure(&error))
+    }
+
+    async fn ask(&self, connection: &mut MultiplexedConnection, key: &str) -> Result<Self::Answer, Failure> {
+        match redis::cmd("GET").arg(key).query_async(connection).await.map_err(|error| failure(&error))? {
+            redis::Value::Nil => Ok(None),
+            redis::Value::BulkString(bytes) => Ok(Some(bytes)),
+            // No answer to this command looks like that: whose it is cannot be told.
+            _ => Err(Failure::Lost("an answer that fits no GET".to_owned())),
+        }
+    }
+}
+
+/// What an error means. The server's own text is left out: it may repeat the key.
+fn failure(error: &RedisError) -> Failure {
+    match (error.kind(), error.code()) {
+        (_, Some("WRONGTYPE")) => Failure::Said(corrupt("the key holds something other than a string")),
+        (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {
+            let text = format!("the store answered {}", code.unwrap_or("that our credentials are wrong"));
+            Failure::Said(ExtractError::unavailable("store_refused").because(text))
+        }
+        _ => Failure::Lost(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::{Context, Registry, contract};
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "redis_session", keys, &Context::for_tests())
+    }
+
+    const GOOD: &str = r#"
+        preset = "connect-redis"
+        url = "rediss://app:hunter2-in-url@127.0.0.1:1/3"
+        cookie_secrets = ["keyboard-cat", "older-cat"]
+    "#;
+
+    #[tokio::test]
+    async fn keeps_the_contract_and_connects_to_nobody() {
+        let extractor = extractor(GOOD).unwrap();
+        contract::check(&*extractor, &["hunter2", "keyboard-cat", "older-cat"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_no_fault_of_the_cookie() {
+        let extractor = extractor("url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"").unwrap();
+        let answer = extractor.extract(&contract::request(&[("cookie", "sid=abc")])).await;
+        let Err(ExtractError::Unavailable(cause)) = answer else { panic!("{answer:?}") };
+        assert_eq!(cause.word, "store_unreachable");
+    }
+
+    #[test]
+    fn every_mistake_names_its_key_and_no_secret() {
+        for (case, keys, key) in [
+            ("no url", "cookie = \"sid\"", "url"),
+            ("no cookie", "url = \"redis://h\"", "cookie"),
+            ("odd cookie", "url = \"redis://h\"\ncookie = \"a=b\"", "cookie"),
+            ("scheme", "url = \"http://u:hunter2@h\"\ncookie = \"sid\"", "url"),
+            ("no url at all", "url = \"hunter2\"\ncookie = \"sid\"", "url"),
+            ("unchecked TLS", "url = \"rediss://:hunter2@h/#insecure\"\ncookie = \"sid\"", "url"),
+            ("two passwords", "url = \"redis://:hunter2@h\"\npassword = \"x\"\ncookie = \"sid\"", "url"),
+            ("format", "url = \"redis://h\"\ncookie = \"sid\"\ncookie_format = \"x\"", "cookie_format"),
+            ("no secret", "url = \"redis://h\"\npreset = \"connect-redis\"", "cookie_secrets"),
+            (
+                "secret for nothing",
+                "url = \"redis://h\"\ncookie = \"sid\"\ncookie_secrets = [\"hunter2\"]",
+                "cookie_secrets",
+            ),
+            (
+                "empty secret",
+                "url = \"redis://h\"\npreset = \"connect-redis\"\ncookie_secrets = [\"hunter2\", \"\"]",
+                "cookie_secrets",
+            ),
+            ("path", "url = \"redis://h\"\ncookie = \"sid\"\nexpires_path = \"a..b\"", "expires_path"),
+            ("no pool", "url = \"redis://h\"\ncookie = \"sid\"\nmax_connections = 0", "max_connections"),
+            ("no time", "url = \"redis://h\"\ncookie = \"sid\"\ntimeout = \"0s\"", "timeout"),
+        ] {
+            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.starts_with(&format!("extractors.redis_session.{key}:")), "{case}: {problems}");
+            assert!(!problems.contains("hunter2"), "{case}: {problems}");
+        }
+    }
+
+    #[test]
+    fn secrets_may_stand_in_a_file_one_on_each_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "new, with a comma\r\n\nold\n").unwrap();
+        let keys = |more: &str| {
+            let path = file.path().display();
+            format!(
+                "url = \"redis://h\"\npreset = \"connect-redis\"\ncookie_secrets_file = \"{path}\"\n{more}"
+            )
+        };
+        assert!(extractor(&keys("")).is_ok());
+        assert!(extractor(&keys("cookie_secrets = [\"x\"]")).is_err());
+    }
+}

@@ -1,0 +1,88 @@
+//! When a stored session ends, in the forms in which stores write it.
+
+use std::time::UNIX_EPOCH;
+
+use crate::clock::UnixSeconds;
+use crate::extractors::ExtractError;
+use crate::value::Value;
+
+/// Seconds above this are milliseconds: as seconds it is the year 5138.
+const MILLISECONDS_FROM: i64 = 100_000_000_000;
+
+/// A moment, rounded down and up to whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    pub floor: UnixSeconds,
+    ceil: UnixSeconds,
+}
+
+impl Expiry {
+    /// Unix seconds, unix milliseconds, or RFC 3339 in UTC; `None` for anything else.
+    pub fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(number) => number.as_i64().map(Self::of_number),
+            Value::String(text) => Self::of_text(text),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+
+    fn of_number(number: i64) -> Self {
+        if number < MILLISECONDS_FROM {
+            return Self { floor: number, ceil: number };
+        }
+        Self { floor: number / 1000, ceil: number / 1000 + i64::from(number % 1000 > 0) }
+    }
+
+    fn of_text(text: &str) -> Option<Self> {
+        let zulu = text.strip_suffix("+00:00").or_else(|| text.strip_suffix('Z'))?.to_owned() + "Z";
+        let moment = humantime::parse_rfc3339(&zulu).ok()?;
+        let since = moment.duration_since(UNIX_EPOCH).ok()?;
+        let floor = UnixSeconds::try_from(since.as_secs()).ok()?;
+        Some(Self { floor, ceil: floor + i64::from(since.subsec_nanos() > 0) })
+    }
+
+    /// The same moment, so many seconds later.
+    #[must_use]
+    pub fn plus(self, seconds: i64) -> Self {
+        Self { floor: self.floor.saturating_add(seconds), ceil: self.ceil.saturating_add(seconds) }
+    }
+
+    /// Refuses a session whose time is over.
+    pub fn check(self, now: UnixSeconds) -> Result<UnixSeconds, ExtractError> {
+        if now >= self.ceil { Err(ExtractError::expired()) } else { Ok(self.floor) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_is_read_and_anything_else_is_not() {
+        for (json, want) in [
+            ("1795565550", Some((1_795_565_550, 1_795_565_550))),
+            ("1795565550000", Some((1_795_565_550, 1_795_565_550))),
+            ("1795565550001", Some((1_795_565_550, 1_795_565_551))),
+            ("\"2026-11-25T00:12:30Z\"", Some((1_795_565_550, 1_795_565_550))),
+            ("\"2026-11-25T00:12:30.750Z\"", Some((1_795_565_550, 1_795_565_551))),
+            ("\"2026-11-25T00:12:30.75+00:00\"", Some((1_795_565_550, 1_795_565_551))),
+            ("\"2026-11-25T00:12:30\"", None),
+            ("\"2026-11-25T00:12:30+01:00\"", None),
+            ("\"1969-12-31T00:00:00Z\"", None),
+            ("\"tomorrow\"", None),
+            ("\"\"", None),
+            ("1e300", None),
+            ("true", None),
+        ] {
+            let value = Value::parse(json.as_bytes()).unwrap();
+            assert_eq!(Expiry::read(&value).map(|it| (it.floor, it.ceil)), want, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_session_lives_until_its_last_moment() {
+        let expiry = Expiry { floor: 29, ceil: 30 };
+        assert_eq!(expiry.check(29), Ok(29));
+        assert_eq!(expiry.check(30), Err(ExtractError::expired()));
+    }
+}

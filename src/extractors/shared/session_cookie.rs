@@ -1,0 +1,220 @@
+//! From a framework's session cookie to the key under which its store knows the session.
+//! Nothing reaches a store that was not signed where the framework signs, or that cannot be an id.
+
+use std::path::PathBuf;
+
+use aws_lc_rs::hmac;
+use axum::http::HeaderMap;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
+use super::app_secret;
+use super::cookie::{self, Cookie};
+use super::percent::{self, Plus};
+use crate::config::{List, Problems, Section};
+use crate::extractors::ExtractError;
+use crate::secret::Secret;
+
+/// The longest session id that is looked up, in bytes; frameworks make ids of up to 64.
+const MAX_ID_BYTES: usize = 256;
+
+/// The keys of a section that say what its cookie looks like.
+#[derive(Debug)]
+pub struct Keys<'a> {
+    pub cookie: &'a List<String>,
+    pub cookie_format: &'a str,
+    pub cookie_secrets: List<Secret>,
+    pub cookie_secrets_file: Option<&'a PathBuf>,
+}
+
+/// A cookie that holds the id of a session.
+#[derive(Debug)]
+pub struct SessionCookie {
+    /// The first that is there counts.
+    cookies: Vec<Cookie>,
+    format: Format,
+    /// All verify: the first signs, the others are being retired.
+    keys: Vec<hmac::Key>,
+}
+
+/// How the id is written into the cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// The bare id.
+    Plain,
+    /// `s:ID.HMAC` of cookie-signature, as express-session writes it.
+    ExpressSigned,
+    /// `ID.HMAC` of better-call, as Better Auth writes it.
+    BetterAuthSigned,
+}
+
+impl Format {
+    const ALL: [(&'static str, Self); 3] = [
+        ("plain", Self::Plain),
+        ("express_signed", Self::ExpressSigned),
+        ("better_auth_signed", Self::BetterAuthSigned),
+    ];
+}
+
+impl SessionCookie {
+    /// Checks the keys of a section; problems are reported under their names.
+    pub fn read(section: &Section<'_>, keys: Keys<'_>, problems: &mut Problems) -> Self {
+        let named = Format::ALL.iter().find(|(name, _)| *name == keys.cookie_format);
+        if named.is_none() {
+            let known = Format::ALL.map(|(name, _)| name).join(", ");
+            problems.add(section.key("cookie_format"), format!("must be one of {known}"));
+        }
+        let format = named.map_or(Format::Plain, |(_, format)| *format);
+        problems.require(
+            !keys.cookie.is_empty(),
+            section.key("cookie"),
+            "name the cookie that holds the session's id, or choose a preset",
+        );
+        let cookies = keys.cookie.iter();
+        let cookies = cookies.filter_map(|name| Cookie::named(section, "cookie", name, problems)).collect();
+        let secrets = app_secret::listed(
+            section,
+            "cookie_secrets",
+            keys.cookie_secrets,
+            keys.cookie_secrets_file,
+            problems,
+        );
+        problems.require(
+            (format == Format::Plain) == secrets.is_empty() || named.is_none(),
+            section.key("cookie_secrets"),
+            if format == Format::Plain {
+                "is not used with cookie_format = \"plain\": name the format that signs, or remove it"
+            } else {
+                "is missing: copy the secret with which your app signs its cookies"
+            },
+        );
+        let keys = secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose())).collect();
+        Self { cookies, format, keys }
+    }
+
+    /// The session's id; `None` if no cookie of the name is there.
+    pub fn id(&self, headers: &HeaderMap) -> Result<Option<String>, ExtractError> {
+        let Some(value) = self.value(headers)? else { return Ok(None) };
+        let id = match self.format {
+            Format::Plain => value.to_owned(),
+            Format::ExpressSigned => {
+                let decoded = percent::decode(value, Plus::Plus).ok_or_else(malformed)?;
+                let signed = decoded.strip_prefix("s:").ok_or_else(malformed)?;
+                self.verified(signed, |text| STANDARD_NO_PAD.decode(text).ok())?
+            }
+            Format::BetterAuthSigned => {
+                let decoded = percent::decode(value, Plus::Plus).ok_or_else(malformed)?;
+                self.verified(&decoded, |text| STANDARD.decode(text).ok())?
+            }
+        };
+        if is_id(&id) { Ok(Some(id)) } else { Err(malformed()) }
+    }
+
+    fn value<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
+        for cookie in &self.cookies {
+            if let Some(value) = cookie::find(headers, cookie.name())? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What stands before the last dot, if what stands behind it is its HMAC-SHA-256 by one of the keys.
+    fn verified(
+        &self,
+        signed: &str,
+        decode: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<String, ExtractError> {
+        let (id, signature) = signed.rsplit_once('.').ok_or_else(malformed)?;
+        let signature = decode(signature).ok_or_else(malformed)?;
+        let is_signed = self
+            .keys
+            .iter()
+            .fold(false, |found, key| found | hmac::verify(key, id.as_bytes(), &signature).is_ok());
+        if is_signed { Ok(id.to_owned()) } else { Err(ExtractError::rejected("bad_signature")) }
+    }
+}
+
+/// Whether the text can be the id of a session: an empty one, or one with spaces or control
+/// characters, is nobody's and must not become a part of a store's key.
+fn is_id(text: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+}
+
+fn malformed() -> ExtractError {
+    ExtractError::rejected("malformed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{HeaderValue, header};
+
+    fn cookie(format: Format, secrets: &[&str]) -> SessionCookie {
+        let keys = secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
+        SessionCookie { cookies: vec![Cookie::of("sid")], format, keys: keys.collect() }
+    }
+
+    fn id(cookie: &SessionCookie, value: &str) -> Result<Option<String>, &'static str> {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_str(&format!("sid={value}")).unwrap());
+        cookie.id(&headers).map_err(|error| match error {
+            ExtractError::Rejected(reason) => reason.word,
+            ExtractError::Unavailable(cause) => cause.word,
+        })
+    }
+
+    fn signed(id: &str, secret: &str, padded: bool) -> String {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), id.as_bytes());
+        let tag = if padded { STANDARD.encode(tag) } else { STANDARD_NO_PAD.encode(tag) };
+        format!("{id}.{tag}").bytes().map(|byte| format!("%{byte:02X}")).collect()
+    }
+
+    #[test]
+    fn an_id_is_short_visible_text_in_whatever_form_it_comes() {
+        let plain = cookie(Format::Plain, &[]);
+        let express = cookie(Format::ExpressSigned, &["new", "old"]);
+        let long = "x".repeat(257);
+        for (name, text, good) in [
+            ("plain", "3a327b5a-ae9f", true),
+            ("wildcard", "*", true),
+            ("injection", "'OR'1'='1", true),
+            ("longest", &long[1..], true),
+            ("too long", &long, false),
+            ("space", "a b", false),
+        ] {
+            let want = if good { Ok(Some(text.to_owned())) } else { Err("malformed") };
+            assert_eq!(id(&plain, text), want, "{name}");
+            assert_eq!(id(&express, &format!("s:{}", signed(text, "old", false))), want, "{name}, signed");
+        }
+        for text in ["", "a\0b", "a\r\nFLUSHALL", "a\u{85}b", "a\u{a0}b", "\t"] {
+            let value = format!("s%3A{}", signed(text, "new", false));
+            assert_eq!(id(&express, &value), Err("malformed"), "{text:?}");
+        }
+        assert_eq!(id(&plain, ""), Ok(None));
+    }
+
+    #[test]
+    fn only_what_a_known_secret_signed_gets_through() {
+        let express = cookie(Format::ExpressSigned, &["new", "old"]);
+        let better = cookie(Format::BetterAuthSigned, &["new"]);
+        for (cookie, value, want) in [
+            (&express, format!("s%3a{}", signed("a.b", "new", false)), Ok(Some("a.b".to_owned()))),
+            (&express, format!("\"s:{}\"", signed("a", "old", false)), Ok(Some("a".to_owned()))),
+            (&express, format!("s:{}", signed("a", "gone", false)), Err("bad_signature")),
+            (&express, format!("s:{}", signed("a", "new", true)), Err("malformed")),
+            (&express, signed("a", "new", false), Err("malformed")),
+            (&express, "s:a".to_owned(), Err("malformed")),
+            (&express, "s:a.".to_owned(), Err("bad_signature")),
+            (&express, "s:a.%G0".to_owned(), Err("malformed")),
+            (&express, "s:a.%2".to_owned(), Err("malformed")),
+            (&express, "s:%ff".to_owned(), Err("malformed")),
+            (&better, signed("a", "new", true), Ok(Some("a".to_owned()))),
+            (&better, signed("a", "new", false), Err("malformed")),
+            (&better, signed("a", "old", true), Err("bad_signature")),
+            (&better, signed("", "new", true), Err("malformed")),
+        ] {
+            assert_eq!(id(cookie, &value), want, "{value}");
+        }
+    }
+}

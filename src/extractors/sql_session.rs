@@ -1,0 +1,393 @@
+//! `sql_session`: the app keeps its sessions in a table; the cookie holds the key of a row.
+//! The tables are defined by the frameworks' own sources: see `sql_session/presets.rs`.
+
+mod database;
+mod django;
+mod presets;
+mod statement;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use super::shared::app_secret;
+use super::shared::expiry::Expiry;
+use super::shared::pool::{Limits, Pool};
+use super::shared::session_cookie::{self, SessionCookie};
+use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::{List, Problems, Section, Span};
+use crate::secret::Secret;
+use crate::value::{Object, Value};
+use database::{Database, Dialect, Rows};
+use statement::Statement;
+
+pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: presets::PRESETS };
+
+/// `[extractors.NAME]` with `kind = "sql_session"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    url: Option<Secret>,
+    url_file: Option<PathBuf>,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+    query: Option<String>,
+    time_zone: Option<String>,
+    cookie: List<String>,
+    cookie_format: String,
+    cookie_secrets: List<Secret>,
+    cookie_secrets_file: Option<PathBuf>,
+    payload: String,
+    payload_column: Option<String>,
+    expires_column: Option<String>,
+    secret_key: Option<Secret>,
+    secret_key_file: Option<PathBuf>,
+    secret_key_fallbacks: List<Secret>,
+    secret_key_fallbacks_file: Option<PathBuf>,
+    max_connections: usize,
+    pool_wait: Span,
+    timeout: Span,
+    /// For presets: the query for each database, by the name of its dialect.
+    #[serde(skip_serializing)]
+    queries: BTreeMap<String, String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            password: None,
+            password_file: None,
+            query: None,
+            time_zone: None,
+            cookie: List::default(),
+            cookie_format: "plain".to_owned(),
+            cookie_secrets: List::default(),
+            cookie_secrets_file: None,
+            payload: "columns".to_owned(),
+            payload_column: None,
+            expires_column: None,
+            secret_key: None,
+            secret_key_file: None,
+            secret_key_fallbacks: List::default(),
+            secret_key_fallbacks_file: None,
+            max_connections: 8,
+            pool_wait: Span::millis(250),
+            timeout: Span::millis(500),
+            queries: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SqlSession {
+    cookie: SessionCookie,
+    pool: Arc<Pool<Rows>>,
+    payload: Payload,
+    /// The column that says when the session ends, if the query does not compare it.
+    expires_column: Option<String>,
+    clock: Clock,
+}
+
+/// Where the session's attributes are, beside the row's own columns.
+#[derive(Debug)]
+enum Payload {
+    Columns,
+    /// JSON in this column, as text or as the database's own type.
+    Json(String),
+    Django(String, django::Keys),
+}
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let mut config: Config = section.read(&mut problems);
+    let keys = session_cookie::Keys {
+        cookie: &config.cookie,
+        cookie_format: &config.cookie_format,
+        cookie_secrets: std::mem::take(&mut config.cookie_secrets),
+        cookie_secrets_file: config.cookie_secrets_file.as_ref(),
+    };
+    let cookie = SessionCookie::read(section, keys, &mut problems);
+    let payload = payload(section, &mut config, &mut problems);
+    let limits =
+        Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
+    let rows = rows(section, &mut config, limits, &mut problems);
+    match (rows, payload) {
+        (Some(rows), Some(payload)) if problems.is_empty() => Ok(Arc::new(SqlSession {
+            cookie,
+            pool: Pool::new(section, rows, limits),
+            payload,
+            expires_column: config.expires_column,
+            clock: section.context().clock.clone(),
+        })),
+        _ => Err(problems),
+    }
+}
+
+/// The database and the query for it.
+fn rows(section: &Section<'_>, config: &mut Config, limits: Limits, problems: &mut Problems) -> Option<Rows> {
+    let url = section.secret("url", config.url.take(), config.url_file.as_ref(), problems);
+    let password =
+        section.secret("password", config.password.take(), config.password_file.as_ref(), problems);
+    let Some(dialect) = url.as_ref().and_then(Dialect::of) else {
+        problems.add(
+            section.key("url"),
+            "name the database: postgres://user@db.internal/app, mysql://… or sqlite:///path/to/file",
+        );
+        return None;
+    };
+    let time_zone = config.time_zone.take();
+    problems.require(
+        time_zone.is_none() || dialect == Dialect::Postgres,
+        section.key("time_zone"),
+        "is for PostgreSQL only",
+    );
+    let database = Database::new(&url?, dialect, password.as_ref(), time_zone, limits.operation);
+    let database = problems.accept(section.key("url"), database);
+    let query = config.query.take().or_else(|| config.queries.remove(dialect.name()));
+    let Some(query) = query else {
+        problems.add(
+            section.key("query"),
+            format!("write how to look a session up in {}: SELECT … WHERE … = $1", dialect.name()),
+        );
+        return None;
+    };
+    let statement = problems.accept(section.key("query"), Statement::read(&query, dialect))?;
+    Some(Rows::new(database?, statement, section.context().clock.clone()))
+}
+
+fn payload(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Option<Payload> {
+    let current =
+        section.secret("secret_key", config.secret_key.take(), config.secret_key_file.as_ref(), problems);
+    let older = app_secret::listed(
+        section,
+        "secret_key_fallbacks",
+        std::mem::take(&mut config.secret_key_fallbacks),
+        config.secret_key_fallbacks_file.as_ref(),
+        problems,
+    );
+    let is_django = config.payload == "django";
+    let secrets: Vec<Secret> = current.into_iter().chain(older).collect();
+    problems.require(
+        is_django != secrets.is_empty(),
+        section.key("secret_key"),
+        if is_django {
+            "is missing: copy SECRET_KEY of your settings"
+        } else {
+            "is for payload = \"django\""
+        },
+    );
+    match (config.payload.as_str(), config.payload_column.take()) {
+        ("columns", None) => Some(Payload::Columns),
+        ("json", Some(column)) => Some(Payload::Json(column)),
+        ("django", Some(column)) => Some(Payload::Django(column, django::Keys::new(&secrets))),
+        ("columns", Some(_)) => {
+            problems.add(section.key("payload_column"), "is not used with payload = \"columns\"");
+            None
+        }
+        ("json" | "django", None) => {
+            problems.add(section.key("payload_column"), "name the column that holds the session's data");
+            None
+        }
+        _ => {
+            problems.add(section.key("payload"), "must be one of columns, json, django");
+            None
+        }
+    }
+}
+
+impl SessionExtractor for SqlSession {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        match self.cookie.id(&request.headers) {
+            Ok(Some(id)) => async move { self.session(&id).await.map(Some) }.boxed(),
+            Ok(None) => ready(Ok(None)).boxed(),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+
+    fn start(&self) {
+        self.pool.warm();
+    }
+}
+
+impl SqlSession {
+    async fn session(&self, id: &str) -> Result<Session, ExtractError> {
+        let Some(row) = self.pool.ask(id).await? else {
+            return Err(ExtractError::rejected("session_not_found").because("the query finds no row"));
+        };
+        let expires_at = self.expiry(&row)?;
+        Ok(Session { attributes: Value::Object(self.payload.merge(row)?), expires_at })
+    }
+
+    fn expiry(&self, row: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
+        let Some(column) = &self.expires_column else { return Ok(None) };
+        match row.get(column) {
+            Ok(Some(Value::Null)) => Ok(None),
+            Ok(Some(value)) => match Expiry::read(value) {
+                Some(expiry) => expiry.check(self.clock.now()).map(Some),
+                None => Err(misfit(format!("{column} is neither unix seconds nor a time in UTC"))),
+            },
+            Ok(None) => Err(misfit(format!("the query gives no {column}"))),
+            Err(_) => Err(misfit(format!("the query gives {column} twice"))),
+        }
+    }
+}
+
+/// The row is not as the configuration says: no fault of whoever asks.
+fn misfit(detail: String) -> ExtractError {
+    ExtractError::unavailable("store_misfit").because(detail)
+}
+
+fn corrupt(detail: &'static str) -> ExtractError {
+    ExtractError::rejected("session_corrupt").because(detail)
+}
+
+impl Payload {
+    /// The row with its payload's members beside its columns. A name in both is there twice, and names
+    /// nobody.
+    fn merge(&self, row: Object) -> Result<Object, ExtractError> {
+        let (column, keys) = match self {
+            Self::Columns => return Ok(row),
+            Self::Json(column) => (column, None),
+            Self::Django(column, keys) => (column, Some(keys)),
+        };
+        let payload = match (row.get(column), keys) {
+            (Ok(Some(Value::String(text))), None) => Value::parse(text.as_bytes()).map_err(|_| not_json())?,
+            (Ok(Some(Value::String(text))), Some(keys)) => {
+                let json = keys.open(text).map_err(ExtractError::rejected)?;
+                Value::parse(&json).map_err(|_| not_json())?
+            }
+            (Ok(Some(value)), None) => value.clone(),
+            (Ok(Some(_)), Some(_)) => return Err(corrupt("the payload is no text")),
+            (Ok(None), _) => return Err(misfit(format!("the query gives no {column}"))),
+            (Err(_), _) => return Err(misfit(format!("the query gives {column} twice"))),
+        };
+        let Value::Object(payload) = payload else { return Err(corrupt("the payload is no object")) };
+        let columns = row.into_iter().filter(|(name, _)| name != column);
+        Ok(columns.chain(payload).collect())
+    }
+}
+
+fn not_json() -> ExtractError {
+    corrupt("the payload is not JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractors::{Context, Registry, contract};
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "sql_session", keys, &Context::for_tests())
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract_and_connects_to_nobody() {
+        for keys in [
+            "preset = \"connect-pg-simple\"\nurl = \"postgres://u:hunter2@h/db\"\ncookie_secrets = [\"the-cat\"]",
+            "preset = \"django\"\nurl = \"mysql://u@h/db\"\npassword = \"hunter2\"\nsecret_key = \"the-cat\"",
+            "preset = \"better-auth\"\nurl = \"sqlite:///nowhere/hunter2\"\ncookie_secrets = [\"the-cat\"]",
+        ] {
+            contract::check(&*extractor(keys).unwrap(), &["hunter2", "the-cat"]).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_no_fault_of_the_cookie() {
+        let extractor =
+            |url: &str| extractor(&format!("preset = \"authjs-database\"\nurl = \"{url}\"")).unwrap();
+        for url in ["postgres://127.0.0.1:1/db", "mysql://127.0.0.1:1/db", "sqlite:///nowhere/file"] {
+            let request = contract::request(&[("cookie", "authjs.session-token=abc")]);
+            let answer = extractor(url).extract(&request).await;
+            assert!(matches!(answer, Err(ExtractError::Unavailable(_))), "{url}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_names_its_key_and_no_secret() {
+        let query = "query = \"SELECT 1 WHERE 1 = $1\"";
+        for (case, keys, key) in [
+            ("no url", format!("cookie = \"sid\"\n{query}"), "url"),
+            ("scheme", format!("cookie = \"sid\"\nurl = \"oracle://u:hunter2@h\"\n{query}"), "url"),
+            ("broken", format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@:x\"\n{query}"), "url"),
+            (
+                "two passwords",
+                format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@h\"\npassword = \"x\"\n{query}"),
+                "url",
+            ),
+            ("no query", "cookie = \"sid\"\nurl = \"postgres://h/db\"".to_owned(), "query"),
+            (
+                "no key",
+                "cookie = \"sid\"\nurl = \"postgres://h/db\"\nquery = \"SELECT 1\"".to_owned(),
+                "query",
+            ),
+            (
+                "preset of another database",
+                "url = \"mysql://h/db\"\npreset = \"connect-pg-simple\"\ncookie_secrets = [\"x\"]".to_owned(),
+                "query",
+            ),
+            (
+                "payload",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"php\"\n{query}"),
+                "payload",
+            ),
+            (
+                "no column",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"json\"\n{query}"),
+                "payload_column",
+            ),
+            ("no key of Django", "url = \"mysql://h\"\npreset = \"django\"".to_owned(), "secret_key"),
+            (
+                "key for nothing",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\nsecret_key = \"hunter2\"\n{query}"),
+                "secret_key",
+            ),
+            (
+                "zone",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\ntime_zone = \"UTC\"\n{query}"),
+                "time_zone",
+            ),
+        ] {
+            let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.starts_with(&format!("extractors.sql_session.{key}:")), "{case}: {problems}");
+            assert!(!problems.contains("hunter2"), "{case}: {problems}");
+        }
+    }
+
+    fn row(json: &str) -> Object {
+        match Value::parse(json.as_bytes()).unwrap() {
+            Value::Object(row) => row,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_payload_stands_beside_the_columns_and_hides_none() {
+        let payload = Payload::Json("data".to_owned());
+        for (columns, want) in [
+            (r#"{"id":1,"data":{"user":2}}"#, Ok(r#"{"id":1,"user":2}"#)),
+            (r#"{"data":"{\"user\":9007199254740993}"}"#, Ok(r#"{"user":9007199254740993}"#)),
+            (r#"{"data":"[1]"}"#, Err("session_corrupt")),
+            (r#"{"data":"x"}"#, Err("session_corrupt")),
+            (r#"{"data":""}"#, Err("session_corrupt")),
+            (r#"{"data":null}"#, Err("session_corrupt")),
+            (r#"{"id":1}"#, Err("store_misfit")),
+            (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
+        ] {
+            let merged = payload.merge(row(columns)).map_err(|error| match error {
+                ExtractError::Rejected(reason) => reason.word,
+                ExtractError::Unavailable(cause) => cause.word,
+            });
+            assert_eq!(merged, want.map(row), "{columns}");
+        }
+        let twice = payload.merge(row(r#"{"user":1,"data":{"user":2}}"#)).unwrap();
+        assert!(twice.get("user").is_err(), "neither may win");
+    }
+}

@@ -1,0 +1,297 @@
+//! The databases that can be asked, and how a row of each becomes a session's attributes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{
+    AssertSqlSafe, Column, ConnectOptions, Database as Driver, Encode, Executor, IntoArguments,
+    MySqlConnection, PgConnection, Row, SqliteConnection, Type, TypeInfo, ValueRef,
+};
+
+use super::statement::{Parameter, Statement};
+use crate::clock::{Clock, UnixSeconds};
+use crate::extractors::ExtractError;
+use crate::extractors::shared::pool::{Failure, Store};
+use crate::secret::Secret;
+use crate::value::{Object, Value};
+
+/// Errors that are about the key which was asked for: text that is no UUID, for instance.
+const BAD_KEY: [&str; 3] = ["22P02", "22P05", "22021"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Postgres,
+    MySql,
+    Sqlite,
+}
+
+impl Dialect {
+    /// Told by the scheme of a URL.
+    pub fn of(url: &Secret) -> Option<Self> {
+        let text = std::str::from_utf8(url.expose()).ok()?;
+        match text.split_once(':')?.0 {
+            "postgres" | "postgresql" => Some(Self::Postgres),
+            "mysql" | "mariadb" => Some(Self::MySql),
+            "sqlite" => Some(Self::Sqlite),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::MySql => "mysql",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+/// How to connect. Statements can only read, and the server itself ends those that take too long.
+#[derive(Clone)]
+pub enum Database {
+    Postgres { options: PgConnectOptions, time_zone: Option<String> },
+    MySql { options: MySqlConnectOptions, timeout: Duration },
+    Sqlite(SqliteConnectOptions),
+}
+
+impl Database {
+    /// # Errors
+    /// What is wrong with the URL, in words that repeat no part of it: it may hold a password.
+    pub fn new(
+        url: &Secret,
+        dialect: Dialect,
+        password: Option<&Secret>,
+        time_zone: Option<String>,
+        timeout: Duration,
+    ) -> Result<Self, &'static str> {
+        const HELP: &str = "must be a URL such as postgres://user@db.internal/app";
+        let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
+        let has_password = url::Url::parse(text).is_ok_and(|url| url.password().is_some());
+        let password = password.map(|password| std::str::from_utf8(password.expose()).map_err(|_| HELP));
+        let password = match password.transpose()? {
+            Some(_) if has_password => return Err("holds a password beside the key password: keep one"),
+            password => password,
+        };
+        match dialect {
+            Dialect::Postgres => {
+                let options = PgConnectOptions::from_str(text).map_err(|_| HELP)?;
+                let options = password.into_iter().fold(options, PgConnectOptions::password);
+                let settings = [
+                    ("default_transaction_read_only", "on".to_owned()),
+                    ("statement_timeout", timeout.as_millis().to_string()),
+                ];
+                let options = options.application_name("rollout-token").extra_float_digits(None);
+                let options = options.options(settings).disable_statement_logging();
+                Ok(Self::Postgres { options, time_zone })
+            }
+            Dialect::MySql => {
+                let options = MySqlConnectOptions::from_str(text).map_err(|_| HELP)?;
+                let options = password.into_iter().fold(options, MySqlConnectOptions::password);
+                Ok(Self::MySql { options: options.disable_statement_logging(), timeout })
+            }
+            Dialect::Sqlite => {
+                let options = SqliteConnectOptions::from_str(text).map_err(|_| HELP)?;
+                let options = options.read_only(true).create_if_missing(false).busy_timeout(timeout);
+                Ok(Self::Sqlite(options.disable_statement_logging()))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").finish_non_exhaustive()
+    }
+}
+
+/// A connection of either kind.
+#[derive(Debug)]
+pub enum Connection {
+    Postgres(PgConnection),
+    MySql(MySqlConnection),
+    Sqlite(SqliteConnection),
+}
+
+/// Looks rows up by their key.
+#[derive(Debug)]
+pub struct Rows {
+    database: Database,
+    sql: String,
+    parameters: Vec<Parameter>,
+    clock: Clock,
+}
+
+impl Rows {
+    pub fn new(database: Database, statement: Statement, clock: Clock) -> Self {
+        let Statement { sql, parameters } = statement;
+        // PostgreSQL turns a row of any types into JSON itself. A second row would be a second user.
+        let sql = match &database {
+            Database::Postgres { .. } => {
+                format!("SELECT row_to_json(session)::text FROM ({sql}) AS session LIMIT 2")
+            }
+            Database::MySql { .. } | Database::Sqlite(_) => {
+                format!("SELECT * FROM ({sql}) AS session LIMIT 2")
+            }
+        };
+        Self { database, sql, parameters, clock }
+    }
+
+    /// The query with its parameters bound.
+    fn query<'q, DB: Driver>(&self, key: &str) -> Query<'q, DB, DB::Arguments>
+    where
+        String: Encode<'q, DB> + Type<DB>,
+        UnixSeconds: Encode<'q, DB> + Type<DB>,
+        DB::Arguments: IntoArguments<DB>,
+    {
+        let query = sqlx::query(AssertSqlSafe(self.sql.clone()));
+        self.parameters.iter().fold(query, |query, parameter| match parameter {
+            Parameter::Key => query.bind(key.to_owned()),
+            Parameter::Now => query.bind(self.clock.now()),
+        })
+    }
+}
+
+impl Store for Rows {
+    type Connection = Connection;
+    type Answer = Option<Object>;
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        match &self.database {
+            Database::Postgres { options, time_zone } => {
+                let mut connection = options.connect().await.map_err(|error| failure(&error, None))?;
+                if let Some(time_zone) = time_zone {
+                    let set = sqlx::query("SELECT set_config('TimeZone', $1, false)").bind(time_zone);
+                    connection.execute(set).await.map_err(|error| failure(&error, None))?;
+                }
+                Ok(Connection::Postgres(connection))
+            }
+            Database::MySql { options, timeout } => {
+                let mut connection = options.connect().await.map_err(|error| failure(&error, None))?;
+                restrict(&mut connection, *timeout).await.map_err(|error| failure(&error, None))?;
+                Ok(Connection::MySql(connection))
+            }
+            Database::Sqlite(options) => {
+                let connection = options.connect().await.map_err(|error| failure(&error, None))?;
+                Ok(Connection::Sqlite(connection))
+            }
+        }
+    }
+
+    async fn ask(&self, connection: &mut Connection, key: &str) -> Result<Option<Object>, Failure> {
+        let failed = |error: sqlx::Error| failure(&error, Some(key));
+        match connection {
+            Connection::Postgres(connection) => {
+                let rows = connection.fetch_all(self.query(key)).await.map_err(failed)?;
+                only(rows)?.map(|row| of_json(row.try_get(0).map_err(failed)?)).transpose()
+            }
+            Connection::MySql(connection) => {
+                let rows = connection.fetch_all(self.query(key)).await.map_err(failed)?;
+                only(rows)?.map(|row| of_mysql(&row).map_err(failed)).transpose()
+            }
+            Connection::Sqlite(connection) => {
+                let rows = connection.fetch_all(self.query(key)).await.map_err(failed)?;
+                only(rows)?.map(|row| of_sqlite(&row).map_err(failed)).transpose()
+            }
+        }
+    }
+}
+
+/// `MySQL` and `MariaDB` have different names for the longest time of a statement, and units.
+async fn restrict(connection: &mut MySqlConnection, timeout: Duration) -> Result<(), sqlx::Error> {
+    connection.execute("SET SESSION TRANSACTION READ ONLY").await?;
+    let mysql = format!("SET SESSION max_execution_time = {}", timeout.as_millis());
+    match connection.execute(AssertSqlSafe(mysql)).await {
+        Err(sqlx::Error::Database(_)) => {
+            let mariadb = format!("SET SESSION max_statement_time = {}", timeout.as_secs_f64());
+            connection.execute(AssertSqlSafe(mariadb)).await.map(drop)
+        }
+        answer => answer.map(drop),
+    }
+}
+
+fn only<R>(rows: Vec<R>) -> Result<Option<R>, Failure> {
+    let mut rows = rows.into_iter();
+    match (rows.next(), rows.next()) {
+        (row, None) => Ok(row),
+        (_, Some(_)) => Err(Failure::Said(
+            ExtractError::unavailable("store_ambiguous").because("the query finds several rows for one key"),
+        )),
+    }
+}
+
+/// What an error means. The database's text is kept unless it repeats the key.
+fn failure(error: &sqlx::Error, key: Option<&str>) -> Failure {
+    let sqlx::Error::Database(database) = error else { return Failure::Lost(error.to_string()) };
+    let code = database.code().unwrap_or_default();
+    if BAD_KEY.contains(&&*code) && key.is_some() {
+        return Failure::Said(
+            ExtractError::rejected("malformed").because("no key of this store looks like that"),
+        );
+    }
+    let text = match key {
+        Some(key) if database.message().contains(key) => format!("error {code}"),
+        _ => format!("error {code}: {}", database.message()),
+    };
+    // The server is shutting down, or ended the connection.
+    if code.starts_with("57P") || code.starts_with("08") {
+        return Failure::Lost(text);
+    }
+    Failure::Said(ExtractError::unavailable("store_refused").because(text))
+}
+
+fn of_json(text: &str) -> Result<Object, Failure> {
+    match Value::parse(text.as_bytes()) {
+        Ok(Value::Object(row)) => Ok(row),
+        // PostgreSQL keeps json as it was written, and takes deeper nesting than we do.
+        _ => Err(Failure::Said(ExtractError::rejected("session_corrupt").because("the row is not JSON"))),
+    }
+}
+
+/// The columns of a row. Those of other types are left out: the query can cast them to text.
+fn of_mysql(row: &MySqlRow) -> Result<Object, sqlx::Error> {
+    let mut columns = Vec::new();
+    for (index, column) in row.columns().iter().enumerate() {
+        let value = row.try_get_raw(index)?;
+        let kind = value.type_info().name().to_owned();
+        let value = match kind.as_str() {
+            _ if value.is_null() => Value::Null,
+            "BOOLEAN" => Value::Bool(row.try_get_unchecked::<i8, _>(index)? != 0),
+            "TINYINT" | "SMALLINT" | "INT" | "MEDIUMINT" | "BIGINT" => {
+                Value::Number(row.try_get_unchecked::<i64, _>(index)?.into())
+            }
+            "TINYINT UNSIGNED" | "SMALLINT UNSIGNED" | "INT UNSIGNED" | "MEDIUMINT UNSIGNED"
+            | "BIGINT UNSIGNED" => Value::Number(row.try_get_unchecked::<u64, _>(index)?.into()),
+            "CHAR" | "VARCHAR" | "TINYTEXT" | "TEXT" | "MEDIUMTEXT" | "LONGTEXT" | "ENUM" | "JSON" => {
+                Value::String(row.try_get_unchecked(index)?)
+            }
+            "BINARY" | "VARBINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" => {
+                let Ok(text) = String::from_utf8(row.try_get_unchecked(index)?) else { continue };
+                Value::String(text)
+            }
+            _ => continue,
+        };
+        columns.push((column.name().to_owned(), value));
+    }
+    Ok(columns.into_iter().collect())
+}
+
+fn of_sqlite(row: &SqliteRow) -> Result<Object, sqlx::Error> {
+    let mut columns = Vec::new();
+    for (index, column) in row.columns().iter().enumerate() {
+        let value = row.try_get_raw(index)?;
+        let kind = value.type_info().name().to_owned();
+        let value = match kind.as_str() {
+            _ if value.is_null() => Value::Null,
+            "INTEGER" => Value::Number(row.try_get_unchecked::<i64, _>(index)?.into()),
+            "TEXT" => Value::String(row.try_get_unchecked(index)?),
+            _ => continue,
+        };
+        columns.push((column.name().to_owned(), value));
+    }
+    Ok(columns.into_iter().collect())
+}

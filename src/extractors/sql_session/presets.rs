@@ -1,0 +1,73 @@
+//! How frameworks lay out their tables of sessions, from their own sources.
+//! An explicit key wins over these; `queries` has one query a database.
+
+/// In all of them `session_expires_at` is in milliseconds, so that no fraction of a second is lost.
+pub const PRESETS: &[(&str, &str)] = &[
+    (
+        // The table as Prisma names it; valid while `expires` is ahead.
+        "authjs-database",
+        r#"
+            subject = "{userId}"
+            cookie = [
+                "__Secure-authjs.session-token", "authjs.session-token",
+                "__Secure-next-auth.session-token", "next-auth.session-token",
+            ]
+            payload = "columns"
+            expires_column = "session_expires_at"
+            [queries]
+            postgres = '''SELECT *, floor(extract(epoch FROM "expires"::timestamptz) * 1000)::bigint AS session_expires_at
+                FROM "Session" WHERE "sessionToken" = $1'''
+            mysql = '''SELECT *, CAST(UNIX_TIMESTAMP(`expires`) * 1000 AS SIGNED) AS session_expires_at
+                FROM `Session` WHERE `sessionToken` = $1 AND BINARY `sessionToken` = $1'''
+            sqlite = '''SELECT *, "expires" AS session_expires_at FROM "Session" WHERE "sessionToken" = $1'''
+        "#,
+    ),
+    (
+        "better-auth",
+        r#"
+            subject = "{userId}"
+            cookie = ["__Secure-better-auth.session_token", "better-auth.session_token"]
+            cookie_format = "better_auth_signed"
+            payload = "columns"
+            expires_column = "session_expires_at"
+            [queries]
+            postgres = '''SELECT *, floor(extract(epoch FROM "expiresAt"::timestamptz) * 1000)::bigint AS session_expires_at
+                FROM "session" WHERE "token" = $1'''
+            mysql = '''SELECT *, CAST(UNIX_TIMESTAMP(`expiresAt`) * 1000 AS SIGNED) AS session_expires_at
+                FROM `session` WHERE `token` = $1 AND BINARY `token` = $1'''
+            sqlite = '''SELECT *, "expiresAt" AS session_expires_at FROM "session" WHERE "token" = $1'''
+        "#,
+    ),
+    (
+        // `expire` has no time zone and counts up to its last moment: the server compares it. Which
+        // member holds the user is up to the app; this is where Passport puts it.
+        "connect-pg-simple",
+        r#"
+            subject = "{passport.user}"
+            cookie = "connect.sid"
+            cookie_format = "express_signed"
+            payload = "json"
+            payload_column = "sess"
+            [queries]
+            postgres = '''SELECT sess FROM "session" WHERE sid = $1 AND expire >= to_timestamp($2)'''
+        "#,
+    ),
+    (
+        // Django refuses keys of fewer than 8 characters, whatever the table holds.
+        "django",
+        r#"
+            subject = "{_auth_user_id}"
+            cookie = "sessionid"
+            payload = "django"
+            payload_column = "session_data"
+            expires_column = "session_expires_at"
+            [queries]
+            postgres = '''SELECT session_data, floor(extract(epoch FROM expire_date::timestamptz) * 1000)::bigint AS session_expires_at
+                FROM django_session WHERE session_key = $1 AND length(session_key) >= 8'''
+            mysql = '''SELECT session_data, CAST(UNIX_TIMESTAMP(expire_date) * 1000 AS SIGNED) AS session_expires_at
+                FROM django_session WHERE session_key = $1 AND BINARY session_key = $1 AND length(session_key) >= 8'''
+            sqlite = '''SELECT session_data, CAST(strftime('%s', expire_date) AS INTEGER) AS session_expires_at
+                FROM django_session WHERE session_key = $1 AND length(session_key) >= 8'''
+        "#,
+    ),
+];

@@ -1,0 +1,21 @@
+//! Session stores as they really are: every test starts its own Redis or PostgreSQL. `make stores`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    clippy::doc_markdown,
+    clippy::unnecessary_wraps,
+    clippy::redundant_closure_for_method_calls,
+    dead_code,
+    reason = "a test says what it expects by panicking; the harness is shared with other tests"
+)]
+
+mod cases;
+mod faults;
+#[path = "../api/helpers.rs"]
+mod helpers;
+mod proxy;
+mod servers;
+mod vectors;

@@ -1,0 +1,106 @@
+//! A proxy in front of a store that can be told to misbehave. What it does to answers is decided when
+//! they pass, so that a fault can begin and end while connections are open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Answers are late.
+    Delay(Duration),
+    /// Answers come one byte at a time.
+    Drip(Duration),
+    /// Connections are closed where an answer should begin.
+    Reset,
+    /// Nothing ever comes back.
+    BlackHole,
+    /// Answers end after a byte, and with them the connection.
+    Truncate,
+}
+
+pub struct Proxy {
+    pub port: u16,
+    fault: watch::Sender<Fault>,
+    open: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    pub async fn start(upstream: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let (fault, seen) = watch::channel(Fault::None);
+        let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (counted, highest) = (open.clone(), most.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (seen, counted) = (seen.clone(), counted.clone());
+                highest.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    relay(client, upstream, seen).await;
+                    counted.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Self { port, fault, open, most }
+    }
+
+    pub fn set(&self, fault: Fault) {
+        self.fault.send_replace(fault);
+    }
+
+    /// The most connections that were open at once.
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+async fn relay(client: TcpStream, upstream: u16, fault: watch::Receiver<Fault>) {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)).await else { return };
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    // The end of either side is the end of both.
+    tokio::select! {
+        () = questions(from_client, to_server) => {}
+        () = answers(from_server, to_client, fault) => {}
+    }
+}
+
+async fn questions(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    tokio::io::copy(&mut from, &mut to).await.ok();
+}
+
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: watch::Receiver<Fault>) {
+    let mut bytes = [0; 4096];
+    while let Ok(length @ 1..) = from.read(&mut bytes).await {
+        let fault = *fault.borrow();
+        match fault {
+            Fault::None => {}
+            Fault::Delay(by) => tokio::time::sleep(by).await,
+            Fault::Drip(by) => {
+                for byte in &bytes[..length] {
+                    tokio::time::sleep(by).await;
+                    if to.write_all(&[*byte]).await.is_err() {
+                        return;
+                    }
+                }
+                continue;
+            }
+            Fault::Reset => return,
+            Fault::BlackHole => continue,
+            Fault::Truncate => {
+                to.write_all(&bytes[..1]).await.ok();
+                return;
+            }
+        }
+        if to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
+}

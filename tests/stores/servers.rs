@@ -1,0 +1,171 @@
+//! A real Redis and a real PostgreSQL on ports of their own, with data that is thrown away.
+//! Both end with the test.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection};
+use tempfile::TempDir;
+
+/// How long a server may take to start on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port()
+}
+
+/// Tries until it works, within a bound.
+pub async fn eventually<T, E: std::fmt::Debug>(
+    what: &str,
+    mut attempt: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(error) if tokio::time::Instant::now() > deadline => panic!("{what}: {error:?}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// A process that is killed when it is no longer needed.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn start(command: &mut Command) -> Server {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Server(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error} (make tools installs it)")))
+}
+
+pub struct Redis {
+    pub port: u16,
+    extra: Vec<String>,
+    server: Option<Server>,
+    directory: TempDir,
+}
+
+impl Redis {
+    pub async fn start(extra: &[&str]) -> Self {
+        let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut redis = Self { port: free_port(), extra, server: None, directory };
+        redis.restart();
+        redis.connection().await;
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    pub fn restart(&mut self) {
+        let port = self.port.to_string();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--dir"]);
+        self.server = Some(start(command.arg(self.directory.path()).args(&self.extra)));
+    }
+
+    /// A connection of the test's own, past the service.
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        eventually("redis-server", async || {
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            // A server that wants a password is up as well.
+            match redis::cmd("PING").exec_async(&mut connection).await {
+                Err(error) if error.code() == Some("NOAUTH") => Ok(connection),
+                answer => answer.map(|()| connection),
+            }
+        })
+        .await
+    }
+
+    pub async fn run(&self, words: &[&str]) {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command.exec_async(&mut self.connection().await).await.expect("a command that works");
+    }
+}
+
+pub struct Postgres {
+    pub port: u16,
+    _server: Server,
+    _directory: TempDir,
+}
+
+impl Postgres {
+    pub async fn start(extra: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let is_root = run(Command::new("id").arg("-u")) == "0";
+        if is_root {
+            run(Command::new("chown").arg("postgres").arg(directory.path()));
+        }
+        let data = directory.path().join("data");
+        let unprivileged = |program: &str| {
+            let program = programs().join(program);
+            if !is_root {
+                return Command::new(program);
+            }
+            // PostgreSQL refuses to run as root.
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+            command
+        };
+        let mut initdb = unprivileged("initdb");
+        run(initdb.args(["--auth=trust", "--username=postgres", "--no-sync", "-D"]).arg(&data));
+        let port = free_port();
+        let mut postgres = unprivileged("postgres");
+        postgres.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+        postgres.args(["-c", "unix_socket_directories=", "-c", "fsync=off"]);
+        postgres.args(extra.iter().flat_map(|setting| ["-c", *setting]));
+        let server = start(&mut postgres);
+        let postgres = Self { port, _server: server, _directory: directory };
+        postgres.connection("postgres").await;
+        postgres
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
+    /// A connection of the test's own, past the service.
+    pub async fn connection(&self, database: &str) -> PgConnection {
+        let url = self.url(database);
+        eventually("postgres", async || PgConnection::connect(&url).await).await
+    }
+
+    pub async fn run(&self, database: &str, sql: &'static str) {
+        let mut connection = self.connection(database).await;
+        sqlx::raw_sql(sql).execute(&mut connection).await.expect("SQL that works");
+    }
+}
+
+/// Where Debian keeps PostgreSQL's programs: not on the path.
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL (make tools installs it)");
+    let mut versions: Vec<_> = versions.map(|entry| entry.expect("an entry").path().join("bin")).collect();
+    versions.retain(|path| path.join("initdb").exists());
+    versions.sort();
+    versions.pop().expect("PostgreSQL's programs (make tools installs them)")
+}
+
+fn run(command: &mut Command) -> String {
+    let output =
+        command.stderr(Stdio::piped()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
