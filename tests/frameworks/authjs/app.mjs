@@ -11,7 +11,7 @@ const config = {
       credentials: { username: {}, password: { type: "password" } },
       authorize: ({ username, password }) =>
         username === process.env.APP_USER && password === process.env.APP_PASSWORD
-          ? { id: "0c8e3b1e-user", name: "Ann", email: "ann@example.com" }
+          ? { id: "0c8e3b1e-user", name: "Ann", email: "ann@example.com", image: process.env.APP_PICTURE }
           : null,
     }),
   ],
@@ -22,6 +22,7 @@ const config = {
 };
 
 const app = express();
+app.set("trust proxy", true);
 app.use("/auth", ExpressAuth(config));
 app.get("/me", async (request, response) => {
   const session = await getSession(request, config);

@@ -5,11 +5,11 @@ import { memoryAdapter } from "better-auth/adapters/memory";
 import { fromNodeHeaders, toNodeHandler } from "better-auth/node";
 
 const auth = betterAuth({
-  baseURL: `http://127.0.0.1:${process.env.PORT}`,
+  baseURL: `${process.env.APP_SCHEME ?? "http"}://127.0.0.1:${process.env.PORT}`,
   secret: process.env.BETTER_AUTH_SECRET,
   database: memoryAdapter({ user: [], session: [], account: [], verification: [] }),
   emailAndPassword: { enabled: true },
-  session: { cookieCache: { enabled: true, maxAge: 5 * 60 } },
+  session: { cookieCache: { enabled: true, maxAge: 5 * 60, strategy: process.env.APP_STRATEGY } },
 });
 const handle = toNodeHandler(auth);
 
