@@ -42,7 +42,9 @@ for set in interop frameworks; do
     echo "Installing with npm into $into: the packages of $from/package.json"
     cp "$from/package.json" "$into/"
     cp "$from/package-lock.json" "$into/package-lock.json.new"
-    (cd "$into" && mv package-lock.json.new package-lock.json && npm ci --silent --no-audit --no-fund --ignore-scripts) ||
+    # Without peers: next-auth names Next.js, React and an older Auth.js, none of which it needs here.
+    (cd "$into" && mv package-lock.json.new package-lock.json &&
+      npm ci --silent --no-audit --no-fund --ignore-scripts --legacy-peer-deps) ||
       { rm -f "$into/package-lock.json"; exit 1; }
   fi
 done

@@ -109,17 +109,25 @@ def django_sign_out(browser: Browser, app: str) -> None:
     browser.form(f"{app}/logout", csrfmiddlewaretoken=browser.cookies["csrftoken"])
 
 
-def authjs_form(browser: Browser, app: str, path: str, **fields: str) -> None:
-    csrf = json.loads(browser.get(f"{app}/auth/csrf"))["csrfToken"]
-    browser.form(f"{app}/auth/{path}", csrfToken=csrf, **fields)
+def authjs_form(url: str, browser: Browser, **fields: str) -> None:
+    csrf = json.loads(browser.get(f"{url.rsplit('/auth/')[0]}/auth/csrf"))["csrfToken"]
+    browser.form(url, csrfToken=csrf, **fields)
 
 
 def authjs_sign_in(browser: Browser, app: str) -> None:
-    authjs_form(browser, app, "callback/credentials", username=USER, password=PASSWORD)
+    authjs_form(f"{app}/auth/callback/credentials", browser, username=USER, password=PASSWORD)
 
 
 def authjs_sign_out(browser: Browser, app: str) -> None:
-    authjs_form(browser, app, "signout")
+    authjs_form(f"{app}/auth/signout", browser)
+
+
+def nextauth_sign_in(browser: Browser, app: str) -> None:
+    authjs_sign_in(browser, f"{app}/api")
+
+
+def nextauth_sign_out(browser: Browser, app: str) -> None:
+    authjs_sign_out(browser, f"{app}/api")
 
 
 def better_auth_sign_in(browser: Browser, app: str) -> None:
@@ -205,6 +213,17 @@ CASES = [
         name="Auth.js with a cookie in parts",
         cookie="authjs.session-token.1",
         environment={"APP_PICTURE": f"https://example.com/{'x' * 5000}"},
+    ),
+    Case(
+        "NextAuth v4",
+        "nextauth_v4",
+        "nextauth",
+        [NODE, "app.mjs"],
+        "next-auth.session-token",
+        ("NEXTAUTH_SECRET", "nextauth_secret"),
+        nextauth_sign_in,
+        nextauth_sign_out,
+        block=1,
     ),
     replace(
         BETTER_AUTH,
