@@ -13,7 +13,11 @@ need npm npm
 need python3 python3
 need redis-server redis-server
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+need ruby ruby
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+# Rails comes from Debian, so its version is Debian's; both are needed for an app of one file.
+ruby -e 'require "action_controller/railtie"' 2>/dev/null || missing+=(ruby-actionpack ruby-railties)
+ruby -e 'require "webrick"' 2>/dev/null || missing+=(ruby-webrick)
 
 if ((${#missing[@]})); then
   sudo=()
@@ -27,17 +31,22 @@ fi
 # Each set of libraries is installed once for a given list.
 fresh() { [ -e "$2" ] && cmp -s "$1" "$2"; }
 
-mkdir -p target/interop
-if ! fresh tests/interop/requirements.txt target/interop/requirements.txt; then
-  echo "Installing with pip into target/interop/venv: $(grep -v '^#' tests/interop/requirements.txt | tr '\n' ' ')"
-  python3 -m venv target/interop/venv
-  target/interop/venv/bin/pip install --quiet --disable-pip-version-check -r tests/interop/requirements.txt
-  cp tests/interop/requirements.txt target/interop/
-fi
-if ! fresh tests/interop/package-lock.json target/interop/package-lock.json; then
-  echo "Installing with npm into target/interop: the packages of tests/interop/package.json"
-  cp tests/interop/package.json target/interop/
-  cp tests/interop/package-lock.json target/interop/package-lock.json.new
-  (cd target/interop && mv package-lock.json.new package-lock.json && npm ci --silent --no-audit --no-fund --ignore-scripts) ||
-    { rm -f target/interop/package-lock.json; exit 1; }
-fi
+for set in interop frameworks; do
+  from=tests/$set into=target/$set
+  mkdir -p "$into"
+  if ! fresh "$from/requirements.txt" "$into/requirements.txt"; then
+    echo "Installing with pip into $into/venv: $(grep -v '^#' "$from/requirements.txt" | tr '\n' ' ')"
+    python3 -m venv "$into/venv"
+    "$into/venv/bin/pip" install --quiet --disable-pip-version-check -r "$from/requirements.txt"
+    cp "$from/requirements.txt" "$into/"
+  fi
+  if ! fresh "$from/package-lock.json" "$into/package-lock.json"; then
+    echo "Installing with npm into $into: the packages of $from/package.json"
+    cp "$from/package.json" "$into/"
+    cp "$from/package-lock.json" "$into/package-lock.json.new"
+    # Without peers: next-auth names Next.js, React and an older Auth.js, none of which it needs here.
+    (cd "$into" && mv package-lock.json.new package-lock.json &&
+      npm ci --silent --no-audit --no-fund --ignore-scripts --legacy-peer-deps) ||
+      { rm -f "$into/package-lock.json"; exit 1; }
+  fi
+done

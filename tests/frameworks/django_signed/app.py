@@ -1,0 +1,53 @@
+"""Django with its own users, log-in views and signed-cookie sessions; settings that are not here are Django's."""
+
+import os
+import sys
+from pathlib import Path
+
+import django
+from django.conf import settings
+from django.core.management import call_command, execute_from_command_line
+from django.http import HttpResponse
+from django.urls import path
+
+FORM = "<form method=post>{% csrf_token %}{{ form }}<button>Sign in</button></form>"
+
+settings.configure(
+    SECRET_KEY=os.environ["SECRET_KEY"],
+    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+    ROOT_URLCONF=__name__,
+    ALLOWED_HOSTS=["127.0.0.1"],
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"],
+    MIDDLEWARE=[
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ],
+    TEMPLATES=[
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "OPTIONS": {"loaders": [("django.template.loaders.locmem.Loader", {"registration/login.html": FORM})]},
+        }
+    ],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(os.environ["STATE"]) / "db.sqlite3"}},
+    LOGIN_REDIRECT_URL="/me",
+    LOGOUT_REDIRECT_URL="/login",
+)
+django.setup()
+
+from django.contrib.auth.models import User
+from django.contrib.auth.views import LoginView, LogoutView
+
+
+def me(request):
+    if not request.user.is_authenticated:
+        return HttpResponse(status=401)
+    return HttpResponse(str(request.user.pk))
+
+
+urlpatterns = [path("login", LoginView.as_view()), path("logout", LogoutView.as_view()), path("me", me)]
+
+call_command("migrate", verbosity=0)
+User.objects.create_user("first", password="of another")
+User.objects.create_user(os.environ["APP_USER"], password=os.environ["APP_PASSWORD"])
+execute_from_command_line([sys.argv[0], "runserver", "--noreload", f"127.0.0.1:{os.environ['PORT']}"])

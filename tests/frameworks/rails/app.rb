@@ -1,0 +1,43 @@
+# Rails in one file: the session in its encrypted cookie, serialised as JSON.
+require "logger"
+require "action_controller/railtie"
+require "rack/handler/webrick"
+
+class App < Rails::Application
+  config.load_defaults 6.1
+  config.eager_load = false
+  config.logger = Logger.new($stdout)
+  config.secret_key_base = ENV.fetch("SECRET_KEY_BASE")
+  config.session_store :cookie_store, key: "_app_session"
+  config.action_dispatch.cookies_serializer = :json
+  config.action_controller.default_protect_from_forgery = false # there are no forms here to carry its token
+end
+
+class SessionsController < ActionController::Base
+  def create
+    wanted = ENV.values_at("APP_USER", "APP_PASSWORD")
+    return head :forbidden unless params.values_at(:username, :password) == wanted
+
+    reset_session
+    session[:user_id] = 23
+    head :no_content
+  end
+
+  def destroy
+    reset_session
+    head :no_content
+  end
+
+  def show
+    session[:user_id] ? render(plain: session[:user_id]) : head(:unauthorized)
+  end
+end
+
+App.initialize!
+App.routes.draw do
+  post "login", to: "sessions#create"
+  post "logout", to: "sessions#destroy"
+  get "me", to: "sessions#show"
+end
+
+Rack::Handler::WEBrick.run App, Host: "127.0.0.1", Port: ENV.fetch("PORT")

@@ -1,0 +1,399 @@
+"""Every recipe of docs/recipes, tried against its framework: a small real app runs, a user signs in there as a
+browser would, and the app's own cookie gets a token for that user. The service's configuration is read out of
+the recipe, so a recipe that does not work fails here.
+
+Usage: target/interop/venv/bin/python tests/frameworks/run.py [FOLDER …]
+"""
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Callable
+from urllib.parse import urlencode, urlsplit
+
+import jwt
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = ROOT / "target/frameworks"
+BINARY = ROOT / "target/debug/rollout-token"
+PYTHON, NODE, RUBY = str(LIBRARIES / "venv/bin/python"), "node", "ruby"
+# What the operator of the service gets from Rollout.
+CLIENT_ID, CLIENT_SECRET = "client-1", secrets.token_hex(32)
+# The environment of every program here: none of ours may configure it by accident.
+BASE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+USER, PASSWORD = "ann", "correct horse battery"
+
+
+Answer = tuple[int, str]
+
+
+class Browser:
+    """Keeps cookies as they stand, as a browser does (Python's own cookie jar takes quotes away), for one host:
+    cookies do not know ports, so the app's go to the service too, as behind one proxy."""
+
+    def __init__(self, scheme: str = "http"):
+        self.cookies: dict[str, str] = {}
+        # With "https" a proxy is played, which ended TLS and says so to the app.
+        self.scheme = scheme
+
+    def ask(self, method: str, url: str, data: str = "", headers: dict[str, str] = {}) -> Answer:
+        parts = urlsplit(url)
+        cookies = {"Cookie": cookie_header(self.cookies)} if self.cookies else {}
+        connection = HTTPConnection(parts.netloc, timeout=20)
+        proxy = {"X-Forwarded-Proto": self.scheme}
+        connection.request(method, parts.path, data, cookies | proxy | headers)
+        response = connection.getresponse()
+        for cookie in response.headers.get_all("Set-Cookie") or []:
+            self.keep(cookie)
+        return response.status, response.read().decode()
+
+    def keep(self, cookie: str) -> None:
+        pair, *rest = cookie.split(";")
+        name, value = pair.strip().split("=", 1)
+        attributes = {key.strip().lower(): value for key, _, value in (part.partition("=") for part in rest)}
+        expires = attributes.get("expires")
+        past = expires is not None and parsedate_to_datetime(expires).timestamp() <= time.time()
+        # RFC 6265, section 5.3: Max-Age counts before Expires.
+        gone = int(attributes["max-age"]) <= 0 if "max-age" in attributes else past
+        self.cookies.pop(name, None)
+        if not gone:
+            self.cookies[name] = value
+
+    def get(self, url: str) -> str:
+        return succeeded(self.ask("GET", url))
+
+    def form(self, url: str, **fields: str) -> str:
+        return succeeded(self.ask("POST", url, urlencode(fields), {"Content-Type": "application/x-www-form-urlencoded"}))
+
+    def json(self, url: str, **members: str) -> str:
+        headers = {"Content-Type": "application/json", "Origin": f"{self.scheme}://{urlsplit(url).netloc}"}
+        return succeeded(self.ask("POST", url, json.dumps(members), headers))
+
+
+def cookie_header(cookies: dict[str, str]) -> str:
+    return "; ".join(f"{name}={value}" for name, value in cookies.items())
+
+
+def succeeded(answer: Answer) -> str:
+    assert answer[0] < 400, answer
+    return answer[1]
+
+
+def plain_sign_in(browser: Browser, app: str) -> None:
+    browser.form(f"{app}/login", username=USER, password=PASSWORD)
+
+
+def plain_sign_out(browser: Browser, app: str) -> None:
+    browser.form(f"{app}/logout")
+
+
+def django_sign_in(browser: Browser, app: str) -> None:
+    browser.get(f"{app}/login")
+    csrf = browser.cookies["csrftoken"]
+    browser.form(f"{app}/login", username=USER, password=PASSWORD, csrfmiddlewaretoken=csrf)
+
+
+def django_sign_out(browser: Browser, app: str) -> None:
+    browser.form(f"{app}/logout", csrfmiddlewaretoken=browser.cookies["csrftoken"])
+
+
+def authjs_form(url: str, browser: Browser, **fields: str) -> None:
+    csrf = json.loads(browser.get(f"{url.rsplit('/auth/')[0]}/auth/csrf"))["csrfToken"]
+    browser.form(url, csrfToken=csrf, **fields)
+
+
+def authjs_sign_in(browser: Browser, app: str) -> None:
+    authjs_form(f"{app}/auth/callback/credentials", browser, username=USER, password=PASSWORD)
+
+
+def authjs_sign_out(browser: Browser, app: str) -> None:
+    authjs_form(f"{app}/auth/signout", browser)
+
+
+def nextauth_sign_in(browser: Browser, app: str) -> None:
+    authjs_sign_in(browser, f"{app}/api")
+
+
+def nextauth_sign_out(browser: Browser, app: str) -> None:
+    authjs_sign_out(browser, f"{app}/api")
+
+
+def better_auth_sign_in(browser: Browser, app: str) -> None:
+    account = {"email": "ann@example.com", "password": PASSWORD}
+    Browser(browser.scheme).json(f"{app}/api/auth/sign-up/email", name=USER, **account)
+    browser.json(f"{app}/api/auth/sign-in/email", **account)
+
+
+def better_auth_sign_out(browser: Browser, app: str) -> None:
+    browser.json(f"{app}/api/auth/sign-out")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A framework: its app's folder here, its recipe, and how a user signs in."""
+
+    name: str
+    folder: str
+    recipe: str
+    command: list[str]
+    cookie: str
+    # The app's secret: its variable in the app's environment, and the file of the recipe.
+    secret: tuple[str, str]
+    sign_in: Callable[[Browser, str], None] = plain_sign_in
+    sign_out: Callable[[Browser, str], None] = plain_sign_out
+    scheme: str = "http"
+    # More of the app's environment.
+    environment: dict[str, str] = field(default_factory=dict)
+    # Which of the recipe's TOML blocks; the variables and the command to explain belong to the first.
+    block: int = 0
+
+
+FLASK = Case("Flask", "flask", "flask", [PYTHON, "app.py"], "session", ("SECRET_KEY", "flask_secret_key"))
+DJANGO = Case(
+    "Django",
+    "django_signed",
+    "django",
+    [PYTHON, "app.py"],
+    "sessionid",
+    ("SECRET_KEY", "django_secret_key"),
+    django_sign_in,
+    django_sign_out,
+)
+FASTAPI = Case("FastAPI", "starlette", "fastapi", [PYTHON, "app.py"], "session", ("SECRET_KEY", "starlette_secret_key"))
+EXPRESS = Case("Express", "cookie_session", "express", [NODE, "app.mjs"], "session", ("SESSION_KEY", "session_keys"))
+AUTHJS = Case(
+    "Auth.js",
+    "authjs",
+    "nextauth",
+    [NODE, "app.mjs"],
+    "authjs.session-token",
+    ("AUTH_SECRET", "auth_secret"),
+    authjs_sign_in,
+    authjs_sign_out,
+)
+IRON_SESSION = Case(
+    "iron-session",
+    "iron_session",
+    "iron-session",
+    [NODE, "app.mjs"],
+    "app_session",
+    ("SESSION_PASSWORD", "iron_password"),
+)
+BETTER_AUTH = Case(
+    "Better Auth",
+    "better_auth",
+    "better-auth",
+    [NODE, "app.mjs"],
+    "better-auth.session_data",
+    ("BETTER_AUTH_SECRET", "better_auth_secret"),
+    better_auth_sign_in,
+    better_auth_sign_out,
+)
+RAILS = Case("Rails", "rails", "rails", [RUBY, "app.rb"], "_app_session", ("SECRET_KEY_BASE", "secret_key_base"))
+
+# One for each recipe, as its first block has it; and what its pitfalls say.
+DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, AUTHJS, IRON_SESSION, BETTER_AUTH, RAILS]
+CASES = [
+    *DOCUMENTED,
+    replace(AUTHJS, name="Auth.js over https", cookie="__Secure-authjs.session-token", scheme="https"),
+    replace(
+        AUTHJS,
+        name="Auth.js with a cookie in parts",
+        cookie="authjs.session-token.1",
+        environment={"APP_PICTURE": f"https://example.com/{'x' * 5000}"},
+    ),
+    Case(
+        "NextAuth v4",
+        "nextauth_v4",
+        "nextauth",
+        [NODE, "app.mjs"],
+        "next-auth.session-token",
+        ("NEXTAUTH_SECRET", "nextauth_secret"),
+        nextauth_sign_in,
+        nextauth_sign_out,
+        block=1,
+    ),
+    replace(
+        BETTER_AUTH,
+        name="Better Auth over https, encrypted",
+        cookie="__Secure-better-auth.session_data",
+        scheme="https",
+        environment={"APP_SCHEME": "https", "APP_STRATEGY": "jwe"},
+        block=1,
+    ),
+]
+
+
+class Recipe:
+    """The blocks of a recipe that a case runs, with secrets in `folder` instead of /run/secrets."""
+
+    def __init__(self, case: Case, folder: Path):
+        text = (ROOT / f"docs/recipes/{case.recipe}.md").read_text()
+        blocks = re.findall(r"^ *```(\w+)\n(.*?)^ *```$", text.replace("/run/secrets", str(folder)), re.MULTILINE | re.DOTALL)
+        self.toml = [body for language, body in blocks if language == "toml"][case.block]
+        [variables] = [body for language, body in blocks if language == "sh" and body.startswith("ROLLOUT__")]
+        self.variables = dict(word.split("=", 1) for word in shlex.split(variables, comments=True))
+        [self.explain] = [body for language, body in blocks if language == "sh" and body.startswith("rollout-token explain")]
+
+
+class Programs:
+    """What this test started; all of it ends with the block."""
+
+    def __enter__(self):
+        self.running = []
+        return self
+
+    def __exit__(self, *_):
+        for program in self.running:
+            program.kill()
+            program.wait()
+
+    def start(self, log: Path, command: list[str], **options) -> subprocess.Popen:
+        with log.open("wb") as out:
+            program = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, **options)
+        self.running.append(program)
+        return program
+
+    def app(self, case: Case, folder: Path, secret: str) -> str:
+        """The framework's app; copied below the libraries, where Node looks for them."""
+        home = LIBRARIES / "apps" / case.folder
+        shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        environment = BASE | {"PORT": str(port), "STATE": str(folder), case.secret[0]: secret}
+        environment |= {"APP_USER": USER, "APP_PASSWORD": PASSWORD} | case.environment
+        program = self.start(folder / "app.log", case.command, cwd=home, env=environment)
+        wait_until(lambda: answers(port), program, folder / "app.log")
+        return f"http://127.0.0.1:{port}"
+
+    def service(self, log: Path, arguments: list[str], variables: dict[str, str]) -> str:
+        program = self.start(log, [BINARY, "serve", *arguments], env=service_environment(variables))
+        listening = re.compile(r'"listening","address":"([^"]*)"')
+        wait_until(lambda: listening.search(log.read_text()), program, log)
+        return f"http://{listening.search(log.read_text())[1]}/rollout/token"
+
+
+def service_environment(variables: dict[str, str]) -> dict[str, str]:
+    listen = {"ROLLOUT__SERVER__LISTEN": "127.0.0.1:0", "ROLLOUT__SERVER__ADMIN_LISTEN": "127.0.0.1:0"}
+    return BASE | {"ROLLOUT_CLIENT_ID": CLIENT_ID, "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET} | listen | variables
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(ready: Callable[[], object], program: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not ready():
+        if program.poll() is not None or time.monotonic() > deadline:
+            raise AssertionError(f"did not start: {program.args}\n{log.read_text()}")
+        time.sleep(0.05)
+
+
+def subject(answer: Answer) -> str:
+    status, body = answer
+    assert status == 200, answer
+    required = {"require": ["iss", "sub", "iat", "exp"]}
+    token = json.loads(body)["token"]
+    return jwt.decode(token, CLIENT_SECRET, algorithms=["HS512"], issuer=CLIENT_ID, options=required)["sub"]
+
+
+def refused(answer: Answer, code: str) -> None:
+    assert (answer[0], json.loads(answer[1]).get("code")) == (401, code), answer
+
+
+def tampered(value: str) -> str:
+    middle = len(value) // 2
+    return value[:middle] + ("B" if value[middle] == "A" else "A") + value[middle + 1 :]
+
+
+class Report:
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def check(self, name: str, step: Callable[[], object]) -> bool:
+        try:
+            step()
+        except Exception as problem:  # whatever it is, it is this check that failed
+            self.failed += 1
+            print(f"FAILED  {name}\n{type(problem).__name__}: {problem}", flush=True)
+            return False
+        self.passed += 1
+        print(f"ok      {name}", flush=True)
+        return True
+
+
+def equal(actual: object, expected: object) -> None:
+    assert actual == expected, f"{actual!r}, not {expected!r}"
+
+
+def run(case: Case, report: Report) -> None:
+    with tempfile.TemporaryDirectory() as name, Programs() as programs:
+        folder = Path(name)
+        secret = secrets.token_hex(64)
+        (folder / case.secret[1]).write_text(f"{secret}\n")
+        recipe = Recipe(case, folder)
+        browser = Browser(case.scheme)
+        app = programs.app(case, folder, secret)
+        (folder / "recipe.toml").write_text(recipe.toml)
+        services = {"TOML": programs.service(folder / "toml.log", ["--config", str(folder / "recipe.toml")], {})}
+        if case.block == 0:
+            services["variables"] = programs.service(folder / "variables.log", [], recipe.variables)
+
+        def check(what: str, step: Callable[[], object]) -> bool:
+            return report.check(f"{case.name}: {what}", step)
+
+        for form, service in services.items():
+            check(f"{form}: nobody", lambda: refused(Browser().ask("POST", service), "no_session"))
+        if not check("signing in", lambda: case.sign_in(browser, app)):
+            print((folder / "app.log").read_text())
+            return
+        user = browser.get(f"{app}/me")
+        check("the app knows who it is", lambda: equal(bool(user), True))
+        genuine = dict(browser.cookies)
+        broken = cookie_header(genuine | {case.cookie: tampered(genuine[case.cookie])})
+        for form, service in services.items():
+            check(f"{form}: a token for {user}", lambda: equal(subject(browser.ask("POST", service)), user))
+            changed = lambda: Browser().ask("POST", service, headers={"Cookie": broken})
+            check(f"{form}: a changed cookie", lambda: refused(changed(), "session_invalid"))
+
+        def explain() -> None:
+            # The command as it stands in the recipe, with cookies for the dots.
+            filled = re.sub(r"([\w.-]+)=…", lambda found: f"{found[1]}={genuine[found[1]]}", recipe.explain)
+            words = shlex.split(filled)
+            command = [BINARY, *words[1:]]
+            result = subprocess.run(command, env=service_environment(recipe.variables), capture_output=True, text=True)
+            assert result.returncode == 0 and f'subject = "{user}"' in result.stdout, result
+
+        if case in DOCUMENTED:
+            check("explain", explain)
+        check("signing out", lambda: case.sign_out(browser, app))
+        for form, service in services.items():
+            check(f"{form}: signed out", lambda: refused(browser.ask("POST", service), "no_session"))
+
+
+def main() -> None:
+    report = Report()
+    recipes = {recipe.stem for recipe in (ROOT / "docs/recipes").glob("*.md")}
+    report.check("every recipe has its app", lambda: equal({case.recipe for case in CASES}, recipes))
+    for case in CASES:
+        if len(sys.argv) == 1 or case.folder in sys.argv[1:]:
+            report.check(f"{case.name}: ran", lambda: run(case, report))
+    print(f"{report.passed} passed, {report.failed} failed")
+    sys.exit(report.failed > 0)
+
+
+main()
