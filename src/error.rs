@@ -268,7 +268,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// The headers that every answer carries (SPEC section 2).
+/// The headers that every answer carries.
 pub fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

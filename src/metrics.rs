@@ -1,4 +1,4 @@
-//! The metrics of SPEC's list and how they are counted. Labels hold configured names and fixed words
+//! The service's metrics and how they are counted. Labels hold configured names and fixed words
 //! only, never a caller's text.
 
 use std::fmt;

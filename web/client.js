@@ -1,5 +1,5 @@
 // Gets Rollout tokens from the rollout-token service, for a page in a browser. Types: client.d.ts.
-// What the service answers is in SPEC section 2; nothing here knows how users sign in.
+// What the service answers is at its /openapi.json; nothing here knows how users sign in.
 
 const ATTEMPTS = 6; // in one call, where the service says "later"
 const NETWORK_ATTEMPTS = 3; // in one call, where nothing answers
