@@ -1,0 +1,185 @@
+// Gets Rollout tokens from the rollout-token service, for a page in a browser. Types: client.d.ts.
+// What the service answers is in SPEC section 2; nothing here knows how users sign in.
+
+const ATTEMPTS = 6; // in one call, where the service says "later"
+const NETWORK_ATTEMPTS = 3; // in one call, where nothing answers
+const PATIENCE = 30_000; // ms that one call waits between its attempts, in all
+const TIMEOUT = 10_000; // ms for one attempt; the service itself gives up after 5 s
+const MARGIN = 10_000; // ms before its end from which a token is no longer handed out
+const HOLD = 1_000; // ms for which a failure is remembered, against loops of get()
+const LATER = new Set([429, 502, 503, 504]);
+
+/** Why there is no token. `code` is the service's, or one of ours: see client.d.ts. */
+export class RolloutTokenError extends Error {
+  name = "RolloutTokenError";
+
+  constructor(code, message, { status, requestId, retryAfter, cause } = {}) {
+    super(message, { cause });
+    Object.assign(this, { code, status, requestId, retryAfter });
+  }
+}
+
+/** A source of tokens for the signed-in user. One a page, outside of components. */
+export function createTokenSource({
+  url = "/rollout/token",
+  credentials = "include",
+  headers,
+  fetch = (...request) => globalThis.fetch(...request),
+  signal,
+  onSignedOut,
+  clock = realClock, // this and `random` are for tests
+  random = Math.random,
+} = {}) {
+  let kept; // the last token and its times
+  let failed; // the last failure, until the next success
+  let flight; // the request under way, shared by all who ask
+
+  const mark = () => ({ wall: clock.wall(), steady: clock.steady() });
+
+  // The steady clock stands still in a sleeping machine with some browsers, the wall clock can be set:
+  // the longer time counts. A wall clock that was set back tells nothing, so any time may have passed.
+  const since = (then) => {
+    const wall = clock.wall() - then.wall;
+    const steady = clock.steady() - then.steady;
+    return wall < steady - 5_000 ? Infinity : Math.max(wall, steady);
+  };
+
+  const get = async () => {
+    const age = kept ? since(kept.asked) : Infinity;
+    if (age < kept?.refreshAfter) return kept.token;
+    const usable = age < kept?.life - MARGIN && kept.token;
+    if (!flight && failed && since(failed.at) < failed.hold) {
+      if (usable) return usable;
+      throw failed.error;
+    }
+    const next = fresh();
+    if (!usable) return next;
+    next.catch(() => {}); // the next get() will tell, if it still matters then
+    return usable;
+  };
+
+  const fresh = () => {
+    if (flight) return flight;
+    // Whoever is no longer `flight` when it ends was overtaken by clear(), and leaves no trace.
+    const mine = ask().then(
+      (answer) => {
+        if (flight === mine) {
+          kept = answer;
+          flight = failed = undefined;
+        }
+        return answer.token;
+      },
+      (error) => {
+        if (flight === mine) {
+          flight = undefined;
+          failed = { error, at: mark(), hold: Math.max(HOLD, (error.retryAfter ?? 0) * 1000) };
+          if (error.status === 401) {
+            kept = undefined;
+            // In a turn of its own: what it throws is not our caller's error.
+            if (onSignedOut) Promise.resolve(error).then(onSignedOut);
+          }
+        }
+        throw error;
+      },
+    );
+    return (flight = mine);
+  };
+
+  const clear = () => {
+    kept = failed = flight = undefined;
+  };
+
+  const ask = async () => {
+    for (let attempt = 1, waited = 0; ; attempt++) {
+      try {
+        return await askOnce();
+      } catch (error) {
+        const attempts = LATER.has(error.status) ? ATTEMPTS : error.code === "network" ? NETWORK_ATTEMPTS : 1;
+        // Never before Retry-After, and not at the same moment as all other tabs.
+        const wait = Math.max((error.retryAfter ?? 0) * 1000, 250 * 2 ** attempt) * (1 + random() / 2);
+        waited += wait;
+        if (attempt >= attempts || waited > PATIENCE) throw error;
+        await within(wait, (ended) => new Promise((resolve) => ended.addEventListener("abort", resolve)));
+      }
+    }
+  };
+
+  const askOnce = async () => {
+    const asked = mark();
+    let response, text;
+    try {
+      const own = typeof headers === "function" ? await headers() : headers;
+      refuseIfAborted();
+      await within(TIMEOUT, async (signal) => {
+        response = await fetch(url, { method: "POST", credentials, headers: own, redirect: "manual", signal });
+        text = await response.text();
+      });
+    } catch (cause) {
+      refuseIfAborted();
+      throw new RolloutTokenError("network", "The token service cannot be reached", { cause });
+    }
+    // The machine slept in between: how much of the token's life is left cannot be told.
+    if (since(asked) > 2 * TIMEOUT) throw new RolloutTokenError("network", "The answer came too late");
+    return read(response, text, asked);
+  };
+
+  const read = ({ status, type, headers }, text, asked) => {
+    let body;
+    try {
+      body = JSON.parse(text);
+    } catch {
+      // A proxy's page: the status has to do.
+    }
+    const token = body?.token;
+    if (status === 200 && token && typeof token === "string") {
+      const life = (Number(body.expires_in) || 0) * 1000;
+      // refresh_in is 0 for very short lives: half a life keeps get() from asking each time. A little
+      // earlier in some tabs than in others, so that they do not ask together.
+      const refresh = Math.max((Number(body.refresh_in) || 0) * 1000, life / 2);
+      return { token, asked, life, refreshAfter: refresh * (1 - random() / 20) };
+    }
+    const redirected = type === "opaqueredirect" || (status >= 300 && status < 400);
+    const ownCode = redirected ? "redirected" : status === 200 ? "bad_response" : `http_${status}`;
+    throw new RolloutTokenError(body?.code ?? ownCode, body?.detail ?? `No token: ${ownCode}`, {
+      status,
+      requestId: body?.request_id ?? headers.get("X-Request-Id") ?? undefined,
+      retryAfter: seconds(headers.get("Retry-After"), clock.wall()),
+    });
+  };
+
+  const refuseIfAborted = () => {
+    if (signal?.aborted) throw new RolloutTokenError("aborted", "The token is no longer wanted", { cause: signal.reason });
+  };
+
+  // Runs `work` with a signal that fires after `ms`, or when the caller's own does.
+  const within = async (ms, work) => {
+    const end = new AbortController();
+    const abort = () => end.abort();
+    const cancel = clock.after(ms, abort);
+    signal?.addEventListener("abort", abort);
+    try {
+      return await work(end.signal);
+    } finally {
+      cancel();
+      signal?.removeEventListener("abort", abort);
+    }
+  };
+
+  return { get, fresh, clear };
+}
+
+const realClock = {
+  wall: () => Date.now(),
+  steady: () => performance.now(),
+  after: (ms, run) => {
+    const timer = setTimeout(run, ms);
+    return () => clearTimeout(timer);
+  },
+};
+
+// Retry-After is a number of seconds or a date (RFC 9110, section 10.2.3).
+function seconds(value, now) {
+  if (!value) return undefined;
+  const left = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - now) / 1000;
+  return left >= 0 ? left : undefined;
+}
