@@ -22,7 +22,7 @@ use crate::limiter::SubjectLimiter;
 use crate::metrics::Metrics;
 use crate::origin;
 use crate::request_id::{RequestIds, X_REQUEST_ID};
-use crate::routes::{dev, health, openapi, token};
+use crate::routes::{assets, dev, health, openapi, token};
 use crate::server::Drain;
 use crate::telemetry::{self, LogBudget, SubjectLog};
 use crate::wire;
@@ -131,9 +131,15 @@ pub fn public(app: &Arc<App>) -> Router {
         .route("/rollout-token", any(token::issue_as_documented))
         .route("/healthz", get(health::live).fallback(read_only))
         .route("/readyz", get(health::ready).fallback(read_only))
-        .route("/openapi.json", get(openapi::openapi).fallback(read_only));
+        .route("/openapi.json", get(openapi::openapi).fallback(read_only))
+        .route("/rollout/client.js", get(assets::client).fallback(read_only));
     if app.dev {
-        routes = routes.route("/", get(dev::page).fallback(read_only));
+        routes = routes
+            .route("/", get(dev::page).fallback(read_only))
+            .route("/dev.js", get(dev::script).fallback(read_only))
+            .route("/dev.css", get(dev::style).fallback(read_only))
+            .route("/dev.svg", get(dev::icon).fallback(read_only))
+            .route("/dev/samples", get(dev::samples).fallback(read_only));
     }
     layered(routes, app)
 }

@@ -11,6 +11,7 @@
 )]
 
 mod asking;
+mod assets;
 mod backend;
 mod browsers;
 mod commands;

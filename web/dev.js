@@ -1,0 +1,369 @@
+// What the page of `rollout-token dev` does. Its words are in dev.html; tokens come through client.js, as in an app.
+// Under the page's policy (Trusted Types) text is only ever set as text.
+import { createTokenSource } from "/rollout/client.js";
+
+const byId = (id) => document.getElementById(id);
+const origin = location.origin;
+
+/** Says it to screen readers, which do not see what changed. */
+const say = (text) => (byId("status").textContent = text);
+
+const element = (name, properties = {}, ...children) => {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+};
+
+// ---- Requests ---------------------------------------------------------------------------------------------
+
+const user = () => byId("user").value;
+
+// Header values are bytes: UTF-8 here, where fetch() takes one character for one byte.
+const asUser = (name) => ({ "X-Dev-User": String.fromCharCode(...new TextEncoder().encode(name)) });
+
+let requests = 0;
+
+/** fetch(), written down in the page's log. */
+async function logged(url, init, name = user()) {
+  const started = performance.now();
+  let response, body;
+  requests++;
+  try {
+    response = await fetch(url, init);
+    body = await response.clone().json();
+    return response;
+  } finally {
+    const ms = Math.round(performance.now() - started);
+    const status = response?.status;
+    const good = status === 200;
+    byId("log").prepend(
+      element(
+        "tr",
+        {},
+        element("td", { textContent: new Date().toLocaleTimeString() }),
+        element("td", { textContent: status ?? "none", className: good ? "good" : "bad" }),
+        element("td", { textContent: good ? "token" : (body?.code ?? "unreachable") }),
+        element("td", { textContent: name || "(blank)" }),
+        element("td", { textContent: ms }),
+        element("td", { textContent: response?.headers.get("X-Request-Id") ?? "" }),
+      ),
+    );
+    while (byId("log").rows.length > 100) byId("log").lastElementChild.remove();
+    byId("log-empty").hidden = true;
+  }
+}
+
+let answer; // the last 200, with the time at which it was asked for
+
+const source = createTokenSource({
+  headers: () => asUser(user()),
+  fetch: async (...request) => {
+    const asked = { wall: Date.now(), steady: performance.now() };
+    const response = await logged(...request);
+    if (response.ok) answer = { asked, ...(await response.clone().json()) };
+    return response;
+  },
+});
+
+async function getToken(words) {
+  try {
+    await source.fresh();
+    showToken();
+    say(`${words} for ${answer.claims.sub}. It ends in ${Math.round(answer.expires_in / 60)} minutes.`);
+  } catch (error) {
+    byId("result").hidden = true;
+    answer = undefined;
+    say(`No token: ${error.code}`);
+    showRefusal({
+      kind: "real",
+      why: `The answer for this user, just now: ${error.message}`,
+      text: `${error.status ?? "no answer"} ${error.code}`,
+    });
+  }
+}
+
+byId("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  source.clear(); // another user, perhaps
+  getToken("A token");
+});
+byId("renew").addEventListener("click", () => getToken("Another token"));
+
+byId("fifty").addEventListener("click", async () => {
+  source.clear();
+  const before = requests;
+  try {
+    await Promise.all(Array.from({ length: 50 }, () => source.get()));
+    showToken();
+    say(`50 calls of get() made ${requests - before === 1 ? "one request" : `${requests - before} requests`}.`);
+  } catch (error) {
+    say(`No token: ${error.code}`);
+  }
+});
+
+byId("clear-log").addEventListener("click", () => {
+  byId("log").replaceChildren();
+  byId("log-empty").hidden = false;
+  say("The log is empty.");
+});
+
+// ---- The token ------------------------------------------------------------------------------------------------
+
+const decode = (part) => {
+  const binary = atob(part.replace(/-/g, "+").replace(/_/g, "/"));
+  return JSON.parse(new TextDecoder().decode(Uint8Array.from(binary, (character) => character.charCodeAt(0))));
+};
+
+const MEANINGS = {
+  typ: "a JSON Web Token",
+  alg: "HMAC with SHA-512",
+  iss: "your client id at Rollout",
+  sub: "the user",
+};
+
+function describe(list, members) {
+  list.replaceChildren(
+    ...Object.entries(members).flatMap(([name, value]) => {
+      const time = (name === "iat" || name === "exp") && new Date(value * 1000).toLocaleTimeString();
+      const meaning = time ? `${name === "iat" ? "made at" : "ends at"} ${time}` : MEANINGS[name];
+      const text = typeof value === "string" ? value : JSON.stringify(value);
+      return [
+        element("dt", { textContent: name }),
+        element("dd", {}, text, ...(meaning ? [element("small", { textContent: meaning })] : [])),
+      ];
+    }),
+  );
+}
+
+function showToken() {
+  const parts = answer.token.split(".");
+  answer.claims = decode(parts[1]);
+  [".head", ".claims", ".signature"].forEach((part, index) => {
+    byId("token").querySelector(part).textContent = parts[index];
+  });
+  describe(byId("head"), decode(parts[0]));
+  describe(byId("claims"), answer.claims);
+  byId("result").hidden = false;
+  tick();
+}
+
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+
+/** The countdown, each half second. Only the end is told to screen readers. */
+function tick() {
+  if (!answer || byId("result").hidden) return;
+  const { asked, expires_in: life, refresh_in: refresh } = answer;
+  const passed = Math.max(Date.now() - asked.wall, performance.now() - asked.steady) / 1000;
+  const left = Math.max(0, Math.ceil(life - passed));
+  const late = passed >= refresh;
+  byId("left").textContent = left ? clock(left) : "ended";
+  byId("left-label").textContent = left ? "Ends in" : "This token has";
+  byId("life").value = left / life;
+  byId("refresh").textContent = late
+    ? "client.js asks for the next one at the next get()."
+    : `client.js asks for the next one in ${clock(refresh - passed)} (refresh_in), or later if nobody needs it.`;
+  byId("result").classList.toggle("late", late);
+  if (!left && !byId("result").classList.contains("over")) say("The token has ended.");
+  byId("result").classList.toggle("over", !left);
+}
+setInterval(tick, 500);
+
+// ---- Refusals -----------------------------------------------------------------------------------------------------
+
+const SHOWN = ["content-type", "www-authenticate", "retry-after", "cache-control", "x-request-id"];
+
+const written = ({ status, headers, body }) =>
+  [
+    `HTTP/1.1 ${status}`,
+    ...SHOWN.filter((name) => headers[name]).map((name) => `${name}: ${headers[name]}`),
+    "",
+    JSON.stringify(body, null, 2),
+  ].join("\n");
+
+const heard = async (response) =>
+  written({ status: response.status, headers: Object.fromEntries(response.headers), body: await response.json() });
+
+function showRefusal({ kind, why, text, curl, client = "" }) {
+  byId("refusal").hidden = false;
+  byId("refusal-kind").textContent = kind === "real" ? "a real answer" : "a sample";
+  byId("refusal-kind").classList.toggle("real", kind === "real");
+  byId("refusal-why").textContent = why;
+  byId("refusal-answer").textContent = text;
+  byId("refusal-curl").hidden = !curl;
+  byId("refusal-curl").querySelector("pre").textContent = curl ?? "";
+  byId("refusal-client").textContent = client;
+}
+
+const ask = (name) => logged("/rollout/token", { method: "POST", headers: asUser(name) }, name);
+
+const sample = async (code) => {
+  const response = await fetch("/dev/samples");
+  return written((await response.json()).find((sample) => sample.code === code));
+};
+
+const refusals = {
+  async 401() {
+    return {
+      kind: "real",
+      why: "This page asked as a user without a name, which is no session of anybody.",
+      text: await heard(await ask("")),
+      client: "client.js calls onSignedOut and throws the code: let the user sign in.",
+    };
+  },
+  async 429() {
+    // One user's share is a burst of 20 unless configured otherwise.
+    for (let request = 1; request <= 100; request++) {
+      const response = await ask("in-a-hurry");
+      if (response.status === 429) {
+        return {
+          kind: "real",
+          why: `The user “in-a-hurry” asked ${request} times in a row. Other users have a share of their own.`,
+          text: await heard(response),
+          client: "client.js waits for Retry-After inside the call and asks again; your code sees only a slow answer.",
+        };
+      }
+    }
+    return { kind: "real", why: "100 requests in a row, and no refusal: rate_limit is off or large here.", text: "" };
+  },
+  async origin_not_allowed() {
+    return {
+      kind: "sample",
+      why: "What a page of an origin gets that is not in origins.allowed. The browser sets Origin; no page can forge it.",
+      text: await sample("origin_not_allowed"),
+      curl: `curl -i -X POST -H 'Origin: https://other.example' ${origin}/rollout/token`,
+      client: "client.js throws at once: this is for you to configure, not for the user.",
+    };
+  },
+  async session_backend_unavailable() {
+    return {
+      kind: "sample",
+      why: "When the session store, the provider’s keys or your app does not answer. Nobody is signed out by an outage.",
+      text: await sample("session_backend_unavailable"),
+      client: "client.js waits for Retry-After inside the call and asks again, up to six times and half a minute.",
+    };
+  },
+};
+
+for (const button of document.querySelectorAll("[data-show]")) {
+  button.addEventListener("click", async () => {
+    try {
+      const refusal = await refusals[button.dataset.show]();
+      showRefusal(refusal);
+      say(`${refusal.kind === "real" ? "A real answer" : "A sample"}: ${refusal.text.split("\n", 1)[0]}. ${refusal.why}`);
+    } catch {
+      say("This server cannot be reached.");
+    }
+  });
+}
+
+// ---- Snippets ---------------------------------------------------------------------------------------------------------
+
+const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+
+const snippets = {
+  fetch: {
+    code: () => `const response = await fetch("${origin}/rollout/token", {
+  method: "POST",
+  credentials: "include",
+});
+const body = await response.json(); // every answer is JSON, errors too
+if (!response.ok) throw new Error(body.code);
+const token = body.token;`,
+    note: "Simple, and enough for one call. It neither waits nor retries.",
+  },
+  "client.js": {
+    code: () => `import { createTokenSource } from "${origin}/rollout/client.js";
+
+const source = createTokenSource({
+  url: "${origin}/rollout/token",
+  onSignedOut: () => location.assign("/login"),
+});
+
+const response = await fetch("https://universal.rollout.com/api/credentials", {
+  headers: { Authorization: \`Bearer \${await source.get()}\` },
+});`,
+    note: "get() keeps the token until shortly before its end, and shares one request among all who ask.",
+  },
+  React: {
+    code: () => `import { CredentialsManager, RolloutLinkProvider } from "@rollout/link-react";
+import "@rollout/link-react/style.css";
+import { createTokenSource } from "./client.js"; // saved from ${origin}/rollout/client.js
+
+// Outside of components: one source a page.
+const source = createTokenSource({
+  url: "${origin}/rollout/token",
+  onSignedOut: () => location.assign("/login"),
+});
+
+export const Connections = () => (
+  <RolloutLinkProvider token={source.fresh}>
+    <CredentialsManager />
+  </RolloutLinkProvider>
+);`,
+    note: "fresh, not get: the provider keeps its token until Rollout refuses it, so it should get a whole life.",
+  },
+  "Rollout’s docs": {
+    code: () => `const fetchRolloutToken = () =>
+  fetch("${origin}/rollout-token")
+    .then((response) => response.json())
+    .then((data) => data.token);`,
+    note: "The snippet of Rollout’s docs works as it stands where server.docs_alias is on, as it is here.",
+  },
+  curl: {
+    code: () => `curl -sS -X POST -H ${quoted(`X-Dev-User: ${user()}`)} ${origin}/rollout/token`,
+    note: "X-Dev-User works in development only.",
+  },
+};
+const CORS_NOTE =
+  " A page of another origin must be listed, for a Vite server with: ROLLOUT__ORIGINS__ALLOWED=http://localhost:5173";
+
+let chosen = "fetch";
+
+function showSnippet() {
+  byId("snippet").textContent = snippets[chosen].code();
+  byId("snippet-note").textContent = snippets[chosen].note + (chosen === "curl" ? "" : CORS_NOTE);
+  byId("snippet-panel").setAttribute("aria-labelledby", `tab-${Object.keys(snippets).indexOf(chosen)}`);
+  for (const tab of byId("tabs").children) {
+    const selected = tab.textContent === chosen;
+    tab.setAttribute("aria-selected", selected);
+    tab.tabIndex = selected ? 0 : -1;
+  }
+}
+
+// The keys of the tabs pattern (ARIA Authoring Practices): arrows, Home and End choose.
+const steps = { ArrowRight: (at) => at + 1, ArrowLeft: (at) => at - 1, Home: () => 0, End: () => -1 };
+for (const [index, name] of Object.keys(snippets).entries()) {
+  const tab = element("button", { type: "button", id: `tab-${index}`, textContent: name });
+  tab.setAttribute("role", "tab");
+  tab.setAttribute("aria-controls", "snippet-panel");
+  tab.addEventListener("click", () => {
+    chosen = name;
+    showSnippet();
+  });
+  tab.addEventListener("keydown", (event) => {
+    const to = steps[event.key]?.(index);
+    if (to === undefined) return;
+    event.preventDefault();
+    const next = [...byId("tabs").children].at(to % byId("tabs").children.length);
+    next.click();
+    next.focus();
+  });
+  byId("tabs").append(tab);
+}
+byId("user").addEventListener("input", showSnippet);
+showSnippet();
+
+async function copy(button, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+    say("Copied.");
+  } catch {
+    say("This browser does not let the page copy.");
+  }
+  setTimeout(() => (button.textContent = "Copy"), 1500);
+}
+byId("copy-token").addEventListener("click", (event) => copy(event.currentTarget, answer.token));
+byId("copy-snippet").addEventListener("click", (event) => copy(event.currentTarget, snippets[chosen].code()));
+
+byId("server").textContent = `${origin}, a throwaway client unless you gave yours`;
