@@ -6,11 +6,14 @@ export interface TokenSourceOptions {
   url?: string | URL;
   /** As for fetch(). Default: "include", so that cookies go to another origin too. */
   credentials?: RequestCredentials;
-  /** More headers, or a function that is asked before each request: for sessions in `Authorization`. */
+  /**
+   * More headers, or a function that is asked before each request: for sessions in `Authorization`.
+   * If it fails, the request counts as one that nothing answered.
+   */
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
   /** Used in place of the global fetch. */
   fetch?: typeof fetch;
-  /** Ends all requests and waiting, for good. */
+  /** Ends all requests and waiting, for good: from then on every call fails with the code `aborted`. */
   signal?: AbortSignal;
   /** Called at each answer 401, once a request: the user has to sign in. */
   onSignedOut?: (error: RolloutTokenError) => void;
@@ -23,7 +26,8 @@ export interface TokenSource {
    */
   get(): Promise<string>;
   /**
-   * A token straight from the service, with its whole life before it. For
+   * A token straight from the service, with its whole life before it (a second less at most: an answer, also a
+   * refusal, is shared for that long, so that no loop makes a storm). For
    * `<RolloutLinkProvider token={source.fresh}>`, which keeps what it gets until Rollout refuses it.
    */
   fresh(): Promise<string>;
@@ -48,7 +52,7 @@ export type TokenErrorCode =
   | "overloaded"
   | "draining"
   | "internal"
-  /** Nothing answered: no network, or an answer that CORS forbids to read. */
+  /** Nothing answered: no network, an answer that CORS forbids to read, or `headers` failed; see `cause`. */
   | "network"
   /** A redirect in place of an answer: most often a proxy's login page. */
   | "redirected"

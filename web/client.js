@@ -2,11 +2,12 @@
 // What the service answers is at its /openapi.json; nothing here knows how users sign in.
 
 const ATTEMPTS = 6; // in one call, where the service says "later"
-const NETWORK_ATTEMPTS = 3; // in one call, where nothing answers
+const NETWORK_ATTEMPTS = 4; // in one call, where nothing answers: a machine that wakes has no network at first
 const PATIENCE = 30_000; // ms that one call waits between its attempts, in all
 const TIMEOUT = 10_000; // ms for one attempt; the service itself gives up after 5 s
 const MARGIN = 10_000; // ms before its end from which a token is no longer handed out
-const HOLD = 1_000; // ms for which a failure is remembered, against loops of get()
+const HOLD = 1_000; // ms for which an answer is shared, whatever it is: no loop makes more than one request a second
+const LONGEST_HOLD = 60_000; // ms for which a Retry-After is taken at its word
 const LATER = new Set([429, 502, 503, 504]);
 
 /** Why there is no token. `code` is the service's, or one of ours: see client.d.ts. */
@@ -31,8 +32,7 @@ export function createTokenSource({
   random = Math.random,
 } = {}) {
   let kept; // the last token and its times
-  let failed; // the last failure, until the next success
-  let flight; // the request under way, shared by all who ask
+  let last; // the last request: under way, or its answer
 
   const mark = () => ({ wall: clock.wall(), steady: clock.steady() });
 
@@ -47,46 +47,37 @@ export function createTokenSource({
   const get = async () => {
     const age = kept ? since(kept.asked) : Infinity;
     if (age < kept?.refreshAfter) return kept.token;
-    const usable = age < kept?.life - MARGIN && kept.token;
-    if (!flight && failed && since(failed.at) < failed.hold) {
-      if (usable) return usable;
-      throw failed.error;
-    }
     const next = fresh();
-    if (!usable) return next;
+    if (!(age < kept?.life - MARGIN)) return next;
     next.catch(() => {}); // the next get() will tell, if it still matters then
-    return usable;
+    return kept.token;
   };
 
   const fresh = () => {
-    if (flight) return flight;
-    // Whoever is no longer `flight` when it ends was overtaken by clear(), and leaves no trace.
-    const mine = ask().then(
+    if (last && (!last.ended || since(last.ended) < last.hold)) return last.token;
+    const mine = (last = { hold: HOLD });
+    mine.token = ask().then(
       (answer) => {
-        if (flight === mine) {
-          kept = answer;
-          flight = failed = undefined;
-        }
+        mine.ended = mark();
+        if (last === mine) kept = answer; // else clear() came in between: it is the token of another user, perhaps
         return answer.token;
       },
       (error) => {
-        if (flight === mine) {
-          flight = undefined;
-          failed = { error, at: mark(), hold: Math.max(HOLD, (error.retryAfter ?? 0) * 1000) };
-          if (error.status === 401) {
-            kept = undefined;
-            // In a turn of its own: what it throws is not our caller's error.
-            if (onSignedOut) Promise.resolve(error).then(onSignedOut);
-          }
+        mine.ended = mark();
+        mine.hold = Math.min(Math.max(HOLD, (error.retryAfter ?? 0) * 1000), LONGEST_HOLD);
+        if (last === mine && error.status === 401) {
+          kept = undefined;
+          // In a turn of its own: what it throws is not our caller's error.
+          if (onSignedOut) Promise.resolve(error).then(onSignedOut);
         }
         throw error;
       },
     );
-    return (flight = mine);
+    return mine.token;
   };
 
   const clear = () => {
-    kept = failed = flight = undefined;
+    kept = last = undefined;
   };
 
   const ask = async () => {
@@ -99,18 +90,18 @@ export function createTokenSource({
         const wait = Math.max((error.retryAfter ?? 0) * 1000, 250 * 2 ** attempt) * (1 + random() / 2);
         waited += wait;
         if (attempt >= attempts || waited > PATIENCE) throw error;
-        await within(wait, (ended) => new Promise((resolve) => ended.addEventListener("abort", resolve)));
+        await within(wait, () => new Promise(() => {})).catch(() => {});
       }
     }
   };
 
   const askOnce = async () => {
+    refuseIfAborted();
     const asked = mark();
     let response, text;
     try {
-      const own = typeof headers === "function" ? await headers() : headers;
-      refuseIfAborted();
       await within(TIMEOUT, async (signal) => {
+        const own = typeof headers === "function" ? await headers() : headers;
         response = await fetch(url, { method: "POST", credentials, headers: own, redirect: "manual", signal });
         text = await response.text();
       });
@@ -135,12 +126,12 @@ export function createTokenSource({
       const life = (Number(body.expires_in) || 0) * 1000;
       // refresh_in is 0 for very short lives: half a life keeps get() from asking each time. A little
       // earlier in some tabs than in others, so that they do not ask together.
-      const refresh = Math.max((Number(body.refresh_in) || 0) * 1000, life / 2);
+      const refresh = Math.min(Math.max((Number(body.refresh_in) || 0) * 1000, life / 2), life);
       return { token, asked, life, refreshAfter: refresh * (1 - random() / 20) };
     }
     const redirected = type === "opaqueredirect" || (status >= 300 && status < 400);
     const ownCode = redirected ? "redirected" : status === 200 ? "bad_response" : `http_${status}`;
-    throw new RolloutTokenError(body?.code ?? ownCode, body?.detail ?? `No token: ${ownCode}`, {
+    throw new RolloutTokenError(String(body?.code ?? ownCode), body?.detail ?? `No token: ${ownCode}`, {
       status,
       requestId: body?.request_id ?? headers.get("X-Request-Id") ?? undefined,
       retryAfter: seconds(headers.get("Retry-After"), clock.wall()),
@@ -151,14 +142,16 @@ export function createTokenSource({
     if (signal?.aborted) throw new RolloutTokenError("aborted", "The token is no longer wanted", { cause: signal.reason });
   };
 
-  // Runs `work` with a signal that fires after `ms`, or when the caller's own does.
+  // Runs `work` with a signal that fires after `ms`, or when the caller's own does. Then it is over, whether
+  // `work` heeds the signal or not.
   const within = async (ms, work) => {
     const end = new AbortController();
     const abort = () => end.abort();
     const cancel = clock.after(ms, abort);
     signal?.addEventListener("abort", abort);
+    const over = new Promise((_, reject) => end.signal.addEventListener("abort", () => reject(end.signal.reason)));
     try {
-      return await work(end.signal);
+      return await Promise.race([work(end.signal), over]);
     } finally {
       cancel();
       signal?.removeEventListener("abort", abort);

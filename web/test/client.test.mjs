@@ -87,8 +87,9 @@ test("the request is a credentialed POST to the documented path, and nothing is 
 test("url, credentials and headers are the caller's; a function is asked before each request", async () => {
   let bearer = 0;
   const headers = async () => ({ Authorization: `Bearer ${++bearer}` });
-  const { source, asked } = make([token()], { url: "https://tokens.example/x", credentials: "omit", headers });
+  const { source, asked, clock } = make([token()], { url: "https://tokens.example/x", credentials: "omit", headers });
   await source.fresh();
+  await clock.pass(1_000);
   await source.fresh();
   assert.deepEqual(asked.map((request) => request.headers.Authorization), ["Bearer 1", "Bearer 2"]);
   assert.equal(asked[0].url, "https://tokens.example/x");
@@ -125,11 +126,23 @@ test("shortly before its end, and after it, a token is no longer handed out", as
 });
 
 test("fresh() asks each time, and get() profits from it", async () => {
-  const { source, asked } = make([numbered()]);
+  const { source, asked, clock } = make([numbered()]);
   assert.equal(await source.fresh(), "t1");
+  await clock.pass(1_000);
   assert.equal(await source.fresh(), "t2");
   assert.equal(await source.get(), "t2");
   assert.equal(asked.length, 2);
+});
+
+test("a loop of fresh() makes one request a second, whatever the answer", async () => {
+  for (const answer of [token(), problem(500, "internal"), problem(401, "no_session")]) {
+    const { source, asked, clock } = make([answer]);
+    for (let call = 0; call < 100; call++) {
+      await source.fresh().catch(() => {});
+      await clock.pass(50);
+    }
+    assert.equal(asked.length, 5);
+  }
 });
 
 test("a machine that slept wakes with a fresh token, whichever clock shows it", async () => {
@@ -169,7 +182,7 @@ test("a machine that slept while the answer was on its way asks again", async ()
 });
 
 test("a life that is short or unknown is respected, without a request per call where it can be", async () => {
-  for (const [life, passed, requests] of [[30, 14_000, 1], [30, 16_000, 2], [60, 29_000, 1], [null, 0, 2]]) {
+  for (const [life, passed, requests] of [[30, 14_000, 1], [30, 16_000, 2], [60, 29_000, 1], [null, 900, 1], [null, 1_000, 2]]) {
     const { source, asked, clock } = make([token("t", life)]);
     await source.get();
     await clock.pass(passed);
@@ -220,7 +233,7 @@ test("a Retry-After beyond patience is told instead of waited for, and get() doe
   assert.equal(await source.get(), "t1");
 });
 
-test("a failing network is tried three times", async () => {
+test("a failing network is tried four times", async () => {
   const broken = () => Promise.reject(new TypeError("Failed to fetch"));
   const { source, asked, clock } = make([broken]);
   const refused = assert.rejects(source.get(), (error) => {
@@ -232,7 +245,7 @@ test("a failing network is tried three times", async () => {
   });
   await clock.pass(10_000);
   await refused;
-  assert.equal(asked.length, 3);
+  assert.deepEqual(asked.map(({ at }) => at - 5_000), [0, 500, 1_500, 3_500]);
 });
 
 test("an answer that never comes is given up and asked for again", async () => {
@@ -243,6 +256,28 @@ test("an answer that never comes is given up and asked for again", async () => {
   await clock.pass(10_500);
   assert.equal(await wanted, "t1");
   assert.equal(asked.length, 2);
+});
+
+test("a Retry-After of a day is not taken at its word", async () => {
+  const { source, clock } = make([problem(503, "maintenance", { "Retry-After": "86400" }), token("t1")]);
+  await assert.rejects(source.fresh(), { code: "maintenance", retryAfter: 86400 });
+  await clock.pass(59_000);
+  await assert.rejects(source.fresh(), { code: "maintenance" });
+  await clock.pass(1_000);
+  assert.equal(await source.fresh(), "t1");
+});
+
+test("what the page gives may fail or hang: it counts as a failing network", async () => {
+  const works = (calls) => (calls > 1 ? {} : undefined);
+  for (const broken of [() => Promise.reject(new Error("of the page")), never]) {
+    let calls = 0;
+    const headers = () => works(++calls) ?? broken();
+    const { source, clock } = make([token("t1")], { headers });
+    const wanted = source.get();
+    await clock.pass(10_500);
+    assert.equal(await wanted, "t1");
+    assert.equal(clock.timers, 0);
+  }
 });
 
 test("401 means signed out: no retry, told once, also to those who ask in a loop", async () => {
@@ -284,6 +319,7 @@ test("other answers are errors at once", async () => {
     [json(200, "null"), { code: "bad_response" }],
     [json(200, { token: 5 }), { code: "bad_response" }],
     [json(200, { token: "" }), { code: "bad_response" }],
+    [json(400, { code: 16 }), { code: "16", status: 400 }],
     [json(302, ""), { code: "redirected" }],
     [json(401, "<html>", { "X-Request-Id": "r-2" }), { code: "http_401", requestId: "r-2" }],
   ]) {
@@ -294,12 +330,11 @@ test("other answers are errors at once", async () => {
 });
 
 test("the caller's signal ends requests and waiting, and leaves no timer", async () => {
-  for (const answer of [never, problem(503, "later", { "Retry-After": "5" })]) {
+  const heeding = ({ signal }) =>
+    new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  for (const answer of [heeding, never, problem(503, "later", { "Retry-After": "5" })]) {
     const end = new AbortController();
-    const listening = (init) => answer === never
-      ? new Promise((_, reject) => init.signal.addEventListener("abort", () => reject(init.signal.reason)))
-      : answer;
-    const { source, clock } = make([listening], { signal: end.signal });
+    const { source, clock } = make([answer], { signal: end.signal });
     const refused = assert.rejects(source.get(), { code: "aborted", cause: "gone" });
     await clock.pass(100);
     end.abort("gone");
