@@ -1,11 +1,9 @@
 //! `doctor`: mints a token and asks Rollout whether it accepts it, and says what to mend if not.
 
-use std::cmp::Ordering;
-
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Method, Request};
 
-use super::{Failure, block_on, context, mint_for, say};
+use super::{Failure, TOKEN_LIFE, block_on, context, mint_for, say};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{self, Sources};
 use crate::extractors::shared::http::{HttpClient, Limits, check_url};
@@ -48,41 +46,56 @@ pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     let answer = block_on(http.send(request, LIMITS))?
         .map_err(|error| Failure::Runtime(format!("cannot reach {host}: {error}")))?;
 
-    let ahead = clock_difference(&answer.headers, clock.now());
+    let clock = ClockDifference::of(&answer.headers, clock.now());
+    let aside = clock.describe().map_or_else(String::new, |text| format!("; besides, {text}"));
     match answer.status {
         StatusCode::OK => {
             say(format_args!("{host} accepts the client id {:?} and its secret.", client.id))?;
-            match ahead.and_then(describe_difference) {
+            match clock.describe() {
                 Some(text) => say(format_args!("But {text}: others may refuse the tokens.")),
                 None => Ok(()),
             }
         }
-        StatusCode::UNAUTHORIZED => Err(Failure::Runtime(match ahead.and_then(describe_difference) {
-            Some(text) => format!("{host} refuses the token, and {text}: set the clock (NTP) and try again"),
-            None => format!(
-                "{host} refuses the client id {:?} or its secret: compare both with your Rollout dashboard",
-                client.id
-            ),
-        })),
+        StatusCode::UNAUTHORIZED if clock.spoils_tokens() => Err(Failure::Runtime(format!(
+            "{host} refuses the token, and {}: set the clock (NTP) and try again",
+            clock.describe().unwrap_or_default()
+        ))),
+        StatusCode::UNAUTHORIZED => Err(Failure::Runtime(format!(
+            "{host} refuses the client id {:?} or its secret: compare both with your Rollout dashboard{aside}",
+            client.id
+        ))),
         status => Err(Failure::Runtime(format!(
-            "{host} answered {}, which says nothing about client id and secret",
+            "{host} answered {}, which says nothing about client id and secret{aside}",
             status.as_u16()
         ))),
     }
 }
 
-/// How many seconds this machine's clock is ahead of the other side's, by its `Date` (RFC 9110, 6.6.1).
-fn clock_difference(headers: &HeaderMap, now: UnixSeconds) -> Option<UnixSeconds> {
-    let date = headers.get(header::DATE)?.to_str().ok()?;
-    let theirs = httpdate::parse_http_date(date).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(now - UnixSeconds::try_from(theirs.as_secs()).ok()?)
-}
+/// How many seconds this machine's clock is ahead of the other side's, by its `Date` (RFC 9110, section 6.6.1).
+#[derive(Clone, Copy)]
+struct ClockDifference(UnixSeconds);
 
-fn describe_difference(ahead: UnixSeconds) -> Option<String> {
-    let by = ahead.abs();
-    match ahead.cmp(&0) {
-        _ if by <= CLOCK_TOLERANCE => None,
-        Ordering::Greater => Some(format!("this machine's clock is {by} s ahead")),
-        _ => Some(format!("this machine's clock is {by} s behind")),
+impl ClockDifference {
+    /// Without a `Date` there is none to see.
+    fn of(headers: &HeaderMap, now: UnixSeconds) -> Self {
+        let date = headers.get(header::DATE).and_then(|date| date.to_str().ok());
+        let theirs = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        let theirs = theirs.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
+        Self(
+            theirs
+                .and_then(|date| UnixSeconds::try_from(date.as_secs()).ok())
+                .map_or(0, |theirs| now - theirs),
+        )
+    }
+
+    fn describe(self) -> Option<String> {
+        let by = self.0.abs();
+        let direction = if self.0 > 0 { "ahead" } else { "behind" };
+        (by > CLOCK_TOLERANCE).then(|| format!("this machine's clock is {by} s {direction}"))
+    }
+
+    /// Whether a good token would look made in the future, or over.
+    fn spoils_tokens(self) -> bool {
+        self.0 > CLOCK_TOLERANCE || self.0 < CLOCK_TOLERANCE - TOKEN_LIFE
     }
 }

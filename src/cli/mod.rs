@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixSeconds};
 use crate::config::{self, Client, Problems, Sources};
 use crate::extractors::{Context, Registry, Session};
 use crate::metrics::Metrics;
@@ -202,9 +202,13 @@ fn mint(sources: &Sources, subject: &str) -> Result<(), Failure> {
     say(mint_for(&client, &subject, &Clock::system())?)
 }
 
+/// Seconds.
+const TOKEN_LIFE: UnixSeconds = 900;
+
 /// A token with the four claims of every token; `[token]` does not matter to the commands.
 fn mint_for(client: &Client, subject: &Subject, clock: &Clock) -> Result<String, Failure> {
-    let minter = Minter::new(client, Duration::from_secs(900), false, ClaimTemplates::default());
+    let minter =
+        Minter::new(client, Duration::from_secs(TOKEN_LIFE.unsigned_abs()), false, ClaimTemplates::default());
     minter
         .mint(subject, &Session::of_subject(subject.as_str()), clock.now())
         .map(|minted| minted.token)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
@@ -44,6 +44,9 @@ fn document() -> Value {
         json!({
             "operationId": id,
             "summary": summary,
+            "parameters": [
+                parameter("X-Request-Id", "An id of your own for the request: `[A-Za-z0-9._-]{1,64}`, else one is made up"),
+            ],
             "description": "Recognises the session in the request (which header or cookie holds it is configured), \
                 and answers with a fresh token. The request needs no body; one that is there is not looked at.",
             "security": [{}, {"bearer": []}],
@@ -56,6 +59,26 @@ fn document() -> Value {
             "responses": with(&anywhere, StatusCode::OK, answer),
         })
     };
+    let preflight = |id: &str| {
+        json!({
+            "operationId": id,
+            "summary": "The methods that are allowed, and a browser's preflight before a page of another origin may ask",
+            "responses": with(&anywhere, StatusCode::NO_CONTENT, json!({
+                "description": "The methods; to pages of allowed origins also what they may send",
+                "headers": preflight_headers(),
+            })),
+        })
+    };
+    let mut helper = with(
+        &anywhere,
+        StatusCode::OK,
+        json!({
+            "description": "An ES module",
+            "headers": file_headers(),
+            "content": {"text/javascript": {"schema": {"type": "string"}}},
+        }),
+    );
+    helper.insert("304".to_owned(), json!({"description": "You have it already", "headers": file_headers()}));
     let any_json = json!({"type": "object"});
     json!({
         "openapi": "3.1.0",
@@ -67,11 +90,23 @@ fn document() -> Value {
         },
         "servers": [{"url": "/"}],
         "paths": {
-            "/rollout/token": {"post": ask("A Rollout auth token for the signed-in user", "issueToken")},
-            "/rollout-token": {"get": ask(
-                "The same, as the snippets in Rollout's docs ask for it, if server.docs_alias is on",
-                "issueTokenAsDocumented",
-            )},
+            "/rollout/token": {
+                "post": ask("A Rollout auth token for the signed-in user", "issueToken"),
+                "options": preflight("askToIssueToken"),
+            },
+            "/rollout-token": {
+                "get": ask(
+                    "The same, as the snippets in Rollout's docs ask for it, if server.docs_alias is on",
+                    "issueTokenAsDocumented",
+                ),
+                "options": preflight("askToIssueTokenAsDocumented"),
+            },
+            "/rollout/client.js": {"get": {
+                "operationId": "browserHelper",
+                "summary": "The browser helper, to import into a page: it asks for tokens, keeps them and renews them",
+                "parameters": [parameter("If-None-Match", "The ETag of what you have")],
+                "responses": helper,
+            }},
             "/healthz": {"get": look("Whether the process is alive", "alive", success("Alive", &json!(alive)))},
             "/readyz": {"get": look(
                 "Whether this instance should get requests", "ready", success("Ready", &json!(report)),
@@ -80,6 +115,7 @@ fn document() -> Value {
         },
         "components": {
             "schemas": schemas.take_definitions(true),
+            "headers": headers(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     })
@@ -105,7 +141,7 @@ fn errors_by_status(problem: &Value) -> BTreeMap<u16, Value> {
 fn answer(errors: &[Error], problem: &Value) -> Value {
     let mut headers = common_headers();
     for name in errors.iter().filter_map(Error::header) {
-        headers.insert(name.to_string(), json!({"required": true, "schema": {"type": "string"}}));
+        headers.insert(name.to_string(), described(true, purpose(&name)));
     }
     let codes: Vec<&str> = errors.iter().map(Error::code).collect();
     let titles: Vec<String> =
@@ -119,14 +155,58 @@ fn answer(errors: &[Error], problem: &Value) -> Value {
     })
 }
 
+/// Every answer's headers with what they say; those of CORS only where the page's origin is allowed.
+const COMMON: [(&str, bool, &str); 7] = [
+    ("x-request-id", true, "The request's id: the caller's own if it was harmless"),
+    ("cache-control", true, "no-store; no-cache for embedded files, which may be kept but not used unasked"),
+    ("vary", true, "Always Origin"),
+    ("x-content-type-options", true, "Always nosniff"),
+    ("access-control-allow-origin", false, "The page's origin, if it is listed in origins.allowed"),
+    ("access-control-allow-credentials", false, "true, if the page's origin is listed"),
+    ("access-control-expose-headers", false, "X-Request-Id, Retry-After, if the page's origin is listed"),
+];
+
+fn headers() -> Map<String, Value> {
+    COMMON.iter().map(|(name, required, text)| ((*name).to_owned(), described(*required, text))).collect()
+}
+
+fn described(required: bool, description: &str) -> Value {
+    json!({"required": required, "description": description, "schema": {"type": "string"}})
+}
+
+/// What an error's own header says.
+fn purpose(name: &HeaderName) -> &'static str {
+    match *name {
+        header::RETRY_AFTER => "Seconds after which to ask again",
+        header::WWW_AUTHENTICATE => {
+            "Bearer, with error=\"invalid_token\" if a credential was there (RFC 6750)"
+        }
+        _ => "The methods of this path",
+    }
+}
+
+fn parameter(name: &str, description: &str) -> Value {
+    json!({"name": name, "in": "header", "description": description, "schema": {"type": "string"}})
+}
+
 fn common_headers() -> Map<String, Value> {
-    let text = |description: &str| json!({"required": true, "description": description, "schema": {"type": "string"}});
-    Map::from_iter([
-        ("x-request-id".to_owned(), text("The request's id: the caller's own if it was harmless")),
-        ("cache-control".to_owned(), text("Always no-store")),
-        ("vary".to_owned(), text("Always Origin")),
-        ("x-content-type-options".to_owned(), text("Always nosniff")),
-    ])
+    let reference = |name: &str| json!({"$ref": format!("#/components/headers/{name}")});
+    COMMON.iter().map(|(name, ..)| ((*name).to_owned(), reference(name))).collect()
+}
+
+fn file_headers() -> Map<String, Value> {
+    let mut headers = common_headers();
+    headers.insert("etag".to_owned(), described(true, "Names this content"));
+    headers
+}
+
+fn preflight_headers() -> Map<String, Value> {
+    let mut headers = common_headers();
+    headers.insert("allow".to_owned(), described(true, "The methods"));
+    for name in ["access-control-allow-methods", "access-control-allow-headers", "access-control-max-age"] {
+        headers.insert(name.to_owned(), described(false, "To pages of allowed origins"));
+    }
+    headers
 }
 
 #[cfg(test)]

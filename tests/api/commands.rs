@@ -451,21 +451,27 @@ async fn an_idps_jwts_are_recognised_with_nothing_but_variables() {
     assert_eq!(ready["state"], "ready");
 }
 
-/// A stand-in for Rollout's API that verifies tokens for real.
-async fn rollout_api(date: &'static str, status: Option<u16>) -> String {
-    use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+/// A stand-in for Rollout's API that verifies tokens for real: signature, client, and times by its own
+/// clock, which is this far ahead of the machine's.
+async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
+    use axum::http::{HeaderMap, StatusCode, header};
     let credentials = move |headers: HeaderMap| async move {
-        let bearer =
-            headers[header::AUTHORIZATION].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
-        let validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
+        let now = std::time::SystemTime::now();
+        let offset = Duration::from_secs(ahead.unsigned_abs());
+        let now = if ahead < 0 { now - offset } else { now + offset };
+        let seconds = i64::try_from(now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap();
+        let bearer = headers[header::AUTHORIZATION].to_str().unwrap().strip_prefix("Bearer ").unwrap();
+        let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
+        validation.set_issuer(&[CLIENT_ID]);
+        validation.validate_exp = false;
         let key = jsonwebtoken::DecodingKey::from_secret(CLIENT_SECRET.as_bytes());
-        let good = jsonwebtoken::decode::<Value>(bearer, &key, &validation).is_ok();
-        let status = status.unwrap_or(if good { 200 } else { 401 });
-        let mut answer = HeaderMap::new();
-        if !date.is_empty() {
-            answer.insert(header::DATE, HeaderValue::from_static(date));
-        }
-        (StatusCode::from_u16(status).unwrap(), answer, axum::Json(json!([])))
+        let good = jsonwebtoken::decode::<Value>(bearer, &key, &validation).is_ok_and(|token| {
+            token.claims["iat"].as_i64().unwrap() <= seconds + 1
+                && token.claims["exp"].as_i64().unwrap() > seconds
+        });
+        let status = broken.unwrap_or(if good { 200 } else { 401 });
+        let date = [(header::DATE, httpdate::fmt_http_date(now))];
+        (StatusCode::from_u16(status).unwrap(), date, axum::Json(json!([])))
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -476,31 +482,47 @@ async fn rollout_api(date: &'static str, status: Option<u16>) -> String {
 
 #[tokio::test]
 async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
-    const LONG_AGO: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
+    const OTHER: &str = "another-secret-another-secret";
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let accepted: &[&str] = &["accepts the client id"];
     for (case, base, secret, code, words) in [
-        ("accepted", rollout_api("", None).await, CLIENT_SECRET, 0, "accepts the client id"),
-        ("accepted, clock off", rollout_api(LONG_AGO, None).await, CLIENT_SECRET, 0, "s ahead"),
-        ("refused", rollout_api("", None).await, "another-secret-another-secret", 1, "compare both"),
+        ("accepted", rollout_api(0, None).await, CLIENT_SECRET, 0, accepted),
         (
-            "refused, clock off",
-            rollout_api(LONG_AGO, None).await,
-            "another-secret-another-secret",
-            1,
-            "set the clock",
+            "accepted, clock behind",
+            rollout_api(60, None).await,
+            CLIENT_SECRET,
+            0,
+            &["accepts the client id", "s behind"],
         ),
-        ("broken", rollout_api("", Some(503)).await, CLIENT_SECRET, 1, "answered 503"),
-        ("not there", format!("http://{closed}/api"), CLIENT_SECRET, 1, "cannot reach 127.0.0.1"),
-        ("no URL", "rollout.com".to_owned(), CLIENT_SECRET, 2, "--base-url"),
-        ("plain http", "http://rollout.example/api".to_owned(), CLIENT_SECRET, 2, "--base-url"),
+        ("other secret", rollout_api(0, None).await, OTHER, 1, &["compare both"]),
+        (
+            "other secret, clock a little behind",
+            rollout_api(60, None).await,
+            OTHER,
+            1,
+            &["compare both", "besides", "s behind"],
+        ),
+        ("clock ahead", rollout_api(-60, None).await, CLIENT_SECRET, 1, &["s ahead", "set the clock"]),
+        ("clock far behind", rollout_api(1200, None).await, CLIENT_SECRET, 1, &["s behind", "set the clock"]),
+        ("broken", rollout_api(0, Some(503)).await, CLIENT_SECRET, 1, &["answered 503"]),
+        ("not there", format!("http://{closed}/api"), CLIENT_SECRET, 1, &["cannot reach 127.0.0.1"]),
+        ("no URL", "rollout.com".to_owned(), CLIENT_SECRET, 2, &["--base-url"]),
+        ("plain http", "http://rollout.example/api".to_owned(), CLIENT_SECRET, 2, &["--base-url"]),
     ] {
         let mut command = binary(&["doctor", "--base-url", &base]);
         command.env("ROLLOUT_CLIENT_SECRET", secret);
         let (got, out, err) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
         assert_eq!(got, Some(code), "{case}: {out}{err}");
-        assert!(format!("{out}{err}").contains(words), "{case}: {out}{err}");
+        for word in words {
+            assert!(format!("{out}{err}").contains(word), "{case}: {out}{err}");
+        }
         assert!(!format!("{out}{err}").contains(secret), "{case}");
     }
+    let mut command = binary(&["doctor", "--base-url", &rollout_api(0, None).await]);
+    command.env("ROLLOUT_CLIENT_ID", "another-client");
+    let (code, _, err) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
+    assert_eq!(code, Some(1));
+    assert!(err.contains("compare both") && err.contains("another-client"), "{err}");
 }
 
 #[tokio::test]
