@@ -26,6 +26,7 @@ pub mod extractors;
 pub mod limiter;
 pub mod metrics;
 pub mod origin;
+mod process;
 pub mod reload;
 pub mod request_id;
 pub mod routes;

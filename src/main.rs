@@ -1,6 +1,7 @@
 //! The start-up story: read the command line, run the command, turn a failure into words and an exit
 //! code. What each command does is in `rollout_token::cli`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,7 +14,8 @@ fn main() -> ExitCode {
     match cli.run(&Registry::builtin()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("rollout-token: {failure}");
+            // Not `eprintln!`, which panics when the reader has gone.
+            let _ = writeln!(io::stderr(), "rollout-token: {failure}");
             failure.exit_code()
         }
     }

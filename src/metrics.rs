@@ -54,6 +54,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Panics caught anywhere.
     pub panics: Counter,
+    /// Lines of the log that nobody took.
+    pub log_lines_lost: Counter,
 }
 
 impl Metrics {
@@ -71,6 +73,7 @@ impl Metrics {
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             panics: Counter::default(),
+            log_lines_lost: Counter::default(),
         };
         registry.register("requests", "Token requests and errors by outcome", metrics.requests.clone());
         registry.register_with_unit(
@@ -96,6 +99,7 @@ impl Metrics {
         registry.register("in_flight", "Requests being answered", metrics.in_flight.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register("panics", "Panics caught", metrics.panics.clone());
+        registry.register("log_lines_lost", "Log lines that nobody took", metrics.log_lines_lost.clone());
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The build that is running", Info::new(version));
         Self { registry, ..metrics }

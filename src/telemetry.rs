@@ -3,7 +3,11 @@
 //! No event holds a header, a cookie, a query, a token or a secret; a subject stands in it as a keyed
 //! hash unless the operator asks for the plain text.
 
+mod writer;
+
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +16,7 @@ use aws_lc_rs::hmac;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 use crate::clock::Clock;
@@ -21,21 +25,27 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::subject::Subject;
+pub use writer::LastLines;
+use writer::LogWriter;
 
-/// Starts logging to standard output, and makes panics say where they happened and nothing else.
+/// Starts logging to standard output, and makes panics say where they happened and nothing else. The
+/// last lines are written when the result is dropped.
 ///
 /// # Errors
-/// If logging was started before.
-pub fn init(log: Log, metrics: Arc<Metrics>) -> Result<(), TryInitError> {
+/// If logging was started before, or the system gives no thread for it.
+pub fn init(log: Log, metrics: Arc<Metrics>) -> io::Result<LastLines> {
+    // A handle of its own, so that the lock of `io::stdout` is held by nobody who may have to wait.
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (writer, last_lines) = LogWriter::start(out, metrics.log_lines_lost.clone())?;
     let targets = Targets::new()
         // Libraries write whole requests at the finer levels; those must never reach a log.
         .with_default(log.level.min(Level::WARN))
         .with_target(env!("CARGO_CRATE_NAME"), log.level);
     let layer = match log.format {
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(io::stdout).boxed(),
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
         LogFormat::Pretty => {
             let colours = io::stdout().is_terminal();
-            fmt::layer().compact().with_target(false).with_ansi(colours).with_writer(io::stdout).boxed()
+            fmt::layer().compact().with_target(false).with_ansi(colours).with_writer(writer).boxed()
         }
     };
     std::panic::set_hook(Box::new(move |panic| {
@@ -44,7 +54,8 @@ pub fn init(log: Log, metrics: Arc<Metrics>) -> Result<(), TryInitError> {
         // Not the message: it may quote what was being worked on.
         tracing::error!(location, "panic");
     }));
-    tracing_subscriber::registry().with(layer.with_filter(targets)).try_init()
+    tracing_subscriber::registry().with(layer.with_filter(targets)).try_init().map_err(io::Error::other)?;
+    Ok(last_lines)
 }
 
 /// How subjects appear in the log: plain, or with a key as 64 bits of HMAC-SHA-256, the same on every

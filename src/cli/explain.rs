@@ -23,7 +23,8 @@ pub struct Args {
     /// Cookies, as for curl: -b 'session=…'.
     #[arg(short = 'b', long = "cookie", value_name = "NAME=VALUE")]
     cookies: Vec<String>,
-    /// A file with a raw HTTP request, or - for standard input.
+    /// A file with a raw HTTP request, or - for standard input. Unlike flags, others on the machine do not
+    /// see it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["headers", "cookies"])]
     raw: Option<PathBuf>,
     /// The address that the request comes from.

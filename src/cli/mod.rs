@@ -21,6 +21,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::{self, Client, Problems, Sources};
 use crate::extractors::{Context, Registry, Session};
 use crate::metrics::Metrics;
+use crate::process;
 use crate::subject::Subject;
 use crate::token::{ClaimTemplates, Minter};
 
@@ -59,7 +60,7 @@ enum Command {
     Mint { subject: String },
     /// Checks a token with the client secret and prints what it says.
     Inspect {
-        /// The token, or - to read it from standard input.
+        /// The token, or - to read it from standard input, where others on the machine do not see it.
         token: String,
     },
     /// Asks Rollout's API whether it accepts the client id and secret.
@@ -108,6 +109,10 @@ impl From<Problems> for Failure {
 impl Cli {
     /// Runs the command with these kinds of extractors.
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
+        // Before there is a secret in memory.
+        if let Err(error) = process::keep_memory_private() {
+            let _ = writeln!(io::stderr(), "note: a core dump of this process may be possible: {error}");
+        }
         let sources = Sources::from_process(self.config);
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::serve(sources, registry),
@@ -155,7 +160,7 @@ fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(
         say("The configuration is good.")?;
     }
     for warning in &settings.warnings {
-        eprintln!("note: {warning}");
+        let _ = writeln!(io::stderr(), "note: {warning}");
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `serve` and `dev`: from a configuration to a running service, and until its end.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use aws_lc_rs::rand;
@@ -22,8 +23,7 @@ const STAGE_VARIABLES: [&str; 5] = ["ENV", "APP_ENV", "NODE_ENV", "RAILS_ENV", "
 pub fn serve(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let context = context();
     let settings = config::load(&sources, registry, &context)?;
-    telemetry::init(settings.log, context.metrics.clone())
-        .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))?;
+    let _last_lines = start_log(&settings, &context)?;
     block_on(run(settings, sources, registry, context, |_| {}))?
 }
 
@@ -33,10 +33,14 @@ pub fn dev(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     context.dev = true;
     let (sources, throwaway) = dev_sources(sources)?;
     let settings = config::load(&sources, registry, &context)?;
-    telemetry::init(settings.log, context.metrics.clone())
-        .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))?;
+    let _last_lines = start_log(&settings, &context)?;
     let banner = |address: SocketAddr| print_banner(address, throwaway.as_deref());
     block_on(run(settings, sources, registry, context, banner))?
+}
+
+fn start_log(settings: &Settings, context: &Context) -> Result<telemetry::LastLines, Failure> {
+    telemetry::init(settings.log, context.metrics.clone())
+        .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))
 }
 
 /// Binds, lets the extractors fetch ahead, and serves until a signal ends it.
@@ -64,17 +68,23 @@ async fn run(
     announce(address);
 
     let reload = Reloader::new(app.clone(), sources, registry.clone(), context).spawn();
-    tokio::spawn(signals.obey(drain.clone(), move || {
+    let second_signal = tokio::spawn(signals.obey(drain.clone(), move || {
         // A reload that is already asked for will see what this one would.
         let _ = reload.try_send(());
     }));
 
     let public = Endpoint { listener: public, router: app::public(&app) };
     let admin = Endpoint { listener: admin, router: app::admin(&app) };
-    let outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain).await;
-    match outcome {
-        Outcome::Clean => Ok(()),
-        Outcome::Forced(open) => Err(Failure::Runtime(format!("stopped with {open} connections cut off"))),
+    let ended = tokio::select! {
+        outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain) => Some(outcome),
+        _ = second_signal => None,
+    };
+    match ended {
+        Some(Outcome::Clean) => Ok(()),
+        Some(Outcome::Forced(open)) => {
+            Err(Failure::Runtime(format!("stopped with {open} connections cut off")))
+        }
+        None => Err(Failure::Runtime("stopped by a second signal".to_owned())),
     }
 }
 
@@ -119,12 +129,16 @@ pub(super) fn dev_sources(mut sources: Sources) -> Result<(Sources, Option<Strin
 }
 
 fn print_banner(address: SocketAddr, throwaway: Option<&str>) {
-    println!();
-    println!("  Development mode: everybody is signed in. Loopback only.");
-    println!("  Page      http://{address}/");
-    println!("  A token   curl -sS -X POST -H 'X-Dev-User: ann' http://{address}/rollout/token");
-    if let Some(secret) = throwaway {
-        println!("  Secret    {secret}   (throwaway, for this run)");
-    }
-    println!();
+    let secret = throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
+    // A reader that has gone does not miss it.
+    let _ = write!(
+        io::stdout(),
+        "
+  Development mode: everybody is signed in. Loopback only.
+  Page      http://{address}/
+  A token   curl -sS -X POST -H 'X-Dev-User: ann' http://{address}/rollout/token
+{}
+",
+        secret.unwrap_or_default()
+    );
 }

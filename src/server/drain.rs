@@ -58,8 +58,8 @@ impl Signals {
         })
     }
 
-    /// Obeys signals for ever: the first that asks to stop begins the drain, the second ends the
-    /// process with exit code 1, SIGHUP calls `reload`.
+    /// Obeys signals: the first that asks to stop begins the drain, SIGHUP calls `reload`. Returns at the
+    /// second that asks to stop: whoever sent it wants the end at once.
     pub async fn obey(mut self, drain: Drain, reload: impl Fn()) {
         let mut asked = false;
         loop {
@@ -74,7 +74,7 @@ impl Signals {
             }
             if asked {
                 warn!("stopped by a second signal");
-                std::process::exit(1);
+                return;
             }
             info!("asked to stop: draining");
             asked = true;

@@ -1,114 +1,15 @@
 //! The binary as its users meet it: commands, exit codes, signals, and what it writes (SPEC sections
 //! 5 and 6, FAULTS groups K, N and P).
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::binary::{FAR, Process, binary, good_session, run};
 use crate::helpers::{CLIENT_ID, CLIENT_SECRET, answer, client, sign_session, verified};
 use crate::idp::Idp;
-
-/// Session tokens of the binary's tests live by the machine's clock.
-const FAR: i64 = 4_000_000_000;
-
-const ENVIRONMENT: [(&str, &str); 9] = [
-    ("ROLLOUT_CLIENT_ID", CLIENT_ID),
-    ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
-    ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0"),
-    ("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:0"),
-    ("ROLLOUT__SESSION__EXTRACTORS", "cookie,bearer"),
-    ("ROLLOUT__EXTRACTORS__COOKIE__KIND", "jwt"),
-    ("ROLLOUT__EXTRACTORS__COOKIE__FROM", "cookie:session"),
-    ("ROLLOUT__EXTRACTORS__BEARER__KIND", "jwt"),
-    ("ROLLOUT__EXTRACTORS__BEARER__SECRET", crate::helpers::SESSION_SECRET),
-];
-const MORE: [(&str, &str); 5] = [
-    ("ROLLOUT__EXTRACTORS__BEARER__ALGORITHMS", "HS256"),
-    ("ROLLOUT__EXTRACTORS__BEARER__ALLOW_ANY_AUDIENCE", "true"),
-    ("ROLLOUT__EXTRACTORS__COOKIE__SECRET", crate::helpers::SESSION_SECRET),
-    ("ROLLOUT__EXTRACTORS__COOKIE__ALGORITHMS", "HS256"),
-    ("ROLLOUT__EXTRACTORS__COOKIE__ALLOW_ANY_AUDIENCE", "true"),
-];
-
-/// The binary with nothing in its environment but this.
-fn binary(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
-    command.args(arguments).env_clear().envs(ENVIRONMENT).envs(MORE);
-    command
-}
-
-fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command.output().expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (status.code(), text(stdout), text(stderr))
-}
-
-/// A running process; it is killed with the test.
-struct Process {
-    child: Child,
-    lines: Receiver<String>,
-    seen: Vec<String>,
-    address: SocketAddr,
-}
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("it starts");
-        let (sender, lines) = channel();
-        let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        std::thread::spawn(move || {
-            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let mut process = Self { child, lines, seen: Vec::new(), address: ([127, 0, 0, 1], 0).into() };
-        let line = process.line_with("listening");
-        let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
-        process.address = listening["address"].as_str().unwrap().parse().unwrap();
-        process
-    }
-
-    fn line_with(&mut self, text: &str) -> String {
-        loop {
-            let line = self.lines.recv_timeout(Duration::from_secs(20));
-            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} after {:#?}", self.seen));
-            self.seen.push(line.clone());
-            if line.contains(text) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid =
-            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-        rustix::process::kill_process(pid, signal).expect("it lives");
-    }
-
-    /// Waits for the end; gives the exit code and everything that was written.
-    fn end(mut self) -> (Option<i32>, String) {
-        let status = self.child.wait().expect("it ends");
-        self.seen.extend(self.lines.iter());
-        (status.code(), self.seen.join("\n"))
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}/rollout/token", self.address)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn good_session() -> String {
-    sign_session(&json!({"sub": "user-1", "exp": FAR}))
-}
 
 #[test]
 fn check_config_tells_good_from_bad_without_a_network() {
@@ -563,4 +464,13 @@ async fn a_rotated_secret_is_taken_up_and_a_broken_one_is_not() {
     std::fs::rename(&link, &file).unwrap();
     process.line_with("config_reloaded");
     assert!(signed_with(&token().await, rotated));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_with_secrets_dumps_no_core() {
+    let process = Process::start(&mut binary(&["serve"]));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
 }

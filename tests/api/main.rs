@@ -13,6 +13,7 @@
 mod asking;
 mod assets;
 mod backend;
+mod binary;
 mod browsers;
 mod commands;
 mod configuration;
@@ -20,6 +21,7 @@ mod errors;
 mod helpers;
 mod idp;
 mod limits;
+mod logs;
 mod sessions;
 mod subjects;
 mod tokens;

@@ -1,0 +1,135 @@
+//! The binary as a process: started with variables alone, listened to, and sent signals. What is
+//! expected of it stands in the tests.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::helpers::{CLIENT_ID, CLIENT_SECRET, sign_session};
+
+/// Session tokens of the binary's tests live by the machine's clock.
+pub const FAR: i64 = 4_000_000_000;
+
+const ENVIRONMENT: [(&str, &str); 9] = [
+    ("ROLLOUT_CLIENT_ID", CLIENT_ID),
+    ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
+    ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0"),
+    ("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:0"),
+    ("ROLLOUT__SESSION__EXTRACTORS", "cookie,bearer"),
+    ("ROLLOUT__EXTRACTORS__COOKIE__KIND", "jwt"),
+    ("ROLLOUT__EXTRACTORS__COOKIE__FROM", "cookie:session"),
+    ("ROLLOUT__EXTRACTORS__BEARER__KIND", "jwt"),
+    ("ROLLOUT__EXTRACTORS__BEARER__SECRET", crate::helpers::SESSION_SECRET),
+];
+const MORE: [(&str, &str); 5] = [
+    ("ROLLOUT__EXTRACTORS__BEARER__ALGORITHMS", "HS256"),
+    ("ROLLOUT__EXTRACTORS__BEARER__ALLOW_ANY_AUDIENCE", "true"),
+    ("ROLLOUT__EXTRACTORS__COOKIE__SECRET", crate::helpers::SESSION_SECRET),
+    ("ROLLOUT__EXTRACTORS__COOKIE__ALGORITHMS", "HS256"),
+    ("ROLLOUT__EXTRACTORS__COOKIE__ALLOW_ANY_AUDIENCE", "true"),
+];
+
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+
+/// The binary with nothing in its environment but this.
+pub fn binary(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
+    command.args(arguments).env_clear().envs(ENVIRONMENT).envs(MORE);
+    command
+}
+
+pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// A running process; it is killed with the test.
+pub struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        let (mut process, stdout) = Self::start_unread(command);
+        let (sender, lines) = channel();
+        process.lines = lines;
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        process
+    }
+
+    /// With what it writes, read as far as the line that tells where it listens.
+    pub fn start_unread(command: &mut Command) -> (Self, BufReader<ChildStdout>) {
+        let mut process = Self::start_silent(command.stdout(Stdio::piped()));
+        let mut stdout = BufReader::new(process.child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        while !line.contains("listening") {
+            line.clear();
+            let count = stdout.read_line(&mut line).expect("text");
+            assert!(count > 0, "it ended after {:#?}", process.seen);
+            process.seen.push(line.trim_end().to_owned());
+        }
+        let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        process.address = listening["address"].as_str().unwrap().parse().unwrap();
+        process.admin = listening["admin_address"].as_str().unwrap().parse().unwrap();
+        (process, stdout)
+    }
+
+    /// Without waiting for a word from it.
+    pub fn start_silent(command: &mut Command) -> Self {
+        let child = command.stderr(Stdio::inherit()).spawn().expect("it starts");
+        Self { child, lines: channel().1, seen: Vec::new(), address: NOWHERE, admin: NOWHERE }
+    }
+
+    pub fn line_with(&mut self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(20));
+            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} after {:#?}", self.seen));
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("it lives");
+    }
+
+    /// Waits for the end; gives the exit code and everything that was written.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().expect("it ends");
+        self.seen.extend(self.lines.iter());
+        (status.code(), self.seen.join("\n"))
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/rollout/token", self.address)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+pub fn good_session() -> String {
+    sign_session(&json!({"sub": "user-1", "exp": FAR}))
+}
