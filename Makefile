@@ -28,7 +28,8 @@ web: ## The browser helper, on Node's runner
 
 interop: ## Our tokens, verified by the JWT libraries of other languages
 	cargo build --locked
-	tests/interop/run.sh
+	target/interop/venv/bin/python tests/interop/run.py
+	tests/interop/openapi.sh
 
 frameworks: ## The recipes of docs/recipes, each against its framework running
 	cargo build --locked

@@ -14,6 +14,15 @@ need python3 python3
 need redis-server redis-server
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 need ruby ruby
+# Other languages' JWT libraries, for tests/interop.
+need java openjdk-17-jdk-headless
+need go golang-go
+need php php-cli
+need pkg-config pkg-config
+[ -e /usr/share/gocode/src/github.com/golang-jwt ] || missing+=(golang-github-golang-jwt-jwt-dev)
+perl -e 'use Crypt::JWT' 2>/dev/null || missing+=(libcrypt-jwt-perl)
+pkg-config --exists libjwt 2>/dev/null || missing+=(libjwt-dev)
+ruby -e 'require "jwt"' 2>/dev/null || missing+=(ruby-jwt)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 # Rails comes from Debian, so its version is Debian's; both are needed for an app of one file.
 ruby -e 'require "action_controller/railtie"' 2>/dev/null || missing+=(ruby-actionpack ruby-railties)

@@ -1,0 +1,33 @@
+// The Go sample of Rollout's page "Getting your API Key", with the v4 that Debian has: prints a token for each argument.
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/golang-jwt/jwt"
+)
+
+func generateToken(userId string) (string, error) {
+	now := time.Now()
+
+	token := jwt.NewWithClaims(jwt.SigningMethodHS512, jwt.MapClaims{
+		"iss": os.Getenv("ROLLOUT_CLIENT_ID"),
+		"sub": userId,
+		"iat": now.Unix(),
+		"exp": now.Add(15 * time.Minute).Unix(),
+	})
+
+	return token.SignedString([]byte(os.Getenv("ROLLOUT_CLIENT_SECRET")))
+}
+
+func main() {
+	for _, userId := range os.Args[1:] {
+		token, err := generateToken(userId)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(token)
+	}
+}
