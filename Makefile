@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust stores web interop frameworks bench fuzz image image-test audit sbom
+.PHONY: help run test tools lint rust stores web interop frameworks docs docs-test bench fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -8,7 +8,7 @@ help: ## Lists the commands
 run: ## Serves on loopback with a throwaway client
 	cargo run -- dev
 
-test: tools lint rust stores web interop frameworks ## Everything: installs what is missing, checks, runs all tests
+test: tools lint rust stores web interop frameworks docs-test ## Everything: installs what is missing, checks, runs all tests
 
 tools: ## Installs the programs that the tests need, saying so first
 	@tests/tools.sh
@@ -41,6 +41,14 @@ frameworks: ## The recipes of docs/recipes, each against its framework running
 	cargo build --locked
 	target/interop/venv/bin/python tests/frameworks/run.py
 	tests/frameworks/asking/run.sh
+
+docs-test: ## Every block and link of the docs: configurations checked, commands run as written
+	cargo build --locked
+	target/interop/venv/bin/python tests/docs/check.py
+
+docs: ## The docs as a site, below target/site
+	@command -v mdbook >/dev/null || { echo "Install it: cargo install mdbook --locked --no-default-features --features search" >&2; exit 1; }
+	mdbook build docs
 
 bench: ## Benchmarks
 	cargo bench --locked

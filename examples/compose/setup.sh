@@ -1,6 +1,6 @@
 #!/bin/sh
 # Once before `docker compose up`: writes the client id into .env and the secrets into files that git does not
-# see. Takes ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET from the environment, or asks.
+# see. Takes ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET, or ROLLOUT_CLIENT_SECRET_FILE, from the environment, or asks.
 set -eu
 cd "$(dirname "$0")/../.."
 secrets=examples/compose/secrets
@@ -11,6 +11,7 @@ write() { cat >"$secrets/$1" && chmod 644 "$secrets/$1"; }
 
 id=${ROLLOUT_CLIENT_ID-}
 secret=${ROLLOUT_CLIENT_SECRET-}
+[ -n "$secret" ] || [ -z "${ROLLOUT_CLIENT_SECRET_FILE-}" ] || secret=$(cat "$ROLLOUT_CLIENT_SECRET_FILE")
 if [ -z "$id$secret" ] && [ -t 0 ]; then
   printf 'Rollout client id (empty: a throwaway client, to see it work): '
   read -r id

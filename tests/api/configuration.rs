@@ -289,30 +289,6 @@ fn no_secret_is_in_what_is_printed_of_a_configuration() {
 }
 
 #[test]
-fn the_configurations_in_the_docs_are_accepted() {
-    let secrets = tempfile::tempdir().unwrap();
-    for (name, text) in [
-        ("redis_url", "redis://redis.internal:6379/0"),
-        ("db_url", "postgres://reader@db.internal/app"),
-        ("express", "a-secret-of-the-app-a-secret-of-the-app"),
-        ("django", "a-secret-of-the-app-a-secret-of-the-app"),
-    ] {
-        std::fs::write(secrets.path().join(name), text).unwrap();
-    }
-    let readme = include_str!("../../README.md").replace("/run/secrets", secrets.path().to_str().unwrap());
-    let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let blocks: Vec<&str> = blocks.collect();
-    assert!(blocks.len() >= 5);
-    for block in blocks {
-        // A block that shows one section is used under its name.
-        let name = block.split("[extractors.").nth(1).and_then(|rest| rest.split(']').next()).unwrap();
-        let listed = format!("session.extractors = [\"{name}\"]\n{block}");
-        let whole = if block.contains("[session]") { block } else { &listed };
-        load(whole).unwrap_or_else(|problems| panic!("{problems}in\n{block}"));
-    }
-}
-
-#[test]
 fn a_secret_in_the_wrong_place_is_not_repeated() {
     const SECRET: &str = "hunter2-hunter2-hunter2";
     for (name, value) in [

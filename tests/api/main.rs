@@ -22,6 +22,7 @@ mod helpers;
 mod idp;
 mod limits;
 mod logs;
+mod reference;
 mod sessions;
 mod subjects;
 mod tokens;

@@ -1,0 +1,346 @@
+"""The docs as their reader meets them: every configuration block is given to `check-config`, every shell block is
+run as written, other blocks are parsed, and every link leads somewhere. A block that is none of these fails.
+
+Usage: target/interop/venv/bin/python tests/docs/check.py [FILE …]
+"""
+
+import ast
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = ROOT / "target/debug/rollout-token"
+CARGO = shutil.which("cargo")
+SUMMARY = ROOT / "docs/SUMMARY.md"
+FOLDERS = [".", "docs", "web", "deploy", "examples"]
+
+# What may stand behind a language, as in ```sh,server, and why such a block is not simply run.
+MARKERS = {
+    "server": "runs until it is stopped: it is started, and stays for the rest of its page",
+    "deploy": "needs a container engine, a cluster, root or another machine: only its syntax is checked",
+    "online": "talks to Rollout or a package registry: only its syntax is checked",
+    "other": "another program's file, or a piece of one: only parsed",
+}
+# Blocks that are not code of any kind, such as what a program printed.
+PROSE = {"", "text"}
+
+CLIENT = {"ROLLOUT_CLIENT_ID": "client-1", "ROLLOUT_CLIENT_SECRET": secrets.token_hex(32)}
+VARIABLE = re.compile(r"(export )?ROLLOUT_[A-Z0-9_]+=")
+TIMEOUT = 300
+FENCE = re.compile(r"^( *)(```+)(.*)$")
+
+
+@dataclass(frozen=True)
+class Block:
+    line: int
+    language: str
+    marker: str
+    text: str
+
+
+def blocks(text: str) -> list[Block]:
+    found, lines = [], iter(enumerate(text.splitlines(), 1))
+    for number, line in lines:
+        if opened := FENCE.match(line):
+            indent, fence, info = opened.groups()
+            body = []
+            for _, line in lines:
+                if line.strip() == fence:
+                    break
+                body.append(line.removeprefix(indent))
+            language, _, marker = info.strip().partition(",")
+            found.append(Block(number, language, marker, "\n".join(body) + "\n"))
+    return found
+
+
+class Page:
+    """One file's blocks, in order, in a folder and an environment of their own: what one block exports or
+    starts is there for the next, as for a reader who goes from top to bottom."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.servers: list[subprocess.Popen] = []
+        self.output = ""
+        for name in ("examples", "config"):
+            shutil.copytree(ROOT / name, folder / name)
+        for name in ("run/secrets", "etc", "bin"):
+            (folder / name).mkdir(parents=True)
+        self.shim("rollout-token", f'exec "{BINARY}" "$@"')
+        # The binary is built, and a page must not run all tests, of which it is one.
+        self.shim("cargo", f'case $1 in run) shift 2; exec "{BINARY}" "$@";; esac; cd "{ROOT}" && exec "{CARGO}" "$@"')
+        self.shim("make", f'exec /usr/bin/make --dry-run -C "{ROOT}" "$@" >/dev/null')
+        self.ports = {"8080": free_port(), "8081": free_port()}
+        kept = {name: os.environ[name] for name in ("HOME", "LANG", "CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
+        self.fresh = kept | CLIENT | {
+            "PATH": f"{folder}/bin:{os.environ['PATH']}",
+            "ROLLOUT__SERVER__LISTEN": f"127.0.0.1:{self.ports['8080']}",
+            "ROLLOUT__SERVER__ADMIN_LISTEN": f"127.0.0.1:{self.ports['8081']}",
+        }
+
+        self.environment = self.fresh
+
+    def shim(self, name: str, line: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+
+    def localized(self, text: str) -> str:
+        """The text with this sandbox's folders and ports, and a real value where a reader puts one."""
+        for place in ("/run/secrets", "/etc"):
+            text = re.sub(rf"(?<![\w.]){place}(?=/)", f"{self.folder}{place}", text)
+        for port, free in self.ports.items():
+            text = re.sub(rf"\b(127\.0\.0\.1|localhost):{port}\b", rf"\g<1>:{free}", text)
+        for name in re.findall(rf"{self.folder}(?:/run/secrets|/etc)/[\w./-]+", text):
+            self.provide(Path(name))
+        return text
+
+    def provide(self, path: Path) -> None:
+        """A file that a reader has: a secret of the kind that its name tells."""
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        name = path.name
+        if "url" in name:
+            text = "redis://redis.internal:6379/0" if "redis" in name else "postgres://reader@db.internal/app"
+        elif "app_key" in name or "app_previous" in name:
+            text = "base64:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+        elif path.suffix == ".pem":
+            command = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+            private = subprocess.run(command, capture_output=True, check=True).stdout
+            command = ["openssl", "pkey", "-pubout"]
+            text = subprocess.run(command, input=private, capture_output=True, check=True).stdout.decode()
+        else:
+            text = secrets.token_hex(32)
+        path.write_text(text + "\n")
+
+    def check(self, block: Block) -> str:
+        """What is wrong with the block; empty if nothing is."""
+        if block.marker and block.marker not in MARKERS:
+            return f"no such marker: {block.marker}; there are {', '.join(MARKERS)}"
+        if block.language in PROSE:
+            return ""
+        try:
+            checker = getattr(self, f"check_{block.language}")
+        except AttributeError:
+            return f"nothing here checks a block of {block.language!r}"
+        try:
+            return checker(block) or ""
+        except Exception as problem:  # whatever it is, it is this block that failed
+            return f"{type(problem).__name__}: {problem}"
+
+    def check_toml(self, block: Block) -> str:
+        parsed = tomllib.loads(block.text)
+        if block.marker == "other":
+            return ""
+        text = block.text
+        if "extractors" not in parsed.get("session", {}):
+            # A section alone is used under its name; settings alone, beside a section that is good.
+            names = list(parsed.get("extractors", {}))
+            if not names:
+                names, text = ["proxy"], f'{text}\n[extractors.proxy]\nkind = "trusted_header"\npreset = "oauth2-proxy"\ntrusted_proxies = ["10.0.0.5"]\n'
+            text = f"session.extractors = {json.dumps(names)}\n{text}"
+        (self.folder / "rollout-token.toml").write_text(self.localized(text))
+        return self.run("rollout-token --config rollout-token.toml check-config", environment=self.fresh)
+
+    def check_sh(self, block: Block) -> str:
+        text = self.localized(block.text)
+        if block.marker in ("deploy", "online"):
+            return self.run(text, options="-n")
+        if block.marker == "server":
+            return self.serve(text)
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        if all(VARIABLE.match(line) for line in lines):
+            # Variables, as they stand in an environment file or a manifest: `…` is the reader's own client.
+            for name, value in CLIENT.items():
+                text = text.replace(f"{name}=…", f"{name}={value}")
+            if "ROLLOUT_CLIENT_SECRET_FILE=" in text:
+                self.environment.pop("ROLLOUT_CLIENT_SECRET", None)
+            problem = self.run(text, options="-a")
+            check = "ROLLOUT__SESSION__EXTRACTORS" in text
+            return problem or (self.run("rollout-token check-config") if check else "")
+        return self.run(text)
+
+    def run(self, text: str, options: str = "-e", environment: dict[str, str] | None = None) -> str:
+        """Runs the text; what it exports is there for the next block, unless it has an environment of its own."""
+        command = ["bash", options, "-uo", "pipefail", "-c", f"{text}\nenv -0 >exported\n"]
+        options = {"cwd": self.folder, "env": environment or self.environment, "start_new_session": True}
+        program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, **options)
+        try:
+            self.output, _ = program.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(program.pid, signal.SIGKILL)
+            return f"did not end in {TIMEOUT} s; one that runs until it is stopped is marked `sh,server`"
+        if program.returncode != 0:
+            return f"exit code {program.returncode}\n{self.output}"
+        exported = self.folder / "exported"
+        if not environment and exported.exists():
+            pairs = exported.read_text().split("\0")
+            self.environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        return ""
+
+    def serve(self, text: str) -> str:
+        # As a reader does, who stops the one before he starts another on its port.
+        self.end()
+        log = self.folder / "server.log"
+        with log.open("wb") as out:
+            # The program itself, not a shell around it, so that it can be stopped.
+            command = ["bash", "-euc", f"exec {text}"]
+            self.servers.append(
+                subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=STDOUT)
+            )
+        deadline = time.monotonic() + 30
+        while not answers(int(self.ports["8080"])):
+            if self.servers[-1].poll() is not None or time.monotonic() > deadline:
+                return f"did not start\n{log.read_text()}"
+            time.sleep(0.02)
+        return ""
+
+    def check_json(self, block: Block) -> str:
+        shown = json.loads(block.text)
+        try:
+            printed = json.loads(self.output)
+        except ValueError:
+            return ""
+        # Behind a command that prints JSON, this is what it prints: the same members.
+        self.output = ""
+        return "" if set(shown) == set(printed) else f"the command before it prints {sorted(printed)}"
+
+    def check_js(self, block: Block) -> str:
+        path = self.folder / "block.mjs"
+        path.write_text(block.text)
+        return self.run("node --check block.mjs")
+
+    def check_python(self, block: Block) -> str:
+        ast.parse(block.text)
+        return ""
+
+    def check_yaml(self, block: Block) -> str:
+        list(yaml.safe_load_all(block.text))
+        return ""
+
+    def check_ruby(self, block: Block) -> str:
+        path = self.folder / "block.rb"
+        path.write_text(block.text)
+        return self.run("ruby -c block.rb")
+
+    def end(self) -> None:
+        for server in self.servers:
+            server.kill()
+            server.wait()
+        self.servers.clear()
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return str(free.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def prose(text: str) -> str:
+    """The text without its blocks and code, in which nothing is a link or a heading."""
+    kept, fence = [], None
+    for line in text.splitlines():
+        marks = FENCE.match(line)
+        if fence:
+            fence = None if line.strip() == fence else fence
+        elif marks:
+            fence = marks[2]
+        else:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def anchors(path: Path) -> set[str]:
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", prose(path.read_text()), re.MULTILINE):
+        heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        count = sum(1 for known in found if re.fullmatch(rf"{re.escape(slug)}(-\d+)?", known))
+        found.add(f"{slug}-{count}" if count else slug)
+    return found
+
+
+def links(path: Path) -> list[str]:
+    """What is wrong with the links of a page."""
+    problems = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", prose(path.read_text()))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        if not file.exists():
+            problems.append(f"{target}: there is no such file")
+        elif ROOT / "docs" in path.parents and ROOT / "docs" not in file.parents:
+            problems.append(f"{target}: leads out of docs/, where the site has nothing; name the file instead")
+        elif anchor and anchor not in anchors(file):
+            problems.append(f"{target}: there is no such heading")
+    return problems
+
+
+def summary() -> list[str]:
+    """What is wrong with the site's table of contents."""
+    listed = re.findall(r"\]\(([^)]+\.md)\)", SUMMARY.read_text())
+    pages = {str(page.relative_to(SUMMARY.parent)) for page in SUMMARY.parent.rglob("*.md")} - {SUMMARY.name}
+    problems = [f"{page} is not listed" for page in sorted(pages - set(listed))]
+    problems += [f"{page} is listed, but is not there" for page in sorted(set(listed) - pages)]
+    return problems + [f"{page} is listed twice" for page in sorted({page for page in listed if listed.count(page) > 1})]
+
+
+def pages() -> list[Path]:
+    found = [path for folder in FOLDERS for path in (ROOT / folder).glob("*.md" if folder == "." else "**/*.md")]
+    return sorted(path for path in found if "node_modules" not in path.parts)
+
+
+def main() -> None:
+    names = sys.argv[1:]
+    chosen = [Path(name).resolve() for name in names] or pages()
+    failed, exceptions, count = 0, [], 0
+
+    def report(where: str, problems: list[str]) -> None:
+        nonlocal failed
+        for problem in problems:
+            failed += 1
+            print(f"FAILED  {where}: {problem}", flush=True)
+
+    for path in chosen:
+        name = path.relative_to(ROOT)
+        with tempfile.TemporaryDirectory() as folder:
+            page = Page(Path(folder))
+            try:
+                for block in blocks(path.read_text()):
+                    count += 1
+                    problem = page.check(block)
+                    report(f"{name}:{block.line}", [problem] if problem else [])
+                    if block.marker in ("deploy", "online", "other"):
+                        exceptions.append(f"{name}:{block.line} {block.marker}")
+            finally:
+                page.end()
+        report(str(name), links(path))
+    report("docs/SUMMARY.md", summary())
+    for exception in exceptions:
+        place, marker = exception.split()
+        print(f"not run {place}: {MARKERS[marker]}")
+    print(f"{len(chosen)} pages, {count} blocks, {len(exceptions)} of them not run; {failed} failed")
+    sys.exit(failed > 0)
+
+
+main()
