@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust stores web interop frameworks docs docs-test bench fuzz image image-test audit sbom
+.PHONY: help run test tools lint rust stores web browser interop frameworks docs docs-test bench fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -8,7 +8,7 @@ help: ## Lists the commands
 run: ## Serves on loopback with a throwaway client
 	cargo run -- dev
 
-test: tools lint rust stores web interop frameworks docs-test ## Everything: installs what is missing, checks, runs all tests
+test: tools lint rust stores web browser interop frameworks docs-test ## Everything: installs what is missing, checks, runs all tests
 
 tools: ## Installs the programs that the tests need, saying so first
 	@tests/tools.sh
@@ -30,7 +30,11 @@ stores: ## Session stores: tests that start a real Redis and a real PostgreSQL
 	cargo test --locked --features real-stores --test stores
 
 web: ## The browser helper, on Node's runner
-	node --test web/test/
+	node --test web/test/*.mjs
+
+browser: ## The helper, the development page and Rollout's real components, in Chromium
+	cargo build --locked
+	node --test tests/browser/*.test.mjs
 
 interop: ## Our tokens, verified by the JWT libraries of other languages
 	cargo build --locked

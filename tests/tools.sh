@@ -14,6 +14,7 @@ need python3 python3
 need redis-server redis-server
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 need ruby ruby
+need chromium chromium
 # Other languages' JWT libraries, for tests/interop.
 need java openjdk-17-jdk-headless
 need go golang-go
@@ -40,6 +41,17 @@ fi
 # Each set of libraries is installed once for a given list.
 fresh() { [ -e "$2" ] && cmp -s "$1" "$2"; }
 
+npm_ci() { # FROM INTO [OPTION…]: the packages of FROM/package.json into INTO
+  local from=$1 into=$2
+  shift 2
+  mkdir -p "$into"
+  fresh "$from/package-lock.json" "$into/package-lock.json" && return
+  echo "Installing with npm into $into: the packages of $from/package.json"
+  cp "$from/package.json" "$from/package-lock.json" "$into/"
+  (cd "$into" && npm ci --silent --no-audit --no-fund --ignore-scripts "$@") ||
+    { rm -f "$into/package-lock.json"; exit 1; }
+}
+
 for set in lint interop frameworks; do
   from=tests/$set into=target/$set
   mkdir -p "$into"
@@ -49,14 +61,9 @@ for set in lint interop frameworks; do
     "$into/venv/bin/pip" install --quiet --disable-pip-version-check -r "$from/requirements.txt"
     cp "$from/requirements.txt" "$into/"
   fi
-  [ -e "$from/package.json" ] || continue
-  if ! fresh "$from/package-lock.json" "$into/package-lock.json"; then
-    echo "Installing with npm into $into: the packages of $from/package.json"
-    cp "$from/package.json" "$into/"
-    cp "$from/package-lock.json" "$into/package-lock.json.new"
-    # Without peers: next-auth names Next.js, React and an older Auth.js, none of which it needs here.
-    (cd "$into" && mv package-lock.json.new package-lock.json &&
-      npm ci --silent --no-audit --no-fund --ignore-scripts --legacy-peer-deps) ||
-      { rm -f "$into/package-lock.json"; exit 1; }
-  fi
 done
+npm_ci tests/interop target/interop
+# Without peers: next-auth names Next.js, React and an older Auth.js, none of which it needs here.
+npm_ci tests/frameworks target/frameworks --legacy-peer-deps
+npm_ci tests/browser target/browser
+npm_ci examples/react target/react # so deep because the example names ../../web

@@ -1,4 +1,4 @@
-// The browser helper by itself: a fake clock, a fake service, no network. `node --test web/test`.
+// The browser helper by itself: a fake clock, a fake service, no network. `make web` runs it.
 // How it does in a real browser, with the real service, is in tests/browser.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";

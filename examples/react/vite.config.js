@@ -1,0 +1,12 @@
+// How the example is served and built: as one origin with rollout-token, as a reverse proxy does it in production.
+import react from "@vitejs/plugin-react";
+import { defineConfig } from "vite";
+
+const proxy = { "/rollout": process.env.ROLLOUT_TOKEN_SERVICE ?? "http://127.0.0.1:8080" };
+
+export default defineConfig({
+  plugins: [react()],
+  server: { proxy },
+  preview: { proxy },
+  build: { chunkSizeWarningLimit: 1024 }, // Rollout's package is what is large
+});

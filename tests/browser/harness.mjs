@@ -1,0 +1,293 @@
+// What the tests of this folder share: the binary, a browser, an app as users have one, and a stand-in for Rollout's
+// API. What is expected of them stands in the tests.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import http from "node:http";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const installed = path.join(root, "target/browser");
+if (!existsSync(path.join(installed, "node_modules"))) throw new Error("Run tests/tools.sh first: it installs what these tests need");
+const require = createRequire(path.join(installed, "package.json"));
+const { chromium } = require("playwright-core");
+const jwt = require("jsonwebtoken");
+
+export const AXE = require.resolve("axe-core/axe.min.js");
+export const CLIENT_ID = "browser-client";
+const SECRET = "a-secret-of-the-browser-tests-that-is-longer-than-sixty-four-bytes-as-it-should-be";
+
+const cleanups = [];
+/** Ends everything that was started here, the last first. */
+export async function stop() {
+  for (const clean of cleanups.splice(0).reverse()) await clean();
+}
+
+// ---- The browser -------------------------------------------------------------------------------------------------
+
+/** Debian's Chromium, with an empty profile of its own. */
+export async function startBrowser() {
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox", // as root, in containers
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      // Nothing outside of this machine. Not by routes of Playwright: with these, Chromium sends no preflights.
+      "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+    ],
+  });
+  cleanups.push(() => browser.close());
+  return browser;
+}
+
+/** A page, with what went wrong in it. */
+export async function open(context) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  page.wrong = [];
+  page.on("pageerror", (error) => page.wrong.push(`error: ${error.message}`));
+  page.on("console", (message) => {
+    // A refused request is what most tests here are about; Chromium's own word on it is no news.
+    if (message.type() === "error" && !/Failed to load resource/.test(message.text())) page.wrong.push(message.text());
+  });
+  return page;
+}
+
+// ---- The service -------------------------------------------------------------------------------------------------
+
+/** The built binary, on a free port. */
+export async function startService(command, environment = {}) {
+  const child = spawn(path.join(root, "target/debug/rollout-token"), [command], {
+    env: {
+      ROLLOUT__SERVER__LISTEN: "127.0.0.1:0",
+      ROLLOUT__SERVER__ADMIN_LISTEN: "127.0.0.1:0",
+      ROLLOUT__LOG__FORMAT: "json",
+      ...environment,
+    },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  cleanups.push(async () => {
+    if (child.exitCode !== null) return;
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  });
+  let said = "";
+  child.stderr.on("data", (data) => (said += data));
+  for await (const line of createInterface({ input: child.stdout })) {
+    said += `${line}\n`;
+    const address = /"listening".*?"address":"([^"]+)"/.exec(line)?.[1];
+    if (!address) continue;
+    child.stdout.resume();
+    return `http://localhost:${address.split(":").pop()}`;
+  }
+  throw new Error(`The service did not start:\n${said}`);
+}
+
+// ---- The app ------------------------------------------------------------------------------------------------------
+
+/**
+ * An app as users have one: its pages, its sessions, and the service behind the same origin. Who has the cookie
+ * `sid=NAME` is signed in as NAME, unless the app's back end is down.
+ */
+export async function startApp() {
+  const app = {
+    service: undefined, // where /rollout… goes
+    pages: undefined, // a directory
+    backEndWorks: true,
+    asked: [], // the requests for tokens
+    instead: [], // answers to them in place of the service's, one after another
+  };
+  const answers = {
+    "/api/me": (request, response) => {
+      if (!app.backEndWorks) return response.writeHead(500).end();
+      const user = /(?:^|; )sid=(\w+)/.exec(request.headers.cookie ?? "")?.[1];
+      send(response, user ? 200 : 401, "application/json", JSON.stringify(user ? { user: { id: user } } : {}));
+    },
+    "/login": (_, response) => send(response, 200, "text/html", "<title>Sign in</title><h1>Sign in</h1>"),
+    "/blank": (_, response) => send(response, 200, "text/html", "<!doctype html><title>Blank</title>"),
+  };
+  app.url = await listen(async (request, response) => {
+    const { pathname } = new URL(request.url, "http://localhost");
+    if (answers[pathname]) return answers[pathname](request, response);
+    if (!pathname.startsWith("/rollout")) return sendFile(response, path.join(app.pages, pathname === "/" ? "index.html" : pathname));
+    if (/token$/.test(pathname)) {
+      app.asked.push(request);
+      if (app.instead.length) return send(response, 200, "application/json", JSON.stringify(app.instead.shift()));
+    }
+    pass(request, response, app.service);
+  });
+  return app;
+}
+
+/** The service as that app has it: it recognises users by asking the app. */
+export const startServiceOf = (app, environment = {}) =>
+  startService("serve", {
+    ROLLOUT_CLIENT_ID: CLIENT_ID,
+    ROLLOUT_CLIENT_SECRET: SECRET,
+    ROLLOUT__SERVER__DOCS_ALIAS: "true",
+    ROLLOUT__SESSION__EXTRACTORS: "app",
+    ROLLOUT__EXTRACTORS__APP__KIND: "session_endpoint",
+    ROLLOUT__EXTRACTORS__APP__URL: `${app.url}/api/me`,
+    ROLLOUT__EXTRACTORS__APP__COOKIES: "sid",
+    ROLLOUT__EXTRACTORS__APP__SUBJECT: "{user.id}",
+    ...environment,
+  });
+
+/** A token like the service's, made so many seconds ago. */
+export function tokenMade(ago, subject) {
+  const iat = Math.floor(Date.now() / 1000) - ago;
+  const token = jwt.sign({ iss: CLIENT_ID, sub: subject, iat, exp: iat + 900 }, SECRET, { algorithm: "HS512" });
+  return { token, token_type: "Bearer", expires_in: 900, expires_at: iat + 900, refresh_in: 840 };
+}
+
+// ---- Rollout ------------------------------------------------------------------------------------------------------
+
+/** A stand-in for Rollout's API. It verifies tokens for real, by a clock that can be off. */
+export async function startRollout() {
+  const rollout = {
+    ahead: 0, // seconds by which its clock is
+    seen: [], // the requests: method, path, status, claims
+    credentials: [],
+  };
+  const connector = (name, key) => ({
+    name,
+    entities: { crm: { people: { list: true } } },
+    authByPlan: {
+      default: { type: "apiToken", userInputsSchema: [{ type: "textfield", key, label: "API key", placeholder: "key" }] },
+    },
+  });
+  const connectors = { lofty: connector("Lofty", "apiKey"), cloze: connector("Cloze", "apiKey") };
+
+  const claimsOf = ({ headers }) => {
+    const now = Math.floor(Date.now() / 1000) + rollout.ahead;
+    try {
+      const token = headers.authorization.replace(/^Bearer /, "");
+      const claims = jwt.verify(token, SECRET, { algorithms: ["HS512"], issuer: CLIENT_ID, clockTimestamp: now });
+      return claims.iat <= now + 1 && typeof claims.sub === "string" ? claims : undefined;
+    } catch {
+      return undefined;
+    }
+  };
+  const answer = async (request, pathname) => {
+    let text = "";
+    for await (const chunk of request) text += chunk;
+    switch (`${request.method} ${pathname}`) {
+      case "GET /api/connectors":
+        return connectors;
+      case "POST /api/credentials": {
+        const { appKey } = JSON.parse(text);
+        rollout.credentials.push({ id: `c${rollout.credentials.length}`, createdAt: new Date().toISOString(), appKey, label: "Ann’s key" });
+        return rollout.credentials.at(-1);
+      }
+      case "DELETE /api/credentials":
+        rollout.credentials.pop();
+        return {};
+      default:
+        return rollout.credentials;
+    }
+  };
+  rollout.url = await listen(async (request, response) => {
+    const { pathname } = new URL(request.url, "http://localhost");
+    // Any page may ask: the token is what counts. As with every API of another origin, the browser asks first.
+    response.setHeader("Access-Control-Allow-Origin", "*");
+    if (request.method === "OPTIONS") {
+      rollout.seen.push({ method: "OPTIONS", pathname, status: 204 });
+      response.setHeader("Access-Control-Allow-Methods", "GET, POST, DELETE");
+      response.setHeader("Access-Control-Allow-Headers", request.headers["access-control-request-headers"] ?? "");
+      return response.writeHead(204).end();
+    }
+    if (pathname.endsWith("/icon")) return send(response, 200, "image/svg+xml", '<svg xmlns="http://www.w3.org/2000/svg"/>');
+    const claims = claimsOf(request);
+    const status = claims ? 200 : 401;
+    rollout.seen.push({ method: request.method, pathname, status, claims });
+    const body = claims ? await answer(request, pathname) : { errors: [{ message: "Unauthorized" }] };
+    send(response, status, "application/json", JSON.stringify(body));
+  }, "127.0.0.1"); // another site than the app's, which is at localhost
+  return rollout;
+}
+
+// ---- Building the examples ---------------------------------------------------------------------------------------
+
+/** Builds examples/react, as its README says; gives the directory. Extra files replace those of the example. */
+export async function buildExample(name, environment, replaced = {}) {
+  const react = path.join(root, "target/react");
+  for (const part of ["index.html", "vite.config.js", "src"]) {
+    cpSync(path.join(root, "examples/react", part), path.join(react, part), { recursive: true });
+  }
+  for (const [to, from] of Object.entries(replaced)) cpSync(fileURLToPath(new URL(from, import.meta.url)), path.join(react, to));
+  const vite = spawn("node_modules/.bin/vite", ["build", "--outDir", name, "--logLevel", "error"], {
+    cwd: react,
+    env: { ...process.env, ...environment },
+    stdio: "inherit",
+  });
+  const [code] = await once(vite, "exit");
+  if (code) throw new Error("The example cannot be built");
+  return path.join(react, name);
+}
+
+/** examples/html for a service elsewhere, and Rollout's components in one file, as esm.sh has them. */
+export async function buildHtmlExample(service) {
+  const react = path.join(root, "target/react");
+  const directory = path.join(react, "html");
+  const { build } = createRequire(path.join(react, "package.json"))("vite");
+  await build({
+    configFile: false,
+    root: react,
+    logLevel: "error",
+    define: { "process.env.NODE_ENV": '"production"' },
+    // The version that the page asks esm.sh for.
+    resolve: { alias: { react: `${installed}/node_modules/react`, "react-dom": `${installed}/node_modules/react-dom` } },
+    build: {
+      outDir: directory,
+      lib: { entry: "node_modules/@rollout/link-react/dist/index.js", formats: ["es"], fileName: "components" },
+    },
+  });
+  const page = readFileSync(path.join(root, "examples/html/index.html"), "utf8");
+  const there = page.replace('SERVICE = "http://localhost:8080"', `SERVICE = "${service}"`);
+  if (there === page) throw new Error("examples/html does not say where the service is");
+  writeFileSync(path.join(directory, "index.html"), there);
+  return { directory, components: path.join(directory, "components.js") };
+}
+
+// ---- HTTP ---------------------------------------------------------------------------------------------------------
+
+async function listen(handler, name = "localhost") {
+  const server = http.createServer((request, response) => {
+    Promise.resolve(handler(request, response)).catch((error) => send(response, 500, "text/plain", error.stack));
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  cleanups.push(() => new Promise((resolve) => (server.close(resolve), server.closeAllConnections())));
+  return `http://${name}:${server.address().port}`;
+}
+
+function send(response, status, type, body) {
+  response.writeHead(status, { "Content-Type": type, "Cache-Control": "no-store" }).end(body);
+}
+
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
+
+async function sendFile(response, file) {
+  const content = await readFile(file).catch(() => undefined);
+  if (content) send(response, 200, TYPES[path.extname(file)] ?? "application/octet-stream", content);
+  else send(response, 404, "text/plain", "not found");
+}
+
+/** What a reverse proxy does. */
+function pass(request, response, service) {
+  const { port } = new URL(service);
+  const call = http.request({ host: "127.0.0.1", port, path: request.url, method: request.method, headers: request.headers }, (answer) => {
+    response.writeHead(answer.statusCode, answer.headers);
+    answer.pipe(response);
+  });
+  call.on("error", () => send(response, 502, "text/plain", "bad gateway"));
+  request.pipe(call);
+}

@@ -1,0 +1,172 @@
+// examples/react with Rollout's real package in a real browser, the real service behind the app, and a stand-in for
+// Rollout's API that verifies every token.
+import assert from "node:assert/strict";
+import { after, before, beforeEach, test } from "node:test";
+
+import { buildExample, CLIENT_ID, open, startApp, startBrowser, startRollout, startServiceOf, stop, tokenMade } from "./harness.mjs";
+
+let browser, rollout, app, pages;
+
+before(async () => {
+  [browser, rollout, app] = await Promise.all([startBrowser(), startRollout(), startApp()]);
+  app.service = await startServiceOf(app, { ROLLOUT__ORIGINS__ALLOWED: app.url });
+  const api = { VITE_ROLLOUT_API_URL: `${rollout.url}/api` };
+  pages = {
+    sameOrigin: await buildExample("same-origin", api),
+    otherOrigin: await buildExample("other-origin", { ...api, VITE_ROLLOUT_TOKEN_URL: `${app.service}/rollout/token` }),
+    docs: await buildExample("docs", api, { "src/main.jsx": "docs-snippet.jsx" }),
+  };
+});
+after(stop);
+
+beforeEach(() => {
+  Object.assign(app, { pages: pages.sameOrigin, asked: [], instead: [], backEndWorks: true });
+  Object.assign(rollout, { ahead: 0, seen: [], credentials: [] });
+});
+
+/** A visit of somebody, with the page open; nobody without a name. */
+async function visit(name) {
+  const page = await newPage(name);
+  await page.goto(app.url);
+  return page;
+}
+
+async function newPage(name) {
+  const context = await browser.newContext();
+  if (name) await context.addCookies([{ name: "sid", value: name, url: app.url, httpOnly: true, sameSite: "Lax" }]);
+  return open(context);
+}
+
+const shown = (page) => page.getByText("Lofty").waitFor();
+
+/** All that Rollout saw of this user was as it should be. */
+function assertAccepted(name) {
+  const calls = rollout.seen.filter(({ method }) => method !== "OPTIONS");
+  for (const { status, claims } of calls) {
+    assert.equal(status, 200);
+    assert.deepEqual(Object.keys(claims), ["iss", "sub", "iat", "exp"]);
+    assert.equal(claims.iss, CLIENT_ID);
+    assert.equal(claims.sub, name);
+    assert.equal(claims.exp - claims.iat, 900);
+  }
+  const paths = calls.map(({ pathname }) => pathname);
+  assert.ok(paths.includes("/api/connectors") && paths.includes("/api/credentials"), paths.join());
+}
+
+test("same origin: one request for a token, StrictMode and all, and Rollout takes it after its preflights", async () => {
+  const page = await visit("ann");
+  await shown(page);
+  assert.equal(app.asked.length, 1);
+  assert.equal(app.asked[0].method, "POST");
+  assertAccepted("ann");
+  assert.ok(rollout.seen.some(({ method }) => method === "OPTIONS"));
+  assert.deepEqual(page.wrong, []);
+});
+
+test("another origin: the session's cookie goes along, and the page may read the answer", async () => {
+  app.pages = pages.otherOrigin;
+  const page = await visit("bob");
+  const [request] = await Promise.all([
+    page.waitForRequest((request) => request.url().endsWith("/rollout/token")),
+    page.reload(),
+  ]);
+  await shown(page);
+  const response = await request.response();
+  assert.equal(new URL(request.url()).origin, app.service);
+  assert.equal((await request.allHeaders()).origin, app.url);
+  assert.equal((await response.allHeaders())["access-control-allow-origin"], app.url);
+  assert.equal(app.asked.length, 0, "the service was asked, not the app");
+  assertAccepted("bob");
+  assert.deepEqual(page.wrong, []);
+});
+
+test("a credential is saved and deleted", async () => {
+  const page = await visit("cleo");
+  await page.getByText("Lofty").click();
+  await page.getByLabel("API key").fill("secret");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByText("Ann’s key").waitFor();
+  await page.getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("button", { name: "Delete" }).click();
+  await page.getByLabel("API key").waitFor();
+  assertAccepted("cleo");
+  assert.equal(app.asked.length, 1);
+});
+
+test("an expired token recovers", async () => {
+  app.instead = [tokenMade(1000, "dan")];
+  const page = await visit("dan");
+  await shown(page);
+  assert.equal(app.asked.length, 2);
+  assert.ok(rollout.seen.some(({ status }) => status === 401));
+  assert.equal(rollout.seen.at(-1).claims.sub, "dan");
+});
+
+test("our 503, then 200, recovers inside the call", async () => {
+  app.backEndWorks = false;
+  const page = await newPage("eve");
+  const [response] = await Promise.all([
+    page.waitForResponse((response) => response.url().endsWith("/rollout/token")),
+    page.goto(app.url),
+  ]);
+  assert.equal(response.status(), 503);
+  assert.equal((await response.json()).code, "session_backend_unavailable");
+  app.backEndWorks = true;
+  await shown(page);
+  assertAccepted("eve");
+  assert.deepEqual(page.wrong, []);
+});
+
+test("our 401 shows the way to sign in, and Rollout is not asked", async () => {
+  const page = await visit();
+  await page.getByRole("alert").getByText("You are signed out").waitFor();
+  await page.getByRole("link", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+  assert.equal(app.asked.length, 1);
+  assert.deepEqual(rollout.seen.filter(({ method }) => method !== "OPTIONS"), []);
+});
+
+test("what cannot be mended now is said, with a way to try again", async () => {
+  app.instead = [{ detail: "not a token" }];
+  const page = await newPage("fay");
+  await page.clock.install();
+  await page.goto(app.url);
+  await page.getByRole("alert").getByText("bad_response").waitFor();
+  await page.clock.fastForward(1_000); // the answer counts for so long
+  await page.getByRole("button", { name: "Try again" }).click();
+  await shown(page);
+  assert.equal(app.asked.length, 2);
+});
+
+test("a page that was left open saves again when somebody comes back to it", async () => {
+  // The token was good when the page was opened, twenty minutes ago.
+  rollout.ahead = -1200;
+  app.instead = [tokenMade(1200, "gil")];
+  const page = await visit("gil");
+  await shown(page);
+  assert.equal(app.asked.length, 1);
+  rollout.ahead = 0;
+  await Promise.all([
+    page.waitForResponse((response) => response.url().includes("/credentials") && response.status() === 200),
+    page.evaluate(() => document.dispatchEvent(new Event("visibilitychange"))),
+  ]);
+  assert.equal(app.asked.length, 2);
+  await page.getByText("Lofty").click();
+  await page.getByLabel("API key").fill("secret");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByText("Ann’s key").waitFor();
+});
+
+test("the sample of Rollout's docs works as it stands, through server.docs_alias", async () => {
+  app.pages = pages.docs;
+  const page = await visit("hal");
+  await shown(page);
+  assert.deepEqual(app.asked.map(({ method, url }) => `${method} ${url}`), ["GET /rollout-token"]);
+  assertAccepted("hal");
+});
+
+test("the sample of Rollout's docs says something about a signed-out user, because even our 401 is JSON", async () => {
+  app.pages = pages.docs;
+  const page = await visit();
+  await page.getByText("An unexpected error occurred").waitFor();
+});
