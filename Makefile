@@ -26,7 +26,7 @@ lint: ## Format and lints, warnings denied; dependencies: bans, licences, source
 rust: ## All Rust tests; they need no other program
 	cargo test --workspace --locked
 
-stores: ## Session stores: tests that start a real Redis and a real PostgreSQL
+stores: ## Session stores: tests that start a real Redis, PostgreSQL and MariaDB
 	cargo test --locked --features real-stores --test stores
 
 web: ## The browser helper, on Node's runner

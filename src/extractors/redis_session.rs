@@ -1,5 +1,6 @@
-//! `redis_session`: the app keeps its sessions in Redis; the cookie holds the key, the value is JSON.
-//! Defined by connect-redis (`index.ts`) and Better Auth's secondary storage (`internal-adapter.ts`).
+//! `redis_session`: the app keeps its sessions in Redis; the cookie holds the key, the value is JSON or
+//! Laravel's. Defined by connect-redis (`index.ts`), Better Auth's secondary storage
+//! (`internal-adapter.ts`) and Laravel (`Illuminate/Cache/RedisStore.php`).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,10 +12,14 @@ use futures_util::future::{BoxFuture, ready};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
+    TlsCertificates,
 };
 use serde::{Deserialize, Serialize};
 
+use super::shared::authority;
 use super::shared::expiry::Expiry;
+use super::shared::laravel::{self, KeyFields};
+use super::shared::php;
 use super::shared::pool::{Failure, Limits, Pool, Store};
 use super::shared::session_cookie::{self, SessionCookie};
 use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
@@ -46,6 +51,16 @@ const PRESETS: &[(&str, &str)] = &[
             expires_path = "cookie.expires"
         "#,
     ),
+    (
+        // The prefix is of two parts that follow APP_NAME and Laravel's version, so it has no default.
+        "laravel",
+        r#"
+            subject = "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}"
+            cookie = "laravel_session"
+            cookie_format = "laravel"
+            payload = "laravel"
+        "#,
+    ),
 ];
 
 pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: PRESETS };
@@ -61,11 +76,18 @@ struct Config {
     url_file: Option<PathBuf>,
     password: Option<Secret>,
     password_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     cookie: List<String>,
     cookie_format: String,
     cookie_secrets: List<Secret>,
     cookie_secrets_file: Option<PathBuf>,
+    app_key: Option<Secret>,
+    app_key_file: Option<PathBuf>,
+    previous_keys: List<Secret>,
+    previous_keys_file: Option<PathBuf>,
+    cipher: String,
     key_prefix: String,
+    payload: String,
     expires_path: Option<String>,
     max_connections: usize,
     pool_wait: Span,
@@ -79,11 +101,18 @@ impl Default for Config {
             url_file: None,
             password: None,
             password_file: None,
+            ca_file: None,
             cookie: List::default(),
             cookie_format: "plain".to_owned(),
             cookie_secrets: List::default(),
             cookie_secrets_file: None,
+            app_key: None,
+            app_key_file: None,
+            previous_keys: List::default(),
+            previous_keys_file: None,
+            cipher: laravel::CIPHER.to_owned(),
             key_prefix: String::new(),
+            payload: "json".to_owned(),
             expires_path: None,
             max_connections: 8,
             pool_wait: Span::millis(250),
@@ -97,6 +126,8 @@ struct RedisSession {
     cookie: SessionCookie,
     key_prefix: String,
     pool: Arc<Pool<Server>>,
+    /// The value is what Laravel's cache wrote; `None` if it is JSON.
+    laravel: Option<Arc<laravel::Keys>>,
     /// Where the session says when it ends; the server's own expiry of keys counts in any case.
     expires: Option<Template>,
     clock: Clock,
@@ -107,8 +138,9 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let config: Config = section.read(&mut problems);
     let url = section.secret("url", config.url, config.url_file.as_ref(), &mut problems);
     let password = section.secret("password", config.password, config.password_file.as_ref(), &mut problems);
+    let ca = authority::read(section, config.ca_file.as_ref(), &mut problems);
     let server = if let Some(url) = url {
-        problems.accept(section.key("url"), Server::new(&url, password.as_ref()))
+        problems.accept(section.key("url"), Server::new(&url, password.as_ref(), ca))
     } else {
         problems.add(section.key("url"), "name the server, such as \"redis://redis.internal:6379/0\"");
         None
@@ -118,17 +150,37 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         cookie_format: &config.cookie_format,
         cookie_secrets: config.cookie_secrets,
         cookie_secrets_file: config.cookie_secrets_file.as_ref(),
+        laravel: KeyFields {
+            app_key: config.app_key,
+            app_key_file: config.app_key_file.as_ref(),
+            previous_keys: config.previous_keys,
+            previous_keys_file: config.previous_keys_file.as_ref(),
+            cipher: &config.cipher,
+        },
     };
     let cookie = SessionCookie::read(section, keys, &mut problems);
     let expires = config.expires_path.map(|path| format!("{{{path}}}").parse::<Template>());
     let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
     let limits =
         Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
+    let is_laravel = config.payload == "laravel";
+    problems.require(
+        is_laravel || config.payload == "json",
+        section.key("payload"),
+        "must be one of json, laravel",
+    );
+    problems.require(
+        !is_laravel || cookie.laravel().is_some(),
+        section.key("payload"),
+        "needs cookie_format = \"laravel\" as well",
+    );
+    let laravel = cookie.laravel().filter(|_| is_laravel).cloned();
     let Some(server) = server.filter(|_| problems.is_empty()) else { return Err(problems) };
     Ok(Arc::new(RedisSession {
         cookie,
         key_prefix: config.key_prefix,
         pool: Pool::new(section, server, limits),
+        laravel,
         expires,
         clock: section.context().clock.clone(),
     }))
@@ -150,19 +202,33 @@ impl SessionExtractor for RedisSession {
 
 impl RedisSession {
     async fn session(&self, id: &str) -> Result<Session, ExtractError> {
-        let Some(payload) = self.pool.ask(&format!("{}{id}", self.key_prefix)).await? else {
+        let key = format!("{}{id}", self.key_prefix);
+        let Some(payload) = self.pool.ask(&key).await? else {
             let detail = format!("the store has no such key below {:?}", self.key_prefix);
             return Err(ExtractError::rejected("session_not_found").because(detail));
         };
         if payload.len() > MAX_PAYLOAD_BYTES {
             return Err(corrupt("the value is longer than 1 MiB"));
         }
-        let attributes = Value::parse(&payload).map_err(|_| corrupt("the value is not JSON"))?;
-        if attributes.as_object().is_none() {
-            return Err(corrupt("the value is JSON, but no object"));
-        }
+        let attributes = self.attributes(&payload)?;
         let expires_at = self.expiry(&attributes)?.map(|expiry| expiry.check(self.clock.now()));
         Ok(Session { attributes, expires_at: expires_at.transpose()? })
+    }
+
+    fn attributes(&self, payload: &[u8]) -> Result<Value, ExtractError> {
+        if let Some(keys) = &self.laravel {
+            // The cache serializes once more what the session serialized.
+            let text = std::str::from_utf8(payload).ok().and_then(php::parse);
+            let Some(Value::String(data)) = text else {
+                return Err(corrupt("the value is not a text that PHP serialized"));
+            };
+            return keys.attributes(&data);
+        }
+        match Value::parse(payload) {
+            Ok(attributes @ Value::Object(_)) => Ok(attributes),
+            Ok(_) => Err(corrupt("the value is JSON, but no object")),
+            Err(_) => Err(corrupt("the value is not JSON")),
+        }
     }
 
     fn expiry(&self, attributes: &Value) -> Result<Option<Expiry>, ExtractError> {
@@ -190,7 +256,7 @@ struct Server {
 impl Server {
     /// # Errors
     /// What is wrong with the URL, in words that repeat no part of it: it may hold a password.
-    fn new(url: &Secret, password: Option<&Secret>) -> Result<Self, &'static str> {
+    fn new(url: &Secret, password: Option<&Secret>, ca: Option<Vec<u8>>) -> Result<Self, &'static str> {
         const HELP: &str = "must be a URL such as redis://user@redis.internal:6379/0, or rediss:// for TLS";
         let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
         if !text.starts_with("redis://") && !text.starts_with("rediss://") {
@@ -207,7 +273,15 @@ impl Server {
             Some(password) => with_password(info, password)?,
             None => info,
         };
-        Client::open(info).map(|client| Self { client }).map_err(|_| HELP)
+        let client = match ca {
+            None => Client::open(info).map_err(|_| HELP),
+            Some(ca) => {
+                let trusted = TlsCertificates { client_tls: None, root_cert: Some(ca) };
+                Client::build_with_tls(info, trusted)
+                    .map_err(|_| "must begin with rediss://, and ca_file must hold certificates in PEM")
+            }
+        };
+        client.map(|client| Self { client })
     }
 }
 
@@ -225,6 +299,7 @@ impl fmt::Debug for Server {
 
 impl Store for Server {
     type Connection = MultiplexedConnection;
+    type Question = str;
     type Answer = Option<Vec<u8>>;
 
     async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
@@ -309,6 +384,12 @@ mod tests {
                 "url = \"redis://h\"\npreset = \"connect-redis\"\ncookie_secrets = [\"hunter2\", \"\"]",
                 "cookie_secrets",
             ),
+            ("no key of Laravel", "url = \"redis://h\"\npreset = \"laravel\"", "app_key"),
+            ("key for nothing", "url = \"redis://h\"\ncookie = \"sid\"\napp_key = \"hunter2\"", "app_key"),
+            ("payload", "url = \"redis://h\"\ncookie = \"sid\"\npayload = \"php\"", "payload"),
+            ("payload alone", "url = \"redis://h\"\ncookie = \"sid\"\npayload = \"laravel\"", "payload"),
+            ("no such CA", "url = \"rediss://h\"\ncookie = \"sid\"\nca_file = \"/nowhere\"", "ca_file"),
+            ("no CA", "url = \"rediss://h\"\ncookie = \"sid\"\nca_file = \"/dev/null\"", "ca_file"),
             ("path", "url = \"redis://h\"\ncookie = \"sid\"\nexpires_path = \"a..b\"", "expires_path"),
             ("no pool", "url = \"redis://h\"\ncookie = \"sid\"\nmax_connections = 0", "max_connections"),
             ("no time", "url = \"redis://h\"\ncookie = \"sid\"\ntimeout = \"0s\"", "timeout"),

@@ -5,18 +5,23 @@ mod database;
 mod django;
 mod presets;
 mod statement;
+mod users;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use super::shared::app_secret;
+use super::shared::authority;
 use super::shared::expiry::Expiry;
+use super::shared::laravel::{self, KeyFields};
 use super::shared::pool::{Limits, Pool};
 use super::shared::session_cookie::{self, SessionCookie};
 use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
@@ -24,8 +29,9 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
 use crate::secret::Secret;
 use crate::value::{Object, Value};
-use database::{Database, Dialect, Rows};
+use database::{Database, Dialect, Question, Rows};
 use statement::Statement;
+use users::Users;
 
 pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: presets::PRESETS };
 
@@ -37,15 +43,23 @@ struct Config {
     url_file: Option<PathBuf>,
     password: Option<Secret>,
     password_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     query: Option<String>,
+    user_query: Option<String>,
     time_zone: Option<String>,
     cookie: List<String>,
     cookie_format: String,
     cookie_secrets: List<Secret>,
     cookie_secrets_file: Option<PathBuf>,
+    app_key: Option<Secret>,
+    app_key_file: Option<PathBuf>,
+    previous_keys: List<Secret>,
+    previous_keys_file: Option<PathBuf>,
+    cipher: String,
     payload: String,
     payload_column: Option<String>,
     expires_column: Option<String>,
+    lifetime: Option<Span>,
     secret_key: Option<Secret>,
     secret_key_file: Option<PathBuf>,
     secret_key_fallbacks: List<Secret>,
@@ -65,15 +79,23 @@ impl Default for Config {
             url_file: None,
             password: None,
             password_file: None,
+            ca_file: None,
             query: None,
+            user_query: None,
             time_zone: None,
             cookie: List::default(),
             cookie_format: "plain".to_owned(),
             cookie_secrets: List::default(),
             cookie_secrets_file: None,
+            app_key: None,
+            app_key_file: None,
+            previous_keys: List::default(),
+            previous_keys_file: None,
+            cipher: laravel::CIPHER.to_owned(),
             payload: "columns".to_owned(),
             payload_column: None,
             expires_column: None,
+            lifetime: None,
             secret_key: None,
             secret_key_file: None,
             secret_key_fallbacks: List::default(),
@@ -90,9 +112,10 @@ impl Default for Config {
 struct SqlSession {
     cookie: SessionCookie,
     pool: Arc<Pool<Rows>>,
+    statement: Arc<Statement>,
     payload: Payload,
-    /// The column that says when the session ends, if the query does not compare it.
-    expires_column: Option<String>,
+    users: Option<Users>,
+    end: Option<End>,
     clock: Clock,
 }
 
@@ -103,6 +126,15 @@ enum Payload {
     /// JSON in this column, as text or as the database's own type.
     Json(String),
     Django(String, django::Keys),
+    Laravel(String, Arc<laravel::Keys>),
+}
+
+/// The column that says when the session ends, if the query does not compare it.
+#[derive(Debug)]
+struct End {
+    column: String,
+    /// The column says when the session was last used, and it ends so many seconds later.
+    lifetime: Option<UnixSeconds>,
 }
 
 fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -113,29 +145,51 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         cookie_format: &config.cookie_format,
         cookie_secrets: std::mem::take(&mut config.cookie_secrets),
         cookie_secrets_file: config.cookie_secrets_file.as_ref(),
+        laravel: KeyFields {
+            app_key: config.app_key.take(),
+            app_key_file: config.app_key_file.as_ref(),
+            previous_keys: std::mem::take(&mut config.previous_keys),
+            previous_keys_file: config.previous_keys_file.as_ref(),
+            cipher: &config.cipher,
+        },
     };
     let cookie = SessionCookie::read(section, keys, &mut problems);
-    let payload = payload(section, &mut config, &mut problems);
+    let secrets = django_secrets(section, &mut config, &mut problems);
+    let payload = payload(section, &mut config, &secrets, cookie.laravel(), &mut problems);
     let limits =
         Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
-    let rows = rows(section, &mut config, limits, &mut problems);
-    match (rows, payload) {
-        (Some(rows), Some(payload)) if problems.is_empty() => Ok(Arc::new(SqlSession {
-            cookie,
-            pool: Pool::new(section, rows, limits),
-            payload,
-            expires_column: config.expires_column,
-            clock: section.context().clock.clone(),
-        })),
+    let database = database(section, &mut config, limits, &mut problems);
+    let dialect = database.as_ref().map(|(dialect, _)| *dialect);
+    let statement = dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
+    let users = users(section, &config, dialect, &secrets, &mut problems);
+    let end = end(section, &mut config, &mut problems);
+    match (database, statement, payload) {
+        (Some((_, database)), Some(statement), Some(payload)) if problems.is_empty() => {
+            let clock = section.context().clock.clone();
+            Ok(Arc::new(SqlSession {
+                cookie,
+                pool: Pool::new(section, Rows::new(database, clock.clone()), limits),
+                statement: Arc::new(statement),
+                payload,
+                users,
+                end,
+                clock,
+            }))
+        }
         _ => Err(problems),
     }
 }
 
-/// The database and the query for it.
-fn rows(section: &Section<'_>, config: &mut Config, limits: Limits, problems: &mut Problems) -> Option<Rows> {
+fn database(
+    section: &Section<'_>,
+    config: &mut Config,
+    limits: Limits,
+    problems: &mut Problems,
+) -> Option<(Dialect, Database)> {
     let url = section.secret("url", config.url.take(), config.url_file.as_ref(), problems);
     let password =
         section.secret("password", config.password.take(), config.password_file.as_ref(), problems);
+    let ca = authority::read(section, config.ca_file.as_ref(), problems);
     let Some(dialect) = url.as_ref().and_then(Dialect::of) else {
         problems.add(
             section.key("url"),
@@ -149,21 +203,29 @@ fn rows(section: &Section<'_>, config: &mut Config, limits: Limits, problems: &m
         section.key("time_zone"),
         "is for PostgreSQL only",
     );
-    let database = Database::new(&url?, dialect, password.as_ref(), time_zone, limits.operation);
-    let database = problems.accept(section.key("url"), database);
-    let query = config.query.take().or_else(|| config.queries.remove(dialect.name()));
-    let Some(query) = query else {
+    let database = Database::new(&url?, dialect, password.as_ref(), ca, time_zone, limits.operation);
+    Some((dialect, problems.accept(section.key("url"), database)?))
+}
+
+/// The query for the session, which a preset has for each database.
+fn session_query(
+    section: &Section<'_>,
+    config: &mut Config,
+    dialect: Dialect,
+    problems: &mut Problems,
+) -> Option<Statement> {
+    let Some(query) = config.query.take().or_else(|| config.queries.remove(dialect.name())) else {
         problems.add(
             section.key("query"),
             format!("write how to look a session up in {}: SELECT … WHERE … = $1", dialect.name()),
         );
         return None;
     };
-    let statement = problems.accept(section.key("query"), Statement::read(&query, dialect))?;
-    Some(Rows::new(database?, statement, section.context().clock.clone()))
+    problems.accept(section.key("query"), Statement::read(&query, dialect)).map(|read| read.limited(dialect))
 }
 
-fn payload(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Option<Payload> {
+/// `SECRET_KEY`, then `SECRET_KEY_FALLBACKS`.
+fn django_secrets(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Vec<Secret> {
     let current =
         section.secret("secret_key", config.secret_key.take(), config.secret_key_file.as_ref(), problems);
     let older = app_secret::listed(
@@ -184,23 +246,69 @@ fn payload(section: &Section<'_>, config: &mut Config, problems: &mut Problems) 
             "is for payload = \"django\""
         },
     );
+    secrets
+}
+
+fn payload(
+    section: &Section<'_>,
+    config: &mut Config,
+    secrets: &[Secret],
+    laravel: Option<&Arc<laravel::Keys>>,
+    problems: &mut Problems,
+) -> Option<Payload> {
     match (config.payload.as_str(), config.payload_column.take()) {
-        ("columns", None) => Some(Payload::Columns),
-        ("json", Some(column)) => Some(Payload::Json(column)),
-        ("django", Some(column)) => Some(Payload::Django(column, django::Keys::new(&secrets))),
+        ("columns", None) => return Some(Payload::Columns),
+        ("json", Some(column)) => return Some(Payload::Json(column)),
+        ("django", Some(column)) => return Some(Payload::Django(column, django::Keys::new(secrets))),
+        ("laravel", Some(column)) => {
+            if let Some(keys) = laravel {
+                return Some(Payload::Laravel(column, keys.clone()));
+            }
+            problems.add(section.key("payload"), "needs cookie_format = \"laravel\" as well");
+        }
         ("columns", Some(_)) => {
             problems.add(section.key("payload_column"), "is not used with payload = \"columns\"");
-            None
         }
-        ("json" | "django", None) => {
+        ("json" | "django" | "laravel", None) => {
             problems.add(section.key("payload_column"), "name the column that holds the session's data");
-            None
         }
-        _ => {
-            problems.add(section.key("payload"), "must be one of columns, json, django");
-            None
-        }
+        _ => problems.add(section.key("payload"), "must be one of columns, json, django, laravel"),
     }
+    None
+}
+
+fn users(
+    section: &Section<'_>,
+    config: &Config,
+    dialect: Option<Dialect>,
+    secrets: &[Secret],
+    problems: &mut Problems,
+) -> Option<Users> {
+    let query = config.user_query.as_deref()?;
+    problems.require(
+        config.payload == "django",
+        section.key("user_query"),
+        "is for payload = \"django\"; elsewhere the query itself can join the users",
+    );
+    let dialect = dialect?;
+    let statement = problems.accept(section.key("user_query"), Statement::read(query, dialect))?;
+    Some(Users::new(statement.limited(dialect), secrets))
+}
+
+fn end(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Option<End> {
+    let lifetime = config.lifetime.map(|span| UnixSeconds::try_from(span.0.as_secs()).unwrap_or(0));
+    problems.require(
+        lifetime.is_none_or(|seconds| seconds > 0),
+        section.key("lifetime"),
+        "must be a second or longer",
+    );
+    let column = config.expires_column.take();
+    problems.require(
+        lifetime.is_none() || column.is_some(),
+        section.key("lifetime"),
+        "needs expires_column, the column that says when the session was last used",
+    );
+    column.map(|column| End { column, lifetime })
 }
 
 impl SessionExtractor for SqlSession {
@@ -219,24 +327,37 @@ impl SessionExtractor for SqlSession {
 
 impl SqlSession {
     async fn session(&self, id: &str) -> Result<Session, ExtractError> {
-        let Some(row) = self.pool.ask(id).await? else {
+        let question = Question { statement: self.statement.clone(), key: id.to_owned() };
+        let Some(row) = self.pool.ask(&question).await? else {
             return Err(ExtractError::rejected("session_not_found").because("the query finds no row"));
         };
-        let expires_at = self.expiry(&row)?;
-        Ok(Session { attributes: Value::Object(self.payload.merge(row)?), expires_at })
-    }
-
-    fn expiry(&self, row: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
-        let Some(column) = &self.expires_column else { return Ok(None) };
-        match row.get(column) {
-            Ok(Some(Value::Null)) => Ok(None),
-            Ok(Some(value)) => match Expiry::read(value) {
-                Some(expiry) => expiry.check(self.clock.now()).map(Some),
-                None => Err(misfit(format!("{column} is neither unix seconds nor a time in UTC"))),
-            },
-            Ok(None) => Err(misfit(format!("the query gives no {column}"))),
-            Err(_) => Err(misfit(format!("the query gives {column} twice"))),
+        let expires_at = self.end.as_ref().map_or(Ok(None), |end| end.check(&row, self.clock.now()))?;
+        let session = self.payload.merge(row)?;
+        if let Some(users) = &self.users
+            && !users.are_signed_in(&session, &self.pool).await?
+        {
+            return Ok(Session { attributes: Value::Null, expires_at });
         }
+        Ok(Session { attributes: Value::Object(session), expires_at })
+    }
+}
+
+impl End {
+    /// When the session ends; an error if that was before `now`, `None` if it never does.
+    fn check(&self, row: &Object, now: UnixSeconds) -> Result<Option<UnixSeconds>, ExtractError> {
+        let column = &self.column;
+        let expiry = match row.get(column) {
+            Ok(Some(Value::Null)) => return Ok(None),
+            Ok(Some(value)) => Expiry::read(value),
+            Ok(None) => return Err(misfit(format!("the query gives no {column}"))),
+            Err(_) => return Err(misfit(format!("the query gives {column} twice"))),
+        };
+        let Some(expiry) = expiry else {
+            return Err(misfit(format!("{column} is neither unix seconds nor a time in UTC")));
+        };
+        // The last second of a lifetime counts, as in Laravel.
+        let expiry = self.lifetime.map_or(expiry, |seconds| expiry.plus(seconds.saturating_add(1)));
+        expiry.check(now).map(Some)
     }
 }
 
@@ -253,29 +374,48 @@ impl Payload {
     /// The row with its payload's members beside its columns. A name in both is there twice, and names
     /// nobody.
     fn merge(&self, row: Object) -> Result<Object, ExtractError> {
-        let (column, keys) = match self {
+        let column = match self {
             Self::Columns => return Ok(row),
-            Self::Json(column) => (column, None),
-            Self::Django(column, keys) => (column, Some(keys)),
+            Self::Json(column) | Self::Django(column, _) | Self::Laravel(column, _) => column,
         };
-        let payload = match (row.get(column), keys) {
-            (Ok(Some(Value::String(text))), None) => Value::parse(text.as_bytes()).map_err(|_| not_json())?,
-            (Ok(Some(Value::String(text))), Some(keys)) => {
-                let json = keys.open(text).map_err(ExtractError::rejected)?;
-                Value::parse(&json).map_err(|_| not_json())?
-            }
-            (Ok(Some(value)), None) => value.clone(),
-            (Ok(Some(_)), Some(_)) => return Err(corrupt("the payload is no text")),
-            (Ok(None), _) => return Err(misfit(format!("the query gives no {column}"))),
-            (Err(_), _) => return Err(misfit(format!("the query gives {column} twice"))),
+        let payload = match row.get(column) {
+            Ok(Some(value)) => self.decode(value)?,
+            Ok(None) => return Err(misfit(format!("the query gives no {column}"))),
+            Err(_) => return Err(misfit(format!("the query gives {column} twice"))),
         };
-        let Value::Object(payload) = payload else { return Err(corrupt("the payload is no object")) };
         let columns = row.into_iter().filter(|(name, _)| name != column);
         Ok(columns.chain(payload).collect())
     }
+
+    fn decode(&self, value: &Value) -> Result<Object, ExtractError> {
+        let payload = match (self, value) {
+            (Self::Django(_, keys), Value::String(text)) => {
+                let json = keys.open(text).map_err(ExtractError::rejected)?;
+                Value::parse(&json).map_err(not_json)?
+            }
+            (Self::Laravel(_, keys), Value::String(text)) => {
+                let data = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                let data = data.ok_or_else(|| corrupt("the payload is no text in base64"))?;
+                match keys.attributes(&data)? {
+                    // That is how PHP writes an empty session.
+                    Value::Array(items) if items.is_empty() => Value::Object(Object::default()),
+                    attributes => attributes,
+                }
+            }
+            (Self::Django(..) | Self::Laravel(..), _) => return Err(corrupt("the payload is no text")),
+            (Self::Columns | Self::Json(_), Value::String(text)) => {
+                Value::parse(text.as_bytes()).map_err(not_json)?
+            }
+            (Self::Columns | Self::Json(_), value) => value.clone(),
+        };
+        match payload {
+            Value::Object(payload) => Ok(payload),
+            _ => Err(corrupt("the payload is no object")),
+        }
+    }
 }
 
-fn not_json() -> ExtractError {
+fn not_json<E>(_: E) -> ExtractError {
     corrupt("the payload is not JSON")
 }
 
@@ -348,6 +488,35 @@ mod tests {
                 "key for nothing",
                 format!("cookie = \"sid\"\nurl = \"mysql://h\"\nsecret_key = \"hunter2\"\n{query}"),
                 "secret_key",
+            ),
+            ("no key of Laravel", "url = \"mysql://h\"\npreset = \"laravel\"".to_owned(), "app_key"),
+            (
+                "payload alone",
+                format!(
+                    "cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"laravel\"\npayload_column = \"p\"\n{query}"
+                ),
+                "payload",
+            ),
+            (
+                "users of others",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\nuser_query = \"SELECT 1 WHERE $1\"\n{query}"),
+                "user_query",
+            ),
+            (
+                "users by no key",
+                "url = \"mysql://h\"\npreset = \"django\"\nsecret_key = \"hunter2\"\nuser_query = \"SELECT 1\""
+                    .to_owned(),
+                "user_query",
+            ),
+            (
+                "lifetime of what",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\nlifetime = \"1h\"\n{query}"),
+                "lifetime",
+            ),
+            (
+                "no CA",
+                format!("cookie = \"sid\"\nurl = \"mysql://h\"\nca_file = \"/dev/null\"\n{query}"),
+                "ca_file",
             ),
             (
                 "zone",

@@ -66,6 +66,7 @@ impl Service {
     }
 
     /// Must be called inside a runtime.
+    #[allow(dead_code, reason = "not every test that shares this harness expects refusals")]
     pub fn try_start(toml: &str) -> Result<Self, Problems> {
         Self::try_with(toml, Registry::builtin(), false)
     }

@@ -26,4 +26,3 @@ mod reference;
 mod sessions;
 mod subjects;
 mod tokens;
-mod vectors;

@@ -1,4 +1,4 @@
-//! Session stores as they really are: every test starts its own Redis or PostgreSQL. `make stores`.
+//! Session stores as they really are: tests start a Redis, a PostgreSQL or a MariaDB of their own. `make stores`.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,10 +12,11 @@
     reason = "a test says what it expects by panicking; the harness is shared with other tests"
 )]
 
-mod cases;
 mod faults;
+mod frameworks;
 #[path = "../api/helpers.rs"]
 mod helpers;
 mod proxy;
 mod servers;
+#[path = "../shared/vectors.rs"]
 mod vectors;

@@ -1,12 +1,12 @@
-//! A real Redis and a real PostgreSQL on ports of their own, with data that is thrown away.
-//! Both end with the test.
+//! A real Redis, PostgreSQL and MariaDB on ports of their own, with data that is thrown away.
+//! They end with the test.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, MySqlConnection, PgConnection};
 use tempfile::TempDir;
 
 /// How long a server may take to start on a busy machine.
@@ -110,10 +110,7 @@ pub struct Postgres {
 impl Postgres {
     pub async fn start(extra: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let is_root = run(Command::new("id").arg("-u")) == "0";
-        if is_root {
-            run(Command::new("chown").arg("postgres").arg(directory.path()));
-        }
+        let is_root = give_to("postgres", directory.path());
         let data = directory.path().join("data");
         let unprivileged = |program: &str| {
             let program = programs().join(program);
@@ -152,6 +149,68 @@ impl Postgres {
         let mut connection = self.connection(database).await;
         sqlx::raw_sql(sql).execute(&mut connection).await.expect("SQL that works");
     }
+}
+
+pub struct MariaDb {
+    pub port: u16,
+    _server: Server,
+    _directory: TempDir,
+}
+
+impl MariaDb {
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = format!("--datadir={}", directory.path().join("data").display());
+        let socket = format!("--socket={}", directory.path().join("socket").display());
+        // It changes to its own user by itself, and works for no other if it is root.
+        let user = give_to("mysql", directory.path()).then_some("--user=mysql");
+        let mut install = Command::new("mariadb-install-db");
+        install.args(["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        run(install.args(user));
+        let port = free_port();
+        // Debian has it beside the programs of the system, which are not on everybody's path.
+        let mut mariadb = Command::new("/usr/sbin/mariadbd");
+        mariadb.args([
+            "--no-defaults",
+            &data,
+            &socket,
+            &format!("--port={port}"),
+            "--bind-address=127.0.0.1",
+        ]);
+        mariadb.args([
+            "--innodb-buffer-pool-size=16M",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--skip-name-resolve",
+        ]);
+        let server = start(mariadb.args(user));
+        let mariadb = Self { port, _server: server, _directory: directory };
+        mariadb.connection().await;
+        mariadb
+    }
+
+    pub fn url(&self) -> String {
+        format!("mysql://root@127.0.0.1:{}/mysql?ssl-mode=disabled", self.port)
+    }
+
+    /// A connection of the test's own, past the service.
+    pub async fn connection(&self) -> MySqlConnection {
+        let url = self.url();
+        eventually("mariadbd", async || MySqlConnection::connect(&url).await).await
+    }
+
+    pub async fn run(&self, sql: &'static str) {
+        let mut connection = self.connection().await;
+        sqlx::raw_sql(sql).execute(&mut connection).await.expect("SQL that works");
+    }
+}
+
+/// Lets a server's own user write there, if this is root: such servers refuse to work for root.
+fn give_to(user: &str, directory: &Path) -> bool {
+    let is_root = run(Command::new("id").arg("-u")) == "0";
+    if is_root {
+        run(Command::new("chown").arg(user).arg(directory));
+    }
+    is_root
 }
 
 /// Where Debian keeps PostgreSQL's programs: not on the path.

@@ -17,6 +17,12 @@ fn digit(byte: u8) -> Option<u8> {
     }
 }
 
+/// The text of these bytes.
+#[cfg(test)]
+pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 
 pub mod aes;
 pub mod app_secret;
+pub mod authority;
 pub mod cookie;
 pub mod derive;
 pub mod endpoint;
@@ -16,6 +17,7 @@ pub mod jwe;
 pub mod jwks;
 pub mod jwt_times;
 pub mod keys;
+pub mod laravel;
 pub mod lookup;
 pub mod payload;
 pub mod per_id;

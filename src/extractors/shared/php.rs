@@ -1,6 +1,7 @@
 //! Reading what PHP's `serialize()` wrote: null, booleans, numbers, strings and arrays of them.
-//! Format: php-src `ext/standard/var_unserializer.re`. Objects and references are refused: PHP runs an
-//! object's code while it reads it, and nobody here needs to.
+//! Format: php-src `ext/standard/var_unserializer.re`. PHP runs an object's code while it reads it. Here
+//! nothing is made of an object, an enum or a reference: their text is read over, and they count as null.
+//! (A form that fails leaves such an object in the session, so refusing them would sign its user out.)
 
 use serde_json::Number;
 
@@ -46,6 +47,15 @@ impl<'a> Reader<'a> {
         if self.eat("a:") {
             return self.array(depth.checked_sub(1)?);
         }
+        if self.eat("O:") {
+            return self.object(depth.checked_sub(1)?);
+        }
+        if self.eat("E:") {
+            return self.string().map(|_| Value::Null);
+        }
+        if self.eat("r:") || self.eat("R:") {
+            return self.integer().map(|_| Value::Null);
+        }
         None
     }
 
@@ -78,12 +88,26 @@ impl<'a> Reader<'a> {
         (length.to_string() == text).then_some(length)
     }
 
-    /// The length counts bytes; one that ends inside a character is a lie.
     fn string(&mut self) -> Option<&'a str> {
+        let text = self.quoted()?;
+        self.eat(";").then_some(text)
+    }
+
+    /// The length counts bytes; one that ends inside a character is a lie.
+    fn quoted(&mut self) -> Option<&'a str> {
         let length = self.length()?;
         let (text, rest) = self.rest.strip_prefix('"')?.split_at_checked(length)?;
-        self.rest = rest.strip_prefix("\";")?;
+        self.rest = rest.strip_prefix('"')?;
         Some(text)
+    }
+
+    /// The class's name, and what would be the object's properties.
+    fn object(&mut self, depth: usize) -> Option<Value> {
+        self.quoted()?;
+        if !self.eat(":") {
+            return None;
+        }
+        self.array(depth).map(|_| Value::Null)
     }
 
     /// The count is not trusted with memory: elements are read one by one until it is used up.
@@ -158,7 +182,25 @@ mod tests {
     }
 
     #[test]
-    fn i5_objects_references_and_lies_are_refused() {
+    fn i5_nothing_is_made_of_an_object() {
+        for (text, want) in [
+            ("O:8:\"stdClass\":0:{}", "null"),
+            ("O:8:\"stdClass\":1:{s:2:\"id\";i:7;}", "null"),
+            (
+                "a:2:{s:1:\"o\";O:1:\"A\":1:{s:4:\"\0*\0p\";O:1:\"B\":0:{}}s:2:\"id\";i:7;}",
+                r#"{"o":null,"id":7}"#,
+            ),
+            ("a:1:{i:0;E:11:\"Suit:Hearts\";}", "[null]"),
+            ("a:2:{i:0;i:0;i:1;R:2;}", "[0,null]"),
+            ("a:2:{i:0;i:0;i:1;r:2;}", "[0,null]"),
+        ] {
+            let value = parse(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(serde_json::to_string(&value).unwrap(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn lies_are_refused() {
         for text in [
             "",
             "N",
@@ -188,12 +230,13 @@ mod tests {
             "a:1:{N;i:0;}",
             "a:1:{b:1;i:0;}",
             "a:1:{i:0;i:0;",
-            "O:8:\"stdClass\":0:{}",
-            "a:1:{i:0;O:8:\"stdClass\":0:{}}",
+            "O:8:\"stdClass\":1:{}",
+            "O:9:\"stdClass\":0:{}",
+            "O:8:\"stdClass\"0:{}",
+            "O:8:\"stdClass\":0:{",
+            "E:99:\"Suit\";",
+            "R:x;",
             "C:11:\"ArrayObject\":0:{}",
-            "E:11:\"Suit:Hearts\";",
-            "a:2:{i:0;i:0;i:1;R:2;}",
-            "a:2:{i:0;i:0;i:1;r:2;}",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
@@ -204,6 +247,7 @@ mod tests {
         let nested = |depth: usize| "a:1:{i:0;".repeat(depth) + "N;" + &"}".repeat(depth);
         assert!(parse(&nested(MAX_DEPTH)).is_some());
         assert_eq!(parse(&nested(MAX_DEPTH + 1)), None);
+        assert_eq!(parse(&"O:1:\"A\":1:{i:0;".repeat(100_000)), None);
         assert_eq!(parse(&"a:1:{i:0;".repeat(100_000)), None);
     }
 

@@ -19,15 +19,16 @@ const IDLE: Duration = Duration::from_secs(60);
 /// What a pool connects to, and asks.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     type Connection: Send + 'static;
+    type Question: Sync + ?Sized;
     type Answer: Send;
 
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, Failure>> + Send;
 
-    /// Asks for one key. `Ok` only after the whole answer was read: the connection is then used again.
+    /// Asks one thing. `Ok` only after the whole answer was read: the connection is then used again.
     fn ask(
         &self,
         connection: &mut Self::Connection,
-        key: &str,
+        question: &Self::Question,
     ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
 }
 
@@ -99,10 +100,10 @@ impl<S: Store> Pool<S> {
         })
     }
 
-    /// What the store says about `key`.
-    pub async fn ask(&self, key: &str) -> Result<S::Answer, ExtractError> {
+    /// What the store says to `question`.
+    pub async fn ask(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let started = Instant::now();
-        let answer = self.ask_in_time(key).await;
+        let answer = self.ask_in_time(question).await;
         let result = match &answer {
             Err(ExtractError::Unavailable(cause)) => cause.word,
             // A session that is refused was still looked up well.
@@ -112,11 +113,11 @@ impl<S: Store> Pool<S> {
         answer
     }
 
-    async fn ask_in_time(&self, key: &str) -> Result<S::Answer, ExtractError> {
+    async fn ask_in_time(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let Ok(Ok(_permit)) = timeout(self.limits.wait, self.permits.acquire()).await else {
             return Err(ExtractError::unavailable("store_busy").because("all connections are in use"));
         };
-        match timeout(self.limits.operation, self.ask_twice(key)).await {
+        match timeout(self.limits.operation, self.ask_twice(question)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Failure::Said(error))) => Err(error),
             Ok(Err(Failure::Lost(text))) => Err(ExtractError::unavailable("store_unreachable").because(text)),
@@ -125,20 +126,24 @@ impl<S: Store> Pool<S> {
     }
 
     /// A kept connection may have gone stale, which shows only when it is used: then a new one is tried.
-    async fn ask_twice(&self, key: &str) -> Result<S::Answer, Failure> {
+    async fn ask_twice(&self, question: &S::Question) -> Result<S::Answer, Failure> {
         if let Some(kept) = self.take() {
-            match self.ask_on(kept, key).await {
+            match self.ask_on(kept, question).await {
                 Err(Failure::Lost(_)) => self.lock().clear(),
                 answer => return answer,
             }
         }
         let new = self.store.connect().await?;
-        self.ask_on(new, key).await
+        self.ask_on(new, question).await
     }
 
     /// The connection is owned here until its whole answer was read, so it is dropped in all other cases.
-    async fn ask_on(&self, mut connection: S::Connection, key: &str) -> Result<S::Answer, Failure> {
-        let answer = self.store.ask(&mut connection, key).await;
+    async fn ask_on(
+        &self,
+        mut connection: S::Connection,
+        question: &S::Question,
+    ) -> Result<S::Answer, Failure> {
+        let answer = self.store.ask(&mut connection, question).await;
         if matches!(answer, Ok(_) | Err(Failure::Said(ExtractError::Rejected(_)))) {
             self.keep(connection);
         }
@@ -209,6 +214,7 @@ mod tests {
 
     impl Store for Fake {
         type Connection = usize;
+        type Question = str;
         type Answer = usize;
 
         async fn connect(&self) -> Result<usize, Failure> {

@@ -2,6 +2,7 @@
 //! Nothing reaches a store that was not signed where the framework signs, or that cannot be an id.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use axum::http::HeaderMap;
@@ -10,6 +11,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::app_secret;
 use super::cookie::{self, Cookie};
+use super::laravel;
 use super::percent::{self, Plus};
 use crate::config::{List, Problems, Section};
 use crate::extractors::ExtractError;
@@ -25,6 +27,7 @@ pub struct Keys<'a> {
     pub cookie_format: &'a str,
     pub cookie_secrets: List<Secret>,
     pub cookie_secrets_file: Option<&'a PathBuf>,
+    pub laravel: laravel::KeyFields<'a>,
 }
 
 /// A cookie that holds the id of a session.
@@ -33,45 +36,32 @@ pub struct SessionCookie {
     /// The first that is there counts.
     cookies: Vec<Cookie>,
     format: Format,
-    /// All verify: the first signs, the others are being retired.
-    keys: Vec<hmac::Key>,
 }
 
-/// How the id is written into the cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the id is written into the cookie, with the keys that all verify: the first signs, the others are
+/// being retired.
+#[derive(Debug)]
 enum Format {
     /// The bare id.
     Plain,
     /// `s:ID.HMAC` of cookie-signature, as express-session writes it.
-    ExpressSigned,
+    ExpressSigned(Vec<hmac::Key>),
     /// `ID.HMAC` of better-call, as Better Auth writes it.
-    BetterAuthSigned,
+    BetterAuthSigned(Vec<hmac::Key>),
+    /// The id sealed by Laravel's encrypter.
+    Laravel(Arc<laravel::Keys>),
 }
 
 impl Format {
-    const ALL: [(&'static str, Self); 3] = [
-        ("plain", Self::Plain),
-        ("express_signed", Self::ExpressSigned),
-        ("better_auth_signed", Self::BetterAuthSigned),
-    ];
-}
-
-impl SessionCookie {
-    /// Checks the keys of a section; problems are reported under their names.
-    pub fn read(section: &Section<'_>, keys: Keys<'_>, problems: &mut Problems) -> Self {
-        let named = Format::ALL.iter().find(|(name, _)| *name == keys.cookie_format);
-        if named.is_none() {
-            let known = Format::ALL.map(|(name, _)| name).join(", ");
-            problems.add(section.key("cookie_format"), format!("must be one of {known}"));
-        }
-        let format = named.map_or(Format::Plain, |(_, format)| *format);
+    /// Reads the keys of the format that is named, and refuses those of the others.
+    fn read(section: &Section<'_>, keys: Keys<'_>, problems: &mut Problems) -> Self {
+        let is_laravel = keys.cookie_format == "laravel";
+        let app_key_is_given = keys.laravel.app_key.is_some() || keys.laravel.app_key_file.is_some();
         problems.require(
-            !keys.cookie.is_empty(),
-            section.key("cookie"),
-            "name the cookie that holds the session's id, or choose a preset",
+            is_laravel || !app_key_is_given,
+            section.key("app_key"),
+            "is for cookie_format = \"laravel\"",
         );
-        let cookies = keys.cookie.iter();
-        let cookies = cookies.filter_map(|name| Cookie::named(section, "cookie", name, problems)).collect();
         let secrets = app_secret::listed(
             section,
             "cookie_secrets",
@@ -79,60 +69,98 @@ impl SessionCookie {
             keys.cookie_secrets_file,
             problems,
         );
+        let signing = |secrets: Vec<Secret>| {
+            let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
+            secrets.iter().map(key).collect::<Vec<_>>()
+        };
+        let signs = matches!(keys.cookie_format, "express_signed" | "better_auth_signed");
         problems.require(
-            (format == Format::Plain) == secrets.is_empty() || named.is_none(),
+            signs || secrets.is_empty(),
             section.key("cookie_secrets"),
-            if format == Format::Plain {
-                "is not used with cookie_format = \"plain\": name the format that signs, or remove it"
-            } else {
-                "is missing: copy the secret with which your app signs its cookies"
-            },
+            "is for a cookie_format that signs: name it, or remove this key",
         );
-        let keys = secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose())).collect();
-        Self { cookies, format, keys }
+        problems.require(
+            !signs || !secrets.is_empty(),
+            section.key("cookie_secrets"),
+            "is missing: copy the secret with which your app signs its cookies",
+        );
+        match keys.cookie_format {
+            "plain" => Self::Plain,
+            "express_signed" => Self::ExpressSigned(signing(secrets)),
+            "better_auth_signed" => Self::BetterAuthSigned(signing(secrets)),
+            "laravel" => Self::Laravel(Arc::new(laravel::Keys::read(section, keys.laravel, problems))),
+            _ => {
+                problems.add(
+                    section.key("cookie_format"),
+                    "must be one of plain, express_signed, better_auth_signed, laravel",
+                );
+                Self::Plain
+            }
+        }
+    }
+}
+
+impl SessionCookie {
+    /// Checks the keys of a section; problems are reported under their names.
+    pub fn read(section: &Section<'_>, keys: Keys<'_>, problems: &mut Problems) -> Self {
+        problems.require(
+            !keys.cookie.is_empty(),
+            section.key("cookie"),
+            "name the cookie that holds the session's id, or choose a preset",
+        );
+        let cookies = keys.cookie.iter();
+        let cookies = cookies.filter_map(|name| Cookie::named(section, "cookie", name, problems)).collect();
+        Self { cookies, format: Format::read(section, keys, problems) }
+    }
+
+    /// The keys of Laravel's encrypter, if that is the format.
+    pub fn laravel(&self) -> Option<&Arc<laravel::Keys>> {
+        match &self.format {
+            Format::Laravel(keys) => Some(keys),
+            Format::Plain | Format::ExpressSigned(_) | Format::BetterAuthSigned(_) => None,
+        }
     }
 
     /// The session's id; `None` if no cookie of the name is there.
     pub fn id(&self, headers: &HeaderMap) -> Result<Option<String>, ExtractError> {
-        let Some(value) = self.value(headers)? else { return Ok(None) };
-        let id = match self.format {
+        let Some((cookie, value)) = self.find(headers)? else { return Ok(None) };
+        let id = match &self.format {
             Format::Plain => value.to_owned(),
-            Format::ExpressSigned => {
+            Format::ExpressSigned(keys) => {
                 let decoded = percent::decode(value, Plus::Plus).ok_or_else(malformed)?;
                 let signed = decoded.strip_prefix("s:").ok_or_else(malformed)?;
-                self.verified(signed, |text| STANDARD_NO_PAD.decode(text).ok())?
+                verified(keys, signed, |text| STANDARD_NO_PAD.decode(text).ok())?
             }
-            Format::BetterAuthSigned => {
+            Format::BetterAuthSigned(keys) => {
                 let decoded = percent::decode(value, Plus::Plus).ok_or_else(malformed)?;
-                self.verified(&decoded, |text| STANDARD.decode(text).ok())?
+                verified(keys, &decoded, |text| STANDARD.decode(text).ok())?
             }
+            Format::Laravel(keys) => keys.session_id(cookie.name(), value)?,
         };
         if is_id(&id) { Ok(Some(id)) } else { Err(malformed()) }
     }
 
-    fn value<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
+    fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<(&Cookie, &'a str)>, ExtractError> {
         for cookie in &self.cookies {
             if let Some(value) = cookie::find(headers, cookie.name())? {
-                return Ok(Some(value));
+                return Ok(Some((cookie, value)));
             }
         }
         Ok(None)
     }
+}
 
-    /// What stands before the last dot, if what stands behind it is its HMAC-SHA-256 by one of the keys.
-    fn verified(
-        &self,
-        signed: &str,
-        decode: impl Fn(&str) -> Option<Vec<u8>>,
-    ) -> Result<String, ExtractError> {
-        let (id, signature) = signed.rsplit_once('.').ok_or_else(malformed)?;
-        let signature = decode(signature).ok_or_else(malformed)?;
-        let is_signed = self
-            .keys
-            .iter()
-            .fold(false, |found, key| found | hmac::verify(key, id.as_bytes(), &signature).is_ok());
-        if is_signed { Ok(id.to_owned()) } else { Err(ExtractError::rejected("bad_signature")) }
-    }
+/// What stands before the last dot, if what stands behind it is its HMAC-SHA-256 by one of the keys.
+fn verified(
+    keys: &[hmac::Key],
+    signed: &str,
+    decode: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<String, ExtractError> {
+    let (id, signature) = signed.rsplit_once('.').ok_or_else(malformed)?;
+    let signature = decode(signature).ok_or_else(malformed)?;
+    let signs = |key| hmac::verify(key, id.as_bytes(), &signature).is_ok();
+    let is_signed = keys.iter().fold(false, |found, key| found | signs(key));
+    if is_signed { Ok(id.to_owned()) } else { Err(ExtractError::rejected("bad_signature")) }
 }
 
 /// Whether the text can be the id of a session: an empty one, or one with spaces or control
@@ -150,9 +178,12 @@ mod tests {
     use super::*;
     use axum::http::{HeaderValue, header};
 
-    fn cookie(format: Format, secrets: &[&str]) -> SessionCookie {
-        let keys = secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
-        SessionCookie { cookies: vec![Cookie::of("sid")], format, keys: keys.collect() }
+    fn cookie(format: Format) -> SessionCookie {
+        SessionCookie { cookies: vec![Cookie::of("sid")], format }
+    }
+
+    fn keys(secrets: &[&str]) -> Vec<hmac::Key> {
+        secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())).collect()
     }
 
     fn id(cookie: &SessionCookie, value: &str) -> Result<Option<String>, &'static str> {
@@ -172,8 +203,8 @@ mod tests {
 
     #[test]
     fn an_id_is_short_visible_text_in_whatever_form_it_comes() {
-        let plain = cookie(Format::Plain, &[]);
-        let express = cookie(Format::ExpressSigned, &["new", "old"]);
+        let plain = cookie(Format::Plain);
+        let express = cookie(Format::ExpressSigned(keys(&["new", "old"])));
         let long = "x".repeat(257);
         for (name, text, good) in [
             ("plain", "3a327b5a-ae9f", true),
@@ -196,8 +227,8 @@ mod tests {
 
     #[test]
     fn only_what_a_known_secret_signed_gets_through() {
-        let express = cookie(Format::ExpressSigned, &["new", "old"]);
-        let better = cookie(Format::BetterAuthSigned, &["new"]);
+        let express = cookie(Format::ExpressSigned(keys(&["new", "old"])));
+        let better = cookie(Format::BetterAuthSigned(keys(&["new"])));
         for (cookie, value, want) in [
             (&express, format!("s%3a{}", signed("a.b", "new", false)), Ok(Some("a.b".to_owned()))),
             (&express, format!("\"s:{}\"", signed("a", "old", false)), Ok(Some("a".to_owned()))),

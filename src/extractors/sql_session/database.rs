@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{
@@ -66,6 +67,7 @@ impl Database {
         url: &Secret,
         dialect: Dialect,
         password: Option<&Secret>,
+        ca: Option<Vec<u8>>,
         time_zone: Option<String>,
         timeout: Duration,
     ) -> Result<Self, &'static str> {
@@ -85,6 +87,9 @@ impl Database {
                     ("default_transaction_read_only", "on".to_owned()),
                     ("statement_timeout", timeout.as_millis().to_string()),
                 ];
+                let options = ca.into_iter().fold(options, |options, ca| {
+                    options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(ca)
+                });
                 let options = options.application_name("rollout-token").extra_float_digits(None);
                 let options = options.options(settings).disable_statement_logging();
                 Ok(Self::Postgres { options, time_zone })
@@ -92,8 +97,12 @@ impl Database {
             Dialect::MySql => {
                 let options = MySqlConnectOptions::from_str(text).map_err(|_| HELP)?;
                 let options = password.into_iter().fold(options, MySqlConnectOptions::password);
+                let options = ca.into_iter().fold(options, |options, ca| {
+                    options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca_from_pem(ca)
+                });
                 Ok(Self::MySql { options: options.disable_statement_logging(), timeout })
             }
+            Dialect::Sqlite if ca.is_some() => Err("names a file, for which there is no ca_file"),
             Dialect::Sqlite => {
                 let options = SqliteConnectOptions::from_str(text).map_err(|_| HELP)?;
                 let options = options.read_only(true).create_if_missing(false).busy_timeout(timeout);
@@ -121,36 +130,31 @@ pub enum Connection {
 #[derive(Debug)]
 pub struct Rows {
     database: Database,
-    sql: String,
-    parameters: Vec<Parameter>,
     clock: Clock,
 }
 
+/// Which row is looked for.
+#[derive(Debug)]
+pub struct Question {
+    pub statement: Arc<Statement>,
+    pub key: String,
+}
+
 impl Rows {
-    pub fn new(database: Database, statement: Statement, clock: Clock) -> Self {
-        let Statement { sql, parameters } = statement;
-        // PostgreSQL turns a row of any types into JSON itself. A second row would be a second user.
-        let sql = match &database {
-            Database::Postgres { .. } => {
-                format!("SELECT row_to_json(session)::text FROM ({sql}) AS session LIMIT 2")
-            }
-            Database::MySql { .. } | Database::Sqlite(_) => {
-                format!("SELECT * FROM ({sql}) AS session LIMIT 2")
-            }
-        };
-        Self { database, sql, parameters, clock }
+    pub fn new(database: Database, clock: Clock) -> Self {
+        Self { database, clock }
     }
 
     /// The query with its parameters bound.
-    fn query<'q, DB: Driver>(&self, key: &str) -> Query<'q, DB, DB::Arguments>
+    fn query<'q, DB: Driver>(&self, question: &Question) -> Query<'q, DB, DB::Arguments>
     where
         String: Encode<'q, DB> + Type<DB>,
         UnixSeconds: Encode<'q, DB> + Type<DB>,
         DB::Arguments: IntoArguments<DB>,
     {
-        let query = sqlx::query(AssertSqlSafe(self.sql.clone()));
-        self.parameters.iter().fold(query, |query, parameter| match parameter {
-            Parameter::Key => query.bind(key.to_owned()),
+        let query = sqlx::query(AssertSqlSafe(question.statement.sql.clone()));
+        question.statement.parameters.iter().fold(query, |query, parameter| match parameter {
+            Parameter::Key => query.bind(question.key.clone()),
             Parameter::Now => query.bind(self.clock.now()),
         })
     }
@@ -158,6 +162,7 @@ impl Rows {
 
 impl Store for Rows {
     type Connection = Connection;
+    type Question = Question;
     type Answer = Option<Object>;
 
     async fn connect(&self) -> Result<Connection, Failure> {
@@ -182,19 +187,19 @@ impl Store for Rows {
         }
     }
 
-    async fn ask(&self, connection: &mut Connection, key: &str) -> Result<Option<Object>, Failure> {
-        let failed = |error: sqlx::Error| failure(&error, Some(key));
+    async fn ask(&self, connection: &mut Connection, question: &Question) -> Result<Option<Object>, Failure> {
+        let failed = |error: sqlx::Error| failure(&error, Some(&question.key));
         match connection {
             Connection::Postgres(connection) => {
-                let rows = connection.fetch_all(self.query(key)).await.map_err(failed)?;
+                let rows = connection.fetch_all(self.query(question)).await.map_err(failed)?;
                 only(rows)?.map(|row| of_json(row.try_get(0).map_err(failed)?)).transpose()
             }
             Connection::MySql(connection) => {
-                let rows = connection.fetch_all(self.query(key)).await.map_err(failed)?;
+                let rows = connection.fetch_all(self.query(question)).await.map_err(failed)?;
                 only(rows)?.map(|row| of_mysql(&row).map_err(failed)).transpose()
             }
             Connection::Sqlite(connection) => {
-                let rows = connection.fetch_all(self.query(key)).await.map_err(failed)?;
+                let rows = connection.fetch_all(self.query(question)).await.map_err(failed)?;
                 only(rows)?.map(|row| of_sqlite(&row).map_err(failed)).transpose()
             }
         }

@@ -1,7 +1,7 @@
 //! How frameworks lay out their tables of sessions, from their own sources.
 //! An explicit key wins over these; `queries` has one query a database.
 
-/// In all of them `session_expires_at` is in milliseconds, so that no fraction of a second is lost.
+/// `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a second is lost.
 pub const PRESETS: &[(&str, &str)] = &[
     (
         // The table as Prisma names it; valid while `expires` is ahead.
@@ -68,6 +68,23 @@ pub const PRESETS: &[(&str, &str)] = &[
                 FROM django_session WHERE session_key = $1 AND BINARY session_key = $1 AND length(session_key) >= 8'''
             sqlite = '''SELECT session_data, CAST(strftime('%s', expire_date) AS INTEGER) AS session_expires_at
                 FROM django_session WHERE session_key = $1 AND length(session_key) >= 8'''
+        "#,
+    ),
+    (
+        // `last_activity` is in seconds.
+        "laravel",
+        r#"
+            subject = "{user_id}"
+            cookie = "laravel_session"
+            cookie_format = "laravel"
+            payload = "laravel"
+            payload_column = "payload"
+            expires_column = "last_activity"
+            lifetime = "120m"
+            [queries]
+            postgres = '''SELECT user_id, payload, last_activity FROM "sessions" WHERE id = $1'''
+            mysql = '''SELECT user_id, payload, last_activity FROM `sessions` WHERE `id` = $1 AND BINARY `id` = $1'''
+            sqlite = '''SELECT user_id, payload, last_activity FROM "sessions" WHERE id = $1'''
         "#,
     ),
 ];

@@ -46,6 +46,19 @@ impl Statement {
     }
 }
 
+impl Statement {
+    /// The same query for at most two rows: a second row would be a second user. `PostgreSQL` turns a row
+    /// of any types into JSON itself.
+    #[must_use]
+    pub fn limited(self, dialect: Dialect) -> Self {
+        let columns = match dialect {
+            Dialect::Postgres => "row_to_json(found)::text",
+            Dialect::MySql | Dialect::Sqlite => "*",
+        };
+        Self { sql: format!("SELECT {columns} FROM ({}) AS found LIMIT 2", self.sql), ..self }
+    }
+}
+
 /// The query cut behind every parameter: the text before it, and which it is.
 ///
 /// Quoted text is skipped. What would make quoting a matter of the dialect is refused instead.

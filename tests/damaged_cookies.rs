@@ -1,0 +1,290 @@
+//! The cookies of real frameworks, damaged on purpose (FAULTS I1): none is accepted, nothing panics, and
+//! no refusal says how far a cookie got. Undamaged ones are in `tests/vectors.rs`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    clippy::doc_markdown,
+    clippy::unnecessary_wraps,
+    clippy::redundant_closure_for_method_calls,
+    dead_code,
+    reason = "a test says what it expects by panicking; the harness is shared with other tests"
+)]
+
+#[path = "api/helpers.rs"]
+mod helpers;
+#[path = "shared/vectors.rs"]
+mod vectors;
+
+use std::sync::Arc;
+
+use axum::http::HeaderValue;
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use rollout_token::clock::{Clock, ManualClock};
+use rollout_token::config::{Problems, Settings};
+use rollout_token::extractors::{Context, Denial, Denied, Registry, contract};
+use rollout_token::metrics::Metrics;
+use serde_json::{Value, json};
+use toml::Table;
+use vectors::{Case, join, load};
+
+/// The service's settings for a case, loaded from a file as an operator's would be.
+fn settings(case: &Case, section: Table) -> Result<Settings, Problems> {
+    let context = Context::new(Clock::new(ManualClock::at(case.now)), Arc::new(Metrics::new()));
+    helpers::load_with(&case.configuration(section).to_string(), &Registry::builtin(), &context)
+}
+
+fn section(case: &Case) -> Table {
+    case.section(None, std::path::Path::new("/nowhere"))
+}
+
+/// The subject, or what is wrong. These kinds never wait for anything.
+fn authenticate(settings: &Settings, cookies: &[u8]) -> Result<String, Denied> {
+    let mut request = contract::request(&[]);
+    request.headers.insert("cookie", HeaderValue::from_bytes(cookies).expect("a header"));
+    let answer = settings.chain.authenticate(&request).now_or_never().expect("no waiting");
+    answer.map(|authenticated| authenticated.subject.to_string())
+}
+
+/// A good session, and the cookies that make it.
+struct Good {
+    name: String,
+    settings: Settings,
+    pairs: Vec<(String, String)>,
+    subject: String,
+}
+
+/// The sessions of a family that are in cookies, and that we accept as the framework does.
+fn good(family: &str) -> Vec<Good> {
+    let cases = load(family).into_iter().filter(|case| {
+        let in_store = case.text("scheme") == "better-auth"
+            || case.text("scheme") == "laravel" && case.config["driver"] != "cookie";
+        case.expect["outcome"] == "authenticated"
+            && case.request.headers.is_empty()
+            && !in_store
+            // There is more in these than the session needs.
+            && !case.name.contains("other-cookies")
+            && !case.name.contains("chunked-and-whole")
+    });
+    let made = cases.map(|case| Good {
+        settings: settings(&case, section(&case)).unwrap(),
+        pairs: case.cookies(),
+        subject: case.expect["subject"].as_str().expect("a subject").to_owned(),
+        name: case.name,
+    });
+    made.filter(|good| authenticate(&good.settings, join(&good.pairs).as_bytes()).is_ok()).collect()
+}
+
+/// One way to damage a text. Positions are taken modulo its length.
+#[derive(Clone, Debug)]
+enum Damage {
+    Replace(usize, u8),
+    Remove(usize),
+    Insert(usize, u8),
+    Truncate(usize),
+    Swap(usize, usize),
+    Rotate(usize),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let place = 0..8192_usize;
+    // Any byte that a header can carry, the separators of cookies and of signatures among them.
+    let byte = prop_oneof![
+        8 => b' '..=b'~',
+        1 => prop_oneof![Just(b'.'), Just(b':'), Just(b'='), Just(b';'), Just(b'*'), Just(b'%')],
+        1 => b'\x80'..=b'\xff',
+    ];
+    prop_oneof![
+        4 => (place.clone(), byte.clone()).prop_map(|(at, byte)| Damage::Replace(at, byte)),
+        1 => place.clone().prop_map(Damage::Remove),
+        1 => (place.clone(), byte).prop_map(|(at, byte)| Damage::Insert(at, byte)),
+        1 => place.clone().prop_map(Damage::Truncate),
+        1 => (place.clone(), place.clone()).prop_map(|(a, b)| Damage::Swap(a, b)),
+        1 => place.prop_map(Damage::Rotate),
+    ]
+}
+
+impl Damage {
+    fn apply(&self, text: &[u8]) -> Vec<u8> {
+        let mut text = text.to_vec();
+        let length = text.len();
+        match *self {
+            Self::Replace(at, byte) => text[at % length] = byte,
+            Self::Remove(at) => drop(text.remove(at % length)),
+            Self::Insert(at, byte) => text.insert(at % length, byte),
+            Self::Truncate(at) => text.truncate(at % length),
+            Self::Swap(a, b) => text.swap(a % length, b % length),
+            Self::Rotate(at) => text.rotate_left(at % length),
+        }
+        text
+    }
+}
+
+/// Damages one of a good session's cookies: it must not be accepted, unless `same` says that the damage is
+/// to bytes which the format does not protect; then the session must be unchanged.
+fn damaged_is_refused(
+    good: &Good,
+    which: usize,
+    damage: &Damage,
+    same: fn(&[u8], &[u8]) -> bool,
+) -> Result<(), TestCaseError> {
+    let which = which % good.pairs.len();
+    let (name, value) = &good.pairs[which];
+    let damaged = damage.apply(value.as_bytes());
+    // A space at the end or a semicolon behind the whole value is not part of it.
+    let sent = damaged.split(|&byte| byte == b';').next().expect("a part").trim_ascii();
+    let unchanged = sent == value.as_bytes() || same(sent, value.as_bytes());
+    let mut others = good.pairs.clone();
+    others.remove(which);
+    let header = [format!("{}; {name}=", join(&others)).into_bytes(), damaged].concat();
+    match authenticate(&good.settings, &header) {
+        Ok(subject) => {
+            prop_assert!(unchanged, "{}: {damage:?} was accepted", good.name);
+            prop_assert_eq!(&subject, &good.subject);
+        }
+        // Never `expired`, which callers can tell: it would say that the rest was genuine.
+        Err(Denied { denial: Denial::Rejected(reason), .. }) => {
+            prop_assert!(!reason.expired, "{}: {damage:?}: expired", good.name);
+        }
+        Err(Denied { denial: Denial::Nobody(_), extractor: None }) => {}
+        Err(denied) => prop_assert!(false, "{}: {damage:?}: {denied:?}", good.name),
+    }
+    Ok(())
+}
+
+/// A family, and what its format does not protect.
+type Row = (&'static str, fn(&[u8], &[u8]) -> bool);
+
+const FAMILIES: [Row; 10] = [
+    ("authjs-v5", nothing),
+    ("better-auth", nothing),
+    ("cookie-session", nothing),
+    ("django-signed-cookies", nothing),
+    ("flask", nothing),
+    ("iron-session", nothing),
+    ("laravel", same_envelope),
+    ("nextauth-v4", nothing),
+    ("rails", same_decoded),
+    ("starlette", nothing),
+];
+
+fn nothing(_: &[u8], _: &[u8]) -> bool {
+    false
+}
+
+/// Percent-encoding is not protected: `%2f`, `%2F` and `/` are one byte.
+fn same_decoded(one: &[u8], other: &[u8]) -> bool {
+    percent_decoded(one) == percent_decoded(other)
+}
+
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        let hex = bytes.as_slice().get(..2).filter(|_| byte == b'%');
+        let value = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        if let Some(value) = value {
+            decoded.push(value);
+            bytes.nth(1);
+        } else {
+            decoded.push(byte);
+        }
+    }
+    decoded
+}
+
+/// Laravel protects `iv`, `value` and `tag`, not how the JSON around them is written.
+fn same_envelope(one: &[u8], other: &[u8]) -> bool {
+    use base64::Engine;
+    let sealed = |text: &[u8]| {
+        let json = base64::engine::general_purpose::STANDARD.decode(percent_decoded(text)).ok()?;
+        let object: Value = serde_json::from_slice(&json).ok()?;
+        Some((object["iv"].clone(), object["value"].clone(), object["mac"].clone()))
+    };
+    sealed(one).is_some() && sealed(one) == sealed(other)
+}
+
+#[test]
+fn i1_no_damaged_cookie_is_accepted() {
+    for (family, same) in FAMILIES {
+        let good = good(family);
+        assert!(good.len() > 2, "{family}");
+        let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
+        let strategy = (0..good.len(), 0..16_usize, damage());
+        TestRunner::new(config)
+            .run(&strategy, |(case, which, damage)| damaged_is_refused(&good[case], which, &damage, same))
+            .unwrap_or_else(|failure| panic!("{family}: {failure}"));
+    }
+}
+
+/// One byte at a time, all of them: the property above only samples.
+#[test]
+fn i1_no_flipped_byte_is_accepted_and_all_refusals_look_alike() {
+    for (family, same) in FAMILIES {
+        let good = good(family).into_iter().min_by_key(|good| join(&good.pairs).len()).expect("a session");
+        for which in 0..good.pairs.len() {
+            for at in 0..good.pairs[which].1.len() {
+                for byte in [b'A', b'B', b'.', b':', b'=', b'-', b' '] {
+                    match damaged_is_refused(&good, which, &Damage::Replace(at, byte), same) {
+                        Ok(()) | Err(TestCaseError::Reject(_)) => {}
+                        Err(TestCaseError::Fail(failure)) => panic!("{family}, byte {at}: {failure}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Puts a secret of ours in the place of each of the case's own.
+fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
+    let mut section = section(case);
+    let Value::Object(keys) = serde_json::to_value(&section).unwrap() else { panic!("a section") };
+    for (key, value) in keys {
+        let ours = match (key.as_str(), &value) {
+            ("secret" | "secret_key" | "secret_key_base" | "app_key" | "password", Value::String(_)) => {
+                json!(secrets[0])
+            }
+            ("password", _) => json!({ "2": secrets[0], "1": secrets[1] }),
+            ("keys" | "secrets", _) => json!(secrets),
+            ("secret_key_fallbacks" | "previous_keys", _) => json!([secrets[1]]),
+            ("rotations", _) => json!([{ "secret_key_base": secrets[1] }]),
+            _ => continue,
+        };
+        section.insert(key, toml::Value::try_from(ours).unwrap());
+    }
+    section
+}
+
+#[test]
+fn c21_no_secret_of_a_framework_may_sign_our_tokens_and_none_is_shown() {
+    // Of 32 bytes, as Laravel's keys must be.
+    const SECRETS: [&str; 2] = ["the-current-secret-of-the-app-32", "an-older-secret-of-the-app-of-32"];
+    let mut seen = 0;
+    for (family, _) in FAMILIES {
+        // The case with most secrets, however deep they stand.
+        let cases = load(family).into_iter().filter(|case| case.text("scheme") != "better-auth");
+        let holds = |case: &Case| {
+            let section = with_secrets(case, SECRETS).to_string();
+            SECRETS.iter().filter(|secret| section.contains(*secret)).count()
+        };
+        let case = cases.max_by_key(holds).unwrap();
+        let good = settings(&case, with_secrets(&case, SECRETS)).unwrap();
+        let shown = format!("{good:?} {}", good.effective());
+        let configured = with_secrets(&case, SECRETS).to_string();
+        for secret in SECRETS.into_iter().filter(|secret| configured.contains(secret)) {
+            assert!(!shown.contains(secret), "{family}");
+            let same = configured.replace(secret, helpers::CLIENT_SECRET);
+            let problems = settings(&case, same.parse().unwrap()).map(|_| ()).expect_err(family).to_string();
+            assert!(!problems.contains(helpers::CLIENT_SECRET), "{family}: {problems}");
+            // Laravel's keys are of another length than ours, whatever they hold.
+            let word = if family == "laravel" { "app_key" } else { "is the same secret as client_secret" };
+            assert!(problems.contains(word) || problems.contains("previous_keys"), "{family}: {problems}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 18, "two secrets of every family but starlette and better-auth");
+}

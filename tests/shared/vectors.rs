@@ -1,0 +1,505 @@
+//! Sessions that real frameworks, libraries and providers made (`tests/vectors/`), each sent over a socket
+//! to a service that is configured as a user would do it, at the case's own time.
+//! Which store a case is loaded into, and how, is the business of the test.
+
+use std::collections::BTreeMap;
+use std::ops::AsyncFnMut;
+use std::path::{Path, PathBuf};
+
+use rollout_token::value::Value as Ordered;
+use serde_json::{Value, json};
+use toml::Table;
+
+use crate::helpers::{Service, verified};
+
+/// One file of vectors.
+#[derive(serde::Deserialize)]
+struct Family {
+    cases: Vec<Case>,
+}
+
+/// One request, the configuration it meets, what is in the store, and what must come of it.
+#[derive(Clone, serde::Deserialize)]
+pub struct Case {
+    pub name: String,
+    pub config: Value,
+    pub request: Request,
+    #[serde(default)]
+    pub store: Value,
+    /// Missing where no cookie is sent.
+    #[serde(default)]
+    pub now: i64,
+    pub expect: Value,
+}
+
+#[derive(Clone, serde::Deserialize)]
+pub struct Request {
+    #[serde(default = "nothing")]
+    cookies: Ordered,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+fn nothing() -> Ordered {
+    Ordered::Null
+}
+
+/// Where a case's sessions are kept.
+pub enum Place {
+    /// In the request itself.
+    Cookie,
+    /// In the store at this URL.
+    Store(String),
+    /// Nowhere that this test has.
+    Elsewhere,
+}
+
+/// What came of a case.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Authenticated(Value),
+    Rejected,
+    NotApplicable,
+}
+
+/// How many cases were run, how many of them were signed in, and how many are for another place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub run: usize,
+    pub signed_in: usize,
+    pub elsewhere: usize,
+}
+
+pub fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+pub fn load(family: &str) -> Vec<Case> {
+    let text = std::fs::read(directory().join(format!("{family}.json"))).expect("a file of vectors");
+    serde_json::from_slice::<Family>(&text).expect("vectors").cases
+}
+
+/// Runs a family: `place` makes the store hold what a case says, and says where that is.
+///
+/// # Panics
+/// If a case comes out otherwise than it must.
+pub async fn check_all(family: &str, mut place: impl AsyncFnMut(&Case) -> Place) -> Count {
+    let files = tempfile::tempdir().expect("a directory");
+    // Cases of one configuration share a service, and with it the connections to the store.
+    let mut services = BTreeMap::new();
+    let mut wrong = Vec::new();
+    let mut count = Count::default();
+    for case in load(family) {
+        let url = match place(&case).await {
+            Place::Cookie => None,
+            Place::Store(url) => Some(url),
+            Place::Elsewhere => {
+                count.elsewhere += 1;
+                continue;
+            }
+        };
+        count.run += 1;
+        let config = case.configuration(case.section(url.as_deref(), files.path())).to_string();
+        let service = services.entry(config).or_insert_with_key(|config| Service::try_start(config));
+        let outcome = match service {
+            Ok(service) => case.run(service).await,
+            // A list of algorithms that mixes both kinds of keys: a refused configuration lets nobody in.
+            Err(_) if case.config["scheme"] == "jwt" => Outcome::Rejected,
+            Err(problems) => panic!("{}: {problems}", case.name),
+        };
+        count.signed_in += usize::from(matches!(outcome, Outcome::Authenticated(_)));
+        if let Some(fault) = case.fault(&outcome) {
+            wrong.push(format!("{}: {fault}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), count.run, wrong.join("\n"));
+    count
+}
+
+impl Case {
+    pub fn text(&self, key: &str) -> &str {
+        self.config[key].as_str().unwrap_or_else(|| panic!("{}: {key}", self.name))
+    }
+
+    async fn run(&self, service: &Service) -> Outcome {
+        service.clock.set(self.now);
+        let nobody = not_applicable(service).await;
+        let answer = service.raw(self.raw_request().as_bytes()).await;
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{}: {answer}", self.name));
+        match (status, body["code"].as_str()) {
+            ("200", None) => Outcome::Authenticated(verified(&body)),
+            // `no_session` is also the answer to a session in which nobody is signed in: the metric tells.
+            ("401", Some(_)) if not_applicable(service).await > nobody => Outcome::NotApplicable,
+            // A token that is longer than a header may be never gets to an extractor.
+            ("401" | "431", Some(_)) => Outcome::Rejected,
+            _ => panic!("{}: {answer}", self.name),
+        }
+    }
+
+    /// What is wrong with an outcome.
+    fn fault(&self, outcome: &Outcome) -> Option<String> {
+        // Frameworks take the first or the last of two cookies; SPEC refuses both.
+        if self.names_its_cookie_twice() {
+            return (*outcome != Outcome::Rejected).then(|| format!("two cookies of one name: {outcome:?}"));
+        }
+        let word = match outcome {
+            Outcome::Authenticated(_) => "authenticated",
+            Outcome::Rejected => "rejected",
+            Outcome::NotApplicable => "not_applicable",
+        };
+        let also = self.expect["also_acceptable"].as_array().cloned().unwrap_or_default();
+        if self.expect["outcome"] != word && !also.iter().any(|known| known == word) {
+            return Some(format!("{} expected: {outcome:?}", self.expect["outcome"]));
+        }
+        let Outcome::Authenticated(claims) = outcome else { return None };
+        let subjects = ["subject", "subject_if_authenticated"].map(|key| &self.expect[key]);
+        let is_expected = subjects.iter().any(|subject| match subject {
+            Value::String(text) => claims["sub"] == **text,
+            Value::Number(number) => claims["sub"] == number.to_string(),
+            _ => false,
+        });
+        if !is_expected {
+            return Some(format!("the subject is {}", claims["sub"]));
+        }
+        if self.expect["outcome"] == word && self.expect["org"] != claims["org"] {
+            return Some(format!("the organisation is {}", claims["org"]));
+        }
+        // Stores add columns to it. Where the row itself is the session, queries need not give all of it,
+        // and each database writes times in its own way.
+        let is_row =
+            self.rows().any(|row| row.get(self.text("subject_path").trim_start_matches('/')).is_some());
+        let session = self.expect["session"].as_object().filter(|_| !is_row);
+        let session = session.into_iter().flatten();
+        let changed = session.filter(|(name, value)| !holds(&claims["session"][name], value));
+        let changed: Vec<_> = changed.collect();
+        (!changed.is_empty()).then(|| format!("{changed:?}, not as in {}", claims["session"]))
+    }
+
+    /// Only the `Cookie` header as it stands can hold a name twice.
+    fn names_its_cookie_twice(&self) -> bool {
+        let (Some(name), Some(header)) =
+            (self.config["cookie_name"].as_str(), self.request.headers.get("cookie"))
+        else {
+            return false;
+        };
+        let prefix = format!("{name}=");
+        header.split(';').filter(|pair| pair.trim().starts_with(&prefix)).count() > 1
+    }
+
+    /// The cookies in the order of the file, which is that of the header.
+    pub fn cookies(&self) -> Vec<(String, String)> {
+        let Ordered::Object(cookies) = self.request.cookies.clone() else { return Vec::new() };
+        let text = |value: Ordered| value.as_str().expect("text").to_owned();
+        cookies.into_iter().map(|(name, value)| (name, text(value))).collect()
+    }
+
+    /// The request as it goes over the wire.
+    fn raw_request(&self) -> String {
+        let headers = self.request.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let mut request =
+            "POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n".to_owned();
+        request.extend(headers);
+        let cookies = join(&self.cookies());
+        if !cookies.is_empty() {
+            request = request + "Cookie: " + &cookies + "\r\n";
+        }
+        request + "\r\n"
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &Value> {
+        self.store["rows"].as_array().into_iter().flatten()
+    }
+
+    /// The rows of one of the store's tables.
+    pub fn rows_of(&self, table: &str) -> impl Iterator<Item = &Value> {
+        self.rows().filter(move |row| row["table"] == table)
+    }
+
+    /// The whole configuration around a section. A token of ours shows what was read of the session.
+    pub fn configuration(&self, section: Table) -> Table {
+        let mut claims = Table::from_iter([("session".to_owned(), "{}".into())]);
+        if let Some(path) = self.config["org_path"].as_str() {
+            claims.insert("org".to_owned(), format!("{{{path}}}").into());
+        }
+        let mut config = toml::toml! {
+            [session]
+            extractors = ["web"]
+            [rate_limit]
+            per_subject_per_minute = 0
+            [server]
+            max_header_bytes = 65536
+        };
+        config.insert("extractors".to_owned(), Table::from_iter([("web".to_owned(), section.into())]).into());
+        config.insert("token".to_owned(), Table::from_iter([("claims".to_owned(), claims.into())]).into());
+        config
+    }
+
+    /// The section that a user would write: what is a default is left out, so that defaults are tested too.
+    /// Keys that stand in files of their own go to `files`.
+    pub fn section(&self, url: Option<&str>, files: &Path) -> Table {
+        let config = &self.config;
+        let mut keys = match url {
+            Some(url) => self.stored(url),
+            None => match self.text("scheme") {
+                "jwt" | "supabase-ssr" => self.jwt(files),
+                "cookie-session" | "django-signed-cookies" | "flask" | "starlette" => self.signed(),
+                _ => self.sealed(),
+            },
+        };
+        let keys = keys.as_object_mut().expect("keys");
+        if let Some(name) = config["cookie_name"].as_str()
+            && !["authjs.session-token", "next-auth.session-token"].iter().any(|usual| name.ends_with(usual))
+            && keys["kind"] != "jwt"
+        {
+            keys.insert("cookie".to_owned(), name.into());
+        }
+        let path = self.text("subject_path");
+        let usual = match (keys["kind"].as_str(), keys.get("preset").and_then(Value::as_str)) {
+            (Some("jwt"), Some("entra")) => "/oid",
+            (Some("jwt"), Some("okta")) => "/uid",
+            (Some("jwt"), _) => "/sub",
+            (_, Some("django")) => "/_auth_user_id",
+            (Some("sql_session"), Some("laravel")) => "/user_id",
+            (Some("redis_session"), Some("laravel")) => "/login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d",
+            _ => "(none)",
+        };
+        if path != usual {
+            keys.insert("subject".to_owned(), format!("{{{path}}}").into());
+        }
+        keys.retain(|_, value| !value.is_null());
+        Table::try_from(&*keys).expect("a section")
+    }
+
+    fn signed(&self) -> Value {
+        let config = &self.config;
+        let max_age = config["max_age"].as_i64().map_or_else(|| "none".to_owned(), |age| format!("{age}s"));
+        match self.text("scheme") {
+            "cookie-session" => json!({
+                "kind": "cookie_session",
+                "keys": config["keys"],
+                "algorithm": config["algorithm"],
+                "encoding": config["encoding"],
+            }),
+            "django-signed-cookies" => json!({
+                "kind": "django_signed",
+                "secret_key": config["secret_key"],
+                "secret_key_fallbacks": config["secret_key_fallbacks"],
+                "salt": config["salt"],
+                "max_age": max_age,
+            }),
+            "flask" => json!({
+                "kind": "flask",
+                "secret_key": config["secret_key"],
+                "secret_key_fallbacks": config["secret_key_fallbacks"],
+                "salt": config["salt"],
+                "digest": config["digest"],
+                "max_age": max_age,
+            }),
+            _ => json!({ "kind": "starlette", "secret_key": config["secret_key"], "max_age": max_age }),
+        }
+    }
+
+    fn sealed(&self) -> Value {
+        let config = &self.config;
+        match self.text("scheme") {
+            scheme @ ("authjs-v5" | "nextauth-v4") => {
+                let secrets = config["secret"].as_array().cloned();
+                let salt = self.text("salt");
+                let usual = [self.text("cookie_name"), ""].contains(&salt);
+                json!({
+                    "kind": "authjs",
+                    "version": scheme[scheme.len() - 2..],
+                    "secrets": secrets.unwrap_or_else(|| vec![config["secret"].clone()]),
+                    "salt": if usual { Value::Null } else { salt.into() },
+                    "accept_bearer": config["accept_bearer"],
+                })
+            }
+            "iron-session" => json!({
+                "kind": "iron_session",
+                "password": config["password"],
+                "version": config["version"],
+            }),
+            "better-auth-cache" => json!({
+                "kind": "better_auth",
+                "secret": config["secret"],
+                "strategy": config["strategy"],
+                "max_age": format!("{}s", config["max_age"]),
+            }),
+            "laravel" => json!({
+                "kind": "laravel",
+                "app_key": config["app_key"],
+                "previous_keys": config["previous_keys"],
+                "cipher": config["cipher"],
+                "lifetime": format!("{}m", config["lifetime_minutes"]),
+            }),
+            scheme => {
+                let renamed = |rotation: &Value| json!({ "secret_key_base": rotation["secret_key_base"], "digest": rotation["kdf_digest"] });
+                let rotations = config["rotations"].as_array();
+                json!({
+                    "kind": "rails",
+                    "scheme": scheme.strip_prefix("rails-").expect("a scheme of ours").replace('-', "_"),
+                    "secret_key_base": config["secret_key_base"],
+                    "digest": config["kdf_digest"],
+                    "salt": config["salt"],
+                    "signed_salt": config["signed_salt"],
+                    "hmac_digest": config["hmac_digest"],
+                    "purpose": config["purpose"],
+                    "allow_missing_purpose": config["allow_missing_purpose"],
+                    "rotations": rotations.map(|list| list.iter().map(renamed).collect::<Vec<_>>()),
+                })
+            }
+        }
+    }
+
+    /// A preset, where the store is, and the secrets.
+    fn stored(&self, url: &str) -> Value {
+        let config = &self.config;
+        let is_redis = url.starts_with("redis");
+        let mut keys = json!({
+            "kind": if is_redis { "redis_session" } else { "sql_session" },
+            "url": url,
+            "key_prefix": config["prefix"],
+        });
+        let more = match self.text("scheme") {
+            "express-session" if is_redis => {
+                json!({ "preset": "connect-redis", "cookie_secrets": config["secrets"] })
+            }
+            "express-session" => {
+                json!({ "preset": "connect-pg-simple", "cookie_secrets": config["secrets"] })
+            }
+            "django-db" => json!({
+                "preset": "django",
+                "secret_key": config["secret_key"],
+                "secret_key_fallbacks": config["secret_key_fallbacks"],
+                "user_query": self.user_query(url),
+            }),
+            "authjs-database" => json!({ "preset": "authjs-database" }),
+            "better-auth" => json!({
+                "preset": "better-auth",
+                "cookie_secrets": [config["secret"]],
+                "query": self.better_auth_query(),
+            }),
+            "laravel" => json!({
+                "preset": "laravel",
+                "app_key": config["app_key"],
+                "previous_keys": config["previous_keys"],
+                "cipher": config["cipher"],
+                "lifetime": (!is_redis).then(|| format!("{}m", config["lifetime_minutes"])),
+            }),
+            scheme => panic!("{scheme}"),
+        };
+        for (key, value) in more.as_object().expect("keys") {
+            keys[key] = value.clone();
+        }
+        keys
+    }
+
+    fn user_query(&self, url: &str) -> Option<&'static str> {
+        let is_postgres = url.starts_with("postgres");
+        let query = if is_postgres {
+            "SELECT password FROM auth_user WHERE id = $1::bigint"
+        } else {
+            "SELECT password FROM auth_user WHERE id = $1"
+        };
+        (self.config["verify_auth_hash"] == true).then_some(query)
+    }
+
+    /// Some adapters keep times as numbers, which the preset's own query for PostgreSQL does not.
+    fn better_auth_query(&self) -> Option<&'static str> {
+        let query = "SELECT *, \"expiresAt\" AS session_expires_at FROM \"session\" WHERE \"token\" = $1";
+        self.rows().any(|row| row["expiresAt"].is_number()).then_some(query)
+    }
+
+    fn jwt(&self, files: &Path) -> Value {
+        let config = &self.config;
+        let preset = config["provider"].as_str().map(preset);
+        let jwks = config["jwks"].is_object().then(|| {
+            let text = config["jwks"].to_string();
+            let file = files.join(format!("{:x}.json", text.bytes().fold(0_u64, checksum)));
+            std::fs::write(&file, text).expect("a file for the keys");
+            file.display().to_string()
+        });
+        let places = if config["locations"].is_array() { &config["locations"] } else { &config["location"] };
+        let places: Vec<String> = match config["cookie_name"].as_str() {
+            Some(cookie) => vec![format!("supabase:{cookie}")],
+            None => list(places).into_iter().map(location).map(str::to_owned).collect(),
+        };
+        let any_audience = config["audience"].is_null() && preset.is_none();
+        json!({
+            "kind": "jwt",
+            "preset": preset,
+            "jwks_file": jwks,
+            "secret": config["hs_secret"],
+            "algorithms": list(&config["algorithms"]),
+            "leeway": format!("{}s", config["leeway"]),
+            "issuers": config["issuer"].is_string().then(|| list(&config["issuer"])),
+            "audiences": (!config["audience"].is_null()).then(|| list(&config["audience"])),
+            "allow_any_audience": any_audience.then_some(true),
+            "claims": config["claims"],
+            "header_claims": config["header_claims"],
+            "from": places,
+        })
+    }
+}
+
+/// Whether everything that is expected is there. Large numbers stand as text in the vectors.
+fn holds(actual: &Value, expected: &Value) -> bool {
+    match (actual, expected) {
+        (Value::Object(actual), Value::Object(expected)) => expected
+            .iter()
+            .all(|(name, expected)| actual.get(name).is_some_and(|actual| holds(actual, expected))),
+        (Value::Number(number), Value::String(text)) => number.to_string() == *text,
+        (Value::Number(actual), Value::Number(expected)) => actual.as_f64() == expected.as_f64(),
+        _ => actual == expected,
+    }
+}
+
+fn checksum(sum: u64, byte: u8) -> u64 {
+    sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+}
+
+pub fn join(cookies: &[(String, String)]) -> String {
+    cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+}
+
+/// The preset for a provider of the vectors, whose names also tell its token formats apart.
+fn preset(provider: &str) -> &str {
+    const PRESETS: [&str; 12] = [
+        "auth0",
+        "aws-alb",
+        "clerk",
+        "cloudflare-access",
+        "cognito",
+        "entra",
+        "firebase",
+        "google-iap",
+        "keycloak",
+        "okta",
+        "supabase",
+        "workos",
+    ];
+    PRESETS.into_iter().find(|preset| provider.starts_with(preset)).expect("a preset for the provider")
+}
+
+/// One text or a list of them, as a list.
+fn list(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+        one => vec![one.as_str().expect("text")],
+    }
+}
+
+/// The vectors write `authorization` for the bearer token.
+fn location(place: &str) -> &str {
+    if place == "authorization" { "header:authorization" } else { place }
+}
+
+/// How many requests no extractor found a credential in.
+async fn not_applicable(service: &Service) -> u64 {
+    let metrics = service.metrics().await;
+    let mut lines = metrics.lines().filter(|line| line.starts_with("rollout_token_requests_total"));
+    let line = lines.find(|line| line.contains("extractor=\"none\""));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}

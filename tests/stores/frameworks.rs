@@ -1,0 +1,206 @@
+//! What real frameworks left in the stores that they were made for.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sqlx::{MySqlConnection, PgConnection};
+
+use crate::servers::{MariaDb, Postgres, Redis};
+use crate::vectors::{Case, Place, check_all};
+
+async fn load_redis(redis: &Redis, case: &Case) -> Place {
+    redis.run(&["FLUSHALL"]).await;
+    for (key, value) in case.store["redis"].as_object().into_iter().flatten() {
+        redis.run(&["SET", key, value.as_str().expect("text")]).await;
+        if let Some(ttl) = case.store["redis_ttl"][key].as_i64() {
+            redis.run(&["EXPIRE", key, &ttl.to_string()]).await;
+        }
+    }
+    Place::Store(redis.url())
+}
+
+/// Makes the table anew and fills it: PostgreSQL itself reads the values from the row's JSON.
+async fn load_postgres(connection: &mut PgConnection, table: &str, columns: &str, case: &Case) {
+    let quoted = format!("\"{table}\"");
+    let sql = format!("DROP TABLE IF EXISTS {quoted}; CREATE TABLE {quoted} ({columns})");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.expect("a table");
+    for row in case.rows_of(table) {
+        let sql =
+            format!("INSERT INTO {quoted} SELECT * FROM json_populate_record(NULL::{quoted}, $1::json)");
+        let insert = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(row.to_string());
+        insert.execute(&mut *connection).await.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    }
+}
+
+/// The same in MariaDB, where making tables takes long and times have no zone: frameworks write UTC.
+async fn load_mariadb(connection: &mut MySqlConnection, table: &str, columns: &str, case: &Case) {
+    let sql = format!("CREATE TABLE IF NOT EXISTS `{table}` ({columns}); DELETE FROM `{table}`");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.expect("a table");
+    let names: Vec<_> = columns.split(", ").map(|column| column.split(' ').next().unwrap()).collect();
+    for row in case.rows_of(table) {
+        let marks = vec!["?"; names.len()].join(", ");
+        let sql = format!("INSERT INTO `{table}` ({}) VALUES ({marks})", names.join(", "));
+        let mut insert = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for name in &names {
+            let value = &row[name.trim_matches('`')];
+            let text = value.as_str().map(str::to_owned).or_else(|| value.as_i64().map(|n| n.to_string()));
+            let time = text.as_deref().and_then(|text| {
+                let text = text.strip_suffix("+00:00").or_else(|| text.strip_suffix('Z'))?;
+                Some(text.replace('T', " "))
+            });
+            insert = insert.bind(time.or(text));
+        }
+        insert.execute(&mut *connection).await.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    }
+}
+
+/// How many cases of a family were run, and how many of those were signed in.
+async fn check(family: &str, place: impl AsyncFnMut(&Case) -> Place) -> (usize, usize) {
+    let count = check_all(family, place).await;
+    (count.run, count.signed_in)
+}
+
+#[tokio::test]
+async fn express_session_in_redis() {
+    let redis = Redis::start(&[]).await;
+    let ran = check("express-session-redis", async |case| load_redis(&redis, case).await).await;
+    assert_eq!(ran, (189, 54));
+}
+
+#[tokio::test]
+async fn stores_of_postgres() {
+    let postgres = Postgres::start(&[]).await;
+    let here = || Place::Store(postgres.url("postgres"));
+    let connection = &mut postgres.connection("postgres").await;
+
+    let columns = "sid varchar NOT NULL PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL";
+    let ran = check("express-session-pg", async |case| {
+        load_postgres(connection, "session", columns, case).await;
+        here()
+    });
+    assert_eq!(ran.await, (201, 54));
+
+    let columns = "session_key varchar(40) NOT NULL PRIMARY KEY, session_data text NOT NULL, \
+                   expire_date timestamptz NOT NULL";
+    let ran = check("django-db", async |case| {
+        load_postgres(connection, "django_session", columns, case).await;
+        load_postgres(connection, "auth_user", "id integer, password varchar(128)", case).await;
+        here()
+    });
+    assert_eq!(ran.await, (124, 20));
+
+    // Prisma writes times without a zone, in UTC; the adapter for `pg` writes them with one.
+    for time in ["timestamp(3)", "timestamptz"] {
+        let columns =
+            format!("\"sessionToken\" text PRIMARY KEY, \"userId\" text, \"expires\" {time} NOT NULL");
+        let ran = check("authjs-database", async |case| {
+            load_postgres(connection, "Session", &columns, case).await;
+            here()
+        });
+        assert_eq!(ran.await, (26, 6));
+    }
+
+    // Keys of users are numbers, or UUIDs in text.
+    let columns = "id varchar(255) PRIMARY KEY, user_id varchar(36), payload text NOT NULL, \
+                   last_activity integer NOT NULL";
+    let ran = check("laravel", async |case| {
+        if case.config["driver"] == "cookie" {
+            return Place::Elsewhere;
+        }
+        load_postgres(connection, "sessions", columns, case).await;
+        here()
+    });
+    assert_eq!(ran.await, (396, 68));
+}
+
+#[tokio::test]
+async fn stores_of_mariadb() {
+    let mariadb = MariaDb::start().await;
+    let here = || Place::Store(mariadb.url());
+    let connection = &mut mariadb.connection().await;
+
+    let columns = "session_key varchar(40) PRIMARY KEY, session_data longtext NOT NULL, \
+                   expire_date datetime(6) NOT NULL";
+    let ran = check("django-db", async |case| {
+        load_mariadb(connection, "django_session", columns, case).await;
+        load_mariadb(connection, "auth_user", "id bigint PRIMARY KEY, password varchar(128)", case).await;
+        here()
+    });
+    assert_eq!(ran.await, (124, 20));
+
+    // As Prisma makes it.
+    let columns = "`sessionToken` varchar(191) PRIMARY KEY, `userId` varchar(191), `expires` datetime(3)";
+    let ran = check("authjs-database", async |case| {
+        load_mariadb(connection, "Session", columns, case).await;
+        here()
+    });
+    assert_eq!(ran.await, (26, 6));
+
+    let ran = check("better-auth", async |case| {
+        // MySQL has a type for times, so that numbers are only found elsewhere.
+        let has_numbers = case.rows_of("session").any(|row| row["expiresAt"].is_number());
+        if case.config["store"] == "redis" || case.text("scheme") == "better-auth-cache" || has_numbers {
+            return Place::Elsewhere;
+        }
+        let columns =
+            "`token` varchar(255) PRIMARY KEY, `userId` varchar(36), `expiresAt` timestamp(3) NOT NULL";
+        load_mariadb(connection, "session", columns, case).await;
+        here()
+    });
+    assert_eq!(ran.await, (51, 8));
+
+    let columns = "`id` varchar(255) PRIMARY KEY, `user_id` varchar(36), `payload` longtext NOT NULL, \
+                   `last_activity` int NOT NULL";
+    let ran = check("laravel", async |case| {
+        if case.config["driver"] == "cookie" {
+            return Place::Elsewhere;
+        }
+        load_mariadb(connection, "sessions", columns, case).await;
+        here()
+    });
+    assert_eq!(ran.await, (396, 68));
+}
+
+#[tokio::test]
+async fn better_auth_in_postgres_and_redis() {
+    let (postgres, redis) = (Postgres::start(&[]).await, Redis::start(&[]).await);
+    let connection = &mut postgres.connection("postgres").await;
+    let ran = check("better-auth", async |case| {
+        if case.text("scheme") == "better-auth-cache" {
+            return Place::Elsewhere;
+        }
+        if case.config["store"] == "redis" {
+            return load_redis(&redis, case).await;
+        }
+        let is_number = case.rows_of("session").any(|row| row["expiresAt"].is_number());
+        let columns = format!(
+            "\"id\" text PRIMARY KEY, \"expiresAt\" {} NOT NULL, \"token\" text NOT NULL UNIQUE, \
+             \"createdAt\" timestamptz, \"updatedAt\" timestamptz, \"ipAddress\" text, \"userAgent\" text, \
+             \"userId\" text",
+            if is_number { "bigint" } else { "timestamptz" }
+        );
+        load_postgres(connection, "session", &columns, case).await;
+        Place::Store(postgres.url("postgres"))
+    });
+    // The others are cookie caches, which need no store.
+    assert_eq!(ran.await, (57, 11));
+}
+
+/// Laravel's driver for Redis keeps the same sessions, serialized once more, under the id behind a prefix.
+#[tokio::test]
+async fn laravel_in_redis() {
+    let redis = Redis::start(&[]).await;
+    let ran = check("laravel", async |case| {
+        if case.config["driver"] == "cookie" || case.config["subject_from"] != "payload" {
+            return Place::Elsewhere;
+        }
+        redis.run(&["FLUSHALL"]).await;
+        for row in case.rows_of("sessions") {
+            let data = STANDARD.decode(row["payload"].as_str().unwrap()).unwrap();
+            let data = String::from_utf8(data).unwrap();
+            let value = format!("s:{}:\"{data}\";", data.len());
+            redis.run(&["SET", row["id"].as_str().unwrap(), &value]).await;
+        }
+        Place::Store(redis.url())
+    });
+    assert_eq!(ran.await, (84, 24));
+}

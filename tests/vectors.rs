@@ -1,0 +1,136 @@
+//! Every session in `tests/vectors/` that needs no server beside ours, through the front door. Those of
+//! stores are in SQLite here; `tests/stores/` has them in the stores that they were made for.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    clippy::doc_markdown,
+    clippy::unnecessary_wraps,
+    clippy::redundant_closure_for_method_calls,
+    dead_code,
+    reason = "a test says what it expects by panicking; the harness is shared with other tests"
+)]
+
+#[path = "api/helpers.rs"]
+mod helpers;
+#[path = "shared/vectors.rs"]
+mod vectors;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
+use vectors::{Case, Place, check_all, directory, load};
+
+/// A row for each family: how many cases are in the request alone, how many of those are signed in, how
+/// many are in a store that SQLite can be, and how many need something else.
+macro_rules! families {
+    ($($test:ident: $family:literal, $cookies:expr, $stored:expr, $elsewhere:literal;)*) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                let cookies = check_all($family, async |case| cookie(case)).await;
+                let (_directory, path) = database();
+                let stored = check_all($family, async |case| store(&path, case).await).await;
+                let all = load($family).len();
+                assert_eq!((cookies.run, cookies.signed_in), $cookies, "in cookies, signed in");
+                assert_eq!((stored.run, stored.signed_in), $stored, "in a store, signed in");
+                assert_eq!(all - cookies.run - stored.run, $elsewhere, "elsewhere");
+            }
+        )*
+
+        #[test]
+        fn every_file_has_its_test() {
+            let files = std::fs::read_dir(directory()).expect("vectors");
+            let mut files: Vec<_> =
+                files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            files.sort();
+            let tested = [$(concat!($family, ".json")),*];
+            assert_eq!(files, tested);
+        }
+    };
+}
+
+families! {
+    authjs_database: "authjs-database", (0, 0), (26, 6), 0;
+    authjs_v5: "authjs-v5", (81, 23), (0, 0), 0;
+    better_auth: "better-auth", (22, 3), (53, 10), 4; // in Redis
+    cookie_session: "cookie-session", (161, 34), (0, 0), 0;
+    django_db: "django-db", (0, 0), (124, 20), 0;
+    // Whether the password was changed, only the app's table of users tells: `sql_session` can read it.
+    django_signed_cookies: "django-signed-cookies", (126, 22), (0, 0), 2;
+    express_session_pg: "express-session-pg", (0, 0), (0, 0), 201; // in PostgreSQL
+    express_session_redis: "express-session-redis", (0, 0), (0, 0), 189; // in Redis
+    flask: "flask", (178, 32), (0, 0), 0;
+    idp_shapes: "idp-shapes", (276, 69), (0, 0), 0;
+    iron_session: "iron-session", (163, 28), (0, 0), 0;
+    jwt: "jwt", (481, 130), (0, 0), 0;
+    laravel: "laravel", (36, 12), (396, 68), 0;
+    nextauth_v4: "nextauth-v4", (56, 15), (0, 0), 0;
+    rails: "rails", (309, 54), (0, 0), 0;
+    starlette: "starlette", (66, 11), (0, 0), 0;
+    supabase_ssr: "supabase-ssr", (88, 20), (0, 0), 0;
+}
+
+fn cookie(case: &Case) -> Place {
+    let in_store = match case.text("scheme") {
+        "authjs-database" | "better-auth" | "django-db" | "express-session" => true,
+        "laravel" => case.config["driver"] != "cookie",
+        "django-signed-cookies" => case.expect["reason"] == "auth_hash",
+        _ => false,
+    };
+    if in_store { Place::Elsewhere } else { Place::Cookie }
+}
+
+async fn store(path: &Path, case: &Case) -> Place {
+    let scheme = case.text("scheme");
+    let tables: &[(&str, &[&str])] = match scheme {
+        "authjs-database" => &[("Session", &["sessionToken", "userId", "expires"])],
+        "better-auth" if case.config["store"] != "redis" => &[("session", &["token", "userId", "expiresAt"])],
+        "django-db" => &[
+            ("django_session", &["session_key", "session_data", "expire_date"]),
+            ("auth_user", &["id integer", "password"]),
+        ],
+        "laravel" if case.config["driver"] != "cookie" => {
+            &[("sessions", &["id", "user_id", "payload", "last_activity"])]
+        }
+        _ => return Place::Elsewhere,
+    };
+    let mut connection = open(path).await;
+    for (table, columns) in tables {
+        fill(&mut connection, table, columns, case).await;
+    }
+    Place::Store(format!("sqlite://{}", path.display()))
+}
+
+async fn open(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    options.connect().await.expect("a database")
+}
+
+/// Makes the table anew and fills it with the case's rows.
+async fn fill(connection: &mut SqliteConnection, table: &str, columns: &[&str], case: &Case) {
+    let list = columns.join(", ");
+    let sql = format!("DROP TABLE IF EXISTS \"{table}\"; CREATE TABLE \"{table}\" ({list})");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.expect("a table");
+    for row in case.rows_of(table) {
+        let marks = vec!["?"; columns.len()].join(", ");
+        let sql = format!("INSERT INTO \"{table}\" VALUES ({marks})");
+        let mut insert = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for column in columns {
+            insert = match &row[column.split(' ').next().unwrap()] {
+                Value::Number(number) => insert.bind(number.as_i64()),
+                value => insert.bind(value.as_str().map(str::to_owned)),
+            };
+        }
+        insert.execute(&mut *connection).await.expect("a row");
+    }
+}
+
+fn database() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("app.sqlite3");
+    (directory, path)
+}
