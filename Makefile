@@ -54,6 +54,10 @@ docs: ## The docs as a site, below target/site
 	@command -v mdbook >/dev/null || { echo "Install it: cargo install mdbook --locked --no-default-features --features search" >&2; exit 1; }
 	mdbook build docs
 
+deploy: ## What is in deploy/: schemas, a real Prometheus, the pod's container as a process
+	cargo build --locked
+	target/deploy/venv/bin/python -m pytest -q tests/deploy
+
 bench: ## Benchmarks
 	cargo bench --locked
 

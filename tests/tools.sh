@@ -25,6 +25,10 @@ need pkg-config pkg-config
 perl -e 'use Crypt::JWT' 2>/dev/null || missing+=(libcrypt-jwt-perl)
 pkg-config --exists libjwt 2>/dev/null || missing+=(libjwt-dev)
 ruby -e 'require "jwt"' 2>/dev/null || missing+=(ruby-jwt)
+# For tests/deploy.
+need kubectl kubernetes-client
+need promtool prometheus
+need systemd-analyze systemd
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 # Rails comes from Debian, so its version is Debian's; both are needed for an app of one file.
 ruby -e 'require "action_controller/railtie"' 2>/dev/null || missing+=(ruby-actionpack ruby-railties)
@@ -53,7 +57,7 @@ npm_ci() { # FROM INTO [OPTION…]: the packages of FROM/package.json into INTO
     { rm -f "$into/package-lock.json"; exit 1; }
 }
 
-for set in lint interop frameworks; do
+for set in lint interop frameworks deploy; do
   from=tests/$set into=target/$set
   mkdir -p "$into"
   if ! fresh "$from/requirements.txt" "$into/requirements.txt"; then

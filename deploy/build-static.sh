@@ -1,0 +1,22 @@
+#!/bin/sh
+# Builds the static binary: the same bytes from the same sources and compilers, whatever the folders are called.
+# The Dockerfile and `make release` both call it. The last line that it prints is where the binary is.
+set -eu
+cd "$(dirname "$0")/.."
+
+# The explicit target keeps procedural macros, which run here, out of the static linking.
+target=$(rustc --print host-tuple)
+cargo fetch --locked --target "$target"
+
+# Folders of this machine would stand in the locations of panics, and in those of errors in C.
+flags="-C target-feature=+crt-static" c_flags=""
+map() {
+  flags="$flags --remap-path-prefix=$1=$2"
+  c_flags="$c_flags -ffile-prefix-map=$1=$2"
+}
+for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do map "$sources" /cargo; done
+map "$PWD" /src
+
+RUSTFLAGS=$flags CFLAGS=$c_flags CXXFLAGS=$c_flags \
+  cargo build --release --locked --bin rollout-token --target "$target"
+echo "target/$target/release/rollout-token"

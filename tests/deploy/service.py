@@ -1,0 +1,89 @@
+"""The built binary, run by the tests of this folder: started, asked and stopped. What it is run with is theirs."""
+
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = ROOT / "target/debug/rollout-token"
+CLIENT_SECRET = secrets.token_hex(32)
+# Free ports, so that a test disturbs nobody. Whether the configured ones are right is looked at elsewhere.
+FREE_PORTS = {"ROLLOUT__SERVER__LISTEN": "127.0.0.1:0", "ROLLOUT__SERVER__ADMIN_LISTEN": "127.0.0.1:0"}
+
+
+def eventually(look, what, patience=20.0):
+    """What `look` gives as soon as it gives something."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not seen in {patience} s: {what}")
+
+
+class Service:
+    def __init__(self, process, log):
+        self.process, self._log = process, log
+        line = eventually(self._listening, f"it listens\n{self.log()}")
+        self.port, self.admin_port = (int(line[name].rpartition(":")[2]) for name in ("address", "admin_address"))
+
+    def log(self):
+        return self._log.read_text()
+
+    def _listening(self):
+        assert self.process.poll() is None, self.log()
+        lines = (json.loads(line) for line in self.log().splitlines() if line.startswith("{"))
+        return next((line for line in lines if line.get("message") == "listening"), None)
+
+    def ask(self, method, path, headers={}, admin=False):
+        connection = HTTPConnection("127.0.0.1", self.admin_port if admin else self.port, timeout=10)
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        return answer.status, json.loads(text) if "json" in answer.headers["Content-Type"] else text
+
+    def token(self, headers={}):
+        return self.ask("POST", "/rollout/token", headers)
+
+    def metrics(self):
+        return self.ask("GET", "/metrics", admin=True)[1]
+
+    def stop(self):
+        """Asks it to stop, as an orchestrator does, and gives its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextmanager
+def serving(work, arguments, environment):
+    """The service with this command line and nothing in its environment but this."""
+    log = work / "service.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [BINARY, *arguments], env=environment, cwd=work, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield Service(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def command(arguments, environment={}, **options):
+    """Runs a command of the binary to its end."""
+    return subprocess.run([BINARY, *arguments], env=environment, capture_output=True, text=True, **options)
+
+
+def subject_of(token):
+    """The subject of a token, after `inspect` has found the signature good."""
+    environment = {"ROLLOUT_CLIENT_ID": "your-client-id", "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET}
+    done = command(["inspect", token], environment)
+    assert done.returncode == 0, done
+    return re.search(r'"sub": "(.*)"', done.stdout)[1]

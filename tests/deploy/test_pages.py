@@ -1,0 +1,88 @@
+"""The commands on the pages of docs/deploy that need a cluster, run against a stand-in for it: `kubectl` renders and checks as the
+real one does, and answers for the API server. The pages' other blocks are tests/docs' matter."""
+
+import os
+import re
+import subprocess
+
+import kubernetes_validate
+import pytest
+import yaml
+from service import CLIENT_SECRET, ROOT
+
+PAGES = ["kubernetes.md", "monitoring.md"]
+# What is sent to the cluster lands in $APPLIED. `kubectl create --dry-run=client` needs no cluster.
+STAND_IN = """#!/bin/sh
+set -eu
+command=$*
+[ "$1" != -n ] || shift 2
+case "$1 $2" in
+"kustomize "*) exec "$KUBECTL" "$@" ;;
+"create "*) "$KUBECTL" $command --dry-run=client -o yaml >>"$APPLIED" ; echo --- >>"$APPLIED" ;;
+"apply -k") "$KUBECTL" kustomize "$3" >>"$APPLIED" ; echo --- >>"$APPLIED" ;;
+"apply -f") [ "$3" = - ] && cat >>"$APPLIED" ; echo --- >>"$APPLIED" ;;
+"rollout status" | "label configmap" | "run ask") ;;
+*) echo "not expected: kubectl $command" >&2 ; exit 1 ;;
+esac
+"""
+
+
+def commands(page):
+    text = (ROOT / "docs/deploy" / page).read_text()
+    blocks = re.findall(r"^( *)```sh,deploy\n(.*?)^ *```$", text, re.M | re.S)
+    return "".join(re.sub(f"^{indent}", "", block, flags=re.M) for indent, block in blocks)
+
+
+@pytest.fixture(params=PAGES)
+def applied(request, tmp_path):
+    """The page, and the objects that its commands send to a cluster."""
+    stand_in = tmp_path / "bin/kubectl"
+    stand_in.parent.mkdir()
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    (tmp_path / "client-secret").write_text(CLIENT_SECRET)
+    real = subprocess.run(["which", "kubectl"], capture_output=True, text=True, check=True).stdout.strip()
+    environment = {
+        "PATH": f"{stand_in.parent}:{os.environ['PATH']}",
+        "KUBECTL": real,
+        "APPLIED": str(tmp_path / "applied.yaml"),
+    }
+    script = commands(request.param)
+    assert script.count("kubectl") >= 3, script
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    objects = yaml.safe_load_all((tmp_path / "applied.yaml").read_text())
+    return request.param, [document for document in objects if document]
+
+
+def test_the_commands_of_a_page_do_what_it_says(applied):
+    page, objects = applied
+    kinds = {document["kind"] for document in objects}
+    for document in objects:
+        if document["apiVersion"] != "monitoring.coreos.com/v1":
+            kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+    if page == "kubernetes.md":
+        (secret,) = [document for document in objects if document["kind"] == "Secret"]
+        mounted = [
+            volume["secret"]["secretName"]
+            for document in objects
+            if document["kind"] == "Deployment"
+            for volume in document["spec"]["template"]["spec"]["volumes"]
+            if "secret" in volume
+        ]
+        assert [secret["metadata"]["name"]] == mounted and secret["data"].keys() == {"client-secret"}
+        assert {"Namespace", "Deployment", "Service", "Ingress", "ServiceMonitor"} <= kinds
+    else:
+        (rule,) = [document for document in objects if document["kind"] == "PrometheusRule"]
+        assert rule["spec"] == yaml.safe_load((ROOT / "deploy/monitoring/alerts.yaml").read_text())
+        assert "ConfigMap" in kinds
+
+
+def test_the_files_that_the_page_lists_are_there():
+    named = re.findall(r"^\| `([\w./-]+)` \|", (ROOT / "docs/deploy/kubernetes.md").read_text(), re.M)
+    assert len(named) == 10
+    for name in named:
+        assert (ROOT / "deploy/kubernetes" / name).exists(), name
