@@ -156,6 +156,8 @@ class Case:
     scheme: str = "http"
     # More of the app's environment.
     environment: dict[str, str] = field(default_factory=dict)
+    # Where the app keeps its sessions, if not in the cookie; its URL is in this file of the recipe.
+    store: tuple[str, str] | None = None
     # Which of the recipe's TOML blocks; the variables and the command to explain belong to the first.
     block: int = 0
 
@@ -201,10 +203,19 @@ BETTER_AUTH = Case(
     better_auth_sign_in,
     better_auth_sign_out,
 )
+EXPRESS_SESSION = Case(
+    "Express with Redis",
+    "express_session",
+    "express-session",
+    [NODE, "app.mjs"],
+    "connect.sid",
+    ("SESSION_SECRET", "session_secret"),
+    store=("redis", "redis_url"),
+)
 RAILS = Case("Rails", "rails", "rails", [RUBY, "app.rb"], "_app_session", ("SECRET_KEY_BASE", "secret_key_base"))
 
 # One for each recipe, as its first block has it; and what its pitfalls say.
-DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, AUTHJS, IRON_SESSION, BETTER_AUTH, RAILS]
+DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, AUTHJS, IRON_SESSION, BETTER_AUTH, RAILS, EXPRESS_SESSION]
 CASES = [
     *DOCUMENTED,
     replace(AUTHJS, name="Auth.js over https", cookie="__Secure-authjs.session-token", scheme="https"),
@@ -266,13 +277,22 @@ class Programs:
         self.running.append(program)
         return program
 
-    def app(self, case: Case, folder: Path, secret: str) -> str:
+    def store(self, case: Case, folder: Path) -> str:
+        """The store of the app's sessions, which holds nothing yet."""
+        if case.store[0] == "sqlite":
+            return f"sqlite://{folder}/app.sqlite3"
+        port = free_port()
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+        program = self.start(folder / "redis.log", command)
+        wait_until(lambda: answers(port), program, folder / "redis.log")
+        return f"redis://127.0.0.1:{port}"
+
+    def app(self, case: Case, folder: Path, secret: str, store: str) -> str:
         """The framework's app; copied below the libraries, where Node looks for them."""
         home = LIBRARIES / "apps" / case.folder
         shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        environment = BASE | {"PORT": str(port), "STATE": str(folder), case.secret[0]: secret}
+        port = free_port()
+        environment = BASE | {"PORT": str(port), "STATE": str(folder), "STORE_URL": store, case.secret[0]: secret}
         environment |= {"APP_USER": USER, "APP_PASSWORD": PASSWORD} | case.environment
         program = self.start(folder / "app.log", case.command, cwd=home, env=environment)
         wait_until(lambda: answers(port), program, folder / "app.log")
@@ -288,6 +308,11 @@ class Programs:
 def service_environment(variables: dict[str, str]) -> dict[str, str]:
     listen = {"ROLLOUT__SERVER__LISTEN": "127.0.0.1:0", "ROLLOUT__SERVER__ADMIN_LISTEN": "127.0.0.1:0"}
     return BASE | {"ROLLOUT_CLIENT_ID": CLIENT_ID, "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET} | listen | variables
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
 
 
 def answers(port: int) -> bool:
@@ -345,9 +370,12 @@ def run(case: Case, report: Report) -> None:
         folder = Path(name)
         secret = secrets.token_hex(64)
         (folder / case.secret[1]).write_text(f"{secret}\n")
+        store = programs.store(case, folder) if case.store else ""
+        if case.store:
+            (folder / case.store[1]).write_text(f"{store}\n")
         recipe = Recipe(case, folder)
         browser = Browser(case.scheme)
-        app = programs.app(case, folder, secret)
+        app = programs.app(case, folder, secret, store)
         (folder / "recipe.toml").write_text(recipe.toml)
         services = {"TOML": programs.service(folder / "toml.log", ["--config", str(folder / "recipe.toml")], {})}
         if case.block == 0:
@@ -383,6 +411,10 @@ def run(case: Case, report: Report) -> None:
         check("signing out", lambda: case.sign_out(browser, app))
         for form, service in services.items():
             check(f"{form}: signed out", lambda: refused(browser.ask("POST", service), "no_session"))
+            if case.store:
+                kept = {"Cookie": cookie_header(genuine)}
+                copy = lambda: Browser().ask("POST", service, headers=kept)
+                check(f"{form}: a copy of the cookie, signed out", lambda: refused(copy(), "session_invalid"))
 
 
 def main() -> None:
