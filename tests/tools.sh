@@ -20,6 +20,8 @@ need chromium chromium
 need java openjdk-17-jdk-headless
 need go golang-go
 need php php-cli
+php -r 'exit(extension_loaded("pdo_sqlite") ? 0 : 1);' 2>/dev/null || missing+=(php-sqlite3)
+[ -e /usr/share/php/Illuminate/Foundation ] || missing+=(php-laravel-framework)
 need pkg-config pkg-config
 [ -e /usr/share/gocode/src/github.com/golang-jwt ] || missing+=(golang-github-golang-jwt-jwt-dev)
 perl -e 'use Crypt::JWT' 2>/dev/null || missing+=(libcrypt-jwt-perl)

@@ -5,6 +5,7 @@ the recipe, so a recipe that does not work fails here.
 Usage: target/interop/venv/bin/python tests/frameworks/run.py [FOLDER …]
 """
 
+import base64
 import json
 import os
 import re
@@ -109,6 +110,10 @@ def django_sign_out(browser: Browser, app: str) -> None:
     browser.form(f"{app}/logout", csrfmiddlewaretoken=browser.cookies["csrftoken"])
 
 
+def django_new_password(browser: Browser, app: str) -> None:
+    browser.get(f"{app}/new-password")
+
+
 def authjs_form(url: str, browser: Browser, **fields: str) -> None:
     csrf = json.loads(browser.get(f"{url.rsplit('/auth/')[0]}/auth/csrf"))["csrfToken"]
     browser.form(url, csrfToken=csrf, **fields)
@@ -154,10 +159,13 @@ class Case:
     sign_in: Callable[[Browser, str], None] = plain_sign_in
     sign_out: Callable[[Browser, str], None] = plain_sign_out
     scheme: str = "http"
+    make_secret: Callable[[], str] = lambda: secrets.token_hex(64)
     # More of the app's environment.
     environment: dict[str, str] = field(default_factory=dict)
     # Where the app keeps its sessions, if not in the cookie; its URL is in this file of the recipe.
     store: tuple[str, str] | None = None
+    # What else ends a session, in the app: after it no sign-in works any more.
+    ending: Callable[[Browser, str], None] | None = None
     # Which of the recipe's TOML blocks; the variables and the command to explain belong to the first.
     block: int = 0
 
@@ -165,13 +173,16 @@ class Case:
 FLASK = Case("Flask", "flask", "flask", [PYTHON, "app.py"], "session", ("SECRET_KEY", "flask_secret_key"))
 DJANGO = Case(
     "Django",
-    "django_signed",
+    "django",
     "django",
     [PYTHON, "app.py"],
     "sessionid",
     ("SECRET_KEY", "django_secret_key"),
     django_sign_in,
     django_sign_out,
+    environment={"SESSION_BACKEND": "db"},
+    store=("sqlite", "db_url"),
+    ending=django_new_password,
 )
 FASTAPI = Case("FastAPI", "starlette", "fastapi", [PYTHON, "app.py"], "session", ("SECRET_KEY", "starlette_secret_key"))
 EXPRESS = Case("Express", "cookie_session", "express", [NODE, "app.mjs"], "session", ("SESSION_KEY", "session_keys"))
@@ -203,6 +214,17 @@ BETTER_AUTH = Case(
     better_auth_sign_in,
     better_auth_sign_out,
 )
+LARAVEL = Case(
+    "Laravel",
+    "laravel",
+    "laravel",
+    ["php", "-S", "127.0.0.1:{port}", "app.php"],
+    "laravel_session",
+    ("APP_KEY", "app_key"),
+    make_secret=lambda: f"base64:{base64.b64encode(secrets.token_bytes(32)).decode()}",
+    environment={"SESSION_DRIVER": "database"},
+    store=("sqlite", "db_url"),
+)
 EXPRESS_SESSION = Case(
     "Express with Redis",
     "express_session",
@@ -215,9 +237,19 @@ EXPRESS_SESSION = Case(
 RAILS = Case("Rails", "rails", "rails", [RUBY, "app.rb"], "_app_session", ("SECRET_KEY_BASE", "secret_key_base"))
 
 # One for each recipe, as its first block has it; and what its pitfalls say.
-DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, AUTHJS, IRON_SESSION, BETTER_AUTH, RAILS, EXPRESS_SESSION]
+DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, AUTHJS, IRON_SESSION, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
 CASES = [
     *DOCUMENTED,
+    replace(
+        DJANGO,
+        name="Django with signed cookies",
+        environment={"SESSION_BACKEND": "signed_cookies"},
+        store=None,
+        ending=None,
+        block=1,
+    ),
+    replace(LARAVEL, name="Laravel with sealed sessions", environment={"SESSION_DRIVER": "database", "SESSION_ENCRYPT": "1"}),
+    replace(LARAVEL, name="Laravel with cookies", environment={"SESSION_DRIVER": "cookie"}, store=None, block=2),
     replace(AUTHJS, name="Auth.js over https", cookie="__Secure-authjs.session-token", scheme="https"),
     replace(
         AUTHJS,
@@ -294,7 +326,8 @@ class Programs:
         port = free_port()
         environment = BASE | {"PORT": str(port), "STATE": str(folder), "STORE_URL": store, case.secret[0]: secret}
         environment |= {"APP_USER": USER, "APP_PASSWORD": PASSWORD} | case.environment
-        program = self.start(folder / "app.log", case.command, cwd=home, env=environment)
+        command = [word.replace("{port}", str(port)) for word in case.command]
+        program = self.start(folder / "app.log", command, cwd=home, env=environment)
         wait_until(lambda: answers(port), program, folder / "app.log")
         return f"http://127.0.0.1:{port}"
 
@@ -368,7 +401,7 @@ def equal(actual: object, expected: object) -> None:
 def run(case: Case, report: Report) -> None:
     with tempfile.TemporaryDirectory() as name, Programs() as programs:
         folder = Path(name)
-        secret = secrets.token_hex(64)
+        secret = case.make_secret()
         (folder / case.secret[1]).write_text(f"{secret}\n")
         store = programs.store(case, folder) if case.store else ""
         if case.store:
@@ -415,6 +448,12 @@ def run(case: Case, report: Report) -> None:
                 kept = {"Cookie": cookie_header(genuine)}
                 copy = lambda: Browser().ask("POST", service, headers=kept)
                 check(f"{form}: a copy of the cookie, signed out", lambda: refused(copy(), "session_invalid"))
+        if case.ending:
+            again = Browser(case.scheme)
+            check("signing in again", lambda: case.sign_in(again, app))
+            check("TOML: a token again", lambda: equal(subject(again.ask("POST", services["TOML"])), user))
+            check("ending it otherwise", lambda: case.ending(again, app))
+            check("TOML: ended otherwise", lambda: refused(again.ask("POST", services["TOML"]), "session_invalid"))
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""Django with its own users, log-in views and signed-cookie sessions; settings that are not here are Django's."""
+"""Django with its own users and log-in views, and sessions where it is told to keep them; settings that are not here
+are Django's."""
 
 import os
 import sys
@@ -14,7 +15,7 @@ FORM = "<form method=post>{% csrf_token %}{{ form }}<button>Sign in</button></fo
 
 settings.configure(
     SECRET_KEY=os.environ["SECRET_KEY"],
-    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+    SESSION_ENGINE=f"django.contrib.sessions.backends.{os.environ['SESSION_BACKEND']}",
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["127.0.0.1"],
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"],
@@ -29,7 +30,7 @@ settings.configure(
             "OPTIONS": {"loaders": [("django.template.loaders.locmem.Loader", {"registration/login.html": FORM})]},
         }
     ],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(os.environ["STATE"]) / "db.sqlite3"}},
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(os.environ["STATE"]) / "app.sqlite3"}},
     LOGIN_REDIRECT_URL="/me",
     LOGOUT_REDIRECT_URL="/login",
 )
@@ -45,7 +46,20 @@ def me(request):
     return HttpResponse(str(request.user.pk))
 
 
-urlpatterns = [path("login", LoginView.as_view()), path("logout", LogoutView.as_view()), path("me", me)]
+def new_password(request):
+    """As if the user had changed it in another browser, whose session alone Django would renew."""
+    user = User.objects.get(pk=request.user.pk)
+    user.set_password("another")
+    user.save()
+    return HttpResponse(status=204)
+
+
+urlpatterns = [
+    path("login", LoginView.as_view()),
+    path("logout", LogoutView.as_view()),
+    path("me", me),
+    path("new-password", new_password),
+]
 
 call_command("migrate", verbosity=0)
 User.objects.create_user("first", password="of another")
