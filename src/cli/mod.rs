@@ -32,10 +32,10 @@ use crate::token::{ClaimTemplates, Minter};
 ///
 /// Exit codes: 0 fine, 1 failed at run time, 2 configuration or usage.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = "To see it work, without any configuration: rollout-token dev")]
 #[expect(clippy::doc_markdown, reason = "this is the help text, and backticks would be printed")]
 pub struct Cli {
-    /// A TOML file; the last of several wins.
+    /// A TOML file with settings. Of several the later wins, and variables win over files.
     #[arg(long, value_name = "FILE", global = true)]
     config: Vec<PathBuf>,
     #[command(subcommand)]
@@ -45,8 +45,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serves tokens (the default).
+    ///
+    /// SIGTERM finishes what is under way and stops, SIGHUP reads the configuration again.
     Serve,
     /// Serves on loopback with a throwaway client, signing everybody in: for development.
+    ///
+    /// Callers are dev-user, or whom their header X-Dev-User names. A page at / shows what the service does. Settings
+    /// and a client of your own are used if they are there; addresses that others can reach are refused.
     Dev,
     /// Checks the configuration without any network; exit code 2 if something is wrong.
     CheckConfig {
@@ -57,15 +62,22 @@ enum Command {
     /// Asks the running service on this machine whether it is alive (for HEALTHCHECK).
     Health,
     /// Prints a token for SUBJECT.
-    Mint { subject: String },
+    Mint {
+        /// Who the token is for, as your sessions would say it: up to 256 bytes.
+        subject: String,
+    },
     /// Checks a token with the client secret and prints what it says.
     Inspect {
         /// The token, or - to read it from standard input, where others on the machine do not see it.
         token: String,
     },
     /// Asks Rollout's API whether it accepts the client id and secret.
+    ///
+    /// Sends a fresh token with GET /credentials, which changes nothing there, and compares the clocks.
     Doctor(doctor::Args),
     /// Shows what each extractor makes of a request.
+    ///
+    /// No token is minted, but apps, identity providers and stores are asked as they would be for a token.
     Explain(explain::Args),
 }
 

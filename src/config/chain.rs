@@ -7,6 +7,7 @@ use config::{Config, File, FileFormat, Value, ValueKind};
 
 use super::problems::Problems;
 use super::section::{Section, Table, fill, join, read};
+use super::suggest::unknown;
 use super::take;
 use crate::extractors::{Chain, Context, Kind, Link, Registry, SessionExtractor};
 use crate::secret::Secret;
@@ -30,16 +31,16 @@ pub(super) struct Builder<'a> {
 }
 
 /// The keys that every extractor's section may have.
-#[derive(Default, serde::Deserialize)]
+#[derive(Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Common {
+pub(super) struct Common {
     kind: Option<String>,
     subject: Option<String>,
     preset: Option<String>,
 }
 
 impl Common {
-    const KEYS: [&'static str; 3] = ["kind", "subject", "preset"];
+    pub(super) const KEYS: [&'static str; 3] = ["kind", "subject", "preset"];
 }
 
 impl Builder<'_> {
@@ -50,7 +51,8 @@ impl Builder<'_> {
         if names.is_empty() {
             problems.add(
                 "session.extractors",
-                "names no extractor, so nobody could get a token: set it to [\"web\"] and add [extractors.web]",
+                "names no extractor, so nobody could get a token: set it to [\"web\"] and add a section \
+                 [extractors.web], or set ROLLOUT__SESSION__EXTRACTORS",
             );
         }
         for (index, name) in names.iter().enumerate() {
@@ -98,12 +100,45 @@ impl Builder<'_> {
         }
     }
 
+    /// What is wrong with a section of no kind there is. Often it is called after its provider, which
+    /// is a preset.
+    fn wrong_kind(&self, name: &str, common: &Common) -> String {
+        let given = common.kind.as_deref();
+        let spelled = given.unwrap_or(name).replace('-', "_");
+        if let (None, Some((kind, _))) = (&common.preset, self.registry.entry(&spelled)) {
+            return format!("must be one: write kind = \"{kind}\"");
+        }
+        let names = [common.preset.as_deref(), given, Some(name)];
+        let found = names.into_iter().flatten().find_map(|preset| Some((preset, self.kinds_with(preset)?)));
+        match (found, given) {
+            (Some((preset, kinds)), _) => {
+                let ways: Vec<String> = kinds.iter().map(|kind| format!("kind = \"{kind}\"")).collect();
+                format!(
+                    "must be a kind, and {preset} is a preset: write {}, preset = \"{preset}\"",
+                    ways.join(" or ")
+                )
+            }
+            (None, Some(kind)) => unknown("kind", kind, self.registry.names()),
+            (None, None) => {
+                let known = self.registry.names().collect::<Vec<_>>().join(", ");
+                format!("is missing: {name} is not a kind itself. There are {known}")
+            }
+        }
+    }
+
+    fn kinds_with(&self, preset: &str) -> Option<Vec<&'static str>> {
+        let has = |kind: &&str| {
+            let entry = self.registry.entry(kind);
+            entry.is_some_and(|(_, kind)| kind.presets.iter().any(|(name, _)| *name == preset))
+        };
+        Some(self.registry.names().filter(has).collect()).filter(|kinds: &Vec<_>| !kinds.is_empty())
+    }
+
     fn link(&self, name: &str, mut table: Table, built: &mut Built, problems: &mut Problems) -> Option<Link> {
         let path = join("extractors", name);
-        let common: Common = read(&path, &take(&mut table, &Common::KEYS), problems);
+        let common: Common = read(&path, &take(&mut table, &Common::KEYS), &[], problems);
         let Some((kind_name, kind)) = self.registry.entry(common.kind.as_deref().unwrap_or(name)) else {
-            let known = self.registry.names().collect::<Vec<_>>().join(", ");
-            problems.add(join(&path, "kind"), format!("must be one of {known}"));
+            problems.add(join(&path, "kind"), self.wrong_kind(name, &common));
             return None;
         };
         if let Some(preset) = &common.preset {

@@ -5,6 +5,7 @@ mod chain;
 mod problems;
 mod raw;
 mod section;
+mod suggest;
 mod values;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use chain::keys_of_kind;
 pub use problems::Problems;
 pub use section::Section;
 use section::{Table, read};
+use suggest::unknown;
 pub use values::{List, Span};
 
 use crate::extractors::{Chain, Context, Registry};
@@ -162,7 +164,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     let mut effective = serde_json::Map::new();
 
     let client_table = take(&mut tree, &CLIENT_KEYS);
-    let client: raw::Client = read("", &client_table, &mut problems);
+    let client: raw::Client = read("", &client_table, &[], &mut problems);
     let secret_file = client.client_secret_file.clone();
     let server: raw::Server = section(&mut tree, "server", &mut problems, &mut effective);
     let token: raw::Token = section(&mut tree, "token", &mut problems, &mut effective);
@@ -172,9 +174,8 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     let log: raw::Log = section(&mut tree, "log", &mut problems, &mut effective);
     let reload: raw::Reload = section(&mut tree, "reload", &mut problems, &mut effective);
     let extractors = table(&mut tree, "extractors", &mut problems);
-    for unknown in tree.keys() {
-        let known = CLIENT_KEYS.iter().chain(&SECTIONS).copied().collect::<Vec<_>>().join(", ");
-        problems.add(unknown, format!("is not a section or key; there are {known}"));
+    for key in tree.keys() {
+        problems.add(key, unknown_at_top(key));
     }
     if let serde_json::Value::Object(keys) = serde_json::to_value(&client).unwrap_or_default() {
         effective.extend(keys.into_iter().filter(|(_, value)| !value.is_null()));
@@ -228,7 +229,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
 pub fn load_client(sources: &Sources) -> Result<Client, Problems> {
     let mut problems = Problems::default();
     let mut tree = merge(sources, &mut problems);
-    let client = read("", &take(&mut tree, &CLIENT_KEYS), &mut problems);
+    let client = read("", &take(&mut tree, &CLIENT_KEYS), &[], &mut problems);
     let client = check_client(client, &mut problems);
     match client {
         Some(client) if problems.is_empty() => Ok(client),
@@ -279,7 +280,8 @@ fn merge(sources: &Sources, problems: &mut Problems) -> Table {
     }
     for path in &sources.files {
         let key = path.display().to_string();
-        let Some(text) = problems.accept(&key, std::fs::read_to_string(path)) else { continue };
+        let read = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"));
+        let Some(text) = problems.accept(&key, read) else { continue };
         // The parser's own report prints the offending line, which may hold a secret.
         match toml::from_str::<toml::Table>(&text) {
             Ok(_) => builder = builder.add_source(File::from_str(&text, FileFormat::Toml)),
@@ -315,6 +317,21 @@ fn merge(sources: &Sources, problems: &mut Problems) -> Table {
     }
 }
 
+/// What is wrong with a name that is neither a section nor a key before the first one.
+fn unknown_at_top(key: &str) -> String {
+    let joined =
+        SECTIONS.iter().find_map(|section| Some((section, key.strip_prefix(section)?.strip_prefix('_')?)));
+    match joined {
+        Some((section, rest)) => format!(
+            "is not a section: did you mean {section}.{rest}? In a variable's name two underscores stand between \
+             the parts: ROLLOUT__{}__{}",
+            section.to_uppercase(),
+            rest.to_uppercase()
+        ),
+        None => unknown("section or key", key, SECTIONS.into_iter().chain(CLIENT_KEYS)),
+    }
+}
+
 fn take(tree: &mut Table, keys: &[&str]) -> Table {
     keys.iter().filter_map(|key| tree.remove_entry(*key)).collect()
 }
@@ -324,6 +341,13 @@ fn table(tree: &mut Table, name: &str, problems: &mut Problems) -> Table {
     match tree.remove(name).map(|value| value.kind) {
         None => Table::new(),
         Some(ValueKind::Table(table)) => table,
+        Some(_) if name == "extractors" => {
+            problems.add(
+                name,
+                "must be sections, [extractors.NAME]; the list of their names is session.extractors",
+            );
+            Table::new()
+        }
         Some(_) => {
             problems.add(name, format!("must be a section, [{name}]"));
             Table::new()
@@ -341,7 +365,7 @@ where
     T: serde::de::DeserializeOwned + serde::Serialize + Default,
 {
     let table = table(tree, name, problems);
-    let section = read(name, &table, problems);
+    let section = read(name, &table, &[], problems);
     effective.insert(name.to_owned(), serde_json::to_value(&section).unwrap_or_default());
     section
 }

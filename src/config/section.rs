@@ -8,7 +8,9 @@ use config::{Map, Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::chain::Common;
 use super::problems::Problems;
+use super::suggest::unknown;
 use super::values::List;
 use crate::extractors::Context;
 use crate::secret::Secret;
@@ -19,10 +21,11 @@ pub(super) type Table = Map<String, Value>;
 /// Reads a table into `T`, whose fields all have defaults.
 ///
 /// Serde stops at the first error. Here every key is tried alone first, so that each gets its own
-/// line in the report; the keys that are good are then read together.
-pub(super) fn read<T>(path: &str, table: &Table, problems: &mut Problems) -> T
+/// line in the report; the keys that are good are then read together. `more` are keys that may stand
+/// there too, but were taken out before: they matter to who misspelled one.
+pub(super) fn read<T>(path: &str, table: &Table, more: &[&str], problems: &mut Problems) -> T
 where
-    T: DeserializeOwned + Default,
+    T: DeserializeOwned + Default + Serialize,
 {
     let mut good = Table::new();
     let mut keys: Vec<_> = table.iter().collect();
@@ -32,6 +35,13 @@ where
         match T::deserialize(Value::new(None, alone)) {
             Ok(_) => {
                 good.insert(key.clone(), value.clone());
+            }
+            Err(error) if is_unknown(&error, key) => {
+                // What is not shown is for presets only.
+                let shown = serde_json::to_value(T::default()).unwrap_or_default();
+                let keys = shown.as_object().into_iter().flat_map(|keys| keys.keys().map(String::as_str));
+                let text = unknown("key of this section", key, more.iter().copied().chain(keys));
+                problems.add(join(path, key), text);
             }
             Err(error) => problems.add(join(path, key), describe(error, value)),
         }
@@ -44,6 +54,14 @@ where
 
 pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Whether `key` itself is what serde does not know, rather than something within its value.
+fn is_unknown(error: &config::ConfigError, key: &str) -> bool {
+    match error {
+        config::ConfigError::At { error, .. } => is_unknown(error, key),
+        other => other.to_string().starts_with(&format!("unknown field `{key}`")),
+    }
 }
 
 fn describe(error: config::ConfigError, value: &Value) -> String {
@@ -129,7 +147,7 @@ impl<'a> Section<'a> {
     where
         T: DeserializeOwned + Default + Serialize,
     {
-        let config: T = read(&self.path, &self.table, problems);
+        let config: T = read(&self.path, &self.table, &Common::KEYS, problems);
         *self.effective.borrow_mut() = serde_json::to_value(&config).ok();
         config
     }

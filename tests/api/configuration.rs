@@ -153,6 +153,50 @@ fn every_mistake_names_its_key() {
 }
 
 #[test]
+fn a_slip_of_the_keyboard_is_told_what_was_meant() {
+    let section = |keys: &str| format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}");
+    for (toml, line) in [
+        (
+            section("kind = \"clerk\""),
+            "extractors.web.kind: must be a kind, and clerk is a preset: write kind = \"jwt\", preset = \"clerk\"",
+        ),
+        (
+            section("preset = \"kratos\""),
+            "extractors.web.kind: must be a kind, and kratos is a preset: write kind = \"session_endpoint\", preset = \"kratos\"",
+        ),
+        (section("kind = \"better-auth\""), "extractors.web.kind: must be one: write kind = \"better_auth\""),
+        (section("kind = \"redis\""), "extractors.web.kind: is not a kind: did you mean redis_session?"),
+        (
+            section("url = \"x\""),
+            "extractors.web.kind: is missing: web is not a kind itself. There are api_key, ",
+        ),
+        (
+            section("kind = \"jwt\"\nissuer = \"x\""),
+            "extractors.web.issuer: is not a key of this section: did you mean issuers?",
+        ),
+        (
+            section("kind = \"jwt\"\nsubjct = \"x\""),
+            "extractors.web.subjct: is not a key of this section: did you mean subject?",
+        ),
+        (
+            "[extractor.web]\nkind = \"jwt\"".to_owned(),
+            "extractor: is not a section or key: did you mean extractors?",
+        ),
+        ("extractors = [\"web\"]".to_owned(), "extractors: must be sections, [extractors.NAME]; "),
+    ] {
+        let report = problems(&toml);
+        assert!(report.lines().any(|found| found.starts_with(line)), "{line} in\n{report}");
+    }
+    let hidden = problems(&section("kind = \"jwt\"\nzzz = 1"));
+    assert!(
+        hidden.contains("token_types") && !hidden.contains("provider_keys"),
+        "for presets only: {hidden}"
+    );
+    let report = load_variables(&[("ROLLOUT__SESSION_EXTRACTORS", "web")]).map(|_| ()).unwrap_err();
+    assert!(report.contains("did you mean session.extractors?"), "{report}");
+}
+
+#[test]
 fn a_file_that_is_not_toml_is_refused_without_its_text() {
     let report = problems("[server]\n# fine\nsecret = \"hunter2\n");
     assert!(report.contains("line 3 is not TOML"), "{report}");

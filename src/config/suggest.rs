@@ -1,0 +1,28 @@
+//! "Did you mean": what is said of a name that does not exist. Which names exist is known elsewhere.
+
+/// From here on two names look like one and its misspelling.
+const ALIKE: f64 = 0.85;
+
+/// Says that `name` is no such thing, and which one it may stand for, or else all that there are.
+pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.collect();
+    let alike = |candidate: &str| strsim::jaro_winkler(name, candidate);
+    match known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b))) {
+        Some(closest) if alike(closest) >= ALIKE => format!("is not a {what}: did you mean {closest}?"),
+        _ => format!("is not a {what}; there are {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typo_gets_the_name_and_anything_else_the_list() {
+        let said = |name| unknown("key", name, ["issuers", "claims", "from"].into_iter());
+        assert_eq!(said("issuer"), "is not a key: did you mean issuers?");
+        assert_eq!(said("clams"), "is not a key: did you mean claims?");
+        assert_eq!(said("port"), "is not a key; there are issuers, claims, from");
+        assert_eq!(unknown("key", "secret", ["server"].into_iter()), "is not a key; there are server");
+    }
+}
