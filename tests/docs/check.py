@@ -32,7 +32,7 @@ FOLDERS = [".", "docs", "web", "deploy", "examples"]
 # What may stand behind a language, as in ```sh,server, and why such a block is not simply run.
 MARKERS = {
     "server": "runs until it is stopped: it is started, and stays for the rest of its page",
-    "deploy": "needs a container engine, a cluster, root or another machine: only its syntax is checked",
+    "deploy": "needs a container engine, a cluster, root, or another program running: only its syntax is checked",
     "online": "talks to Rollout or a package registry: only its syntax is checked",
     "other": "another program's file, or a piece of one: only parsed",
 }
@@ -41,7 +41,7 @@ PROSE = {"", "text"}
 
 CLIENT = {"ROLLOUT_CLIENT_ID": "client-1", "ROLLOUT_CLIENT_SECRET": secrets.token_hex(32)}
 VARIABLE = re.compile(r"(export )?ROLLOUT_[A-Z0-9_]+=")
-TIMEOUT = 300
+TIMEOUT = 120
 FENCE = re.compile(r"^( *)(```+)(.*)$")
 
 
@@ -103,6 +103,8 @@ class Page:
         """The text with this sandbox's folders and ports, and a real value where a reader puts one."""
         for place in ("/run/secrets", "/etc"):
             text = re.sub(rf"(?<![\w.]){place}(?=/)", f"{self.folder}{place}", text)
+        for name, value in CLIENT.items():
+            text = text.replace(f"{name}=…", f"{name}={value}")
         for port, free in self.ports.items():
             text = re.sub(rf"\b(127\.0\.0\.1|localhost):{port}\b", rf"\g<1>:{free}", text)
         for name in re.findall(rf"{self.folder}(?:/run/secrets|/etc)/[\w./-]+", text):
@@ -165,9 +167,7 @@ class Page:
             return self.serve(text)
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if all(VARIABLE.match(line) for line in lines):
-            # Variables, as they stand in an environment file or a manifest: `…` is the reader's own client.
-            for name, value in CLIENT.items():
-                text = text.replace(f"{name}=…", f"{name}={value}")
+            # Variables, as they stand in an environment file or a manifest.
             if "ROLLOUT_CLIENT_SECRET_FILE=" in text:
                 self.environment.pop("ROLLOUT_CLIENT_SECRET", None)
             problem = self.run(text, options="-a")
@@ -199,7 +199,7 @@ class Page:
         log = self.folder / "server.log"
         with log.open("wb") as out:
             # The program itself, not a shell around it, so that it can be stopped.
-            command = ["bash", "-euc", f"exec {text}"]
+            command = ["bash", "-euc", f"exec env {text}"]
             self.servers.append(
                 subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=STDOUT)
             )
