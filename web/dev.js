@@ -5,8 +5,12 @@ import { createTokenSource } from "/rollout/client.js";
 const byId = (id) => document.getElementById(id);
 const origin = location.origin;
 
-/** Says it to screen readers, which do not see what changed. */
-const say = (text) => (byId("status").textContent = text);
+/** Says for a while what changed, also to screen readers. */
+function say(text) {
+  byId("status").textContent = text;
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => byId("status").replaceChildren(), 4_000);
+}
 
 const element = (name, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(name), properties);
@@ -49,62 +53,81 @@ async function logged(url, init, name = user()) {
       ),
     );
     while (byId("log").rows.length > 100) byId("log").lastElementChild.remove();
-    byId("log-empty").hidden = true;
+    showLog();
   }
 }
 
-let answer; // the last 200, with the time at which it was asked for
+/** An empty table says nothing. */
+function showLog() {
+  const empty = byId("log").rows.length === 0;
+  byId("log-table").hidden = empty;
+  byId("log-empty").hidden = !empty;
+}
+
+let answer; // the 200 whose token is shown, with the time at which it was asked for
+const answers = new Map(); // by token, those that may be shown next
 
 const source = createTokenSource({
   headers: () => asUser(user()),
   fetch: async (...request) => {
     const asked = { wall: Date.now(), steady: performance.now() };
     const response = await logged(...request);
-    if (response.ok) answer = { asked, ...(await response.clone().json()) };
+    if (response.ok) {
+      const body = await response.clone().json();
+      answers.set(body.token, { asked, ...body });
+    }
     return response;
   },
 });
 
-async function getToken(words) {
+let turn = 0; // who clicks twice wants the second answer
+
+/** Asks by `ask`, shows what comes, and says so. */
+async function show(ask, words) {
+  const mine = ++turn;
+  source.clear(); // another user, perhaps
   try {
-    await source.fresh();
+    const token = await ask();
+    if (mine !== turn) return;
+    answer = answers.get(token);
+    answers.clear();
     showToken();
-    say(`${words} for ${answer.claims.sub}. It ends in ${Math.round(answer.expires_in / 60)} minutes.`);
+    say(words());
   } catch (error) {
-    byId("result").hidden = true;
+    if (mine !== turn) return;
     answer = undefined;
+    showToken();
+    byId("no-token").textContent = `${error.status ?? "No answer"} ${error.code}: ${error.message}`;
     say(`No token: ${error.code}`);
-    showRefusal({
-      kind: "real",
-      why: `The answer for this user, just now: ${error.message}`,
-      text: `${error.status ?? "no answer"} ${error.code}`,
-    });
   }
 }
 
+const getToken = () =>
+  show(source.fresh, () => `A token for ${answer.claims.sub}, for ${Math.round(answer.expires_in / 60)} minutes`);
+
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  source.clear(); // another user, perhaps
-  getToken("A token");
+  getToken();
 });
-byId("renew").addEventListener("click", () => getToken("Another token"));
+byId("renew").addEventListener("click", getToken);
+for (const chip of document.querySelectorAll("[data-user]")) {
+  chip.addEventListener("click", () => {
+    byId("user").value = chip.dataset.user;
+    showSnippet();
+    getToken();
+  });
+}
 
 byId("fifty").addEventListener("click", async () => {
-  source.clear();
   const before = requests;
-  try {
-    await Promise.all(Array.from({ length: 50 }, () => source.get()));
-    showToken();
-    say(`50 calls of get() made ${requests - before === 1 ? "one request" : `${requests - before} requests`}.`);
-  } catch (error) {
-    say(`No token: ${error.code}`);
-  }
+  const fiftyTimes = async () => (await Promise.all(Array.from({ length: 50 }, () => source.get())))[0];
+  await show(fiftyTimes, () => `50 calls of get(), ${requests - before} request`);
 });
 
 byId("clear-log").addEventListener("click", () => {
   byId("log").replaceChildren();
-  byId("log-empty").hidden = false;
-  say("The log is empty.");
+  showLog();
+  say("The log is empty");
 });
 
 // ---- The token ------------------------------------------------------------------------------------------------
@@ -117,7 +140,7 @@ const decode = (part) => {
 const MEANINGS = {
   typ: "a JSON Web Token",
   alg: "HMAC with SHA-512",
-  iss: "your client id at Rollout",
+  iss: "the client id: yours, or a throwaway one",
   sub: "the user",
 };
 
@@ -136,6 +159,9 @@ function describe(list, members) {
 }
 
 function showToken() {
+  for (const id of ["result", "token-buttons"]) byId(id).hidden = !answer;
+  byId("no-token").hidden = answer;
+  if (!answer) return;
   const parts = answer.token.split(".");
   answer.claims = decode(parts[1]);
   [".head", ".claims", ".signature"].forEach((part, index) => {
@@ -143,7 +169,6 @@ function showToken() {
   });
   describe(byId("head"), decode(parts[0]));
   describe(byId("claims"), answer.claims);
-  byId("result").hidden = false;
   tick();
 }
 
@@ -151,7 +176,7 @@ const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seco
 
 /** The countdown, each half second. Only the end is told to screen readers. */
 function tick() {
-  if (!answer || byId("result").hidden) return;
+  if (!answer) return;
   const { asked, expires_in: life, refresh_in: refresh } = answer;
   const passed = Math.max(Date.now() - asked.wall, performance.now() - asked.steady) / 1000;
   const left = Math.max(0, Math.ceil(life - passed));
@@ -161,9 +186,9 @@ function tick() {
   byId("life").value = left / life;
   byId("refresh").textContent = late
     ? "client.js asks for the next one at the next get()."
-    : `client.js asks for the next one in ${clock(refresh - passed)} (refresh_in), or later if nobody needs it.`;
+    : `client.js asks for the next one in ${clock(Math.ceil(refresh - passed))} (refresh_in), or later if nobody needs it.`;
   byId("result").classList.toggle("late", late);
-  if (!left && !byId("result").classList.contains("over")) say("The token has ended.");
+  if (!left && !byId("result").classList.contains("over")) say("The token has ended");
   byId("result").classList.toggle("over", !left);
 }
 setInterval(tick, 500);
@@ -177,13 +202,15 @@ const written = ({ status, headers, body }) =>
     `HTTP/1.1 ${status}`,
     ...SHOWN.filter((name) => headers[name]).map((name) => `${name}: ${headers[name]}`),
     "",
-    JSON.stringify(body, null, 2),
+    JSON.stringify(JSON.parse(body), null, 2),
   ].join("\n");
 
 const heard = async (response) =>
-  written({ status: response.status, headers: Object.fromEntries(response.headers), body: await response.json() });
+  written({ status: response.status, headers: Object.fromEntries(response.headers), body: await response.text() });
 
+/** Shows an answer that was no token; no button is pressed then unless one was. */
 function showRefusal({ kind, why, text, curl, client = "" }) {
+  for (const button of document.querySelectorAll("[data-show]")) button.setAttribute("aria-pressed", false);
   byId("refusal").hidden = false;
   byId("refusal-kind").textContent = kind === "real" ? "a real answer" : "a sample";
   byId("refusal-kind").classList.toggle("real", kind === "real");
@@ -205,7 +232,7 @@ const refusals = {
   async 401() {
     return {
       kind: "real",
-      why: "This page asked as a user without a name, which is no session of anybody.",
+      why: "This page asked as a user without a name, which no session has. Without any session, the code is no_session.",
       text: await heard(await ask("")),
       client: "client.js calls onSignedOut and throws the code: let the user sign in.",
     };
@@ -225,7 +252,7 @@ const refusals = {
     }
     return { kind: "real", why: "100 requests in a row, and no refusal: rate_limit is off or large here.", text: "" };
   },
-  async origin_not_allowed() {
+  async 403() {
     return {
       kind: "sample",
       why: "What a page of an origin gets that is not in origins.allowed. The browser sets Origin; no page can forge it.",
@@ -234,7 +261,7 @@ const refusals = {
       client: "client.js throws at once: this is for you to configure, not for the user.",
     };
   },
-  async session_backend_unavailable() {
+  async 503() {
     return {
       kind: "sample",
       why: "When the session store, the provider’s keys or your app does not answer. Nobody is signed out by an outage.",
@@ -249,9 +276,10 @@ for (const button of document.querySelectorAll("[data-show]")) {
     try {
       const refusal = await refusals[button.dataset.show]();
       showRefusal(refusal);
-      say(`${refusal.kind === "real" ? "A real answer" : "A sample"}: ${refusal.text.split("\n", 1)[0]}. ${refusal.why}`);
+      button.setAttribute("aria-pressed", true);
+      say(`${refusal.kind === "real" ? "A real answer" : "A sample"}: ${refusal.text.split("\n", 1)[0]}`);
     } catch {
-      say("This server cannot be reached.");
+      say("This server cannot be reached");
     }
   });
 }
@@ -266,28 +294,34 @@ const snippets = {
   method: "POST",
   credentials: "include",
 });
-const body = await response.json(); // every answer is JSON, errors too
+const body = await response.json(); // JSON also if refused
 if (!response.ok) throw new Error(body.code);
 const token = body.token;`,
     note: "Simple, and enough for one call. It neither waits nor retries.",
   },
   "client.js": {
-    code: () => `import { createTokenSource } from "${origin}/rollout/client.js";
+    code: () => `import { createTokenSource }
+  from "${origin}/rollout/client.js";
 
 const source = createTokenSource({
   url: "${origin}/rollout/token",
   onSignedOut: () => location.assign("/login"),
 });
 
-const response = await fetch("https://universal.rollout.com/api/credentials", {
+const api = "https://universal.rollout.com/api";
+const response = await fetch(\`\${api}/credentials\`, {
   headers: { Authorization: \`Bearer \${await source.get()}\` },
 });`,
     note: "get() keeps the token until shortly before its end, and shares one request among all who ask.",
   },
   React: {
-    code: () => `import { CredentialsManager, RolloutLinkProvider } from "@rollout/link-react";
+    code: () => `import {
+  CredentialsManager,
+  RolloutLinkProvider,
+} from "@rollout/link-react";
 import "@rollout/link-react/style.css";
-import { createTokenSource } from "./client.js"; // saved from ${origin}/rollout/client.js
+// Saved from ${origin}/rollout/client.js:
+import { createTokenSource } from "./client.js";
 
 // Outside of components: one source a page.
 const source = createTokenSource({
@@ -314,15 +348,13 @@ export const Connections = () => (
     note: "X-Dev-User works in development only.",
   },
 };
-const CORS_NOTE =
-  " A page of another origin must be listed, for a Vite server with: ROLLOUT__ORIGINS__ALLOWED=http://localhost:5173";
-
 let chosen = "fetch";
 
 function showSnippet() {
   byId("snippet").textContent = snippets[chosen].code();
-  byId("snippet-note").textContent = snippets[chosen].note + (chosen === "curl" ? "" : CORS_NOTE);
-  byId("snippet-panel").setAttribute("aria-labelledby", `tab-${Object.keys(snippets).indexOf(chosen)}`);
+  byId("snippet-note").textContent = snippets[chosen].note;
+  byId("snippet-origin").hidden = chosen === "curl";
+  byId("snippet").setAttribute("aria-labelledby", `tab-${Object.keys(snippets).indexOf(chosen)}`);
   for (const tab of byId("tabs").children) {
     const selected = tab.textContent === chosen;
     tab.setAttribute("aria-selected", selected);
@@ -335,7 +367,7 @@ const steps = { ArrowRight: (at) => at + 1, ArrowLeft: (at) => at - 1, Home: () 
 for (const [index, name] of Object.keys(snippets).entries()) {
   const tab = element("button", { type: "button", id: `tab-${index}`, textContent: name });
   tab.setAttribute("role", "tab");
-  tab.setAttribute("aria-controls", "snippet-panel");
+  tab.setAttribute("aria-controls", "snippet");
   tab.addEventListener("click", () => {
     chosen = name;
     showSnippet();
@@ -353,17 +385,15 @@ for (const [index, name] of Object.keys(snippets).entries()) {
 byId("user").addEventListener("input", showSnippet);
 showSnippet();
 
-async function copy(button, text) {
+async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-    say("Copied.");
+    say("Copied");
   } catch {
-    say("This browser does not let the page copy.");
+    say("This browser does not let the page copy");
   }
-  setTimeout(() => (button.textContent = "Copy"), 1500);
 }
-byId("copy-token").addEventListener("click", (event) => copy(event.currentTarget, answer.token));
-byId("copy-snippet").addEventListener("click", (event) => copy(event.currentTarget, snippets[chosen].code()));
+byId("copy-token").addEventListener("click", () => copy(byId("token").textContent));
+byId("copy-snippet").addEventListener("click", () => copy(byId("snippet").textContent));
 
-byId("server").textContent = `${origin}, a throwaway client unless you gave yours`;
+byId("server").textContent = origin;

@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::assets::Asset;
 use crate::error::{self, Error};
@@ -18,7 +17,7 @@ use crate::error::{self, Error};
 /// Nothing but the page itself, its own script, style and icon, and fetches to this service.
 const CSP: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
 pub async fn page(headers: HeaderMap) -> Response {
@@ -51,7 +50,8 @@ pub struct Sample {
     code: &'static str,
     status: u16,
     headers: BTreeMap<String, String>,
-    body: Value,
+    /// As text, which keeps the order of its members.
+    body: String,
 }
 
 /// One answer of each code: the page shows those that no page can cause, such as a refused origin.
@@ -66,7 +66,7 @@ pub async fn samples() -> Result<Json<Vec<Sample>>, Error> {
             code: error.code(),
             status: head.status.as_u16(),
             headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
-            body: serde_json::from_slice(&body).map_err(|_| Error::Internal)?,
+            body: String::from_utf8(body.into()).map_err(|_| Error::Internal)?,
         });
     }
     Ok(Json(samples))

@@ -65,13 +65,13 @@ test("same origin: one request for a token, StrictMode and all, and Rollout take
 
 test("another origin: the session's cookie goes along, and the page may read the answer", async () => {
   app.pages = pages.otherOrigin;
-  const page = await visit("bob");
-  const [request] = await Promise.all([
-    page.waitForRequest((request) => request.url().endsWith("/rollout/token")),
-    page.reload(),
+  const page = await newPage("bob");
+  const [response] = await Promise.all([
+    page.waitForResponse((response) => response.url().endsWith("/rollout/token")),
+    page.goto(app.url),
   ]);
   await shown(page);
-  const response = await request.response();
+  const request = response.request();
   assert.equal(new URL(request.url()).origin, app.service);
   assert.equal((await request.allHeaders()).origin, app.url);
   assert.equal((await response.allHeaders())["access-control-allow-origin"], app.url);

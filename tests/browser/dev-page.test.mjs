@@ -1,0 +1,212 @@
+// The page of `rollout-token dev`, as its users have it: with a mouse, with the keyboard alone, with a screen reader (as
+// far as axe can tell), light and dark, on a desk and on a phone.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { promisify } from "node:util";
+
+import { AXE, open, startBrowser, startService, stop } from "./harness.mjs";
+
+let browser, url;
+
+before(async () => {
+  [browser, url] = await Promise.all([startBrowser(), startService("dev")]);
+});
+after(stop);
+
+async function visit(options = {}, prepare = async () => {}) {
+  const context = await browser.newContext(options);
+  const page = await open(context);
+  page.asked = [];
+  page.on("request", (request) => page.asked.push(request.url()));
+  await prepare(page);
+  await page.goto(url);
+  return page;
+}
+
+const button = (page, name) => page.getByRole("button", { name });
+const rows = (page) => page.getByRole("region", { name: "Log" }).getByRole("row");
+
+/** What a list of terms says, such as the claims. */
+const terms = (page, part) =>
+  page.locator(`dl#${part}`).evaluate((list) =>
+    Object.fromEntries([...list.querySelectorAll("dt")].map((term) => [term.textContent, term.nextSibling.firstChild.data])),
+  );
+
+test("a user is chosen, and the token is shown with header, claims and countdown", async () => {
+  const page = await visit();
+  await page.getByLabel("User", { exact: true }).fill("o'hara 東京");
+  await button(page, "Get a token").click();
+  await page.getByRole("timer").getByText(/^14:5\d$|^15:00$/).waitFor();
+  assert.deepEqual(await terms(page, "head"), { typ: "JWT", alg: "HS512" });
+  const { iss, sub, iat, exp } = await terms(page, "claims");
+  assert.deepEqual([iss, sub, exp - iat], ["dev-client", "o'hara 東京", 900]);
+  assert.equal((await page.locator("#token").textContent()).split(".").length, 3);
+  assert.match(await page.getByRole("status").textContent(), /A token for o'hara 東京, for 15 minutes/);
+
+  await button(page, "org:42").click();
+  await page.getByRole("definition").filter({ hasText: "org:42" }).waitFor();
+  assert.equal(await page.getByLabel("User", { exact: true }).inputValue(), "org:42");
+  assert.equal(await rows(page).count(), 3, "a head and two requests");
+  assert.deepEqual(page.wrong, []);
+});
+
+test("the countdown runs out, and another token is asked for", async () => {
+  const page = await visit({}, (page) => page.clock.install());
+  await button(page, "Get a token").click();
+  await page.getByText(/asks for the next one in 1[34]:/).waitFor();
+  await page.clock.fastForward("14:10");
+  await page.getByText("asks for the next one at the next get()").waitFor();
+  await page.clock.fastForward("02:00");
+  await page.getByRole("timer").getByText("ended").waitFor();
+  await page.getByRole("status").getByText("The token has ended").waitFor();
+  await button(page, "Renew").click();
+  await page.getByRole("timer").getByText(/^14:5\d$|^15:00$/).waitFor();
+  assert.deepEqual(page.wrong, []);
+});
+
+test("fifty calls of get() are one line in the log, which can be cleared", async () => {
+  const page = await visit();
+  await button(page, "Call get() 50 times").click();
+  await page.getByRole("status").getByText("50 calls of get(), 1 request").waitFor();
+  assert.equal(await rows(page).count(), 2);
+  await button(page, "Clear").click();
+  await page.getByText("None yet.").waitFor();
+  assert.equal(await rows(page).count(), 0);
+});
+
+test("the answers without a token: 401 and 429 for real, 403 and 503 as this service would give them", async () => {
+  const page = await visit();
+  for (const [name, kind, words] of [
+    ["401 for real", "a real answer", ["HTTP/1.1 401", "www-authenticate: Bearer", '"code": "session_invalid"']],
+    ["429 for real", "a real answer", ["HTTP/1.1 429", "retry-after: ", '"code": "rate_limited"']],
+    ["403 sample", "a sample", ["HTTP/1.1 403", '"code": "origin_not_allowed"']],
+    ["503 sample", "a sample", ["HTTP/1.1 503", "retry-after: ", '"code": "session_backend_unavailable"']],
+  ]) {
+    await button(page, name).click();
+    await page.locator("#refusal-answer").filter({ hasText: words[0] }).waitFor();
+    const text = await page.locator("#refusal").innerText();
+    for (const word of [kind, "application/problem+json", "client.js", ...words]) assert.ok(text.includes(word), `${name}: ${word}`);
+    assert.equal(await button(page, name).getAttribute("aria-pressed"), "true");
+  }
+  assert.deepEqual(page.wrong, []);
+});
+
+test("a user who gets no token is told why", async () => {
+  const page = await visit();
+  await button(page, "ann").click();
+  await page.getByRole("timer").waitFor();
+  await page.getByLabel("User", { exact: true }).fill("x".repeat(257));
+  await button(page, "Get a token").click();
+  await page.getByText("401 session_invalid").waitFor();
+  assert.equal(await page.getByRole("timer").count(), 0, "the token of the user before is gone");
+});
+
+test("the snippets work as they are copied", async () => {
+  const page = await visit({ permissions: ["clipboard-read", "clipboard-write"] });
+  const copied = async (tab) => {
+    await page.getByRole("tab", { name: tab, exact: true }).click();
+    await button(page, "Copy the snippet").click();
+    await page.getByRole("status").getByText("Copied").waitFor();
+    const text = await page.evaluate(() => navigator.clipboard.readText());
+    assert.equal(text, await page.getByRole("tabpanel").textContent());
+    assert.ok(text.includes(url), tab);
+    await page.evaluate(() => document.getElementById("status").replaceChildren());
+    return text;
+  };
+  const snippets = {};
+  for (const tab of ["fetch", "client.js", "React", "Rollout’s docs", "curl"]) snippets[tab] = await copied(tab);
+
+  // A page of the same origin without a policy of its own.
+  const other = await page.context().newPage();
+  await other.goto(`${url}/healthz`);
+  const subject = (token) => JSON.parse(Buffer.from(token.split(".")[1], "base64url")).sub;
+  assert.equal(subject(await other.evaluate(`(async () => { ${snippets.fetch}; return token; })()`)), "dev-user");
+  assert.equal(subject(await other.evaluate(`(async () => { ${snippets["Rollout’s docs"]}; return fetchRolloutToken(); })()`)), "dev-user");
+  const [asked] = await Promise.all([
+    other.waitForRequest(/universal\.rollout\.com/), // which is not there, but is asked with a token
+    other.addScriptTag({ type: "module", content: snippets["client.js"] }),
+  ]);
+  assert.equal(subject((await asked.allHeaders()).authorization), "dev-user");
+
+  await page.getByLabel("User", { exact: true }).fill("o'hara");
+  const { stdout } = await promisify(execFile)("bash", ["-c", await copied("curl")]);
+  assert.equal(subject(JSON.parse(stdout).token), "o'hara");
+});
+
+test("the token can be copied", async () => {
+  const page = await visit({ permissions: ["clipboard-read", "clipboard-write"] });
+  await button(page, "Get a token").click();
+  await button(page, "Copy the token").click();
+  await page.getByRole("status").getByText("Copied").waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await page.locator("#token").textContent());
+});
+
+test("all of it works with the keyboard alone", async () => {
+  const page = await visit();
+  const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
+  const press = async (key, times = 1) => {
+    for (let time = 0; time < times; time++) await page.keyboard.press(key);
+  };
+  const tabTo = async (want) => {
+    const passed = [];
+    for (let step = 0; step < 30; step++) {
+      await press("Tab");
+      passed.push(await focused());
+      if (passed.at(-1).startsWith(want)) return;
+    }
+    assert.fail(`${want} is not reached: ${passed.join(", ")}`);
+  };
+
+  await press("Tab");
+  assert.equal(await focused(), "Skip to the content");
+  await press("Enter");
+  await tabTo("user");
+  await page.keyboard.type("kim"); // the field's text is selected when it is reached
+  await press("Enter");
+  await page.getByRole("definition").filter({ hasText: "kim" }).waitFor();
+  await tabTo("renew");
+  await press("Enter");
+  await tabTo("fifty");
+  await press("Space");
+  await page.getByRole("status").getByText("1 request").waitFor();
+  await tabTo("tab-0");
+  await press("ArrowRight", 2);
+  assert.equal(await focused(), "tab-2");
+  assert.match(await page.getByRole("tabpanel").textContent(), /RolloutLinkProvider/);
+  await press("End");
+  assert.match(await page.getByRole("tabpanel").textContent(), /^curl/);
+  await press("Home");
+  await press("ArrowLeft");
+  assert.equal(await focused(), "tab-4", "the tabs go round");
+  await tabTo("snippet");
+  await tabTo("401");
+  await press("Enter");
+  await page.getByText('"session_invalid"').waitFor();
+});
+
+test("axe finds nothing, nothing is cut off, and nothing is asked of anybody else", async () => {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1280, 360]) {
+      const page = await visit({ colorScheme, viewport: { width, height: 800 }, reducedMotion: "reduce" });
+      const check = async (state) => {
+        await page.evaluate(readFileSync(AXE, "utf8"));
+        const { violations, passes } = await page.evaluate(() => axe.run());
+        const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+        assert.deepEqual(found, [], `${state}, ${colorScheme}, ${width} px`);
+        assert.ok(passes.length > 20, "axe looked at the page");
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width, state);
+      };
+      await check("at first");
+      await button(page, "0198f3c2").click();
+      await page.getByRole("timer").waitFor();
+      await button(page, "403 sample").click();
+      await page.getByText('"origin_not_allowed"').waitFor();
+      await page.getByRole("tab", { name: "React" }).click();
+      await check("with everything shown");
+      assert.deepEqual(page.wrong, []);
+      assert.deepEqual(page.asked.filter((asked) => !asked.startsWith(`${url}/`)), []);
+    }
+  }
+});
