@@ -363,6 +363,16 @@ async fn connections_over_the_cap_wait_for_a_place() {
 }
 
 #[tokio::test]
+async fn b7_a_connection_without_a_request_gives_up_its_place_to_one_that_has() {
+    let service = start(Server { max_connections: 1, ..settings() });
+    let mut silent = service.connect().await;
+    service.wait_for_connections(1).await;
+    let answer = service.talk(&post_with("Connection: close\r\n", "")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    assert_eq!(read_to_close(&mut silent).await, "");
+}
+
+#[tokio::test]
 async fn a_drain_finishes_what_is_under_way_and_waits_for_nobody_else() {
     let service = start(settings());
     let (mut silent, mut half, mut idle) =

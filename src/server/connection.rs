@@ -69,6 +69,11 @@ impl Rules {
             metrics,
         }
     }
+
+    /// The watch of a connection that has just been opened.
+    pub(super) fn watch(&self) -> Arc<Watch> {
+        Watch::new(self.timeouts)
+    }
 }
 
 /// How the conversation with a peer ended.
@@ -87,11 +92,11 @@ pub(super) async fn serve<S>(
     peer: SocketAddr,
     router: Router,
     rules: Arc<Rules>,
+    watch: Arc<Watch>,
     closing: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let watch = Watch::new(rules.timeouts);
     let io = TokioIo::new(Watched::new(stream, watch.clone()));
     let app = Application { router, peer, watch: watch.clone() };
     let mut http = rules.http.serve_connection(io, app);
@@ -263,7 +268,8 @@ mod tests {
         let (ours, theirs) = duplex(64);
         let router = Router::new().route("/", get(|| async { "x".repeat(1000) }));
         let rules = Arc::new(Rules::new(&settings(), Arc::new(Metrics::new())));
-        tokio::spawn(serve(ours, ([127, 0, 0, 1], 1).into(), router, rules, CancellationToken::new()));
+        let watch = rules.watch();
+        tokio::spawn(serve(ours, ([127, 0, 0, 1], 1).into(), router, rules, watch, CancellationToken::new()));
         theirs
     }
 

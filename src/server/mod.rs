@@ -6,6 +6,7 @@ mod drain;
 mod limits;
 mod watch;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -15,8 +16,8 @@ use std::time::Duration;
 use axum::Router;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -26,6 +27,7 @@ pub use limits::{Room, make_room};
 use crate::config::Server;
 use crate::metrics::Metrics;
 use connection::Rules;
+use watch::Watch;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: u32 = 4096;
@@ -33,6 +35,13 @@ const BACKLOG: u32 = 4096;
 const ADMIN_CONNECTIONS: usize = 64;
 /// How long to wait for files or memory before the next try to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection may be without a request while others wait for its place.
+const PATIENCE_WHEN_FULL: Duration = Duration::from_secs(1);
+/// How often to look for such connections, and which share of all may be closed at one look.
+const LOOK_WHEN_FULL: Duration = Duration::from_millis(100);
+const SHARE_AT_ONCE: usize = 8;
+/// How often the log says that all places are taken.
+const SAY_FULL_EVERY: Duration = Duration::from_secs(60);
 
 /// A bound address and what is served there.
 #[derive(Debug)]
@@ -117,11 +126,22 @@ struct Acceptor {
     max_connections: usize,
     rules: Arc<Rules>,
     open: JoinSet<()>,
+    /// The open connections by the task that serves each.
+    guests: HashMap<Id, Guest>,
+    look_at: Instant,
+    said_full: Option<Instant>,
     /// Asks the open connections to end.
     closing: CancellationToken,
     gauge: Option<Gauge>,
     /// The last try to accept failed: one line in the log is enough for a row of failures.
     failing: bool,
+}
+
+/// An open connection as it looks from outside.
+struct Guest {
+    watch: Arc<Watch>,
+    /// Asks this connection to end.
+    closing: CancellationToken,
 }
 
 impl Acceptor {
@@ -137,6 +157,9 @@ impl Acceptor {
             max_connections: max_connections.max(1),
             rules: Arc::new(Rules::new(settings, metrics.clone())),
             open: JoinSet::new(),
+            guests: HashMap::new(),
+            look_at: Instant::now(),
+            said_full: None,
             closing: CancellationToken::new(),
             gauge,
             failing: false,
@@ -147,15 +170,16 @@ impl Acceptor {
     /// connections are served in tasks of their own.
     async fn accept_from(&mut self, listener: &TcpListener) -> Infallible {
         loop {
-            // With no connection open there is room for one, so there is always something to wait for.
+            let has_room = self.open.len() < self.max_connections;
             tokio::select! {
-                Some(ended) = self.open.join_next() => self.ended(&ended),
-                accepted = listener.accept(), if self.open.len() < self.max_connections => {
+                Some(ended) = self.open.join_next_with_id() => self.ended(&ended),
+                accepted = listener.accept(), if has_room => {
                     match accepted {
                         Ok((stream, peer)) => self.accepted(stream, peer),
                         Err(error) => self.not_accepted(&error).await,
                     }
                 }
+                () = sleep_until(self.look_at), if !has_room => self.make_room(),
             }
         }
     }
@@ -166,9 +190,34 @@ impl Acceptor {
         // is gone already makes this fail, and is noticed soon enough.
         let _ = stream.set_nodelay(true);
         let router = self.router.clone();
-        let closing = self.closing.child_token();
-        self.open.spawn(connection::serve(stream, peer, router, self.rules.clone(), closing));
+        let guest = Guest { watch: self.rules.watch(), closing: self.closing.child_token() };
+        let (watch, closing) = (guest.watch.clone(), guest.closing.clone());
+        let task =
+            self.open.spawn(connection::serve(stream, peer, router, self.rules.clone(), watch, closing));
+        self.guests.insert(task.id(), guest);
         self.count();
+    }
+
+    /// Closes some of the connections that have been without a request for too long: whoever opens many
+    /// and says nothing must not keep everybody else out. Those that never made one go before those
+    /// that balancers keep for later.
+    fn make_room(&mut self) {
+        let now = Instant::now();
+        self.look_at = now + LOOK_WHEN_FULL;
+        let waiting = self.guests.values().filter_map(|guest| Some((guest.watch.waits(now)?, guest)));
+        let mut waiting: Vec<_> = waiting.filter(|(wait, _)| wait.time >= PATIENCE_WHEN_FULL).collect();
+        waiting.sort_unstable_by_key(|(wait, _)| (wait.is_idle, std::cmp::Reverse(wait.time)));
+        waiting.truncate((self.max_connections / SHARE_AT_ONCE).max(1));
+        for (_, guest) in &waiting {
+            guest.closing.cancel();
+        }
+        if !waiting.is_empty() && self.said_full.is_none_or(|said| now - said >= SAY_FULL_EVERY) {
+            self.said_full = Some(now);
+            warn!(
+                connections = self.max_connections,
+                "server.max_connections is reached: connections without a request are closed after a second"
+            );
+        }
     }
 
     async fn not_accepted(&mut self, error: &io::Error) {
@@ -183,10 +232,17 @@ impl Acceptor {
         sleep(ACCEPT_PAUSE).await;
     }
 
-    fn ended(&self, ended: &Result<(), JoinError>) {
-        if ended.as_ref().is_err_and(JoinError::is_panic) {
-            error!("a connection's task panicked");
-        }
+    fn ended(&mut self, ended: &Result<(Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => *id,
+            Err(error) => {
+                if error.is_panic() {
+                    error!("a connection's task panicked");
+                }
+                error.id()
+            }
+        };
+        self.guests.remove(&id);
         self.count();
     }
 
@@ -206,7 +262,7 @@ impl Acceptor {
     }
 
     async fn all_ended(&mut self) {
-        while let Some(ended) = self.open.join_next().await {
+        while let Some(ended) = self.open.join_next_with_id().await {
             self.ended(&ended);
         }
     }

@@ -52,8 +52,18 @@ const ANSWERED: u8 = 2;
 /// Nothing is owed by anybody.
 const IDLE: u8 = 3;
 
+/// A connection without a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    /// It had a request before, and owes none.
+    pub(super) is_idle: bool,
+    /// For so long.
+    pub(super) time: Duration,
+}
+
 /// The phase of one connection and the end of its patience. It is shared by the parts that see the
 /// phase change, which all run in the connection's task: nothing here orders anything between threads.
+/// Others may look, and see what was a moment ago.
 #[derive(Debug)]
 pub(super) struct Watch {
     opened: Instant,
@@ -93,6 +103,17 @@ impl Watch {
     /// Whether a request is being answered, up to the last byte of its answer.
     pub(super) fn is_serving(&self) -> bool {
         self.is_in(SERVING) || self.is_in(ANSWERED)
+    }
+
+    /// How the connection waits for a request; `None` while one is being answered.
+    pub(super) fn waits(&self, now: Instant) -> Option<Wait> {
+        let is_idle = match self.phase.load(Ordering::Relaxed) {
+            HEAD => false,
+            IDLE => true,
+            _ => return None,
+        };
+        let patience = if is_idle { self.timeouts.idle } else { self.timeouts.head };
+        Some(Wait { is_idle, time: patience.saturating_sub(self.deadline().saturating_duration_since(now)) })
     }
 
     fn received(&self) {
