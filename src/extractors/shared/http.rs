@@ -16,6 +16,10 @@ const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
 /// A back end in the same network answers a connection attempt well within this time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
+/// Node closes a connection that was idle for five seconds, which is as short as servers go: a request that is
+/// sent at that moment is lost, and whoever it was for gets a 503.
+const IDLE: Duration = Duration::from_secs(4);
+
 /// Calls other services: no redirects, no proxy from the environment, no cookies, no decompression,
 /// no retries beyond a pooled connection that had gone stale, HTTP/1.1 only. Cheap to clone.
 ///
@@ -114,6 +118,7 @@ impl HttpClient {
         let client = Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(connect_timeout)
+            .pool_idle_timeout(IDLE)
             .redirect(redirect::Policy::none())
             .referer(false)
             .retry(retry::never())
