@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust stores web browser interop frameworks docs docs-test bench fuzz image image-test audit sbom
+.PHONY: help run test tools lint rust stores web browser interop frameworks faults faults-smoke docs docs-test bench fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -8,7 +8,7 @@ help: ## Lists the commands
 run: ## Serves on loopback with a throwaway client
 	cargo run -- dev
 
-test: tools lint rust stores web browser interop frameworks docs-test ## Everything: installs what is missing, checks, runs all tests
+test: tools lint rust stores web browser interop frameworks docs-test faults-smoke ## Everything: installs what is missing, checks, runs all tests
 
 tools: ## Installs the programs that the tests need, saying so first
 	@tests/tools.sh
@@ -57,6 +57,14 @@ docs: ## The docs as a site, below target/site
 deploy: ## What is in deploy/: schemas, a real Prometheus, the pod's container as a process
 	cargo build --locked
 	target/deploy/venv/bin/python -m pytest -q tests/deploy
+
+faults: ## Attacks on the release binary, all of them: a quarter of an hour
+	cargo build --release --locked
+	cargo test --locked --features faults --test faults
+
+faults-smoke: ## The attacks that are done within a minute
+	cargo build --release --locked
+	cargo test --locked --features faults --test faults -- --smoke
 
 bench: ## Benchmarks
 	cargo bench --locked

@@ -1,0 +1,683 @@
+//! Group C: the envelope of a JWT and its cryptography.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::hmac::{HMAC_SHA256, HMAC_SHA384, HMAC_SHA512};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::KeyPair;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::Group;
+use crate::a_framing::BY_JWT;
+use crate::report::{CLIENT_SECRET, SESSION_SECRET};
+use crate::service::{Service, Setup};
+use crate::tokens::{HS256, Signer, claims, encode, hmac_raw, hs256, hs256_raw, jwks};
+use crate::upstream::{Upstream, ok};
+use crate::wire::{bearer, post, post_raw};
+
+const INVALID: &[&str] = &["401 session_invalid"];
+
+/// Services that verify in different ways, and the keys to their tokens.
+struct Stage {
+    /// HS256.
+    secret: Arc<Service>,
+    /// HS512 with long tokens.
+    long: Arc<Service>,
+    /// An RSA and a P-256 key.
+    public: Arc<Service>,
+    rsa: Signer,
+    p256: Signer,
+    _keys: TempDir,
+}
+
+pub async fn group() -> Group {
+    let (rsa, p256) = (Signer::rsa("rsa-1", KeySize::Rsa2048), Signer::p256("ec-1"));
+    let keys = tempfile::tempdir().expect("a directory");
+    let file = keys.path().join("jwks.json");
+    std::fs::write(&file, jwks(&[rsa.jwk(), p256.jwk()])).expect("a file");
+    let stage = Arc::new(Stage {
+        secret: Service::start(BY_JWT).await,
+        long: Service::start(
+            &BY_JWT.replace("HS256", "HS512").replace("kind =", "max_token_bytes = 30000\nkind ="),
+        )
+        .await,
+        public: Service::start(&by_file(&file.display().to_string())).await,
+        rsa,
+        p256,
+        _keys: keys,
+    });
+    let mut group = Group::new("C", Some(stage.public.clone()));
+    group.quick("C1 no algorithm", c1(stage.clone()));
+    group.quick("C2 no signature, another's, one bit off", c2(stage.clone()));
+    group.quick("C3 the public key as a secret", c3(stage.clone()));
+    group.quick("C4 another algorithm than configured", c4(stage.clone()));
+    group.quick("C5 secrets and public keys mixed", c5());
+    group.quick("C6 a key that the token brings along", c6(stage.clone()));
+    group.quick("C7 odd key ids", c7(stage.clone()));
+    group.quick("C9 critical headers", c9(stage.clone()));
+    group.quick("C10 a compressed token", c10(stage.clone()));
+    group.quick("C12 odd signatures over P-256", c12(stage.clone()));
+    group.quick("C14 other serialisations", c14(stage.clone()));
+    group.quick("C15 nothing but dots", c15(stage.clone()));
+    group.quick("C16 other spellings of base64", c16(stage.clone()));
+    group.quick("C18 the form of Authorization", c18(stage.clone()));
+    group.quick("C20 another kind of token, and our own", c20(stage.clone()));
+    group.quick("C21 one secret for both", c21());
+    group.quick("C23 a deep header", c23(stage.clone()));
+    group.quick("C1+ header members of every type", members(stage.clone()));
+    group.heavy("C25 a thousand forged tokens a second", 12, c25());
+    group
+}
+
+fn by_file(path: &str) -> String {
+    let secret = format!("secret = \"{SESSION_SECRET}\"");
+    BY_JWT.replace(&secret, &format!("jwks_file = \"{path}\"")).replace("algorithms = [\"HS256\"]", "")
+}
+
+impl Stage {
+    /// Every service refuses the token.
+    async fn refused(&self, label: &str, token: &str) {
+        for service in [&self.secret, &self.long, &self.public] {
+            service.expect(label, &post(&bearer(token)), INVALID).await;
+        }
+        self.holds().await;
+    }
+
+    /// What the runner does not look at after each case.
+    async fn holds(&self) {
+        self.secret.holds().await;
+        self.long.holds().await;
+    }
+
+    async fn rsa_refused(&self, label: &str, header: &Value) {
+        let token = self.rsa.token_raw(&header.to_string(), claims(&json!({})).to_string());
+        self.public.expect(label, &post(&bearer(&token)), INVALID).await;
+    }
+}
+
+async fn c1(s: Arc<Stage>) {
+    let good = s.public.expect("good", &post(&bearer(&s.rsa.token(&json!({})))), &["200"]).await;
+    assert_eq!(good.subject(), "ann");
+    for alg in [
+        "\"none\"",
+        "\"None\"",
+        "\"nOnE\"",
+        "\"NONE\"",
+        "\"\"",
+        "null",
+        "5",
+        "true",
+        "[]",
+        "{}",
+        "[\"HS256\"]",
+        "\" HS256\"",
+        "\"HS256 \"",
+        "\"hs256\"",
+        "\"HS256\\u0000\"",
+        "\"NoNe\"",
+    ] {
+        let header = format!("{{\"typ\":\"JWT\",\"alg\":{alg}}}");
+        let payload = claims(&json!({})).to_string();
+        s.refused(alg, &hs256_raw(&header, &payload, SESSION_SECRET.as_bytes())).await;
+        s.refused(alg, &s.rsa.token_raw(&header, &payload)).await;
+        s.refused(alg, &format!("{}.{}.", encode(&header), encode(&payload))).await;
+        s.refused(alg, &format!("{}.{}.AA", encode(&header), encode(&payload))).await;
+    }
+    for header in [
+        "{\"typ\":\"JWT\"}",
+        "{}",
+        "{\"ALG\":\"HS256\"}",
+        "{\"alg\":\"none\",\"alg\":\"HS256\"}",
+        "{\"alg\":\"HS256\",\"\\u0061lg\":\"HS256\"}",
+    ] {
+        s.refused(header, &hs256_raw(header, claims(&json!({})).to_string(), SESSION_SECRET.as_bytes()))
+            .await;
+    }
+}
+
+async fn c2(s: Arc<Stage>) {
+    let payload = claims(&json!({})).to_string();
+    s.refused("empty", &format!("{}.{}.", encode(HS256), encode(&payload))).await;
+    let (one, other) = (hs256(&json!({})), hs256(&json!({"sub": "bob"})));
+    let swapped =
+        format!("{}.{}", one.rsplit_once('.').expect("a dot").0, other.rsplit_once('.').expect("a dot").1);
+    s.refused("another token's", &swapped).await;
+    for (service, token) in
+        [(&s.secret, one), (&s.public, s.rsa.token(&json!({}))), (&s.public, s.p256.token(&json!({})))]
+    {
+        service.expect("good", &post(&bearer(&token)), &["200"]).await;
+        for at in 0..token.len() {
+            let mut bent = format!("Bearer {token}").into_bytes();
+            bent[at + 7] ^= 1 << (at % 7);
+            let asked = post_raw("Authorization", &bent);
+            service.expect(&format!("byte {at}"), &asked, &["401 session_invalid", "400 bad_request"]).await;
+        }
+        for length in [0, 1, token.len() / 2, token.len() - 1] {
+            let cut = &token[..length];
+            service.expect("cut", &post(&bearer(cut)), &["401 session_invalid", "401 no_session"]).await;
+        }
+    }
+    s.holds().await;
+}
+
+async fn c3(s: Arc<Stage>) {
+    let Signer::Rsa { pair, .. } = &s.rsa else { panic!("no RSA key") };
+    let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("DER");
+    let lines = |der: &[u8], end: &str| -> String {
+        let text = STANDARD.encode(der);
+        let mut out = String::new();
+        for line in text.as_bytes().chunks(64) {
+            write!(out, "{}{end}", std::str::from_utf8(line).expect("base64")).expect("memory");
+        }
+        out
+    };
+    let mut secrets = vec![
+        spki.as_ref().to_vec(),
+        pair.public_key().as_ref().to_vec(),
+        s.rsa.jwk().to_string().into_bytes(),
+    ];
+    for (label, der) in [("PUBLIC KEY", spki.as_ref()), ("RSA PUBLIC KEY", pair.public_key().as_ref())] {
+        for end in ["\n", "\r\n"] {
+            let pem = format!("-----BEGIN {label}-----{end}{}-----END {label}-----", lines(der, end));
+            secrets.push(pem.clone().into_bytes());
+            secrets.push(format!("{pem}{end}").into_bytes());
+        }
+    }
+    for secret in secrets {
+        for (name, algorithm) in [("HS256", HMAC_SHA256), ("HS384", HMAC_SHA384), ("HS512", HMAC_SHA512)] {
+            for kid in [json!({"alg": name, "kid": "rsa-1"}), json!({"alg": name})] {
+                s.refused(
+                    name,
+                    &hmac_raw(algorithm, &kid.to_string(), claims(&json!({})).to_string(), &secret),
+                )
+                .await;
+            }
+        }
+    }
+}
+
+async fn c4(s: Arc<Stage>) {
+    let payload = claims(&json!({})).to_string();
+    let key = SESSION_SECRET.as_bytes();
+    let all = [("HS256", HMAC_SHA256), ("HS384", HMAC_SHA384), ("HS512", HMAC_SHA512)];
+    for (service, configured) in [(&s.secret, "HS256"), (&s.long, "HS512")] {
+        for (name, _) in all {
+            for (signed_as, signing) in all {
+                let token = hmac_raw(signing, &json!({"alg": name}).to_string(), &payload, key);
+                let good = name == configured && signed_as == configured;
+                let want = if good { &["200"][..] } else { INVALID };
+                service.expect(&format!("{name}, signed as {signed_as}"), &post(&bearer(&token)), want).await;
+            }
+        }
+    }
+    for alg in ["ES256", "ES384", "PS256", "RS384", "RS512", "EdDSA", "Ed25519", "HS256"] {
+        for kid in [json!("rsa-1"), json!("ec-1")] {
+            s.rsa_refused(alg, &json!({"alg": alg, "kid": kid})).await;
+        }
+    }
+    for alg in ["RS256", "ES384", "ES256K", "PS256"] {
+        for kid in ["rsa-1", "ec-1"] {
+            let token = s.p256.token_raw(&json!({"alg": alg, "kid": kid}).to_string(), &payload);
+            s.public.expect(alg, &post(&bearer(&token)), INVALID).await;
+        }
+    }
+    // Each key under the other's name.
+    s.rsa_refused("kid swapped", &json!({"alg": "RS256", "kid": "ec-1"})).await;
+    s.holds().await;
+}
+
+/// The service does not start with this; the report names the key.
+pub async fn refuses(toml: &str, key: &str) {
+    let (code, text) = Setup::new(toml).refusal().await;
+    assert!(code == 2 && text.contains(key), "exit {code}, and not {key}: {text}");
+    let (code, text) = Setup::new(toml).arguments(&["check-config"]).refusal().await;
+    assert!(code == 2 && text.contains(key), "check-config: exit {code}: {text}");
+}
+
+async fn c5() {
+    for algorithms in
+        ["[\"HS256\", \"RS256\"]", "[\"RS256\"]", "[\"ES256\", \"HS512\"]", "[\"none\"]", "[\"\"]"]
+    {
+        refuses(&BY_JWT.replace("[\"HS256\"]", algorithms), "extractors.web.algorithms").await;
+    }
+    let both = BY_JWT.replace("algorithms", "jwks_url = \"https://id.example/keys\"\nalgorithms");
+    refuses(&both, "extractors.web.jwks_url").await;
+}
+
+async fn c6(s: Arc<Stage>) {
+    let listener = Upstream::start(ok(&jwks(&[s.rsa.jwk()]))).await;
+    let (own, own_ec) = (Signer::rsa("own", KeySize::Rsa2048), Signer::p256("own"));
+    let url = format!("http://127.0.0.1:{}/keys", listener.port);
+    for (name, value) in [
+        ("jwk", own.jwk()),
+        ("jwk", json!(null)),
+        ("jku", json!(url)),
+        ("x5u", json!(url)),
+        ("x5c", json!([STANDARD.encode([0x30; 300])])),
+        ("jku", json!(format!("file:///etc/passwd"))),
+    ] {
+        for signer in [&own, &own_ec, &s.rsa] {
+            let mut header = signer.header();
+            header[name] = value.clone();
+            let token = signer.token_raw(&header.to_string(), claims(&json!({})).to_string());
+            s.public.expect(name, &post(&bearer(&token)), INVALID).await;
+        }
+    }
+    assert_eq!(listener.connections(), 0);
+}
+
+async fn c7(s: Arc<Stage>) {
+    let long = "k".repeat(5000);
+    for kid in [
+        json!("../../dev/null"),
+        json!("' OR 1=1--"),
+        json!("file:///etc/passwd"),
+        json!(long),
+        json!("a\u{0}b"),
+        json!([]),
+        json!(["rsa-1"]),
+        json!(7),
+        json!({}),
+        json!(true),
+        json!("\u{202e}1-asr"),
+        json!("rsa-1\n{\"level\":\"ERROR\"}"),
+        json!("rsa-1 "),
+        json!("RSA-1"),
+        json!(""),
+        json!("\u{1b}[31m"),
+        json!("http://169.254.169.254/latest"),
+        json!("${jndi:ldap://x}"),
+        json!("rsa-1\u{0}"),
+        json!("%72sa-1"),
+    ] {
+        s.rsa_refused(&kid.to_string(), &json!({"alg": "RS256", "typ": "JWT", "kid": kid})).await;
+        let token = hs256_raw(
+            &json!({"alg": "HS256", "kid": kid}).to_string(),
+            claims(&json!({})).to_string(),
+            SESSION_SECRET.as_bytes(),
+        );
+        let want = if kid.is_string() { &["200"][..] } else { INVALID };
+        s.secret.expect(&kid.to_string(), &post(&bearer(&token)), want).await;
+    }
+    for service in [&s.public, &s.secret] {
+        let log = service.log();
+        assert!(
+            log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()),
+            "a line that is no JSON"
+        );
+        assert!(log.lines().all(|line| line.len() < 2000), "a line that was not cut");
+    }
+    s.holds().await;
+}
+
+async fn c9(s: Arc<Stage>) {
+    for (name, value) in [
+        ("crit", json!(["x"])),
+        ("crit", json!([])),
+        ("crit", json!(["exp"])),
+        ("crit", json!(null)),
+        ("crit", json!("exp")),
+        ("crit", json!(["b64"])),
+        ("b64", json!(false)),
+        ("b64", json!(true)),
+        ("zip", json!("DEF")),
+        ("cty", json!("JWT")),
+    ] {
+        let mut header = s.rsa.header();
+        header[name] = value;
+        s.rsa_refused(name, &header).await;
+    }
+    // An unencoded payload, as b64 = false would have it.
+    let payload = claims(&json!({})).to_string();
+    let header = encode("{\"alg\":\"HS256\",\"b64\":false,\"crit\":[\"b64\"]}");
+    s.refused("b64", &format!("{header}.{payload}.AA").replace(['"', '{', '}', ':', ',', '/'], "x")).await;
+}
+
+async fn c10(s: Arc<Stage>) {
+    use std::io::Write as _;
+    let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+    deflate.write_all(claims(&json!({})).to_string().as_bytes()).expect("memory");
+    let payload = deflate.finish().expect("memory");
+    for header in ["{\"alg\":\"HS256\",\"zip\":\"DEF\"}", "{\"alg\":\"HS256\"}"] {
+        s.refused(header, &hs256_raw(header, &payload, SESSION_SECRET.as_bytes())).await;
+    }
+}
+
+async fn c12(s: Arc<Stage>) {
+    let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let order: Vec<u8> =
+        (0..32).map(|at| u8::from_str_radix(&order[at * 2..at * 2 + 2], 16).expect("hex")).collect();
+    let token = s.p256.token(&json!({}));
+    let signed = token.rsplit_once('.').expect("a dot").0;
+    let genuine = s.p256.sign(signed.as_bytes());
+    let (r, v) = genuine.split_at(32);
+    let der_int = |number: &[u8]| {
+        let mut out = vec![0x02, 33, 0];
+        out.extend_from_slice(number);
+        out
+    };
+    let der = [vec![0x30, 70], der_int(r), der_int(v)].concat();
+    for (label, signature) in [
+        ("zeros", vec![0; 64]),
+        ("r = 0", [&[0; 32][..], v].concat()),
+        ("s = 0", [r, &[0; 32][..]].concat()),
+        ("s = n", [r, &order].concat()),
+        ("r = n", [&order, v].concat()),
+        ("DER", der),
+        ("65 bytes", [&genuine[..], &[0]].concat()),
+        ("65 bytes, the first", [&[0][..], &genuine].concat()),
+        ("63 bytes", genuine[..63].to_vec()),
+        ("96 bytes", [&genuine[..], &[0; 32]].concat()),
+        ("ff", vec![0xff; 64]),
+    ] {
+        s.public.expect(label, &post(&bearer(&format!("{signed}.{}", encode(signature)))), INVALID).await;
+    }
+    let high = post(&bearer(
+        &s.p256.token_raw("{\"alg\":\"ES384\",\"kid\":\"ec-1\"}", claims(&json!({})).to_string()),
+    ));
+    s.public.expect("P-384", &high, INVALID).await;
+}
+
+async fn c14(s: Arc<Stage>) {
+    let header = |text: &str| encode(text);
+    let before = s.secret.usage().ticks;
+    for token in [
+        format!(
+            "{}.{}.{}.{}.{}",
+            header("{\"alg\":\"dir\",\"enc\":\"A256GCM\"}"),
+            "",
+            encode([1; 12]),
+            encode([1; 64]),
+            encode([1; 16])
+        ),
+        format!(
+            "{}.{}.{}.{}.{}",
+            header("{\"alg\":\"dir\",\"enc\":\"A256GCM\",\"zip\":\"DEF\"}"),
+            "",
+            encode([1; 12]),
+            encode([1; 64]),
+            encode([1; 16])
+        ),
+        format!(
+            "{}.{}.{}.{}.{}",
+            header(
+                "{\"alg\":\"PBES2-HS256+A128KW\",\"p2c\":2147483648,\"p2s\":\"AAAA\",\"enc\":\"A128GCM\"}"
+            ),
+            encode([1; 24]),
+            encode([1; 12]),
+            encode([1; 64]),
+            encode([1; 16])
+        ),
+        hs256_raw("{\"alg\":\"PBES2-HS256+A128KW\",\"p2c\":2147483648}", "{}", b"x"),
+        "....".to_owned(),
+        "a.b.c.d.e".to_owned(),
+    ] {
+        s.refused("JWE", &token).await;
+    }
+    let json = json!({"payload": encode(claims(&json!({})).to_string()), "protected": encode(HS256), "signature": "AA"}).to_string();
+    s.refused("JSON", &json).await;
+    s.refused("JSON, general", &json!({"payload": "", "signatures": [{}]}).to_string()).await;
+    assert!(s.secret.usage().ticks - before < 20, "more than 5 ms each");
+}
+
+async fn c15(s: Arc<Stage>) {
+    let before = s.secret.usage();
+    for length in [1, 2, 3, 100, 16 * 1024, 30 * 1024] {
+        s.refused("dots", &".".repeat(length)).await;
+    }
+    s.secret.expect("1 MiB", &post(&bearer(&".".repeat(1024 * 1024))), &["431 headers_too_large"]).await;
+    let after = s.secret.usage();
+    assert!(
+        after.resident_kib < before.resident_kib + 2048 && after.ticks - before.ticks < 20,
+        "{before:?} {after:?}"
+    );
+}
+
+async fn c16(s: Arc<Stage>) {
+    let payload = claims(&json!({"sub": "ann\u{fb}\u{ff}"})).to_string();
+    let sign = |signed: &str| {
+        let key = aws_lc_rs::hmac::Key::new(HMAC_SHA256, SESSION_SECRET.as_bytes());
+        aws_lc_rs::hmac::sign(&key, signed.as_bytes())
+    };
+    let good = format!("{}.{}", encode(HS256), encode(&payload));
+    let signature = encode(sign(&good));
+    s.secret.expect("good", &post(&bearer(&format!("{good}.{signature}"))), &["200"]).await;
+    // The whole is signed as it stands, so that only its spelling is wrong.
+    let spelled = |header: &str, payload: &str| {
+        let signed = format!("{header}.{payload}");
+        format!("{signed}.{}", encode(sign(&signed)))
+    };
+    let bent = |text: &str| {
+        // The last character of a part that is no multiple of three bytes has bits to spare.
+        let mut text = text.to_owned();
+        let last = text.pop().expect("a character");
+        text.push(char::from_u32(last as u32 + 1).expect("a character"));
+        text
+    };
+    let odd_payload = (0..3)
+        .map(|spaces| format!("{payload}{}", " ".repeat(spaces)))
+        .find(|text| text.len() % 3 == 1)
+        .expect("one");
+    for (label, token) in [
+        ("padded header", spelled(&URL_SAFE.encode(format!("{HS256} ")), &encode(&payload))),
+        ("padded payload", spelled(&encode(HS256), &URL_SAFE.encode(&odd_payload))),
+        ("standard alphabet", spelled(&encode(HS256), &STANDARD.encode(&payload).replace('=', ""))),
+        ("spare bits in the payload", spelled(&encode(HS256), &bent(&encode(&odd_payload)))),
+        ("spare bits in the signature", format!("{good}.{}", bent(&signature))),
+        ("padded signature", format!("{good}.{signature}=")),
+        ("padding alone", format!("{good}.=")),
+        ("four too many", format!("{good}.{signature}AAAA")),
+        ("one too many", format!("{good}.{signature}A")),
+    ] {
+        let want =
+            if label == "standard alphabet" && !token.contains(['+', '/']) { &["200"][..] } else { INVALID };
+        s.secret.expect(label, &post(&bearer(&token)), want).await;
+    }
+    for (label, part) in [("space", " "), ("line", "\r\n"), ("tab", "\t"), ("NUL", "\0"), ("comma", ",")] {
+        let token = format!("Bearer {}{part}.{}.{signature}", encode(HS256), encode(&payload));
+        s.secret
+            .expect(
+                label,
+                &post_raw("Authorization", token.as_bytes()),
+                &["401 session_invalid", "400 bad_request"],
+            )
+            .await;
+    }
+    // In a cookie there is no scheme that would refuse odd bytes first.
+    for (label, cookie, outcome) in [
+        ("good", format!("{good}.{signature}"), "200"),
+        ("padded", format!("{good}.{signature}="), "401 session_invalid"),
+        ("quoted", format!("\"{good}.{signature}\""), "200"),
+        ("half quoted", format!("\"{good}.{signature}"), "401 session_invalid"),
+        ("percent", format!("{good}.{signature}").replace('.', "%2E"), "401 session_invalid"),
+    ] {
+        let answer = s.secret.one(&post(&format!("Cookie: session={cookie}\r\n"))).await;
+        assert!(
+            answer.outcome() == outcome || (label == "quoted" && answer.status == 401),
+            "{label}: {answer:?}"
+        );
+    }
+    s.holds().await;
+}
+
+async fn c18(s: Arc<Stage>) {
+    let token = hs256(&json!({}));
+    for (value, outcome) in [
+        (format!("Bearer {token}"), "200"),
+        (format!("bearer {token}"), "200"),
+        (format!("BEARER {token}"), "200"),
+        (format!("bEaReR {token}"), "200"),
+        ("Bearer".to_owned(), "401 no_session"),
+        ("Bearer ".to_owned(), "401 no_session"),
+        (format!("Bearer  {token}"), "401 session_invalid"),
+        (format!("Bearer\t{token}"), "401 session_invalid"),
+        (format!("Bearer {token} y"), "401 session_invalid"),
+        (format!("Bearer {token},{token}"), "401 session_invalid"),
+        (format!("Bearer {token}, Bearer {token}"), "401 session_invalid"),
+        (format!("Bearer \"{token}\""), "401 session_invalid"),
+        (format!("Bearer token={token}"), "401 session_invalid"),
+        ("Bearer a.b".to_owned(), "401 session_invalid"),
+        (format!("Bearer {token}.x"), "401 session_invalid"),
+        (format!("Basic {token}"), "401 no_session"),
+        (format!("Token {token}"), "401 no_session"),
+        (token.clone(), "401 no_session"),
+        (format!("Bearer{token}"), "401 no_session"),
+        (format!("Bearer:{token}"), "401 session_invalid"),
+        (format!("Bearer={token}"), "401 session_invalid"),
+        (format!("DPoP {token}"), "401 no_session"),
+        (String::new(), "401 no_session"),
+    ] {
+        let asked = post(&format!("Authorization: {value}\r\n"));
+        s.secret.expect(value.split('.').next().unwrap_or_default(), &asked, &[outcome]).await;
+    }
+    let twice = format!("{}Authorization: Basic eDp5\r\n", bearer(&token));
+    s.secret.expect("Bearer and Basic", &post(&twice), INVALID).await;
+    s.secret
+        .expect(
+            "Proxy-Authorization",
+            &post(&format!("Proxy-Authorization: Bearer {token}\r\n")),
+            &["401 no_session"],
+        )
+        .await;
+    s.holds().await;
+}
+
+async fn c20(s: Arc<Stage>) {
+    let payload = claims(&json!({})).to_string();
+    for typ in [
+        json!("id+jwt"),
+        json!("secevent+jwt"),
+        json!("logout+jwt"),
+        json!("dpop+jwt"),
+        json!("JOSE"),
+        json!(""),
+        json!(null),
+        json!(5),
+        json!(["JWT"]),
+        json!("JWT\u{0}"),
+        json!("rt+jwt"),
+    ] {
+        let token =
+            hs256_raw(&json!({"alg": "HS256", "typ": typ}).to_string(), &payload, SESSION_SECRET.as_bytes());
+        s.refused(&typ.to_string(), &token).await;
+    }
+    for typ in ["JWT", "jwt", "at+jwt", "application/at+jwt"] {
+        let token =
+            hs256_raw(&json!({"alg": "HS256", "typ": typ}).to_string(), &payload, SESSION_SECRET.as_bytes());
+        s.secret.expect(typ, &post(&bearer(&token)), &["200"]).await;
+    }
+    let minted = s.secret.expect("good", &post(&bearer(&hs256(&json!({})))), &["200"]).await;
+    let ours = minted.json()["token"].as_str().expect("a token").to_owned();
+    s.refused("our own", &ours).await;
+    s.secret.expect("our own, as a cookie", &post(&format!("Cookie: session={ours}\r\n")), INVALID).await;
+    let forged = hmac_raw(HMAC_SHA256, HS256, &payload, CLIENT_SECRET.as_bytes());
+    s.refused("signed with our client secret", &forged).await;
+}
+
+async fn c21() {
+    refuses(&BY_JWT.replace(SESSION_SECRET, CLIENT_SECRET), "extractors.web.secret").await;
+    for weak in ["", "changeme", "secret", "short"] {
+        refuses(&BY_JWT.replace(SESSION_SECRET, weak), "extractors.web.secret").await;
+    }
+}
+
+async fn c23(s: Arc<Stage>) {
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        for depth in [100, 127, 128, 129, 1000, 3000, 10_000] {
+            let (inner, end) = (open.repeat(depth), close.repeat(depth));
+            for header in [
+                format!("{{\"alg\":\"HS512\",\"x\":{inner}1{end}}}"),
+                format!("{{\"alg\":\"HS512\",\"x\":{inner}"),
+                inner.clone(),
+            ] {
+                if header.len() > 22_000 {
+                    continue;
+                }
+                let token = hmac_raw(HMAC_SHA512, &header, "{}", SESSION_SECRET.as_bytes());
+                s.long.expect(&format!("{depth} deep"), &post(&bearer(&token)), INVALID).await;
+            }
+        }
+    }
+    s.holds().await;
+}
+
+async fn members(s: Arc<Stage>) {
+    let payload = claims(&json!({})).to_string();
+    // What a verifier does not know, it ignores (RFC 7515, section 4).
+    let token = hs256_raw(
+        "{\"alg\":\"HS256\",\"unknown\":{\"deep\":[1]},\"x5t\":\"AA\"}",
+        &payload,
+        SESSION_SECRET.as_bytes(),
+    );
+    s.secret.expect("unknown", &post(&bearer(&token)), &["200"]).await;
+    for header in [
+        "",
+        "null",
+        "[]",
+        "\"alg\"",
+        "{\"alg\":\"HS256\"}x",
+        "\u{feff}{\"alg\":\"HS256\"}",
+        "{\"alg\":\"HS256\",}",
+        "{'alg':'HS256'}",
+        "{\"alg\":\"HS256\",\"unknown\":1,\"unknown\":2}",
+        "{\"alg\":\"HS256\",\"x\":{\"y\":1,\"y\":1}}",
+        "{\"alg\":\"\\ud800\"}",
+        "{\"alg\":\"HS256\",\"x\":1e999}",
+    ] {
+        s.refused(header, &hs256_raw(header, &payload, SESSION_SECRET.as_bytes())).await;
+    }
+    s.holds().await;
+}
+
+/// Honest requests keep being answered in time while forged ones cost a check of 4096 bits each.
+async fn c25() {
+    let signer = Signer::rsa("big", KeySize::Rsa4096);
+    let keys = tempfile::tempdir().expect("a directory");
+    let file = keys.path().join("jwks.json");
+    std::fs::write(&file, jwks(&[signer.jwk()])).expect("a file");
+    let s = Service::start(&by_file(&file.display().to_string()).replace("trace", "info")).await;
+    let honest = post(&bearer(&signer.token(&json!({}))));
+    let forged: Arc<Vec<u8>> = {
+        let token = signer.token(&json!({}));
+        let signed = token.rsplit_once('.').expect("a dot").0;
+        Arc::new(post(&bearer(&format!("{signed}.{}", encode(signer.sign(b"something else"))))))
+    };
+    let before = s.usage().ticks;
+    let started = Instant::now();
+    let mut crowd = JoinSet::new();
+    for _ in 0..20 {
+        let (s, forged) = (s.clone(), forged.clone());
+        crowd.spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_millis(20));
+            for _ in 0..400 {
+                tick.tick().await;
+                s.expect("forged", &forged, INVALID).await;
+            }
+        });
+    }
+    let mut slowest = Vec::new();
+    while started.elapsed() < Duration::from_secs(8) {
+        let asked = Instant::now();
+        s.expect("honest", &honest, &["200"]).await;
+        slowest.push(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    while let Some(done) = crowd.join_next().await {
+        done.expect("a forged request");
+    }
+    slowest.sort();
+    let worst = slowest[slowest.len() * 99 / 100];
+    let each = (s.usage().ticks - before) * 10_000 / 8000;
+    println!(
+        "      honest requests: {worst:?} at the 99th percentile; a forged one costs {each} µs of processor time"
+    );
+    assert!(each < 2000, "a forged token costs {each} µs");
+    s.finish().await;
+}

@@ -1,0 +1,832 @@
+//! Group F: the app's own "who am I", which lies, dawdles and breaks off.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::Group;
+use crate::report::{COOKIE_VALUE, UPSTREAM_SECRET, count_requests};
+use crate::service::{Service, Setup};
+use crate::upstream::{Act, Upstream, answer, json as json_answer, ok};
+use crate::wire::{Answer, post};
+
+const UNKNOWN: &[&str] = &["503 session_backend_unavailable"];
+const NO: &[&str] = &["401 no_session", "401 session_invalid"];
+
+struct Stage {
+    s: Arc<Service>,
+    app: Upstream,
+    count: AtomicUsize,
+}
+
+pub async fn group() -> Group {
+    let app = Upstream::start(ok("{\"id\":\"ann\"}")).await;
+    let s = Service::start(&toml(&format!("http://127.0.0.1:{}/me", app.port))).await;
+    let stage = Arc::new(Stage { s: s.clone(), app, count: AtomicUsize::new(0) });
+    let mut group = Group::new("F", Some(s));
+    group.quick("F1 nobody, in every spelling", f1(stage.clone()));
+    group.quick("F2 200, and not JSON", f2(stage.clone()));
+    group.quick("F3 a user under another status", f3(stage.clone()));
+    group.quick("F4 redirects", f4(stage.clone()));
+    group.quick("F5 redirects that would carry the cookie away", f5(stage.clone()));
+    group.quick("F6 401 and 403", f6(stage.clone()));
+    group.quick("F7 429", f7(stage.clone()));
+    group.quick("F8 5xx", f8(stage.clone()));
+    group.quick("F9 dawdling", f9(stage.clone()));
+    group.quick("F10 bodies without end", f10(stage.clone()));
+    group.quick("F15 headers that must not pass", f15(stage.clone()));
+    group.quick("F16 only the listed cookie", f16(stage.clone()));
+    group.quick("F8+ answers that are no HTTP, or nearly", nearly(stage.clone()));
+    group.quick("F10+ odd answers that are good", odd_but_good(stage.clone()));
+    group.quick("F1+ names that stand twice, deep and odd", ambiguous(stage.clone()));
+    group.quick("F15+ an answer that smuggles a second one", smuggled(stage.clone()));
+    group.waiting("F11 nobody there, no name, bad certificates", 8, f11());
+    group.waiting("F18 certificates made to deceive", 5, f18());
+    group.waiting("F21 proxies in the environment", 2, f21());
+    group.heavy("F13 two thousand identical cookies", 3, f13());
+    group.waiting("F22 a back end that hangs, and then is well", 10, f22());
+    group
+}
+
+fn toml(url: &str) -> String {
+    format!(
+        "rate_limit.per_subject_per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"app\"]\n[extractors.app]\n\
+         kind = \"session_endpoint\"\nurl = \"{url}\"\ncookies = [\"sid\"]\nsubject = \"{{id}}\"\n\
+         additional_headers = {{ X-Api-Key = \"{UPSTREAM_SECRET}\" }}\n"
+    )
+}
+
+fn with_cookie(value: &str) -> Vec<u8> {
+    post(&format!("Cookie: sid={value}\r\n"))
+}
+
+impl Stage {
+    /// The answer to a caller whom nobody asked about before.
+    async fn ask(&self, label: &str, act: Act, want: &[&str]) -> Answer {
+        self.app.does(act);
+        let n = self.count.fetch_add(1, Ordering::SeqCst);
+        self.s.expect(label, &with_cookie(&format!("{COOKIE_VALUE}-{n}")), want).await
+    }
+
+    /// The back end answers again: its failures so far do not count any more.
+    async fn heals(&self) {
+        let answer = self.ask("well again", ok("{\"id\":\"ann\"}"), &["200"]).await;
+        assert_eq!(answer.subject(), "ann");
+    }
+}
+
+async fn f1(s: Arc<Stage>) {
+    for body in [
+        "{\"user\":null}",
+        "{}",
+        "[]",
+        "\"\"",
+        "null",
+        "{\"id\":null}",
+        "{\"id\":\"\"}",
+        "{\"id\":0}",
+        "{\"id\":false}",
+        "{\"id\":true}",
+        "{\"id\":[]}",
+        "{\"id\":{}}",
+        "{\"id\":[\"ann\"]}",
+        "{\"id\":\" \"}",
+        "{\"id\":1.5}",
+        "true",
+        "5",
+        "\"ann\"",
+        "[{\"id\":\"ann\"}]",
+        "{\"user\":{\"id\":\"ann\"}}",
+        "{\"ID\":\"ann\"}",
+    ] {
+        s.ask(body, ok(body), NO).await;
+    }
+    s.heals().await;
+    let answer = s.ask("a number", ok("{\"id\":42}"), &["200"]).await;
+    assert_eq!(answer.subject(), "42");
+}
+
+async fn f2(s: Arc<Stage>) {
+    for (label, headers, body) in [
+        ("a login page", "Content-Type: text/html\r\n", "<html>please log in</html>"),
+        ("JSON as text", "Content-Type: text/plain\r\n", "{\"id\":\"ann\"}"),
+        ("no type", "", "{\"id\":\"ann\"}"),
+        ("a page that says it is JSON", "Content-Type: application/json\r\n", "<html></html>"),
+        ("an empty body", "Content-Type: application/json\r\n", ""),
+        ("a script", "Content-Type: application/javascript\r\n", "{\"id\":\"ann\"}"),
+        ("two types", "Content-Type: text/html\r\nContent-Type: application/json\r\n", "{\"id\":\"ann\"}"),
+        ("JSON and more", "Content-Type: application/json\r\n", "{\"id\":\"ann\"}{\"id\":\"bob\"}"),
+        ("JSONP", "Content-Type: application/json\r\n", "cb({\"id\":\"ann\"})"),
+        ("a guard", "Content-Type: application/json\r\n", ")]}',\n{\"id\":\"ann\"}"),
+        ("UTF-16", "Content-Type: application/json\r\n", "{\0\"\0i\0d\0\"\0:\0\"\0a\0\"\0}\0"),
+        ("a mark first", "Content-Type: application/json\r\n", "\u{feff}{\"id\":\"ann\"}"),
+    ] {
+        s.ask(label, Act::Say(answer("200 OK", headers, body)), UNKNOWN).await;
+        s.heals().await;
+    }
+}
+
+async fn f3(s: Arc<Stage>) {
+    let body = "{\"id\":\"ann\"}";
+    for status in [
+        "201 Created",
+        "202 Accepted",
+        "203 Non-Authoritative",
+        "206 Partial Content",
+        "226 IM Used",
+        "299 Odd",
+        "400 Bad Request",
+        "405 No",
+        "408 Late",
+        "418 Teapot",
+        "451 No",
+        "600 Odd",
+        "999 Odd",
+    ] {
+        s.ask(
+            status,
+            Act::SayAndClose(answer(status, "Content-Type: application/json\r\n", body)),
+            &["401 session_invalid", "503 session_backend_unavailable"],
+        )
+        .await;
+        s.heals().await;
+    }
+    for text in [
+        "HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\n\r\n",
+    ] {
+        s.ask(text, Act::SayAndClose(format!("{text}{body}").into_bytes()), NO).await;
+        s.heals().await;
+    }
+}
+
+async fn f4(s: Arc<Stage>) {
+    for status in [300, 301, 302, 303, 305, 307, 308] {
+        s.app.take_requests();
+        let headers = "Location: /login\r\nContent-Type: application/json\r\n";
+        s.ask("a redirect", Act::Say(answer(&format!("{status} Moved"), headers, "{\"id\":\"ann\"}")), NO)
+            .await;
+        let requests = s.app.take_requests();
+        assert!(requests.len() == 1 && !requests[0].contains("/login"), "{requests:?}");
+    }
+}
+
+async fn f5(s: Arc<Stage>) {
+    let trap = Upstream::start(ok("{\"id\":\"admin\"}")).await;
+    for target in [
+        format!("http://127.0.0.1:{}/", trap.port),
+        format!("https://127.0.0.1:{}/", trap.port),
+        format!("//127.0.0.1:{}/x", trap.port),
+        format!("http://localhost:{}", trap.port),
+        "file:///etc/passwd".to_owned(),
+        "http://169.254.169.254/latest/meta-data".to_owned(),
+    ] {
+        for status in ["301 Moved", "307 Moved", "308 Moved"] {
+            s.ask(
+                &target,
+                Act::Say(answer(status, &format!("Location: {target}\r\nRefresh: 0; url={target}\r\n"), "")),
+                NO,
+            )
+            .await;
+        }
+    }
+    assert_eq!(trap.connections(), 0);
+}
+
+async fn f6(s: Arc<Stage>) {
+    for status in ["401 Unauthorized", "403 Forbidden"] {
+        let act = Act::Say(answer(
+            status,
+            "WWW-Authenticate: Basic realm=\"upstream\"\r\nContent-Type: application/json\r\n",
+            "{\"id\":\"ann\"}",
+        ));
+        let answer = s.ask(status, act, NO).await;
+        assert!(!answer.header("www-authenticate").expect("a challenge").contains("upstream"));
+    }
+}
+
+async fn f7(s: Arc<Stage>) {
+    for (wait, want) in [
+        ("7", "7"),
+        ("3600", "60"),
+        ("0", "1"),
+        ("-5", "2"),
+        ("soon", "2"),
+        ("99999999999999999999", "60"),
+        ("7, 9", "2"),
+        ("7.5", "2"),
+    ] {
+        let act = Act::Say(answer("429 Too Many", &format!("Retry-After: {wait}\r\n"), "slow down"));
+        let answer = s.ask(wait, act, UNKNOWN).await;
+        assert_eq!(answer.header("retry-after"), Some(want), "{wait}");
+    }
+}
+
+async fn f8(s: Arc<Stage>) {
+    for status in ["500 Oops", "501 No", "502 Bad Gateway", "503 Unavailable", "504 Late", "520 Odd"] {
+        s.app.take_requests();
+        s.ask(
+            status,
+            Act::Say(answer(status, "Content-Type: application/json\r\n", "{\"id\":\"ann\"}")),
+            UNKNOWN,
+        )
+        .await;
+        assert_eq!(s.app.take_requests().len(), 1, "{status}: asked again");
+        s.heals().await;
+    }
+}
+
+async fn f9(s: Arc<Stage>) {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n".to_vec();
+    let body = b"{\"id\":\"ann\"}".to_vec();
+    for (label, act) in [
+        ("nothing", Act::Hang),
+        ("the head, a byte at a time", Act::Drip(Vec::new(), head.clone(), Duration::from_millis(100))),
+        ("the body, a byte a second", Act::Drip(head.clone(), body.clone(), Duration::from_secs(1))),
+        ("too late", Act::Late(Duration::from_millis(2500), json_answer("{\"id\":\"ann\"}"))),
+    ] {
+        let started = Instant::now();
+        s.ask(label, act, UNKNOWN).await;
+        let took = started.elapsed().as_secs_f64();
+        assert!((1.8..=3.5).contains(&took), "{label}: answered after {took} s");
+        s.heals().await;
+    }
+    // Just in time is in time.
+    s.ask("a little late", Act::Late(Duration::from_millis(800), json_answer("{\"id\":\"ann\"}")), &["200"])
+        .await;
+    s.ask("a quick drip", Act::Drip(head, body, Duration::from_millis(20)), &["200"]).await;
+}
+
+async fn f10(s: Arc<Stage>) {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let with = |more: &str| format!("{head}{more}").into_bytes();
+    let before = s.s.usage().resident_kib;
+    let deep = format!("{{\"id\":\"ann\",\"x\":{}", "[".repeat(60_000));
+    let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
+    for (label, act) in [
+        ("100 MiB", Act::Flood(with("Content-Length: 104857600\r\n\r\n"), vec![b' '; 64 * 1024])),
+        ("2^64", Act::Flood(with("Content-Length: 18446744073709551615\r\n\r\n"), vec![b' '; 64 * 1024])),
+        ("endless", Act::Flood(with("\r\n"), vec![b' '; 64 * 1024])),
+        ("endless chunks", Act::Flood(with("Transfer-Encoding: chunked\r\n\r\n"), chunk)),
+        (
+            "chunks of one byte",
+            Act::Flood(with("Transfer-Encoding: chunked\r\n\r\n"), b"1\r\n \r\n".repeat(1000)),
+        ),
+        (
+            "chunks with extensions",
+            Act::Flood(
+                with("Transfer-Encoding: chunked\r\n\r\n"),
+                format!("1;{}\r\n \r\n", "x".repeat(10_000)).into_bytes(),
+            ),
+        ),
+        ("endless headers", Act::Flood(with(""), b"X-A: b\r\n".repeat(1000))),
+        ("an endless header", Act::Flood(with("X: "), vec![b'x'; 64 * 1024])),
+        (
+            "endless interim answers",
+            Act::Flood(Vec::new(), b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(100)),
+        ),
+        ("an endless reason", Act::Flood(b"HTTP/1.1 200 ".to_vec(), vec![b'x'; 64 * 1024])),
+        (
+            "gzip",
+            Act::Say(
+                [
+                    with("Content-Encoding: gzip\r\nContent-Length: 12\r\n\r\n"),
+                    b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\x56".to_vec(),
+                ]
+                .concat(),
+            ),
+        ),
+        ("deep", ok(&deep)),
+        ("just too long", ok(&format!("{{\"id\":\"ann\",\"x\":\"{}\"}}", "x".repeat(64 * 1024)))),
+    ] {
+        s.ask(label, act, UNKNOWN).await;
+        s.heals().await;
+        let now = s.s.usage().resident_kib;
+        assert!(now < before + 4096, "{label}: {now} KiB, before {before}");
+    }
+    let fits = format!("{{\"id\":\"ann\",\"x\":\"{}\"}}", "x".repeat(60 * 1024));
+    s.ask("just short enough", ok(&fits), &["200"]).await;
+    let members: String = (0..6000).map(|n| format!("\"m{n}\":{n},")).collect();
+    let before = s.s.usage().ticks;
+    for _ in 0..20 {
+        s.ask(
+            "six thousand members",
+            ok(&format!("{{{members}\"id\":\"ann\"}}")[..]),
+            &["200", "503 session_backend_unavailable"],
+        )
+        .await;
+    }
+    assert!(s.s.usage().ticks - before < 20, "more than 10 ms each");
+}
+
+async fn f15(s: Arc<Stage>) {
+    s.app.does(ok("{\"id\":\"ann\"}"));
+    s.app.take_requests();
+    let headers = format!(
+        "Cookie: sid=one; other=two\r\nSet-Cookie: sid=x\r\nAuthorization: Bearer {COOKIE_VALUE}\r\nX-Forwarded-User: admin\r\nX-User: admin\r\n\
+         Content-Length: 5\r\nRange: bytes=0-1\r\nAccept-Encoding: gzip\r\nForwarded: for=10.0.0.1\r\nX-Forwarded-For: 10.0.0.1\r\nTE: trailers\r\n\
+         X-Api-Key: mine\r\nReferer: https://evil\r\nUser-Agent: evil\r\nAccept: text/html\r\nIf-None-Match: *\r\nX-HTTP-Method-Override: DELETE\r\n\
+         traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nbaggage: a={COOKIE_VALUE}\r\nProxy-Authorization: x\r\n"
+    );
+    s.s.expect("headers", &[post(&headers), b"hello".to_vec()].concat(), &["200"]).await;
+    let requests = s.app.take_requests();
+    let request = requests[0].to_ascii_lowercase();
+    let mut names: Vec<&str> =
+        request.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    names.sort_unstable();
+    names.retain(|name| !matches!(*name, "traceparent"));
+    assert_eq!(names, ["accept", "cookie", "host", "user-agent", "x-api-key"], "{request}");
+    assert!(request.starts_with("get /me http/1.1\r\n"), "{request}");
+    assert!(
+        request.contains(&format!("host: 127.0.0.1:{}\r\n", s.app.port))
+            && request.contains("cookie: sid=one\r\n"),
+        "{request}"
+    );
+    assert!(
+        request.contains(&UPSTREAM_SECRET.to_ascii_lowercase())
+            && !request.contains("evil")
+            && !request.contains("mine"),
+        "{request}"
+    );
+    for upgrade in ["Connection: X-Api-Key, close\r\n", "Connection: close, Cookie\r\n", "Upgrade: h2c\r\n"] {
+        s.s.expect(upgrade, &post(&format!("Cookie: sid=two{}\r\n{upgrade}", upgrade.len())), &["200"]).await;
+        let requests = s.app.take_requests();
+        assert!(
+            requests[0].contains(UPSTREAM_SECRET) && !requests[0].to_ascii_lowercase().contains("upgrade"),
+            "{requests:?}"
+        );
+    }
+}
+
+async fn f16(s: Arc<Stage>) {
+    s.app.does(ok("{\"id\":\"ann\"}"));
+    s.app.take_requests();
+    let others: String = (0..40).map(|n| format!("other{n}={COOKIE_VALUE}; ")).collect();
+    for header in [
+        format!("{others}sid=a"),
+        format!("sid=b; {others}"),
+        format!("{others}sid=c; {others}"),
+        "xsid=1; sid=d; sidx=2; SID=3; sid2=4".to_owned(),
+    ] {
+        s.s.expect("many cookies", &post(&format!("Cookie: {header}\r\n")), &["200"]).await;
+        let requests = s.app.take_requests();
+        let line = requests[0]
+            .lines()
+            .find(|line| line.to_ascii_lowercase().starts_with("cookie:"))
+            .expect("a cookie");
+        assert!(
+            line.len() == "cookie: sid=a".len() && line.to_ascii_lowercase().starts_with("cookie: sid="),
+            "{line}"
+        );
+    }
+    for odd in ["sid=a\u{b}b", "sid=a; sid=b", "sid=\u{e9}"] {
+        s.s.expect(odd, &post(&format!("Cookie: {odd}\r\n")), &["401 session_invalid", "400 bad_request"])
+            .await;
+    }
+    assert_eq!(s.app.take_requests().len(), 0);
+    // Nothing of a cookie's value gets out of its header.
+    for value in ["a, b", "a\tb", "\"a\\\"b\"", "a%0d%0aX-Evil: y", "a=b=c", "$Version=1"] {
+        s.s.expect(value, &with_cookie(value), &["200", "401 session_invalid"]).await;
+        for request in s.app.take_requests() {
+            assert_eq!(
+                request.lines().filter(|line| line.contains("X-Evil")).count(),
+                usize::from(value.contains("X-Evil"))
+            );
+            assert!(!request.lines().any(|line| line.starts_with("X-Evil")), "{request}");
+        }
+    }
+}
+
+async fn nearly(s: Arc<Stage>) {
+    let json = "Content-Type: application/json\r\n";
+    let body = "{\"id\":\"ann\"}";
+    let text = |text: String| Act::SayAndClose(text.into_bytes());
+    for (label, act) in [
+        ("no HTTP", text("who is there?\r\n\r\n".to_owned())),
+        ("nothing", Act::Close),
+        ("a reset", Act::Reset),
+        ("half a line", text("HTTP/1.1 20".to_owned())),
+        ("half a head", text(format!("HTTP/1.1 200 OK\r\n{json}Content-Le"))),
+        ("half a body", text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: 12\r\n\r\n{{\"id\":"))),
+        (
+            "a body too short for its length",
+            text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: 500\r\n\r\n{body}")),
+        ),
+        (
+            "a length too short for its body",
+            text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: 6\r\n\r\n{body}")),
+        ),
+        (
+            "two lengths",
+            text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: 12\r\nContent-Length: 5\r\n\r\n{body}")),
+        ),
+        ("no length", text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: x\r\n\r\n{body}"))),
+        (
+            "a length below nothing",
+            text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: -1\r\n\r\n{body}")),
+        ),
+        (
+            "half a chunk",
+            text(format!("HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\n20\r\n{body}")),
+        ),
+        (
+            "no last chunk",
+            text(format!("HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\nc\r\n{body}\r\n")),
+        ),
+        (
+            "an odd chunk",
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\nzz\r\n{body}\r\n0\r\n\r\n"
+            )),
+        ),
+        (
+            "a vast chunk",
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{body}"
+            )),
+        ),
+        (
+            "HTTP/2",
+            Act::SayAndClose(
+                b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80\0\x04\0\x01\0\0\0\x05\0\xff\xff\xff".to_vec(),
+            ),
+        ),
+        ("HTTP/3.0", text(format!("HTTP/3.0 200 OK\r\n{json}Content-Length: 12\r\n\r\n{body}"))),
+        (
+            "a switch",
+            text(format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n{body}"
+            )),
+        ),
+        (
+            "a status of four digits",
+            text(format!("HTTP/1.1 2000 OK\r\n{json}Content-Length: 12\r\n\r\n{body}")),
+        ),
+        ("NUL", text(format!("HTTP/1.1 200 OK\r\n{json}X: \0\r\nContent-Length: 12\r\n\r\n{body}"))),
+        (
+            "hundreds of headers",
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}{}Content-Length: 12\r\n\r\n{body}",
+                "X: y\r\n".repeat(300)
+            )),
+        ),
+        ("a TLS alert", Act::SayAndClose(b"\x15\x03\x01\0\x02\x02\x46".to_vec())),
+    ] {
+        s.ask(label, act, UNKNOWN).await;
+        s.heals().await;
+    }
+}
+
+async fn odd_but_good(s: Arc<Stage>) {
+    let json = "Content-Type: application/json\r\n";
+    let body = "{\"id\":\"ann\"}";
+    for (label, text) in [
+        (
+            "interim answers",
+            format!(
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\n{json}Content-Length: 12\r\n\r\n{body}"
+            ),
+        ),
+        (
+            "trailers",
+            format!(
+                "HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\n5\r\n{}\r\n7\r\n{}\r\n0\r\nX-Trailer: y\r\n\r\n",
+                &body[..5],
+                &body[5..]
+            ),
+        ),
+        ("until the end", format!("HTTP/1.1 200 OK\r\n{json}\r\n{body}")),
+        ("1.0", format!("HTTP/1.0 200 OK\r\n{json}\r\n{body}")),
+        (
+            "cookies",
+            format!("HTTP/1.1 200 OK\r\n{json}Set-Cookie: sid=stolen\r\nContent-Length: 12\r\n\r\n{body}"),
+        ),
+        (
+            "a long header",
+            format!(
+                "HTTP/1.1 200 OK\r\n{json}X: {}\r\nContent-Length: 12\r\n\r\n{body}",
+                "y".repeat(16 * 1024)
+            ),
+        ),
+        (
+            "a type with more",
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=\"utf-8\"\r\nContent-Length: 12\r\n\r\n{body}"
+            ),
+        ),
+        ("no reason", format!("HTTP/1.1 200\r\n{json}Content-Length: 12\r\n\r\n{body}")),
+    ] {
+        let answer = s.ask(label, Act::SayAndClose(text.into_bytes()), &["200"]).await;
+        assert_eq!(answer.subject(), "ann", "{label}");
+    }
+}
+
+async fn ambiguous(s: Arc<Stage>) {
+    for (body, outcome) in [
+        ("{\"id\":\"ann\",\"id\":\"admin\"}", "401 session_invalid"),
+        ("{\"id\":\"ann\",\"\\u0069d\":\"admin\"}", "401 session_invalid"),
+        ("{\"id\":\"ann\",\"id\":\"ann\"}", "401 session_invalid"),
+        ("{\"id\":\"ann\",\"other\":1,\"other\":2}", "200"),
+        ("{\"id\":\"a\\u0000b\"}", "401 session_invalid"),
+        ("{\"id\":\"\\ud800\"}", "503 session_backend_unavailable"),
+        ("{\"id\":1e0}", "401 session_invalid"),
+        ("{\"id\":1.0}", "401 session_invalid"),
+        ("{\"id\":99999999999999999999}", "401 session_invalid"),
+        ("{\"id\":01}", "503 session_backend_unavailable"),
+        ("{\"id\":\"ann\",}", "503 session_backend_unavailable"),
+        ("{\"id\":\"\u{202e}nna\"}", "401 session_invalid"),
+        ("{id:\"ann\"}", "503 session_backend_unavailable"),
+    ] {
+        s.ask(body, ok(body), &[outcome]).await;
+        s.heals().await;
+    }
+}
+
+/// What comes after an answer is nobody's: the next caller must not get it.
+async fn smuggled(s: Arc<Stage>) {
+    let second = json_answer("{\"id\":\"admin\"}");
+    for n in 0..40 {
+        let one = json_answer("{\"id\":\"ann\"}");
+        let act = match n % 3 {
+            0 => Act::Say([one, second.clone()].concat()),
+            1 => Act::Say([one, b"\r\n".to_vec(), second.clone()].concat()),
+            _ => Act::Say([one, second[..20].to_vec()].concat()),
+        };
+        let answer = s.ask("with a second answer", act, &["200", "503 session_backend_unavailable"]).await;
+        assert!(answer.status != 200 || answer.subject() == "ann", "{answer:?}");
+        let answer = s
+            .ask("the next caller", ok("{\"id\":\"bob\"}"), &["200", "503 session_backend_unavailable"])
+            .await;
+        assert!(
+            answer.status != 200 || answer.subject() == "bob",
+            "another caller's answer ({n}): {answer:?}"
+        );
+        s.heals().await;
+    }
+}
+
+/// A certificate authority of our own, and servers with certificates from it.
+mod tls {
+    use std::sync::Arc;
+
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
+    use rustls::ServerConfig;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+    pub struct Authority {
+        pub pem: String,
+        issuer: Issuer<'static, KeyPair>,
+    }
+
+    impl Authority {
+        pub fn new() -> Self {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.distinguished_name.push(DnType::CommonName, "faults");
+            let pem = params.self_signed(&key).expect("a certificate").pem();
+            Self { pem, issuer: Issuer::new(params, key) }
+        }
+
+        /// A server for these names; `change` makes it worse.
+        pub fn server(
+            &self,
+            names: Vec<SanType>,
+            change: impl FnOnce(&mut CertificateParams),
+        ) -> Arc<ServerConfig> {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+            params.subject_alt_names = names;
+            change(&mut params);
+            let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+            serving(certificate.der().clone(), &key)
+        }
+    }
+
+    pub fn self_signed(names: Vec<SanType>) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.subject_alt_names = names;
+        serving(params.self_signed(&key).expect("a certificate").der().clone(), &key)
+    }
+
+    fn serving(certificate: rustls::pki_types::CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions");
+        Arc::new(
+            config.with_no_client_auth().with_single_cert(vec![certificate], key).expect("a certificate"),
+        )
+    }
+
+    pub fn dns(name: &str) -> SanType {
+        SanType::DnsName(name.try_into().expect("a name"))
+    }
+
+    pub fn loopback() -> SanType {
+        SanType::IpAddress([127, 0, 0, 1].into())
+    }
+
+    pub fn expired(params: &mut CertificateParams) {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    }
+
+    pub fn not_yet(params: &mut CertificateParams) {
+        params.not_before = date_time_ymd(2090, 1, 1);
+        params.not_after = date_time_ymd(2091, 1, 1);
+    }
+}
+
+/// Whether the service asks a server with this certificate. It trusts the authority.
+async fn over_tls(
+    authority: &tls::Authority,
+    label: &str,
+    config: Arc<rustls::ServerConfig>,
+    host: &str,
+    outcome: &str,
+) {
+    let app = Upstream::start_tls(ok("{\"id\":\"ann\"}"), config).await;
+    let roots = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(roots.path(), &authority.pem).expect("a file");
+    let mut setup = Setup::new(&toml(&format!("https://{host}:{}/me", app.port)));
+    setup.environment.push(("SSL_CERT_FILE".to_owned(), roots.path().display().to_string()));
+    let s = Service::start_with(&setup).await;
+    s.expect(label, &with_cookie(COOKIE_VALUE), &[outcome]).await;
+    assert_eq!(app.take_requests().len(), usize::from(outcome == "200"), "{label}: the cookie went out");
+    s.holds().await;
+    s.stop().await;
+}
+
+async fn f11() {
+    let authority = tls::Authority::new();
+    let unknown = "503 session_backend_unavailable";
+    let good = || authority.server(vec![tls::dns("localhost"), tls::loopback()], |_| {});
+    over_tls(&authority, "good", good(), "localhost", "200").await;
+    over_tls(&authority, "good, by address", good(), "127.0.0.1", "200").await;
+    over_tls(
+        &authority,
+        "expired",
+        authority.server(vec![tls::dns("localhost")], tls::expired),
+        "localhost",
+        unknown,
+    )
+    .await;
+    over_tls(
+        &authority,
+        "not yet valid",
+        authority.server(vec![tls::dns("localhost")], tls::not_yet),
+        "localhost",
+        unknown,
+    )
+    .await;
+    over_tls(
+        &authority,
+        "another host",
+        authority.server(vec![tls::dns("app.example")], |_| {}),
+        "localhost",
+        unknown,
+    )
+    .await;
+    over_tls(
+        &authority,
+        "another address",
+        authority.server(vec![tls::dns("localhost")], |_| {}),
+        "127.0.0.1",
+        unknown,
+    )
+    .await;
+    over_tls(
+        &authority,
+        "another authority",
+        tls::Authority::new().server(vec![tls::dns("localhost")], |_| {}),
+        "localhost",
+        unknown,
+    )
+    .await;
+
+    let plain = Upstream::start(ok("{\"id\":\"ann\"}")).await;
+    let closed =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    for (label, url) in [
+        ("refused", format!("http://{closed}/me")),
+        ("no TLS there", format!("https://127.0.0.1:{}/me", plain.port)),
+        ("no such name", "https://app.invalid/me".to_owned()),
+    ] {
+        let s = Service::start(&toml(&url)).await;
+        let started = Instant::now();
+        s.expect(label, &with_cookie("a"), UNKNOWN).await;
+        assert!(started.elapsed() < Duration::from_secs(4), "{label}: {:?}", started.elapsed());
+        s.holds().await;
+        s.stop().await;
+    }
+}
+
+async fn f18() {
+    let authority = tls::Authority::new();
+    let unknown = "503 session_backend_unavailable";
+    over_tls(&authority, "self-signed", tls::self_signed(vec![tls::dns("localhost")]), "localhost", unknown)
+        .await;
+    for name in ["localhost\0.evil.example", "*", "*.localhost", "local*", "LOCALHOST.evil", "localhost."] {
+        let outcome = if name == "localhost." { &["200", unknown][..] } else { &[unknown] };
+        let app =
+            Upstream::start_tls(ok("{\"id\":\"ann\"}"), authority.server(vec![tls::dns(name)], |_| {})).await;
+        let roots = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(roots.path(), &authority.pem).expect("a file");
+        let mut setup = Setup::new(&toml(&format!("https://localhost:{}/me", app.port)));
+        setup.environment.push(("SSL_CERT_FILE".to_owned(), roots.path().display().to_string()));
+        let s = Service::start_with(&setup).await;
+        s.expect(name, &with_cookie("a"), outcome).await;
+        s.stop().await;
+    }
+    // A name only in the subject, as twenty years ago.
+    let by_name = authority
+        .server(Vec::new(), |params| params.distinguished_name.push(rcgen::DnType::CommonName, "localhost"));
+    over_tls(&authority, "only a common name", by_name, "localhost", unknown).await;
+}
+
+async fn f21() {
+    let trap = Upstream::start(ok("{\"id\":\"admin\"}")).await;
+    let app = Upstream::start(ok("{\"id\":\"ann\"}")).await;
+    let proxy = format!("http://127.0.0.1:{}", trap.port);
+    let mut setup = Setup::new(&toml(&format!("http://127.0.0.1:{}/me", app.port)));
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        setup.environment.push((name.to_owned(), proxy.clone()));
+    }
+    let s = Service::start_with(&setup).await;
+    let answer = s.expect("past the proxy", &with_cookie("a"), &["200"]).await;
+    assert_eq!((answer.subject().as_str(), trap.connections()), ("ann", 0));
+    s.holds().await;
+    s.stop().await;
+}
+
+async fn f13() {
+    let app = Upstream::start(Act::Late(Duration::from_millis(300), json_answer("{\"id\":\"ann\"}"))).await;
+    let url = format!("http://127.0.0.1:{}/me", app.port);
+    let s = Service::start(&format!("server.max_in_flight = 5000\n{}", toml(&url).replace("trace", "info")))
+        .await;
+    let crowd = async |cookie: fn(usize) -> String| {
+        let mut crowd = JoinSet::new();
+        for n in 0..2000 {
+            let (s, asked) = (s.clone(), with_cookie(&cookie(n)));
+            crowd.spawn(async move { s.one(&asked).await });
+        }
+        count_requests(2000);
+        crowd.join_all().await
+    };
+    let same = crowd(|_| "the-same".to_owned()).await;
+    assert!(same.iter().all(|answer| answer.status == 200 && answer.subject() == "ann"));
+    let asked = app.take_requests().len();
+    assert!(asked <= 20, "asked {asked} times");
+    app.take_most();
+    let different = crowd(|n| format!("another-{n}")).await;
+    let known = different
+        .iter()
+        .all(|answer| matches!(&*answer.outcome(), "200" | "503 session_backend_unavailable"));
+    assert!(known && app.take_most() <= 64);
+    s.holds().await;
+    s.stop().await;
+}
+
+async fn f22() {
+    let app = Upstream::start(Act::Hang).await;
+    let s = Service::start(&toml(&format!("http://127.0.0.1:{}/me", app.port))).await;
+    let mut crowd = JoinSet::new();
+    for n in 0..8 {
+        let s = s.clone();
+        crowd.spawn(async move { s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN).await });
+    }
+    crowd.join_all().await;
+    // Open: nobody waits any more, and the back end is left alone.
+    app.take_requests();
+    let started = Instant::now();
+    let mut quick = 0;
+    for n in 0..60 {
+        let asked = Instant::now();
+        s.expect("open", &with_cookie(&format!("b-{n}")), UNKNOWN).await;
+        quick += u32::from(asked.elapsed() < Duration::from_millis(100));
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(quick >= 55, "{quick} of 60 were quick");
+    let probes = app.take_requests().len() as u64;
+    assert!(probes <= started.elapsed().as_secs() + 2, "{probes} probes");
+    assert_eq!(s.ready().await.json()["extractors"][0]["state"], "stale");
+    app.does(ok("{\"id\":\"ann\"}"));
+    let healed = Instant::now();
+    let mut n = 0;
+    while s.one(&with_cookie(&format!("c-{n}"))).await.status != 200 {
+        n += 1;
+        assert!(healed.elapsed() < Duration::from_secs(5), "not back after five seconds");
+        sleep(Duration::from_millis(50)).await;
+    }
+    for n in 0..20 {
+        s.expect("closed", &with_cookie(&format!("d-{n}")), &["200"]).await;
+    }
+    s.holds().await;
+    s.stop().await;
+}

@@ -1,0 +1,472 @@
+//! The release binary as a process: started, watched from outside, stopped.
+//! What is configured and asked stands with the cases.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::report::{self, CLIENT_SECRET};
+use crate::tokens::CLIENT_ID;
+use crate::wire::{Answer, HANG, LISTED, Wire};
+
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the program under test, once.
+pub fn use_binary(path: &Path) {
+    assert!(path.exists(), "{} is not there: cargo build --release", path.display());
+    BINARY.set(path.to_owned()).expect("one binary");
+}
+
+pub fn binary() -> &'static Path {
+    BINARY.get().expect("a binary")
+}
+
+/// How a service is started.
+pub struct Setup {
+    pub toml: String,
+    pub environment: Vec<(String, String)>,
+    pub arguments: Vec<String>,
+    /// A program that starts the service in its own way, such as `prlimit --nofile=64`.
+    pub launcher: Vec<String>,
+    /// Instead of the binary under test.
+    pub program: Option<PathBuf>,
+}
+
+impl Setup {
+    pub fn new(toml: &str) -> Self {
+        let pairs = [
+            ("ROLLOUT_CLIENT_ID", CLIENT_ID),
+            ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
+            ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0"),
+            ("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:0"),
+            ("ROLLOUT__ORIGINS__ALLOWED", LISTED),
+            // The service has a level of its own; what libraries listen to must not matter.
+            ("RUST_LOG", "trace"),
+            ("RUST_BACKTRACE", "full"),
+        ];
+        let environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            toml: toml.to_owned(),
+            environment: environment.into(),
+            arguments: Vec::new(),
+            launcher: Vec::new(),
+            program: None,
+        }
+    }
+
+    /// With one more variable, or one less if there is no value.
+    pub fn env(mut self, name: &str, value: impl Into<Option<&'static str>>) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.extend(value.into().map(|value| (name.to_owned(), value.to_owned())));
+        self
+    }
+
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
+    }
+
+    pub fn launcher(mut self, words: &[&str]) -> Self {
+        self.launcher = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    fn spawn(&self) -> (Child, TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("service.toml");
+        std::fs::write(&file, &self.toml).expect("a file");
+        let program = self.program.as_deref().unwrap_or_else(|| binary());
+        let mut words = self.launcher.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).args(&self.arguments).arg("--config").arg(&file);
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        (child, directory)
+    }
+
+    /// How the service ends that must not start: its exit code and its words.
+    pub async fn refusal(&self) -> (i32, String) {
+        let (mut child, _directory) = self.spawn();
+        let output = Output::of(&mut child);
+        let status = timeout(HANG, exit_of(&Mutex::new(child))).await.expect("it starts instead of refusing");
+        output.complete().await;
+        let text = output.text();
+        report::no_sentinel("a refusal to start", text.as_bytes());
+        (status.code().unwrap_or(-1), text)
+    }
+}
+
+/// Waits for the end of a process without blocking a thread.
+async fn exit_of(child: &Mutex<Child>) -> ExitStatus {
+    loop {
+        let ended = child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().expect("a child");
+        match ended {
+            Some(status) => return status,
+            None => sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Everything that a process writes, kept as it comes.
+#[derive(Clone, Default)]
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    open: Arc<AtomicU64>,
+}
+
+impl Output {
+    fn of(child: &mut Child) -> Self {
+        let output = Self::default();
+        let pipes: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|pipe| Box::new(pipe) as _),
+            child.stderr.take().map(|pipe| Box::new(pipe) as _),
+        ];
+        for mut pipe in pipes.into_iter().flatten() {
+            let output = output.clone();
+            output.open.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || {
+                let mut bytes = vec![0; 64 * 1024];
+                while let Ok(length @ 1..) = pipe.read(&mut bytes) {
+                    output.lock().extend_from_slice(&bytes[..length]);
+                }
+                output.open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        output
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.lock()).into_owned()
+    }
+
+    async fn complete(&self) {
+        while self.open.load(Ordering::SeqCst) > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// What a process takes of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    pub resident_kib: u64,
+    pub files: usize,
+    /// Of processor time, in hundredths of a second.
+    pub ticks: u64,
+}
+
+/// A running service.
+pub struct Service {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub pid: u32,
+    child: Mutex<Child>,
+    output: Output,
+    /// How much of the output was looked through for secrets.
+    scanned: Mutex<usize>,
+    baseline: Usage,
+    /// Answers that the service must have counted, unless some were never read.
+    answered: AtomicU64,
+    is_exact: AtomicBool,
+    outcomes: AtomicU64,
+    _directory: TempDir,
+}
+
+impl Service {
+    pub async fn start(toml: &str) -> Arc<Self> {
+        Self::start_with(&Setup::new(toml)).await
+    }
+
+    pub async fn start_with(setup: &Setup) -> Arc<Self> {
+        let (mut child, directory) = setup.spawn();
+        let (pid, output) = (child.id(), Output::of(&mut child));
+        let listening = async {
+            loop {
+                let text = output.text();
+                let line = text.lines().find(|line| line.contains("admin_address")).map(str::to_owned);
+                if let Some(line) = line.and_then(|line| serde_json::from_str::<Value>(&line).ok()) {
+                    return line;
+                }
+                assert!(child.try_wait().expect("a child").is_none(), "it does not start: {text}");
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let line = timeout(HANG, listening).await.expect("it does not start to listen");
+        let address = |name: &str| line[name].as_str().expect("an address").parse().expect("an address");
+        let mut service = Self {
+            address: address("address"),
+            admin: address("admin_address"),
+            pid,
+            child: Mutex::new(child),
+            output,
+            scanned: Mutex::new(0),
+            baseline: Usage { resident_kib: 0, files: 0, ticks: 0 },
+            answered: AtomicU64::new(0),
+            is_exact: AtomicBool::new(true),
+            outcomes: AtomicU64::new(0),
+            _directory: directory,
+        };
+        // The first requests make what is there for good: buffers, clients, certificates.
+        for _ in 0..8 {
+            service.healthy().await;
+            service.metrics().await;
+        }
+        service.baseline = service.usage();
+        service.outcomes.store(service.outcomes_now().await, Ordering::SeqCst);
+        Arc::new(service)
+    }
+
+    /// Sends bytes on a connection of their own; every answer until the service closes.
+    pub async fn talk(&self, bytes: &[u8]) -> Vec<Answer> {
+        let mut wire = Wire::connect(self.address).await;
+        wire.send(bytes).await;
+        report::count_requests(1);
+        let answers = wire.answers(bytes).await;
+        self.count(&answers);
+        answers
+    }
+
+    /// Takes note of answers that a case read by itself.
+    pub fn count(&self, answers: &[Answer]) {
+        let counted = answers.iter().filter(|answer| answer.is_counted()).count();
+        self.answered.fetch_add(counted as u64, Ordering::SeqCst);
+    }
+
+    /// The one answer to these bytes.
+    pub async fn one(&self, bytes: &[u8]) -> Answer {
+        let mut answers = self.talk(bytes).await;
+        assert_eq!(
+            answers.len(),
+            1,
+            "answers to {}: {answers:?}",
+            bytes[..bytes.len().min(300)].escape_ascii()
+        );
+        answers.remove(0)
+    }
+
+    /// One answer, and one of these outcomes: `200`, `401 no_session`.
+    pub async fn expect(&self, label: &str, bytes: &[u8], outcomes: &[&str]) -> Answer {
+        let answer = self.one(bytes).await;
+        let outcome = answer.outcome();
+        assert!(outcomes.contains(&&*outcome), "{label}: {outcome}, not {outcomes:?}: {answer:?}");
+        answer
+    }
+
+    /// One answer of such an outcome, or a close without a word.
+    pub async fn expect_or_close(&self, label: &str, bytes: &[u8], outcomes: &[&str]) {
+        let answers = self.talk(bytes).await;
+        let known = answers.iter().all(|answer| outcomes.contains(&&*answer.outcome()));
+        assert!(known && answers.len() <= 1, "{label}: {answers:?}");
+    }
+
+    /// Some answers of this case are never read, so their number says nothing.
+    pub fn does_not_count(&self) {
+        self.is_exact.store(false, Ordering::SeqCst);
+    }
+
+    /// A case failed: what it left behind is not the next one's fault.
+    pub fn forget(&self) {
+        self.answered.store(0, Ordering::SeqCst);
+        self.does_not_count();
+    }
+
+    pub fn log(&self) -> String {
+        self.output.text()
+    }
+
+    pub fn usage(&self) -> Usage {
+        let read =
+            |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.pid)).expect("a process");
+        let status = read("status");
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
+            line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+        };
+        report::count_memory(kib("VmHWM"));
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("a process").count();
+        Usage { resident_kib: kib("VmRSS"), files, ticks: ticks(&read("stat")) }
+    }
+
+    pub fn baseline(&self) -> Usage {
+        self.baseline
+    }
+
+    pub fn is_alive(&self) -> bool {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        child.try_wait().expect("a child").is_none()
+    }
+
+    /// Alive: answers at once, whatever else goes on.
+    pub async fn healthy(&self) {
+        let asked = request_of("GET /healthz HTTP/1.1");
+        let mut wire = Wire::connect(self.address).await;
+        wire.send(&asked).await;
+        let answer = wire.answer(&asked).await.expect("an answer");
+        assert_eq!((answer.status, answer.json()["status"].as_str()), (200, Some("ok")));
+    }
+
+    pub async fn ready(&self) -> Answer {
+        let answer = self.get_admin("/readyz").await;
+        self.count(std::slice::from_ref(&answer));
+        answer
+    }
+
+    async fn get_admin(&self, path: &str) -> Answer {
+        let asked = request_of(&format!("GET {path} HTTP/1.1"));
+        let mut wire = Wire::connect(self.admin).await;
+        wire.send(&asked).await;
+        wire.answer(&asked).await.expect("an answer")
+    }
+
+    pub async fn metrics(&self) -> String {
+        String::from_utf8(self.get_admin("/metrics").await.body).expect("text")
+    }
+
+    /// The sum of all series of this name that have these labels.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        sum(&self.metrics().await, name, labels)
+    }
+
+    async fn outcomes_now(&self) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let count = self.metric("rollout_token_requests_total", &[]).await as u64;
+        count
+    }
+
+    /// What must hold after every case.
+    pub async fn holds(&self) {
+        assert!(self.is_alive(), "the process is gone: {}", tail(&self.log()));
+        timeout(Duration::from_secs(5), self.healthy()).await.expect("/healthz does not answer");
+        let metrics = self.metrics().await;
+        let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series <= 300, "{series} series of metrics");
+        self.scan();
+        let (answered, now) = (self.answered.swap(0, Ordering::SeqCst), self.outcomes_now().await);
+        let before = self.outcomes.swap(now, Ordering::SeqCst);
+        if self.is_exact.swap(true, Ordering::SeqCst) {
+            assert_eq!(now - before, answered, "outcomes counted for so many answers");
+        }
+    }
+
+    /// What must hold some time after: nothing is kept, nothing goes on.
+    pub async fn settles(&self) {
+        self.settles_within(64 * 1024).await;
+    }
+
+    /// The same with a bound of its own on the memory that stays, in KiB.
+    pub async fn settles_within(&self, kib: u64) {
+        self.holds().await;
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while self.usage().files > self.baseline.files {
+            let (now, then) = (self.usage().files, self.baseline.files);
+            assert!(Instant::now() < deadline, "{now} files are open, {then} were");
+            sleep(Duration::from_millis(50)).await;
+        }
+        let (now, then) = (self.usage().resident_kib, self.baseline.resident_kib);
+        assert!(now <= then + kib, "{now} KiB are resident, {then} were");
+        self.rests().await;
+    }
+
+    /// No thread works on and on.
+    async fn rests(&self) {
+        for _ in 0..25 {
+            let before = self.threads();
+            sleep(Duration::from_millis(200)).await;
+            let after = self.threads();
+            let busy = after.iter().any(|(thread, ticks)| {
+                before.iter().any(|(known, then)| known == thread && ticks - then > 18)
+            });
+            if !busy {
+                return;
+            }
+        }
+        panic!("a thread works for five seconds after the case");
+    }
+
+    fn threads(&self) -> Vec<(String, u64)> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("a process");
+        let tasks = tasks.filter_map(Result::ok).filter_map(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+            Some((task.file_name().to_string_lossy().into_owned(), ticks(&stat)))
+        });
+        tasks.collect()
+    }
+
+    /// Looks through the output since the last time, with a little of what was before.
+    fn scan(&self) {
+        let mut scanned = self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
+        let output = self.output.lock();
+        let from = scanned.saturating_sub(256);
+        report::no_sentinel("the log", &output[from..]);
+        assert!(!output[from..].windows(8).any(|part| part == b"Bearer e"), "a token is in the log");
+        *scanned = output.len();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid).expect("a pid")).expect("a pid");
+        kill_process(pid, signal).expect("a process of ours");
+    }
+
+    /// The exit of a process that was told to end.
+    pub async fn exit(&self) -> ExitStatus {
+        let status = timeout(HANG, exit_of(&self.child)).await.expect("it does not end");
+        self.output.complete().await;
+        self.scan();
+        status
+    }
+
+    /// Checks everything once more, then ends the service.
+    pub async fn finish(&self) {
+        self.settles().await;
+        self.stop().await;
+    }
+
+    pub async fn stop(&self) {
+        self.signal(Signal::KILL);
+        self.exit().await;
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        child.kill().ok();
+        child.wait().ok();
+    }
+}
+
+fn request_of(line: &str) -> Vec<u8> {
+    crate::wire::request(line, "")
+}
+
+/// Processor time of a line of `/proc`: user and system, after the name, which may hold anything.
+fn ticks(stat: &str) -> u64 {
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")
+}
+
+/// The sum of a metric's series that have all of these labels.
+pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+    let lines = metrics.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    let lines = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+pub fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
+}

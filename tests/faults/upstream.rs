@@ -1,0 +1,223 @@
+//! A back end made by hand, so that it can lie, dawdle and break off: whoami, JWKS, introspection.
+//! What it is told to do stands with the cases.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use crate::report::count_faults;
+
+/// What is done with one request.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// These bytes; then the next request.
+    Say(Vec<u8>),
+    /// The same after a while.
+    Late(Duration, Vec<u8>),
+    /// These bytes; then the end.
+    SayAndClose(Vec<u8>),
+    /// The first at once, the second one byte at a time.
+    Drip(Vec<u8>, Vec<u8>, Duration),
+    /// The first once, the second for ever.
+    Flood(Vec<u8>, Vec<u8>),
+    /// Nothing, and the connection stays.
+    Hang,
+    Close,
+    Reset,
+}
+
+/// `200` with a JSON body.
+pub fn ok(body: &str) -> Act {
+    Act::Say(json(body))
+}
+
+pub fn json(body: &str) -> Vec<u8> {
+    answer("200 OK", "Content-Type: application/json\r\n", body)
+}
+
+/// Any answer with the right length.
+pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+type Script = Arc<dyn Fn(&str) -> Act + Send + Sync>;
+
+struct State {
+    script: Mutex<Script>,
+    requests: Mutex<Vec<String>>,
+    connections: AtomicUsize,
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl State {
+    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running back end. It ends with the process.
+#[derive(Clone)]
+pub struct Upstream {
+    pub port: u16,
+    state: Arc<State>,
+}
+
+impl Upstream {
+    pub async fn start(act: Act) -> Self {
+        let (upstream, listener) = Self::bind(act).await;
+        let state = upstream.state.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                state.connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve_plain(stream, state.clone()));
+            }
+        });
+        upstream
+    }
+
+    /// The same behind TLS.
+    pub async fn start_tls(act: Act, tls: Arc<rustls::ServerConfig>) -> Self {
+        let (upstream, listener) = Self::bind(act).await;
+        let state = upstream.state.clone();
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                state.connections.fetch_add(1, Ordering::SeqCst);
+                let (acceptor, state) = (acceptor.clone(), state.clone());
+                tokio::spawn(async move {
+                    if let Ok(mut stream) = acceptor.accept(stream).await {
+                        serve(&mut stream, &state).await;
+                    }
+                });
+            }
+        });
+        upstream
+    }
+
+    async fn bind(act: Act) -> (Self, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let state = State {
+            script: Mutex::new(Arc::new(move |_| act.clone())),
+            requests: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+        };
+        (Self { port, state: Arc::new(state) }, listener)
+    }
+
+    /// Does this with every request from now on.
+    pub fn does(&self, act: Act) {
+        self.decides(move |_| act.clone());
+    }
+
+    /// Decides by the request.
+    pub fn decides(&self, script: impl Fn(&str) -> Act + Send + Sync + 'static) {
+        *State::lock(&self.state.script) = Arc::new(script);
+    }
+
+    /// The requests so far, as they came, and none of them the next time.
+    pub fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut *State::lock(&self.state.requests))
+    }
+
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// The most requests that were under way at once, counted anew from now on.
+    pub fn take_most(&self) -> usize {
+        self.state.most.swap(0, Ordering::SeqCst)
+    }
+}
+
+async fn serve_plain(mut stream: TcpStream, state: Arc<State>) {
+    stream.set_nodelay(true).ok();
+    if serve(&mut stream, &state).await {
+        stream.set_zero_linger().ok();
+    }
+}
+
+/// Whether the end is a reset.
+async fn serve(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), state: &State) -> bool {
+    let mut unread = Vec::new();
+    while let Some(request) = next_request(stream, &mut unread).await {
+        let script = State::lock(&state.script).clone();
+        let act = script(&request);
+        State::lock(&state.requests).push(request);
+        state.most.fetch_max(state.under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        count_faults(1);
+        let more = perform(stream, &act).await;
+        state.under_way.fetch_sub(1, Ordering::SeqCst);
+        if !more {
+            return matches!(act, Act::Reset);
+        }
+    }
+    false
+}
+
+async fn next_request(stream: &mut (impl AsyncRead + Unpin), unread: &mut Vec<u8>) -> Option<String> {
+    let mut bytes = [0; 4096];
+    loop {
+        if let Some(end) = unread.windows(4).position(|part| part == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&unread[..end]).to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            let whole = end + 4 + length.unwrap_or(0_usize);
+            if unread.len() >= whole {
+                return Some(
+                    String::from_utf8_lossy(&unread.drain(..whole).collect::<Vec<_>>()).into_owned(),
+                );
+            }
+        }
+        match stream.read(&mut bytes).await {
+            Ok(length @ 1..) => unread.extend_from_slice(&bytes[..length]),
+            Ok(0) | Err(_) => return None,
+        }
+    }
+}
+
+/// Whether the connection goes on.
+async fn perform(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), act: &Act) -> bool {
+    match act {
+        Act::Say(bytes) => stream.write_all(bytes).await.is_ok() && stream.flush().await.is_ok(),
+        Act::Late(by, bytes) => {
+            sleep(*by).await;
+            stream.write_all(bytes).await.is_ok()
+        }
+        Act::SayAndClose(bytes) => {
+            stream.write_all(bytes).await.ok();
+            stream.shutdown().await.ok();
+            false
+        }
+        Act::Drip(first, second, by) => {
+            let mut going = stream.write_all(first).await.is_ok();
+            for byte in second {
+                sleep(*by).await;
+                going = going && stream.write_all(&[*byte]).await.is_ok();
+                if !going {
+                    break;
+                }
+            }
+            going
+        }
+        Act::Flood(first, second) => {
+            let mut going = stream.write_all(first).await.is_ok();
+            while going {
+                going = stream.write_all(second).await.is_ok();
+            }
+            false
+        }
+        // Until the other side has enough.
+        Act::Hang => {
+            let mut byte = [0; 1];
+            stream.read(&mut byte).await.is_ok_and(|length| length > 0)
+        }
+        Act::Close | Act::Reset => false,
+    }
+}
