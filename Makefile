@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust stores web browser interop frameworks faults faults-smoke docs docs-test bench fuzz image image-test audit sbom
+.PHONY: help run test tools lint rust model stores web browser interop frameworks faults faults-smoke docs docs-test bench fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -25,6 +25,9 @@ lint: ## Format and lints, warnings denied; dependencies: bans, licences, source
 
 rust: ## All Rust tests; they need no other program
 	cargo test --workspace --locked
+
+model: ## Our concurrent code in thousands of orders (part of `rust`)
+	cargo test --locked --test model
 
 stores: ## Session stores: tests that start a real Redis, PostgreSQL and MariaDB
 	cargo test --locked --features real-stores --test stores

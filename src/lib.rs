@@ -33,6 +33,7 @@ pub mod routes;
 pub mod secret;
 pub mod server;
 pub mod subject;
+mod sync;
 pub mod telemetry;
 pub mod token;
 pub mod value;

@@ -1,20 +1,20 @@
 //! Reloading the configuration on SIGHUP, or when a file that holds a secret changes.
 //! A reload is all or nothing: what does not load changes nothing.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-use aws_lc_rs::digest::{Digest, SHA256, digest};
-use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::config::{self, Problems, Settings, Sources};
 use crate::extractors::{Chain, Context, Registry};
+use crate::sync::{mpsc, sleep, spawn, timeout};
 
 /// How long the extractors of a new configuration may take to fetch what they need.
 const WARM_UP: Duration = Duration::from_secs(5);
 const WARM_UP_STEP: Duration = Duration::from_millis(50);
+
+/// How often files are read again that changed while they were read.
+const MAX_READS: usize = 5;
 
 /// Loads the configuration again from where it came.
 #[derive(Debug)]
@@ -31,46 +31,34 @@ impl Reloader {
     }
 
     /// Starts reloading in the background; a message asks for it at once.
-    ///
-    /// Files are watched by their content: it is the same however it got there, by a write, a rename
-    /// or the swap of a symbolic link as Kubernetes does it.
     pub fn spawn(self) -> mpsc::Sender<()> {
         let (ask, mut asked) = mpsc::channel(1);
-        tokio::spawn(async move {
-            let mut loaded = self.watched();
+        spawn(async move {
             loop {
                 let interval = self.app.live().settings.poll_interval;
-                let asked = tokio::time::timeout(interval, asked.recv()).await;
-                // Looked at before the files are read: what changes meanwhile is seen the next time.
-                let seen = self.watched();
-                let trigger = match asked {
+                let trigger = match timeout(interval, asked.recv()).await {
                     Ok(Some(())) => "signal",
                     Ok(None) => return,
-                    Err(_) if seen == loaded => continue,
-                    Err(_) => "file",
+                    // After a failure the files still differ from those in force, so it is tried again.
+                    Err(_) if self.app.live().settings.are_outdated() => "file",
+                    Err(_) => continue,
                 };
-                // After a failure the files still differ from those in force, so it is tried again.
-                if self.reload(trigger).await {
-                    loaded = seen;
-                }
+                self.reload(trigger).await;
             }
         });
         ask
     }
 
-    /// Whether the new configuration is in force.
-    async fn reload(&self, trigger: &'static str) -> bool {
+    async fn reload(&self, trigger: &'static str) {
         match self.load().await {
             Ok(settings) => {
                 self.app.replace(settings);
                 self.app.metrics.reloaded("ok");
                 tracing::info!(trigger, "config_reloaded");
-                true
             }
             Err(problems) => {
                 self.app.metrics.reloaded("error");
                 tracing::error!(trigger, %problems, "config_reload_failed");
-                false
             }
         }
     }
@@ -78,7 +66,7 @@ impl Reloader {
     /// The new settings, with extractors that work if those in force do: an identity provider that is
     /// down must not turn a reload into an outage.
     async fn load(&self) -> Result<Settings, Problems> {
-        let settings = config::load(&self.sources, &self.registry, &self.context)?;
+        let settings = self.read()?;
         let live = self.app.live();
         if live.settings.server != settings.server || live.settings.log != settings.log {
             tracing::warn!("[server] and [log] have changed: not all of it is in force before a restart");
@@ -87,7 +75,7 @@ impl Reloader {
             tracing::warn!("{warning}");
         }
         settings.chain.start();
-        let in_time = tokio::time::timeout(WARM_UP, until_ready(&settings.chain)).await;
+        let in_time = timeout(WARM_UP, until_ready(&settings.chain)).await;
         if in_time.is_err() && live.settings.chain.is_ready() {
             let text = "an extractor could not fetch what it needs in 5s, while those in force can";
             return Err(Problems::of("session.extractors", text));
@@ -95,17 +83,21 @@ impl Reloader {
         Ok(settings)
     }
 
-    /// The content of every watched file, as a hash; `None` for a file that cannot be read.
-    fn watched(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-        let hash = |path: &PathBuf| -> Option<Digest> { Some(digest(&SHA256, &std::fs::read(path).ok()?)) };
-        let live = self.app.live();
-        let files = live.settings.watched_files.iter();
-        files.map(|path| (path.clone(), hash(path).map(|hash| hash.as_ref().to_vec()))).collect()
+    /// The settings as the files say them together. Files are read one after the other and may be swapped
+    /// meanwhile: half of the old ones and half of the new would be neither.
+    fn read(&self) -> Result<Settings, Problems> {
+        for _ in 0..MAX_READS {
+            let settings = config::load(&self.sources, &self.registry, &self.context)?;
+            if !settings.are_outdated() {
+                return Ok(settings);
+            }
+        }
+        Err(Problems::of("reload", "the files of secrets change faster than they can be read"))
     }
 }
 
 async fn until_ready(chain: &Chain) {
     while !chain.is_ready() {
-        tokio::time::sleep(WARM_UP_STEP).await;
+        sleep(WARM_UP_STEP).await;
     }
 }

@@ -1,6 +1,5 @@
 //! `session.extractors` and the sections it names, made into a chain by the registry's kinds.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::{Config, File, FileFormat, Value, ValueKind};
@@ -9,6 +8,7 @@ use super::problems::Problems;
 use super::section::{Section, Table, fill, join, read};
 use super::suggest::unknown;
 use super::take;
+use super::watched::Watched;
 use crate::extractors::{Chain, Context, Kind, Link, Registry, SessionExtractor};
 use crate::secret::Secret;
 use crate::subject::Template;
@@ -19,7 +19,7 @@ pub(super) struct Built {
     pub(super) chain: Chain,
     /// The sections as they were understood, by name.
     pub(super) effective: serde_json::Map<String, serde_json::Value>,
-    pub(super) watched_files: Vec<PathBuf>,
+    pub(super) watched: Vec<Watched>,
 }
 
 /// Makes extractors from their sections.
@@ -161,7 +161,7 @@ impl Builder<'_> {
         let section = Section::new(path, table, self.client_secret, self.context);
         let extractor = (kind.build)(&section);
         let (effective, files) = section.into_parts();
-        built.watched_files.extend(files);
+        built.watched.extend(files);
         if let Some(serde_json::Value::Object(mut keys)) = effective {
             keys.insert("kind".to_owned(), kind_name.into());
             keys.insert("subject".to_owned(), subject.into());

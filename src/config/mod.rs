@@ -7,6 +7,7 @@ mod raw;
 mod section;
 mod suggest;
 mod values;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,7 @@ pub use section::Section;
 use section::{Table, read};
 use suggest::unknown;
 pub use values::{List, Span};
+pub use watched::Watched;
 
 use crate::extractors::{Chain, Context, Registry};
 use crate::origin::{Origin, Origins};
@@ -95,7 +97,7 @@ pub struct Settings {
     pub log: Log,
     pub poll_interval: Duration,
     /// The files that secrets and keys were read from: a change of one reloads the configuration.
-    pub watched_files: Vec<PathBuf>,
+    pub watched: Vec<Watched>,
     /// Good, but worth a line in the log.
     pub warnings: Vec<String>,
     effective: serde_json::Value,
@@ -165,7 +167,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
 
     let client_table = take(&mut tree, &CLIENT_KEYS);
     let client: raw::Client = read("", &client_table, &[], &mut problems);
-    let secret_file = client.client_secret_file.clone();
+    let secret_file = client.client_secret_file.as_deref().map(Watched::now);
     let server: raw::Server = section(&mut tree, "server", &mut problems, &mut effective);
     let token: raw::Token = section(&mut tree, "token", &mut problems, &mut effective);
     let origins: raw::Origins = section(&mut tree, "origins", &mut problems, &mut effective);
@@ -216,7 +218,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
         rate_limit,
         log,
         poll_interval,
-        watched_files: built.watched_files.into_iter().chain(secret_file).collect(),
+        watched: built.watched.into_iter().chain(secret_file).collect(),
         warnings,
         effective: effective.into(),
     })
@@ -263,6 +265,11 @@ pub fn load_listen(sources: &Sources) -> Result<SocketAddr, Problems> {
 }
 
 impl Settings {
+    /// Whether a file that secrets or keys were read from says something else now.
+    pub fn are_outdated(&self) -> bool {
+        self.watched.iter().any(Watched::has_changed)
+    }
+
     /// The configuration as it was understood: every default filled in, every secret redacted.
     pub fn effective(&self) -> &serde_json::Value {
         &self.effective

@@ -12,6 +12,7 @@ use super::chain::Common;
 use super::problems::Problems;
 use super::suggest::unknown;
 use super::values::List;
+use super::watched::Watched;
 use crate::extractors::Context;
 use crate::secret::Secret;
 
@@ -106,7 +107,7 @@ pub struct Section<'a> {
     client_secret: Option<&'a Secret>,
     context: &'a Context,
     effective: RefCell<Option<serde_json::Value>>,
-    watched: RefCell<Vec<PathBuf>>,
+    watched: RefCell<Vec<Watched>>,
 }
 
 impl<'a> Section<'a> {
@@ -212,14 +213,15 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Lets a change of this file, which holds keys, reload the configuration.
+    /// Lets a change of this file, which holds keys, reload the configuration. To be called before the file
+    /// is read.
     pub fn watch(&self, file: &Path) {
-        self.watched.borrow_mut().push(file.to_owned());
+        self.watched.borrow_mut().push(Watched::now(file));
     }
 
     /// The section as it was understood, presets and defaults filled in and secrets redacted, and the
     /// files to watch.
-    pub(super) fn into_parts(self) -> (Option<serde_json::Value>, Vec<PathBuf>) {
+    pub(super) fn into_parts(self) -> (Option<serde_json::Value>, Vec<Watched>) {
         (self.effective.into_inner(), self.watched.into_inner())
     }
 }

@@ -6,12 +6,13 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// How many bytes of lines wait for a slow reader. What does not fit is lost, and counted.
 const MAX_QUEUED: usize = 1024 * 1024;

@@ -214,7 +214,11 @@ fn the_client_comes_from_the_names_of_rollouts_docs() {
         load_variables(&[("ROLLOUT_CLIENT_SECRET", "(unset)"), ("ROLLOUT_CLIENT_SECRET_FILE", path)])
             .unwrap();
     assert_eq!(settings.client.secret.expose(), CLIENT_SECRET.as_bytes(), "one trailing newline is dropped");
-    assert_eq!(settings.watched_files, [file.path()]);
+    assert!(!settings.are_outdated());
+    std::fs::write(file.path(), "another secret, as long as one must be\n").unwrap();
+    assert!(settings.are_outdated());
+    std::fs::write(file.path(), format!("{CLIENT_SECRET}\n")).unwrap();
+    assert!(!settings.are_outdated());
 
     for (case, variables, key) in [
         ("both", &[("ROLLOUT_CLIENT_SECRET_FILE", path)][..], "client_secret:"),

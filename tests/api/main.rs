@@ -23,6 +23,7 @@ mod idp;
 mod limits;
 mod logs;
 mod reference;
+mod rotation;
 mod sessions;
 mod subjects;
 mod tokens;

@@ -3,19 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use axum::http::{HeaderMap, header};
 use reqwest::{Method, Request};
-use tokio::sync::watch;
 use url::Url;
 
 use super::http::{Answer, CallError, Limits, check_url};
 use super::keys::{KeySet, KeysError};
 use crate::extractors::{Context, ExtractError, Readiness};
+use crate::sync::{ArcSwapOption, AtomicUsize, Mutex, MutexGuard, spawn, timeout, watch};
 use crate::value::Value;
 
 /// One whole fetch. Providers may be far away, so connecting may take longer than to a neighbour.
@@ -274,7 +273,7 @@ impl Cell {
                 return None;
             }
             progress.fetching = true;
-            tokio::spawn(Attempt::of(self.clone(), now).run());
+            spawn(Attempt::of(self.clone(), now).run());
         }
         // Subscribed under the lock, so that the end of this very fetch cannot be missed.
         Some(self.finished.subscribe())
@@ -297,9 +296,7 @@ impl Cell {
             Ok(Loaded { keys, at: self.context.clock.monotonic(), ttl: ttl(&answer.headers) })
         };
         // Discovery makes two calls, which share the time of one.
-        tokio::time::timeout(LIMITS.total, download)
-            .await
-            .unwrap_or(Err(FetchError::Call(CallError::Timeout)))
+        timeout(LIMITS.total, download).await.unwrap_or(Err(FetchError::Call(CallError::Timeout)))
     }
 
     async fn call(&self, url: &Url) -> Result<Answer, FetchError> {

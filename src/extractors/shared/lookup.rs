@@ -4,13 +4,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
-use tokio::sync::{Semaphore, watch};
 
 use crate::extractors::{Context, ExtractError, Readiness, Session};
+use crate::sync::{Mutex, MutexGuard, Semaphore, spawn, timeout, watch};
 
 /// The most calls to one back end at a time. More wait for their turn.
 pub const MAX_CALLS: usize = 64;
@@ -150,7 +150,7 @@ impl Desk {
         // A runtime that is shutting down drops what it is given at once, and that takes the lock.
         drop(state);
         let started = Flight { desk: self.clone(), question, sender, verdict: None };
-        tokio::spawn(started.run(call()));
+        spawn(started.run(call()));
         Ok(flight)
     }
 
@@ -191,7 +191,7 @@ struct Flight {
 
 impl Flight {
     async fn run(mut self, call: impl Future<Output = Verdict> + Send) {
-        let turn = tokio::time::timeout(MAX_WAIT, self.desk.calls.acquire()).await;
+        let turn = timeout(MAX_WAIT, self.desk.calls.acquire()).await;
         let Ok(Ok(turn)) = turn else {
             self.verdict = Some(Verdict::Unclear(busy()));
             return;

@@ -1,0 +1,12 @@
+//! What threads and tasks wait for each other with, in the places whose order is checked by a model:
+//! `tests/model` compiles `shared/jwks.rs`, `shared/lookup.rs`, `reload.rs` and `telemetry/writer.rs` a
+//! second time, against a module of this name that runs them in every order it can find.
+
+pub(crate) use std::sync::atomic::AtomicUsize;
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::thread;
+
+pub(crate) use arc_swap::ArcSwapOption;
+pub(crate) use tokio::spawn;
+pub(crate) use tokio::sync::{Semaphore, mpsc, watch};
+pub(crate) use tokio::time::{sleep, timeout};

@@ -1,0 +1,242 @@
+//! Secrets that change while the service runs, by file and by SIGHUP: a good change is taken up whole, a
+//! bad one changes nothing, and no request notices either (SPEC section 4, FAULTS P8 and P9).
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::binary::{FAR, Process, binary, good_session};
+use crate::helpers::{CLIENT_SECRET, SESSION_SECRET, client};
+
+const OTHER_SECRET: &str = "rotated-secret-rotated-secret-rotated-secret-rotated-secret-rotated";
+const OTHER_SESSION_SECRET: &str = "rotated-session-secret-rotated-session-secret";
+
+/// A service whose client secret is in a file, which it looks at often.
+fn start_with(file: &Path) -> Process {
+    Process::start(
+        binary(&["serve"])
+            .env_remove("ROLLOUT_CLIENT_SECRET")
+            .env("ROLLOUT_CLIENT_SECRET_FILE", file)
+            .env("ROLLOUT__RELOAD__POLL_INTERVAL", "50ms")
+            .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0"),
+    )
+}
+
+fn session_signed_with(secret: &str) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let claims = json!({"sub": "user-1", "exp": FAR});
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
+fn is_signed_with(token: &str, secret: &str) -> bool {
+    let validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
+    let key = jsonwebtoken::DecodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::decode::<Value>(token, &key, &validation).is_ok()
+}
+
+/// What one request gets: a token, or the status and code of a refusal.
+async fn ask(url: &str, session: &str, origin: Option<&str>) -> Result<String, (u16, String)> {
+    let request = client().post(url).bearer_auth(session);
+    let request = origin.iter().fold(request, |request, origin| request.header("origin", *origin));
+    let response = request.send().await.expect("an answer");
+    let status = response.status().as_u16();
+    let body: Value = response.json().await.expect("JSON");
+    match body["token"].as_str() {
+        Some(token) => Ok(token.to_owned()),
+        None => Err((status, body["code"].as_str().expect("a code").to_owned())),
+    }
+}
+
+async fn token(process: &Process) -> String {
+    ask(&process.url(), &good_session(), None).await.expect("a token")
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_used_changes_nothing_until_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    fs::write(&file, CLIENT_SECRET).unwrap();
+    let mut process = start_with(&file);
+    let path = file.as_path();
+    let breaks: [(&str, &dyn Fn()); 4] = [
+        ("half written", &|| fs::write(path, "half").unwrap()),
+        ("empty", &|| fs::write(path, "").unwrap()),
+        ("a newline alone", &|| fs::write(path, "\n").unwrap()),
+        ("deleted", &|| fs::remove_file(path).unwrap()),
+    ];
+    for (case, break_it) in breaks {
+        break_it();
+        let failed = process.line_with("config_reload_failed");
+        assert!(failed.contains("client_secret") && !failed.contains("half\""), "{case}: {failed}");
+        assert!(is_signed_with(&token(&process).await, CLIENT_SECRET), "{case}: the old one stays in force");
+        // It is tried again without being told.
+        process.line_with("config_reload_failed");
+    }
+    fs::write(&file, OTHER_SECRET).unwrap();
+    process.line_with("config_reloaded");
+    assert!(is_signed_with(&token(&process).await, OTHER_SECRET));
+}
+
+/// A directory of secrets as Kubernetes mounts it: files that are links through `..data`, which is swapped.
+struct Mount(tempfile::TempDir);
+
+impl Mount {
+    fn new(files: [(&str, &str); 2]) -> Self {
+        let mount = Self(tempfile::tempdir().unwrap());
+        mount.swap("..first", files);
+        for (name, _) in files {
+            symlink(Path::new("..data").join(name), mount.path(name)).unwrap();
+        }
+        mount
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Both files change at the same moment.
+    fn swap(&self, version: &str, files: [(&str, &str); 2]) {
+        fs::create_dir(self.path(version)).unwrap();
+        for (name, content) in files {
+            fs::write(self.path(version).join(name), content).unwrap();
+        }
+        symlink(version, self.path("..data_tmp")).unwrap();
+        fs::rename(self.path("..data_tmp"), self.path("..data")).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn secrets_that_are_swapped_together_are_taken_up_together_under_load() {
+    let mount = Mount::new([("client", CLIENT_SECRET), ("session", SESSION_SECRET)]);
+    let mut process = Process::start(
+        binary(&["serve"])
+            .env_remove("ROLLOUT_CLIENT_SECRET")
+            .env_remove("ROLLOUT__EXTRACTORS__BEARER__SECRET")
+            .env("ROLLOUT_CLIENT_SECRET_FILE", mount.path("client"))
+            .env("ROLLOUT__EXTRACTORS__BEARER__SECRET_FILE", mount.path("session"))
+            .env("ROLLOUT__RELOAD__POLL_INTERVAL", "20ms")
+            .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0"),
+    );
+    let secrets = [(SESSION_SECRET, CLIENT_SECRET), (OTHER_SESSION_SECRET, OTHER_SECRET)];
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = secrets.map(|(session_secret, client_secret)| {
+        let (url, stopped) = (process.url(), stopped.clone());
+        tokio::spawn(async move {
+            let session = session_signed_with(session_secret);
+            let (mut good, mut refused) = (0, 0);
+            while !*stopped.borrow() {
+                match ask(&url, &session, None).await {
+                    Ok(token) => {
+                        assert!(
+                            is_signed_with(&token, client_secret),
+                            "a session of one, a token of the other"
+                        );
+                        good += 1;
+                    }
+                    Err(refusal) => {
+                        assert_eq!(refusal, (401, "session_invalid".to_owned()));
+                        refused += 1;
+                    }
+                }
+            }
+            (good, refused)
+        })
+    });
+    for (round, (session, client)) in secrets.into_iter().cycle().skip(1).take(10).enumerate() {
+        mount.swap(&format!("..{round}"), [("client", client), ("session", session)]);
+        process.line_with("config_reloaded");
+    }
+    stop.send_replace(true);
+    for load in load {
+        let (good, refused) = load.await.expect("no request saw half of a change");
+        assert!(good > 0 && refused > 0, "{good} and {refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_changed_configuration_is_in_force_for_whole_requests() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rollout.toml");
+    let write = |origin: &str, secret: &str| {
+        let text = format!("client_secret = \"{secret}\"\n[origins]\nallowed = [\"{origin}\"]\n");
+        // Written aside and renamed, as an editor or a deployment does it.
+        fs::write(directory.path().join("new"), text).unwrap();
+        fs::rename(directory.path().join("new"), &file).unwrap();
+    };
+    let versions = [("https://old.example", CLIENT_SECRET), ("https://new.example", OTHER_SECRET)];
+    write(versions[0].0, versions[0].1);
+    let mut process = Process::start(
+        binary(&["--config", file.to_str().unwrap(), "serve"])
+            .env_remove("ROLLOUT_CLIENT_SECRET")
+            .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0"),
+    );
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = versions.map(|(origin, secret)| {
+        let (url, stopped) = (process.url(), stopped.clone());
+        tokio::spawn(async move {
+            while !*stopped.borrow() {
+                match ask(&url, &good_session(), Some(origin)).await {
+                    Ok(token) => {
+                        assert!(is_signed_with(&token, secret), "an origin of one, a key of the other");
+                    }
+                    Err(refusal) => assert_eq!(refusal, (403, "origin_not_allowed".to_owned())),
+                }
+            }
+        })
+    });
+    for (origin, secret) in versions.into_iter().cycle().skip(1).take(10) {
+        write(origin, secret);
+        process.signal(Signal::HUP);
+        process.line_with("config_reloaded");
+        let token = ask(&process.url(), &good_session(), Some(origin)).await.expect("a token");
+        assert!(is_signed_with(&token, secret));
+    }
+    stop.send_replace(true);
+    for load in load {
+        load.await.expect("no request saw half of a change");
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_signals_are_a_few_reloads_and_the_last_change_is_in_force() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    fs::write(&file, CLIENT_SECRET).unwrap();
+    let mut process = start_with(&file);
+    for n in 0..100 {
+        if n == 99 {
+            fs::write(directory.path().join("new"), OTHER_SECRET).unwrap();
+            fs::rename(directory.path().join("new"), &file).unwrap();
+        }
+        process.signal(Signal::HUP);
+        assert!(!token(&process).await.is_empty());
+    }
+    let mut reloads = 0;
+    while !is_signed_with(&token(&process).await, OTHER_SECRET) {
+        process.line_with("config_reloaded");
+        reloads += 1;
+        assert!(reloads <= 101, "more reloads than signals");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_during_the_drain_does_not_disturb_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    fs::write(&file, CLIENT_SECRET).unwrap();
+    let mut process = start_with(&file);
+    process.signal(Signal::TERM);
+    process.line_with("asked to stop");
+    fs::write(&file, "half").unwrap();
+    process.line_with("config_reload_failed");
+    assert!(is_signed_with(&token(&process).await, CLIENT_SECRET));
+    fs::write(&file, OTHER_SECRET).unwrap();
+    process.signal(Signal::HUP);
+    process.line_with("config_reloaded");
+    assert!(is_signed_with(&token(&process).await, OTHER_SECRET), "still accepting, and up to date");
+    let (code, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+}

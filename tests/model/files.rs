@@ -1,0 +1,12 @@
+//! The files under test, beside the neighbours that they name with `super::`.
+
+pub use rollout_token::extractors::shared::{http, keys};
+
+#[path = "../../src/extractors/shared/jwks.rs"]
+pub mod jwks;
+#[path = "../../src/extractors/shared/lookup.rs"]
+pub mod lookup;
+#[path = "../../src/reload.rs"]
+pub mod reload;
+#[path = "../../src/telemetry/writer.rs"]
+pub mod writer;

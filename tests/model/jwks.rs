@@ -1,0 +1,106 @@
+//! The keys of a provider: one fetch at a time, and its end is told to all who wait for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shuttle::future::{block_on, spawn};
+
+use crate::clock::{Clock, ManualClock};
+use crate::extractors::{Context, ExtractError};
+use crate::files::jwks::{FetchedKeys, Found, Source};
+use crate::sync;
+use crate::{Model, Schedule};
+
+pub const MODELS: [Model; 4] = [
+    ("jwks_cold_start_is_one_fetch_that_serves_all", cold_start, Schedule::Any),
+    ("jwks_rotation_is_one_fetch_and_no_torn_set", rotation, Schedule::Any),
+    ("jwks_failed_fetch_is_told_to_all_and_tried_again_later", failure, Schedule::Any),
+    ("jwks_fetch_goes_on_without_who_began_it", abandoned, Schedule::Any),
+];
+
+const REQUESTS: usize = 3;
+
+/// P-256 keys called `old` and `new`: the points of RFC 7515, appendix A.3, and RFC 7517, appendix A.1.
+const OLD: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"old",
+    "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+const BOTH: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"old",
+    "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},
+    {"kty":"EC","crv":"P-256","kid":"new",
+    "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+
+struct World {
+    keys: Arc<FetchedKeys>,
+    context: Context,
+    clock: Arc<ManualClock>,
+}
+
+fn world(body: Option<&'static str>) -> World {
+    sync::let_time_pass(false);
+    let clock = ManualClock::at(0);
+    let context = Context::new(Clock::new(clock.clone()), Arc::default());
+    context.http.publish(body);
+    let url = "https://idp.example/jwks".parse().unwrap();
+    World { keys: Arc::new(FetchedKeys::new("jwt", Source::Jwks(url), &context)), context, clock }
+}
+
+/// What a request does that brings a token signed with `kid`.
+async fn verify(keys: Arc<FetchedKeys>, kid: &'static str) -> Result<(), ExtractError> {
+    let keys = match keys.get(Some(kid))? {
+        Found::Keys(keys) => keys,
+        Found::Wait(wait) => wait.keys(Some(kid)).await?,
+    };
+    assert!(keys.knows(kid));
+    Ok(())
+}
+
+impl World {
+    /// That many requests at once, with tokens signed by these keys in turn.
+    fn requests(&self, kids: &[&'static str]) -> Vec<Result<(), ExtractError>> {
+        let kids = kids.iter().cycle().take(REQUESTS);
+        let tasks: Vec<_> = kids.map(|kid| spawn(verify(self.keys.clone(), kid))).collect();
+        tasks.into_iter().map(|task| block_on(task).unwrap()).collect()
+    }
+}
+
+fn cold_start() {
+    let world = world(Some(OLD));
+    world.keys.start();
+    for answer in world.requests(&["old"]) {
+        answer.expect("keys");
+    }
+    assert_eq!(world.context.http.calls(), 1);
+}
+
+fn rotation() {
+    let world = world(Some(OLD));
+    block_on(verify(world.keys.clone(), "old")).expect("keys");
+    world.context.http.publish(Some(BOTH));
+    world.clock.advance(Duration::from_secs(30));
+    for answer in world.requests(&["new", "old"]) {
+        answer.expect("keys");
+    }
+    assert_eq!(world.context.http.calls(), 2);
+}
+
+fn failure() {
+    let world = world(None);
+    for answer in world.requests(&["old"]) {
+        assert!(matches!(answer, Err(ExtractError::Unavailable(_))), "{answer:?}");
+    }
+    assert_eq!(world.context.http.calls(), 1);
+    world.context.http.publish(Some(OLD));
+    world.clock.advance(Duration::from_secs(1));
+    for answer in world.requests(&["old"]) {
+        answer.expect("keys");
+    }
+    assert_eq!(world.context.http.calls(), 2);
+}
+
+fn abandoned() {
+    let world = world(Some(OLD));
+    let first = spawn(verify(world.keys.clone(), "old"));
+    let other = spawn(verify(world.keys.clone(), "old"));
+    first.abort();
+    block_on(other).unwrap().expect("keys");
+    assert!(world.context.http.calls() <= 1);
+}

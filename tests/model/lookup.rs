@@ -1,0 +1,98 @@
+//! Questions to a back end: identical ones share a call, and its end is told to all who wait for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::clock::{Clock, ManualClock};
+use crate::extractors::{Context, ExtractError, Session};
+use crate::files::lookup::{Lookups, Outcome, Question, Verdict};
+use crate::sync;
+use crate::{Model, Schedule};
+
+pub const MODELS: [Model; 4] = [
+    ("lookup_identical_questions_share_a_call", shared, Schedule::Any),
+    ("lookup_a_kept_answer_is_not_asked_for_again", kept, Schedule::Any),
+    ("lookup_a_back_end_that_is_down_is_told_to_all", down, Schedule::Any),
+    ("lookup_goes_on_without_who_began_it", abandoned, Schedule::Any),
+];
+
+#[derive(Default)]
+struct BackEnd {
+    calls: AtomicUsize,
+    under_way: AtomicUsize,
+}
+
+struct World {
+    lookups: Arc<Lookups>,
+    back_end: Arc<BackEnd>,
+}
+
+fn world() -> World {
+    sync::let_time_pass(false);
+    let context = Context::new(Clock::new(ManualClock::at(0)), Arc::default());
+    World { lookups: Arc::new(Lookups::new("web", &context)), back_end: Arc::default() }
+}
+
+impl World {
+    /// A request with the one credential; the back end answers with this verdict.
+    fn ask(&self, verdict: fn() -> Verdict) -> impl Future<Output = Outcome> + Send + 'static {
+        let (lookups, back_end) = (self.lookups.clone(), self.back_end.clone());
+        async move {
+            let call = || async move {
+                back_end.calls.fetch_add(1, Ordering::SeqCst);
+                assert_eq!(back_end.under_way.fetch_add(1, Ordering::SeqCst), 0, "asked twice at a time");
+                yield_now().await;
+                back_end.under_way.fetch_sub(1, Ordering::SeqCst);
+                verdict()
+            };
+            lookups.ask(Question::new([&b"credential"[..]]), call).await
+        }
+    }
+
+    fn ask_three_times(&self, verdict: fn() -> Verdict) -> Vec<Outcome> {
+        let tasks: Vec<_> = (0..3).map(|_| spawn(self.ask(verdict))).collect();
+        tasks.into_iter().map(|task| block_on(task).unwrap()).collect()
+    }
+
+    fn calls(&self) -> usize {
+        self.back_end.calls.load(Ordering::SeqCst)
+    }
+}
+
+fn decided(keep_for: Duration) -> Verdict {
+    Verdict::Decided(Ok(Session::of_subject("ann")), keep_for)
+}
+
+fn shared() {
+    let world = world();
+    for answer in world.ask_three_times(|| decided(Duration::ZERO)) {
+        answer.expect("a session");
+    }
+    assert!((1..=3).contains(&world.calls()));
+}
+
+fn kept() {
+    let world = world();
+    for answer in world.ask_three_times(|| decided(Duration::from_secs(5))) {
+        answer.expect("a session");
+    }
+    assert_eq!(world.calls(), 1);
+}
+
+fn down() {
+    let world = world();
+    for answer in world.ask_three_times(|| Verdict::Down(ExtractError::unavailable("timeout"))) {
+        assert!(matches!(answer, Err(ExtractError::Unavailable(_))), "{answer:?}");
+    }
+}
+
+fn abandoned() {
+    let world = world();
+    let first = spawn(world.ask(|| decided(Duration::ZERO)));
+    let other = spawn(world.ask(|| decided(Duration::ZERO)));
+    first.abort();
+    block_on(other).unwrap().expect("a session");
+}

@@ -1,0 +1,92 @@
+//! Reloading: no change is missed, whether a signal tells of it or the clock, and no request sees files of
+//! two minds.
+
+use std::sync::Arc;
+
+use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::rand::{Rng, thread_rng};
+
+use crate::app::App;
+use crate::clock::{Clock, ManualClock};
+use crate::config::{self, Sources};
+use crate::extractors::{Context, Registry};
+use crate::files::reload::Reloader;
+use crate::sync::{self, mpsc};
+use crate::{Model, Schedule};
+
+pub const MODELS: [Model; 3] = [
+    ("reload_a_signal_is_never_lost", signalled, Schedule::Any),
+    ("reload_a_changed_file_is_seen_without_a_signal", polled, Schedule::Fair),
+    ("reload_half_a_file_changes_nothing", half_written, Schedule::Fair),
+];
+
+struct World {
+    app: Arc<App>,
+    files: Sources,
+    ask: mpsc::Sender<()>,
+}
+
+fn world(time_passes: bool) -> World {
+    sync::let_time_pass(time_passes);
+    let files = Sources::default();
+    files.replace(1);
+    let context = Context::new(Clock::new(ManualClock::at(0)), Arc::default());
+    let app = App::new(config::load(&files, &Registry, &context).expect("good files"));
+    let ask = Reloader::new(app.clone(), files.clone(), Registry, context).spawn();
+    World { app, files, ask }
+}
+
+impl World {
+    /// Waits until this is in force. What is in force until then is one or the other, never half of each.
+    async fn until(&self, wanted: u32) {
+        loop {
+            let [one, other] = self.app.live().settings.files;
+            assert_eq!(one, other, "files of two minds");
+            if one == wanted {
+                return;
+            }
+            yield_now().await;
+        }
+    }
+
+    /// As the handler of SIGHUP does it.
+    fn signal(&self) {
+        let _ = self.ask.try_send(());
+    }
+}
+
+fn signalled() {
+    let world = world(false);
+    block_on(async {
+        for content in 2..5 {
+            world.files.replace(content);
+            // Several signals may come for one change, and a change may come without.
+            if content == 4 || thread_rng().gen_bool(0.5) {
+                world.signal();
+                world.signal();
+            }
+        }
+        world.until(4).await;
+    });
+}
+
+fn polled() {
+    let world = world(true);
+    block_on(async {
+        world.files.replace(2);
+        world.files.replace(3);
+        world.until(3).await;
+    });
+}
+
+fn half_written() {
+    let world = world(true);
+    block_on(async {
+        world.files.replace(0);
+        world.signal();
+        yield_now().await;
+        assert_eq!(world.app.live().settings.files, [1, 1]);
+        world.files.replace(2);
+        world.until(2).await;
+    });
+}

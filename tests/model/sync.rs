@@ -1,0 +1,112 @@
+//! What stands for the service's `src/sync.rs` in a model: every step that another task could see is a
+//! place where another task may run. What only wakes (channels, semaphores) is the real thing.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use arc_swap::Guard;
+pub use shuttle::future::spawn;
+use shuttle::rand::{Rng, thread_rng};
+pub use shuttle::sync::atomic::AtomicUsize;
+pub use shuttle::sync::{Condvar, Mutex, MutexGuard};
+pub use shuttle::thread;
+pub use tokio::sync::{Semaphore, mpsc};
+
+/// Whether a time-out may strike. It then does so at any moment.
+static TIME_PASSES: AtomicBool = AtomicBool::new(false);
+
+pub fn let_time_pass(passes: bool) {
+    TIME_PASSES.store(passes, Ordering::SeqCst);
+}
+
+/// Another task may run here, as it may at every use of a lock or an atomic.
+fn step() {
+    AtomicUsize::new(0).load(Ordering::SeqCst);
+}
+
+#[derive(Debug)]
+pub struct Elapsed;
+
+pub async fn timeout<F: Future>(_: Duration, work: F) -> Result<F::Output, Elapsed> {
+    if !TIME_PASSES.load(Ordering::SeqCst) {
+        return Ok(work.await);
+    }
+    let mut work = pin!(work);
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending if thread_rng().gen_bool(0.2) => Poll::Ready(Err(Elapsed)),
+        Poll::Pending => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+pub async fn sleep(_: Duration) {
+    shuttle::future::yield_now().await;
+}
+
+/// The real swap, which is one step; others may run before it.
+#[derive(Debug)]
+pub struct ArcSwapOption<T>(arc_swap::ArcSwapOption<T>);
+
+impl<T> ArcSwapOption<T> {
+    pub const fn const_empty() -> Self {
+        Self(arc_swap::ArcSwapOption::const_empty())
+    }
+
+    pub fn load(&self) -> Guard<Option<Arc<T>>> {
+        step();
+        self.0.load()
+    }
+
+    pub fn load_full(&self) -> Option<Arc<T>> {
+        step();
+        self.0.load_full()
+    }
+
+    pub fn store(&self, value: Option<Arc<T>>) {
+        step();
+        self.0.store(value);
+    }
+}
+
+/// The real channel, whose every use is one step.
+pub mod watch {
+    pub use tokio::sync::watch::Receiver;
+
+    use super::step;
+
+    #[derive(Debug)]
+    pub struct Sender<T>(tokio::sync::watch::Sender<T>);
+
+    pub fn channel<T>(first: T) -> (Sender<T>, Receiver<T>) {
+        let (sender, receiver) = tokio::sync::watch::channel(first);
+        (Sender(sender), receiver)
+    }
+
+    impl<T> Sender<T> {
+        pub fn new(first: T) -> Self {
+            Self(tokio::sync::watch::Sender::new(first))
+        }
+
+        pub fn subscribe(&self) -> Receiver<T> {
+            step();
+            self.0.subscribe()
+        }
+
+        pub fn send_modify(&self, modify: impl FnOnce(&mut T)) {
+            step();
+            self.0.send_modify(modify);
+        }
+
+        pub fn send_replace(&self, value: T) -> T {
+            step();
+            self.0.send_replace(value)
+        }
+    }
+}
