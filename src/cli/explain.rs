@@ -13,10 +13,15 @@ use super::{Failure, block_on, context, say};
 use crate::config::{self, Settings, Sources};
 use crate::error::Error;
 use crate::extractors::{Denial, Denied, Link, Peer, Registry};
+use crate::origin::Caller;
 
-/// The request is given by curl's own flags, or as the raw text of an HTTP request.
+/// The request is given by curl's own flags, or as the raw text of an HTTP request. What browsers copy
+/// "as cURL" has more flags; those that change nothing here are taken and ignored.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Ignored, as -X and -d are: a request copied "as cURL" in a browser can be pasted behind `explain`.
+    #[arg(value_name = "URL", conflicts_with = "raw")]
+    _url: Option<String>,
     /// A header, as for curl: -H 'Authorization: Bearer …'.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -33,6 +38,14 @@ pub struct Args {
     /// Explains as `dev` would serve: the kind `static_user` is allowed.
     #[arg(long)]
     dev: bool,
+    #[arg(short = 'X', long = "request", hide = true)]
+    _method: Option<String>,
+    #[arg(short = 'd', long = "data", aliases = ["data-raw", "data-binary"], hide = true)]
+    _body: Vec<String>,
+    #[arg(long = "compressed", hide = true)]
+    _compressed: bool,
+    #[arg(short = 'k', long = "insecure", hide = true)]
+    _insecure: bool,
 }
 
 pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(), Failure> {
@@ -50,7 +63,12 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
 async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
     let mut verdict = match settings.origins.check(&request.headers) {
         Ok(caller) => {
-            say(format_args!("origin: allowed ({caller:?})"))?;
+            let caller = match caller {
+                Caller::NoBrowser => "no browser asks",
+                Caller::SameOrigin => "a page of this service's own origin asks",
+                Caller::Listed => "a page asks whose origin is in origins.allowed",
+            };
+            say(format_args!("origin: allowed, {caller}"))?;
             None
         }
         Err(forbidden) => {

@@ -115,7 +115,15 @@ fn explain_tells_what_each_extractor_says_and_which_decides() {
     );
     assert!(out.ends_with("answer: 200, a token\n"), "{out}");
     let (_, out, _) = run(&mut binary(&["explain"]));
+    assert!(out.starts_with("origin: allowed, no browser asks\n"), "{out}");
     assert!(out.ends_with("answer: 401 no_session\n"), "{out}");
+
+    let good = format!("session={}", good_session());
+    let copied =
+        ["-X", "POST", "-H", "accept: */*", "-b", &good, "--data-raw", "", "--compressed", "--insecure"];
+    let (_, out, _) =
+        run(&mut binary(&[&["explain", "https://app.example/rollout/token"], &copied[..]].concat()));
+    assert!(out.ends_with("answer: 200, a token\n"), "as browsers copy it: {out}");
 }
 
 #[test]
