@@ -1,5 +1,8 @@
-//! Stores that are down, slow, cut off or full: 503, never 401 and never another user's session.
+//! Stores that are down, slow, cut off, full or not who they say: 503, never 401 and never another user's
+//! session (FAULTS group I).
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -7,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::helpers::{Service, verified};
 use crate::proxy::{Fault, Proxy};
-use crate::servers::{Postgres, Redis, eventually};
+use crate::servers::{Certificate, MariaDb, Postgres, Redis, eventually, free_port};
 
 const REDIS: &str = r#"
     rate_limit.per_subject_per_minute = 0
@@ -29,6 +32,17 @@ const POSTGRES: &str = r#"
     cookie = "sid"
     query = "SELECT user_id FROM sessions WHERE id = $1"
     url = "postgres://postgres@127.0.0.1:PORT/postgres?sslmode=disable"
+"#;
+
+const MARIADB: &str = r#"
+    rate_limit.per_subject_per_minute = 0
+    [session]
+    extractors = ["web"]
+    [extractors.web]
+    kind = "sql_session"
+    cookie = "sid"
+    query = "SELECT user_id FROM sessions WHERE id = $1"
+    url = "mysql://root@127.0.0.1:PORT/mysql?ssl-mode=disabled"
 "#;
 
 const USERS: &str = "CREATE TABLE sessions (id text PRIMARY KEY, user_id text);
@@ -81,11 +95,11 @@ async fn every_fault_is_503(toml: &str, upstream: u16) {
     }
 }
 
-/// Answers that come about when the time is over: whoever gets one gets their own.
-async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
+/// Answers that come about when the time is over, in milliseconds: whoever gets one gets their own.
+async fn answers_reach_only_their_own(toml: &str, upstream: u16, timeout: u64) {
     let proxy = Proxy::start(upstream).await;
-    let service = service(&format!("{toml}\nmax_connections = 2\ntimeout = \"40ms\""), proxy.port);
-    let service = std::sync::Arc::new(service);
+    let service = service(&format!("{toml}\nmax_connections = 2\ntimeout = \"{timeout}ms\""), proxy.port);
+    let service = Arc::new(service);
     let mut answered = 0;
     for round in 0..60u64 {
         proxy.set(Fault::Delay(Duration::from_millis(15 + round % 30)));
@@ -118,7 +132,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
 /// I15: the crowd is answered or refused, and the pool stays in its bounds.
 async fn a_crowd_is_kept_in_bounds(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
-    let service = std::sync::Arc::new(service(toml, proxy.port));
+    let service = Arc::new(service(toml, proxy.port));
     assert_eq!(ask(&service, "s0").await.as_deref(), Ok("user-0"));
     proxy.set(Fault::Delay(Duration::from_millis(200)));
     let mut crowd = JoinSet::new();
@@ -141,7 +155,7 @@ async fn a_crowd_is_kept_in_bounds(toml: &str, upstream: u16) {
 async fn redis_behind_faults() {
     let redis = redis_with_users(&[]).await;
     every_fault_is_503(REDIS, redis.port).await;
-    answers_reach_only_their_own(REDIS, redis.port).await;
+    answers_reach_only_their_own(REDIS, redis.port, 40).await;
     a_crowd_is_kept_in_bounds(REDIS, redis.port).await;
 }
 
@@ -150,25 +164,279 @@ async fn postgres_behind_faults() {
     let postgres = Postgres::start(&[]).await;
     postgres.run("postgres", USERS).await;
     every_fault_is_503(POSTGRES, postgres.port).await;
-    answers_reach_only_their_own(POSTGRES, postgres.port).await;
+    answers_reach_only_their_own(POSTGRES, postgres.port, 40).await;
     a_crowd_is_kept_in_bounds(POSTGRES, postgres.port).await;
 }
 
-#[tokio::test]
-async fn redis_is_killed_and_comes_back() {
-    let mut redis = redis_with_users(&["--appendonly", "yes", "--appendfsync", "always"]).await;
-    let service = service(REDIS, redis.port);
-    assert_eq!(ask(&service, "s1").await.as_deref(), Ok("user-1"));
-    redis.kill();
-    for _ in 0..20 {
-        assert_eq!(ask(&service, "s1").await, Err("session_backend_unavailable".to_owned()));
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_behind_faults() {
+    let mariadb = MariaDb::start(&[]).await;
+    mariadb.run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))").await;
+    mariadb.run("INSERT INTO sessions SELECT concat('s', seq), concat('user-', seq) FROM seq_0_to_9").await;
+    every_fault_is_503(MARIADB, mariadb.port).await;
+    // Six answers are needed to connect.
+    answers_reach_only_their_own(MARIADB, mariadb.port, 200).await;
+    a_crowd_is_kept_in_bounds(MARIADB, mariadb.port).await;
+    // I17
+    let query = "SELECT user_id FROM sessions WHERE id = $1";
+    mariadb.run("CREATE USER other@127.0.0.1").await;
+    for (case, toml) in [
+        ("schema missing", MARIADB.replace("FROM sessions", "FROM nowhere")),
+        ("permission", MARIADB.replace("root@", "other@")),
+        ("no such database", MARIADB.replace("/mysql?", "/nowhere?")),
+        (
+            "statement timeout",
+            MARIADB.replace(query, "SELECT user_id FROM sessions WHERE id = $1 AND SLEEP(5) = 0"),
+        ),
+        ("several rows", MARIADB.replace(query, "SELECT user_id FROM sessions WHERE $1 <> ''")),
+        ("TLS is asked for", MARIADB.replace("ssl-mode=disabled", "ssl-mode=required")),
+    ] {
+        let refused = ask(&service(&toml, mariadb.port), "s1").await;
+        assert_eq!(refused, Err("session_backend_unavailable".to_owned()), "{case}");
     }
-    redis.restart();
-    let good = eventually("recovery", async || match ask(&service, "s1").await {
-        Err(code) if code != "session_backend_unavailable" => panic!("{code} while Redis comes back"),
-        answer => answer,
-    });
-    assert_eq!(good.await, "user-1");
+}
+
+/// What a crowd saw that asks without a pause: how often a token, how often 503, and what else.
+#[derive(Default)]
+struct Seen {
+    tokens: AtomicUsize,
+    unavailable: AtomicUsize,
+    others: Mutex<Vec<String>>,
+    is_over: AtomicBool,
+}
+
+impl Seen {
+    async fn more(&self, counter: fn(&Self) -> &AtomicUsize, count: usize) {
+        let target = counter(self).load(Ordering::SeqCst) + count;
+        let reached = async || {
+            if counter(self).load(Ordering::SeqCst) >= target { Ok(()) } else { Err("not yet") }
+        };
+        eventually("the crowd", reached).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_killed_under_load_and_comes_back() {
+    let mut redis = redis_with_users(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let (service, seen) = (Arc::new(service(REDIS, redis.port)), Arc::new(Seen::default()));
+    let mut crowd = JoinSet::new();
+    for n in 0..8 {
+        let (service, seen) = (service.clone(), seen.clone());
+        crowd.spawn(async move {
+            while !seen.is_over.load(Ordering::SeqCst) {
+                match ask(&service, &format!("s{n}")).await {
+                    Ok(subject) if subject == format!("user-{n}") => {
+                        seen.tokens.fetch_add(1, Ordering::SeqCst)
+                    }
+                    Err(code) if code == "session_backend_unavailable" => {
+                        seen.unavailable.fetch_add(1, Ordering::SeqCst)
+                    }
+                    Ok(other) | Err(other) => {
+                        seen.others.lock().unwrap().push(other);
+                        0
+                    }
+                };
+            }
+        });
+    }
+    for _ in 0..3 {
+        seen.more(|seen| &seen.tokens, 100).await;
+        redis.kill();
+        seen.more(|seen| &seen.unavailable, 100).await;
+        redis.restart();
+        // Nothing is waited for but Redis itself: the first question after its return is answered.
+        redis.connection().await;
+        let loaded = async || redis.get("sess:s9").await.ok_or("still loading");
+        eventually("redis-server's data", loaded).await;
+        assert_eq!(ask(&service, "s9").await.as_deref(), Ok("user-9"));
+    }
+    seen.is_over.store(true, Ordering::SeqCst);
+    crowd.join_all().await;
+    assert_eq!(*seen.others.lock().unwrap(), Vec::<String>::new());
+}
+
+/// A Redis that answers, but not now, not here or not us.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_says_no_is_503_and_recovers() {
+    let redis = redis_with_users(&["--replica-serve-stale-data", "no"]).await;
+    let proxy = Proxy::start(redis.port).await;
+    let behind = service(REDIS, proxy.port);
+    for answer in [
+        "-LOADING Redis is loading the dataset in memory\r\n",
+        "-READONLY You can't write against a read only replica.\r\n",
+        "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
+        "-MOVED 3999 127.0.0.1:6381\r\n",
+        "-ASK 3999 127.0.0.1:6381\r\n",
+        "-CLUSTERDOWN The cluster is down\r\n",
+        "-NOAUTH Authentication required.\r\n",
+        "-NOPERM No permissions to access a key\r\n",
+        "-ERR max number of clients reached\r\n",
+        "-BUSY Redis is busy running a script.\r\n",
+        // No answer to GET looks like these.
+        ":1\r\n",
+        "*1\r\n$1\r\nx\r\n",
+        "+OK\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+    ] {
+        proxy.set(Fault::None);
+        assert_eq!(ask(&behind, "s1").await.as_deref(), Ok("user-1"), "before {answer}");
+        proxy.set(Fault::Say(answer));
+        for _ in 0..2 {
+            assert_eq!(ask(&behind, "s1").await, Err("session_backend_unavailable".to_owned()), "{answer}");
+        }
+    }
+    // The same for real: a replica whose primary is gone.
+    let direct = service(REDIS, redis.port);
+    assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
+    redis.run(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
+    assert_eq!(ask(&direct, "s1").await, Err("session_backend_unavailable".to_owned()));
+    redis.run(&["REPLICAOF", "NO", "ONE"]).await;
+    assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
+}
+
+/// I8: whatever an id looks like, Redis is asked for one key, or for nothing.
+#[tokio::test]
+async fn redis_is_only_ever_asked_for_one_key() {
+    let redis = redis_with_users(&[]).await;
+    let mut monitor = redis.monitor().await;
+    let signed = REDIS.replace(
+        "cookie = \"sid\"",
+        "cookie = \"sid\"\ncookie_format = \"express_signed\"\ncookie_secrets = [\"keyboard cat\"]",
+    );
+    let (plain, signed) = (service(REDIS, redis.port), service(&signed, redis.port));
+    let long = "x".repeat(257);
+    for (id, is_asked) in [
+        ("s1", true),
+        ("*", true),
+        ("sess:*", true),
+        ("'OR'1'='1", true),
+        ("../s1", true),
+        ("s1\\r\\nFLUSHALL", true),
+        ("s1\r\nFLUSHALL", false),
+        ("s1\0", false),
+        ("' OR 1", false),
+        ("", false),
+        ("\u{ff}\u{a0}", false),
+        (long.as_str(), false),
+    ] {
+        let is_sendable = id.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let answers = [
+            if is_sendable { ask(&plain, id).await } else { Err("session_invalid".to_owned()) },
+            ask(&signed, &express_signed(id)).await,
+        ];
+        let sent = [is_sendable, true].into_iter().filter(|sent| *sent && is_asked).count();
+        let expected = format!("\"GET\" {:?}", format!("sess:{id}"));
+        assert_eq!(monitor.commands().await, vec![expected; sent], "{id:?}");
+        for answer in answers {
+            let code = if id == "s1" { Ok("user-1".to_owned()) } else { Err("session_invalid".to_owned()) };
+            let nothing = id.is_empty() && answer == Err("no_session".to_owned());
+            assert!(answer == code || nothing, "{id:?}: {answer:?}");
+        }
+    }
+    let raw = "POST /rollout/token HTTP/1.1\r\nHost: h\r\nConnection: close\r\nCookie: sid=";
+    for (case, bytes, status) in [
+        ("0xff", [raw.as_bytes(), b"s1\xff\r\n\r\n"].concat(), " 401 "),
+        ("1 MiB", [raw.as_bytes(), "x".repeat(1 << 20).as_bytes(), b"\r\n\r\n"].concat(), " 431 "),
+    ] {
+        let answer = plain.raw(&bytes).await;
+        assert!(answer.contains(status), "{case}: {answer}");
+        assert_eq!(monitor.commands().await, Vec::<String>::new(), "{case}");
+    }
+}
+
+/// What express-session writes for this id.
+fn express_signed(id: &str) -> String {
+    use aws_lc_rs::hmac;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"keyboard cat"), id.as_bytes());
+    let text = format!("s:{id}.{}", STANDARD_NO_PAD.encode(tag));
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+#[tokio::test]
+async fn a_user_of_redis_that_may_only_get_is_enough() {
+    let redis = redis_with_users(&[]).await;
+    redis.run(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~sess:*", "+get"]).await;
+    let good = REDIS.replace("127.0.0.1", "reader:hunter2@127.0.0.1");
+    assert_eq!(ask(&service(&good, redis.port), "s1").await.as_deref(), Ok("user-1"));
+    let by_key = REDIS.replace("127.0.0.1", "reader@127.0.0.1") + "\npassword = \"hunter2\"";
+    assert_eq!(ask(&service(&by_key, redis.port), "s1").await.as_deref(), Ok("user-1"));
+    let elsewhere = good.replace("sess:", "other:");
+    let refused = ask(&service(&elsewhere, redis.port), "s1").await;
+    assert_eq!(refused, Err("session_backend_unavailable".to_owned()), "keys that are not the reader's");
+}
+
+/// TLS: the server must be the one that is named, and somebody must vouch for it.
+async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificate) {
+    let other = Certificate::issue("root");
+    let with = |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());
+    let by_address = toml.replace("localhost", "127.0.0.1");
+    for (case, toml, want) in [
+        ("our authority", with(toml, ours), Ok("user-1".to_owned())),
+        ("nobody's authority", toml.to_owned(), Err("session_backend_unavailable".to_owned())),
+        ("another authority", with(toml, &other), Err("session_backend_unavailable".to_owned())),
+        ("another name", with(&by_address, ours), Err("session_backend_unavailable".to_owned())),
+    ] {
+        assert_eq!(ask(&service(&toml, port), "s1").await, want, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn redis_over_tls() {
+    let certificate = Certificate::issue("root");
+    let port = free_port();
+    let path = |path: &std::path::Path| path.display().to_string();
+    let redis = redis_with_users(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &path(&certificate.certificate),
+        "--tls-key-file",
+        &path(&certificate.key),
+        "--tls-ca-cert-file",
+        &path(&certificate.authority),
+        "--tls-auth-clients",
+        "no",
+    ])
+    .await;
+    let toml = REDIS.replace("redis://127.0.0.1", "rediss://localhost");
+    only_the_right_server_is_asked(&toml, port, &certificate).await;
+    drop(redis);
+}
+
+#[tokio::test]
+async fn postgres_over_tls() {
+    let certificate = Certificate::issue("postgres");
+    let setting = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
+    let postgres = Postgres::start(&[
+        "ssl=on",
+        &setting("ssl_cert_file", &certificate.certificate),
+        &setting("ssl_key_file", &certificate.key),
+    ])
+    .await;
+    postgres.run("postgres", USERS).await;
+    let toml = POSTGRES.replace("@127.0.0.1", "@localhost").replace("sslmode=disable", "sslmode=verify-full");
+    only_the_right_server_is_asked(&toml, postgres.port, &certificate).await;
+    // libpq's own way to name the authority.
+    let in_url =
+        toml.replace("verify-full", &format!("verify-full&sslrootcert={}", certificate.authority.display()));
+    assert_eq!(ask(&service(&in_url, postgres.port), "s1").await.as_deref(), Ok("user-1"));
+}
+
+#[tokio::test]
+async fn mariadb_over_tls() {
+    let certificate = Certificate::issue("mysql");
+    let setting = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+    let mariadb = MariaDb::start(&[
+        &setting("ssl-cert", &certificate.certificate),
+        &setting("ssl-key", &certificate.key),
+    ])
+    .await;
+    mariadb.run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))").await;
+    mariadb.run("INSERT INTO sessions VALUES ('s1', 'user-1')").await;
+    let toml = MARIADB.replace("@127.0.0.1", "@localhost").replace("disabled", "verify_identity");
+    only_the_right_server_is_asked(&toml, mariadb.port, &certificate).await;
 }
 
 /// I12: what is there and no session is the caller's problem.

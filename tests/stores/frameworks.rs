@@ -114,7 +114,7 @@ async fn stores_of_postgres() {
 
 #[tokio::test]
 async fn stores_of_mariadb() {
-    let mariadb = MariaDb::start().await;
+    let mariadb = MariaDb::start(&[]).await;
     let here = || Place::Store(mariadb.url());
     let connection = &mut mariadb.connection().await;
 

@@ -23,6 +23,8 @@ pub enum Fault {
     BlackHole,
     /// Answers end after a byte, and with them the connection.
     Truncate,
+    /// Whatever is asked, this is the answer.
+    Say(&'static str),
 }
 
 pub struct Proxy {
@@ -94,6 +96,12 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: watch::
             }
             Fault::Reset => return,
             Fault::BlackHole => continue,
+            Fault::Say(text) => {
+                if to.write_all(text.as_bytes()).await.is_err() {
+                    return;
+                }
+                continue;
+            }
             Fault::Truncate => {
                 to.write_all(&bytes[..1]).await.ok();
                 return;

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use sqlx::{Connection, MySqlConnection, PgConnection};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
 
 /// How long a server may take to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port()
 }
 
@@ -83,9 +85,9 @@ impl Redis {
         let client = redis::Client::open(self.url()).expect("a URL");
         eventually("redis-server", async || {
             let mut connection = client.get_multiplexed_async_connection().await?;
-            // A server that wants a password is up as well.
+            // A server that wants a password is up as well, and so is one that has lost its primary.
             match redis::cmd("PING").exec_async(&mut connection).await {
-                Err(error) if error.code() == Some("NOAUTH") => Ok(connection),
+                Err(error) if matches!(error.code(), Some("NOAUTH" | "MASTERDOWN")) => Ok(connection),
                 answer => answer.map(|()| connection),
             }
         })
@@ -98,6 +100,48 @@ impl Redis {
             command.arg(word);
         }
         command.exec_async(&mut self.connection().await).await.expect("a command that works");
+    }
+}
+
+impl Redis {
+    pub async fn get(&self, key: &str) -> Option<String> {
+        redis::cmd("GET").arg(key).query_async(&mut self.connection().await).await.ok()
+    }
+
+    /// Sees every command that Redis is given from now on.
+    pub async fn monitor(&self) -> Monitor {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("a connection");
+        let mut monitor = Monitor { lines: BufReader::new(stream).lines(), port: self.port };
+        monitor.lines.get_mut().write_all(b"MONITOR\r\n").await.expect("a command");
+        assert_eq!(monitor.next().await, "+OK");
+        monitor
+    }
+}
+
+pub struct Monitor {
+    lines: Lines<BufReader<TcpStream>>,
+    port: u16,
+}
+
+impl Monitor {
+    async fn next(&mut self) -> String {
+        self.lines.next_line().await.expect("Redis is there").expect("a line")
+    }
+
+    /// The commands since the last call, without those with which a connection begins.
+    pub async fn commands(&mut self) -> Vec<String> {
+        let mut marker = TcpStream::connect(("127.0.0.1", self.port)).await.expect("a connection");
+        marker.write_all(b"ECHO end-of-commands\r\n").await.expect("a command");
+        let mut commands = Vec::new();
+        loop {
+            let line = self.next().await;
+            let (_, command) = line.split_once("] ").expect("a time and an address before the command");
+            match command {
+                r#""ECHO" "end-of-commands""# => return commands,
+                _ if command.starts_with(r#""CLIENT""#) || command.starts_with(r#""HELLO""#) => {}
+                _ => commands.push(command.to_owned()),
+            }
+        }
     }
 }
 
@@ -158,7 +202,7 @@ pub struct MariaDb {
 }
 
 impl MariaDb {
-    pub async fn start() -> Self {
+    pub async fn start(extra: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let data = format!("--datadir={}", directory.path().join("data").display());
         let socket = format!("--socket={}", directory.path().join("socket").display());
@@ -182,7 +226,7 @@ impl MariaDb {
             "--innodb-flush-log-at-trx-commit=0",
             "--skip-name-resolve",
         ]);
-        let server = start(mariadb.args(user));
+        let server = start(mariadb.args(user).args(extra));
         let mariadb = Self { port, _server: server, _directory: directory };
         mariadb.connection().await;
         mariadb
@@ -201,6 +245,45 @@ impl MariaDb {
     pub async fn run(&self, sql: &'static str) {
         let mut connection = self.connection().await;
         sqlx::raw_sql(sql).execute(&mut connection).await.expect("SQL that works");
+    }
+}
+
+/// A certificate for `localhost` and the authority that vouches for it, as files that every server may read.
+pub struct Certificate {
+    pub authority: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    _directory: TempDir,
+}
+
+impl Certificate {
+    /// `user` owns the key: PostgreSQL wants to be the only one who can read it.
+    pub fn issue(user: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "an authority of our own");
+        let authority_key = rcgen::KeyPair::generate().expect("a key");
+        let authority = parameters.self_signed(&authority_key).expect("a certificate");
+        let issuer = rcgen::Issuer::new(parameters, authority_key);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
+        let write = |name: &str, text: String| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).expect("a file");
+            path
+        };
+        let certificate = Self {
+            authority: write("ca.pem", authority.pem()),
+            certificate: write("server.pem", certificate.pem()),
+            key: write("server.key", key.serialize_pem()),
+            _directory: directory,
+        };
+        run(Command::new("chmod").arg("600").arg(&certificate.key));
+        run(Command::new("chmod").arg("755").arg(certificate.key.parent().expect("a folder")));
+        give_to(user, &certificate.key);
+        certificate
     }
 }
 
