@@ -64,6 +64,11 @@ export type TokenErrorCode =
   | (string & {});
 
 export class RolloutTokenError extends Error {
+  constructor(
+    code: TokenErrorCode,
+    message: string,
+    details?: { status?: number; requestId?: string; retryAfter?: number; cause?: unknown },
+  );
   readonly name: "RolloutTokenError";
   readonly code: TokenErrorCode;
   /** Absent if nothing answered. */
