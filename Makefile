@@ -37,7 +37,7 @@ web: ## The browser helper, on Node's runner
 
 browser: ## The helper, the development page and Rollout's real components, in Chromium
 	cargo build --locked
-	node --test tests/browser/*.test.mjs
+	node --test --test-timeout 120000 tests/browser/*.test.mjs
 
 interop: ## Our tokens, verified by the JWT libraries of other languages
 	cargo build --locked

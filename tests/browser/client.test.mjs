@@ -78,6 +78,14 @@ test("signing out is told, with the service's code", async () => {
   assert.deepEqual(await page.evaluate(() => told), ["no_session"]);
 });
 
+test("a login page in place of the service is told from the service", async () => {
+  const context = await signedIn("fay");
+  for (const [url, told] of [["/guarded/rollout/token", "redirected 0"], ["/login", "bad_response 200"]]) {
+    const page = await pageWithSource(context, { url });
+    assert.equal(await page.evaluate(() => outcome(source.get())), told);
+  }
+});
+
 test("a page of an origin that is not listed can read nothing", async () => {
   const unlisted = await startServiceOf(app);
   const page = await pageWithSource(await signedIn("dan"));
@@ -91,6 +99,14 @@ test("a page of a listed origin reads refusals, too", async () => {
   const page = await pageWithSource(await signedIn(), { url: `${app.service}/rollout/token` });
   assert.equal(await page.evaluate(() => outcome(source.get())), "no_session 401");
   assert.deepEqual(page.wrong, []);
+
+  app.backEndWorks = false;
+  await page.context().addCookies([{ name: "sid", value: "gus", url: app.url }]);
+  const wait = await page.evaluate(async (url) => {
+    const response = await fetch(url, { method: "POST", credentials: "include" });
+    return `${response.status} ${response.headers.get("Retry-After")}`;
+  }, `${app.service}/rollout/token`);
+  assert.match(wait, /^503 \d+$/);
 });
 
 test("examples/html: the helper from the service, Rollout's components and a call of Rollout's API", async () => {

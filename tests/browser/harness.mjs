@@ -12,7 +12,10 @@ import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const installed = path.join(root, "target/browser");
-if (!existsSync(path.join(installed, "node_modules"))) throw new Error("Run tests/tools.sh first: it installs what these tests need");
+const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+for (const needed of [CHROMIUM, `${installed}/node_modules`, `${root}/target/react/node_modules`]) {
+  if (!existsSync(needed)) throw new Error(`${needed} is missing. Install it: make tools`);
+}
 const require = createRequire(path.join(installed, "package.json"));
 const { chromium } = require("playwright-core");
 const jwt = require("jsonwebtoken");
@@ -32,7 +35,7 @@ export async function stop() {
 /** Debian's Chromium, with an empty profile of its own. */
 export async function startBrowser() {
   const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    executablePath: CHROMIUM,
     args: [
       "--no-sandbox", // as root, in containers
       "--disable-gpu",
@@ -113,6 +116,7 @@ export async function startApp() {
       send(response, user ? 200 : 401, "application/json", JSON.stringify(user ? { user: { id: user } } : {}));
     },
     "/login": (_, response) => send(response, 200, "text/html", "<title>Sign in</title><h1>Sign in</h1>"),
+    "/guarded/rollout/token": (_, response) => response.writeHead(302, { Location: "/login" }).end(),
     "/blank": (_, response) => send(response, 200, "text/html", "<!doctype html><title>Blank</title>"),
   };
   app.url = await listen(async (request, response) => {
