@@ -121,7 +121,7 @@ for (const chip of document.querySelectorAll("[data-user]")) {
 byId("fifty").addEventListener("click", async () => {
   const before = requests;
   const fiftyTimes = async () => (await Promise.all(Array.from({ length: 50 }, () => source.get())))[0];
-  await show(fiftyTimes, () => `50 calls of get(), ${requests - before} request`);
+  await show(fiftyTimes, () => `50 calls of get(), ${requests - before === 1 ? "1 request" : `${requests - before} requests`}`);
 });
 
 byId("clear-log").addEventListener("click", () => {
@@ -208,12 +208,12 @@ const written = ({ status, headers, body }) =>
 const heard = async (response) =>
   written({ status: response.status, headers: Object.fromEntries(response.headers), body: await response.text() });
 
-/** Shows an answer that was no token; no button is pressed then unless one was. */
-function showRefusal({ kind, why, text, curl, client = "" }) {
-  for (const button of document.querySelectorAll("[data-show]")) button.setAttribute("aria-pressed", false);
+/** Shows an answer that was no token, and which button brought it. */
+function showRefusal(pressed, { kind, why, text, curl, client = "" }) {
+  for (const button of document.querySelectorAll("[data-show]")) button.setAttribute("aria-pressed", button === pressed);
   byId("refusal").hidden = false;
-  byId("refusal-kind").textContent = kind === "real" ? "a real answer" : "a sample";
-  byId("refusal-kind").classList.toggle("real", kind === "real");
+  byId("refusal-kind").textContent = kind;
+  byId("refusal-kind").classList.toggle("real", kind === REAL);
   byId("refusal-why").textContent = why;
   byId("refusal-answer").textContent = text;
   byId("refusal-curl").hidden = !curl;
@@ -228,10 +228,13 @@ const sample = async (code) => {
   return written((await response.json()).find((sample) => sample.code === code));
 };
 
+const REAL = "a real answer";
+const SAMPLE = "a sample";
+
 const refusals = {
   async 401() {
     return {
-      kind: "real",
+      kind: REAL,
       why: "This page asked as a user without a name, which no session has. Without any session, the code is no_session.",
       text: await heard(await ask("")),
       client: "client.js calls onSignedOut and throws the code: let the user sign in.",
@@ -243,18 +246,18 @@ const refusals = {
       const response = await ask("in-a-hurry");
       if (response.status === 429) {
         return {
-          kind: "real",
+          kind: REAL,
           why: `The user “in-a-hurry” asked ${request} times in a row. Other users have a share of their own.`,
           text: await heard(response),
           client: "client.js waits for Retry-After inside the call and asks again; your code sees only a slow answer.",
         };
       }
     }
-    return { kind: "real", why: "100 requests in a row, and no refusal: rate_limit is off or large here.", text: "" };
+    return { kind: REAL, why: "100 requests in a row, and no refusal: rate_limit is off or large here.", text: "" };
   },
   async 403() {
     return {
-      kind: "sample",
+      kind: SAMPLE,
       why: "What a page of an origin gets that is not in origins.allowed. The browser sets Origin; no page can forge it.",
       text: await sample("origin_not_allowed"),
       curl: `curl -i -X POST -H 'Origin: https://other.example' ${origin}/rollout/token`,
@@ -263,7 +266,7 @@ const refusals = {
   },
   async 503() {
     return {
-      kind: "sample",
+      kind: SAMPLE,
       why: "When the session store, the provider’s keys or your app does not answer. Nobody is signed out by an outage.",
       text: await sample("session_backend_unavailable"),
       client: "client.js waits for Retry-After inside the call and asks again, up to six times and half a minute.",
@@ -275,9 +278,8 @@ for (const button of document.querySelectorAll("[data-show]")) {
   button.addEventListener("click", async () => {
     try {
       const refusal = await refusals[button.dataset.show]();
-      showRefusal(refusal);
-      button.setAttribute("aria-pressed", true);
-      say(`${refusal.kind === "real" ? "A real answer" : "A sample"}: ${refusal.text.split("\n", 1)[0]}`);
+      showRefusal(button, refusal);
+      say(`Shown: ${refusal.kind}, ${refusal.text.split("\n", 1)[0]}`);
     } catch {
       say("This server cannot be reached");
     }
