@@ -101,12 +101,11 @@ fn reference_of_the_configuration() {
         let lines = lines.split("\n\n").next().unwrap();
         writeln!(text, "### `[{name}]`\n").unwrap();
         if name == "token.claims" {
-            writeln!(
-                text,
-                "One key a claim, none by default. For example `{}`.\n",
-                lines.trim_start_matches("# ").trim()
-            )
-            .unwrap();
+            let (before, _) = settings.split_once("\n[token.claims]").unwrap();
+            let about: Vec<&str> = before.rsplit("\n\n").next().unwrap().lines().collect();
+            let about = about.iter().map(|line| line.trim_start_matches("# ")).collect::<Vec<_>>().join(" ");
+            let example = lines.trim_start_matches("# ").trim();
+            writeln!(text, "{about} None by default; for example `{example}`.\n").unwrap();
         } else {
             writeln!(text, "{}", Key::table(lines)).unwrap();
         }
