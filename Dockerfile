@@ -5,6 +5,8 @@
 # that a static binary can do it on an empty base.
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /src
+# Such as "otel", for traces: docs/tracing.md.
+ARG FEATURES=""
 COPY . .
 # Dependencies stay in the two caches when only the sources change. The explicit target keeps procedural
 # macros, which run here, out of the static linking; `touch` keeps a cached build from being taken for newer than
@@ -14,7 +16,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     target="$(rustc --print host-tuple)" \
     && find src config web -type f -exec touch {} + \
     && RUSTFLAGS="-C target-feature=+crt-static" \
-       cargo build --release --locked --bin rollout-token --target "$target" \
+       cargo build --release --locked --features "$FEATURES" --bin rollout-token --target "$target" \
     && cp "target/$target/release/rollout-token" /rollout-token
 
 FROM scratch

@@ -25,6 +25,7 @@ use crate::request_id::{RequestIds, X_REQUEST_ID};
 use crate::routes::{assets, dev, health, openapi, token};
 use crate::server::Drain;
 use crate::telemetry::{self, LogBudget, SubjectLog};
+use crate::trace::Trace;
 use crate::wire;
 
 const X_ROLLOUT_DEV: header::HeaderName = header::HeaderName::from_static("x-rollout-dev");
@@ -127,8 +128,8 @@ impl Drop for Admitted<'_> {
 /// log), panics, [`guard`] (head, body, deadline).
 pub fn public(app: &Arc<App>) -> Router {
     let mut routes = Router::new()
-        .route("/rollout/token", any(token::issue))
-        .route("/rollout-token", any(token::issue_as_documented))
+        .route(token::PATH, any(token::issue))
+        .route(token::DOCS_PATH, any(token::issue_as_documented))
         .route("/healthz", get(health::live).fallback(read_only))
         .route("/readyz", get(health::ready).fallback(read_only))
         .route("/openapi.json", get(openapi::openapi).fallback(read_only))
@@ -171,18 +172,21 @@ async fn answer(State(app): State<Arc<App>>, mut request: Request, next: Next) -
     let started = app.clock.monotonic();
     let live = app.live();
     let id = app.ids.of(request.headers());
+    let trace = Trace::begin(&request, id.as_str());
     let listed = live.settings.origins.listed(request.headers()).cloned();
     request.extensions_mut().insert(live.clone());
 
-    let mut response = next.run(request).await;
+    let mut response = trace.over(next.run(request)).await;
 
     let duration = app.clock.monotonic().saturating_sub(started);
     if let Some(error) = response.extensions_mut().remove::<Error>() {
-        app.refused(&error, duration, id.as_str());
+        trace.refused(&error);
+        app.refused(&error, duration, id.as_str(), trace.id());
         response = error.respond(id.as_str());
     } else if let Some(issued) = response.extensions_mut().remove::<token::Issued>() {
         app.metrics.answered(Some(&issued.extractor), "issued", duration);
-        telemetry::issued(&issued.extractor, &issued.subject, &live.subject_log, duration, id.as_str());
+        trace.issued(&issued, &live.subject_log);
+        telemetry::issued(&issued, &live.subject_log, duration, id.as_str(), trace.id());
     }
     let headers = response.headers_mut();
     error::protect(headers);
@@ -218,9 +222,9 @@ async fn guard(
 }
 
 impl App {
-    fn refused(&self, error: &Error, duration: Duration, request_id: &str) {
+    fn refused(&self, error: &Error, duration: Duration, request_id: &str, trace_id: Option<&str>) {
         self.metrics.answered(error.extractor(), error.code(), duration);
         let lines = if error.status().is_server_error() { &self.fault_lines } else { &self.caller_lines };
-        telemetry::refused(error, duration, request_id, lines, &self.clock);
+        telemetry::refused(error, duration, request_id, trace_id, lines, &self.clock);
     }
 }

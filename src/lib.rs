@@ -12,7 +12,7 @@
 //! 7. [`limiter`] keeps one subject from asking too often.
 //! 8. [`token`] mints.
 //! 9. [`error`] turns everything that went otherwise into one kind of answer.
-//! 10. [`telemetry`] and [`metrics`] write down what happened, and no secret.
+//! 10. [`telemetry`], [`metrics`] and [`trace`] write down what happened, and no secret.
 //!
 //! To serve with a session extractor of your own, see `examples/custom_extractor.rs`.
 
@@ -36,6 +36,7 @@ pub mod subject;
 mod sync;
 pub mod telemetry;
 pub mod token;
+pub mod trace;
 pub mod value;
 pub mod wire;
 

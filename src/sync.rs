@@ -7,6 +7,13 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use std::thread;
 
 pub(crate) use arc_swap::ArcSwapOption;
-pub(crate) use tokio::spawn;
 pub(crate) use tokio::sync::{Semaphore, mpsc, watch};
 pub(crate) use tokio::time::{sleep, timeout};
+
+/// A task of its own, yet a part of the trace in which it began.
+pub(crate) fn spawn<F>(work: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    tokio::spawn(crate::trace::carry(work))
+}

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Log, LogFormat};
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::routes::token::Issued;
 use crate::secret::Secret;
 use crate::subject::Subject;
 pub use writer::LastLines;
@@ -61,18 +62,23 @@ pub fn init(log: Log, metrics: Arc<Metrics>) -> io::Result<LastLines> {
 /// How subjects appear in the log: plain, or with a key as 64 bits of HMAC-SHA-256, the same on every
 /// instance with the same client secret.
 #[derive(Debug)]
-pub struct SubjectLog(Option<hmac::Key>);
+pub struct SubjectLog {
+    plain: bool,
+    key: hmac::Key,
+}
 
 impl SubjectLog {
     pub fn new(plain: bool, client_secret: &Secret) -> Self {
-        Self((!plain).then(|| derived_key(client_secret, b"log subject")))
+        Self { plain, key: derived_key(client_secret, b"log subject") }
     }
 
     fn show(&self, subject: &Subject) -> String {
-        match &self.0 {
-            None => subject.to_string(),
-            Some(key) => short_hex(hmac::sign(key, subject.as_str().as_bytes()).as_ref()),
-        }
+        if self.plain { subject.to_string() } else { self.hash(subject) }
+    }
+
+    /// The hash, also where the log is plain.
+    pub fn hash(&self, subject: &Subject) -> String {
+        short_hex(hmac::sign(&self.key, subject.as_str().as_bytes()).as_ref())
     }
 }
 
@@ -99,16 +105,37 @@ fn short_hex(bytes: &[u8]) -> String {
 }
 
 /// The event of a request that got a token.
-pub fn issued(extractor: &str, subject: &Subject, log: &SubjectLog, duration: Duration, request_id: &str) {
+pub fn issued(
+    Issued { extractor, subject }: &Issued,
+    log: &SubjectLog,
+    duration: Duration,
+    request_id: &str,
+    trace_id: Option<&str>,
+) {
     if tracing::enabled!(Level::INFO) {
-        let subject = log.show(subject);
+        let (extractor, subject) = (&**extractor, log.show(subject));
         let duration_ms = millis(duration);
-        tracing::info!(extractor, code = "issued", subject, duration_ms, request_id, "token.issued");
+        tracing::info!(
+            extractor,
+            code = "issued",
+            subject,
+            duration_ms,
+            request_id,
+            trace_id,
+            "token.issued"
+        );
     }
 }
 
 /// The event of a request that got none.
-pub fn refused(error: &Error, duration: Duration, request_id: &str, budget: &LogBudget, clock: &Clock) {
+pub fn refused(
+    error: &Error,
+    duration: Duration,
+    request_id: &str,
+    trace_id: Option<&str>,
+    budget: &LogBudget,
+    clock: &Clock,
+) {
     let server_fault = error.status().is_server_error();
     if !(server_fault && tracing::enabled!(Level::WARN) || tracing::enabled!(Level::INFO)) {
         return;
@@ -121,9 +148,9 @@ pub fn refused(error: &Error, duration: Duration, request_id: &str, budget: &Log
     let (code, reason, cause) = (error.code(), error.reason(), error.cause());
     let duration_ms = millis(duration);
     if server_fault {
-        tracing::warn!(extractor, code, reason, cause, duration_ms, request_id, "token.refused");
+        tracing::warn!(extractor, code, reason, cause, duration_ms, request_id, trace_id, "token.refused");
     } else {
-        tracing::info!(extractor, code, reason, duration_ms, request_id, "token.refused");
+        tracing::info!(extractor, code, reason, duration_ms, request_id, trace_id, "token.refused");
     }
 }
 

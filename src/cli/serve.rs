@@ -14,6 +14,7 @@ use crate::extractors::{Context, Registry};
 use crate::reload::Reloader;
 use crate::server::{self, Drain, Endpoint, Outcome, Signals};
 use crate::telemetry;
+use crate::trace;
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
@@ -59,6 +60,8 @@ async fn run(
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+    let traces = trace::start(settings.traces.as_ref(), &context.http)
+        .map_err(|error| Failure::Runtime(format!("cannot send traces: {error}")))?;
     let drain = Drain::default();
     let app = App::new(settings, context.clone(), drain.clone());
     app.live().settings.chain.start();
@@ -79,6 +82,9 @@ async fn run(
         outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain) => Some(outcome),
         _ = second_signal => None,
     };
+    if ended.is_some() {
+        traces.flush().await;
+    }
     match ended {
         Some(Outcome::Clean) => Ok(()),
         Some(Outcome::Forced(open)) => {

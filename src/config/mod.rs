@@ -32,6 +32,7 @@ use crate::extractors::{Chain, Context, Registry};
 use crate::origin::{Origin, Origins};
 use crate::secret::Secret;
 use crate::token::{ClaimTemplates, Minter};
+use crate::trace::{self, Export};
 
 /// The three names of Rollout's own docs, and the keys they stand for.
 const ROLLOUT_NAMES: [(&str, &str); 3] = [
@@ -51,7 +52,7 @@ pub struct Sources {
     pub base: Option<String>,
     /// TOML files; the later wins.
     pub files: Vec<PathBuf>,
-    /// Variables: `ROLLOUT__SECTION__KEY` and the three names of Rollout's docs.
+    /// Variables: `ROLLOUT__SECTION__KEY`, the three names of Rollout's docs, and OpenTelemetry's `OTEL_…`.
     pub environment: BTreeMap<String, String>,
     /// Variables of ours that are not UTF-8: they cannot be taken as they are.
     pub not_text: Vec<String>,
@@ -71,14 +72,17 @@ impl Sources {
         let mut sources = Self { files, ..Self::default() };
         for (name, value) in std::env::vars_os() {
             // Other names are nobody's business here.
-            let Some(name) = name.into_string().ok().filter(|name| name.starts_with("ROLLOUT")) else {
+            let Ok(name) = name.into_string() else { continue };
+            let own = name.starts_with("ROLLOUT");
+            if !own && !name.starts_with(trace::PREFIX) {
                 continue;
-            };
+            }
             match value.into_string() {
                 Ok(value) => {
                     sources.environment.insert(name, value);
                 }
-                Err(_) => sources.not_text.push(name),
+                Err(_) if own => sources.not_text.push(name),
+                Err(_) => {}
             }
         }
         sources
@@ -96,6 +100,8 @@ pub struct Settings {
     pub rate_limit: Option<RateLimit>,
     pub log: Log,
     pub poll_interval: Duration,
+    /// Read at the start only.
+    pub traces: Option<Export>,
     /// The files that secrets and keys were read from: a change of one reloads the configuration.
     pub watched: Vec<Watched>,
     /// Good, but worth a line in the log.
@@ -195,13 +201,14 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     let log = check_log(&log, &mut problems);
     let poll_interval = positive("reload.poll_interval", reload.poll_interval, &mut problems);
     let rate_limit = check_rate_limit(&rate_limit, &mut problems);
+    let mut warnings = Vec::new();
+    let traces = check_traces(&sources.environment, &mut problems, &mut warnings);
 
     let (Some(client), Some(server), Some(claims), Some(log), true) =
         (client, server, claims, log, problems.is_empty())
     else {
         return Err(problems);
     };
-    let mut warnings = Vec::new();
     if client.secret.expose().len() < 64 {
         warnings.push(
             "client_secret: is shorter than the 64 bytes that RFC 7518, section 3.2 asks for with HS512; \
@@ -218,6 +225,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
         rate_limit,
         log,
         poll_interval,
+        traces,
         watched: built.watched.into_iter().chain(secret_file).collect(),
         warnings,
         effective: effective.into(),
@@ -502,6 +510,25 @@ fn check_rate_limit(limit: &raw::RateLimit, problems: &mut Problems) -> Option<R
         "must be at least 1; to switch the limit off set rate_limit.per_subject_per_minute = 0",
     );
     Some(RateLimit { per_minute, burst: burst? })
+}
+
+/// Whoever asks a build without traces for them is told so.
+fn check_traces(
+    environment: &BTreeMap<String, String>,
+    problems: &mut Problems,
+    warnings: &mut Vec<String>,
+) -> Option<Export> {
+    if cfg!(feature = "otel") {
+        return Export::read(environment, problems);
+    }
+    if Export::read(environment, &mut Problems::default()).is_some() {
+        warnings.push(
+            "OTEL_EXPORTER_OTLP_ENDPOINT: asks for traces, which this build does not send: build it with \
+             --features otel, or set OTEL_TRACES_EXPORTER=none"
+                .to_owned(),
+        );
+    }
+    None
 }
 
 fn check_log(log: &raw::Log, problems: &mut Problems) -> Option<Log> {

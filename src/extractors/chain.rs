@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 
 use super::{Cause, ExtractError, Readiness, Reason, Session, SessionExtractor};
 use crate::subject::{Subject, SubjectError, Template};
+use crate::trace;
 
 /// One extractor with its configured name and the template for its subject.
 #[derive(Clone, Debug)]
@@ -59,7 +60,7 @@ impl Chain {
     /// Asks the extractors in order; the first that does not answer `Ok(None)` decides.
     pub async fn authenticate(&self, request: &Parts) -> Result<Authenticated, Denied> {
         for link in &self.0 {
-            match link.authenticate(request).await {
+            match trace::extractor(&link.name, link.kind, link.authenticate(request)).await {
                 Ok(None) => {}
                 Ok(Some((subject, session))) => {
                     return Ok(Authenticated { extractor: link.name.clone(), subject, session });

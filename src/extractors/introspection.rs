@@ -23,6 +23,7 @@ use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor}
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
 use crate::secret::Secret;
+use crate::trace;
 use crate::value::{Object, Value};
 
 pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
@@ -157,8 +158,9 @@ impl SessionExtractor for Introspection {
         };
         async move {
             let call = || {
-                let (issuer, request) = (self.issuer.clone(), self.issuer.request(&token));
-                async move { issuer.ask(request).await }
+                let (issuer, mut call) = (self.issuer.clone(), self.issuer.request(&token));
+                trace::pass_on(&request.headers, &mut call);
+                async move { issuer.ask(call).await }
             };
             let whom = [self.issuer.extractor.as_bytes(), self.issuer.endpoint.url.as_str().as_bytes()];
             let question = Question::new(whom.into_iter().chain([token.as_bytes()]));

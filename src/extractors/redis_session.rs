@@ -302,6 +302,10 @@ impl Store for Server {
     type Question = str;
     type Answer = Option<Vec<u8>>;
 
+    fn system(&self) -> &'static str {
+        "redis"
+    }
+
     async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
         // Time is kept by the pool, over connecting and asking together.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);

@@ -22,6 +22,7 @@ use crate::config::{List, Problems, Section, Span};
 use crate::cookies::{self, CookieError};
 use crate::secret::Secret;
 use crate::subject::{SubjectError, Template};
+use crate::trace;
 use crate::value::{Object, Value};
 
 /// `path` is what a preset adds to a `url` that has none.
@@ -277,8 +278,9 @@ impl SessionExtractor for SessionEndpoint {
         };
         async move {
             let call = || {
-                let (whoami, request) = (self.whoami.clone(), self.whoami.request(&found));
-                async move { whoami.ask(request).await }
+                let (whoami, mut call) = (self.whoami.clone(), self.whoami.request(&found));
+                trace::pass_on(&request.headers, &mut call);
+                async move { whoami.ask(call).await }
             };
             let session = self.lookups.ask(self.question(&found), call).await?;
             match session.expires_at {

@@ -17,6 +17,12 @@ use crate::origin::{self, Caller, Forbidden};
 use crate::subject::Subject;
 use crate::token::{MintError, Minted};
 
+/// The route of this service's own contract.
+pub const PATH: &str = "/rollout/token";
+
+/// The route of the snippets in Rollout's docs.
+pub const DOCS_PATH: &str = "/rollout-token";
+
 /// The answer to a signed-in user.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct TokenResponse {

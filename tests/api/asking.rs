@@ -274,6 +274,44 @@ async fn only_what_is_named_leaves() {
 }
 
 #[tokio::test]
+async fn a_back_end_sees_the_callers_trace_and_nothing_else_of_it() {
+    let app = Backend::json(r#"{"sub":"ann","active":true}"#).await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let introspection = format!(
+        "[session]\nextractors = [\"api\"]\n[extractors.api]\nkind = \"introspection\"\nurl = \"{}\"\n\
+         client_id = \"c\"\nclient_secret = \"introspection-secret\"\n",
+        app.url("/introspect")
+    );
+    for (config, credential) in
+        [(by_asking(&app.url("/me"), ""), SID), (introspection, ("authorization", "Bearer opaque"))]
+    {
+        let service = Service::start(&config);
+        for (case, value, want) in [
+            ("theirs", parent, Some(parent)),
+            ("nonsense", "00-SENTINEL", None),
+            ("upper case", &parent.to_uppercase(), None),
+        ] {
+            let headers = [credential, ("traceparent", value), ("tracestate", "a=1"), ("baggage", "b=2")];
+            assert_eq!(outcome(&service, &headers).await.as_deref(), Ok("ann"), "{case}");
+            let seen = app.seen().pop().expect("a call");
+            assert_eq!(seen.header("traceparent"), want, "{case}");
+            assert_eq!((seen.header("tracestate"), seen.header("baggage")), (None, None), "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn traces_do_not_keep_answers_from_being_shared() {
+    let app = Backend::json(r#"{"sub":"ann"}"#).await;
+    let service = Service::start(&by_asking(&app.url("/me"), "cache_ttl = \"10s\""));
+    for span in ["00f067aa0ba902b7", "00f067aa0ba902b8"] {
+        let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{span}-01");
+        assert_eq!(outcome(&service, &[SID, ("traceparent", &parent)]).await.as_deref(), Ok("ann"));
+    }
+    assert_eq!(app.visits(), 1);
+}
+
+#[tokio::test]
 async fn nobody_is_asked_about_nothing_or_about_two() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let service = Service::start(&by_asking(&app.url("/me"), "forward_headers = [\"X-Token\"]"));

@@ -36,6 +36,21 @@ fn check_config_tells_good_from_bad_without_a_network() {
     }
 }
 
+/// With the feature they are taken: `tests/traces`.
+#[cfg(not(feature = "otel"))]
+#[test]
+fn a_build_without_traces_says_so_to_whoever_asks_for_them() {
+    let asks = |name, value| {
+        run(binary(&["check-config"]).env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318").env(name, value))
+    };
+    let (code, _, err) = asks("OTEL_SERVICE_NAME", "tokens");
+    assert_eq!(code, Some(0));
+    assert!(err.contains("OTEL_EXPORTER_OTLP_ENDPOINT: ") && err.contains("--features otel"), "{err}");
+    for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
+        assert_eq!(asks(name, value).2, "", "{name}");
+    }
+}
+
 #[test]
 fn usage_errors_are_exit_code_2() {
     assert_eq!(run(&mut binary(&["serv"])).0, Some(2));
@@ -177,6 +192,8 @@ async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() 
         .bearer_auth(&session)
         .header("x-request-id", "my-id")
         .header("user-agent", "SENTINEL-agent")
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .header("baggage", "SENTINEL-baggage")
         .send()
         .await
         .unwrap();
@@ -184,6 +201,7 @@ async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() 
     assert_eq!(status, 200);
     let issued: Value = serde_json::from_str(&process.line_with("my-id")).expect("one line of JSON");
     assert_eq!(issued["message"], "token.issued");
+    assert_eq!(issued["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!((issued["extractor"].as_str(), issued["code"].as_str()), (Some("bearer"), Some("issued")));
     assert!(issued["duration_ms"].is_number());
     assert_eq!(issued["subject"].as_str().unwrap().len(), 16, "hashed: {issued}");
@@ -197,6 +215,7 @@ async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() 
     assert_eq!(answer(response.send().await.unwrap()).await.0, 401);
     let refused: Value = serde_json::from_str(&process.line_with("id-2")).expect("one line of JSON");
     assert_eq!(refused["message"], "token.refused");
+    assert_eq!(refused.get("trace_id"), None, "nobody's: {refused}");
     assert_eq!(
         (refused["extractor"].as_str(), refused["code"].as_str()),
         (Some("cookie"), Some("session_invalid"))
@@ -366,10 +385,8 @@ async fn an_idps_jwts_are_recognised_with_nothing_but_variables() {
 async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     use axum::http::{HeaderMap, StatusCode, header};
     let credentials = move |headers: HeaderMap| async move {
-        let now = std::time::SystemTime::now();
-        let offset = Duration::from_secs(ahead.unsigned_abs());
-        let now = if ahead < 0 { now - offset } else { now + offset };
-        let seconds = i64::try_from(now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap();
+        let seconds = rollout_token::clock::Clock::system().now() + ahead;
+        let now = std::time::UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs());
         let bearer = headers[header::AUTHORIZATION].to_str().unwrap().strip_prefix("Bearer ").unwrap();
         let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
         validation.set_issuer(&[CLIENT_ID]);

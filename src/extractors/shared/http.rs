@@ -11,6 +11,8 @@ use axum::http::{HeaderMap, StatusCode};
 use reqwest::{Client, Request, Response, redirect, retry};
 use url::{Host, Url};
 
+use crate::trace;
+
 const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
 
 /// A back end in the same network answers a connection attempt well within this time.
@@ -105,6 +107,11 @@ impl Answer {
 impl HttpClient {
     /// Sends one request and reads the whole answer within `limits`.
     pub async fn send(&self, request: Request, limits: Limits) -> Result<Answer, CallError> {
+        trace::call(request, |request| self.send_untraced(request, limits)).await
+    }
+
+    /// The same for what is no part of a trace: the traces themselves.
+    pub async fn send_untraced(&self, request: Request, limits: Limits) -> Result<Answer, CallError> {
         let client = self.client(limits.connect)?;
         let answer = exchange(&client, request, limits.body);
         tokio::time::timeout(limits.total, answer).await.unwrap_or(Err(CallError::Timeout))

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use crate::config::{Problems, Section, Span};
 use crate::extractors::ExtractError;
 use crate::metrics::Metrics;
+use crate::trace;
 
 /// A firewall in between forgets silent connections after minutes; younger ones are worth keeping.
 const IDLE: Duration = Duration::from_secs(60);
@@ -21,6 +22,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     type Connection: Send + 'static;
     type Question: Sync + ?Sized;
     type Answer: Send;
+
+    /// What it is, as traces name it.
+    fn system(&self) -> &'static str;
 
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, Failure>> + Send;
 
@@ -103,7 +107,7 @@ impl<S: Store> Pool<S> {
     /// What the store says to `question`.
     pub async fn ask(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let started = Instant::now();
-        let answer = self.ask_in_time(question).await;
+        let answer = trace::store(self.store.system(), self.ask_in_time(question)).await;
         let result = match &answer {
             Err(ExtractError::Unavailable(cause)) => cause.word,
             // A session that is refused was still looked up well.
@@ -216,6 +220,10 @@ mod tests {
         type Connection = usize;
         type Question = str;
         type Answer = usize;
+
+        fn system(&self) -> &'static str {
+            "fake"
+        }
 
         async fn connect(&self) -> Result<usize, Failure> {
             Ok(self.connected.fetch_add(1, Ordering::SeqCst) + 1)

@@ -165,6 +165,14 @@ impl Store for Rows {
     type Question = Question;
     type Answer = Option<Object>;
 
+    fn system(&self) -> &'static str {
+        match self.database {
+            Database::Postgres { .. } => "postgresql",
+            Database::MySql { .. } => "mysql",
+            Database::Sqlite(_) => "sqlite",
+        }
+    }
+
     async fn connect(&self) -> Result<Connection, Failure> {
         match &self.database {
             Database::Postgres { options, time_zone } => {
