@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust model stores traces web browser interop frameworks faults faults-smoke docs docs-test bench fuzz image image-test audit sbom
+.PHONY: help run test tools lint rust model stores proxies traces web browser interop frameworks faults faults-smoke docs docs-test bench fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -8,7 +8,7 @@ help: ## Lists the commands
 run: ## Serves on loopback with a throwaway client
 	cargo run -- dev
 
-test: tools lint rust stores traces web browser interop frameworks docs-test faults-smoke ## Everything: installs what is missing, checks, runs all tests
+test: tools lint rust stores proxies traces web browser interop frameworks docs-test faults-smoke ## Everything: installs what is missing, checks, runs all tests
 
 tools: ## Installs the programs that the tests need, saying so first
 	@tests/tools.sh
@@ -31,6 +31,9 @@ model: ## Our concurrent code in thousands of orders (part of `rust`)
 
 stores: ## Session stores: tests that start a real Redis, PostgreSQL and MariaDB
 	cargo test --locked --features real-stores --test stores
+
+proxies: ## Behind a real nginx and HAProxy: rolling restarts, smuggling, caching, trusted headers
+	cargo test --locked --test proxies
 
 traces: ## Traces: a build with the feature `otel`, sending to a receiver
 	cargo test --locked --features otel-receiver --test traces

@@ -1,0 +1,85 @@
+//! Connections that a proxy keeps for later: the service is never the first to close one, and neither
+//! kind of buffering changes an answer.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::binary::{Process, good_session};
+use crate::helpers::client;
+use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service, start_service};
+use crate::smuggling::{Talk, talk};
+
+/// The defaults are 60s in nginx and 75s here. The mechanism is the same at a hundredth of it: the proxy
+/// closes first, whenever the next request comes.
+const PROXY_KEEPS: Duration = Duration::from_millis(600);
+const SERVICE_KEEPS: &str = "750ms";
+
+#[tokio::test]
+async fn a_request_at_the_end_of_an_idle_connections_time_is_not_lost() {
+    let address = free_address();
+    let _service = Process::start(service(address).env("ROLLOUT__SERVER__IDLE_TIMEOUT", SERVICE_KEEPS));
+    let nginx = nginx_to(&[address], "").replace("keepalive 16;", "keepalive 16; keepalive_timeout 600ms;");
+    // It closes half of its idle connections every 5s.
+    let haproxy = haproxy_to(&[address], "");
+    let haproxy =
+        haproxy.replace("http-reuse always", "http-reuse always\n default-server pool-purge-delay 50ms");
+    for proxy in [Proxy::nginx(&nginx), Proxy::haproxy(&haproxy)] {
+        let url = proxy.url("/rollout/token");
+        // Each asks again after a pause of its own, from well before the proxy's end to well after ours.
+        let clients = (0..60_u32).map(|n| {
+            let (url, pause) = (url.clone(), PROXY_KEEPS * (70 + n) / 100);
+            tokio::spawn(async move {
+                let (http, session) = (client(), good_session());
+                for _ in 0..5 {
+                    let response = http.post(&url).bearer_auth(&session).send().await.expect("an answer");
+                    assert_eq!(response.status(), 200, "after {pause:?}");
+                    sleep(pause).await;
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.expect("nothing lost");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_way_a_proxy_passes_bodies_on_changes_no_answer() {
+    let address = free_address();
+    let _service = start_service(address);
+    for buffering in ["on", "off"] {
+        let proxy = Proxy::nginx(&nginx_to(&[address], &format!("proxy_request_buffering {buffering};")));
+        let request = || client().post(proxy.url("/rollout/token")).bearer_auth(good_session());
+        for (case, request, want) in [
+            ("no body", request(), 200),
+            ("an empty one", request().header("content-length", "0"), 200),
+            ("a small one", request().header("content-type", "application/json").body("{}"), 200),
+            ("one that is too large", request().body("x".repeat(5000)), 413),
+        ] {
+            let response = request.send().await.expect("an answer");
+            assert_eq!(response.status().as_u16(), want, "{case}, buffering {buffering}");
+            let type_ = response.headers()["content-type"].to_str().unwrap().to_owned();
+            assert!(type_.ends_with("json"), "{case}: {type_}");
+            response.bytes().await.expect("the whole answer");
+        }
+        // A body in chunks: buffered, it has a length again; passed on before it has ended, it is refused as
+        // the contract says.
+        let head = format!(
+            "POST /rollout/token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
+             Transfer-Encoding: chunked\r\n\r\n",
+            good_session()
+        );
+        let (chunks, want) = match buffering {
+            "on" => ("2\r\n{}\r\n0\r\n\r\n", "HTTP/1.1 200 "),
+            _ => ("2\r\n{}\r\n", "HTTP/1.1 400 "),
+        };
+        let said = talk(proxy.address, (head + chunks).as_bytes(), Talk::Stay).await;
+        assert!(said.starts_with(want), "buffering {buffering}: {said}");
+        assert_eq!(
+            request().send().await.expect("an answer").status(),
+            200,
+            "the next one is none the wiser"
+        );
+    }
+}

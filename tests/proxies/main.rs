@@ -1,0 +1,24 @@
+//! Behind nginx and HAProxy as Debian ships them: nothing is lost while instances are replaced, nothing is
+//! cached, no header and no request is smuggled in. `make proxies`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    clippy::redundant_closure_for_method_calls,
+    clippy::doc_markdown,
+    dead_code,
+    reason = "a test says what it expects by panicking; the harness is shared with other tests"
+)]
+
+#[path = "../api/binary.rs"]
+mod binary;
+#[path = "../api/helpers.rs"]
+mod helpers;
+mod keep_alive;
+mod proxy;
+mod restart;
+mod smuggling;
+mod trust;

@@ -1,0 +1,181 @@
+//! A real nginx or HAProxy on a port of its own, in a directory that is thrown away. It ends with the test.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::binary::{Process, binary};
+
+/// A port that is free now. A proxy has to be told where the services will be.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A service that believes the proxy's `X-Forwarded-User`, beside bearer tokens.
+pub fn service(address: SocketAddr) -> Command {
+    let mut command = binary(&["serve"]);
+    command
+        .env("ROLLOUT__SERVER__LISTEN", address.to_string())
+        .env("ROLLOUT__SERVER__DOCS_ALIAS", "true")
+        .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0")
+        .env("ROLLOUT__SESSION__EXTRACTORS", "bearer,proxy")
+        .env("ROLLOUT__EXTRACTORS__PROXY__KIND", "trusted_header")
+        .env("ROLLOUT__EXTRACTORS__PROXY__HEADER", "X-Forwarded-User")
+        .env("ROLLOUT__EXTRACTORS__PROXY__TRUSTED_PROXIES", "127.0.0.1");
+    for name in ["KIND", "FROM", "SECRET", "ALGORITHMS", "ALLOW_ANY_AUDIENCE"] {
+        command.env_remove(format!("ROLLOUT__EXTRACTORS__COOKIE__{name}"));
+    }
+    command
+}
+
+/// Starts a service and goes on reading its log, so that it has a reader.
+pub fn start_service(address: SocketAddr) -> Process {
+    Process::start(&mut service(address))
+}
+
+pub struct Proxy {
+    pub address: SocketAddr,
+    child: Child,
+    directory: TempDir,
+    program: &'static str,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Its workers end with it, unless it is killed.
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(rustix::process::Signal::TERM);
+        }
+        self.child.wait().ok();
+    }
+}
+
+impl Proxy {
+    /// With this in the `http` block, beside logs and temporary files. `{listen}` is its address.
+    pub fn nginx(http: &str) -> Self {
+        let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
+        write_nginx(&directory, address, http);
+        let at = directory.path();
+        let mut command = Command::new("/usr/sbin/nginx");
+        command.arg("-p").arg(at).arg("-c").arg(at.join("proxy.conf")).arg("-e").arg(at.join("error.log"));
+        Self::start("nginx", command, directory, address)
+    }
+
+    /// With this behind the `defaults` section. `{listen}` is its address.
+    pub fn haproxy(sections: &str) -> Self {
+        let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
+        let text = format!(
+            "defaults
+                mode http
+                timeout connect 5s
+                timeout client 30s
+                timeout server 30s
+                timeout http-request 10s
+                # What is lost must be seen.
+                retries 0
+            {}\n",
+            sections.replace("{listen}", &address.to_string())
+        );
+        fs::write(directory.path().join("proxy.conf"), text).unwrap();
+        let mut command = Command::new("/usr/sbin/haproxy");
+        command.arg("-db").arg("-f").arg(directory.path().join("proxy.conf"));
+        Self::start("haproxy", command, directory, address)
+    }
+
+    fn start(program: &'static str, mut command: Command, directory: TempDir, address: SocketAddr) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("{program}: {error} (make tools installs it)"));
+        let mut proxy = Self { address, child, directory, program };
+        while TcpStream::connect(address).is_err() {
+            let ended = proxy.child.try_wait().unwrap();
+            assert!(ended.is_none(), "{program} does not start: {ended:?}");
+            std::thread::yield_now();
+        }
+        proxy
+    }
+
+    /// Lets nginx take up another configuration, as an ingress controller does when its endpoints change.
+    pub fn reconfigure(&self, http: &str) {
+        assert_eq!(self.program, "nginx");
+        write_nginx(&self.directory, self.address, http);
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
+    let at = directory.path().display();
+    // Workers become another user otherwise, who may not write here.
+    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let text = format!(
+        "{user}
+        daemon off;
+        worker_processes 1;
+        pid {at}/pid;
+        events {{ worker_connections 4096; }}
+        http {{
+            access_log off;
+            client_body_temp_path {at}/body;
+            proxy_temp_path {at}/proxy;
+            fastcgi_temp_path {at}/fastcgi;
+            uwsgi_temp_path {at}/uwsgi;
+            scgi_temp_path {at}/scgi;
+            proxy_cache_path {at}/cache keys_zone=answers:1m;
+            {}
+        }}",
+        http.replace("{listen}", &address.to_string())
+    );
+    fs::write(directory.path().join("new.conf"), text).unwrap();
+    fs::rename(directory.path().join("new.conf"), directory.path().join("proxy.conf")).unwrap();
+}
+
+/// An nginx that keeps connections to these services, adds `more` to its location, and tries nothing twice.
+pub fn nginx_to(services: &[SocketAddr], more: &str) -> String {
+    let servers: String = services.iter().map(|address| format!("server {address} max_fails=0;")).collect();
+    format!(
+        "upstream services {{ {servers} keepalive 16; }}
+        server {{
+            listen {{listen}};
+            location / {{
+                proxy_pass http://services;
+                proxy_http_version 1.1;
+                proxy_next_upstream off;
+                proxy_set_header Connection \"\";
+                proxy_set_header Host $host;
+                {more}
+            }}
+        }}"
+    )
+}
+
+/// A HAProxy that keeps connections to these services, adds `more` to its front, and tries nothing twice.
+pub fn haproxy_to(services: &[SocketAddr], more: &str) -> String {
+    let servers: Vec<_> = services
+        .iter()
+        .enumerate()
+        .map(|(n, address)| format!("server s{n} {address} check inter 300ms fall 3 rise 1"))
+        .collect();
+    format!(
+        "frontend front
+            bind {{listen}}
+            {more}
+            default_backend services
+        backend services
+            option httpchk GET /readyz
+            http-check expect status 200
+            http-reuse always
+            {}",
+        servers.join("\n            ")
+    )
+}

@@ -1,0 +1,127 @@
+//! One instance after the other is replaced, under 500 requests a second, behind a balancer that learns of
+//! it late: no request is lost (FAULTS P7).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::binary::{Process, good_session};
+use crate::helpers::client;
+use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service};
+
+const PER_SECOND: u32 = 500;
+
+/// How late a balancer learns that an instance is to go.
+const LAG: Duration = Duration::from_secs(1);
+
+/// The drain has to outlast the lag. The default is 5s.
+fn start(address: SocketAddr) -> Process {
+    Process::start(service(address).env("ROLLOUT__SERVER__DRAIN_DELAY", "3s"))
+}
+
+struct Load {
+    stop: Arc<AtomicBool>,
+    sent: JoinHandle<Vec<Result<u16, String>>>,
+}
+
+impl Load {
+    fn on(proxy: &Proxy, reuse: bool) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (url, stopped) = (proxy.url("/rollout/token"), stop.clone());
+        let http = if reuse { client() } else { one_time_client() };
+        let sent = tokio::spawn(async move {
+            let session = good_session();
+            let mut ticks = interval(Duration::from_secs(1) / PER_SECOND);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut requests = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                ticks.tick().await;
+                let request = http.post(&url).bearer_auth(&session);
+                requests.push(tokio::spawn(async move {
+                    let response = request.send().await.map_err(|error| format!("{error:?}"))?;
+                    let status = response.status().as_u16();
+                    response.bytes().await.map_err(|error| format!("{error:?}"))?;
+                    Ok(status)
+                }));
+            }
+            let mut outcomes = Vec::new();
+            for request in requests {
+                outcomes.push(request.await.unwrap());
+            }
+            outcomes
+        });
+        Self { stop, sent }
+    }
+
+    async fn end(self, replaced: usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        let outcomes = self.sent.await.unwrap();
+        let lost: Vec<_> = outcomes.iter().filter(|outcome| **outcome != Ok(200)).collect();
+        println!("{} requests while {replaced} instances were replaced, {} lost", outcomes.len(), lost.len());
+        assert!(lost.is_empty(), "{:?} …", &lost[..lost.len().min(5)]);
+        assert!(outcomes.len() > 1000);
+    }
+}
+
+/// For a proxy that closes idle connections when it is reconfigured: that is no matter of the service's.
+fn one_time_client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap()
+}
+
+/// Until the balancer sends requests to it.
+async fn until_used(process: &Process) {
+    let url = format!("http://{}/metrics", process.admin);
+    let issued = |metrics: String| metrics.lines().any(|line| line.contains(r#"outcome="issued""#));
+    while !issued(client().get(&url).send().await.unwrap().text().await.unwrap()) {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn ends_well(process: Process) {
+    process.signal(Signal::TERM);
+    let (code, log) = tokio::task::spawn_blocking(|| process.end()).await.unwrap();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn behind_haproxy_which_finds_out_by_its_checks() {
+    let addresses = [free_address(), free_address()];
+    let mut instances = Vec::from(addresses.map(start));
+    let proxy = Proxy::haproxy(&haproxy_to(&addresses, ""));
+    let load = Load::on(&proxy, true);
+    for n in 0..2 {
+        until_used(&instances[1 - n]).await;
+        let address = addresses[n];
+        ends_well(instances.remove(n)).await;
+        instances.insert(n, start(address));
+        until_used(&instances[n]).await;
+    }
+    load.end(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn behind_nginx_whose_list_of_endpoints_is_a_second_late() {
+    let mut addresses = [free_address(), free_address()];
+    let mut instances = addresses.map(start);
+    let proxy = Proxy::nginx(&nginx_to(&addresses, ""));
+    let load = Load::on(&proxy, false);
+    for n in 0..2 {
+        // As a deployment does it: the new one is there before the old one goes.
+        let new = free_address();
+        let old = std::mem::replace(&mut instances[n], start(new));
+        let left = addresses[1 - n];
+        proxy.reconfigure(&nginx_to(&[left, addresses[n], new], ""));
+        until_used(&instances[n]).await;
+        let ended = tokio::spawn(ends_well(old));
+        sleep(LAG).await;
+        addresses[n] = new;
+        proxy.reconfigure(&nginx_to(&addresses, ""));
+        ended.await.expect("the old one ends well");
+    }
+    load.end(2).await;
+}
