@@ -391,7 +391,7 @@ async fn redis_over_tls() {
         "--tls-port",
         &port.to_string(),
         "--tls-cert-file",
-        &path(&certificate.certificate),
+        &path(&certificate.chain),
         "--tls-key-file",
         &path(&certificate.key),
         "--tls-ca-cert-file",
@@ -411,7 +411,7 @@ async fn postgres_over_tls() {
     let setting = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
     let postgres = Postgres::start(&[
         "ssl=on",
-        &setting("ssl_cert_file", &certificate.certificate),
+        &setting("ssl_cert_file", &certificate.chain),
         &setting("ssl_key_file", &certificate.key),
     ])
     .await;
@@ -429,7 +429,7 @@ async fn mariadb_over_tls() {
     let certificate = Certificate::issue("mysql");
     let setting = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
     let mariadb = MariaDb::start(&[
-        &setting("ssl-cert", &certificate.certificate),
+        &setting("ssl-cert", &certificate.chain),
         &setting("ssl-key", &certificate.key),
     ])
     .await;

@@ -251,7 +251,7 @@ impl MariaDb {
 /// A certificate for `localhost` and the authority that vouches for it, as files that every server may read.
 pub struct Certificate {
     pub authority: PathBuf,
-    pub certificate: PathBuf,
+    pub chain: PathBuf,
     pub key: PathBuf,
     _directory: TempDir,
 }
@@ -276,7 +276,7 @@ impl Certificate {
         };
         let certificate = Self {
             authority: write("ca.pem", authority.pem()),
-            certificate: write("server.pem", certificate.pem()),
+            chain: write("server.pem", certificate.pem()),
             key: write("server.key", key.serialize_pem()),
             _directory: directory,
         };
