@@ -14,6 +14,8 @@ use crate::config::{self, Settings, Sources};
 use crate::error::Error;
 use crate::extractors::{Denial, Denied, Link, Peer, Registry};
 use crate::origin::Caller;
+use crate::subject::Subject;
+use crate::value::Value;
 
 /// The request is given by curl's own flags, or as the raw text of an HTTP request. What browsers copy
 /// "as cURL" has more flags; those that change nothing here are taken and ignored.
@@ -77,10 +79,22 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
         }
     };
     for link in settings.chain.links() {
-        let said = link.authenticate(request).await;
+        let (session, said) = match link.session(request).await {
+            Ok(None) => (None, Ok(None)),
+            Ok(Some(session)) => {
+                let subject = link.subject(&session).map(Some);
+                (Some(session), subject)
+            }
+            Err(denial) => (None, Err(denial)),
+        };
         let decides = verdict.is_none() && !matches!(said, Ok(None));
         let mark = if decides { "  <- decides" } else { "" };
         say(format_args!("{} ({}): {}{mark}", link.name, link.kind, describe(&said)))?;
+        if let Some(session) = session {
+            let mut shape = String::new();
+            draw(&session.attributes, &mut shape);
+            say(format_args!("    of a session with {shape}"))?;
+        }
         if decides {
             verdict = Some(match said {
                 Ok(_) => "200, a token".to_owned(),
@@ -92,10 +106,45 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
     say(format_args!("answer: {}", verdict.unwrap_or_else(nobody)))
 }
 
-fn describe<S: std::fmt::Debug>(said: &Result<Option<(crate::subject::Subject, S)>, Denial>) -> String {
+/// A longer drawing helps nobody.
+const MAX_DRAWN: usize = 2000;
+
+/// What the session holds, without what it says: enough to find where the user is.
+fn draw(value: &Value, shape: &mut String) {
+    if shape.len() > MAX_DRAWN {
+        return shape.push('…');
+    }
+    match value {
+        Value::Null => shape.push_str("null"),
+        Value::Bool(_) => shape.push_str("true or false"),
+        Value::Number(_) => shape.push_str("number"),
+        Value::String(text) if text.is_empty() => shape.push_str("empty text"),
+        Value::String(_) => shape.push_str("text"),
+        Value::Array(items) => {
+            shape.push('[');
+            for (index, item) in items.iter().enumerate() {
+                shape.push_str(if index > 0 { ", " } else { "" });
+                draw(item, shape);
+            }
+            shape.push(']');
+        }
+        Value::Object(members) => {
+            shape.push('{');
+            for (index, (name, value)) in members.clone().into_iter().enumerate() {
+                shape.push_str(if index > 0 { ", " } else { "" });
+                shape.extend(name.escape_debug());
+                shape.push_str(": ");
+                draw(&value, shape);
+            }
+            shape.push('}');
+        }
+    }
+}
+
+fn describe(said: &Result<Option<Subject>, Denial>) -> String {
     match said {
         Ok(None) => "not present".to_owned(),
-        Ok(Some((subject, _))) => format!("subject = {:?}", subject.as_str()),
+        Ok(Some(subject)) => format!("subject = {:?}", subject.as_str()),
         Err(Denial::Nobody(word)) => format!("nobody is signed in: {word}"),
         Err(Denial::Rejected(reason)) => {
             format!("rejected because {}{}", reason.word, more(reason.detail.as_deref()))

@@ -94,18 +94,25 @@ impl Chain {
 impl Link {
     /// What this extractor alone says: `Ok(None)` if it finds no credential of its kind.
     pub async fn authenticate(&self, request: &Parts) -> Result<Option<(Subject, Session)>, Denial> {
-        let session = match self.extractor.extract(request).await {
-            Ok(None) => return Ok(None),
-            Ok(Some(session)) => session,
-            Err(ExtractError::Rejected(reason)) => return Err(Denial::Rejected(reason)),
-            Err(ExtractError::Unavailable(cause)) => return Err(Denial::Unavailable(cause)),
-        };
-        match self.subject.subject(&session.attributes) {
-            Ok(subject) => Ok(Some((subject, session))),
-            Err(SubjectError::Absent) => Err(Denial::Nobody("no_subject")),
-            Err(SubjectError::Invalid(word)) => {
-                Err(Denial::Rejected(Reason { word, expired: false, detail: None }))
-            }
+        match self.session(request).await? {
+            None => Ok(None),
+            Some(session) => Ok(Some((self.subject(&session)?, session))),
         }
+    }
+
+    /// The session that this extractor finds, whoever it may be.
+    pub async fn session(&self, request: &Parts) -> Result<Option<Session>, Denial> {
+        self.extractor.extract(request).await.map_err(|error| match error {
+            ExtractError::Rejected(reason) => Denial::Rejected(reason),
+            ExtractError::Unavailable(cause) => Denial::Unavailable(cause),
+        })
+    }
+
+    /// Whom the session is for.
+    pub fn subject(&self, session: &Session) -> Result<Subject, Denial> {
+        self.subject.subject(&session.attributes).map_err(|error| match error {
+            SubjectError::Absent => Denial::Nobody("no_subject"),
+            SubjectError::Invalid(word) => Denial::Rejected(Reason { word, expired: false, detail: None }),
+        })
     }
 }

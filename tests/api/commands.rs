@@ -112,7 +112,8 @@ fn explain_tells_what_each_extractor_says_and_which_decides() {
     assert!(lines[1].starts_with("cookie (jwt): rejected because expired"), "{out}");
     assert!(lines[1].ends_with("<- decides"), "{out}");
     assert_eq!(lines[2], "bearer (jwt): subject = \"user-1\"");
-    assert_eq!(lines[3], "answer: 401 session_expired");
+    assert_eq!(lines[3], "    of a session with {exp: number, sub: text}");
+    assert_eq!(lines[4], "answer: 401 session_expired");
     for token in [&expired, &good_session()] {
         assert!(!out.contains(token.rsplit('.').next().unwrap()), "a signature in {out}");
     }

@@ -294,6 +294,65 @@ async fn redis_that_says_no_is_503_and_recovers() {
     assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
 }
 
+/// What `rollout-token explain` says about a session's id.
+async fn explain(toml: &str, port: u16, id: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), toml.replace("PORT", &port.to_string())).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollout-token"));
+    command.arg("--config").arg(file.path()).args(["explain", "-b", &format!("sid={id}")]);
+    command.env_clear().envs(crate::helpers::client_variables());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn explain_and_metrics_say_what_a_store_said_and_no_secret() {
+    let (redis, postgres) = (redis_with_users(&[]).await, Postgres::start(&[]).await);
+    redis.run(&["RPUSH", "sess:s3cr3t-list", "x"]).await;
+    redis
+        .run(&["SET", "sess:s3cr3t", r#"{"cookie":{"path":"s3cr3t"},"user":{"ids":[7,null],"ok":true}}"#])
+        .await;
+    postgres.run("postgres", USERS).await;
+    let url = "postgres://postgres@";
+    let lost = POSTGRES.replace(url, "postgres://postgres:s3cr3t@").replace("FROM sessions", "FROM nowhere");
+    for (case, toml, port, id, said) in [
+        ("a user", REDIS, redis.port, "s1", "subject = \"user-1\""),
+        (
+            "nobody",
+            REDIS,
+            redis.port,
+            "s3cr3t",
+            "no_subject  <- decides\n    \
+             of a session with {cookie: {path: text}, user: {ids: [number, null], ok: true or false}}",
+        ),
+        ("no such key", REDIS, redis.port, "s3cr3t-x", "no such key below \\\"sess:\\\""),
+        ("no text", REDIS, redis.port, "s3cr3t-list", "session_corrupt (the key holds something other than"),
+        ("no Redis", REDIS, free_port(), "s3cr3t", "store_unreachable"),
+        ("a row", POSTGRES, postgres.port, "s1", "of a session with {user_id: text}"),
+        ("no row", POSTGRES, postgres.port, "s3cr3t", "session_not_found (the query finds no row)"),
+        ("no table", &lost, postgres.port, "s3cr3t", "store_refused (error 42P01: relation"),
+    ] {
+        let explained = explain(toml, port, id).await;
+        assert!(explained.contains(said), "{case}: {explained}");
+        assert!(!explained.contains("s3cr3t"), "{case}: {explained}");
+    }
+    for (toml, port, id, result) in [
+        (REDIS, redis.port, "s1", "ok"),
+        (REDIS, redis.port, "absent", "ok"),
+        (REDIS, free_port(), "s1", "store_unreachable"),
+        (POSTGRES, postgres.port, "s1", "ok"),
+        (lost.as_str(), postgres.port, "s1", "store_refused"),
+    ] {
+        let service = service(toml, port);
+        ask(&service, id).await.ok();
+        let line = format!(
+            "rollout_token_backend_duration_seconds_count{{extractor=\"web\",result=\"{result}\"}} 1"
+        );
+        let metrics = service.metrics().await;
+        assert!(metrics.lines().any(|seen| seen == line), "{line}: {metrics}");
+    }
+}
+
 /// I8: whatever an id looks like, Redis is asked for one key, or for nothing.
 #[tokio::test]
 async fn redis_is_only_ever_asked_for_one_key() {
@@ -428,11 +487,9 @@ async fn postgres_over_tls() {
 async fn mariadb_over_tls() {
     let certificate = Certificate::issue("mysql");
     let setting = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
-    let mariadb = MariaDb::start(&[
-        &setting("ssl-cert", &certificate.chain),
-        &setting("ssl-key", &certificate.key),
-    ])
-    .await;
+    let mariadb =
+        MariaDb::start(&[&setting("ssl-cert", &certificate.chain), &setting("ssl-key", &certificate.key)])
+            .await;
     mariadb.run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))").await;
     mariadb.run("INSERT INTO sessions VALUES ('s1', 'user-1')").await;
     let toml = MARIADB.replace("@127.0.0.1", "@localhost").replace("disabled", "verify_identity");
