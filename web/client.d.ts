@@ -13,7 +13,7 @@ export interface TokenSourceOptions {
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
   /** Used in place of the global fetch. */
   fetch?: typeof fetch;
-  /** Ends all requests and waiting, for good: from then on every call fails with the code `aborted`. */
+  /** Ends all requests and waiting, for good: calls that would need another token fail with the code `aborted`. */
   signal?: AbortSignal;
   /** Called at each answer 401, once a request: the user has to sign in. */
   onSignedOut?: (error: RolloutTokenError) => void;
