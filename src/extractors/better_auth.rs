@@ -14,8 +14,9 @@ use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use super::shared::cookie::Cookie;
+use super::shared::expiry::Expiry;
 use super::shared::jwe::{self, ContentKey, Thumbprint};
-use super::shared::{app_secret, derive, iso_time, jwt_times};
+use super::shared::{app_secret, derive, jwt_times};
 use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Section, Span};
@@ -204,7 +205,7 @@ fn session_end(cache: &Object) -> Result<UnixSeconds, ExtractError> {
     let malformed = || ExtractError::rejected("malformed");
     let Ok(Some(Value::Object(session))) = cache.get("session") else { return Err(malformed()) };
     match session.get("expiresAt") {
-        Ok(Some(Value::String(time))) => iso_time::parse(time).ok_or_else(malformed),
+        Ok(Some(Value::String(time))) => Expiry::of_text(time).map(|end| end.floor).ok_or_else(malformed),
         _ => Err(malformed()),
     }
 }

@@ -142,8 +142,8 @@ impl SessionExtractor for DjangoSigned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
-    use crate::extractors::{Context, ExtractError, Registry, contract};
+    use crate::extractors::contract;
+    use crate::extractors::shared::testing::{build_at, extract_at, mended, word};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -152,21 +152,8 @@ mod tests {
     const STAMP: i64 = 1_795_565_883;
     const SECRET: &str = "django-insecure-public-0123456789abcdefghijklmnopqrstu";
 
-    fn extractor(keys: &str, now: i64) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        let context = Context::new(Clock::new(ManualClock::at(now)), Arc::default());
-        contract::build(&Registry::builtin(), "django_signed", keys, &context)
-    }
-
     fn extract(keys: &str, now: i64, cookie: &str) -> Extracted {
-        let request = contract::request(&[("cookie", &format!("sessionid={cookie}"))]);
-        extractor(keys, now).expect("good keys").extract(&request).now_or_never().expect("no waiting")
-    }
-
-    fn word(keys: &str, now: i64, cookie: &str) -> &'static str {
-        match extract(keys, now, cookie).expect_err("a refusal") {
-            ExtractError::Rejected(reason) => reason.word,
-            ExtractError::Unavailable(cause) => cause.word,
-        }
+        extract_at(now, "django_signed", keys, &format!("sessionid={cookie}"))
     }
 
     fn key(secret: &str) -> String {
@@ -175,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_the_contract() {
-        contract::check(&*extractor(&key(SECRET), STAMP).unwrap(), &[SECRET]).await;
+        contract::check(&*build_at(STAMP, "django_signed", &key(SECRET)).unwrap(), &[SECRET]).await;
     }
 
     #[test]
@@ -183,20 +170,20 @@ mod tests {
         let session = extract(&key(SECRET), STAMP, COOKIE).unwrap().unwrap();
         assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"user_id":1}"#);
         assert_eq!(session.expires_at, Some(STAMP + 14 * 86_400));
-        assert_eq!(word(&key(SECRET), STAMP + 14 * 86_400 + 1, COOKIE), "expired");
+        assert_eq!(word(extract(&key(SECRET), STAMP + 14 * 86_400 + 1, COOKIE)), "expired");
     }
 
     #[test]
     fn i4_a_stamp_ahead_is_a_difference_of_clocks_for_half_a_minute() {
         assert!(extract(&key(SECRET), STAMP - 30, COOKIE).is_ok());
-        assert_eq!(word(&key(SECRET), STAMP - 31, COOKIE), "from_the_future");
+        assert_eq!(word(extract(&key(SECRET), STAMP - 31, COOKIE)), "from_the_future");
     }
 
     #[test]
     fn i2_a_value_signed_for_another_purpose_is_no_session() {
         for salt in ["", "django.core.signing", "django.contrib.sessions.SessionStore"] {
             let keys = format!("{}\nsalt = \"{salt}\"", key(SECRET));
-            assert_eq!(word(&keys, STAMP, COOKIE), "bad_signature", "{salt}");
+            assert_eq!(word(extract(&keys, STAMP, COOKIE)), "bad_signature", "{salt}");
         }
     }
 
@@ -204,7 +191,7 @@ mod tests {
     fn i3_a_key_works_while_it_is_listed() {
         let rotated = format!("{}\nsecret_key_fallbacks = [\"older\", \"{SECRET}\"]", key("new"));
         assert!(extract(&rotated, STAMP, COOKIE).is_ok());
-        assert_eq!(word(&key("new"), STAMP, COOKIE), "bad_signature");
+        assert_eq!(word(extract(&key("new"), STAMP, COOKIE)), "bad_signature");
     }
 
     #[test]
@@ -213,7 +200,7 @@ mod tests {
         let text = format!("{}:1xW0i3", URL_SAFE_NO_PAD.encode(b"\x80\x04cos\nsystem\n(S'id'\ntR."));
         let tag = hmac::sign(&derive(&Secret::new(SECRET), salt), text.as_bytes());
         let cookie = format!("{text}:{}", URL_SAFE_NO_PAD.encode(tag));
-        assert_eq!(word(&key(SECRET), STAMP, &cookie), "payload_not_json");
+        assert_eq!(word(extract(&key(SECRET), STAMP, &cookie)), "payload_not_json");
     }
 
     #[test]
@@ -237,15 +224,14 @@ mod tests {
     #[test]
     fn a_bad_section_says_what_to_mend() {
         let with = |more: &str| format!("{}\n{more}", key(SECRET));
-        for (case, keys, want) in [
-            ("no key", String::new(), "secret_key: is missing"),
-            ("placeholder", key("<your-secret>"), "secret_key: is still a placeholder"),
-            ("age", with("max_age = \"none\""), "max_age: must be a duration"),
-            ("fallback", with("secret_key_fallbacks = [\"\"]"), "secret_key_fallbacks: is empty"),
-        ] {
-            let problems = extractor(&keys, STAMP).map(|_| ()).expect_err(case).to_string();
-            assert!(problems.starts_with(&format!("extractors.django_signed.{want}")), "{case}: {problems}");
-            assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
-        }
+        mended(
+            "django_signed",
+            &[
+                ("no key", "", "secret_key: is missing"),
+                ("placeholder", &key("<your-secret>"), "secret_key: is still a placeholder"),
+                ("age", &with("max_age = \"none\""), "max_age: must be a duration"),
+                ("fallback", &with("secret_key_fallbacks = [\"\"]"), "secret_key_fallbacks: is empty"),
+            ],
+        );
     }
 }

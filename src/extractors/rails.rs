@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::shared::aes::{Cbc, Gcm};
 use super::shared::cookie::Cookie;
+use super::shared::expiry::Expiry;
 use super::shared::percent::{self, Plus};
-use super::shared::{app_secret, derive, hex, iso_time};
+use super::shared::{app_secret, derive, hex};
 use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
 use crate::clock::Clock;
 use crate::config::{Problems, Section};
@@ -313,7 +314,7 @@ impl Rails {
         self.check_purpose(text(metadata, "pur")?)?;
         let malformed = || ExtractError::rejected("malformed");
         let expires_at = match text(metadata, "exp")? {
-            Some(time) => Some(iso_time::parse(time).ok_or_else(malformed)?),
+            Some(time) => Some(Expiry::of_text(time).ok_or_else(malformed)?.floor),
             None => None,
         };
         if expires_at.is_some_and(|end| self.clock.now() >= end) {

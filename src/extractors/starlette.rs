@@ -105,27 +105,21 @@ impl SessionExtractor for Starlette {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
-    use crate::extractors::{Context, ExtractError, Registry, contract};
+    use crate::extractors::shared::testing::{build_at, extract_at, mended};
+    use crate::extractors::{ExtractError, contract};
 
     // `anonymous` of the vectors: {"flash": "x"}, signed by Starlette.
     const COOKIE: &str = "eyJmbGFzaCI6ICJ4In0=.awYoqw.8iWWRmODvgvyV-eSk3shcmxT48M";
     const STAMP: i64 = 1_795_565_739;
     const KEY: &str = "secret_key = \"public-starlette-secret\"";
 
-    fn extractor(keys: &str, now: i64) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        let context = Context::new(Clock::new(ManualClock::at(now)), Arc::default());
-        contract::build(&Registry::builtin(), "starlette", keys, &context)
-    }
-
     fn extract(keys: &str, now: i64, cookie: &str) -> Extracted {
-        let request = contract::request(&[("cookie", &format!("session={cookie}"))]);
-        extractor(keys, now).expect("good keys").extract(&request).now_or_never().expect("no waiting")
+        extract_at(now, "starlette", keys, &format!("session={cookie}"))
     }
 
     #[tokio::test]
     async fn keeps_the_contract() {
-        contract::check(&*extractor(KEY, STAMP).unwrap(), &["public-starlette-secret"]).await;
+        contract::check(&*build_at(STAMP, "starlette", KEY).unwrap(), &["public-starlette-secret"]).await;
     }
 
     #[test]
@@ -160,15 +154,14 @@ mod tests {
 
     #[test]
     fn a_bad_section_says_what_to_mend() {
-        for (case, keys, want) in [
-            ("no key", "", "secret_key: is missing"),
-            ("placeholder", "secret_key = \"secret\"", "secret_key: is still a placeholder"),
-            ("age", &format!("{KEY}\nmax_age = \"never\""), "max_age: must be a duration"),
-            ("no fallbacks", &format!("{KEY}\nsecret_key_fallbacks = []"), "secret_key_fallbacks:"),
-        ] {
-            let problems = extractor(keys, STAMP).map(|_| ()).expect_err(case).to_string();
-            assert!(problems.starts_with(&format!("extractors.starlette.{want}")), "{case}: {problems}");
-            assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
-        }
+        mended(
+            "starlette",
+            &[
+                ("no key", "", "secret_key: is missing"),
+                ("placeholder", "secret_key = \"secret\"", "secret_key: is still a placeholder"),
+                ("age", &format!("{KEY}\nmax_age = \"never\""), "max_age: must be a duration"),
+                ("no fallbacks", &format!("{KEY}\nsecret_key_fallbacks = []"), "secret_key_fallbacks:"),
+            ],
+        );
     }
 }

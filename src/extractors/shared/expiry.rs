@@ -1,4 +1,4 @@
-//! When a stored session ends, in the forms in which stores write it.
+//! When a session ends, in the forms in which apps and stores write it.
 
 use std::time::UNIX_EPOCH;
 
@@ -17,11 +17,14 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// Unix seconds, unix milliseconds, or RFC 3339 in UTC; `None` for anything else.
+    /// Unix seconds, unix milliseconds, either of them as text, or RFC 3339; `None` for anything else.
     pub fn read(value: &Value) -> Option<Self> {
         match value {
             Value::Number(number) => number.as_i64().map(Self::of_number),
-            Value::String(text) => Self::of_text(text),
+            Value::String(text) => match text.parse() {
+                Ok(number) => Some(Self::of_number(number)),
+                Err(_) => Self::of_text(text),
+            },
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         }
     }
@@ -33,11 +36,18 @@ impl Expiry {
         Self { floor: number / 1000, ceil: number / 1000 + i64::from(number % 1000 > 0) }
     }
 
-    fn of_text(text: &str) -> Option<Self> {
-        let zulu = text.strip_suffix("+00:00").or_else(|| text.strip_suffix('Z'))?.to_owned() + "Z";
-        let moment = humantime::parse_rfc3339(&zulu).ok()?;
+    /// RFC 3339, section 5.6: a time with its zone.
+    pub fn of_text(text: &str) -> Option<Self> {
+        let (local, ahead) = match text.strip_suffix(['Z', 'z']) {
+            Some(local) => (local, 0),
+            None => {
+                let (local, zone) = text.split_at_checked(text.len().checked_sub("+00:00".len())?)?;
+                (local, seconds_ahead(zone)?)
+            }
+        };
+        let moment = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
         let since = moment.duration_since(UNIX_EPOCH).ok()?;
-        let floor = UnixSeconds::try_from(since.as_secs()).ok()?;
+        let floor = UnixSeconds::try_from(since.as_secs()).ok()?.checked_sub(ahead)?;
         Some(Self { floor, ceil: floor + i64::from(since.subsec_nanos() > 0) })
     }
 
@@ -53,6 +63,21 @@ impl Expiry {
     }
 }
 
+/// `+02:00` as the seconds by which local time is ahead.
+fn seconds_ahead(zone: &str) -> Option<UnixSeconds> {
+    let (sign, rest) = match zone.split_at_checked(1)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return None,
+    };
+    let (hours, minutes) = rest.split_once(':')?;
+    let number = |digits: &str| {
+        let is_two = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_two.then(|| digits.parse::<UnixSeconds>().ok()).flatten()
+    };
+    Some(sign * (number(hours)? * 3600 + number(minutes)? * 60))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,10 +91,27 @@ mod tests {
             ("\"2026-11-25T00:12:30Z\"", Some((1_795_565_550, 1_795_565_550))),
             ("\"2026-11-25T00:12:30.750Z\"", Some((1_795_565_550, 1_795_565_551))),
             ("\"2026-11-25T00:12:30.75+00:00\"", Some((1_795_565_550, 1_795_565_551))),
+            ("\"2026-11-25T02:12:30.75+02:00\"", Some((1_795_565_550, 1_795_565_551))),
+            ("\"2026-11-24T18:42:30z\"", Some((1_795_545_750, 1_795_545_750))),
+            ("\"2026-11-24T18:42:30-05:30\"", Some((1_795_565_550, 1_795_565_550))),
+            ("\"2024-02-29T12:00:00Z\"", Some((1_709_208_000, 1_709_208_000))),
+            ("\"9999-12-31T23:59:59Z\"", Some((253_402_300_799, 253_402_300_799))),
+            ("\"1795565550\"", Some((1_795_565_550, 1_795_565_550))),
+            ("\"1795565550001\"", Some((1_795_565_550, 1_795_565_551))),
             ("\"2026-11-25T00:12:30\"", None),
-            ("\"2026-11-25T00:12:30+01:00\"", None),
+            ("\"2026-11-25 00:12:30\"", None),
+            ("\"2026-11-25T00:12:30+1:00\"", None),
+            ("\"2026-11-25T00:12:30+0100\"", None),
+            ("\"2026-11-25T00:12:30~01:00\"", None),
+            ("\"2026-11-25T00:12Z\"", None),
+            ("\"2026-11-25T24:00:00Z\"", None),
+            ("\"2026-13-01T00:00:00Z\"", None),
+            ("\"2023-02-29T12:00:00Z\"", None),
+            ("\"26-11-25T00:12:30Z\"", None),
+            ("\"+2026-11-25T00:12:30Z\"", None),
             ("\"1969-12-31T00:00:00Z\"", None),
             ("\"tomorrow\"", None),
+            ("\"é00:00\"", None),
             ("\"\"", None),
             ("1e300", None),
             ("true", None),

@@ -12,7 +12,6 @@ pub mod expiry;
 pub mod headers;
 pub mod hex;
 pub mod http;
-pub mod iso_time;
 pub mod jwe;
 pub mod jwks;
 pub mod jwt_times;

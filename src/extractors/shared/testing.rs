@@ -6,14 +6,37 @@ use futures_util::FutureExt;
 
 use crate::clock::{Clock, ManualClock, UnixSeconds};
 use crate::config::Problems;
-use crate::extractors::{Context, ExtractError, Registry, SessionExtractor, contract};
+use crate::extractors::{Context, ExtractError, Extracted, Registry, SessionExtractor, contract};
 
 pub const NOW: UnixSeconds = 1_800_000_000;
 
 /// An extractor of `kind` whose clock stands still.
 pub(in crate::extractors) fn build(kind: &str, keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-    let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
+    build_at(NOW, kind, keys)
+}
+
+/// The same at another time.
+pub(in crate::extractors) fn build_at(
+    now: UnixSeconds,
+    kind: &str,
+    keys: &str,
+) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let context = Context::new(Clock::new(ManualClock::at(now)), Arc::default());
     contract::build(&Registry::builtin(), kind, keys, &context)
+}
+
+/// What an extractor with these keys says at that time about a cookie, `NAME=VALUE`.
+pub(in crate::extractors) fn extract_at(now: UnixSeconds, kind: &str, keys: &str, cookie: &str) -> Extracted {
+    let extractor = build_at(now, kind, keys).expect("good keys");
+    extractor.extract(&contract::request(&[("cookie", cookie)])).now_or_never().expect("no waiting")
+}
+
+/// The word of a refusal.
+pub(in crate::extractors) fn word(extracted: Extracted) -> &'static str {
+    match extracted.expect_err("a refusal") {
+        ExtractError::Rejected(reason) => reason.word,
+        ExtractError::Unavailable(cause) => cause.word,
+    }
 }
 
 /// The attributes of the session as JSON, or the word of the refusal.
@@ -34,5 +57,14 @@ pub(in crate::extractors) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
         assert!(problems.contains(&format!("extractors.{kind}.{key}:")), "{case}: {problems}");
         assert!(!problems.contains("hunter2"), "{case}: {problems}");
+    }
+}
+
+/// Checks that every case is refused with one line, which begins with its key and says what to mend.
+pub(in crate::extractors) fn mended(kind: &str, cases: &[(&str, &str, &str)]) {
+    for (case, keys, line) in cases {
+        let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
+        assert!(problems.starts_with(&format!("extractors.{kind}.{line}")), "{case}: {problems}");
+        assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
     }
 }
