@@ -2,6 +2,7 @@
 //! `SECURITY.md` names. Nothing here runs the service.
 #![expect(clippy::expect_used, clippy::panic, reason = "tests say what they expect by panicking")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -39,6 +40,45 @@ fn no_dependency_is_older_than_the_mending_of_a_flaw_that_would_reach_us() {
         assert!(versions.peek().is_some(), "{name} is no longer a dependency: drop its floor");
         for version in versions {
             assert!(version >= floor.to_vec(), "{name} {version:?} has {flaw}");
+        }
+    }
+}
+
+/// The names of all tests in a folder, and of the models, which are functions in a table.
+fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            tests_in(&path, names);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("text");
+            let functions = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+            let models =
+                text.split("(\"").skip(1).filter_map(|rest| rest.split_once("\", ").map(|(name, _)| name));
+            names.extend(functions.chain(models).map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_promise_names_tests_and_they_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        tests_in(&root.join(folder), &mut tests);
+    }
+    let page = read("SECURITY.md");
+    let (_, promises) = page.split_once("## What we promise").expect("promises");
+    let (promises, _) = promises.split_once("\n## ").expect("a section after the promises");
+    let promises: Vec<&str> = promises.lines().filter(|line| line.starts_with("- ")).collect();
+    assert!(promises.len() > 15, "the page is there to promise something");
+    for promise in promises {
+        // Whatever stands in backticks and looks like a sentence is a test; other code has fewer words.
+        let named = promise.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2);
+        let named: Vec<&str> = named.collect();
+        assert!(!named.is_empty(), "no test holds us to this: {promise}");
+        for name in named {
+            assert!(tests.contains(name), "there is no test {name}: {promise}");
         }
     }
 }

@@ -460,3 +460,27 @@ fn a_process_with_secrets_dumps_no_core() {
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
     assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
 }
+
+#[test]
+fn an_address_that_is_not_this_machines_is_a_clean_error() {
+    for key in ["LISTEN", "ADMIN_LISTEN"] {
+        // Set aside for documentation (RFC 5737, RFC 3849): nobody has them.
+        for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
+            let (code, _, err) = run(binary(&["serve"]).env(format!("ROLLOUT__SERVER__{key}"), address));
+            assert_eq!(code, Some(1), "{address}");
+            let key = format!("server.{}", key.to_lowercase());
+            assert!(err.contains(&key) && err.contains(address) && err.contains("choose another"), "{err}");
+        }
+    }
+}
+
+#[test]
+fn each_signal_that_asks_to_stop_ends_it_well() {
+    use rustix::process::Signal;
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let process = Process::start(binary(&["serve"]).env("ROLLOUT__SERVER__DRAIN_DELAY", "0s"));
+        process.signal(signal);
+        let (code, log) = process.end();
+        assert!(code == Some(0) && log.contains("drained"), "{signal:?}: {log}");
+    }
+}
