@@ -1,7 +1,8 @@
 //! `session_endpoint`: the app's own "who am I" URL, asked with the caller's cookies or headers.
 //! The presets' answers are as the products document them; calls are made and shared in `shared/`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -113,6 +114,7 @@ struct Config {
     forward_headers: List<String>,
     /// Often an API key, so never shown.
     additional_headers: BTreeMap<String, Secret>,
+    additional_headers_file: BTreeMap<String, PathBuf>,
     response_headers: List<String>,
     expires_path: Option<String>,
     timeout: Span,
@@ -132,6 +134,7 @@ impl Default for Config {
             cookies: List::default(),
             forward_headers: List::default(),
             additional_headers: BTreeMap::new(),
+            additional_headers_file: BTreeMap::new(),
             response_headers: List::default(),
             expires_path: None,
             timeout: Span::secs(2),
@@ -250,8 +253,12 @@ fn check_additional(
     problems: &mut Problems,
 ) -> HeaderMap {
     let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
-    for (name, value) in &config.additional_headers {
-        let key = section.key(&format!("additional_headers.{name}"));
+    let (values, files) = (&config.additional_headers, &config.additional_headers_file);
+    for name in values.keys().chain(files.keys()).collect::<BTreeSet<_>>() {
+        let key = format!("additional_headers.{name}");
+        let secret = section.secret(&key, values.get(name).cloned(), files.get(name), problems);
+        let Some(value) = secret else { continue };
+        let key = section.key(&key);
         let name = problems.parse::<HeaderName>(&*key, name, "the name of a header");
         let value = HeaderValue::from_bytes(value.expose()).map_err(|_| "must be text without line breaks");
         let (Some(name), Some(mut value)) = (name, problems.accept(&*key, value)) else { continue };
@@ -494,6 +501,12 @@ mod tests {
             (
                 "line break",
                 format!("{GOOD}additional_headers = {{ x = \"hunter2\\r\\nx\" }}"),
+                "additional_headers.x",
+            ),
+            ("empty", format!("{GOOD}additional_headers = {{ x = \"\" }}"), "additional_headers.x"),
+            (
+                "no file",
+                format!("{GOOD}additional_headers_file = {{ x = \"/nowhere\" }}"),
                 "additional_headers.x",
             ),
             (

@@ -244,8 +244,11 @@ async fn a_certificate_that_nobody_vouches_for_is_503() {
 #[tokio::test]
 async fn only_what_is_named_leaves() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
-    let more = "forward_headers = [\"X-Tenant\"]\nadditional_headers = { X-Api-Key = \"k3y\" }";
-    let service = Service::start(&by_asking(&app.url("/me?full=1"), more));
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), "k3y\n").unwrap();
+    let more = "forward_headers = [\"X-Tenant\"]\nadditional_headers_file = { X-Api-Key = \"KEY\" }";
+    let more = more.replace("KEY", key.path().to_str().unwrap());
+    let service = Service::start(&by_asking(&app.url("/me?full=1"), &more));
     let others = |range: std::ops::Range<u32>| range.map(|n| format!("other{n}=v{n}; sid{n}=x; "));
     let cookie: String =
         others(0..20).chain(["sid=a=b%20\"c\"; xsid=1; ".to_owned()]).chain(others(20..40)).collect();
