@@ -26,7 +26,7 @@ export interface TokenSource {
    */
   get(): Promise<string>;
   /**
-   * A token straight from the service, with its whole life before it (a second less at most: an answer, also a
+   * A token straight from the service, with its whole life before it (half a second less at most: an answer, also a
    * refusal, is shared for that long, so that no loop makes a storm). For
    * `<RolloutLinkProvider token={source.fresh}>`, which keeps what it gets until Rollout refuses it.
    */

@@ -6,7 +6,9 @@ const NETWORK_ATTEMPTS = 4; // in one call, where nothing answers: a machine tha
 const PATIENCE = 30_000; // ms that one call waits between its attempts, in all
 const TIMEOUT = 10_000; // ms for one attempt; the service itself gives up after 5 s
 const MARGIN = 10_000; // ms before its end from which a token is no longer handed out
-const HOLD = 1_000; // ms for which an answer is shared, whatever it is: no loop makes more than one request a second
+// ms for which an answer is shared, whatever it is, so that no loop makes a storm. Below the second after which
+// Rollout's components ask again when Rollout refused their token: they must get another one.
+const HOLD = 500;
 const LONGEST_HOLD = 60_000; // ms for which a Retry-After is taken at its word
 const LATER = new Set([429, 502, 503, 504]);
 

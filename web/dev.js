@@ -86,6 +86,7 @@ let turn = 0; // who clicks twice wants the second answer
 async function show(ask, words) {
   const mine = ++turn;
   source.clear(); // another user, perhaps
+  const slow = setTimeout(() => say("Asking…"), 500);
   try {
     const token = await ask();
     if (mine !== turn) return;
@@ -99,6 +100,8 @@ async function show(ask, words) {
     showToken();
     byId("no-token").textContent = `${error.status ?? "No answer"} ${error.code}: ${error.message}`;
     say(`No token: ${error.code}`);
+  } finally {
+    clearTimeout(slow);
   }
 }
 
@@ -336,7 +339,7 @@ export const Connections = () => (
     <CredentialsManager />
   </RolloutLinkProvider>
 );`,
-    note: "fresh, not get: the provider keeps its token until Rollout refuses it, so it should get a whole life.",
+    note: "fresh, not get: the provider keeps its token until Rollout refuses it. A whole app is in examples/react.",
   },
   "Rollout’s docs": {
     code: () => `const fetchRolloutToken = () =>

@@ -78,6 +78,21 @@ test("signing out is told, with the service's code", async () => {
   assert.deepEqual(await page.evaluate(() => told), ["no_session"]);
 });
 
+test("the samples of Rollout's docs that fetch a token first work through server.docs_alias", async () => {
+  const page = await pageWithSource(await signedIn("ida"));
+  const plain = () => fetch("/rollout-token").then((resp) => resp.json()).then((data) => data.token);
+  // As in the samples for Rails and Django.
+  const withHeaders = async () => {
+    const headers = { "Content-Type": "application/json", "X-CSRF-Token": "x" };
+    const data = await (await fetch("/rollout-token", { method: "GET", headers })).json();
+    return data.token;
+  };
+  for (const sample of [plain, withHeaders]) {
+    const [, claims] = (await page.evaluate(sample)).split(".");
+    assert.equal(JSON.parse(Buffer.from(claims, "base64url")).sub, "ida");
+  }
+});
+
 test("a login page in place of the service is told from the service", async () => {
   const context = await signedIn("fay");
   for (const [url, told] of [["/guarded/rollout/token", "redirected 0"], ["/login", "bad_response 200"]]) {
