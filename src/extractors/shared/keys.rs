@@ -288,6 +288,29 @@ mod tests {
     }
 
     #[test]
+    fn every_family_reads_from_pem_and_verifies_its_own_algorithm_alone() {
+        use jsonwebtoken::EncodingKey;
+        type Maker = fn(&[u8]) -> EncodingKey;
+        let families: [(_, &[&str], Algorithm, Maker); 3] = [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, &["ES256"], Algorithm::ES256, EncodingKey::from_ec_der),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, &["ES384"], Algorithm::ES384, EncodingKey::from_ec_der),
+            (&rcgen::PKCS_ED25519, &["EdDSA", "Ed25519"], Algorithm::EdDSA, EncodingKey::from_ed_der),
+        ];
+        for (family, names, algorithm, encoding) in families {
+            let pair = rcgen::KeyPair::generate_for(family).expect("a key");
+            let keys = KeySet::from_pem(pair.public_key_pem().as_bytes()).expect("a usable key");
+            let signature =
+                crypto::sign(b"text", &encoding(&pair.serialize_der()), algorithm).expect("a signature");
+            for alg in Alg::ALL {
+                let want = names.contains(&alg.name).then_some(true);
+                assert_eq!(keys.verify(b"text", &signature, alg, None), want, "{} {names:?}", alg.name);
+            }
+            let alg = Alg::named(names[0]).expect("a known algorithm");
+            assert_eq!(keys.verify(b"test", &signature, alg, None), Some(false));
+        }
+    }
+
+    #[test]
     fn an_rsa_key_reads_from_both_forms_of_pem() {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
         let mut signature = vec![0; pair.public_modulus_len()];
