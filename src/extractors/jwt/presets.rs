@@ -4,13 +4,14 @@
 /// Keys by provider. `provider_keys`, `audience_optional` and `require_one_of` are for this table.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // A token of the client-credentials grant is a machine's, not a user's session.
+        // A token of the client-credentials grant is a machine's, not a user's session. One that was
+        // refreshed says so, and how it began if that was not in a browser.
         "auth0",
         r#"
             algorithms = ["RS256"]
             provider_keys = "{issuer}/.well-known/jwks.json"
             [claims]
-            gty = { absent_or = "password" }
+            gty = { absent_or = ["password", "refresh_token"] }
         "#,
     ),
     (

@@ -409,6 +409,32 @@ fn every_preset_is_complete_with_what_the_user_must_know() {
 }
 
 #[tokio::test]
+async fn auth0s_machines_are_refused_and_its_users_stay_signed_in_when_they_refresh() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    std::fs::write(file.path(), pair.public_key_pem()).expect("written");
+    let extractor = build(&format!(
+        "preset = \"auth0\"\nissuers = [\"https://t.auth0.com/\"]\naudiences = [\"app\"]\n\
+         algorithms = [\"ES256\"]\npublic_key_file = {:?}",
+        file.path().display().to_string()
+    ))
+    .expect("a good section");
+    let key = EncodingKey::from_ec_der(&pair.serialize_der());
+    for (gty, want) in [
+        (json!("password"), "ok"),
+        (json!("refresh_token"), "ok"),
+        (json!(["refresh_token", "password"]), "ok"),
+        (json!("client-credentials"), "claim"),
+        (json!(["client-credentials"]), "claim"),
+        (json!(null), "claim"),
+    ] {
+        let payload = claims(&json!({ "iss": "https://t.auth0.com/", "gty": gty }));
+        let token = sign(r#"{"alg":"ES256"}"#, payload.as_bytes(), &key, Algorithm::ES256);
+        assert_eq!(word(&extract(&*extractor, &token).await), want, "{gty}");
+    }
+}
+
+#[tokio::test]
 async fn at_most_three_keys_are_tried() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("jwks.json");
