@@ -8,16 +8,12 @@ WORKDIR /src
 # Such as "otel", for traces: docs/tracing.md.
 ARG FEATURES=""
 COPY . .
-# Dependencies stay in the two caches when only the sources change. The explicit target keeps procedural
-# macros, which run here, out of the static linking; `touch` keeps a cached build from being taken for newer than
-# an older checkout.
+# Dependencies stay in the two caches when only the sources change; `touch` keeps a cached build from being taken for
+# newer than an older checkout.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    target="$(rustc --print host-tuple)" \
-    && find src config web -type f -exec touch {} + \
-    && RUSTFLAGS="-C target-feature=+crt-static" \
-       cargo build --release --locked --features "$FEATURES" --bin rollout-token --target "$target" \
-    && cp "target/$target/release/rollout-token" /rollout-token
+    find src config web -type f -exec touch {} + \
+    && deploy/build-static.sh /rollout-token --features "$FEATURES"
 
 FROM scratch
 LABEL org.opencontainers.image.title="rollout-token" \

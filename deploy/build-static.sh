@@ -1,7 +1,9 @@
 #!/bin/sh
-# Builds the static binary: the same bytes from the same sources and compilers, whatever the folders are called.
-# The Dockerfile and `make release` both call it. The last line that it prints is where the binary is.
+# Builds the static binary, with further options for cargo, and puts it at the path given first: the same bytes from the same sources and compilers, whatever
+# the folders are called. The Dockerfile and deploy/release.sh both call it.
 set -eu
+binary=$1
+shift
 cd "$(dirname "$0")/.."
 
 # The explicit target keeps procedural macros, which run here, out of the static linking.
@@ -18,5 +20,5 @@ for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do map "$sources" /
 map "$PWD" /src
 
 RUSTFLAGS=$flags CFLAGS=$c_flags CXXFLAGS=$c_flags \
-  cargo build --release --locked --bin rollout-token --target "$target"
-echo "target/$target/release/rollout-token"
+  cargo build --release --locked --bin rollout-token --target "$target" "$@"
+cp "target/$target/release/rollout-token" "$binary"

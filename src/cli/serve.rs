@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sd_notify::NotifyState;
 
 use super::{Failure, block_on, context};
 use crate::app::{self, App};
@@ -69,6 +70,10 @@ async fn run(
     let (address, admin_address) = (local(&public)?, local(&admin)?);
     tracing::info!(%address, %admin_address, dev = app.dev, "listening");
     announce(address);
+    // To systemd (Type=notify), if it is what started this.
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        tracing::warn!(%error, "cannot tell systemd that the service is up");
+    }
 
     let reload = Reloader::new(app.clone(), sources, registry.clone(), context).spawn();
     let second_signal = tokio::spawn(signals.obey(drain.clone(), move || {
