@@ -63,6 +63,8 @@ docs: ## The docs as a site, below target/site
 	@command -v mdbook >/dev/null || { echo "Install it: cargo install mdbook --locked --no-default-features --features search" >&2; exit 1; }
 	mdbook build docs
 
+# Also a folder's name.
+.PHONY: deploy
 deploy: ## What is in deploy/: schemas, a real Prometheus, the pod's container as a process
 	cargo build --locked
 	target/deploy/venv/bin/python -m pytest -q tests/deploy
@@ -103,3 +105,22 @@ sbom: ## What is in the binary, as CycloneDX: target/rollout-token.cdx.json
 	@# It lists what cargo's metadata lists: with `ring`, say, a weak feature's crate that nothing compiles.
 	cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --override-filename rollout-token.cdx
 	mv rollout-token.cdx.json target/
+
+.PHONY: deb deb-test release release-test release-check
+
+deb: ## The static binary and the Debian package, in target/dist (needs cargo-deb)
+	deploy/release.sh deb
+
+deb-test: ## Installs the package of `make deb` in a Debian of its own, and runs it
+	PYTHONPATH=tests/deploy target/deploy/venv/bin/python -m pytest -q tests/release -k debian
+
+release: ## All that is published, in target/dist
+	deploy/release.sh
+
+release-test: ## Each artefact of `make release`: installed, started, asked for a token
+	PYTHONPATH=tests/deploy target/deploy/venv/bin/python -m pytest -q tests/release
+
+release-check: release ## Makes the release again from the commit, in another folder: the sums must be the same
+	@rm -rf target/again && mkdir -p target/again && git archive HEAD | tar --extract --directory target/again
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PATH="$(CURDIR)/target/tools/bin:$(PATH)" target/again/deploy/release.sh
+	diff target/dist/SHA256SUMS target/again/target/dist/SHA256SUMS

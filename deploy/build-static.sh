@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the static binary, with further options for cargo, and puts it at the path given first: the same bytes from the same sources and compilers, whatever
-# the folders are called. The Dockerfile and deploy/release.sh both call it.
+# Builds the static binary and puts it at the path given; what else is given are options for cargo. The same sources
+# and compilers make the same bytes, whatever the folders are called. Called by the Dockerfile and deploy/release.sh.
 set -eu
 binary=$1
 shift

@@ -62,12 +62,12 @@ class Service:
 
 
 @contextmanager
-def serving(work, arguments, environment):
+def serving(work, arguments, environment, program=(BINARY,)):
     """The service with this command line and nothing in its environment but this."""
     log = work / "service.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [BINARY, *arguments], env=environment, cwd=work, stdout=output, stderr=subprocess.STDOUT
+            [*program, *arguments], env=environment, cwd=work, stdout=output, stderr=subprocess.STDOUT
         )
     try:
         yield Service(process, log)

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Makes what is published, in target/dist: the static binary, the Debian package, the container image as an OCI
+# archive, the browser helper as an npm package, the list of parts (SBOM) and the sums. `make release`; what is
+# done with it is in docs/deploy/releasing.md. Needs root or sudo for the image. With the word `deb` it stops
+# after the package.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PATH=$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin
+need() { command -v "$1" >/dev/null || { echo "Install $1: $2" >&2; exit 1; }; }
+need cargo-deb "cargo install cargo-deb --locked"
+if [ "${1-}" != deb ]; then
+  need cargo-cyclonedx "cargo install cargo-cyclonedx --locked"
+  need buildah "apt-get install buildah"
+  need npm "apt-get install npm"
+fi
+[ -d /usr/share/ca-certificates/mozilla ] || { echo "Install the certificates: apt-get install ca-certificates" >&2; exit 1; }
+
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+machine=$(uname -m)
+dist=$PWD/target/dist
+# Every time that would be now is that of the commit instead.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
+rm -rf "$dist"
+mkdir -p "$dist"
+work=$(mktemp -d)
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+trap 'as_root rm -rf "$work"' EXIT
+
+echo "The binary"
+binary=$dist/rollout-token-$version-linux-$machine
+deploy/build-static.sh "$binary"
+
+echo "The Debian package"
+cargo deb --quiet --no-build --no-strip --target "$(rustc --print host-tuple)" --output "$dist/"
+[ "${1-}" != deb ] || exit 0
+
+# The last stage of the Dockerfile, with the binary of above and Mozilla's certificates as Debian has them, without
+# any that this machine trusts beside those.
+echo "The image"
+sed -n '/^FROM scratch$/,$p' Dockerfile | sed 's/ --from=build / /' >"$work/Dockerfile"
+mkdir -p "$work/etc/ssl/certs"
+cat /usr/share/ca-certificates/mozilla/*.crt >"$work/etc/ssl/certs/ca-certificates.crt"
+cp "$binary" "$work/rollout-token"
+chmod 755 "$work" "$work/rollout-token"
+image() { as_root env BUILDAH_ISOLATION=chroot buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"; }
+image bud --quiet --format oci --timestamp "$SOURCE_DATE_EPOCH" --tag "localhost/rollout-token:$version" "$work" >"$work/log" 2>&1 ||
+  { cat "$work/log"; exit 1; }
+archive=$dist/rollout-token-$version-$machine.oci.tar
+image push --quiet "localhost/rollout-token:$version" "oci:$work/oci:$version"
+# An archive of our own making, since buildah's has the time of its making in it.
+as_root chown -R "$(id -u):$(id -g)" "$work/oci"
+tar --create --file "$archive" --directory "$work/oci" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX .
+
+echo "The browser helper"
+(cd web && npm pack --silent --pack-destination "$dist" >/dev/null)
+
+echo "The list of parts"
+make --no-print-directory sbom
+mv target/rollout-token.cdx.json "$dist/rollout-token-$version.cdx.json"
+
+(cd "$dist" && sha256sum -- * >"$work/SHA256SUMS" && cp "$work/SHA256SUMS" .)
+echo "In target/dist:"
+ls -l "$dist" | awk 'NR > 1 { print "  " $5 "\t" $9 }' | expand -t 14

@@ -1,0 +1,206 @@
+"""What `make release` left in target/dist, each artefact used as its user does: installed or unpacked, started, and asked for
+one real token. `make release-test`, or `make deb-test` for the package alone. Needs root or sudo."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tomllib
+from pathlib import Path
+
+import pytest
+from service import CLIENT_SECRET, FREE_PORTS, ROOT, serving, subject_of
+
+DIST = ROOT / "target/dist"
+VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+MACHINE = os.uname().machine
+AS_ROOT = [] if os.getuid() == 0 else ["sudo"]
+ENVIRONMENT = FREE_PORTS | {
+    "ROLLOUT_CLIENT_ID": "your-client-id",
+    "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET,
+    "ROLLOUT__SESSION__EXTRACTORS": "trusted_header",
+    "ROLLOUT__EXTRACTORS__TRUSTED_HEADER__HEADER": "X-User",
+    "ROLLOUT__EXTRACTORS__TRUSTED_HEADER__TRUSTED_PROXIES": "127.0.0.1",
+    "ROLLOUT__SERVER__DRAIN_DELAY": "0s",
+}
+
+
+def run(*command, **options):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def artefact(pattern):
+    found = list(DIST.glob(pattern))
+    assert len(found) == 1, f"{pattern}: {found}; `make release` makes it"
+    return found[0]
+
+
+def binary():
+    return artefact(f"rollout-token-{VERSION}-linux-{MACHINE}")
+
+
+def in_root(folder):
+    """How a program is started in another root, as nobody and without any right."""
+    chroot = shutil.which("chroot", path=os.environ["PATH"] + ":/usr/sbin")
+    return [*AS_ROOT, "setpriv", "--no-new-privs", "--inh-caps=-all", chroot, "--userspec=65534:65534", "--groups=", folder]
+
+
+def gives_a_token(service):
+    status, body = service.token({"X-User": "ann"})
+    assert (status, subject_of(body["token"])) == (200, "ann")
+    assert service.token()[0] == 401
+    assert service.stop() == 0
+
+
+def test_the_sums_are_right_and_complete():
+    sums = dict(reversed(line.split("  ")) for line in artefact("SHA256SUMS").read_text().splitlines())
+    files = {path.name: path for path in DIST.iterdir() if path.name != "SHA256SUMS"}
+    assert sums == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert len(files) == 5
+
+
+def test_the_binary(tmp_path):
+    assert run(binary(), "--version").strip() == f"rollout-token {VERSION}"
+    assert re.search("static-pie linked|statically linked", run("file", binary()))
+    # Of the machine that built it nothing is to be read in it.
+    assert str(Path.home() / ".cargo").encode() not in binary().read_bytes()
+    assert str(ROOT).encode() not in binary().read_bytes()
+    with serving(tmp_path, ["serve"], ENVIRONMENT, [binary()]) as service:
+        gives_a_token(service)
+
+
+# ---- The Debian package -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A Debian of its own, as new as debootstrap makes it."""
+    base = ROOT / "target/deb/bookworm"
+    if not base.exists():
+        run(*AS_ROOT, "debootstrap", "--variant=minbase", "--include=systemd", "bookworm", f"{base}.part")
+        # In some sandboxes debootstrap leaves it mounted.
+        subprocess.run([*AS_ROOT, "umount", f"{base}.part/proc"], capture_output=True)
+        run(*AS_ROOT, "mv", f"{base}.part", base)
+    root = tmp_path / "root"
+    # Never across a mount: /proc has no end.
+    run(*AS_ROOT, "cp", "-a", "--one-file-system", base, root)
+    run(*AS_ROOT, "chmod", "o+rwx", root / "etc")
+    yield root
+    run(*AS_ROOT, "rm", "-rf", "--one-file-system", root)
+
+
+def test_the_debian_package(machine, tmp_path):
+    package = artefact(f"rollout-token_{VERSION}-*.deb")
+    run(*AS_ROOT, "cp", package, machine / "package.deb")
+    inside = [*AS_ROOT, "chroot", machine, "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]
+    run(*inside, "dpkg", "-i", "/package.deb")
+    installed = run(*inside, "dpkg", "-L", "rollout-token").split()
+    unit = "/usr/lib/systemd/system/rollout-token.service"
+    assert {"/usr/bin/rollout-token", unit, "/etc/rollout-token/rollout-token.toml"} <= set(installed)
+    assert (machine / unit[1:]).read_bytes() == (ROOT / "deploy/systemd/rollout-token.service").read_bytes()
+    assert (machine / "usr/bin/rollout-token").read_bytes() == binary().read_bytes()
+    # Not enabled before it is configured, and enabled when asked.
+    link = machine / "etc/systemd/system/multi-user.target.wants/rollout-token.service"
+    assert not link.is_symlink()
+    run(*inside, "systemctl", "enable", "rollout-token")
+    assert link.is_symlink()
+
+    # As the unit starts it: the secret as a file of its own, nobody's user.
+    config = machine / "etc/rollout-token/rollout-token.toml"
+    arguments = ["--config", "/etc/rollout-token/rollout-token.toml"]
+    environment = FREE_PORTS | {"ROLLOUT_CLIENT_SECRET_FILE": "/run/client-secret", "PATH": os.environ["PATH"]}
+    program = [*in_root(machine), "/usr/bin/rollout-token"]
+    new = subprocess.run([*program, *arguments, "check-config"], env=environment, capture_output=True, text=True)
+    assert new.returncode == 2 and "client_id" in new.stderr, new
+    own = config.read_text().replace("# client_id", 'client_id = "your-client-id" #').replace(
+        '# extractors = ["web"]', 'extractors = ["proxy"]'
+    )
+    own += '[extractors.proxy]\nkind = "trusted_header"\nheader = "X-User"\ntrusted_proxies = ["127.0.0.1"]\n'
+    write(config, own)
+    write(machine / "run/client-secret", CLIENT_SECRET)
+    with serving(tmp_path, [*arguments, "serve"], environment, program) as service:
+        gives_a_token(service)
+
+    # An upgrade leaves the configuration alone, and so does a removal; a purge does not.
+    run(*inside, "dpkg", "--force-confdef", "--force-confold", "-i", "/package.deb")
+    assert config.read_text() == own
+    run(*inside, "dpkg", "-r", "rollout-token")
+    assert config.exists() and not (machine / "usr/bin/rollout-token").exists()
+    run(*inside, "dpkg", "-P", "rollout-token")
+    assert not config.exists() and not link.is_symlink()
+
+
+def write(path, text):
+    subprocess.run([*AS_ROOT, "tee", path], input=text, stdout=subprocess.DEVNULL, text=True, check=True)
+    run(*AS_ROOT, "chmod", "644", path)
+
+
+# ---- The image --------------------------------------------------------------------------------------
+
+
+def test_the_image(tmp_path):
+    with tarfile.open(artefact(f"rollout-token-{VERSION}-{MACHINE}.oci.tar")) as archive:
+        archive.extractall(tmp_path / "oci", filter="data")
+
+    def blob(descriptor):
+        path = tmp_path / "oci/blobs" / descriptor["digest"].replace(":", "/")
+        assert path.stat().st_size == descriptor["size"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+        return path
+
+    (manifest,) = json.loads((tmp_path / "oci/index.json").read_text())["manifests"]
+    manifest = json.loads(blob(manifest).read_text())
+    config = json.loads(blob(manifest["config"]).read_text())["config"]
+    assert (config["User"], config["Entrypoint"], config["Cmd"]) == ("65534:65534", ["/rollout-token"], ["serve"])
+    root = tmp_path / "root"
+    for layer in manifest["layers"]:
+        with tarfile.open(blob(layer)) as archive:
+            archive.extractall(root, filter="data")
+    files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    assert files == {"rollout-token", "etc/ssl/certs/ca-certificates.crt"}
+    assert (root / "rollout-token").read_bytes() == binary().read_bytes()
+    # Mozilla's certificates, and none that the machine which built it trusts beside them.
+    certificates = (root / "etc/ssl/certs/ca-certificates.crt").read_text()
+    mozilla = sorted(Path("/usr/share/ca-certificates/mozilla").glob("*.crt"))
+    assert certificates.count("BEGIN CERTIFICATE") == len(mozilla) > 100
+
+    environment = ENVIRONMENT | dict(line.split("=", 1) for line in config["Env"]) | {"PATH": os.environ["PATH"]}
+    # Every folder on the way is the test's own.
+    for folder in (root, *root.parents):
+        if folder.is_relative_to(tmp_path.parent):
+            folder.chmod(0o755)
+    with serving(tmp_path, config["Cmd"], environment, [*in_root(root), *config["Entrypoint"]]) as service:
+        gives_a_token(service)
+
+
+# ---- The browser helper and the list of parts -------------------------------------------------------
+
+
+def test_the_npm_package(tmp_path):
+    package = artefact(f"rollout-token-client-{VERSION}.tgz")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    run("npm", "install", "--offline", "--no-audit", "--no-fund", "--silent", package, cwd=tmp_path)
+    with serving(tmp_path, ["serve"], ENVIRONMENT, [binary()]) as service:
+        script = f"""
+            import {{ createTokenSource }} from "rollout-token-client";
+            const url = "http://127.0.0.1:{service.port}/rollout/token";
+            console.log(await createTokenSource({{ url, headers: {{ "X-User": "ann" }} }}).get());
+        """
+        token = run("node", "--input-type=module", "--eval", script, cwd=tmp_path).strip()
+        assert subject_of(token) == "ann"
+
+
+def test_the_list_of_parts():
+    parts = json.loads(artefact(f"rollout-token-{VERSION}.cdx.json").read_text())
+    assert parts["bomFormat"] == "CycloneDX"
+    own = parts["metadata"]["component"]
+    assert (own["name"], own["version"]) == ("rollout-token", VERSION)
+    locked = {(package["name"], package["version"]) for package in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]}
+    listed = {(part["name"], part["version"]) for part in parts["components"]}
+    assert listed <= locked and {"axum", "jsonwebtoken", "aws-lc-rs"} <= {name for name, _ in listed}
+    assert str(Path.home()) not in json.dumps(parts) and str(ROOT) not in json.dumps(parts)
