@@ -8,7 +8,7 @@ help: ## Lists the commands
 run: ## Serves on loopback with a throwaway client
 	cargo run -- dev
 
-test: tools lint rust stores proxies traces web browser interop frameworks docs-test faults-smoke ## Everything: installs what is missing, checks, runs all tests
+test: tools lint rust stores proxies traces web browser interop frameworks deploy docs-test faults-smoke ## Everything: installs what is missing, checks, runs all tests
 
 tools: ## Installs the programs that the tests need, saying so first
 	@tests/tools.sh
