@@ -181,7 +181,7 @@ async fn answer(State(app): State<Arc<App>>, mut request: Request, next: Next) -
     let duration = app.clock.monotonic().saturating_sub(started);
     if let Some(error) = response.extensions_mut().remove::<Error>() {
         trace.refused(&error);
-        app.refused(&error, duration, id.as_str(), trace.id());
+        app.refused(&error, &live.subject_log, duration, id.as_str(), trace.id());
         response = error.respond(id.as_str());
     } else if let Some(issued) = response.extensions_mut().remove::<token::Issued>() {
         app.metrics.answered(Some(&issued.extractor), "issued", duration);
@@ -222,9 +222,16 @@ async fn guard(
 }
 
 impl App {
-    fn refused(&self, error: &Error, duration: Duration, request_id: &str, trace_id: Option<&str>) {
+    fn refused(
+        &self,
+        error: &Error,
+        log: &SubjectLog,
+        duration: Duration,
+        request_id: &str,
+        trace_id: Option<&str>,
+    ) {
         self.metrics.answered(error.extractor(), error.code(), duration);
         let lines = if error.status().is_server_error() { &self.fault_lines } else { &self.caller_lines };
-        telemetry::refused(error, duration, request_id, trace_id, lines, &self.clock);
+        telemetry::refused(error, log, duration, request_id, trace_id, lines, &self.clock);
     }
 }

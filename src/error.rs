@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::extractors::{Cause, Denial, Denied};
 use crate::routes::health::Report;
+use crate::subject::Subject;
 
 /// Why a request gets no 2xx answer.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub enum Error {
     /// This subject had its share, and may try again after this time.
     RateLimited {
         extractor: Arc<str>,
+        /// For the log. `None` only where answers are described.
+        subject: Option<Subject>,
         retry_after: Duration,
     },
     Internal,
@@ -117,6 +120,14 @@ impl Error {
         match self {
             Self::Denied(denied) => denied.extractor.as_ref(),
             Self::RateLimited { extractor, .. } => Some(extractor),
+            _ => None,
+        }
+    }
+
+    /// Who was refused, where the session is genuine.
+    pub fn subject(&self) -> Option<&Subject> {
+        match self {
+            Self::RateLimited { subject, .. } => subject.as_ref(),
             _ => None,
         }
     }
@@ -207,7 +218,7 @@ impl Error {
             Self::BodyTooLarge,
             Self::UriTooLong,
             Self::HeadersTooLarge,
-            Self::RateLimited { extractor: Arc::from(""), retry_after: Duration::ZERO },
+            Self::RateLimited { extractor: Arc::from(""), subject: None, retry_after: Duration::ZERO },
             Self::Internal,
             denied(Denial::Unavailable(Cause { word: "", detail: None, retry_after: None })),
             Self::Overloaded,

@@ -130,6 +130,7 @@ pub fn issued(
 /// The event of a request that got none.
 pub fn refused(
     error: &Error,
+    log: &SubjectLog,
     duration: Duration,
     request_id: &str,
     trace_id: Option<&str>,
@@ -150,7 +151,8 @@ pub fn refused(
     if server_fault {
         tracing::warn!(extractor, code, reason, cause, duration_ms, request_id, trace_id, "token.refused");
     } else {
-        tracing::info!(extractor, code, reason, duration_ms, request_id, trace_id, "token.refused");
+        let subject = error.subject().map(|subject| log.show(subject));
+        tracing::info!(extractor, code, reason, subject, duration_ms, request_id, trace_id, "token.refused");
     }
 }
 

@@ -97,9 +97,11 @@ async fn issue_token(
     let _place = app.admit()?;
     let user = live.settings.chain.authenticate(head).await?;
     if let Some(limiter) = &live.limiter {
-        limiter
-            .check(&user.subject)
-            .map_err(|retry_after| Error::RateLimited { extractor: user.extractor.clone(), retry_after })?;
+        limiter.check(&user.subject).map_err(|retry_after| Error::RateLimited {
+            extractor: user.extractor.clone(),
+            subject: Some(user.subject.clone()),
+            retry_after,
+        })?;
     }
     let minted = live
         .settings

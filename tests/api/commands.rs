@@ -223,6 +223,16 @@ async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() 
     );
     assert!(refused["reason"].is_string());
 
+    let again = || client.post(process.url()).bearer_auth(&session).header("x-request-id", "id-3").send();
+    while answer(again().await.unwrap()).await.0 == 200 {}
+    let limited = loop {
+        let line: Value = serde_json::from_str(&process.line_with("id-3")).expect("one line of JSON");
+        if line["code"] == "rate_limited" {
+            break line;
+        }
+    };
+    assert_eq!(limited["subject"], issued["subject"], "whose share it is");
+
     process.signal(rustix::process::Signal::INT);
     process.signal(rustix::process::Signal::INT);
     let (_, log) = process.end();
