@@ -20,7 +20,7 @@ compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql
 need ruby ruby
 need chromium chromium
 # Other languages' JWT libraries, for tests/interop.
-need java openjdk-17-jdk-headless
+need javac default-jdk-headless
 need go golang-go
 need php php-cli
 php -r 'exit(extension_loaded("pdo_sqlite") ? 0 : 1);' 2>/dev/null || missing+=(php-sqlite3)

@@ -296,7 +296,7 @@ async fn the_service_is_named_as_the_standard_variables_say() {
     let receiver = Receiver::start().await;
     let (mut command, _file) = traced("http://127.0.0.1:1", helpers::BY_JWT);
     command
-        .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", receiver.url() + "/mine")
+        .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", receiver.url() + "/mine?key=SENTINEL-key")
         .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=SENTINEL-header")
         .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.name=other")
         .env("OTEL_SERVICE_NAME", "tokens");
@@ -304,7 +304,10 @@ async fn the_service_is_named_as_the_standard_variables_say() {
     client().post(process.url()).send().await.unwrap();
     let log = ended(process).await;
     let sent = receiver.requests().remove(0);
-    assert_eq!((sent.path.as_str(), sent.header("x-tenant")), ("/mine", Some("SENTINEL-header")));
+    assert_eq!(
+        (sent.path.as_str(), sent.header("x-tenant")),
+        ("/mine?key=SENTINEL-key", Some("SENTINEL-header"))
+    );
     assert!(!log.contains("SENTINEL"), "{log}");
     assert_eq!(
         json!(receiver.resource()),
