@@ -38,12 +38,11 @@ impl Expiry {
 
     /// RFC 3339, section 5.6: a time with its zone.
     pub fn of_text(text: &str) -> Option<Self> {
-        let (local, ahead) = match text.strip_suffix(['Z', 'z']) {
-            Some(local) => (local, 0),
-            None => {
-                let (local, zone) = text.split_at_checked(text.len().checked_sub("+00:00".len())?)?;
-                (local, seconds_ahead(zone)?)
-            }
+        let (local, ahead) = if let Some(local) = text.strip_suffix(['Z', 'z']) {
+            (local, 0)
+        } else {
+            let (local, zone) = text.split_at_checked(text.len().checked_sub("+00:00".len())?)?;
+            (local, seconds_ahead(zone)?)
         };
         let moment = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
         let since = moment.duration_since(UNIX_EPOCH).ok()?;
