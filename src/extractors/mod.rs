@@ -156,7 +156,7 @@ impl ExtractError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
-    /// It works with what it has, which is old.
+    /// It works with what it has, which is old, or the back end that it asks did not answer last time.
     Stale,
     /// It never had what it needs; the word says what.
     Waiting(&'static str),

@@ -22,7 +22,7 @@ use super::shared::laravel::{self, KeyFields};
 use super::shared::php;
 use super::shared::pool::{Failure, Limits, Pool, Store};
 use super::shared::session_cookie::{self, SessionCookie};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
 use crate::clock::Clock;
 use crate::config::{List, Problems, Section, Span};
 use crate::secret::Secret;
@@ -197,6 +197,10 @@ impl SessionExtractor for RedisSession {
 
     fn start(&self) {
         self.pool.warm();
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.pool.readiness()
     }
 }
 

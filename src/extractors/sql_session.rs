@@ -24,7 +24,7 @@ use super::shared::expiry::Expiry;
 use super::shared::laravel::{self, KeyFields};
 use super::shared::pool::{Limits, Pool};
 use super::shared::session_cookie::{self, SessionCookie};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
 use crate::secret::Secret;
@@ -322,6 +322,10 @@ impl SessionExtractor for SqlSession {
 
     fn start(&self) {
         self.pool.warm();
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.pool.readiness()
     }
 }
 

@@ -215,6 +215,13 @@ impl Seen {
     }
 }
 
+/// What `/readyz` says of the extractor, with status 200 in any case: no instance is better off (P15).
+async fn state(service: &Service) -> String {
+    let answer = service.request(reqwest::Method::GET, "/readyz").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    text(&answer.json::<Value>().await.unwrap()["extractors"][0]["state"])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_killed_under_load_and_comes_back() {
     let mut redis = redis_with_users(&["--appendonly", "yes", "--appendfsync", "always"]).await;
@@ -243,12 +250,15 @@ async fn redis_is_killed_under_load_and_comes_back() {
         seen.more(|seen| &seen.tokens, 100).await;
         redis.kill();
         seen.more(|seen| &seen.unavailable, 100).await;
+        assert_eq!(state(&service).await, "stale");
         redis.restart();
         // Nothing is waited for but Redis itself: the first question after its return is answered.
         redis.connection().await;
         let loaded = async || redis.get("sess:s9").await.ok_or("still loading");
         eventually("redis-server's data", loaded).await;
         assert_eq!(ask(&service, "s9").await.as_deref(), Ok("user-9"));
+        let ready = async || if state(&service).await == "ready" { Ok(()) } else { Err("stale") };
+        eventually("readiness", ready).await;
     }
     seen.is_over.store(true, Ordering::SeqCst);
     crowd.join_all().await;

@@ -156,6 +156,7 @@ fn float(text: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn plain_data_is_read() {
@@ -255,5 +256,61 @@ mod tests {
     fn a_repeated_key_stays_ambiguous() {
         let Some(Value::Object(object)) = parse("a:2:{s:1:\"5\";i:1;i:5;i:2;}") else { panic!("an object") };
         assert!(object.get("5").is_err());
+    }
+
+    /// What `serialize()` writes for a value. A list's keys are its places.
+    fn serialize(value: &Value) -> String {
+        let array = |members: &[(String, &Value)]| {
+            let body: String =
+                members.iter().map(|(key, value)| format!("{key}{}", serialize(value))).collect();
+            format!("a:{}:{{{body}}}", members.len())
+        };
+        match value {
+            Value::Null => "N;".to_owned(),
+            Value::Bool(flag) => format!("b:{};", u8::from(*flag)),
+            Value::Number(number) => format!("i:{number};"),
+            Value::String(text) => format!("s:{}:\"{text}\";", text.len()),
+            Value::Array(items) => {
+                let members: Vec<_> =
+                    items.iter().enumerate().map(|(place, item)| (format!("i:{place};"), item)).collect();
+                array(&members)
+            }
+            Value::Object(object) => {
+                let members: Vec<_> = object.clone().into_iter().collect();
+                let members: Vec<_> = members
+                    .iter()
+                    .map(|(name, value)| (serialize(&Value::String(name.clone())), value))
+                    .collect();
+                array(&members)
+            }
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(|number| Value::Number(number.into())),
+            "[a-z\";:{}é\0]{0,8}".prop_map(Value::String),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::vec(("[a-z\"{}]{1,6}", inner), 1..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_php_writes_is_read_back(value in value()) {
+            prop_assert_eq!(parse(&serialize(&value)), Some(value));
+        }
+
+        #[test]
+        fn nothing_that_looks_like_it_makes_trouble(text in "([aOsiEbdNRr]:|[0-9]{1,3}|[;:{}\"]|é|x){0,40}") {
+            drop(parse(&text));
+        }
     }
 }

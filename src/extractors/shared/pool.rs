@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{Problems, Section, Span};
-use crate::extractors::ExtractError;
+use crate::extractors::{ExtractError, Readiness};
 use crate::metrics::Metrics;
 use crate::trace;
 
@@ -88,8 +89,13 @@ pub struct Pool<S: Store> {
     limits: Limits,
     permits: Semaphore,
     idle: Mutex<Vec<(S::Connection, Instant)>>,
+    /// The store gave no answer when it was last asked.
+    is_down: AtomicBool,
     metrics: Arc<Metrics>,
 }
+
+/// What a store is down with, rather than busy or asked the wrong question.
+const DOWN: [&str; 3] = ["store_unreachable", "store_timeout", "store_refused"];
 
 impl<S: Store> Pool<S> {
     /// A pool for the extractor of `section`; it connects when it is first asked.
@@ -100,6 +106,7 @@ impl<S: Store> Pool<S> {
             limits,
             permits: Semaphore::new(limits.connections),
             idle: Mutex::default(),
+            is_down: AtomicBool::new(false),
             metrics: section.context().metrics.clone(),
         })
     }
@@ -114,7 +121,27 @@ impl<S: Store> Pool<S> {
             Ok(_) | Err(ExtractError::Rejected(_)) => "ok",
         };
         self.metrics.backend_call(&self.name, result, started.elapsed());
+        match result {
+            "ok" => self.take_note(None),
+            word if DOWN.contains(&word) => self.take_note(Some(word)),
+            _ => {}
+        }
         answer
+    }
+
+    /// Says once that the store went down, and once that it is back.
+    fn take_note(&self, down: Option<&'static str>) {
+        let (extractor, was_down) = (&*self.name, self.is_down.swap(down.is_some(), Ordering::Relaxed));
+        match down {
+            Some(cause) if !was_down => tracing::warn!(extractor, cause, "the session store gives no answer"),
+            None if was_down => tracing::info!(extractor, "the session store answers again"),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Always ready: nobody is helped if all instances leave because the store did.
+    pub fn readiness(&self) -> Readiness {
+        if self.is_down.load(Ordering::Relaxed) { Readiness::Stale } else { Readiness::Ready }
     }
 
     async fn ask_in_time(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
@@ -162,10 +189,11 @@ impl<S: Store> Pool<S> {
             match timeout(pool.limits.operation, pool.store.connect()).await {
                 Ok(Ok(connection)) => pool.keep(connection),
                 Ok(Err(failure)) => {
-                    let cause = failure.to_string();
-                    tracing::warn!(extractor = &*pool.name, cause, "The session store cannot be reached yet");
+                    let (extractor, cause) = (&*pool.name, failure.to_string());
+                    pool.is_down.store(true, Ordering::Relaxed);
+                    tracing::warn!(extractor, cause, "the session store cannot be reached yet");
                 }
-                Err(_) => tracing::warn!(extractor = &*pool.name, "The session store does not answer yet"),
+                Err(_) => pool.take_note(Some("store_timeout")),
             }
         });
     }
@@ -253,6 +281,7 @@ mod tests {
             limits,
             permits: Semaphore::new(connections),
             idle: Mutex::default(),
+            is_down: AtomicBool::new(false),
             metrics: Arc::default(),
         })
     }
@@ -274,8 +303,11 @@ mod tests {
         assert_eq!(word(pool.ask("c").await), Ok(2), "its answer may still come");
         assert!(timeout(Duration::from_millis(1), pool.ask("slow")).await.is_err(), "cancelled");
         assert_eq!(word(pool.ask("d").await), Ok(3));
+        assert_eq!(pool.readiness(), Readiness::Ready);
         assert_eq!(word(pool.ask("down").await), Err("store_refused"));
+        assert_eq!(pool.readiness(), Readiness::Stale);
         assert_eq!(word(pool.ask("e").await), Ok(4), "another server may have taken over");
+        assert_eq!(pool.readiness(), Readiness::Ready);
     }
 
     #[tokio::test(start_paused = true)]
