@@ -81,12 +81,13 @@ bench: ## Benchmarks
 	cargo bench --locked
 
 FUZZ_SECONDS ?= 20
-fuzz: ## Every parser against random input, FUZZ_SECONDS (20) each; needs cargo-fuzz
+fuzz: ## Every parser against random input, FUZZ_SECONDS (20) each; what it learns stays in fuzz/target
 	@command -v cargo-fuzz >/dev/null || { echo "Install it: make tools" >&2; exit 1; }
 	@# libFuzzer needs compiler flags that the stable compiler only takes with this variable.
 	@for target in $$(cargo fuzz list); do \
 	  echo "== $$target"; \
-	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -verbosity=0 -print_final_stats=1 \
+	  mkdir -p fuzz/target/corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -verbosity=0 -print_final_stats=1 \
 	    || exit 1; \
 	done
 

@@ -16,8 +16,9 @@ impl Origin {
     /// # Errors
     /// On anything that is not exactly one http(s) origin.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let wildcard = || "`*` cannot be used with credentials: list every origin".to_owned();
         if text.contains('*') {
-            return Err("`*` cannot be used with credentials: list every origin".to_owned());
+            return Err(wildcard());
         }
         if text.eq_ignore_ascii_case("null") {
             return Err("`null` is every sandboxed page at once: remove it".to_owned());
@@ -33,7 +34,12 @@ impl Origin {
         if !bare || !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(wrong());
         }
-        HeaderValue::try_from(url.origin().ascii_serialization()).map(Self).map_err(|_| wrong())
+        let origin = url.origin().ascii_serialization();
+        // It may have been written as %2A, or as one of Unicode's.
+        if origin.contains('*') {
+            return Err(wildcard());
+        }
+        HeaderValue::try_from(origin).map(Self).map_err(|_| wrong())
     }
 }
 
@@ -161,6 +167,8 @@ mod tests {
             "null",
             "NULL",
             "https://*.example",
+            "https://%2a.example",
+            "https://\u{ff0a}.example",
             "app.example",
             "https://a.example/path",
             "",

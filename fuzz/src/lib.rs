@@ -1,16 +1,96 @@
-//! What the targets share: one extractor for each target, and a request with the fuzzer's bytes where a
-//! browser would put its cookie.
+//! What the targets share: one extractor for each target, and the fuzzer's bytes where a browser would put
+//! its cookie, or a back end its answer.
 
 #[path = "../../tests/shared/samples.rs"]
 mod samples;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use axum::http::{HeaderValue, header};
 use futures_util::FutureExt;
-use rollout_token::extractors::{ExtractError, SessionExtractor, contract};
+use rollout_token::clock::{Clock, ManualClock};
+use rollout_token::extractors::{Context, ExtractError, Extracted, Registry, SessionExtractor, contract};
 use rollout_token::value::Value;
 use samples::{SAMPLES, Sample};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+/// The clock of all targets but those with a framework's cookie.
+pub const NOW: i64 = 1_800_000_000;
+
+/// What signs the sessions of [`jwt`].
+pub const JWT_SECRET: &str = "public-jwt-secret-with-more-than-32-characters";
+
+fn build(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
+    let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
+    contract::build(&Registry::builtin(), kind, keys, &context).expect("good keys")
+}
+
+/// An extractor of HS256 session tokens, with `more` keys.
+pub fn jwt(more: &str) -> Arc<dyn SessionExtractor> {
+    let keys = "algorithms = [\"HS256\"]\nallow_any_audience = true";
+    build("jwt", &format!("secret = \"{JWT_SECRET}\"\n{keys}\n{more}"))
+}
+
+/// An extractor that asks a back end, and that back end.
+pub struct Asking {
+    runtime: Runtime,
+    extractor: Arc<dyn SessionExtractor>,
+    body: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Asking {
+    /// An extractor of `kind` with these keys and the back end's `url`.
+    pub fn of(kind: &str, keys: &str) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let body = Arc::default();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        runtime.spawn(back_end(listener, Arc::clone(&body)));
+        let extractor = build(kind, &format!("url = \"{url}\"\n{keys}"));
+        Self { runtime, extractor, body }
+    }
+
+    /// What is made of a request with this header when the back end answers with this body.
+    pub fn answer(&self, header: [(&str, &str); 1], body: &[u8]) -> Extracted {
+        *self.body.lock().expect("no panic before") = body.to_vec();
+        let request = contract::request(&header);
+        self.runtime.block_on(self.extractor.extract(&request))
+    }
+}
+
+async fn back_end(listener: TcpListener, body: Arc<Mutex<Vec<u8>>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(converse(BufStream::new(stream), body.clone()));
+    }
+}
+
+/// Answers every request on a connection with the body of the moment.
+async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -> Option<()> {
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line).await.ok().filter(|&count| count > 0)?;
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        stream.read_exact(&mut vec![0; length]).await.ok()?;
+        let body = body.lock().ok()?.clone();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), &body].concat()).await.ok()?;
+        stream.flush().await.ok()?;
+    }
+}
 
 /// A genuine session of each framework, as the cookie's value: the corpus starts there.
 pub fn sample(kind: &str) -> &'static Sample {

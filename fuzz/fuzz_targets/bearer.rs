@@ -1,0 +1,21 @@
+//! The `Authorization` header, whole: nobody has the key, so no bytes are a session.
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use axum::http::{HeaderValue, header};
+use futures_util::FutureExt;
+use rollout_token::extractors::{ExtractError, SessionExtractor, contract};
+
+static EXTRACTOR: LazyLock<Arc<dyn SessionExtractor>> = LazyLock::new(|| rollout_token_fuzz::jwt(""));
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let mut request = contract::request(&[]);
+    request.headers.append(header::AUTHORIZATION, value);
+    match EXTRACTOR.extract(&request).now_or_never().expect("no waiting") {
+        Ok(None) => assert!(!bytes.to_ascii_lowercase().starts_with(b"bearer e"), "a token went unseen"),
+        Err(ExtractError::Rejected(_)) => {}
+        other => panic!("{other:?}"),
+    }
+});

@@ -1,0 +1,31 @@
+//! A configuration file: it loads or it is refused, and neither shows the secret.
+#![no_main]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rollout_token::clock::{Clock, ManualClock};
+use rollout_token::config::{self, Sources};
+use rollout_token::extractors::{Context, Registry};
+
+const SECRET: &str = "sentinel-client-secret-sentinel-client-secret-sentinel-client-secret";
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    // A device never ends; which file to read is the operator's to say.
+    if text.contains("file") {
+        return;
+    }
+    let environment = [("ROLLOUT_CLIENT_ID", "client"), ("ROLLOUT_CLIENT_SECRET", SECRET)];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let sources = Sources {
+        base: Some(text.to_owned()),
+        environment: BTreeMap::from(environment),
+        ..Sources::default()
+    };
+    let context = Context::new(Clock::new(ManualClock::at(rollout_token_fuzz::NOW)), Arc::default());
+    let shown = match config::load(&sources, &Registry::builtin(), &context) {
+        Ok(settings) => format!("{settings:?}{}", settings.effective()),
+        Err(problems) => problems.to_string(),
+    };
+    assert!(!shown.contains(SECRET), "{shown}");
+});

@@ -1,0 +1,38 @@
+//! The origin rule: a configured origin against the headers of a request, a line each: the origin that is
+//! allowed, `Origin`, `Host`, `Sec-Fetch-Site`. A page is let through only if it is of that very origin, or
+//! of our own.
+#![no_main]
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use rollout_token::origin::{Caller, Origin, Origins};
+use url::Url;
+
+const HEADERS: [HeaderName; 3] = [header::ORIGIN, header::HOST, HeaderName::from_static("sec-fetch-site")];
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    let lines: Vec<&str> = text.split('\n').collect();
+    let &[configured, origin, host, site] = &lines[..] else { return };
+    let Ok(allowed) = Origin::parse(configured) else { return };
+    let normal = Url::parse(configured).expect("an origin is a URL").origin().ascii_serialization();
+    assert_eq!(Origin::parse(&normal).as_ref(), Ok(&allowed), "the browsers' form stays as it is");
+
+    let mut headers = HeaderMap::new();
+    for (name, value) in HEADERS.into_iter().zip([origin, host, site]) {
+        let Ok(value) = HeaderValue::from_str(value) else { return };
+        if !value.is_empty() {
+            headers.append(name, value);
+        }
+    }
+    match Origins::new(vec![allowed]).check(&headers) {
+        Ok(Caller::Listed) => assert_eq!(origin, normal),
+        Ok(Caller::NoBrowser) => assert_eq!(origin, ""),
+        Ok(Caller::SameOrigin) if site == "same-origin" => assert_ne!(origin, "null"),
+        Ok(Caller::SameOrigin) => {
+            assert_eq!(site, "");
+            let page = Url::parse(origin).expect("a URL");
+            let own = Url::parse(&format!("{}://{host}", page.scheme())).expect("a host");
+            assert_eq!((page.host(), page.port()), (own.host(), own.port()));
+        }
+        Err(_) => assert_ne!(origin, normal, "a listed page was refused"),
+    }
+});

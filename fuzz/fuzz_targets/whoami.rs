@@ -1,0 +1,20 @@
+//! The body of a "who am I" endpoint's answer: only JSON that says who it is becomes a session.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use rollout_token::extractors::ExtractError;
+use rollout_token_fuzz::Asking;
+
+static ASKING: LazyLock<Asking> =
+    LazyLock::new(|| Asking::of("session_endpoint", "cookies = [\"sid\"]\nexpires_path = \"expires\""));
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    match ASKING.answer([("cookie", "sid=1")], bytes) {
+        Ok(Some(_)) => {
+            serde_json::from_slice::<serde_json::Value>(bytes).expect("a session is JSON");
+        }
+        Err(ExtractError::Rejected(_) | ExtractError::Unavailable(_)) => {}
+        Ok(None) => panic!("there was a cookie"),
+    }
+});
