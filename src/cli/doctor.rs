@@ -49,6 +49,12 @@ pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     let clock = ClockDifference::of(&answer.headers, clock.now());
     let aside = clock.describe().map_or_else(String::new, |text| format!("; besides, {text}"));
     match answer.status {
+        // A page for people, say, at a wrong address.
+        StatusCode::OK if serde_json::from_slice::<serde_json::Value>(&answer.body).is_err() => {
+            Err(Failure::Runtime(format!(
+                "{host} answered with something that is not JSON: is --base-url the address of Rollout's API?"
+            )))
+        }
         StatusCode::OK => {
             say(format_args!("{host} accepts the client id {:?} and its secret.", client.id))?;
             match clock.describe() {

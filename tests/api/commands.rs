@@ -417,6 +417,15 @@ async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     format!("http://{address}/api")
 }
 
+/// A web site in place of the API: every path is a page.
+async fn web_page() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(|| async { axum::response::Html("<h1>Rollout</h1>") });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
 #[tokio::test]
 async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
     const OTHER: &str = "another-secret-another-secret";
@@ -443,6 +452,7 @@ async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
         ("clock far behind", rollout_api(1200, None).await, CLIENT_SECRET, 1, &["s behind", "set the clock"]),
         ("broken", rollout_api(0, Some(503)).await, CLIENT_SECRET, 1, &["answered 503"]),
         ("not there", format!("http://{closed}/api"), CLIENT_SECRET, 1, &["cannot reach 127.0.0.1"]),
+        ("a page for people", web_page().await, CLIENT_SECRET, 1, &["is --base-url the address"]),
         ("no URL", "rollout.com".to_owned(), CLIENT_SECRET, 2, &["--base-url"]),
         ("plain http", "http://rollout.example/api".to_owned(), CLIENT_SECRET, 2, &["--base-url"]),
     ] {
