@@ -4,6 +4,13 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
 
+/// What a listed page may send along. Under dev it also chooses its user.
+const REQUEST_HEADERS: HeaderValue =
+    HeaderValue::from_static("Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent");
+const DEV_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent, X-Dev-User",
+);
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// An origin in the form in which browsers send it: `https://app.example`, `http://localhost:3000`.
@@ -127,12 +134,10 @@ pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue) {
 
 /// What a preflight request from a listed page is told (Fetch, section 3.2.2). Two hours is the
 /// longest that any browser keeps it.
-pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue) {
+pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, dev: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent"),
-    );
+    let names = if dev { DEV_REQUEST_HEADERS } else { REQUEST_HEADERS };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
 }
 

@@ -71,15 +71,7 @@ fn document() -> Value {
             })),
         })
     };
-    let mut helper = with(
-        &anywhere,
-        StatusCode::OK,
-        json!({
-            "description": "An ES module",
-            "headers": file_headers(),
-            "content": {"text/javascript": {"schema": {"type": "string"}}},
-        }),
-    );
+    let mut helper = with(&anywhere, StatusCode::OK, module());
     helper.insert("304".to_owned(), json!({"description": "You have it already", "headers": file_headers()}));
     let any_json = json!({"type": "object"});
     json!({
@@ -128,6 +120,14 @@ fn success(description: &str, schema: &Value) -> Value {
         "description": description,
         "headers": common_headers(),
         "content": {"application/json": {"schema": schema}},
+    })
+}
+
+fn module() -> Value {
+    json!({
+        "description": "An ES module",
+        "headers": file_headers(),
+        "content": {"text/javascript": {"schema": {"type": "string"}}},
     })
 }
 

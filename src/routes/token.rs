@@ -53,7 +53,7 @@ pub async fn issue(
     let (head, _) = request.into_parts();
     match head.method {
         Method::POST => issue_token(&app, &live, &head, |_| true).await,
-        Method::OPTIONS => options(&live, &head, "POST, OPTIONS"),
+        Method::OPTIONS => options(&app, &live, &head, "POST, OPTIONS"),
         _ => Err(Error::MethodNotAllowed("POST, OPTIONS")),
     }
 }
@@ -72,7 +72,7 @@ pub async fn issue_as_documented(
     let bearer = has_bearer(&head.headers);
     match head.method {
         Method::GET => issue_token(&app, &live, &head, |caller| bearer || caller != Caller::NoBrowser).await,
-        Method::OPTIONS => options(&live, &head, "GET, OPTIONS"),
+        Method::OPTIONS => options(&app, &live, &head, "GET, OPTIONS"),
         _ => Err(Error::MethodNotAllowed("GET, OPTIONS")),
     }
 }
@@ -141,12 +141,12 @@ fn not_mintable(error: MintError, user: &Authenticated) -> Error {
 }
 
 /// `OPTIONS`: a preflight of a listed page, or anybody asking for the methods.
-fn options(live: &Live, head: &Parts, methods: &'static str) -> Result<Response, Error> {
+fn options(app: &App, live: &Live, head: &Parts, methods: &'static str) -> Result<Response, Error> {
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     if head.headers.contains_key(header::ORIGIN) {
         live.settings.origins.listed(&head.headers).ok_or(Error::OriginNotAllowed)?;
-        origin::allow_preflight(response.headers_mut(), HeaderValue::from_static(methods));
+        origin::allow_preflight(response.headers_mut(), HeaderValue::from_static(methods), app.dev);
     }
     Ok(response)
 }

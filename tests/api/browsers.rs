@@ -100,6 +100,7 @@ async fn a_preflight_is_answered_for_listed_pages_only() {
     assert_eq!(allowed_for(good.headers()), Some("http://localhost:3000"));
     assert!(good.headers()["access-control-allow-methods"].to_str().unwrap().contains("POST"));
     assert!(good.headers()["access-control-allow-headers"].to_str().unwrap().contains("Authorization"));
+    assert!(!good.headers()["access-control-allow-headers"].to_str().unwrap().contains("X-Dev-User"));
     assert_eq!(good.headers()["access-control-max-age"], "7200");
     assert_eq!(good.text().await.unwrap(), "");
 

@@ -6,12 +6,13 @@ import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 
-import { AXE, open, startBrowser, startService, stop } from "./harness.mjs";
+import { AXE, open, startApp, startBrowser, startService, stop } from "./harness.mjs";
 
-let browser, url;
+let browser, url, listed;
 
 before(async () => {
-  [browser, url] = await Promise.all([startBrowser(), startService("dev")]);
+  [browser, { url: listed }] = await Promise.all([startBrowser(), startApp()]);
+  url = await startService("dev", { ROLLOUT__ORIGINS__ALLOWED: listed });
 });
 after(stop);
 
@@ -133,6 +134,17 @@ test("the snippets work as they are copied", async () => {
   await page.getByLabel("User", { exact: true }).fill("o'hara");
   const { stdout } = await promisify(execFile)("bash", ["-c", await copied("curl")]);
   assert.equal(subject(JSON.parse(stdout).token), "o'hara");
+});
+
+test("a page of a listed origin chooses its user, too", async () => {
+  const page = await open(await browser.newContext());
+  await page.goto(`${listed}/blank`);
+  const subject = await page.evaluate(async (url) => {
+    const { createTokenSource } = await import(`${url}/rollout/client.js`);
+    const token = await createTokenSource({ url: `${url}/rollout/token`, headers: { "X-Dev-User": "lea" } }).get();
+    return JSON.parse(atob(token.split(".")[1])).sub;
+  }, url);
+  assert.equal(subject, "lea");
 });
 
 test("the token can be copied", async () => {
