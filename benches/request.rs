@@ -1,36 +1,28 @@
-//! What one request costs, without sockets: the mint, and the whole way through the router.
+//! What one request costs, without sockets: the mint, the whole way through the service, refusals, and
+//! what each further extractor in the chain adds.
 //! Compare figures of one run with each other; the machine's noise is in all of them.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
-use std::collections::BTreeMap;
+mod setup;
+
+use std::fmt::Write;
 use std::hint::black_box;
-use std::sync::Arc;
-use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use axum::body::Body;
-use axum::http::Request;
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use rollout_token::app::{self, App};
-use rollout_token::clock::Clock;
-use rollout_token::config::{self, Client, Sources};
-use rollout_token::extractors::{Context, Registry, Session};
-use rollout_token::secret::Secret;
-use rollout_token::server::Drain;
+use axum::http::StatusCode;
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use rollout_token::extractors::Session;
+use rollout_token::server::Answers;
 use rollout_token::subject::Subject;
-use rollout_token::token::{ClaimTemplates, Minter};
 use tower::ServiceExt;
 
-const CLIENT_SECRET: &str = "client-secret-client-secret-client-secret-client-secret-client-secret";
-const SESSION_SECRET: &str = "session-secret-session-secret-session-secret";
-
 fn mint(criterion: &mut Criterion) {
-    let client = Client { id: "client".to_owned(), secret: Secret::new(CLIENT_SECRET) };
-    let minter = Minter::new(&client, Duration::from_secs(900), false, ClaimTemplates::default());
+    let minter = setup::minter();
     let subject = Subject::new("user-1").expect("a subject");
     let session = Session::of_subject("user-1");
-    let key = hmac::Key::new(hmac::HMAC_SHA512, CLIENT_SECRET.as_bytes());
+    let key = hmac::Key::new(hmac::HMAC_SHA512, setup::CLIENT_SECRET.as_bytes());
     let token = minter.mint(&subject, &session, 1_800_000_000).expect("a token").token;
     let signed = token.rsplit_once('.').expect("a signature").0.to_owned();
 
@@ -43,50 +35,58 @@ fn mint(criterion: &mut Criterion) {
 }
 
 fn router(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let variables = [
-        ("ROLLOUT_CLIENT_ID", "client"),
-        ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
-        ("ROLLOUT__SESSION__EXTRACTORS", "jwt"),
-        ("ROLLOUT__EXTRACTORS__JWT__SECRET", SESSION_SECRET),
-        ("ROLLOUT__EXTRACTORS__JWT__ALGORITHMS", "HS256"),
-        ("ROLLOUT__EXTRACTORS__JWT__ALLOW_ANY_AUDIENCE", "true"),
-        ("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "1000000000"),
-    ];
-    let environment: BTreeMap<_, _> =
-        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let context = Context::new(Clock::system(), Arc::default());
-    let sources = Sources { environment, ..Sources::default() };
-    let settings = config::load(&sources, &Registry::builtin(), &context).expect("a configuration");
-    let app = App::new(settings, context, Drain::default());
-    let router = app::public(&app);
-
-    let claims = serde_json::json!({"sub": "user-1", "exp": 4_000_000_000_i64});
-    let key = jsonwebtoken::EncodingKey::from_secret(SESSION_SECRET.as_bytes());
-    let session = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a session");
-    let request = |authorization: Option<String>| {
-        let mut request = Request::post("/rollout/token").header("host", "localhost");
-        if let Some(value) = authorization {
-            request = request.header("authorization", value);
-        }
-        request.body(Body::empty()).expect("a request")
-    };
+    let service = setup::service(&setup::hs256());
+    let genuine = format!("Bearer {}", setup::session());
+    let forged = format!("{genuine}A");
     let mut group = criterion.benchmark_group("router");
-    for (name, authorization) in [
-        ("HS256 session in, token out", Some(format!("Bearer {session}"))),
-        ("no session", None),
-        ("a forged session", Some(format!("Bearer {session}A"))),
-    ] {
-        group.bench_function(name, |b| {
-            b.to_async(&runtime).iter_batched(
-                || (router.clone(), request(authorization.clone())),
-                |(router, request)| async { black_box(router.oneshot(request).await) },
-                BatchSize::SmallInput,
+    ask(&mut group, "HS256 session in, token out", &service, Some(&genuine), StatusCode::OK);
+    ask(&mut group, "no session", &service, None, StatusCode::UNAUTHORIZED);
+    ask(&mut group, "a forged session", &service, Some(&forged), StatusCode::UNAUTHORIZED);
+    group.finish();
+}
+
+/// The extractor that finds the session is the last of so many; the others look for a cookie each.
+fn chain(criterion: &mut Criterion) {
+    let genuine = format!("Bearer {}", setup::session());
+    let mut group = criterion.benchmark_group("chain");
+    for length in [1, 3, 10] {
+        let others: Vec<_> = (1..length).map(|n| format!("other{n}")).collect();
+        let mut names = others.clone();
+        names.push("jwt".to_owned());
+        let toml = setup::hs256().replace(r#"["jwt"]"#, &format!("{names:?}"));
+        let toml = others.iter().fold(toml, |mut toml, name| {
+            let secret = setup::SESSION_SECRET;
+            // Writing to a string cannot fail.
+            let _ = write!(
+                toml,
+                "\n[extractors.{name}]\nkind = \"starlette\"\ncookie = \"{name}\"\nsecret_key = \"{secret}\"\n"
             );
+            toml
         });
+        let service = setup::service(&toml);
+        ask(&mut group, &format!("{length} extractors"), &service, Some(&genuine), StatusCode::OK);
     }
     group.finish();
 }
 
-criterion_group!(benches, mint, router);
+fn ask(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    service: &impl Answers,
+    authorization: Option<&str>,
+    want: StatusCode,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let answer = runtime.block_on(service.clone().oneshot(setup::request(authorization))).expect("an answer");
+    assert_eq!(answer.status(), want, "{name}");
+    group.bench_function(name, |b| {
+        b.to_async(&runtime).iter_batched(
+            || (service.clone(), setup::request(authorization)),
+            |(service, request)| async { black_box(service.oneshot(request).await) },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+criterion_group!(benches, mint, router, chain);
 criterion_main!(benches);

@@ -1,18 +1,20 @@
 //! The application: its state, its routes, and the layers around them in order.
 //! Sockets are in `server`; statuses and codes are in `error.rs`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::extract::{Request, State};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderValue, header};
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use axum::{Extension, Router};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::{Service, service_fn};
+use tower_http::catch_panic::CatchPanic;
 
 use crate::clock::Clock;
 use crate::config::{RateLimit, Settings};
@@ -23,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::origin;
 use crate::request_id::{RequestIds, X_REQUEST_ID};
 use crate::routes::{assets, dev, health, openapi, token};
-use crate::server::Drain;
+use crate::server::{Answers, Drain};
 use crate::telemetry::{self, LogBudget, SubjectLog};
 use crate::trace::Trace;
 use crate::wire;
@@ -124,9 +126,9 @@ impl Drop for Admitted<'_> {
     }
 }
 
-/// What the public listener serves. The layers, from the outside in: [`answer`] (id, time, headers,
-/// log), panics, [`guard`] (head, body, deadline).
-pub fn public(app: &Arc<App>) -> Router {
+/// What the public listener serves. Around the routes, from the outside in: [`answer`] (id, time,
+/// headers, log), panics, [`guard`] (head, body, deadline).
+pub fn public(app: &Arc<App>) -> impl Answers + use<> {
     let mut routes = Router::new()
         .route(token::PATH, any(token::issue))
         .route(token::DOCS_PATH, any(token::issue_as_documented))
@@ -142,25 +144,27 @@ pub fn public(app: &Arc<App>) -> Router {
             .route("/dev.svg", get(dev::icon).fallback(read_only))
             .route("/dev/samples", get(dev::samples).fallback(read_only));
     }
-    layered(routes, app)
+    around(routes, app)
 }
 
 /// What the admin listener serves.
-pub fn admin(app: &Arc<App>) -> Router {
+pub fn admin(app: &Arc<App>) -> impl Answers + use<> {
     let routes = Router::new()
         .route("/metrics", get(health::metrics).fallback(read_only))
         .route("/healthz", get(health::live).fallback(read_only))
         .route("/readyz", get(health::ready).fallback(read_only));
-    layered(routes, app)
+    around(routes, app)
 }
 
-fn layered(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
-    routes
-        .fallback(|| async { Error::NotFound })
-        .with_state(app.clone())
-        .layer(from_fn_with_state(app.clone(), guard))
-        .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response()))
-        .layer(from_fn_with_state(app.clone(), answer))
+/// Not by layers of axum: each of them boxes the request's future and copies the boxed service below,
+/// and three of them took longer than what they did.
+fn around(routes: Router<Arc<App>>, app: &Arc<App>) -> impl Answers + use<> {
+    let routes = routes.fallback(|| async { Error::NotFound }).with_state(app.clone());
+    let app = app.clone();
+    service_fn(move |request| {
+        let (app, routes) = (app.clone(), routes.clone());
+        async move { Ok::<_, Infallible>(answer(&app, routes, request).await) }
+    })
 }
 
 async fn read_only() -> Error {
@@ -168,7 +172,7 @@ async fn read_only() -> Error {
 }
 
 /// Gives every answer its id and headers, whatever made it, and writes it down.
-async fn answer(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+async fn answer(app: &App, routes: Router, mut request: Request) -> Response {
     let started = app.clock.monotonic();
     let live = app.live();
     let id = app.ids.of(request.headers());
@@ -176,7 +180,10 @@ async fn answer(State(app): State<Arc<App>>, mut request: Request, next: Next) -
     let listed = live.settings.origins.listed(request.headers()).cloned();
     request.extensions_mut().insert(live.clone());
 
-    let mut response = trace.over(next.run(request)).await;
+    let guarded = service_fn(|request| guard(app, &live, routes.clone(), request));
+    let mut guarded = CatchPanic::custom(guarded, |_| Error::Internal.into_response());
+    let answered = trace.over(guarded.call(request)).await;
+    let mut response = answered.map_or_else(IntoResponse::into_response, |response| response.map(Body::new));
 
     let duration = app.clock.monotonic().saturating_sub(started);
     if let Some(error) = response.extensions_mut().remove::<Error>() {
@@ -204,12 +211,7 @@ async fn answer(State(app): State<Arc<App>>, mut request: Request, next: Next) -
 }
 
 /// Lets only well-formed requests through, and none that takes for ever.
-async fn guard(
-    State(app): State<Arc<App>>,
-    Extension(live): Extension<Arc<Live>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Error> {
+async fn guard(app: &App, live: &Live, mut routes: Router, request: Request) -> Result<Response, Error> {
     let limits = &live.settings.server;
     let (head, body) = request.into_parts();
     wire::check_head(&head, limits)?;
@@ -217,8 +219,11 @@ async fn guard(
         return Err(Error::HostNotAllowed);
     }
     wire::discard_body(body, limits).await?;
-    let request = Request::from_parts(head, axum::body::Body::empty());
-    tokio::time::timeout(limits.request_timeout, next.run(request)).await.map_err(|_| Error::DeadlineExceeded)
+    let request = Request::from_parts(head, Body::empty());
+    match tokio::time::timeout(limits.request_timeout, routes.call(request)).await {
+        Ok(answered) => Ok(answered.into_response()),
+        Err(_) => Err(Error::DeadlineExceeded),
+    }
 }
 
 impl App {

@@ -5,8 +5,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use rollout_token::cli::Cli;
 use rollout_token::extractors::Registry;
+
+/// A request is some forty small allocations: the C library's took a tenth of its time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     // A wrong command line ends here, with clap's own words and exit code 2.

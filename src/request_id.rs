@@ -1,6 +1,7 @@
 //! The id that every request is known by: the caller's if it is harmless, else a new one.
 //! Putting it into answers and logs is the application's work.
 
+use std::fmt::Write;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,14 +38,15 @@ impl RequestId {
 /// Makes ids that no other process and no other request has: a random prefix and a counter.
 #[derive(Debug)]
 pub struct RequestIds {
-    prefix: u64,
+    prefix: String,
     count: AtomicU64,
 }
 
 impl RequestIds {
     pub fn new() -> Self {
         // The standard library seeds its hashers at random. An id has to be unique, not secret.
-        Self { prefix: RandomState::new().build_hasher().finish(), count: AtomicU64::new(0) }
+        let prefix = format!("{:016x}-", RandomState::new().build_hasher().finish());
+        Self { prefix, count: AtomicU64::new(0) }
     }
 
     /// The caller's id if it can be used, else a new one.
@@ -54,9 +56,11 @@ impl RequestIds {
 
     pub fn next(&self) -> RequestId {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
-        // Hexadecimal digits are always a valid header value.
-        let id = HeaderValue::try_from(format!("{:016x}-{count:x}", self.prefix));
-        RequestId(id.unwrap_or(HeaderValue::from_static("unknown")))
+        let mut id = String::with_capacity(MAX_LENGTH);
+        id.push_str(&self.prefix);
+        // Writing to a string cannot fail, and hexadecimal digits are always a valid header value.
+        let _ = write!(id, "{count:x}");
+        RequestId(HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown")))
     }
 }
 
@@ -97,7 +101,7 @@ mod tests {
         ];
         for (name, values) in cases {
             let id = ids.of(&headers(values));
-            assert!(id.as_str().starts_with(&format!("{:016x}-", ids.prefix)), "{name}: {id:?}");
+            assert!(id.as_str().starts_with(&ids.prefix), "{name}: {id:?}");
         }
     }
 

@@ -117,9 +117,9 @@ fn start(settings: Server) -> Service {
         .route("/slow", get(slow))
         .fallback(|| async { Error::NotFound })
         .layer(from_fn_with_state(app.clone(), outermost));
-    let public = Endpoint { listener: server::bind(settings.listen).unwrap(), router };
+    let public = Endpoint { listener: server::bind(settings.listen).unwrap(), service: router };
     let address = public.listener.local_addr().unwrap();
-    let admin = Endpoint { listener: server::bind(settings.admin_listen).unwrap(), router: Router::new() };
+    let admin = Endpoint { listener: server::bind(settings.admin_listen).unwrap(), service: Router::new() };
     let metrics = Arc::new(Metrics::new());
     let (counted, drain) = (metrics.clone(), app.drain.clone());
     let ended = tokio::spawn(async move { server::run(public, admin, &settings, counted, &drain).await });

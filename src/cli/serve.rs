@@ -81,8 +81,8 @@ async fn run(
         let _ = reload.try_send(());
     }));
 
-    let public = Endpoint { listener: public, router: app::public(&app) };
-    let admin = Endpoint { listener: admin, router: app::admin(&app) };
+    let public = Endpoint { listener: public, service: app::public(&app) };
+    let admin = Endpoint { listener: admin, service: app::admin(&app) };
     let ended = tokio::select! {
         outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain) => Some(outcome),
         _ = second_signal => None,

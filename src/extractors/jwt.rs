@@ -7,6 +7,7 @@ mod presets;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -51,6 +52,17 @@ struct Jwt {
     token_types: Vec<String>,
     padded_base64: bool,
     clock: Clock,
+    /// The header of the last genuine token. An issuer writes the same one into all of its tokens.
+    last_header: ArcSwapOption<Header>,
+}
+
+/// A header that is in order.
+#[derive(Debug)]
+struct Header {
+    /// As it stands in the token.
+    encoded: String,
+    alg: Alg,
+    kid: Option<String>,
 }
 
 /// The keys that verify tokens.
@@ -84,8 +96,7 @@ impl Keys {
 
 /// A token whose form and header are in order, and nothing more.
 struct Unverified<'a> {
-    header: Value,
-    alg: Alg,
+    header: Arc<Header>,
     signed: &'a str,
     payload: &'a str,
     signature: &'a str,
@@ -93,7 +104,7 @@ struct Unverified<'a> {
 
 impl Unverified<'_> {
     fn kid(&self) -> Option<&str> {
-        self.header.as_object()?.get("kid").ok()??.as_str()
+        self.header.kid.as_deref()
     }
 }
 
@@ -168,9 +179,19 @@ impl Jwt {
         }
         let signed = &token[..header.len() + 1 + payload.len()];
         let signature = self.unpadded(signature)?;
-        let header = self.json(header)?;
-        let alg = self.check_header(object(&header, "the header")?)?;
-        Ok(Unverified { header, alg, signed, payload, signature })
+        let header = match self.last_header.load_full() {
+            Some(last) if last.encoded == header => last,
+            Some(_) | None => Arc::new(self.read_header(header)?),
+        };
+        Ok(Unverified { header, signed, payload, signature })
+    }
+
+    fn read_header(&self, encoded: &str) -> Result<Header, ExtractError> {
+        let header = self.json(encoded)?;
+        let header = object(&header, "the header")?;
+        let alg = self.check_header(header)?;
+        let kid = member(header, "kid")?.and_then(Value::as_str).map(str::to_owned);
+        Ok(Header { encoded: encoded.to_owned(), alg, kid })
     }
 
     fn check_header(&self, header: &Object) -> Result<Alg, ExtractError> {
@@ -198,14 +219,20 @@ impl Jwt {
 
     fn verify(&self, token: &Unverified<'_>, keys: &KeySet) -> Result<Session, ExtractError> {
         let kid = self.keys.wanted(token.kid());
-        match keys.verify(token.signed.as_bytes(), token.signature, token.alg, kid) {
-            Some(true) => {}
+        match keys.verify(token.signed.as_bytes(), token.signature, token.header.alg, kid) {
+            Some(true) => self.remember(&token.header),
             Some(false) => return Err(ExtractError::rejected("bad_signature")),
             None => return Err(ExtractError::rejected("unknown_key")),
         }
         let attributes = self.json(token.payload)?;
         let expires_at = self.check_claims(object(&attributes, "the payload")?)?;
         Ok(Session { attributes, expires_at: Some(expires_at) })
+    }
+
+    fn remember(&self, header: &Arc<Header>) {
+        if !self.last_header.load().as_ref().is_some_and(|last| Arc::ptr_eq(last, header)) {
+            self.last_header.store(Some(header.clone()));
+        }
     }
 
     /// Checks the claims; gives the expiry.

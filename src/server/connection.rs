@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::to_bytes;
+use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, header};
-use axum::routing::future::RouteFuture;
 use futures_util::future::poll_fn;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,9 +18,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tower::Service as TowerService;
 use tracing::debug;
 
+use super::Answers;
 use super::watch::{AnswerBody, Timeouts, Watch, Watched};
 use crate::config::Server;
 use crate::error::{Error, protect};
@@ -58,6 +56,8 @@ impl Rules {
         let mut http = http1::Builder::new();
         // A peer that closed its sending side after a whole request still waits for the answer.
         http.half_close(true).header_read_timeout(None).max_buf_size(head_bytes.max(MIN_BUFFER_BYTES));
+        // An answer is small: copying its body behind its head takes less than two buffers take the kernel.
+        http.writev(false);
         if settings.max_headers >= FREE_HEADERS {
             http.max_headers(settings.max_headers + 1);
         }
@@ -90,7 +90,7 @@ enum End {
 pub(super) async fn serve<S>(
     stream: S,
     peer: SocketAddr,
-    router: Router,
+    service: impl Answers,
     rules: Arc<Rules>,
     watch: Arc<Watch>,
     closing: CancellationToken,
@@ -98,7 +98,7 @@ pub(super) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let io = TokioIo::new(Watched::new(stream, watch.clone()));
-    let app = Application { router, peer, watch: watch.clone() };
+    let app = Application { service, peer, watch: watch.clone() };
     let mut http = rules.http.serve_connection(io, app);
     let end = converse(&mut http, &watch, &closing).await;
     let parts = http.into_parts();
@@ -120,7 +120,7 @@ pub(super) async fn serve<S>(
 
 /// Drives hyper until the connection has no more to say or no more time.
 async fn converse<S>(
-    http: &mut http1::Connection<TokioIo<Watched<S>>, Application>,
+    http: &mut http1::Connection<TokioIo<Watched<S>>, Application<impl Answers>>,
     watch: &Watch,
     closing: &CancellationToken,
 ) -> End
@@ -198,41 +198,44 @@ async fn refuse(error: &Error, rules: &Rules) -> Vec<u8> {
 }
 
 /// The application as hyper sees it: it tells the watch about requests and them about their peer.
-struct Application {
-    router: Router,
+struct Application<A> {
+    service: A,
     peer: SocketAddr,
     watch: Arc<Watch>,
 }
 
-impl HyperService<Request<Incoming>> for Application {
+impl<A: Answers> HyperService<Request<Incoming>> for Application<A> {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Answering<A::Future>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Answering {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.watch.request_started();
         request.extensions_mut().insert(Peer(self.peer));
-        // A router is always ready and cheap to clone.
-        Answering { answer: self.router.clone().call(request), watch: self.watch.clone() }
+        // The service is always ready and cheap to clone. An answer under way is boxed, since hyper keeps
+        // room for it in every connection, and most connections wait.
+        let answer = Box::pin(self.service.clone().call(request.map(Body::new)));
+        Answering { answer, watch: self.watch.clone() }
     }
 }
 
-struct Answering {
-    answer: RouteFuture<Infallible>,
+struct Answering<F> {
+    answer: Pin<Box<F>>,
     watch: Arc<Watch>,
 }
 
-impl Future for Answering {
+impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answering<F> {
     type Output = Result<Response<AnswerBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(Pin::new(&mut self.answer).poll(cx))?;
+        let response = ready!(self.answer.as_mut().poll(cx))?;
         Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, self.watch.clone()))))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
     use axum::routing::get;
     use tokio::io::{DuplexStream, duplex};
     use tokio::time::Instant;

@@ -13,12 +13,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 use tracing::{debug, error, info, warn};
 
 pub use drain::{Drain, Signals};
@@ -43,11 +45,26 @@ const SHARE_AT_ONCE: usize = 8;
 /// How often the log says that all places are taken.
 const SAY_FULL_EVERY: Duration = Duration::from_secs(60);
 
+/// What an endpoint serves: a router, or anything else that has an answer to every request.
+pub trait Answers:
+    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// A bound address and what is served there.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct Endpoint<S> {
     pub listener: TcpListener,
-    pub router: Router,
+    pub service: S,
 }
 
 /// How the service stopped.
@@ -78,8 +95,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// are closed, while requests under way have `server.drain_timeout` to finish. What is left then, or
 /// `server.hard_stop` after the drain began, is cut off. The admin endpoint is served to the end.
 pub async fn run(
-    public: Endpoint,
-    admin: Endpoint,
+    public: Endpoint<impl Answers>,
+    admin: Endpoint<impl Answers>,
     settings: &Server,
     metrics: Arc<Metrics>,
     drain: &Drain,
@@ -89,8 +106,8 @@ pub async fn run(
         warn!("{warning}");
     }
     let gauge = metrics.connections.clone();
-    let acceptor = Acceptor::new(public.router, room.connections, settings, &metrics, Some(gauge));
-    let mut admin_acceptor = Acceptor::new(admin.router, ADMIN_CONNECTIONS, settings, &metrics, None);
+    let acceptor = Acceptor::new(public.service, room.connections, settings, &metrics, Some(gauge));
+    let mut admin_acceptor = Acceptor::new(admin.service, ADMIN_CONNECTIONS, settings, &metrics, None);
     tokio::select! {
         outcome = serve_until_drained(public.listener, acceptor, settings, drain) => outcome,
         never = admin_acceptor.accept_from(&admin.listener) => match never {},
@@ -99,7 +116,7 @@ pub async fn run(
 
 async fn serve_until_drained(
     listener: TcpListener,
-    mut acceptor: Acceptor,
+    mut acceptor: Acceptor<impl Answers>,
     settings: &Server,
     drain: &Drain,
 ) -> Outcome {
@@ -121,8 +138,8 @@ async fn serve_until_drained(
 }
 
 /// The open connections of one endpoint, and how new ones are taken up.
-struct Acceptor {
-    router: Router,
+struct Acceptor<S> {
+    service: S,
     max_connections: usize,
     rules: Arc<Rules>,
     open: JoinSet<()>,
@@ -144,16 +161,16 @@ struct Guest {
     closing: CancellationToken,
 }
 
-impl Acceptor {
+impl<S: Answers> Acceptor<S> {
     fn new(
-        router: Router,
+        service: S,
         max_connections: usize,
         settings: &Server,
         metrics: &Arc<Metrics>,
         gauge: Option<Gauge>,
     ) -> Self {
         Self {
-            router,
+            service,
             max_connections: max_connections.max(1),
             rules: Arc::new(Rules::new(settings, metrics.clone())),
             open: JoinSet::new(),
@@ -189,11 +206,11 @@ impl Acceptor {
         // An answer is one small write, and waiting for another would only delay it. The peer that
         // is gone already makes this fail, and is noticed soon enough.
         let _ = stream.set_nodelay(true);
-        let router = self.router.clone();
+        let service = self.service.clone();
         let guest = Guest { watch: self.rules.watch(), closing: self.closing.child_token() };
         let (watch, closing) = (guest.watch.clone(), guest.closing.clone());
         let task =
-            self.open.spawn(connection::serve(stream, peer, router, self.rules.clone(), watch, closing));
+            self.open.spawn(connection::serve(stream, peer, service, self.rules.clone(), watch, closing));
         self.guests.insert(task.id(), guest);
         self.count();
     }

@@ -89,8 +89,8 @@ impl Service {
         let drain = Drain::default();
         let app = App::new(settings, context, drain.clone());
         app.live().settings.chain.start();
-        let public = Endpoint { listener: public, router: app::public(&app) };
-        let admin = Endpoint { listener: admin, router: app::admin(&app) };
+        let public = Endpoint { listener: public, service: app::public(&app) };
+        let admin = Endpoint { listener: admin, service: app::admin(&app) };
         let (metrics, draining) = (app.metrics.clone(), drain.clone());
         tokio::spawn(async move { server::run(public, admin, &limits, metrics, &draining).await });
         let http = client();

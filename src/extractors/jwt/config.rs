@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
 use super::claims::Rules;
@@ -112,6 +113,7 @@ pub fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problem
         token_types: config.token_types.0,
         padded_base64: config.padded_base64,
         clock: section.context().clock.clone(),
+        last_header: ArcSwapOption::empty(),
     }))
 }
 

@@ -137,6 +137,27 @@ async fn a_header_that_asks_for_more_is_refused() {
 }
 
 #[tokio::test]
+async fn a_header_that_was_seen_before_spares_nobody_the_rest() {
+    let extractor = build(HMAC).expect("a good section");
+    let genuine = hs256(PLAIN, claims(&json!({})));
+    let other_key = EncodingKey::from_secret(b"another secret of 32 bytes, no less");
+    let forged = sign(PLAIN, claims(&json!({})).as_bytes(), &other_key, Algorithm::HS256);
+    let other_user = format!("{}.{}", part(PLAIN), part(claims(&json!({ "sub": "u-2" }))));
+    let grafted = format!("{other_user}.{}", genuine.rsplit('.').next().expect("a signature"));
+    let over = hs256(PLAIN, claims(&json!({ "exp": NOW - 60 })));
+    for (name, token, want) in [
+        ("before any header is known", &forged, "bad_signature"),
+        ("genuine", &genuine, "ok"),
+        ("forged", &forged, "bad_signature"),
+        ("another's signature", &grafted, "bad_signature"),
+        ("over", &over, "expired"),
+        ("genuine again", &genuine, "ok"),
+    ] {
+        assert_eq!(word(&extract(&*extractor, token).await), want, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_of_another_form_is_refused() {
     let extractor = build(HMAC).expect("a good section");
     let good = hs256(PLAIN, claims(&json!({})));

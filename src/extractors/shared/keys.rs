@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
@@ -74,7 +75,15 @@ struct Key {
     family: Family,
     /// The one algorithm that its owner meant it for, if the owner said so.
     only: Option<Algorithm>,
-    decoding: DecodingKey,
+    material: Material,
+}
+
+#[derive(Debug)]
+enum Material {
+    /// A shared secret, prepared for the one algorithm. `jsonwebtoken` prepares it for every token anew,
+    /// which takes as long as the check itself, and has no way to keep it; the tests compare the two.
+    Secret(hmac::Key),
+    Public(DecodingKey),
 }
 
 /// Why a document gives no keys.
@@ -130,8 +139,18 @@ impl KeySet {
 
     /// A shared secret.
     pub fn from_secret(secret: &Secret) -> Self {
-        let decoding = DecodingKey::from_secret(secret.expose());
-        Self(vec![Key { kid: None, family: Family::Secret, only: None, decoding }])
+        let key = |(algorithm, hash)| Key {
+            kid: None,
+            family: Family::Secret,
+            only: Some(algorithm),
+            material: Material::Secret(hmac::Key::new(hash, secret.expose())),
+        };
+        let kinds = [
+            (Algorithm::HS256, hmac::HMAC_SHA256),
+            (Algorithm::HS384, hmac::HMAC_SHA384),
+            (Algorithm::HS512, hmac::HMAC_SHA512),
+        ];
+        Self(kinds.map(key).into())
     }
 
     fn of(keys: impl IntoIterator<Item = Key>) -> Result<Self, KeysError> {
@@ -150,10 +169,7 @@ impl KeySet {
         let named = |key: &&Key| kid.is_none() || key.kid.as_deref() == kid;
         let mut fitting = self.0.iter().filter(named).filter(|key| key.fits(alg)).take(MAX_TRIES).peekable();
         fitting.peek()?;
-        Some(
-            fitting
-                .any(|key| crypto::verify(signature, signed, &key.decoding, alg.algorithm).unwrap_or(false)),
-        )
+        Some(fitting.any(|key| key.made(signature, signed, alg.algorithm)))
     }
 }
 
@@ -174,7 +190,7 @@ impl Key {
             return None;
         }
         let bytes = |name| text(name).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-        let (family, decoding) = match (text("kty")?, text("crv")) {
+        let (family, public) = match (text("kty")?, text("crv")) {
             ("RSA", _) => (Family::Rsa, rsa(&bytes("n")?, &bytes("e")?)?),
             ("EC", Some("P-256")) => (Family::P256, ec(&bytes("x")?, &bytes("y")?, 32)?),
             ("EC", Some("P-384")) => (Family::P384, ec(&bytes("x")?, &bytes("y")?, 48)?),
@@ -188,7 +204,17 @@ impl Key {
             Some(name) => Some(Alg::named(name)?.algorithm),
             None => None,
         };
-        Some(Self { kid: text("kid").map(str::to_owned), family, only, decoding })
+        let material = Material::Public(public);
+        Some(Self { kid: text("kid").map(str::to_owned), family, only, material })
+    }
+
+    fn made(&self, signature: &str, signed: &[u8], algorithm: Algorithm) -> bool {
+        match &self.material {
+            Material::Secret(key) => URL_SAFE_NO_PAD
+                .decode(signature)
+                .is_ok_and(|signature| hmac::verify(key, signed, &signature).is_ok()),
+            Material::Public(key) => crypto::verify(signature, signed, key, algorithm).unwrap_or(false),
+        }
     }
 
     fn fits(&self, alg: Alg) -> bool {
@@ -307,6 +333,27 @@ mod tests {
             }
             let alg = Alg::named(names[0]).expect("a known algorithm");
             assert_eq!(keys.verify(b"test", &signature, alg, None), Some(false));
+        }
+    }
+
+    #[test]
+    fn a_secret_verifies_what_the_library_signs_and_nothing_else() {
+        let (ours, other) = (Secret::new("session-secret"), Secret::new("another-secret"));
+        for name in ["HS256", "HS384", "HS512"] {
+            let alg = Alg::named(name).expect("a known algorithm");
+            let key = jsonwebtoken::EncodingKey::from_secret(ours.expose());
+            let signature = crypto::sign(b"text", &key, alg.algorithm).expect("a signature");
+            let verify = |secret: &Secret, text: &[u8], signature: &str| {
+                KeySet::from_secret(secret).verify(text, signature, alg, None)
+            };
+            assert_eq!(verify(&ours, b"text", &signature), Some(true), "{name}");
+            assert_eq!(verify(&ours, b"test", &signature), Some(false), "{name}");
+            assert_eq!(verify(&other, b"text", &signature), Some(false), "{name}");
+            for bad in ["", "AA", &signature[1..], &format!("{signature}="), &format!("{signature}A")] {
+                assert_eq!(verify(&ours, b"text", bad), Some(false), "{name} {bad}");
+            }
+            let rsa = Alg::named("RS256").expect("a known algorithm");
+            assert_eq!(KeySet::from_secret(&ours).verify(b"text", &signature, rsa, None), None);
         }
     }
 

@@ -136,7 +136,7 @@ fn is_token(byte: u8) -> bool {
 
 /// The bytes of a bearer token, without the `=` at its end.
 fn is_token68(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
 #[cfg(test)]

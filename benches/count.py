@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Counts the instructions of one mint and of one request's way through the service without sockets, and
+compares them with benches/counts.json: `make bench-check`. With --renew it writes that file instead.
+
+Counts, unlike times, are the same on a busy machine. They change with the compiler, so the file names the one
+that it was made with; a processor without AVX2 takes other paths through the cryptography."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+COUNTS = HERE / "counts.json"
+PROGRAM = HERE.parent / "target/release/examples/count"
+# What the start costs is the same for both numbers, and drops out.
+FEW, MANY = 500, 2500
+SLACK = 0.05
+RENEW = "if that is what it has to cost now, run `make bench-counts` and commit benches/counts.json"
+
+
+def instructions(what, times):
+    with tempfile.TemporaryDirectory() as scratch:
+        valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={scratch}/out"]
+        ran = subprocess.run([*valgrind, PROGRAM, what, str(times)], capture_output=True, text=True)
+    collected = re.search(r"Collected : (\d+)", ran.stderr)
+    if ran.returncode or not collected:
+        sys.exit(f"{what} under valgrind failed:\n{ran.stderr}")
+    return int(collected[1])
+
+
+def count(what):
+    return round((instructions(what, MANY) - instructions(what, FEW)) / (MANY - FEW))
+
+
+def main():
+    compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    counted = {what: count(what) for what in ("mint", "router")}
+    if "--renew" in sys.argv:
+        COUNTS.write_text(json.dumps({"compiler": compiler, "instructions": counted}, indent=2) + "\n")
+        print(COUNTS.read_text(), end="")
+        return
+    known = json.loads(COUNTS.read_text())
+    if known["compiler"] != compiler:
+        sys.exit(f"benches/counts.json is for {known['compiler']}, this is {compiler}: {RENEW}")
+    failed = False
+    for what, number in counted.items():
+        change = number / known["instructions"][what] - 1
+        failed |= abs(change) > SLACK
+        print(f"{what:8} {number:7} instructions, {change:+.1%} against {known['instructions'][what]}")
+    if failed:
+        sys.exit(f"More than {SLACK:.0%} away: {RENEW}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+//! The floor: axum as its documentation starts it, with one route that says hello to anybody.
+//! No session is looked at and no token is made.
+
+#![expect(
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a peer of the benchmarks, not a service"
+)]
+
+use axum::Router;
+use axum::routing::any;
+
+#[tokio::main]
+async fn main() {
+    let router = Router::new().route("/rollout/token", any(|| async { "Hello, world!" }));
+    let port = std::env::var("PORT").expect("PORT");
+    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await.expect("a free port");
+    axum::serve(listener, router).await.expect("serving");
+}

@@ -1,0 +1,69 @@
+//! What the benchmarks measure, set up as the service would: the mint, and all of it but the sockets.
+//! How it is measured is in `request.rs` (time) and `count.rs` (instructions).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+use rollout_token::app::{self, App};
+use rollout_token::clock::Clock;
+use rollout_token::config::{self, Client, Sources};
+use rollout_token::extractors::{Context, Registry};
+use rollout_token::secret::Secret;
+use rollout_token::server::{Answers, Drain};
+use rollout_token::token::{ClaimTemplates, Minter};
+
+pub const CLIENT_SECRET: &str = "client-secret-client-secret-client-secret-client-secret-client-secret";
+pub const SESSION_SECRET: &str = "session-secret-session-secret-session-secret";
+
+pub fn minter() -> Minter {
+    let client = Client { id: "client".to_owned(), secret: Secret::new(CLIENT_SECRET) };
+    Minter::new(&client, Duration::from_secs(900), false, ClaimTemplates::default())
+}
+
+/// The service with the extractors that `toml` describes, and no limit that one user could reach.
+pub fn service(toml: &str) -> impl Answers + use<> {
+    let environment: BTreeMap<_, _> = [
+        ("ROLLOUT_CLIENT_ID", "client"),
+        ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
+        ("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "1000000000"),
+        ("ROLLOUT__RATE_LIMIT__BURST", "1000000000"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let context = Context::new(Clock::system(), Arc::default());
+    let sources = Sources { environment, base: Some(toml.to_owned()), ..Sources::default() };
+    let settings = config::load(&sources, &Registry::builtin(), &context).expect("a configuration");
+    app::public(&App::new(settings, context, Drain::default()))
+}
+
+/// Sessions that are JWTs signed with [`SESSION_SECRET`].
+pub fn hs256() -> String {
+    format!(
+        r#"
+        [session]
+        extractors = ["jwt"]
+        [extractors.jwt]
+        secret = "{SESSION_SECRET}"
+        algorithms = ["HS256"]
+        allow_any_audience = true
+        "#
+    )
+}
+
+/// A genuine session for [`hs256`].
+pub fn session() -> String {
+    let claims = serde_json::json!({"sub": "user-1", "iat": 1_700_000_000, "exp": 4_000_000_000_i64});
+    let key = jsonwebtoken::EncodingKey::from_secret(SESSION_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a session")
+}
+
+pub fn request(authorization: Option<&str>) -> Request<Body> {
+    let mut request = Request::post("/rollout/token").header("host", "localhost");
+    if let Some(value) = authorization {
+        request = request.header("authorization", value);
+    }
+    request.body(Body::empty()).expect("a request")
+}
