@@ -4,6 +4,9 @@
 use std::fmt;
 
 use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, ParsedPublicKey,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
@@ -192,8 +195,12 @@ impl Key {
         let bytes = |name| text(name).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
         let (family, public) = match (text("kty")?, text("crv")) {
             ("RSA", _) => (Family::Rsa, rsa(&bytes("n")?, &bytes("e")?)?),
-            ("EC", Some("P-256")) => (Family::P256, ec(&bytes("x")?, &bytes("y")?, 32)?),
-            ("EC", Some("P-384")) => (Family::P384, ec(&bytes("x")?, &bytes("y")?, 48)?),
+            ("EC", Some("P-256")) => {
+                (Family::P256, ec(&bytes("x")?, &bytes("y")?, 32, &ECDSA_P256_SHA256_FIXED)?)
+            }
+            ("EC", Some("P-384")) => {
+                (Family::P384, ec(&bytes("x")?, &bytes("y")?, 48, &ECDSA_P384_SHA384_FIXED)?)
+            }
             ("OKP", Some("Ed25519")) => {
                 let point = bytes("x").filter(|point| point.len() == 32)?;
                 (Family::Ed25519, DecodingKey::from_ed_der(&point))
@@ -247,10 +254,12 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
     RSA_BITS.contains(&bits).then(|| DecodingKey::from_rsa_raw_components(modulus, exponent))
 }
 
-/// An uncompressed point (SEC 1, section 2.3.3) of two coordinates of exactly `length` bytes.
-fn ec(x: &[u8], y: &[u8], length: usize) -> Option<DecodingKey> {
+/// An uncompressed point (SEC 1, section 2.3.3) of two coordinates of exactly `length` bytes. One that is
+/// not on the curve verifies nothing: a set of such keys must not take the place of good ones.
+fn ec(x: &[u8], y: &[u8], length: usize, curve: &'static EcdsaVerificationAlgorithm) -> Option<DecodingKey> {
     let point = [&[4], x, y].concat();
-    (x.len() == length && y.len() == length).then(|| DecodingKey::from_ec_der(&point))
+    let is_point = x.len() == length && y.len() == length && ParsedPublicKey::new(curve, &point).is_ok();
+    is_point.then(|| DecodingKey::from_ec_der(&point))
 }
 
 #[cfg(test)]
@@ -280,8 +289,14 @@ mod tests {
             jwk[name] = value;
             jwk
         };
+        let of = |family| {
+            let pair = rcgen::KeyPair::generate_for(family).expect("a key");
+            let (x, y) = pair.public_key_raw()[1..].split_at(pair.public_key_raw().len() / 2);
+            (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y))
+        };
+        let (p256, p384) = (of(&rcgen::PKCS_ECDSA_P256_SHA256), of(&rcgen::PKCS_ECDSA_P384_SHA384));
+        let ec = |curve, (x, y): (&str, &str)| json!({ "kty": "EC", "crv": curve, "x": x, "y": y });
         let point = URL_SAFE_NO_PAD.encode([1; 32]);
-        let long = URL_SAFE_NO_PAD.encode([1; 48]);
         for (name, jwk, want) in [
             ("RSA 2047", rsa_of(2047), false),
             ("RSA 2048", rsa_of(2048), true),
@@ -302,10 +317,13 @@ mod tests {
             ("padded", with("e", json!("AQAB==")), false),
             ("no kty", json!({ "n": "AQAB" }), false),
             ("secret", json!({ "kty": "oct", "alg": "HS256" }), false),
-            ("P-256", json!({ "kty": "EC", "crv": "P-256", "x": point, "y": point }), true),
-            ("P-256, long", json!({ "kty": "EC", "crv": "P-256", "x": long, "y": long }), false),
-            ("P-384", json!({ "kty": "EC", "crv": "P-384", "x": long, "y": long }), true),
-            ("secp256k1", json!({ "kty": "EC", "crv": "secp256k1", "x": point, "y": point }), false),
+            ("P-256", ec("P-256", (&p256.0, &p256.1)), true),
+            ("P-256, long", ec("P-256", (&p384.0, &p384.1)), false),
+            ("P-256, not on the curve", ec("P-256", (&p256.0, &p256.0)), false),
+            ("P-256, one coordinate", ec("P-256", (&p256.0, "")), false),
+            ("P-384", ec("P-384", (&p384.0, &p384.1)), true),
+            ("P-384, not on the curve", ec("P-384", (&p384.1, &p384.0)), false),
+            ("secp256k1", ec("secp256k1", (&p256.0, &p256.1)), false),
             ("Ed25519", json!({ "kty": "OKP", "crv": "Ed25519", "x": point }), true),
             ("X25519", json!({ "kty": "OKP", "crv": "X25519", "x": point }), false),
         ] {
