@@ -22,6 +22,7 @@ mod helpers;
 mod idp;
 mod limits;
 mod logs;
+mod providers;
 mod reference;
 mod rotation;
 mod sessions;
