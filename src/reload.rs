@@ -33,23 +33,27 @@ impl Reloader {
     /// Starts reloading in the background; a message asks for it at once.
     pub fn spawn(self) -> mpsc::Sender<()> {
         let (ask, mut asked) = mpsc::channel(1);
+        let this = Arc::new(self);
         spawn(async move {
             loop {
-                let interval = self.app.live().settings.poll_interval;
+                let interval = this.app.live().settings.poll_interval;
                 let trigger = match timeout(interval, asked.recv()).await {
                     Ok(Some(())) => "signal",
                     Ok(None) => return,
                     // After a failure the files still differ from those in force, so it is tried again.
-                    Err(_) if self.app.live().settings.are_outdated() => "file",
+                    Err(_) if this.app.live().settings.are_outdated() => "file",
                     Err(_) => continue,
                 };
-                self.reload(trigger).await;
+                // In a task of its own: a bug in it must not be the end of all reloads.
+                if spawn(this.clone().reload(trigger)).await.is_err() {
+                    this.app.metrics.reloaded("error");
+                }
             }
         });
         ask
     }
 
-    async fn reload(&self, trigger: &'static str) {
+    async fn reload(self: Arc<Self>, trigger: &'static str) {
         match self.load().await {
             Ok(settings) => {
                 self.app.replace(settings);

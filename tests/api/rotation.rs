@@ -4,12 +4,23 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use rollout_token::app::App;
+use rollout_token::clock::{Clock, ManualClock};
+use rollout_token::config::{self, Problems, Section, Sources};
+use rollout_token::extractors::{Context, Extracted, Registry, SessionExtractor};
+use rollout_token::reload::Reloader;
+use rollout_token::server::Drain;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::binary::{FAR, Process, binary, good_session};
-use crate::helpers::{CLIENT_SECRET, SESSION_SECRET, client};
+use crate::helpers::{CLIENT_SECRET, NOW, SESSION_SECRET, client, client_variables};
 
 const OTHER_SECRET: &str = "rotated-secret-rotated-secret-rotated-secret-rotated-secret-rotated";
 const OTHER_SESSION_SECRET: &str = "rotated-session-secret-rotated-session-secret";
@@ -239,4 +250,43 @@ async fn a_reload_during_the_drain_does_not_disturb_it() {
     assert!(is_signed_with(&token(&process).await, OTHER_SECRET), "still accepting, and up to date");
     let (code, log) = process.end();
     assert_eq!(code, Some(0), "{log}");
+}
+
+/// P13: an extractor that panics while it is built, as one of somebody's own may.
+#[tokio::test]
+async fn a_panic_during_a_reload_is_not_the_end_of_reloads() {
+    static PANICS: AtomicBool = AtomicBool::new(false);
+    static BUILT: AtomicUsize = AtomicUsize::new(0);
+    fn build(_: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        BUILT.fetch_add(1, Ordering::SeqCst);
+        assert!(!PANICS.load(Ordering::SeqCst), "a bug");
+        Ok(Arc::new(Nobody))
+    }
+    let registry = Registry::builtin().with("mine", build);
+    let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
+    let sources = Sources {
+        base: Some("[session]\nextractors = [\"mine\"]\n[extractors.mine]\n".to_owned()),
+        environment: client_variables(),
+        ..Sources::default()
+    };
+    let settings = config::load(&sources, &registry, &context).expect("a good configuration");
+    let app = App::new(settings, context.clone(), Drain::default());
+    let ask = Reloader::new(app.clone(), sources, registry, context).spawn();
+    for (panics, counted) in [(true, r#"{result="error"} 1"#), (false, r#"{result="ok"} 1"#)] {
+        PANICS.store(panics, Ordering::SeqCst);
+        ask.send(()).await.expect("it listens");
+        while !app.metrics.render().contains(&format!("config_reloads_total{counted}")) {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(BUILT.load(Ordering::SeqCst), 3);
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl SessionExtractor for Nobody {
+    fn extract<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(Ok(None)).boxed()
+    }
 }
