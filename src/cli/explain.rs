@@ -106,15 +106,13 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
     say(format_args!("answer: {}", verdict.unwrap_or_else(nobody)))
 }
 
-/// A longer drawing helps nobody.
+/// From this length on a drawing helps nobody.
 const MAX_DRAWN: usize = 2000;
 
 /// What the session holds, without what it says: enough to find where the user is.
 fn draw(value: &Value, shape: &mut String) {
-    if shape.len() > MAX_DRAWN {
-        return shape.push('…');
-    }
     match value {
+        _ if shape.len() > MAX_DRAWN => {}
         Value::Null => shape.push_str("null"),
         Value::Bool(_) => shape.push_str("true or false"),
         Value::Number(_) => shape.push_str("number"),
@@ -123,7 +121,9 @@ fn draw(value: &Value, shape: &mut String) {
         Value::Array(items) => {
             shape.push('[');
             for (index, item) in items.iter().enumerate() {
-                shape.push_str(if index > 0 { ", " } else { "" });
+                if !separate(index, shape) {
+                    break;
+                }
                 draw(item, shape);
             }
             shape.push(']');
@@ -131,7 +131,9 @@ fn draw(value: &Value, shape: &mut String) {
         Value::Object(members) => {
             shape.push('{');
             for (index, (name, value)) in members.clone().into_iter().enumerate() {
-                shape.push_str(if index > 0 { ", " } else { "" });
+                if !separate(index, shape) {
+                    break;
+                }
                 shape.extend(name.escape_debug());
                 shape.push_str(": ");
                 draw(&value, shape);
@@ -139,6 +141,14 @@ fn draw(value: &Value, shape: &mut String) {
             shape.push('}');
         }
     }
+}
+
+/// Makes room for one more; `false` if there is none.
+fn separate(index: usize, shape: &mut String) -> bool {
+    let has_room = shape.len() <= MAX_DRAWN;
+    shape.push_str(if index > 0 { ", " } else { "" });
+    shape.push_str(if has_room { "" } else { "…" });
+    has_room
 }
 
 fn describe(said: &Result<Option<Subject>, Denial>) -> String {
@@ -208,4 +218,26 @@ fn raw_headers(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     let lines = bytes.split(|&byte| byte == b'\n').skip(1);
     let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     Ok(lines.take_while(|line| !line.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawing_has_names_and_types_and_an_end() {
+        let drawn = |json: &str| {
+            let mut shape = String::new();
+            draw(&Value::parse(json.as_bytes()).expect("JSON"), &mut shape);
+            shape
+        };
+        assert_eq!(
+            drawn(r#"{"a\u001b":"s3cr3t","b":[1,"",null,true,{}]}"#),
+            r"{a\u{1b}: text, b: [number, empty text, null, true or false, {}]}"
+        );
+        for long in [format!("[{}0]", "0,".repeat(100_000)), format!("[{}0]", "[0],".repeat(100_000))] {
+            let shape = drawn(&long);
+            assert!(shape.len() < MAX_DRAWN + 50 && shape.ends_with(", …]"), "{}", shape.len());
+        }
+    }
 }

@@ -33,6 +33,9 @@ use database::{Database, Dialect, Question, Rows};
 use statement::Statement;
 use users::Users;
 
+/// A session of a megabyte is a mistake, and parsing it would hold up everybody else.
+const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+
 pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: presets::PRESETS };
 
 /// `[extractors.NAME]` with `kind = "sql_session"`
@@ -392,6 +395,9 @@ impl Payload {
     }
 
     fn decode(&self, value: &Value) -> Result<Object, ExtractError> {
+        if value.as_str().is_some_and(|text| text.len() > MAX_PAYLOAD_BYTES) {
+            return Err(corrupt("the payload is longer than 1 MiB"));
+        }
         let payload = match (self, value) {
             (Self::Django(_, keys), Value::String(text)) => {
                 let json = keys.open(text).map_err(ExtractError::rejected)?;
@@ -551,6 +557,7 @@ mod tests {
             (r#"{"data":"x"}"#, Err("session_corrupt")),
             (r#"{"data":""}"#, Err("session_corrupt")),
             (r#"{"data":null}"#, Err("session_corrupt")),
+            (&format!(r#"{{"data":"{{}}{}"}}"#, " ".repeat(MAX_PAYLOAD_BYTES - 1)), Err("session_corrupt")),
             (r#"{"id":1}"#, Err("store_misfit")),
             (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
         ] {

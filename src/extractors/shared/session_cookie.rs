@@ -11,7 +11,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::app_secret;
 use super::cookie::{self, Cookie};
-use super::laravel;
+use super::laravel::{self, KeyFields as LaravelFields};
 use super::percent::{self, Plus};
 use crate::config::{List, Problems, Section};
 use crate::extractors::ExtractError;
@@ -56,12 +56,14 @@ impl Format {
     /// Reads the keys of the format that is named, and refuses those of the others.
     fn read(section: &Section<'_>, keys: Keys<'_>, problems: &mut Problems) -> Self {
         let is_laravel = keys.cookie_format == "laravel";
-        let app_key_is_given = keys.laravel.app_key.is_some() || keys.laravel.app_key_file.is_some();
-        problems.require(
-            is_laravel || !app_key_is_given,
-            section.key("app_key"),
-            "is for cookie_format = \"laravel\"",
-        );
+        let LaravelFields { app_key, app_key_file, previous_keys, previous_keys_file, .. } = &keys.laravel;
+        for (key, is_given) in [
+            ("app_key", app_key.is_some() || app_key_file.is_some()),
+            ("previous_keys", !previous_keys.is_empty() || previous_keys_file.is_some()),
+        ] {
+            let fits = is_laravel || !is_given;
+            problems.require(fits, section.key(key), "is for cookie_format = \"laravel\"");
+        }
         let secrets = app_secret::listed(
             section,
             "cookie_secrets",

@@ -14,6 +14,7 @@ use sqlx::{
     MySqlConnection, PgConnection, Row, SqliteConnection, Type, TypeInfo, ValueRef,
 };
 
+use super::MAX_PAYLOAD_BYTES;
 use super::statement::{Parameter, Statement};
 use crate::clock::{Clock, UnixSeconds};
 use crate::extractors::ExtractError;
@@ -258,6 +259,10 @@ fn failure(error: &sqlx::Error, key: Option<&str>) -> Failure {
 }
 
 fn of_json(text: &str) -> Result<Object, Failure> {
+    if text.len() > MAX_PAYLOAD_BYTES {
+        let long = ExtractError::rejected("session_corrupt").because("the row is longer than 1 MiB");
+        return Err(Failure::Said(long));
+    }
     match Value::parse(text.as_bytes()) {
         Ok(Value::Object(row)) => Ok(row),
         // PostgreSQL keeps json as it was written, and takes deeper nesting than we do.
