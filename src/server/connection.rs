@@ -5,10 +5,11 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{Request, Response, header};
 use futures_util::future::poll_fn;
 use hyper::body::Incoming;
@@ -34,6 +35,9 @@ const REQUEST_LINE_BYTES: usize = 1024;
 const MIN_BUFFER_BYTES: usize = 8192;
 /// The number of headers that hyper has room for without an allocation for each request.
 const FREE_HEADERS: usize = 100;
+/// The most connections that keep their buffers through a short pause. With more than these each is put aside as
+/// soon as it has its answer: memory that was once given out is not always given back.
+const MAX_AWAKE: usize = 1024;
 /// How long, and for how many bytes, a peer is listened to that was told to go.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
@@ -46,6 +50,8 @@ pub(super) struct Rules {
     max_uri_bytes: usize,
     ids: RequestIds,
     metrics: Arc<Metrics>,
+    /// Connections that are not put aside.
+    awake: AtomicUsize,
 }
 
 impl Rules {
@@ -67,12 +73,31 @@ impl Rules {
             max_uri_bytes: settings.max_uri_bytes,
             ids: RequestIds::new(),
             metrics,
+            awake: AtomicUsize::new(0),
         }
+    }
+
+    fn wake(&self) -> Awake<'_> {
+        self.awake.fetch_add(1, Ordering::Relaxed);
+        Awake(self)
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.awake.load(Ordering::Relaxed) > MAX_AWAKE
     }
 
     /// The watch of a connection that has just been opened.
     pub(super) fn watch(&self) -> Arc<Watch> {
         Watch::new(self.timeouts)
+    }
+}
+
+/// One of those that are counted in [`Rules::awake`].
+struct Awake<'a>(&'a Rules);
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        self.0.awake.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -82,13 +107,18 @@ enum End {
     Http(hyper::Result<()>),
     /// The peer's time was over.
     TimedOut,
+    /// Nothing is owed by anybody, and has not been for a while, or there are many like this one.
+    Quiet,
     /// The service is to stop, and the peer is owed nothing.
     NotNeeded,
 }
 
 /// Serves one connection until it ends. `closing` asks for its end after the request under way.
+///
+/// Without a request under way or begun there is no hyper, which keeps buffers of many kilobytes for a
+/// connection: silent and idle ones cost next to nothing.
 pub(super) async fn serve<S>(
-    stream: S,
+    mut stream: S,
     peer: SocketAddr,
     service: impl Answers,
     rules: Arc<Rules>,
@@ -97,16 +127,34 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let io = TokioIo::new(Watched::new(stream, watch.clone()));
-    let app = Application { service, peer, watch: watch.clone() };
-    let mut http = rules.http.serve_connection(io, app);
-    let end = converse(&mut http, &watch, &closing).await;
-    let parts = http.into_parts();
-    let mut stream = parts.io.into_inner().into_inner();
+    let mut unread = Bytes::new();
+    let (end, read_buf) = loop {
+        if unread.is_empty() {
+            let Some(byte) = first_byte(&mut stream, &watch, &closing).await else { return };
+            unread = Bytes::copy_from_slice(&[byte]);
+        }
+        watch.received();
+        let io = TokioIo::new(Watched::new(stream, unread, watch.clone()));
+        let app = Application { service: service.clone(), peer, watch: watch.clone() };
+        let _awake = rules.wake();
+        let mut http = Box::new(rules.http.serve_connection(io, app));
+        let end = converse(&mut http, &watch, &rules, &closing).await;
+        let parts = http.into_parts();
+        stream = parts.io.into_inner().into_inner();
+        match end {
+            // Bytes that are none would still hold the buffer in which they were.
+            End::Quiet => unread = if parts.read_buf.is_empty() { Bytes::new() } else { parts.read_buf },
+            end => break (end, parts.read_buf),
+        }
+    };
     match end {
-        End::Http(Ok(())) => linger(stream).await,
+        End::Http(Ok(())) => {
+            drop(read_buf);
+            linger(stream).await;
+        }
         End::Http(Err(error)) if error.is_parse() => {
-            let refusal = refusal(&error, &parts.read_buf, rules.max_uri_bytes);
+            let refusal = refusal(&error, &read_buf, rules.max_uri_bytes);
+            drop(read_buf);
             let answer = refuse(&refusal, &rules).await;
             if let Ok(Ok(())) = timeout(LINGER_TIME, stream.write_all(&answer)).await {
                 linger(stream).await;
@@ -114,7 +162,20 @@ pub(super) async fn serve<S>(
         }
         End::Http(Err(error)) => debug!(%peer, %error, "connection broke"),
         End::TimedOut => debug!(%peer, "connection timed out"),
-        End::NotNeeded => {}
+        End::NotNeeded | End::Quiet => {}
+    }
+}
+
+/// Waits until a head begins; `None` if there is no use in waiting any longer.
+async fn first_byte<S>(stream: &mut S, watch: &Watch, closing: &CancellationToken) -> Option<u8>
+where
+    S: AsyncRead + Unpin,
+{
+    tokio::select! {
+        biased;
+        byte = stream.read_u8() => byte.ok(),
+        () = closing.cancelled() => None,
+        () = tokio::time::sleep_until(watch.deadline()) => None,
     }
 }
 
@@ -122,6 +183,7 @@ pub(super) async fn serve<S>(
 async fn converse<S>(
     http: &mut http1::Connection<TokioIo<Watched<S>>, Application<impl Answers>>,
     watch: &Watch,
+    rules: &Rules,
     closing: &CancellationToken,
 ) -> End
 where
@@ -143,9 +205,15 @@ where
                 Pin::new(&mut *http).graceful_shutdown();
                 continue;
             }
+            if watch.is_idle() && rules.is_crowded() {
+                return Poll::Ready(End::Quiet);
+            }
             ready!(timer.as_mut().poll(cx));
             if watch.is_over() {
                 return Poll::Ready(End::TimedOut);
+            }
+            if watch.is_quiet() {
+                return Poll::Ready(End::Quiet);
             }
             timer.as_mut().reset(watch.next_look());
         }

@@ -21,6 +21,9 @@ use crate::config::Server;
 /// Beyond the time-outs of the request itself: for a peer that takes its answer slowly.
 const ANSWER_GRACE: Duration = Duration::from_secs(10);
 
+/// How long a connection must be idle to be put aside. Short pauses are not worth it.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// How long a connection may stay in each phase.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
@@ -39,7 +42,7 @@ impl Timeouts {
     }
 
     fn shortest(&self) -> Duration {
-        self.head.min(self.serving).min(self.idle)
+        self.head.min(self.serving).min(self.idle).min(QUIET)
     }
 }
 
@@ -116,7 +119,8 @@ impl Watch {
         Some(Wait { is_idle, time: patience.saturating_sub(self.deadline().saturating_duration_since(now)) })
     }
 
-    fn received(&self) {
+    /// Something of the next request came.
+    pub(super) fn received(&self) {
         if self.is_in(IDLE) {
             self.enter(HEAD, self.timeouts.head);
         }
@@ -133,15 +137,26 @@ impl Watch {
         }
     }
 
-    fn deadline(&self) -> Instant {
+    /// When the connection has to have got further.
+    pub(super) fn deadline(&self) -> Instant {
         self.opened + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing is owed by anybody.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_in(IDLE)
+    }
+
+    /// Whether nothing was owed by anybody for a while.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.waits(Instant::now()).is_some_and(|wait| wait.is_idle && wait.time >= QUIET)
     }
 
     pub(super) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline()
     }
 
-    /// When to look at the deadline again. Never further away than the shortest time-out: whatever
+    /// When to look at the connection again. Never further away than the shortest time-out: whatever
     /// phase comes next, its deadline is not missed, and no request has to touch a timer.
     pub(super) fn next_look(&self) -> Instant {
         self.deadline().min(Instant::now() + self.timeouts.shortest())
@@ -157,12 +172,14 @@ impl Watch {
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
+    /// What was read of the stream before.
+    unread: Bytes,
     watch: Arc<Watch>,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, watch: Arc<Watch>) -> Self {
-        Self { stream, watch }
+    pub(super) fn new(stream: S, unread: Bytes, watch: Arc<Watch>) -> Self {
+        Self { stream, unread, watch }
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -176,6 +193,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(length));
+            // Most often the rest is there as well, and one look at it is enough.
+            return match Pin::new(&mut self.stream).poll_read(cx, buf) {
+                Poll::Pending => Poll::Ready(Ok(())),
+                read @ Poll::Ready(_) => read,
+            };
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {
