@@ -1,6 +1,6 @@
 //! Everything that is wrong with a configuration, gathered into one report.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 /// Problems, each under the key it belongs to. Empty means the configuration is good.
@@ -56,10 +56,25 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (key, text) in &self.list {
-            writeln!(f, "{key}: {text}")?;
+            for c in [key, ": ", text].into_iter().flat_map(str::chars) {
+                // Keys are somebody's text: no part of it is a command to a terminal.
+                if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
 }
 
 impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_sees_text_only() {
+        let problems = Problems::of("extractors.\u{1b}[31m", "must be\u{9b}31m text");
+        assert_eq!(problems.to_string(), "extractors.\\u{1b}[31m: must be\\u{9b}31m text\n");
+    }
+}
