@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust model stores proxies traces web browser interop frameworks faults faults-smoke docs docs-test bench fuzz image image-test audit sbom
+.PHONY: help run test tools lint rust model stores proxies traces web browser interop frameworks faults faults-smoke soak docs docs-test bench fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -76,6 +76,11 @@ faults: ## Attacks on the release binary, all of them: a quarter of an hour
 faults-smoke: ## The attacks that are done within a minute
 	cargo build --release --locked
 	cargo test --locked --features faults --test faults -- --smoke
+
+SOAK_REQUESTS ?= 1000000
+soak: ## SOAK_REQUESTS (1000000) requests by a million users: none lost, and the memory stays flat
+	cargo build --release --locked
+	cargo test --locked --features faults --test faults -- --soak $(SOAK_REQUESTS)
 
 bench: ## Benchmarks
 	cargo bench --locked

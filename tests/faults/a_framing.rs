@@ -381,7 +381,7 @@ async fn a21(s: Arc<Service>) {
         let answer = s.expect(&query, &request(&line, &good()), &["200"]).await;
         assert_eq!(answer.subject(), "ann");
     }
-    assert!(!s.log().contains("access_token"));
+    assert!(!s.whole_log().await.contains("access_token"));
 }
 
 async fn a23(s: Arc<Service>) {

@@ -307,7 +307,7 @@ async fn c7(s: Arc<Stage>) {
         s.secret.expect(&kid.to_string(), &post(&bearer(&token)), want).await;
     }
     for service in [&s.public, &s.secret] {
-        let log = service.log();
+        let log = service.whole_log().await;
         assert!(
             log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()),
             "a line that is no JSON"

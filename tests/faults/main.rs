@@ -17,9 +17,19 @@ mod clock;
 mod d_claims;
 mod e_keys;
 mod f_whoami;
+mod g_callers;
+mod i_stores;
+mod j_introspection;
+mod p_lifecycle;
+mod panicking;
+#[allow(dead_code, reason = "the tests of the stores ask it for more")]
+#[path = "../stores/proxy.rs"]
+mod proxy;
+mod q_configuration;
 mod report;
 mod rows;
 mod service;
+mod soak;
 mod tokens;
 mod upstream;
 mod wire;
@@ -37,13 +47,19 @@ use service::Service;
 const HELP: &str = "\
 Attacks the release binary and checks that it survives.
 
-  faults [--smoke] [--list] [--binary PATH] [NAME…]
+  faults [--smoke] [--list] [--soak REQUESTS] [--binary PATH] [NAME…]
 
   --smoke        only the cases that are done within a minute together
   --list         prints the cases instead of running them
+  --soak REQUESTS  no cases, but so many requests, and a table of the memory
   --binary PATH  the program under test (target/release/rollout-token)
   NAME           runs only the cases whose names begin with, or contain, one of these
 ";
+
+#[expect(clippy::disallowed_methods, reason = "the driver asks itself which of its two programs it is")]
+fn is_service() -> bool {
+    std::env::var_os(SERVE).is_some()
+}
 
 /// The longest that any case takes.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -144,6 +160,7 @@ impl Tally {
 struct Options {
     smoke: bool,
     list: bool,
+    soak: Option<u64>,
     binary: PathBuf,
     names: Vec<String>,
 }
@@ -152,12 +169,16 @@ impl Options {
     fn of(arguments: impl Iterator<Item = String>) -> Self {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let binary = root.join("target/release/rollout-token");
-        let mut options = Self { smoke: false, list: false, binary, names: Vec::new() };
+        let mut options = Self { smoke: false, list: false, soak: None, binary, names: Vec::new() };
         let mut arguments = arguments.skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--smoke" => options.smoke = true,
                 "--list" => options.list = true,
+                "--soak" => {
+                    options.soak = arguments.next().and_then(|count| count.parse().ok());
+                    assert!(options.soak.is_some(), "--soak REQUESTS");
+                }
                 "--binary" => options.binary = arguments.next().expect("--binary PATH").into(),
                 "--help" | "-h" => {
                     print!("{HELP}");
@@ -181,15 +202,28 @@ fn is_named(case: &str, name: &str) -> bool {
     row == name || (name.len() > 3 && case.contains(name)) || (name.len() == 1 && row.starts_with(name))
 }
 
+/// If this is set, the driver is a service itself, with an extractor that panics.
+pub const SERVE: &str = "ROLLOUT_FAULTS_SERVE";
+
 fn main() {
+    if is_service() {
+        panicking::serve();
+        return;
+    }
     let options = Options::of(std::env::args());
     service::use_binary(&options.binary);
     report::open_files();
     // What went wrong is printed with its case; where it did is all that is missing there.
     std::panic::set_hook(Box::new(|panic| {
+        if std::thread::current().name() == Some("main") {
+            return println!("{panic}");
+        }
         println!("      at {}", panic.location().map(ToString::to_string).unwrap_or_default());
     }));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    if let Some(requests) = options.soak {
+        std::process::exit(i32::from(!runtime.block_on(soak::run(requests))));
+    }
     let tally = runtime.block_on(run(&options));
     if !options.list {
         println!("{}", report::figures());
@@ -288,5 +322,10 @@ async fn groups() -> Vec<Group> {
         d_claims::group().await,
         e_keys::group(),
         f_whoami::group().await,
+        g_callers::group().await,
+        i_stores::group().await,
+        j_introspection::group().await,
+        p_lifecycle::group().await,
+        q_configuration::group().await,
     ]
 }

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -73,6 +72,10 @@ impl Setup {
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         self
+    }
+
+    pub fn log_format(self, format: &'static str) -> Self {
+        self.env("ROLLOUT__LOG__FORMAT", format)
     }
 
     pub fn launcher(mut self, words: &[&str]) -> Self {
@@ -198,7 +201,7 @@ impl Service {
             loop {
                 let text = output.text();
                 let line = text.lines().find(|line| line.contains("admin_address")).map(str::to_owned);
-                if let Some(line) = line.and_then(|line| serde_json::from_str::<Value>(&line).ok()) {
+                if let Some(line) = line {
                     return line;
                 }
                 assert!(child.try_wait().expect("a child").is_none(), "it does not start: {text}");
@@ -206,7 +209,7 @@ impl Service {
             }
         };
         let line = timeout(HANG, listening).await.expect("it does not start to listen");
-        let address = |name: &str| line[name].as_str().expect("an address").parse().expect("an address");
+        let address = |name: &str| address_in(&line, name).unwrap_or_else(|| panic!("no {name} in {line}"));
         let mut service = Self {
             address: address("address"),
             admin: address("admin_address"),
@@ -284,8 +287,33 @@ impl Service {
         self.does_not_count();
     }
 
+    /// The lines that were written so far.
     pub fn log(&self) -> String {
-        self.output.text()
+        let mut text = self.output.text();
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        text
+    }
+
+    /// The same once no more come: lines are written by a thread of their own.
+    pub async fn whole_log(&self) -> String {
+        loop {
+            let before = self.output.lock().len();
+            sleep(Duration::from_millis(60)).await;
+            if self.output.lock().len() == before {
+                return self.log();
+            }
+        }
+    }
+
+    /// Waits until a word was logged so often.
+    pub async fn logs(&self, word: &str, times: usize) {
+        for _ in 0..500 {
+            if self.log().matches(word).count() >= times {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never {word}: {}", tail(&self.log()));
     }
 
     pub fn usage(&self) -> Usage {
@@ -449,8 +477,18 @@ impl Drop for Service {
     }
 }
 
+/// The address after this name in a line of the log, whatever its format.
+fn address_in(line: &str, name: &str) -> Option<SocketAddr> {
+    let is_quote = |c: char| matches!(c, '"' | ' ' | ',' | '}');
+    let words: Vec<&str> =
+        line.split(|c: char| is_quote(c) || c == '=').filter(|word| !word.is_empty()).collect();
+    let at = words.iter().position(|word| word.trim_end_matches(':') == name)?;
+    words[at + 1..].iter().find_map(|word| word.parse().ok())
+}
+
+/// Under a name that dev mode knows as well.
 fn request_of(line: &str) -> Vec<u8> {
-    crate::wire::request(line, "")
+    format!("{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 /// Processor time of a line of `/proc`: user and system, after the name, which may hold anything.

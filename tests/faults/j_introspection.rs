@@ -1,0 +1,321 @@
+//! Group J: an issuer that is asked about opaque tokens (RFC 7662).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::Group;
+use crate::clock::{Clocks, Timed};
+use crate::report::{COOKIE_VALUE, UPSTREAM_SECRET, count_requests};
+use crate::service::Service;
+use crate::tokens::now;
+use crate::upstream::{Act, Upstream, answer, ok};
+use crate::wire::{bearer, post};
+
+const UNKNOWN: &[&str] = &["503 session_backend_unavailable"];
+const INVALID: &[&str] = &["401 session_invalid"];
+
+struct Stage {
+    s: Arc<Service>,
+    issuer: Upstream,
+}
+
+pub async fn group() -> Group {
+    let issuer = Upstream::start(ok("{\"active\":false}")).await;
+    let more = "issuers = [\"https://issuer.example\"]\naudiences = [\"our-app\"]\nclient_ids = [\"app\"]\nrequired_scopes = [\"rollout\"]\n";
+    let s = Service::start(&toml(issuer.port, more)).await;
+    let stage = Arc::new(Stage { s: s.clone(), issuer });
+    let mut group = Group::new("J", Some(s));
+    group.quick("J1 anything but true", j1(stage.clone()));
+    group.quick("J2 active, and nobody", j2(stage.clone()));
+    group.quick("J3 active, and not for us", j3(stage.clone()));
+    group.quick("J4 one token, two issuers", j4());
+    group.quick("J5 revoked while it is kept", j5());
+    group.quick("J6 inactive, then active", j6());
+    group.quick("J7 our own secret is wrong", j7(stage.clone()));
+    group.quick("J7+ what goes to the issuer, and what it says back", wire(stage.clone()));
+    group.heavy("J9 two hundred thousand tokens", 60, j9());
+    group
+}
+
+fn toml(port: u16, more: &str) -> String {
+    format!(
+        "rate_limit.per_subject_per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"idp\"]\n[extractors.idp]\nkind = \"introspection\"\n\
+         url = \"http://127.0.0.1:{port}/introspect\"\nclient_id = \"us\"\nclient_secret = \"{UPSTREAM_SECRET}\"\n{more}"
+    )
+}
+
+fn good(over: &Value) -> Value {
+    let mut all = json!({"active": true, "sub": "ann", "iss": "https://issuer.example", "aud": "our-app", "client_id": "app", "scope": "openid rollout", "exp": now() + 600, "token_type": "Bearer"});
+    for (name, value) in over.as_object().expect("members") {
+        all[name] = value.clone();
+    }
+    all
+}
+
+fn opaque(name: &str) -> Vec<u8> {
+    post(&bearer(name))
+}
+
+async fn j1(s: Arc<Stage>) {
+    for active in [
+        json!(false),
+        json!("true"),
+        json!(1),
+        json!(null),
+        json!("false"),
+        json!([]),
+        json!([true]),
+        json!({}),
+        json!("yes"),
+        json!(0),
+        json!(1.0),
+    ] {
+        s.issuer.does(ok(&good(&json!({"active": active})).to_string()));
+        s.s.expect(&active.to_string(), &opaque(&format!("t-{}", active.to_string().len())), INVALID).await;
+    }
+    let mut missing = good(&json!({}));
+    missing.as_object_mut().expect("members").remove("active");
+    let text = missing.to_string();
+    for body in [
+        text.clone(),
+        "{}".to_owned(),
+        format!("{{\"active\":true,\"active\":false,{}", &text[1..]),
+        format!("{{\"active\":false,\"\\u0061ctive\":true,{}", &text[1..]),
+        format!("{{\"Active\":true,{}", &text[1..]),
+    ] {
+        s.issuer.does(ok(&body));
+        s.s.expect(&body, &opaque("t"), INVALID).await;
+    }
+    for body in ["null", "[]", "true", "\"active\"", "", "<html>"] {
+        s.issuer.does(ok(body));
+        s.s.expect(body, &opaque("t"), UNKNOWN).await;
+    }
+    s.issuer.does(ok(&good(&json!({})).to_string()));
+    assert_eq!(s.s.expect("good", &opaque("t"), &["200"]).await.subject(), "ann");
+}
+
+async fn j2(s: Arc<Stage>) {
+    for sub in [json!(null), json!(""), json!([]), json!(false), json!(0), json!({"id": 1})] {
+        s.issuer.does(ok(&good(&json!({"sub": sub, "username": "ann"})).to_string()));
+        s.s.expect(&sub.to_string(), &opaque("t"), &["401 no_session", "401 session_invalid"]).await;
+    }
+    let mut nobody = good(&json!({}));
+    nobody.as_object_mut().expect("members").remove("sub");
+    s.issuer.does(ok(&nobody.to_string()));
+    s.s.expect("no sub", &opaque("t"), &["401 no_session"]).await;
+}
+
+async fn j3(s: Arc<Stage>) {
+    for (over, want) in [
+        (json!({"exp": now() - 1}), &["401 session_expired"][..]),
+        (json!({"exp": 0}), &["401 session_expired"]),
+        (json!({"exp": "9999999999"}), INVALID),
+        (json!({"exp": 1e300}), &["200", "401 session_invalid"]),
+        (json!({"nbf": now() + 60}), INVALID),
+        (json!({"iss": "https://evil.example"}), INVALID),
+        (json!({"iss": null}), INVALID),
+        (json!({"aud": "other"}), INVALID),
+        (json!({"aud": []}), INVALID),
+        (json!({"client_id": "other"}), INVALID),
+        (json!({"scope": "openid"}), INVALID),
+        (json!({"scope": "rollouts xrollout"}), INVALID),
+        (json!({"scope": null}), INVALID),
+        (json!({"token_type": "refresh_token"}), INVALID),
+        (json!({"token_type": "DPoP"}), INVALID),
+        (json!({"token_use": "id"}), INVALID),
+        (json!({"cnf": {"jkt": "x"}}), INVALID),
+        (json!({"aud": ["other", "our-app"]}), &["200"]),
+    ] {
+        s.issuer.does(ok(&good(&over).to_string()));
+        s.s.expect(&over.to_string(), &opaque("t"), want).await;
+    }
+}
+
+async fn j4() {
+    let (a, b) = (
+        Upstream::start(ok(&good(&json!({"sub": "at-a"})).to_string())).await,
+        Upstream::start(ok("{\"active\":false}")).await,
+    );
+    let section = |name: &str, port: u16| {
+        format!(
+            "[extractors.{name}]\nkind = \"introspection\"\nurl = \"http://127.0.0.1:{port}/introspect\"\nclient_id = \"us\"\nclient_secret = \"{UPSTREAM_SECRET}\"\n\
+             from = [\"header:x-{name}\"]\ncache_ttl = \"60s\"\n"
+        )
+    };
+    let toml = format!(
+        "rate_limit.per_subject_per_minute = 0\n[session]\nextractors = [\"a\", \"b\"]\n{}{}",
+        section("a", a.port),
+        section("b", b.port)
+    );
+    let s = Service::start(&toml).await;
+    for _ in 0..3 {
+        let answer = s.expect("A accepts", &post("X-A: the-token\r\n"), &["200"]).await;
+        assert_eq!(answer.subject(), "at-a");
+    }
+    s.expect("B is asked", &post("X-B: the-token\r\n"), INVALID).await;
+    assert_eq!((a.take_requests().len(), b.take_requests().len()), (1, 1));
+    s.holds().await;
+    s.stop().await;
+}
+
+async fn j5() {
+    let issuer = Upstream::start(ok(&good(&json!({})).to_string())).await;
+    let t = Timed::start(&toml(issuer.port, "cache_ttl = \"60s\"\n"), Clocks::Both).await;
+    let s = &t.service;
+    s.expect("active", &opaque("t"), &["200"]).await;
+    issuer.does(ok("{\"active\":false}"));
+    s.expect("kept", &opaque("t"), &["200"]).await;
+    t.ahead(61).await;
+    s.expect("revoked", &opaque("t"), INVALID).await;
+    // Not beyond the token's own end.
+    issuer.does(ok(&good(&json!({"exp": now() + 61 + 10})).to_string()));
+    s.expect("short", &opaque("short"), &["200"]).await;
+    t.ahead(61 + 12).await;
+    issuer.does(ok("{\"active\":false}"));
+    s.expect("over", &opaque("short"), &["401 session_expired", "401 session_invalid"]).await;
+    s.holds().await;
+}
+
+async fn j6() {
+    let issuer = Upstream::start(ok("{\"active\":false}")).await;
+    let t = Timed::start(&toml(issuer.port, "cache_ttl = \"60s\"\n").replace("trace", "info"), Clocks::Both)
+        .await;
+    let s = &t.service;
+    s.expect("inactive", &opaque("t"), INVALID).await;
+    issuer.does(ok(&good(&json!({})).to_string()));
+    t.ahead(6).await;
+    s.expect("active", &opaque("t"), &["200"]).await;
+    // Many that are not active do not fill the memory.
+    issuer.does(ok("{\"active\":false}"));
+    let before = s.usage().resident_kib;
+    let mut crowd = JoinSet::new();
+    for part in 0..20 {
+        let s = s.clone();
+        crowd.spawn(async move {
+            for n in 0..750 {
+                s.expect("inactive", &opaque(&format!("made-up-{part}-{n}")), INVALID).await;
+            }
+        });
+    }
+    crowd.join_all().await;
+    let after = s.usage().resident_kib;
+    assert!(after < before + 16 * 1024, "{after} KiB, {before} before");
+    s.holds().await;
+}
+
+async fn j7(s: Arc<Stage>) {
+    for status in ["401 Unauthorized", "403 Forbidden"] {
+        s.issuer.does(Act::Say(answer(
+            status,
+            "Content-Type: application/json\r\n",
+            "{\"active\":true,\"sub\":\"ann\"}",
+        )));
+        s.s.expect(status, &opaque("t"), UNKNOWN).await;
+        s.issuer.does(ok(&good(&json!({})).to_string()));
+        s.s.expect("good", &opaque("t"), &["200"]).await;
+    }
+    s.s.logs("introspection_client_rejected", 1).await;
+    for status in [
+        "400 Bad Request",
+        "404 Not Found",
+        "302 Found",
+        "204 No Content",
+        "201 Created",
+        "500 Oops",
+        "429 Too Many",
+    ] {
+        s.issuer.does(Act::SayAndClose(answer(
+            status,
+            "Content-Type: application/json\r\nLocation: /x\r\n",
+            "",
+        )));
+        s.s.expect(status, &opaque("t"), UNKNOWN).await;
+        s.issuer.does(ok(&good(&json!({})).to_string()));
+        s.s.expect("good", &opaque("t"), &["200"]).await;
+    }
+}
+
+async fn wire(s: Arc<Stage>) {
+    s.issuer.does(ok(&good(&json!({})).to_string()));
+    s.issuer.take_requests();
+    let token = "a+b/c~d._-e==";
+    s.s.expect(
+        "odd letters",
+        &post(&format!("{}Cookie: sid={COOKIE_VALUE}\r\nX-Forwarded-For: 1.2.3.4\r\n", bearer(token))),
+        &["200"],
+    )
+    .await;
+    let requests = s.issuer.take_requests();
+    let request = requests[0].to_ascii_lowercase();
+    assert!(
+        request.starts_with("post /introspect http/1.1\r\n") && request.contains("authorization: basic "),
+        "{request}"
+    );
+    assert!(
+        requests[0].contains("token=a%2Bb%2Fc%7Ed._-e%3D%3D&")
+            && !request.contains("cookie")
+            && !request.contains("1.2.3.4"),
+        "{request}"
+    );
+    for (label, act) in [
+        ("hangs up", Act::Close),
+        ("resets", Act::Reset),
+        ("64 KiB", ok(&" ".repeat(70_000))),
+        ("late", Act::Late(Duration::from_millis(2500), answer("200 OK", "", ""))),
+    ] {
+        s.issuer.does(act);
+        s.s.expect(label, &opaque("t"), UNKNOWN).await;
+        s.issuer.does(ok(&good(&json!({})).to_string()));
+        s.s.expect("good", &opaque("t"), &["200"]).await;
+    }
+}
+
+/// Distinct tokens, all active and kept for as long as may be: the memory has its bound.
+async fn j9() {
+    const ROUNDS: u32 = 200;
+    let issuer = Upstream::start(ok(&good(&json!({"exp": now() + 6000})).to_string())).await;
+    let s = Service::start(
+        &toml(issuer.port, "cache_ttl = \"60s\"\n")
+            .replace("trace", "warn")
+            .replace("log.level = \"warn\"", "log.level = \"info\""),
+    )
+    .await;
+    let mut table = Vec::new();
+    let mut wires = Vec::new();
+    for _ in 0..20 {
+        wires.push(crate::wire::Wire::connect(s.address).await);
+    }
+    for round in 0..ROUNDS {
+        let mut crowd = JoinSet::new();
+        for (part, mut wire) in wires.drain(..).enumerate() {
+            crowd.spawn(async move {
+                for n in 0..50 {
+                    let asked = format!(
+                        "POST /rollout/token HTTP/1.1\r\nHost: a\r\n{}\r\n",
+                        bearer(&format!("t-{round}-{part}-{n}-{}", "x".repeat(200)))
+                    );
+                    wire.send(asked.as_bytes()).await;
+                    let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                }
+                wire
+            });
+        }
+        wires = crowd.join_all().await;
+        issuer.take_requests();
+        if round % 20 == 19 {
+            table.push(s.usage().resident_kib);
+        }
+    }
+    count_requests(u64::from(ROUNDS) * 1000);
+    println!("      resident KiB by 20,000 tokens: {table:?}");
+    let (half, last) = (table[table.len() / 2], table[table.len() - 1]);
+    assert!(last <= half + 4096 && last <= s.baseline().resident_kib + 48 * 1024, "{table:?}");
+    drop(wires);
+    s.does_not_count();
+    s.settles().await;
+    s.stop().await;
+}

@@ -1,0 +1,60 @@
+//! The service with an extractor that panics as it is told, a secret in its hands.
+//! Nothing that can be configured makes the real one panic.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::request::Parts;
+use clap::Parser;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rollout_token::config::{Problems, Section};
+use rollout_token::extractors::{ExtractError, Extracted, Session, SessionExtractor};
+use rollout_token::{Cli, Registry};
+
+use crate::report::SESSION_SECRET;
+
+struct Panics {
+    lock: Mutex<u32>,
+}
+
+impl fmt::Debug for Panics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Panics").finish_non_exhaustive()
+    }
+}
+
+impl SessionExtractor for Panics {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        let how = request.headers.get("x-panic").and_then(|how| how.to_str().ok()).unwrap_or_default();
+        assert_ne!(how, "at-once", "{SESSION_SECRET}");
+        async move {
+            tokio::task::yield_now().await;
+            assert_ne!(how, "later", "{SESSION_SECRET}");
+            if how == "in-a-task" {
+                let task = tokio::spawn(async { panic!("{SESSION_SECRET}") });
+                task.await.map_err(|_| ExtractError::unavailable("task_panicked"))?;
+            }
+            let count = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            assert_ne!(how, "locked", "{SESSION_SECRET}");
+            drop(count);
+            Ok(Some(Session::of_subject("ann")))
+        }
+        .boxed()
+    }
+}
+
+fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let _: Empty = section.read(&mut problems);
+    problems.or(Arc::new(Panics { lock: Mutex::new(0) }))
+}
+
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+/// Runs like the real program.
+pub fn serve() {
+    Cli::parse().run(&Registry::builtin().with("panics", build)).expect("a service");
+}

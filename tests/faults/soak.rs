@@ -1,0 +1,136 @@
+//! The long run: millions of requests by a million users, and memory that must not grow.
+//! It is not a case, since how long it takes is up to whoever starts it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::report::{self, count_lost, count_requests};
+use crate::service::Service;
+use crate::wire::HANG;
+
+/// Users, all of them different to the limiter.
+const SUBJECTS: u64 = 1_000_000;
+const LANES: u64 = 32;
+/// Requests in one write. A connection is given up after a thousand of these.
+const BATCH: u64 = 50;
+const ROWS: u64 = 10;
+/// What the service may take, in KiB: SPEC's own bound for the time after a million requests.
+const BOUND: u64 = 16 * 1024;
+
+/// Every user may ask more often than anybody does here, but is counted.
+const TOML: &str = r#"
+    rate_limit.per_subject_per_minute = 60
+    rate_limit.burst = 60
+    log.level = "info"
+    [session]
+    extractors = ["proxy"]
+    [extractors.proxy]
+    kind = "trusted_header"
+    header = "X-User"
+    trusted_proxies = ["127.0.0.0/8"]
+"#;
+
+/// Sends that many requests; whether all were answered and the memory kept its bound.
+pub async fn run(requests: u64) -> bool {
+    let s = Service::start(TOML).await;
+    let idle = s.usage().resident_kib;
+    let (next, answered, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let shared = Arc::new((next, answered, lost));
+    let mut lanes = JoinSet::new();
+    for _ in 0..LANES {
+        let (shared, address) = (shared.clone(), s.address);
+        lanes.spawn(async move {
+            let (next, answered, lost) = &*shared;
+            let mut stream = None;
+            loop {
+                let first = next.fetch_add(BATCH, Ordering::Relaxed);
+                if first >= requests {
+                    return;
+                }
+                if first % (BATCH * 1000) == 0 {
+                    stream = None;
+                }
+                let mut open = match stream.take() {
+                    Some(open) => open,
+                    None => TcpStream::connect(address).await.expect("a connection"),
+                };
+                let count = BATCH.min(requests - first);
+                let good = timeout(HANG, batch(&mut open, first, count)).await.unwrap_or(0);
+                answered.fetch_add(good, Ordering::Relaxed);
+                lost.fetch_add(count - good, Ordering::Relaxed);
+                if good == count {
+                    stream = Some(open);
+                }
+            }
+        });
+    }
+    println!("   requests      lost   seconds   per second   resident KiB");
+    let (started, mut table, mut row) = (Instant::now(), Vec::new(), 1);
+    while row <= ROWS {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (answered, lost) = (shared.1.load(Ordering::Relaxed), shared.2.load(Ordering::Relaxed));
+        if answered + lost >= requests * row / ROWS {
+            let (seconds, resident) = (started.elapsed().as_secs_f64(), s.usage().resident_kib);
+            let rate = answered as f64 / seconds;
+            println!("{:>11} {lost:>9} {seconds:>9.1} {rate:>12.0} {resident:>14}", answered + lost);
+            table.push(resident);
+            row += 1;
+        }
+    }
+    lanes.join_all().await;
+    let lost = shared.2.load(Ordering::Relaxed);
+    count_requests(requests);
+    count_lost(lost);
+    s.does_not_count();
+    s.settles().await;
+    let (early, last) = (table[1], table[table.len() - 1]);
+    println!("{}", report::figures());
+    println!(
+        "{idle} KiB at rest, {early} KiB after a fifth, {last} KiB at the end; {lost} of {requests} requests lost"
+    );
+    let is_flat = last <= early + 4096 && last <= BOUND;
+    if !is_flat {
+        println!("the memory grows, or is beyond {BOUND} KiB");
+    }
+    s.stop().await;
+    lost == 0 && is_flat
+}
+
+/// How many of these requests got their token.
+async fn batch(stream: &mut TcpStream, first: u64, count: u64) -> u64 {
+    let asked: String = (first..first + count)
+        .map(|n| format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-User: user-{}\r\n\r\n", n % SUBJECTS))
+        .collect();
+    if stream.write_all(asked.as_bytes()).await.is_err() {
+        return 0;
+    }
+    let (mut unread, mut good) = (Vec::with_capacity(64 * 1024), 0);
+    while good < count {
+        match stream.read_buf(&mut unread).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return good,
+        }
+        let text = String::from_utf8_lossy(&unread);
+        let mut rest = &*text;
+        while let Some((head, after)) = rest.split_once("\r\n\r\n") {
+            let length = head
+                .split_once("content-length: ")
+                .and_then(|(_, rest)| rest.split("\r\n").next()?.parse().ok());
+            let Some(length) = length.filter(|length| after.len() >= *length) else { break };
+            if !head.starts_with("HTTP/1.1 200 ") || !after.starts_with("{\"token\":\"eyJ") {
+                return good;
+            }
+            good += 1;
+            rest = &after[length..];
+        }
+        let left = rest.len();
+        unread.drain(..unread.len() - left);
+    }
+    good
+}
