@@ -22,6 +22,8 @@ lint: ## Format and lints, warnings denied; dependencies: bans, licences, source
 	@command -v cargo-deny cargo-shear >/dev/null || { echo "Install them: make tools" >&2; exit 1; }
 	cargo deny --locked check bans licenses sources
 	cargo shear --locked --deny-warnings
+	@# The fuzzers are a workspace of their own, with a lock file that follows ours.
+	cargo check --quiet --manifest-path fuzz/Cargo.toml --target-dir target
 
 rust: ## All Rust tests; they need no other program
 	cargo test --workspace --locked
