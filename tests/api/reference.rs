@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::CommandFactory;
+use reqwest::Method;
 use rollout_token::Cli;
 use rollout_token::error::Error;
 use rollout_token::extractors::Registry;
 use rollout_token::metrics::Metrics;
+
+use crate::helpers::{BY_HEADER, Service, answer};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
@@ -279,4 +282,21 @@ fn reference_of_the_metrics() {
             .unwrap();
     }
     renew("operations.md", "metrics", &table);
+}
+
+#[tokio::test]
+async fn reference_of_the_api() {
+    let service = Service::start(BY_HEADER);
+    let (status, described) =
+        answer(service.request(Method::GET, "/openapi.json").send().await.unwrap()).await;
+    assert_eq!(status, 200);
+    let page = std::fs::read_to_string(docs().join("api.md")).unwrap();
+    for path in described["paths"].as_object().unwrap().keys() {
+        assert!(page.contains(&format!(" {path}`")), "docs/api.md does not name {path}");
+    }
+    for member in
+        described["components"]["schemas"]["TokenResponse"]["properties"].as_object().unwrap().keys()
+    {
+        assert!(page.contains(&format!("\n| `{member}` |")), "docs/api.md does not explain {member}");
+    }
 }
