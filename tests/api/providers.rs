@@ -51,7 +51,7 @@ async fn the_providers_pages_take_their_providers_tokens_and_no_others() {
                 // What may be accepted as well as refused depends on more than the page says.
                 _ if !expect["also_acceptable"].is_null() => {}
                 "authenticated" => {
-                    faults.push(format!("{name} gives {subject:?}, not {}", expect["subject"]))
+                    faults.push(format!("{name} gives {subject:?}, not {}", expect["subject"]));
                 }
                 _ if subject.is_none() => refused += 1,
                 _ => faults.push(format!("{name} is taken for {subject:?}")),

@@ -25,7 +25,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/rollout-token"
-CARGO = shutil.which("cargo")
+CARGO, MAKE = shutil.which("cargo"), shutil.which("make")
 SUMMARY = ROOT / "docs/SUMMARY.md"
 FOLDERS = [".", "docs", "web", "deploy", "examples"]
 
@@ -83,7 +83,7 @@ class Page:
         self.shim("rollout-token", f'exec "{BINARY}" "$@"')
         # The binary is built, and a page must not run all tests, of which it is one.
         self.shim("cargo", f'case $1 in run) shift 2; exec "{BINARY}" "$@";; esac; cd "{ROOT}" && exec "{CARGO}" "$@"')
-        self.shim("make", f'exec /usr/bin/make --dry-run -C "{ROOT}" "$@" >/dev/null')
+        self.shim("make", f'exec "{MAKE}" --dry-run -C "{ROOT}" "$@" >/dev/null')
         self.ports = {"8080": free_port(), "8081": free_port()}
         kept = {name: os.environ[name] for name in ("HOME", "LANG", "CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
         self.fresh = kept | CLIENT | {
