@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run test tools lint rust model stores proxies traces web browser interop frameworks faults faults-smoke soak docs docs-test bench fuzz image image-test audit sbom
+.PHONY: help run test tools lint rust model stores proxies traces web browser interop frameworks faults faults-smoke soak docs docs-test bench bench-parts bench-check bench-counts fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -84,8 +84,21 @@ soak: ## SOAK_REQUESTS (1000000) requests by a million users: none lost, and the
 	cargo build --release --locked
 	cargo test --locked --features faults --test faults -- --soak $(SOAK_REQUESTS)
 
-bench: ## Benchmarks
+bench: ## The service beside routes that people write, and curves, into docs/performance.md (half an hour, an idle machine)
+	benches/peers/install.sh
+	python3 benches/compare.py --write
+	target/peers/venv/bin/python benches/scale.py --write
+
+bench-parts: ## What minting, each extractor, chains and refusals cost, without sockets
 	cargo bench --locked
+
+bench-check: ## Instructions of a mint and of a request, against benches/counts.json
+	cargo build --release --locked --example count
+	python3 benches/count.py
+
+bench-counts: ## Writes benches/counts.json anew
+	cargo build --release --locked --example count
+	python3 benches/count.py --renew
 
 FUZZ_SECONDS ?= 20
 fuzz: ## Every parser against random input, FUZZ_SECONDS (20) each; what it learns stays in fuzz/target

@@ -1,7 +1,11 @@
 //! `count mint|router TIMES`: does it so often, for `count.py` to count its instructions. Nothing is
 //! timed here.
 
-#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark that cannot be set up has nothing to measure"
+)]
 
 mod setup;
 

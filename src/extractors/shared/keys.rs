@@ -89,7 +89,7 @@ struct Key {
 enum Material {
     /// A shared secret, prepared for the one algorithm. `jsonwebtoken` prepares it for every token anew,
     /// which takes as long as the check itself, and has no way to keep it; the tests compare the two.
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(DecodingKey),
 }
 
@@ -150,7 +150,7 @@ impl KeySet {
             kid: None,
             family: Family::Secret,
             only: Some(algorithm),
-            material: Material::Secret(hmac::Key::new(hash, secret.expose())),
+            material: Material::Secret(Box::new(hmac::Key::new(hash, secret.expose()))),
         };
         let kinds = [
             (Algorithm::HS256, hmac::HMAC_SHA256),
