@@ -115,24 +115,23 @@ def serving(servers):
 
 SCRIPT = """
 wrk.method = "POST"
-%s
 function done(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format("RESULT %%d %%d %%d %%d %%d %%d %%d\\n", summary.requests, summary.duration, e.status,
+  io.write(string.format("RESULT %d %d %d %d %d %d %d\\n", summary.requests, summary.duration, e.status,
     e.connect + e.read + e.write + e.timeout, latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
 end
 """
 
 
-def load(server, headers, connections, seconds, timeout=10):
-    """Asks as fast as answers come, on so many connections kept open."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+def load(server, headers, connections, seconds, script=""):
+    """Asks as fast as answers come, on so many connections kept open; `script` is for wrk."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         lines = (f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items())
-        script.write(SCRIPT % "\n".join(lines))
-        script.flush()
+        file.write("\n".join([SCRIPT, *lines, script]))
+        file.flush()
         before = server.cpu_seconds()
-        wrk = ["wrk", "--threads", "1", "--connections", connections, "--duration", seconds, "--timeout", timeout]
-        wrk = ["taskset", "-c", CLIENT_CPU, *map(str, wrk), "--script", script.name, server.url]
+        wrk = ["wrk", "--threads", "1", "--connections", connections, "--duration", seconds, "--timeout", 10]
+        wrk = ["taskset", "-c", CLIENT_CPU, *map(str, wrk), "--script", file.name, server.url]
         output = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout
         cpu = server.cpu_seconds() - before
     numbers = map(int, re.search(r"^RESULT (.*)$", output, re.MULTILINE)[1].split())
