@@ -1,4 +1,4 @@
-//! `count mint|router TIMES`: does it so often, for `count.py` to count its instructions. Nothing is
+//! `count hmac|mint|router TIMES`: does it so often, for `count.py` to count its instructions. Nothing is
 //! timed here.
 
 #![expect(
@@ -11,6 +11,7 @@ mod setup;
 
 use std::hint::black_box;
 
+use aws_lc_rs::hmac::{self, HMAC_SHA512};
 use axum::http::StatusCode;
 use mimalloc::MiMalloc;
 use rollout_token::extractors::Session;
@@ -25,9 +26,20 @@ fn main() {
     let what = arguments.next().expect("what to do");
     let times: u32 = arguments.next().and_then(|times| times.parse().ok()).expect("how often");
     match what.as_str() {
+        "hmac" => hmac(times),
         "mint" => mint(times),
         "router" => router(times),
-        other => panic!("{other} is neither mint nor router"),
+        other => panic!("{other} is none of hmac, mint and router"),
+    }
+}
+
+/// What a mint cannot do without.
+fn hmac(times: u32) {
+    let key = hmac::Key::new(HMAC_SHA512, setup::CLIENT_SECRET.as_bytes());
+    // As many bytes as a token signs.
+    let signed = [b'x'; 160];
+    for _ in 0..times {
+        black_box(hmac::sign(&key, black_box(&signed)));
     }
 }
 
