@@ -77,7 +77,7 @@ class Page:
         self.servers: list[subprocess.Popen] = []
         self.output = ""
         for name in ("examples", "config"):
-            shutil.copytree(ROOT / name, folder / name)
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("node_modules"))
         for name in ("run/secrets", "etc", "bin"):
             (folder / name).mkdir(parents=True)
         self.shim("rollout-token", f'exec "{BINARY}" "$@"')
@@ -91,7 +91,6 @@ class Page:
             "ROLLOUT__SERVER__LISTEN": f"127.0.0.1:{self.ports['8080']}",
             "ROLLOUT__SERVER__ADMIN_LISTEN": f"127.0.0.1:{self.ports['8081']}",
         }
-
         self.environment = self.fresh
 
     def shim(self, name: str, line: str) -> None:
@@ -161,7 +160,7 @@ class Page:
 
     def check_sh(self, block: Block) -> str:
         text = self.localized(block.text)
-        if block.marker in ("deploy", "online"):
+        if block.marker in ("deploy", "online", "other"):
             return self.run(text, options="-n")
         if block.marker == "server":
             return self.serve(text)
