@@ -58,7 +58,8 @@ echo "The browser helper"
 
 echo "The list of parts"
 make --no-print-directory sbom
-mv target/rollout-token.cdx.json "$dist/rollout-token-$version.cdx.json"
+# This folder is in the names by which its parts refer to each other.
+sed "s#path+file://$PWD#path+file:///src#g" target/rollout-token.cdx.json >"$dist/rollout-token-$version.cdx.json"
 
 (cd "$dist" && sha256sum -- * >"$work/SHA256SUMS" && cp "$work/SHA256SUMS" .)
 echo "In target/dist:"
