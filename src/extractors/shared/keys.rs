@@ -82,10 +82,6 @@ struct Key {
 }
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are a few in all, and a box would cost each token a step"
-)]
 enum Material {
     /// A shared secret, prepared for the one algorithm. `jsonwebtoken` prepares it for every token anew,
     /// which takes as long as the check itself, and has no way to keep it; the tests compare the two.
