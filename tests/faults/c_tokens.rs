@@ -261,7 +261,7 @@ async fn c6(s: Arc<Stage>) {
         ("jku", json!(url)),
         ("x5u", json!(url)),
         ("x5c", json!([STANDARD.encode([0x30; 300])])),
-        ("jku", json!(format!("file:///etc/passwd"))),
+        ("jku", json!("file:///etc/passwd")),
     ] {
         for signer in [&own, &own_ec, &s.rsa] {
             let mut header = signer.header();
