@@ -23,8 +23,8 @@ import matplotlib
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 import servers
-from compare import BINARY, write
-from servers import JWT, PATH, ROOT, SERVICE, SESSION_SECRET, Server
+from compare import BINARY, FLOOR, write
+from servers import JWT, PATH, PEER, ROOT, SERVICE, SESSION_SECRET, Server
 
 matplotlib.use("svg")
 from matplotlib import pyplot  # noqa: E402
@@ -49,8 +49,15 @@ def connections(seconds):
     many = {"ROLLOUT__SERVER__MAX_CONNECTIONS": "12000"}
     runs = []
     for number in CONNECTIONS:
-        with servers.serving({"service": Server([BINARY], SERVICE | JWT | many)}) as running:
-            run = servers.load(running["service"], bearer(), number, seconds)
+        both = {"service": Server([BINARY], SERVICE | JWT | many), "hello": Server([FLOOR], PEER)}
+        with servers.serving(both) as running:
+            of_hello = []
+            # In turns, and the ratio within each.
+            for _ in range(3):
+                hello = servers.load(running["hello"], bearer(), number, seconds)
+                run = servers.load(running["service"], bearer(), number, seconds)
+                of_hello.append(run["cpu_us"] / hello["cpu_us"])
+            run["of_hello"] = statistics.median(of_hello)
             runs.append(run | {"connections": number, "resident_mib": running["service"].resident_mib()})
         print(f"{number} connections: {runs[-1]}", file=sys.stderr)
     with servers.serving({"service": Server([BINARY], SERVICE | JWT | many)}) as running:
@@ -70,14 +77,14 @@ def idle_memory(server):
 
 
 def connections_table(runs, idle):
-    yield "| connections | tokens/s | CPU per request | p50 | p99 | p99.9 | memory |"
-    yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| connections | tokens/s | CPU per request | × hello | p50 | p99 | p99.9 | memory |"
+    yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for run in runs:
         yield (
-            f"| {run['connections']:,} | {run['per_second']:,.0f} | {run['cpu_us']:.1f} µs | {run['p50_ms']:.2f} ms "
-            f"| {run['p99_ms']:.2f} ms | {run['p999_ms']:.2f} ms | {run['resident_mib']:.1f} MiB |"
+            f"| {run['connections']:,} | {run['per_second']:,.0f} | {run['cpu_us']:.1f} µs "
+            f"| {run['of_hello']:.2f} | {run['p50_ms']:.2f} ms | {run['p99_ms']:.2f} ms | {run['p999_ms']:.2f} ms | {run['resident_mib']:.1f} MiB |"
         )
-    yield f"| {IDLE:,}, idle | | | | | | {idle:.1f} MiB |"
+    yield f"| {IDLE:,}, idle | | | | | | | {idle:.1f} MiB |"
 
 
 # ---- Kinds and chains --------------------------------------------------------------------------------
