@@ -229,7 +229,7 @@ async fn j7(s: Arc<Stage>) {
     ] {
         s.issuer.does(Act::SayAndClose(answer(
             status,
-            "Content-Type: application/json\r\nLocation: /x\r\n",
+            "Content-Type: application/json\r\nLocation: /x\r\nConnection: close\r\n",
             "",
         )));
         s.s.expect(status, &opaque("t"), UNKNOWN).await;
