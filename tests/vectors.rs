@@ -74,6 +74,24 @@ families! {
     supabase_ssr: "supabase-ssr", (88, 20), (0, 0), 0;
 }
 
+/// In an app with several guards `user_id` is the id of whoever used the last of them.
+#[tokio::test]
+async fn laravels_user_is_the_one_in_the_payload() {
+    let (_directory, path) = database();
+    let count = check_all("laravel", async |case| {
+        if case.config["subject_from"] != "payload" {
+            return Place::Elsewhere;
+        }
+        let mut case = case.clone();
+        for row in case.store["rows"].as_array_mut().into_iter().flatten() {
+            row["user_id"] = 7.into();
+        }
+        store(&path, &case).await
+    });
+    let count = count.await;
+    assert_eq!((count.run, count.signed_in), (84, 24));
+}
+
 fn cookie(case: &Case) -> Place {
     let in_store = match case.text("scheme") {
         "authjs-database" | "better-auth" | "django-db" | "express-session" => true,

@@ -261,8 +261,7 @@ impl Case {
             (Some("jwt"), Some("okta")) => "/uid",
             (Some("jwt"), _) => "/sub",
             (_, Some("django")) => "/_auth_user_id",
-            (Some("sql_session"), Some("laravel")) => "/user_id",
-            (Some("redis_session"), Some("laravel")) => "/login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d",
+            (_, Some("laravel")) => "/login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d",
             _ => "(none)",
         };
         if path != usual {

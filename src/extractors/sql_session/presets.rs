@@ -71,10 +71,11 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // `last_activity` is in seconds.
+        // `last_activity` is in seconds. The column `user_id` names the user of whichever guard served the
+        // last request, an administrator perhaps; the payload names whom the guard `web` signed in.
         "laravel",
         r#"
-            subject = "{user_id}"
+            subject = "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}"
             cookie = "laravel_session"
             cookie_format = "laravel"
             payload = "laravel"
