@@ -451,9 +451,11 @@ def run(case: Case, report: Report) -> None:
         if case.ending:
             again = Browser(case.scheme)
             check("signing in again", lambda: case.sign_in(again, app))
-            check("TOML: a token again", lambda: equal(subject(again.ask("POST", services["TOML"])), user))
+            for form, service in services.items():
+                check(f"{form}: a token again", lambda: equal(subject(again.ask("POST", service)), user))
             check("ending it otherwise", lambda: case.ending(again, app))
-            check("TOML: ended otherwise", lambda: refused(again.ask("POST", services["TOML"]), "session_invalid"))
+            for form, service in services.items():
+                check(f"{form}: ended otherwise", lambda: refused(again.ask("POST", service), "session_invalid"))
 
 
 def main() -> None:
