@@ -1,4 +1,4 @@
-//! A certificate authority of the operator's own, which vouches for a store instead of the public ones.
+//! A certificate authority of the operator's own, which vouches for a store.
 
 use std::path::PathBuf;
 
