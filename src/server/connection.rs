@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::http::{Request, Response, header};
 use futures_util::future::poll_fn;
 use hyper::body::Incoming;
@@ -278,7 +278,7 @@ impl<A: Answers> HyperService<Request<Incoming>> for Application<A> {
     type Future = Answering<A::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        self.watch.request_started();
+        self.watch.request_started(!request.body().is_end_stream());
         request.extensions_mut().insert(Peer(self.peer));
         // The service is always ready and cheap to clone. An answer under way is boxed, since hyper keeps
         // room for it in every connection, and most connections wait.
@@ -336,9 +336,13 @@ mod tests {
 
     /// The peer's end of a served connection. The socket between them holds 64 bytes.
     fn connect() -> DuplexStream {
-        let (ours, theirs) = duplex(64);
+        connect_by(64, Rules::new(&settings(), Arc::new(Metrics::new())))
+    }
+
+    fn connect_by(socket_bytes: usize, rules: Rules) -> DuplexStream {
+        let (ours, theirs) = duplex(socket_bytes);
         let router = Router::new().route("/", get(|| async { "x".repeat(1000) }));
-        let rules = Arc::new(Rules::new(&settings(), Arc::new(Metrics::new())));
+        let rules = Arc::new(rules);
         let watch = rules.watch();
         tokio::spawn(serve(ours, ([127, 0, 0, 1], 1).into(), router, rules, watch, CancellationToken::new()));
         theirs
@@ -389,5 +393,19 @@ mod tests {
         // The next request is not even read: the write ends when the connection does.
         assert!(peer.write_all(&REQUEST.repeat(1000)).await.is_err());
         assert_eq!(start.elapsed().as_secs(), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rest_of_a_refused_body_is_no_request_among_many_connections() {
+        let rules = Rules::new(&settings(), Arc::new(Metrics::new()));
+        rules.awake.store(MAX_AWAKE, Ordering::Relaxed);
+        let mut peer = connect_by(4096, rules);
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", REQUEST.len());
+        peer.write_all(head.as_bytes()).await.unwrap();
+        let mut answers = vec![0];
+        peer.read_exact(&mut answers).await.unwrap();
+        peer.write_all(REQUEST).await.unwrap();
+        peer.read_to_end(&mut answers).await.unwrap();
+        assert_eq!(String::from_utf8(answers).unwrap().matches("HTTP/1.1 200").count(), 1);
     }
 }

@@ -7,7 +7,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -74,6 +74,9 @@ pub(super) struct Watch {
     phase: AtomicU8,
     /// In milliseconds after `opened`.
     deadline: AtomicU64,
+    /// The last request has a body. What of it the application left unread hyper looks at only after the
+    /// answer is out.
+    has_body: AtomicBool,
 }
 
 impl Watch {
@@ -83,6 +86,7 @@ impl Watch {
             timeouts,
             phase: AtomicU8::new(HEAD),
             deadline: AtomicU64::new(0),
+            has_body: AtomicBool::new(false),
         };
         watch.enter(HEAD, timeouts.head);
         Arc::new(watch)
@@ -99,7 +103,8 @@ impl Watch {
     }
 
     /// The application got a request.
-    pub(super) fn request_started(&self) {
+    pub(super) fn request_started(&self, has_body: bool) {
+        self.has_body.store(has_body, Ordering::Relaxed);
         self.enter(SERVING, self.timeouts.serving);
     }
 
@@ -142,9 +147,9 @@ impl Watch {
         self.opened + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
     }
 
-    /// Whether nothing is owed by anybody.
+    /// Whether nothing is owed by anybody, and nothing of the last request can be left.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_in(IDLE)
+        self.is_in(IDLE) && !self.has_body.load(Ordering::Relaxed)
     }
 
     /// Whether nothing was owed by anybody for a while.
