@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Watched {
     path: PathBuf,
-    /// `None` for a file that cannot be read.
+    /// `None` for a file that cannot be read, and for a pipe: that can be read once, and not for this.
     content: Option<Vec<u8>>,
 }
 
@@ -19,7 +19,9 @@ impl Watched {
     /// The file as it is now. To be called before the file is read: what changes in between is then seen as
     /// a change rather than missed.
     pub fn now(path: &Path) -> Self {
-        let content = std::fs::read(path).ok().map(|bytes| digest(&SHA256, &bytes).as_ref().to_vec());
+        let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let content = is_file.then(|| std::fs::read(path).ok()).flatten();
+        let content = content.map(|bytes| digest(&SHA256, &bytes).as_ref().to_vec());
         Self { path: path.to_owned(), content }
     }
 
@@ -32,5 +34,23 @@ impl fmt::Debug for Watched {
     /// Not the hash: a short secret could be found by it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Watched").field(&self.path).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Write, pipe, read_to_string};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_left_to_who_wants_the_secret() {
+        let (reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"secret").unwrap();
+        drop(writer);
+        let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+        assert!(!Watched::now(&path).has_changed());
+        assert_eq!(read_to_string(reader).unwrap(), "secret");
     }
 }
