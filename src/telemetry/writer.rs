@@ -106,7 +106,9 @@ impl Shared {
             }
             let written = write(&mut out, &lines);
             let rest = &lines[written..];
-            self.lost.inc_by(rest.split_inclusive(|&byte| byte == b'\n').count() as u64);
+            // What ends a torn line is no line.
+            let lost = rest.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+            self.lost.inc_by(lost.count() as u64);
             torn = written.checked_sub(1).map_or(torn, |last| lines[last] != b'\n');
             if rest.is_empty() && self.lost.get() != told {
                 told = self.lost.get();
@@ -280,8 +282,14 @@ mod tests {
         while log.lost.get() < 3 {
             thread::yield_now();
         }
+        log.permit.send(Err(ErrorKind::StorageFull.into())).unwrap();
         log.say("four\n");
-        assert_eq!(log.read_all(3), "\nfour\n", "a torn line does not tear the next");
+        while log.lost.get() < 4 {
+            thread::yield_now();
+        }
+        assert_eq!(log.lost.get(), 4, "and is no line of its own");
+        log.say("five\n");
+        assert_eq!(log.read_all(3), "\nfive\n", "a torn line does not tear the next");
     }
 
     #[test]
