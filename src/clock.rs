@@ -1,4 +1,5 @@
 //! Time as an argument: the one place that reads the machine's clocks, and a clock to set by hand.
+//! What time means for a session or a token is with them.
 
 use std::fmt;
 use std::sync::Arc;

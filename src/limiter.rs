@@ -1,4 +1,5 @@
 //! How many tokens one subject may have per minute, in bounded memory.
+//! What one hears who had too many is in `error.rs`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};

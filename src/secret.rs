@@ -1,4 +1,5 @@
 //! Bytes that must never be seen: the type that holds them, and reading them from a value or a file.
+//! Which secrets there are is in `config`, and with each kind of extractor.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

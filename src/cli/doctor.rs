@@ -1,4 +1,5 @@
 //! `doctor`: mints a token and asks Rollout whether it accepts it, and says what to mend if not.
+//! How a token is made is in `token.rs`.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Method, Request};

@@ -1,4 +1,5 @@
 //! `explain`: one request through the chain, and what each extractor says about it.
+//! The chain is in `extractors/chain.rs`; what a real request goes through is in `app.rs`.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,5 @@
 //! `serve` and `dev`: from a configuration to a running service, and until its end.
+//! Accepting connections and draining are in `server`.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

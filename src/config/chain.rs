@@ -1,4 +1,5 @@
 //! `session.extractors` and the sections it names, made into a chain by the registry's kinds.
+//! What a kind's own section may hold is with the kind, in `extractors`.
 
 use std::sync::Arc;
 

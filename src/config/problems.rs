@@ -1,4 +1,5 @@
 //! Everything that is wrong with a configuration, gathered into one report.
+//! What is wrong is found where each value is checked.
 
 use std::fmt::{self, Write};
 use std::str::FromStr;

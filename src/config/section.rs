@@ -1,4 +1,5 @@
 //! One table of the configuration on its way to typed values, with every problem reported by key.
+//! Which keys there are is in `raw.rs`, and with each kind of extractor.
 
 use std::cell::RefCell;
 use std::fmt;

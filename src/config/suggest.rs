@@ -1,4 +1,5 @@
-//! "Did you mean": what is said of a name that does not exist. Which names exist is known elsewhere.
+//! "Did you mean": what is said of a name that does not exist.
+//! Which names exist is known elsewhere.
 
 /// From here on two names look like one and its misspelling.
 const ALIKE: f64 = 0.85;

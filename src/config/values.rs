@@ -1,4 +1,5 @@
 //! The forms in which values are written: durations with a unit, lists from a file or a variable.
+//! Which key takes which of them is in `raw.rs`, and with each kind of extractor.
 
 use std::fmt;
 use std::marker::PhantomData;

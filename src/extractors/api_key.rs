@@ -1,4 +1,5 @@
 //! `api_key`: the app's own back end asks for a user, and proves itself by a key.
+//! What may stand in a header that names a user is in `shared/headers.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! `static_user`: everybody is signed in. For `rollout-token dev` and nothing else.
+//! That nobody else can reach `dev` is seen to in `config` and `routes/dev.rs`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! What orchestrators and Prometheus ask: alive, ready, metrics.
+//! What is counted is in `metrics.rs`.
 
 use std::sync::Arc;
 

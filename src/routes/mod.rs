@@ -1,4 +1,5 @@
-//! The handlers, one file a subject. Which path leads to which is in `app.rs`.
+//! The handlers, one file a subject.
+//! Which path leads to which is in `app.rs`.
 
 pub mod assets;
 pub mod dev;

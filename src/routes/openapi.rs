@@ -1,4 +1,5 @@
 //! `GET /openapi.json`: the API's description (`OpenAPI` 3.1), made from the types and errors that answer.
+//! What they say is with them.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

@@ -1,4 +1,5 @@
 //! `POST /rollout/token`: from a session to a token, in one straight line.
+//! Who the user is comes from `extractors`, the token from `token.rs` beside this folder.
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The wish to stop, and the signals that bring it. What happens then is the story in `server::run`.
+//! The wish to stop, and the signals that bring it.
+//! What happens then is the story in `server::run`.
 
 use std::io;
 

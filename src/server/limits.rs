@@ -1,4 +1,5 @@
 //! Whether the process may open as many files as `server.max_connections` needs.
+//! Keeping to what fits is in `server/mod.rs`.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -1,4 +1,5 @@
 //! A certificate authority of the operator's own, which vouches for a store.
+//! Connecting to a store is with its kind.
 
 use std::path::PathBuf;
 

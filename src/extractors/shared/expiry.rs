@@ -1,4 +1,5 @@
 //! When a session ends, in the forms in which apps and stores write it.
+//! Which member of a session says it is with each kind.
 
 use std::time::UNIX_EPOCH;
 

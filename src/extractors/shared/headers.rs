@@ -1,4 +1,5 @@
 //! Reading one header that says who somebody is, so that nobody can smuggle in a second one.
+//! Which header that is, and whom to believe it, is with each kind.
 
 use axum::http::{HeaderMap, HeaderName, header};
 

@@ -1,4 +1,5 @@
 //! Hexadecimal as frameworks write their MACs: lower case, two digits a byte.
+//! Which MACs those are is with each kind.
 
 /// The bytes; `None` if it is not whole bytes in lower case. Frameworks compare such a MAC as text.
 pub fn decode(text: &str) -> Option<Vec<u8>> {

@@ -1,4 +1,5 @@
 //! A key that is either one text or a table of them by id: `"…"` or `{ 1 = "…", 2 = "…" }`.
+//! What the ids stand for is with each kind.
 
 use std::collections::BTreeMap;
 use std::fmt;

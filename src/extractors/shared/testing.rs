@@ -1,4 +1,5 @@
 //! What the tests of several kinds do: build an extractor at a fixed time, and ask it.
+//! What every extractor has to pass is in `contract.rs`.
 
 use std::sync::Arc;
 

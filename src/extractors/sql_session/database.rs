@@ -1,4 +1,5 @@
 //! The databases that can be asked, and how a row of each becomes a session's attributes.
+//! The query is in `statement.rs`.
 
 use std::fmt;
 use std::str::FromStr;

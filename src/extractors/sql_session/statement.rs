@@ -1,4 +1,5 @@
 //! The configured query, made fit for its database: where its parameters stand, and in what order.
+//! Asking it is in `database.rs`.
 
 use super::database::Dialect;
 
