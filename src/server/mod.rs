@@ -232,7 +232,7 @@ impl<S: Answers> Acceptor<S> {
             self.said_full = Some(now);
             warn!(
                 connections = self.max_connections,
-                "server.max_connections is reached: connections without a request are closed after a second"
+                "all connections that may be open are: those without a request are closed after a second"
             );
         }
     }
