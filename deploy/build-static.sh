@@ -10,6 +10,9 @@ cd "$(dirname "$0")/.."
 target=$(rustc --print host-tuple)
 cargo fetch --locked --target "$target"
 
+# The allocator's C says when it was compiled. A release gives the time of its commit.
+export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}"
+
 # Folders of this machine would stand in the locations of panics, and in those of errors in C.
 flags="-C target-feature=+crt-static" c_flags=""
 map() {
