@@ -1,11 +1,14 @@
 // What the tests of this folder share: the binary, a browser, an app as users have one, and a stand-in for Rollout's
 // API. What is expected of them stands in the tests.
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { createHash, X509Certificate } from "node:crypto";
 import { once } from "node:events";
-import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import http from "node:http";
+import https from "node:https";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -30,26 +33,50 @@ export async function stop() {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 }
 
+/** A directory that goes with the tests. */
+function temporary() {
+  const directory = mkdtempSync(path.join(tmpdir(), "rollout-token-"));
+  cleanups.push(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
 // ---- The browser -------------------------------------------------------------------------------------------------
 
-/** Debian's Chromium, with an empty profile of its own. */
-export async function startBrowser() {
-  const browser = await chromium.launch({
-    executablePath: CHROMIUM,
-    args: [
-      "--no-sandbox", // as root, in containers
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      // Nothing outside of this machine. Not by routes of Playwright: with these, Chromium sends no preflights.
-      "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
-    ],
-  });
+/** Debian's Chromium. With the hosts of `tls` it knows those, and believes their certificate. */
+const debians = (tls) => ({
+  executablePath: CHROMIUM,
+  args: [
+    "--no-sandbox", // as root, in containers
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    // Nothing outside of this machine. Not by routes of Playwright: with these, Chromium sends no preflights.
+    `--host-resolver-rules=${tls ? `${tls.rules}, ` : ""}MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1`,
+    ...(tls ? [`--ignore-certificate-errors-spki-list=${tls.key}`] : []),
+  ],
+});
+
+/** A browser whose contexts are private windows: each with a profile of its own, which is empty. */
+export async function startBrowser(tls) {
+  const browser = await chromium.launch(debians(tls));
   cleanups.push(() => browser.close());
   return browser;
+}
+
+/** The one context of a browser as most users have it. */
+export async function startUsersBrowser(tls) {
+  const profile = temporary();
+  // The default of Chrome, Edge and Chromium: third parties' cookies are kept back in private windows only. Debian's build
+  // keeps them back everywhere, as do Safari, Firefox and Brave.
+  const INCOGNITO_ONLY = 2;
+  mkdirSync(path.join(profile, "Default"));
+  writeFileSync(path.join(profile, "Default/Preferences"), JSON.stringify({ profile: { cookie_controls_mode: INCOGNITO_ONLY } }));
+  const context = await chromium.launchPersistentContext(profile, debians(tls));
+  cleanups.push(() => context.close());
+  return context;
 }
 
 /** A page, with what went wrong in it. */
@@ -104,6 +131,7 @@ export async function startService(command, environment = {}) {
 export async function startApp() {
   const app = {
     service: undefined, // where /rollout… goes
+    cookie: undefined, // what /sign-in sets
     pages: undefined, // a directory
     backEndWorks: true,
     asked: [], // the requests for tokens
@@ -117,6 +145,7 @@ export async function startApp() {
     },
     "/login": (_, response) => send(response, 200, "text/html", "<title>Sign in</title><h1>Sign in</h1>"),
     "/guarded/rollout/token": (_, response) => response.writeHead(302, { Location: "/login" }).end(),
+    "/sign-in": (_, response) => send(response.setHeader("Set-Cookie", app.cookie), 200, "text/html", "<title>Signed in</title>"),
     "/blank": (_, response) => send(response, 200, "text/html", "<!doctype html><title>Blank</title>"),
   };
   app.url = await listen(async (request, response) => {
@@ -130,6 +159,28 @@ export async function startApp() {
     pass(request, response, app.service);
   });
   return app;
+}
+
+/** The proxy at which TLS ends, in front of what is at `url`: all of these hosts, on the port that a browser takes for 443. */
+export async function startTls(hosts, url) {
+  const directory = temporary();
+  const [key, cert] = ["key.pem", "cert.pem"].map((name) => path.join(directory, name));
+  const names = `subjectAltName=${hosts.map((host) => `DNS:${host}`)}`;
+  const made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", cert, "-days", "2"];
+  execFileSync("openssl", ["req", "-x509", ...made, "-subj", "/CN=tests", "-addext", names], { stdio: "pipe" });
+  const certificate = { key: readFileSync(key), cert: readFileSync(cert) };
+  const publicKey = new X509Certificate(certificate.cert).publicKey.export({ type: "spki", format: "der" });
+  const tls = {
+    asked: [], // pairs of request and response
+    key: createHash("sha256").update(publicKey).digest("base64"),
+  };
+  const answer = (request, response) => {
+    tls.asked.push([request, response]);
+    pass(request, response, url);
+  };
+  const { port } = new URL(await listen(answer, { certificate }));
+  tls.rules = hosts.map((host) => `MAP ${host}:443 127.0.0.1:${port}`).join(", ");
+  return tls;
 }
 
 /** The service as that app has it: it recognises users by asking the app. */
@@ -215,7 +266,7 @@ export async function startRollout() {
     rollout.seen.push({ method: request.method, pathname, status, claims });
     const body = claims ? await answer(request, pathname) : { errors: [{ message: "Unauthorized" }] };
     send(response, status, "application/json", JSON.stringify(body));
-  }, "127.0.0.1"); // another site than the app's, which is at localhost
+  }, { name: "127.0.0.1" }); // another site than the app's, which is at localhost
   return rollout;
 }
 
@@ -264,8 +315,9 @@ export async function buildHtmlExample(service) {
 
 // ---- HTTP ---------------------------------------------------------------------------------------------------------
 
-async function listen(handler, name = "localhost") {
-  const server = http.createServer((request, response) => {
+async function listen(handler, { name = "localhost", certificate } = {}) {
+  const { createServer } = certificate ? https : http;
+  const server = createServer(certificate ?? {}, (request, response) => {
     Promise.resolve(handler(request, response)).catch((error) => send(response, 500, "text/plain", error.stack));
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
