@@ -575,6 +575,78 @@ async fn postgres_that_cannot_answer_is_503() {
         let refused = ask(&service(&toml, postgres.port), "s1").await;
         assert_eq!(refused, Err("session_backend_unavailable".to_owned()), "{case}");
     }
-    let by_uuid = POSTGRES.replace(query, "SELECT user_id FROM sessions WHERE $1::uuid IS NULL");
-    assert_eq!(ask(&service(&by_uuid, postgres.port), "s1").await, Err("session_invalid".to_owned()));
+}
+
+/// What the query makes of its key is the caller's doing; what it makes of anything else is not.
+#[tokio::test]
+async fn postgres_cannot_take_every_key() {
+    let postgres = Postgres::start(&[]).await;
+    postgres.run("postgres", USERS).await;
+    postgres.run("postgres", "CREATE TYPE kind AS ENUM ('web')").await;
+    let by = |condition: &str| POSTGRES.replace("id = $1", condition);
+    for (condition, id) in [
+        ("$1::int > 0", "99999999999"),
+        ("$1::bigint > 0", "99999999999999999999"),
+        ("$1::numeric(3) > 0", "99999"),
+        ("$1::int > 0", "s1"),
+        ("$1::uuid IS NULL", "s1"),
+        ("$1::kind = 'web'", "s1"),
+        ("$1::bytea IS NULL", "\\"),
+        ("$1::json IS NULL", "{"),
+        ("$1::date IS NULL", "2026-13-45"),
+        ("$1::timestamptz IS NULL", "s1"),
+        ("$1::timestamptz IS NULL", "2026-11-25T00:00:00+99"),
+        ("id = encode(decode($1, 'hex'), 'escape')", "s1"),
+        ("id = encode(decode($1, 'base64'), 'escape')", "s1"),
+        ("id = substr($1, 1, length($1) - 40)", "s1"),
+    ] {
+        let answer = ask(&service(&by(condition), postgres.port), id).await;
+        assert_eq!(answer, Err("session_invalid".to_owned()), "{condition}: {id}");
+    }
+    // Mistakes in the query, with the same codes; no key could mend them.
+    for condition in [
+        "id = $1 AND now() < '2026-13-45'",
+        "id = $1 AND now() < 'tomorow'::timestamptz",
+        "id = $1 AND 'wbe'::kind = 'web'",
+        "id = $1 AND 1 < 'one'::int",
+        "id = $1 AND 1 / 0 = 1",
+        "id = $1::int",
+    ] {
+        let answer = ask(&service(&by(condition), postgres.port), "1").await;
+        assert_eq!(answer, Err("session_backend_unavailable".to_owned()), "{condition}");
+    }
+}
+
+/// MariaDB makes something of nearly every text. What it refuses are characters that the column's set lacks.
+#[tokio::test]
+async fn mariadb_cannot_take_every_key() {
+    let mariadb = MariaDb::start(&[]).await;
+    mariadb.run("CREATE TABLE sessions (id varchar(40) CHARACTER SET ascii, user_id varchar(40))").await;
+    mariadb.run("INSERT INTO sessions VALUES ('s1', 'user-1')").await;
+    let signed = MARIADB.replace(
+        "cookie = \"sid\"",
+        "cookie = \"sid\"\ncookie_format = \"express_signed\"\ncookie_secrets = [\"keyboard cat\"]",
+    );
+    let by = |condition: &str| service(&signed.replace("id = $1", condition), mariadb.port);
+    assert_eq!(ask(&by("id = $1"), &express_signed("s1")).await.as_deref(), Ok("user-1"));
+    for (condition, id) in [
+        ("id = $1", "s1\u{e9}"),
+        ("id = $1", "s1\u{1f36a}"),
+        ("CAST($1 AS SIGNED) + 1 > 1", "9223372036854775807"),
+        ("CAST($1 AS SIGNED) = 1", "99999999999999999999"),
+        ("CAST($1 AS UUID) = UUID()", "s1"),
+        ("CAST($1 AS DATETIME) > now()", "2026-13-45"),
+        ("JSON_VALUE($1, '$.id') = 's1'", "{"),
+        ("id = UNHEX($1)", "s1"),
+    ] {
+        let answer = ask(&by(condition), &express_signed(id)).await;
+        assert_eq!(answer, Err("session_invalid".to_owned()), "{condition}: {id}");
+    }
+    for condition in [
+        "id = $1 AND 9223372036854775807 + 1 > 1",
+        "id = $1 AND _latin1'a' COLLATE latin1_bin = _latin1'a' COLLATE latin1_swedish_ci",
+    ] {
+        let answer = ask(&by(condition), &express_signed("s1")).await;
+        assert_eq!(answer, Err("session_backend_unavailable".to_owned()), "{condition}");
+    }
 }

@@ -6,13 +6,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode};
+use sqlx::error::DatabaseError;
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::query::Query;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{
-    AssertSqlSafe, Column, ConnectOptions, Database as Driver, Encode, Executor, IntoArguments,
-    MySqlConnection, PgConnection, Row, SqliteConnection, Type, TypeInfo, ValueRef,
+    AssertSqlSafe, Column, ConnectOptions, Database as Driver, Encode, Executor, IntoArguments, MySql,
+    MySqlConnection, PgConnection, Postgres, Row, SqlSafeStr, Sqlite, SqliteConnection, Statement as _, Type,
+    TypeInfo, ValueRef,
 };
 
 use super::MAX_PAYLOAD_BYTES;
@@ -23,8 +24,14 @@ use crate::extractors::shared::pool::{Failure, Store};
 use crate::secret::Secret;
 use crate::value::{Object, Value};
 
-/// Errors that are about the key which was asked for: text that is no UUID, for instance.
-const BAD_KEY: [&str; 3] = ["22P02", "22P05", "22021"];
+/// Errors of a statement that cannot take its key (SQLSTATE): text that is no UUID, time or number, or a
+/// number too large for its type; characters that the database's set lacks; text too short to cut, or that
+/// is not in hexadecimal or base64.
+const BAD_KEY: [&str; 9] = ["22P02", "22003", "22007", "22008", "22009", "22021", "22P05", "22011", "22023"];
+
+/// The same by the numbers of `MySQL` and `MariaDB`, which have no state for them: characters that the
+/// column's set lacks (1267; 3854 and 3988 in newer ones), and text that is no UUID.
+const BAD_KEY_NUMBERS: [u16; 4] = [1267, 3854, 3988, 1411];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -147,18 +154,32 @@ impl Rows {
         Self { database, clock }
     }
 
-    /// The query with its parameters bound.
-    fn query<'q, DB: Driver>(&self, question: &Question) -> Query<'q, DB, DB::Arguments>
+    /// The rows that the database finds. It is given the key only after it took the statement, so that a
+    /// mistake in the statement is not put down to the key.
+    async fn find<DB: Driver>(
+        &self,
+        connection: &mut DB::Connection,
+        question: &Question,
+    ) -> Result<Vec<DB::Row>, Failure>
     where
-        String: Encode<'q, DB> + Type<DB>,
-        UnixSeconds: Encode<'q, DB> + Type<DB>,
+        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+        String: for<'q> Encode<'q, DB> + Type<DB>,
+        UnixSeconds: for<'q> Encode<'q, DB> + Type<DB>,
         DB::Arguments: IntoArguments<DB>,
     {
-        let query = sqlx::query(AssertSqlSafe(question.statement.sql.clone()));
-        question.statement.parameters.iter().fold(query, |query, parameter| match parameter {
+        let Statement { sql, parameters } = &*question.statement;
+        let types = parameters.iter().map(|parameter| match parameter {
+            Parameter::Key => <String as Type<DB>>::type_info(),
+            Parameter::Now => <UnixSeconds as Type<DB>>::type_info(),
+        });
+        let types: Vec<_> = types.collect();
+        let sql = AssertSqlSafe(sql.clone()).into_sql_str();
+        let statement = connection.prepare_with(sql, &types).await.map_err(|error| failure(&error, None))?;
+        let query = parameters.iter().fold(statement.query(), |query, parameter| match parameter {
             Parameter::Key => query.bind(question.key.clone()),
             Parameter::Now => query.bind(self.clock.now()),
-        })
+        });
+        connection.fetch_all(query).await.map_err(|error| failure(&error, Some(&question.key)))
     }
 }
 
@@ -198,18 +219,18 @@ impl Store for Rows {
     }
 
     async fn ask(&self, connection: &mut Connection, question: &Question) -> Result<Option<Object>, Failure> {
-        let failed = |error: sqlx::Error| failure(&error, Some(&question.key));
+        let failed = |error: sqlx::Error| failure(&error, None);
         match connection {
             Connection::Postgres(connection) => {
-                let rows = connection.fetch_all(self.query(question)).await.map_err(failed)?;
+                let rows = self.find::<Postgres>(connection, question).await?;
                 only(rows)?.map(|row| of_json(row.try_get(0).map_err(failed)?)).transpose()
             }
             Connection::MySql(connection) => {
-                let rows = connection.fetch_all(self.query(question)).await.map_err(failed)?;
+                let rows = self.find::<MySql>(connection, question).await?;
                 only(rows)?.map(|row| of_mysql(&row).map_err(failed)).transpose()
             }
             Connection::Sqlite(connection) => {
-                let rows = connection.fetch_all(self.query(question)).await.map_err(failed)?;
+                let rows = self.find::<Sqlite>(connection, question).await?;
                 only(rows)?.map(|row| of_sqlite(&row).map_err(failed)).transpose()
             }
         }
@@ -239,14 +260,14 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, Failure> {
     }
 }
 
-/// What an error means. The database's text is kept unless it repeats the key.
+/// What an error means; `key` is what the statement was given, if it was. The database's text is kept
+/// unless it repeats the key.
 fn failure(error: &sqlx::Error, key: Option<&str>) -> Failure {
     let sqlx::Error::Database(database) = error else { return Failure::Lost(error.to_string()) };
     let code = database.code().unwrap_or_default();
-    if BAD_KEY.contains(&&*code) && key.is_some() {
-        return Failure::Said(
-            ExtractError::rejected("malformed").because("no key of this store looks like that"),
-        );
+    if key.is_some() && is_bad_key(&**database, &code) {
+        let detail = format!("the query takes no key that looks like this one (error {code})");
+        return Failure::Said(ExtractError::rejected("malformed").because(detail));
     }
     let text = match key {
         Some(key) if database.message().contains(key) => format!("error {code}"),
@@ -257,6 +278,11 @@ fn failure(error: &sqlx::Error, key: Option<&str>) -> Failure {
         return Failure::Lost(text);
     }
     Failure::Said(ExtractError::unavailable("store_refused").because(text))
+}
+
+fn is_bad_key(error: &dyn DatabaseError, code: &str) -> bool {
+    let number = error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
+    BAD_KEY.contains(&code) || number.is_some_and(|number| BAD_KEY_NUMBERS.contains(&number))
 }
 
 fn of_json(text: &str) -> Result<Object, Failure> {
