@@ -29,7 +29,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
 use crate::secret::Secret;
 use crate::value::{Object, Value};
-use database::{Database, Dialect, Question, Rows};
+use database::{Database, Dialect, Question, Rows, Table};
 use statement::Statement;
 use users::Users;
 
@@ -334,7 +334,8 @@ impl SessionExtractor for SqlSession {
 
 impl SqlSession {
     async fn session(&self, id: &str) -> Result<Session, ExtractError> {
-        let question = Question { statement: self.statement.clone(), key: id.to_owned() };
+        let question =
+            Question { table: Table::Sessions, statement: self.statement.clone(), key: id.to_owned() };
         let Some(row) = self.pool.ask(&question).await? else {
             return Err(ExtractError::rejected("session_not_found").because("the query finds no row"));
         };

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// What it is, as traces name it.
     fn system(&self) -> &'static str;
+
+    /// Which of its statements a question is, from 0 to 7: one may be refused while another is answered.
+    fn statement(_: &Self::Question) -> u8 {
+        0
+    }
 
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, Failure>> + Send;
 
@@ -89,8 +94,8 @@ pub struct Pool<S: Store> {
     limits: Limits,
     permits: Semaphore,
     idle: Mutex<Vec<(S::Connection, Instant)>>,
-    /// The store gave no answer when it was last asked.
-    is_down: AtomicBool,
+    /// A bit for each statement that got no answer when it was last asked.
+    down: AtomicU8,
     metrics: Arc<Metrics>,
 }
 
@@ -106,7 +111,7 @@ impl<S: Store> Pool<S> {
             limits,
             permits: Semaphore::new(limits.connections),
             idle: Mutex::default(),
-            is_down: AtomicBool::new(false),
+            down: AtomicU8::new(0),
             metrics: section.context().metrics.clone(),
         })
     }
@@ -121,27 +126,32 @@ impl<S: Store> Pool<S> {
             Ok(_) | Err(ExtractError::Rejected(_)) => "ok",
         };
         self.metrics.backend_call(&self.name, result, started.elapsed());
+        let statement = S::statement(question);
         match result {
-            "ok" => self.take_note(None),
-            word if DOWN.contains(&word) => self.take_note(Some(word)),
+            "ok" => self.take_note(statement, None),
+            word if DOWN.contains(&word) => self.take_note(statement, Some(word)),
             _ => {}
         }
         answer
     }
 
-    /// Says once that the store went down, and once that it is back.
-    fn take_note(&self, down: Option<&'static str>) {
-        let (extractor, was_down) = (&*self.name, self.is_down.swap(down.is_some(), Ordering::Relaxed));
-        match down {
-            Some(cause) if !was_down => tracing::warn!(extractor, cause, "the session store gives no answer"),
-            None if was_down => tracing::info!(extractor, "the session store answers again"),
-            Some(_) | None => {}
+    /// Says once that the store went down, and once that it is back: when every statement is answered that
+    /// was not.
+    fn take_note(&self, statement: u8, down: Option<&'static str>) {
+        let bit = 1 << statement;
+        let extractor = &*self.name;
+        if let Some(cause) = down {
+            if self.down.fetch_or(bit, Ordering::Relaxed) == 0 {
+                tracing::warn!(extractor, cause, "the session store gives no answer");
+            }
+        } else if self.down.fetch_and(!bit, Ordering::Relaxed) == bit {
+            tracing::info!(extractor, "the session store answers again");
         }
     }
 
     /// Always ready: nobody is helped if all instances leave because the store did.
     pub fn readiness(&self) -> Readiness {
-        if self.is_down.load(Ordering::Relaxed) { Readiness::Stale } else { Readiness::Ready }
+        if self.down.load(Ordering::Relaxed) == 0 { Readiness::Ready } else { Readiness::Stale }
     }
 
     async fn ask_in_time(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
@@ -190,10 +200,10 @@ impl<S: Store> Pool<S> {
                 Ok(Ok(connection)) => pool.keep(connection),
                 Ok(Err(failure)) => {
                     let (extractor, cause) = (&*pool.name, failure.to_string());
-                    pool.is_down.store(true, Ordering::Relaxed);
+                    pool.down.fetch_or(1, Ordering::Relaxed);
                     tracing::warn!(extractor, cause, "the session store cannot be reached yet");
                 }
-                Err(_) => pool.take_note(Some("store_timeout")),
+                Err(_) => pool.take_note(0, Some("store_timeout")),
             }
         });
     }
@@ -253,6 +263,10 @@ mod tests {
             "fake"
         }
 
+        fn statement(key: &str) -> u8 {
+            u8::from(key.starts_with("the users' "))
+        }
+
         async fn connect(&self) -> Result<usize, Failure> {
             Ok(self.connected.fetch_add(1, Ordering::SeqCst) + 1)
         }
@@ -265,7 +279,9 @@ mod tests {
                 "never" => std::future::pending().await,
                 "slow" => tokio::time::sleep(Duration::from_millis(200)).await,
                 "wrong" => return Err(Failure::Said(ExtractError::rejected("session_corrupt"))),
-                "down" => return Err(Failure::Said(ExtractError::unavailable("store_refused"))),
+                "down" | "the users' down" => {
+                    return Err(Failure::Said(ExtractError::unavailable("store_refused")));
+                }
                 _ => {}
             }
             Ok(*connection)
@@ -281,7 +297,7 @@ mod tests {
             limits,
             permits: Semaphore::new(connections),
             idle: Mutex::default(),
-            is_down: AtomicBool::new(false),
+            down: AtomicU8::new(0),
             metrics: Arc::default(),
         })
     }
@@ -308,6 +324,21 @@ mod tests {
         assert_eq!(pool.readiness(), Readiness::Stale);
         assert_eq!(word(pool.ask("e").await), Ok(4), "another server may have taken over");
         assert_eq!(pool.readiness(), Readiness::Ready);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_statement_that_is_refused_is_not_forgotten_for_another() {
+        let pool = pool(1);
+        for _ in 0..3 {
+            assert_eq!(word(pool.ask("the users' down").await), Err("store_refused"));
+            assert!(pool.ask("a").await.is_ok());
+            assert_eq!(pool.readiness(), Readiness::Stale);
+        }
+        for _ in 0..3 {
+            assert!(pool.ask("the users' a").await.is_ok());
+            assert!(pool.ask("a").await.is_ok());
+            assert_eq!(pool.readiness(), Readiness::Ready);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -142,9 +142,17 @@ pub struct Rows {
     clock: Clock,
 }
 
+/// What the rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    Sessions,
+    Users,
+}
+
 /// Which row is looked for.
 #[derive(Debug)]
 pub struct Question {
+    pub table: Table,
     pub statement: Arc<Statement>,
     pub key: String,
 }
@@ -193,6 +201,13 @@ impl Store for Rows {
             Database::Postgres { .. } => "postgresql",
             Database::MySql { .. } => "mysql",
             Database::Sqlite(_) => "sqlite",
+        }
+    }
+
+    fn statement(question: &Question) -> u8 {
+        match question.table {
+            Table::Sessions => 0,
+            Table::Users => 1,
         }
     }
 

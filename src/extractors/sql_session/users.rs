@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::hmac;
 
-use super::database::{Question, Rows};
+use super::database::{Question, Rows, Table};
 use super::misfit;
 use super::statement::Statement;
 use crate::extractors::ExtractError;
@@ -36,7 +36,8 @@ impl Users {
         let text = |name| session.get(name).ok().flatten().and_then(Value::as_str);
         let Some(id) = text("_auth_user_id") else { return Ok(false) };
         let hash = text("_auth_user_hash").and_then(hex::decode).unwrap_or_default();
-        let question = Question { statement: self.statement.clone(), key: id.to_owned() };
+        let question =
+            Question { table: Table::Users, statement: self.statement.clone(), key: id.to_owned() };
         let Some(user) = pool.ask(&question).await? else {
             return Err(ExtractError::rejected("user_not_found").because("user_query finds no row"));
         };
