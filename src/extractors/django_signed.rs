@@ -5,16 +5,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_lc_rs::{digest, hmac};
 use axum::http::request::Parts;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
-use super::shared::app_secret;
 use super::shared::cookie::Cookie;
 use super::shared::payload::{self, PickleWarning};
 use super::shared::stamped::{MaxAge, Stamped};
+use super::shared::{app_secret, derive};
 use super::{Extracted, Kind, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section};
@@ -84,9 +83,10 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
         return Err(problems);
     };
+    let key = |secret: &Secret| derive::django(&[&config.salt, "signer"], secret);
     let signer = Stamped {
         separator: ':',
-        keys: current.iter().chain(&fallbacks).map(|key| derive(key, &config.salt)).collect(),
+        keys: current.iter().chain(&fallbacks).map(key).collect(),
         stamp: base62,
         max_age: config.max_age.seconds(),
         leeway: LEEWAY,
@@ -96,15 +96,6 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         "set the app's SESSION_SERIALIZER to django.contrib.sessions.serializers.JSONSerializer",
     );
     problems.or(Arc::new(DjangoSigned { cookie, signer, pickle, clock: section.context().clock.clone() }))
-}
-
-/// `django.utils.crypto.salted_hmac` with the salt that `Signer` makes of its own.
-fn derive(secret: &Secret, salt: &str) -> hmac::Key {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(salt.as_bytes());
-    context.update(b"signer");
-    context.update(secret.expose());
-    hmac::Key::new(hmac::HMAC_SHA256, context.finish().as_ref())
 }
 
 /// Stamps of Django: seconds since 1970 in base 62 (`b62_encode`), digits before capitals before small
@@ -144,6 +135,7 @@ mod tests {
     use super::*;
     use crate::extractors::contract;
     use crate::extractors::shared::testing::{build_at, extract_at, mended, word};
+    use aws_lc_rs::hmac;
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -198,7 +190,7 @@ mod tests {
     fn i5_a_signed_pickle_is_refused() {
         let salt = "django.contrib.sessions.backends.signed_cookies";
         let text = format!("{}:1xW0i3", URL_SAFE_NO_PAD.encode(b"\x80\x04cos\nsystem\n(S'id'\ntR."));
-        let tag = hmac::sign(&derive(&Secret::new(SECRET), salt), text.as_bytes());
+        let tag = hmac::sign(&derive::django(&[salt, "signer"], &Secret::new(SECRET)), text.as_bytes());
         let cookie = format!("{text}:{}", URL_SAFE_NO_PAD.encode(tag));
         assert_eq!(word(extract(&key(SECRET), STAMP, &cookie)), "payload_not_json");
     }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::shared::authority;
 use super::shared::expiry::Expiry;
 use super::shared::laravel::{self, KeyFields};
+use super::shared::payload::MAX_STORED;
 use super::shared::php;
 use super::shared::pool::{Failure, Limits, Pool, Store};
 use super::shared::session_cookie::{self, SessionCookie};
@@ -64,9 +65,6 @@ const PRESETS: &[(&str, &str)] = &[
 ];
 
 pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: PRESETS };
-
-/// A session of a megabyte is a mistake, and parsing it would hold up everybody else.
-const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
 
 /// `[extractors.NAME]` with `kind = "redis_session"`
 #[derive(Serialize, Deserialize)]
@@ -211,7 +209,7 @@ impl RedisSession {
             let detail = format!("the store has no such key below {:?}", self.key_prefix);
             return Err(ExtractError::rejected("session_not_found").because(detail));
         };
-        if payload.len() > MAX_PAYLOAD_BYTES {
+        if payload.len() > MAX_STORED {
             return Err(corrupt("the value is longer than 1 MiB"));
         }
         let attributes = self.attributes(&payload)?;

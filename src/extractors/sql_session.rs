@@ -22,6 +22,7 @@ use super::shared::app_secret;
 use super::shared::authority;
 use super::shared::expiry::Expiry;
 use super::shared::laravel::{self, KeyFields};
+use super::shared::payload::MAX_STORED;
 use super::shared::pool::{Limits, Pool};
 use super::shared::session_cookie::{self, SessionCookie};
 use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
@@ -32,9 +33,6 @@ use crate::value::{Object, Value};
 use database::{Database, Dialect, Question, Rows, Table};
 use statement::Statement;
 use users::Users;
-
-/// A session of a megabyte is a mistake, and parsing it would hold up everybody else.
-const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
 
 pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: presets::PRESETS };
 
@@ -396,7 +394,7 @@ impl Payload {
     }
 
     fn decode(&self, value: &Value) -> Result<Object, ExtractError> {
-        if value.as_str().is_some_and(|text| text.len() > MAX_PAYLOAD_BYTES) {
+        if value.as_str().is_some_and(|text| text.len() > MAX_STORED) {
             return Err(corrupt("the payload is longer than 1 MiB"));
         }
         let payload = match (self, value) {
@@ -558,7 +556,7 @@ mod tests {
             (r#"{"data":"x"}"#, Err("session_corrupt")),
             (r#"{"data":""}"#, Err("session_corrupt")),
             (r#"{"data":null}"#, Err("session_corrupt")),
-            (&format!(r#"{{"data":"{{}}{}"}}"#, " ".repeat(MAX_PAYLOAD_BYTES - 1)), Err("session_corrupt")),
+            (&format!(r#"{{"data":"{{}}{}"}}"#, " ".repeat(MAX_STORED - 1)), Err("session_corrupt")),
             (r#"{"id":1}"#, Err("store_misfit")),
             (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
         ] {

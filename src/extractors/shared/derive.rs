@@ -4,8 +4,10 @@
 use std::num::NonZeroU32;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
-use aws_lc_rs::pbkdf2;
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use zeroize::Zeroizing;
+
+use crate::secret::Secret;
 
 struct Length(usize);
 
@@ -41,6 +43,17 @@ pub fn pbkdf2<const N: usize>(
     let mut key = Zeroizing::new([0; N]);
     pbkdf2::derive(algorithm, iterations, salt, secret, &mut *key);
     key
+}
+
+/// The key of Django's `salted_hmac` (`django/utils/crypto.py`) with SHA-256; the parts of the salt are
+/// joined.
+pub fn django(salt: &[&str], secret: &Secret) -> hmac::Key {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in salt {
+        context.update(part.as_bytes());
+    }
+    context.update(secret.expose());
+    hmac::Key::new(hmac::HMAC_SHA256, context.finish().as_ref())
 }
 
 #[cfg(test)]

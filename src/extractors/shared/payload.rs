@@ -1,5 +1,5 @@
-//! From the text of a genuine cookie to the attributes of its session: base64, zlib, JSON, and nothing
-//! else. Call it once the signature is checked.
+//! From the text of a genuine session to its attributes: base64, zlib, JSON, and nothing else.
+//! Call it once the signature is checked.
 
 use std::io::Read;
 use std::sync::Once;
@@ -11,8 +11,12 @@ use flate2::read::ZlibDecoder;
 use crate::extractors::ExtractError;
 use crate::value::Value;
 
-/// The most that a compressed session may become. Zlib can make a thousand bytes of one.
-const MAX_INFLATED: u64 = 64 * 1024;
+/// The most that a cookie's compressed session may become. Zlib can make a thousand bytes of one.
+const MAX_INFLATED: usize = 64 * 1024;
+
+/// The most that a store's session may be. One of a megabyte is a mistake, and parsing it would hold up
+/// everybody else.
+pub const MAX_STORED: usize = 1024 * 1024;
 
 /// Bytes in base64 of the standard alphabet with its padding (RFC 4648, section 4).
 pub fn base64(text: &str) -> Result<Vec<u8>, ExtractError> {
@@ -24,17 +28,18 @@ pub fn base64(text: &str) -> Result<Vec<u8>, ExtractError> {
 pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
     let decode = |text| URL_SAFE_NO_PAD.decode(text).map_err(|_| ExtractError::rejected("malformed"));
     match text.strip_prefix('.') {
-        Some(compressed) => inflate(&decode(compressed)?),
+        Some(compressed) => inflate(&decode(compressed)?, MAX_INFLATED),
         None => decode(text),
     }
 }
 
-fn inflate(compressed: &[u8]) -> Result<Vec<u8>, ExtractError> {
+/// At most `most` bytes out of zlib.
+pub fn inflate(compressed: &[u8], most: usize) -> Result<Vec<u8>, ExtractError> {
     let mut bytes = Vec::new();
-    let read = ZlibDecoder::new(compressed).take(MAX_INFLATED + 1).read_to_end(&mut bytes);
+    let read = ZlibDecoder::new(compressed).take(most as u64 + 1).read_to_end(&mut bytes);
     match read {
         Err(_) => Err(ExtractError::rejected("malformed")),
-        Ok(length) if length as u64 > MAX_INFLATED => Err(ExtractError::rejected("too_large")),
+        Ok(length) if length > most => Err(ExtractError::rejected("too_large")),
         Ok(_) => Ok(bytes),
     }
 }
@@ -103,10 +108,10 @@ mod tests {
 
     #[test]
     fn zlib_stops_at_its_cap() {
-        let cap = usize::try_from(MAX_INFLATED).unwrap();
-        assert_eq!(base64_or_zlib(&zlib(&vec![b' '; cap])).unwrap().len(), cap);
-        assert_eq!(word(base64_or_zlib(&zlib(&vec![b' '; cap + 1]))), "too_large");
-        assert_eq!(word(base64_or_zlib(&zlib(&vec![b' '; 64 * cap]))), "too_large");
+        let spaces = |count: usize| zlib(&vec![b' '; count]);
+        assert_eq!(base64_or_zlib(&spaces(MAX_INFLATED)).unwrap().len(), MAX_INFLATED);
+        assert_eq!(word(base64_or_zlib(&spaces(MAX_INFLATED + 1))), "too_large");
+        assert_eq!(word(base64_or_zlib(&spaces(64 * MAX_INFLATED))), "too_large");
     }
 
     #[test]

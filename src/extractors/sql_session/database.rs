@@ -16,10 +16,10 @@ use sqlx::{
     TypeInfo, ValueRef,
 };
 
-use super::MAX_PAYLOAD_BYTES;
 use super::statement::{Parameter, Statement};
 use crate::clock::{Clock, UnixSeconds};
 use crate::extractors::ExtractError;
+use crate::extractors::shared::payload::MAX_STORED;
 use crate::extractors::shared::pool::{Failure, Store};
 use crate::secret::Secret;
 use crate::value::{Object, Value};
@@ -301,7 +301,7 @@ fn is_bad_key(error: &dyn DatabaseError, code: &str) -> bool {
 }
 
 fn of_json(text: &str) -> Result<Object, Failure> {
-    if text.len() > MAX_PAYLOAD_BYTES {
+    if text.len() > MAX_STORED {
         let long = ExtractError::rejected("session_corrupt").because("the row is longer than 1 MiB");
         return Err(Failure::Said(long));
     }

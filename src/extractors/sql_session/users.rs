@@ -3,20 +3,19 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::hmac;
 
 use super::database::{Question, Rows, Table};
 use super::misfit;
 use super::statement::Statement;
 use crate::extractors::ExtractError;
-use crate::extractors::shared::hex;
 use crate::extractors::shared::pool::Pool;
+use crate::extractors::shared::{derive, hex};
 use crate::secret::Secret;
 use crate::value::{Object, Value};
 
 /// What `AbstractBaseUser.get_session_auth_hash` signs the password's hash with.
-const SALT: &[u8] = b"django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
+const SALT: &str = "django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
 
 /// Looks up the user of a session.
 #[derive(Debug)]
@@ -28,7 +27,10 @@ pub struct Users {
 
 impl Users {
     pub fn new(statement: Statement, secrets: &[Secret]) -> Self {
-        Self { statement: Arc::new(statement), keys: secrets.iter().map(key).collect() }
+        Self {
+            statement: Arc::new(statement),
+            keys: secrets.iter().map(|secret| derive::django(&[SALT], secret)).collect(),
+        }
     }
 
     /// Whether the session is somebody's; an error if it was once.
@@ -51,11 +53,4 @@ impl Users {
         Err(ExtractError::rejected("password_changed")
             .because("the session is older than the user's password"))
     }
-}
-
-fn key(secret: &Secret) -> hmac::Key {
-    let mut context = Context::new(&SHA256);
-    context.update(SALT);
-    context.update(secret.expose());
-    hmac::Key::new(hmac::HMAC_SHA256, context.finish().as_ref())
 }
