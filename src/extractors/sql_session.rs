@@ -539,6 +539,13 @@ mod tests {
         }
     }
 
+    fn word(error: ExtractError) -> &'static str {
+        match error {
+            ExtractError::Rejected(reason) => reason.word,
+            ExtractError::Unavailable(cause) => cause.word,
+        }
+    }
+
     fn row(json: &str) -> Object {
         match Value::parse(json.as_bytes()).unwrap() {
             Value::Object(row) => row,
@@ -560,13 +567,53 @@ mod tests {
             (r#"{"id":1}"#, Err("store_misfit")),
             (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
         ] {
-            let merged = payload.merge(row(columns)).map_err(|error| match error {
-                ExtractError::Rejected(reason) => reason.word,
-                ExtractError::Unavailable(cause) => cause.word,
-            });
-            assert_eq!(merged, want.map(row), "{columns}");
+            assert_eq!(payload.merge(row(columns)).map_err(word), want.map(row), "{columns}");
         }
         let twice = payload.merge(row(r#"{"user":1,"data":{"user":2}}"#)).unwrap();
         assert!(twice.get("user").is_err(), "neither may win");
+    }
+
+    /// What Django writes as `session_data`.
+    fn django(session: &str, secret: &str) -> String {
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let key = super::super::shared::derive::django(
+            &["django.contrib.sessions.SessionStore", "signer"],
+            &Secret::new(secret),
+        );
+        let signed = format!("{}:1vNNNN", URL_SAFE_NO_PAD.encode(session));
+        format!("{signed}:{}", URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, signed.as_bytes())))
+    }
+
+    /// SQLite keeps any text as a time. One that it cannot read is not the same as none.
+    #[tokio::test]
+    async fn an_end_that_sqlite_cannot_read_is_not_for_ever() {
+        use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sqlite3");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut database = options.connect().await.unwrap();
+        let table = "CREATE TABLE django_session (session_key, session_data, expire_date)";
+        sqlx::query(table).execute(&mut database).await.unwrap();
+        let keys =
+            format!("preset = \"django\"\nurl = \"sqlite://{}\"\nsecret_key = \"the-cat\"", path.display());
+        let extractor = extractor(&keys).unwrap();
+        for (id, end, want) in [
+            ("no-end-at-all", None, Ok(None)),
+            ("as-django-writes-it", Some("2100-01-02 03:04:05.678901"), Ok(Some(4_102_542_245))),
+            ("without-a-fraction", Some("2100-01-02 03:04:05"), Ok(Some(4_102_542_245))),
+            ("with-a-zone", Some("2100-01-02 03:04:05+01:00"), Ok(Some(4_102_538_645))),
+            ("it-is-over", Some("2000-01-02 03:04:05"), Err("expired")),
+            ("is-a-word", Some("tomorrow"), Err("store_misfit")),
+            ("empty-text", Some(""), Err("store_misfit")),
+            ("another-order", Some("02/01/2100 03:04"), Err("store_misfit")),
+            ("no-such-day", Some("2100-13-45 03:04:05"), Err("store_misfit")),
+        ] {
+            let insert = sqlx::query("INSERT INTO django_session VALUES (?, ?, ?)").bind(id);
+            let insert = insert.bind(django(r#"{"_auth_user_id":"7"}"#, "the-cat")).bind(end);
+            insert.execute(&mut database).await.unwrap();
+            let request = contract::request(&[("cookie", &format!("sessionid={id}"))]);
+            let answer = extractor.extract(&request).await.map(|session| session.unwrap().expires_at);
+            assert_eq!(answer.map_err(word), want, "{id}");
+        }
     }
 }

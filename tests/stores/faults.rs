@@ -650,3 +650,36 @@ async fn mariadb_cannot_take_every_key() {
         assert_eq!(answer, Err("session_backend_unavailable".to_owned()), "{condition}");
     }
 }
+
+/// A time that cannot be told is not the same as none, and one before 1970 is over.
+#[tokio::test]
+async fn mariadb_has_odd_times() {
+    let mariadb = MariaDb::start(&["--sql-mode="]).await;
+    mariadb
+        .run("CREATE TABLE Session (sessionToken varchar(40), userId varchar(40), expires datetime(3))")
+        .await;
+    mariadb
+        .run(
+            "INSERT INTO Session VALUES ('none', 'user-1', NULL), ('2037', 'user-1', '2037-01-02 03:04:05.678'),
+            ('2050', 'user-1', '2050-01-01'), ('9999', 'user-1', '9999-12-31 23:59:59.999'),
+            ('2000', 'user-1', '2000-01-01'), ('1969', 'user-1', '1969-12-31 23:59:59'),
+            ('1000', 'user-1', '1000-01-01'), ('zero', 'user-1', '0000-00-00')",
+        )
+        .await;
+    let toml = MARIADB
+        .replace("query = \"SELECT user_id FROM sessions WHERE id = $1\"", "preset = \"authjs-database\"");
+    let service = service(&toml, mariadb.port);
+    for (id, want) in [
+        ("none", Ok("user-1")),
+        ("2037", Ok("user-1")),
+        ("2050", Ok("user-1")),
+        ("9999", Ok("user-1")),
+        ("2000", Err("session_expired")),
+        ("1969", Err("session_expired")),
+        ("1000", Err("session_expired")),
+        ("zero", Err("session_backend_unavailable")),
+    ] {
+        let want = want.map(str::to_owned).map_err(str::to_owned);
+        assert_eq!(ask(&service, id).await, want, "{id}");
+    }
+}

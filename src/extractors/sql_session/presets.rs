@@ -2,6 +2,8 @@
 //! An explicit key wins over these; `queries` has one query a database.
 
 /// `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a second is lost.
+/// What the database cannot read as a time is handed on as it is: NULL would be a session without an end.
+/// `MySQL` has times that `UNIX_TIMESTAMP` does not know, those before 1970 among them.
 pub const PRESETS: &[(&str, &str)] = &[
     (
         // The table as Prisma names it; valid while `expires` is ahead.
@@ -17,7 +19,7 @@ pub const PRESETS: &[(&str, &str)] = &[
             [queries]
             postgres = '''SELECT *, floor(extract(epoch FROM "expires"::timestamptz) * 1000)::bigint AS session_expires_at
                 FROM "Session" WHERE "sessionToken" = $1'''
-            mysql = '''SELECT *, CAST(UNIX_TIMESTAMP(`expires`) * 1000 AS SIGNED) AS session_expires_at
+            mysql = '''SELECT *, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', `expires`) DIV 1000, `expires`) AS session_expires_at
                 FROM `Session` WHERE `sessionToken` = $1 AND BINARY `sessionToken` = $1'''
             sqlite = '''SELECT *, "expires" AS session_expires_at FROM "Session" WHERE "sessionToken" = $1'''
         "#,
@@ -33,7 +35,7 @@ pub const PRESETS: &[(&str, &str)] = &[
             [queries]
             postgres = '''SELECT *, floor(extract(epoch FROM "expiresAt"::timestamptz) * 1000)::bigint AS session_expires_at
                 FROM "session" WHERE "token" = $1'''
-            mysql = '''SELECT *, CAST(UNIX_TIMESTAMP(`expiresAt`) * 1000 AS SIGNED) AS session_expires_at
+            mysql = '''SELECT *, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', `expiresAt`) DIV 1000, `expiresAt`) AS session_expires_at
                 FROM `session` WHERE `token` = $1 AND BINARY `token` = $1'''
             sqlite = '''SELECT *, "expiresAt" AS session_expires_at FROM "session" WHERE "token" = $1'''
         "#,
@@ -64,9 +66,9 @@ pub const PRESETS: &[(&str, &str)] = &[
             [queries]
             postgres = '''SELECT session_data, floor(extract(epoch FROM expire_date::timestamptz) * 1000)::bigint AS session_expires_at
                 FROM django_session WHERE session_key = $1 AND length(session_key) >= 8'''
-            mysql = '''SELECT session_data, CAST(UNIX_TIMESTAMP(expire_date) * 1000 AS SIGNED) AS session_expires_at
+            mysql = '''SELECT session_data, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expire_date) DIV 1000, expire_date) AS session_expires_at
                 FROM django_session WHERE session_key = $1 AND BINARY session_key = $1 AND length(session_key) >= 8'''
-            sqlite = '''SELECT session_data, CAST(strftime('%s', expire_date) AS INTEGER) AS session_expires_at
+            sqlite = '''SELECT session_data, coalesce(CAST(strftime('%s', expire_date) AS INTEGER), expire_date) AS session_expires_at
                 FROM django_session WHERE session_key = $1 AND length(session_key) >= 8'''
         "#,
     ),
