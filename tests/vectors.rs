@@ -20,6 +20,8 @@ mod vectors;
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use vectors::{Case, Place, check_all, directory, load};
@@ -90,6 +92,34 @@ async fn laravels_user_is_the_one_in_the_payload() {
     });
     let count = count.await;
     assert_eq!((count.run, count.signed_in), (84, 24));
+}
+
+/// PHP's strings are bytes: one that is not UTF-8 changes nothing for the others.
+#[tokio::test]
+async fn laravel_with_a_string_that_is_not_utf8() {
+    let (_directory, path) = database();
+    let mut spoilt = 0;
+    let count = check_all("laravel", async |case| {
+        if case.config["driver"] == "cookie" || case.config["subject_from"] != "payload" {
+            return Place::Elsewhere;
+        }
+        let mut case = case.clone();
+        for row in case.store["rows"].as_array_mut().into_iter().flatten() {
+            let payload = STANDARD.decode(row["payload"].as_str().unwrap_or_default()).unwrap_or_default();
+            // `a:COUNT:{…}`; the others are JSON, sealed or broken.
+            let Some(begin) = payload.iter().position(|&byte| byte == b'{') else { continue };
+            let count = payload[..begin].strip_prefix(b"a:").and_then(|count| count.strip_suffix(b":"));
+            let count = count.and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
+            let Some(count) = count.filter(|&count| count > 0) else { continue };
+            let head = format!("a:{}:{{s:4:\"Name\";s:3:\"Zo", count + 1);
+            let payload = [head.as_bytes(), b"\xeb\";", &payload[begin + 1..]].concat();
+            row["payload"] = STANDARD.encode(payload).into();
+            spoilt += 1;
+        }
+        store(&path, &case).await
+    });
+    let count = count.await;
+    assert_eq!((count.run, count.signed_in, spoilt), (84, 24, 60));
 }
 
 fn cookie(case: &Case) -> Place {

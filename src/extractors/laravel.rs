@@ -99,7 +99,7 @@ impl Laravel {
         };
         let expires_at = expires.as_i64().ok_or_else(malformed)?;
         self.check_time(expires_at)?;
-        Ok(Session { attributes: self.keys.attributes(data)?, expires_at: Some(expires_at) })
+        Ok(Session { attributes: self.keys.attributes(data.as_bytes())?, expires_at: Some(expires_at) })
     }
 
     /// `expires` is the app's lifetime after the last request; further ahead means that the lifetime
@@ -171,6 +171,11 @@ mod tests {
                 "sealed",
                 record(&encrypted(&format!("s:{}:\"{DATA}\";", DATA.len())), NOW),
                 Ok(Some(r#"{"login":42}"#)),
+            ),
+            (
+                "sealed, with a name that is not UTF-8",
+                record(&encrypted(b"s:42:\"a:2:{s:4:\"name\";s:1:\"\xff\";s:5:\"login\";i:42;}\";"), NOW),
+                Ok(Some(r#"{"name":[],"login":42}"#)),
             ),
             ("sealed, no text", record(&encrypted(DATA), NOW), Err("payload_not_plain")),
             ("sealed, broken", record(&encrypted(DATA)[..40], NOW), Err("malformed")),

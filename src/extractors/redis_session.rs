@@ -220,11 +220,9 @@ impl RedisSession {
     fn attributes(&self, payload: &[u8]) -> Result<Value, ExtractError> {
         if let Some(keys) = &self.laravel {
             // The cache serializes once more what the session serialized.
-            let text = std::str::from_utf8(payload).ok().and_then(php::parse);
-            let Some(Value::String(data)) = text else {
-                return Err(corrupt("the value is not a text that PHP serialized"));
-            };
-            return keys.attributes(&data);
+            let data = php::string(payload);
+            let data = data.ok_or_else(|| corrupt("the value is not a text that PHP serialized"))?;
+            return keys.attributes(data);
         }
         match Value::parse(payload) {
             Ok(attributes @ Value::Object(_)) => Ok(attributes),

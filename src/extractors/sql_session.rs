@@ -403,8 +403,7 @@ impl Payload {
                 Value::parse(&json).map_err(not_json)?
             }
             (Self::Laravel(_, keys), Value::String(text)) => {
-                let data = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                let data = data.ok_or_else(|| corrupt("the payload is no text in base64"))?;
+                let data = STANDARD.decode(text).map_err(|_| corrupt("the payload is not in base64"))?;
                 match keys.attributes(&data)? {
                     // That is how PHP writes an empty session.
                     Value::Array(items) if items.is_empty() => Value::Object(Object::default()),

@@ -95,48 +95,43 @@ impl Keys {
     /// The text that the app sealed into the cookie called `name`.
     pub fn open_cookie(&self, name: &str, cookie: &str) -> Result<String, ExtractError> {
         let text = percent::decode(cookie, Plus::Plus).ok_or_else(malformed)?;
-        let text = self.open(&text)?;
+        let text = String::from_utf8(self.open(text.as_bytes())?).map_err(|_| malformed())?;
         // The mark may be older than the seal: Laravel tries every key for it too.
         let value = self.0.iter().find_map(|key| key.unmarked(name, &text));
         value.map(str::to_owned).ok_or_else(|| ExtractError::rejected("cookie_name"))
     }
 
-    /// The text that the app sealed, for whatever purpose.
-    fn open(&self, sealed: &str) -> Result<String, ExtractError> {
+    /// What the app sealed, for whatever purpose.
+    fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, ExtractError> {
         let json = STANDARD.decode(sealed).map_err(|_| malformed())?;
         let Ok(Value::Object(object)) = Value::parse(&json) else { return Err(malformed()) };
         let mode = self.0.first().map(AppKey::mode).ok_or_else(malformed)?;
         let envelope = Envelope::of(&object, mode).ok_or_else(malformed)?;
         let bad_seal = || ExtractError::rejected("bad_seal");
-        let opened = self.0.iter().find_map(|key| key.open(&envelope)).ok_or_else(bad_seal)?;
-        String::from_utf8(opened).map_err(|_| malformed())
+        self.0.iter().find_map(|key| key.open(&envelope)).ok_or_else(bad_seal)
     }
 
     /// The session's attributes in what `Session/Store.php` hands to its driver: PHP's own format, JSON
     /// with `session.serialization = "json"`, and either of them sealed with `session.encrypt`.
-    pub fn attributes(&self, data: &str) -> Result<Value, ExtractError> {
+    pub fn attributes(&self, data: &[u8]) -> Result<Value, ExtractError> {
         if data.starts_with(SEALED) {
             let serialized = self.open(data)?;
-            let Some(Value::String(text)) = php::parse(&serialized) else { return Err(not_plain()) };
-            return attributes(&text);
+            return attributes(php::string(&serialized).ok_or_else(not_plain)?);
         }
         attributes(data)
     }
 }
 
 /// What every envelope begins with: `{"` in base64.
-const SEALED: &str = "eyJ";
+const SEALED: &[u8] = b"eyJ";
 
 /// Both formats write an empty session as an empty list.
-fn attributes(data: &str) -> Result<Value, ExtractError> {
-    let value = match data.as_bytes().first() {
-        Some(b'{' | b'[') => Value::parse(data.as_bytes()).ok(),
-        _ => php::parse(data),
+fn attributes(data: &[u8]) -> Result<Value, ExtractError> {
+    let value = match data.first() {
+        Some(b'{' | b'[') => Value::parse(data).ok(),
+        _ => php::array(data),
     };
-    match value {
-        Some(value @ (Value::Object(_) | Value::Array(_))) => Ok(value),
-        _ => Err(not_plain()),
-    }
+    value.ok_or_else(not_plain)
 }
 
 fn not_plain() -> ExtractError {
@@ -251,9 +246,9 @@ pub mod sealing {
     }
 
     /// A value that the app encrypted, with no mark of a cookie.
-    pub fn encrypted(text: &str) -> String {
+    pub fn encrypted(text: impl AsRef<[u8]>) -> String {
         let (iv, value) =
-            (STANDARD.encode([3; 16]), STANDARD.encode(seal::cbc(&KEY, [3; 16], text.as_bytes())));
+            (STANDARD.encode([3; 16]), STANDARD.encode(seal::cbc(&KEY, [3; 16], text.as_ref())));
         let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &KEY), format!("{iv}{value}").as_bytes());
         let json = format!(r#"{{"iv":"{iv}","value":"{value}","mac":"{}","tag":""}}"#, hex::encode(mac));
         STANDARD.encode(json)

@@ -2,6 +2,8 @@
 //! Format: php-src `ext/standard/var_unserializer.re`. PHP runs an object's code while it reads it. Here
 //! nothing is made of an object, an enum or a reference: their text is read over, and they count as null.
 //! (A form that fails leaves such an object in the session, so refusing them would sign its user out.)
+//! PHP's strings are bytes. One that is not UTF-8 is an empty list here, which names nobody and holds
+//! nothing; as a key of an array it is left out, for no configuration can name it.
 
 use serde_json::Number;
 
@@ -10,16 +12,27 @@ use crate::value::{Object, Value};
 /// A session nests a handful of arrays.
 const MAX_DEPTH: usize = 32;
 
-/// The value; `None` unless the whole text is one. A list becomes an array, any other array an object
+/// The array; `None` unless the whole text is one. A list becomes an array, any other array an object
 /// whose members keep their order.
-pub fn parse(text: &str) -> Option<Value> {
+pub fn array(text: &[u8]) -> Option<Value> {
+    text.starts_with(b"a:").then(|| value(text)).flatten()
+}
+
+/// The bytes of the string; `None` unless the whole text is one.
+pub fn string(text: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader { rest: text };
+    let bytes = reader.eat("s:").then(|| reader.string()).flatten()?;
+    reader.rest.is_empty().then_some(bytes)
+}
+
+fn value(text: &[u8]) -> Option<Value> {
     let mut reader = Reader { rest: text };
     let value = reader.value(MAX_DEPTH)?;
     reader.rest.is_empty().then_some(value)
 }
 
 struct Reader<'a> {
-    rest: &'a str,
+    rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
@@ -28,7 +41,7 @@ impl<'a> Reader<'a> {
             return Some(Value::Null);
         }
         if self.eat("b:") {
-            let flag = match self.until(';')? {
+            let flag = match self.until(b';')? {
                 "0" => false,
                 "1" => true,
                 _ => return None,
@@ -39,10 +52,11 @@ impl<'a> Reader<'a> {
             return self.integer().map(|number| Value::Number(number.into()));
         }
         if self.eat("d:") {
-            return float(self.until(';')?);
+            return float(self.until(b';')?);
         }
         if self.eat("s:") {
-            return self.string().map(|text| Value::String(text.to_owned()));
+            let text = std::str::from_utf8(self.string()?);
+            return Some(text.map_or(Value::Array(Vec::new()), |text| Value::String(text.to_owned())));
         }
         if self.eat("a:") {
             return self.array(depth.checked_sub(1)?);
@@ -60,7 +74,7 @@ impl<'a> Reader<'a> {
     }
 
     fn eat(&mut self, prefix: &str) -> bool {
-        match self.rest.strip_prefix(prefix) {
+        match self.rest.strip_prefix(prefix.as_bytes()) {
             Some(rest) => {
                 self.rest = rest;
                 true
@@ -69,36 +83,36 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn until(&mut self, end: char) -> Option<&'a str> {
-        let (text, rest) = self.rest.split_once(end)?;
-        self.rest = rest;
-        Some(text)
+    fn until(&mut self, end: u8) -> Option<&'a str> {
+        let length = self.rest.iter().position(|&byte| byte == end)?;
+        let (text, rest) = self.rest.split_at(length);
+        self.rest = &rest[1..];
+        std::str::from_utf8(text).ok()
     }
 
     fn integer(&mut self) -> Option<i64> {
-        let text = self.until(';')?;
+        let text = self.until(b';')?;
         let number: i64 = text.parse().ok()?;
         // PHP writes a number in one way only.
         (number.to_string() == text).then_some(number)
     }
 
     fn length(&mut self) -> Option<usize> {
-        let text = self.until(':')?;
+        let text = self.until(b':')?;
         let length: usize = text.parse().ok()?;
         (length.to_string() == text).then_some(length)
     }
 
-    fn string(&mut self) -> Option<&'a str> {
-        let text = self.quoted()?;
-        self.eat(";").then_some(text)
+    fn string(&mut self) -> Option<&'a [u8]> {
+        let bytes = self.quoted()?;
+        self.eat(";").then_some(bytes)
     }
 
-    /// The length counts bytes; one that ends inside a character is a lie.
-    fn quoted(&mut self) -> Option<&'a str> {
+    fn quoted(&mut self) -> Option<&'a [u8]> {
         let length = self.length()?;
-        let (text, rest) = self.rest.strip_prefix('"')?.split_at_checked(length)?;
-        self.rest = rest.strip_prefix('"')?;
-        Some(text)
+        let (bytes, rest) = self.rest.strip_prefix(b"\"")?.split_at_checked(length)?;
+        self.rest = rest.strip_prefix(b"\"")?;
+        Some(bytes)
     }
 
     /// The class's name, and what would be the object's properties.
@@ -122,14 +136,15 @@ impl<'a> Reader<'a> {
             let name = if self.eat("i:") {
                 let number = self.integer()?;
                 is_list &= i64::try_from(index) == Ok(number);
-                number.to_string()
+                Some(number.to_string())
             } else if self.eat("s:") {
                 is_list = false;
-                self.string()?.to_owned()
+                std::str::from_utf8(self.string()?).ok().map(str::to_owned)
             } else {
                 return None;
             };
-            members.push((name, self.value(depth)?));
+            let value = self.value(depth)?;
+            members.extend(name.map(|name| (name, value)));
         }
         if !self.eat("}") {
             return None;
@@ -156,6 +171,7 @@ fn float(text: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subject::{SubjectError, Template};
     use proptest::prelude::*;
 
     #[test]
@@ -177,7 +193,7 @@ mod tests {
             ("a:2:{i:0;s:1:\"a\";s:1:\"x\";b:1;}", r#"{"0":"a","x":true}"#),
             ("a:1:{s:1:\"a\";a:1:{s:2:\"id\";i:7;}}", r#"{"a":{"id":7}}"#),
         ] {
-            let value = parse(text).unwrap_or_else(|| panic!("{text}"));
+            let value = value(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(serde_json::to_string(&value).unwrap(), want, "{text}");
         }
     }
@@ -195,7 +211,7 @@ mod tests {
             ("a:2:{i:0;i:0;i:1;R:2;}", "[0,null]"),
             ("a:2:{i:0;i:0;i:1;r:2;}", "[0,null]"),
         ] {
-            let value = parse(text).unwrap_or_else(|| panic!("{text}"));
+            let value = value(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(serde_json::to_string(&value).unwrap(), want, "{text}");
         }
     }
@@ -239,22 +255,57 @@ mod tests {
             "R:x;",
             "C:11:\"ArrayObject\":0:{}",
         ] {
-            assert_eq!(parse(text), None, "{text}");
+            assert_eq!(value(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_string_that_is_not_utf8_spoils_only_itself() {
+        for (text, want) in [
+            (&b"a:2:{s:4:\"name\";s:4:\"Zo\xeb\xff\";s:2:\"id\";i:7;}"[..], r#"{"name":[],"id":7}"#),
+            (b"a:1:{s:4:\"name\";s:1:\"\xc3\xa9\";}", "refused: a length that ends inside a character"),
+            (b"a:1:{s:4:\"name\";s:1:\"\xc3\";}", r#"{"name":[]}"#),
+            (b"a:2:{s:1:\"\xff\";i:1;s:2:\"id\";i:7;}", r#"{"id":7}"#),
+            (b"a:1:{s:1:\"\xff\";i:1;}", "{}"),
+            (b"a:2:{i:0;s:1:\"\xff\";i:1;s:1:\"a\";}", r#"[[],"a"]"#),
+            (b"a:2:{s:1:\"o\";O:2:\"\xff\xfe\":1:{s:1:\"\xff\";N;}s:2:\"id\";i:7;}", r#"{"o":null,"id":7}"#),
+            (b"a:1:{i:0;i:\xff;}", "refused"),
+            (b"\xff", "refused"),
+        ] {
+            let read = array(text).map(|value| serde_json::to_string(&value).unwrap());
+            let want = Some(want).filter(|want| !want.starts_with("refused"));
+            assert_eq!(read.as_deref(), want, "{}", text.escape_ascii());
+        }
+        assert_eq!(string(b"s:2:\"\xff\"\";"), Some(&b"\xff\""[..]));
+        for text in [&b"s:2:\"\xff\";"[..], b"s:1:\"a\";s:1:\"a\";", b"a:0:{}", b"N;", b""] {
+            assert_eq!(string(text), None, "{}", text.escape_ascii());
+        }
+        for text in [&b"s:1:\"\xff\";"[..], b"N;", b"i:1;", b"a:0:{}N;"] {
+            assert_eq!(array(text), None, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_string_that_is_not_utf8_names_nobody() {
+        let session = array(b"a:1:{s:2:\"id\";s:2:\"7\xff\";}").unwrap();
+        for template in ["{id}", "user-{id}"] {
+            let subject = template.parse::<Template>().unwrap().subject(&session);
+            assert_eq!(subject, Err(SubjectError::Invalid("subject_type")), "{template}");
         }
     }
 
     #[test]
     fn nesting_is_bounded_on_the_way_in() {
         let nested = |depth: usize| "a:1:{i:0;".repeat(depth) + "N;" + &"}".repeat(depth);
-        assert!(parse(&nested(MAX_DEPTH)).is_some());
-        assert_eq!(parse(&nested(MAX_DEPTH + 1)), None);
-        assert_eq!(parse(&"O:1:\"A\":1:{i:0;".repeat(100_000)), None);
-        assert_eq!(parse(&"a:1:{i:0;".repeat(100_000)), None);
+        assert!(value(nested(MAX_DEPTH).as_bytes()).is_some());
+        assert_eq!(value(nested(MAX_DEPTH + 1).as_bytes()), None);
+        assert_eq!(value("O:1:\"A\":1:{i:0;".repeat(100_000).as_bytes()), None);
+        assert_eq!(value("a:1:{i:0;".repeat(100_000).as_bytes()), None);
     }
 
     #[test]
     fn a_repeated_key_stays_ambiguous() {
-        let Some(Value::Object(object)) = parse("a:2:{s:1:\"5\";i:1;i:5;i:2;}") else { panic!("an object") };
+        let Some(Value::Object(object)) = value(b"a:2:{s:1:\"5\";i:1;i:5;i:2;}") else { panic!("an object") };
         assert!(object.get("5").is_err());
     }
 
@@ -286,7 +337,7 @@ mod tests {
         }
     }
 
-    fn value() -> impl Strategy<Value = Value> {
+    fn values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::Bool),
@@ -304,13 +355,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_php_writes_is_read_back(value in value()) {
-            prop_assert_eq!(parse(&serialize(&value)), Some(value));
+        fn what_php_writes_is_read_back(value in values()) {
+            prop_assert_eq!(super::value(serialize(&value).as_bytes()), Some(value));
+        }
+
+        #[test]
+        fn bytes_of_a_string_do_not_change_what_follows(bytes: Vec<u8>, id: i64) {
+            let text = [
+                format!("a:2:{{s:1:\"x\";s:{}:\"", bytes.len()).as_bytes(),
+                &bytes,
+                format!("\";s:2:\"id\";i:{id};}}").as_bytes(),
+            ]
+            .concat();
+            let Some(Value::Object(session)) = array(&text) else { panic!("a session") };
+            prop_assert_eq!(session.get("id"), Ok(Some(&Value::Number(id.into()))));
+            let text = session.get("x").unwrap().unwrap().as_str();
+            prop_assert_eq!(text, std::str::from_utf8(&bytes).ok());
         }
 
         #[test]
         fn nothing_that_looks_like_it_makes_trouble(text in "([aOsiEbdNRr]:|[0-9]{1,3}|[;:{}\"]|é|x){0,40}") {
-            drop(parse(&text));
+            drop(super::value(text.as_bytes()));
         }
     }
 }
