@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -44,6 +45,8 @@ pub async fn group() -> Group {
     group.quick("F1+ names that stand twice, deep and odd", ambiguous(stage.clone()));
     group.quick("F15+ an answer that smuggles a second one", smuggled(stage.clone()));
     group.waiting("F11 nobody there, no name, bad certificates", 8, f11());
+    // Beyond the smoke test: mounting is not allowed to everybody, nor in every container.
+    group.waiting("F11+ a name server that hangs, and then is well", 11, hanging_names());
     group.waiting("F18 certificates made to deceive", 5, f18());
     group.waiting("F21 proxies in the environment", 2, f21());
     group.heavy("F13 two thousand identical cookies", 3, f13());
@@ -728,6 +731,77 @@ async fn f11() {
         s.holds().await;
         s.stop().await;
     }
+}
+
+/// A name server of our own, as the service alone sees it: silent, until it is told that the name is this machine's.
+async fn hanging_names() {
+    // An address of loopback that no name server of the machine has.
+    const SERVER: &str = "127.11.53.53";
+    let names = Arc::new(UdpSocket::bind((SERVER, 53)).await.expect("port 53, which is root's"));
+    let configuration = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(configuration.path(), format!("nameserver {SERVER}\n")).expect("a file");
+    // No connection is kept: each call asks for the name.
+    let user =
+        answer("200 OK", "Content-Type: application/json\r\nConnection: close\r\n", "{\"id\":\"ann\"}");
+    let app = Upstream::start(Act::SayAndClose(user)).await;
+    let toml = format!(
+        "server.drain_delay = \"100ms\"\n{}allow_http = true\n",
+        toml(&format!("http://app.example:{}/me", app.port))
+    );
+    let s = Service::start_with(&Setup::new(&toml).launcher(&[
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"",
+        &configuration.path().display().to_string(),
+    ]))
+    .await;
+    let threads = s.threads().len();
+    for n in 0..20 {
+        let started = Instant::now();
+        s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN).await;
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+    // They do not pile up: each waits for the name server far longer than the caller does.
+    let mut crowd = JoinSet::new();
+    for n in 0..500 {
+        let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));
+        crowd.spawn(async move { s.expect("hung", &asked, UNKNOWN).await });
+    }
+    crowd.join_all().await;
+    assert!(s.threads().len() <= threads + 16, "{} threads, {threads} before", s.threads().len());
+
+    let server = names.clone();
+    let answering = tokio::spawn(async move {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = server.recv_from(&mut question).await {
+            server.send_to(&this_machine(&question[..length]), from).await.expect("an answer");
+        }
+    });
+    let healed = Instant::now();
+    while s.one(&with_cookie("c")).await.status != 200 {
+        assert!(healed.elapsed() < Duration::from_secs(5), "not back after five seconds");
+        sleep(Duration::from_millis(50)).await;
+    }
+    s.holds().await;
+
+    // The same once more, for a service that is told to end.
+    answering.abort();
+    s.expect("hung again", &with_cookie("d"), UNKNOWN).await;
+    s.signal(rustix::process::Signal::TERM);
+    let told = Instant::now();
+    assert_eq!(s.exit().await.code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+}
+
+/// The answer to a question of DNS: its name's one address is 127.0.0.1.
+fn this_machine(question: &[u8]) -> Vec<u8> {
+    let end = 12 + question[12..].iter().position(|&byte| byte == 0).expect("a name") + 5;
+    let is_ipv4 = question[end - 3] == 1;
+    let head = [&question[..2], b"\x81\x80\0\x01\0", &[u8::from(is_ipv4)], b"\0\0\0\0"].concat();
+    let record: &[u8] = if is_ipv4 { b"\xc0\x0c\0\x01\0\x01\0\0\0\0\0\x04\x7f\0\0\x01" } else { b"" };
+    [&head, &question[12..end], record].concat()
 }
 
 async fn f18() {

@@ -1,7 +1,8 @@
 //! The release binary as a process: started, watched from outside, stopped.
 //! What is configured and asked stands with the cases.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::Dir;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
@@ -83,23 +85,29 @@ impl Setup {
         self
     }
 
-    fn spawn(&self) -> (Child, TempDir) {
+    /// The process, its list of open files, and the directory of its configuration.
+    fn spawn(&self) -> (Child, Dir, TempDir) {
+        // A shell that waits before it becomes the service: once that keeps others off its memory, only root could
+        // open the list.
+        const GATE: &str = "read _ && exec \"$@\" </dev/null";
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("service.toml");
         std::fs::write(&file, &self.toml).expect("a file");
         let program = self.program.as_deref().unwrap_or_else(|| binary());
-        let mut words = self.launcher.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
-        let mut command = Command::new(words.next().expect("a program"));
-        command.args(words).args(&self.arguments).arg("--config").arg(&file);
+        let mut command = Command::new("sh");
+        command.args(["-c", GATE, "sh"]).args(&self.launcher).arg(program);
+        command.args(&self.arguments).arg("--config").arg(&file);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        (child, directory)
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let files = File::open(format!("/proc/{}/fd", child.id())).expect("a process");
+        child.stdin.take().expect("a pipe").write_all(b"\n").expect("a shell");
+        (child, Dir::new(files).expect("a directory"), directory)
     }
 
     /// How the service ends that must not start: its exit code and its words.
     pub async fn refusal(&self) -> (i32, String) {
-        let (mut child, _directory) = self.spawn();
+        let (mut child, _, _directory) = self.spawn();
         let output = Output::of(&mut child);
         let status = timeout(HANG, exit_of(&Mutex::new(child))).await.expect("it starts instead of refusing");
         output.complete().await;
@@ -178,6 +186,7 @@ pub struct Service {
     pub admin: SocketAddr,
     pub pid: u32,
     child: Mutex<Child>,
+    files: Mutex<Dir>,
     output: Output,
     /// How much of the output was looked through for secrets.
     scanned: Mutex<usize>,
@@ -195,7 +204,7 @@ impl Service {
     }
 
     pub async fn start_with(setup: &Setup) -> Arc<Self> {
-        let (mut child, directory) = setup.spawn();
+        let (mut child, files, directory) = setup.spawn();
         let (pid, output) = (child.id(), Output::of(&mut child));
         let listening = async {
             loop {
@@ -215,6 +224,7 @@ impl Service {
             admin: address("admin_address"),
             pid,
             child: Mutex::new(child),
+            files: Mutex::new(files),
             output,
             scanned: Mutex::new(0),
             baseline: Usage { resident_kib: 0, files: 0, ticks: 0 },
@@ -325,7 +335,11 @@ impl Service {
             line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
         };
         report::count_memory(kib("VmHWM"));
-        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("a process").count();
+        let files = {
+            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            files.rewind();
+            files.by_ref().count() - 2 // `.` and `..`
+        };
         Usage { resident_kib: kib("VmRSS"), files, ticks: ticks(&read("stat")) }
     }
 
@@ -425,7 +439,7 @@ impl Service {
         panic!("a thread works for five seconds after the case");
     }
 
-    fn threads(&self) -> Vec<(String, u64)> {
+    pub fn threads(&self) -> Vec<(String, u64)> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("a process");
         let tasks = tasks.filter_map(Result::ok).filter_map(|task| {
             let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
