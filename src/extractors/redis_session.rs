@@ -278,7 +278,7 @@ impl Server {
             Some(ca) => {
                 let trusted = TlsCertificates { client_tls: None, root_cert: Some(ca) };
                 Client::build_with_tls(info, trusted)
-                    .map_err(|_| "must begin with rediss://, and ca_file must hold certificates in PEM")
+                    .map_err(|_| "must begin with rediss://, for ca_file is for TLS")
             }
         };
         client.map(|client| Self { client })
@@ -368,6 +368,9 @@ mod tests {
 
     #[test]
     fn every_mistake_names_its_key_and_no_secret() {
+        let broken = crate::extractors::shared::authority::broken();
+        let broken =
+            format!("url = \"rediss://h\"\ncookie = \"sid\"\nca_file = \"{}\"", broken.path().display());
         for (case, keys, key) in [
             ("no url", "cookie = \"sid\"", "url"),
             ("no cookie", "url = \"redis://h\"", "cookie"),
@@ -393,6 +396,7 @@ mod tests {
             ("payload", "url = \"redis://h\"\ncookie = \"sid\"\npayload = \"php\"", "payload"),
             ("payload alone", "url = \"redis://h\"\ncookie = \"sid\"\npayload = \"laravel\"", "payload"),
             ("no such CA", "url = \"rediss://h\"\ncookie = \"sid\"\nca_file = \"/nowhere\"", "ca_file"),
+            ("broken CA", &broken, "ca_file"),
             ("no CA", "url = \"rediss://h\"\ncookie = \"sid\"\nca_file = \"/dev/null\"", "ca_file"),
             ("path", "url = \"redis://h\"\ncookie = \"sid\"\nexpires_path = \"a..b\"", "expires_path"),
             ("no pool", "url = \"redis://h\"\ncookie = \"sid\"\nmax_connections = 0", "max_connections"),

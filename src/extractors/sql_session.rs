@@ -461,6 +461,7 @@ mod tests {
     #[test]
     fn every_mistake_names_its_key_and_no_secret() {
         let query = "query = \"SELECT 1 WHERE 1 = $1\"";
+        let broken = crate::extractors::shared::authority::broken();
         for (case, keys, key) in [
             ("no url", format!("cookie = \"sid\"\n{query}"), "url"),
             ("scheme", format!("cookie = \"sid\"\nurl = \"oracle://u:hunter2@h\"\n{query}"), "url"),
@@ -520,6 +521,11 @@ mod tests {
                 "lifetime of what",
                 format!("cookie = \"sid\"\nurl = \"mysql://h\"\nlifetime = \"1h\"\n{query}"),
                 "lifetime",
+            ),
+            (
+                "broken CA",
+                format!("cookie = \"sid\"\nurl = \"postgres://h\"\nca_file = \"{}\"\n{query}", broken.path().display()),
+                "ca_file",
             ),
             (
                 "no CA",

@@ -3,16 +3,64 @@
 
 use std::path::PathBuf;
 
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 use crate::config::{Problems, Section};
 
 /// The certificates in PEM in the file under `ca_file`, if that is given.
 pub fn read(section: &Section<'_>, file: Option<&PathBuf>, problems: &mut Problems) -> Option<Vec<u8>> {
-    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     let file = file?;
     section.watch(file);
     let pem = std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()));
     let pem = problems.accept(section.key("ca_file"), pem)?;
-    let holds_one = pem.windows(BEGIN.len()).any(|bytes| bytes == BEGIN);
-    problems.require(holds_one, section.key("ca_file"), "holds no certificate in PEM");
-    holds_one.then_some(pem)
+    problems.accept(section.key("ca_file"), check(&pem)).map(|()| pem)
+}
+
+/// Reads the certificates as the stores' libraries do, of which some look only when they connect.
+fn check(pem: &[u8]) -> Result<(), &'static str> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| "holds PEM that is broken: copy the file anew")?;
+        authorities
+            .add(certificate)
+            .map_err(|_| "holds a certificate that cannot be read: copy the file anew")?;
+    }
+    if authorities.is_empty() { Err("holds no certificate in PEM") } else { Ok(()) }
+}
+
+/// A file that looks like a certificate.
+#[cfg(test)]
+pub fn broken() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .expect("text");
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_certificates_vouch() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let good = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        let line = good.lines().nth(1).unwrap();
+        for (case, pem, want) in [
+            ("one", good.clone(), true),
+            ("two, with words between", format!("{good}# another\n{good}"), true),
+            ("line ends of Windows", good.replace('\n', "\r\n"), true),
+            ("nothing", String::new(), false),
+            ("a key", key.serialize_pem(), false),
+            ("cut off", good[..good.len() / 2].to_owned(), false),
+            ("no end", good.replace("-----END CERTIFICATE-----", ""), false),
+            ("no base64", good.replace(line, &line.replace(&line[..4], "!!!!")), false),
+            ("a line lost", good.replace(line, ""), false),
+            ("the second is cut off", format!("{good}{}", &good[..good.len() / 2]), false),
+        ] {
+            assert_eq!(check(pem.as_bytes()).is_ok(), want, "{case}");
+        }
+    }
 }
