@@ -386,34 +386,16 @@ async fn c12(s: Arc<Stage>) {
 }
 
 async fn c14(s: Arc<Stage>) {
-    let header = |text: &str| encode(text);
+    let jwe = |header: &str, key: &[u8]| {
+        [encode(header), encode(key), encode([1; 12]), encode([1; 64]), encode([1; 16])].join(".")
+    };
     let before = s.secret.usage().ticks;
     for token in [
-        format!(
-            "{}.{}.{}.{}.{}",
-            header("{\"alg\":\"dir\",\"enc\":\"A256GCM\"}"),
-            "",
-            encode([1; 12]),
-            encode([1; 64]),
-            encode([1; 16])
-        ),
-        format!(
-            "{}.{}.{}.{}.{}",
-            header("{\"alg\":\"dir\",\"enc\":\"A256GCM\",\"zip\":\"DEF\"}"),
-            "",
-            encode([1; 12]),
-            encode([1; 64]),
-            encode([1; 16])
-        ),
-        format!(
-            "{}.{}.{}.{}.{}",
-            header(
-                "{\"alg\":\"PBES2-HS256+A128KW\",\"p2c\":2147483648,\"p2s\":\"AAAA\",\"enc\":\"A128GCM\"}"
-            ),
-            encode([1; 24]),
-            encode([1; 12]),
-            encode([1; 64]),
-            encode([1; 16])
+        jwe("{\"alg\":\"dir\",\"enc\":\"A256GCM\"}", &[]),
+        jwe("{\"alg\":\"dir\",\"enc\":\"A256GCM\",\"zip\":\"DEF\"}", &[]),
+        jwe(
+            "{\"alg\":\"PBES2-HS256+A128KW\",\"p2c\":2147483648,\"p2s\":\"AAAA\",\"enc\":\"A128GCM\"}",
+            &[1; 24],
         ),
         hs256_raw("{\"alg\":\"PBES2-HS256+A128KW\",\"p2c\":2147483648}", "{}", b"x"),
         "....".to_owned(),

@@ -670,51 +670,20 @@ async fn over_tls(
 }
 
 async fn f11() {
-    let authority = tls::Authority::new();
+    let (authority, stranger) = (tls::Authority::new(), tls::Authority::new());
     let unknown = "503 session_backend_unavailable";
-    let good = || authority.server(vec![tls::dns("localhost"), tls::loopback()], |_| {});
-    over_tls(&authority, "good", good(), "localhost", "200").await;
-    over_tls(&authority, "good, by address", good(), "127.0.0.1", "200").await;
-    over_tls(
-        &authority,
-        "expired",
-        authority.server(vec![tls::dns("localhost")], tls::expired),
-        "localhost",
-        unknown,
-    )
-    .await;
-    over_tls(
-        &authority,
-        "not yet valid",
-        authority.server(vec![tls::dns("localhost")], tls::not_yet),
-        "localhost",
-        unknown,
-    )
-    .await;
-    over_tls(
-        &authority,
-        "another host",
-        authority.server(vec![tls::dns("app.example")], |_| {}),
-        "localhost",
-        unknown,
-    )
-    .await;
-    over_tls(
-        &authority,
-        "another address",
-        authority.server(vec![tls::dns("localhost")], |_| {}),
-        "127.0.0.1",
-        unknown,
-    )
-    .await;
-    over_tls(
-        &authority,
-        "another authority",
-        tls::Authority::new().server(vec![tls::dns("localhost")], |_| {}),
-        "localhost",
-        unknown,
-    )
-    .await;
+    let (both, name) = (|| vec![tls::dns("localhost"), tls::loopback()], || vec![tls::dns("localhost")]);
+    for (label, config, host, outcome) in [
+        ("good", authority.server(both(), |_| {}), "localhost", "200"),
+        ("good, by address", authority.server(both(), |_| {}), "127.0.0.1", "200"),
+        ("expired", authority.server(name(), tls::expired), "localhost", unknown),
+        ("not yet valid", authority.server(name(), tls::not_yet), "localhost", unknown),
+        ("another host", authority.server(vec![tls::dns("app.example")], |_| {}), "localhost", unknown),
+        ("another address", authority.server(name(), |_| {}), "127.0.0.1", unknown),
+        ("another authority", stranger.server(name(), |_| {}), "localhost", unknown),
+    ] {
+        over_tls(&authority, label, config, host, outcome).await;
+    }
 
     let plain = Upstream::start(ok("{\"id\":\"ann\"}")).await;
     let closed =

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::Group;
-use crate::proxy::{Fault, Proxy};
+use crate::proxy::{FAULTS, Fault, Proxy};
 use crate::report::{COOKIE_VALUE, SESSION_SECRET, UPSTREAM_SECRET, count_faults, count_requests};
 use crate::service::{Service, tail};
 use crate::tokens::{encode, hs256, now};
@@ -557,13 +557,7 @@ async fn i11() {
     redis.set("good", "{\"user_id\":\"ann\"}").await;
     let proxy = Proxy::start(redis.port).await;
     let s = Service::start(&by_redis(proxy.port)).await;
-    for fault in [
-        Fault::Delay(Duration::from_secs(2)),
-        Fault::Drip(Duration::from_millis(300)),
-        Fault::Reset,
-        Fault::BlackHole,
-        Fault::Truncate,
-    ] {
+    for fault in FAULTS {
         proxy.set(Fault::None);
         s.expect("before", &sid("good"), &["200"]).await;
         proxy.set(fault);

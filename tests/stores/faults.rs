@@ -9,14 +9,11 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::helpers::{Service, verified};
-use crate::proxy::{Fault, Proxy};
+use crate::proxy::{FAULTS, Fault, Proxy};
 use crate::servers::{Certificate, MariaDb, Postgres, Redis, eventually, free_port};
 
+/// The stores, each as the keys of the section that reads it.
 const REDIS: &str = r#"
-    rate_limit.per_subject_per_minute = 0
-    [session]
-    extractors = ["web"]
-    [extractors.web]
     kind = "redis_session"
     cookie = "sid"
     key_prefix = "sess:"
@@ -24,10 +21,6 @@ const REDIS: &str = r#"
 "#;
 
 const POSTGRES: &str = r#"
-    rate_limit.per_subject_per_minute = 0
-    [session]
-    extractors = ["web"]
-    [extractors.web]
     kind = "sql_session"
     cookie = "sid"
     query = "SELECT user_id FROM sessions WHERE id = $1"
@@ -35,10 +28,6 @@ const POSTGRES: &str = r#"
 "#;
 
 const MARIADB: &str = r#"
-    rate_limit.per_subject_per_minute = 0
-    [session]
-    extractors = ["web"]
-    [extractors.web]
     kind = "sql_session"
     cookie = "sid"
     query = "SELECT user_id FROM sessions WHERE id = $1"
@@ -56,8 +45,15 @@ async fn redis_with_users(extra: &[&str]) -> Redis {
     redis
 }
 
-fn service(toml: &str, port: u16) -> Service {
-    Service::start(&toml.replace("PORT", &port.to_string()))
+fn configuration(keys: &str, port: u16) -> String {
+    let keys = keys.replace("PORT", &port.to_string());
+    format!(
+        "rate_limit.per_subject_per_minute = 0\n[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}"
+    )
+}
+
+fn service(keys: &str, port: u16) -> Service {
+    Service::start(&configuration(keys, port))
 }
 
 /// The subject of the token, or the code of the refusal.
@@ -77,13 +73,7 @@ fn text(value: &Value) -> String {
 async fn every_fault_is_503(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = service(toml, proxy.port);
-    for fault in [
-        Fault::Delay(Duration::from_secs(2)),
-        Fault::Drip(Duration::from_millis(300)),
-        Fault::Reset,
-        Fault::BlackHole,
-        Fault::Truncate,
-    ] {
+    for fault in FAULTS {
         proxy.set(Fault::None);
         let good = eventually("recovery", async || ask(&service, "s1").await).await;
         assert_eq!(good, "user-1", "before {fault:?}");
@@ -310,7 +300,7 @@ async fn redis_that_says_no_is_503_and_recovers() {
 /// What `rollout-token explain` says about a session's id.
 async fn explain(toml: &str, port: u16, id: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), toml.replace("PORT", &port.to_string())).unwrap();
+    std::fs::write(file.path(), configuration(toml, port)).unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollout-token"));
     command.arg("--config").arg(file.path()).args(["explain", "-b", &format!("sid={id}")]);
     command.env_clear().envs(crate::helpers::client_variables());

@@ -27,6 +27,15 @@ pub enum Fault {
     Say(&'static str),
 }
 
+/// Every way to fail that says nothing at all.
+pub const FAULTS: [Fault; 5] = [
+    Fault::Delay(Duration::from_secs(2)),
+    Fault::Drip(Duration::from_millis(300)),
+    Fault::Reset,
+    Fault::BlackHole,
+    Fault::Truncate,
+];
+
 pub struct Proxy {
     pub port: u16,
     fault: watch::Sender<Fault>,
