@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # Installs what `make test` needs beside the Rust toolchain, and says so before it does.
-# Libraries of Python and Node go below target/, never into the system.
+# How that is done is in installing.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/installing.sh
 
-missing=()
-need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need cc gcc
 need curl curl
 need node nodejs
@@ -39,39 +38,9 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 ruby -e 'require "action_controller/railtie"' 2>/dev/null || missing+=(ruby-actionpack ruby-railties)
 ruby -e 'require "webrick"' 2>/dev/null || missing+=(ruby-webrick)
 
-if ((${#missing[@]})); then
-  sudo=()
-  [ "$(id -u)" = 0 ] || sudo=(sudo)
-  echo "Installing with apt-get: ${missing[*]}"
-  "${sudo[@]}" apt-get update -qq
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
-    { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
-fi
+apt_install
 
-# Each set of libraries is installed once for a given list.
-fresh() { [ -e "$2" ] && cmp -s "$1" "$2"; }
-
-npm_ci() { # FROM INTO [OPTION…]: the packages of FROM/package.json into INTO
-  local from=$1 into=$2
-  shift 2
-  mkdir -p "$into"
-  fresh "$from/package-lock.json" "$into/package-lock.json" && return
-  echo "Installing with npm into $into: the packages of $from/package.json"
-  cp "$from/package.json" "$from/package-lock.json" "$into/"
-  (cd "$into" && npm ci --silent --no-audit --no-fund --ignore-scripts "$@") ||
-    { rm -f "$into/package-lock.json"; exit 1; }
-}
-
-for set in lint interop frameworks deploy; do
-  from=tests/$set into=target/$set
-  mkdir -p "$into"
-  if ! fresh "$from/requirements.txt" "$into/requirements.txt"; then
-    echo "Installing with pip into $into/venv: $(grep -v '^#' "$from/requirements.txt" | tr '\n' ' ')"
-    python3 -m venv "$into/venv"
-    "$into/venv/bin/pip" install --quiet --disable-pip-version-check -r "$from/requirements.txt"
-    cp "$from/requirements.txt" "$into/"
-  fi
-done
+for set in lint interop frameworks deploy; do pip_install "tests/$set" "target/$set"; done
 npm_ci tests/interop target/interop
 # Without peers: next-auth names Next.js, React and an older Auth.js, none of which it needs here.
 npm_ci tests/frameworks target/frameworks --legacy-peer-deps
