@@ -1,5 +1,5 @@
 //! The envelope, the claims and the configuration of JWT sessions, a table each.
-//! Real tokens are in `tests/vectors.rs`; published keys in `tests/jwks.rs`.
+//! Real tokens are in `tests/sessions`; published keys in `tests/jwks.rs`.
 
 use std::sync::Arc;
 

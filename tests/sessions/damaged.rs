@@ -1,22 +1,5 @@
 //! The cookies of real frameworks, damaged on purpose (FAULTS I1): none is accepted, nothing panics, and
-//! no refusal says how far a cookie got. Undamaged ones are in `tests/vectors.rs`.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::needless_pass_by_value,
-    clippy::doc_markdown,
-    clippy::unnecessary_wraps,
-    clippy::redundant_closure_for_method_calls,
-    dead_code,
-    reason = "a test says what it expects by panicking; the harness is shared with other tests"
-)]
-
-#[path = "api/helpers.rs"]
-mod helpers;
-#[path = "shared/vectors.rs"]
-mod vectors;
+//! no refusal says how far a cookie got. Undamaged ones are in `main.rs`.
 
 use std::sync::Arc;
 
@@ -30,7 +13,9 @@ use rollout_token::extractors::{Context, Denial, Denied, Registry, contract};
 use rollout_token::metrics::Metrics;
 use serde_json::{Value, json};
 use toml::Table;
-use vectors::{Case, join, load};
+
+use crate::helpers;
+use crate::vectors::{Case, join, load};
 
 /// The service's settings for a case, loaded from a file as an operator's would be.
 fn settings(case: &Case, section: Table) -> Result<Settings, Problems> {

@@ -1,5 +1,6 @@
 //! Every session in `tests/vectors/` that needs no server beside ours, through the front door. Those of
-//! stores are in SQLite here; `tests/stores/` has them in the stores that they were made for.
+//! stores are in SQLite here; `tests/stores/` has them in the stores that they were made for, `damaged.rs`
+//! has cookies that are not as they were made.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,9 +14,10 @@
     reason = "a test says what it expects by panicking; the harness is shared with other tests"
 )]
 
-#[path = "api/helpers.rs"]
+mod damaged;
+#[path = "../api/helpers.rs"]
 mod helpers;
-#[path = "shared/vectors.rs"]
+#[path = "../shared/vectors.rs"]
 mod vectors;
 
 use std::path::{Path, PathBuf};
