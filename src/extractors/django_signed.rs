@@ -5,17 +5,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use super::shared::cookie::Cookie;
-use super::shared::payload::{self, PickleWarning};
-use super::shared::stamped::{MaxAge, Stamped};
+use super::shared::payload::PickleWarning;
+use super::shared::stamped::{MaxAge, Stamped, StampedSession};
 use super::shared::{app_secret, derive};
-use super::{Extracted, Kind, Session, SessionExtractor};
-use crate::clock::{Clock, UnixSeconds};
+use super::{Kind, SessionExtractor};
+use crate::clock::UnixSeconds;
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 
@@ -53,14 +50,6 @@ impl Default for Config {
     }
 }
 
-#[derive(Debug)]
-struct DjangoSigned {
-    cookie: Cookie,
-    signer: Stamped,
-    pickle: PickleWarning,
-    clock: Clock,
-}
-
 fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: Config = section.read(&mut problems);
@@ -95,7 +84,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         section.name(),
         "set the app's SESSION_SERIALIZER to django.contrib.sessions.serializers.JSONSerializer",
     );
-    problems.or(Arc::new(DjangoSigned { cookie, signer, pickle, clock: section.context().clock.clone() }))
+    problems.or(Arc::new(StampedSession { cookie, signer, pickle, clock: section.context().clock.clone() }))
 }
 
 /// Stamps of Django: seconds since 1970 in base 62 (`b62_encode`), digits before capitals before small
@@ -115,26 +104,11 @@ fn base62(stamp: &str) -> Option<UnixSeconds> {
     })
 }
 
-impl DjangoSigned {
-    fn session(&self, request: &Parts) -> Extracted {
-        let Some(text) = self.cookie.find(request)? else { return Ok(None) };
-        let opened = self.signer.open(text, self.clock.now())?;
-        let attributes = self.pickle.json(&payload::base64_or_zlib(opened.payload)?)?;
-        Ok(Some(Session { attributes, expires_at: opened.expires_at }))
-    }
-}
-
-impl SessionExtractor for DjangoSigned {
-    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extractors::contract;
     use crate::extractors::shared::testing::{build_at, extract_at, mended, word};
+    use crate::extractors::{Extracted, contract};
     use aws_lc_rs::hmac;
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;

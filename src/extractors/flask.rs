@@ -6,17 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
-use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use super::shared::app_secret;
 use super::shared::cookie::Cookie;
-use super::shared::payload::{self, PickleWarning};
-use super::shared::stamped::{self, MaxAge, Stamped};
-use super::{Extracted, Kind, Session, SessionExtractor};
-use crate::clock::Clock;
+use super::shared::payload::PickleWarning;
+use super::shared::stamped::{self, MaxAge, Stamped, StampedSession};
+use super::{Kind, SessionExtractor};
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 
@@ -50,14 +46,6 @@ impl Default for Config {
             max_age: MaxAge::days(31),
         }
     }
-}
-
-#[derive(Debug)]
-struct Flask {
-    cookie: Cookie,
-    signer: Stamped,
-    pickle: PickleWarning,
-    clock: Clock,
 }
 
 fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -95,7 +83,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         section.name(),
         "give the app Flask's own session interface, which writes JSON, instead of one that pickles",
     );
-    problems.or(Arc::new(Flask { cookie, signer, pickle, clock: section.context().clock.clone() }))
+    problems.or(Arc::new(StampedSession { cookie, signer, pickle, clock: section.context().clock.clone() }))
 }
 
 /// itsdangerous' key derivation `hmac`, which Flask asks for.
@@ -104,26 +92,11 @@ fn derive(digest: hmac::Algorithm, secret: &Secret, salt: &str) -> hmac::Key {
     hmac::Key::new(digest, hmac::sign(&secret, salt.as_bytes()).as_ref())
 }
 
-impl Flask {
-    fn session(&self, request: &Parts) -> Extracted {
-        let Some(text) = self.cookie.find(request)? else { return Ok(None) };
-        let opened = self.signer.open(text, self.clock.now())?;
-        let attributes = self.pickle.json(&payload::base64_or_zlib(opened.payload)?)?;
-        Ok(Some(Session { attributes, expires_at: opened.expires_at }))
-    }
-}
-
-impl SessionExtractor for Flask {
-    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::extractors::shared::testing::{build_at, extract_at, mended, word};
-    use crate::extractors::{ExtractError, contract};
+    use crate::extractors::{ExtractError, Extracted, contract};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 

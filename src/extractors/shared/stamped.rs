@@ -1,18 +1,23 @@
 //! `PAYLOAD SEPARATOR STAMP SEPARATOR SIGNATURE`, the form in which itsdangerous' `TimestampSigner`
 //! (`timed.py`) and Django's (`django/core/signing.py`) sign a text together with the time.
-//! How the keys are made and what the payload holds differ, and are not here.
+//! How the keys are made differs, and is not here.
 
 use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::UnixSeconds;
+use super::cookie::Cookie;
+use super::payload::{self, PickleWarning};
+use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Section, Span};
-use crate::extractors::ExtractError;
+use crate::extractors::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The HMAC over SHA-1, which these frameworks still sign with. Its weakness is one of collisions,
 /// which do not help to forge an HMAC.
@@ -139,6 +144,30 @@ impl Stamped {
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         let signs = |key| hmac::verify(key, text.as_bytes(), &signature).is_ok();
         self.keys.iter().fold(false, |signed, key| signed | signs(key))
+    }
+}
+
+/// The whole session in one cookie, as JSON that may be compressed: Flask's way, and Django's.
+#[derive(Debug)]
+pub struct StampedSession {
+    pub cookie: Cookie,
+    pub signer: Stamped,
+    pub pickle: PickleWarning,
+    pub clock: Clock,
+}
+
+impl StampedSession {
+    fn session(&self, request: &Parts) -> Extracted {
+        let Some(text) = self.cookie.find(request)? else { return Ok(None) };
+        let opened = self.signer.open(text, self.clock.now())?;
+        let attributes = self.pickle.json(&payload::base64_or_zlib(opened.payload)?)?;
+        Ok(Some(Session { attributes, expires_at: opened.expires_at }))
+    }
+}
+
+impl SessionExtractor for StampedSession {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
     }
 }
 
