@@ -168,6 +168,8 @@ class Case:
     ending: Callable[[Browser, str], None] | None = None
     # Which of the recipe's TOML blocks; the variables and the command to explain belong to the first.
     block: int = 0
+    # What the recipe says to add to it, as variables.
+    added: dict[str, str] = field(default_factory=dict)
 
 
 FLASK = Case("Flask", "flask", "flask", [PYTHON, "app.py"], "session", ("SECRET_KEY", "flask_secret_key"))
@@ -234,7 +236,29 @@ EXPRESS_SESSION = Case(
     ("SESSION_SECRET", "session_secret"),
     store=("redis", "redis_url"),
 )
-RAILS = Case("Rails", "rails", "rails", [RUBY, "app.rb"], "_app_session", ("SECRET_KEY_BASE", "secret_key_base"))
+RAILS = Case(
+    "Rails",
+    "rails",
+    "rails",
+    [RUBY, "app.rb"],
+    "_app_session",
+    ("SECRET_KEY_BASE", "secret_key_base"),
+    environment={"LOAD_DEFAULTS": "7.0"},
+)
+
+
+def older_rails() -> list[Case]:
+    """The rows of the recipe's table for older apps, each with the first defaults that it names."""
+    recipe = (ROOT / "docs/recipes/rails.md").read_text()
+    cases = []
+    for defaults, add in re.findall(r"^\| (\d\.\d)[^|]*\| (`.*) \|$", recipe, re.MULTILINE):
+        keys = re.findall(r'`(\w+) = "?(\w+)"?`', add)
+        added = {f"ROLLOUT__EXTRACTORS__RAILS__{key.upper()}": value for key, value in keys}
+        name = f"Rails with the defaults of {defaults}"
+        cases.append(replace(RAILS, name=name, environment={"LOAD_DEFAULTS": defaults}, added=added))
+    assert len(cases) == 3, recipe
+    return cases
+
 
 # One for each recipe, as its first block has it; and what its pitfalls say.
 DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, AUTHJS, IRON_SESSION, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
@@ -268,6 +292,7 @@ CASES = [
         nextauth_sign_out,
         block=1,
     ),
+    *older_rails(),
     replace(
         BETTER_AUTH,
         name="Better Auth over https, encrypted",
@@ -410,9 +435,9 @@ def run(case: Case, report: Report) -> None:
         browser = Browser(case.scheme)
         app = programs.app(case, folder, secret, store)
         (folder / "recipe.toml").write_text(recipe.toml)
-        services = {"TOML": programs.service(folder / "toml.log", ["--config", str(folder / "recipe.toml")], {})}
+        services = {"TOML": programs.service(folder / "toml.log", ["--config", str(folder / "recipe.toml")], case.added)}
         if case.block == 0:
-            services["variables"] = programs.service(folder / "variables.log", [], recipe.variables)
+            services["variables"] = programs.service(folder / "variables.log", [], recipe.variables | case.added)
 
         def check(what: str, step: Callable[[], object]) -> bool:
             return report.check(f"{case.name}: {what}", step)
