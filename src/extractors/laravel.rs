@@ -169,7 +169,7 @@ mod tests {
             ),
             (
                 "sealed",
-                record(&encrypted(&format!("s:{}:\"{DATA}\";", DATA.len())), NOW),
+                record(&encrypted(format!("s:{}:\"{DATA}\";", DATA.len())), NOW),
                 Ok(Some(r#"{"login":42}"#)),
             ),
             (

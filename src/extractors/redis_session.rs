@@ -340,6 +340,7 @@ fn failure(error: &RedisError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extractors::shared::testing::broken_certificate;
     use crate::extractors::{Context, Registry, contract};
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -368,7 +369,7 @@ mod tests {
 
     #[test]
     fn every_mistake_names_its_key_and_no_secret() {
-        let broken = crate::extractors::shared::authority::broken();
+        let broken = broken_certificate();
         let broken =
             format!("url = \"rediss://h\"\ncookie = \"sid\"\nca_file = \"{}\"", broken.path().display());
         for (case, keys, key) in [

@@ -430,6 +430,7 @@ fn not_json<E>(_: E) -> ExtractError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extractors::shared::testing::broken_certificate;
     use crate::extractors::{Context, Registry, contract};
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -461,7 +462,7 @@ mod tests {
     #[test]
     fn every_mistake_names_its_key_and_no_secret() {
         let query = "query = \"SELECT 1 WHERE 1 = $1\"";
-        let broken = crate::extractors::shared::authority::broken();
+        let broken = broken_certificate();
         for (case, keys, key) in [
             ("no url", format!("cookie = \"sid\"\n{query}"), "url"),
             ("scheme", format!("cookie = \"sid\"\nurl = \"oracle://u:hunter2@h\"\n{query}"), "url"),
@@ -589,7 +590,7 @@ mod tests {
         format!("{signed}:{}", URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, signed.as_bytes())))
     }
 
-    /// SQLite keeps any text as a time. One that it cannot read is not the same as none.
+    /// `SQLite` keeps any text as a time. One that it cannot read is not the same as none.
     #[tokio::test]
     async fn an_end_that_sqlite_cannot_read_is_not_for_ever() {
         use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};

@@ -30,15 +30,6 @@ fn check(pem: &[u8]) -> Result<(), &'static str> {
     if authorities.is_empty() { Err("holds no certificate in PEM") } else { Ok(()) }
 }
 
-/// A file that looks like a certificate.
-#[cfg(test)]
-pub fn broken() -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-        .expect("text");
-    file
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -258,6 +258,6 @@ pub mod sealing {
     pub fn sealed(name: &str, text: &str) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &KEY);
         let mark = hmac::sign(&key, format!("{name}v2").as_bytes());
-        encrypted(&format!("{}|{text}", hex::encode(mark))).replace('=', "%3D")
+        encrypted(format!("{}|{text}", hex::encode(mark))).replace('=', "%3D")
     }
 }

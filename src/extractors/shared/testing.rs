@@ -69,3 +69,10 @@ pub(in crate::extractors) fn mended(kind: &str, cases: &[(&str, &str, &str)]) {
         assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
     }
 }
+
+/// A file that looks like a certificate.
+pub(in crate::extractors) fn broken_certificate() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    file
+}
