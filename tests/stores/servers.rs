@@ -210,7 +210,8 @@ impl MariaDb {
         let user = give_to("mysql", directory.path()).then_some("--user=mysql");
         let mut install = Command::new("mariadb-install-db");
         install.args(["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        run(install.args(user));
+        // Several at once give their temporary tables the same names.
+        run(install.args(user).env("TMPDIR", directory.path()));
         let port = free_port();
         // Debian has it beside the programs of the system, which are not on everybody's path.
         let mut mariadb = Command::new("/usr/sbin/mariadbd");
@@ -226,7 +227,7 @@ impl MariaDb {
             "--innodb-flush-log-at-trx-commit=0",
             "--skip-name-resolve",
         ]);
-        let server = start(mariadb.args(user).args(extra));
+        let server = start(mariadb.args(user).args(extra).env("TMPDIR", directory.path()));
         let mariadb = Self { port, _server: server, _directory: directory };
         mariadb.connection().await;
         mariadb
