@@ -71,7 +71,7 @@ deploy: ## What is in deploy/: schemas, a real Prometheus, the pod's container a
 	cargo build --locked
 	target/deploy/venv/bin/python -m pytest -q tests/deploy
 
-faults: ## Attacks on the release binary, all of them: a quarter of an hour
+faults: ## Attacks on the release binary, all of them: a few minutes
 	cargo build --release --locked
 	cargo test --locked --features faults --test faults
 
