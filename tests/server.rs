@@ -383,9 +383,14 @@ async fn a_drain_finishes_what_is_under_way_and_waits_for_nobody_else() {
     let mut slow = service.connect().await;
     slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}\r\n").as_bytes()).await.unwrap();
     service.app.arrived.acquire().await.unwrap().forget();
+    let mut arriving = service.connect().await;
+    arriving.write_all(b"POST / HTTP/1.1\r\n").await.unwrap();
 
     service.app.drain.begin();
     assert!(service.app.drain.is_draining());
+    arriving.write_all(format!("{HOST}\r\n").as_bytes()).await.unwrap();
+    let answer = read_to_close(&mut arriving).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer:?}");
     for stream in [&mut silent, &mut half, &mut idle] {
         let mut rest = Vec::new();
         let closed = timeout(HANG, stream.read_to_end(&mut rest)).await.expect("not closed");

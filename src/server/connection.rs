@@ -17,12 +17,12 @@ use hyper::server::conn::http1;
 use hyper::service::Service as HyperService;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Answers;
-use super::watch::{AnswerBody, Timeouts, Watch, Watched};
+use super::watch::{AnswerBody, Timeouts, Watch, Watched, head_in};
 use crate::config::Server;
 use crate::error::{Error, protect};
 use crate::extractors::Peer;
@@ -38,6 +38,8 @@ const FREE_HEADERS: usize = 100;
 /// The most connections that keep their buffers through a short pause. With more than these each is put aside as
 /// soon as it has its answer: memory that was once given out is not always given back.
 const MAX_AWAKE: usize = 1024;
+/// How much of a head is read before there is a hyper to read the rest.
+const FIRST_BYTES: usize = 32;
 /// How long, and for how many bytes, a peer is listened to that was told to go.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
@@ -130,10 +132,10 @@ pub(super) async fn serve<S>(
     let mut unread = Bytes::new();
     let (end, read_buf) = loop {
         if unread.is_empty() {
-            let Some(byte) = first_byte(&mut stream, &watch, &closing).await else { return };
-            unread = Bytes::copy_from_slice(&[byte]);
+            let Some(bytes) = first_bytes(&mut stream, &watch, &closing).await else { return };
+            unread = bytes;
         }
-        watch.received();
+        watch.received(&unread);
         let io = TokioIo::new(Watched::new(stream, unread, watch.clone()));
         let app = Application { service: service.clone(), peer, watch: watch.clone() };
         let _awake = rules.wake();
@@ -143,7 +145,10 @@ pub(super) async fn serve<S>(
         stream = parts.io.into_inner().into_inner();
         match end {
             // Bytes that are none would still hold the buffer in which they were.
-            End::Quiet => unread = if parts.read_buf.is_empty() { Bytes::new() } else { parts.read_buf },
+            End::Quiet => {
+                unread =
+                    head_in(&parts.read_buf).map_or_else(Bytes::new, |head| parts.read_buf.slice_ref(head));
+            }
             end => break (end, parts.read_buf),
         }
     };
@@ -166,16 +171,26 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// Waits until a head begins; `None` if there is no use in waiting any longer.
-async fn first_byte<S>(stream: &mut S, watch: &Watch, closing: &CancellationToken) -> Option<u8>
+/// Waits until a head begins, and gives what is there of it; `None` if there is no use in waiting any longer.
+async fn first_bytes<S>(stream: &mut S, watch: &Watch, closing: &CancellationToken) -> Option<Bytes>
 where
     S: AsyncRead + Unpin,
 {
-    tokio::select! {
-        biased;
-        byte = stream.read_u8() => byte.ok(),
-        () = closing.cancelled() => None,
-        () = tokio::time::sleep_until(watch.deadline()) => None,
+    let mut bytes = [0; FIRST_BYTES];
+    loop {
+        let length = tokio::select! {
+            biased;
+            read = stream.read(&mut bytes) => read.ok()?,
+            () = closing.cancelled() => return None,
+            () = tokio::time::sleep_until(watch.deadline()) => return None,
+        };
+        if let Some(head) = head_in(&bytes[..length]) {
+            return Some(Bytes::copy_from_slice(head));
+        }
+        // Whoever sends empty lines without a pause never lets the other branches have their turn.
+        if length == 0 || closing.is_cancelled() || watch.is_over() {
+            return None;
+        }
     }
 }
 
@@ -192,18 +207,20 @@ where
     let mut timer = pin!(tokio::time::sleep_until(watch.next_look()));
     let mut closing = pin!(closing.cancelled());
     let mut told_to_close = false;
+    let begun = Instant::now();
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = Pin::new(&mut *http).poll(cx) {
                 return Poll::Ready(End::Http(result));
             }
             if !told_to_close && closing.as_mut().poll(cx).is_ready() {
-                if !watch.is_serving() {
-                    return Poll::Ready(End::NotNeeded);
+                if watch.is_serving() {
+                    told_to_close = true;
+                    Pin::new(&mut *http).graceful_shutdown();
+                    continue;
                 }
-                told_to_close = true;
-                Pin::new(&mut *http).graceful_shutdown();
-                continue;
+                let Some(end) = watch.arrives_until(begun) else { return Poll::Ready(End::NotNeeded) };
+                timer.as_mut().reset(end);
             }
             if watch.is_idle() && rules.is_crowded() {
                 return Poll::Ready(End::Quiet);
@@ -305,8 +322,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answerin
 mod tests {
     use axum::Router;
     use axum::routing::get;
-    use tokio::io::{DuplexStream, duplex};
-    use tokio::time::Instant;
+    use tokio::io::{DuplexStream, duplex, join, repeat};
 
     use super::*;
 
@@ -336,16 +352,33 @@ mod tests {
 
     /// The peer's end of a served connection. The socket between them holds 64 bytes.
     fn connect() -> DuplexStream {
-        connect_by(64, Rules::new(&settings(), Arc::new(Metrics::new())))
+        connect_by(64, rules(), CancellationToken::new())
     }
 
-    fn connect_by(socket_bytes: usize, rules: Rules) -> DuplexStream {
+    fn connect_by(socket_bytes: usize, rules: Rules, closing: CancellationToken) -> DuplexStream {
         let (ours, theirs) = duplex(socket_bytes);
-        let router = Router::new().route("/", get(|| async { "x".repeat(1000) }));
-        let rules = Arc::new(rules);
-        let watch = rules.watch();
-        tokio::spawn(serve(ours, ([127, 0, 0, 1], 1).into(), router, rules, watch, CancellationToken::new()));
+        tokio::spawn(serve_by(ours, rules, closing));
         theirs
+    }
+
+    async fn serve_by(stream: impl AsyncRead + AsyncWrite + Unpin, rules: Rules, closing: CancellationToken) {
+        let router = Router::new().route("/", get(|| async { "x".repeat(1000) }));
+        let watch = rules.watch();
+        serve(stream, ([127, 0, 0, 1], 1).into(), router, Arc::new(rules), watch, closing).await;
+    }
+
+    fn rules() -> Rules {
+        Rules::new(&settings(), Arc::new(Metrics::new()))
+    }
+
+    fn crowded() -> Rules {
+        let rules = rules();
+        rules.awake.store(MAX_AWAKE, Ordering::Relaxed);
+        rules
+    }
+
+    async fn pass(millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
     async fn seconds_to_close(peer: &mut DuplexStream) -> u64 {
@@ -386,6 +419,110 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn empty_lines_leave_an_idle_connection_idle_and_give_it_no_more_time() {
+        for (case, rules, with_request, later) in [
+            ("with the request", rules(), "\r\n", &[][..]),
+            ("soon", rules(), "", &[(500, "\r\n")]),
+            ("put aside", rules(), "", &[(5000, "\r\n")]),
+            (
+                "dribbled",
+                rules(),
+                "\n",
+                &[(100, "\r"), (100, "\n"), (5000, "\r"), (30_000, "\n"), (30_000, "\n")],
+            ),
+            ("crowded", crowded(), "\r\n", &[(500, "\r\n"), (40_000, "\r\n")]),
+        ] {
+            let mut peer = connect_by(4096, rules, CancellationToken::new());
+            let start = Instant::now();
+            peer.write_all(&[REQUEST, with_request.as_bytes()].concat()).await.unwrap();
+            for (millis, text) in later {
+                pass(*millis).await;
+                peer.write_all(text.as_bytes()).await.unwrap();
+            }
+            copy(&mut peer, &mut sink()).await.unwrap();
+            assert_eq!(start.elapsed().as_secs(), 75, "{case}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_after_empty_lines_is_answered() {
+        for (case, pause, lines) in
+            [("first", None, "\r\n\r\n"), ("next", Some(500), "\r\n"), ("later", Some(5000), "\r\n\n\r\n")]
+        {
+            let mut peer = connect_by(4096, rules(), CancellationToken::new());
+            let mut answers = Vec::new();
+            if let Some(millis) = pause {
+                peer.write_all(REQUEST).await.unwrap();
+                pass(millis).await;
+            }
+            peer.write_all(&[lines.repeat(20).as_bytes(), REQUEST].concat()).await.unwrap();
+            peer.read_to_end(&mut answers).await.unwrap();
+            let count = String::from_utf8(answers).unwrap().matches("HTTP/1.1 200").count();
+            assert_eq!(count, 1 + usize::from(pause.is_some()), "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn empty_lines_without_a_pause_stop_neither_the_clock_nor_the_service() {
+        for (case, header_timeout, is_closing) in [("time", 0, false), ("closing", 1000, true)] {
+            let header_timeout = Duration::from_secs(header_timeout);
+            let rules = Rules::new(&Server { header_timeout, ..settings() }, Arc::new(Metrics::new()));
+            let closing = CancellationToken::new();
+            if is_closing {
+                closing.cancel();
+            }
+            let served = serve_by(join(repeat(b'\n'), sink()), rules, closing);
+            assert!(timeout(Duration::from_secs(20), served).await.is_ok(), "{case}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_arrives_while_the_service_stops_gets_its_answer() {
+        let (first, rest) = REQUEST.split_at(9);
+        for (case, before) in [("the first", &[][..]), ("a later one", REQUEST)] {
+            let closing = CancellationToken::new();
+            let mut peer = connect_by(4096, rules(), closing.clone());
+            let mut answers = Vec::new();
+            peer.write_all(before).await.unwrap();
+            pass(5000).await;
+            peer.write_all(first).await.unwrap();
+            pass(100).await;
+            closing.cancel();
+            pass(800).await;
+            peer.write_all(rest).await.unwrap();
+            peer.read_to_end(&mut answers).await.unwrap();
+            let answers = String::from_utf8(answers).unwrap();
+            assert_eq!(
+                answers.matches("HTTP/1.1 200").count(),
+                1 + usize::from(!before.is_empty()),
+                "{case}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_else_keeps_the_service_from_stopping() {
+        for (case, sent, pause, wait) in [
+            ("nothing", &b""[..], 0, 0),
+            ("an empty line", b"\r\n", 0, 0),
+            ("a head that began long ago", b"GET / HT", 2000, 0),
+            ("a head that does not go on", b"GET / HT", 0, 1000),
+            ("an idle connection", REQUEST, 0, 0),
+            ("an idle connection with an empty line", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", 0, 0),
+        ] {
+            let closing = CancellationToken::new();
+            let mut peer = connect_by(4096, rules(), closing.clone());
+            peer.write_all(sent).await.unwrap();
+            tokio::task::yield_now().await;
+            pass(pause).await;
+            let start = Instant::now();
+            closing.cancel();
+            copy(&mut peer, &mut sink()).await.unwrap();
+            assert_eq!(start.elapsed().as_millis(), wait, "{case}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_peer_that_does_not_take_its_answer_is_closed_too() {
         let mut peer = connect();
         peer.write_all(REQUEST).await.unwrap();
@@ -397,9 +534,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_rest_of_a_refused_body_is_no_request_among_many_connections() {
-        let rules = Rules::new(&settings(), Arc::new(Metrics::new()));
-        rules.awake.store(MAX_AWAKE, Ordering::Relaxed);
-        let mut peer = connect_by(4096, rules);
+        let mut peer = connect_by(4096, crowded(), CancellationToken::new());
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", REQUEST.len());
         peer.write_all(head.as_bytes()).await.unwrap();
         let mut answers = vec![0];

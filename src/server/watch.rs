@@ -24,6 +24,15 @@ const ANSWER_GRACE: Duration = Duration::from_secs(10);
 /// How long a connection must be idle to be put aside. Short pauses are not worth it.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// For how long a head that has begun is waited for where the connection is to be closed: it may be on its way.
+const ARRIVAL: Duration = Duration::from_secs(1);
+
+/// What of these bytes belongs to a head. Empty lines before it do not (RFC 9112, section 2.2).
+pub(super) fn head_in(bytes: &[u8]) -> Option<&[u8]> {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    Some(&bytes[start..])
+}
+
 /// How long a connection may stay in each phase.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
@@ -124,9 +133,9 @@ impl Watch {
         Some(Wait { is_idle, time: patience.saturating_sub(self.deadline().saturating_duration_since(now)) })
     }
 
-    /// Something of the next request came.
-    pub(super) fn received(&self) {
-        if self.is_in(IDLE) {
+    /// These bytes came. With the first of the next head, that is owed.
+    pub(super) fn received(&self, bytes: &[u8]) {
+        if self.is_in(IDLE) && head_in(bytes).is_some() {
             self.enter(HEAD, self.timeouts.head);
         }
     }
@@ -145,6 +154,15 @@ impl Watch {
     /// When the connection has to have got further.
     pub(super) fn deadline(&self) -> Instant {
         self.opened + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+    }
+
+    /// Until when a head that has begun is waited for although the connection is to be closed; `None` if there is
+    /// none, or it had its time. Before `begun` there was none: a new connection owes one from the start.
+    pub(super) fn arrives_until(&self, begun: Instant) -> Option<Instant> {
+        let now = Instant::now();
+        let wait = self.waits(now).filter(|wait| !wait.is_idle)?;
+        let left = ARRIVAL.saturating_sub(wait.time.min(now - begun));
+        (!left.is_zero()).then(|| self.deadline().min(now + left))
     }
 
     /// Whether nothing is owed by anybody, and nothing of the last request can be left.
@@ -209,9 +227,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.watch.received();
-        }
+        self.watch.received(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
