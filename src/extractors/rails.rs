@@ -3,11 +3,11 @@
 //! `activesupport/lib/active_support/message_encryptor.rs`, `message_verifier.rs`, `messages/metadata.rb`.
 //! JSON only: the Marshal serializer writes programs, and none is ever run here.
 
-use std::num::NonZeroU32;
+mod reader;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
 
-use aws_lc_rs::{hmac, pbkdf2};
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,22 +15,19 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
-use super::shared::aes::{Cbc, Gcm};
+use super::shared::app_secret;
 use super::shared::cookie::Cookie;
 use super::shared::expiry::Expiry;
 use super::shared::percent::{self, Plus};
-use super::shared::{app_secret, derive, hex};
 use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
 use crate::clock::Clock;
 use crate::config::{Problems, Section};
 use crate::secret::Secret;
 use crate::value::{Object, Value};
+use reader::{Reader, Recipe};
 
 /// Where Devise puts the user's id.
 pub const KIND: Kind = Kind { build, subject: "{/warden.user.user.key/0/0}", presets: &[] };
-
-/// `ActiveSupport::KeyGenerator` as the application sets it up.
-const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
 const SWITCH: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or :hybrid, \
                       until all cookies are rewritten)";
@@ -95,14 +92,6 @@ struct Rails {
     marshal_was_told: Once,
 }
 
-/// One way in which the app makes its cookies.
-#[derive(Debug)]
-enum Reader {
-    Encrypted(Gcm),
-    Signed(Box<hmac::Key>),
-    EncryptedCbc { mac: Box<hmac::Key>, aes: Cbc },
-}
-
 fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: Config = section.read(&mut problems);
@@ -153,15 +142,6 @@ impl Rotation {
     }
 }
 
-/// The texts from which a [`Reader`] is made.
-struct Recipe<'a> {
-    scheme: &'a str,
-    digest: &'a str,
-    salt: Option<&'a str>,
-    signed_salt: &'a str,
-    hmac_digest: &'a str,
-}
-
 impl<'a> Recipe<'a> {
     fn current(config: &'a Config) -> Self {
         Self {
@@ -184,114 +164,6 @@ impl<'a> Recipe<'a> {
             hmac_digest: rotation.hmac_digest.as_deref().unwrap_or(self.hmac_digest),
         }
     }
-
-    /// The reader, or `None` after its problems were reported under the keys behind `path`.
-    fn reader(
-        &self,
-        section: &Section<'_>,
-        path: &str,
-        secret: Option<&Secret>,
-        problems: &mut Problems,
-    ) -> Option<Reader> {
-        let mut digest = |key: &str, text: &str| {
-            let known = Digest::parse(text).ok_or("must be \"sha1\", \"sha256\", \"sha384\" or \"sha512\"");
-            problems.accept(section.key(&format!("{path}{key}")), known)
-        };
-        let (kdf, mac) = (digest("digest", self.digest), digest("hmac_digest", self.hmac_digest));
-        let default_salt = match self.scheme {
-            "encrypted" => "authenticated encrypted cookie",
-            "signed" => "signed cookie",
-            "encrypted_cbc" => "encrypted cookie",
-            _ => {
-                problems.add(
-                    section.key(&format!("{path}scheme")),
-                    "must be \"encrypted\", \"signed\" or \"encrypted_cbc\"",
-                );
-                return None;
-            }
-        };
-        let (secret, kdf, mac) = (secret?.expose(), kdf?.pbkdf2(), mac?.hmac());
-        let salt = self.salt.unwrap_or(default_salt).as_bytes();
-        let signing = |salt: &[u8]| {
-            Box::new(hmac::Key::new(mac, &*derive::pbkdf2::<64>(kdf, ITERATIONS, secret, salt)))
-        };
-        let sealing = || derive::pbkdf2::<32>(kdf, ITERATIONS, secret, salt);
-        match self.scheme {
-            "encrypted" => Gcm::new(&*sealing()).map(Reader::Encrypted),
-            "signed" => Some(Reader::Signed(signing(salt))),
-            _ => {
-                let mac = signing(self.signed_salt.as_bytes());
-                Cbc::new(&*sealing()).map(|aes| Reader::EncryptedCbc { mac, aes })
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Digest {
-    Sha1,
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-impl Digest {
-    fn parse(text: &str) -> Option<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "sha1" => Some(Self::Sha1),
-            "sha256" => Some(Self::Sha256),
-            "sha384" => Some(Self::Sha384),
-            "sha512" => Some(Self::Sha512),
-            _ => None,
-        }
-    }
-
-    fn hmac(self) -> hmac::Algorithm {
-        match self {
-            Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha256 => hmac::HMAC_SHA256,
-            Self::Sha384 => hmac::HMAC_SHA384,
-            Self::Sha512 => hmac::HMAC_SHA512,
-        }
-    }
-
-    fn pbkdf2(self) -> pbkdf2::Algorithm {
-        match self {
-            Self::Sha1 => pbkdf2::PBKDF2_HMAC_SHA1,
-            Self::Sha256 => pbkdf2::PBKDF2_HMAC_SHA256,
-            Self::Sha384 => pbkdf2::PBKDF2_HMAC_SHA384,
-            Self::Sha512 => pbkdf2::PBKDF2_HMAC_SHA512,
-        }
-    }
-}
-
-impl Reader {
-    /// What the app put in, if the app did. Anything else is the same `None`.
-    fn open(&self, text: &str) -> Option<Vec<u8>> {
-        match self {
-            Self::Encrypted(gcm) => {
-                let mut parts = text.split("--").map(|part| STANDARD.decode(part).ok());
-                let (data, nonce, tag) = (parts.next()??, parts.next()??, parts.next()??);
-                if parts.next().is_some() {
-                    return None;
-                }
-                gcm.open(&nonce, data, &tag, b"")
-            }
-            Self::Signed(key) => verify(key, text),
-            Self::EncryptedCbc { mac, aes } => {
-                let sealed = String::from_utf8(verify(mac, text)?).ok()?;
-                let (data, iv) = sealed.split_once("--")?;
-                aes.open(&STANDARD.decode(iv).ok()?, STANDARD.decode(data).ok()?)
-            }
-        }
-    }
-}
-
-/// The bytes in front of a signature that is genuine. The signature covers their base64.
-fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
-    let (data, signature) = text.rsplit_once("--")?;
-    hmac::verify(key, data.as_bytes(), &hex::decode(signature)?).ok()?;
-    STANDARD.decode(data).ok()
 }
 
 impl Rails {
@@ -379,9 +251,11 @@ impl SessionExtractor for Rails {
 
 #[cfg(test)]
 mod tests {
+    use super::reader::ITERATIONS;
     use super::*;
     use crate::extractors::contract;
     use crate::extractors::shared::aes::seal;
+    use crate::extractors::shared::derive;
     use crate::extractors::shared::testing::{answer, build, refused};
 
     const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2hunter2";
@@ -393,7 +267,7 @@ mod tests {
     /// A cookie that the app encrypted: what stands in it is up to the test.
     fn cookie(text: &[u8]) -> String {
         let salt = b"authenticated encrypted cookie";
-        let key = derive::pbkdf2(pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, SECRET.as_bytes(), salt);
+        let key = derive::pbkdf2(aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, SECRET.as_bytes(), salt);
         let (text, tag) = seal::gcm(&key, [3; 12], text, b"");
         let parts = [&text[..], &[3; 12], &tag].map(|part| STANDARD.encode(part));
         format!("_app={}", parts.join("--").replace('+', "%2B").replace('/', "%2F").replace('=', "%3D"))

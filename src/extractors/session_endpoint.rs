@@ -1,8 +1,9 @@
 //! `session_endpoint`: the app's own "who am I" URL, asked with the caller's cookies or headers.
-//! The presets' answers are as the products document them; calls are made and shared in `shared/`.
+//! Calls are made and shared in `shared/`; the products that are presets are in `session_endpoint/`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+mod config;
+mod presets;
+
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -10,9 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use reqwest::{Method, Request};
-use serde::{Deserialize, Serialize};
 
-use super::shared::cookie::Cookie;
 use super::shared::endpoint::{self, Endpoint};
 use super::shared::expiry::Expiry;
 use super::shared::headers::{self, HeaderError};
@@ -20,131 +19,12 @@ use super::shared::http::Answer;
 use super::shared::lookup::{Lookups, Outcome, Question, Verdict};
 use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::{List, Problems, Section, Span};
 use crate::cookies::{self, CookieError};
-use crate::secret::Secret;
 use crate::subject::{SubjectError, Template};
 use crate::trace;
 use crate::value::{Object, Value};
 
-/// `path` is what a preset adds to a `url` that has none.
-const PRESETS: &[(&str, &str)] = &[
-    // `GET /api/auth/session`: null (v5) or {} (v4) if nobody is signed in. The user's id is there only
-    // if the app's session callback puts it there. Long cookies come in pieces.
-    (
-        "authjs",
-        r#"
-            subject = "{user.id}"
-            path = "/api/auth/session"
-            expires_path = "{expires}"
-            cookies = [
-                "authjs.session-token", "authjs.session-token.0", "authjs.session-token.1",
-                "authjs.session-token.2", "authjs.session-token.3",
-                "__Secure-authjs.session-token", "__Secure-authjs.session-token.0",
-                "__Secure-authjs.session-token.1", "__Secure-authjs.session-token.2",
-                "__Secure-authjs.session-token.3",
-                "next-auth.session-token", "next-auth.session-token.0", "next-auth.session-token.1",
-                "next-auth.session-token.2", "next-auth.session-token.3",
-                "__Secure-next-auth.session-token", "__Secure-next-auth.session-token.0",
-                "__Secure-next-auth.session-token.1", "__Secure-next-auth.session-token.2",
-                "__Secure-next-auth.session-token.3",
-            ]
-        "#,
-    ),
-    // `GET /api/auth/get-session`: null if nobody is signed in. Its cache cookie is not sent: it would
-    // answer for minutes after a sign-out.
-    (
-        "better-auth",
-        r#"
-            subject = "{user.id}"
-            path = "/api/auth/get-session"
-            expires_path = "{session.expiresAt}"
-            cookies = ["better-auth.session_token", "__Secure-better-auth.session_token"]
-        "#,
-    ),
-    // `GET /sessions/whoami` of the public API: 401 if nobody is signed in, 403 if a second factor is
-    // still due.
-    (
-        "kratos",
-        r#"
-            subject = "{identity.id}"
-            path = "/sessions/whoami"
-            expires_path = "{expires_at}"
-            cookies = ["ory_kratos_session"]
-            forward_headers = ["X-Session-Token"]
-        "#,
-    ),
-    // `/oauth2/userinfo`, not `/oauth2/auth`, which answers 202. Long cookies come in pieces.
-    (
-        "oauth2-proxy",
-        r#"
-            subject = "{user}"
-            path = "/oauth2/userinfo"
-            cookies = [
-                "_oauth2_proxy", "_oauth2_proxy_0", "_oauth2_proxy_1", "_oauth2_proxy_2", "_oauth2_proxy_3",
-            ]
-        "#,
-    ),
-];
-
-pub const KIND: Kind = Kind { build, subject: "{sub}", presets: PRESETS };
-
-/// Headers that belong to one connection or one message (RFC 9110, sections 7.6.1 and 8.6), or would
-/// change what an answer means. Nobody can have them sent.
-const NEVER_SENT: [HeaderName; 10] = [
-    header::ACCEPT_ENCODING,
-    header::CONNECTION,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::COOKIE,
-    header::EXPECT,
-    header::RANGE,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
-/// `[extractors.NAME]` with `kind = "session_endpoint"`
-#[derive(Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Config {
-    url: Option<String>,
-    method: String,
-    cookies: List<String>,
-    forward_headers: List<String>,
-    /// Often an API key, so never shown.
-    additional_headers: BTreeMap<String, Secret>,
-    additional_headers_file: BTreeMap<String, PathBuf>,
-    response_headers: List<String>,
-    expires_path: Option<String>,
-    timeout: Span,
-    connect_timeout: Span,
-    cache_ttl: Span,
-    allow_http: bool,
-    /// For presets: the path of a `url` that has none.
-    #[serde(skip_serializing)]
-    path: Option<String>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            url: None,
-            method: "GET".to_owned(),
-            cookies: List::default(),
-            forward_headers: List::default(),
-            additional_headers: BTreeMap::new(),
-            additional_headers_file: BTreeMap::new(),
-            response_headers: List::default(),
-            expires_path: None,
-            timeout: Span::secs(2),
-            connect_timeout: Span::millis(300),
-            cache_ttl: Span::secs(0),
-            allow_http: false,
-            path: None,
-        }
-    }
-}
+pub const KIND: Kind = Kind { build: config::build, subject: "{sub}", presets: presets::PRESETS };
 
 #[derive(Debug)]
 struct SessionEndpoint {
@@ -164,114 +44,6 @@ struct WhoAmI {
     /// Where the session is; empty means the body.
     response_headers: Vec<HeaderName>,
     expires: Option<Template>,
-}
-
-fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
-    let mut problems = Problems::default();
-    let mut config: Config = section.read(&mut problems);
-    add_path(&mut config);
-    let keys = endpoint::Keys {
-        url: config.url.as_deref(),
-        timeout: config.timeout,
-        connect_timeout: config.connect_timeout,
-        cache_ttl: config.cache_ttl,
-        longest_cache_ttl: Span::secs(10),
-        allow_http: config.allow_http,
-    };
-    let endpoint = Endpoint::new(section, keys, &mut problems);
-    let method = match config.method.as_str() {
-        "POST" => Method::POST,
-        "GET" => Method::GET,
-        _ => {
-            problems.add(section.key("method"), "must be GET or POST");
-            Method::GET
-        }
-    };
-    let forwarded = check_forwarded(section, &config, &mut problems);
-    let additional_headers = check_additional(section, &config, &forwarded, &mut problems);
-    let names = config.response_headers.iter();
-    let response_headers = names
-        .filter_map(|name| problems.parse(section.key("response_headers"), name, "names of headers"))
-        .collect();
-    let expires = config.expires_path.as_deref().map(|path| {
-        let path = if path.contains('{') { path.to_owned() } else { format!("{{{path}}}") };
-        path.parse()
-    });
-    let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
-    let Some(endpoint) = endpoint.filter(|_| problems.is_empty()) else { return Err(problems) };
-    Ok(Arc::new(SessionEndpoint {
-        forwarded,
-        whoami: Arc::new(WhoAmI { endpoint, method, additional_headers, response_headers, expires }),
-        lookups: Lookups::new(section.name(), section.context()),
-        clock: section.context().clock.clone(),
-    }))
-}
-
-/// Lets `url` be the product's address alone. What is no URL is reported later.
-fn add_path(config: &mut Config) {
-    let url = config.url.as_deref().and_then(|url| url::Url::parse(url).ok());
-    if let (Some(mut url), Some(path)) = (url, &config.path)
-        && url.path() == "/"
-    {
-        url.set_path(path);
-        config.url = Some(url.into());
-    }
-}
-
-fn check_forwarded(section: &Section<'_>, config: &Config, problems: &mut Problems) -> Vec<Forwarded> {
-    let mut forwarded = Vec::new();
-    for name in config.cookies.iter() {
-        let cookie = Cookie::named(section, "cookies", name, problems);
-        forwarded.extend(cookie.map(|cookie| Forwarded::Cookie(cookie.name().to_owned())));
-    }
-    for name in config.forward_headers.iter() {
-        let key = section.key("forward_headers");
-        match problems.parse::<HeaderName>(&*key, name, "names of headers") {
-            Some(header::COOKIE) => {
-                problems.add(key, "would send every cookie: name those to send in cookies");
-            }
-            Some(name) if name == header::HOST || NEVER_SENT.contains(&name) => {
-                problems.add(key, format!("{name} is never forwarded"));
-            }
-            Some(name) => forwarded.push(Forwarded::Header(name)),
-            None => {}
-        }
-    }
-    problems.require(
-        !(config.cookies.is_empty() && config.forward_headers.is_empty()),
-        section.key("cookies"),
-        "names nothing by which the endpoint could know the caller: list its session cookies, or headers in \
-         forward_headers",
-    );
-    forwarded
-}
-
-fn check_additional(
-    section: &Section<'_>,
-    config: &Config,
-    forwarded: &[Forwarded],
-    problems: &mut Problems,
-) -> HeaderMap {
-    let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
-    let (values, files) = (&config.additional_headers, &config.additional_headers_file);
-    for name in values.keys().chain(files.keys()).collect::<BTreeSet<_>>() {
-        let key = format!("additional_headers.{name}");
-        let secret = section.secret(&key, values.get(name).cloned(), files.get(name), problems);
-        let Some(value) = secret else { continue };
-        let key = section.key(&key);
-        let name = problems.parse::<HeaderName>(&*key, name, "the name of a header");
-        let value = HeaderValue::from_bytes(value.expose()).map_err(|_| "must be text without line breaks");
-        let (Some(name), Some(mut value)) = (name, problems.accept(&*key, value)) else { continue };
-        if NEVER_SENT.contains(&name) {
-            problems.add(key, "is never sent");
-        } else if forwarded.contains(&Forwarded::Header(name.clone())) {
-            problems.add(key, "is also in forward_headers: keep one");
-        } else {
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
-    }
-    headers
 }
 
 impl SessionExtractor for SessionEndpoint {
@@ -442,6 +214,7 @@ fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, Ex
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Problems;
     use crate::extractors::{Context, Registry, contract};
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {

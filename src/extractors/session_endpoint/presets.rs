@@ -1,0 +1,62 @@
+//! Products that have a "who am I" URL: where it is, and what its answer looks like, as they document it.
+//! An explicit key wins over these.
+
+/// `path` is what a preset adds to a `url` that has none.
+pub const PRESETS: &[(&str, &str)] = &[
+    // `GET /api/auth/session`: null (v5) or {} (v4) if nobody is signed in. The user's id is there only
+    // if the app's session callback puts it there. Long cookies come in pieces.
+    (
+        "authjs",
+        r#"
+            subject = "{user.id}"
+            path = "/api/auth/session"
+            expires_path = "{expires}"
+            cookies = [
+                "authjs.session-token", "authjs.session-token.0", "authjs.session-token.1",
+                "authjs.session-token.2", "authjs.session-token.3",
+                "__Secure-authjs.session-token", "__Secure-authjs.session-token.0",
+                "__Secure-authjs.session-token.1", "__Secure-authjs.session-token.2",
+                "__Secure-authjs.session-token.3",
+                "next-auth.session-token", "next-auth.session-token.0", "next-auth.session-token.1",
+                "next-auth.session-token.2", "next-auth.session-token.3",
+                "__Secure-next-auth.session-token", "__Secure-next-auth.session-token.0",
+                "__Secure-next-auth.session-token.1", "__Secure-next-auth.session-token.2",
+                "__Secure-next-auth.session-token.3",
+            ]
+        "#,
+    ),
+    // `GET /api/auth/get-session`: null if nobody is signed in. Its cache cookie is not sent: it would
+    // answer for minutes after a sign-out.
+    (
+        "better-auth",
+        r#"
+            subject = "{user.id}"
+            path = "/api/auth/get-session"
+            expires_path = "{session.expiresAt}"
+            cookies = ["better-auth.session_token", "__Secure-better-auth.session_token"]
+        "#,
+    ),
+    // `GET /sessions/whoami` of the public API: 401 if nobody is signed in, 403 if a second factor is
+    // still due.
+    (
+        "kratos",
+        r#"
+            subject = "{identity.id}"
+            path = "/sessions/whoami"
+            expires_path = "{expires_at}"
+            cookies = ["ory_kratos_session"]
+            forward_headers = ["X-Session-Token"]
+        "#,
+    ),
+    // `/oauth2/userinfo`, not `/oauth2/auth`, which answers 202. Long cookies come in pieces.
+    (
+        "oauth2-proxy",
+        r#"
+            subject = "{user}"
+            path = "/oauth2/userinfo"
+            cookies = [
+                "_oauth2_proxy", "_oauth2_proxy_0", "_oauth2_proxy_1", "_oauth2_proxy_2", "_oauth2_proxy_3",
+            ]
+        "#,
+    ),
+];
