@@ -84,13 +84,15 @@ async fn run(
 
     let public = Endpoint { listener: public, service: app::public(&app) };
     let admin = Endpoint { listener: admin, service: app::admin(&app) };
+    let served = async {
+        let outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain).await;
+        traces.flush().await;
+        outcome
+    };
     let ended = tokio::select! {
-        outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain) => Some(outcome),
+        outcome = served => Some(outcome),
         _ = second_signal => None,
     };
-    if ended.is_some() {
-        traces.flush().await;
-    }
     match ended {
         Some(Outcome::Clean) => Ok(()),
         Some(Outcome::Forced(open)) => {

@@ -351,6 +351,22 @@ async fn a_receiver_that_never_answers_or_refuses_stops_nothing() {
     assert!(log.contains("the answer's status is 400") && !log.contains("SENTINEL"), "{log}");
 }
 
+#[tokio::test]
+async fn a_second_signal_does_not_wait_for_the_last_spans() {
+    let silent = Backend::start(|_| std::future::pending()).await;
+    let (mut command, _file) = traced(&silent.url(""), helpers::BY_JWT);
+    let process = Process::start(&mut command);
+    client().post(process.url()).send().await.unwrap();
+    process.signal(Signal::TERM);
+    while silent.visits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    process.signal(Signal::TERM);
+    let (code, log) = tokio::task::spawn_blocking(move || process.end()).await.unwrap();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("stopped by a second signal") && !log.contains("spans could not be sent"), "{log}");
+}
+
 #[test]
 fn what_would_be_ignored_in_silence_is_refused_at_start() {
     for (name, value) in [
