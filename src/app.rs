@@ -235,6 +235,10 @@ impl App {
         request_id: &str,
         trace_id: Option<&str>,
     ) {
+        // A probe asks for no token. What an instance waits for is logged where it fails.
+        if matches!(error, Error::Unready(_)) {
+            return;
+        }
         self.metrics.answered(error.extractor(), error.code(), duration);
         let lines = if error.status().is_server_error() { &self.fault_lines } else { &self.caller_lines };
         telemetry::refused(error, log, duration, request_id, trace_id, lines, &self.clock);

@@ -92,6 +92,27 @@ async fn labels_hold_no_text_of_callers() {
 }
 
 #[tokio::test]
+async fn probes_of_an_instance_that_is_not_ready_are_no_refused_requests() {
+    let service = Service::start(
+        r#"
+        [session]
+        extractors = ["jwt"]
+        [extractors.jwt]
+        jwks_url = "http://127.0.0.1:1/keys"
+        issuers = ["https://idp.example"]
+        allow_any_audience = true
+        "#,
+    );
+    let ready = || service.request(reqwest::Method::GET, "/readyz").send();
+    assert_eq!(refused(ready().await.unwrap()).await, (503, "session_backend_unavailable".to_owned()));
+    service.drain.begin();
+    assert_eq!(refused(ready().await.unwrap()).await, (503, "draining".to_owned()));
+    let metrics = service.metrics().await;
+    assert!(!metrics.contains("rollout_token_requests_total{"), "{metrics}");
+    assert!(metrics.contains("rollout_token_request_duration_seconds_count 0"), "{metrics}");
+}
+
+#[tokio::test]
 async fn health_needs_no_back_end_and_readiness_tells_of_the_drain() {
     let service = Service::start(BY_HEADER);
     let get = |path: &str| service.request(reqwest::Method::GET, path).send();

@@ -362,9 +362,7 @@ impl Service {
     }
 
     pub async fn ready(&self) -> Answer {
-        let answer = self.get_admin("/readyz").await;
-        self.count(std::slice::from_ref(&answer));
-        answer
+        self.get_admin("/readyz").await
     }
 
     async fn get_admin(&self, path: &str) -> Answer {
