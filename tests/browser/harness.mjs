@@ -272,13 +272,13 @@ export async function startRollout() {
 
 // ---- Building the examples ---------------------------------------------------------------------------------------
 
-/** Builds examples/react, as its README says; gives the directory. Extra files replace those of the example. */
+/** Builds examples/react, as its README says; gives the directory. Texts replace files of the example. */
 export async function buildExample(name, environment, replaced = {}) {
   const react = path.join(root, "target/react");
   for (const part of ["index.html", "vite.config.js", "src"]) {
     cpSync(path.join(root, "examples/react", part), path.join(react, part), { recursive: true });
   }
-  for (const [to, from] of Object.entries(replaced)) cpSync(fileURLToPath(new URL(from, import.meta.url)), path.join(react, to));
+  for (const [to, text] of Object.entries(replaced)) writeFileSync(path.join(react, to), text);
   const vite = spawn("node_modules/.bin/vite", ["build", "--outDir", name, "--logLevel", "error"], {
     cwd: react,
     env: { ...process.env, ...environment },

@@ -1,6 +1,7 @@
 // examples/react with Rollout's real package in a real browser, the real service behind the app, and a stand-in for
 // Rollout's API that verifies every token.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, before, beforeEach, test } from "node:test";
 
 import { buildExample, CLIENT_ID, open, startApp, startBrowser, startRollout, startServiceOf, stop, tokenMade } from "./harness.mjs";
@@ -14,7 +15,8 @@ before(async () => {
   pages = {
     sameOrigin: await buildExample("same-origin", api),
     otherOrigin: await buildExample("other-origin", { ...api, VITE_ROLLOUT_TOKEN_URL: `${app.service}/rollout/token` }),
-    docs: await buildExample("docs", api, { "src/main.jsx": "docs-snippet.jsx" }),
+    docs: await buildExample("docs", api, { "src/main.jsx": text("docs-snippet.jsx") }),
+    plain: await buildExample("plain", api, { "src/main.jsx": plain() }),
   };
 });
 after(stop);
@@ -23,6 +25,16 @@ beforeEach(() => {
   Object.assign(app, { pages: pages.sameOrigin, asked: [], instead: [], backEndWorks: true });
   Object.assign(rollout, { ahead: 0, seen: [], credentials: [] });
 });
+
+const text = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
+
+/** Rollout's sample with the token function of our docs in place of theirs. */
+function plain() {
+  const [, ours] = /## Without it\n[^]*?```js\n([^]*?)```/.exec(text("../../docs/front-end.md"));
+  const page = text("docs-snippet.jsx").replace(/function fetchRolloutToken[^]*?\n}\n/, ours);
+  assert.ok(page.includes(ours));
+  return page;
+}
 
 /** A visit of somebody, with the page open; nobody without a name. */
 async function visit(name) {
@@ -163,6 +175,30 @@ test("the sample of Rollout's docs works as it stands, through server.docs_alias
   await shown(page);
   assert.deepEqual(app.asked.map(({ method, url }) => `${method} ${url}`), ["GET /rollout-token"]);
   assertAccepted("hal");
+});
+
+test("the token function of our docs asks again after a failure, and then says something", async () => {
+  app.pages = pages.plain;
+  const { service } = app;
+  app.service = "http://127.0.0.1:1";
+  const page = await newPage("ivy");
+  const failed = page.waitForResponse((response) => response.url().endsWith("/rollout/token"));
+  await Promise.all([failed, page.goto(app.url)]);
+  assert.notEqual((await failed).headers()["content-type"], "application/json");
+  app.service = service;
+  await shown(page);
+  assert.deepEqual(app.asked.map(({ method, url }) => `${method} ${url}`), ["POST /rollout/token", "POST /rollout/token"]);
+  assert.equal(rollout.seen.at(-1).claims.sub, "ivy");
+
+  app.backEndWorks = false;
+  await page.reload();
+  await page.getByText("An unexpected error occurred").waitFor();
+});
+
+test("the token function of our docs lets a signed-out user sign in", async () => {
+  app.pages = pages.plain;
+  const page = await visit();
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
 });
 
 test("the sample of Rollout's docs says something about a signed-out user, because even our 401 is JSON", async () => {
