@@ -106,9 +106,10 @@ test("a cookie that is not SameSite=None stays within its site", async () => {
   }
 });
 
-test("a browser that keeps third parties' cookies back keeps this one back, but not within its site", async () => {
+test("a browser that keeps third parties' cookies back keeps this one back, but no bearer token, and nothing within its site", async () => {
   const page = await visit(await browser.newContext(), PAGE, "SameSite=None");
   assert.equal(await subject(page), "no_session 401");
+  assert.equal(await subject(page, { headers: { Authorization: "Bearer bob" } }), "bob");
   await page.goto(`${SIBLING}/blank`);
   assert.equal(await subject(page), "ann");
 });

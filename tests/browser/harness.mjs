@@ -126,7 +126,7 @@ export async function startService(command, environment = {}) {
 
 /**
  * An app as users have one: its pages, its sessions, and the service behind the same origin. Who has the cookie
- * `sid=NAME` is signed in as NAME, unless the app's back end is down.
+ * `sid=NAME`, or sends NAME as a bearer token, is signed in as NAME, unless the app's back end is down.
  */
 export async function startApp() {
   const app = {
@@ -140,7 +140,8 @@ export async function startApp() {
   const answers = {
     "/api/me": (request, response) => {
       if (!app.backEndWorks) return response.writeHead(500).end();
-      const user = /(?:^|; )sid=(\w+)/.exec(request.headers.cookie ?? "")?.[1];
+      const { cookie = "", authorization = "" } = request.headers;
+      const user = (/(?:^|; )sid=(\w+)/.exec(cookie) ?? /^Bearer (\w+)$/.exec(authorization))?.[1];
       send(response, user ? 200 : 401, "application/json", JSON.stringify(user ? { user: { id: user } } : {}));
     },
     "/login": (_, response) => send(response, 200, "text/html", "<title>Sign in</title><h1>Sign in</h1>"),
@@ -193,6 +194,7 @@ export const startServiceOf = (app, environment = {}) =>
     ROLLOUT__EXTRACTORS__APP__KIND: "session_endpoint",
     ROLLOUT__EXTRACTORS__APP__URL: `${app.url}/api/me`,
     ROLLOUT__EXTRACTORS__APP__COOKIES: "sid",
+    ROLLOUT__EXTRACTORS__APP__FORWARD_HEADERS: "Authorization",
     ROLLOUT__EXTRACTORS__APP__SUBJECT: "{user.id}",
     ...environment,
   });

@@ -45,7 +45,7 @@ pub async fn group() -> Group {
     group.quick("F1+ names that stand twice, deep and odd", ambiguous(stage.clone()));
     group.quick("F15+ an answer that smuggles a second one", smuggled(stage.clone()));
     group.waiting("F11 nobody there, no name, bad certificates", 8, f11());
-    // Beyond the smoke test: mounting is not allowed to everybody, nor in every container.
+    // Beyond the smoke test: it needs root, and not every container lets root mount.
     group.waiting("F11+ a name server that hangs, and then is well", 11, hanging_names());
     group.waiting("F18 certificates made to deceive", 5, f18());
     group.waiting("F21 proxies in the environment", 2, f21());
