@@ -111,7 +111,6 @@ pub fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problem
         forwarded,
         whoami: Arc::new(WhoAmI { endpoint, method, additional_headers, response_headers, expires }),
         lookups: Lookups::new(section.name(), section.context()),
-        clock: section.context().clock.clone(),
     }))
 }
 

@@ -90,20 +90,29 @@ impl Lookups {
         }))
     }
 
-    /// The answer to `question`: a kept one, that of a call under way, or that of a new `call`.
+    /// The answer to `question`: a kept one, that of a call under way, or that of a new `call`. A session that is
+    /// over by now is refused.
     ///
     /// A call is a task of its own: it goes on for the others when the request that began it is dropped.
     pub async fn ask<F>(&self, question: Question, call: impl FnOnce() -> F) -> Outcome
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
-        let mut landing = match self.0.join(question, call) {
-            Ok(flight) => flight,
-            Err(outcome) => return *outcome,
+        let outcome = match self.0.join(question, call) {
+            Ok(mut landing) => {
+                // A flight tells its outcome however it ends; that it is gone is the end of the process.
+                let outcome =
+                    landing.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+                outcome.unwrap_or_else(|| Err(interrupted()))
+            }
+            Err(outcome) => *outcome,
         };
-        // A flight tells its outcome however it ends; that it is gone is the end of the process.
-        let outcome = landing.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
-        outcome.unwrap_or_else(|| Err(interrupted()))
+        // It may have been kept for longer than the session lives.
+        let now = self.0.context.clock.now();
+        outcome.and_then(|session| match session.expires_at {
+            Some(end) if end <= now => Err(ExtractError::expired()),
+            Some(_) | None => Ok(session),
+        })
     }
 
     /// The name of the extractor that asks.
