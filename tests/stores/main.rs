@@ -18,5 +18,6 @@ mod frameworks;
 mod helpers;
 mod proxy;
 mod servers;
+mod values;
 #[path = "../shared/vectors.rs"]
 mod vectors;
