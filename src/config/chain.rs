@@ -53,7 +53,7 @@ impl Builder<'_> {
             problems.add(
                 "session.extractors",
                 "names no extractor, so nobody could get a token: set it to [\"web\"] and add a section \
-                 [extractors.web], or set ROLLOUT__SESSION__EXTRACTORS",
+                 [extractors.web], in a file that --config names, or set ROLLOUT__SESSION__EXTRACTORS",
             );
         }
         for (index, name) in names.iter().enumerate() {
