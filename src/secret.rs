@@ -26,12 +26,13 @@ impl Secret {
 
     /// Reads a secret from a file; one trailing newline, which editors and `echo` add, is dropped.
     pub fn from_file(path: &Path) -> Result<Self, String> {
-        let mut bytes = Zeroizing::new(std::fs::read(path).map_err(|error| match path.to_str() {
-            // Without a slash it may be the secret itself, put into the wrong variable.
-            Some(name) if !name.contains('/') => {
+        let mut bytes = Zeroizing::new(std::fs::read(path).map_err(|error| {
+            // What is in no folder may be the secret itself, put into the wrong variable.
+            if is_in_a_folder(path) {
+                format!("cannot read {}: {error}", path.display())
+            } else {
                 format!("cannot read the file: {error}. The key takes a file's name, not the secret")
             }
-            _ => format!("cannot read {}: {error}", path.display()),
         })?);
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
@@ -86,6 +87,11 @@ impl Secret {
             None
         }
     }
+}
+
+/// Whether the path leads into a folder that exists; the root does not count, for base64 may begin with a slash.
+fn is_in_a_folder(path: &Path) -> bool {
+    path.parent().is_some_and(|folder| folder.file_name().is_some() && folder.is_dir())
 }
 
 impl fmt::Debug for Secret {

@@ -14,6 +14,7 @@ use crate::app::{self, App};
 use crate::config::{self, Settings, Sources};
 use crate::extractors::{Context, Registry};
 use crate::reload::Reloader;
+use crate::secret::Secret;
 use crate::server::{self, Drain, Endpoint, Outcome, Signals};
 use crate::telemetry;
 use crate::trace;
@@ -37,7 +38,8 @@ pub fn dev(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let (sources, throwaway) = dev_sources(sources)?;
     let settings = config::load(&sources, registry, &context)?;
     let _last_lines = start_log(&settings, &context)?;
-    let banner = |address: SocketAddr| print_banner(address, throwaway.as_deref());
+    let throwaway = Some(throwaway).filter(|secret| *secret == settings.client.secret);
+    let banner = |address: SocketAddr| print_banner(address, throwaway.as_ref());
     block_on(run(settings, sources, registry, context, banner))?
 }
 
@@ -116,7 +118,8 @@ fn local(listener: &tokio::net::TcpListener) -> Result<SocketAddr, Failure> {
 #[expect(clippy::disallowed_methods, reason = "asks the process itself what it is for")]
 fn refuse_in_production() -> Result<(), Failure> {
     for name in STAGE_VARIABLES {
-        if std::env::var(name).is_ok_and(|stage| stage.eq_ignore_ascii_case("production")) {
+        let stage = std::env::var(name).unwrap_or_default().to_ascii_lowercase();
+        if matches!(stage.as_str(), "production" | "prod") {
             return Err(Failure::Config(config::Problems::of(
                 name,
                 "is production, and `dev` signs everybody in: use `serve`",
@@ -127,22 +130,17 @@ fn refuse_in_production() -> Result<(), Failure> {
 }
 
 /// The sources as `dev` takes them: with a layer of its own below everything, which also holds a
-/// throwaway client if nobody named one. Gives that client's secret too, to be shown.
-pub(super) fn dev_sources(mut sources: Sources) -> Result<(Sources, Option<String>), Failure> {
-    let mut base = format!("client_id = \"dev-client\"\n{DEV_BASE}");
-    let mut throwaway = None;
-    if !config::names_client_secret(&sources)? {
-        let mut bytes = [0; 48];
-        rand::fill(&mut bytes).map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
-        let secret = URL_SAFE_NO_PAD.encode(bytes);
-        base = format!("client_secret = \"{secret}\"\n{base}");
-        throwaway = Some(secret);
-    }
-    sources.base = Some(base);
-    Ok((sources, throwaway))
+/// throwaway client for whoever names none. Gives that client's secret too.
+pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
+    let mut bytes = [0; 48];
+    rand::fill(&mut bytes).map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
+    let secret = URL_SAFE_NO_PAD.encode(bytes);
+    let base = format!("client_id = \"dev-client\"\nclient_secret = \"{secret}\"\n{DEV_BASE}");
+    Ok((Sources { base: Some(base), ..sources }, Secret::new(secret)))
 }
 
-fn print_banner(address: SocketAddr, throwaway: Option<&str>) {
+fn print_banner(address: SocketAddr, throwaway: Option<&Secret>) {
+    let throwaway = throwaway.map(|secret| String::from_utf8_lossy(secret.expose()));
     let secret = throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
     // A reader that has gone does not miss it.
     let _ = write!(

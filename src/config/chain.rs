@@ -1,12 +1,14 @@
 //! `session.extractors` and the sections it names, made into a chain by the registry's kinds.
 //! What a kind's own section may hold is with the kind, in `extractors`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use config::{Config, File, FileFormat, Value, ValueKind};
+use config::{Value, ValueKind};
 
+use super::layers::{lay, parse};
 use super::problems::Problems;
-use super::section::{Section, Table, fill, join, read};
+use super::section::{Section, Table, join, no_section, read};
 use super::suggest::unknown;
 use super::take;
 use super::watched::Watched;
@@ -63,7 +65,7 @@ impl Builder<'_> {
                 links.extend(self.link(name, table, &mut built, problems));
             }
         }
-        for unused in sections.keys() {
+        for unused in sections.keys().collect::<BTreeSet<_>>() {
             problems.add(
                 join("extractors", unused),
                 "is not used: add it to session.extractors or remove the section",
@@ -79,7 +81,7 @@ impl Builder<'_> {
         let plain = name
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
-        let section = sections.remove(name).map(|value| value.kind);
+        let section = sections.remove(name);
         if !plain || name.len() > 64 {
             problems.add(
                 path,
@@ -88,10 +90,10 @@ impl Builder<'_> {
             return None;
         }
         match section {
-            Some(ValueKind::Table(table)) => Some(table),
+            Some(Value { kind: ValueKind::Table(table), .. }) => Some(table),
             None if self.registry.entry(name).is_some() => Some(Table::new()),
-            Some(_) => {
-                problems.add(&path, format!("must be a section, [{path}]"));
+            Some(value) => {
+                problems.add(&path, no_section(&path, &value));
                 None
             }
             None => {
@@ -144,7 +146,7 @@ impl Builder<'_> {
         };
         if let Some(preset) = &common.preset {
             match preset_keys(kind, preset) {
-                Ok(keys) => fill(&mut table, keys),
+                Ok(keys) => lay(std::mem::replace(&mut table, keys), &mut table, &path, problems),
                 Err(text) => problems.add(join(&path, "preset"), text),
             }
         }
@@ -188,16 +190,7 @@ fn preset_keys(kind: &Kind, preset: &str) -> Result<Table, String> {
             known => format!("must be one of {known}"),
         });
     };
-    parse(keys)
-}
-
-fn parse(toml: &str) -> Result<Table, String> {
-    let parsed = Config::builder().add_source(File::from_str(toml, FileFormat::Toml)).build();
-    match parsed.map(|config| config.cache) {
-        Ok(Value { kind: ValueKind::Table(table), .. }) => Ok(table),
-        Ok(_) => Ok(Table::new()),
-        Err(error) => Err(error.to_string()),
-    }
+    parse(keys, None)
 }
 
 /// Builds one extractor from the keys of its section, for the tests of its kind.
@@ -208,7 +201,7 @@ pub(crate) fn build_extractor(
     context: &Context,
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let table = problems.accept(kind, parse(toml)).unwrap_or_default();
+    let table = problems.accept(kind, parse(toml, None)).unwrap_or_default();
     let builder = Builder { registry, client_secret: None, context };
     let link = builder.link(kind, table, &mut Built::default(), &mut problems);
     match link {

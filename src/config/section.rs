@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use config::{Map, Value, ValueKind};
+use config::{ConfigError, Map, Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,7 +17,7 @@ use super::watched::Watched;
 use crate::extractors::Context;
 use crate::secret::Secret;
 
-/// The tree that the `config` crate merges from all layers.
+/// A tree of values that know where they are from.
 pub(super) type Table = Map<String, Value>;
 
 /// Reads a table into `T`, whose fields all have defaults.
@@ -33,19 +33,18 @@ where
     let mut keys: Vec<_> = table.iter().collect();
     keys.sort_unstable_by_key(|(key, _)| *key);
     for (key, value) in keys {
-        let alone = Table::from([(key.clone(), value.clone())]);
-        match T::deserialize(Value::new(None, alone)) {
-            Ok(_) => {
+        match try_alone::<T>(key, value) {
+            Ok(()) => {
                 good.insert(key.clone(), value.clone());
             }
-            Err(error) if is_unknown(&error, key) => {
+            Err(error) if error.starts_with(&format!("unknown field `{key}`")) => {
                 // What is not shown is for presets only.
                 let shown = serde_json::to_value(T::default()).unwrap_or_default();
                 let keys = shown.as_object().into_iter().flat_map(|keys| keys.keys().map(String::as_str));
                 let text = unknown("key of this section", key, more.iter().copied().chain(keys));
                 problems.add(join(path, key), text);
             }
-            Err(error) => problems.add(join(path, key), describe(error, value)),
+            Err(error) => problems.add(join(path, key), describe(&error, value)),
         }
     }
     T::deserialize(Value::new(None, good)).unwrap_or_else(|error| {
@@ -54,46 +53,76 @@ where
     })
 }
 
+/// Whether a struct takes this key with this value, or serde's words why not.
+///
+/// A variable is text, out of which the `config` crate reads numbers and such. It would also make a number of
+/// `true`, or text of a number; what is not text is taken at its word here.
+fn try_alone<T: DeserializeOwned>(key: &str, value: &Value) -> Result<(), String> {
+    if matches!(value.kind, ValueKind::String(_)) {
+        let alone = Table::from([(key.to_owned(), value.clone())]);
+        return T::deserialize(Value::new(None, alone)).map(drop).map_err(|error| words(&error));
+    }
+    let alone = value.clone().try_deserialize::<serde_json::Value>().map_err(|error| words(&error))?;
+    T::deserialize(serde_json::json!({ key: alone })).map(drop).map_err(|error| error.to_string())
+}
+
+/// The words of an error without the key, with which the line begins already, and without the value.
+fn words(error: &ConfigError) -> String {
+    match error {
+        ConfigError::At { error, .. } => words(error),
+        ConfigError::Type { expected, .. } => format!("invalid type, expected {expected}"),
+        other => other.to_string(),
+    }
+}
+
 pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Whether `key` itself is what serde does not know, rather than something within its value.
-fn is_unknown(error: &config::ConfigError, key: &str) -> bool {
-    match error {
-        config::ConfigError::At { error, .. } => is_unknown(error, key),
-        other => other.to_string().starts_with(&format!("unknown field `{key}`")),
-    }
+/// What serde says of a value, but for the value itself.
+fn describe(error: &str, value: &Value) -> String {
+    let text = if error.starts_with("invalid ") {
+        let expected = error.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+        match (plainly(expected), type_name(value)) {
+            (WHOLE_NUMBER, WHOLE_NUMBER) => "is out of range".to_owned(),
+            (expected, given) => format!("must be {expected}, not {given}"),
+        }
+    } else {
+        error.to_owned()
+    };
+    format!("{text}{}", origin(value))
 }
 
-fn describe(error: config::ConfigError, value: &Value) -> String {
-    use config::ConfigError::{At, Type};
-    let text = match error {
-        At { error, .. } => return describe(*error, value),
-        // Not the crate's own text: it would repeat the key that the line already begins with.
-        Type { expected, .. } => format!("must be {expected}, not {}", type_name(value)),
-        other => match other.to_string() {
-            // Serde's own words would quote the value.
-            text if text.starts_with("invalid ") => {
-                let expected =
-                    text.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
-                format!("must be {expected}, not {}", type_name(value))
-            }
-            text => text,
-        },
-    };
-    match value.origin() {
-        Some(origin) => format!("{text} (from {origin})"),
-        None => text,
+/// What is wrong with a value where a section has to be.
+pub(super) fn no_section(path: &str, value: &Value) -> String {
+    format!("must be a section, [{path}], not {}{}", type_name(value), origin(value))
+}
+
+fn origin(value: &Value) -> String {
+    value.origin().map(|origin| format!(" (from {origin})")).unwrap_or_default()
+}
+
+const WHOLE_NUMBER: &str = "a whole number";
+
+/// The types of Rust and of serde as somebody knows them who knows neither.
+fn plainly(expected: &str) -> &str {
+    match expected {
+        "a boolean" => "true or false",
+        "a string" | "path string" => "text in quotes",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "u32" | "u64" | "usize" => WHOLE_NUMBER,
+        other if other.contains("integer") => WHOLE_NUMBER,
+        other => other,
     }
 }
 
 /// The type of a value, without the value: it may be a secret under the wrong key.
-fn type_name(value: &Value) -> &'static str {
+pub(super) fn type_name(value: &Value) -> &'static str {
     match value.kind {
         ValueKind::Nil => "nothing",
         ValueKind::Boolean(_) => "true or false",
-        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => "a whole number",
+        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => WHOLE_NUMBER,
         ValueKind::Float(_) => "a number",
         ValueKind::String(_) => "text",
         ValueKind::Table(_) => "a table",
@@ -231,20 +260,5 @@ impl fmt::Debug for Section<'_> {
     /// The table still holds secrets as plain text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Section").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-/// Fills `table` with what a preset says wherever the table itself says nothing.
-pub(super) fn fill(table: &mut Table, preset: Table) {
-    for (key, value) in preset {
-        match (table.get_mut(&key), value.kind) {
-            (None, kind) => {
-                table.insert(key, Value::new(None, kind));
-            }
-            (Some(Value { kind: ValueKind::Table(explicit), .. }), ValueKind::Table(preset)) => {
-                fill(explicit, preset);
-            }
-            (Some(_), _) => {}
-        }
     }
 }

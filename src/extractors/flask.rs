@@ -182,7 +182,8 @@ mod tests {
                 ("fallback", &with("secret_key_fallbacks = \"password\""), "secret_key_fallbacks: is still"),
                 ("digest", &with("digest = \"md5\""), "digest: must be one of"),
                 ("age", &with("max_age = \"none\""), "max_age: must be a duration"),
-                ("no unit", &with("max_age = 2678400"), "max_age: must be a duration in whole seconds"),
+                ("no unit", &with("max_age = \"2678400\""), "max_age: must be a duration in whole seconds"),
+                ("a number", &with("max_age = 2678400"), "max_age: must be text in quotes"),
                 ("cookie", &with("cookie = \"\""), "cookie: must be"),
             ],
         );

@@ -152,6 +152,111 @@ fn every_mistake_names_its_key() {
     }
 }
 
+/// Loads files of these texts, with the tests' client and more variables.
+fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<config::Settings, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let files = texts.iter().enumerate().map(|(number, text)| {
+        let path = folder.path().join(format!("{number}.toml"));
+        std::fs::write(&path, text).unwrap();
+        path
+    });
+    let mut environment = client_variables();
+    environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    load_from(files.collect(), environment, &Registry::builtin(), &context())
+        .map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn no_section_hides_a_value_of_another_layer() {
+    let server = ("ROLLOUT__SERVER__DOCS_ALIAS", "true");
+    let below = |toml: &str| format!("{toml}\n{BY_HEADER}");
+    for (case, files, variables, key, places) in [
+        ("a variable", vec![&below("server = 5")[..]], &[server][..], "server", ["0.toml", server.0]),
+        ("a file", vec!["server = true", &below("[server]")], &[], "server", ["0.toml", "1.toml"]),
+        (
+            "variables",
+            vec![BY_HEADER],
+            &[("ROLLOUT__SERVER", "x"), server],
+            "server",
+            ["ROLLOUT__SERVER,", server.0],
+        ),
+        (
+            "an extractor",
+            vec!["[extractors]\nproxy = \"x\"", BY_HEADER],
+            &[],
+            "extractors.proxy",
+            ["0.toml", "1.toml"],
+        ),
+        (
+            "deeper",
+            vec![&below("[token]\nclaims = 5")],
+            &[("ROLLOUT__TOKEN__CLAIMS__ROLE", "x")],
+            "token.claims",
+            ["0.toml", "ROLLOUT__TOKEN__CLAIMS__ROLE"],
+        ),
+    ] {
+        let report = load_files(&files, variables).map(|_| ()).expect_err(case);
+        let line = report.lines().find(|line| line.starts_with(&format!("{key}: "))).expect(case);
+        assert!(places.iter().all(|place| line.contains(place)), "{case}: {report}");
+    }
+    let report = load_files(&[&below("server = 5")], &[]).map(|_| ()).unwrap_err();
+    assert!(
+        report.starts_with("server: must be a section, [server], not a whole number (from /"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_later_value_wins_over_a_section_where_both_may_stand() {
+    let iron = |password: &str| {
+        format!(
+            "[session]\nextractors = [\"iron_session\"]\n[extractors.iron_session]\ncookie = \"c\"\n{password}"
+        )
+    };
+    let first = iron("[extractors.iron_session.password]\n1 = \"0123456789abcdef0123456789abcdef\"");
+    let name = "ROLLOUT__EXTRACTORS__IRON_SESSION__PASSWORD";
+    let settings = load_files(&[&first], &[(name, "fedcba9876543210fedcba9876543210")]).unwrap();
+    assert_eq!(settings.effective()["extractors"]["iron_session"]["password"], "[REDACTED]");
+}
+
+#[test]
+fn a_value_of_another_type_is_refused_and_told_what_it_should_be() {
+    for (keys, line) in [
+        ("max_headers = true", "server.max_headers: must be a whole number, not true or false (from /"),
+        ("max_headers = 1.5", "server.max_headers: must be a whole number, not a number (from /"),
+        ("max_headers = \"many\"", "server.max_headers: must be a whole number, not text (from /"),
+        ("max_headers = -1", "server.max_headers: is out of range (from /"),
+        ("docs_alias = 2", "server.docs_alias: must be true or false, not a whole number (from /"),
+        ("docs_alias = \"maybe\"", "server.docs_alias: must be true or false, not text (from /"),
+        ("listen = 8080", "server.listen: must be text in quotes, not a whole number (from /"),
+        ("listen = [\"a\"]", "server.listen: must be text in quotes, not a list (from /"),
+        ("idle_timeout = true", "server.idle_timeout: must be a duration with its unit, such as "),
+    ] {
+        let report = problems(&format!("[server]\n{keys}\n{BY_HEADER}"));
+        assert!(report.starts_with(line), "{line} in {report}");
+    }
+    for (toml, line) in [
+        ("[rate_limit]\nburst = 5000000000", "rate_limit.burst: is out of range (from /"),
+        ("[origins]\nallowed = [5]", "origins.allowed: must be text in quotes, not a list (from /"),
+        ("[token]\nclaims = \"x\"", "token.claims: must be a table, not text (from /"),
+    ] {
+        let report = problems(&format!("{toml}\n{BY_HEADER}"));
+        assert!(report.starts_with(line), "{line} in {report}");
+    }
+    let report = load_variables(&[("ROLLOUT__SERVER__MAX_HEADERS", "many")]).map(|_| ()).unwrap_err();
+    assert!(report.contains("not text (from ROLLOUT__SERVER__MAX_HEADERS)"), "{report}");
+}
+
+#[test]
+fn a_bad_address_hides_no_other_mistake() {
+    let report = problems(&format!(
+        "[server]\nlisten = \"x\"\nidle_timeout = \"0s\"\nhard_stop = \"0s\"\n{BY_HEADER}"
+    ));
+    for key in ["server.listen:", "server.idle_timeout:", "server.hard_stop: must be longer"] {
+        assert!(report.contains(key), "{key} in {report}");
+    }
+}
+
 #[test]
 fn a_slip_of_the_keyboard_is_told_what_was_meant() {
     let section = |keys: &str| format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}");
@@ -341,6 +446,9 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
     const SECRET: &str = "hunter2-hunter2-hunter2";
     for (name, value) in [
         ("ROLLOUT_CLIENT_SECRET_FILE", SECRET),
+        ("ROLLOUT_CLIENT_SECRET_FILE", &format!("aB3/{SECRET}+x/4==")[..]),
+        ("ROLLOUT_CLIENT_SECRET_FILE", &format!("/{SECRET}")),
+        ("ROLLOUT_CLIENT_SECRET_FILE", &format!("//{SECRET}")),
         ("ROLLOUT__ORIGINS__ALLOWED", &format!("https://u:{SECRET}@a.example")[..]),
         ("ROLLOUT__SERVER__MAX_HEADERS", SECRET),
         ("ROLLOUT__SERVER__LISTEN", SECRET),

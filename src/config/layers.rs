@@ -1,0 +1,160 @@
+//! The layers of text that a configuration is laid together from, each over the one before.
+//! Making typed values of the whole is in `section.rs`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use config::{FileFormat, Format, Value, ValueKind};
+
+use super::problems::Problems;
+use super::section::{Table, join, type_name};
+use crate::trace;
+
+/// The three names of Rollout's own docs, and the keys they stand for.
+const ROLLOUT_NAMES: [(&str, &str); 3] = [
+    ("ROLLOUT_CLIENT_ID", "client_id"),
+    ("ROLLOUT_CLIENT_SECRET", "client_secret"),
+    ("ROLLOUT_CLIENT_SECRET_FILE", "client_secret_file"),
+];
+
+/// How all other variables begin. Kubernetes makes some of its own for a service called `rollout`, with one `_`.
+const PREFIX: &str = "ROLLOUT__";
+
+/// Where the configuration comes from. The environment is an argument, so that tests need no process.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// TOML below everything else: what `dev` changes about the defaults.
+    pub base: Option<String>,
+    /// TOML files; the later wins.
+    pub files: Vec<PathBuf>,
+    /// Variables: `ROLLOUT__SECTION__KEY`, the three names of Rollout's docs, and OpenTelemetry's `OTEL_…`.
+    pub environment: BTreeMap<String, String>,
+    /// Variables of ours that are not UTF-8: they cannot be taken as they are.
+    pub not_text: Vec<String>,
+}
+
+impl fmt::Debug for Sources {
+    /// Variables and files hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Sources {
+    /// These files and the process's environment.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    pub fn from_process(files: Vec<PathBuf>) -> Self {
+        let mut sources = Self { files, ..Self::default() };
+        for (name, value) in std::env::vars_os() {
+            // Other names are nobody's business here.
+            let Ok(name) = name.into_string() else { continue };
+            let own = name.starts_with(PREFIX) || ROLLOUT_NAMES.iter().any(|(own, _)| name == *own);
+            if !own && !name.starts_with(trace::PREFIX) {
+                continue;
+            }
+            match value.into_string() {
+                Ok(value) => {
+                    sources.environment.insert(name, value);
+                }
+                Err(_) if own => sources.not_text.push(name),
+                Err(_) => {}
+            }
+        }
+        sources
+    }
+
+    /// Lays the layers over each other; `None` if one could not be read.
+    ///
+    /// The `config` crate would do it too, but there a section takes the place of a value in silence.
+    pub(super) fn merge(&self, problems: &mut Problems) -> Option<Table> {
+        for name in &self.not_text {
+            problems.add(name, "is not UTF-8: put such a secret into a file, and name the file with _FILE");
+        }
+        let base = parse(self.base.as_deref().unwrap_or_default(), None);
+        let mut tree = problems.accept("base", base).unwrap_or_default();
+        let files: Vec<_> = self.files.iter().filter_map(|path| file(path, problems)).collect();
+        if !problems.is_empty() {
+            return None;
+        }
+        let mut above = Table::new();
+        for layer in files.into_iter().chain(self.variables()) {
+            lay(layer, &mut above, "", problems);
+        }
+        // The throwaway client of `dev` is there for whoever names none.
+        if above.contains_key("client_secret_file") {
+            tree.remove("client_secret");
+        }
+        lay(above, &mut tree, "", problems);
+        Some(tree)
+    }
+
+    /// A layer for each variable; Rollout's own names are the last.
+    fn variables(&self) -> impl Iterator<Item = Table> {
+        let ours = self.environment.iter().filter_map(|(name, text)| {
+            let path = name.strip_prefix(PREFIX)?.to_lowercase();
+            Some(variable(name, &path, text))
+        });
+        let rollouts = ROLLOUT_NAMES
+            .into_iter()
+            .filter_map(|(name, key)| Some(variable(name, key, self.environment.get(name)?)));
+        ours.chain(rollouts)
+    }
+}
+
+/// The layer of a file; `None` after its problem was added.
+fn file(path: &Path, problems: &mut Problems) -> Option<Table> {
+    let name = path.display().to_string();
+    let read = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"));
+    let layer = read.and_then(|text| parse(&text, Some(&name)));
+    problems.accept(name, layer)
+}
+
+/// TOML as a tree whose values know where they are from.
+pub(super) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String> {
+    // The parser's own report prints the offending line, which may hold a secret.
+    toml::from_str::<toml::Table>(text).map_err(|error| {
+        let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+        let message = error.message().lines().next().unwrap_or_default();
+        format!("line {line} is not TOML: {message}")
+    })?;
+    FileFormat::Toml.parse(origin, text).map_err(|_| "is not TOML".to_owned())
+}
+
+/// The layer of one variable, whose path is `server__listen` for `listen` in `[server]`.
+fn variable(name: &str, path: &str, text: &str) -> Table {
+    let origin = name.to_owned();
+    let in_table = |value, key: &str| Value::new(Some(&origin), Table::from([(key.to_owned(), value)]));
+    let tree = path.rsplit("__").fold(Value::new(Some(&origin), text), in_table);
+    tree.into_table().unwrap_or_default()
+}
+
+/// Lays one layer over another.
+pub(super) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Problems) {
+    for (key, value) in above {
+        let path = join(path, &key);
+        match (below.get_mut(&key), value) {
+            (
+                Some(Value { kind: ValueKind::Table(below), .. }),
+                Value { kind: ValueKind::Table(above), .. },
+            ) => {
+                lay(above, below, &path, problems);
+            }
+            (hidden, value) => {
+                if let (Some(hidden), ValueKind::Table(_)) = (hidden, &value.kind) {
+                    refuse_hidden(hidden, &value, path, problems);
+                }
+                below.insert(key, value);
+            }
+        }
+    }
+}
+
+/// A key that is given as a value and as a section is wrong in one of the two places, unless the value is one of
+/// ours, as in a preset.
+fn refuse_hidden(value: &Value, section: &Value, path: String, problems: &mut Problems) {
+    if let (Some(one), Some(other)) = (value.origin(), section.origin()) {
+        let text = format!("is {} in {one}, and a section in {other}: keep one of the two", type_name(value));
+        problems.add(path, text);
+    }
+}
