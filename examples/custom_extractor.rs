@@ -15,7 +15,6 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use axum::http::HeaderName;
 use axum::http::request::Parts;
-use clap::Parser;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use rollout_token::config::{Problems, Section};

@@ -4,7 +4,6 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use mimalloc::MiMalloc;
 use rollout_token::cli::Cli;
 use rollout_token::extractors::Registry;

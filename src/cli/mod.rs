@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
 use crate::clock::{Clock, UnixSeconds};
@@ -119,6 +119,20 @@ impl From<Problems> for Failure {
 }
 
 impl Cli {
+    /// Reads the command line; a wrong one ends the process with clap's own words and exit code 2.
+    ///
+    /// In place of clap's own `parse`: of a global flag before and behind the command it forgets what stands before.
+    pub fn parse() -> Self {
+        let command = Self::command().mut_arg("config", |config| config.global(false));
+        let config = command.get_arguments().find(|argument| argument.get_id() == "config").cloned();
+        let matches = command.mut_subcommands(|command| command.args(&config)).get_matches();
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let Some((_, behind)) = matches.subcommand() {
+            cli.config.extend(behind.get_many("config").into_iter().flatten().cloned());
+        }
+        cli
+    }
+
     /// Runs the command with these kinds of extractors.
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
         // Before there is a secret in memory.
@@ -179,9 +193,13 @@ fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(
 
 /// TOML has no null: a key without a value is left out.
 fn drop_nulls(value: &mut serde_json::Value) {
-    if let serde_json::Value::Object(members) = value {
-        members.retain(|_, value| !value.is_null());
-        members.values_mut().for_each(drop_nulls);
+    match value {
+        serde_json::Value::Object(members) => {
+            members.retain(|_, value| !value.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::request::Parts;
-use clap::Parser;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rollout_token::config::{Problems, Section};
