@@ -72,6 +72,13 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="rollout
 const CHALLENGE_INVALID: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="rollout-token", error="invalid_token""#);
 
+/// When to ask an instance again that is busy or waits for something.
+const SOON: Duration = Duration::from_secs(2);
+
+fn after(wait: Duration) -> (HeaderName, HeaderValue) {
+    (header::RETRY_AFTER, wait.as_secs().into())
+}
+
 impl Error {
     /// The stable code: part of the contract, and the outcome in metrics and logs.
     pub fn code(&self) -> &'static str {
@@ -96,23 +103,19 @@ impl Error {
         }
     }
 
-    /// More for the operator's log, where there is more.
-    pub fn cause(&self) -> Option<&str> {
-        match self {
-            Self::Denied(Denied { denial: Denial::Unavailable(cause), .. }) => cause.detail.as_deref(),
-            _ => None,
-        }
+    fn unavailable(&self) -> Option<&Cause> {
+        let Self::Denied(Denied { denial: Denial::Unavailable(cause), .. }) = self else { return None };
+        Some(cause)
     }
 
-    /// When to ask again after a 503: as the back end says, or shortly.
-    fn retry_after(&self) -> Duration {
-        match self {
-            Self::Denied(Denied {
-                denial: Denial::Unavailable(Cause { retry_after: Some(wait), .. }),
-                ..
-            }) => *wait,
-            _ => Duration::from_secs(2),
-        }
+    /// More for the operator's log, where there is more.
+    pub fn cause(&self) -> Option<&str> {
+        self.unavailable()?.detail.as_deref()
+    }
+
+    /// When to ask again if nobody can tell right now: as the back end says, or shortly.
+    fn wait(&self) -> Duration {
+        self.unavailable().and_then(|cause| cause.retry_after).unwrap_or(SOON)
     }
 
     /// The extractor that decided, if one did.
@@ -126,10 +129,8 @@ impl Error {
 
     /// Who was refused, where the session is genuine.
     pub fn subject(&self) -> Option<&Subject> {
-        match self {
-            Self::RateLimited { subject, .. } => subject.as_ref(),
-            _ => None,
-        }
+        let Self::RateLimited { subject, .. } = self else { return None };
+        subject.as_ref()
     }
 
     /// Whether the connection must not be used for another request: where this one ends is unknown,
@@ -147,55 +148,43 @@ impl Error {
 
     #[rustfmt::skip]
     fn answer(&self) -> Answer {
-        let (status, code, title, detail) = match self {
-            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request",
+        let (status, code, header, title, detail) = match self {
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request", None,
                 "Bad request", "The request is not well-formed HTTP/1.1 with one Host and no Transfer-Encoding."),
-            Self::Denied(Denied { denial: Denial::Nobody(_), .. }) => (StatusCode::UNAUTHORIZED, "no_session",
+            Self::Denied(Denied { denial: Denial::Nobody(_), .. }) => (StatusCode::UNAUTHORIZED, "no_session", Some((header::WWW_AUTHENTICATE, CHALLENGE)),
                 "Not signed in", "The request carries no session of a signed-in user."),
-            Self::Denied(Denied { denial: Denial::Rejected(reason), .. }) if reason.expired => (StatusCode::UNAUTHORIZED, "session_expired",
+            Self::Denied(Denied { denial: Denial::Rejected(reason), .. }) if reason.expired => (StatusCode::UNAUTHORIZED, "session_expired", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
                 "Session expired", "The session is over; sign in again."),
-            Self::Denied(Denied { denial: Denial::Rejected(_), .. }) => (StatusCode::UNAUTHORIZED, "session_invalid",
+            Self::Denied(Denied { denial: Denial::Rejected(_), .. }) => (StatusCode::UNAUTHORIZED, "session_invalid", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
                 "Session not accepted", "The request carries a session that is not acceptable."),
-            Self::OriginNotAllowed => (StatusCode::FORBIDDEN, "origin_not_allowed",
+            Self::OriginNotAllowed => (StatusCode::FORBIDDEN, "origin_not_allowed", None,
                 "Origin not allowed", "Pages of this origin may not ask for tokens; the operator lists origins in origins.allowed."),
-            Self::HostNotAllowed => (StatusCode::FORBIDDEN, "host_not_allowed",
+            Self::HostNotAllowed => (StatusCode::FORBIDDEN, "host_not_allowed", None,
                 "Host not allowed", "Dev mode answers only under localhost, 127.0.0.1 and [::1]."),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not_found",
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", None,
                 "Not found", "There is nothing at this path."),
-            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed",
+            Self::MethodNotAllowed(allow) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Some((header::ALLOW, HeaderValue::from_static(allow))),
                 "Method not allowed", "This path does not take this method; see the Allow header."),
-            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout",
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout", None,
                 "Request timeout", "The request did not arrive in time."),
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large",
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None,
                 "Body too large", "The request's body is too large; it needs none."),
-            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long",
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long", None,
                 "URI too long", "The request's target is too long."),
-            Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large",
+            Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", None,
                 "Headers too large", "The request's headers are too many or too large; the browser may hold too many cookies for this host."),
-            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited",
+            Self::RateLimited { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(after(retry_after.saturating_add(Duration::from_secs(1)))),
                 "Too many requests", "This user asked for too many tokens; try again later."),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal",
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service failed; the operator's log has the request id."),
-            Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable",
+            Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(after(self.wait())),
                 "Session cannot be checked", "The session cannot be checked right now; try again."),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded",
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(after(SOON)),
                 "Overloaded", "The service has too many requests under way; try again."),
-            Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining",
+            Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(after(SOON)),
                 "Shutting down", "This instance is shutting down; another will take over."),
-            Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable",
+            Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(after(SOON)),
                 "Not ready", "An extractor is waiting for what it needs to check sessions."),
-        };
-        let header = match self {
-            Self::MethodNotAllowed(allow) => Some((header::ALLOW, HeaderValue::from_static(allow))),
-            Self::RateLimited { retry_after, .. } => {
-                Some((header::RETRY_AFTER, retry_after.as_secs().saturating_add(1).into()))
-            }
-            _ if status == StatusCode::SERVICE_UNAVAILABLE => {
-                Some((header::RETRY_AFTER, self.retry_after().as_secs().into()))
-            }
-            _ if code == "no_session" => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
-            _ if status == StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
-            _ => None,
         };
         Answer { status, code, title, detail, header }
     }
