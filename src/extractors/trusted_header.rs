@@ -66,12 +66,11 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let trusted_proxies: Vec<IpNet> = config
         .trusted_proxies
         .iter()
-        .filter_map(|text| {
+        .zip(1..)
+        .filter_map(|(text, number)| {
             let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            problems.accept(
-                section.key("trusted_proxies"),
-                net.map_err(|_| format!("{text:?} is not an address or network such as 10.0.0.0/8")),
-            )
+            let wrong = format!("entry {number}: is not an address or network such as 10.0.0.0/8");
+            problems.accept(section.key("trusted_proxies"), net.map_err(|_| wrong))
         })
         .collect();
     problems.require(

@@ -534,3 +534,33 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
     }
     assert!(documented.is_empty(), "documented, but not there: {:?}", documented.keys());
 }
+
+#[test]
+fn no_key_of_any_kind_repeats_what_was_written() {
+    let registry = Registry::builtin();
+    for kind in registry.names() {
+        let keys = config::keys_of_kind(&registry, kind, &context()).unwrap();
+        let own = keys.as_object().unwrap().keys().flat_map(|key| [key.clone(), format!("{key}_file")]);
+        // These files hold nothing secret, and their names are worth seeing.
+        let own = own.filter(|key| !["jwks_file", "public_key_file", "ca_file"].contains(&&**key));
+        for key in own.chain(["kind", "subject", "preset", "other"].map(str::to_owned)) {
+            for value in [
+                "\"{hunter2, hunter2\"",
+                "\"https://u:hunter2@a.example/\"",
+                "271828182",
+                "2718.28182",
+                "[\"hunter2\", 271828182, { a = \"hunter2\" }]",
+                "{ a = \"hunter2\", b = 271828182, c = { d = [\"hunter2\"] } }",
+            ] {
+                let kind = if key == "kind" { String::new() } else { format!("kind = \"{kind}\"") };
+                let toml =
+                    format!("session.extractors = [\"web\"]\n[extractors.web]\n{kind}\n{key} = {value}");
+                let report = load(&toml).map_or_else(|problems| problems.to_string(), |_| String::new());
+                assert!(
+                    !report.contains("hunter2") && !report.contains("2718"),
+                    "{kind} {key} {value}: {report}"
+                );
+            }
+        }
+    }
+}
