@@ -83,8 +83,11 @@ pub(super) fn join(path: &str, key: &str) -> String {
 fn describe(error: &str, value: &Value) -> String {
     let text = if error.starts_with("invalid ") {
         let expected = error.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+        let holds = matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_));
+        let itself = ["invalid type: sequence", "invalid type: map"].iter().any(|it| error.starts_with(it));
         match (plainly(expected), type_name(value)) {
             (WHOLE_NUMBER, WHOLE_NUMBER) => "is out of range".to_owned(),
+            (expected, given) if holds && !itself => format!("is {given} that must hold {expected}"),
             (expected, given) => format!("must be {expected}, not {given}"),
         }
     } else {

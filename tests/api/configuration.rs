@@ -237,7 +237,7 @@ fn a_value_of_another_type_is_refused_and_told_what_it_should_be() {
     }
     for (toml, line) in [
         ("[rate_limit]\nburst = 5000000000", "rate_limit.burst: is out of range (from /"),
-        ("[origins]\nallowed = [5]", "origins.allowed: must be text in quotes, not a list (from /"),
+        ("[origins]\nallowed = [5]", "origins.allowed: is a list that must hold text in quotes (from /"),
         ("[token]\nclaims = \"x\"", "token.claims: must be a table, not text (from /"),
     ] {
         let report = problems(&format!("{toml}\n{BY_HEADER}"));
