@@ -28,7 +28,6 @@ SERVER_CPU, CLIENT_CPU = "0", "1"
 CLIENT = {"ROLLOUT_CLIENT_ID": "client", "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET}
 PEER = CLIENT | {"SESSION_SECRET": SESSION_SECRET, "NODE_ENV": "production"}
 SERVICE = CLIENT | {
-    "ROLLOUT__SERVER__ADMIN_LISTEN": "127.0.0.1:0",
     "ROLLOUT__LOG__LEVEL": "warn",
     # All requests are one user's. The limit is looked up and counted, but not reached.
     "ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE": "1000000000",
@@ -55,10 +54,15 @@ def session():
     return f"{signed}.{base64url(hmac.new(SESSION_SECRET.encode(), signed.encode(), hashlib.sha256).digest())}"
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(given=set()):
+    """A port that nobody has, and that none of our servers was given before: they bind theirs later."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in given:
+            given.add(port)
+            return port
 
 
 class Server:
@@ -66,7 +70,11 @@ class Server:
 
     def __init__(self, command, environment, log=subprocess.DEVNULL):
         self.port = free_port()
-        address = {"PORT": str(self.port), "ROLLOUT__SERVER__LISTEN": f"127.0.0.1:{self.port}"}
+        address = {
+            "PORT": str(self.port),
+            "ROLLOUT__SERVER__LISTEN": f"127.0.0.1:{self.port}",
+            "ROLLOUT__SERVER__ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
+        }
         command = [str(part).replace("$PORT", str(self.port)) for part in command]
         self.started = time.monotonic()
         self.process = subprocess.Popen(

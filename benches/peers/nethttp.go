@@ -1,4 +1,4 @@
-// The route in Go with net/http and golang-jwt.
+// The route in Go with net/http and golang-jwt, minting as the snippet of Rollout's docs does.
 package main
 
 import (
@@ -25,19 +25,19 @@ type answer struct {
 
 func token(w http.ResponseWriter, r *http.Request) {
 	session, isBearer := cut(r.Header.Get("Authorization"), "Bearer ")
-	user := jwt.RegisteredClaims{}
+	user := jwt.MapClaims{}
 	key := func(*jwt.Token) (interface{}, error) { return sessionSecret, nil }
-	_, err := jwt.ParseWithClaims(session, &user, key, jwt.WithValidMethods([]string{"HS256"}))
+	_, err := jwt.ParseWithClaims(session, user, key, jwt.WithValidMethods([]string{"HS256"}))
 	if !isBearer || err != nil {
 		http.Error(w, `{"error":"unauthorized"}`, http.StatusUnauthorized)
 		return
 	}
 	now := time.Now()
-	claims := jwt.RegisteredClaims{
-		Issuer:    clientID,
-		Subject:   user.Subject,
-		IssuedAt:  jwt.NewNumericDate(now),
-		ExpiresAt: jwt.NewNumericDate(now.Add(15 * time.Minute)),
+	claims := jwt.MapClaims{
+		"iss": clientID,
+		"sub": user["sub"],
+		"iat": now.Unix(),
+		"exp": now.Add(15 * time.Minute).Unix(),
 	}
 	signed, err := jwt.NewWithClaims(jwt.SigningMethodHS512, claims).SignedString(clientSecret)
 	if err != nil {
