@@ -18,7 +18,6 @@ use hyper::service::Service as HyperService;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Answers;
@@ -115,7 +114,8 @@ enum End {
     NotNeeded,
 }
 
-/// Serves one connection until it ends. `closing` asks for its end after the request under way.
+/// Serves one connection, in a task of its own, until it ends. [`Watch::close`] asks for its end after the
+/// request under way.
 ///
 /// Without a request under way or begun there is no hyper, which keeps buffers of many kilobytes for a
 /// connection: silent and idle ones cost next to nothing.
@@ -125,14 +125,14 @@ pub(super) async fn serve<S>(
     service: impl Answers,
     rules: Arc<Rules>,
     watch: Arc<Watch>,
-    closing: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    watch.wakes_this_task().await;
     let mut unread = Bytes::new();
     let (end, read_buf) = loop {
         if unread.is_empty() {
-            let Some(bytes) = first_bytes(&mut stream, &watch, &closing).await else { return };
+            let Some(bytes) = first_bytes(&mut stream, &watch).await else { return };
             unread = bytes;
         }
         watch.received(&unread);
@@ -140,7 +140,7 @@ pub(super) async fn serve<S>(
         let app = Application { service: service.clone(), peer, watch: watch.clone() };
         let _awake = rules.wake();
         let mut http = Box::new(rules.http.serve_connection(io, app));
-        let end = converse(&mut http, &watch, &rules, &closing).await;
+        let end = converse(&mut http, &watch, &rules).await;
         let parts = http.into_parts();
         stream = parts.io.into_inner().into_inner();
         match end {
@@ -172,7 +172,7 @@ pub(super) async fn serve<S>(
 }
 
 /// Waits until a head begins, and gives what is there of it; `None` if there is no use in waiting any longer.
-async fn first_bytes<S>(stream: &mut S, watch: &Watch, closing: &CancellationToken) -> Option<Bytes>
+async fn first_bytes<S>(stream: &mut S, watch: &Watch) -> Option<Bytes>
 where
     S: AsyncRead + Unpin,
 {
@@ -181,14 +181,14 @@ where
         let length = tokio::select! {
             biased;
             read = stream.read(&mut bytes) => read.ok()?,
-            () = closing.cancelled() => return None,
+            () = watch.closing() => return None,
             () = tokio::time::sleep_until(watch.deadline()) => return None,
         };
         if let Some(head) = head_in(&bytes[..length]) {
             return Some(Bytes::copy_from_slice(head));
         }
         // Whoever sends empty lines without a pause never lets the other branches have their turn.
-        if length == 0 || closing.is_cancelled() || watch.is_over() {
+        if length == 0 || watch.is_closing() || watch.is_over() {
             return None;
         }
     }
@@ -199,13 +199,13 @@ async fn converse<S>(
     http: &mut http1::Connection<TokioIo<Watched<S>>, Application<impl Answers>>,
     watch: &Watch,
     rules: &Rules,
-    closing: &CancellationToken,
 ) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut timer = pin!(tokio::time::sleep_until(watch.next_look()));
-    let mut closing = pin!(closing.cancelled());
+    // The timer will wake this task. To tell it so again at every poll takes longer than to look at it.
+    let mut is_set = false;
     let mut told_to_close = false;
     let begun = Instant::now();
     poll_fn(|cx| {
@@ -213,7 +213,7 @@ where
             if let Poll::Ready(result) = Pin::new(&mut *http).poll(cx) {
                 return Poll::Ready(End::Http(result));
             }
-            if !told_to_close && closing.as_mut().poll(cx).is_ready() {
+            if !told_to_close && watch.is_closing() {
                 if watch.is_serving() {
                     told_to_close = true;
                     Pin::new(&mut *http).graceful_shutdown();
@@ -221,11 +221,18 @@ where
                 }
                 let Some(end) = watch.arrives_until(begun) else { return Poll::Ready(End::NotNeeded) };
                 timer.as_mut().reset(end);
+                is_set = false;
             }
             if watch.is_idle() && rules.is_crowded() {
                 return Poll::Ready(End::Quiet);
             }
-            ready!(timer.as_mut().poll(cx));
+            if is_set && !timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            is_set = timer.as_mut().poll(cx).is_pending();
+            if is_set {
+                return Poll::Pending;
+            }
             if watch.is_over() {
                 return Poll::Ready(End::TimedOut);
             }
@@ -267,7 +274,7 @@ async fn refuse(error: &Error, rules: &Rules) -> Vec<u8> {
     // An error's body is in memory: nothing can fail to be read.
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     protect(&mut head.headers);
-    head.headers.insert(X_REQUEST_ID, id.as_header());
+    head.headers.insert(X_REQUEST_ID, id.into_header());
     head.headers.insert(header::CONTENT_LENGTH, body.len().into());
 
     let mut answer = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
@@ -352,19 +359,19 @@ mod tests {
 
     /// The peer's end of a served connection. The socket between them holds 64 bytes.
     fn connect() -> DuplexStream {
-        connect_by(64, rules(), CancellationToken::new())
+        connect_by(64, rules()).0
     }
 
-    fn connect_by(socket_bytes: usize, rules: Rules, closing: CancellationToken) -> DuplexStream {
+    fn connect_by(socket_bytes: usize, rules: Rules) -> (DuplexStream, Arc<Watch>) {
         let (ours, theirs) = duplex(socket_bytes);
-        tokio::spawn(serve_by(ours, rules, closing));
-        theirs
+        let watch = rules.watch();
+        tokio::spawn(serve_by(ours, rules, watch.clone()));
+        (theirs, watch)
     }
 
-    async fn serve_by(stream: impl AsyncRead + AsyncWrite + Unpin, rules: Rules, closing: CancellationToken) {
+    async fn serve_by(stream: impl AsyncRead + AsyncWrite + Unpin, rules: Rules, watch: Arc<Watch>) {
         let router = Router::new().route("/", get(|| async { "x".repeat(1000) }));
-        let watch = rules.watch();
-        serve(stream, ([127, 0, 0, 1], 1).into(), router, Arc::new(rules), watch, closing).await;
+        serve(stream, ([127, 0, 0, 1], 1).into(), router, Arc::new(rules), watch).await;
     }
 
     fn rules() -> Rules {
@@ -432,7 +439,7 @@ mod tests {
             ),
             ("crowded", crowded(), "\r\n", &[(500, "\r\n"), (40_000, "\r\n")]),
         ] {
-            let mut peer = connect_by(4096, rules, CancellationToken::new());
+            let (mut peer, _) = connect_by(4096, rules);
             let start = Instant::now();
             peer.write_all(&[REQUEST, with_request.as_bytes()].concat()).await.unwrap();
             for (millis, text) in later {
@@ -449,7 +456,7 @@ mod tests {
         for (case, pause, lines) in
             [("first", None, "\r\n\r\n"), ("next", Some(500), "\r\n"), ("later", Some(5000), "\r\n\n\r\n")]
         {
-            let mut peer = connect_by(4096, rules(), CancellationToken::new());
+            let (mut peer, _) = connect_by(4096, rules());
             let mut answers = Vec::new();
             if let Some(millis) = pause {
                 peer.write_all(REQUEST).await.unwrap();
@@ -467,11 +474,11 @@ mod tests {
         for (case, header_timeout, is_closing) in [("time", 0, false), ("closing", 1000, true)] {
             let header_timeout = Duration::from_secs(header_timeout);
             let rules = Rules::new(&Server { header_timeout, ..settings() }, Arc::new(Metrics::new()));
-            let closing = CancellationToken::new();
+            let watch = rules.watch();
             if is_closing {
-                closing.cancel();
+                watch.close();
             }
-            let served = serve_by(join(repeat(b'\n'), sink()), rules, closing);
+            let served = serve_by(join(repeat(b'\n'), sink()), rules, watch);
             assert!(timeout(Duration::from_secs(20), served).await.is_ok(), "{case}");
         }
     }
@@ -480,14 +487,13 @@ mod tests {
     async fn a_head_that_arrives_while_the_service_stops_gets_its_answer() {
         let (first, rest) = REQUEST.split_at(9);
         for (case, before) in [("the first", &[][..]), ("a later one", REQUEST)] {
-            let closing = CancellationToken::new();
-            let mut peer = connect_by(4096, rules(), closing.clone());
+            let (mut peer, watch) = connect_by(4096, rules());
             let mut answers = Vec::new();
             peer.write_all(before).await.unwrap();
             pass(5000).await;
             peer.write_all(first).await.unwrap();
             pass(100).await;
-            closing.cancel();
+            watch.close();
             pass(800).await;
             peer.write_all(rest).await.unwrap();
             peer.read_to_end(&mut answers).await.unwrap();
@@ -510,13 +516,12 @@ mod tests {
             ("an idle connection", REQUEST, 0, 0),
             ("an idle connection with an empty line", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", 0, 0),
         ] {
-            let closing = CancellationToken::new();
-            let mut peer = connect_by(4096, rules(), closing.clone());
+            let (mut peer, watch) = connect_by(4096, rules());
             peer.write_all(sent).await.unwrap();
             tokio::task::yield_now().await;
             pass(pause).await;
             let start = Instant::now();
-            closing.cancel();
+            watch.close();
             copy(&mut peer, &mut sink()).await.unwrap();
             assert_eq!(start.elapsed().as_millis(), wait, "{case}");
         }
@@ -534,7 +539,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_rest_of_a_refused_body_is_no_request_among_many_connections() {
-        let mut peer = connect_by(4096, crowded(), CancellationToken::new());
+        let (mut peer, _) = connect_by(4096, crowded());
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", REQUEST.len());
         peer.write_all(head.as_bytes()).await.unwrap();
         let mut answers = vec![0];

@@ -2,14 +2,23 @@
 //! What happens then is the story in `server::run`.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 /// A handle by which anybody can ask the service to stop, or see that it was asked.
 #[derive(Clone, Debug, Default)]
-pub struct Drain(CancellationToken);
+pub struct Drain(Arc<Wish>);
+
+/// Every request looks at it, so it takes no lock.
+#[derive(Debug, Default)]
+struct Wish {
+    has_begun: AtomicBool,
+    told: Notify,
+}
 
 impl Drain {
     pub fn new() -> Self {
@@ -18,18 +27,23 @@ impl Drain {
 
     /// Asks the service to stop, gently. Asking again changes nothing.
     pub fn begin(&self) {
-        self.0.cancel();
+        self.0.has_begun.store(true, Ordering::Release);
+        self.0.told.notify_waiters();
     }
 
     /// Whether to tell balancers and clients to go elsewhere: true from the moment of `begin`, which
     /// is `server.drain_delay` before the last connection is accepted.
     pub fn is_draining(&self) -> bool {
-        self.0.is_cancelled()
+        self.0.has_begun.load(Ordering::Acquire)
     }
 
     /// Returns once the service was asked to stop.
     pub async fn begun(&self) {
-        self.0.cancelled().await;
+        // It hears of what comes after this line, and whatever came before is there to be seen.
+        let told = self.0.told.notified();
+        if !self.is_draining() {
+            told.await;
+        }
     }
 }
 

@@ -19,7 +19,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{debug, error, info, warn};
 
@@ -143,22 +142,13 @@ struct Acceptor<S> {
     max_connections: usize,
     rules: Arc<Rules>,
     open: JoinSet<()>,
-    /// The open connections by the task that serves each.
-    guests: HashMap<Id, Guest>,
+    /// The open connections by the task that serves each, as they look from outside.
+    guests: HashMap<Id, Arc<Watch>>,
     look_at: Instant,
     said_full: Option<Instant>,
-    /// Asks the open connections to end.
-    closing: CancellationToken,
     gauge: Option<Gauge>,
     /// The last try to accept failed: one line in the log is enough for a row of failures.
     failing: bool,
-}
-
-/// An open connection as it looks from outside.
-struct Guest {
-    watch: Arc<Watch>,
-    /// Asks this connection to end.
-    closing: CancellationToken,
 }
 
 impl<S: Answers> Acceptor<S> {
@@ -177,7 +167,6 @@ impl<S: Answers> Acceptor<S> {
             guests: HashMap::new(),
             look_at: Instant::now(),
             said_full: None,
-            closing: CancellationToken::new(),
             gauge,
             failing: false,
         }
@@ -207,11 +196,10 @@ impl<S: Answers> Acceptor<S> {
         // is gone already makes this fail, and is noticed soon enough.
         let _ = stream.set_nodelay(true);
         let service = self.service.clone();
-        let guest = Guest { watch: self.rules.watch(), closing: self.closing.child_token() };
-        let (watch, closing) = (guest.watch.clone(), guest.closing.clone());
+        let watch = self.rules.watch();
         let task =
-            self.open.spawn(connection::serve(stream, peer, service, self.rules.clone(), watch, closing));
-        self.guests.insert(task.id(), guest);
+            self.open.spawn(connection::serve(stream, peer, service, self.rules.clone(), watch.clone()));
+        self.guests.insert(task.id(), watch);
         self.count();
     }
 
@@ -221,12 +209,12 @@ impl<S: Answers> Acceptor<S> {
     fn make_room(&mut self) {
         let now = Instant::now();
         self.look_at = now + LOOK_WHEN_FULL;
-        let waiting = self.guests.values().filter_map(|guest| Some((guest.watch.waits(now)?, guest)));
+        let waiting = self.guests.values().filter_map(|guest| Some((guest.waits(now)?, guest)));
         let mut waiting: Vec<_> = waiting.filter(|(wait, _)| wait.time >= PATIENCE_WHEN_FULL).collect();
         waiting.sort_unstable_by_key(|(wait, _)| (wait.is_idle, std::cmp::Reverse(wait.time)));
         waiting.truncate((self.max_connections / SHARE_AT_ONCE).max(1));
         for (_, guest) in &waiting {
-            guest.closing.cancel();
+            guest.close();
         }
         if !waiting.is_empty() && self.said_full.is_none_or(|said| now - said >= SAY_FULL_EVERY) {
             self.said_full = Some(now);
@@ -271,7 +259,7 @@ impl<S: Answers> Acceptor<S> {
 
     /// Ends what is idle, and waits for the rest.
     async fn close(mut self, patience: Duration) -> Outcome {
-        self.closing.cancel();
+        self.guests.values().for_each(|guest| guest.close());
         match timeout(patience, self.all_ended()).await {
             Ok(()) => Outcome::Clean,
             Err(_) => Outcome::Forced(self.open.len()),

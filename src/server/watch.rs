@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
+use futures_util::future::poll_fn;
+use futures_util::task::AtomicWaker;
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -74,8 +76,8 @@ pub(super) struct Wait {
 }
 
 /// The phase of one connection and the end of its patience. It is shared by the parts that see the
-/// phase change, which all run in the connection's task: nothing here orders anything between threads.
-/// Others may look, and see what was a moment ago.
+/// phase change, which all run in the connection's task: nothing there orders anything between threads.
+/// Others may look, see what was a moment ago, and ask for the end.
 #[derive(Debug)]
 pub(super) struct Watch {
     opened: Instant,
@@ -86,6 +88,10 @@ pub(super) struct Watch {
     /// The last request has a body. What of it the application left unread hyper looks at only after the
     /// answer is out.
     has_body: AtomicBool,
+    /// The connection is to end after the request under way.
+    closing: AtomicBool,
+    /// The connection's task.
+    task: AtomicWaker,
 }
 
 impl Watch {
@@ -96,6 +102,8 @@ impl Watch {
             phase: AtomicU8::new(HEAD),
             deadline: AtomicU64::new(0),
             has_body: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            task: AtomicWaker::new(),
         };
         watch.enter(HEAD, timeouts.head);
         Arc::new(watch)
@@ -109,6 +117,29 @@ impl Watch {
 
     fn is_in(&self, phase: u8) -> bool {
         self.phase.load(Ordering::Relaxed) == phase
+    }
+
+    /// Makes the task that calls it, whose waker stays the same, the one that [`Self::close`] wakes.
+    pub(super) fn wakes_this_task(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| {
+            self.task.register(cx.waker());
+            Poll::Ready(())
+        })
+    }
+
+    /// Asks the connection to end after the request under way.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Returns in the connection's task once it is asked to end.
+    pub(super) fn closing(&self) -> impl Future<Output = ()> {
+        poll_fn(|_| if self.is_closing() { Poll::Ready(()) } else { Poll::Pending })
     }
 
     /// The application got a request.
