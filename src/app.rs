@@ -12,7 +12,8 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::sleep;
 use tower::{Service, service_fn};
 use tower_http::catch_panic::CatchPanic;
 
@@ -40,7 +41,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub drain: Drain,
     pub dev: bool,
-    in_flight: Semaphore,
+    max_in_flight: i64,
     ids: RequestIds,
     /// Of lines about callers' faults, and of lines about our own: the first must not use up the second.
     caller_lines: LogBudget,
@@ -69,7 +70,7 @@ impl App {
     pub fn new(settings: Settings, context: Context, drain: Drain) -> Arc<Self> {
         let limiter = limiter(settings.rate_limit, &context.clock);
         Arc::new(Self {
-            in_flight: Semaphore::new(settings.server.max_in_flight),
+            max_in_flight: settings.server.max_in_flight.try_into().unwrap_or(i64::MAX),
             live: ArcSwap::from_pointee(Live::new(settings, limiter)),
             clock: context.clock,
             metrics: context.metrics,
@@ -98,14 +99,14 @@ impl App {
         self.live.store(Arc::new(Live::new(settings, limiter)));
     }
 
-    /// A place among the requests under way.
+    /// A place among the requests under way, which the gauge counts and limits at once.
     ///
     /// # Errors
     /// If there is none: the caller is told at once rather than queued.
     pub fn admit(&self) -> Result<Admitted<'_>, Error> {
-        let permit = self.in_flight.try_acquire().map_err(|_| Error::Overloaded)?;
-        self.metrics.in_flight.inc();
-        Ok(Admitted { _permit: permit, metrics: &self.metrics })
+        let before = self.metrics.in_flight.inc();
+        let place = Admitted(&self.metrics.in_flight);
+        if before < self.max_in_flight { Ok(place) } else { Err(Error::Overloaded) }
     }
 }
 
@@ -115,22 +116,18 @@ fn limiter(limit: Option<RateLimit>, clock: &Clock) -> Option<Arc<SubjectLimiter
 
 /// A request's place; dropping it gives the place free.
 #[derive(Debug)]
-pub struct Admitted<'a> {
-    _permit: SemaphorePermit<'a>,
-    metrics: &'a Metrics,
-}
+pub struct Admitted<'a>(&'a Gauge);
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        self.metrics.in_flight.dec();
+        self.0.dec();
     }
 }
 
-/// What the public listener serves. Around the routes, from the outside in: [`answer`] (id, time,
-/// headers, log), panics, [`guard`] (head, body, deadline).
+/// What the public listener serves beside `/rollout/token`. Around all of it, from the outside in: [`answer`]
+/// (id, time, headers, log), panics, [`guard`] (head, body, deadline, and the one path that is not in here).
 pub fn public(app: &Arc<App>) -> impl Answers + use<> {
     let mut routes = Router::new()
-        .route(token::PATH, any(token::issue))
         .route(token::DOCS_PATH, any(token::issue_as_documented))
         .route("/healthz", get(health::live).fallback(read_only))
         .route("/readyz", get(health::ready).fallback(read_only))
@@ -160,10 +157,10 @@ pub fn admin(app: &Arc<App>) -> impl Answers + use<> {
 /// and three of them took longer than what they did.
 fn around(routes: Router<Arc<App>>, app: &Arc<App>) -> impl Answers + use<> {
     let routes = routes.fallback(|| async { Error::NotFound }).with_state(app.clone());
-    let app = app.clone();
+    let shared = Arc::new((app.clone(), routes));
     service_fn(move |request| {
-        let (app, routes) = (app.clone(), routes.clone());
-        async move { Ok::<_, Infallible>(answer(&app, routes, request).await) }
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(answer(&shared.0, &shared.1, request).await) }
     })
 }
 
@@ -172,15 +169,14 @@ async fn read_only() -> Error {
 }
 
 /// Gives every answer its id and headers, whatever made it, and writes it down.
-async fn answer(app: &App, routes: Router, mut request: Request) -> Response {
+async fn answer(app: &App, routes: &Router, request: Request) -> Response {
     let started = app.clock.monotonic();
     let live = app.live();
     let id = app.ids.of(request.headers());
     let trace = Trace::begin(&request, id.as_str());
     let listed = live.settings.origins.listed(request.headers()).cloned();
-    request.extensions_mut().insert(live.clone());
 
-    let guarded = service_fn(|request| guard(app, &live, routes.clone(), request));
+    let guarded = service_fn(|request| guard(app, &live, routes, request));
     let mut guarded = CatchPanic::custom(guarded, |_| Error::Internal.into_response());
     let answered = trace.over(guarded.call(request)).await;
     let mut response = answered.map_or_else(IntoResponse::into_response, |response| response.map(Body::new));
@@ -206,23 +202,33 @@ async fn answer(app: &App, routes: Router, mut request: Request) -> Response {
     if app.drain.is_draining() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    headers.insert(X_REQUEST_ID, id.as_header());
+    headers.insert(X_REQUEST_ID, id.into_header());
     response
 }
 
 /// Lets only well-formed requests through, and none that takes for ever.
-async fn guard(app: &App, live: &Live, mut routes: Router, request: Request) -> Result<Response, Error> {
+async fn guard(app: &App, live: &Arc<Live>, routes: &Router, request: Request) -> Result<Response, Error> {
     let limits = &live.settings.server;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     wire::check_head(&head, limits)?;
     if app.dev && !dev::is_local(&head.headers) {
         return Err(Error::HostNotAllowed);
     }
     wire::discard_body(body, limits).await?;
-    let request = Request::from_parts(head, Body::empty());
-    match tokio::time::timeout(limits.request_timeout, routes.call(request)).await {
-        Ok(answered) => Ok(answered.into_response()),
-        Err(_) => Err(Error::DeadlineExceeded),
+    let work = async {
+        // Not by way of the router: its boxes and copies take longer than all that was checked so far.
+        if head.uri.path() == token::PATH {
+            return token::issue(app, live, &head).await;
+        }
+        head.extensions.insert(live.clone());
+        let answered = routes.clone().call(Request::from_parts(head, Body::empty())).await;
+        Ok(answered.into_response())
+    };
+    tokio::select! {
+        biased;
+        answered = work => answered,
+        // Begins with the first wait, which most requests never come to: no clock is read for those.
+        () = async { sleep(limits.request_timeout).await } => Err(Error::DeadlineExceeded),
     }
 }
 

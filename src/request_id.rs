@@ -1,8 +1,8 @@
 //! The id that every request is known by: the caller's if it is harmless, else a new one.
 //! Putting it into answers and logs is the application's work.
 
-use std::fmt::Write;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -30,8 +30,8 @@ impl RequestId {
         self.0.to_str().unwrap_or_default()
     }
 
-    pub fn as_header(&self) -> HeaderValue {
-        self.0.clone()
+    pub fn into_header(self) -> HeaderValue {
+        self.0
     }
 }
 
@@ -56,11 +56,12 @@ impl RequestIds {
 
     pub fn next(&self) -> RequestId {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let mut id = String::with_capacity(MAX_LENGTH);
-        id.push_str(&self.prefix);
-        // Writing to a string cannot fail, and hexadecimal digits are always a valid header value.
-        let _ = write!(id, "{count:x}");
-        RequestId(HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown")))
+        let mut id = [0; MAX_LENGTH];
+        let mut rest = id.as_mut_slice();
+        // There is room for any count, and hexadecimal digits are always a valid header value.
+        let _ = write!(rest, "{}{count:x}", self.prefix);
+        let length = MAX_LENGTH - rest.len();
+        RequestId(HeaderValue::from_bytes(&id[..length]).unwrap_or(HeaderValue::from_static("unknown")))
     }
 }
 

@@ -91,7 +91,7 @@ async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) ->
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     protect(response.headers_mut());
-    response.headers_mut().insert(X_REQUEST_ID, id.as_header());
+    response.headers_mut().insert(X_REQUEST_ID, id.into_header());
     response
 }
 

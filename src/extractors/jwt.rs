@@ -97,6 +97,8 @@ impl Keys {
 /// A token whose form and header are in order, and nothing more.
 struct Unverified<'a> {
     header: Arc<Header>,
+    /// It is not the one of the last genuine token.
+    is_new: bool,
     signed: &'a str,
     payload: &'a str,
     signature: &'a str,
@@ -179,11 +181,11 @@ impl Jwt {
         }
         let signed = &token[..header.len() + 1 + payload.len()];
         let signature = self.unpadded(signature)?;
-        let header = match self.last_header.load_full() {
-            Some(last) if last.encoded == header => last,
-            Some(_) | None => Arc::new(self.read_header(header)?),
+        let (header, is_new) = match self.last_header.load_full() {
+            Some(last) if last.encoded == header => (last, false),
+            Some(_) | None => (Arc::new(self.read_header(header)?), true),
         };
-        Ok(Unverified { header, signed, payload, signature })
+        Ok(Unverified { header, is_new, signed, payload, signature })
     }
 
     fn read_header(&self, encoded: &str) -> Result<Header, ExtractError> {
@@ -220,19 +222,14 @@ impl Jwt {
     fn verify(&self, token: &Unverified<'_>, keys: &KeySet) -> Result<Session, ExtractError> {
         let kid = self.keys.wanted(token.kid());
         match keys.verify(token.signed.as_bytes(), token.signature, token.header.alg, kid) {
-            Some(true) => self.remember(&token.header),
+            Some(true) if token.is_new => self.last_header.store(Some(token.header.clone())),
+            Some(true) => {}
             Some(false) => return Err(ExtractError::rejected("bad_signature")),
             None => return Err(ExtractError::rejected("unknown_key")),
         }
         let attributes = self.json(token.payload)?;
         let expires_at = self.check_claims(object(&attributes, "the payload")?)?;
         Ok(Session { attributes, expires_at: Some(expires_at) })
-    }
-
-    fn remember(&self, header: &Arc<Header>) {
-        if !self.last_header.load().as_ref().is_some_and(|last| Arc::ptr_eq(last, header)) {
-            self.last_header.store(Some(header.clone()));
-        }
     }
 
     /// Checks the claims; gives the expiry.

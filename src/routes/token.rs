@@ -25,6 +25,9 @@ pub const PATH: &str = "/rollout/token";
 /// The route of the snippets in Rollout's docs.
 pub const DOCS_PATH: &str = "/rollout-token";
 
+/// The most that an answer has: room for them is made once.
+const USUAL_HEADERS: usize = 8;
+
 /// The answer to a signed-in user.
 #[derive(JsonSchema)]
 #[cfg_attr(test, derive(serde::Serialize))]
@@ -48,15 +51,10 @@ pub struct Issued {
 }
 
 /// The route of this service's own contract.
-pub async fn issue(
-    State(app): State<Arc<App>>,
-    Extension(live): Extension<Arc<Live>>,
-    request: Request,
-) -> Result<Response, Error> {
-    let (head, _) = request.into_parts();
+pub async fn issue(app: &App, live: &Live, head: &Parts) -> Result<Response, Error> {
     match head.method {
-        Method::POST => issue_token(&app, &live, &head, |_| true).await,
-        Method::OPTIONS => options(&app, &live, &head, "POST, OPTIONS"),
+        Method::POST => issue_token(app, live, head, |_| true).await,
+        Method::OPTIONS => options(app, live, head, "POST, OPTIONS"),
         _ => Err(Error::MethodNotAllowed("POST, OPTIONS")),
     }
 }
@@ -124,6 +122,7 @@ fn token_response(minted: Minted, user: Authenticated) -> Response {
         refresh_in: refresh_in(expires_in),
     };
     let mut response = Response::new(Body::from(body.to_json()));
+    response.headers_mut().reserve(USUAL_HEADERS);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.extensions_mut().insert(Issued { extractor: user.extractor, subject: user.subject });
     response

@@ -119,7 +119,7 @@ fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     let token = rest.strip_prefix(b" ").ok_or_else(malformed)?;
     let text = std::str::from_utf8(token).map_err(|_| malformed())?;
     let unpadded = text.trim_end_matches('=');
-    if unpadded.is_empty() || !unpadded.bytes().all(is_token68) {
+    if unpadded.is_empty() || !unpadded.bytes().all(|byte| TOKEN68[usize::from(byte)]) {
         return Err(malformed());
     }
     Ok(Some(text))
@@ -134,10 +134,17 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The bytes of a bearer token, without the `=` at its end.
-fn is_token68(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
-}
+/// The bytes of a bearer token, without the `=` at its end. A table, since there are hundreds of them.
+const TOKEN68: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
