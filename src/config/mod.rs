@@ -3,6 +3,7 @@
 
 mod chain;
 mod checks;
+mod given;
 mod layers;
 mod problems;
 mod raw;

@@ -5,11 +5,12 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use config::{ConfigError, Map, Value, ValueKind};
+use config::{Map, Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::chain::Common;
+use super::given::Given;
 use super::problems::Problems;
 use super::suggest::unknown;
 use super::values::List;
@@ -47,32 +48,16 @@ where
             Err(error) => problems.add(join(path, key), describe(&error, value)),
         }
     }
-    T::deserialize(Value::new(None, good)).unwrap_or_else(|error| {
+    T::deserialize(Given(good.into())).unwrap_or_else(|error| {
         problems.add(path, error.to_string());
         T::default()
     })
 }
 
 /// Whether a struct takes this key with this value, or serde's words why not.
-///
-/// A variable is text, out of which the `config` crate reads numbers and such. It would also make a number of
-/// `true`, or text of a number; what is not text is taken at its word here.
 fn try_alone<T: DeserializeOwned>(key: &str, value: &Value) -> Result<(), String> {
-    if matches!(value.kind, ValueKind::String(_)) {
-        let alone = Table::from([(key.to_owned(), value.clone())]);
-        return T::deserialize(Value::new(None, alone)).map(drop).map_err(|error| words(&error));
-    }
-    let alone = value.clone().try_deserialize::<serde_json::Value>().map_err(|error| words(&error))?;
-    T::deserialize(serde_json::json!({ key: alone })).map(drop).map_err(|error| error.to_string())
-}
-
-/// The words of an error without the key, with which the line begins already, and without the value.
-fn words(error: &ConfigError) -> String {
-    match error {
-        ConfigError::At { error, .. } => words(error),
-        ConfigError::Type { expected, .. } => format!("invalid type, expected {expected}"),
-        other => other.to_string(),
-    }
+    let alone = Table::from([(key.to_owned(), value.clone())]);
+    T::deserialize(Given(alone.into())).map(drop).map_err(|error| error.to_string())
 }
 
 pub(super) fn join(path: &str, key: &str) -> String {

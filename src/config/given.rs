@@ -1,0 +1,116 @@
+//! How serde reads what the `config` crate gathered: text may stand for a number or for true and false, since a
+//! variable is nothing but text; everything else is taken for what it is.
+//!
+//! The crate's own reader goes further: it makes a number of `true`, a whole one of 1.5 and text of them all.
+
+use config::{Value, ValueKind};
+use serde::de::value::{Error, MapDeserializer, SeqDeserializer};
+use serde::de::{Deserializer, IntoDeserializer, Visitor};
+use serde::forward_to_deserialize_any;
+
+/// A value as it was given.
+pub(super) struct Given(pub(super) Value);
+
+impl Given {
+    fn text(&self) -> Option<&str> {
+        match &self.0.kind {
+            ValueKind::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn number<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if let Some(number) = self.text().and_then(|text| text.parse().ok()) {
+            visitor.visit_u64(number)
+        } else if let Some(number) = self.text().and_then(|text| text.parse().ok()) {
+            visitor.visit_i64(number)
+        } else {
+            self.deserialize_any(visitor)
+        }
+    }
+}
+
+/// The integers, of whatever size: the visitor knows which fit.
+macro_rules! numbers {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            self.number(visitor)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for Given {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.0.kind {
+            ValueKind::Nil => visitor.visit_unit(),
+            ValueKind::Boolean(flag) => visitor.visit_bool(flag),
+            ValueKind::I64(number) => visitor.visit_i64(number),
+            ValueKind::I128(number) => visitor.visit_i128(number),
+            ValueKind::U64(number) => visitor.visit_u64(number),
+            ValueKind::U128(number) => visitor.visit_u128(number),
+            ValueKind::Float(number) => visitor.visit_f64(number),
+            ValueKind::String(text) => visitor.visit_string(text),
+            ValueKind::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Self))),
+            ValueKind::Table(members) => {
+                let members = members.into_iter().map(|(key, value)| (key, Self(value)));
+                visitor.visit_map(MapDeserializer::new(members))
+            }
+        }
+    }
+
+    /// In the words that the crate knows.
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.text().map(str::to_lowercase).as_deref() {
+            Some("true" | "yes" | "on" | "1") => visitor.visit_bool(true),
+            Some("false" | "no" | "off" | "0") => visitor.visit_bool(false),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    numbers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.0.kind {
+            ValueKind::Nil => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.0.kind {
+            ValueKind::String(text) => text.into_deserializer().deserialize_enum(name, variants, visitor),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier
+        ignored_any
+    }
+}
+
+impl IntoDeserializer<'_, Error> for Given {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
