@@ -124,8 +124,17 @@ impl Drop for Admitted<'_> {
     }
 }
 
-/// What the public listener serves beside `/rollout/token`. Around all of it, from the outside in: [`answer`]
-/// (id, time, headers, log), panics, [`guard`] (head, body, deadline, and the one path that is not in here).
+/// What a listener serves.
+struct Served {
+    app: Arc<App>,
+    routes: Router,
+    /// `/rollout/token` as well. It goes without the router, whose boxes and copies take longer than all that is
+    /// checked of a request before.
+    tokens: bool,
+}
+
+/// What the public listener serves. Around the routes, from the outside in: [`answer`] (id, time,
+/// headers, log), panics, [`guard`] (head, body, deadline).
 pub fn public(app: &Arc<App>) -> impl Answers + use<> {
     let mut routes = Router::new()
         .route(token::DOCS_PATH, any(token::issue_as_documented))
@@ -141,7 +150,7 @@ pub fn public(app: &Arc<App>) -> impl Answers + use<> {
             .route("/dev.svg", get(dev::icon).fallback(read_only))
             .route("/dev/samples", get(dev::samples).fallback(read_only));
     }
-    around(routes, app)
+    around(routes, true, app)
 }
 
 /// What the admin listener serves.
@@ -150,17 +159,17 @@ pub fn admin(app: &Arc<App>) -> impl Answers + use<> {
         .route("/metrics", get(health::metrics).fallback(read_only))
         .route("/healthz", get(health::live).fallback(read_only))
         .route("/readyz", get(health::ready).fallback(read_only));
-    around(routes, app)
+    around(routes, false, app)
 }
 
 /// Not by layers of axum: each of them boxes the request's future and copies the boxed service below,
 /// and three of them took longer than what they did.
-fn around(routes: Router<Arc<App>>, app: &Arc<App>) -> impl Answers + use<> {
+fn around(routes: Router<Arc<App>>, tokens: bool, app: &Arc<App>) -> impl Answers + use<> {
     let routes = routes.fallback(|| async { Error::NotFound }).with_state(app.clone());
-    let shared = Arc::new((app.clone(), routes));
+    let served = Arc::new(Served { app: app.clone(), routes, tokens });
     service_fn(move |request| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(answer(&shared.0, &shared.1, request).await) }
+        let served = served.clone();
+        async move { Ok::<_, Infallible>(answer(&served, request).await) }
     })
 }
 
@@ -169,14 +178,15 @@ async fn read_only() -> Error {
 }
 
 /// Gives every answer its id and headers, whatever made it, and writes it down.
-async fn answer(app: &App, routes: &Router, request: Request) -> Response {
+async fn answer(served: &Served, request: Request) -> Response {
+    let app = &*served.app;
     let started = app.clock.monotonic();
     let live = app.live();
     let id = app.ids.of(request.headers());
     let trace = Trace::begin(&request, id.as_str());
     let listed = live.settings.origins.listed(request.headers()).cloned();
 
-    let guarded = service_fn(|request| guard(app, &live, routes, request));
+    let guarded = service_fn(|request| guard(served, &live, request));
     let mut guarded = CatchPanic::custom(guarded, |_| Error::Internal.into_response());
     let answered = trace.over(guarded.call(request)).await;
     let mut response = answered.map_or_else(IntoResponse::into_response, |response| response.map(Body::new));
@@ -207,7 +217,8 @@ async fn answer(app: &App, routes: &Router, request: Request) -> Response {
 }
 
 /// Lets only well-formed requests through, and none that takes for ever.
-async fn guard(app: &App, live: &Arc<Live>, routes: &Router, request: Request) -> Result<Response, Error> {
+async fn guard(served: &Served, live: &Arc<Live>, request: Request) -> Result<Response, Error> {
+    let app = &*served.app;
     let limits = &live.settings.server;
     let (mut head, body) = request.into_parts();
     wire::check_head(&head, limits)?;
@@ -216,12 +227,11 @@ async fn guard(app: &App, live: &Arc<Live>, routes: &Router, request: Request) -
     }
     wire::discard_body(body, limits).await?;
     let work = async {
-        // Not by way of the router: its boxes and copies take longer than all that was checked so far.
-        if head.uri.path() == token::PATH {
+        if served.tokens && head.uri.path() == token::PATH {
             return token::issue(app, live, &head).await;
         }
         head.extensions.insert(live.clone());
-        let answered = routes.clone().call(Request::from_parts(head, Body::empty())).await;
+        let answered = served.routes.clone().call(Request::from_parts(head, Body::empty())).await;
         Ok(answered.into_response())
     };
     tokio::select! {

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::helpers::{BY_HEADER, BY_JWT, NOW, Service, refused, session_token};
+use crate::helpers::{BY_HEADER, BY_JWT, NOW, Service, client, refused, session_token};
 
 #[tokio::test]
 async fn absent_expired_and_wrong_sessions_are_told_apart() {
@@ -61,6 +61,16 @@ async fn other_paths_and_methods_are_refused_in_json() {
     assert_eq!((head.status().as_u16(), head.headers()["allow"].to_str().unwrap()), (405, "POST, OPTIONS"));
     let post = service.request(Method::POST, "/healthz").send().await.unwrap();
     assert_eq!(refused(post).await, (405, "method_not_allowed".to_owned()));
+}
+
+#[tokio::test]
+async fn the_admin_listener_gives_no_tokens() {
+    let service = Service::start(BY_JWT);
+    for path in ["/rollout/token", "/rollout-token"] {
+        let request = client().post(format!("http://{}{path}", service.admin));
+        let response = request.bearer_auth(session_token(json!({}))).send().await.unwrap();
+        assert_eq!(refused(response).await, (404, "not_found".to_owned()), "{path}");
+    }
 }
 
 #[tokio::test]
