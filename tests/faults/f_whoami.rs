@@ -660,7 +660,10 @@ async fn over_tls(
     let app = Upstream::start_tls(ok("{\"id\":\"ann\"}"), config).await;
     let roots = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(roots.path(), &authority.pem).expect("a file");
-    let mut setup = Setup::new(&toml(&format!("https://{host}:{}/me", app.port)));
+    // All services of these tests start at once: a handshake takes its time.
+    let toml =
+        toml(&format!("https://{host}:{}/me", app.port)) + "connect_timeout = \"4s\"\ntimeout = \"4s\"\n";
+    let mut setup = Setup::new(&toml);
     setup.environment.push(("SSL_CERT_FILE".to_owned(), roots.path().display().to_string()));
     let s = Service::start_with(&setup).await;
     s.expect(label, &with_cookie(COOKIE_VALUE), &[outcome]).await;
