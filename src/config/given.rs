@@ -114,3 +114,46 @@ impl IntoDeserializer<'_, Error> for Given {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    fn read<T: DeserializeOwned>(value: impl Into<Value>) -> Option<T> {
+        T::deserialize(Given(value.into())).ok()
+    }
+
+    #[test]
+    fn text_stands_for_numbers_and_flags_and_nothing_else_for_anything_but_itself() {
+        assert_eq!(["12", "-3", "on", "1.5", ""].map(read::<i64>), [Some(12), Some(-3), None, None, None]);
+        assert_eq!(read::<u64>("18446744073709551615"), Some(u64::MAX));
+        assert_eq!(["300", "-1"].map(read::<u8>), [None, None]);
+        let flags = ["true", "YES", "on", "1", "false", "no", "Off", "0"].map(read::<bool>);
+        assert_eq!(
+            flags,
+            [
+                Some(true),
+                Some(true),
+                Some(true),
+                Some(true),
+                Some(false),
+                Some(false),
+                Some(false),
+                Some(false)
+            ]
+        );
+        assert_eq!(["", "2", "perhaps"].map(read::<bool>), [None; 3]);
+        assert_eq!(
+            (read::<i64>(true), read::<i64>(1.5), read::<bool>(1), read::<String>(7)),
+            (None, None, None, None)
+        );
+        assert_eq!(read::<String>("00123").as_deref(), Some("00123"));
+        assert_eq!(read::<Vec<u8>>(vec!["1", "2"]), Some(vec![1, 2]));
+        assert_eq!(
+            (read::<Option<bool>>(Value::new(None, ValueKind::Nil)), read("7")),
+            (Some(None), Some(Some(7_u8)))
+        );
+    }
+}
