@@ -75,9 +75,7 @@ impl Reloader {
         if live.settings.server != settings.server || live.settings.log != settings.log {
             tracing::warn!("[server] and [log] have changed: not all of it is in force before a restart");
         }
-        for warning in &settings.warnings {
-            tracing::warn!("{warning}");
-        }
+        settings.log_warnings();
         settings.chain.start();
         let in_time = timeout(WARM_UP, until_ready(&settings.chain)).await;
         if in_time.is_err() && live.settings.chain.is_ready() {

@@ -185,8 +185,10 @@ fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(
     } else {
         say("The configuration is good.")?;
     }
-    for warning in &settings.warnings {
-        let _ = writeln!(io::stderr(), "note: {warning}");
+    let mut err = io::stderr().lock();
+    for warning in settings.warnings.lines() {
+        // Not `eprintln!`, which panics when the reader has gone.
+        let _ = writeln!(err, "{warning}");
     }
     Ok(())
 }

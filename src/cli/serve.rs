@@ -61,9 +61,7 @@ async fn run(
     let limits = settings.server.clone();
     let public = bind("server.listen", limits.listen)?;
     let admin = bind("server.admin_listen", limits.admin_listen)?;
-    for warning in &settings.warnings {
-        tracing::warn!("{warning}");
-    }
+    settings.log_warnings();
     let traces = trace::start(settings.traces.as_ref(), &context.http)
         .map_err(|error| Failure::Runtime(format!("cannot send traces: {error}")))?;
     let drain = Drain::default();

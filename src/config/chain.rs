@@ -7,7 +7,7 @@ use std::sync::Arc;
 use config::{Value, ValueKind};
 
 use super::layers::{lay, parse};
-use super::problems::Problems;
+use super::problems::{Problems, Warnings};
 use super::section::{Section, Table, join, no_section, read};
 use super::suggest::unknown;
 use super::take;
@@ -23,6 +23,7 @@ pub(super) struct Built {
     /// The sections as they were understood, by name.
     pub(super) effective: serde_json::Map<String, serde_json::Value>,
     pub(super) watched: Vec<Watched>,
+    pub(super) warnings: Warnings,
 }
 
 /// Makes extractors from their sections.
@@ -163,9 +164,10 @@ impl Builder<'_> {
 
         let section = Section::new(path, table, self.client_secret, self.context);
         let extractor = (kind.build)(&section);
-        let (effective, files) = section.into_parts();
-        built.watched.extend(files);
-        if let Some(serde_json::Value::Object(mut keys)) = effective {
+        let findings = section.into_findings();
+        built.watched.extend(findings.watched);
+        built.warnings.extend(findings.warnings);
+        if let Some(serde_json::Value::Object(mut keys)) = findings.effective {
             keys.insert("kind".to_owned(), kind_name.into());
             keys.insert("subject".to_owned(), subject.into());
             built.effective.insert(name.to_owned(), keys.into());
@@ -216,5 +218,5 @@ pub fn keys_of_kind(registry: &Registry, kind: &str, context: &Context) -> Optio
     let section = Section::new(String::new(), Table::new(), None, context);
     // That required keys are missing does not matter here.
     let _ = (kind.build)(&section);
-    section.into_parts().0
+    section.into_findings().effective
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::problems::Problems;
+use super::problems::{Problems, Warnings};
 use super::raw;
 use super::values::Span;
 use super::{Client, Log, LogFormat, RateLimit, Server};
@@ -145,16 +145,16 @@ pub(super) fn check_rate_limit(limit: &raw::RateLimit, problems: &mut Problems) 
 pub(super) fn check_traces(
     environment: &BTreeMap<String, String>,
     problems: &mut Problems,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Option<Export> {
     if cfg!(feature = "otel") {
         return Export::read(environment, problems);
     }
     if Export::read(environment, &mut Problems::default()).is_some() {
-        warnings.push(
-            "OTEL_EXPORTER_OTLP_ENDPOINT: asks for traces, which this build does not send: build it with \
-             --features otel, or set OTEL_TRACES_EXPORTER=none"
-                .to_owned(),
+        warnings.add(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "asks for traces, which this build does not send: build it with --features otel, or set \
+             OTEL_TRACES_EXPORTER=none",
         );
     }
     None

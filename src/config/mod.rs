@@ -27,7 +27,7 @@ use checks::{
     positive,
 };
 pub use layers::Sources;
-pub use problems::Problems;
+pub use problems::{Problems, Warnings};
 pub use section::Section;
 use section::{Table, no_section, read};
 use suggest::unknown;
@@ -59,8 +59,8 @@ pub struct Settings {
     pub traces: Option<Export>,
     /// The files that secrets and keys were read from: a change of one reloads the configuration.
     pub watched: Vec<Watched>,
-    /// Good, but worth a line in the log.
-    pub warnings: Vec<String>,
+    /// What is accepted, but what the operator should know.
+    pub warnings: Warnings,
     effective: serde_json::Value,
 }
 
@@ -153,7 +153,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     let log = check_log(&log, &mut problems);
     let poll_interval = positive("reload.poll_interval", reload.poll_interval, &mut problems);
     let rate_limit = check_rate_limit(&rate_limit, &mut problems);
-    let mut warnings = Vec::new();
+    let mut warnings = built.warnings;
     let traces = check_traces(&sources.environment, &mut problems, &mut warnings);
 
     let (Some(client), Some(server), Some(claims), Some(log), true) =
@@ -162,10 +162,10 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
         return Err(problems);
     };
     if client.secret.expose().len() < 64 {
-        warnings.push(
-            "client_secret: is shorter than the 64 bytes that RFC 7518, section 3.2 asks for with HS512; \
-             Rollout chooses it, so this is only for your information"
-                .to_owned(),
+        warnings.add(
+            "client_secret",
+            "is shorter than the 64 bytes that RFC 7518, section 3.2 asks for with HS512; Rollout chooses it, \
+             so this is only for your information",
         );
     }
     Ok(Settings {
@@ -218,6 +218,13 @@ impl Settings {
     /// Whether a file that secrets or keys were read from says something else now.
     pub fn are_outdated(&self) -> bool {
         self.watched.iter().any(Watched::has_changed)
+    }
+
+    /// Logs each warning, at start and after a reload.
+    pub fn log_warnings(&self) {
+        for warning in self.warnings.lines() {
+            tracing::warn!("{warning}");
+        }
     }
 
     /// The configuration as it was understood: every default filled in, every secret redacted.

@@ -1,7 +1,7 @@
-//! Everything that is wrong with a configuration, gathered into one report.
+//! Everything that is wrong with a configuration, gathered into one report, and what is only a warning.
 //! What is wrong is found where each value is checked.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 
 /// Problems, each under the key it belongs to. Empty means the configuration is good.
@@ -56,18 +56,53 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (key, text) in &self.list {
-            for c in [key, ": ", text].into_iter().flat_map(str::chars) {
-                // Keys are somebody's text: no part of it is a command to a terminal.
-                if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
-            }
-            writeln!(f)?;
-        }
-        Ok(())
+        self.list.iter().try_for_each(|(key, text)| writeln!(f, "{}", line(key, text)))
     }
 }
 
 impl std::error::Error for Problems {}
+
+/// Warnings, each under the key it belongs to: the configuration is accepted, but the operator should know.
+///
+/// `check-config` prints them, and the service logs them at start and after a reload. Like the texts of
+/// [`Problems`], these never hold a secret's value.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Warnings {
+    list: Vec<(String, String)>,
+}
+
+impl Warnings {
+    pub fn add(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.list.push((key.into(), text.into()));
+    }
+
+    /// Adds all of `others`.
+    pub fn extend(&mut self, others: Self) {
+        self.list.extend(others.list);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// One line for each warning, which begins with its key.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.list.iter().map(|(key, text)| line(key, text))
+    }
+}
+
+/// A key and its text, with control characters escaped: keys are free text and may hold terminal commands.
+fn line(key: &str, text: &str) -> String {
+    let mut line = String::new();
+    for c in [key, ": ", text].into_iter().flat_map(str::chars) {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
 
 #[cfg(test)]
 mod tests {

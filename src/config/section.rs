@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::chain::Common;
 use super::given::Given;
-use super::problems::Problems;
+use super::problems::{Problems, Warnings};
 use super::suggest::unknown;
 use super::values::List;
 use super::watched::Watched;
@@ -118,6 +118,15 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     }
 }
 
+/// What building an extractor tells about its section, beside the extractor and its problems.
+pub(super) struct Findings {
+    /// The section as it was understood, presets and defaults filled in and secrets redacted.
+    pub(super) effective: Option<serde_json::Value>,
+    /// The files that keys were read from.
+    pub(super) watched: Vec<Watched>,
+    pub(super) warnings: Warnings,
+}
+
 /// The section of one extractor, `[extractors.NAME]`, without the keys that all kinds share.
 pub struct Section<'a> {
     path: String,
@@ -126,6 +135,7 @@ pub struct Section<'a> {
     context: &'a Context,
     effective: RefCell<Option<serde_json::Value>>,
     watched: RefCell<Vec<Watched>>,
+    warnings: RefCell<Warnings>,
 }
 
 impl<'a> Section<'a> {
@@ -142,6 +152,7 @@ impl<'a> Section<'a> {
             context,
             effective: RefCell::default(),
             watched: RefCell::default(),
+            warnings: RefCell::default(),
         }
     }
 
@@ -237,10 +248,18 @@ impl<'a> Section<'a> {
         self.watched.borrow_mut().push(Watched::now(file));
     }
 
-    /// The section as it was understood, presets and defaults filled in and secrets redacted, and the
-    /// files to watch.
-    pub(super) fn into_parts(self) -> (Option<serde_json::Value>, Vec<Watched>) {
-        (self.effective.into_inner(), self.watched.into_inner())
+    /// Adds a warning about `key`: the value is accepted, but the operator should know what it means.
+    pub fn warn(&self, key: &str, text: impl Into<String>) {
+        self.warnings.borrow_mut().add(self.key(key), text);
+    }
+
+    /// What was found out about the section while its extractor was built.
+    pub(super) fn into_findings(self) -> Findings {
+        Findings {
+            effective: self.effective.into_inner(),
+            watched: self.watched.into_inner(),
+            warnings: self.warnings.into_inner(),
+        }
     }
 }
 

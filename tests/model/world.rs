@@ -106,7 +106,6 @@ pub mod config {
         pub files: [u32; 2],
         sources: Sources,
         pub chain: Chain,
-        pub warnings: Vec<String>,
         pub server: u8,
         pub log: u8,
         pub poll_interval: Duration,
@@ -117,6 +116,8 @@ pub mod config {
         pub fn are_outdated(&self) -> bool {
             (0..2).any(|file| self.sources.read(file) != self.files[file])
         }
+
+        pub fn log_warnings(&self) {}
     }
 
     pub fn load(sources: &Sources, _: &Registry, _: &Context) -> Result<Settings, Problems> {
@@ -128,7 +129,6 @@ pub mod config {
             files,
             sources: sources.clone(),
             chain: Chain,
-            warnings: Vec::new(),
             server: 0,
             log: 0,
             poll_interval: Duration::ZERO,
