@@ -1,22 +1,26 @@
-//! Bytes that must never be seen: the type that holds them, and reading them from a value or a file.
+//! Bytes that must never be seen: the type that holds them, and how they are given, by a value or a file.
 //! Which secrets there are is in `config`, and with each kind of extractor.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
-use zeroize::Zeroizing;
 
 const REDACTED: &str = "[REDACTED]";
 
-/// A secret's bytes. It cannot be printed, and is wiped from memory when dropped.
+/// A secret's bytes. It cannot be printed.
+///
+/// Its memory is not wiped when it is dropped: the keys that are made of it, and the variables that a reload reads
+/// again, stay for the life of the process. What protects them is that no core is dumped and that other users
+/// cannot read the process's memory (`process.rs`).
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Vec<u8>);
 
 impl Secret {
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(Zeroizing::new(bytes.into()))
+        Self(bytes.into())
     }
 
     /// The bytes, for the cryptography that needs them and nothing else.
@@ -24,16 +28,16 @@ impl Secret {
         &self.0
     }
 
-    /// Reads a secret from a file; one trailing newline, which editors and `echo` add, is dropped.
-    pub fn from_file(path: &Path) -> Result<Self, String> {
-        let mut bytes = Zeroizing::new(std::fs::read(path).map_err(|error| {
+    /// The secret that a file holds; one trailing newline, which editors and `echo` add, is dropped.
+    fn from_file(path: &Path, content: io::Result<Vec<u8>>) -> Result<Self, String> {
+        let mut bytes = content.map_err(|error| {
             // What is in no folder may be the secret itself, put into the wrong variable.
             if is_in_a_folder(path) {
                 format!("cannot read {}: {error}", path.display())
             } else {
                 format!("cannot read the file: {error}. The key takes a file's name, not the secret")
             }
-        })?);
+        })?;
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
             if bytes.last() == Some(&b'\r') {
@@ -43,15 +47,19 @@ impl Secret {
         Ok(Self(bytes))
     }
 
-    /// The secret given by its value xor by the name of a file; `None` if neither is.
-    pub fn from_value_or_file(value: Option<Self>, file: Option<&PathBuf>) -> Result<Option<Self>, String> {
+    /// The secret given by its value xor by the name of a file, which `read` reads; `None` if neither is.
+    pub fn from_value_or_file(
+        value: Option<Self>,
+        file: Option<&PathBuf>,
+        read: impl FnOnce(&Path) -> io::Result<Vec<u8>>,
+    ) -> Result<Option<Self>, String> {
         match (value, file) {
             (Some(_), Some(_)) => Err("is given both by value and by file: keep one".to_owned()),
             (Some(value), None) => Ok(Some(value)),
             (None, Some(path)) if path.as_os_str().is_empty() => {
                 Err("the file's name is empty: name the file or unset the variable".to_owned())
             }
-            (None, Some(path)) => Self::from_file(path).map(Some),
+            (None, Some(path)) => Self::from_file(path, read(path)).map(Some),
             (None, None) => Ok(None),
         }
     }

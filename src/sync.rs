@@ -8,6 +8,7 @@ pub(crate) use std::thread;
 
 pub(crate) use arc_swap::ArcSwapOption;
 pub(crate) use tokio::sync::{Semaphore, mpsc, watch};
+pub(crate) use tokio::task::spawn_blocking;
 pub(crate) use tokio::time::{sleep, timeout};
 
 /// A task of its own, yet a part of the trace in which it began.

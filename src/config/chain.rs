@@ -1,7 +1,8 @@
 //! `session.extractors` and the sections it names, made into a chain by the registry's kinds.
 //! What a kind's own section may hold is with the kind, in `extractors`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use config::{Value, ValueKind};
@@ -22,8 +23,25 @@ pub(super) struct Built {
     pub(super) chain: Chain,
     /// The sections as they were understood, by name.
     pub(super) effective: serde_json::Map<String, serde_json::Value>,
-    pub(super) watched: Vec<Watched>,
+    /// What each extractor was built from, by its name.
+    pub(super) built_from: BTreeMap<String, BuiltFrom>,
     pub(super) warnings: Warnings,
+}
+
+/// The section and the files that an extractor was built from. If they are the same after a reload, so is the
+/// extractor.
+#[derive(PartialEq)]
+pub(super) struct BuiltFrom {
+    section: Table,
+    /// The files of secrets and keys that the section names.
+    pub(super) files: Vec<Watched>,
+}
+
+impl fmt::Debug for BuiltFrom {
+    /// The section holds secrets as plain text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuiltFrom").field("files", &self.files).finish_non_exhaustive()
+    }
 }
 
 /// Makes extractors from their sections.
@@ -140,6 +158,7 @@ impl Builder<'_> {
 
     fn link(&self, name: &str, mut table: Table, built: &mut Built, problems: &mut Problems) -> Option<Link> {
         let path = join("extractors", name);
+        let section = table.clone();
         let common: Common = read(&path, &take(&mut table, &Common::KEYS), &[], problems);
         let Some((kind_name, kind)) = self.registry.entry(common.kind.as_deref().unwrap_or(name)) else {
             problems.add(join(&path, "kind"), self.wrong_kind(name, &common));
@@ -162,10 +181,10 @@ impl Builder<'_> {
             "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
         );
 
-        let section = Section::new(path, table, self.client_secret, self.context);
-        let extractor = (kind.build)(&section);
-        let findings = section.into_findings();
-        built.watched.extend(findings.watched);
+        let keys = Section::new(path, table, self.client_secret, self.context);
+        let extractor = (kind.build)(&keys);
+        let findings = keys.into_findings();
+        built.built_from.insert(name.to_owned(), BuiltFrom { section, files: findings.watched });
         built.warnings.extend(findings.warnings);
         if let Some(serde_json::Value::Object(mut keys)) = findings.effective {
             keys.insert("kind".to_owned(), kind_name.into());

@@ -4,22 +4,34 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::time::Duration;
 
 use super::problems::{Problems, Warnings};
 use super::raw;
 use super::values::Span;
+use super::watched::Watched;
 use super::{Client, Log, LogFormat, RateLimit, Server};
 use crate::origin::{Origin, Origins};
 use crate::secret::Secret;
 use crate::trace::Export;
 
-pub(super) fn check_client(client: raw::Client, problems: &mut Problems) -> Option<Client> {
+/// The client, with the file that its secret was read from, if there is one.
+pub(super) fn check_client(
+    client: raw::Client,
+    problems: &mut Problems,
+) -> Option<(Client, Option<Watched>)> {
     let id = client.client_id.unwrap_or_default();
     if id.trim().is_empty() || id.trim() != id {
         problems.add("client_id", "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard");
     }
-    let given = Secret::from_value_or_file(client.client_secret, client.client_secret_file.as_ref());
+    let mut file = None;
+    let read = |path: &Path| {
+        let (bytes, watched) = Watched::read(path)?;
+        file = Some(watched);
+        Ok(bytes)
+    };
+    let given = Secret::from_value_or_file(client.client_secret, client.client_secret_file.as_ref(), read);
     let Some(secret) = problems.accept("client_secret", given)? else {
         problems.add(
             "client_secret",
@@ -31,7 +43,7 @@ pub(super) fn check_client(client: raw::Client, problems: &mut Problems) -> Opti
         problems
             .add("client_secret", format!("{weakness}: copy the client secret from your Rollout dashboard"));
     }
-    Some(Client { id, secret })
+    Some((Client { id, secret }, file))
 }
 
 pub(super) fn address(key: &str, text: &str, problems: &mut Problems) -> Option<SocketAddr> {

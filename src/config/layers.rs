@@ -9,6 +9,7 @@ use config::{FileFormat, Format, Value, ValueKind};
 
 use super::problems::Problems;
 use super::section::{Table, join, type_name};
+use super::watched::Watched;
 use crate::trace;
 
 /// The three names of Rollout's own docs, and the keys they stand for.
@@ -32,6 +33,12 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// Variables of ours that are not UTF-8: they cannot be taken as they are.
     pub not_text: Vec<String>,
+}
+
+/// All layers as one, and the files among them.
+pub(super) struct Merged {
+    pub(super) tree: Table,
+    pub(super) files: Vec<Watched>,
 }
 
 impl fmt::Debug for Sources {
@@ -64,21 +71,22 @@ impl Sources {
         sources
     }
 
-    /// Lays the layers over each other; `None` if one could not be read.
+    /// Lays the layers over each other; `None` if one of them cannot be read.
     ///
     /// The `config` crate would do it too, but there a section takes the place of a value in silence.
-    pub(super) fn merge(&self, problems: &mut Problems) -> Option<Table> {
+    pub(super) fn merge(&self, problems: &mut Problems) -> Option<Merged> {
         for name in &self.not_text {
             problems.add(name, "is not UTF-8: put such a secret into a file, and name the file with _FILE");
         }
         let base = parse(self.base.as_deref().unwrap_or_default(), None);
         let mut tree = problems.accept("base", base).unwrap_or_default();
-        let files: Vec<_> = self.files.iter().filter_map(|path| file(path, problems)).collect();
+        let read = self.files.iter().filter_map(|path| file(path, problems));
+        let (layers, files): (Vec<_>, Vec<_>) = read.unzip();
         if !problems.is_empty() {
             return None;
         }
         let mut above = Table::new();
-        for layer in files.into_iter().chain(self.variables()) {
+        for layer in layers.into_iter().chain(self.variables()) {
             lay(layer, &mut above, "", problems);
         }
         // The throwaway client of `dev` is there for whoever names none.
@@ -86,7 +94,7 @@ impl Sources {
             tree.remove("client_secret");
         }
         lay(above, &mut tree, "", problems);
-        Some(tree)
+        Some(Merged { tree, files })
     }
 
     /// A layer for each variable; Rollout's own names are the last.
@@ -103,10 +111,14 @@ impl Sources {
 }
 
 /// The layer of a file; `None` after its problem was added.
-fn file(path: &Path, problems: &mut Problems) -> Option<Table> {
+fn file(path: &Path, problems: &mut Problems) -> Option<(Table, Watched)> {
     let name = path.display().to_string();
-    let read = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"));
-    let layer = read.and_then(|text| parse(&text, Some(&name)));
+    let layer = Watched::read(path).map_err(|error| format!("cannot be read: {error}")).and_then(
+        |(bytes, watched)| {
+            let text = str::from_utf8(&bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
+            Ok((parse(text, Some(&name))?, watched))
+        },
+    );
     problems.accept(name, layer)
 }
 

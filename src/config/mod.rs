@@ -12,29 +12,30 @@ mod suggest;
 mod values;
 mod watched;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use config::{Value, ValueKind};
 
-use chain::Builder;
 pub(crate) use chain::build_extractor;
 pub use chain::keys_of_kind;
+use chain::{Builder, BuiltFrom};
 use checks::{
     address, check_client, check_log, check_origins, check_rate_limit, check_server, check_traces, check_ttl,
     positive,
 };
+use layers::Merged;
 pub use layers::Sources;
 pub use problems::{Problems, Warnings};
 pub use section::Section;
 use section::{Table, no_section, read};
 use suggest::unknown;
 pub use values::{List, Span};
-pub use watched::Watched;
+use watched::Watched;
 
-use crate::extractors::{Chain, Context, Registry};
+use crate::extractors::{Chain, Context, Link, Registry};
 use crate::origin::Origins;
 use crate::secret::Secret;
 use crate::token::{ClaimTemplates, Minter};
@@ -57,15 +58,19 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// Read at the start only.
     pub traces: Option<Export>,
-    /// The files that secrets and keys were read from: a change of one reloads the configuration.
-    pub watched: Vec<Watched>,
     /// What is accepted, but what the operator should know.
     pub warnings: Warnings,
     effective: serde_json::Value,
+    /// The files that `--config` names.
+    config_files: Vec<Watched>,
+    /// The file of the client secret.
+    secret_file: Option<Watched>,
+    /// What each extractor was built from, by its name.
+    built_from: BTreeMap<String, BuiltFrom>,
 }
 
 /// Who we are at Rollout.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     pub id: String,
     pub secret: Secret,
@@ -120,12 +125,11 @@ pub enum LogFormat {
 pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result<Settings, Problems> {
     let mut problems = Problems::default();
     // What a layer that cannot be read would say is not missing.
-    let Some(mut tree) = sources.merge(&mut problems) else { return Err(problems) };
+    let Some(Merged { mut tree, files }) = sources.merge(&mut problems) else { return Err(problems) };
     let mut effective = serde_json::Map::new();
 
     let client_table = take(&mut tree, &CLIENT_KEYS);
     let client: raw::Client = read("", &client_table, &[], &mut problems);
-    let secret_file = client.client_secret_file.as_deref().map(Watched::now);
     let server: raw::Server = section(&mut tree, "server", &mut problems, &mut effective);
     let token: raw::Token = section(&mut tree, "token", &mut problems, &mut effective);
     let origins: raw::Origins = section(&mut tree, "origins", &mut problems, &mut effective);
@@ -142,7 +146,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     }
 
     let client = check_client(client, &mut problems);
-    let client_secret = client.as_ref().map(|client| &client.secret);
+    let client_secret = client.as_ref().map(|(client, _)| &client.secret);
     let builder = Builder { registry, client_secret, context };
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());
@@ -156,7 +160,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     let mut warnings = built.warnings;
     let traces = check_traces(&sources.environment, &mut problems, &mut warnings);
 
-    let (Some(client), Some(server), Some(claims), Some(log), true) =
+    let (Some((client, secret_file)), Some(server), Some(claims), Some(log), true) =
         (client, server, claims, log, problems.is_empty())
     else {
         return Err(problems);
@@ -178,9 +182,11 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
         log,
         poll_interval,
         traces,
-        watched: built.watched.into_iter().chain(secret_file).collect(),
         warnings,
         effective: effective.into(),
+        config_files: files,
+        secret_file,
+        built_from: built.built_from,
     })
 }
 
@@ -190,11 +196,11 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
 /// What is wrong with either.
 pub fn load_client(sources: &Sources) -> Result<Client, Problems> {
     let mut problems = Problems::default();
-    let Some(mut tree) = sources.merge(&mut problems) else { return Err(problems) };
+    let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else { return Err(problems) };
     let client = read("", &take(&mut tree, &CLIENT_KEYS), &[], &mut problems);
     let client = check_client(client, &mut problems);
     match client {
-        Some(client) if problems.is_empty() => Ok(client),
+        Some((client, _)) if problems.is_empty() => Ok(client),
         _ => Err(problems),
     }
 }
@@ -205,7 +211,7 @@ pub fn load_client(sources: &Sources) -> Result<Client, Problems> {
 /// What is wrong with `[server]`.
 pub fn load_listen(sources: &Sources) -> Result<SocketAddr, Problems> {
     let mut problems = Problems::default();
-    let Some(mut tree) = sources.merge(&mut problems) else { return Err(problems) };
+    let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else { return Err(problems) };
     let server: raw::Server = section(&mut tree, "server", &mut problems, &mut serde_json::Map::new());
     let listen = address("server.listen", &server.listen, &mut problems);
     match listen {
@@ -215,9 +221,36 @@ pub fn load_listen(sources: &Sources) -> Result<SocketAddr, Problems> {
 }
 
 impl Settings {
-    /// Whether a file that secrets or keys were read from says something else now.
+    /// Whether a file of secrets or keys holds something else now, which is a reason to reload.
     pub fn are_outdated(&self) -> bool {
-        self.watched.iter().any(Watched::has_changed)
+        let of_extractors = self.built_from.values().flat_map(|from| &from.files);
+        self.secret_file.iter().chain(of_extractors).any(Watched::has_changed)
+    }
+
+    /// Whether every file still holds what was read from it.
+    pub fn match_their_files(&self) -> bool {
+        !self.are_outdated() && !self.config_files.iter().any(Watched::has_changed)
+    }
+
+    /// Replaces each extractor whose section and files are the same in `old` by the one there, so that it keeps
+    /// its caches and connections. Gives the others, which have yet to be started.
+    pub fn keep_unchanged(&mut self, old: &Self) -> Chain {
+        let (mut links, mut new) = (Vec::new(), Vec::new());
+        for link in self.chain.links() {
+            let same = old.chain.links().iter().find(|old_link| {
+                old_link.name == link.name
+                    && old.built_from.get(&*link.name) == self.built_from.get(&*link.name)
+            });
+            match same {
+                Some(same) => links.push(Link { extractor: same.extractor.clone(), ..link.clone() }),
+                None => {
+                    links.push(link.clone());
+                    new.push(link.clone());
+                }
+            }
+        }
+        self.chain = Chain::new(links);
+        Chain::new(new)
     }
 
     /// Logs each warning, at start and after a reload.

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use config::{Map, Value, ValueKind};
@@ -193,10 +194,7 @@ impl<'a> Section<'a> {
         file: Option<&PathBuf>,
         problems: &mut Problems,
     ) -> Option<Secret> {
-        if let Some(file) = file {
-            self.watch(file);
-        }
-        let given = Secret::from_value_or_file(value, file);
+        let given = Secret::from_value_or_file(value, file, |path| self.read_file(path));
         let secret = problems.accept(self.key(key), given)??;
         self.check_secret(key, &secret, problems);
         Some(secret)
@@ -211,11 +209,8 @@ impl<'a> Section<'a> {
         file: Option<&PathBuf>,
         problems: &mut Problems,
     ) -> Vec<Secret> {
-        if let Some(file) = file {
-            self.watch(file);
-        }
         // Both at once is a problem for a list as it is for one secret.
-        let given = Secret::from_value_or_file(values.first().cloned(), file);
+        let given = Secret::from_value_or_file(values.first().cloned(), file, |path| self.read_file(path));
         let one = problems.accept(self.key(key), given).flatten();
         let secrets = match (one, file) {
             (Some(text), Some(_)) => {
@@ -242,10 +237,11 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Lets a change of this file, which holds keys, reload the configuration. To be called before the file
-    /// is read.
-    pub fn watch(&self, file: &Path) {
-        self.watched.borrow_mut().push(Watched::now(file));
+    /// Reads a file of secrets or keys. From then on a change of it reloads the configuration.
+    pub fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let (bytes, watched) = Watched::read(path)?;
+        self.watched.borrow_mut().push(watched);
+        Ok(bytes)
     }
 
     /// Adds a warning about `key`: the value is accepted, but the operator should know what it means.

@@ -1,7 +1,8 @@
-//! Files that hold secrets or keys, and whether they still say what was read from them. When to look is
-//! in `reload.rs`.
+//! The files of a configuration, and whether they still hold what was read from them. When to look is in
+//! `reload.rs`.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -16,18 +17,26 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// The file as it is now. To be called before the file is read: what changes in between is then seen as
-    /// a change rather than missed.
-    pub fn now(path: &Path) -> Self {
-        let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-        let content = is_file.then(|| std::fs::read(path).ok()).flatten();
-        let content = content.map(|bytes| digest(&SHA256, &bytes).as_ref().to_vec());
-        Self { path: path.to_owned(), content }
+    /// Reads the file. The hash is of the bytes that are given, so that every later change is seen, even one
+    /// that is taken back.
+    pub fn read(path: &Path) -> io::Result<(Vec<u8>, Self)> {
+        let bytes = std::fs::read(path)?;
+        let content = is_file(path).then(|| hash(&bytes));
+        Ok((bytes, Self { path: path.to_owned(), content }))
     }
 
     pub fn has_changed(&self) -> bool {
-        Self::now(&self.path) != *self
+        let bytes = is_file(&self.path).then(|| std::fs::read(&self.path).ok()).flatten();
+        bytes.as_deref().map(hash) != self.content
     }
+}
+
+fn is_file(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
+fn hash(bytes: &[u8]) -> Vec<u8> {
+    digest(&SHA256, bytes).as_ref().to_vec()
 }
 
 impl fmt::Debug for Watched {
@@ -39,18 +48,19 @@ impl fmt::Debug for Watched {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Write, pipe, read_to_string};
+    use std::io::{Write, pipe};
     use std::os::fd::AsRawFd;
 
     use super::*;
 
     #[test]
-    fn a_pipe_is_left_to_who_wants_the_secret() {
+    fn a_pipe_is_read_once_and_never_changes() {
         let (reader, mut writer) = pipe().unwrap();
         writer.write_all(b"secret").unwrap();
         drop(writer);
         let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
-        assert!(!Watched::now(&path).has_changed());
-        assert_eq!(read_to_string(reader).unwrap(), "secret");
+        let (bytes, watched) = Watched::read(&path).unwrap();
+        assert_eq!(bytes, b"secret");
+        assert!(!watched.has_changed());
     }
 }

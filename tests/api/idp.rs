@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use axum::http::StatusCode;
 use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,6 +15,8 @@ use serde_json::{Value, json};
 pub struct Idp {
     pub address: SocketAddr,
     pub visits: Arc<AtomicUsize>,
+    /// Answers 503 while it is set.
+    pub down: Arc<AtomicBool>,
     key: EncodingKey,
 }
 
@@ -27,16 +30,21 @@ impl Idp {
             json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k1", "use": "sig", "x": x, "y": y}]});
 
         let visits = Arc::new(AtomicUsize::new(0));
-        let counter = visits.clone();
+        let down = Arc::new(AtomicBool::new(false));
+        let (counter, is_down) = (visits.clone(), down.clone());
         let answer = move || async move {
             counter.fetch_add(1, Ordering::SeqCst);
-            axum::Json(jwks)
+            if is_down.load(Ordering::SeqCst) {
+                Err(StatusCode::SERVICE_UNAVAILABLE)
+            } else {
+                Ok(axum::Json(jwks))
+            }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let router = axum::Router::new().route("/jwks", get(answer));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, visits, key: EncodingKey::from_ec_der(der.as_ref()) }
+        Self { address, visits, down, key: EncodingKey::from_ec_der(der.as_ref()) }
     }
 
     pub fn jwks_url(&self) -> String {

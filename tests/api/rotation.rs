@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::http::request::Parts;
 use futures_util::FutureExt;
@@ -13,14 +14,15 @@ use futures_util::future::{BoxFuture, ready};
 use rollout_token::app::App;
 use rollout_token::clock::{Clock, ManualClock};
 use rollout_token::config::{self, Problems, Section, Sources};
-use rollout_token::extractors::{Context, Extracted, Registry, SessionExtractor};
+use rollout_token::extractors::{Context, Extracted, Readiness, Registry, SessionExtractor};
 use rollout_token::reload::Reloader;
 use rollout_token::server::Drain;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::binary::{FAR, Process, binary, good_session};
-use crate::helpers::{CLIENT_SECRET, NOW, SESSION_SECRET, client, client_variables};
+use crate::helpers::{BY_HEADER, CLIENT_SECRET, NOW, SESSION_SECRET, client, client_variables};
+use crate::idp::Idp;
 
 const OTHER_SECRET: &str = "rotated-secret-rotated-secret-rotated-secret-rotated-secret-rotated";
 const OTHER_SESSION_SECRET: &str = "rotated-session-secret-rotated-session-secret";
@@ -156,7 +158,7 @@ async fn secrets_that_are_swapped_together_are_taken_up_together_under_load() {
             (good, refused)
         })
     });
-    for (round, (session, client)) in secrets.into_iter().cycle().skip(1).take(10).enumerate() {
+    for (round, (session, client)) in secrets.into_iter().cycle().skip(1).take(4).enumerate() {
         mount.swap(&format!("..{round}"), [("client", client), ("session", session)]);
         process.line_with("config_reloaded");
     }
@@ -198,7 +200,7 @@ async fn a_changed_configuration_is_in_force_for_whole_requests() {
             }
         })
     });
-    for (origin, secret) in versions.into_iter().cycle().skip(1).take(10) {
+    for (origin, secret) in versions.into_iter().cycle().skip(1).take(4) {
         write(origin, secret);
         process.signal(Signal::HUP);
         process.line_with("config_reloaded");
@@ -252,8 +254,252 @@ async fn a_reload_during_the_drain_does_not_disturb_it() {
     assert_eq!(code, Some(0), "{log}");
 }
 
-/// P13: an extractor that panics while it is built, as one of somebody's own may.
+/// The provider answers 503 from the first token on, so that only what is kept can verify the session.
 #[tokio::test]
+async fn rotated_client_secret_is_taken_while_the_provider_is_down_and_its_keys_are_kept() {
+    let idp = Idp::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    fs::write(&file, CLIENT_SECRET).unwrap();
+    let mut process = Process::start(
+        binary(&["serve"])
+            .env_remove("ROLLOUT_CLIENT_SECRET")
+            .env("ROLLOUT_CLIENT_SECRET_FILE", &file)
+            .env("ROLLOUT__SESSION__EXTRACTORS", "jwt,cookie,bearer")
+            .env("ROLLOUT__EXTRACTORS__JWT__JWKS_URL", idp.jwks_url())
+            .env("ROLLOUT__EXTRACTORS__JWT__ISSUERS", "https://idp.example")
+            .env("ROLLOUT__EXTRACTORS__JWT__AUDIENCES", "my-app")
+            .env("ROLLOUT__EXTRACTORS__JWT__FROM", "cookie:idp")
+            .env("ROLLOUT__RELOAD__POLL_INTERVAL", "50ms"),
+    );
+    let session =
+        idp.token(&json!({"iss": "https://idp.example", "aud": "my-app", "sub": "user-1", "exp": FAR}));
+    let ask = |url: String| {
+        let request = client().post(url).header("cookie", format!("idp={session}"));
+        async { request.send().await.unwrap().json::<Value>().await.unwrap() }
+    };
+    let before = ask(process.url()).await;
+    assert!(is_signed_with(before["token"].as_str().expect("a token"), CLIENT_SECRET));
+    idp.down.store(true, Ordering::SeqCst);
+    fs::write(&file, OTHER_SECRET).unwrap();
+    process.line_with("config_reloaded");
+    let after = ask(process.url()).await;
+    assert!(is_signed_with(after["token"].as_str().expect("a token"), OTHER_SECRET));
+    assert_eq!(idp.visits.load(Ordering::SeqCst), 1, "the keys were not fetched again");
+}
+
+/// A service in this process, without sockets, whose reloads take the time of a paused clock.
+struct Reloading {
+    directory: tempfile::TempDir,
+    app: Arc<App>,
+    ask: tokio::sync::mpsc::Sender<()>,
+    ok: usize,
+    failed: usize,
+}
+
+impl Reloading {
+    /// With this configuration in `rollout.toml`, and the client secret in `secret`.
+    fn start(registry: Registry, toml: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (toml_file, secret) = (directory.path().join("rollout.toml"), directory.path().join("secret"));
+        fs::write(&toml_file, toml).unwrap();
+        fs::write(&secret, CLIENT_SECRET).unwrap();
+        let mut environment = client_variables();
+        environment.remove("ROLLOUT_CLIENT_SECRET");
+        environment.insert("ROLLOUT_CLIENT_SECRET_FILE".to_owned(), secret.to_str().unwrap().to_owned());
+        let sources = Sources { files: vec![toml_file], environment, ..Sources::default() };
+        let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
+        let settings = config::load(&sources, &registry, &context).expect("a good configuration");
+        let app = App::new(settings, context.clone(), Drain::default());
+        app.live().settings.chain.start();
+        let ask = Reloader::new(app.clone(), sources, registry, context).spawn();
+        Self { directory, app, ask, ok: 0, failed: 0 }
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.directory.path().join(name), content).unwrap();
+    }
+
+    fn secret(&self) -> Vec<u8> {
+        self.app.live().settings.client.secret.expose().to_vec()
+    }
+
+    fn count(&self, result: &str) -> usize {
+        let metrics = self.app.metrics.render();
+        let line = format!("rollout_token_config_reloads_total{{result=\"{result}\"}} ");
+        metrics.lines().find_map(|found| found.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
+    }
+
+    /// Asks for a reload and tells whether it succeeded.
+    async fn reload(&mut self) -> bool {
+        self.ask.send(()).await.expect("it listens");
+        loop {
+            let (ok, failed) = (self.count("ok"), self.count("error"));
+            if (ok, failed) != (self.ok, self.failed) {
+                let succeeded = ok > self.ok;
+                (self.ok, self.failed) = (ok, failed);
+                return succeeded;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// On a paused clock: a second takes no time, and begins only when no file is being read.
+#[tokio::test(start_paused = true)]
+async fn half_written_secret_is_never_used() {
+    let service = Reloading::start(Registry::builtin(), BY_HEADER);
+    // Longer than the shortest secret that is accepted.
+    service.write("secret", &OTHER_SECRET[..20]);
+    service.ask.send(()).await.expect("it listens");
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert_eq!(service.secret(), CLIENT_SECRET.as_bytes());
+    service.write("secret", OTHER_SECRET);
+    let began = tokio::time::Instant::now();
+    while service.secret() != OTHER_SECRET.as_bytes() {
+        assert_eq!(service.secret(), CLIENT_SECRET.as_bytes(), "half a secret");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(began.elapsed() >= Duration::from_secs(1), "two reads a second apart agree");
+    assert_eq!((service.count("ok"), service.count("error")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_configuration_file_at_the_signal_is_read_again() {
+    let service = Reloading::start(Registry::builtin(), BY_HEADER);
+    service.write("rollout.toml", "[session]\nextractors = [\"pro");
+    service.ask.send(()).await.expect("it listens");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    service.write("rollout.toml", format!("{BY_HEADER}[origins]\nallowed = [\"https://app.example\"]"));
+    while service.count("ok") == 0 {
+        assert_eq!(service.count("error"), 0, "{}", service.app.metrics.render());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(service.app.live().settings.effective().to_string().contains("https://app.example"));
+}
+
+/// On one thread: a read that blocked it would end the test's progress.
+#[tokio::test]
+async fn file_that_does_not_answer_holds_up_nothing_but_the_reload() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let service = Reloading::start(Registry::builtin(), BY_HEADER);
+    let file = service.directory.path().join("secret");
+    fs::remove_file(&file).unwrap();
+    mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a named pipe");
+    service.ask.send(()).await.expect("it listens");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(service.secret(), CLIENT_SECRET.as_bytes());
+    // Opening the pipe waits for its reader.
+    tokio::task::spawn_blocking(move || fs::write(file, OTHER_SECRET)).await.unwrap().unwrap();
+    while service.secret() != OTHER_SECRET.as_bytes() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// An extractor that waits for ever if its section says so, and counts its starts.
+#[derive(Debug)]
+struct Counted {
+    waits: bool,
+    starts: AtomicUsize,
+}
+
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct CountedConfig {
+    waits: bool,
+    secret_file: Option<std::path::PathBuf>,
+}
+
+impl Counted {
+    fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        let mut problems = Problems::default();
+        let config: CountedConfig = section.read(&mut problems);
+        section.secret("secret", None, config.secret_file.as_ref(), &mut problems);
+        problems.or(Arc::new(Self { waits: config.waits, starts: AtomicUsize::new(0) }))
+    }
+
+    fn registry() -> Registry {
+        Registry::builtin().with("counted", Self::build)
+    }
+}
+
+impl SessionExtractor for Counted {
+    fn extract<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(Ok(None)).boxed()
+    }
+
+    fn start(&self) {
+        assert_eq!(self.starts.fetch_add(1, Ordering::SeqCst), 0, "started twice");
+    }
+
+    fn readiness(&self) -> Readiness {
+        if self.waits { Readiness::Waiting("nothing") } else { Readiness::Ready }
+    }
+}
+
+const COUNTED: &str = "session.extractors = [\"counted\"]\n[extractors.counted]\n";
+
+impl Reloading {
+    /// The extractor that is in force.
+    fn extractor(&self) -> Arc<dyn SessionExtractor> {
+        self.app.live().settings.chain.links()[0].extractor.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn extractor_is_kept_at_reload_unless_its_section_or_a_file_of_it_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("session-secret");
+    fs::write(&file, SESSION_SECRET).unwrap();
+    let toml = format!("{COUNTED}secret_file = {file:?}\n");
+    let mut service = Reloading::start(Counted::registry(), &toml);
+    let first = service.extractor();
+    let is = |one: &Arc<dyn SessionExtractor>, other: &Arc<dyn SessionExtractor>| {
+        std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+    };
+
+    service.write("secret", OTHER_SECRET);
+    assert!(service.reload().await);
+    assert_eq!(service.secret(), OTHER_SECRET.as_bytes());
+    service.write("rollout.toml", format!("{toml}[token]\nttl = \"5m\"\n"));
+    assert!(service.reload().await);
+    assert!(is(&first, &service.extractor()), "what changed is not its own");
+
+    fs::write(&file, OTHER_SESSION_SECRET).unwrap();
+    assert!(service.reload().await);
+    let second = service.extractor();
+    assert!(!is(&first, &second), "its file changed");
+
+    service.write("rollout.toml", format!("{toml}subject = \"{{id}}\"\n"));
+    assert!(service.reload().await);
+    assert!(!is(&second, &service.extractor()), "its section changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_secret_equal_to_the_new_client_secret_is_refused_although_its_section_is_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("session-secret");
+    fs::write(&file, SESSION_SECRET).unwrap();
+    let mut service = Reloading::start(Counted::registry(), &format!("{COUNTED}secret_file = {file:?}\n"));
+    service.write("secret", SESSION_SECRET);
+    assert!(!service.reload().await);
+    assert_eq!(service.secret(), CLIENT_SECRET.as_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_section_that_cannot_start_is_refused_but_not_if_the_client_secret_changed_too() {
+    let mut service = Reloading::start(Counted::registry(), COUNTED);
+    service.write("rollout.toml", format!("{COUNTED}waits = true\n"));
+    assert!(!service.reload().await, "the extractor in force works");
+    service.write("secret", OTHER_SECRET);
+    assert!(service.reload().await);
+    assert_eq!(service.secret(), OTHER_SECRET.as_bytes());
+}
+
+/// P13: an extractor that panics while it is built, as one of somebody's own may.
+#[tokio::test(start_paused = true)]
 async fn a_panic_during_a_reload_is_not_the_end_of_reloads() {
     static PANICS: AtomicBool = AtomicBool::new(false);
     static BUILT: AtomicUsize = AtomicUsize::new(0);
@@ -263,21 +509,11 @@ async fn a_panic_during_a_reload_is_not_the_end_of_reloads() {
         Ok(Arc::new(Nobody))
     }
     let registry = Registry::builtin().with("mine", build);
-    let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
-    let sources = Sources {
-        base: Some("[session]\nextractors = [\"mine\"]\n[extractors.mine]\n".to_owned()),
-        environment: client_variables(),
-        ..Sources::default()
-    };
-    let settings = config::load(&sources, &registry, &context).expect("a good configuration");
-    let app = App::new(settings, context.clone(), Drain::default());
-    let ask = Reloader::new(app.clone(), sources, registry, context).spawn();
-    for (panics, counted) in [(true, r#"{result="error"} 1"#), (false, r#"{result="ok"} 1"#)] {
+    let toml = "[session]\nextractors = [\"mine\"]\n[extractors.mine]\n";
+    let mut service = Reloading::start(registry, toml);
+    for panics in [true, false] {
         PANICS.store(panics, Ordering::SeqCst);
-        ask.send(()).await.expect("it listens");
-        while !app.metrics.render().contains(&format!("config_reloads_total{counted}")) {
-            tokio::task::yield_now().await;
-        }
+        assert_eq!(service.reload().await, !panics);
     }
     assert_eq!(BUILT.load(Ordering::SeqCst), 3);
 }

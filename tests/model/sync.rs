@@ -46,6 +46,12 @@ pub async fn timeout<F: Future>(_: Duration, work: F) -> Result<F::Output, Elaps
     .await
 }
 
+/// Runs at once, after other tasks had a turn.
+pub async fn spawn_blocking<T>(work: impl FnOnce() -> T) -> Result<T, Elapsed> {
+    shuttle::future::yield_now().await;
+    Ok(work())
+}
+
 pub async fn sleep(_: Duration) {
     shuttle::future::yield_now().await;
 }

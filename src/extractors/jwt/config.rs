@@ -299,7 +299,7 @@ fn read_file<E: std::fmt::Display>(
     path: &Path,
     parse: fn(&[u8]) -> Result<KeySet, E>,
 ) -> Result<KeySet, String> {
-    section.watch(path);
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let bytes =
+        section.read_file(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     parse(&bytes).map_err(|error| format!("{} {error}", path.display()))
 }

@@ -12,8 +12,7 @@ use crate::config::{Problems, Section};
 /// The certificates in PEM in the file under `ca_file`, if that is given.
 pub fn read(section: &Section<'_>, file: Option<&PathBuf>, problems: &mut Problems) -> Option<Vec<u8>> {
     let file = file?;
-    section.watch(file);
-    let pem = std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()));
+    let pem = section.read_file(file).map_err(|error| format!("cannot read {}: {error}", file.display()));
     let pem = problems.accept(section.key("ca_file"), pem)?;
     problems.accept(section.key("ca_file"), check(&pem)).map(|()| pem)
 }
