@@ -176,9 +176,9 @@ impl<'a> Seal<'a> {
                 salt.as_bytes(),
             )
         };
-        let mac = hmac::Key::new(hmac::HMAC_SHA256, &*derive(self.mac_salt));
+        let mac = hmac::Key::new(hmac::HMAC_SHA256, &derive(self.mac_salt));
         hmac::verify(&mac, self.covered.as_bytes(), &self.mac).ok()?;
-        Cbc::new(&*derive(self.salt))?.open(&self.iv, self.ciphertext.clone())
+        Cbc::new(&derive(self.salt))?.open(&self.iv, self.ciphertext.clone())
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
         let [iv, text] = [&[3; 16][..], &seal::cbc(&derive("aa"), [3; 16], json.as_bytes())]
             .map(|part| URL_SAFE_NO_PAD.encode(part));
         let covered = format!("Fe26.2*{id}*aa*{iv}*{text}*{expires_at}");
-        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*derive("bb")), covered.as_bytes());
+        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &derive("bb")), covered.as_bytes());
         format!("{covered}*bb*{}~2", URL_SAFE_NO_PAD.encode(mac))
     }
 

@@ -60,16 +60,15 @@ impl Recipe<'_> {
         };
         let (secret, kdf, mac) = (secret?.expose(), kdf?.pbkdf2(), mac?.hmac());
         let salt = self.salt.unwrap_or(default_salt).as_bytes();
-        let signing = |salt: &[u8]| {
-            Box::new(hmac::Key::new(mac, &*derive::pbkdf2::<64>(kdf, ITERATIONS, secret, salt)))
-        };
+        let signing =
+            |salt: &[u8]| Box::new(hmac::Key::new(mac, &derive::pbkdf2::<64>(kdf, ITERATIONS, secret, salt)));
         let sealing = || derive::pbkdf2::<32>(kdf, ITERATIONS, secret, salt);
         match self.scheme {
-            "encrypted" => Gcm::new(&*sealing()).map(Reader::Encrypted),
+            "encrypted" => Gcm::new(&sealing()).map(Reader::Encrypted),
             "signed" => Some(Reader::Signed(signing(salt))),
             _ => {
                 let mac = signing(self.signed_salt.as_bytes());
-                Cbc::new(&*sealing()).map(|aes| Reader::EncryptedCbc { mac, aes })
+                Cbc::new(&sealing()).map(|aes| Reader::EncryptedCbc { mac, aes })
             }
         }
     }

@@ -5,7 +5,6 @@ use std::num::NonZeroU32;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::{digest, hmac, pbkdf2};
-use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
@@ -21,14 +20,14 @@ impl KeyType for Length {
 ///
 /// # Panics
 /// Never: a length that is too long does not compile.
-pub fn hkdf<const N: usize>(secret: &[u8], salt: &str, info: &str) -> Zeroizing<[u8; N]> {
+pub fn hkdf<const N: usize>(secret: &[u8], salt: &str, info: &str) -> [u8; N] {
     const { assert!(N <= 255 * 32, "the most that the RFC allows") };
-    let mut key = Zeroizing::new([0; N]);
+    let mut key = [0; N];
     let extracted = Salt::new(HKDF_SHA256, salt.as_bytes()).extract(secret);
     #[expect(clippy::expect_used, reason = "it fails on a wrong length only: checked above, and N is N")]
     extracted
         .expand(&[info.as_bytes()], Length(N))
-        .and_then(|material| material.fill(&mut *key))
+        .and_then(|material| material.fill(&mut key))
         .expect("a key that is not too long");
     key
 }
@@ -39,9 +38,9 @@ pub fn pbkdf2<const N: usize>(
     iterations: NonZeroU32,
     secret: &[u8],
     salt: &[u8],
-) -> Zeroizing<[u8; N]> {
-    let mut key = Zeroizing::new([0; N]);
-    pbkdf2::derive(algorithm, iterations, salt, secret, &mut *key);
+) -> [u8; N] {
+    let mut key = [0; N];
+    pbkdf2::derive(algorithm, iterations, salt, secret, &mut key);
     key
 }
 

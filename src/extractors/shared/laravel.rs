@@ -8,7 +8,6 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
 
 use super::aes::{Cbc, Gcm};
 use super::percent::{self, Plus};
@@ -158,10 +157,10 @@ fn parse_cipher(text: &str) -> Option<(Mode, usize)> {
 impl AppKey {
     /// `None` unless the key has `length` bytes.
     fn new(secret: &Secret, mode: Mode, length: usize) -> Option<Self> {
-        let key = Zeroizing::new(match secret.expose().strip_prefix(b"base64:") {
+        let key = match secret.expose().strip_prefix(b"base64:") {
             Some(text) => STANDARD.decode(text).ok()?,
             None => secret.expose().to_vec(),
-        });
+        };
         if key.len() != length {
             return None;
         }
