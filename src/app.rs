@@ -158,7 +158,7 @@ pub fn admin(app: &Arc<App>) -> impl Answers + use<> {
     let routes = Router::new()
         .route("/metrics", get(health::metrics).fallback(read_only))
         .route("/healthz", get(health::live).fallback(read_only))
-        .route("/readyz", get(health::ready).fallback(read_only));
+        .route("/readyz", get(health::ready_for_operators).fallback(read_only));
     around(routes, false, app)
 }
 

@@ -9,6 +9,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Seconds since 1970-01-01T00:00:00Z (a JWT `NumericDate`, RFC 7519, section 2).
 pub type UnixSeconds = i64;
 
+/// 2020-01-01T00:00:00Z. A clock that is earlier was never set.
+const SET_SINCE: UnixSeconds = 1_577_836_800;
+
+/// Whether the clock that says `now` was set. One that starts in 1970, as on boards without a battery, makes tokens
+/// that are expired for everybody else, and takes expired sessions for good.
+pub fn is_set(now: UnixSeconds) -> bool {
+    now >= SET_SINCE
+}
+
 /// Where time comes from.
 pub trait TimeSource: fmt::Debug + Send + Sync + 'static {
     /// The wall clock, rounded down: what `iat`, `exp` and `nbf` are compared with.
@@ -48,7 +57,7 @@ struct SystemTimeSource {
 impl TimeSource for SystemTimeSource {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now(&self) -> UnixSeconds {
-        // A clock before 1970 counts as 1970: every session is then in the future and refused.
+        // A clock before 1970 counts as 1970, which is not set either.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         since.as_secs().try_into().unwrap_or(UnixSeconds::MAX)
     }

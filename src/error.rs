@@ -39,6 +39,8 @@ pub enum Error {
         retry_after: Duration,
     },
     Internal,
+    /// The machine's clock is before 2020, so that neither sessions nor tokens can be timed.
+    ClockNotSet,
     /// The whole request took longer than `server.request_timeout`.
     DeadlineExceeded,
     Overloaded,
@@ -98,6 +100,7 @@ impl Error {
                 Denial::Rejected(reason) => reason.word,
                 Denial::Unavailable(cause) => cause.word,
             },
+            Self::ClockNotSet => "clock_not_set",
             Self::DeadlineExceeded => "deadline_exceeded",
             other => other.code(),
         }
@@ -175,6 +178,10 @@ impl Error {
                 "Headers too large", "The request's headers are too many or too large; the browser may hold too many cookies for this host."),
             Self::RateLimited { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(after(retry_after.saturating_add(Duration::from_secs(1)))),
                 "Too many requests", "This user asked for too many tokens; try again later."),
+            Self::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
+                "Internal error", "The service's clock is not set; see /readyz."),
+            Self::Unready(report) if report.state == "clock_not_set" => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
+                "Internal error", "The machine's clock is before 2020: set it, by NTP for example."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service failed; the operator's log has the request id."),
             Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(after(self.wait())),

@@ -82,7 +82,8 @@ impl SubjectLog {
     }
 }
 
-/// A word by which two instances can be compared for having the same secret, and nothing more.
+/// Equal on instances with the same client secret. It shows nothing of a secret that is random; guesses of a weak one
+/// can be tried on it, so that only operators see it.
 pub fn fingerprint(client_secret: &Secret) -> String {
     let key = derived_key(client_secret, b"fingerprint");
     short_hex(hmac::sign(&key, b"").as_ref())

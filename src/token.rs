@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
-use crate::clock::UnixSeconds;
+use crate::clock::{self, UnixSeconds};
 use crate::config::Client;
 use crate::extractors::Session;
 use crate::subject::{Subject, SubjectError, Template};
@@ -44,6 +44,8 @@ pub struct Minted {
 /// Why no token can be made for a genuine session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MintError {
+    /// The clock was never set: the token's times would be wrong.
+    ClockNotSet,
     /// The session ends now, and `token.cap_to_session` ends the token with it.
     SessionOver,
     /// A configured claim cannot be taken from this session; the word is for logs.
@@ -74,8 +76,11 @@ impl Minter {
     /// A token for `subject` that lives from `now` for the configured time.
     ///
     /// # Errors
-    /// If the session is over, or a configured claim is ambiguous in it.
+    /// If the clock is not set, the session is over, or a configured claim is ambiguous in it.
     pub fn mint(&self, subject: &Subject, session: &Session, now: UnixSeconds) -> Result<Minted, MintError> {
+        if !clock::is_set(now) {
+            return Err(MintError::ClockNotSet);
+        }
         let mut exp = now + self.ttl;
         if let (true, Some(end)) = (self.cap_to_session, session.expires_at) {
             exp = exp.min(end);
@@ -194,6 +199,7 @@ mod tests {
     use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const NOW: UnixSeconds = 1_700_000_000;
 
     fn minter(ttl: u64, cap: bool, claims: serde_json::Value) -> Minter {
         let client = Client { id: "client-1".to_owned(), secret: Secret::new(SECRET) };
@@ -241,12 +247,26 @@ mod tests {
     #[test]
     fn the_token_ends_with_the_session_only_if_asked_to() {
         let subject = Subject::new("u").unwrap();
-        let ends_soon = session(serde_json::json!({}), Some(160));
-        let lives = |cap: bool| minter(900, cap, serde_json::json!({})).mint(&subject, &ends_soon, 100);
-        assert_eq!(lives(false).unwrap().expires_at, 1000);
-        assert_eq!(lives(true).unwrap().expires_at, 160);
-        let over = minter(900, true, serde_json::json!({})).mint(&subject, &ends_soon, 160);
+        let ends_soon = session(serde_json::json!({}), Some(NOW + 60));
+        let lives = |cap: bool| minter(900, cap, serde_json::json!({})).mint(&subject, &ends_soon, NOW);
+        assert_eq!(lives(false).unwrap().expires_at, NOW + 900);
+        assert_eq!(lives(true).unwrap().expires_at, NOW + 60);
+        let over = minter(900, true, serde_json::json!({})).mint(&subject, &ends_soon, NOW + 60);
         assert_eq!(over.unwrap_err(), MintError::SessionOver);
+    }
+
+    #[test]
+    fn clock_before_2020_mints_nothing() {
+        let subject = Subject::new("u").unwrap();
+        let mint = |now| {
+            minter(900, false, serde_json::json!({})).mint(
+                &subject,
+                &session(serde_json::json!({}), None),
+                now,
+            )
+        };
+        assert_eq!(mint(1_577_836_799).unwrap_err(), MintError::ClockNotSet);
+        assert!(mint(1_577_836_800).is_ok());
     }
 
     #[test]
@@ -257,7 +277,7 @@ mod tests {
         });
         let subject = Subject::new("u").unwrap();
         let attributes = serde_json::json!({"org": {"id": 7}, "id": 12, "roles": ["a", 1]});
-        let minted = minter(900, false, claims).mint(&subject, &session(attributes, None), 0).unwrap();
+        let minted = minter(900, false, claims).mint(&subject, &session(attributes, None), NOW).unwrap();
         let got = verified(&minted.token);
         assert_eq!(got["rollout.com"], serde_json::json!({"authData": {"id": 7}, "note": "user 12"}));
         assert_eq!(got["roles"], serde_json::json!(["a", 1]));

@@ -23,7 +23,7 @@ use crate::extractors::{Context, Registry, Session};
 use crate::metrics::Metrics;
 use crate::process;
 use crate::subject::Subject;
-use crate::token::{ClaimTemplates, Minter};
+use crate::token::{ClaimTemplates, MintError, Minter};
 
 /// Mints short-lived Rollout auth tokens for the session your users already have.
 ///
@@ -249,7 +249,14 @@ fn mint_for(client: &Client, subject: &Subject, clock: &Clock) -> Result<String,
     minter
         .mint(subject, &Session::of_subject(subject.as_str()), clock.now())
         .map(|minted| minted.token)
-        .map_err(|error| Failure::Runtime(format!("cannot mint: {error:?}")))
+        .map_err(|error| {
+            Failure::Runtime(match error {
+                MintError::ClockNotSet => {
+                    "cannot mint: the machine's clock is before 2020: set it".to_owned()
+                }
+                MintError::SessionOver | MintError::Claim(_) => format!("cannot mint: {error:?}"),
+            })
+        })
 }
 
 fn inspect(sources: &Sources, token: String) -> Result<(), Failure> {

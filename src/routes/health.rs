@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{App, Live};
+use crate::clock;
 use crate::error::Error;
 use crate::extractors::Readiness;
 use crate::telemetry::fingerprint;
@@ -23,11 +24,14 @@ pub(super) struct Alive {
 /// Whether this instance should get requests, and why not.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// `ready`, `waiting` or `draining`.
+    /// `ready`, `waiting`, `draining`, or `clock_not_set` while the machine's clock is before 2020.
     pub state: &'static str,
     extractors: Vec<ExtractorReport>,
-    /// Equal on instances that have the same client secret.
-    secret_fingerprint: String,
+    /// Equal on instances that have the same client secret. On the admin listener only: guesses of a weak secret
+    /// can be tried on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    secret_fingerprint: Option<String>,
     /// Everybody is signed in: this must not be reachable by others.
     dev: bool,
 }
@@ -35,7 +39,7 @@ pub struct Report {
 impl Report {
     /// What an instance says that is shutting down, at its shortest.
     pub fn draining() -> Self {
-        Self { state: "draining", extractors: Vec::new(), secret_fingerprint: String::new(), dev: false }
+        Self { state: "draining", extractors: Vec::new(), secret_fingerprint: None, dev: false }
     }
 }
 
@@ -54,16 +58,28 @@ pub async fn live() -> impl IntoResponse {
     Json(Alive { status: "ok" })
 }
 
-/// Ready: every extractor once had what it needs, and the instance is not shutting down.
+/// Ready: every extractor once had what it needs, the clock is set, and the instance is not shutting down.
 pub async fn ready(
     State(app): State<Arc<App>>,
     Extension(live): Extension<Arc<Live>>,
 ) -> Result<Json<Report>, Error> {
-    let report = report(&app, &live);
+    answer(report(&app, &live, None))
+}
+
+/// The same for operators, with the fingerprint of the client secret.
+pub async fn ready_for_operators(
+    State(app): State<Arc<App>>,
+    Extension(live): Extension<Arc<Live>>,
+) -> Result<Json<Report>, Error> {
+    let fingerprint = fingerprint(&live.settings.client.secret);
+    answer(report(&app, &live, Some(fingerprint)))
+}
+
+fn answer(report: Report) -> Result<Json<Report>, Error> {
     if report.state == "ready" { Ok(Json(report)) } else { Err(Error::Unready(Arc::new(report))) }
 }
 
-fn report(app: &App, live: &Live) -> Report {
+fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report {
     let chain = &live.settings.chain;
     let extractors = chain.links().iter().map(|link| {
         let (state, missing) = match link.extractor.readiness() {
@@ -73,17 +89,16 @@ fn report(app: &App, live: &Live) -> Report {
         };
         ExtractorReport { name: link.name.clone(), kind: link.kind, state, missing }
     });
-    let state = match (app.drain.is_draining(), chain.is_ready()) {
-        (true, _) => "draining",
-        (false, true) => "ready",
-        (false, false) => "waiting",
+    let state = if app.drain.is_draining() {
+        "draining"
+    } else if !clock::is_set(app.clock.now()) {
+        "clock_not_set"
+    } else if chain.is_ready() {
+        "ready"
+    } else {
+        "waiting"
     };
-    Report {
-        state,
-        extractors: extractors.collect(),
-        secret_fingerprint: fingerprint(&live.settings.client.secret),
-        dev: app.dev,
-    }
+    Report { state, extractors: extractors.collect(), secret_fingerprint, dev: app.dev }
 }
 
 /// The metrics, in the text format that Prometheus asks for.

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 
 use crate::app::{App, Live};
+use crate::clock;
 use crate::error::Error;
 use crate::extractors::{Authenticated, Denial, Denied, Reason};
 use crate::origin::{self, Caller, Forbidden};
@@ -95,6 +96,10 @@ async fn issue_token(
     if !may_ask(caller) {
         return Err(Error::OriginNotAllowed);
     }
+    // Before any session is judged: by a clock that was never set, expired ones are good and others not yet valid.
+    if !clock::is_set(app.clock.now()) {
+        return Err(Error::ClockNotSet);
+    }
     let _place = app.admit()?;
     let user = live.settings.chain.authenticate(head).await?;
     if let Some(limiter) = &live.limiter {
@@ -153,6 +158,7 @@ fn refresh_in(expires_in: i64) -> i64 {
 /// A session that is genuine and yet gives no token.
 fn not_mintable(error: MintError, user: &Authenticated) -> Error {
     let (word, expired) = match error {
+        MintError::ClockNotSet => return Error::ClockNotSet,
         MintError::SessionOver => ("session_over", true),
         MintError::Claim(word) => (word, false),
     };

@@ -119,3 +119,25 @@ async fn our_own_token_is_no_session() {
     let (status, body) = service.ask(&[("authorization", &ours)]).await;
     assert_eq!((status.as_u16(), body["code"].clone()), (401, json!("session_invalid")));
 }
+
+#[tokio::test]
+async fn clock_before_2020_mints_nothing_and_readyz_says_why() {
+    let service = Service::start(BY_HEADER);
+    for (now, minted) in [(100, false), (1_577_836_799, false), (1_577_836_800, true), (NOW, true)] {
+        service.clock.set(now);
+        let (status, body) = service.ask(&[("x-user", "ann")]).await;
+        let ready = service.request(reqwest::Method::GET, "/readyz").send().await.unwrap();
+        let (ready_status, ready) = answer(ready).await;
+        if minted {
+            assert_eq!((status.as_u16(), ready_status.as_u16()), (200, 200), "{now}");
+            assert_eq!(verified(&body)["iat"], now);
+        } else {
+            assert_eq!((status.as_u16(), body["code"].as_str()), (500, Some("internal")), "{now}");
+            assert_eq!(
+                (ready_status.as_u16(), ready["state"].as_str()),
+                (500, Some("clock_not_set")),
+                "{now}"
+            );
+        }
+    }
+}

@@ -218,7 +218,7 @@ def test_the_sidecar_serves_a_token_and_takes_a_changed_secret(tmp_path):
             path, port = (container[probe]["httpGet"][key] for key in ("path", "port"))
             status, ready = service.ask("GET", path, admin=port == "admin")
             assert status == 200, ready
-        before = ready["secret_fingerprint"]
+        before = service.ask("GET", "/readyz", admin=True)[1]["secret_fingerprint"]
         status, body = service.token({"X-App-User": "ann"})
         assert (status, subject_of(body["token"])) == (200, "ann")
         assert service.token()[0] == 401
