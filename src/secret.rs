@@ -66,7 +66,22 @@ impl Secret {
 
     /// Why these bytes cannot protect anything; `None` if they might.
     pub fn weakness(&self) -> Option<&'static str> {
-        self.placeholder().or((self.0.len() < 16).then_some("is shorter than 16 bytes"))
+        let text = String::from_utf8_lossy(self.expose()).trim().to_ascii_lowercase();
+        if let Some(placeholder) = self.placeholder() {
+            Some(placeholder)
+        } else if is_unfilled(&text) {
+            Some("is still a placeholder")
+        } else if is_published(&text) {
+            Some("is an example from documentation")
+        } else if is_path(&text) {
+            Some("is the name of a file, which belongs into the key that ends in _file")
+        } else if is_repeated(self.expose()) {
+            Some("is 1 to 8 bytes repeated")
+        } else if self.0.len() < 16 {
+            Some("is shorter than 16 bytes")
+        } else {
+            None
+        }
     }
 
     /// Why these bytes are nobody's secret, however long a secret of its kind has to be.
@@ -95,6 +110,92 @@ impl Secret {
             None
         }
     }
+}
+
+/// Whether the text stands for a secret that was to be filled in. It is in small letters.
+fn is_unfilled(text: &str) -> bool {
+    const BRACKETS: [(&str, &str); 5] = [("<", ">"), ("[", "]"), ("${", "}"), ("$(", ")"), ("{{", "}}")];
+    const PHRASES: [&str; 14] = [
+        "your client secret",
+        "your secret",
+        "your rollout",
+        "rollout dashboard",
+        "client secret from",
+        "client secret here",
+        "secret goes here",
+        "paste your",
+        "paste the",
+        "insert your",
+        "replace me",
+        "replace this",
+        "change me",
+        "placeholder",
+    ];
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let words = words.collect::<Vec<_>>().join(" ");
+    BRACKETS.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
+        // A variable that no shell replaced, or an address.
+        || text.starts_with('$') && text.contains("secret")
+        || text.starts_with("https://")
+        || PHRASES.iter().any(|phrase| words.contains(phrase))
+}
+
+/// Whether the text is an example in the documentation of a framework or a library, or in ours. It is in small
+/// letters.
+fn is_published(text: &str) -> bool {
+    const EXAMPLES: [&str; 30] = [
+        // Express, cookie-session, koa-session
+        "keyboard cat",
+        "key1",
+        "key2",
+        "some secret hurr",
+        // Flask and FastAPI
+        "dev",
+        "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+        // Laravel
+        "somerandomstring",
+        // React Router and Remix
+        "s3cret1",
+        "s3cret",
+        "r3m1xr0ck5",
+        // iron-session, hapi, Fastify
+        "complex_password_at_least_32_characters_long",
+        "password-should-be-32-characters",
+        "the-password-must-be-at-least-32-characters-long",
+        "password_must_be_at_least_32_characters_long",
+        "averylogphrasebiggerthanthirtytwochars",
+        "a secret with minimum length of 32 characters",
+        "my-secret",
+        // Better Auth
+        "better-auth-secret-123456789",
+        "better-auth-secret-12345678901234567890",
+        // JSON Web Tokens: jsonwebtoken, jwt.io, Supabase's local stack
+        "shhhhh",
+        "shhhhhhared-secret",
+        "your-256-bit-secret",
+        "your-384-bit-secret",
+        "your-512-bit-secret",
+        "a-string-secret-at-least-256-bits-long",
+        "super-secret-jwt-token-with-at-least-32-characters-long",
+        // Our own
+        "6b7d3c1f0a9e8d2c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4",
+        "b1946ac92492d234",
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    ];
+    EXAMPLES.contains(&text) || text.starts_with("django-insecure-")
+}
+
+/// Whether the text is the path of a secret's file, put where the secret belongs. It is in small letters; base64 too
+/// may begin with a slash.
+fn is_path(text: &str) -> bool {
+    let is_known = ["/etc/", "/run/", "/var/", "./"].iter().any(|folder| text.starts_with(folder));
+    is_known || text.starts_with('/') && text.contains("secret")
+}
+
+/// Whether the bytes are one unit of 1 to 8 bytes, repeated; the last may be cut off.
+fn is_repeated(bytes: &[u8]) -> bool {
+    (1..=8).any(|unit| bytes.len() > unit && bytes[unit..] == bytes[..bytes.len() - unit])
 }
 
 /// Whether the path leads into a folder that exists; the root does not count, for base64 may begin with a slash.
@@ -174,6 +275,20 @@ mod tests {
             ("changeme", true),
             ("ChangeMe-changeme-changeme", true),
             ("<your-client-secret>", true),
+            ("<paste your client secret>", true),
+            ("your-client-secret-from-rollout", true),
+            ("from your Rollout dashboard", true),
+            ("YOUR_ROLLOUT_CLIENT_SECRET_VALUE", true),
+            ("${ROLLOUT_CLIENT_SECRET}", true),
+            ("/run/secrets/rollout_client_secret", true),
+            ("$ROLLOUT_CLIENT_SECRET", true),
+            ("$(openssl rand -hex 32)", true),
+            ("django-insecure-)x2g8_l4&j0h@k=q", true),
+            ("aaaaaaaaaaaaaaaaaaaaaaaa", true),
+            ("abcd1234abcd1234abcd1234", true),
+            ("abcd1234abcd1234abcd12", true),
+            ("abcd12345abcd12345abcd12345", false),
+            ("/3Zx0dY8vQ1kT5bN+7wLrA==", false),
             ("fifteen-bytes-1", true),
             ("sixteen-bytes-12", false),
         ] {

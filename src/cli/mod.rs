@@ -54,6 +54,8 @@ enum Command {
     /// and a client of your own are used if they are there; addresses that others can reach are refused.
     Dev,
     /// Checks the configuration without any network; exit code 2 if something is wrong.
+    ///
+    /// Warnings go to standard error, one a line, and leave the exit code 0.
     CheckConfig {
         /// Prints the configuration as it was understood, secrets redacted.
         #[arg(long)]

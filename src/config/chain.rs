@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::{Value, ValueKind};
 
 use super::layers::{lay, parse};
 use super::problems::{Problems, Warnings};
+use super::raw;
 use super::section::{Section, Table, join, no_section, read};
 use super::suggest::unknown;
 use super::take;
@@ -49,6 +51,8 @@ pub(super) struct Builder<'a> {
     pub(super) registry: &'a Registry,
     /// The secret that signs our tokens, which no section may use.
     pub(super) client_secret: Option<&'a Secret>,
+    /// `server.request_timeout`, which bounds every time-out of a section.
+    pub(super) request_timeout: Duration,
     pub(super) context: &'a Context,
 }
 
@@ -181,7 +185,7 @@ impl Builder<'_> {
             "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
         );
 
-        let keys = Section::new(path, table, self.client_secret, self.context);
+        let keys = Section::new(path, table, self.client_secret, self.request_timeout, self.context);
         let extractor = (kind.build)(&keys);
         let findings = keys.into_findings();
         built.built_from.insert(name.to_owned(), BuiltFrom { section, files: findings.watched });
@@ -223,7 +227,12 @@ pub(crate) fn build_extractor(
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let table = problems.accept(kind, parse(toml, None)).unwrap_or_default();
-    let builder = Builder { registry, client_secret: None, context };
+    let builder = Builder {
+        registry,
+        client_secret: None,
+        request_timeout: raw::Server::default().request_timeout.0,
+        context,
+    };
     let link = builder.link(kind, table, &mut Built::default(), &mut problems);
     match link {
         Some(link) if problems.is_empty() => Ok(link.extractor),
@@ -234,7 +243,8 @@ pub(crate) fn build_extractor(
 /// The keys of a kind with their defaults, `null` where there is none. For documentation.
 pub fn keys_of_kind(registry: &Registry, kind: &str, context: &Context) -> Option<serde_json::Value> {
     let (_, kind) = registry.entry(kind)?;
-    let section = Section::new(String::new(), Table::new(), None, context);
+    let section =
+        Section::new(String::new(), Table::new(), None, raw::Server::default().request_timeout.0, context);
     // That required keys are missing does not matter here.
     let _ = (kind.build)(&section);
     section.into_findings().effective

@@ -147,7 +147,8 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
 
     let client = check_client(client, &mut problems);
     let client_secret = client.as_ref().map(|(client, _)| &client.secret);
-    let builder = Builder { registry, client_secret, context };
+    let request_timeout = server.request_timeout.0;
+    let builder = Builder { registry, client_secret, request_timeout, context };
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());
     let server = check_server(&server, context.dev, &mut problems);

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use super::chain::Common;
 use super::given::Given;
 use super::problems::{Problems, Warnings};
 use super::suggest::unknown;
-use super::values::List;
+use super::values::{List, Span};
 use super::watched::Watched;
 use crate::extractors::Context;
 use crate::secret::Secret;
@@ -133,6 +134,8 @@ pub struct Section<'a> {
     path: String,
     table: Table,
     client_secret: Option<&'a Secret>,
+    /// `server.request_timeout`
+    request_timeout: Duration,
     context: &'a Context,
     effective: RefCell<Option<serde_json::Value>>,
     watched: RefCell<Vec<Watched>>,
@@ -144,12 +147,14 @@ impl<'a> Section<'a> {
         path: String,
         table: Table,
         client_secret: Option<&'a Secret>,
+        request_timeout: Duration,
         context: &'a Context,
     ) -> Self {
         Self {
             path,
             table,
             client_secret,
+            request_timeout,
             context,
             effective: RefCell::default(),
             watched: RefCell::default(),
@@ -201,7 +206,8 @@ impl<'a> Section<'a> {
     }
 
     /// The secrets listed under `key`, or in the file under `key_file`, one a line and empty lines left
-    /// out; empty if neither is given. Each is checked as [`Self::secret`] checks one.
+    /// out; empty if neither is given. A file that holds none is a problem. Each is checked as [`Self::secret`]
+    /// checks one.
     pub fn secrets(
         &self,
         key: &str,
@@ -216,7 +222,13 @@ impl<'a> Section<'a> {
             (Some(text), Some(_)) => {
                 let lines = text.expose().split(|&byte| byte == b'\n');
                 let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-                lines.filter(|line| !line.is_empty()).map(Secret::new).collect()
+                let secrets: Vec<_> = lines.filter(|line| !line.is_empty()).map(Secret::new).collect();
+                problems.require(
+                    !secrets.is_empty(),
+                    self.key(key),
+                    format!("the file of {key}_file holds no secret: write one a line, or leave the key out"),
+                );
+                secrets
             }
             _ => values.0,
         };
@@ -233,6 +245,20 @@ impl<'a> Section<'a> {
             problems.add(
                 self.key(key),
                 "is the same secret as client_secret: our own tokens would pass as sessions. Use another",
+            );
+        }
+    }
+
+    /// Checks that time-outs, each a part of the next, are in order: none is longer than the next one, or than
+    /// `server.request_timeout`, which would strike first.
+    pub fn check_timeouts(&self, timeouts: &[(&str, Span)], problems: &mut Problems) {
+        let request = ("server.request_timeout".to_owned(), Span(self.request_timeout));
+        let next = timeouts.iter().skip(1).map(|(key, span)| (self.key(key), *span)).chain([request]);
+        for ((key, span), (next_key, next)) in timeouts.iter().zip(next) {
+            problems.require(
+                *span <= next,
+                self.key(key),
+                format!("is {span}, longer than {next_key}, which is {next}: lower it, or raise {next_key}"),
             );
         }
     }

@@ -85,10 +85,14 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let version = Version::parse(&config.version).map_err(|()| "must be \"v5\" or \"v4\"");
     let version = problems.accept(section.key("version"), version).unwrap_or(Version::V5);
 
-    let given = !config.secrets.is_empty() || config.secrets_file.is_some();
-    app_secret::require_given(section, "secrets", given, "AUTH_SECRET or NEXTAUTH_SECRET", &mut problems);
-    let secrets =
-        app_secret::listed(section, "secrets", config.secrets, config.secrets_file.as_ref(), &mut problems);
+    let secrets = app_secret::required_list(
+        section,
+        "secrets",
+        config.secrets,
+        config.secrets_file.as_ref(),
+        "AUTH_SECRET or NEXTAUTH_SECRET",
+        &mut problems,
+    );
 
     let names = match &config.cookie {
         Some(name) => vec![name.as_str()],

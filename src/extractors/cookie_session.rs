@@ -59,13 +59,13 @@ struct CookieSession {
 fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: Config = section.read(&mut problems);
-    let by_file = config.keys_file.is_some();
-    let secrets = app_secret::listed(section, "keys", config.keys, config.keys_file.as_ref(), &mut problems);
-    // A file that cannot be read has its line already.
-    problems.require(
-        !secrets.is_empty() || by_file && !problems.is_empty(),
-        section.key("keys"),
-        "is missing: list the app's own keys, or its one `secret`",
+    let secrets = app_secret::required_list(
+        section,
+        "keys",
+        config.keys,
+        config.keys_file.as_ref(),
+        "keys, or its one secret",
+        &mut problems,
     );
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let algorithm = stamped::algorithm(section, "algorithm", &config.algorithm, &mut problems);
@@ -220,7 +220,7 @@ mod tests {
         for (case, keys, key) in [
             ("no keys", "", "keys: is missing"),
             ("an empty list", "keys = []", "keys: is missing"),
-            ("an empty file", &empty, "keys: is missing"),
+            ("an empty file", &empty, "keys: the file of keys_file holds no secret"),
             ("both", &both, "keys: is given both"),
             ("no file", "keys_file = \"/nowhere\"", "keys: cannot read"),
             ("an empty key", "keys = [\"\"]", "keys: is empty"),

@@ -423,7 +423,7 @@ async fn ten_thousand_identical_cookies_are_one_call() {
     .await;
     let app_of = extractor(
         "session_endpoint",
-        &format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"10s\"", app.url("/")),
+        &format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"", app.url("/")),
     );
     let request = contract::request(&[("cookie", "sid=ann")]);
     let all = futures_util::future::join_all((0..10_000).map(|_| app_of.extract(&request)));

@@ -36,6 +36,35 @@ fn check_config_tells_good_from_bad_without_a_network() {
     }
 }
 
+#[tokio::test]
+async fn warning_is_printed_by_check_config_and_logged_at_start_and_after_a_reload() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    std::fs::write(&file, "keyboard cat").unwrap();
+    let variable = "ROLLOUT__EXTRACTORS__COOKIE__SECRET";
+    let with_file = |command: &mut Command| {
+        command.env_remove(variable).env(format!("{variable}_FILE"), &file);
+    };
+    let mut command = binary(&["check-config"]);
+    with_file(&mut command);
+    let (code, out, err) = run(&mut command);
+    assert_eq!((code, out.as_str()), (Some(0), "The configuration is good.\n"));
+    let warning = "extractors.cookie.secret: is an example from documentation";
+    assert!(err.starts_with(warning) && err.lines().count() == 1, "{err}");
+
+    let mut command = binary(&["serve"]);
+    with_file(&mut command);
+    let mut process = Process::start(&mut command);
+    process.signal(rustix::process::Signal::HUP);
+    process.line_with(warning);
+    process.line_with("config_reloaded");
+    process.signal(rustix::process::Signal::INT);
+    process.signal(rustix::process::Signal::INT);
+    let (_, log) = process.end();
+    assert_eq!(log.matches(warning).count(), 2, "at start and after the reload: {log}");
+    assert!(!log.contains("keyboard"), "{log}");
+}
+
 #[test]
 fn what_is_printed_of_a_configuration_is_one_itself() {
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -79,6 +79,10 @@ fn six_mistakes_are_one_report_of_six_lines_and_no_secret() {
 #[test]
 fn every_mistake_names_its_key() {
     let with = |toml: &str| format!("{toml}\n{BY_HEADER}");
+    let endpoint = |keys: &str| {
+        section(&format!("kind = \"session_endpoint\"\nurl = \"https://app.example/me\"\n{keys}"))
+    };
+    let redis = |keys: &str| section(&format!("kind = \"redis_session\"\n{keys}"));
     for (case, toml, key) in [
         ("Q1 unknown section", with("[sever]\nlisten = \"0.0.0.0:1\""), "sever:"),
         ("Q1 unknown key", with("[log]\nlevle = \"info\""), "log.levle:"),
@@ -136,6 +140,21 @@ fn every_mistake_names_its_key() {
         ("Q5 no unit", with("[server]\nidle_timeout = 5"), "server.idle_timeout:"),
         ("order of time-outs", with("[server]\nhard_stop = \"10s\""), "server.hard_stop:"),
         ("drain before requests", with("[server]\nrequest_timeout = \"20s\""), "server.drain_timeout:"),
+        ("a session endpoint's", endpoint("timeout = \"6s\""), "extractors.web.timeout:"),
+        (
+            "connecting",
+            endpoint("timeout = \"1s\"\nconnect_timeout = \"2s\""),
+            "extractors.web.connect_timeout:",
+        ),
+        ("shorter requests", endpoint("[server]\nrequest_timeout = \"1s\""), "extractors.web.timeout:"),
+        (
+            "an introspection endpoint's",
+            section("kind = \"introspection\"\nurl = \"https://idp.example/i\"\ntimeout = \"6s\""),
+            "extractors.web.timeout:",
+        ),
+        ("a store's", redis("timeout = \"6s\""), "extractors.web.timeout:"),
+        ("a database's", section("kind = \"sql_session\"\ntimeout = \"6s\""), "extractors.web.timeout:"),
+        ("a free connection's", redis("pool_wait = \"6s\""), "extractors.web.pool_wait:"),
         ("ttl too short", with("[token]\nttl = \"29s\""), "token.ttl:"),
         ("ttl too long", with("[token]\nttl = \"901s\""), "token.ttl:"),
         ("claim of ours", with("[token.claims]\nsub = \"x\""), "token.claims:"),
@@ -353,9 +372,12 @@ fn the_client_comes_from_the_names_of_rollouts_docs() {
 
 #[test]
 fn a_secret_is_kept_as_it_is_written() {
-    for secret in
-        ["0012345678901234567890", "dHJ1ZQ==dHJ1ZQ==dHJ1ZQ==", "  spaces around it  ", "true-true-true-true"]
-    {
+    for secret in [
+        "0012345678901234567890",
+        "dHJ1ZQ==ZmFsc2U=dHJ1ZQ==",
+        "  spaces around it  ",
+        "true-false-true-false",
+    ] {
         let settings = load_variables(&[("ROLLOUT_CLIENT_SECRET", secret)]).unwrap();
         assert_eq!(settings.client.secret.expose(), secret.as_bytes());
     }
@@ -367,6 +389,200 @@ fn a_short_secret_is_noted_and_a_long_one_is_not() {
     let warnings: Vec<String> = short.warnings.lines().collect();
     assert!(warnings[0].starts_with("client_secret: is shorter than the 64 bytes"), "{warnings:?}");
     assert!(load_variables(&[]).unwrap().warnings.is_empty());
+}
+
+/// The warnings about this configuration, which is accepted.
+fn warnings(toml: &str) -> Vec<String> {
+    load(toml).unwrap_or_else(|problems| panic!("{toml}\n{problems}")).warnings.lines().collect()
+}
+
+fn section(keys: &str) -> String {
+    format!("session.extractors = [\"web\"]\n[extractors.web]\n{keys}")
+}
+
+#[test]
+fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret() {
+    let jwt = |algorithm: &str, secret: &str| {
+        let keys =
+            format!("algorithms = [\"{algorithm}\"]\nallow_any_audience = true\nsecret = \"{secret}\"");
+        section(&format!("kind = \"jwt\"\n{keys}"))
+    };
+    let flask =
+        |secret: &str| section(&format!("kind = \"flask\"\nsubject = \"{{id}}\"\nsecret_key = \"{secret}\""));
+    let express = |secret: &str| {
+        section(&format!("kind = \"cookie_session\"\nsubject = \"{{id}}\"\nkeys = [\"{secret}\"]"))
+    };
+    let django = |secret: &str| {
+        section(&format!("kind = \"django_signed\"\nsubject = \"{{id}}\"\nsecret_key = \"{secret}\""))
+    };
+    let long = "q7".repeat(10) + "0123456789abcdefghijklmnop";
+    for (case, toml, key, secret, words) in [
+        ("Express", express("keyboard cat"), "keys", "keyboard cat", "an example from documentation"),
+        ("Flask", flask("dev"), "secret_key", "\"dev\"", "an example from documentation"),
+        (
+            "Django",
+            django("django-insecure-x8k$2l@v0p!q9w3e5r7t"),
+            "secret_key",
+            "django-insecure-x",
+            "an example from documentation",
+        ),
+        ("short", flask("5hort-secret"), "secret_key", "5hort", "shorter than 16 bytes"),
+        ("repeated", flask("abc1abc1abc1abc1abc1"), "secret_key", "abc1", "repeated"),
+        (
+            "jwt.io",
+            jwt("HS256", "your-256-bit-secret"),
+            "secret",
+            "your-256",
+            "an example from documentation",
+        ),
+        (
+            "a short one that signs JWTs",
+            jwt("HS256", "5hort-secret"),
+            "secret",
+            "5hort",
+            "shorter than 16 bytes",
+        ),
+        (
+            "HS256",
+            jwt("HS256", &long[..31]),
+            "secret",
+            "q7q7",
+            "has 31 bytes, and RFC 7518, section 3.2 asks for at least 32",
+        ),
+        (
+            "HS384",
+            jwt("HS384", &long),
+            "secret",
+            "q7q7",
+            "has 46 bytes, and RFC 7518, section 3.2 asks for at least 48",
+        ),
+        ("HS512", jwt("HS512", &long), "secret", "q7q7", "at least 64 with HS512"),
+    ] {
+        let warnings = warnings(&toml);
+        let [warning] = warnings.as_slice() else { panic!("{case}: {warnings:?}") };
+        assert!(warning.starts_with(&format!("extractors.web.{key}: ")), "{case}: {warning}");
+        assert!(warning.contains(words) && !warning.contains(secret), "{case}: {warning}");
+    }
+    for (case, toml) in [
+        ("HS256", jwt("HS256", &long)),
+        ("a random one", flask("mX3v9QwL0aTz7RkB")),
+        ("no secret of a session", BY_HEADER.to_owned()),
+    ] {
+        assert_eq!(warnings(&toml), [""; 0], "{case}");
+    }
+}
+
+/// Every kind that takes a list of secrets takes a file of them, too.
+#[test]
+fn file_of_a_list_of_secrets_that_holds_none_is_refused_in_every_kind() {
+    let registry = Registry::builtin();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut lists = Vec::new();
+    for kind in registry.names() {
+        let keys = config::keys_of_kind(&registry, kind, &context()).unwrap();
+        let keys = keys.as_object().unwrap();
+        for (key, _) in keys.iter().filter(|(_, default)| default.is_array()) {
+            if !keys.contains_key(&format!("{key}_file")) {
+                continue;
+            }
+            lists.push(format!("{kind}.{key}"));
+            for content in ["", "\n", "\n\r\n\n"] {
+                std::fs::write(file.path(), content).unwrap();
+                // Where the key belongs to one form of cookie only.
+                let form = match (kind, key.as_str()) {
+                    ("redis_session" | "sql_session", "cookie_secrets") => {
+                        "cookie_format = \"express_signed\""
+                    }
+                    ("redis_session" | "sql_session", "previous_keys") => "cookie_format = \"laravel\"",
+                    _ => "",
+                };
+                let report =
+                    problems(&section(&format!("kind = \"{kind}\"\n{form}\n{key}_file = {:?}", file.path())));
+                let line = format!("extractors.web.{key}: the file of {key}_file holds no secret");
+                assert!(report.lines().any(|found| found.starts_with(&line)), "{kind} {content:?}: {report}");
+            }
+        }
+    }
+    for known in [
+        "authjs.secrets",
+        "cookie_session.keys",
+        "flask.secret_key_fallbacks",
+        "redis_session.cookie_secrets",
+    ] {
+        assert!(lists.iter().any(|list| list == known), "{known} in {lists:?}");
+    }
+}
+
+/// What our docs, configuration and manifests show as a value of a key that sounds like a secret or the client.
+fn example_values() -> Vec<String> {
+    fn files(path: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        if path.is_dir() {
+            std::fs::read_dir(path).unwrap().for_each(|entry| files(&entry.unwrap().path(), found));
+        } else {
+            found.push(path.to_owned());
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    for name in ["README.md", "SECURITY.md", "docker-compose.yml", "config", "deploy", "docs"] {
+        files(&root.join(name), &mut paths);
+    }
+    let mut values = Vec::new();
+    for path in paths {
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        for line in text.lines() {
+            let Some((names, value)) = line.split_once(['=', ':']) else { continue };
+            let name = names
+                .trim()
+                .rsplit([' ', '{', '`', '#', '"'])
+                .find(|word| !word.is_empty())
+                .unwrap_or_default();
+            let name = name.to_ascii_lowercase();
+            let is_secret =
+                ["secret", "password", "client_id", "keys", "_key"].iter().any(|word| name.contains(word));
+            if is_secret {
+                let value = value.split(" #").next().unwrap_or_default().trim();
+                let quoted: Vec<_> =
+                    value.split('"').skip(1).step_by(2).filter(|text| !text.is_empty()).collect();
+                if quoted.is_empty() && !value.starts_with(['$', '<']) {
+                    values.extend(
+                        value.split_whitespace().next().map(|word| word.trim_matches('`').to_owned()),
+                    );
+                } else if quoted.is_empty() {
+                    values.push(value.to_owned());
+                } else {
+                    values.extend(quoted.into_iter().map(str::to_owned));
+                }
+            }
+        }
+    }
+    values
+}
+
+#[test]
+fn example_value_of_our_docs_is_refused_as_the_client_secret() {
+    let mut values = example_values();
+    for seen in ["from your Rollout dashboard", "/run/secrets/rollout_client_secret"] {
+        assert!(values.iter().any(|value| value == seen), "{seen} in {values:#?}");
+    }
+    values.extend(
+        [
+            "your-client-secret-from-rollout-dashboard",
+            "<paste your client secret>",
+            "your_rollout_client_secret_goes_here",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "abcd1234abcd1234abcd1234abcd1234",
+        ]
+        .map(str::to_owned),
+    );
+    let mut accepted = Vec::new();
+    for value in values {
+        match load_variables(&[("ROLLOUT_CLIENT_SECRET", &value)]) {
+            Ok(_) => accepted.push(value),
+            Err(report) => assert!(report.starts_with("client_secret: "), "{value:?}: {report}"),
+        }
+    }
+    assert_eq!(accepted, [""; 0]);
 }
 
 #[test]
@@ -426,7 +642,7 @@ fn a_secret_that_verifies_sessions_must_not_sign_tokens() {
 #[test]
 fn no_secret_is_in_what_is_printed_of_a_configuration() {
     let toml = format!(
-        "{}shared_secret_header = \"X-S\"\nshared_secret = \"hunter2-hunter2-hunter2\"",
+        "{}shared_secret_header = \"X-S\"\nshared_secret = \"hunter2-hunter3-hunter4\"",
         BY_HEADER.replace("    ", "")
     );
     let settings = load(&toml).unwrap();

@@ -2,6 +2,7 @@
 process with the pod's own variables, arguments, files and probes. No cluster is needed."""
 
 import re
+import secrets
 import subprocess
 import tomllib
 
@@ -223,7 +224,7 @@ def test_the_sidecar_serves_a_token_and_takes_a_changed_secret(tmp_path):
         assert (status, subject_of(body["token"])) == (200, "ann")
         assert service.token()[0] == 401
 
-        fill(tmp_path / "run/secrets/rollout-token", "..second", {"client-secret": "y" * 64})
+        fill(tmp_path / "run/secrets/rollout-token", "..second", {"client-secret": secrets.token_hex(32)})
         eventually(
             lambda: service.ask("GET", "/readyz", admin=True)[1]["secret_fingerprint"] != before,
             f"the changed secret is in force\n{service.log()}",

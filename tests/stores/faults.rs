@@ -433,7 +433,7 @@ async fn a_user_of_redis_that_may_only_get_is_enough() {
 async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificate) {
     let other = Certificate::issue("root");
     // A handshake takes long where nothing is optimised and much else is going on.
-    let toml = &format!("{toml}\ntimeout = \"10s\"");
+    let toml = &format!("{toml}\ntimeout = \"5s\"");
     let with = |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());
     let by_address = toml.replace("localhost", "127.0.0.1");
     for (case, toml, want) in [

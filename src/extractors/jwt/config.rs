@@ -12,6 +12,7 @@ use super::{Jwt, Keys};
 use crate::clock::UnixSeconds;
 use crate::config::{List, Problems, Section, Span};
 use crate::extractors::SessionExtractor;
+use crate::extractors::shared::app_secret;
 use crate::extractors::shared::http::check_url;
 use crate::extractors::shared::jwks::{FetchedKeys, KID_PLACEHOLDER, KeysByKid, Source};
 use crate::extractors::shared::keys::{Alg, KeySet};
@@ -247,10 +248,8 @@ fn check_keys(section: &Section<'_>, config: &mut Config, problems: &mut Problem
         ["secret"] => {
             let secret = config.secret.take();
             let secret = section.secret("secret", secret, config.secret_file.as_ref(), problems)?;
-            if let (Some(weakness), false) = (secret.weakness(), secret.expose().is_empty()) {
-                problems
-                    .add(section.key("secret"), format!("{weakness}: copy the one that signs the tokens"));
-            }
+            let secrets = std::slice::from_ref(&secret);
+            app_secret::check_jwt(section, "secret", secrets, &config.algorithms, problems);
             Some(Keys::One(Arc::new(KeySet::from_secret(&secret))))
         }
         [] => from_provider(section, config, problems),

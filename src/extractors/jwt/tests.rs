@@ -368,7 +368,7 @@ fn a_section_that_is_not_safe_is_refused_by_key() {
     for (toml, key) in [
         ("", "jwks_url"),
         ("secret = \"a session secret of 32 bytes\"\naudiences = [\"app\"]", "algorithms"),
-        ("secret = \"short\"\nalgorithms = [\"HS256\"]\naudiences = [\"app\"]", "secret"),
+        ("secret = \"\"\nalgorithms = [\"HS256\"]\naudiences = [\"app\"]", "secret"),
         (
             "secret = \"changeme-changeme-changeme\"\nalgorithms = [\"HS256\"]\naudiences = [\"app\"]",
             "secret",

@@ -50,6 +50,10 @@ impl Endpoint {
             let sane = (Span::millis(1)..=Span::secs(10)).contains(&span);
             problems.require(sane, section.key(key), "must be from 1ms to 10s");
         }
+        section.check_timeouts(
+            &[("connect_timeout", keys.connect_timeout), ("timeout", keys.timeout)],
+            problems,
+        );
         problems.require(
             keys.cache_ttl <= keys.longest_cache_ttl,
             section.key("cache_ttl"),

@@ -82,6 +82,8 @@ impl Limits {
                 "must be from 1ms to 10s",
             );
         }
+        section.check_timeouts(&[("pool_wait", wait)], problems);
+        section.check_timeouts(&[("timeout", operation)], problems);
         Self { connections: connections.clamp(1, 256), wait: wait.0, operation: operation.0 }
     }
 }

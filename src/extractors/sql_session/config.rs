@@ -185,6 +185,7 @@ fn session_query(
 fn django_secrets(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Vec<Secret> {
     let current =
         section.secret("secret_key", config.secret_key.take(), config.secret_key_file.as_ref(), problems);
+    app_secret::check(section, "secret_key", current.as_slice(), problems);
     let older = app_secret::listed(
         section,
         "secret_key_fallbacks",
