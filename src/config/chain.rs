@@ -54,6 +54,8 @@ pub(super) struct Builder<'a> {
     /// `server.request_timeout`, which bounds every time-out of a section.
     pub(super) request_timeout: Duration,
     pub(super) context: &'a Context,
+    /// `token.cap_to_session`
+    pub(super) cap_to_session: bool,
 }
 
 /// The keys that every extractor's section may have.
@@ -168,15 +170,22 @@ impl Builder<'_> {
             problems.add(join(&path, "kind"), self.wrong_kind(name, &common));
             return None;
         };
+        // A preset may know better where its provider puts the user, or what to tell an operator who does not
+        // say so.
+        let mut preset_subject = Table::new();
         if let Some(preset) = &common.preset {
             match preset_keys(kind, preset) {
-                Ok(keys) => lay(std::mem::replace(&mut table, keys), &mut table, &path, problems),
+                Ok(mut keys) => {
+                    preset_subject = take(&mut keys, &["subject", "subject_missing"]);
+                    lay(std::mem::replace(&mut table, keys), &mut table, &path, problems);
+                }
                 Err(text) => problems.add(join(&path, "preset"), text),
             }
         }
-        // A preset may know better where its provider puts the user.
-        let preset_subject = take(&mut table, &["subject"]).remove("subject");
-        let preset_subject = preset_subject.and_then(|subject| subject.into_string().ok());
+        let mut preset_subject = |key| preset_subject.remove(key)?.into_string().ok();
+        let (preset_subject, subject_missing) =
+            (preset_subject("subject"), preset_subject("subject_missing"));
+        let names_subject = common.subject.is_some();
         let subject = common.subject.or(preset_subject).unwrap_or_else(|| kind.subject.to_owned());
         let template = problems.accept(join(&path, "subject"), subject.parse::<Template>());
         problems.require(
@@ -185,7 +194,12 @@ impl Builder<'_> {
             "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
         );
 
-        let keys = Section::new(path, table, self.client_secret, self.request_timeout, self.context);
+        let mut keys = Section::new(path, table, self.client_secret, self.request_timeout, self.context);
+        keys.names_subject = names_subject;
+        keys.cap_to_session = self.cap_to_session;
+        if let Some(text) = subject_missing {
+            keys.require_subject(&text, problems);
+        }
         let extractor = (kind.build)(&keys);
         let findings = keys.into_findings();
         built.built_from.insert(name.to_owned(), BuiltFrom { section, files: findings.watched });
@@ -232,6 +246,7 @@ pub(crate) fn build_extractor(
         client_secret: None,
         request_timeout: raw::Server::default().request_timeout.0,
         context,
+        cap_to_session: false,
     };
     let link = builder.link(kind, table, &mut Built::default(), &mut problems);
     match link {

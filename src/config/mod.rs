@@ -148,7 +148,8 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     let client = check_client(client, &mut problems);
     let client_secret = client.as_ref().map(|(client, _)| &client.secret);
     let request_timeout = server.request_timeout.0;
-    let builder = Builder { registry, client_secret, request_timeout, context };
+    let cap_to_session = token.cap_to_session;
+    let builder = Builder { registry, client_secret, request_timeout, context, cap_to_session };
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());
     let server = check_server(&server, context.dev, &mut problems);

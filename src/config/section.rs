@@ -137,6 +137,10 @@ pub struct Section<'a> {
     /// `server.request_timeout`
     request_timeout: Duration,
     context: &'a Context,
+    /// The section itself has a `subject`, beside those of its preset and its kind.
+    pub(super) names_subject: bool,
+    /// `token.cap_to_session`
+    pub(super) cap_to_session: bool,
     effective: RefCell<Option<serde_json::Value>>,
     watched: RefCell<Vec<Watched>>,
     warnings: RefCell<Warnings>,
@@ -156,6 +160,8 @@ impl<'a> Section<'a> {
             client_secret,
             request_timeout,
             context,
+            names_subject: false,
+            cap_to_session: false,
             effective: RefCell::default(),
             watched: RefCell::default(),
             warnings: RefCell::default(),
@@ -175,6 +181,17 @@ impl<'a> Section<'a> {
     /// What the service lends to extractors.
     pub fn context(&self) -> &'a Context {
         self.context
+    }
+
+    /// Whether tokens end with the session, so that a store has to tell when that is.
+    pub fn cap_to_session(&self) -> bool {
+        self.cap_to_session
+    }
+
+    /// Refuses a section without a `subject` of its own: there is no attribute that identifies the users of
+    /// every app. `text` says what to write.
+    pub fn require_subject(&self, text: &str, problems: &mut Problems) {
+        problems.require(self.names_subject, self.key("subject"), text);
     }
 
     /// The section as `T`: a struct whose fields all have defaults and which denies unknown fields.

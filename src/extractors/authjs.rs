@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
-use super::shared::cookie::Cookie;
+use super::shared::cookie::{self, Cookie};
 use super::shared::jwe::{self, ContentKey, Thumbprint};
 use super::shared::percent::{self, Plus};
 use super::shared::{app_secret, derive, headers, jwt_times};
@@ -23,6 +23,13 @@ use crate::secret::Secret;
 use crate::value::Value;
 
 pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
+
+/// Auth.js v5 makes the user's id with `crypto.randomUUID()` at each sign-in if no adapter keeps users
+/// (`packages/core/src/lib/actions/callback/oauth/callback.ts` and `.../callback/index.ts`).
+const SUBJECT_MISSING: &str = "is missing: without a database adapter, Auth.js v5 gives a user another random \
+     `sub` at each sign-in, and so does authorize() that returns no id. Keep what is stable in the app's jwt \
+     callback, such as token.userId = account.providerAccountId, and write subject = \"{userId}\"; or write \
+     subject = \"{email}\" if every provider verifies addresses, or subject = \"{sub}\" if an adapter keeps the users";
 
 /// What both versions grant for clocks that differ, in seconds.
 const TOLERANCE: UnixSeconds = 15;
@@ -62,6 +69,9 @@ enum Version {
     V5,
 }
 
+/// A token, and the keys that may open it.
+type Found<'a> = (Cow<'a, str>, Vec<&'a ContentKey>);
+
 #[derive(Debug)]
 struct AuthJs {
     cookies: Vec<Sealed>,
@@ -76,14 +86,16 @@ struct Sealed {
     keys: Vec<ContentKey>,
 }
 
-/// A token, and the keys that may open it.
-type Found<'a> = (Cow<'a, str>, &'a [ContentKey]);
-
 fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: Config = section.read(&mut problems);
     let version = Version::parse(&config.version).map_err(|()| "must be \"v5\" or \"v4\"");
     let version = problems.accept(section.key("version"), version).unwrap_or(Version::V5);
+    match version {
+        Version::V5 => section.require_subject(SUBJECT_MISSING, &mut problems),
+        // v4's `sub` is the id that the provider or `authorize()` gave.
+        Version::V4 => {}
+    }
 
     let secrets = app_secret::required_list(
         section,
@@ -158,7 +170,7 @@ impl Version {
 impl AuthJs {
     fn session(&self, request: &Parts) -> Extracted {
         let payload = match self.cookie(request)? {
-            Some((token, keys)) => jwe::open(&token, keys.iter())?,
+            Some((token, keys)) => jwe::open(&token, keys.into_iter())?,
             None => match self.bearer(request)? {
                 Some(token) => jwe::open(&token, self.cookies.iter().flat_map(|sealed| &sealed.keys))?,
                 None => return Ok(None),
@@ -173,19 +185,19 @@ impl AuthJs {
         Ok(Some(Session { attributes: Value::Object(claims), expires_at: Some(expires_at) }))
     }
 
-    /// The session's cookie and its keys. An app sets one of the two names; if both are there, one is
-    /// left over from another deployment or was planted by a neighbour without https.
+    /// The token in the session's cookie, and the keys of the names under which it is there: see
+    /// [`cookie::find_one_of`], which does the same for cookies that come whole.
     fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
-        let mut found = None;
+        let mut found: Option<(&Cookie, Found<'a>)> = None;
         for Sealed { cookie, keys } in &self.cookies {
             let Some(token) = cookie.find_whole_or_parts(request, MAX_PARTS)? else { continue };
-            if found.replace((token, keys.as_slice())).is_some() {
-                return Err(ExtractError::rejected("ambiguous_identity").because(
-                    "the cookie is there with and without __Secure-: set `cookie` to the app's own",
-                ));
+            match &mut found {
+                Some((first, (other, _))) if *other != token => return Err(cookie::two_names(first, cookie)),
+                Some((_, (_, known))) => known.extend(keys),
+                None => found = Some((cookie, (token, keys.iter().collect()))),
             }
         }
-        Ok(found)
+        Ok(found.map(|(_, found)| found))
     }
 
     /// The same token as `Authorization: Bearer`, percent-encoded, as `getToken()` reads it.
@@ -247,7 +259,8 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_contract() {
         contract::check(&*v4("accept_bearer = true"), &[SECRET]).await;
-        contract::check(&*build("authjs", &format!("secrets = \"{SECRET}\"")).unwrap(), &[SECRET]).await;
+        let v5 = build("authjs", &format!("secrets = \"{SECRET}\"\nsubject = \"{{sub}}\"")).unwrap();
+        contract::check(&*v5, &[SECRET]).await;
     }
 
     #[test]
@@ -268,20 +281,45 @@ mod tests {
     }
 
     #[test]
-    fn a_user_with_two_session_cookies_is_nobody() {
+    fn two_session_cookies_with_different_values_are_ambiguous_identity() {
         let one = format!("{COOKIE}={}", token(SECRET, &payload("")));
         let part = format!("{COOKIE}.0={}", token(SECRET, &payload("")));
-        for (case, cookies) in [
-            ("I6 twice", format!("{one}; {one}")),
-            ("with and without __Secure-", format!("{one}; __Secure-{one}")),
-            ("whole and in parts", format!("{one}; {part}")),
-            ("in parts under both names", format!("{part}; __Secure-{part}")),
+        let other = format!("{COOKIE}={}", token(SECRET, &payload(r#","name":"Bob""#)));
+        let other_part = format!("{COOKIE}.0={}", token(SECRET, &payload(r#","name":"Bob""#)));
+        for (case, cookies, want) in [
+            ("I6 twice", format!("{one}; {other}"), Err("ambiguous_identity")),
+            ("with and without __Secure-", format!("{one}; __Secure-{other}"), Err("ambiguous_identity")),
+            ("whole and in parts", format!("{one}; {part}"), Err("ambiguous_identity")),
+            ("in parts twice", format!("{part}; {other_part}"), Err("ambiguous_identity")),
+            (
+                "in parts under both names",
+                format!("{part}; __Secure-{other_part}"),
+                Err("ambiguous_identity"),
+            ),
+            ("one of them bad", format!("{one}; __Secure-{COOKIE}=bad"), Err("ambiguous_identity")),
+            ("the same twice", format!("{one}; {one}"), Ok(true)),
+            ("the same under both names", format!("{one}; __Secure-{one}"), Ok(true)),
+            ("the same in parts", format!("{part}; __Secure-{part}"), Ok(true)),
+            ("the same whole and in parts under the names", format!("{one}; __Secure-{part}"), Ok(true)),
+            ("a cleared one beside it", format!("{COOKIE}=; __Secure-{one}"), Ok(true)),
         ] {
-            assert_eq!(answer(&*v4(""), &[("cookie", &cookies)]), Err("ambiguous_identity"), "{case}");
+            let answer = answer(&*v4(""), &[("cookie", &cookies)]).map(|session| session.is_some());
+            assert_eq!(answer, want, "{case}");
         }
         let named = v4(&format!("cookie = \"{COOKIE}\""));
-        assert!(answer(&*named, &[("cookie", &format!("{one}; __Secure-{one}"))]).unwrap().is_some());
-        assert!(answer(&*v4(""), &[("cookie", &format!("{COOKIE}=; __Secure-{one}"))]).unwrap().is_some());
+        assert!(answer(&*named, &[("cookie", &format!("{one}; __Secure-{other}"))]).unwrap().is_some());
+    }
+
+    #[test]
+    fn v5_without_subject_is_refused_and_says_what_to_put() {
+        let secrets = format!("secrets = [\"{SECRET}\"]");
+        let problems = build("authjs", &secrets).map(|_| ()).expect_err("no subject").to_string();
+        assert!(problems.starts_with("extractors.authjs.subject: is missing"), "{problems}");
+        for word in ["account.providerAccountId", "subject = \"{userId}\"", "{email}", "authorize()"] {
+            assert!(problems.contains(word), "{word}: {problems}");
+        }
+        assert!(build("authjs", &format!("{secrets}\nsubject = \"{{sub}}\"")).is_ok());
+        assert!(build("authjs", &format!("{secrets}\nversion = \"v4\"")).is_ok());
     }
 
     #[test]

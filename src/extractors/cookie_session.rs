@@ -171,8 +171,9 @@ mod tests {
             ("no signature", format!("session={VALUE}"), Err("unsigned")),
             ("empty signature", format!("session={VALUE}; session.sig="), Err("unsigned")),
             ("padded signature", format!("{good}="), Err("bad_signature")),
-            ("I6 twice", format!("{good}; session={VALUE}"), Err("ambiguous_identity")),
-            ("I6 two signatures", format!("{good}; session.sig={SIGNATURE}"), Err("ambiguous_identity")),
+            ("I6 twice", format!("{good}; session=e30="), Err("ambiguous_identity")),
+            ("I6 two signatures", format!("{good}; session.sig=x"), Err("ambiguous_identity")),
+            ("I6 the same twice", format!("{good}; {good}"), Ok(Some("{\"views\":3}".to_owned()))),
             ("too long", format!("{good}; session={}", "A".repeat(8193)), Err("ambiguous_identity")),
             ("too long", format!("session={}", "A".repeat(8193)), Err("too_large")),
         ] {

@@ -216,7 +216,8 @@ mod tests {
             sealed("laravel_session", &record(DATA, NOW))
         );
         assert_eq!(answer(&*extractor(), &[("cookie", &swapped)]), Err("cookie_name"), "the second's mark");
-        let twice = format!("{}; {second}", cookies(&record(DATA, NOW)));
+        let other = sealed(ID, &record(DATA, NOW + 1));
+        let twice = format!("{}; {ID}={other}", cookies(&record(DATA, NOW)));
         assert_eq!(answer(&*extractor(), &[("cookie", &twice)]), Err("ambiguous_identity"));
     }
 

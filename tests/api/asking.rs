@@ -509,9 +509,11 @@ async fn product(
         async move { respond(status, &json, body) }
     })
     .await;
+    // Where an app with Auth.js puts the user is its own business.
+    let subject = if preset == "authjs" { "subject = \"{user.id}\"\n" } else { "" };
     let service = Service::start(&format!(
         "[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\npreset = \"{preset}\"\n\
-         url = \"{}\"\n",
+         {subject}url = \"{}\"\n",
         app.url("")
     ));
     (service, app)

@@ -22,7 +22,7 @@ pub struct Sample {
 #[rustfmt::skip]
 pub const SAMPLES: [Sample; 11] = [
     Sample { kind: "authjs", family: "authjs-v5", case: "signin-a",
-        keys: r#"secrets = ["public-demo-secret-0123456789abcdef"]"# },
+        keys: "secrets = [\"public-demo-secret-0123456789abcdef\"]\nsubject = \"{sub}\"" },
     Sample { kind: "authjs", family: "nextauth-v4", case: "signin-a",
         keys: "version = \"v4\"\nsecrets = [\"public-demo-secret-0123456789abcdef\"]" },
     Sample { kind: "better_auth", family: "better-auth", case: "v17-cache-compact-valid",

@@ -3,12 +3,16 @@
 
 /// `path` is what a preset adds to a `url` that has none.
 pub const PRESETS: &[(&str, &str)] = &[
-    // `GET /api/auth/session`: null (v5) or {} (v4) if nobody is signed in. The user's id is there only
-    // if the app's session callback puts it there. Long cookies come in pieces.
+    // `GET /api/auth/session`: null (v5) or {} (v4) if nobody is signed in. The user's id is there only if the
+    // app's session callback puts it there, and v5's own `token.sub` is another one at each sign-in. Long cookies
+    // come in pieces.
     (
         "authjs",
         r#"
-            subject = "{user.id}"
+            subject_missing = """is missing: without a database adapter, Auth.js v5 gives a user another random id \
+                at each sign-in, and so does authorize() that returns no id. Keep account.providerAccountId in the \
+                app's jwt callback, give it to session.user.id in its session callback, and write \
+                subject = "{user.id}"; or write subject = "{user.email}" if every provider verifies addresses"""
             path = "/api/auth/session"
             expires_path = "{expires}"
             cookies = [

@@ -66,8 +66,8 @@ impl Cookie {
 }
 
 /// The cookie called `name`, or its parts `NAME.0`, `NAME.1` … joined by number. Both at once are
-/// refused: one of them is stale, and nothing says which. A gap, a number twice, or more than
-/// `max_parts` refuse the request. Empty parts count as absent: frameworks clear them by emptying them.
+/// refused: one of them is stale, and nothing says which. A gap, a number twice with different values, or
+/// more than `max_parts` refuse the request. Empty parts count as absent: frameworks clear them by emptying them.
 pub fn find_whole_or_parts<'a>(
     headers: &'a HeaderMap,
     name: &str,
@@ -95,6 +95,33 @@ fn find_parts(headers: &HeaderMap, name: &str, max: usize) -> Result<Option<Stri
         }
     }
     Ok(Some(joined))
+}
+
+/// The one value of the cookies called `names`, with the first of the names that has it. Several are for an
+/// app that names its cookie differently under https: two different values are refused, because one of them
+/// is left over from another deployment or was planted by a neighbour without https.
+pub fn find_one_of<'c, 'a>(
+    headers: &'a HeaderMap,
+    cookies: &'c [Cookie],
+) -> Result<Option<(&'c Cookie, &'a str)>, ExtractError> {
+    let mut found: Option<(&Cookie, &str)> = None;
+    for cookie in cookies {
+        let Some(value) = find(headers, cookie.name())? else { continue };
+        match found {
+            Some((first, other)) if other != value => return Err(two_names(first, cookie)),
+            Some(_) => {}
+            None => found = Some((cookie, value)),
+        }
+    }
+    Ok(found)
+}
+
+/// The refusal of a request in which two cookies, of which an app sets one, have different values.
+pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
+    ExtractError::rejected("ambiguous_identity").because(format!(
+        "{} and {} are there with different values: set `cookie` to the name that the app uses",
+        first.name, second.name
+    ))
 }
 
 /// The value of the cookie called `name` as it was sent, without the quotes that RFC 6265 allows around
@@ -163,6 +190,7 @@ mod tests {
             ("two", "sid.0=a; sid.1=b", Some("ab")),
             ("reversed", "sid.1=b; a=1; sid.0=a", Some("ab")),
             ("ten comes after nine", &twelve.join("; "), Some(&joined)),
+            ("the same part twice", "sid.0=a; sid.1=b; sid.0=a", Some("ab")),
             ("a cleared part", "sid.0=a; sid.1=b; sid.2=", Some("ab")),
             ("a cleared whole", "sid=; sid.0=a", Some("a")),
             ("cleared parts", "sid=a; sid.0=; sid.1=", Some("a")),

@@ -59,6 +59,8 @@ const explain = async (preset, url, cookies) => {
     ROLLOUT__EXTRACTORS__APP__KIND: "session_endpoint",
     ROLLOUT__EXTRACTORS__APP__PRESET: preset,
     ROLLOUT__EXTRACTORS__APP__URL: url,
+    // Both presets find the user there; that of Auth.js wants it to be said.
+    ROLLOUT__EXTRACTORS__APP__SUBJECT: "{user.id}",
   };
   const { stdout } = await promisify(execFile)(binary, ["explain", "-H", `Cookie: ${cookies}`], { env });
   return stdout;

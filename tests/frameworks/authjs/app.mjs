@@ -16,8 +16,13 @@ const config = {
     }),
   ],
   callbacks: {
-    // Auth.js keeps the id in the token's `sub`; this shows it to the app's own pages.
-    session: ({ session, token }) => ({ ...session, user: { ...session.user, id: token.sub } }),
+    // As in the recipe: the provider's id for the user, which is the same at each sign-in.
+    jwt({ token, account }) {
+      if (account) token.userId = `${account.provider}:${account.providerAccountId}`;
+      return token;
+    },
+    // This shows it to the app's own pages.
+    session: ({ session, token }) => ({ ...session, user: { ...session.user, id: token.userId } }),
   },
 };
 
