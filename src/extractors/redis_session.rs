@@ -5,14 +5,15 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::request::Parts;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
-    TlsCertificates,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    RedisError, TlsCertificates,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,7 @@ use super::shared::php;
 use super::shared::pool::{Failure, Limits, Pool, Store};
 use super::shared::session_cookie::{self, SessionCookie};
 use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
 use crate::secret::Secret;
 use crate::subject::Template;
@@ -42,14 +43,14 @@ const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Which member holds the user is up to the app; this is where Passport puts it.
+        // Which member holds the user is up to the app; this is where Passport puts it. The key's own expiry is
+        // the session's: `touch` extends that, and leaves `cookie.expires` in the value as it was.
         "connect-redis",
         r#"
             subject = "{passport.user}"
             cookie = "connect.sid"
             cookie_format = "express_signed"
             key_prefix = "sess:"
-            expires_path = "cookie.expires"
         "#,
     ),
     (
@@ -84,7 +85,8 @@ struct Config {
     previous_keys: List<Secret>,
     previous_keys_file: Option<PathBuf>,
     cipher: String,
-    key_prefix: String,
+    key_prefix: Option<String>,
+    key_hash: String,
     payload: String,
     expires_path: Option<String>,
     max_connections: usize,
@@ -109,7 +111,8 @@ impl Default for Config {
             previous_keys: List::default(),
             previous_keys_file: None,
             cipher: laravel::CIPHER.to_owned(),
-            key_prefix: String::new(),
+            key_prefix: None,
+            key_hash: "none".to_owned(),
             payload: "json".to_owned(),
             expires_path: None,
             max_connections: 8,
@@ -138,7 +141,8 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let password = section.secret("password", config.password, config.password_file.as_ref(), &mut problems);
     let ca = authority::read(section, config.ca_file.as_ref(), &mut problems);
     let server = if let Some(url) = url {
-        problems.accept(section.key("url"), Server::new(&url, password.as_ref(), ca))
+        let server = Server::new(section, &url, password.as_ref(), ca);
+        problems.accept(section.key("url"), server)
     } else {
         problems.add(section.key("url"), "name the server, such as \"redis://redis.internal:6379/0\"");
         None
@@ -148,6 +152,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         cookie_format: &config.cookie_format,
         cookie_secrets: config.cookie_secrets,
         cookie_secrets_file: config.cookie_secrets_file.as_ref(),
+        key_hash: &config.key_hash,
         laravel: KeyFields {
             app_key: config.app_key,
             app_key_file: config.app_key_file.as_ref(),
@@ -157,6 +162,21 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         },
     };
     let cookie = SessionCookie::read(section, keys, &mut problems);
+    match &config.key_prefix {
+        None => problems.require(
+            !cookie.takes_any_key(),
+            section.key("key_prefix"),
+            "is missing: the cookie is not signed, so a client could have any key of this Redis read as its \
+             session. Write what stands before the session's id in the store's keys, such as \"sess:\", or \
+             key_hash = \"sha256\" if the app stores hashes of the ids",
+        ),
+        Some(prefix) if prefix.is_empty() && cookie.takes_any_key() => section.warn(
+            "key_prefix",
+            "is empty and the cookie is not signed, so a client can have any key without a colon in this Redis \
+             read as its session: keep nothing else there, or store sessions under a prefix",
+        ),
+        Some(_) => {}
+    }
     let expires = config.expires_path.map(|path| format!("{{{path}}}").parse::<Template>());
     let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
     let limits =
@@ -176,7 +196,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let Some(server) = server.filter(|_| problems.is_empty()) else { return Err(problems) };
     Ok(Arc::new(RedisSession {
         cookie,
-        key_prefix: config.key_prefix,
+        key_prefix: config.key_prefix.unwrap_or_default(),
         pool: Pool::new(section, server, limits),
         laravel,
         expires,
@@ -187,6 +207,10 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
 impl SessionExtractor for RedisSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         match self.cookie.id(&request.headers) {
+            // Colons stand between the parts of a key: such an id would be a key below another prefix.
+            Ok(Some(id)) if self.cookie.takes_any_key() && id.contains(':') => {
+                ready(Err(ExtractError::rejected("malformed"))).boxed()
+            }
             Ok(Some(id)) => async move { self.session(&id).await.map(Some) }.boxed(),
             Ok(None) => ready(Ok(None)).boxed(),
             Err(error) => ready(Err(error)).boxed(),
@@ -205,16 +229,15 @@ impl SessionExtractor for RedisSession {
 impl RedisSession {
     async fn session(&self, id: &str) -> Result<Session, ExtractError> {
         let key = format!("{}{id}", self.key_prefix);
-        let Some(payload) = self.pool.ask(&key).await? else {
+        let Some(stored) = self.pool.ask(&key).await? else {
             let detail = format!("the store has no such key below {:?}", self.key_prefix);
             return Err(ExtractError::rejected("session_not_found").because(detail));
         };
-        if payload.len() > MAX_STORED {
-            return Err(corrupt("the value is longer than 1 MiB"));
-        }
-        let attributes = self.attributes(&payload)?;
-        let expires_at = self.expiry(&attributes)?.map(|expiry| expiry.check(self.clock.now()));
-        Ok(Session { attributes, expires_at: expires_at.transpose()? })
+        let now = self.clock.now();
+        let attributes = self.attributes(&stored.value)?;
+        let says = self.expiry(&attributes)?.map(|expiry| expiry.check(now)).transpose()?;
+        let key_ends = stored.seconds_left.map(|seconds| now.saturating_add(seconds));
+        Ok(Session { attributes, expires_at: says.into_iter().chain(key_ends).min() })
     }
 
     fn attributes(&self, payload: &[u8]) -> Result<Value, ExtractError> {
@@ -251,12 +274,30 @@ fn corrupt(detail: &str) -> ExtractError {
 /// A Redis server, or one that speaks its protocol.
 struct Server {
     client: Client,
+    name: Arc<str>,
+    /// Tokens end with the session, so the key's expiry is read beside its value.
+    reads_expiry: bool,
+    /// The server does not let us use `GETRANGE`, which would leave what is too long where it is.
+    only_get: AtomicBool,
+}
+
+/// What a key holds.
+#[derive(Debug)]
+struct Stored {
+    value: Vec<u8>,
+    /// Until the key expires, rounded down; `None` if it never does, or was not asked.
+    seconds_left: Option<UnixSeconds>,
 }
 
 impl Server {
     /// # Errors
     /// What is wrong with the URL, in words that repeat no part of it: it may hold a password.
-    fn new(url: &Secret, password: Option<&Secret>, ca: Option<Vec<u8>>) -> Result<Self, &'static str> {
+    fn new(
+        section: &Section<'_>,
+        url: &Secret,
+        password: Option<&Secret>,
+        ca: Option<Vec<u8>>,
+    ) -> Result<Self, &'static str> {
         const HELP: &str = "must be a URL such as redis://user@redis.internal:6379/0, or rediss:// for TLS";
         let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
         if !text.starts_with("redis://") && !text.starts_with("rediss://") {
@@ -273,6 +314,9 @@ impl Server {
             Some(password) => with_password(info, password)?,
             None => info,
         };
+        if let ConnectionAddr::Tcp(host, _) = info.addr() {
+            authority::warn_without_tls(section, host, "begin it with rediss://");
+        }
         let client = match ca {
             None => Client::open(info).map_err(|_| HELP),
             Some(ca) => {
@@ -281,8 +325,71 @@ impl Server {
                     .map_err(|_| "must begin with rediss://, for ca_file is for TLS")
             }
         };
-        client.map(|client| Self { client })
+        client.map(|client| Self {
+            client,
+            name: Arc::from(section.name()),
+            reads_expiry: section.cap_to_session(),
+            only_get: AtomicBool::new(false),
+        })
     }
+
+    /// The answers to `command` and, if it matters, to `PTTL`. The server's errors are among them.
+    async fn send(
+        &self,
+        connection: &mut MultiplexedConnection,
+        command: Cmd,
+        key: &str,
+    ) -> Result<Vec<redis::Value>, Failure> {
+        let mut commands = redis::pipe();
+        commands.ignore_errors().add_command(command);
+        if self.reads_expiry {
+            commands.cmd("PTTL").arg(key);
+        }
+        commands.query_async(connection).await.map_err(|error| failure(&error))
+    }
+
+    /// Takes note that `GETRANGE` is refused where `GET` is not.
+    fn gets_only(&self) {
+        if !self.only_get.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                extractor = &*self.name,
+                "the store does not let us use GETRANGE, so a session of any length is read whole: allow the \
+                 command (ACL SETUSER … +getrange), then restart this service or reload its configuration"
+            );
+        }
+    }
+}
+
+/// Whether the answer says that the command itself is not allowed or not known.
+fn is_no_command(answer: Option<&redis::Value>) -> bool {
+    matches!(answer, Some(redis::Value::ServerError(error)) if matches!(error.code(), "NOPERM" | "ERR"))
+}
+
+/// # Errors
+/// What the server's errors mean, and answers that no server gives to these commands.
+fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
+    let mut answers = answers.into_iter().map(redis::Value::extract_error);
+    let value = answers.next().transpose().map_err(|error| failure(&error))?;
+    let left = answers.next().transpose().map_err(|error| match failure(&error) {
+        Failure::Said(error) => Failure::Said(
+            error.because("the store refuses PTTL, which token.cap_to_session needs (ACL SETUSER … +pttl)"),
+        ),
+        other => other,
+    })?;
+    let value = match value {
+        Some(redis::Value::BulkString(bytes)) => bytes,
+        Some(redis::Value::Nil) => return Ok(None),
+        _ => return Err(Failure::Lost("an answer that fits no GET".to_owned())),
+    };
+    let seconds_left = match left {
+        None | Some(redis::Value::Int(-1)) => None,
+        // It expired after its value was read.
+        Some(redis::Value::Int(-2)) => return Ok(None),
+        Some(redis::Value::Int(milliseconds @ 0..)) => Some(milliseconds / 1000),
+        Some(_) => return Err(Failure::Lost("an answer that fits no PTTL".to_owned())),
+    };
+    // `GETRANGE` says of a key that is not there what it says of an empty value.
+    Ok(Some(Stored { value, seconds_left }).filter(|stored| !stored.value.is_empty()))
 }
 
 fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionInfo, &'static str> {
@@ -300,7 +407,7 @@ impl fmt::Debug for Server {
 impl Store for Server {
     type Connection = MultiplexedConnection;
     type Question = str;
-    type Answer = Option<Vec<u8>>;
+    type Answer = Option<Stored>;
 
     fn system(&self) -> &'static str {
         "redis"
@@ -316,11 +423,23 @@ impl Store for Server {
     }
 
     async fn ask(&self, connection: &mut MultiplexedConnection, key: &str) -> Result<Self::Answer, Failure> {
-        match redis::cmd("GET").arg(key).query_async(connection).await.map_err(|error| failure(&error))? {
-            redis::Value::Nil => Ok(None),
-            redis::Value::BulkString(bytes) => Ok(Some(bytes)),
-            // No answer to this command looks like that: whose it is cannot be told.
-            _ => Err(Failure::Lost("an answer that fits no GET".to_owned())),
+        let too_long = || corrupt("the value is longer than 1 MiB");
+        if !self.only_get.load(Ordering::Relaxed) {
+            let range = redis::cmd("GETRANGE").arg(key).arg(0).arg(MAX_STORED).take();
+            let answers = self.send(connection, range, key).await?;
+            if !is_no_command(answers.first()) {
+                return match stored(answers)? {
+                    Some(stored) if stored.value.len() > MAX_STORED => Err(Failure::Said(too_long())),
+                    stored => Ok(stored),
+                };
+            }
+        }
+        let get = redis::cmd("GET").arg(key).take();
+        let stored = stored(self.send(connection, get, key).await?)?;
+        self.gets_only();
+        match stored {
+            Some(stored) if stored.value.len() > MAX_STORED => Err(Failure::Oversized(too_long())),
+            stored => Ok(stored),
         }
     }
 }
@@ -340,7 +459,7 @@ fn failure(error: &RedisError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extractors::shared::testing::broken_certificate;
+    use crate::extractors::shared::testing::{broken_certificate, word};
     use crate::extractors::{Context, Registry, contract};
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -361,7 +480,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_no_fault_of_the_cookie() {
-        let extractor = extractor("url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"").unwrap();
+        let extractor =
+            extractor("url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"").unwrap();
         let answer = extractor.extract(&contract::request(&[("cookie", "sid=abc")])).await;
         let Err(ExtractError::Unavailable(cause)) = answer else { panic!("{answer:?}") };
         assert_eq!(cause.word, "store_unreachable");
@@ -370,21 +490,37 @@ mod tests {
     #[test]
     fn every_mistake_names_its_key_and_no_secret() {
         let broken = broken_certificate();
-        let broken =
-            format!("url = \"rediss://h\"\ncookie = \"sid\"\nca_file = \"{}\"", broken.path().display());
+        let broken = format!(
+            "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"{}\"",
+            broken.path().display()
+        );
         for (case, keys, key) in [
-            ("no url", "cookie = \"sid\"", "url"),
+            ("any key", "url = \"redis://h\"\ncookie = \"sid\"", "key_prefix"),
+            ("key_hash", "url = \"redis://h\"\ncookie = \"sid\"\nkey_hash = \"md5\"", "key_hash"),
+            ("no url", "cookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
             ("no cookie", "url = \"redis://h\"", "cookie"),
             ("odd cookie", "url = \"redis://h\"\ncookie = \"a=b\"", "cookie"),
-            ("scheme", "url = \"http://u:hunter2@h\"\ncookie = \"sid\"", "url"),
-            ("no url at all", "url = \"hunter2\"\ncookie = \"sid\"", "url"),
-            ("unchecked TLS", "url = \"rediss://:hunter2@h/#insecure\"\ncookie = \"sid\"", "url"),
-            ("two passwords", "url = \"redis://:hunter2@h\"\npassword = \"x\"\ncookie = \"sid\"", "url"),
-            ("format", "url = \"redis://h\"\ncookie = \"sid\"\ncookie_format = \"x\"", "cookie_format"),
+            ("scheme", "url = \"http://u:hunter2@h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
+            ("no url at all", "url = \"hunter2\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
+            (
+                "unchecked TLS",
+                "url = \"rediss://:hunter2@h/#insecure\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
+                "url",
+            ),
+            (
+                "two passwords",
+                "url = \"redis://:hunter2@h\"\npassword = \"x\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
+                "url",
+            ),
+            (
+                "format",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ncookie_format = \"x\"",
+                "cookie_format",
+            ),
             ("no secret", "url = \"redis://h\"\npreset = \"connect-redis\"", "cookie_secrets"),
             (
                 "secret for nothing",
-                "url = \"redis://h\"\ncookie = \"sid\"\ncookie_secrets = [\"hunter2\"]",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ncookie_secrets = [\"hunter2\"]",
                 "cookie_secrets",
             ),
             (
@@ -393,19 +529,103 @@ mod tests {
                 "cookie_secrets",
             ),
             ("no key of Laravel", "url = \"redis://h\"\npreset = \"laravel\"", "app_key"),
-            ("key for nothing", "url = \"redis://h\"\ncookie = \"sid\"\napp_key = \"hunter2\"", "app_key"),
-            ("payload", "url = \"redis://h\"\ncookie = \"sid\"\npayload = \"php\"", "payload"),
-            ("payload alone", "url = \"redis://h\"\ncookie = \"sid\"\npayload = \"laravel\"", "payload"),
-            ("no such CA", "url = \"rediss://h\"\ncookie = \"sid\"\nca_file = \"/nowhere\"", "ca_file"),
+            (
+                "key for nothing",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\napp_key = \"hunter2\"",
+                "app_key",
+            ),
+            (
+                "payload",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\npayload = \"php\"",
+                "payload",
+            ),
+            (
+                "payload alone",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\npayload = \"laravel\"",
+                "payload",
+            ),
+            (
+                "no such CA",
+                "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/nowhere\"",
+                "ca_file",
+            ),
             ("broken CA", &broken, "ca_file"),
-            ("no CA", "url = \"rediss://h\"\ncookie = \"sid\"\nca_file = \"/dev/null\"", "ca_file"),
-            ("path", "url = \"redis://h\"\ncookie = \"sid\"\nexpires_path = \"a..b\"", "expires_path"),
-            ("no pool", "url = \"redis://h\"\ncookie = \"sid\"\nmax_connections = 0", "max_connections"),
-            ("no time", "url = \"redis://h\"\ncookie = \"sid\"\ntimeout = \"0s\"", "timeout"),
+            (
+                "no CA",
+                "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/dev/null\"",
+                "ca_file",
+            ),
+            (
+                "path",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nexpires_path = \"a..b\"",
+                "expires_path",
+            ),
+            (
+                "no pool",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nmax_connections = 0",
+                "max_connections",
+            ),
+            (
+                "no time",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ntimeout = \"0s\"",
+                "timeout",
+            ),
         ] {
             let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
             assert!(problems.starts_with(&format!("extractors.redis_session.{key}:")), "{case}: {problems}");
             assert!(!problems.contains("hunter2"), "{case}: {problems}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unsigned_id_with_a_colon_is_malformed_and_a_hashed_or_signed_one_is_not() {
+        let plain = "url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"";
+        let prefixed = format!("{plain}\nkey_prefix = \"sess:\"");
+        let empty = format!("{plain}\nkey_prefix = \"\"");
+        let hashed = format!("{plain}\nkey_hash = \"sha256\"");
+        for (keys, id, want) in [
+            (&prefixed, "cache:profile:42", "malformed"),
+            (&empty, "cache:profile:42", "malformed"),
+            (&prefixed, "abc", "store_unreachable"),
+            (&empty, "abc", "store_unreachable"),
+            (&hashed, "cache:profile:42", "store_unreachable"),
+        ] {
+            let extractor = extractor(keys).unwrap();
+            let answer = extractor.extract(&contract::request(&[("cookie", &format!("sid={id}"))])).await;
+            assert_eq!(word(answer), want, "{keys}, {id}");
+        }
+    }
+
+    #[test]
+    fn a_preset_with_signed_ids_needs_no_key_prefix() {
+        for preset in ["connect-redis", "better-auth"] {
+            let keys = format!("url = \"redis://h\"\npreset = \"{preset}\"\ncookie_secrets = [\"the-cat\"]");
+            assert!(extractor(&keys).is_ok(), "{preset}");
+        }
+    }
+
+    #[test]
+    fn answers_of_the_server_are_told_apart() {
+        use redis::Value::{BulkString, Int, Nil, Okay};
+        let bytes = |text: &str| BulkString(text.as_bytes().to_vec());
+        for (answers, want) in [
+            (vec![Nil], Ok(None)),
+            (vec![bytes("")], Ok(None)),
+            (vec![bytes("{}")], Ok(Some(None))),
+            (vec![bytes("{}"), Int(-1)], Ok(Some(None))),
+            (vec![bytes("{}"), Int(-2)], Ok(None)),
+            (vec![bytes(""), Int(-2)], Ok(None)),
+            (vec![bytes("{}"), Int(0)], Ok(Some(Some(0)))),
+            (vec![bytes("{}"), Int(59_999)], Ok(Some(Some(59)))),
+            (vec![bytes("{}"), Int(-3)], Err("an answer that fits no PTTL")),
+            (vec![bytes("{}"), Nil], Err("an answer that fits no PTTL")),
+            (vec![Int(1)], Err("an answer that fits no GET")),
+            (vec![Okay], Err("an answer that fits no GET")),
+            (vec![], Err("an answer that fits no GET")),
+        ] {
+            let shown = format!("{answers:?}");
+            let found = stored(answers).map(|stored| stored.map(|stored| stored.seconds_left));
+            assert_eq!(found.map_err(|failure| failure.to_string()), want.map_err(str::to_owned), "{shown}");
         }
     }
 

@@ -777,3 +777,84 @@ fn no_key_of_any_kind_repeats_what_was_written() {
         }
     }
 }
+
+/// What is said of a section that is accepted.
+fn warnings(section: &str) -> Vec<String> {
+    let toml = format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{section}");
+    load(&toml).unwrap_or_else(|problems| panic!("{section}: {problems}")).warnings.lines().collect()
+}
+
+#[test]
+fn a_store_on_another_host_without_tls_is_a_warning_that_names_the_url_and_no_password() {
+    let redis =
+        "kind = \"redis_session\"\npreset = \"connect-redis\"\ncookie_secrets = [\"a-secret-of-the-app\"]\n";
+    let sql = "kind = \"sql_session\"\npreset = \"authjs-database\"\n";
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    std::fs::write(ca.path(), pem).unwrap();
+    let ca = format!("ca_file = \"{}\"\n", ca.path().display());
+    for (section, url, more, is_warned) in [
+        (redis, "redis://:hunter2@redis.internal", "", true),
+        (redis, "redis://:hunter2@10.1.2.3:6379/0", "", true),
+        (redis, "rediss://:hunter2@redis.internal", "", false),
+        (redis, "redis://:hunter2@localhost", "", false),
+        (redis, "redis://:hunter2@127.0.0.1", "", false),
+        (redis, "redis://:hunter2@[::1]", "", false),
+        (sql, "postgres://u:hunter2@db.internal/app", "", true),
+        (sql, "postgres://u:hunter2@db.internal/app?sslmode=prefer", "", true),
+        (sql, "postgres://u:hunter2@db.internal/app?sslmode=verify-full", "", false),
+        (sql, "postgres://u:hunter2@db.internal/app", &*ca, false),
+        (sql, "postgres://u:hunter2@localhost/app", "", false),
+        (sql, "mysql://u:hunter2@db.internal/app", "", true),
+        (sql, "mysql://u:hunter2@db.internal/app?ssl-mode=VERIFY_IDENTITY", "", false),
+        (sql, "mysql://u:hunter2@db.internal/app", &*ca, false),
+        (sql, "mysql://u:hunter2@[::1]/app", "", false),
+        (sql, "sqlite:///var/lib/app.sqlite3", "", false),
+    ] {
+        let lines = warnings(&format!("{section}url = \"{url}\"\n{more}"));
+        let found = lines.iter().filter(|line| line.starts_with("extractors.web.url: does not require TLS"));
+        assert_eq!(found.count(), usize::from(is_warned), "{url}: {lines:?}");
+        assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:?}");
+    }
+}
+
+#[test]
+fn unsigned_ids_in_redis_need_a_key_prefix_and_an_empty_one_is_a_warning() {
+    let plain = "kind = \"redis_session\"\nurl = \"redis://localhost\"\ncookie = \"sid\"\n";
+    let problems = problems(&format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{plain}"));
+    assert!(
+        problems.starts_with("extractors.web.key_prefix: is missing: the cookie is not signed"),
+        "{problems}"
+    );
+    for (more, is_warned) in [
+        ("key_prefix = \"sess:\"", false),
+        ("key_hash = \"sha256\"", false),
+        ("key_hash = \"sha256\"\nkey_prefix = \"\"", false),
+        ("key_prefix = \"\"", true),
+    ] {
+        let lines = warnings(&format!("{plain}{more}"));
+        let found = lines.iter().filter(|line| line.starts_with("extractors.web.key_prefix: is empty"));
+        assert_eq!(found.count(), usize::from(is_warned), "{more}: {lines:?}");
+    }
+}
+
+#[test]
+fn auth_js_needs_an_explicit_subject_and_the_refusal_says_what_to_put() {
+    let endpoint = "kind = \"session_endpoint\"\npreset = \"authjs\"\nurl = \"https://app.example\"\n";
+    let cookie = "kind = \"authjs\"\nsecrets = [\"a-secret-of-the-app\"]\n";
+    for (section, subject) in [(endpoint, "{user.id}"), (cookie, "{userId}")] {
+        let toml = format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{section}");
+        let report = problems(&toml);
+        assert!(report.starts_with("extractors.web.subject: is missing"), "{report}");
+        for text in ["account.providerAccountId", &format!("subject = \"{subject}\"")] {
+            assert!(report.contains(text), "{text}: {report}");
+        }
+        assert_eq!(report.lines().count(), 1, "{report}");
+        assert!(load(&format!("{toml}subject = \"{subject}\"")).is_ok());
+    }
+    let report = problems(&format!(
+        "[session]\nextractors = [\"web\"]\n[extractors.web]\n{endpoint}subject = \"{{id}}\"\nsubject_missing = \"x\""
+    ));
+    assert!(report.starts_with("extractors.web.subject_missing: is not a key"), "{report}");
+}

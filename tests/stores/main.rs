@@ -18,6 +18,7 @@ mod frameworks;
 mod helpers;
 mod proxy;
 mod servers;
+mod sizes;
 mod values;
 #[path = "../shared/vectors.rs"]
 mod vectors;

@@ -39,8 +39,9 @@ pub const FAULTS: [Fault; 5] = [
 pub struct Proxy {
     pub port: u16,
     fault: watch::Sender<Fault>,
-    open: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
+    closed: Arc<AtomicUsize>,
+    relayed: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -49,22 +50,36 @@ impl Proxy {
         let port = listener.local_addr().expect("an address").port();
         let (fault, seen) = watch::channel(Fault::None);
         let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (counted, highest) = (open.clone(), most.clone());
+        let (closed, relayed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (counted, highest) = (open, most.clone());
+        let (ended, bytes) = (closed.clone(), relayed.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (seen, counted) = (seen.clone(), counted.clone());
+                let (ended, bytes) = (ended.clone(), bytes.clone());
                 highest.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 tokio::spawn(async move {
-                    relay(client, upstream, seen).await;
+                    relay(client, upstream, seen, &bytes).await;
                     counted.fetch_sub(1, Ordering::SeqCst);
+                    ended.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { port, fault, open, most }
+        Self { port, fault, most, closed, relayed }
     }
 
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// How many connections were closed.
+    pub fn closed(&self) -> usize {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes of answers were passed on.
+    pub fn relayed(&self) -> usize {
+        self.relayed.load(Ordering::SeqCst)
     }
 
     /// The most connections that were open at once.
@@ -73,13 +88,13 @@ impl Proxy {
     }
 }
 
-async fn relay(client: TcpStream, upstream: u16, fault: watch::Receiver<Fault>) {
+async fn relay(client: TcpStream, upstream: u16, fault: watch::Receiver<Fault>, relayed: &AtomicUsize) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     // The end of either side is the end of both.
     tokio::select! {
         () = questions(from_client, to_server) => {}
-        () = answers(from_server, to_client, fault) => {}
+        () = answers(from_server, to_client, fault, relayed) => {}
     }
 }
 
@@ -87,8 +102,13 @@ async fn questions(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
     tokio::io::copy(&mut from, &mut to).await.ok();
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: watch::Receiver<Fault>) {
-    let mut bytes = [0; 4096];
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    fault: watch::Receiver<Fault>,
+    relayed: &AtomicUsize,
+) {
+    let mut bytes = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut bytes).await {
         let fault = *fault.borrow();
         match fault {
@@ -119,5 +139,6 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: watch::
         if to.write_all(&bytes[..length]).await.is_err() {
             return;
         }
+        relayed.fetch_add(length, Ordering::SeqCst);
     }
 }

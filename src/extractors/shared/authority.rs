@@ -1,6 +1,7 @@
-//! A certificate authority of the operator's own, which vouches for a store.
+//! TLS to a store: a certificate authority of the operator's own, and a warning where TLS is not required.
 //! Connecting to a store is with its kind.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rustls::RootCertStore;
@@ -29,9 +30,48 @@ fn check(pem: &[u8]) -> Result<(), &'static str> {
     if authorities.is_empty() { Err("holds no certificate in PEM") } else { Ok(()) }
 }
 
+/// Warns that the connection to `host` can be read on the way: it carries the app's sessions, and often a
+/// password. `fix` says how the URL asks for TLS.
+pub fn warn_without_tls(section: &Section<'_>, host: &str, fix: &str) {
+    if !is_loopback(host) {
+        section.warn(
+            "url",
+            format!("does not require TLS to another host, so sessions and the password can be read on the way: {fix}"),
+        );
+    }
+}
+
+/// Whether the host of a store's URL is this machine.
+fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    match address.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_is_localhost_and_its_addresses_only() {
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.3.2.1", "::1", "[::1]", "::ffff:127.0.0.1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "redis",
+            "localhost.example.com",
+            "10.0.0.1",
+            "0.0.0.0",
+            "::",
+            "128.0.0.1",
+            "",
+            "127.0.0.1.nip.io",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 
     #[test]
     fn only_whole_certificates_vouch() {

@@ -1,5 +1,5 @@
-//! Hexadecimal as frameworks write their MACs: lower case, two digits a byte.
-//! Which MACs those are is with each kind.
+//! Hexadecimal as frameworks write MACs and hashes: lower case, two digits a byte.
+//! Which those are is with each kind.
 
 /// The bytes; `None` if it is not whole bytes in lower case. Frameworks compare such a MAC as text.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
@@ -19,8 +19,7 @@ fn digit(byte: u8) -> Option<u8> {
 }
 
 /// The text of these bytes.
-#[cfg(test)]
-pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
+pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

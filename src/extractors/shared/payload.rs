@@ -14,8 +14,8 @@ use crate::value::Value;
 /// The most that a cookie's compressed session may become. Zlib can make a thousand bytes of one.
 const MAX_INFLATED: usize = 64 * 1024;
 
-/// The most that a store's session may be. One of a megabyte is a mistake, and parsing it would hold up
-/// everybody else.
+/// The most that a store's session may be. A larger one is a mistake, and parsing it would delay all other
+/// requests. Stores are asked for one byte more, which tells that the value is longer.
 pub const MAX_STORED: usize = 1024 * 1024;
 
 /// Bytes in base64 of the standard alphabet with its padding (RFC 4648, section 4).

@@ -49,6 +49,8 @@ pub enum Failure {
     Lost(String),
     /// The store answered, and this is what it means.
     Said(ExtractError),
+    /// The same, after an answer so long that the connection is closed to free its buffer.
+    Oversized(ExtractError),
 }
 
 /// How much one store may take.
@@ -162,7 +164,7 @@ impl<S: Store> Pool<S> {
         };
         match timeout(self.limits.operation, self.ask_twice(question)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Failure::Said(error))) => Err(error),
+            Ok(Err(Failure::Said(error) | Failure::Oversized(error))) => Err(error),
             Ok(Err(Failure::Lost(text))) => Err(ExtractError::unavailable("store_unreachable").because(text)),
             Err(_) => Err(ExtractError::unavailable("store_timeout").because("no whole answer in time")),
         }
@@ -235,8 +237,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lost(text) => f.write_str(text),
-            Self::Said(ExtractError::Rejected(reason)) => f.write_str(reason.word),
-            Self::Said(ExtractError::Unavailable(cause)) => {
+            Self::Said(ExtractError::Rejected(reason)) | Self::Oversized(ExtractError::Rejected(reason)) => {
+                f.write_str(reason.word)
+            }
+            Self::Said(ExtractError::Unavailable(cause))
+            | Self::Oversized(ExtractError::Unavailable(cause)) => {
                 f.write_str(cause.detail.as_deref().unwrap_or(cause.word))
             }
         }
@@ -281,6 +286,7 @@ mod tests {
                 "never" => std::future::pending().await,
                 "slow" => tokio::time::sleep(Duration::from_millis(200)).await,
                 "wrong" => return Err(Failure::Said(ExtractError::rejected("session_corrupt"))),
+                "long" => return Err(Failure::Oversized(ExtractError::rejected("session_corrupt"))),
                 "down" | "the users' down" => {
                     return Err(Failure::Said(ExtractError::unavailable("store_refused")));
                 }
@@ -325,6 +331,9 @@ mod tests {
         assert_eq!(word(pool.ask("down").await), Err("store_refused"));
         assert_eq!(pool.readiness(), Readiness::Stale);
         assert_eq!(word(pool.ask("e").await), Ok(4), "another server may have taken over");
+        assert_eq!(pool.readiness(), Readiness::Ready);
+        assert_eq!(word(pool.ask("long").await), Err("session_corrupt"));
+        assert_eq!(word(pool.ask("f").await), Ok(5), "a long answer leaves a large buffer");
         assert_eq!(pool.readiness(), Readiness::Ready);
     }
 

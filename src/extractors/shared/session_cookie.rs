@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use axum::http::HeaderMap;
 use base64::Engine;
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::app_secret;
 use super::cookie::{self, Cookie};
+use super::hex;
 use super::laravel::{self, KeyFields as LaravelFields};
 use super::percent::{self, Plus};
 use crate::config::{List, Problems, Section};
@@ -27,15 +29,18 @@ pub struct Keys<'a> {
     pub cookie_format: &'a str,
     pub cookie_secrets: List<Secret>,
     pub cookie_secrets_file: Option<&'a PathBuf>,
+    pub key_hash: &'a str,
     pub laravel: laravel::KeyFields<'a>,
 }
 
 /// A cookie that holds the id of a session.
 #[derive(Debug)]
 pub struct SessionCookie {
-    /// The first that is there counts.
+    /// The names that the app may give it, of which a request has one.
     cookies: Vec<Cookie>,
     format: Format,
+    /// The store knows the session by the SHA-256 of its id, so that what is in it opens no session.
+    hashes_id: bool,
 }
 
 /// How the id is written into the cookie, with the keys that all verify: the first signs, the others are
@@ -112,7 +117,21 @@ impl SessionCookie {
         );
         let cookies = keys.cookie.iter();
         let cookies = cookies.filter_map(|name| Cookie::named(section, "cookie", name, problems)).collect();
-        Self { cookies, format: Format::read(section, keys, problems) }
+        let hashes_id = match keys.key_hash {
+            "none" => false,
+            "sha256" => true,
+            _ => {
+                problems.add(section.key("key_hash"), "must be one of none, sha256");
+                false
+            }
+        };
+        Self { cookies, hashes_id, format: Format::read(section, keys, problems) }
+    }
+
+    /// Whether a client can have any text looked up in the store: the cookie is not signed, and its text is the
+    /// key.
+    pub fn takes_any_key(&self) -> bool {
+        matches!(self.format, Format::Plain) && !self.hashes_id
     }
 
     /// The keys of Laravel's encrypter, if that is the format.
@@ -123,9 +142,9 @@ impl SessionCookie {
         }
     }
 
-    /// The session's id; `None` if no cookie of the name is there.
+    /// The session's id as the store knows it; `None` if no cookie of the name is there.
     pub fn id(&self, headers: &HeaderMap) -> Result<Option<String>, ExtractError> {
-        let Some((cookie, value)) = self.find(headers)? else { return Ok(None) };
+        let Some((cookie, value)) = cookie::find_one_of(headers, &self.cookies)? else { return Ok(None) };
         let id = match &self.format {
             Format::Plain => value.to_owned(),
             Format::ExpressSigned(keys) => {
@@ -139,16 +158,15 @@ impl SessionCookie {
             }
             Format::Laravel(keys) => keys.session_id(cookie.name(), value)?,
         };
-        if is_id(&id) { Ok(Some(id)) } else { Err(malformed()) }
-    }
-
-    fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<(&Cookie, &'a str)>, ExtractError> {
-        for cookie in &self.cookies {
-            if let Some(value) = cookie::find(headers, cookie.name())? {
-                return Ok(Some((cookie, value)));
-            }
+        let is_id = match self.format {
+            Format::Plain => is_visible(&id),
+            // The app made it, of whatever characters it likes.
+            Format::ExpressSigned(_) | Format::BetterAuthSigned(_) | Format::Laravel(_) => true,
+        };
+        if !is_id || !(1..=MAX_ID_BYTES).contains(&id.len()) {
+            return Err(malformed());
         }
-        Ok(None)
+        Ok(Some(if self.hashes_id { hex::encode(digest(&SHA256, id.as_bytes())) } else { id }))
     }
 }
 
@@ -165,10 +183,9 @@ fn verified(
     if is_signed { Ok(id.to_owned()) } else { Err(ExtractError::rejected("bad_signature")) }
 }
 
-/// Whether the text can be the id of a session: an empty one, or one with spaces or control
-/// characters, is nobody's and must not become a part of a store's key.
-fn is_id(text: &str) -> bool {
-    (1..=MAX_ID_BYTES).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+/// No app makes ids with spaces or control characters, so they must not become a part of a store's key.
+fn is_visible(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
 fn malformed() -> ExtractError {
@@ -181,7 +198,7 @@ mod tests {
     use axum::http::{HeaderValue, header};
 
     fn cookie(format: Format) -> SessionCookie {
-        SessionCookie { cookies: vec![Cookie::of("sid")], format }
+        SessionCookie { cookies: vec![Cookie::of("sid")], format, hashes_id: false }
     }
 
     fn keys(secrets: &[&str]) -> Vec<hmac::Key> {
@@ -204,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_short_visible_text_in_whatever_form_it_comes() {
+    fn a_plain_id_is_short_visible_text_and_a_signed_one_is_any_short_text() {
         let plain = cookie(Format::Plain);
         let express = cookie(Format::ExpressSigned(keys(&["new", "old"])));
         let long = "x".repeat(257);
@@ -216,15 +233,51 @@ mod tests {
             ("too long", &long, false),
             ("space", "a b", false),
         ] {
-            let want = if good { Ok(Some(text.to_owned())) } else { Err("malformed") };
-            assert_eq!(id(&plain, text), want, "{name}");
+            let taken = || Ok(Some(text.to_owned()));
+            assert_eq!(id(&plain, text), if good { taken() } else { Err("malformed") }, "{name}");
+            let want = if text.len() <= MAX_ID_BYTES { taken() } else { Err("malformed") };
             assert_eq!(id(&express, &format!("s:{}", signed(text, "old", false))), want, "{name}, signed");
         }
-        for text in ["", "a\0b", "a\r\nFLUSHALL", "a\u{85}b", "a\u{a0}b", "\t"] {
+        for text in ["a\0b", "a\r\nFLUSHALL", "a\u{85}b", "user:7 \u{e9}", "\t"] {
             let value = format!("s%3A{}", signed(text, "new", false));
-            assert_eq!(id(&express, &value), Err("malformed"), "{text:?}");
+            assert_eq!(id(&express, &value), Ok(Some(text.to_owned())), "{text:?}");
         }
+        assert_eq!(id(&express, &format!("s%3A{}", signed("", "new", false))), Err("malformed"));
         assert_eq!(id(&plain, ""), Ok(None));
+    }
+
+    #[test]
+    fn key_hash_sha256_gives_the_hash_in_hexadecimal() {
+        let hashing = SessionCookie { hashes_id: true, ..cookie(Format::Plain) };
+        let want = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(id(&hashing, "abc"), Ok(Some(want.to_owned())));
+        assert_eq!(id(&hashing, "a b"), Err("malformed"));
+    }
+
+    #[test]
+    fn two_names_with_different_values_are_ambiguous_identity() {
+        let both = SessionCookie {
+            cookies: vec![Cookie::of("__Secure-sid"), Cookie::of("sid")],
+            ..cookie(Format::Plain)
+        };
+        for (cookies, want) in [
+            ("sid=a", Ok(Some("a"))),
+            ("__Secure-sid=a", Ok(Some("a"))),
+            ("sid=a; __Secure-sid=a", Ok(Some("a"))),
+            ("sid=; __Secure-sid=a", Ok(Some("a"))),
+            ("__Secure-sid=; x=1", Ok(None)),
+            ("sid=a; __Secure-sid=b", Err("ambiguous_identity")),
+            ("__Secure-sid=b; sid=a", Err("ambiguous_identity")),
+            ("sid=a; sid=b", Err("ambiguous_identity")),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(header::COOKIE, HeaderValue::from_static(cookies));
+            let found = both.id(&headers).map_err(|error| match error {
+                ExtractError::Rejected(reason) => reason.word,
+                ExtractError::Unavailable(cause) => cause.word,
+            });
+            assert_eq!(found, want.map(|id| id.map(str::to_owned)), "{cookies}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ struct Config {
     previous_keys: List<Secret>,
     previous_keys_file: Option<PathBuf>,
     cipher: String,
+    key_hash: String,
     payload: String,
     payload_column: Option<String>,
     expires_column: Option<String>,
@@ -78,6 +79,7 @@ impl Default for Config {
             previous_keys: List::default(),
             previous_keys_file: None,
             cipher: laravel::CIPHER.to_owned(),
+            key_hash: "none".to_owned(),
             payload: "columns".to_owned(),
             payload_column: None,
             expires_column: None,
@@ -102,6 +104,7 @@ pub fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problem
         cookie_format: &config.cookie_format,
         cookie_secrets: std::mem::take(&mut config.cookie_secrets),
         cookie_secrets_file: config.cookie_secrets_file.as_ref(),
+        key_hash: &config.key_hash,
         laravel: KeyFields {
             app_key: config.app_key.take(),
             app_key_file: config.app_key_file.as_ref(),
@@ -161,7 +164,11 @@ fn database(
         "is for PostgreSQL only",
     );
     let database = Database::new(&url?, dialect, password.as_ref(), ca, time_zone, limits.operation);
-    Some((dialect, problems.accept(section.key("url"), database)?))
+    let database = problems.accept(section.key("url"), database)?;
+    if let Some((host, fix)) = database.without_tls() {
+        authority::warn_without_tls(section, host, fix);
+    }
+    Some((dialect, database))
 }
 
 /// The query for the session, which a preset has for each database.

@@ -121,6 +121,34 @@ impl Database {
     }
 }
 
+impl Database {
+    /// The host, if the connection may do without TLS, and how the URL asks for it.
+    pub fn without_tls(&self) -> Option<(&str, &'static str)> {
+        match self {
+            Self::Postgres { options, .. } => {
+                // A host that is a path is the folder of a socket.
+                let is_socket = options.get_socket().is_some() || options.get_host().starts_with('/');
+                let mode = options.get_ssl_mode();
+                let is_required =
+                    matches!(mode, PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+                let fix = "add sslmode=verify-full, and ca_file if your own authority signed its certificate";
+                (!is_socket && !is_required).then_some((options.get_host(), fix))
+            }
+            Self::MySql { options, .. } => {
+                let mode = options.get_ssl_mode();
+                let is_required = matches!(
+                    mode,
+                    MySqlSslMode::Required | MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity
+                );
+                let fix =
+                    "add ssl-mode=VERIFY_IDENTITY, and ca_file if your own authority signed its certificate";
+                (options.get_socket().is_none() && !is_required).then_some((options.get_host(), fix))
+            }
+            Self::Sqlite(_) => None,
+        }
+    }
+}
+
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").finish_non_exhaustive()
@@ -242,11 +270,11 @@ impl Store for Rows {
             }
             Connection::MySql(connection) => {
                 let rows = self.find::<MySql>(connection, question).await?;
-                only(rows)?.map(|row| of_mysql(&row).map_err(failed)).transpose()
+                only(rows)?.map(|row| bounded(of_mysql(&row).map_err(failed)?)).transpose()
             }
             Connection::Sqlite(connection) => {
                 let rows = self.find::<Sqlite>(connection, question).await?;
-                only(rows)?.map(|row| of_sqlite(&row).map_err(failed)).transpose()
+                only(rows)?.map(|row| bounded(of_sqlite(&row).map_err(failed)?)).transpose()
             }
         }
     }
@@ -300,10 +328,19 @@ fn is_bad_key(error: &dyn DatabaseError, code: &str) -> bool {
     BAD_KEY.contains(&code) || number.is_some_and(|number| BAD_KEY_NUMBERS.contains(&number))
 }
 
+fn too_long() -> ExtractError {
+    ExtractError::rejected("session_corrupt").because("the row is longer than 1 MiB")
+}
+
+/// A row that came whole, however long it is: only a query can cut the columns that it selects.
+fn bounded((row, length): (Object, usize)) -> Result<Object, Failure> {
+    if length > MAX_STORED { Err(Failure::Oversized(too_long())) } else { Ok(row) }
+}
+
+/// A row that the database cut behind the longest one that is taken.
 fn of_json(text: &str) -> Result<Object, Failure> {
     if text.len() > MAX_STORED {
-        let long = ExtractError::rejected("session_corrupt").because("the row is longer than 1 MiB");
-        return Err(Failure::Said(long));
+        return Err(Failure::Said(too_long()));
     }
     match Value::parse(text.as_bytes()) {
         Ok(Value::Object(row)) => Ok(row),
@@ -312,9 +349,11 @@ fn of_json(text: &str) -> Result<Object, Failure> {
     }
 }
 
-/// The columns of a row. Those of other types are left out: the query can cast them to text.
-fn of_mysql(row: &MySqlRow) -> Result<Object, sqlx::Error> {
+/// The columns of a row, and how long their texts are together. Columns of other types are left out: the query
+/// can cast them to text.
+fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
     let mut columns = Vec::new();
+    let mut length = 0;
     for (index, column) in row.columns().iter().enumerate() {
         let value = row.try_get_raw(index)?;
         let kind = value.type_info().name().to_owned();
@@ -327,31 +366,40 @@ fn of_mysql(row: &MySqlRow) -> Result<Object, sqlx::Error> {
             "TINYINT UNSIGNED" | "SMALLINT UNSIGNED" | "INT UNSIGNED" | "MEDIUMINT UNSIGNED"
             | "BIGINT UNSIGNED" => Value::Number(row.try_get_unchecked::<u64, _>(index)?.into()),
             "CHAR" | "VARCHAR" | "TINYTEXT" | "TEXT" | "MEDIUMTEXT" | "LONGTEXT" | "ENUM" | "JSON" => {
-                Value::String(row.try_get_unchecked(index)?)
+                let text: String = row.try_get_unchecked(index)?;
+                length += text.len();
+                Value::String(text)
             }
             "BINARY" | "VARBINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" => {
-                let Ok(text) = String::from_utf8(row.try_get_unchecked(index)?) else { continue };
+                let bytes: Vec<u8> = row.try_get_unchecked(index)?;
+                length += bytes.len();
+                let Ok(text) = String::from_utf8(bytes) else { continue };
                 Value::String(text)
             }
             _ => continue,
         };
         columns.push((column.name().to_owned(), value));
     }
-    Ok(columns.into_iter().collect())
+    Ok((columns.into_iter().collect(), length))
 }
 
-fn of_sqlite(row: &SqliteRow) -> Result<Object, sqlx::Error> {
+fn of_sqlite(row: &SqliteRow) -> Result<(Object, usize), sqlx::Error> {
     let mut columns = Vec::new();
+    let mut length = 0;
     for (index, column) in row.columns().iter().enumerate() {
         let value = row.try_get_raw(index)?;
         let kind = value.type_info().name().to_owned();
         let value = match kind.as_str() {
             _ if value.is_null() => Value::Null,
             "INTEGER" => Value::Number(row.try_get_unchecked::<i64, _>(index)?.into()),
-            "TEXT" => Value::String(row.try_get_unchecked(index)?),
+            "TEXT" => {
+                let text: String = row.try_get_unchecked(index)?;
+                length += text.len();
+                Value::String(text)
+            }
             _ => continue,
         };
         columns.push((column.name().to_owned(), value));
     }
-    Ok(columns.into_iter().collect())
+    Ok((columns.into_iter().collect(), length))
 }

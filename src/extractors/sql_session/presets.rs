@@ -1,5 +1,6 @@
 //! How frameworks lay out their tables of sessions, from their own sources.
-//! An explicit key wins over these; `queries` has one query a database.
+//! An explicit key wins over these; `queries` has one query a database. Payloads are cut by the database one
+//! character behind the longest that is taken, 1 MiB; for `PostgreSQL`, `statement.rs` has the whole row cut.
 
 /// `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a second is lost.
 /// What the database cannot read as a time is handed on as it is: NULL would be a session without an end.
@@ -66,9 +67,9 @@ pub const PRESETS: &[(&str, &str)] = &[
             [queries]
             postgres = '''SELECT session_data, floor(extract(epoch FROM expire_date::timestamptz) * 1000)::bigint AS session_expires_at
                 FROM django_session WHERE session_key = $1 AND length(session_key) >= 8'''
-            mysql = '''SELECT session_data, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expire_date) DIV 1000, expire_date) AS session_expires_at
+            mysql = '''SELECT left(session_data, 1048577) AS session_data, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expire_date) DIV 1000, expire_date) AS session_expires_at
                 FROM django_session WHERE session_key = $1 AND BINARY session_key = $1 AND length(session_key) >= 8'''
-            sqlite = '''SELECT session_data, coalesce(CAST(strftime('%s', expire_date) AS INTEGER), expire_date) AS session_expires_at
+            sqlite = '''SELECT substr(session_data, 1, 1048577) AS session_data, coalesce(CAST(strftime('%s', expire_date) AS INTEGER), expire_date) AS session_expires_at
                 FROM django_session WHERE session_key = $1 AND length(session_key) >= 8'''
         "#,
     ),
@@ -86,8 +87,8 @@ pub const PRESETS: &[(&str, &str)] = &[
             lifetime = "120m"
             [queries]
             postgres = '''SELECT user_id, payload, last_activity FROM "sessions" WHERE id = $1'''
-            mysql = '''SELECT user_id, payload, last_activity FROM `sessions` WHERE `id` = $1 AND BINARY `id` = $1'''
-            sqlite = '''SELECT user_id, payload, last_activity FROM "sessions" WHERE id = $1'''
+            mysql = '''SELECT user_id, left(payload, 1048577) AS payload, last_activity FROM `sessions` WHERE `id` = $1 AND BINARY `id` = $1'''
+            sqlite = '''SELECT user_id, substr(payload, 1, 1048577) AS payload, last_activity FROM "sessions" WHERE id = $1'''
         "#,
     ),
 ];

@@ -2,6 +2,7 @@
 //! Asking it is in `database.rs`.
 
 use super::database::Dialect;
+use crate::extractors::shared::payload::MAX_STORED;
 
 /// A query with parameters as its database writes them.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,12 +50,12 @@ impl Statement {
 
 impl Statement {
     /// The same query for at most two rows: a second row would be a second user. `PostgreSQL` turns a row
-    /// of any types into JSON itself.
+    /// of any types into JSON itself, and cuts what is too long.
     #[must_use]
     pub fn limited(self, dialect: Dialect) -> Self {
         let columns = match dialect {
-            Dialect::Postgres => "row_to_json(found)::text",
-            Dialect::MySql | Dialect::Sqlite => "*",
+            Dialect::Postgres => format!("left(row_to_json(found)::text, {})", MAX_STORED + 1),
+            Dialect::MySql | Dialect::Sqlite => "*".to_owned(),
         };
         Self { sql: format!("SELECT {columns} FROM ({}) AS found LIMIT 2", self.sql), ..self }
     }

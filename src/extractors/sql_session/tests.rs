@@ -2,6 +2,7 @@
 //! The databases that are servers are in `tests/stores`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -9,8 +10,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
+use super::database::{Database, Dialect};
 use crate::config::Problems;
 use crate::extractors::shared::derive;
+use crate::extractors::shared::payload::MAX_STORED;
 use crate::extractors::shared::testing::{broken_certificate, word};
 use crate::extractors::{Context, ExtractError, Registry, SessionExtractor, contract};
 use crate::secret::Secret;
@@ -46,6 +49,7 @@ fn every_mistake_names_its_key_and_no_secret() {
     let broken = broken_certificate();
     for (case, keys, key) in [
         ("no url", format!("cookie = \"sid\"\n{query}"), "url"),
+        ("hash", format!("cookie = \"sid\"\nurl = \"mysql://h\"\nkey_hash = \"md5\"\n{query}"), "key_hash"),
         ("scheme", format!("cookie = \"sid\"\nurl = \"oracle://u:hunter2@h\"\n{query}"), "url"),
         ("broken", format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@:x\"\n{query}"), "url"),
         (
@@ -114,6 +118,49 @@ fn every_mistake_names_its_key_and_no_secret() {
         let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
         assert!(problems.starts_with(&format!("extractors.sql_session.{key}:")), "{case}: {problems}");
         assert!(!problems.contains("hunter2"), "{case}: {problems}");
+    }
+}
+
+#[test]
+fn presets_have_the_database_cut_every_payload() {
+    for (name, keys) in super::presets::PRESETS {
+        let keys: toml::Table = keys.parse().unwrap();
+        let Some(column) = keys.get("payload_column").and_then(|column| column.as_str()) else { continue };
+        for (dialect, query) in keys["queries"].as_table().unwrap() {
+            let want = match dialect.as_str() {
+                "mysql" => format!("left({column}, {}) AS {column}", MAX_STORED + 1),
+                "sqlite" => format!("substr({column}, 1, {}) AS {column}", MAX_STORED + 1),
+                // The row as a whole is cut, whatever the query.
+                _ => continue,
+            };
+            assert!(query.as_str().unwrap().contains(&want), "{name}, {dialect}");
+        }
+    }
+    let query = super::statement::Statement::read("SELECT 1 WHERE 1 = $1", Dialect::Postgres).unwrap();
+    let cut = format!("SELECT left(row_to_json(found)::text, {}) FROM (", MAX_STORED + 1);
+    assert!(query.limited(Dialect::Postgres).sql.starts_with(&cut));
+}
+
+#[test]
+fn a_url_that_does_not_require_tls_is_told_from_one_that_does() {
+    for (url, want) in [
+        ("postgres://u@db.internal/app", Some("db.internal")),
+        ("postgres://u@db.internal/app?sslmode=prefer", Some("db.internal")),
+        ("postgres://u@10.0.0.7/app?sslmode=disable", Some("10.0.0.7")),
+        ("postgres://u@db.internal/app?sslmode=require", None),
+        ("postgres://u@db.internal/app?sslmode=verify-full", None),
+        ("postgres://u@localhost/app?host=/run/postgresql", None),
+        ("mysql://u@db.internal/app", Some("db.internal")),
+        ("mysql://u@db.internal/app?ssl-mode=disabled", Some("db.internal")),
+        ("mysql://u@db.internal/app?ssl-mode=required", None),
+        ("mariadb://u@db.internal/app?ssl-mode=VERIFY_IDENTITY", None),
+        ("mysql://u@localhost/app?socket=/run/mysqld.sock", None),
+        ("sqlite:///var/lib/app.sqlite3", None),
+    ] {
+        let secret = Secret::new(url);
+        let dialect = Dialect::of(&secret).unwrap();
+        let database = Database::new(&secret, dialect, None, None, None, Duration::from_secs(1)).unwrap();
+        assert_eq!(database.without_tls().map(|(host, _)| host), want, "{url}");
     }
 }
 
