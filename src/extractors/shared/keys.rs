@@ -202,7 +202,7 @@ impl Key {
                 (Family::P384, ec(&bytes("x")?, &bytes("y")?, 48, &ECDSA_P384_SHA384_FIXED)?)
             }
             ("OKP", Some("Ed25519")) => {
-                let point = bytes("x").filter(|point| point.len() == 32)?;
+                let point = bytes("x")?.try_into().ok().filter(|point| !is_of_small_order(point))?;
                 (Family::Ed25519, DecodingKey::from_ed_der(&point))
             }
             _ => return None,
@@ -260,6 +260,32 @@ fn ec(x: &[u8], y: &[u8], length: usize, curve: &'static EcdsaVerificationAlgori
     let point = [&[4], x, y].concat();
     let is_point = x.len() == length && y.len() == length && ParsedPublicKey::new(curve, &point).is_ok();
     is_point.then(|| DecodingKey::from_ec_der(&point))
+}
+
+/// Whether a public key of Ed25519 is one of the eight points whose order divides 8, in any encoding. Under such
+/// a key, signatures can be made for many or all messages without a private key.
+fn is_of_small_order(point: &[u8; 32]) -> bool {
+    // The y coordinates, little-endian: of the orders 4, 1 and 2, the first two again with the prime added, and
+    // the two of order 8.
+    const EDGES: [(u8, u8, u8); 5] =
+        [(0, 0, 0), (1, 0, 0), (0xec, 0xff, 0x7f), (0xed, 0xff, 0x7f), (0xee, 0xff, 0x7f)];
+    const ORDER_8: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+            0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    // The highest bit is the sign of x, which is any.
+    let mut y = *point;
+    y[31] &= 0x7f;
+    let is_edge = |(first, middle, last): (u8, u8, u8)| {
+        y[0] == first && y[1..31].iter().all(|&byte| byte == middle) && y[31] == last
+    };
+    EDGES.into_iter().any(is_edge) || ORDER_8.contains(&y)
 }
 
 #[cfg(test)]
@@ -328,6 +354,41 @@ mod tests {
             ("X25519", json!({ "kty": "OKP", "crv": "X25519", "x": point }), false),
         ] {
             assert_eq!(is_usable(&jwk), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn small_order_ed25519_keys_are_refused() {
+        let y = |hex: &str| -> Vec<u8> {
+            let digits = (0..32).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16));
+            digits.collect::<Result<_, _>>().expect("hex")
+        };
+        for hex in [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        ] {
+            for sign in [0, 0x80] {
+                let mut point = y(hex);
+                point[31] |= sign;
+                let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(&point) });
+                assert!(!is_usable(&jwk), "{hex} {sign}");
+                // SPKI (RFC 8410) around the point.
+                let spki = [&[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..], &point].concat();
+                let pem = format!(
+                    "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+                    STANDARD.encode(spki)
+                );
+                assert_eq!(
+                    KeySet::from_pem(pem.as_bytes()).err(),
+                    Some(KeysError::NoUsableKey),
+                    "{hex} {sign}"
+                );
+            }
         }
     }
 
