@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use reqwest::{Method, Request};
-use url::Url;
+use url::{Host, Url};
 
 use super::http::{Answer, CallError, Limits, check_url};
 use super::keys::{KeySet, KeysError};
@@ -376,7 +377,30 @@ fn jwks_uri(document: &[u8], issuer: &str, allow_http: bool) -> Result<Url, Fetc
         return Err(FetchError::Discovery("the document is about another issuer"));
     }
     let uri = text("jwks_uri").ok_or(FetchError::Discovery("the document has no jwks_uri"))?;
-    check_url(uri, allow_http).map_err(|_| FetchError::Discovery("the document's jwks_uri may not be called"))
+    let uri = check_url(uri, allow_http)
+        .map_err(|_| FetchError::Discovery("the document's jwks_uri may not be called"))?;
+    let is_issuer_local = Url::parse(issuer).is_ok_and(|issuer| is_loopback(&issuer));
+    if is_loopback(&uri) && !is_issuer_local {
+        return Err(FetchError::Discovery("the document's jwks_uri is on loopback, and the issuer is not"));
+    }
+    Ok(uri)
+}
+
+/// Whether the URL names this machine in any of the ways that resolvers and the system know.
+fn is_loopback(url: &Url) -> bool {
+    let is_loopback_v4 = |address: Ipv4Addr| address.is_loopback() || address.is_unspecified();
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(address)) => is_loopback_v4(address),
+        Some(Host::Ipv6(address)) => {
+            let is_loopback_v6 = address.is_loopback() || address.is_unspecified();
+            is_loopback_v6 || address.to_ipv4_mapped().is_some_and(is_loopback_v4)
+        }
+        None => false,
+    }
 }
 
 /// How long an answer is fresh (RFC 9111, section 5.2.2.1), within our bounds.
@@ -516,5 +540,41 @@ impl KeysByKid {
         let cell = Cell::new(self.extractor.clone(), Source::Pem(url), self.context.clone());
         cells.by_kid.insert(kid.to_owned(), cell.clone());
         Ok(cell)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discovery_names_a_loopback_jwks_uri_only_if_the_issuer_is_on_loopback() {
+        let found = |issuer: &str, uri: &str| {
+            let document = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{uri}"}}"#);
+            jwks_uri(document.as_bytes(), issuer, true).is_ok()
+        };
+        for host in [
+            "localhost",
+            "localhost.",
+            "LOCALHOST",
+            "keys.localhost",
+            "127.0.0.1",
+            "127.1.2.3",
+            "2130706433",
+            "0.0.0.0",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+        ] {
+            for scheme in ["http", "https"] {
+                let uri = format!("{scheme}://{host}/keys");
+                assert!(!found("https://idp.example", &uri), "{uri}");
+                assert!(found("http://127.0.0.1:8080", &uri), "{uri}");
+                assert!(found("https://localhost", &uri), "{uri}");
+            }
+        }
+        assert!(found("https://idp.example", "https://keys.idp.example/keys"));
+        assert!(found("http://localhost", "https://keys.idp.example/keys"));
+        assert!(!found("https://localhost.idp.example", "https://localhost/keys"));
     }
 }
