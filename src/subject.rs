@@ -146,7 +146,8 @@ impl Template {
     }
 }
 
-fn lookup<'a>(session: &'a Value, path: &[String]) -> Result<Option<&'a Value>, SubjectError> {
+/// The value at `path`; `None` if there is none.
+pub(crate) fn lookup<'a>(session: &'a Value, path: &[String]) -> Result<Option<&'a Value>, SubjectError> {
     let mut here = session;
     for name in path {
         let next = match here {
@@ -196,7 +197,8 @@ impl Template {
     }
 }
 
-fn parse_path(path: &str) -> Result<Vec<String>, &'static str> {
+/// The names of a dotted path or a JSON Pointer; none for an empty path.
+pub(crate) fn parse_path(path: &str) -> Result<Vec<String>, &'static str> {
     if path.contains('{') {
         return Err("a `{` inside a placeholder");
     }

@@ -8,7 +8,10 @@ use rollout_token_fuzz::{Asking, NOW};
 use serde_json::Value;
 
 static ASKING: LazyLock<Asking> = LazyLock::new(|| {
-    Asking::of("introspection", "client_id = \"us\"\nclient_secret = \"0123456789abcdef0123456789abcdef\"")
+    Asking::of(
+        "introspection",
+        "client_id = \"us\"\nclient_secret = \"0123456789abcdef0123456789abcdef\"\nallow_any_client = true",
+    )
 });
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -177,6 +177,7 @@ impl Builder<'_> {
             match preset_keys(kind, preset) {
                 Ok(mut keys) => {
                     preset_subject = take(&mut keys, &["subject", "subject_missing"]);
+                    forget_members(&mut keys, &table);
                     lay(std::mem::replace(&mut table, keys), &mut table, &path, problems);
                 }
                 Err(text) => problems.add(join(&path, "preset"), text),
@@ -217,6 +218,18 @@ impl Builder<'_> {
                 problems.extend(found);
                 None
             }
+        }
+    }
+}
+
+/// Removes the members of a preset's tables that the section gives too. Such a member may be a table itself,
+/// as a claim rule is; it replaces the preset's and is not laid over it.
+fn forget_members(preset: &mut Table, section: &Table) {
+    for (key, value) in section {
+        if let (Some(Value { kind: ValueKind::Table(preset), .. }), ValueKind::Table(given)) =
+            (preset.get_mut(key), &value.kind)
+        {
+            preset.retain(|member, _| !given.contains_key(member));
         }
     }
 }

@@ -8,6 +8,8 @@ use serde::de::value::{Error, MapDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::layers::PREFIX;
+
 /// A value as it was given.
 pub(super) struct Given(pub(super) Value);
 
@@ -17,6 +19,11 @@ impl Given {
             ValueKind::String(text) => Some(text),
             _ => None,
         }
+    }
+
+    /// Whether the value is the text of a variable, which has no other way to write a list.
+    fn is_variable(&self) -> bool {
+        self.0.origin().is_some_and(|origin| origin.starts_with(PREFIX))
     }
 
     fn number<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -74,6 +81,17 @@ impl<'de> Deserializer<'de> for Given {
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
     }
 
+    /// A variable's text is a list with commas between its items. Text in TOML is one item.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.text().filter(|_| self.is_variable()) {
+            Some(text) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                visitor.visit_seq(SeqDeserializer::new(items.map(|item| Self(item.into()))))
+            }
+            None => self.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0.kind {
             ValueKind::Nil => visitor.visit_none(),
@@ -102,7 +120,7 @@ impl<'de> Deserializer<'de> for Given {
     }
 
     forward_to_deserialize_any! {
-        f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier
+        f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier
         ignored_any
     }
 }
@@ -151,6 +169,9 @@ mod tests {
         );
         assert_eq!(read::<String>("00123").as_deref(), Some("00123"));
         assert_eq!(read::<Vec<u8>>(vec!["1", "2"]), Some(vec![1, 2]));
+        let variable = Value::new(Some(&"ROLLOUT__A__B".to_owned()), "a, b");
+        assert_eq!(read::<Vec<String>>(variable), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(read::<Vec<String>>(Value::new(Some(&"file.toml".to_owned()), "a, b")), None);
         assert_eq!(
             (read::<Option<bool>>(Value::new(None, ValueKind::Nil)), read("7")),
             (Some(None), Some(Some(7_u8)))

@@ -20,7 +20,7 @@ const ROLLOUT_NAMES: [(&str, &str); 3] = [
 ];
 
 /// How all other variables begin. Kubernetes makes some of its own for a service called `rollout`, with one `_`.
-const PREFIX: &str = "ROLLOUT__";
+pub(super) const PREFIX: &str = "ROLLOUT__";
 
 /// Where the configuration comes from. The environment is an argument, so that tests need no process.
 #[derive(Clone, Default)]

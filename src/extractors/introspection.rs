@@ -15,6 +15,7 @@ use reqwest::{Body, Method, Request};
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
+use super::shared::claims::{ClaimRules, check_required_scopes, check_scopes};
 use super::shared::endpoint::{self, Endpoint};
 use super::shared::http::Answer;
 use super::shared::lookup::{Lookups, Outcome, Question, Verdict};
@@ -26,7 +27,20 @@ use crate::secret::Secret;
 use crate::trace;
 use crate::value::{Object, Value};
 
-pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
+pub const KIND: Kind = Kind { build, subject: "{sub}", presets: PRESETS };
+
+/// What is known about issuers, as keys that a section need not write.
+const PRESETS: &[(&str, &str)] = &[(
+    // A service account has a user name of this form, and the address that it came from.
+    "keycloak",
+    r#"
+        [claims]
+        username = { unlike = "service-account-*" }
+        preferred_username = { unlike = "service-account-*" }
+        clientHost = { absent = true }
+        clientAddress = { absent = true }
+    "#,
+)];
 
 /// The longest time for which "not active" is kept: such a token may become active.
 const INACTIVE_TTL: Duration = Duration::from_secs(5);
@@ -47,6 +61,9 @@ struct Config {
     issuers: List<String>,
     audiences: List<String>,
     client_ids: List<String>,
+    allow_any_client: bool,
+    token_types: List<String>,
+    claims: ClaimRules,
     timeout: Span,
     connect_timeout: Span,
     cache_ttl: Span,
@@ -65,6 +82,9 @@ impl Default for Config {
             issuers: List::default(),
             audiences: List::default(),
             client_ids: List::default(),
+            allow_any_client: false,
+            token_types: List::of(&["Bearer", "access_token", "access", "at+jwt", "JWT"]),
+            claims: ClaimRules::default(),
             timeout: Span::secs(2),
             connect_timeout: Span::millis(300),
             cache_ttl: Span::secs(0),
@@ -92,6 +112,8 @@ struct Issuer {
     issuers: Vec<String>,
     audiences: Vec<String>,
     client_ids: Vec<String>,
+    token_types: Vec<String>,
+    claims: ClaimRules,
     clock: Clock,
 }
 
@@ -110,6 +132,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     problems.require(!config.from.is_empty(), section.key("from"), "names no place to look for a token");
     let places = config.from.iter().map(|text| text.parse());
     let places = places.filter_map(|place| problems.accept(section.key("from"), place)).collect();
+    check_clients(section, &config, &mut problems);
     let id = config.client_id.unwrap_or_default();
     problems.require(
         !id.is_empty(),
@@ -132,10 +155,43 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         issuers: config.issuers.0,
         audiences: config.audiences.0,
         client_ids: config.client_ids.0,
+        token_types: config.token_types.0,
+        claims: config.claims,
         clock: section.context().clock.clone(),
     };
     let lookups = Lookups::new(section.name(), section.context());
     Ok(Arc::new(Introspection { places, issuer: Arc::new(issuer), lookups }))
+}
+
+/// An issuer knows tokens of all its apps, so a section says which of them count.
+fn check_clients(section: &Section<'_>, config: &Config, problems: &mut Problems) {
+    let lists = [
+        ("audiences", &config.audiences),
+        ("client_ids", &config.client_ids),
+        ("required_scopes", &config.required_scopes),
+        ("issuers", &config.issuers),
+        ("token_types", &config.token_types),
+    ];
+    for (key, list) in lists {
+        problems.require(
+            list.iter().all(|item| !item.is_empty()),
+            section.key(key),
+            "must not hold empty text",
+        );
+    }
+    problems.accept(section.key("required_scopes"), check_required_scopes(&config.required_scopes));
+    let is_limited = lists[..3].iter().any(|(_, list)| !list.is_empty());
+    problems.require(
+        is_limited || config.allow_any_client,
+        section.key("client_ids"),
+        "must name your apps, so that tokens given to other apps of the issuer are refused (or audiences, or \
+         required_scopes, or allow_any_client = true)",
+    );
+    problems.require(
+        !(is_limited && config.allow_any_client),
+        section.key("allow_any_client"),
+        "contradicts audiences, client_ids and required_scopes: keep one side",
+    );
 }
 
 /// Client authentication by Basic; both halves are form-encoded first (RFC 6749, section 2.3.1).
@@ -223,7 +279,7 @@ impl Issuer {
         if member(claims, "active")? != Some(&Value::Bool(true)) {
             return Err(inactive());
         }
-        check_type(claims)?;
+        self.check_type(claims)?;
         let now = self.clock.now();
         let end = time(claims, "exp")?;
         if end.is_some_and(|end| end <= now) {
@@ -235,38 +291,31 @@ impl Issuer {
         check_any(&self.issuers, &texts(member(claims, "iss")?), "issuer")?;
         check_any(&self.audiences, &texts(member(claims, "aud")?), "audience")?;
         check_any(&self.client_ids, &texts(member(claims, "client_id")?), "client_id")?;
-        let granted: Vec<&str> =
-            texts(member(claims, "scope")?).iter().flat_map(|scopes| scopes.split(' ')).collect();
-        match self.required_scopes.iter().find(|scope| !granted.contains(&scope.as_str())) {
-            Some(scope) => {
-                Err(ExtractError::rejected("scope").because(format!("the token lacks the scope {scope}")))
+        check_scopes(&self.required_scopes, claims)?;
+        self.claims.check(claims)?;
+        Ok(end)
+    }
+
+    /// Refresh and ID tokens are active too. Sender-constrained tokens (RFC 8705, RFC 9449) are refused: there is
+    /// no proof of possession.
+    fn check_type(&self, claims: &Object) -> Result<(), ExtractError> {
+        let is_known = |text: &str| self.token_types.iter().any(|known| known.eq_ignore_ascii_case(text));
+        for name in ["token_type", "token_use", "typ"] {
+            match member(claims, name)? {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text)) if is_known(text) => {}
+                Some(_) => return Err(ExtractError::rejected("token_type").because(format!("see {name}"))),
             }
-            None => Ok(end),
+        }
+        match member(claims, "cnf")? {
+            None | Some(Value::Null) => Ok(()),
+            Some(_) => Err(ExtractError::rejected("token_type").because("the token is bound to a key")),
         }
     }
 }
 
 fn inactive() -> ExtractError {
     ExtractError::rejected("inactive").because("the issuer does not say that the token is active")
-}
-
-/// A refresh token is active too, and one that is bound to a key (RFC 8705, RFC 9449) is nobody's who
-/// merely bears it.
-fn check_type(claims: &Object) -> Result<(), ExtractError> {
-    let is_bearer = |text: &str| {
-        ["bearer", "access_token", "access"].iter().any(|known| known.eq_ignore_ascii_case(text))
-    };
-    for name in ["token_type", "token_use"] {
-        match member(claims, name)? {
-            None | Some(Value::Null) => {}
-            Some(Value::String(text)) if is_bearer(text) => {}
-            Some(_) => return Err(ExtractError::rejected("token_type").because(format!("see {name}"))),
-        }
-    }
-    match member(claims, "cnf")? {
-        None | Some(Value::Null) => Ok(()),
-        Some(_) => Err(ExtractError::rejected("token_type").because("the token is bound to a key")),
-    }
 }
 
 /// Whether one of `given` is allowed, if anything is asked of it.
@@ -311,7 +360,8 @@ mod tests {
     use crate::extractors::{Context, Registry, contract};
 
     const SECRET: &str = "the-secret-of-our-client";
-    const GOOD: &str = "url = \"http://127.0.0.1:9/introspect\"\nclient_id = \"us\"\n";
+    const GOOD: &str =
+        "url = \"http://127.0.0.1:9/introspect\"\nclient_id = \"us\"\nclient_ids = [\"app\"]\n";
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
         contract::build(&Registry::builtin(), "introspection", keys, &Context::for_tests())
@@ -334,17 +384,36 @@ mod tests {
     }
 
     #[test]
+    fn a_section_names_audiences_clients_or_scopes_or_allows_any_client() {
+        let without = format!("{GOOD}client_secret = \"{SECRET}\"\n").replace("client_ids", "# client_ids");
+        for key in [
+            "audiences = [\"us\"]",
+            "client_ids = [\"app\"]",
+            "required_scopes = [\"rollout\"]",
+            "allow_any_client = true",
+        ] {
+            assert!(extractor(&format!("{without}{key}")).is_ok(), "{key}");
+        }
+    }
+
+    #[test]
     fn a_bad_section_says_what_is_wrong() {
         let good = format!("{GOOD}client_secret = \"{SECRET}\"\n");
         for (case, keys, key) in [
             ("no URL", good.replace("url", "# url"), "url"),
             ("http", good.replace("127.0.0.1", "id.example"), "url"),
-            ("no client", good.replace("client_id", "# client_id"), "client_id"),
+            ("no client", good.replace("client_id =", "# client_id ="), "client_id"),
             ("no secret", GOOD.to_owned(), "client_secret"),
             ("empty secret", format!("{GOOD}client_secret = \"\""), "client_secret"),
             ("two secrets", format!("{good}client_secret_file = \"/nowhere\""), "client_secret"),
             ("long cache", format!("{good}cache_ttl = \"61s\""), "cache_ttl"),
             ("nowhere", format!("{good}from = []"), "from"),
+            ("any client by default", good.replace("client_ids", "# client_ids"), "client_ids"),
+            ("an empty list", good.replace("[\"app\"]", "[]"), "client_ids"),
+            ("an empty name", good.replace("\"app\"", "\"\""), "client_ids"),
+            ("any client and some", format!("{good}allow_any_client = true"), "allow_any_client"),
+            ("two scopes in one", format!("{good}required_scopes = [\"a b\"]"), "required_scopes"),
+            ("a rule that nothing passes", format!("{good}claims.sub = {{ present = false }}"), "claims"),
         ] {
             let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
             assert!(problems.contains(&format!("extractors.introspection.{key}:")), "{case}: {problems}");

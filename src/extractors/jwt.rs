@@ -1,7 +1,6 @@
 //! Sessions that are signed JWTs (RFC 7519), as identity providers issue them.
 //! Keys are kept in `shared/jwks.rs`; configuration and the providers' presets are in `jwt/`.
 
-mod claims;
 mod config;
 mod presets;
 
@@ -13,13 +12,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::{self, BoxFuture, FutureExt};
 
+use super::shared::claims::{ClaimRules, check_scopes};
 use super::shared::jwks::{FetchedKeys, Found, KeysByKid, Wait};
 use super::shared::keys::{Alg, KeySet};
 use super::shared::places::{self, Place};
 use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::value::{Object, Value};
-use claims::Rules;
 
 pub const KIND: Kind = Kind { build: config::build, subject: "{sub}", presets: presets::PRESETS };
 
@@ -46,8 +45,9 @@ struct Jwt {
     /// Whom the token may be meant for; empty means anybody.
     audiences: Vec<String>,
     leeway: UnixSeconds,
-    claims: Rules,
-    header_claims: Rules,
+    claims: ClaimRules,
+    header_claims: ClaimRules,
+    required_scopes: Vec<String>,
     max_token_bytes: usize,
     token_types: Vec<String>,
     padded_base64: bool,
@@ -255,6 +255,7 @@ impl Jwt {
         self.check_issuer(claims)?;
         self.check_audience(claims)?;
         self.claims.check(claims)?;
+        check_scopes(&self.required_scopes, claims)?;
         Ok(ends)
     }
 

@@ -282,7 +282,7 @@ async fn a_back_end_sees_the_callers_trace_and_nothing_else_of_it() {
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let introspection = format!(
         "[session]\nextractors = [\"api\"]\n[extractors.api]\nkind = \"introspection\"\nurl = \"{}\"\n\
-         client_id = \"c\"\nclient_secret = \"introspection-secret\"\n",
+         client_id = \"c\"\nclient_secret = \"introspection-secret\"\nallow_any_client = true\n",
         app.url("/introspect")
     );
     for (config, credential) in
@@ -630,11 +630,12 @@ async fn oauth2_proxy() {
     }
 }
 
-/// A section that introspects at `url`, with more keys.
+/// A section that introspects at `url`, with more keys. If they name no app, tokens of any will do.
 fn by_introspection(url: &str, more: &str) -> String {
+    let any = if more.contains("client_ids") { "" } else { "allow_any_client = true" };
     format!(
         "[session]\nextractors = [\"api\"]\n[extractors.api]\nkind = \"introspection\"\nurl = \"{url}\"\n\
-         client_id = \"our app\"\nclient_secret = \"our secret:of 24 bytes\"\n{more}\n"
+         client_id = \"our app\"\nclient_secret = \"our secret:of 24 bytes\"\n{any}\n{more}\n"
     )
 }
 
@@ -692,9 +693,18 @@ async fn only_a_token_that_is_active_and_meant_for_us_is_good() {
         ("J3 client", json!({"client_id": "other"}), invalid()),
         ("J3 refresh token", json!({"token_type": "refresh_token"}), invalid()),
         ("J3 refresh token of Hydra", json!({"token_use": "refresh_token"}), invalid()),
+        ("ID token of Keycloak", json!({"typ": "ID"}), invalid()),
+        ("refresh token of Keycloak", json!({"typ": "Refresh"}), invalid()),
+        ("offline token of Keycloak", json!({"typ": "Offline"}), invalid()),
+        ("a good type does not hide another", json!({"token_type": "Bearer", "typ": "ID"}), invalid()),
+        ("typ no text", json!({"typ": ["Bearer"]}), invalid()),
+        ("access token of Keycloak", json!({"typ": "Bearer"}), Ok("ann".to_owned())),
+        ("access token of RFC 9068", json!({"typ": "AT+JWT"}), Ok("ann".to_owned())),
+        ("typ null", json!({"typ": null}), Ok("ann".to_owned())),
         ("J3 proof of possession", json!({"token_type": "DPoP"}), invalid()),
         ("J3 bound to a key", json!({"cnf": {"jkt": "x"}}), invalid()),
         ("no type", json!({"token_type": "(remove)"}), Ok("ann".to_owned())),
+        ("scopes in scp", json!({"scope": "(remove)", "scp": ["read", "crm"]}), Ok("ann".to_owned())),
         ("scope missing", json!({"scope": "read"}), invalid()),
         ("scope as a prefix", json!({"scope": "read crm2"}), invalid()),
         ("no scope", json!({"scope": "(remove)"}), invalid()),
@@ -711,6 +721,54 @@ async fn only_a_token_that_is_active_and_meant_for_us_is_good() {
         let issuer = Backend::json(&claims.to_string()).await;
         let service = Service::start(&by_introspection(&issuer.url("/"), checks));
         assert_eq!(outcome(&service, &[TOKEN]).await, want, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn introspection_checks_claims_by_the_same_rules_as_jwt() {
+    let checks = "client_ids = [\"web\"]\n[extractors.api.claims]\n\"realm_access.roles\" = \"crm\"\n\
+                  groups = { absent_or = \"CN=Sales,DC=corp\" }";
+    let invalid = || refused(401, "session_invalid");
+    for (case, more, want) in [
+        ("a role", json!({"realm_access": {"roles": ["x", "crm"]}}), Ok("ann".to_owned())),
+        ("another role", json!({"realm_access": {"roles": ["x"]}}), invalid()),
+        ("no role", json!({}), invalid()),
+        (
+            "the group",
+            json!({"realm_access": {"roles": ["crm"]}, "groups": ["CN=Sales,DC=corp"]}),
+            Ok("ann".to_owned()),
+        ),
+        ("a part of the group", json!({"realm_access": {"roles": ["crm"]}, "groups": "DC=corp"}), invalid()),
+    ] {
+        let mut claims = json!({"active": true, "sub": "ann", "client_id": "web"});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let issuer = Backend::json(&claims.to_string()).await;
+        let service = Service::start(&by_introspection(&issuer.url("/"), checks));
+        assert_eq!(outcome(&service, &[TOKEN]).await, want, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn keycloaks_service_accounts_are_refused_by_introspection() {
+    let user = json!({
+        "active": true, "sub": "ann", "iss": "https://kc.example/realms/main", "typ": "Bearer", "azp": "web",
+        "client_id": "web", "sid": "s-1", "scope": "openid profile", "username": "ann", "preferred_username": "ann",
+        "token_type": "Bearer", "exp": NOW + 60
+    });
+    let service_account =
+        json!({"username": "service-account-web", "preferred_username": "service-account-web"});
+    let invalid = || refused(401, "session_invalid");
+    for (case, change, want) in [
+        ("a user", json!({}), Ok("ann".to_owned())),
+        ("a service account", service_account, invalid()),
+        ("known by its user name", json!({"username": "service-account-web"}), invalid()),
+        ("known by its address", json!({"clientHost": "10.0.0.7", "clientAddress": "10.0.0.7"}), invalid()),
+    ] {
+        let mut claims = user.clone();
+        claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let issuer = Backend::json(&claims.to_string()).await;
+        let keys = by_introspection(&issuer.url("/"), "preset = \"keycloak\"\nclient_ids = [\"web\"]");
+        assert_eq!(outcome(&Service::start(&keys), &[TOKEN]).await, want, "{case}");
     }
 }
 

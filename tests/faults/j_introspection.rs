@@ -170,7 +170,8 @@ async fn j4() {
 
 async fn j5() {
     let issuer = Upstream::start(ok(&good(&json!({})).to_string())).await;
-    let t = Timed::start(&toml(issuer.port, "cache_ttl = \"60s\"\n"), Clocks::Both).await;
+    let t = Timed::start(&toml(issuer.port, "allow_any_client = true\ncache_ttl = \"60s\"\n"), Clocks::Both)
+        .await;
     let s = &t.service;
     s.expect("active", &opaque("t"), &["200"]).await;
     issuer.does(ok("{\"active\":false}"));
@@ -188,8 +189,11 @@ async fn j5() {
 
 async fn j6() {
     let issuer = Upstream::start(ok("{\"active\":false}")).await;
-    let t = Timed::start(&toml(issuer.port, "cache_ttl = \"60s\"\n").replace("trace", "info"), Clocks::Both)
-        .await;
+    let t = Timed::start(
+        &toml(issuer.port, "allow_any_client = true\ncache_ttl = \"60s\"\n").replace("trace", "info"),
+        Clocks::Both,
+    )
+    .await;
     let s = &t.service;
     s.expect("inactive", &opaque("t"), INVALID).await;
     issuer.does(ok(&good(&json!({})).to_string()));
@@ -282,7 +286,7 @@ async fn j9() {
     const ROUNDS: u32 = 200;
     let issuer = Upstream::start(ok(&good(&json!({"exp": now() + 6000})).to_string())).await;
     let s = Service::start(
-        &toml(issuer.port, "cache_ttl = \"60s\"\n")
+        &toml(issuer.port, "allow_any_client = true\ncache_ttl = \"60s\"\n")
             .replace("trace", "warn")
             .replace("log.level = \"warn\"", "log.level = \"info\""),
     )

@@ -148,7 +148,7 @@ async fn n3() {
 async fn n4() {
     let toml = format!("{BY_JWT}\n").replace("[\"web\"]", "[\"web\", \"idp\"]")
         + &format!(
-            "[extractors.idp]\nkind = \"introspection\"\nurl = \"https://id.example/x\"\nclient_id = \"us\"\nclient_secret = \"{UPSTREAM_SECRET}\"\n"
+            "[extractors.idp]\nkind = \"introspection\"\nurl = \"https://id.example/x\"\nclient_id = \"us\"\nclient_secret = \"{UPSTREAM_SECRET}\"\nallow_any_client = true\n"
         );
     let (code, text) = Setup::new(&toml).arguments(&["check-config", "--print"]).refusal().await;
     assert_eq!(code, 0, "{text}");

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
-use super::claims::Rules;
 use super::{Jwt, Keys};
 use crate::clock::UnixSeconds;
 use crate::config::{List, Problems, Section, Span};
 use crate::extractors::SessionExtractor;
 use crate::extractors::shared::app_secret;
+use crate::extractors::shared::claims::{ClaimRules, check_required_scopes};
 use crate::extractors::shared::http::check_url;
 use crate::extractors::shared::jwks::{FetchedKeys, KID_PLACEHOLDER, KeysByKid, Source};
 use crate::extractors::shared::keys::{Alg, KeySet};
@@ -35,14 +35,15 @@ struct Config {
     audiences: List<String>,
     allow_any_audience: bool,
     leeway: Span,
-    claims: Rules,
-    header_claims: Rules,
+    claims: ClaimRules,
+    header_claims: ClaimRules,
+    required_scopes: List<String>,
     max_token_bytes: usize,
     token_types: List<String>,
     allow_http: bool,
     padded_base64: bool,
     /// Where a provider publishes the keys of an issuer, for presets: `{issuer}` is the first of
-    /// `issuers`, `{issuer_tail}` its last path segment. Used if no other source of keys is named.
+    /// `issuers`, `{client_id}` the client id at its end. Used if no other source of keys is named.
     #[serde(skip_serializing)]
     provider_keys: Option<String>,
     /// For presets of providers whose tokens have no audience: `audiences` may be left out.
@@ -51,6 +52,9 @@ struct Config {
     /// For presets that are not safe alone: keys of which the user must give one.
     #[serde(skip_serializing)]
     require_one_of: List<String>,
+    /// For presets that are safer with it: a key without which there is a warning.
+    #[serde(skip_serializing)]
+    recommend: Option<String>,
 }
 
 impl Default for Config {
@@ -68,8 +72,9 @@ impl Default for Config {
             audiences: List::default(),
             allow_any_audience: false,
             leeway: Span::secs(30),
-            claims: Rules::default(),
-            header_claims: Rules::default(),
+            claims: ClaimRules::default(),
+            header_claims: ClaimRules::default(),
+            required_scopes: List::default(),
             max_token_bytes: 8192,
             token_types: List::of(&["JWT", "at+jwt"]),
             allow_http: false,
@@ -77,6 +82,7 @@ impl Default for Config {
             provider_keys: None,
             audience_optional: false,
             require_one_of: List::default(),
+            recommend: None,
         }
     }
 }
@@ -110,6 +116,7 @@ pub fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problem
         leeway,
         claims: config.claims,
         header_claims: config.header_claims,
+        required_scopes: config.required_scopes.0,
         max_token_bytes: config.max_token_bytes,
         token_types: config.token_types.0,
         padded_base64: config.padded_base64,
@@ -145,6 +152,7 @@ fn check_limits(section: &Section<'_>, config: &Config, problems: &mut Problems)
         section.key("token_types"),
         "must not hold an empty name",
     );
+    problems.accept(section.key("required_scopes"), check_required_scopes(&config.required_scopes));
 }
 
 fn check_audiences(section: &Section<'_>, config: &Config, problems: &mut Problems) {
@@ -165,14 +173,21 @@ fn check_audiences(section: &Section<'_>, config: &Config, problems: &mut Proble
 
 fn check_required(section: &Section<'_>, config: &Config, problems: &mut Problems) {
     let is_given = |key: &String| match key.split_once('.') {
-        Some(("claims", claim)) => config.claims.has(claim),
-        Some(("header_claims", parameter)) => config.header_claims.has(parameter),
+        Some(("claims", claim)) => config.claims.limit(claim),
+        Some(("header_claims", parameter)) => config.header_claims.limit(parameter),
         _ => key == "audiences" && !config.audiences.is_empty(),
     };
     let required = &config.require_one_of;
     if let (Some(first), false) = (required.first(), required.iter().any(is_given)) {
         let all = required.join(" or ");
         problems.add(section.key(first), format!("this preset needs {all}: without it others' tokens pass"));
+    }
+    if let Some(key) = config.recommend.as_ref().filter(|key| !is_given(key)) {
+        section.warn(
+            key,
+            "is not given: a token that was made for any other page of this issuer passes too. List the \
+             origins of your own pages",
+        );
     }
 }
 
@@ -277,7 +292,15 @@ fn from_provider(section: &Section<'_>, config: &Config, problems: &mut Problems
     }
     let bare = issuer.trim_end_matches('/');
     let tail = bare.rsplit('/').next().unwrap_or_default();
-    let url = template.replace("{issuer}", bare).replace("{issuer_tail}", tail);
+    if template.contains("{client_id}") && !tail.starts_with("client_") {
+        problems.add(
+            section.key("issuers"),
+            "does not end in a client id (client_…), by which the keys are found: copy iss from a token of \
+             yours, or give jwks_url as well",
+        );
+        return None;
+    }
+    let url = template.replace("{issuer}", bare).replace("{client_id}", tail);
     problems.accept(section.key("issuers"), from_url(section, config, &url))
 }
 

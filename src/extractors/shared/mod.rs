@@ -5,10 +5,12 @@
 pub mod aes;
 pub mod app_secret;
 pub mod authority;
+pub mod claims;
 pub mod cookie;
 pub mod derive;
 pub mod endpoint;
 pub mod expiry;
+pub mod glob;
 pub mod headers;
 pub mod hex;
 pub mod http;
