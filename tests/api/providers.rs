@@ -31,12 +31,45 @@ const PAGES: [(&str, usize, &str); 14] = [
     ("workos", 0, "workos"),
 ];
 
+/// The same for the classes of tokens that a provider signs.
+const CLASSES: [(&str, usize, &str); 12] = [
+    ("auth0", 0, "auth0"),
+    ("clerk", 0, "clerk"),
+    ("cognito", 0, "cognito"),
+    ("edge", 0, "cloudflare-access"),
+    ("edge", 1, "google-iap"),
+    ("edge", 2, "aws-alb"),
+    ("entra", 0, "entra"),
+    ("firebase", 0, "firebase"),
+    ("keycloak", 0, "keycloak"),
+    ("okta", 0, "okta"),
+    ("supabase", 0, "supabase"),
+    ("workos", 0, "workos"),
+];
+
 #[tokio::test]
 async fn the_providers_pages_take_their_providers_tokens_and_no_others() {
-    let vectors = include_str!("../vectors/idp-shapes.json");
+    check_pages(&PAGES, include_str!("../vectors/idp-shapes.json")).await;
+}
+
+#[tokio::test]
+async fn the_providers_pages_refuse_what_is_no_users_session() {
+    check_pages(&CLASSES, include_str!("../vectors/idp-token-classes.json")).await;
+}
+
+#[test]
+fn a_fresh_header_goes_before_a_stale_cookie() {
+    for (page, block) in [("supabase", 0), ("supabase", 1)] {
+        let table = shown(page, block);
+        let section = &table["extractors"]["supabase"];
+        assert_eq!(section["from"][0].as_str(), Some("header:authorization"), "{page} {block}");
+    }
+}
+
+async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
     let vectors: Value = serde_json::from_str(vectors).unwrap();
     let mut faults = Vec::new();
-    for (page, block, provider) in PAGES {
+    for &(page, block, provider) in pages {
         let cases = vectors["cases"].as_array().unwrap().iter();
         let cases: Vec<&Value> = cases.filter(|case| case["config"]["provider"] == provider).collect();
         let usual = &cases[0]["config"]["subject_path"];
@@ -85,12 +118,17 @@ async fn subject(page: &str, block: usize, template: Option<String>, case: &Valu
     settings.chain.authenticate(&head).await.ok().map(|user| user.subject.to_string())
 }
 
-/// The page's configuration, with what the case's operator would write in the places that are his.
-fn configured(page: &str, block: usize, template: Option<String>, case: &Value, folder: &Path) -> Table {
+/// The configuration as the page shows it.
+fn shown(page: &str, block: usize) -> Table {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/providers/{page}.md"));
     let text = std::fs::read_to_string(page).unwrap();
     let toml = text.split("```toml\n").nth(block + 1).unwrap().split("```").next().unwrap();
-    let mut table: Table = toml.parse().unwrap();
+    toml.parse().unwrap()
+}
+
+/// The page's configuration, with what the case's operator would write in the places that are his.
+fn configured(page: &str, block: usize, template: Option<String>, case: &Value, folder: &Path) -> Table {
+    let mut table = shown(page, block);
     let sections = table["extractors"].as_table_mut().unwrap();
     let section = sections.iter_mut().next().unwrap().1.as_table_mut().unwrap();
     for (ours, theirs) in [("issuers", "issuer"), ("audiences", "audience")] {
@@ -99,8 +137,10 @@ fn configured(page: &str, block: usize, template: Option<String>, case: &Value, 
         }
     }
     for checks in ["claims", "header_claims"] {
-        let shown = section.get_mut(checks).and_then(toml::Value::as_table_mut);
-        for (claim, value) in shown.into_iter().flatten() {
+        let Some(shown) = section.get_mut(checks).and_then(toml::Value::as_table_mut) else { continue };
+        // What the case does not name, its operator left out: the preset alone decides.
+        shown.retain(|claim, _| !case[checks][claim].is_null());
+        for (claim, value) in shown.iter_mut() {
             let theirs = &case[checks][claim.as_str()];
             let theirs = theirs.get("absent_or").unwrap_or(theirs);
             *value = theirs.as_str().unwrap_or_else(|| panic!("no {claim} in {case}")).into();

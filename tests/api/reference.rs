@@ -142,14 +142,15 @@ fn reference_of_the_configuration() {
 
 /// What each preset fills in. Keys that only presets use are left out, and so are queries, which are long.
 fn presets(presets: &[(&str, &str)]) -> String {
-    let internal = ["provider_keys", "audience_optional", "require_one_of", "queries", "path"];
+    let internal = ["provider_keys", "audience_optional", "require_one_of", "recommend", "queries", "path"];
     let mut table = "| preset | fills in |\n| --- | --- |\n".to_owned();
     for (name, keys) in presets {
         let keys: toml::Table = toml::from_str(keys).unwrap();
         let shown = keys.iter().filter(|(key, _)| !internal.contains(&key.as_str()));
         let mut shown: Vec<String> =
             shown.map(|(key, value)| format!("`{key} = {}`", cell(&value.to_string()))).collect();
-        for (key, says) in [("provider_keys", "keys from"), ("path", "asks")] {
+        for (key, says) in [("provider_keys", "keys from"), ("path", "asks"), ("recommend", "warns without")]
+        {
             if let Some(value) = keys.get(key) {
                 shown.push(format!("{says} `{}`", value.as_str().unwrap()));
             }

@@ -432,8 +432,15 @@ impl Case {
         let places = if config["locations"].is_array() { &config["locations"] } else { &config["location"] };
         let places: Vec<String> = match config["cookie_name"].as_str() {
             Some(cookie) => vec![format!("supabase:{cookie}")],
+            // The preset's own.
+            None if places.is_null() => Vec::new(),
             None => list(places).into_iter().map(location).map(str::to_owned).collect(),
         };
+        let mut claims = config["claims"].clone();
+        if config["provider"] == "cognito-id" {
+            // What the provider's page says for ID tokens.
+            claims["username"] = json!({ "any": true });
+        }
         let any_audience = config["audience"].is_null() && preset.is_none();
         json!({
             "kind": "jwt",
@@ -445,9 +452,9 @@ impl Case {
             "issuers": config["issuer"].is_string().then(|| list(&config["issuer"])),
             "audiences": (!config["audience"].is_null()).then(|| list(&config["audience"])),
             "allow_any_audience": any_audience.then_some(true),
-            "claims": config["claims"],
+            "claims": claims,
             "header_claims": config["header_claims"],
-            "from": places,
+            "from": (!places.is_empty()).then_some(places),
         })
     }
 }

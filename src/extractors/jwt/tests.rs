@@ -394,6 +394,21 @@ fn a_section_that_is_not_safe_is_refused_by_key() {
         (&format!("{public}typo = 1"), "typo"),
         ("preset = \"cognito\"\nissuers = [\"https://id\"]", "claims.client_id"),
         ("preset = \"aws-alb\"\njwks_url = \"https://k/{kid}\"\nissuers = [\"i\"]", "header_claims.signer"),
+        (&format!("{public}required_scopes = [\"a b\"]"), "required_scopes"),
+        (&format!("{public}claims.role = []"), "claims"),
+        (&format!("{public}claims.role = {{ present = false }}"), "claims"),
+        (&format!("{public}claims.role.inner = \"a\""), "claims"),
+        (&format!("{public}header_claims.kid = {{ like = \"*\" }}"), "header_claims"),
+        (
+            "preset = \"cognito\"\nissuers = [\"https://id\"]\nclaims.client_id = { any = true }",
+            "claims.client_id",
+        ),
+        (
+            "preset = \"cognito\"\nissuers = [\"https://id\"]\nclaims.client_id = { absent_or = \"c\" }",
+            "claims.client_id",
+        ),
+        ("preset = \"workos\"\nissuers = [\"https://api.workos.com\"]", "issuers"),
+        ("preset = \"workos\"\nissuers = [\"https://auth.your-app.com/\"]", "issuers"),
         ("preset = \"clerk\"", "issuers"),
         ("preset = \"clerk\"\nissuers = [\"not a URL\"]", "issuers"),
         ("preset = \"auth0\"\nissuers = [\"https://id/\"]", "audiences"),
@@ -421,6 +436,10 @@ fn every_preset_is_complete_with_what_the_user_must_know() {
         ("supabase", "issuers = [\"https://ref.supabase.co/auth/v1\"]"),
         ("supabase", "secret = \"a session secret of 32 bytes\"\nalgorithms = [\"HS256\"]"),
         ("workos", "issuers = [\"https://api.workos.com/user_management/client_1\"]"),
+        (
+            "workos",
+            "issuers = [\"https://auth.your-app.com\"]\njwks_url = \"https://api.workos.com/sso/jwks/client_1\"",
+        ),
     ] {
         let built = build(&format!("preset = \"{preset}\"\n{keys}"));
         assert!(built.is_ok(), "{preset}: {built:?}");
@@ -429,30 +448,92 @@ fn every_preset_is_complete_with_what_the_user_must_know() {
     assert_eq!(names.len(), 12);
 }
 
-#[tokio::test]
-async fn auth0s_machines_are_refused_and_its_users_stay_signed_in_when_they_refresh() {
+/// Claims that a preset's tokens have, changed, and what becomes of them.
+async fn under_preset(preset: &str, keys: &str, cases: &[(Value, &str)]) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
     std::fs::write(file.path(), pair.public_key_pem()).expect("written");
-    let extractor = build(&format!(
-        "preset = \"auth0\"\nissuers = [\"https://t.auth0.com/\"]\naudiences = [\"app\"]\n\
-         algorithms = [\"ES256\"]\npublic_key_file = {:?}",
-        file.path().display().to_string()
-    ))
-    .expect("a good section");
+    let path = file.path().display().to_string();
+    let toml = format!(
+        "preset = \"{preset}\"\nissuers = [\"i\"]\nalgorithms = [\"ES256\"]\npublic_key_file = {path:?}\n{keys}"
+    );
+    let extractor = build(&toml).expect("a good section");
     let key = EncodingKey::from_ec_der(&pair.serialize_der());
-    for (gty, want) in [
-        (json!("password"), "ok"),
-        (json!("refresh_token"), "ok"),
-        (json!(["refresh_token", "password"]), "ok"),
-        (json!("client-credentials"), "claim"),
-        (json!(["client-credentials"]), "claim"),
-        (json!(null), "claim"),
-    ] {
-        let payload = claims(&json!({ "iss": "https://t.auth0.com/", "gty": gty }));
-        let token = sign(r#"{"alg":"ES256"}"#, payload.as_bytes(), &key, Algorithm::ES256);
-        assert_eq!(word(&extract(&*extractor, &token).await), want, "{gty}");
+    for (changes, want) in cases {
+        let mut all = json!({ "iss": "i" });
+        all.as_object_mut().expect("claims").extend(changes.as_object().expect("claims").clone());
+        let token = sign(r#"{"alg":"ES256"}"#, claims(&all).as_bytes(), &key, Algorithm::ES256);
+        assert_eq!(word(&extract(&*extractor, &token).await), *want, "{preset} {changes}");
     }
+}
+
+#[tokio::test]
+async fn auth0_services_are_refused_and_refreshed_users_are_not() {
+    let cases = [
+        (json!({ "gty": "password" }), "ok"),
+        (json!({ "gty": "refresh_token" }), "ok"),
+        (json!({ "gty": ["refresh_token", "password"] }), "ok"),
+        (json!({ "gty": "client-credentials" }), "claim"),
+        (json!({ "gty": ["client-credentials"] }), "claim"),
+        (json!({ "gty": null }), "claim"),
+        // The RFC 9068 profile has no `gty`.
+        (json!({ "sub": "auth0|1", "client_id": "c" }), "ok"),
+        (json!({ "sub": "c@clients", "client_id": "c" }), "claim"),
+    ];
+    under_preset("auth0", "audiences = [\"app\"]", &cases).await;
+}
+
+#[tokio::test]
+async fn a_rule_of_the_section_replaces_the_presets_rule() {
+    let service = json!({ "sub": "c@clients", "gty": "client-credentials" });
+    let presets = [(service.clone(), "claim")];
+    under_preset("auth0", "audiences = [\"app\"]", &presets).await;
+    let dropped = "audiences = [\"app\"]\n[claims]\nsub = { any = true }\ngty = { any = true }";
+    under_preset("auth0", dropped, &[(service.clone(), "ok")]).await;
+    let one = "audiences = [\"app\"]\n[claims]\nsub = { any = true }";
+    under_preset("auth0", one, &[(service, "claim")]).await;
+    let table_over_text = "claims.client_id = \"c\"\nclaims.token_use = { any = true }";
+    let id_token = json!({ "token_use": "id", "username": "u", "client_id": "c" });
+    under_preset("cognito", table_over_text, &[(id_token, "ok")]).await;
+    let text_over_table = "audiences = [\"app\"]\nclaims.scp = \"access\"";
+    under_preset(
+        "entra",
+        text_over_table,
+        &[(json!({ "scp": "access" }), "ok"), (json!({ "scp": "x" }), "claim")],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn required_scopes_are_looked_for_in_scope_and_scp() {
+    let keys = "audiences = [\"app\"]\nrequired_scopes = [\"access\"]";
+    let cases = [
+        (json!({ "scp": "openid access" }), "ok"),
+        (json!({ "scp": ["access"] }), "ok"),
+        (json!({ "scp": "openid", "scope": "access" }), "ok"),
+        (json!({ "scp": "openid" }), "scope"),
+        (json!({ "scp": "access2" }), "scope"),
+    ];
+    under_preset("entra", keys, &cases).await;
+}
+
+#[test]
+fn clerk_without_azp_is_a_warning() {
+    let warnings = |keys: &str| {
+        let toml = format!(
+            "[session]\nextractors = [\"clerk\"]\n[extractors.clerk]\nkind = \"jwt\"\npreset = \"clerk\"\n\
+             issuers = [\"https://clerk.example.com\"]\n{keys}"
+        );
+        let client = [("ROLLOUT_CLIENT_ID", "client"), ("ROLLOUT_CLIENT_SECRET", &"S3cret-".repeat(9)[..])];
+        let environment = client.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let sources = Sources { base: Some(toml), environment, ..Sources::default() };
+        let settings =
+            config::load(&sources, &Registry::builtin(), &context()).expect("a good configuration");
+        settings.warnings.lines().filter(|line| line.contains("claims.azp")).count()
+    };
+    assert_eq!(warnings(""), 1);
+    assert_eq!(warnings("claims.azp = { any = true }"), 1);
+    assert_eq!(warnings("claims.azp = [\"https://app.example.com\"]"), 0);
 }
 
 #[tokio::test]
@@ -487,6 +568,8 @@ async fn the_environment_alone_is_enough() {
         ("ROLLOUT__EXTRACTORS__JWT__ALLOW_ANY_AUDIENCE", "true"),
         ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__EMAIL_VERIFIED", "true"),
         ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__PLAN__ABSENT_OR", "team, pro"),
+        ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__SUB__LIKE", "u-*"),
+        ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__ACT__ABSENT", "true"),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let sources = Sources { environment, ..Sources::default() };
@@ -497,6 +580,8 @@ async fn the_environment_alone_is_enough() {
         (json!({ "email_verified": true, "plan": "pro" }), "ok"),
         (json!({ "email_verified": true, "plan": "free" }), "claim"),
         (json!({ "email_verified": false }), "claim"),
+        (json!({ "email_verified": true, "sub": "s-1" }), "claim"),
+        (json!({ "email_verified": true, "act": { "sub": "u-2" } }), "claim"),
         (json!({}), "claim"),
     ] {
         let outcome = extract(&**extractor, &hs256(PLAIN, claims(&changes))).await;
