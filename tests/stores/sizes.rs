@@ -1,13 +1,12 @@
 //! Values that are larger than a session can be, and what a key says of its own end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use crate::faults::{MARIADB, POSTGRES, REDIS, ask, configuration, redis_with_users, service};
 use crate::helpers::Service;
-use crate::proxy::{Fault, Proxy};
+use crate::proxy::Proxy;
 use crate::servers::{MariaDb, Postgres, Redis, eventually};
 
 const MIB: usize = 1024 * 1024;
