@@ -354,7 +354,7 @@ impl Server {
             tracing::warn!(
                 extractor = &*self.name,
                 "the store does not let us use GETRANGE, so a session of any length is read whole: allow the \
-                 command (ACL SETUSER … +getrange), then restart this service or reload its configuration"
+                 command (ACL SETUSER … +getrange), then restart this service"
             );
         }
     }
