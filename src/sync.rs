@@ -2,7 +2,6 @@
 //! `tests/model` compiles `shared/jwks.rs`, `shared/lookup.rs`, `reload.rs` and `telemetry/writer.rs` a
 //! second time, against a module of this name that runs them in every order it can find.
 
-pub(crate) use std::sync::atomic::AtomicUsize;
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use std::thread;
 

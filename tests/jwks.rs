@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Response;
+use axum::http::{Response, Uri};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{FutureExt, StreamExt, future, stream};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::extractors::shared::http::HttpClient;
 use rollout_token::extractors::{Context, ExtractError, Readiness, Registry, SessionExtractor, contract};
 use rollout_token::metrics::Metrics;
 use serde_json::{Value, json};
@@ -74,11 +73,13 @@ struct Reply {
     headers: Vec<(&'static str, String)>,
     body: String,
     endless: bool,
+    /// The end of the only path at which it is found; 403 elsewhere.
+    only_at: Option<&'static str>,
 }
 
 impl Reply {
     fn ok(body: impl Into<String>) -> Self {
-        Self { status: 200, headers: Vec::new(), body: body.into(), endless: false }
+        Self { status: 200, headers: Vec::new(), body: body.into(), endless: false, only_at: None }
     }
 
     fn status(status: u16) -> Self {
@@ -109,12 +110,15 @@ impl Server {
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         };
         let (hits, reply, gate) = (server.hits.clone(), server.reply.clone(), server.gate.clone());
-        let router = Router::new().fallback(move || {
+        let router = Router::new().fallback(move |uri: Uri| {
             hits.fetch_add(1, Ordering::SeqCst);
             let (reply, gate) = (reply.clone(), gate.clone());
             async move {
                 gate.acquire().await.expect("an open gate").forget();
-                let reply = reply.lock().expect("a reply").clone();
+                let mut reply = reply.lock().expect("a reply").clone();
+                if reply.only_at.is_some_and(|end| !uri.path().ends_with(end)) {
+                    reply = Reply::status(403);
+                }
                 let mut response = Response::builder().status(reply.status);
                 for (name, value) in reply.headers {
                     response = response.header(name, value);
@@ -156,12 +160,7 @@ impl Subject {
     fn with(source: &str) -> Self {
         let clock = ManualClock::at(NOW);
         let metrics = Arc::new(Metrics::new());
-        let context = Context {
-            clock: Clock::new(clock.clone()),
-            metrics: metrics.clone(),
-            http: HttpClient::default(),
-            dev: false,
-        };
+        let context = Context::new(Clock::new(clock.clone()), metrics.clone());
         let issuers = if source.contains("oidc_issuer") { "" } else { "issuers = [\"https://issuer\"]" };
         let toml = format!("{source}\n{issuers}\nallow_any_audience = true");
         let built = contract::build(&Registry::builtin(), "jwt", &toml, &context);
@@ -230,7 +229,7 @@ async fn a_cold_start_under_load_is_one_fetch() {
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;
     server.gate.forget_permits(Semaphore::MAX_PERMITS);
-    let subject = Subject::new(&server);
+    let subject = Subject::with(&format!("jwks_url = \"{}/keys\"\nmax_waiting = 1000", server.base));
     let token = signer.token();
     let requests = future::join_all((0..1000).map(|_| subject.ask(&token)));
     // The gate opens when the fetch has arrived, so every request is waiting by then.
@@ -486,16 +485,144 @@ async fn a_key_with_its_own_address_is_fetched_by_its_id() {
     let nameless = signer.token_with(&json!({ "alg": "ES256" }));
     assert_eq!(subject.ask(&nameless).await, "unknown_key");
 
-    let unseen = signer.token_with(&json!({ "alg": "ES256", "kid": "unseen" }));
-    assert_eq!(subject.ask(&unseen).await, "jwks_cooldown");
     assert_eq!(server.hits(), 1);
-    server.answers(Reply::status(403));
-    subject.clock.advance(COOLDOWN);
-    for _ in 0..100 {
-        assert_eq!(subject.ask(&unseen).await, "unknown_key");
-    }
-    assert_eq!(server.hits(), 2);
     assert_eq!(subject.ask(&signer.token()).await, "ok");
+}
+
+/// A provider that has one key, at a URL of its own, and an extractor that knows it.
+async fn key_by_kid(signer: &Signer, more: &str) -> (Server, Subject) {
+    let reply = Reply { only_at: Some(signer.kid), ..Reply::ok(signer.pair.public_key_pem()) };
+    let server = Server::start(reply).await;
+    let subject = Subject::with(&format!("jwks_url = \"{}/{{kid}}\"\n{more}", server.base));
+    (server, subject)
+}
+
+/// A token whose header names another key. Its signature does not matter: the key is looked up first.
+fn made_up(signer: &Signer, kid: &str) -> String {
+    let signature = signer.token().rsplit('.').next().expect("a signature").to_owned();
+    let header = json!({ "alg": "ES256", "kid": kid, "signer": "us" }).to_string();
+    format!("{}.e30.{signature}", URL_SAFE_NO_PAD.encode(header))
+}
+
+#[tokio::test]
+async fn genuine_kid_is_served_while_made_up_kids_are_looked_up() {
+    let signer = Signer::new("genuine");
+    let (server, subject) = key_by_kid(&signer, "").await;
+    for second in 0..40 {
+        for number in 0..30 {
+            let token = made_up(&signer, &format!("made-up-{second}-{number}"));
+            assert_eq!(subject.ask(&token).await, "unknown_key");
+            if number == 15 {
+                assert_eq!(subject.ask(&signer.token()).await, "ok", "second {second}");
+            }
+        }
+        subject.clock.advance(SECOND);
+    }
+    assert_eq!(server.hits(), 40 * 30 + 1);
+    assert_eq!(subject.extractor.readiness(), Readiness::Ready, "a key that is not there is no failure");
+}
+
+#[tokio::test]
+async fn at_most_8_kids_are_looked_up_at_a_time() {
+    let signer = Signer::new("genuine");
+    let (server, subject) = key_by_kid(&signer, "").await;
+    server.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let tokens: Vec<String> = (0..20).map(|n| made_up(&signer, &format!("made-up-{n}"))).collect();
+    let genuine = signer.token();
+    let others = future::join_all(tokens.iter().map(|token| subject.ask(token)));
+    let open = async {
+        while server.hits() < 8 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(server.hits(), 8);
+        server.gate.add_permits(100);
+    };
+    let (others, honest, ()) = future::join3(others, subject.ask(&genuine), open).await;
+    assert!(others.iter().all(|answer| *answer == "unknown_key"), "{others:?}");
+    assert_eq!(honest, "ok");
+}
+
+#[tokio::test]
+async fn at_most_50_kids_are_looked_up_in_a_second() {
+    let signer = Signer::new("genuine");
+    let (server, subject) = key_by_kid(&signer, "").await;
+    let ask = async |n: usize| subject.ask(&made_up(&signer, &format!("made-up-{n}"))).await;
+    for n in 0..50 {
+        assert_eq!(ask(n).await, "unknown_key");
+    }
+    assert_eq!(ask(50).await, "jwks_busy");
+    assert_eq!(ask(7).await, "unknown_key", "it is known not to be there");
+    assert_eq!(server.hits(), 50);
+    subject.clock.advance(SECOND);
+    assert_eq!(ask(50).await, "unknown_key");
+}
+
+#[tokio::test]
+async fn kid_that_was_not_there_is_remembered_for_30_seconds_and_1000_of_them() {
+    let signer = Signer::new("genuine");
+    let (server, subject) = key_by_kid(&signer, "").await;
+    let ask = async |n: usize| subject.ask(&made_up(&signer, &format!("made-up-{n}"))).await;
+    for _ in 0..100 {
+        assert_eq!(ask(0).await, "unknown_key");
+    }
+    assert_eq!(server.hits(), 1);
+    subject.clock.advance(Duration::from_secs(29));
+    assert_eq!((ask(0).await, server.hits()), ("unknown_key", 1));
+    subject.clock.advance(SECOND);
+    assert_eq!((ask(0).await, server.hits()), ("unknown_key", 2));
+    // 50 in each of 21 seconds are more than are remembered, and none is over.
+    for n in 1..=1050 {
+        if n % 50 == 0 {
+            subject.clock.advance(SECOND);
+        }
+        assert_eq!(ask(n).await, "unknown_key", "{n}");
+    }
+    subject.clock.advance(SECOND);
+    let before = server.hits();
+    assert_eq!((ask(1050).await, server.hits()), ("unknown_key", before));
+    assert_eq!((ask(0).await, server.hits()), ("unknown_key", before + 1), "the oldest made room");
+}
+
+#[tokio::test]
+async fn header_rules_are_checked_before_a_kid_is_looked_up() {
+    let signer = Signer::new("genuine");
+    let (server, subject) = key_by_kid(&signer, "header_claims = { signer = \"them\" }").await;
+    assert_eq!(subject.ask(&made_up(&signer, "made-up")).await, "claim");
+    assert_eq!(server.hits(), 0);
+}
+
+#[tokio::test]
+async fn failed_look_up_of_a_kid_is_made_again_after_a_second() {
+    let signer = Signer::new("genuine");
+    let (server, subject) = key_by_kid(&signer, "").await;
+    server.answers(Reply::status(500));
+    for _ in 0..10 {
+        assert_eq!(subject.ask(&signer.token()).await, "jwks_unavailable");
+    }
+    assert_eq!((server.hits(), subject.extractor.readiness()), (1, Readiness::Stale));
+    server.answers(Reply::ok(signer.pair.public_key_pem()));
+    subject.clock.advance(SECOND);
+    assert_eq!(subject.ask(&signer.token()).await, "ok");
+    assert_eq!(subject.extractor.readiness(), Readiness::Ready);
+}
+
+#[tokio::test]
+async fn fresh_keys_are_stale_in_readiness_after_a_failed_fetch() {
+    let (signer, new) = (Signer::new("k"), Signer::new("new"));
+    let server = Server::start(set(&[&signer])).await;
+    let subject = Subject::new(&server);
+    assert_eq!(subject.ask(&signer.token()).await, "ok");
+    server.answers(Reply::status(500));
+    subject.clock.advance(COOLDOWN);
+    assert_eq!(subject.ask(&new.token()).await, "jwks_unavailable");
+    assert_eq!(subject.extractor.readiness(), Readiness::Stale);
+    server.answers(set(&[&signer, &new]));
+    subject.clock.advance(COOLDOWN);
+    assert_eq!(subject.ask(&new.token()).await, "ok");
+    assert_eq!(subject.extractor.readiness(), Readiness::Ready);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ const LIMITS: Limits = Limits {
     connect: std::time::Duration::from_secs(5),
     total: std::time::Duration::from_secs(10),
     body: 1024 * 1024,
+    retry_closed: true,
 };
 
 #[derive(Debug, clap::Args)]

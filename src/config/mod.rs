@@ -15,6 +15,7 @@ mod watched;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Value, ValueKind};
@@ -35,6 +36,7 @@ use suggest::unknown;
 pub use values::{List, Span};
 use watched::Watched;
 
+use crate::extractors::shared::waiting::Backends;
 use crate::extractors::{Chain, Context, Link, Registry};
 use crate::origin::Origins;
 use crate::secret::Secret;
@@ -149,6 +151,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     let client_secret = client.as_ref().map(|(client, _)| &client.secret);
     let request_timeout = server.request_timeout.0;
     let cap_to_session = token.cap_to_session;
+    let context = &Context { backends: Arc::new(Backends::new(server.max_in_flight)), ..context.clone() };
     let builder = Builder { registry, client_secret, request_timeout, context, cap_to_session };
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());

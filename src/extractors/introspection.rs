@@ -18,8 +18,9 @@ use url::form_urlencoded;
 use super::shared::claims::{ClaimRules, check_required_scopes, check_scopes};
 use super::shared::endpoint::{self, Endpoint};
 use super::shared::http::Answer;
-use super::shared::lookup::{Lookups, Outcome, Question, Verdict};
+use super::shared::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
 use super::shared::places::{self, Place};
+use super::shared::waiting::Waiting;
 use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
@@ -67,6 +68,7 @@ struct Config {
     timeout: Span,
     connect_timeout: Span,
     cache_ttl: Span,
+    max_waiting: Option<usize>,
     allow_http: bool,
 }
 
@@ -88,6 +90,7 @@ impl Default for Config {
             timeout: Span::secs(2),
             connect_timeout: Span::millis(300),
             cache_ttl: Span::secs(0),
+            max_waiting: None,
             allow_http: false,
         }
     }
@@ -126,9 +129,11 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         connect_timeout: config.connect_timeout,
         cache_ttl: config.cache_ttl,
         longest_cache_ttl: Span::secs(60),
+        is_repeatable: true,
         allow_http: config.allow_http,
     };
     let endpoint = Endpoint::new(section, keys, &mut problems);
+    let waiting = Waiting::read(section, config.max_waiting, &mut problems);
     problems.require(!config.from.is_empty(), section.key("from"), "names no place to look for a token");
     let places = config.from.iter().map(|text| text.parse());
     let places = places.filter_map(|place| problems.accept(section.key("from"), place)).collect();
@@ -159,7 +164,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         claims: config.claims,
         clock: section.context().clock.clone(),
     };
-    let lookups = Lookups::new(section.name(), section.context());
+    let lookups = Lookups::new(section.name(), section.context(), waiting);
     Ok(Arc::new(Introspection { places, issuer: Arc::new(issuer), lookups }))
 }
 
@@ -206,6 +211,9 @@ fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
 impl SessionExtractor for Introspection {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         let token = match places::find(&self.places, request) {
+            Ok(Some(token)) if token.len() > MAX_CREDENTIAL => {
+                return ready(Err(ExtractError::rejected("too_large"))).boxed();
+            }
             Ok(Some(token)) => token,
             Ok(None) => return ready(Ok(None)).boxed(),
             Err(error) => return ready(Err(error)).boxed(),
@@ -243,35 +251,31 @@ impl Issuer {
     }
 
     async fn ask(&self, request: Request) -> Verdict {
-        match self.endpoint.ask(request, |answer| self.read(answer)).await {
-            Verdict::Decided(Err(error), _) if error == inactive() => {
-                Verdict::Decided(Err(error), INACTIVE_TTL.min(self.endpoint.cache_ttl()))
-            }
-            verdict => verdict,
+        let mut verdict = self.endpoint.ask(request, |answer| self.read(answer)).await;
+        if matches!(&verdict.outcome, Err(error) if *error == inactive()) {
+            verdict.keep_for = INACTIVE_TTL.min(self.endpoint.cache_ttl());
         }
+        verdict
     }
 
-    fn read(&self, answer: &Answer) -> Result<Outcome, Verdict> {
+    fn read(&self, answer: &Answer) -> Outcome {
         match answer.status {
             StatusCode::OK => {}
-            // It is us whom the issuer does not know. That says nothing about the caller, and all
-            // callers feel it.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                tracing::error!(
-                    extractor = %self.extractor, status = answer.status.as_u16(),
-                    "the introspection endpoint refuses our client: check client_id and client_secret"
-                );
-                let error = ExtractError::unavailable("introspection_client_rejected");
-                return Err(Verdict::Down(error));
+            // It is our own client that the issuer refuses, which says nothing about the caller.
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                return Err(ExtractError::unavailable("introspection_client_rejected").because(format!(
+                    "the endpoint answered {}: check client_id and client_secret",
+                    status.as_u16()
+                )));
             }
             _ => return Err(endpoint::undecided(answer)),
         }
         let attributes = endpoint::json(answer)?;
         let Value::Object(claims) = &attributes else {
-            let error = ExtractError::unavailable("malformed").because("the answer is no JSON object");
-            return Err(Verdict::Unclear(error));
+            return Err(ExtractError::unavailable("malformed").because("the answer is no JSON object"));
         };
-        Ok(self.check(claims).map(|expires_at| Session { attributes, expires_at }))
+        let expires_at = self.check(claims)?;
+        Ok(Session { attributes, expires_at })
     }
 
     /// Checks what the issuer says about the token (RFC 7662, section 2.2); gives its end.

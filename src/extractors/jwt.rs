@@ -144,7 +144,8 @@ impl SessionExtractor for Jwt {
     fn readiness(&self) -> Readiness {
         match &self.keys {
             Keys::Fetched(keys) => keys.readiness(),
-            Keys::One(_) | Keys::Set(_) | Keys::ByKid(_) => Readiness::Ready,
+            Keys::ByKid(keys) => keys.readiness(),
+            Keys::One(_) | Keys::Set(_) => Readiness::Ready,
         }
     }
 }

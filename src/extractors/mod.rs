@@ -39,6 +39,7 @@ use crate::config::{Problems, Section};
 use crate::metrics::Metrics;
 use crate::value::Value;
 use shared::http::HttpClient;
+use shared::waiting::Backends;
 
 /// What an extractor says about one request:
 ///
@@ -168,6 +169,8 @@ pub struct Context {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub http: HttpClient,
+    /// The backends of the configuration that is read.
+    pub backends: Arc<Backends>,
     /// `rollout-token dev`: kinds that trust everybody are allowed.
     pub dev: bool,
 }
@@ -175,7 +178,7 @@ pub struct Context {
 impl Context {
     /// The context of a service that is not `dev`, with the machine's clocks.
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { clock, metrics, http: HttpClient::default(), dev: false }
+        Self { clock, metrics, http: HttpClient::default(), backends: Arc::default(), dev: false }
     }
 
     #[cfg(test)]

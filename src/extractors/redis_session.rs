@@ -24,6 +24,7 @@ use super::shared::payload::MAX_STORED;
 use super::shared::php;
 use super::shared::pool::{Failure, Limits, Pool, Store};
 use super::shared::session_cookie::{self, SessionCookie};
+use super::shared::waiting::Waiting;
 use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
@@ -89,6 +90,7 @@ struct Config {
     key_hash: String,
     payload: String,
     expires_path: Option<String>,
+    max_waiting: Option<usize>,
     max_connections: usize,
     pool_wait: Span,
     timeout: Span,
@@ -115,6 +117,7 @@ impl Default for Config {
             key_hash: "none".to_owned(),
             payload: "json".to_owned(),
             expires_path: None,
+            max_waiting: None,
             max_connections: 8,
             pool_wait: Span::millis(250),
             timeout: Span::millis(500),
@@ -181,6 +184,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
     let limits =
         Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
+    let waiting = Waiting::read(section, config.max_waiting, &mut problems);
     let is_laravel = config.payload == "laravel";
     problems.require(
         is_laravel || config.payload == "json",
@@ -197,7 +201,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     Ok(Arc::new(RedisSession {
         cookie,
         key_prefix: config.key_prefix.unwrap_or_default(),
-        pool: Pool::new(section, server, limits),
+        pool: Pool::new(section, server, limits, waiting),
         laravel,
         expires,
         clock: section.context().clock.clone(),

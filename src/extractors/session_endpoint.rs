@@ -11,12 +11,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use reqwest::{Method, Request};
+use url::Url;
 
 use super::shared::endpoint::{self, Endpoint};
 use super::shared::expiry::Expiry;
 use super::shared::headers::{self, HeaderError};
 use super::shared::http::Answer;
-use super::shared::lookup::{Lookups, Outcome, Question, Verdict};
+use super::shared::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
 use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
 use crate::clock::UnixSeconds;
 use crate::cookies::{self, CookieError};
@@ -40,10 +41,23 @@ struct WhoAmI {
     endpoint: Endpoint,
     method: Method,
     additional_headers: HeaderMap,
+    signed_out: SignedOut,
     /// Where the session is; empty means the body.
     response_headers: Vec<HeaderName>,
     expires: Option<Template>,
 }
+
+/// The statuses that say that the caller is not signed in.
+#[derive(Debug)]
+enum SignedOut {
+    /// [`SIGNED_OUT`], and redirects but those from http to https.
+    Usual,
+    /// Those in `signed_out`, as they are there.
+    Listed(Vec<u16>),
+}
+
+/// The statuses by which apps say that the caller is not signed in.
+const SIGNED_OUT: [u16; 7] = [204, 401, 403, 410, 302, 303, 307];
 
 impl SessionExtractor for SessionEndpoint {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
@@ -103,6 +117,9 @@ impl SessionEndpoint {
                 found.push((place, value));
             }
         }
+        if found.iter().map(|(_, value)| value.len()).sum::<usize>() > MAX_CREDENTIAL {
+            return Err(ExtractError::rejected("too_large").because("more than 16 KiB would be forwarded"));
+        }
         Ok(found)
     }
 
@@ -121,7 +138,7 @@ impl SessionEndpoint {
 }
 
 impl WhoAmI {
-    /// The request to the app: made anew, so that nothing of the caller's is in it but what was found.
+    /// The request to the app: a new one, so that nothing of the caller's is in it but what was found.
     fn request(&self, found: &Found<'_>) -> Request {
         let mut request = Request::new(self.method.clone(), self.endpoint.url.clone());
         let mut cookies = Vec::new();
@@ -142,30 +159,62 @@ impl WhoAmI {
         self.endpoint.ask(request, |answer| self.read(answer)).await
     }
 
-    /// Only 200 is yes. No content, a redirect to a login page and "not you" are no. Everything else
-    /// says nothing: a wrong URL or a broken app must not sign everybody out.
-    fn read(&self, answer: &Answer) -> Result<Outcome, Verdict> {
+    /// Only 200 is yes. Everything but 200 and the statuses that say "not signed in" says nothing about the
+    /// caller: a wrong URL or a broken app must not sign everyone out.
+    fn read(&self, answer: &Answer) -> Outcome {
         let attributes = match answer.status {
             StatusCode::OK if self.response_headers.is_empty() => endpoint::json(answer)?,
             StatusCode::OK => self.named_headers(answer)?,
-            StatusCode::NO_CONTENT
-            | StatusCode::UNAUTHORIZED
-            | StatusCode::FORBIDDEN
-            | StatusCode::NOT_FOUND
-            | StatusCode::GONE => return Ok(Err(signed_out(answer))),
-            status if status.is_redirection() => return Ok(Err(signed_out(answer))),
-            _ => return Err(endpoint::undecided(answer)),
+            _ if self.says_signed_out(answer) => return Err(signed_out(answer)),
+            _ => return Err(self.wrong_url(answer).unwrap_or_else(|| endpoint::undecided(answer))),
         };
-        let expires_at = match self.expires.as_ref().map(|path| expiry(path, &attributes)) {
-            None => None,
-            Some(Ok(end)) => end,
-            Some(Err(error)) => return Err(Verdict::Unclear(error)),
-        };
-        Ok(Ok(Session { attributes, expires_at }))
+        let expires_at = self.expires.as_ref().map(|path| expiry(path, &attributes)).transpose()?.flatten();
+        Ok(Session { attributes, expires_at })
+    }
+
+    fn says_signed_out(&self, answer: &Answer) -> bool {
+        let status = answer.status.as_u16();
+        match &self.signed_out {
+            SignedOut::Listed(statuses) => statuses.contains(&status),
+            SignedOut::Usual => {
+                SIGNED_OUT.contains(&status)
+                    && !(answer.status.is_redirection() && self.leads_to_https(answer))
+            }
+        }
+    }
+
+    /// Whether the answer redirects to the same path and query over https: a server that wants https sends
+    /// that to every caller.
+    fn leads_to_https(&self, answer: &Answer) -> bool {
+        let url = &self.endpoint.url;
+        self.target(answer).is_some_and(|target| {
+            target.scheme() == "https" && (target.path(), target.query()) == (url.path(), url.query())
+        })
+    }
+
+    /// Where the answer's `Location` leads.
+    fn target(&self, answer: &Answer) -> Option<Url> {
+        let location = answer.headers.get(header::LOCATION)?.to_str().ok()?;
+        self.endpoint.url.join(location).ok()
+    }
+
+    /// The error of an answer by which a server says that there is nothing at this URL for this method.
+    fn wrong_url(&self, answer: &Answer) -> Option<ExtractError> {
+        let status = answer.status.as_u16();
+        if !matches!(status, 301 | 302 | 303 | 307 | 308 | 404 | 405) {
+            return None;
+        }
+        let location = self.target(answer).map(|url| format!(" with Location {}", without_query(url)));
+        let detail = format!(
+            "the endpoint answered {status}{}: correct url or method, or list the status in signed_out if it \
+             means that the caller is not signed in",
+            location.unwrap_or_default()
+        );
+        Some(ExtractError::unavailable("wrong_url").because(detail))
     }
 
     /// The configured headers of the answer as a session: an absent or empty one is nobody's.
-    fn named_headers(&self, answer: &Answer) -> Result<Value, Verdict> {
+    fn named_headers(&self, answer: &Answer) -> Result<Value, ExtractError> {
         let mut attributes = Vec::new();
         for name in &self.response_headers {
             match headers::single(&answer.headers, name) {
@@ -173,9 +222,7 @@ impl WhoAmI {
                 Ok(Some(value)) => attributes.push((name.as_str(), Value::String(value.to_owned()))),
                 Err(_) => {
                     let error = ExtractError::unavailable("malformed");
-                    return Err(Verdict::Unclear(
-                        error.because(format!("{name} is there twice or is no text")),
-                    ));
+                    return Err(error.because(format!("{name} is there twice or is no text")));
                 }
             }
         }
@@ -186,6 +233,17 @@ impl WhoAmI {
 fn signed_out(answer: &Answer) -> ExtractError {
     let status = answer.status.as_u16();
     ExtractError::rejected("signed_out").because(format!("the endpoint answered {status}"))
+}
+
+/// A URL as it may be logged: its query can hold something secret.
+fn without_query(mut url: Url) -> String {
+    const MAX: usize = 256;
+    url.set_query(None);
+    url.set_fragment(None);
+    // Fails only for URLs that can have neither.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.as_str().chars().take(MAX).collect()
 }
 
 /// Found values are printable ASCII, which is what a header may hold.

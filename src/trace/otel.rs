@@ -33,8 +33,12 @@ use crate::routes::token::{self, Issued};
 use crate::telemetry::SubjectLog;
 
 /// One call to the receiver; what a library waits longer for is tried again with the next batch.
-const LIMITS: Limits =
-    Limits { connect: Duration::from_secs(2), total: Duration::from_secs(10), body: 64 * 1024 };
+const LIMITS: Limits = Limits {
+    connect: Duration::from_secs(2),
+    total: Duration::from_secs(10),
+    body: 64 * 1024,
+    retry_closed: false,
+};
 
 /// How long the end of the process waits for the last spans to be taken.
 const PATIENCE: Duration = Duration::from_secs(2);

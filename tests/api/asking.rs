@@ -1,5 +1,5 @@
-//! Back ends that are asked who somebody is: session endpoints and introspection (FAULTS groups F
-//! and J).
+//! Backends that are asked who the caller is: session endpoints and introspection (FAULTS groups F, J
+//! and U).
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use rollout_token::metrics::Metrics;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use crate::backend::{Backend, Seen, drip, json as json_answer, raw, respond};
+use crate::backend::{Backend, Seen, drip, json as json_answer, raw, raw_requests, respond};
 use crate::helpers::{NOW, Service, verified};
 
 /// A section that asks `url` about the cookie `sid`, with more keys.
@@ -59,15 +59,15 @@ async fn the_status_and_the_form_of_an_answer_decide_first() {
         ("F3 accepted", 202, JSON, USER, unavailable()),
         ("F3 no content", 204, &[], "", gone()),
         ("F3 a part", 206, JSON, USER, unavailable()),
-        ("F3 not modified", 304, &[], "", gone()),
-        ("F4 301", 301, &[("location", "/login")], "", gone()),
+        ("F3 not modified", 304, &[], "", unavailable()),
+        ("F4 301", 301, &[("location", "/login")], "", unavailable()),
         ("F4 302", 302, &[("location", "/login")], USER, gone()),
         ("F4 303", 303, &[("location", "/login")], "", gone()),
         ("F4 307", 307, &[("location", "/login")], "", gone()),
-        ("F4 308", 308, &[("location", "/login")], "", gone()),
+        ("F4 308", 308, &[("location", "/login")], "", unavailable()),
         ("F6 401", 401, JSON, USER, gone()),
         ("F6 403", 403, JSON, USER, gone()),
-        ("404", 404, JSON, USER, gone()),
+        ("404", 404, JSON, USER, unavailable()),
         ("410", 410, &[], "", gone()),
         ("400", 400, JSON, USER, unavailable()),
         ("405", 405, &[], "", unavailable()),
@@ -154,10 +154,11 @@ async fn nothing_is_sent_to_where_a_redirect_points() {
     let elsewhere = Backend::json(r#"{"sub":"admin"}"#).await;
     let cases = [elsewhere.url("/"), format!("//{}/x", elsewhere.address), "https://127.0.0.1:1/".to_owned()];
     for location in cases {
-        for status in [301, 302, 307, 308] {
+        let out = || refused(401, "session_invalid");
+        for (status, want) in [(301, unavailable()), (302, out()), (307, out()), (308, unavailable())] {
             let app = Backend::always(status, &[("location", &location)], "").await;
             let service = Service::start(&by_asking(&app.url("/me"), "method = \"POST\""));
-            assert_eq!(outcome(&service, &[SID]).await, refused(401, "session_invalid"), "F5 {location}");
+            assert_eq!(outcome(&service, &[SID]).await, want, "F5 {status} {location}");
             assert_eq!(app.visits(), 1);
         }
     }
@@ -404,10 +405,13 @@ async fn without_a_cache_every_request_is_asked_anew() {
     assert_eq!(outcome(&service, &[SID]).await, refused(401, "no_session"));
 }
 
+fn context() -> Context {
+    Context::new(Clock::system(), Arc::new(Metrics::new()))
+}
+
 /// The extractor alone, without the service's own limits around it.
 fn extractor(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
-    let context = Context::new(Clock::system(), Arc::new(Metrics::new()));
-    contract::build(&Registry::builtin(), kind, keys, &context).expect("good keys")
+    contract::build(&Registry::builtin(), kind, keys, &context()).expect("good keys")
 }
 
 #[tokio::test]
@@ -423,7 +427,7 @@ async fn ten_thousand_identical_cookies_are_one_call() {
     .await;
     let app_of = extractor(
         "session_endpoint",
-        &format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"", app.url("/")),
+        &format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"10s\"\nmax_waiting = 10000", app.url("/")),
     );
     let request = contract::request(&[("cookie", "sid=ann")]);
     let all = futures_util::future::join_all((0..10_000).map(|_| app_of.extract(&request)));
@@ -456,8 +460,16 @@ async fn different_cookies_are_asked_about_a_few_at_a_time() {
     assert!(app.most_running.load(Ordering::SeqCst) <= 64);
 }
 
+/// The state of the only extractor, as `/readyz` says it, and its status.
+async fn ready(service: &Service) -> (u16, String) {
+    let response = reqwest::get(format!("http://{}/readyz", service.admin)).await.unwrap();
+    let status = response.status().as_u16();
+    let body: serde_json::Value = response.json().await.unwrap();
+    (status, body["extractors"][0]["state"].as_str().unwrap().to_owned())
+}
+
 #[tokio::test]
-async fn a_back_end_that_is_down_is_left_alone_and_found_again() {
+async fn backend_that_was_down_serves_the_first_call_after_recovery() {
     let well = Arc::new(AtomicBool::new(false));
     let state = well.clone();
     let app = Backend::start(move |seen| {
@@ -467,23 +479,14 @@ async fn a_back_end_that_is_down_is_left_alone_and_found_again() {
     })
     .await;
     let service = Service::start(&by_asking(&app.url("/me"), ""));
-    let ready = async || {
-        let response = reqwest::get(format!("http://{}/readyz", service.admin)).await.unwrap();
-        let status = response.status().as_u16();
-        let body: serde_json::Value = response.json().await.unwrap();
-        (status, body["extractors"][0]["state"].as_str().unwrap().to_owned())
-    };
     for _ in 0..50 {
         assert_eq!(outcome(&service, &[SID]).await, unavailable(), "F22");
     }
-    assert_eq!(app.visits(), 5, "F22: the breaker is open");
-    assert_eq!(ready().await, (200, "stale".to_owned()), "P15");
+    assert_eq!(app.visits(), 50, "F22: there is no breaker");
+    assert_eq!(ready(&service).await, (200, "stale".to_owned()), "P15");
     well.store(true, Ordering::SeqCst);
-    assert_eq!(outcome(&service, &[SID]).await, unavailable(), "F22: not yet");
-    service.clock.advance(Duration::from_secs(1));
-    assert!(outcome(&service, &[SID]).await.is_ok(), "F22: recovered within a second");
-    assert!(outcome(&service, &[SID]).await.is_ok());
-    assert_eq!(ready().await, (200, "ready".to_owned()));
+    assert!(outcome(&service, &[SID]).await.is_ok(), "F22");
+    assert_eq!(ready(&service).await, (200, "ready".to_owned()));
 
     let metrics = service.metrics().await;
     for result in ["status", "ok"] {
@@ -492,6 +495,345 @@ async fn a_back_end_that_is_down_is_left_alone_and_found_again() {
         assert!(metrics.contains(&line), "{line}");
     }
     assert!(!metrics.contains("s3cr3t"));
+}
+
+/// How an app or issuer fails for one caller's credential.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// The status of an outage.
+    Gateway,
+    /// A status that says nothing.
+    Nonsense,
+    /// No answer until the caller gave up.
+    Hangs,
+    /// The connection ends without an answer, as of a server that drops long heads.
+    Closes,
+}
+
+/// A backend that fails for requests in which `evil` stands, and answers `body` to all others.
+async fn failing_for_one(fault: Fault, body: &'static str) -> std::net::SocketAddr {
+    raw_requests(move |mut stream, request| async move {
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let answer = match (text.contains("evil"), fault) {
+            (false, _) => format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            ),
+            (true, Fault::Gateway) => "HTTP/1.1 502 No\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            (true, Fault::Nonsense) => "HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            (true, Fault::Hangs) => return std::future::pending().await,
+            (true, Fault::Closes) => return None,
+        };
+        stream.write_all(answer.as_bytes()).await.ok()?;
+        Some(stream)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_callers_failing_credential_does_not_refuse_an_honest_caller() {
+    let long = format!("sid=evil{}", "x".repeat(5000));
+    for fault in [Fault::Gateway, Fault::Nonsense, Fault::Hangs, Fault::Closes] {
+        let app = failing_for_one(fault, r#"{"sub":"ann"}"#).await;
+        let service = Service::start(&by_asking(&format!("http://{app}/me"), ""));
+        for n in 0..10 {
+            let cookie = format!("{long}{n}");
+            let stranger = [("cookie", cookie.as_str())];
+            let (evil, honest) = tokio::join!(outcome(&service, &stranger), outcome(&service, &[SID]));
+            assert_eq!(evil, unavailable(), "U1 {fault:?}");
+            assert_eq!(honest.as_deref(), Ok("ann"), "U1 {fault:?}, after {n} failures");
+        }
+        assert!(outcome(&service, &[SID]).await.is_ok(), "U1 {fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_callers_failing_token_does_not_refuse_an_honest_caller_of_introspection() {
+    for fault in [Fault::Gateway, Fault::Nonsense, Fault::Hangs, Fault::Closes] {
+        let issuer = failing_for_one(fault, r#"{"active":true,"sub":"ann"}"#).await;
+        let service = Service::start(&by_introspection(&format!("http://{issuer}/"), "timeout = \"400ms\""));
+        for n in 0..10 {
+            let stranger = format!("Bearer evil{n}");
+            let stranger = [("authorization", stranger.as_str())];
+            let (evil, honest) = tokio::join!(outcome(&service, &stranger), outcome(&service, &[TOKEN]));
+            assert_eq!(evil, unavailable(), "U1 {fault:?}");
+            assert_eq!(honest.as_deref(), Ok("ann"), "U1 {fault:?}, after {n} failures");
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_that_await_one_hung_backend_leave_places_for_others() {
+    let (arrived, mut calls) = tokio::sync::watch::channel(0);
+    let hung = Backend::start(move |_| {
+        arrived.send_modify(|count| *count += 1);
+        std::future::pending()
+    })
+    .await;
+    let other = Backend::json(r#"{"active":true,"sub":"bob"}"#).await;
+    let section = |name: &str, keys: &str| format!("[extractors.{name}]\n{keys}\n");
+    let service = Arc::new(Service::start(&format!(
+        "[server]\nmax_in_flight = 16\n[session]\nextractors = [\"app\", \"api\", \"own\"]\n{}{}{}",
+        section(
+            "app",
+            &format!(
+                "kind = \"session_endpoint\"\nurl = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"10s\"",
+                hung.url("/me")
+            )
+        ),
+        section(
+            "api",
+            &format!(
+                "kind = \"introspection\"\nurl = \"{}\"\nfrom = [\"header:x-token\"]\nclient_id = \"us\"\n\
+                 client_secret = \"our secret:of 24 bytes\"",
+                other.url("/introspect")
+            )
+        ),
+        section("own", "kind = \"trusted_header\"\nheader = \"x-user\"\ntrusted_proxies = [\"127.0.0.1\"]")
+    )));
+    let mut strangers = tokio::task::JoinSet::new();
+    for n in 0..16 {
+        let service = service.clone();
+        strangers.spawn(async move { outcome(&service, &[("cookie", &format!("sid={n}"))]).await });
+    }
+    // 16 divided by (2 backends + 1) is 5, and the other 11 are refused at once.
+    calls.wait_for(|count| *count == 5).await.unwrap();
+    for _ in 0..11 {
+        assert_eq!(strangers.join_next().await.unwrap().unwrap(), unavailable(), "U2");
+    }
+    assert_eq!(outcome(&service, &[("x-token", "t")]).await.as_deref(), Ok("bob"), "U2: another backend");
+    assert_eq!(outcome(&service, &[("x-user", "ann")]).await.as_deref(), Ok("ann"), "U2: no backend");
+    assert_eq!(hung.visits(), 5);
+}
+
+#[tokio::test]
+async fn requests_that_await_a_hung_store_leave_places_for_others() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Connections are taken by the kernel, and nothing reads from them.
+    for keys in [
+        format!("kind = \"redis_session\"\nurl = \"redis://{address}\"\nkey_prefix = \"sess:\""),
+        format!(
+            "kind = \"sql_session\"\nurl = \"postgres://us@{address}/app?sslmode=disable\"\n\
+             query = \"SELECT user_id FROM sessions WHERE id = $1\""
+        ),
+    ] {
+        let service = Arc::new(Service::start(&format!(
+            "[server]\nmax_in_flight = 16\n[session]\nextractors = [\"store\", \"own\"]\n[extractors.store]\n{keys}\n\
+             cookie = \"sid\"\npool_wait = \"10s\"\ntimeout = \"10s\"\n[extractors.own]\nkind = \"trusted_header\"\n\
+             header = \"x-user\"\ntrusted_proxies = [\"127.0.0.1\"]\n"
+        )));
+        let mut strangers = tokio::task::JoinSet::new();
+        for n in 0..16 {
+            let service = service.clone();
+            strangers
+                .spawn(async move { outcome(&service, &[("cookie", &format!("sid=session-id-{n}"))]).await });
+        }
+        // 16 divided by (1 backend + 1) await the store, and the others are refused at once.
+        for _ in 0..8 {
+            assert_eq!(strangers.join_next().await.unwrap().unwrap(), unavailable(), "U2 {keys}");
+        }
+        assert_eq!(outcome(&service, &[("x-user", "ann")]).await.as_deref(), Ok("ann"), "U2 {keys}");
+    }
+}
+
+#[tokio::test]
+async fn max_waiting_bounds_the_requests_that_await_a_backend() {
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let app = Backend::start(move |seen| {
+        let mut gate = gate.clone();
+        async move {
+            gate.wait_for(|open| *open).await.expect("the test lives");
+            json_answer(&user_of(&seen))
+        }
+    })
+    .await;
+    let keys = format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"10s\"\nmax_waiting = 3", app.url("/"));
+    let app_of = extractor("session_endpoint", &keys);
+    let request = contract::request(&[("cookie", "sid=ann")]);
+    let waiting = futures_util::future::join_all((0..10).map(|_| app_of.extract(&request)));
+    let (answers, ()) = tokio::join!(waiting, async { open.send(true).expect("the app lives") });
+    let busy =
+        |answer: &_| matches!(answer, Err(ExtractError::Unavailable(cause)) if cause.word == "backend_busy");
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(Some(_)))).count(), 3);
+    assert_eq!(answers.iter().filter(|answer| busy(answer)).count(), 7);
+    for kind in ["session_endpoint", "introspection", "jwt"] {
+        let more = "max_waiting = 0\nallow_any_audience = true\nissuers = [\"i\"]\njwks_url = \"https://a.example/\"";
+        let more = if kind == "jwt" { more } else { "max_waiting = 0" };
+        let problems =
+            contract::build(&Registry::builtin(), kind, more, &context()).expect_err(kind).to_string();
+        assert!(problems.contains(&format!("{kind}.max_waiting: must be at least 1")), "{problems}");
+    }
+}
+
+#[tokio::test]
+async fn credential_above_16_kib_is_401_and_not_forwarded() {
+    let app = Backend::json(r#"{"sub":"ann","active":true}"#).await;
+    let keys = "forward_headers = [\"X-Token\"]";
+    let by_cookie =
+        Service::start(&format!("{}[server]\nmax_header_bytes = 65536", by_asking(&app.url("/me"), keys)));
+    let by_token =
+        Service::start(&format!("{}[server]\nmax_header_bytes = 65536", by_introspection(&app.url("/"), "")));
+    let (half, most) = ("x".repeat(8 * 1024), "x".repeat(16 * 1024));
+    for (case, service, headers, is_good) in [
+        (
+            "cookie and header",
+            &by_cookie,
+            vec![("cookie", format!("sid={half}")), ("x-token", half.clone())],
+            true,
+        ),
+        (
+            "one byte more",
+            &by_cookie,
+            vec![("cookie", format!("sid={half}y")), ("x-token", half.clone())],
+            false,
+        ),
+        ("token", &by_token, vec![("authorization", format!("Bearer {most}"))], true),
+        ("one byte more", &by_token, vec![("authorization", format!("Bearer {most}y"))], false),
+    ] {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let want = if is_good { Ok("ann".to_owned()) } else { refused(401, "session_invalid") };
+        assert_eq!(outcome(service, &headers).await, want, "{case}");
+    }
+    assert_eq!(app.visits(), 2);
+}
+
+/// A server whose connections serve one request each and close at the second, without a word. Counts the
+/// requests.
+async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = requests.clone();
+    let served = Arc::new(Mutex::new(std::collections::HashSet::new()));
+    let address = raw_requests(move |mut stream, _| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let is_first = served.lock().unwrap().insert(stream.peer_addr().expect("a peer"));
+        async move {
+            if !is_first {
+                return None;
+            }
+            let body = r#"{"sub":"ann","active":true}"#;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+            let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.ok()?;
+            Some(stream)
+        }
+    })
+    .await;
+    (address, requests)
+}
+
+#[tokio::test]
+async fn get_and_introspection_on_a_closed_kept_connection_are_sent_once_more() {
+    let at = |address| format!("http://{address}/");
+    let (app, by_get) = closing_at_the_second_request().await;
+    let get = Service::start(&by_asking(&at(app), ""));
+    let (issuer, by_introspecting) = closing_at_the_second_request().await;
+    let introspection = Service::start(&by_introspection(&at(issuer), ""));
+    for _ in 0..10 {
+        assert_eq!(outcome(&get, &[SID]).await.as_deref(), Ok("ann"));
+        assert_eq!(outcome(&introspection, &[TOKEN]).await.as_deref(), Ok("ann"));
+    }
+    for requests in [by_get, by_introspecting] {
+        assert!((11..=20).contains(&requests.load(Ordering::SeqCst)), "{requests:?}");
+    }
+    let (app, by_post) = closing_at_the_second_request().await;
+    let post = Service::start(&by_asking(&at(app), "method = \"POST\""));
+    assert_eq!(outcome(&post, &[SID]).await.as_deref(), Ok("ann"));
+    assert_eq!(outcome(&post, &[SID]).await, unavailable(), "a POST may have changed something");
+    assert_eq!(by_post.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn new_connection_that_is_closed_is_not_asked_again() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = requests.clone();
+    let app = raw_requests(move |_, _| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async { None }
+    })
+    .await;
+    let service = Service::start(&by_asking(&format!("http://{app}/me"), ""));
+    assert_eq!(outcome(&service, &[SID]).await, unavailable());
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn peer_that_closes_after_each_answer_fails_none_of_300_requests() {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n\
+                            {\"sub\":\"ann\"}";
+    let app = raw(|mut stream| async move { drop(stream.write_all(ANSWER).await) }).await;
+    let app_of = extractor("session_endpoint", &format!("url = \"http://{app}/\"\ncookies = [\"sid\"]"));
+    let app_of = &*app_of;
+    let callers = (0..3).map(|caller| async move {
+        for n in 0..100 {
+            let request = contract::request(&[("cookie", &format!("sid={caller}-{n}"))]);
+            let answer = app_of.extract(&request).await;
+            assert!(matches!(answer, Ok(Some(_))), "{caller}-{n}: {answer:?}");
+        }
+    });
+    futures_util::future::join_all(callers).await;
+}
+
+#[tokio::test]
+async fn status_means_signed_out_only_if_signed_out_says_so() {
+    let out = || refused(401, "session_invalid");
+    let (https, elsewhere) = ("https://app.example:8443/me?full=1", "https://app.example/login?next=%2Fme");
+    let listed = "signed_out = [404, 302, 400]";
+    for (case, keys, status, location, want) in [
+        ("204", "", 204, None, out()),
+        ("401", "", 401, None, out()),
+        ("403", "", 403, None, out()),
+        ("410", "", 410, None, out()),
+        ("302 to a login page", "", 302, Some("/login"), out()),
+        ("302 to a login page over https", "", 302, Some(elsewhere), out()),
+        ("303 without Location", "", 303, None, out()),
+        ("307 to the same path with another query", "", 307, Some("https://app.example/me?full=2"), out()),
+        ("302 to https", "", 302, Some(https), unavailable()),
+        ("303 to https", "", 303, Some(https), unavailable()),
+        ("307 to https", "", 307, Some(https), unavailable()),
+        ("301", "", 301, Some("/me/"), unavailable()),
+        ("308", "", 308, Some("/me/"), unavailable()),
+        ("300", "", 300, None, unavailable()),
+        ("304", "", 304, None, unavailable()),
+        ("404", "", 404, None, unavailable()),
+        ("405", "", 405, None, unavailable()),
+        ("402", "", 402, None, unavailable()),
+        ("listed 404", listed, 404, None, out()),
+        ("listed 400", listed, 400, None, out()),
+        ("listed 302 to https", listed, 302, Some(https), out()),
+        ("401, which is not listed", listed, 401, None, unavailable()),
+        ("303, which is not listed", listed, 303, Some("/login"), unavailable()),
+    ] {
+        let headers: Vec<_> = location.map(|location| ("location", location)).into_iter().collect();
+        let app = Backend::always(status, &headers, "").await;
+        let service = Service::start(&by_asking(&app.url("/me?full=1"), keys));
+        assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_url_names_status_and_location_without_its_query() {
+    let app =
+        Backend::always(302, &[("location", "https://u:hunter2@app.example/me?hunter2#hunter2")], "").await;
+    let app_of =
+        extractor("session_endpoint", &format!("url = \"{}\"\ncookies = [\"sid\"]", app.url("/me?hunter2")));
+    let answer = app_of.extract(&contract::request(&[SID])).await;
+    let Err(ExtractError::Unavailable(cause)) = answer else { panic!("{answer:?}") };
+    let detail = cause.detail.unwrap();
+    assert_eq!(cause.word, "wrong_url");
+    assert!(detail.contains("302") && detail.contains("https://app.example/me:"), "{detail}");
+    assert!(!detail.contains("hunter2"), "{detail}");
+}
+
+#[test]
+fn signed_out_takes_statuses_from_201_to_499() {
+    for status in ["200", "500", "503", "100"] {
+        let keys =
+            format!("url = \"http://127.0.0.1:9/\"\ncookies = [\"sid\"]\nsigned_out = [401, {status}]");
+        let built = contract::build(&Registry::builtin(), "session_endpoint", &keys, &context());
+        let problems = built.expect_err(status).to_string();
+        assert!(problems.contains("session_endpoint.signed_out: must be"), "{problems}");
+    }
 }
 
 /// A service that asks a product, given by the name of its preset and its address alone.

@@ -1,4 +1,4 @@
-//! A back end that extractors ask: it answers as a test says and remembers what it was sent.
+//! A backend that extractors ask: it answers as a test says and remembers what it was sent.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -135,6 +135,49 @@ where
         }
     });
     address
+}
+
+/// A server that hands every request, head and body, to `answer`, with the connection it came on. The
+/// connection is kept if it is given back.
+pub async fn raw_requests<F>(
+    answer: impl Fn(TcpStream, Vec<u8>) -> F + Clone + Send + Sync + 'static,
+) -> SocketAddr
+where
+    F: Future<Output = Option<TcpStream>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                while let Some(request) = read_request(&mut stream).await {
+                    match answer(stream, request).await {
+                        Some(kept) => stream = kept,
+                        None => return,
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// One whole request; `None` if the other side closed the connection.
+async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut request = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().expect("a length")) {
+                return Some(request);
+            }
+        }
+        if stream.read_buf(&mut request).await.ok()? == 0 {
+            return None;
+        }
+    }
 }
 
 /// Writes these bytes and then this one, again and again, until the other side has had enough.

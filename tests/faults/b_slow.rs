@@ -413,7 +413,7 @@ async fn b14() {
     let hung = Upstream::start(Act::Hang).await;
     let toml = format!(
         "server.max_connections = 10100\nrate_limit.per_subject_per_minute = 0\n[session]\nextractors = [\"app\"]\n[extractors.app]\n\
-         kind = \"session_endpoint\"\nurl = \"http://127.0.0.1:{}/me\"\ncookies = [\"sid\"]\n",
+         kind = \"session_endpoint\"\nurl = \"http://127.0.0.1:{}/me\"\ncookies = [\"sid\"]\nmax_waiting = 10000\n",
         hung.port
     );
     let s = Service::start(&toml).await;

@@ -109,7 +109,8 @@ async fn e2() {
     let signer = Signer::p256("good");
     let Act::Say(set) = keys(&[&signer]) else { panic!("keys are said") };
     let provider = Upstream::start(Act::Late(Duration::from_millis(700), set)).await;
-    let s = Service::start(&format!("server.max_in_flight = 2000\n{}", toml(provider.port))).await;
+    // Half of them may await the provider.
+    let s = Service::start(&format!("server.max_in_flight = 4000\n{}", toml(provider.port))).await;
     let asked = Arc::new(by(&signer));
     let mut crowd = JoinSet::new();
     for _ in 0..1000 {

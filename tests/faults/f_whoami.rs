@@ -74,7 +74,7 @@ impl Stage {
         self.s.expect(label, &with_cookie(&format!("{COOKIE_VALUE}-{n}")), want).await
     }
 
-    /// The back end answers again: its failures so far do not count any more.
+    /// The backend answers again.
     async fn heals(&self) {
         let answer = self.ask("well again", ok("{\"id\":\"ann\"}"), &["200"]).await;
         assert_eq!(answer.subject(), "ann");
@@ -157,11 +157,11 @@ async fn f3(s: Arc<Stage>) {
         .await;
         s.heals().await;
     }
-    for text in [
-        "HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n",
-        "HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\n\r\n",
+    for (text, want) in [
+        ("HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n", NO),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\n\r\n", UNKNOWN),
     ] {
-        s.ask(text, Act::SayAndClose(format!("{text}{body}").into_bytes()), NO).await;
+        s.ask(text, Act::SayAndClose(format!("{text}{body}").into_bytes()), want).await;
         s.heals().await;
     }
 }
@@ -170,7 +170,8 @@ async fn f4(s: Arc<Stage>) {
     for status in [300, 301, 302, 303, 305, 307, 308] {
         s.app.take_requests();
         let headers = "Location: /login\r\nContent-Type: application/json\r\n";
-        s.ask("a redirect", Act::Say(answer(&format!("{status} Moved"), headers, "{\"id\":\"ann\"}")), NO)
+        let want = if [302, 303, 307].contains(&status) { NO } else { UNKNOWN };
+        s.ask("a redirect", Act::Say(answer(&format!("{status} Moved"), headers, "{\"id\":\"ann\"}")), want)
             .await;
         let requests = s.app.take_requests();
         assert!(requests.len() == 1 && !requests[0].contains("/login"), "{requests:?}");
@@ -187,11 +188,11 @@ async fn f5(s: Arc<Stage>) {
         "file:///etc/passwd".to_owned(),
         "http://169.254.169.254/latest/meta-data".to_owned(),
     ] {
-        for status in ["301 Moved", "307 Moved", "308 Moved"] {
+        for (status, want) in [("301 Moved", UNKNOWN), ("307 Moved", NO), ("308 Moved", UNKNOWN)] {
             s.ask(
                 &target,
                 Act::Say(answer(status, &format!("Location: {target}\r\nRefresh: 0; url={target}\r\n"), "")),
-                NO,
+                want,
             )
             .await;
         }
@@ -817,7 +818,8 @@ async fn f21() {
 async fn f13() {
     let app = Upstream::start(Act::Late(Duration::from_millis(300), json_answer("{\"id\":\"ann\"}"))).await;
     let url = format!("http://127.0.0.1:{}/me", app.port);
-    let limits = "server.max_connections = 10100\nserver.max_in_flight = 10100";
+    // Half of them may await the app.
+    let limits = "server.max_connections = 10100\nserver.max_in_flight = 20200";
     let s = Service::start(&format!("{limits}\n{}", toml(&url).replace("trace", "info"))).await;
     let crowd = async |count: usize, cookie: fn(usize) -> String| {
         let mut crowd = JoinSet::new();
@@ -853,31 +855,13 @@ async fn f22() {
         crowd.spawn(async move { s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN).await });
     }
     crowd.join_all().await;
-    // Open: nobody waits any more, and the back end is left alone.
-    app.take_requests();
-    let started = Instant::now();
-    let mut quick = 0;
-    for n in 0..60 {
-        let asked = Instant::now();
-        s.expect("open", &with_cookie(&format!("b-{n}")), UNKNOWN).await;
-        quick += u32::from(asked.elapsed() < Duration::from_millis(100));
-        sleep(Duration::from_millis(5)).await;
-    }
-    assert!(quick >= 55, "{quick} of 60 were quick");
-    let probes = app.take_requests().len() as u64;
-    assert!(probes <= started.elapsed().as_secs() + 2, "{probes} probes");
     assert_eq!(s.ready().await.json()["extractors"][0]["state"], "stale");
     app.does(ok("{\"id\":\"ann\"}"));
-    let healed = Instant::now();
-    let mut n = 0;
-    while s.one(&with_cookie(&format!("c-{n}"))).await.status != 200 {
-        n += 1;
-        assert!(healed.elapsed() < Duration::from_secs(5), "not back after five seconds");
-        sleep(Duration::from_millis(50)).await;
-    }
+    // There is no breaker that would have to close first.
     for n in 0..20 {
-        s.expect("closed", &with_cookie(&format!("d-{n}")), &["200"]).await;
+        s.expect("well again", &with_cookie(&format!("b-{n}")), &["200"]).await;
     }
+    assert_eq!(s.ready().await.json()["extractors"][0]["state"], "ready");
     s.holds().await;
     s.stop().await;
 }

@@ -8,6 +8,7 @@ use shuttle::future::{block_on, spawn};
 use crate::clock::{Clock, ManualClock};
 use crate::extractors::{Context, ExtractError};
 use crate::files::jwks::{FetchedKeys, Found, Source};
+use crate::files::waiting::Waiting;
 use crate::sync;
 use crate::{Model, Schedule};
 
@@ -40,7 +41,8 @@ fn world(body: Option<&'static str>) -> World {
     let context = Context::new(Clock::new(clock.clone()), Arc::default());
     context.http.publish(body);
     let url = "https://idp.example/jwks".parse().unwrap();
-    World { keys: Arc::new(FetchedKeys::new("jwt", Source::Jwks(url), &context)), context, clock }
+    let waiting = Waiting::new(Some(REQUESTS), &Arc::default());
+    World { keys: Arc::new(FetchedKeys::new("jwt", Source::Jwks(url), &context, waiting)), context, clock }
 }
 
 /// What a request does that brings a token signed with `kid`.

@@ -1,4 +1,4 @@
-//! Questions to a back end: identical ones share a call, and its end is told to all who wait for it.
+//! Questions to a backend: identical ones share a call, and its end is told to all who wait for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +9,20 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use crate::clock::{Clock, ManualClock};
 use crate::extractors::{Context, ExtractError, Session};
 use crate::files::lookup::{Lookups, Outcome, Question, Verdict};
+use crate::files::waiting::Waiting;
 use crate::sync;
 use crate::{Model, Schedule};
 
-pub const MODELS: [Model; 4] = [
+pub const MODELS: [Model; 5] = [
     ("lookup_identical_questions_share_a_call", shared, Schedule::Any),
     ("lookup_a_kept_answer_is_not_asked_for_again", kept, Schedule::Any),
-    ("lookup_a_back_end_that_is_down_is_told_to_all", down, Schedule::Any),
+    ("lookup_a_backend_that_is_down_is_told_to_all", down, Schedule::Any),
+    ("lookup_gives_every_place_back", places, Schedule::Any),
     ("lookup_goes_on_without_who_began_it", abandoned, Schedule::Any),
 ];
+
+/// Room for every request of a model.
+const MAX_WAITING: usize = 3;
 
 #[derive(Default)]
 struct BackEnd {
@@ -33,11 +38,12 @@ struct World {
 fn world() -> World {
     sync::let_time_pass(false);
     let context = Context::new(Clock::new(ManualClock::at(0)), Arc::default());
-    World { lookups: Arc::new(Lookups::new("web", &context)), back_end: Arc::default() }
+    let waiting = Waiting::new(Some(MAX_WAITING), &Arc::default());
+    World { lookups: Arc::new(Lookups::new("web", &context, waiting)), back_end: Arc::default() }
 }
 
 impl World {
-    /// A request with the one credential; the back end answers with this verdict.
+    /// A request with the one credential; the backend answers with this verdict.
     fn ask(&self, verdict: fn() -> Verdict) -> impl Future<Output = Outcome> + Send + 'static {
         let (lookups, back_end) = (self.lookups.clone(), self.back_end.clone());
         async move {
@@ -63,7 +69,7 @@ impl World {
 }
 
 fn decided(keep_for: Duration) -> Verdict {
-    Verdict::Decided(Ok(Session::of_subject("ann")), keep_for)
+    Verdict { outcome: Ok(Session::of_subject("ann")), keep_for }
 }
 
 fn shared() {
@@ -84,7 +90,8 @@ fn kept() {
 
 fn down() {
     let world = world();
-    for answer in world.ask_three_times(|| Verdict::Down(ExtractError::unavailable("timeout"))) {
+    let down = || Verdict { outcome: Err(ExtractError::unavailable("timeout")), keep_for: Duration::ZERO };
+    for answer in world.ask_three_times(down) {
         assert!(matches!(answer, Err(ExtractError::Unavailable(_))), "{answer:?}");
     }
 }
@@ -95,4 +102,18 @@ fn abandoned() {
     let other = spawn(world.ask(|| decided(Duration::ZERO)));
     first.abort();
     block_on(other).unwrap().expect("a session");
+}
+
+fn places() {
+    let world = world();
+    let first = spawn(world.ask(|| decided(Duration::ZERO)));
+    let others: Vec<_> = (1..MAX_WAITING).map(|_| spawn(world.ask(|| decided(Duration::ZERO)))).collect();
+    first.abort();
+    for other in others {
+        block_on(other).unwrap().expect("a session");
+    }
+    let _ = block_on(first);
+    for answer in world.ask_three_times(|| decided(Duration::ZERO)) {
+        answer.expect("a session");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::Guard;
 pub use shuttle::future::spawn;
 use shuttle::rand::{Rng, thread_rng};
-pub use shuttle::sync::atomic::AtomicUsize;
+use shuttle::sync::atomic::AtomicUsize;
 pub use shuttle::sync::{Condvar, Mutex, MutexGuard};
 pub use shuttle::thread;
 pub use tokio::sync::{Semaphore, mpsc};
@@ -98,6 +98,11 @@ pub mod watch {
     impl<T> Sender<T> {
         pub fn new(first: T) -> Self {
             Self(tokio::sync::watch::Sender::new(first))
+        }
+
+        pub fn receiver_count(&self) -> usize {
+            step();
+            self.0.receiver_count()
         }
 
         pub fn subscribe(&self) -> Receiver<T> {

@@ -17,6 +17,7 @@ use crate::extractors::shared::http::check_url;
 use crate::extractors::shared::jwks::{FetchedKeys, KID_PLACEHOLDER, KeysByKid, Source};
 use crate::extractors::shared::keys::{Alg, KeySet};
 use crate::extractors::shared::places::Place;
+use crate::extractors::shared::waiting::Waiting;
 use crate::secret::Secret;
 
 #[derive(Serialize, Deserialize)]
@@ -40,6 +41,7 @@ struct Config {
     required_scopes: List<String>,
     max_token_bytes: usize,
     token_types: List<String>,
+    max_waiting: Option<usize>,
     allow_http: bool,
     padded_base64: bool,
     /// Where a provider publishes the keys of an issuer, for presets: `{issuer}` is the first of
@@ -77,6 +79,7 @@ impl Default for Config {
             required_scopes: List::default(),
             max_token_bytes: 8192,
             token_types: List::of(&["JWT", "at+jwt"]),
+            max_waiting: None,
             allow_http: false,
             padded_base64: false,
             provider_keys: None,
@@ -241,12 +244,13 @@ fn check_keys(section: &Section<'_>, config: &mut Config, problems: &mut Problem
     match given.as_slice() {
         ["jwks_url"] => {
             let url = config.jwks_url.as_deref().unwrap_or_default();
-            problems.accept(section.key("jwks_url"), from_url(section, config, url))
+            from_url(section, config, "jwks_url", url, problems)
         }
         ["oidc_issuer"] => {
             let issuer = config.oidc_issuer.as_deref().unwrap_or_default();
             let source = Source::discovery(issuer, config.allow_http);
-            Some(fetched(section, problems.accept(section.key("oidc_issuer"), source)?))
+            let source = problems.accept(section.key("oidc_issuer"), source)?;
+            Some(fetched(section, config, source, problems))
         }
         ["jwks_file"] => {
             let key = section.key("jwks_file");
@@ -288,7 +292,8 @@ fn from_provider(section: &Section<'_>, config: &Config, problems: &mut Problems
     let issuer = config.issuers.first()?;
     if template == DISCOVERY {
         let source = Source::discovery(issuer, config.allow_http);
-        return Some(fetched(section, problems.accept(section.key("issuers"), source)?));
+        let source = problems.accept(section.key("issuers"), source)?;
+        return Some(fetched(section, config, source, problems));
     }
     let bare = issuer.trim_end_matches('/');
     let tail = bare.rsplit('/').next().unwrap_or_default();
@@ -301,18 +306,29 @@ fn from_provider(section: &Section<'_>, config: &Config, problems: &mut Problems
         return None;
     }
     let url = template.replace("{issuer}", bare).replace("{client_id}", tail);
-    problems.accept(section.key("issuers"), from_url(section, config, &url))
+    from_url(section, config, "issuers", &url, problems)
 }
 
-fn from_url(section: &Section<'_>, config: &Config, url: &str) -> Result<Keys, &'static str> {
+/// Keys that are fetched from `url`, which the value of `key` says.
+fn from_url(
+    section: &Section<'_>,
+    config: &Config,
+    key: &str,
+    url: &str,
+    problems: &mut Problems,
+) -> Option<Keys> {
     if url.contains(KID_PLACEHOLDER) {
-        return KeysByKid::new(section.name(), url, config.allow_http, section.context()).map(Keys::ByKid);
+        let waiting = Waiting::read(section, config.max_waiting, problems);
+        let keys = KeysByKid::new(section.name(), url, config.allow_http, section.context(), waiting);
+        return problems.accept(section.key(key), keys).map(Keys::ByKid);
     }
-    check_url(url, config.allow_http).map(|url| fetched(section, Source::Jwks(url)))
+    let url = problems.accept(section.key(key), check_url(url, config.allow_http))?;
+    Some(fetched(section, config, Source::Jwks(url), problems))
 }
 
-fn fetched(section: &Section<'_>, source: Source) -> Keys {
-    Keys::Fetched(FetchedKeys::new(section.name(), source, section.context()))
+fn fetched(section: &Section<'_>, config: &Config, source: Source, problems: &mut Problems) -> Keys {
+    let waiting = Waiting::read(section, config.max_waiting, problems);
+    Keys::Fetched(FetchedKeys::new(section.name(), source, section.context(), waiting))
 }
 
 /// Reads keys from a file, which is watched from then on.

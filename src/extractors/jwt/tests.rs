@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::clock::{Clock, ManualClock};
 use crate::config::{self, Problems, Sources};
-use crate::extractors::shared::http::HttpClient;
 use crate::extractors::{Context, ExtractError, Extracted, Registry, Session, SessionExtractor, contract};
 use crate::metrics::Metrics;
 
@@ -24,12 +23,7 @@ const HMAC: &str = r#"
 "#;
 
 fn context() -> Context {
-    Context {
-        clock: Clock::new(ManualClock::at(NOW)),
-        metrics: Arc::new(Metrics::new()),
-        http: HttpClient::default(),
-        dev: false,
-    }
+    Context::new(Clock::new(ManualClock::at(NOW)), Arc::new(Metrics::new()))
 }
 
 fn build(toml: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {

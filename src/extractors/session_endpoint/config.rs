@@ -9,16 +9,17 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
-use super::{Forwarded, SessionEndpoint, WhoAmI};
+use super::{Forwarded, SessionEndpoint, SignedOut, WhoAmI};
 use crate::config::{List, Problems, Section, Span};
 use crate::extractors::SessionExtractor;
 use crate::extractors::shared::cookie::Cookie;
 use crate::extractors::shared::endpoint::{self, Endpoint};
 use crate::extractors::shared::lookup::Lookups;
+use crate::extractors::shared::waiting::Waiting;
 use crate::secret::Secret;
 
 /// Headers that belong to one connection or one message (RFC 9110, sections 7.6.1 and 8.6), or would
-/// change what an answer means. Nobody can have them sent.
+/// change what an answer means. They are never sent.
 const NEVER_SENT: [HeaderName; 10] = [
     header::ACCEPT_ENCODING,
     header::CONNECTION,
@@ -43,11 +44,13 @@ struct Config {
     /// Often an API key, so never shown.
     additional_headers: BTreeMap<String, Secret>,
     additional_headers_file: BTreeMap<String, PathBuf>,
+    signed_out: Option<List<u16>>,
     response_headers: List<String>,
     expires_path: Option<String>,
     timeout: Span,
     connect_timeout: Span,
     cache_ttl: Span,
+    max_waiting: Option<usize>,
     allow_http: bool,
     /// For presets: the path of a `url` that has none.
     #[serde(skip_serializing)]
@@ -63,11 +66,13 @@ impl Default for Config {
             forward_headers: List::default(),
             additional_headers: BTreeMap::new(),
             additional_headers_file: BTreeMap::new(),
+            signed_out: None,
             response_headers: List::default(),
             expires_path: None,
             timeout: Span::secs(2),
             connect_timeout: Span::millis(300),
             cache_ttl: Span::secs(0),
+            max_waiting: None,
             allow_http: false,
             path: None,
         }
@@ -84,9 +89,12 @@ pub fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problem
         connect_timeout: config.connect_timeout,
         cache_ttl: config.cache_ttl,
         longest_cache_ttl: Span::secs(10),
+        is_repeatable: config.method == "GET",
         allow_http: config.allow_http,
     };
     let endpoint = Endpoint::new(section, keys, &mut problems);
+    let waiting = Waiting::read(section, config.max_waiting, &mut problems);
+    let signed_out = check_signed_out(section, &config, &mut problems);
     let method = match config.method.as_str() {
         "POST" => Method::POST,
         "GET" => Method::GET,
@@ -109,8 +117,15 @@ pub fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problem
     let Some(endpoint) = endpoint.filter(|_| problems.is_empty()) else { return Err(problems) };
     Ok(Arc::new(SessionEndpoint {
         forwarded,
-        whoami: Arc::new(WhoAmI { endpoint, method, additional_headers, response_headers, expires }),
-        lookups: Lookups::new(section.name(), section.context()),
+        whoami: Arc::new(WhoAmI {
+            endpoint,
+            method,
+            additional_headers,
+            signed_out,
+            response_headers,
+            expires,
+        }),
+        lookups: Lookups::new(section.name(), section.context(), waiting),
     }))
 }
 
@@ -123,6 +138,16 @@ fn add_path(config: &mut Config) {
         url.set_path(path);
         config.url = Some(url.into());
     }
+}
+
+fn check_signed_out(section: &Section<'_>, config: &Config, problems: &mut Problems) -> SignedOut {
+    let Some(statuses) = &config.signed_out else { return SignedOut::Usual };
+    problems.require(
+        statuses.iter().all(|status| (201..=499).contains(status)),
+        section.key("signed_out"),
+        "must be statuses from 201 to 499: 200 is an answer, and 5xx is a failure, which signs out no one",
+    );
+    SignedOut::Listed(statuses.0.clone())
 }
 
 fn check_forwarded(section: &Section<'_>, config: &Config, problems: &mut Problems) -> Vec<Forwarded> {

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use reqwest::Request;
 use url::Url;
 
-use super::http::{Answer, CallError, HttpClient, Limits, check_url};
-use super::lookup::{MAX_KEPT_BYTES, Outcome, Verdict};
+use super::http::{Answer, HttpClient, Limits, check_url};
+use super::lookup::{Outcome, Verdict};
 use crate::clock::Clock;
 use crate::config::{Problems, Section, Span};
 use crate::extractors::ExtractError;
@@ -17,7 +17,7 @@ use crate::value::Value;
 /// The longest answer, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// How long a back end may make callers wait.
+/// How long a backend may make callers wait.
 const RETRY_AFTER: (u64, u64) = (1, 60);
 
 /// The keys that describe an endpoint, as they stand in a section.
@@ -29,6 +29,9 @@ pub struct Keys<'a> {
     pub cache_ttl: Span,
     /// The longest `cache_ttl` of this kind.
     pub longest_cache_ttl: Span,
+    /// Whether a call changes nothing at the backend, so that one on a kept connection that turns out closed
+    /// may be made again.
+    pub is_repeatable: bool,
     pub allow_http: bool,
 }
 
@@ -45,7 +48,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Checks all keys; `None` after their problems were added.
     pub fn new(section: &Section<'_>, keys: Keys<'_>, problems: &mut Problems) -> Option<Self> {
-        problems.require(keys.url.is_some(), section.key("url"), "is missing: say whom to ask");
+        problems.require(keys.url.is_some(), section.key("url"), "is missing: set it to the URL to ask");
         for (key, span) in [("timeout", keys.timeout), ("connect_timeout", keys.connect_timeout)] {
             let sane = (Span::millis(1)..=Span::secs(10)).contains(&span);
             problems.require(sane, section.key(key), "must be from 1ms to 10s");
@@ -57,39 +60,34 @@ impl Endpoint {
         problems.require(
             keys.cache_ttl <= keys.longest_cache_ttl,
             section.key("cache_ttl"),
-            format!("must be at most {}: nobody sees a sign-out sooner", keys.longest_cache_ttl),
+            format!(
+                "must be at most {}: a cached session stays valid for this long after sign-out",
+                keys.longest_cache_ttl
+            ),
         );
         let url = problems.accept(section.key("url"), check_url(keys.url?, keys.allow_http))?;
-        let limits = Limits { connect: keys.connect_timeout.0, total: keys.timeout.0, body: MAX_BODY };
+        let limits = Limits {
+            connect: keys.connect_timeout.0,
+            total: keys.timeout.0,
+            body: MAX_BODY,
+            retry_closed: keys.is_repeatable,
+        };
         let (http, clock) = (section.context().http.clone(), section.context().clock.clone());
         Some(Self { url, limits, cache_ttl: keys.cache_ttl.0, http, clock })
     }
 
-    /// Sends a request and reads the answer; what `read` makes of it is the verdict.
-    pub async fn ask(
-        &self,
-        request: Request,
-        read: impl FnOnce(&Answer) -> Result<Outcome, Verdict> + Send,
-    ) -> Verdict {
-        let answer = match self.http.send(request, self.limits).await {
-            Ok(answer) => answer,
-            Err(error) => return failed(&error),
+    /// Sends a request and reads the answer; what `read` makes of it is the outcome.
+    pub async fn ask(&self, request: Request, read: impl FnOnce(&Answer) -> Outcome + Send) -> Verdict {
+        let outcome = match self.http.send(request, self.limits).await {
+            Ok(answer) => read(&answer),
+            Err(error) => Err(ExtractError::unavailable(error.word()).because(error.to_string())),
         };
-        match read(&answer) {
-            Ok(outcome) => {
-                let keep_for = self.keep_for(&outcome, answer.body.len());
-                Verdict::Decided(outcome, keep_for)
-            }
-            Err(verdict) => verdict,
-        }
+        Verdict { keep_for: self.keep_for(&outcome), outcome }
     }
 
     /// How long a session may be kept: not beyond its end.
-    fn keep_for(&self, outcome: &Outcome, length: usize) -> Duration {
+    fn keep_for(&self, outcome: &Outcome) -> Duration {
         let Ok(session) = outcome else { return Duration::ZERO };
-        if length > MAX_KEPT_BYTES {
-            return Duration::ZERO;
-        }
         let left = session.expires_at.map(|end| u64::try_from(end - self.clock.now()).unwrap_or_default());
         left.map_or(self.cache_ttl, |left| self.cache_ttl.min(Duration::from_secs(left)))
     }
@@ -100,37 +98,21 @@ impl Endpoint {
     }
 }
 
-/// No answer at all. Only one that is too long may be about this credential alone.
-fn failed(error: &CallError) -> Verdict {
-    let cause = ExtractError::unavailable(error.word()).because(error.to_string());
-    match error {
-        CallError::Unreachable(_) | CallError::Timeout => Verdict::Down(cause),
-        CallError::TooLarge(_) | CallError::Status(_) => Verdict::Unclear(cause),
-    }
-}
-
-/// An answer whose status is neither yes nor no. A gateway's own statuses say that nobody is behind it.
-pub fn undecided(answer: &Answer) -> Verdict {
-    let status = answer.status;
-    let cause = ExtractError::unavailable("status")
-        .because(format!("the endpoint answered {}", status.as_u16()))
-        .again_after(retry_after(&answer.headers));
-    match status {
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            Verdict::Down(cause)
-        }
-        _ => Verdict::Unclear(cause),
-    }
+/// An answer whose status is neither yes nor no.
+pub fn undecided(answer: &Answer) -> ExtractError {
+    ExtractError::unavailable("status")
+        .because(format!("the endpoint answered {}", answer.status.as_u16()))
+        .again_after(retry_after(&answer.headers))
 }
 
 /// The JSON of an answer that says it is JSON. Anything else, such as a login or maintenance page with
 /// status 200, tells nothing about the caller.
-pub fn json(answer: &Answer) -> Result<Value, Verdict> {
-    let unclear = |text: &str| Verdict::Unclear(ExtractError::unavailable("malformed").because(text));
+pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
+    let malformed = |text: &str| ExtractError::unavailable("malformed").because(text);
     if !is_json(&answer.headers) {
-        return Err(unclear("the content type is not JSON"));
+        return Err(malformed("the content type is not JSON"));
     }
-    Value::parse(&answer.body).map_err(|_| unclear("the answer is not JSON"))
+    Value::parse(&answer.body).map_err(|_| malformed("the answer is not JSON"))
 }
 
 /// `application/json`, or a type that ends in `+json` (RFC 6839, section 3.1).

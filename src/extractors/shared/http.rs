@@ -1,34 +1,49 @@
 //! Outgoing HTTP with every limit on, and the rule for which URLs may be called.
 //! Who is called, and what an answer means, is the caller's business.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
 use axum::http::{HeaderMap, StatusCode};
 use reqwest::{Client, Request, Response, redirect, retry};
+use tower::util::MapResponseLayer;
 use url::{Host, Url};
 
 use crate::trace;
 
 const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
 
-/// A back end in the same network answers a connection attempt well within this time.
+/// A backend in the same network answers a connection attempt well within this time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Node closes a connection that was idle for five seconds, which is as short as servers go: a request that is
-/// sent at that moment is lost, and whoever it was for gets a 503.
+/// How long an idle connection is kept. Node closes one after five seconds: a request that is sent at that
+/// moment is lost.
 const IDLE: Duration = Duration::from_secs(4);
 
+tokio::task_local! {
+    /// Whether the request that this task sends had a connection opened for it.
+    static OPENED: Cell<bool>;
+}
+
 /// Calls other services: no redirects, no proxy from the environment, no cookies, no decompression,
-/// no retries beyond a pooled connection that had gone stale, HTTP/1.1 only. Cheap to clone.
+/// HTTP/1.1 only, and no retries but one: see [`Limits::retry_closed`]. Cheap to clone.
 ///
-/// The clients beneath, one for each connect time-out, are built on first use: reading the machine's
-/// CA certificates takes milliseconds that a start does not have.
+/// The clients beneath are built on first use: reading the machine's CA certificates takes milliseconds that
+/// a start does not have.
 #[derive(Clone, Default)]
-pub struct HttpClient(Arc<Mutex<BTreeMap<Duration, Client>>>);
+pub struct HttpClient(Arc<Mutex<BTreeMap<ClientKind, Client>>>);
+
+/// What the clients beneath differ in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ClientKind {
+    connect_timeout: Duration,
+    /// Whether connections are kept and used again.
+    keeps_connections: bool,
+}
 
 /// How much one call may take.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +54,9 @@ pub struct Limits {
     pub total: Duration,
     /// The longest body, in bytes; reading stops there.
     pub body: usize,
+    /// Whether a request is sent once more, on a new connection, when a kept connection turns out to be
+    /// closed before the answer. The backend may have read the request, so it must change nothing there.
+    pub retry_closed: bool,
 }
 
 /// What came back, whatever its status.
@@ -112,20 +130,48 @@ impl HttpClient {
 
     /// The same for what is no part of a trace: the traces themselves.
     pub async fn send_untraced(&self, request: Request, limits: Limits) -> Result<Answer, CallError> {
-        let client = self.client(limits.connect)?;
-        let answer = exchange(&client, request, limits.body);
+        // Before the time begins to count: a client is built slowly.
+        let kind = ClientKind { connect_timeout: limits.connect, keeps_connections: true };
+        let client = self.client(kind)?;
+        let answer = self.exchange(&client, kind, request, limits);
         tokio::time::timeout(limits.total, answer).await.unwrap_or(Err(CallError::Timeout))
     }
 
-    fn client(&self, connect_timeout: Duration) -> Result<Client, CallError> {
+    async fn exchange(
+        &self,
+        client: &Client,
+        kind: ClientKind,
+        request: Request,
+        limits: Limits,
+    ) -> Result<Answer, CallError> {
+        let again = if limits.retry_closed { request.try_clone() } else { None };
+        let (response, was_opened) = OPENED
+            .scope(Cell::new(false), async {
+                let response = client.execute(request).await;
+                (response, OPENED.with(Cell::get))
+            })
+            .await;
+        let response = match (response, again) {
+            (Err(error), Some(again)) if !was_opened && is_closed(&error) => {
+                let client = self.client(ClientKind { keeps_connections: false, ..kind })?;
+                client.execute(again).await
+            }
+            (response, _) => response,
+        };
+        read_answer(response.map_err(CallError::transport)?, limits.body).await
+    }
+
+    fn client(&self, kind: ClientKind) -> Result<Client, CallError> {
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&connect_timeout) {
+        if let Some(client) = clients.get(&kind) {
             return Ok(client.clone());
         }
         let client = Client::builder()
             .user_agent(USER_AGENT)
-            .connect_timeout(connect_timeout)
+            .connect_timeout(kind.connect_timeout)
+            .connector_layer(MapResponseLayer::new(opened))
             .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(if kind.keeps_connections { usize::MAX } else { 0 })
             .redirect(redirect::Policy::none())
             .referer(false)
             .retry(retry::never())
@@ -133,9 +179,36 @@ impl HttpClient {
             .http1_only()
             .build()
             .map_err(CallError::transport)?;
-        clients.insert(connect_timeout, client.clone());
+        clients.insert(kind, client.clone());
         Ok(client)
     }
+}
+
+/// Called with each connection that was opened. One that is opened for later use, after a kept one became
+/// free, belongs to no task that sends a request.
+fn opened<C>(connection: C) -> C {
+    let _ = OPENED.try_with(|opened| opened.set(true));
+    connection
+}
+
+/// Whether the connection was closed before the whole head of an answer.
+fn is_closed(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+            return kinds.contains(&error.kind());
+        }
+        source = cause.source();
+    }
+    false
 }
 
 impl fmt::Debug for HttpClient {
@@ -144,8 +217,7 @@ impl fmt::Debug for HttpClient {
     }
 }
 
-async fn exchange(client: &Client, request: Request, cap: usize) -> Result<Answer, CallError> {
-    let mut response = client.execute(request).await.map_err(CallError::transport)?;
+async fn read_answer(mut response: Response, cap: usize) -> Result<Answer, CallError> {
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     // A short page is read to its end in any case: only then can the connection be used again.
     let body = match read(response, cap).await {
@@ -207,8 +279,12 @@ mod tests {
     use futures_util::{StreamExt, stream};
     use reqwest::Method;
 
-    const LIMITS: Limits =
-        Limits { connect: CONNECT_TIMEOUT, total: Duration::from_millis(200), body: 16 * 1024 };
+    const LIMITS: Limits = Limits {
+        connect: CONNECT_TIMEOUT,
+        total: Duration::from_millis(200),
+        body: 16 * 1024,
+        retry_closed: true,
+    };
 
     #[test]
     fn only_plain_urls_that_may_be_called_pass() {

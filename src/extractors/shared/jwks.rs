@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,15 +11,21 @@ use axum::http::{HeaderMap, header};
 use reqwest::{Method, Request};
 use url::{Host, Url};
 
+use super::health::BackendHealth;
 use super::http::{Answer, CallError, Limits, check_url};
 use super::keys::{KeySet, KeysError};
+use super::waiting::{Waiting, WaitingPlace};
 use crate::extractors::{Context, ExtractError, Readiness};
-use crate::sync::{ArcSwapOption, AtomicUsize, Mutex, MutexGuard, spawn, timeout, watch};
+use crate::sync::{ArcSwapOption, Mutex, MutexGuard, Semaphore, spawn, timeout, watch};
 use crate::value::Value;
 
 /// One whole fetch. Providers may be far away, so connecting may take longer than to a neighbour.
-const LIMITS: Limits =
-    Limits { connect: Duration::from_secs(2), total: Duration::from_secs(3), body: 512 * 1024 };
+const LIMITS: Limits = Limits {
+    connect: Duration::from_secs(2),
+    total: Duration::from_secs(3),
+    body: 512 * 1024,
+    retry_closed: true,
+};
 
 /// How long keys are fresh if the provider does not say, and the bounds of what it may say.
 const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
@@ -30,19 +35,20 @@ const MAX_TTL: Duration = Duration::from_secs(60 * 60);
 /// How long keys serve beyond their time while no newer ones can be had.
 const STALE_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// The least time between two fetches while there are keys to work with: whoever makes up key ids
-/// must not make us flood the provider.
+/// The least time between two fetches while there are keys to work with: made-up key ids must not become a
+/// flood at the provider.
 const COOLDOWN: Duration = Duration::from_secs(30);
 
 /// The same while there are none, when every request waits for a fetch.
 const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
 
-/// How many requests may wait for a key that is unknown while there are others to work with. Each holds
-/// a place among all requests under way: whoever makes up key ids must not take them all.
-const MAX_WAITING: usize = 64;
-
-/// How many keys are kept where each has a URL of its own.
-const MAX_CELLS: usize = 100;
+/// Where each key has a URL of its own: how many keys are kept, how many look-ups are made at a time and
+/// begin in a second, how long a key that was not there is remembered, and how many of them are.
+const MAX_KEYS: usize = 100;
+const MAX_LOOKUPS: usize = 8;
+const MAX_LOOKUPS_PER_SECOND: u32 = 50;
+const ABSENT_FOR: Duration = Duration::from_secs(30);
+const MAX_ABSENT: usize = 1000;
 
 /// What stands for the key's id in the URL of [`KeysByKid`].
 pub const KID_PLACEHOLDER: &str = "{kid}";
@@ -140,13 +146,34 @@ impl Loaded {
     }
 }
 
-/// The keys of one [`Source`], and the only one who fetches them.
-struct Cell {
+/// What the cells of one extractor share.
+#[derive(Clone)]
+struct Provider {
     extractor: Arc<str>,
-    source: Source,
     context: Context,
+    waiting: Arc<Waiting>,
+    health: Arc<BackendHealth>,
+    /// Turns for fetches, where there are many cells.
+    turns: Option<Arc<Semaphore>>,
+}
+
+impl Provider {
+    fn new(extractor: &str, context: &Context, waiting: Arc<Waiting>, turns: Option<usize>) -> Self {
+        Self {
+            extractor: Arc::from(extractor),
+            context: context.clone(),
+            waiting,
+            health: Arc::new(BackendHealth::new(extractor, &context.clock)),
+            turns: turns.map(|turns| Arc::new(Semaphore::new(turns))),
+        }
+    }
+}
+
+/// Cache of one source's keys; at most one fetch is in flight.
+struct Cell {
+    provider: Provider,
+    source: Source,
     loaded: ArcSwapOption<Loaded>,
-    waiting: AtomicUsize,
     progress: Mutex<Progress>,
     /// Counts the fetches that ended; requests that need one wait for the next count.
     finished: watch::Sender<u64>,
@@ -172,14 +199,10 @@ pub enum Found {
 pub struct Wait {
     cell: Arc<Cell>,
     finished: watch::Receiver<u64>,
+    _place: WaitingPlace,
 }
 
 impl Wait {
-    fn new(cell: Arc<Cell>, finished: watch::Receiver<u64>) -> Self {
-        cell.waiting.fetch_add(1, Ordering::Relaxed);
-        Self { cell, finished }
-    }
-
     /// The keys to verify with, once the fetch has ended.
     pub async fn keys(mut self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
         // The sender lives in the cell, which `self` keeps alive.
@@ -188,23 +211,19 @@ impl Wait {
     }
 }
 
-impl Drop for Wait {
-    fn drop(&mut self) {
-        self.cell.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Cell {
-    fn new(extractor: Arc<str>, source: Source, context: Context) -> Arc<Self> {
+    fn new(provider: Provider, source: Source) -> Arc<Self> {
         Arc::new(Self {
-            extractor,
+            provider,
             source,
-            context,
             loaded: ArcSwapOption::const_empty(),
-            waiting: AtomicUsize::new(0),
             progress: Mutex::default(),
             finished: watch::Sender::new(0),
         })
+    }
+
+    fn now(&self) -> Duration {
+        self.provider.context.clock.monotonic()
     }
 
     /// The keys for a token that names `kid`. Does not wait; at most it starts a fetch.
@@ -215,12 +234,10 @@ impl Cell {
         }
         match self.fetch() {
             Some(finished) => {
-                // Counted before it is compared, so that many at once cannot all pass.
-                let wait = Wait::new(self.clone(), finished);
-                if self.usable().is_some() && self.waiting.load(Ordering::Relaxed) > MAX_WAITING {
-                    return Err(ExtractError::unavailable("jwks_busy"));
-                }
-                Ok(Found::Wait(wait))
+                let place = self.provider.waiting.enter().ok_or_else(|| {
+                    ExtractError::unavailable("jwks_busy").because("max_waiting requests await the keys")
+                })?;
+                Ok(Found::Wait(Wait { cell: self.clone(), finished, _place: place }))
             }
             // A fetch may have ended since the look above.
             None => self.suitable(kid).map(Found::Keys).ok_or_else(|| self.verdict()),
@@ -234,18 +251,21 @@ impl Cell {
     }
 
     fn usable(&self) -> Option<Arc<Loaded>> {
-        let now = self.context.clock.monotonic();
+        let now = self.now();
         self.loaded.load_full().filter(|loaded| loaded.freshness(now) != Freshness::TooOld)
     }
 
+    /// Whether the fetch failed because there is no key of this id, rather than because of the provider.
+    fn is_absent(&self, error: &FetchError) -> bool {
+        matches!(self.source, Source::Pem(_)) && error.is_not_found()
+    }
+
     /// What to tell a request for which there are no keys. While the provider cannot be reached, an
-    /// unknown key may be one that it has just begun to use: that must not log anybody out.
+    /// unknown key may be one that it has just begun to use: that must not sign users out.
     fn verdict(&self) -> ExtractError {
         match &self.progress().last {
             Some((_, Ok(()))) => ExtractError::rejected("unknown_key"),
-            Some((_, Err(error))) if matches!(self.source, Source::Pem(_)) && error.is_not_found() => {
-                ExtractError::rejected("unknown_key")
-            }
+            Some((_, Err(error))) if self.is_absent(error) => ExtractError::rejected("unknown_key"),
             Some((_, Err(error))) => {
                 ExtractError::unavailable("jwks_unavailable").because(format!("{}: {error}", error.word()))
             }
@@ -255,7 +275,7 @@ impl Cell {
 
     /// Starts a fetch in the background if the keys in use are about to be, or are, past their time.
     fn keep_fresh(self: &Arc<Self>) {
-        let now = self.context.clock.monotonic();
+        let now = self.now();
         let loaded = self.loaded.load();
         if loaded.as_ref().is_some_and(|loaded| loaded.freshness(now) != Freshness::Fresh) {
             self.fetch();
@@ -266,22 +286,30 @@ impl Cell {
     ///
     /// A fetch is a task of its own: it goes on when the request that began it is dropped.
     fn fetch(self: &Arc<Self>) -> Option<watch::Receiver<u64>> {
-        let now = self.context.clock.monotonic();
+        let now = self.now();
         let cooldown = if self.usable().is_some() { COOLDOWN } else { EMPTY_COOLDOWN };
         let mut progress = self.progress();
-        if !progress.fetching {
-            if progress.last.as_ref().is_some_and(|(at, _)| now.saturating_sub(*at) < cooldown) {
-                return None;
-            }
-            progress.fetching = true;
-            spawn(Attempt::of(self.clone(), now).run());
+        // Subscribed under the lock and before the fetch begins, so that its end cannot be missed.
+        let finished = self.finished.subscribe();
+        if progress.fetching {
+            return Some(finished);
         }
-        // Subscribed under the lock, so that the end of this very fetch cannot be missed.
-        Some(self.finished.subscribe())
+        if progress.last.as_ref().is_some_and(|(at, _)| now.saturating_sub(*at) < cooldown) {
+            return None;
+        }
+        progress.fetching = true;
+        // A runtime that is shutting down drops what it is given at once, and that takes the lock.
+        drop(progress);
+        spawn(Attempt::of(self.clone(), now).run());
+        Some(finished)
     }
 
     async fn download(&self) -> Result<Loaded, FetchError> {
         let download = async {
+            let _turn = match &self.provider.turns {
+                Some(turns) => turns.acquire().await.ok(),
+                None => None,
+            };
             let answer = match &self.source {
                 Source::Jwks(url) | Source::Pem(url) => self.call(url).await?,
                 Source::Discovery { issuer, document, allow_http } => {
@@ -294,28 +322,27 @@ impl Cell {
                 Source::Jwks(_) | Source::Discovery { .. } => KeySet::from_jwks(&answer.body),
             };
             let keys = Arc::new(keys.map_err(FetchError::Keys)?);
-            Ok(Loaded { keys, at: self.context.clock.monotonic(), ttl: ttl(&answer.headers) })
+            Ok(Loaded { keys, at: self.now(), ttl: ttl(&answer.headers) })
         };
-        // Discovery makes two calls, which share the time of one.
+        // Waiting for a turn and both calls of discovery share the time of one call.
         timeout(LIMITS.total, download).await.unwrap_or(Err(FetchError::Call(CallError::Timeout)))
     }
 
     async fn call(&self, url: &Url) -> Result<Answer, FetchError> {
         let request = Request::new(Method::GET, url.clone());
-        self.context.http.send(request, LIMITS).await.and_then(Answer::ok).map_err(FetchError::Call)
+        self.provider.context.http.send(request, LIMITS).await.and_then(Answer::ok).map_err(FetchError::Call)
     }
 
     /// Takes note of how a fetch ended. Only good keys replace those in use.
     fn finish(&self, began: Duration, outcome: Result<Loaded, FetchError>) {
-        let now = self.context.clock.monotonic();
+        let now = self.now();
+        let Provider { extractor, context, health, .. } = &self.provider;
         let result = outcome.as_ref().map_or_else(FetchError::word, |_| "ok");
-        self.context.metrics.jwks_refreshed(&self.extractor, result);
-        self.context.metrics.backend_call(&self.extractor, result, now.saturating_sub(began));
-        if let Err(error) = &outcome {
-            tracing::warn!(
-                extractor = %self.extractor, reason = result, detail = %error,
-                "the keys that verify sessions could not be fetched"
-            );
+        context.metrics.jwks_refreshed(extractor, result);
+        context.metrics.backend_call(extractor, result, now.saturating_sub(began));
+        match &outcome {
+            Err(error) if !self.is_absent(error) => health.failed(0, result, Some(&error.to_string())),
+            Ok(_) | Err(_) => health.answered(0),
         }
         let outcome = outcome.map(|loaded| self.loaded.store(Some(Arc::new(loaded))));
         let mut progress = self.progress();
@@ -327,16 +354,11 @@ impl Cell {
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn has_failed(&self) -> bool {
-        let progress = self.progress();
-        !progress.fetching && matches!(progress.last, Some((_, Err(_)))) && self.loaded.load().is_none()
-    }
 }
 
 impl fmt::Debug for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cell").field("extractor", &self.extractor).finish_non_exhaustive()
+        f.debug_struct("Cell").field("extractor", &self.provider.extractor).finish_non_exhaustive()
     }
 }
 
@@ -422,8 +444,8 @@ fn ttl(headers: &HeaderMap) -> Duration {
 pub struct FetchedKeys(Arc<Cell>);
 
 impl FetchedKeys {
-    pub fn new(extractor: &str, source: Source, context: &Context) -> Self {
-        Self(Cell::new(Arc::from(extractor), source, context.clone()))
+    pub fn new(extractor: &str, source: Source, context: &Context, waiting: Arc<Waiting>) -> Self {
+        Self(Cell::new(Provider::new(extractor, context, waiting, None), source))
     }
 
     /// The keys for a token that names `kid`: at hand, or on their way.
@@ -442,44 +464,111 @@ impl FetchedKeys {
     /// Sets the gauge of the keys' age.
     pub fn observe(&self) {
         if let Some(loaded) = self.0.loaded.load().as_ref() {
-            let age = self.0.context.clock.monotonic().saturating_sub(loaded.at);
-            self.0.context.metrics.jwks_age(&self.0.extractor, age);
+            let age = self.0.now().saturating_sub(loaded.at);
+            self.0.provider.context.metrics.jwks_age(&self.0.provider.extractor, age);
         }
     }
 
     /// Whether there are keys. Asking also keeps them coming: an instance without keys is not ready,
     /// so no request would reach it that could set off the next fetch. Needs the runtime around it.
     pub fn readiness(&self) -> Readiness {
-        let now = self.0.context.clock.monotonic();
+        let now = self.0.now();
         let freshness = self.0.loaded.load().as_ref().map(|loaded| loaded.freshness(now));
         if freshness != Some(Freshness::Fresh) {
             self.0.fetch();
         }
         match freshness {
-            Some(Freshness::Fresh | Freshness::Due) => Readiness::Ready,
-            // Once it had keys, an instance stays ready: taking all of them out of rotation would only
-            // turn one provider's outage into everybody's.
+            Some(Freshness::Fresh | Freshness::Due) => self.0.provider.health.readiness(),
+            // Once it had keys, an instance stays ready: if all instances left the balancer, one provider's
+            // outage would be an outage for all users.
             Some(Freshness::Stale | Freshness::TooOld) => Readiness::Stale,
             None => Readiness::Waiting("jwks"),
         }
     }
 }
 
-/// Keys that have a URL each, with their id in it. The id comes from whoever sent the token, so the
-/// number of look-ups is bounded, not only their pace.
+/// Keys that have a URL each, with their id in it. The id comes from a token that is not verified yet, so that
+/// look-ups are bounded in number and pace, and no made-up id keeps a genuine one from being looked up.
 #[derive(Debug)]
 pub struct KeysByKid {
-    extractor: Arc<str>,
+    provider: Provider,
     template: String,
-    context: Context,
     cells: Mutex<Cells>,
 }
 
 #[derive(Debug, Default)]
 struct Cells {
     by_kid: BTreeMap<String, Arc<Cell>>,
-    /// When a key id was last looked up that had no cell.
-    unseen_at: Option<Duration>,
+    /// When the current second of look-ups began, and how many began in it.
+    second: (Duration, u32),
+}
+
+/// What is known of the key of one cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its first fetch is in flight, or about to be.
+    Fetching,
+    /// Loaded at this time.
+    Loaded(Duration),
+    /// The provider had no such key at this time.
+    Absent(Duration),
+    /// The fetch failed a moment ago.
+    Failed,
+    /// Nothing that still counts.
+    Over,
+}
+
+impl Cell {
+    fn stage(&self, now: Duration) -> Stage {
+        if let Some(loaded) = self.loaded.load().as_ref() {
+            return Stage::Loaded(loaded.at);
+        }
+        let progress = self.progress();
+        match &progress.last {
+            Some((at, Err(error))) if !progress.fetching => {
+                let age = now.saturating_sub(*at);
+                match self.is_absent(error) {
+                    true if age < ABSENT_FOR => Stage::Absent(*at),
+                    false if age < EMPTY_COOLDOWN => Stage::Failed,
+                    true | false => Stage::Over,
+                }
+            }
+            Some(_) | None => Stage::Fetching,
+        }
+    }
+}
+
+impl Cells {
+    /// Counts one more look-up; false if too many began in this second.
+    fn may_look_up(&mut self, now: Duration) -> bool {
+        let (began, count) = &mut self.second;
+        if now.saturating_sub(*began) >= Duration::from_secs(1) {
+            (*began, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= MAX_LOOKUPS_PER_SECOND
+    }
+
+    /// Forgets what does not count any more and, where there are too many, the oldest. Fetches in flight and
+    /// failed ones are as few as look-ups may begin in the time of one.
+    fn make_room(&mut self, now: Duration) {
+        self.by_kid.retain(|_, cell| cell.stage(now) != Stage::Over);
+        let (mut loaded, mut absent) = (Vec::new(), Vec::new());
+        for (kid, cell) in &self.by_kid {
+            match cell.stage(now) {
+                Stage::Loaded(at) => loaded.push((at, kid.clone())),
+                Stage::Absent(at) => absent.push((at, kid.clone())),
+                Stage::Fetching | Stage::Failed | Stage::Over => {}
+            }
+        }
+        for (cells, most) in [(loaded, MAX_KEYS), (absent, MAX_ABSENT)] {
+            if cells.len() >= most
+                && let Some((_, oldest)) = cells.into_iter().min()
+            {
+                self.by_kid.remove(&oldest);
+            }
+        }
+    }
 }
 
 impl KeysByKid {
@@ -490,15 +579,15 @@ impl KeysByKid {
         template: &str,
         allow_http: bool,
         context: &Context,
+        waiting: Arc<Waiting>,
     ) -> Result<Self, &'static str> {
         let sample = check_url(&template.replace(KID_PLACEHOLDER, "kid-goes-here"), allow_http)?;
         if sample.path().matches("kid-goes-here").count() != 1 {
             return Err("must have {kid} once, in the path");
         }
         Ok(Self {
-            extractor: Arc::from(extractor),
+            provider: Provider::new(extractor, context, waiting, Some(MAX_LOOKUPS)),
             template: template.to_owned(),
-            context: context.clone(),
             cells: Mutex::default(),
         })
     }
@@ -506,7 +595,7 @@ impl KeysByKid {
     /// The key called `kid`: at hand, or on its way.
     ///
     /// # Errors
-    /// `Rejected` if there can be no such key, `Unavailable` if nobody can be asked now.
+    /// `Rejected` if there can be no such key, `Unavailable` if the provider cannot be asked now.
     pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
         let is_safe = |kid: &&str| {
             (1..=64).contains(&kid.len())
@@ -517,29 +606,36 @@ impl KeysByKid {
         self.cell(kid)?.get(None)
     }
 
+    /// `Stale` if the last look-up failed. That a key is not there is no failure.
+    pub fn readiness(&self) -> Readiness {
+        self.provider.health.readiness()
+    }
+
     fn cell(&self, kid: &str) -> Result<Arc<Cell>, ExtractError> {
-        let now = self.context.clock.monotonic();
+        let now = self.provider.context.clock.monotonic();
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cell) = cells.by_kid.get(kid).filter(|cell| !cell.has_failed()) {
-            return Ok(cell.clone());
+        if let Some(cell) = cells.by_kid.get(kid) {
+            match cell.stage(now) {
+                Stage::Fetching | Stage::Loaded(_) => return Ok(cell.clone()),
+                Stage::Absent(_) | Stage::Failed => return Err(cell.verdict()),
+                Stage::Over => {}
+            }
         }
-        if cells.unseen_at.is_some_and(|at| now.saturating_sub(at) < COOLDOWN) {
-            let failed = cells.by_kid.get(kid).map(|cell| cell.verdict());
-            return Err(failed.unwrap_or_else(|| ExtractError::unavailable("jwks_cooldown")));
+        if !cells.may_look_up(now) {
+            return Err(ExtractError::unavailable("jwks_busy").because("too many keys are looked up"));
         }
         let text = self.template.replace(KID_PLACEHOLDER, kid);
         let url = Url::parse(&text).map_err(|_| ExtractError::rejected("unknown_key"))?;
-        cells.unseen_at = Some(now);
-        cells.by_kid.retain(|_, cell| !cell.has_failed());
-        if cells.by_kid.len() >= MAX_CELLS {
-            let loaded_at = |cell: &Cell| cell.loaded.load().as_ref().map(|loaded| loaded.at);
-            let oldest =
-                cells.by_kid.iter().min_by_key(|(_, cell)| loaded_at(cell)).map(|(kid, _)| kid.clone());
-            oldest.and_then(|kid| cells.by_kid.remove(&kid));
-        }
-        let cell = Cell::new(self.extractor.clone(), Source::Pem(url), self.context.clone());
+        cells.make_room(now);
+        let cell = Cell::new(self.provider.clone(), Source::Pem(url));
         cells.by_kid.insert(kid.to_owned(), cell.clone());
         Ok(cell)
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("extractor", &self.extractor).finish_non_exhaustive()
     }
 }
 

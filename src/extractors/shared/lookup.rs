@@ -1,6 +1,9 @@
-//! Asking a back end about a credential without asking too much: identical questions share one call,
-//! answers may be kept for a moment, and a back end that is down is left alone.
+//! Asking a backend about a credential without asking too much: identical look-ups share one call, calls and
+//! waiting requests are bounded, and answers may be kept for a moment.
 //! What is asked, and what an answer means, is the extractor's business.
+//!
+//! There is no circuit breaker. A call may fail because of the credential in it, so that one caller's
+//! failing calls must not decide for another.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -9,25 +12,31 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
 
+use super::health::BackendHealth;
+use super::waiting::{Waiting, WaitingPlace};
+use crate::clock::UnixSeconds;
 use crate::extractors::{Context, ExtractError, Readiness, Session};
 use crate::sync::{Mutex, MutexGuard, Semaphore, spawn, timeout, watch};
+use crate::value::Value;
 
-/// The most calls to one back end at a time. More wait for their turn.
+/// The most calls to one backend at a time. More wait for their turn.
 pub const MAX_CALLS: usize = 64;
 
-/// How long a question waits for its turn, and how many may be open. Callers that went away leave
-/// their question behind, so the number of requests does not bound it.
+/// The longest credential that is sent to a backend, in bytes.
+pub const MAX_CREDENTIAL: usize = 16 * 1024;
+
+/// How long a call waits for its turn, and how many may be open. Callers that went away leave their call
+/// behind until it has its turn, so that the number of waiting requests does not bound it.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 const MAX_OPEN: usize = 1024;
 
-/// The most answers that are kept, and how long a text an answer may have been to be one of them:
-/// together they bound the memory.
+/// The bounds of what is kept: answers of one backend, bytes of one answer, bytes of all backends together.
 const MAX_KEPT: usize = 10_000;
-pub const MAX_KEPT_BYTES: usize = 8 * 1024;
+const MAX_KEPT_BYTES: usize = 8 * 1024;
+const MAX_KEPT_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 
-/// A back end that failed this often in a row is asked once a second only, until it answers.
-const MAX_FAILURES: u32 = 5;
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// What a kept answer takes beside its bytes, rounded up: its hash in a map and a queue, times, allocations.
+const KEPT_OVERHEAD: usize = 256;
 
 /// What is asked, as a hash over all of it: a question never shares an answer with another one, and no
 /// credential is kept.
@@ -52,24 +61,24 @@ impl Question {
 /// What became of a question.
 pub type Outcome = Result<Session, ExtractError>;
 
-/// What one call to the back end brought.
+/// What one call to the backend brought.
 #[derive(Debug)]
-pub enum Verdict {
-    /// It decided. The answer may be kept for so long; zero is not at all.
-    Decided(Outcome, Duration),
-    /// It said nothing usable about this credential; about others it may.
-    Unclear(ExtractError),
-    /// It does not work, whoever is asked about.
-    Down(ExtractError),
+pub struct Verdict {
+    /// `Unavailable` if the call failed.
+    pub outcome: Outcome,
+    /// For how long other requests may have the same outcome; zero is not at all.
+    pub keep_for: Duration,
 }
 
-/// Everything that is known and under way between one extractor and its back end.
+/// Everything that is known and under way between one extractor and its backend.
 pub struct Lookups(Arc<Desk>);
 
 struct Desk {
     extractor: Arc<str>,
     context: Context,
+    waiting: Arc<Waiting>,
     calls: Semaphore,
+    health: BackendHealth,
     state: Mutex<State>,
 }
 
@@ -77,15 +86,23 @@ struct Desk {
 struct State {
     flights: HashMap<Question, watch::Receiver<Option<Outcome>>>,
     kept: Kept,
-    breaker: Breaker,
+}
+
+/// Where a request finds its answer.
+enum Joined {
+    Kept(KeptOutcome),
+    /// The call that will bring it, and the request's place among those that await the backend.
+    Flight(watch::Receiver<Option<Outcome>>, WaitingPlace),
 }
 
 impl Lookups {
-    pub fn new(extractor: &str, context: &Context) -> Self {
+    pub fn new(extractor: &str, context: &Context, waiting: Arc<Waiting>) -> Self {
         Self(Arc::new(Desk {
             extractor: Arc::from(extractor),
             context: context.clone(),
+            waiting,
             calls: Semaphore::new(MAX_CALLS),
+            health: BackendHealth::new(extractor, &context.clock),
             state: Mutex::default(),
         }))
     }
@@ -98,14 +115,14 @@ impl Lookups {
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
-        let outcome = match self.0.join(question, call) {
-            Ok(mut landing) => {
+        let outcome = match self.0.join(question, call)? {
+            Joined::Kept(kept) => kept.and_then(|session| session.parse()),
+            Joined::Flight(mut landing, _place) => {
                 // A flight tells its outcome however it ends; that it is gone is the end of the process.
                 let outcome =
                     landing.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
                 outcome.unwrap_or_else(|| Err(interrupted()))
             }
-            Err(outcome) => *outcome,
         };
         // It may have been kept for longer than the session lives.
         let now = self.0.context.clock.now();
@@ -120,9 +137,9 @@ impl Lookups {
         &self.0.extractor
     }
 
-    /// Always ready: nobody is helped if all instances leave because the back end did.
+    /// `Stale` if the last call failed.
     pub fn readiness(&self) -> Readiness {
-        if self.0.state().breaker.is_open() { Readiness::Stale } else { Readiness::Ready }
+        self.0.health.readiness()
     }
 }
 
@@ -133,55 +150,44 @@ impl fmt::Debug for Lookups {
 }
 
 impl Desk {
-    /// The flight that will bring the answer, or the answer itself if it is there already.
-    fn join<F>(
-        self: &Arc<Self>,
-        question: Question,
-        call: impl FnOnce() -> F,
-    ) -> Result<watch::Receiver<Option<Outcome>>, Box<Outcome>>
+    /// Where the answer is, or will be.
+    fn join<F>(self: &Arc<Self>, question: Question, call: impl FnOnce() -> F) -> Result<Joined, ExtractError>
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
         let now = self.context.clock.monotonic();
         let mut state = self.state();
         if let Some(outcome) = state.kept.get(question, now) {
-            return Err(Box::new(outcome));
+            return Ok(Joined::Kept(outcome));
         }
+        let place = self.waiting.enter().ok_or_else(|| busy("max_waiting requests await the backend"))?;
         if let Some(flight) = state.flights.get(&question) {
-            return Ok(flight.clone());
+            return Ok(Joined::Flight(flight.clone(), place));
         }
         if state.flights.len() >= MAX_OPEN {
-            return Err(Box::new(Err(busy())));
+            return Err(busy("too many calls wait for their turn"));
         }
-        state.breaker.admit(now).map_err(|error| Box::new(Err(error)))?;
         let (sender, flight) = watch::channel(None);
         state.flights.insert(question, flight.clone());
         // A runtime that is shutting down drops what it is given at once, and that takes the lock.
         drop(state);
-        let started = Flight { desk: self.clone(), question, sender, verdict: None };
+        let started = Flight { desk: self.clone(), question, sender, verdict: None, is_abandoned: false };
         spawn(started.run(call()));
-        Ok(flight)
+        Ok(Joined::Flight(flight, place))
     }
 
     /// Takes note of how a flight ended.
     fn land(&self, question: Question, verdict: Verdict) -> Outcome {
         let now = self.context.clock.monotonic();
+        let Verdict { outcome, keep_for } = verdict;
+        let kept = if keep_for.is_zero() { None } else { keep(&outcome) };
         let mut state = self.state();
         state.flights.remove(&question);
-        match verdict {
-            Verdict::Decided(outcome, keep_for) => {
-                state.breaker.close(&self.extractor);
-                if !keep_for.is_zero() {
-                    state.kept.put(question, &outcome, now, now.saturating_add(keep_for));
-                }
-                outcome
-            }
-            Verdict::Unclear(error) => Err(error),
-            Verdict::Down(error) => {
-                state.breaker.fail(&self.extractor, now, &error);
-                Err(error)
-            }
+        if let Some(kept) = kept {
+            let most = self.waiting.share_of(MAX_KEPT_BYTES_IN_ALL);
+            state.kept.put(question, kept, now, now.saturating_add(keep_for), most);
         }
+        outcome
     }
 
     /// Nothing panics while it holds the lock; if something did, the data would still be whole.
@@ -196,120 +202,143 @@ struct Flight {
     question: Question,
     sender: watch::Sender<Option<Outcome>>,
     verdict: Option<Verdict>,
+    is_abandoned: bool,
 }
 
 impl Flight {
     async fn run(mut self, call: impl Future<Output = Verdict> + Send) {
-        let turn = timeout(MAX_WAIT, self.desk.calls.acquire()).await;
-        let Ok(Ok(turn)) = turn else {
-            self.verdict = Some(Verdict::Unclear(busy()));
+        let desk = self.desk.clone();
+        let Ok(Ok(_turn)) = timeout(MAX_WAIT, desk.calls.acquire()).await else {
+            self.verdict = Some(failed(busy("no call ended in time for this one's turn")));
             return;
         };
-        let began = self.desk.context.clock.monotonic();
+        if self.abandon() {
+            return;
+        }
+        let began = desk.context.clock.monotonic();
         let verdict = call.await;
-        let took = self.desk.context.clock.monotonic().saturating_sub(began);
-        let result = match &verdict {
-            Verdict::Unclear(ExtractError::Unavailable(cause))
-            | Verdict::Down(ExtractError::Unavailable(cause)) => cause.word,
-            Verdict::Decided(..) | Verdict::Unclear(_) | Verdict::Down(_) => "ok",
+        let took = desk.context.clock.monotonic().saturating_sub(began);
+        let result = match &verdict.outcome {
+            Err(ExtractError::Unavailable(cause)) => {
+                desk.health.failed(0, cause.word, cause.detail.as_deref());
+                cause.word
+            }
+            Ok(_) | Err(ExtractError::Rejected(_)) => {
+                desk.health.answered(0);
+                "ok"
+            }
         };
-        self.desk.context.metrics.backend_call(&self.desk.extractor, result, took);
-        drop(turn);
+        desk.context.metrics.backend_call(&desk.extractor, result, took);
         self.verdict = Some(verdict);
+    }
+
+    /// Ends the flight if every request that awaited it went away before its turn.
+    fn abandon(&mut self) -> bool {
+        let mut state = self.desk.state();
+        // One of the receivers is the desk's own, and others are made only under its lock.
+        if self.sender.receiver_count() <= 1 {
+            state.flights.remove(&self.question);
+            self.is_abandoned = true;
+        }
+        self.is_abandoned
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let verdict = self.verdict.take().unwrap_or_else(|| Verdict::Unclear(interrupted()));
+        if self.is_abandoned {
+            return;
+        }
+        let verdict = self.verdict.take().unwrap_or_else(|| failed(interrupted()));
         let outcome = self.desk.land(self.question, verdict);
         self.sender.send_replace(Some(outcome));
     }
 }
 
-fn busy() -> ExtractError {
-    ExtractError::unavailable("backend_busy").because("too many calls are under way")
+fn failed(error: ExtractError) -> Verdict {
+    Verdict { outcome: Err(error), keep_for: Duration::ZERO }
+}
+
+fn busy(detail: &str) -> ExtractError {
+    ExtractError::unavailable("backend_busy").because(detail)
 }
 
 fn interrupted() -> ExtractError {
     ExtractError::unavailable("interrupted")
 }
 
+/// A kept outcome. A parsed session takes seventeen times its bytes, so that it is kept as JSON.
+type KeptOutcome = Result<KeptSession, ExtractError>;
+
+#[derive(Clone)]
+struct KeptSession {
+    attributes: Arc<[u8]>,
+    expires_at: Option<UnixSeconds>,
+}
+
+impl KeptSession {
+    fn parse(&self) -> Outcome {
+        let attributes = Value::parse(&self.attributes).map_err(|_| interrupted())?;
+        Ok(Session { attributes, expires_at: self.expires_at })
+    }
+}
+
+/// The outcome in the form in which it is kept. `None` if it is too long, or if a member's name is there
+/// twice, which JSON that is written here never has.
+fn keep(outcome: &Outcome) -> Option<KeptOutcome> {
+    let session = match outcome {
+        Ok(session) => session,
+        Err(error) => return Some(Err(error.clone())),
+    };
+    let attributes = serde_json::to_vec(&session.attributes).ok()?;
+    let is_short = attributes.len() <= MAX_KEPT_BYTES;
+    is_short.then(|| Ok(KeptSession { attributes: attributes.into(), expires_at: session.expires_at }))
+}
+
 /// Answers that may be given again, in the order in which they came.
 #[derive(Default)]
 struct Kept {
-    answers: HashMap<Question, (Duration, Outcome)>,
+    answers: HashMap<Question, (Duration, KeptOutcome)>,
     order: VecDeque<(Duration, Question)>,
+    bytes: usize,
 }
 
 impl Kept {
-    fn get(&self, question: Question, now: Duration) -> Option<Outcome> {
+    fn get(&self, question: Question, now: Duration) -> Option<KeptOutcome> {
         let (until, outcome) = self.answers.get(&question)?;
         (now < *until).then(|| outcome.clone())
     }
 
-    /// Makes room first: for what is over, and then for the oldest.
-    fn put(&mut self, question: Question, outcome: &Outcome, now: Duration, until: Duration) {
+    /// Makes room first, for what is over, and then for the oldest: all together stay within `most` bytes.
+    fn put(&mut self, question: Question, outcome: KeptOutcome, now: Duration, until: Duration, most: usize) {
+        let bytes = size(&outcome);
+        if bytes > most {
+            return;
+        }
         while let Some((end, oldest)) = self.order.front().copied() {
-            if now < end && self.order.len() < MAX_KEPT {
+            if now < end && self.order.len() < MAX_KEPT && self.bytes + bytes <= most {
                 break;
             }
             self.order.pop_front();
             if self.answers.get(&oldest).is_some_and(|(until, _)| *until == end) {
-                self.answers.remove(&oldest);
+                self.remove(oldest);
             }
         }
-        self.answers.insert(question, (until, outcome.clone()));
+        self.remove(question);
+        self.bytes += bytes;
+        self.answers.insert(question, (until, outcome));
         self.order.push_back((until, question));
     }
+
+    fn remove(&mut self, question: Question) {
+        if let Some((_, outcome)) = self.answers.remove(&question) {
+            self.bytes -= size(&outcome);
+        }
+    }
 }
 
-/// Counts failures in a row. Open, it lets one question a second through to see whether the back end
-/// is well again.
-#[derive(Default)]
-struct Breaker {
-    failures: u32,
-    last: Option<ExtractError>,
-    next_probe: Duration,
-}
-
-impl Breaker {
-    fn is_open(&self) -> bool {
-        self.failures >= MAX_FAILURES
-    }
-
-    /// # Errors
-    /// The last failure, if the back end is not to be asked now.
-    fn admit(&mut self, now: Duration) -> Result<(), ExtractError> {
-        match &self.last {
-            Some(error) if self.failures >= MAX_FAILURES && now < self.next_probe => {
-                Err(error.clone().because("it failed again and again and is asked once a second only"))
-            }
-            Some(_) | None => {
-                self.next_probe = now.saturating_add(PROBE_INTERVAL);
-                Ok(())
-            }
-        }
-    }
-
-    fn fail(&mut self, extractor: &str, now: Duration, error: &ExtractError) {
-        self.failures = self.failures.saturating_add(1);
-        self.last = Some(error.clone());
-        if self.failures == MAX_FAILURES {
-            self.next_probe = now.saturating_add(PROBE_INTERVAL);
-            tracing::warn!(
-                extractor,
-                "the session back end fails; it is asked once a second until it answers"
-            );
-        }
-    }
-
-    fn close(&mut self, extractor: &str) {
-        if self.is_open() {
-            tracing::info!(extractor, "the session back end answers again");
-        }
-        *self = Self::default();
-    }
+fn size(outcome: &KeptOutcome) -> usize {
+    KEPT_OVERHEAD + outcome.as_ref().map_or(0, |session| session.attributes.len())
 }
 
 #[cfg(test)]
@@ -324,9 +353,13 @@ mod tests {
     const A_WHILE: Duration = Duration::from_secs(5);
 
     fn lookups() -> (Lookups, Arc<ManualClock>) {
+        lookups_with(20_000)
+    }
+
+    fn lookups_with(max_waiting: usize) -> (Lookups, Arc<ManualClock>) {
         let clock = ManualClock::at(1_800_000_000);
         let context = Context::new(Clock::new(clock.clone()), Arc::default());
-        (Lookups::new("test", &context), clock)
+        (Lookups::new("test", &context, Waiting::new(Some(max_waiting), &Arc::default())), clock)
     }
 
     fn question(text: &str) -> Question {
@@ -334,7 +367,7 @@ mod tests {
     }
 
     fn decided(user: &str, keep_for: Duration) -> Verdict {
-        Verdict::Decided(Ok(Session::of_subject(user)), keep_for)
+        Verdict { outcome: Ok(Session::of_subject(user)), keep_for }
     }
 
     fn word(outcome: Outcome) -> Result<String, &'static str> {
@@ -346,7 +379,7 @@ mod tests {
     }
 
     fn down() -> Verdict {
-        Verdict::Down(ExtractError::unavailable("timeout"))
+        failed(ExtractError::unavailable("timeout"))
     }
 
     #[test]
@@ -431,60 +464,107 @@ mod tests {
         assert!(ask("a", "cid").await.contains("cid"), "over");
     }
 
+    #[tokio::test]
+    async fn kept_answer_is_given_when_no_place_is_free() {
+        let (lookups, _) = lookups_with(1);
+        let kept = || async { decided("ann", A_WHILE) };
+        assert!(lookups.ask(question("a"), kept).await.is_ok());
+        let mut hangs = Box::pin(lookups.ask(question("b"), std::future::pending::<Verdict>));
+        assert!((&mut hangs).now_or_never().is_none());
+        assert_eq!(word(lookups.ask(question("c"), kept).await), Err("backend_busy"));
+        assert!(lookups.ask(question("a"), kept).await.is_ok());
+        drop(hangs);
+        assert!(lookups.ask(question("c"), kept).await.is_ok(), "the place is free again");
+    }
+
+    #[tokio::test]
+    async fn call_whose_requests_went_away_before_its_turn_is_not_made() {
+        let (lookups, _) = lookups();
+        let calls = AtomicUsize::new(0);
+        let (release, gate) = watch::channel(false);
+        let call = || {
+            calls.fetch_add(1, Ordering::SeqCst);
+            let mut gate = gate.clone();
+            async move {
+                let _ = gate.wait_for(|open| *open).await;
+                decided("ann", Duration::ZERO)
+            }
+        };
+        let under_way: Vec<_> =
+            (0..MAX_CALLS).map(|n| Box::pin(lookups.ask(question(&n.to_string()), call))).collect();
+        let mut under_way = futures_util::future::join_all(under_way);
+        assert!((&mut under_way).now_or_never().is_none());
+        let made = Arc::new(AtomicUsize::new(0));
+        for n in MAX_CALLS..MAX_OPEN {
+            let made = made.clone();
+            let call = || async move {
+                made.fetch_add(1, Ordering::SeqCst);
+                decided("bob", Duration::ZERO)
+            };
+            let gone = std::pin::pin!(lookups.ask(question(&n.to_string()), call));
+            assert!(gone.now_or_never().is_none());
+        }
+        release.send_replace(true);
+        assert!(under_way.await.iter().all(Outcome::is_ok));
+        assert!(lookups.ask(question("honest"), || async { decided("ann", Duration::ZERO) }).await.is_ok());
+        assert_eq!(made.load(Ordering::SeqCst), 0);
+        assert_eq!(lookups.0.state().flights.len(), 0);
+    }
+
     #[test]
     fn j9_neither_kept_answers_nor_their_order_grow_without_bound() {
         const TOKENS: usize = 1_000_000;
-        let (mut kept, answer) = (Kept::default(), Ok(Session::of_subject("ann")));
+        const MOST: usize = MAX_KEPT_BYTES_IN_ALL;
+        let (mut kept, answer) = (Kept::default(), keep(&Ok(Session::of_subject("ann"))).unwrap());
         let of = |n: usize| question(&n.to_string());
         for n in 0..TOKENS {
-            kept.put(of(n), &answer, Duration::ZERO, A_WHILE);
+            kept.put(of(n), answer.clone(), Duration::ZERO, A_WHILE, MOST);
         }
         assert_eq!((kept.answers.len(), kept.order.len()), (MAX_KEPT, MAX_KEPT));
         assert!(kept.get(of(0), Duration::ZERO).is_none(), "the oldest made room");
         assert!(kept.get(of(TOKENS - 1), Duration::ZERO).is_some());
-        kept.put(of(0), &answer, A_WHILE, 2 * A_WHILE);
+        kept.put(of(0), answer.clone(), A_WHILE, 2 * A_WHILE, MOST);
         assert_eq!((kept.answers.len(), kept.order.len()), (1, 1), "what is over made room");
+        kept.put(of(0), answer.clone(), A_WHILE, 3 * A_WHILE, MOST);
+        assert_eq!(kept.bytes, size(&answer), "counted once");
     }
 
-    #[tokio::test]
-    async fn an_open_breaker_asks_once_a_second_and_closes_on_an_answer() {
-        let (lookups, clock) = lookups();
-        let calls = AtomicUsize::new(0);
-        let ask = async |n: u32, verdict: fn() -> Verdict| {
-            let call = || {
-                calls.fetch_add(1, Ordering::SeqCst);
-                async move { verdict() }
-            };
-            word(lookups.ask(question(&n.to_string()), call).await)
-        };
-        let well: fn() -> Verdict = || decided("ann", Duration::ZERO);
-        for n in 0..100 {
-            assert_eq!(ask(n, down).await, Err("timeout"));
+    #[test]
+    fn kept_answers_are_at_most_16_mib_of_json_in_all() {
+        let session = |text: &str| Session::of_subject(&text.repeat(1000));
+        let mut kept = Kept::default();
+        for n in 0..9000 {
+            let answer = keep(&Ok(session("8 bytes "))).expect("short enough");
+            kept.put(question(&n.to_string()), answer, Duration::ZERO, A_WHILE, MAX_KEPT_BYTES_IN_ALL);
         }
-        assert_eq!(calls.load(Ordering::SeqCst), 5, "fast and without a call from the sixth on");
-        assert_eq!(lookups.readiness(), Readiness::Stale);
+        assert!((1900..2100).contains(&kept.answers.len()), "{}", kept.answers.len());
+        let sum: usize = kept.answers.values().map(|(_, answer)| size(answer)).sum();
+        assert_eq!(kept.bytes, sum);
+        assert!(sum <= MAX_KEPT_BYTES_IN_ALL);
+        assert!(keep(&Ok(session("9 bytes. "))).is_none(), "longer than 8 KiB");
+    }
 
-        clock.advance(PROBE_INTERVAL);
-        assert_eq!(ask(1, down).await, Err("timeout"));
-        assert_eq!(ask(2, well).await, Err("timeout"), "one probe a second");
-        assert_eq!(calls.load(Ordering::SeqCst), 6);
-
-        clock.advance(PROBE_INTERVAL);
-        assert!(ask(3, well).await.is_ok());
-        assert!(ask(4, well).await.is_ok(), "closed again");
-        assert_eq!(lookups.readiness(), Readiness::Ready);
-        assert_eq!(ask(5, down).await, Err("timeout"));
-        assert!(ask(6, well).await.is_ok(), "one failure is none");
+    #[test]
+    fn kept_session_is_parsed_as_it_was_and_one_with_a_duplicate_member_is_not_kept() {
+        let json = r#"{"id":9007199254740993,"name":"Zoë \u0000","list":[1,null,true,1.5,{"a":{}}]}"#;
+        let session =
+            |json: &str| Session { attributes: Value::parse(json.as_bytes()).unwrap(), expires_at: Some(7) };
+        let Some(Ok(kept)) = keep(&Ok(session(json))) else { panic!("kept") };
+        let parsed = kept.parse().unwrap();
+        assert_eq!((parsed.attributes, parsed.expires_at), (session(json).attributes, Some(7)));
+        assert!(keep(&Ok(session(r#"{"id":1,"a":{"b":1,"b":2}}"#))).is_none());
     }
 
     #[tokio::test]
-    async fn nonsense_about_one_credential_does_not_open_the_breaker() {
+    async fn failing_calls_of_one_caller_do_not_decide_for_another() {
         let (lookups, _) = lookups();
-        for n in 0..20 {
-            let call = || async { Verdict::Unclear(ExtractError::unavailable("malformed")) };
-            assert!(lookups.ask(question(&n.to_string()), call).await.is_err());
+        for n in 0..100 {
+            let stranger = lookups.ask(question(&n.to_string()), || async { down() }).await;
+            assert_eq!(word(stranger), Err("timeout"));
+            assert_eq!(lookups.readiness(), Readiness::Stale, "the last call failed");
+            let honest = lookups.ask(question("honest"), || async { decided("ann", Duration::ZERO) }).await;
+            assert!(honest.is_ok());
+            assert_eq!(lookups.readiness(), Readiness::Ready, "the last call was answered");
         }
-        let call = || async { decided("ann", Duration::ZERO) };
-        assert!(lookups.ask(question("other"), call).await.is_ok());
     }
 }

@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod expiry;
 pub mod glob;
 pub mod headers;
+pub mod health;
 pub mod hex;
 pub mod http;
 pub mod jwe;
@@ -30,3 +31,4 @@ pub mod session_cookie;
 pub mod stamped;
 #[cfg(test)]
 pub mod testing;
+pub mod waiting;

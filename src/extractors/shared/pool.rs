@@ -3,13 +3,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use super::health::BackendHealth;
+use super::waiting::Waiting;
 use crate::config::{Problems, Section, Span};
 use crate::extractors::{ExtractError, Readiness};
 use crate::metrics::Metrics;
@@ -96,26 +97,28 @@ pub struct Pool<S: Store> {
     store: S,
     name: Arc<str>,
     limits: Limits,
+    /// The requests that await the store, on a connection or for one.
+    waiting: Arc<Waiting>,
     permits: Semaphore,
     idle: Mutex<Vec<(S::Connection, Instant)>>,
-    /// A bit for each statement that got no answer when it was last asked.
-    down: AtomicU8,
+    health: BackendHealth,
     metrics: Arc<Metrics>,
 }
 
-/// What a store is down with, rather than busy or asked the wrong question.
+/// Errors that mean the store is down, as opposed to busy or a bad query.
 const DOWN: [&str; 3] = ["store_unreachable", "store_timeout", "store_refused"];
 
 impl<S: Store> Pool<S> {
     /// A pool for the extractor of `section`; it connects when it is first asked.
-    pub fn new(section: &Section<'_>, store: S, limits: Limits) -> Arc<Self> {
+    pub fn new(section: &Section<'_>, store: S, limits: Limits, waiting: Arc<Waiting>) -> Arc<Self> {
         Arc::new(Self {
             store,
             name: Arc::from(section.name()),
             limits,
+            waiting,
             permits: Semaphore::new(limits.connections),
             idle: Mutex::default(),
-            down: AtomicU8::new(0),
+            health: BackendHealth::new(section.name(), &section.context().clock),
             metrics: section.context().metrics.clone(),
         })
     }
@@ -124,41 +127,35 @@ impl<S: Store> Pool<S> {
     pub async fn ask(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let started = Instant::now();
         let answer = trace::store(self.store.system(), self.ask_in_time(question)).await;
+        let statement = S::statement(question);
         let result = match &answer {
-            Err(ExtractError::Unavailable(cause)) => cause.word,
+            Err(ExtractError::Unavailable(cause)) => {
+                if DOWN.contains(&cause.word) {
+                    self.health.failed(statement, cause.word, cause.detail.as_deref());
+                }
+                cause.word
+            }
             // A session that is refused was still looked up well.
-            Ok(_) | Err(ExtractError::Rejected(_)) => "ok",
+            Ok(_) | Err(ExtractError::Rejected(_)) => {
+                self.health.answered(statement);
+                "ok"
+            }
         };
         self.metrics.backend_call(&self.name, result, started.elapsed());
-        let statement = S::statement(question);
-        match result {
-            "ok" => self.take_note(statement, None),
-            word if DOWN.contains(&word) => self.take_note(statement, Some(word)),
-            _ => {}
-        }
         answer
     }
 
-    /// Says once that the store went down, and once that it is back: when every statement is answered that
-    /// was not.
-    fn take_note(&self, statement: u8, down: Option<&'static str>) {
-        let bit = 1 << statement;
-        let extractor = &*self.name;
-        if let Some(cause) = down {
-            if self.down.fetch_or(bit, Ordering::Relaxed) == 0 {
-                tracing::warn!(extractor, cause, "the session store gives no answer");
-            }
-        } else if self.down.fetch_and(!bit, Ordering::Relaxed) == bit {
-            tracing::info!(extractor, "the session store answers again");
-        }
-    }
-
-    /// Always ready: nobody is helped if all instances leave because the store did.
+    /// `Stale` if the last call of one of the statements failed.
     pub fn readiness(&self) -> Readiness {
-        if self.down.load(Ordering::Relaxed) == 0 { Readiness::Ready } else { Readiness::Stale }
+        self.health.readiness()
     }
 
     async fn ask_in_time(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
+        let Some(_place) = self.waiting.enter() else {
+            return Err(
+                ExtractError::unavailable("store_busy").because("max_waiting requests await the store")
+            );
+        };
         let Ok(Ok(_permit)) = timeout(self.limits.wait, self.permits.acquire()).await else {
             return Err(ExtractError::unavailable("store_busy").because("all connections are in use"));
         };
@@ -203,11 +200,9 @@ impl<S: Store> Pool<S> {
             match timeout(pool.limits.operation, pool.store.connect()).await {
                 Ok(Ok(connection)) => pool.keep(connection),
                 Ok(Err(failure)) => {
-                    let (extractor, cause) = (&*pool.name, failure.to_string());
-                    pool.down.fetch_or(1, Ordering::Relaxed);
-                    tracing::warn!(extractor, cause, "the session store cannot be reached yet");
+                    pool.health.failed(0, "store_unreachable", Some(&failure.to_string()));
                 }
-                Err(_) => pool.take_note(0, Some("store_timeout")),
+                Err(_) => pool.health.failed(0, "store_timeout", None),
             }
         });
     }
@@ -251,6 +246,7 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Answers with the number of the connection; keys say what goes wrong.
@@ -297,15 +293,20 @@ mod tests {
     }
 
     fn pool(connections: usize) -> Arc<Pool<Fake>> {
+        pool_with(connections, Some(1000))
+    }
+
+    fn pool_with(connections: usize, max_waiting: Option<usize>) -> Arc<Pool<Fake>> {
         let limits =
             Limits { connections, wait: Duration::from_millis(250), operation: Duration::from_millis(500) };
         Arc::new(Pool {
             store: Fake::default(),
             name: Arc::from("test"),
             limits,
+            waiting: Waiting::new(max_waiting, &Arc::default()),
             permits: Semaphore::new(connections),
             idle: Mutex::default(),
-            down: AtomicU8::new(0),
+            health: BackendHealth::new("test", &Clock::system()),
             metrics: Arc::default(),
         })
     }
@@ -379,5 +380,18 @@ mod tests {
         assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
         assert_eq!(answers.iter().filter(|answer| **answer == Err("store_busy")).count(), 984);
         assert_eq!(pool.store.connected.load(Ordering::SeqCst), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_beyond_max_waiting_are_refused_without_a_wait() {
+        let pool = pool_with(1, Some(2));
+        let began = Instant::now();
+        let (first, second, third) = tokio::join!(pool.ask("slow"), pool.ask("a"), async {
+            let refused = pool.ask("b").await;
+            (refused, began.elapsed())
+        });
+        assert_eq!((word(first), word(second)), (Ok(1), Ok(1)));
+        assert_eq!((word(third.0), third.1), (Err("store_busy"), Duration::ZERO));
+        assert_eq!(word(pool.ask("c").await), Ok(1), "the places are free again");
     }
 }

@@ -18,6 +18,7 @@ use crate::extractors::SessionExtractor;
 use crate::extractors::shared::laravel::{self, KeyFields};
 use crate::extractors::shared::pool::{Limits, Pool};
 use crate::extractors::shared::session_cookie::{self, SessionCookie};
+use crate::extractors::shared::waiting::Waiting;
 use crate::extractors::shared::{app_secret, authority};
 use crate::secret::Secret;
 
@@ -51,6 +52,7 @@ struct Config {
     secret_key_file: Option<PathBuf>,
     secret_key_fallbacks: List<Secret>,
     secret_key_fallbacks_file: Option<PathBuf>,
+    max_waiting: Option<usize>,
     max_connections: usize,
     pool_wait: Span,
     timeout: Span,
@@ -88,6 +90,7 @@ impl Default for Config {
             secret_key_file: None,
             secret_key_fallbacks: List::default(),
             secret_key_fallbacks_file: None,
+            max_waiting: None,
             max_connections: 8,
             pool_wait: Span::millis(250),
             timeout: Span::millis(500),
@@ -118,6 +121,7 @@ pub fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problem
     let payload = payload(section, &mut config, &secrets, cookie.laravel(), &mut problems);
     let limits =
         Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
+    let waiting = Waiting::read(section, config.max_waiting, &mut problems);
     let database = database(section, &mut config, limits, &mut problems);
     let dialect = database.as_ref().map(|(dialect, _)| *dialect);
     let statement = dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
@@ -128,7 +132,7 @@ pub fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problem
             let clock = section.context().clock.clone();
             Ok(Arc::new(SqlSession {
                 cookie,
-                pool: Pool::new(section, Rows::new(database, clock.clone()), limits),
+                pool: Pool::new(section, Rows::new(database, clock.clone()), limits, waiting),
                 statement: Arc::new(statement),
                 payload,
                 users,
