@@ -14,6 +14,10 @@ use crate::error::Error;
 
 /// A header's share of the limit beside its name and value: `: ` and the end of its line.
 const HEADER_OVERHEAD: usize = 4;
+/// In the extensions of a request whose target had a `#`, which its `Uri` does not show.
+#[derive(Clone, Copy, Debug)]
+pub struct FragmentInTarget;
+
 const MAX_HOST_BYTES: usize = 255;
 /// No path takes CONNECT, so it is refused before its odd target gets to the router.
 const TUNNELS_NOWHERE: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS");
@@ -39,6 +43,9 @@ pub fn check_head(head: &Parts, limits: &Server) -> Result<(), Error> {
     check_host(&head.headers, head.version)?;
     if head.method == Method::CONNECT {
         return Err(TUNNELS_NOWHERE);
+    }
+    if head.extensions.get::<FragmentInTarget>().is_some() {
+        return Err(Error::BadRequest("fragment"));
     }
     if head.uri.authority().is_some() {
         return Err(Error::BadRequest("absolute_target"));

@@ -27,6 +27,7 @@ use crate::error::{Error, protect};
 use crate::extractors::Peer;
 use crate::metrics::Metrics;
 use crate::request_id::{RequestIds, X_REQUEST_ID};
+use crate::wire::FragmentInTarget;
 
 /// A request line beside its target: a method, two spaces and the version.
 const REQUEST_LINE_BYTES: usize = 1024;
@@ -304,6 +305,9 @@ impl<A: Answers> HyperService<Request<Incoming>> for Application<A> {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.watch.request_started(!request.body().is_end_stream());
         request.extensions_mut().insert(Peer(self.peer));
+        if self.watch.has_fragment() {
+            request.extensions_mut().insert(FragmentInTarget);
+        }
         // The service is always ready and cheap to clone. An answer under way is boxed, since hyper keeps
         // room for it in every connection, and most connections wait.
         let answer = Box::pin(self.service.clone().call(request.map(Body::new)));

@@ -4,6 +4,7 @@
 mod connection;
 mod drain;
 mod limits;
+mod target;
 mod watch;
 
 use std::collections::HashMap;

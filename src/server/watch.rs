@@ -18,6 +18,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::target::TargetScan;
 use crate::config::Server;
 
 /// Beyond the time-outs of the request itself: for a peer that takes its answer slowly.
@@ -88,6 +89,8 @@ pub(super) struct Watch {
     /// The last request has a body. What of it the application left unread hyper looks at only after the
     /// answer is out.
     has_body: AtomicBool,
+    /// A request's target came with a `#`.
+    fragment: AtomicBool,
     /// The connection is to end after the request under way.
     closing: AtomicBool,
     /// The connection's task.
@@ -102,6 +105,7 @@ impl Watch {
             phase: AtomicU8::new(HEAD),
             deadline: AtomicU64::new(0),
             has_body: AtomicBool::new(false),
+            fragment: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             task: AtomicWaker::new(),
         };
@@ -146,6 +150,11 @@ impl Watch {
     pub(super) fn request_started(&self, has_body: bool) {
         self.has_body.store(has_body, Ordering::Relaxed);
         self.enter(SERVING, self.timeouts.serving);
+    }
+
+    /// Whether a target came with a `#`: that of this request, or of one that was sent right behind it.
+    pub(super) fn has_fragment(&self) -> bool {
+        self.fragment.load(Ordering::Relaxed)
     }
 
     /// Whether a request is being answered, up to the last byte of its answer.
@@ -228,12 +237,20 @@ pub(super) struct Watched<S> {
     stream: S,
     /// What was read of the stream before.
     unread: Bytes,
+    targets: TargetScan,
     watch: Arc<Watch>,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, unread: Bytes, watch: Arc<Watch>) -> Self {
-        Self { stream, unread, watch }
+        Self { stream, unread, targets: TargetScan::default(), watch }
+    }
+
+    /// hyper gets these bytes.
+    fn scan(&mut self, bytes: &[u8]) {
+        if self.targets.finds_fragment(bytes) {
+            self.watch.fragment.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -247,18 +264,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         if !self.unread.is_empty() {
             let length = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread.split_to(length));
             // Most often the rest is there as well, and one look at it is enough.
-            return match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+            self.scan(&buf.filled()[before..]);
+            return match read {
                 Poll::Pending => Poll::Ready(Ok(())),
                 read @ Poll::Ready(_) => read,
             };
         }
-        let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         self.watch.received(&buf.filled()[before..]);
+        self.scan(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
