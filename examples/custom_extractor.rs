@@ -19,7 +19,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use rollout_token::config::{Problems, Section};
 use rollout_token::extractors::shared::headers;
-use rollout_token::extractors::{ExtractError, Extracted, Session, SessionExtractor};
+use rollout_token::extractors::shared::places::Place;
+use rollout_token::extractors::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 use rollout_token::secret::Secret;
 use rollout_token::{Cli, Registry};
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,10 @@ impl Ticket {
 impl SessionExtractor for Ticket {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::everything([Place::Header(TICKET)])
     }
 }
 

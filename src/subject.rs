@@ -1,6 +1,7 @@
 //! Who a token is for: the template over a session's attributes, and what may stand in `sub`.
 //! Which session is genuine is not decided here.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -113,23 +114,40 @@ impl Template {
         for part in &self.0 {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
-                Part::Placeholder(path) => match lookup(session, path)? {
-                    None | Some(Value::Null) => return Err(SubjectError::Absent),
-                    Some(Value::String(value)) if value.is_empty() => {
-                        return Err(SubjectError::Invalid("subject_blank"));
-                    }
-                    Some(Value::String(value)) => text.push_str(value),
-                    // A float is refused: 1.0, 1e0 and 1 would be three spellings of one user.
-                    Some(Value::Number(number)) if !number.is_f64() => {
-                        text.push_str(&number.to_string());
-                    }
-                    Some(Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
-                        return Err(SubjectError::Invalid("subject_type"));
-                    }
-                },
+                Part::Placeholder(path) => text.push_str(&value_text(session, path)?),
             }
         }
         Ok(text)
+    }
+
+    /// Refuses values from which the subject could be put together in two ways. With `{a}-{b}`, `a` = `x-y`
+    /// and `b` = `z` would be the same user as `a` = `x` and `b` = `y-z`. Where no value but the last holds the
+    /// first character of the literal behind it, that character ends the value.
+    fn check_joints(&self, session: &Value) -> Result<(), SubjectError> {
+        let last = self.0.iter().rposition(|part| matches!(part, Part::Placeholder(_))).unwrap_or_default();
+        for pair in self.0[..last].windows(2) {
+            if let [Part::Placeholder(path), Part::Literal(literal)] = pair
+                && value_text(session, path)?.contains(|c| literal.starts_with(c))
+            {
+                return Err(SubjectError::Invalid("subject_ambiguous"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The literal before the first placeholder.
+    fn prefix(&self) -> &str {
+        match self.0.first() {
+            Some(Part::Literal(literal)) => literal,
+            _ => "",
+        }
+    }
+
+    fn placeholders(&self) -> impl Iterator<Item = &[String]> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Placeholder(path) => Some(path.as_slice()),
+            Part::Literal(_) => None,
+        })
     }
 
     /// The value itself, of whatever type, if the template is one placeholder and nothing else;
@@ -142,6 +160,85 @@ impl Template {
                 Err(SubjectError::Absent) => Ok(None),
                 Err(invalid) => Err(invalid),
             },
+        }
+    }
+}
+
+/// How a section's sessions name their users: a template, and what its values must fulfil.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubjectRule {
+    pub template: Template,
+    /// Who may be named by an e-mail address; `None`: any address.
+    pub email: Option<VerifiedEmail>,
+    /// Values may be such that they could be joined in two ways.
+    pub allow_ambiguous: bool,
+}
+
+/// How a session says that its `email` was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifiedEmail {
+    /// `email_verified` beside it (`OpenID` Connect Core, section 5.1); some providers write the text `"true"`.
+    Oidc,
+    /// `emailVerified` beside it, as Better Auth names it.
+    BetterAuth,
+}
+
+impl SubjectRule {
+    /// The subject that the session names.
+    ///
+    /// # Errors
+    /// If the session names none, or its values break the rule.
+    pub fn subject(&self, session: &Value) -> Result<Subject, SubjectError> {
+        let subject = self.template.subject(session)?;
+        if let Some(email) = self.email {
+            email.check(&self.template, session)?;
+        }
+        if !self.allow_ambiguous {
+            self.template.check_joints(session)?;
+        }
+        Ok(subject)
+    }
+
+    /// Whether a session under this rule and one under `other` could name the same subject: the literal
+    /// before the first placeholder of one begins that of the other.
+    pub fn may_equal(&self, other: &Self) -> bool {
+        let (one, other) = (self.template.prefix(), other.template.prefix());
+        one.starts_with(other) || other.starts_with(one)
+    }
+}
+
+impl VerifiedEmail {
+    fn check(self, template: &Template, session: &Value) -> Result<(), SubjectError> {
+        for path in template.placeholders() {
+            let Some((last, parents)) = path.split_last() else { continue };
+            if last != "email" {
+                continue;
+            }
+            let (name, text_counts) = match self {
+                Self::Oidc => ("email_verified", true),
+                Self::BetterAuth => ("emailVerified", false),
+            };
+            let sibling = [parents, &[name.to_owned()]].concat();
+            match lookup(session, &sibling)? {
+                Some(Value::Bool(true)) => {}
+                Some(Value::String(text)) if text_counts && text == "true" => {}
+                _ => return Err(SubjectError::Invalid("email_unverified")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What stands for a placeholder in a text.
+fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, SubjectError> {
+    match lookup(session, path)? {
+        None | Some(Value::Null) => Err(SubjectError::Absent),
+        Some(Value::String(value)) if value.is_empty() => Err(SubjectError::Invalid("subject_blank")),
+        Some(Value::String(value)) => Ok(Cow::Borrowed(value)),
+        // A float is refused: 1.0, 1e0 and 1 would be three spellings of one user.
+        Some(Value::Number(number)) if !number.is_f64() => Ok(Cow::Owned(number.to_string())),
+        Some(Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
+            Err(SubjectError::Invalid("subject_type"))
         }
     }
 }
@@ -193,7 +290,17 @@ impl FromStr for Template {
 impl Template {
     /// Whether the template takes anything from the session.
     pub fn has_placeholder(&self) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Placeholder(_)))
+        self.placeholders().next().is_some()
+    }
+
+    /// Whether two placeholders stand next to each other, so that nothing tells where one's value ends.
+    pub fn has_adjacent_placeholders(&self) -> bool {
+        self.0.windows(2).any(|pair| matches!(pair, [Part::Placeholder(_), Part::Placeholder(_)]))
+    }
+
+    /// Whether a placeholder takes something below the member `name` of the session.
+    pub fn reads_below(&self, name: &str) -> bool {
+        self.placeholders().any(|path| path.first().is_some_and(|first| first == name))
     }
 }
 
@@ -240,6 +347,86 @@ mod tests {
             ("{sub}", r#"{"other":1,"other":2,"sub":"u"}"#, "u"),
         ] {
             assert_eq!(subject(template, session).as_deref(), Ok(want), "{template} {session}");
+        }
+    }
+
+    fn ruled(
+        template: &str,
+        email: Option<VerifiedEmail>,
+        allow_ambiguous: bool,
+        session: &str,
+    ) -> Result<String, SubjectError> {
+        let rule =
+            SubjectRule { template: template.parse().expect("a good template"), email, allow_ambiguous };
+        let session = Value::parse(session.as_bytes()).expect("good JSON");
+        rule.subject(&session).map(|subject| subject.to_string())
+    }
+
+    #[test]
+    fn unverified_email_is_email_unverified_and_a_verified_one_is_the_subject() {
+        use VerifiedEmail::{BetterAuth, Oidc};
+        let unverified = Err(SubjectError::Invalid("email_unverified"));
+        for (email, template, session, is_verified) in [
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":true}"#, true),
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":"true"}"#, true),
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":false}"#, false),
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":"false"}"#, false),
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":1}"#, false),
+            (Oidc, "{email}", r#"{"email":"a@b"}"#, false),
+            (Oidc, "{user.email}", r#"{"user":{"email":"a@b"},"email_verified":true}"#, false),
+            (Oidc, "{/user/email}", r#"{"user":{"email":"a@b","email_verified":true}}"#, true),
+            (Oidc, "{/https:~1~1a~1email}", r#"{"https://a/email":"a@b"}"#, true),
+            (Oidc, "{email}", r#"{"email":"a@b","emailVerified":true}"#, false),
+            (BetterAuth, "{user.email}", r#"{"user":{"email":"a@b","emailVerified":true}}"#, true),
+            (BetterAuth, "{user.email}", r#"{"user":{"email":"a@b","emailVerified":"true"}}"#, false),
+            (BetterAuth, "{user.email}", r#"{"user":{"email":"a@b","email_verified":true}}"#, false),
+        ] {
+            let want = if is_verified { Ok("a@b".to_owned()) } else { unverified.clone() };
+            assert_eq!(ruled(template, Some(email), false, session), want, "{template} {session}");
+            assert_eq!(ruled(template, None, false, session).as_deref(), Ok("a@b"), "lifted: {session}");
+        }
+        let twice = r#"{"email":"a@b","email_verified":true,"email_verified":false}"#;
+        assert_eq!(
+            ruled("{email}", Some(Oidc), false, twice),
+            Err(SubjectError::Invalid("duplicate_member"))
+        );
+        assert_eq!(ruled("{email}", Some(Oidc), false, "{}"), Err(SubjectError::Absent));
+    }
+
+    #[test]
+    fn values_that_could_be_joined_in_two_ways_are_subject_ambiguous() {
+        let ambiguous = SubjectError::Invalid("subject_ambiguous");
+        for (template, session, want) in [
+            ("{a}-{b}", r#"{"a":"x","b":"y-z"}"#, Some("x-y-z")),
+            ("{a}-{b}", r#"{"a":"x-y","b":"z"}"#, None),
+            ("{a}-{b}", r#"{"a":-1,"b":2}"#, None),
+            ("{a}::{b}", r#"{"a":"x:","b":"y"}"#, None),
+            ("{a}:{b}/{c}", r#"{"a":"x/y","b":"z","c":"w:/"}"#, Some("x/y:z/w:/")),
+            ("{a}:{b}/{c}", r#"{"a":"x","b":"y/z","c":"w"}"#, None),
+            ("u-{a}-s", r#"{"a":"x-y"}"#, Some("u-x-y-s")),
+        ] {
+            let want = want.map(str::to_owned).ok_or(ambiguous);
+            assert_eq!(ruled(template, None, false, session), want, "{template} {session}");
+            assert!(ruled(template, None, true, session).is_ok(), "lifted: {template} {session}");
+        }
+    }
+
+    #[test]
+    fn only_literal_prefixes_keep_the_subjects_of_two_sections_apart() {
+        let rule = |text: &str| SubjectRule {
+            template: text.parse().expect("a good template"),
+            email: None,
+            allow_ambiguous: false,
+        };
+        for (one, other, may_equal) in [
+            ("{sub}", "{user_id}", true),
+            ("a:{sub}", "{sub}", true),
+            ("a:{sub}", "a:b:{sub}", true),
+            ("a:{sub}", "b:{sub}", false),
+            ("{sub}:a", "{sub}:b", true),
+        ] {
+            assert_eq!(rule(one).may_equal(&rule(other)), may_equal, "{one} {other}");
+            assert_eq!(rule(other).may_equal(&rule(one)), may_equal, "{other} {one}");
         }
     }
 

@@ -79,8 +79,13 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
             Some(describe_answer(&forbidden.into()))
         }
     };
-    for link in settings.chain.links() {
-        let (session, said) = match link.session(request).await {
+    let mut asking = settings.chain.asking(request);
+    for (link, reach) in settings.chain.with_reaches() {
+        if !asking.includes(reach) {
+            say(format_args!("{} ({}): not asked, {ANOTHERS}", link.name, link.kind))?;
+            continue;
+        }
+        let (session, said) = match link.session(asking.request()).await {
             Ok(None) => (None, Ok(None)),
             Ok(Some(session)) => {
                 let subject = link.subject(&session).map(Some);
@@ -88,7 +93,10 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
             }
             Err(denial) => (None, Err(denial)),
         };
-        let decides = verdict.is_none() && !matches!(said, Ok(None));
+        if let Err(Denial::NotMine(reason, place)) = &said {
+            asking.pass_over(link, reason.clone(), place);
+        }
+        let decides = verdict.is_none() && !matches!(said, Ok(None) | Err(Denial::NotMine(..)));
         let mark = if decides { "  <- decides" } else { "" };
         say(format_args!("{} ({}): {}{mark}", link.name, link.kind, describe(&said)))?;
         if let Some(session) = session {
@@ -103,9 +111,13 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
             });
         }
     }
-    let nobody = || describe_answer(&denied(None, Denial::Nobody("no_credential")));
-    say(format_args!("answer: {}", verdict.unwrap_or_else(nobody)))
+    let verdict = verdict.unwrap_or_else(|| describe_answer(&asking.denied().into()));
+    say(format_args!("answer: {verdict}"))
 }
+
+/// Why an extractor is not asked.
+const ANOTHERS: &str =
+    "because a header holds another's credential and this section does not read that header";
 
 /// From this length on a drawing helps nobody.
 const MAX_DRAWN: usize = 2000;
@@ -157,6 +169,10 @@ fn describe(said: &Result<Option<Subject>, Denial>) -> String {
         Ok(None) => "not present".to_owned(),
         Ok(Some(subject)) => format!("subject = {:?}", subject.as_str()),
         Err(Denial::Nobody(word)) => format!("nobody is signed in: {word}"),
+        Err(Denial::NotMine(reason, place)) => {
+            let more = more(reason.detail.as_deref());
+            format!("not mine because {}{more}: the credential in {place} is another's", reason.word)
+        }
         Err(Denial::Rejected(reason)) => {
             format!("rejected because {}{}", reason.word, more(reason.detail.as_deref()))
         }

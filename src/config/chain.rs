@@ -17,7 +17,7 @@ use super::take;
 use super::watched::Watched;
 use crate::extractors::{Chain, Context, Kind, Link, Registry, SessionExtractor};
 use crate::secret::Secret;
-use crate::subject::Template;
+use crate::subject::{SubjectRule, Template, VerifiedEmail};
 
 /// What the sections were made into.
 #[derive(Debug, Default)]
@@ -65,10 +65,24 @@ pub(super) struct Common {
     kind: Option<String>,
     subject: Option<String>,
     preset: Option<String>,
+    allow_unverified_email: Option<bool>,
+    allow_ambiguous_subject: Option<bool>,
 }
 
 impl Common {
-    pub(super) const KEYS: [&'static str; 3] = ["kind", "subject", "preset"];
+    pub(super) const KEYS: [&'static str; 5] =
+        ["kind", "subject", "preset", "allow_unverified_email", "allow_ambiguous_subject"];
+
+    /// These keys, and those of the section's preset where they are not given.
+    fn over(self, preset: Self) -> Self {
+        Self {
+            kind: self.kind,
+            preset: self.preset,
+            subject: self.subject.or(preset.subject),
+            allow_unverified_email: self.allow_unverified_email.or(preset.allow_unverified_email),
+            allow_ambiguous_subject: self.allow_ambiguous_subject.or(preset.allow_ambiguous_subject),
+        }
+    }
 }
 
 impl Builder<'_> {
@@ -97,6 +111,7 @@ impl Builder<'_> {
             );
         }
         built.chain = Chain::new(links);
+        built.warnings.extend(built.chain.warnings());
         built
     }
 
@@ -176,24 +191,20 @@ impl Builder<'_> {
         if let Some(preset) = &common.preset {
             match preset_keys(kind, preset) {
                 Ok(mut keys) => {
-                    preset_subject = take(&mut keys, &["subject", "subject_missing"]);
+                    preset_subject = take(&mut keys, &Common::KEYS);
+                    preset_subject.extend(take(&mut keys, &["subject_missing"]));
                     forget_members(&mut keys, &table);
                     lay(std::mem::replace(&mut table, keys), &mut table, &path, problems);
                 }
                 Err(text) => problems.add(join(&path, "preset"), text),
             }
         }
-        let mut preset_subject = |key| preset_subject.remove(key)?.into_string().ok();
-        let (preset_subject, subject_missing) =
-            (preset_subject("subject"), preset_subject("subject_missing"));
         let names_subject = common.subject.is_some();
-        let subject = common.subject.or(preset_subject).unwrap_or_else(|| kind.subject.to_owned());
-        let template = problems.accept(join(&path, "subject"), subject.parse::<Template>());
-        problems.require(
-            template.as_ref().is_none_or(Template::has_placeholder),
-            join(&path, "subject"),
-            "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
-        );
+        let subject_missing = preset_subject.remove("subject_missing").and_then(|text| text.into_string().ok());
+        let from_preset = read(&path, &preset_subject, &[], problems);
+        let common = common.over(from_preset);
+        let subject = common.subject.clone().unwrap_or_else(|| kind.subject.to_owned());
+        let rule = subject_rule(&path, kind_name, &subject, &common, problems);
 
         let mut keys = Section::new(path, table, self.client_secret, self.request_timeout, self.context);
         keys.names_subject = names_subject;
@@ -208,12 +219,16 @@ impl Builder<'_> {
         if let Some(serde_json::Value::Object(mut keys)) = findings.effective {
             keys.insert("kind".to_owned(), kind_name.into());
             keys.insert("subject".to_owned(), subject.into());
+            for (key, value) in [
+                ("allow_unverified_email", common.allow_unverified_email),
+                ("allow_ambiguous_subject", common.allow_ambiguous_subject),
+            ] {
+                keys.insert(key.to_owned(), value.unwrap_or_default().into());
+            }
             built.effective.insert(name.to_owned(), keys.into());
         }
         match extractor {
-            Ok(extractor) => {
-                Some(Link { name: Arc::from(name), kind: kind_name, subject: template?, extractor })
-            }
+            Ok(extractor) => Some(Link { name: Arc::from(name), kind: kind_name, subject: rule?, extractor }),
             Err(found) => {
                 problems.extend(found);
                 None
@@ -232,6 +247,43 @@ fn forget_members(preset: &mut Table, section: &Table) {
             preset.retain(|member, _| !given.contains_key(member));
         }
     }
+}
+
+/// The rule that the common keys make of `subject`.
+fn subject_rule(
+    path: &str,
+    kind: &str,
+    subject: &str,
+    common: &Common,
+    problems: &mut Problems,
+) -> Option<SubjectRule> {
+    let key = || join(path, "subject");
+    let template = problems.accept(key(), subject.parse::<Template>())?;
+    let allow_ambiguous = common.allow_ambiguous_subject.unwrap_or_default();
+    problems.require(
+        template.has_placeholder(),
+        key(),
+        "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
+    );
+    problems.require(
+        allow_ambiguous || !template.has_adjacent_placeholders(),
+        key(),
+        "has two placeholders without text between them, so that two users could get one id: write for example \
+         \"{org}:{sub}\" (or set allow_ambiguous_subject = true)",
+    );
+    problems.require(
+        common.preset.as_deref() != Some("supabase") || !template.reads_below("user_metadata"),
+        key(),
+        "reads user_metadata, which users write themselves, so that each could be any other: use {sub}, or put \
+         the id into app_metadata",
+    );
+    let email = match kind {
+        _ if common.allow_unverified_email.unwrap_or_default() => None,
+        "jwt" | "introspection" => Some(VerifiedEmail::Oidc),
+        "better_auth" => Some(VerifiedEmail::BetterAuth),
+        _ => None,
+    };
+    Some(SubjectRule { template, email, allow_ambiguous })
 }
 
 fn preset_keys(kind: &Kind, preset: &str) -> Result<Table, String> {

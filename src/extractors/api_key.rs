@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::shared::glob::matches_glob;
 use super::shared::headers;
 use super::shared::places::{self, Place};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Reach, Session, SessionExtractor};
 use crate::config::{List, Problems, Section};
 
 pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
@@ -115,12 +115,12 @@ fn parse_hash(hex: &str) -> Option<[u8; 32]> {
 impl ApiKey {
     fn session(&self, request: &Parts) -> Extracted {
         let Some(key) = places::find(&self.places, request)? else { return Ok(None) };
-        if !self.knows(&key) {
-            // Bearer tokens share a header with keys: a JWT there is not of this kind, whoever it is from.
-            let is_bearer =
-                places::find(&[Place::Bearer], request).is_ok_and(|token| token == Some(key.clone()));
-            let is_jwt = is_bearer && key.split('.').count() == 3;
-            return if is_jwt { Ok(None) } else { Err(ExtractError::rejected("unknown_key")) };
+        if !self.knows(&key.text) {
+            // Tokens of every kind stand in Authorization; the other places are for keys alone.
+            return Err(match key.place {
+                Place::Bearer => ExtractError::not_mine("unknown_key", key.place),
+                _ => ExtractError::rejected("unknown_key"),
+            });
         }
         if headers::has_twin(&request.headers, &self.subject_header)
             || headers::is_hop_by_hop(&request.headers, &self.subject_header)
@@ -150,6 +150,10 @@ impl SessionExtractor for ApiKey {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
     }
+
+    fn reach(&self) -> Reach {
+        Reach { places: self.places.clone().into(), ..Reach::default() }
+    }
 }
 
 #[cfg(test)]
@@ -171,8 +175,7 @@ mod tests {
     fn answer(headers: &[(&str, &str)]) -> Result<Option<String>, &'static str> {
         match good().extract(&contract::request(headers)).now_or_never().expect("no waiting") {
             Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
-            Err(ExtractError::Rejected(reason)) => Err(reason.word),
-            Err(ExtractError::Unavailable(cause)) => Err(cause.word),
+            Err(error) => Err(error.word()),
         }
     }
 
@@ -189,12 +192,11 @@ mod tests {
         assert_eq!(answer(&[("x-api-key", KEY)]), Ok(Some("{}".to_owned())), "nobody asked for");
         let bearer = format!("Bearer {KEY}");
         assert!(answer(&[("authorization", &bearer), ("x-rollout-subject", "user-7")]).unwrap().is_some());
-        assert_eq!(answer(&[("authorization", "Bearer a.b.c")]), Ok(None), "a JWT is not of this kind");
+        assert_eq!(answer(&[("authorization", "Bearer a.b.c")]), Err("unknown_key"));
         let other = [("x-api-key", KEY), ("x-rollout-subject", "admin")];
         assert_eq!(answer(&other), Err("subject_not_allowed"));
         let twin = [("x-api-key", KEY), ("x-rollout-subject", "user-7"), ("x_rollout_subject", "user-8")];
         assert_eq!(answer(&twin), Err("ambiguous_identity"));
-        assert_eq!(answer(&[("x-api-key", "a.b.c")]), Err("unknown_key"), "only a bearer token may be a JWT");
         let two = [("x-api-key", KEY), ("x-rollout-subject", "user-7"), ("x-rollout-subject", "user-8")];
         assert_eq!(answer(&two), Err("ambiguous_identity"));
     }
@@ -216,6 +218,20 @@ mod tests {
         assert_eq!(answer(&nbsp), Err("malformed"));
         let twice = [("x-api-key", KEY), ("x-api-key", KEY), ("x-rollout-subject", "user-7")];
         assert_eq!(answer(&twice), Err("duplicate_header"));
+    }
+
+    #[test]
+    fn an_unknown_bearer_is_not_mine_and_an_unknown_key_elsewhere_is_rejected() {
+        let extractor = good();
+        let ask = |headers: &[(&str, &str)]| {
+            extractor.extract(&contract::request(headers)).now_or_never().expect("no waiting")
+        };
+        for bearer in ["Bearer opaque", "Bearer a.b.c"] {
+            let answer = ask(&[("authorization", bearer)]);
+            assert!(matches!(answer, Err(ExtractError::NotMine(_, Place::Bearer))), "{answer:?}");
+        }
+        let answer = ask(&[("x-api-key", "a.b.c")]);
+        assert!(matches!(answer, Err(ExtractError::Rejected(_))), "{answer:?}");
     }
 
     #[test]

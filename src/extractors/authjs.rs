@@ -14,9 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::shared::cookie::{self, Cookie};
 use super::shared::jwe::{self, ContentKey, Thumbprint};
+use super::shared::jwt_form;
 use super::shared::percent::{self, Plus};
+use super::shared::places::Place;
 use super::shared::{app_secret, derive, headers, jwt_times};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Reach, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
@@ -217,13 +219,24 @@ impl AuthJs {
         if token.len() > MAX_BEARER {
             return Err(ExtractError::rejected("too_large"));
         }
-        percent::decode(token, Plus::Plus).map(Some).ok_or_else(|| ExtractError::rejected("malformed"))
+        let token = percent::decode(token, Plus::Plus).ok_or_else(|| ExtractError::rejected("malformed"))?;
+        // The library's own tokens are encrypted and have five parts.
+        if jwt_form::is_jwt(&token) {
+            return Err(ExtractError::not_mine("signed_jwt", &Place::Bearer));
+        }
+        Ok(Some(token))
     }
 }
 
 impl SessionExtractor for AuthJs {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        let cookies = self.cookies.iter().map(|sealed| Place::Cookie(sealed.cookie.name().to_owned()));
+        let bearer = self.accept_bearer.then_some(Place::Bearer);
+        Reach { jwts_of: None, ..Reach::everything(cookies.chain(bearer)) }
     }
 }
 
@@ -254,6 +267,19 @@ mod tests {
 
     fn payload(more: &str) -> String {
         format!(r#"{{"sub":"u-1","exp":{}{more}}}"#, NOW + 60)
+    }
+
+    #[test]
+    fn signed_jwt_as_bearer_is_not_mine() {
+        let signed = jsonwebtoken::encode(
+            &jsonwebtoken::Header::default(),
+            &serde_json::json!({ "sub": "bob" }),
+            &jsonwebtoken::EncodingKey::from_secret(b"another's"),
+        );
+        let bearer = format!("Bearer {}", signed.expect("a token"));
+        let request = contract::request(&[("authorization", &bearer)]);
+        let answer = v4("accept_bearer = true").extract(&request).now_or_never().expect("no waiting");
+        assert!(matches!(answer, Err(ExtractError::NotMine(_, Place::Bearer))), "{answer:?}");
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use super::shared::cookie::Cookie;
 use super::shared::expiry::Expiry;
 use super::shared::jwe::{self, ContentKey, Thumbprint};
 use super::shared::{app_secret, derive, jwt_times};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Reach, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Section, Span};
 use crate::secret::Secret;
@@ -225,6 +225,10 @@ fn written_at(cache: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
 impl SessionExtractor for BetterAuth {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(&self.cookie)
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shared::cookie::Cookie;
 use super::shared::{app_secret, payload, stamped};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Reach, Session, SessionExtractor};
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 
@@ -130,6 +130,10 @@ impl SessionExtractor for CookieSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
     }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(&self.cookie)
+    }
 }
 
 #[cfg(test)]
@@ -150,8 +154,7 @@ mod tests {
         let request = contract::request(&[("cookie", cookies)]);
         match extractor(keys).expect("good keys").extract(&request).now_or_never().expect("no waiting") {
             Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
-            Err(ExtractError::Rejected(reason)) => Err(reason.word),
-            Err(ExtractError::Unavailable(cause)) => Err(cause.word),
+            Err(error) => Err(error.word()),
         }
     }
 

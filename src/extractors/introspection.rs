@@ -18,10 +18,11 @@ use url::form_urlencoded;
 use super::shared::claims::{ClaimRules, check_required_scopes, check_scopes};
 use super::shared::endpoint::{self, Endpoint};
 use super::shared::http::Answer;
+use super::shared::jwt_form;
 use super::shared::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
 use super::shared::places::{self, Place};
 use super::shared::waiting::Waiting;
-use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
+use super::{Authority, ExtractError, Extracted, Kind, Reach, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
 use crate::secret::Secret;
@@ -210,14 +211,18 @@ fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
 
 impl SessionExtractor for Introspection {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        let token = match places::find(&self.places, request) {
-            Ok(Some(token)) if token.len() > MAX_CREDENTIAL => {
-                return ready(Err(ExtractError::rejected("too_large"))).boxed();
-            }
-            Ok(Some(token)) => token,
+        let found = match places::find(&self.places, request) {
+            Ok(Some(found)) => found,
             Ok(None) => return ready(Ok(None)).boxed(),
             Err(error) => return ready(Err(error)).boxed(),
         };
+        if let Err(error) = self.issuer.check_form(&found) {
+            return ready(Err(error)).boxed();
+        }
+        let token = found.text;
+        if token.len() > MAX_CREDENTIAL {
+            return ready(Err(ExtractError::rejected("too_large"))).boxed();
+        }
         async move {
             let call = || {
                 let (issuer, mut call) = (self.issuer.clone(), self.issuer.request(&token));
@@ -231,12 +236,42 @@ impl SessionExtractor for Introspection {
         .boxed()
     }
 
+    fn reach(&self) -> Reach {
+        let issuers = &self.issuer.issuers;
+        let authority = if issuers.is_empty() {
+            vec![self.issuer.endpoint.url.as_str().to_owned()]
+        } else {
+            issuers.clone()
+        };
+        Reach {
+            places: self.places.clone().into(),
+            opaque: true,
+            jwts_of: Some(issuers.clone()),
+            hmac: None,
+            authority: Some(Authority::Issuers(authority)),
+        }
+    }
+
     fn readiness(&self) -> Readiness {
         self.lookups.readiness()
     }
 }
 
 impl Issuer {
+    /// A JWT of an issuer that is not in `issuers` is another's; without `issuers` any may be ours.
+    fn check_form(&self, found: &places::Found<'_>) -> Result<(), ExtractError> {
+        if self.issuers.is_empty() {
+            return Ok(());
+        }
+        let issuer = jwt_form::read(&found.text)?.and_then(|form| form.issuer);
+        match issuer {
+            Some(issuer) if !self.issuers.contains(&issuer) => {
+                Err(ExtractError::not_mine("issuer", found.place).because(format!("iss is {issuer}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// RFC 7662, section 2.1.
     fn request(&self, token: &str) -> Request {
         let mut form = form_urlencoded::Serializer::new(String::new());

@@ -19,7 +19,7 @@ use super::shared::aes::Cbc;
 use super::shared::cookie::Cookie;
 use super::shared::per_id::PerId;
 use super::shared::{app_secret, derive};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Reach, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Section};
 use crate::secret::Secret;
@@ -212,6 +212,10 @@ impl IronSession {
 impl SessionExtractor for IronSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(&self.cookie)
     }
 }
 

@@ -14,9 +14,10 @@ use futures_util::future::{self, BoxFuture, FutureExt};
 
 use super::shared::claims::{ClaimRules, check_scopes};
 use super::shared::jwks::{FetchedKeys, Found, KeysByKid, Wait};
+use super::shared::jwt_form;
 use super::shared::keys::{Alg, KeySet};
 use super::shared::places::{self, Place};
-use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
+use super::{Authority, ExtractError, Extracted, Kind, Reach, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::value::{Object, Value};
 
@@ -100,7 +101,7 @@ struct Unverified<'a> {
     /// It is not the one of the last genuine token.
     is_new: bool,
     signed: &'a str,
-    payload: &'a str,
+    payload: Value,
     signature: &'a str,
 }
 
@@ -112,20 +113,30 @@ impl Unverified<'_> {
 
 impl SessionExtractor for Jwt {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        let token = match places::find(&self.places, request) {
-            Ok(Some(token)) => token,
+        let found = match places::find(&self.places, request) {
+            Ok(Some(found)) => found,
             Ok(None) => return future::ready(Ok(None)).boxed(),
             Err(error) => return future::ready(Err(error)).boxed(),
         };
-        match self.session(&token) {
+        match self.session(&found) {
             Ok(Step::Done(session)) => future::ready(Ok(Some(session))).boxed(),
             Ok(Step::Wait(wait)) => async move {
-                let token = self.read(&token)?;
+                let token = self.read(&found)?;
                 let keys = wait.keys(self.keys.wanted(token.kid())).await?;
-                self.verify(&token, &keys).map(Some)
+                self.verify(token, &keys).map(Some)
             }
             .boxed(),
             Err(error) => future::ready(Err(error)).boxed(),
+        }
+    }
+
+    fn reach(&self) -> Reach {
+        Reach {
+            places: self.places.clone().into(),
+            opaque: false,
+            jwts_of: Some(self.issuers.clone()),
+            hmac: Some(self.is_hmac()),
+            authority: (!self.issuers.is_empty()).then(|| Authority::Issuers(self.issuers.clone())),
         }
     }
 
@@ -158,35 +169,53 @@ enum Step {
 }
 
 impl Jwt {
-    fn session(&self, token: &str) -> Result<Step, ExtractError> {
-        let token = self.read(token)?;
+    fn session(&self, found: &places::Found<'_>) -> Result<Step, ExtractError> {
+        let token = self.read(found)?;
         match self.keys.get(token.kid())? {
-            Found::Keys(keys) => self.verify(&token, &keys).map(Step::Done),
+            Found::Keys(keys) => self.verify(token, &keys).map(Step::Done),
             Found::Wait(wait) => Ok(Step::Wait(wait)),
         }
     }
 
-    /// Checks everything about a token that can be checked without a key.
-    fn read<'a>(&self, token: &'a str) -> Result<Unverified<'a>, ExtractError> {
+    /// Checks everything about a token that can be checked without a key, first whose it is.
+    fn read<'a>(&self, found: &'a places::Found<'_>) -> Result<Unverified<'a>, ExtractError> {
+        let token = &*found.text;
         if token.len() > self.max_token_bytes {
             return Err(ExtractError::rejected("too_large"));
         }
-        let mut parts = token.split('.');
-        let (Some(header), Some(payload), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(malformed("a JWT has three parts"));
-        };
+        let not_mine = |word| ExtractError::not_mine(word, found.place);
+        let [header, payload, signature] = jwt_form::parts(token).ok_or_else(|| not_mine("not_a_jwt"))?;
+        let known = self.last_header.load_full().filter(|last| last.encoded == header);
+        if known.is_none() {
+            let header = jwt_form::decode(header).ok_or_else(|| not_mine("not_a_jwt"))?;
+            let alg = jwt_form::alg(&header)?.ok_or_else(|| not_mine("not_a_jwt"))?;
+            if jwt_form::is_hmac(alg).is_some_and(|is_hmac| is_hmac != self.is_hmac()) {
+                return Err(not_mine("alg_not_allowed"));
+            }
+        }
         if payload.is_empty() || signature.is_empty() {
             return Err(malformed("a part is empty"));
         }
         let signed = &token[..header.len() + 1 + payload.len()];
-        let signature = self.unpadded(signature)?;
-        let (header, is_new) = match self.last_header.load_full() {
-            Some(last) if last.encoded == header => (last, false),
-            Some(_) | None => (Arc::new(self.read_header(header)?), true),
+        let payload = self.parse(payload)?;
+        let issuer = jwt_form::issuer(object(&payload, "the payload")?)?;
+        if !self.accepts_issuer(issuer) {
+            return Err(not_mine("issuer").because(format!("iss is {}", issuer.unwrap_or("missing"))));
+        }
+        let (header, is_new) = match known {
+            Some(last) => (last, false),
+            None => (Arc::new(self.read_header(header)?), true),
         };
-        Ok(Unverified { header, is_new, signed, payload, signature })
+        Ok(Unverified { header, is_new, signed, payload, signature: self.unpadded(signature)? })
+    }
+
+    /// Whether tokens are signed with a shared secret: a section never takes both families.
+    fn is_hmac(&self) -> bool {
+        self.algorithms.iter().any(|alg| alg.is_hmac())
+    }
+
+    fn accepts_issuer(&self, issuer: Option<&str>) -> bool {
+        self.issuers.is_empty() || self.issuers.iter().any(|known| Some(known.as_str()) == issuer)
     }
 
     fn read_header(&self, encoded: &str) -> Result<Header, ExtractError> {
@@ -220,7 +249,7 @@ impl Jwt {
         self.token_types.iter().any(|known| bare_type(known).eq_ignore_ascii_case(bare_type(typ)))
     }
 
-    fn verify(&self, token: &Unverified<'_>, keys: &KeySet) -> Result<Session, ExtractError> {
+    fn verify(&self, token: Unverified<'_>, keys: &KeySet) -> Result<Session, ExtractError> {
         let kid = self.keys.wanted(token.kid());
         match keys.verify(token.signed.as_bytes(), token.signature, token.header.alg, kid) {
             Some(true) if token.is_new => self.last_header.store(Some(token.header.clone())),
@@ -228,7 +257,10 @@ impl Jwt {
             Some(false) => return Err(ExtractError::rejected("bad_signature")),
             None => return Err(ExtractError::rejected("unknown_key")),
         }
-        let attributes = self.json(token.payload)?;
+        let attributes = token.payload;
+        if attributes.has_duplicates() {
+            return Err(malformed("a member stands twice"));
+        }
         let expires_at = self.check_claims(object(&attributes, "the payload")?)?;
         Ok(Session { attributes, expires_at: Some(expires_at) })
     }
@@ -253,19 +285,10 @@ impl Jwt {
                 Some(_) | None => {}
             }
         }
-        self.check_issuer(claims)?;
         self.check_audience(claims)?;
         self.claims.check(claims)?;
         check_scopes(&self.required_scopes, claims)?;
         Ok(ends)
-    }
-
-    fn check_issuer(&self, claims: &Object) -> Result<(), ExtractError> {
-        let issuer = member(claims, "iss")?.and_then(Value::as_str);
-        if self.issuers.is_empty() || self.issuers.iter().any(|known| Some(known.as_str()) == issuer) {
-            return Ok(());
-        }
-        Err(ExtractError::rejected("issuer").because(format!("iss is {}", issuer.unwrap_or("missing"))))
     }
 
     fn check_audience(&self, claims: &Object) -> Result<(), ExtractError> {
@@ -287,9 +310,13 @@ impl Jwt {
 
     /// One part of a token as JSON in which every name has one meaning.
     fn json(&self, part: &str) -> Result<Value, ExtractError> {
-        let bytes = URL_SAFE_NO_PAD.decode(self.unpadded(part)?).map_err(|_| malformed("not base64url"))?;
-        let value = Value::parse(&bytes).map_err(|_| malformed("not JSON"))?;
+        let value = self.parse(part)?;
         if value.has_duplicates() { Err(malformed("a member stands twice")) } else { Ok(value) }
+    }
+
+    fn parse(&self, part: &str) -> Result<Value, ExtractError> {
+        let bytes = URL_SAFE_NO_PAD.decode(self.unpadded(part)?).map_err(|_| malformed("not base64url"))?;
+        Value::parse(&bytes).map_err(|_| malformed("not JSON"))
     }
 
     /// The part without padding, which is required where it is configured and refused elsewhere.

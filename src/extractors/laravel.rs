@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shared::cookie::{self, Cookie};
 use super::shared::laravel::{self, KeyFields, Keys};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Reach, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
 use crate::secret::Secret;
@@ -120,6 +120,10 @@ impl Laravel {
 impl SessionExtractor for Laravel {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(&self.cookie)
     }
 }
 

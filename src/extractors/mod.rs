@@ -25,28 +25,35 @@ mod trusted_header;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
+use url::Url;
 
-pub use chain::{Authenticated, Chain, Denial, Denied, Link};
+pub use chain::{Asking, Authenticated, Chain, Denial, Denied, Link};
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Section};
 use crate::metrics::Metrics;
+use crate::secret::Secret;
 use crate::value::Value;
+use shared::cookie::Cookie;
 use shared::http::HttpClient;
+use shared::places::Place;
 use shared::waiting::Backends;
 
 /// What an extractor says about one request:
 ///
 /// - `Ok(None)`: no credential of my kind. The next extractor is asked.
 /// - `Ok(Some(session))`: genuine. The chain stops.
-/// - `Err(Rejected)`: a credential is there and is no good. The chain stops; it never falls through.
-/// - `Err(Unavailable)`: a credential is there and nobody can tell right now. The chain stops.
+/// - `Err(NotMine)`: a credential of my kind that by its form was issued by another. What the chain does then
+///   is in `chain.rs`.
+/// - `Err(Rejected)`: a credential is present and not acceptable. The chain stops; it never falls through.
+/// - `Err(Unavailable)`: a credential is present and cannot be checked right now. The chain stops.
 pub type Extracted = Result<Option<Session>, ExtractError>;
 
 /// Recognises one kind of session in a request.
@@ -54,6 +61,12 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     /// Looks for a session in the request's head. The peer's address is in its extensions as
     /// [`Peer`].
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted>;
+
+    /// Which credentials this extractor decides about. After a credential in a header that is another's, only
+    /// extractors that read the same header are asked. The default reads none.
+    fn reach(&self) -> Reach {
+        Reach::default()
+    }
 
     /// Called once when the service starts, inside its runtime: fetch ahead what requests will need.
     fn start(&self) {}
@@ -64,6 +77,53 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     /// Whether the extractor can decide about requests now. Requests are sent to it in any case.
     fn readiness(&self) -> Readiness {
         Readiness::Ready
+    }
+}
+
+/// The credentials that an extractor decides about, as far as their place and form tell.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Where they stand in a request.
+    pub places: Arc<[Place]>,
+    /// Credentials that are no JWT.
+    pub opaque: bool,
+    /// JWTs of these issuers; an empty list means of any.
+    pub jwts_of: Option<Vec<String>>,
+    /// Only JWTs signed with a shared secret (`true`) or with a private key (`false`).
+    pub hmac: Option<bool>,
+    /// Where users get their ids, if it is known.
+    pub authority: Option<Authority>,
+}
+
+/// Where the users of a section get their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authority {
+    Issuers(Vec<String>),
+    /// A session store, by a hash of its address, of which a part may be secret.
+    Store(u64),
+}
+
+impl Authority {
+    /// The store at `url`, without the credentials in it.
+    pub fn store(url: &Secret) -> Self {
+        let url = std::str::from_utf8(url.expose()).ok().and_then(|text| Url::parse(text).ok());
+        let mut hasher = DefaultHasher::new();
+        url.map(|url| (url.host_str().map(str::to_owned), url.port(), url.path().to_owned()))
+            .hash(&mut hasher);
+        Self::Store(hasher.finish())
+    }
+}
+
+impl Reach {
+    /// Everything that stands in these places.
+    pub fn everything(places: impl IntoIterator<Item = Place>) -> Self {
+        let places = places.into_iter().collect();
+        Self { places, opaque: true, jwts_of: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The cookie and its parts.
+    pub fn cookie(cookie: &Cookie) -> Self {
+        Self::everything([Place::Cookie(cookie.name().to_owned())])
     }
 }
 
@@ -89,6 +149,9 @@ impl Session {
 /// Why a credential that is present does not give a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtractError {
+    /// By its form the credential, which stands in this place, was issued by another. To be decided before a
+    /// key is fetched or a backend is asked.
+    NotMine(Reason, Place),
     Rejected(Reason),
     Unavailable(Cause),
 }
@@ -127,6 +190,11 @@ impl ExtractError {
         Self::Rejected(Reason { word, expired: false, detail: None })
     }
 
+    /// The credential in `place` was issued by another, as `word` says.
+    pub fn not_mine(word: &'static str, place: &Place) -> Self {
+        Self::NotMine(Reason { word, expired: false, detail: None }, place.clone())
+    }
+
     /// Nobody can tell right now, for the cause that `word` names.
     pub fn unavailable(word: &'static str) -> Self {
         Self::Unavailable(Cause { word, detail: None, retry_after: None })
@@ -136,11 +204,19 @@ impl ExtractError {
     #[must_use]
     pub fn because(mut self, text: impl Into<String>) -> Self {
         match &mut self {
-            Self::Rejected(Reason { detail, .. }) | Self::Unavailable(Cause { detail, .. }) => {
-                *detail = Some(text.into());
-            }
+            Self::NotMine(Reason { detail, .. }, _)
+            | Self::Rejected(Reason { detail, .. })
+            | Self::Unavailable(Cause { detail, .. }) => *detail = Some(text.into()),
         }
         self
+    }
+
+    /// The stable word for logs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NotMine(reason, _) | Self::Rejected(reason) => reason.word,
+            Self::Unavailable(cause) => cause.word,
+        }
     }
 
     /// The same, with the back end's word on when to ask again. A rejection stays what it is.

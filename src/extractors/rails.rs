@@ -19,7 +19,7 @@ use super::shared::app_secret;
 use super::shared::cookie::Cookie;
 use super::shared::expiry::Expiry;
 use super::shared::percent::{self, Plus};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::{ExtractError, Extracted, Kind, Reach, Session, SessionExtractor};
 use crate::clock::Clock;
 use crate::config::{Problems, Section};
 use crate::secret::Secret;
@@ -246,6 +246,10 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
 impl SessionExtractor for Rails {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(&self.cookie)
     }
 }
 

@@ -25,7 +25,7 @@ use super::shared::php;
 use super::shared::pool::{Failure, Limits, Pool, Store};
 use super::shared::session_cookie::{self, SessionCookie};
 use super::shared::waiting::Waiting;
-use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
+use super::{Authority, ExtractError, Extracted, Kind, Reach, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{List, Problems, Section, Span};
 use crate::secret::Secret;
@@ -129,6 +129,7 @@ impl Default for Config {
 struct RedisSession {
     cookie: SessionCookie,
     key_prefix: String,
+    authority: Option<Authority>,
     pool: Arc<Pool<Server>>,
     /// The value is what Laravel's cache wrote; `None` if it is JSON.
     laravel: Option<Arc<laravel::Keys>>,
@@ -141,6 +142,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: Config = section.read(&mut problems);
     let url = section.secret("url", config.url, config.url_file.as_ref(), &mut problems);
+    let authority = url.as_ref().map(Authority::store);
     let password = section.secret("password", config.password, config.password_file.as_ref(), &mut problems);
     let ca = authority::read(section, config.ca_file.as_ref(), &mut problems);
     let server = if let Some(url) = url {
@@ -201,6 +203,7 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     Ok(Arc::new(RedisSession {
         cookie,
         key_prefix: config.key_prefix.unwrap_or_default(),
+        authority,
         pool: Pool::new(section, server, limits, waiting),
         laravel,
         expires,
@@ -219,6 +222,10 @@ impl SessionExtractor for RedisSession {
             Ok(None) => ready(Ok(None)).boxed(),
             Err(error) => ready(Err(error)).boxed(),
         }
+    }
+
+    fn reach(&self) -> Reach {
+        Reach { jwts_of: None, authority: self.authority.clone(), ..Reach::everything(self.cookie.places()) }
     }
 
     fn start(&self) {

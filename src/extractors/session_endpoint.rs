@@ -18,7 +18,8 @@ use super::shared::expiry::Expiry;
 use super::shared::headers::{self, HeaderError};
 use super::shared::http::Answer;
 use super::shared::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
-use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
+use super::shared::places::Place;
+use super::{ExtractError, Extracted, Kind, Reach, Readiness, Session, SessionExtractor};
 use crate::clock::UnixSeconds;
 use crate::cookies::{self, CookieError};
 use crate::subject::{SubjectError, Template};
@@ -75,6 +76,14 @@ impl SessionExtractor for SessionEndpoint {
             self.lookups.ask(self.question(&found), call).await.map(Some)
         }
         .boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::everything(self.forwarded.iter().map(|forwarded| match forwarded {
+            Forwarded::Cookie(name) => Place::Cookie(name.clone()),
+            Forwarded::Header(name) if *name == header::AUTHORIZATION => Place::Bearer,
+            Forwarded::Header(name) => Place::Header(name.clone()),
+        }))
     }
 
     fn readiness(&self) -> Readiness {

@@ -18,7 +18,7 @@ use futures_util::future::{BoxFuture, ready};
 use super::shared::expiry::Expiry;
 use super::shared::pool::Pool;
 use super::shared::session_cookie::SessionCookie;
-use super::{ExtractError, Extracted, Kind, Readiness, Session, SessionExtractor};
+use super::{Authority, ExtractError, Extracted, Kind, Reach, Readiness, Session, SessionExtractor};
 use crate::clock::{Clock, UnixSeconds};
 use crate::value::{Object, Value};
 use database::{Question, Rows, Table};
@@ -31,6 +31,7 @@ pub const KIND: Kind = Kind { build: config::build, subject: "{user_id}", preset
 #[derive(Debug)]
 struct SqlSession {
     cookie: SessionCookie,
+    authority: Authority,
     pool: Arc<Pool<Rows>>,
     statement: Arc<Statement>,
     payload: Payload,
@@ -54,6 +55,11 @@ impl SessionExtractor for SqlSession {
             Ok(None) => ready(Ok(None)).boxed(),
             Err(error) => ready(Err(error)).boxed(),
         }
+    }
+
+    fn reach(&self) -> Reach {
+        let authority = Some(self.authority.clone());
+        Reach { jwts_of: None, authority, ..Reach::everything(self.cookie.places()) }
     }
 
     fn start(&self) {

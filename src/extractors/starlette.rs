@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::shared::cookie::Cookie;
 use super::shared::stamped::{self, MaxAge, Stamped};
 use super::shared::{app_secret, payload};
-use super::{Extracted, Kind, Session, SessionExtractor};
+use super::{Extracted, Kind, Reach, Session, SessionExtractor};
 use crate::clock::Clock;
 use crate::config::{Problems, Section};
 use crate::secret::Secret;
@@ -99,6 +99,10 @@ impl Starlette {
 impl SessionExtractor for Starlette {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(&self.cookie)
     }
 }
 

@@ -10,7 +10,8 @@ use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use super::shared::headers::{self, HeaderError};
-use super::{ExtractError, Extracted, Kind, Session, SessionExtractor};
+use super::shared::places::Place;
+use super::{ExtractError, Extracted, Kind, Reach, Session, SessionExtractor};
 use crate::config::{Problems, Section};
 
 /// Chooses the user per request.
@@ -57,5 +58,9 @@ impl SessionExtractor for StaticUser {
             Err(HeaderError::Malformed) => Err(ExtractError::rejected("malformed")),
         };
         ready(session).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::everything([Place::Header(DEV_USER)])
     }
 }

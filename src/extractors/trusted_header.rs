@@ -14,7 +14,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::shared::headers;
-use super::{ExtractError, Extracted, Kind, Peer, Session, SessionExtractor};
+use super::shared::places::Place;
+use super::{ExtractError, Extracted, Kind, Peer, Reach, Session, SessionExtractor};
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 
@@ -70,13 +71,13 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
         .filter_map(|(text, number)| {
             let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             let wrong = format!("entry {number}: is not an address or network such as 10.0.0.0/8");
-            problems.accept(section.key("trusted_proxies"), net.map_err(|_| wrong))
+            problems.accept(section.key("trusted_proxies"), net.map(canonical).map_err(|_| wrong))
         })
         .collect();
     problems.require(
-        trusted_proxies.iter().all(|net| net.prefix_len() > 0),
+        IpNet::aggregate(&trusted_proxies).iter().all(|net| net.prefix_len() > 0),
         section.key("trusted_proxies"),
-        "trusts every address there is: name the proxy's network",
+        "trusts every address of IPv4 or IPv6, in one entry or in several together: name the proxy's network",
     );
     let secret_header =
         header_name(section, "shared_secret_header", config.shared_secret_header.as_deref(), &mut problems);
@@ -111,6 +112,17 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
     match header {
         Some(header) => problems.or(Arc::new(TrustedHeader { header, trusted_proxies, shared_secret })),
         None => Err(problems),
+    }
+}
+
+/// The network as peers' addresses are compared: those of IPv4 that are mapped into IPv6 are IPv4.
+fn canonical(net: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    match (net.network().to_canonical(), net.prefix_len().checked_sub(MAPPED)) {
+        (address @ IpAddr::V4(_), Some(prefix)) if net.addr().is_ipv6() => {
+            IpNet::new(address, prefix).unwrap_or(net)
+        }
+        _ => net,
     }
 }
 
@@ -170,6 +182,10 @@ impl SessionExtractor for TrustedHeader {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
     }
+
+    fn reach(&self) -> Reach {
+        Reach::everything([Place::Header(self.header.clone())])
+    }
 }
 
 #[cfg(test)]
@@ -187,8 +203,7 @@ mod tests {
         let request = contract::request(headers);
         match extractor(keys).expect("good keys").extract(&request).now_or_never().expect("no waiting") {
             Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
-            Err(ExtractError::Rejected(reason)) => Err(reason.word),
-            Err(ExtractError::Unavailable(cause)) => Err(cause.word),
+            Err(error) => Err(error.word()),
         }
     }
 
@@ -242,6 +257,14 @@ mod tests {
     }
 
     #[test]
+    fn ipv4_mapped_network_trusts_the_ipv4_peer() {
+        for (network, trusted) in [("::ffff:127.0.0.0/104", true), ("::ffff:10.0.0.0/104", false)] {
+            let keys = format!("header = \"X-User\"\ntrusted_proxies = [\"{network}\"]");
+            assert_eq!(answer(&keys, &[("x-user", "bob")]).is_ok(), trusted, "{network}");
+        }
+    }
+
+    #[test]
     fn what_a_stranger_says_of_addresses_does_not_count() {
         let elsewhere = "header = \"X-Forwarded-User\"\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.7\"]";
         for claim in ["x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip"] {
@@ -274,6 +297,26 @@ mod tests {
             ("no header", "trusted_proxies = [\"10.0.0.1\"]", "header"),
             ("everybody v4", "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusted_proxies"),
             ("everybody v6", "header = \"X-User\"\ntrusted_proxies = [\"::/0\"]", "trusted_proxies"),
+            (
+                "everybody in halves",
+                "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/1\", \"128.0.0.0/1\"]",
+                "trusted_proxies",
+            ),
+            (
+                "everybody in parts",
+                "header = \"X-User\"\ntrusted_proxies = [\"::/2\", \"4000::/2\", \"8000::/1\", \"10.0.0.1\"]",
+                "trusted_proxies",
+            ),
+            (
+                "everybody mapped",
+                "header = \"X-User\"\ntrusted_proxies = [\"::ffff:0.0.0.0/96\"]",
+                "trusted_proxies",
+            ),
+            (
+                "half of everybody mapped",
+                "header = \"X-User\"\ntrusted_proxies = [\"::ffff:0.0.0.0/97\", \"128.0.0.0/1\"]",
+                "trusted_proxies",
+            ),
             ("no network", "header = \"X-User\"\ntrusted_proxies = [\"proxy\"]", "trusted_proxies"),
             (
                 "half a secret",

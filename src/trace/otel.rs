@@ -215,6 +215,7 @@ pub async fn extractor<T>(
         Ok(None) => ("not_present", None),
         Ok(Some(_)) => ("session", None),
         Err(Denial::Nobody(word)) => ("nobody", Some(*word)),
+        Err(Denial::NotMine(reason, _)) => ("not_mine", Some(reason.word)),
         Err(Denial::Rejected(Reason { word, .. })) => ("rejected", Some(*word)),
         Err(Denial::Unavailable(cause)) => ("unavailable", Some(cause.word)),
     };

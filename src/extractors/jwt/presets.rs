@@ -52,9 +52,11 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // A service token has an empty subject, which names no user.
+        // A service token has an empty subject, which names no user. The identity provider behind Access signed the
+        // user in; its assertion has no `email_verified`.
         "cloudflare-access",
         r#"
+            allow_unverified_email = true
             from = ["header:cf-access-jwt-assertion", "cookie:CF_Authorization"]
             algorithms = ["RS256"]
             provider_keys = "{issuer}/cdn-cgi/access/certs"
@@ -94,9 +96,11 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Service accounts come through the proxy as well as users.
+        // Service accounts come through the proxy as well as users. The address is that of a Google account, or one
+        // that Identity Platform signed in; the assertion has no `email_verified`.
         "google-iap",
         r#"
+            allow_unverified_email = true
             from = ["header:x-goog-iap-jwt-assertion"]
             issuers = ["https://cloud.google.com/iap"]
             algorithms = ["ES256"]

@@ -63,8 +63,7 @@ fn word(extracted: &Extracted) -> &'static str {
     match extracted {
         Ok(Some(_)) => "ok",
         Ok(None) => "absent",
-        Err(ExtractError::Rejected(reason)) => reason.word,
-        Err(ExtractError::Unavailable(cause)) => cause.word,
+        Err(error) => error.word(),
     }
 }
 
@@ -110,20 +109,20 @@ async fn a_header_that_asks_for_more_is_refused() {
         (r#"{"alg":"HS256","kid":null}"#, "malformed"),
         (r#"{"alg":"HS256","alg":"HS256"}"#, "malformed"),
         (r#"{"alg":"HS256","x":{"a":1,"a":1}}"#, "malformed"),
-        (r#"["HS256"]"#, "malformed"),
-        (r#"{"alg":"HS256"}x"#, "malformed"),
-        ("\u{feff}{\"alg\":\"HS256\"}", "malformed"),
-        (&deep, "malformed"),
+        (r#"["HS256"]"#, "not_a_jwt"),
+        (r#"{"alg":"HS256"}x"#, "not_a_jwt"),
+        ("\u{feff}{\"alg\":\"HS256\"}", "not_a_jwt"),
+        (&deep, "not_a_jwt"),
         (r#"{"alg":"HS384"}"#, "alg_not_allowed"),
         (r#"{"alg":"RS256"}"#, "alg_not_allowed"),
         (r#"{"alg":"none"}"#, "alg_not_allowed"),
         (r#"{"alg":"None"}"#, "alg_not_allowed"),
         (r#"{"alg":"hs256"}"#, "alg_not_allowed"),
         (r#"{"alg":""}"#, "alg_not_allowed"),
-        (r#"{"alg":null}"#, "alg_not_allowed"),
-        (r#"{"alg":5}"#, "alg_not_allowed"),
-        (r#"{"alg":["HS256"]}"#, "alg_not_allowed"),
-        ("{}", "alg_not_allowed"),
+        (r#"{"alg":null}"#, "malformed"),
+        (r#"{"alg":5}"#, "malformed"),
+        (r#"{"alg":["HS256"]}"#, "malformed"),
+        ("{}", "not_a_jwt"),
     ] {
         let outcome = extract(&*extractor, &hs256(header, claims(&json!({})))).await;
         assert_eq!(word(&outcome), want, "{}", header.chars().take(60).collect::<String>());
@@ -160,18 +159,18 @@ async fn a_token_of_another_form_is_refused() {
     let other = hs256(PLAIN, claims(&json!({ "sub": "u-2" })));
     let other_signature = other.rsplit('.').next().expect("a signature");
     for (name, token, want) in [
-        ("two parts", signed.to_owned(), "malformed"),
-        ("four parts", format!("{good}.x"), "malformed"),
-        ("five parts", format!("{good}.x.x"), "malformed"),
+        ("two parts", signed.to_owned(), "not_a_jwt"),
+        ("four parts", format!("{good}.x"), "not_a_jwt"),
+        ("five parts", format!("{good}.x.x"), "not_a_jwt"),
         ("no signature", format!("{signed}."), "malformed"),
         ("no payload", format!("{header}..{signature}"), "malformed"),
-        ("no header", format!(".{payload}.{signature}"), "malformed"),
-        ("dots", ".".repeat(8000), "malformed"),
+        ("no header", format!(".{payload}.{signature}"), "not_a_jwt"),
+        ("dots", ".".repeat(8000), "not_a_jwt"),
         ("too large", format!("{}{good}", "x".repeat(8192)), "too_large"),
         ("padded signature", format!("{good}="), "bad_signature"),
         ("another token's signature", format!("{signed}.{other_signature}"), "bad_signature"),
         ("cut signature", good[..good.len() - 1].to_owned(), "bad_signature"),
-        ("other text", "opaque".to_owned(), "malformed"),
+        ("other text", "opaque".to_owned(), "not_a_jwt"),
     ] {
         assert_eq!(word(&extract(&*extractor, &token).await), want, "{name}");
     }
@@ -184,6 +183,42 @@ async fn a_token_of_another_form_is_refused() {
             assert!(flipped == good || word(&outcome) != "ok", "{index} {with}");
         }
     }
+}
+
+#[tokio::test]
+async fn token_of_another_by_its_form_is_not_mine_and_any_other_fault_is_rejected() {
+    let extractor = build(&format!("{HMAC}issuers = [\"https://us\"]")).expect("a good section");
+    let token = |header: &str, issuer: &str| {
+        hs256(header, format!(r#"{{"sub":"u-1","aud":"app","exp":1900000000{issuer}}}"#))
+    };
+    let ours = r#","iss":"https://us""#;
+    for (name, token, want) in [
+        ("opaque", "opaque".to_owned(), Some("not_a_jwt")),
+        ("five parts", format!("{}.x.x", token(PLAIN, ours)), Some("not_a_jwt")),
+        ("foreign issuer", token(PLAIN, r#","iss":"https://them""#), Some("issuer")),
+        ("no issuer", token(PLAIN, ""), Some("issuer")),
+        ("public key", token(r#"{"alg":"RS256"}"#, ours), Some("alg_not_allowed")),
+        ("public key that we do not know", token(r#"{"alg":"ES512"}"#, ours), Some("alg_not_allowed")),
+        (
+            "foreign issuer with odd header",
+            token(r#"{"alg":"HS256","typ":"x"}"#, r#","iss":"x""#),
+            Some("issuer"),
+        ),
+        ("other hash", token(r#"{"alg":"HS384"}"#, ours), None),
+        ("none", token(r#"{"alg":"none"}"#, ours), None),
+        ("issuer twice", token(PLAIN, &format!(r#"{ours},"iss":"https://them""#)), None),
+        ("issuer is no text", token(PLAIN, r#","iss":["https://them"]"#), None),
+        ("bad signature", format!("{}A", token(PLAIN, ours)), None),
+    ] {
+        match (extract(&*extractor, &token).await, want) {
+            (Err(ExtractError::NotMine(reason, place)), Some(want)) => {
+                assert_eq!((reason.word, &*place.to_string()), (want, "header:authorization"), "{name}");
+            }
+            (Err(ExtractError::Rejected(_)), None) => {}
+            (other, _) => panic!("{name}: {other:?}"),
+        }
+    }
+    assert_eq!(word(&extract(&*extractor, &token(PLAIN, ours)).await), "ok");
 }
 
 #[tokio::test]
@@ -242,11 +277,11 @@ async fn issuer_and_audience_match_exactly() {
     for (name, changes, want) in [
         ("good", json!({}), "ok"),
         ("the second issuer", json!({ "iss": "https://id2" }), "ok"),
-        ("issuer missing", json!({ "iss": null }), "issuer"),
+        ("issuer missing", json!({ "iss": null }), "malformed"),
         ("other issuer", json!({ "iss": "https://evil" }), "issuer"),
         ("trailing slash", json!({ "iss": "https://id/" }), "issuer"),
         ("other case", json!({ "iss": "https://ID" }), "issuer"),
-        ("list", json!({ "iss": ["https://id"] }), "issuer"),
+        ("list", json!({ "iss": ["https://id"] }), "malformed"),
         ("aud in a list", json!({ "aud": ["x", "app"] }), "ok"),
         ("aud missing", json!({ "aud": null }), "audience"),
         ("aud empty list", json!({ "aud": [] }), "audience"),

@@ -169,10 +169,7 @@ mod tests {
     }
 
     fn word<T: std::fmt::Debug>(result: Result<T, ExtractError>) -> &'static str {
-        match result.expect_err("a refusal") {
-            ExtractError::Rejected(reason) => reason.word,
-            ExtractError::Unavailable(cause) => cause.word,
-        }
+        result.expect_err("a refusal").word()
     }
 
     fn found(cookies: &str) -> Result<Option<String>, &'static str> {

@@ -223,7 +223,7 @@ impl Flight {
                 desk.health.failed(0, cause.word, cause.detail.as_deref());
                 cause.word
             }
-            Ok(_) | Err(ExtractError::Rejected(_)) => {
+            Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {
                 desk.health.answered(0);
                 "ok"
             }
@@ -373,8 +373,7 @@ mod tests {
     fn word(outcome: Outcome) -> Result<String, &'static str> {
         match outcome {
             Ok(session) => Ok(serde_json::to_string(&session.attributes).unwrap()),
-            Err(ExtractError::Rejected(reason)) => Err(reason.word),
-            Err(ExtractError::Unavailable(cause)) => Err(cause.word),
+            Err(error) => Err(error.word()),
         }
     }
 

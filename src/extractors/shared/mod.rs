@@ -17,6 +17,7 @@ pub mod hex;
 pub mod http;
 pub mod jwe;
 pub mod jwks;
+pub mod jwt_form;
 pub mod jwt_times;
 pub mod keys;
 pub mod laravel;

@@ -94,10 +94,7 @@ mod tests {
     use std::io::Write;
 
     fn word<T: std::fmt::Debug>(result: Result<T, ExtractError>) -> &'static str {
-        match result.expect_err("a refusal") {
-            ExtractError::Rejected(reason) => reason.word,
-            ExtractError::Unavailable(cause) => cause.word,
-        }
+        result.expect_err("a refusal").word()
     }
 
     fn zlib(bytes: &[u8]) -> String {

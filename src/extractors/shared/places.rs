@@ -2,6 +2,7 @@
 //! What the credential means is the extractor's business.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::str::FromStr;
 
 use axum::http::request::Parts;
@@ -30,20 +31,58 @@ pub enum Place {
     Supabase(String),
 }
 
+/// A credential and its place.
+#[derive(Debug)]
+pub struct Found<'a> {
+    pub place: &'a Place,
+    pub text: Cow<'a, str>,
+}
+
 /// The first credential that stands in one of `places`; `None` if all are empty.
 ///
 /// # Errors
 /// If the first place that is not empty is ambiguous or malformed: the later places are not asked.
-pub fn find<'a>(places: &[Place], request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
+pub fn find<'a>(places: &'a [Place], request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
     for place in places {
-        if let Some(credential) = place.find(request)? {
-            return Ok(Some(credential));
+        if let Some(text) = place.find(request)? {
+            return Ok(Some(Found { place, text }));
         }
     }
     Ok(None)
 }
 
+/// Everything that was sent in `places`, as it was sent: a credential that is the same each time is the same
+/// here, whatever other cookies and headers come along.
+pub fn sent<'a>(places: &'a [Place], headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
+    places.iter().flat_map(move |place| {
+        let name = place.header().unwrap_or(&header::COOKIE);
+        let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        lines.flat_map(move |line| place.pieces(line))
+    })
+}
+
 impl Place {
+    /// The header in which the credential stands; `None` for a cookie.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Bearer => Some(&header::AUTHORIZATION),
+            Self::Header(name) => Some(name),
+            Self::Cookie(_) | Self::Supabase(_) => None,
+        }
+    }
+
+    /// What of a header's line stands in this place.
+    fn pieces<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let cookie = match self {
+            Self::Cookie(name) | Self::Supabase(name) => Some(name.as_bytes()),
+            Self::Bearer | Self::Header(_) => None,
+        };
+        let end = if cookie.is_some() { b';' } else { b'\n' };
+        let pieces = line.split(move |&byte| byte == end);
+        let pieces = pieces.map(<[u8]>::trim_ascii);
+        pieces.filter(move |pair| cookie.is_none_or(|name| is_cookie_or_part(pair, name)))
+    }
+
     /// The credential in this place; `None` if there is none of this kind.
     fn find<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
         let headers = &request.headers;
@@ -63,6 +102,29 @@ impl Place {
             }
         };
         Ok(credential.map(Cow::Borrowed))
+    }
+}
+
+impl fmt::Display for Place {
+    /// As it is configured.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bearer => f.write_str("header:authorization"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Supabase(name) => write!(f, "supabase:{name}"),
+        }
+    }
+}
+
+/// Whether a pair is the cookie called `name` or one of its numbered parts, `NAME.0`, `NAME_0` or `NAMEC1`.
+fn is_cookie_or_part(pair: &[u8], name: &[u8]) -> bool {
+    let Some(rest) = pair.strip_prefix(name) else { return false };
+    let Some(equals) = rest.iter().position(|&byte| byte == b'=') else { return false };
+    match rest[..equals].trim_ascii_end() {
+        [] => true,
+        [b'.' | b'_' | b'C', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
     }
 }
 
@@ -162,12 +224,11 @@ mod tests {
     }
 
     fn word<'a>(
-        outcome: &'a Result<Option<Cow<'_, str>>, ExtractError>,
+        outcome: &'a Result<Option<Found<'_>>, ExtractError>,
     ) -> Result<Option<&'a str>, &'static str> {
         match outcome {
-            Ok(found) => Ok(found.as_deref()),
-            Err(ExtractError::Rejected(reason)) => Err(reason.word),
-            Err(ExtractError::Unavailable(cause)) => Err(cause.word),
+            Ok(found) => Ok(found.as_ref().map(|found| &*found.text)),
+            Err(error) => Err(error.word()),
         }
     }
 
@@ -220,6 +281,20 @@ mod tests {
         ] {
             assert_eq!(word(&find(&places, &request(&pairs))), want, "{name}");
         }
+    }
+
+    #[test]
+    fn sent_is_what_stands_in_the_places_and_nothing_beside_it() {
+        let places: Vec<Place> =
+            ["header:authorization", "cookie:sid"].map(|text| text.parse().expect("a place")).into();
+        let request = request(&[
+            ("authorization", b"Bearer x"),
+            ("x-other", b"1"),
+            ("cookie", b"_ga=1; sid.0=a; sid.1=b; sidx=c"),
+            ("cookie", b"sid=d; sid.sig=e; side=f"),
+        ]);
+        let sent: Vec<_> = sent(&places, &request.headers).collect();
+        assert_eq!(sent, [&b"Bearer x"[..], b"sid.0=a", b"sid.1=b", b"sid=d"]);
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl<S: Store> Pool<S> {
                 cause.word
             }
             // A session that is refused was still looked up well.
-            Ok(_) | Err(ExtractError::Rejected(_)) => {
+            Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {
                 self.health.answered(statement);
                 "ok"
             }
@@ -232,13 +232,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lost(text) => f.write_str(text),
-            Self::Said(ExtractError::Rejected(reason)) | Self::Oversized(ExtractError::Rejected(reason)) => {
-                f.write_str(reason.word)
-            }
             Self::Said(ExtractError::Unavailable(cause))
             | Self::Oversized(ExtractError::Unavailable(cause)) => {
                 f.write_str(cause.detail.as_deref().unwrap_or(cause.word))
             }
+            Self::Said(error) | Self::Oversized(error) => f.write_str(error.word()),
         }
     }
 }
@@ -312,10 +310,7 @@ mod tests {
     }
 
     fn word(answer: Result<usize, ExtractError>) -> Result<usize, &'static str> {
-        answer.map_err(|error| match error {
-            ExtractError::Rejected(reason) => reason.word,
-            ExtractError::Unavailable(cause) => cause.word,
-        })
+        answer.map_err(|error| error.word())
     }
 
     #[tokio::test(start_paused = true)]

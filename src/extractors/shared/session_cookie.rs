@@ -15,6 +15,7 @@ use super::cookie::{self, Cookie};
 use super::hex;
 use super::laravel::{self, KeyFields as LaravelFields};
 use super::percent::{self, Plus};
+use super::places::Place;
 use crate::config::{List, Problems, Section};
 use crate::extractors::ExtractError;
 use crate::secret::Secret;
@@ -142,6 +143,11 @@ impl SessionCookie {
         }
     }
 
+    /// Where the id stands.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.cookies.iter().map(|cookie| Place::Cookie(cookie.name().to_owned()))
+    }
+
     /// The session's id as the store knows it; `None` if no cookie of the name is there.
     pub fn id(&self, headers: &HeaderMap) -> Result<Option<String>, ExtractError> {
         let Some((cookie, value)) = cookie::find_one_of(headers, &self.cookies)? else { return Ok(None) };
@@ -208,10 +214,7 @@ mod tests {
     fn id(cookie: &SessionCookie, value: &str) -> Result<Option<String>, &'static str> {
         let mut headers = HeaderMap::new();
         headers.append(header::COOKIE, HeaderValue::from_str(&format!("sid={value}")).unwrap());
-        cookie.id(&headers).map_err(|error| match error {
-            ExtractError::Rejected(reason) => reason.word,
-            ExtractError::Unavailable(cause) => cause.word,
-        })
+        cookie.id(&headers).map_err(|error| error.word())
     }
 
     fn signed(id: &str, secret: &str, padded: bool) -> String {
@@ -272,10 +275,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.append(header::COOKIE, HeaderValue::from_static(cookies));
-            let found = both.id(&headers).map_err(|error| match error {
-                ExtractError::Rejected(reason) => reason.word,
-                ExtractError::Unavailable(cause) => cause.word,
-            });
+            let found = both.id(&headers).map_err(|error| error.word());
             assert_eq!(found, want.map(|id| id.map(str::to_owned)), "{cookies}");
         }
     }

@@ -17,7 +17,7 @@ use super::cookie::Cookie;
 use super::payload::{self, PickleWarning};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Section, Span};
-use crate::extractors::{ExtractError, Extracted, Session, SessionExtractor};
+use crate::extractors::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// The HMAC over SHA-1, which these frameworks still sign with. Its weakness is one of collisions,
 /// which do not help to forge an HMAC.
@@ -169,6 +169,10 @@ impl SessionExtractor for StampedSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(self.session(request)).boxed()
     }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(&self.cookie)
+    }
 }
 
 /// Stamps of itsdangerous since 1.1: seconds since 1970, big-endian without leading zero bytes, in
@@ -200,10 +204,7 @@ mod tests {
     }
 
     fn word(text: &str) -> &'static str {
-        match signer(Some(60)).open(text, NOW).expect_err("a refusal") {
-            ExtractError::Rejected(reason) => reason.word,
-            ExtractError::Unavailable(cause) => cause.word,
-        }
+        signer(Some(60)).open(text, NOW).expect_err("a refusal").word()
     }
 
     #[test]

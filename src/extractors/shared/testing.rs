@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 
 use crate::clock::{Clock, ManualClock, UnixSeconds};
 use crate::config::Problems;
-use crate::extractors::{Context, ExtractError, Extracted, Registry, SessionExtractor, contract};
+use crate::extractors::{Context, Extracted, Registry, SessionExtractor, contract};
 
 pub const NOW: UnixSeconds = 1_800_000_000;
 
@@ -34,10 +34,7 @@ pub(in crate::extractors) fn extract_at(now: UnixSeconds, kind: &str, keys: &str
 
 /// The word of a refusal.
 pub(in crate::extractors) fn word(extracted: Extracted) -> &'static str {
-    match extracted.expect_err("a refusal") {
-        ExtractError::Rejected(reason) => reason.word,
-        ExtractError::Unavailable(cause) => cause.word,
-    }
+    extracted.expect_err("a refusal").word()
 }
 
 /// The attributes of the session as JSON, or the word of the refusal.
@@ -47,8 +44,7 @@ pub(in crate::extractors) fn answer(
 ) -> Result<Option<String>, &'static str> {
     match extractor.extract(&contract::request(headers)).now_or_never().expect("no waiting") {
         Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
-        Err(ExtractError::Rejected(reason)) => Err(reason.word),
-        Err(ExtractError::Unavailable(cause)) => Err(cause.word),
+        Err(error) => Err(error.word()),
     }
 }
 

@@ -14,12 +14,12 @@ use super::users::Users;
 use super::{End, SqlSession, django};
 use crate::clock::UnixSeconds;
 use crate::config::{List, Problems, Section, Span};
-use crate::extractors::SessionExtractor;
 use crate::extractors::shared::laravel::{self, KeyFields};
 use crate::extractors::shared::pool::{Limits, Pool};
 use crate::extractors::shared::session_cookie::{self, SessionCookie};
 use crate::extractors::shared::waiting::Waiting;
 use crate::extractors::shared::{app_secret, authority};
+use crate::extractors::{Authority, SessionExtractor};
 use crate::secret::Secret;
 
 /// `[extractors.NAME]` with `kind = "sql_session"`
@@ -123,15 +123,16 @@ pub fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problem
         Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
     let waiting = Waiting::read(section, config.max_waiting, &mut problems);
     let database = database(section, &mut config, limits, &mut problems);
-    let dialect = database.as_ref().map(|(dialect, _)| *dialect);
+    let dialect = database.as_ref().map(|(dialect, ..)| *dialect);
     let statement = dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
     let users = users(section, &config, dialect, &secrets, &mut problems);
     let end = end(section, &mut config, &mut problems);
     match (database, statement, payload) {
-        (Some((_, database)), Some(statement), Some(payload)) if problems.is_empty() => {
+        (Some((_, authority, database)), Some(statement), Some(payload)) if problems.is_empty() => {
             let clock = section.context().clock.clone();
             Ok(Arc::new(SqlSession {
                 cookie,
+                authority,
                 pool: Pool::new(section, Rows::new(database, clock.clone()), limits, waiting),
                 statement: Arc::new(statement),
                 payload,
@@ -149,7 +150,7 @@ fn database(
     config: &mut Config,
     limits: Limits,
     problems: &mut Problems,
-) -> Option<(Dialect, Database)> {
+) -> Option<(Dialect, Authority, Database)> {
     let url = section.secret("url", config.url.take(), config.url_file.as_ref(), problems);
     let password =
         section.secret("password", config.password.take(), config.password_file.as_ref(), problems);
@@ -167,12 +168,13 @@ fn database(
         section.key("time_zone"),
         "is for PostgreSQL only",
     );
-    let database = Database::new(&url?, dialect, password.as_ref(), ca, time_zone, limits.operation);
+    let url = url?;
+    let database = Database::new(&url, dialect, password.as_ref(), ca, time_zone, limits.operation);
     let database = problems.accept(section.key("url"), database)?;
     if let Some((host, fix)) = database.without_tls() {
         authority::warn_without_tls(section, host, fix);
     }
-    Some((dialect, database))
+    Some((dialect, Authority::store(&url), database))
 }
 
 /// The query for the session, which a preset has for each database.

@@ -81,11 +81,8 @@ fn corrupt(detail: &'static str) -> ExtractError {
 mod tests {
     use super::*;
 
-    fn word(error: ExtractError) -> &'static str {
-        match error {
-            ExtractError::Rejected(reason) => reason.word,
-            ExtractError::Unavailable(cause) => cause.word,
-        }
+    fn word(error: &ExtractError) -> &'static str {
+        error.word()
     }
 
     fn row(json: &str) -> Object {
@@ -109,7 +106,7 @@ mod tests {
             (r#"{"id":1}"#, Err("store_misfit")),
             (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
         ] {
-            assert_eq!(payload.merge(row(columns)).map_err(word), want.map(row), "{columns}");
+            assert_eq!(payload.merge(row(columns)).map_err(|error| word(&error)), want.map(row), "{columns}");
         }
         let twice = payload.merge(row(r#"{"user":1,"data":{"user":2}}"#)).unwrap();
         assert!(twice.get("user").is_err(), "neither may win");
