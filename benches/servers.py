@@ -30,7 +30,7 @@ PEER = CLIENT | {"SESSION_SECRET": SESSION_SECRET, "NODE_ENV": "production"}
 SERVICE = CLIENT | {
     "ROLLOUT__LOG__LEVEL": "warn",
     # All requests are one user's. The limit is looked up and counted, but not reached.
-    "ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE": "1000000000",
+    "ROLLOUT__RATE_LIMIT__PER_MINUTE": "1000000000",
     "ROLLOUT__RATE_LIMIT__BURST": "1000000000",
 }
 JWT = {

@@ -28,7 +28,7 @@ pub fn service(toml: &str) -> impl Answers + use<> {
     let environment: BTreeMap<_, _> = [
         ("ROLLOUT_CLIENT_ID", "client"),
         ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
-        ("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "1000000000"),
+        ("ROLLOUT__RATE_LIMIT__PER_MINUTE", "1000000000"),
         ("ROLLOUT__RATE_LIMIT__BURST", "1000000000"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

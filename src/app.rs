@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::config::{RateLimit, Settings};
 use crate::error::{self, Error};
 use crate::extractors::Context;
-use crate::limiter::SubjectLimiter;
+use crate::limiter::TokenLimiter;
 use crate::metrics::Metrics;
 use crate::origin;
 use crate::request_id::{RequestIds, X_REQUEST_ID};
@@ -52,12 +52,12 @@ pub struct App {
 #[derive(Debug)]
 pub struct Live {
     pub settings: Settings,
-    pub limiter: Option<Arc<SubjectLimiter>>,
+    pub limiter: Option<Arc<TokenLimiter>>,
     subject_log: SubjectLog,
 }
 
 impl Live {
-    fn new(settings: Settings, limiter: Option<Arc<SubjectLimiter>>) -> Self {
+    fn new(settings: Settings, limiter: Option<Arc<TokenLimiter>>) -> Self {
         Self {
             limiter,
             subject_log: SubjectLog::new(settings.log.plain_subject, &settings.client.secret),
@@ -90,7 +90,7 @@ impl App {
     /// Puts other settings in force for the requests that begin from now on.
     pub fn replace(&self, settings: Settings) {
         let old = self.live();
-        // Whoever had used up their share has still used it up.
+        // Keep the limiter, so that callers over their limit stay limited.
         let limiter = if old.settings.rate_limit == settings.rate_limit {
             old.limiter.clone()
         } else {
@@ -110,8 +110,8 @@ impl App {
     }
 }
 
-fn limiter(limit: Option<RateLimit>, clock: &Clock) -> Option<Arc<SubjectLimiter>> {
-    limit.map(|limit| Arc::new(SubjectLimiter::new(limit, clock.clone())))
+fn limiter(limit: Option<RateLimit>, clock: &Clock) -> Option<Arc<TokenLimiter>> {
+    limit.map(|limit| Arc::new(TokenLimiter::new(limit, clock)))
 }
 
 /// A request's place; dropping it gives the place free.

@@ -12,6 +12,8 @@ const DEV_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 );
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// An origin in the form in which browsers send it: `https://app.example`, `http://localhost:3000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,21 @@ pub enum Caller {
 /// A page that may not ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forbidden;
+
+/// The browser does not ask for a script: it navigates, submits a form or loads an embedded document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAFetch;
+
+/// Refuses everything of a browser but the calls of `fetch` and `XMLHttpRequest`: a token must not become a
+/// document, a file or a history entry. Browsers that send neither header pass.
+///
+/// # Errors
+/// If `Sec-Fetch-Mode` is `navigate`, or `Sec-Fetch-Dest` is other than `empty`.
+pub fn check_fetch(headers: &HeaderMap) -> Result<(), NotAFetch> {
+    let navigates = headers.get_all(SEC_FETCH_MODE).iter().any(|mode| mode == "navigate");
+    let embeds = headers.get_all(SEC_FETCH_DEST).iter().any(|destination| destination != "empty");
+    if navigates || embeds { Err(NotAFetch) } else { Ok(()) }
+}
 
 /// The allowed origins.
 #[derive(Clone, Debug, Default)]
@@ -186,6 +203,26 @@ mod tests {
         ] {
             assert!(Origin::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn navigations_and_embedded_documents_are_no_fetch() {
+        for (mode, destination, is_fetch) in [
+            ("cors", "empty", true),
+            ("same-origin", "empty", true),
+            ("no-cors", "empty", true),
+            ("navigate", "document", false),
+            ("navigate", "empty", false),
+            ("navigate", "iframe", false),
+            ("no-cors", "image", false),
+            ("no-cors", "script", false),
+            ("cors", "worker", false),
+            ("cors", "", false),
+        ] {
+            let headers = headers(&[("sec-fetch-mode", mode), ("sec-fetch-dest", destination)]);
+            assert_eq!(check_fetch(&headers).is_ok(), is_fetch, "{mode} {destination}");
+        }
+        assert_eq!(check_fetch(&HeaderMap::new()), Ok(()));
     }
 
     #[test]

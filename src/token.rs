@@ -17,6 +17,12 @@ use crate::value::Value;
 /// `{"typ":"JWT","alg":"HS512"}` in base64url, with the dot that follows it.
 const HEADER: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzUxMiJ9.";
 
+/// The longest token: servers and proxies commonly take 8 KiB of headers, in which it is sent on.
+const MAX_BYTES: usize = 4096;
+
+/// A signature of HS512 in base64url, with the dot before it.
+const SIGNATURE_BYTES: usize = 1 + 86;
+
 /// The claims that are ours alone; an operator cannot set them.
 const RESERVED: [&str; 5] = ["iss", "sub", "iat", "exp", "nbf"];
 
@@ -76,7 +82,8 @@ impl Minter {
     /// A token for `subject` that lives from `now` for the configured time.
     ///
     /// # Errors
-    /// If the clock is not set, the session is over, or a configured claim is ambiguous in it.
+    /// If the clock is not set, the session is over, a configured claim is ambiguous in it, or the claims make the
+    /// token too long.
     pub fn mint(&self, subject: &Subject, session: &Session, now: UnixSeconds) -> Result<Minted, MintError> {
         if !clock::is_set(now) {
             return Err(MintError::ClockNotSet);
@@ -98,7 +105,11 @@ impl Minter {
         // Claims are strings, integers and JSON values: none of them can fail to be written.
         let payload = serde_json::to_vec(&claims).map_err(|_| MintError::Claim("claim_unwritable"))?;
 
-        let mut token = String::with_capacity(HEADER.len() + payload.len() * 4 / 3 + 4 + 86);
+        let length = HEADER.len() + (payload.len() * 4).div_ceil(3) + SIGNATURE_BYTES;
+        if length > MAX_BYTES {
+            return Err(MintError::Claim("claims_too_large"));
+        }
+        let mut token = String::with_capacity(length);
         token.push_str(HEADER);
         URL_SAFE_NO_PAD.encode_string(payload, &mut token);
         let signature = hmac::sign(&self.key, token.as_bytes());
@@ -283,6 +294,23 @@ mod tests {
         assert_eq!(got["roles"], serde_json::json!(["a", 1]));
         assert_eq!(got["fixed"], serde_json::json!([true, 12]));
         assert_eq!(got.get("missing"), None);
+    }
+
+    #[test]
+    fn token_is_at_most_4096_bytes_and_claims_beyond_that_are_claims_too_large() {
+        let subject = Subject::new("u").unwrap();
+        let mint = |length: usize| {
+            let attributes = serde_json::json!({ "all": "x".repeat(length) });
+            minter(900, false, serde_json::json!({ "all": "{all}" })).mint(
+                &subject,
+                &session(attributes, None),
+                0,
+            )
+        };
+        let longest = (0..4096).rev().find_map(|length| mint(length).ok()).expect("a token");
+        assert_eq!(longest.token.len(), 4096);
+        assert_eq!(verified(&longest.token)["sub"], "u");
+        assert_eq!(mint(7000).unwrap_err(), MintError::Claim("claims_too_large"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use futures_util::{FutureExt, StreamExt, future, stream};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::extractors::{Context, ExtractError, Readiness, Registry, SessionExtractor, contract};
+use rollout_token::extractors::{Context, Readiness, Registry, SessionExtractor, contract};
 use rollout_token::metrics::Metrics;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -173,8 +173,7 @@ impl Subject {
         match self.extractor.extract(&request).await {
             Ok(Some(_)) => "ok",
             Ok(None) => "absent",
-            Err(ExtractError::Rejected(reason)) => reason.word,
-            Err(ExtractError::Unavailable(cause)) => cause.word,
+            Err(error) => error.word(),
         }
     }
 

@@ -143,12 +143,12 @@ pub(super) fn check_origins(allowed: &[String], problems: &mut Problems) -> Orig
 }
 
 pub(super) fn check_rate_limit(limit: &raw::RateLimit, problems: &mut Problems) -> Option<RateLimit> {
-    let per_minute = NonZeroU32::new(limit.per_subject_per_minute)?;
+    let per_minute = NonZeroU32::new(limit.per_minute)?;
     let burst = NonZeroU32::new(limit.burst);
     problems.require(
         burst.is_some(),
         "rate_limit.burst",
-        "must be at least 1; to switch the limit off set rate_limit.per_subject_per_minute = 0",
+        "must be at least 1; to switch the limit off set rate_limit.per_minute = 0",
     );
     Some(RateLimit { per_minute, burst: burst? })
 }

@@ -91,13 +91,13 @@ pub struct Session {
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimit {
-    pub per_subject_per_minute: u32,
+    pub per_minute: u32,
     pub burst: u32,
 }
 
 impl Default for RateLimit {
     fn default() -> Self {
-        Self { per_subject_per_minute: 60, burst: 20 }
+        Self { per_minute: 60, burst: 20 }
     }
 }
 

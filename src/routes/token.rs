@@ -15,8 +15,9 @@ use schemars::JsonSchema;
 use crate::app::{App, Live};
 use crate::clock;
 use crate::error::Error;
+use crate::extractors::shared::places;
 use crate::extractors::{Authenticated, Denial, Denied, Reason};
-use crate::origin::{self, Caller, Forbidden};
+use crate::origin::{self, Caller, Forbidden, NotAFetch};
 use crate::subject::Subject;
 use crate::token::{MintError, Minted};
 
@@ -92,6 +93,7 @@ async fn issue_token(
     head: &Parts,
     may_ask: impl FnOnce(Caller) -> bool,
 ) -> Result<Response, Error> {
+    origin::check_fetch(&head.headers)?;
     let caller = live.settings.origins.check(&head.headers)?;
     if !may_ask(caller) {
         return Err(Error::OriginNotAllowed);
@@ -103,7 +105,8 @@ async fn issue_token(
     let _place = app.admit()?;
     let user = live.settings.chain.authenticate(head).await?;
     if let Some(limiter) = &live.limiter {
-        limiter.check(&user.subject).map_err(|retry_after| Error::RateLimited {
+        let credential = places::sent(&user.places, &head.headers);
+        limiter.check(&user.subject, credential).map_err(|retry_after| Error::RateLimited {
             extractor: user.extractor.clone(),
             subject: Some(user.subject.clone()),
             retry_after,
@@ -180,6 +183,12 @@ fn options(app: &App, live: &Live, head: &Parts, methods: &'static str) -> Resul
 impl From<Forbidden> for Error {
     fn from(Forbidden: Forbidden) -> Self {
         Self::OriginNotAllowed
+    }
+}
+
+impl From<NotAFetch> for Error {
+    fn from(NotAFetch: NotAFetch) -> Self {
+        Self::NotAFetch
     }
 }
 

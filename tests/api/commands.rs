@@ -347,7 +347,7 @@ async fn a_shutdown_under_load_loses_no_request() {
     let process = Process::start(
         binary(&["serve"])
             .env("ROLLOUT__SERVER__DRAIN_DELAY", "5s")
-            .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0"),
+            .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
     );
     let (url, session) = (process.url(), good_session());
     // As a balancer does: goes on for a while after the instance said that it is leaving.

@@ -27,7 +27,7 @@ async fn one_subject_has_its_share_and_others_do_not_notice() {
 
 #[tokio::test]
 async fn the_limit_can_be_switched_off() {
-    let service = Service::start(&format!("[rate_limit]\nper_subject_per_minute = 0\n{BY_HEADER}"));
+    let service = Service::start(&format!("[rate_limit]\nper_minute = 0\n{BY_HEADER}"));
     for _ in 0..100 {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
     }

@@ -17,7 +17,7 @@ use crate::helpers::sign_session;
 /// A service that lets one subject ask without end: every answer is a line in the log.
 fn talkative() -> Command {
     let mut command = binary(&["serve"]);
-    command.env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0").env("ROLLOUT__SERVER__DRAIN_DELAY", "0s");
+    command.env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0").env("ROLLOUT__SERVER__DRAIN_DELAY", "0s");
     command
 }
 

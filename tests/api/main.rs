@@ -19,6 +19,7 @@ mod commands;
 mod configuration;
 mod errors;
 mod helpers;
+mod identity;
 mod idp;
 mod limits;
 mod logs;

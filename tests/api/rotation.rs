@@ -34,7 +34,7 @@ fn start_with(file: &Path) -> Process {
             .env_remove("ROLLOUT_CLIENT_SECRET")
             .env("ROLLOUT_CLIENT_SECRET_FILE", file)
             .env("ROLLOUT__RELOAD__POLL_INTERVAL", "50ms")
-            .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0"),
+            .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
     )
 }
 
@@ -131,7 +131,7 @@ async fn secrets_that_are_swapped_together_are_taken_up_together_under_load() {
             .env("ROLLOUT_CLIENT_SECRET_FILE", mount.path("client"))
             .env("ROLLOUT__EXTRACTORS__BEARER__SECRET_FILE", mount.path("session"))
             .env("ROLLOUT__RELOAD__POLL_INTERVAL", "20ms")
-            .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0"),
+            .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
     );
     let secrets = [(SESSION_SECRET, CLIENT_SECRET), (OTHER_SESSION_SECRET, OTHER_SECRET)];
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -184,7 +184,7 @@ async fn a_changed_configuration_is_in_force_for_whole_requests() {
     let mut process = Process::start(
         binary(&["--config", file.to_str().unwrap(), "serve"])
             .env_remove("ROLLOUT_CLIENT_SECRET")
-            .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0"),
+            .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
     );
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let load = versions.map(|(origin, secret)| {

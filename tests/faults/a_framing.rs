@@ -14,7 +14,7 @@ use crate::wire::{LISTED, Wire, bearer, post, post_raw, request};
 
 /// A service that takes HS256 session tokens, as bearer and as cookie.
 pub const BY_JWT: &str = r#"
-    rate_limit.per_subject_per_minute = 0
+    rate_limit.per_minute = 0
     log.level = "trace"
     [session]
     extractors = ["web"]

@@ -384,7 +384,7 @@ async fn b7_idle() {
 async fn few_files() {
     let me = Upstream::start(crate::upstream::ok("{\"sub\":\"ann\"}")).await;
     let toml = format!(
-        "rate_limit.per_subject_per_minute = 0\n[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\n\
+        "rate_limit.per_minute = 0\n[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\n\
          url = \"http://127.0.0.1:{}/me\"\ncookies = [\"sid\"]\n",
         me.port
     );
@@ -412,7 +412,7 @@ async fn few_files() {
 async fn b14() {
     let hung = Upstream::start(Act::Hang).await;
     let toml = format!(
-        "server.max_connections = 10100\nrate_limit.per_subject_per_minute = 0\n[session]\nextractors = [\"app\"]\n[extractors.app]\n\
+        "server.max_connections = 10100\nrate_limit.per_minute = 0\n[session]\nextractors = [\"app\"]\n[extractors.app]\n\
          kind = \"session_endpoint\"\nurl = \"http://127.0.0.1:{}/me\"\ncookies = [\"sid\"]\nmax_waiting = 10000\n",
         hung.port
     );

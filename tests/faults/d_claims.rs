@@ -497,7 +497,7 @@ async fn o8() {
 }
 
 async fn o11() {
-    let s = Service::start(&BY_JWT.replace("rate_limit.per_subject_per_minute = 0", "")).await;
+    let s = Service::start(&BY_JWT.replace("rate_limit.per_minute = 0", "")).await;
     let asked = post(&bearer(&hs256(&json!({}))));
     let mut issued = 0;
     for _ in 0..1000 {

@@ -40,7 +40,7 @@ pub fn group() -> Group {
 
 fn toml(port: u16) -> String {
     format!(
-        "rate_limit.per_subject_per_minute = 0\n[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"jwt\"\n\
+        "rate_limit.per_minute = 0\n[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"jwt\"\n\
          jwks_url = \"http://127.0.0.1:{port}/keys\"\nissuers = [\"https://issuer.example\"]\naudiences = [\"our-app\"]\n"
     )
 }

@@ -56,7 +56,7 @@ pub async fn group() -> Group {
 
 fn toml(url: &str) -> String {
     format!(
-        "rate_limit.per_subject_per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"app\"]\n[extractors.app]\n\
+        "rate_limit.per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"app\"]\n[extractors.app]\n\
          kind = \"session_endpoint\"\nurl = \"{url}\"\ncookies = [\"sid\"]\nsubject = \"{{id}}\"\n\
          additional_headers = {{ X-Api-Key = \"{UPSTREAM_SECRET}\" }}\n"
     )

@@ -31,7 +31,7 @@ struct Stage {
 
 fn by_header(gate: &str) -> String {
     format!(
-        "rate_limit.per_subject_per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"proxy\"]\n[extractors.proxy]\nkind = \"trusted_header\"\n\
+        "rate_limit.per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"proxy\"]\n[extractors.proxy]\nkind = \"trusted_header\"\n\
          header = \"X-Forwarded-User\"\n{gate}\n"
     )
 }
@@ -40,7 +40,7 @@ fn by_key(more: &str) -> String {
     let hex: String =
         digest(&SHA256, API_KEY.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
-        "rate_limit.per_subject_per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"backend\"]\n[extractors.backend]\nkind = \"api_key\"\n\
+        "rate_limit.per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"backend\"]\n[extractors.backend]\nkind = \"api_key\"\n\
          keys = {{ ours = \"{hex}\" }}\n{more}\n"
     )
 }
@@ -839,7 +839,7 @@ async fn l21(s: Arc<Stage>) {
         let answer = s.web.expect(outcome, &asked, &[outcome]).await;
         assert_eq!(answer.header("access-control-allow-origin"), Some(LISTED), "{outcome}");
     }
-    let own = Service::start(&BY_JWT.replace("per_subject_per_minute = 0", "burst = 1")).await;
+    let own = Service::start(&BY_JWT.replace("per_minute = 0", "burst = 1")).await;
     own.expect("first", &page(LISTED), &["200"]).await;
     own.expect("429", &page(LISTED), &["429 rate_limited"]).await;
     own.holds().await;

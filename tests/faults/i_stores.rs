@@ -119,14 +119,14 @@ pub async fn group() -> Group {
 
 fn by_redis(port: u16) -> String {
     format!(
-        "rate_limit.per_subject_per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"store\"]\n[extractors.store]\nkind = \"redis_session\"\n\
+        "rate_limit.per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"store\"]\n[extractors.store]\nkind = \"redis_session\"\n\
          url = \"redis://127.0.0.1:{port}\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\n"
     )
 }
 
 fn section(kind: &str, keys: &str) -> String {
     format!(
-        "rate_limit.per_subject_per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"{kind}\"\n{keys}\n"
+        "rate_limit.per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"{kind}\"\n{keys}\n"
     )
 }
 

@@ -50,7 +50,7 @@ impl Stage {
 
 fn toml(port: u16, more: &str) -> String {
     format!(
-        "rate_limit.per_subject_per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"idp\"]\n[extractors.idp]\nkind = \"introspection\"\n\
+        "rate_limit.per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"idp\"]\n[extractors.idp]\nkind = \"introspection\"\n\
          url = \"http://127.0.0.1:{port}/introspect\"\nclient_id = \"us\"\nclient_secret = \"{UPSTREAM_SECRET}\"\n{more}"
     )
 }
@@ -153,7 +153,7 @@ async fn j4() {
         )
     };
     let toml = format!(
-        "rate_limit.per_subject_per_minute = 0\n[session]\nextractors = [\"a\", \"b\"]\n{}{}",
+        "rate_limit.per_minute = 0\n[session]\nextractors = [\"a\", \"b\"]\n{}{}",
         section("a", a.port),
         section("b", b.port)
     );

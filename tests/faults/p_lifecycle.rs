@@ -46,7 +46,7 @@ fn good(subject: &str) -> Vec<u8> {
 
 fn by_app(port: u16, more: &str) -> String {
     format!(
-        "{more}\nrate_limit.per_subject_per_minute = 0\n[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\nurl = \"http://127.0.0.1:{port}/me\"\ncookies = [\"sid\"]\n"
+        "{more}\nrate_limit.per_minute = 0\n[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\nurl = \"http://127.0.0.1:{port}/me\"\ncookies = [\"sid\"]\n"
     )
 }
 
@@ -351,7 +351,7 @@ async fn p9() {
 /// The driver itself as a service, with an extractor that panics: the binary under test has none.
 pub async fn panicking_service() -> Arc<Service> {
     let mut setup = Setup::new(
-        "rate_limit.per_subject_per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"panics\"]\n[extractors.panics]\n",
+        "rate_limit.per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"panics\"]\n[extractors.panics]\n",
     );
     setup.program = Some(std::env::current_exe().expect("this program"));
     setup = setup.env(crate::SERVE, Some("1"));

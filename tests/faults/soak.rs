@@ -26,7 +26,7 @@ const BOUND: u64 = 24 * 1024;
 
 /// Every user may ask more often than anybody does here, but is counted.
 const TOML: &str = r#"
-    rate_limit.per_subject_per_minute = 60
+    rate_limit.per_minute = 60
     rate_limit.burst = 60
     log.level = "info"
     [session]

@@ -19,7 +19,7 @@ pub fn service(address: SocketAddr) -> Command {
     command
         .env("ROLLOUT__SERVER__LISTEN", address.to_string())
         .env("ROLLOUT__SERVER__DOCS_ALIAS", "true")
-        .env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0")
+        .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0")
         .env("ROLLOUT__SESSION__EXTRACTORS", "bearer,proxy")
         .env("ROLLOUT__EXTRACTORS__PROXY__KIND", "trusted_header")
         .env("ROLLOUT__EXTRACTORS__PROXY__HEADER", "X-Forwarded-User")

@@ -12,6 +12,10 @@ use toml::Table;
 
 use crate::helpers::{NOW, Service, verified};
 
+/// The longest session, in bytes of JSON, that a token of at most 4 KiB can show beside its other claims. Of
+/// longer ones subject and outcome are compared.
+const MAX_SHOWN: usize = 2_500;
+
 /// One file of vectors.
 #[derive(serde::Deserialize)]
 struct Family {
@@ -173,7 +177,7 @@ impl Case {
         // and each database writes times in its own way.
         let is_row =
             self.rows().any(|row| row.get(self.text("subject_path").trim_start_matches('/')).is_some());
-        let session = self.expect["session"].as_object().filter(|_| !is_row);
+        let session = self.expect["session"].as_object().filter(|_| !is_row && claims["session"].is_object());
         let session = session.into_iter().flatten();
         let changed = session.filter(|(name, value)| !holds(&claims["session"][name], value));
         let changed: Vec<_> = changed.collect();
@@ -229,7 +233,10 @@ impl Case {
 
     /// The whole configuration around a section. A token of ours shows what was read of the session.
     pub fn configuration(&self, section: Table) -> Table {
-        let mut claims = Table::from_iter([("session".to_owned(), "{}".into())]);
+        let mut claims = Table::new();
+        if self.expect["session"].to_string().len() <= MAX_SHOWN {
+            claims.insert("session".to_owned(), "{}".into());
+        }
         if let Some(path) = self.config["org_path"].as_str() {
             claims.insert("org".to_owned(), format!("{{{path}}}").into());
         }
@@ -237,7 +244,7 @@ impl Case {
             [session]
             extractors = ["web"]
             [rate_limit]
-            per_subject_per_minute = 0
+            per_minute = 0
             [server]
             max_header_bytes = 65536
         };

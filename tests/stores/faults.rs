@@ -47,9 +47,7 @@ pub async fn redis_with_users(extra: &[&str]) -> Redis {
 
 pub fn configuration(keys: &str, port: u16) -> String {
     let keys = keys.replace("PORT", &port.to_string());
-    format!(
-        "rate_limit.per_subject_per_minute = 0\n[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}"
-    )
+    format!("rate_limit.per_minute = 0\n[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}")
 }
 
 pub fn service(keys: &str, port: u16) -> Service {

@@ -323,7 +323,7 @@ async fn serves_in_spite_of(endpoint: &str) -> String {
     let (mut command, _file) = traced(endpoint, helpers::BY_JWT);
     // Batches go out while requests come in, and what waits is soon too much.
     command.env("OTEL_BSP_SCHEDULE_DELAY", "10").env("OTEL_BSP_MAX_QUEUE_SIZE", "16");
-    command.env("ROLLOUT__RATE_LIMIT__PER_SUBJECT_PER_MINUTE", "0");
+    command.env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0");
     let process = Process::start(&mut command);
     let (client, session) = (client(), good_session());
     for _ in 0..200 {
