@@ -13,7 +13,7 @@ pub type UnixSeconds = i64;
 const SET_SINCE: UnixSeconds = 1_577_836_800;
 
 /// Whether the clock that says `now` was set. One that starts in 1970, as on boards without a battery, makes tokens
-/// that are expired for everybody else, and takes expired sessions for good.
+/// that have expired by every other clock, and accepts expired sessions.
 pub fn is_set(now: UnixSeconds) -> bool {
     now >= SET_SINCE
 }

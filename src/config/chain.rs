@@ -26,7 +26,7 @@ pub(super) struct Built {
     /// The sections as they were understood, by name.
     pub(super) effective: serde_json::Map<String, serde_json::Value>,
     /// What each extractor was built from, by its name.
-    pub(super) built_from: BTreeMap<String, BuiltFrom>,
+    pub(super) sources: BTreeMap<String, BuiltFrom>,
     pub(super) warnings: Warnings,
 }
 
@@ -214,7 +214,7 @@ impl Builder<'_> {
         }
         let extractor = (kind.build)(&keys);
         let findings = keys.into_findings();
-        built.built_from.insert(name.to_owned(), BuiltFrom { section, files: findings.watched });
+        built.sources.insert(name.to_owned(), BuiltFrom { section, files: findings.watched });
         built.warnings.extend(findings.warnings);
         if let Some(serde_json::Value::Object(mut keys)) = findings.effective {
             keys.insert("kind".to_owned(), kind_name.into());

@@ -191,7 +191,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
         effective: effective.into(),
         config_files: files,
         secret_file,
-        built_from: built.built_from,
+        built_from: built.sources,
     })
 }
 
@@ -246,12 +246,11 @@ impl Settings {
                 old_link.name == link.name
                     && old.built_from.get(&*link.name) == self.built_from.get(&*link.name)
             });
-            match same {
-                Some(same) => links.push(Link { extractor: same.extractor.clone(), ..link.clone() }),
-                None => {
-                    links.push(link.clone());
-                    new.push(link.clone());
-                }
+            if let Some(same) = same {
+                links.push(Link { extractor: same.extractor.clone(), ..link.clone() });
+            } else {
+                links.push(link.clone());
+                new.push(link.clone());
             }
         }
         self.chain = Chain::new(links);

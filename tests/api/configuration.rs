@@ -517,7 +517,9 @@ fn file_of_a_list_of_secrets_that_holds_none_is_refused_in_every_kind() {
 fn example_values() -> Vec<String> {
     fn files(path: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
         if path.is_dir() {
-            std::fs::read_dir(path).unwrap().for_each(|entry| files(&entry.unwrap().path(), found));
+            for entry in std::fs::read_dir(path).unwrap() {
+                files(&entry.unwrap().path(), found);
+            }
         } else {
             found.push(path.to_owned());
         }

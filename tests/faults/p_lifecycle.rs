@@ -330,10 +330,10 @@ async fn p9() {
             seen
         });
     }
-    for n in 0..20 {
+    for n in 0..4 {
         std::fs::write(file.path(), toml(if n % 2 == 0 { "two" } else { "one" })).expect("a file");
         s.signal(Signal::HUP);
-        sleep(Duration::from_millis(100)).await;
+        s.logs("config_reloaded", n + 1).await;
     }
     // A hundred at once are one.
     for _ in 0..100 {
