@@ -4,11 +4,14 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, StatusCode};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpInfo};
 use reqwest::{Client, Request, Response, redirect, retry};
 use tower::util::MapResponseLayer;
 use url::{Host, Url};
@@ -25,8 +28,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 const IDLE: Duration = Duration::from_secs(4);
 
 tokio::task_local! {
-    /// Whether the request that this task sends had a connection opened for it.
-    static OPENED: Cell<bool>;
+    /// The local address of the connection that was opened for the request that this task sends.
+    static OPENED: Cell<Option<SocketAddr>>;
 }
 
 /// Calls other services: no redirects, no proxy from the environment, no cookies, no decompression,
@@ -145,14 +148,14 @@ impl HttpClient {
         limits: Limits,
     ) -> Result<Answer, CallError> {
         let again = if limits.retry_closed { request.try_clone() } else { None };
-        let (response, was_opened) = OPENED
-            .scope(Cell::new(false), async {
+        let (response, opened) = OPENED
+            .scope(Cell::new(None), async {
                 let response = client.execute(request).await;
                 (response, OPENED.with(Cell::get))
             })
             .await;
         let response = match (response, again) {
-            (Err(error), Some(again)) if !was_opened && is_closed(&error) => {
+            (Err(error), Some(again)) if is_closed(&error) && is_on_kept(&error, opened) => {
                 let client = self.client(ClientKind { keeps_connections: false, ..kind })?;
                 client.execute(again).await
             }
@@ -186,9 +189,22 @@ impl HttpClient {
 
 /// Called with each connection that was opened. One that is opened for later use, after a kept one became
 /// free, belongs to no task that sends a request.
-fn opened<C>(connection: C) -> C {
-    let _ = OPENED.try_with(|opened| opened.set(true));
+fn opened<C: Connection>(connection: C) -> C {
+    let _ = OPENED.try_with(|opened| opened.set(local_address(&connection.connected())));
     connection
+}
+
+fn local_address(connection: &Connected) -> Option<SocketAddr> {
+    let mut extras = Extensions::new();
+    connection.get_extras(&mut extras);
+    extras.get::<HttpInfo>().map(HttpInfo::local_addr)
+}
+
+/// Whether the request went out on another connection than the one that was `opened` for it.
+fn is_on_kept(error: &reqwest::Error, opened: Option<SocketAddr>) -> bool {
+    let error = error.source().and_then(|cause| cause.downcast_ref::<legacy::Error>());
+    let used = error.and_then(legacy::Error::connect_info).and_then(local_address);
+    used.is_some() && used != opened
 }
 
 /// Whether the connection was closed before the whole head of an answer.
