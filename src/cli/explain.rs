@@ -14,7 +14,7 @@ use super::{Failure, block_on, context, say};
 use crate::config::{self, Settings, Sources};
 use crate::error::Error;
 use crate::extractors::{Denial, Denied, Link, Peer, Registry};
-use crate::origin::Caller;
+use crate::origin::{self, Caller};
 use crate::subject::Subject;
 use crate::value::Value;
 
@@ -64,7 +64,9 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
 
 /// Asks every extractor, also those behind the one that decides: the point is to see them all.
 async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
-    let mut verdict = match settings.origins.check(&request.headers) {
+    let fetches = origin::check_fetch(&request.headers).map_err(Error::from);
+    let may_ask = fetches.and_then(|()| settings.origins.check(&request.headers).map_err(Error::from));
+    let mut verdict = match may_ask {
         Ok(caller) => {
             let caller = match caller {
                 Caller::NoBrowser => "no browser asks",
@@ -74,9 +76,10 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
             say(format_args!("origin: allowed, {caller}"))?;
             None
         }
-        Err(forbidden) => {
-            say("origin: not allowed, so no extractor would be asked")?;
-            Some(describe_answer(&forbidden.into()))
+        Err(error) => {
+            let what = if matches!(error, Error::NotAFetch) { "no fetch of a script" } else { "not allowed" };
+            say(format_args!("origin: {what}, so no extractor would be asked"))?;
+            Some(describe_answer(&error))
         }
     };
     let mut asking = settings.chain.asking(request);

@@ -298,22 +298,22 @@ mod tests {
             ("everybody v4", "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusted_proxies"),
             ("everybody v6", "header = \"X-User\"\ntrusted_proxies = [\"::/0\"]", "trusted_proxies"),
             (
-                "everybody in halves",
+                "all addresses in halves",
                 "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/1\", \"128.0.0.0/1\"]",
                 "trusted_proxies",
             ),
             (
-                "everybody in parts",
+                "all addresses in parts",
                 "header = \"X-User\"\ntrusted_proxies = [\"::/2\", \"4000::/2\", \"8000::/1\", \"10.0.0.1\"]",
                 "trusted_proxies",
             ),
             (
-                "everybody mapped",
+                "all mapped addresses",
                 "header = \"X-User\"\ntrusted_proxies = [\"::ffff:0.0.0.0/96\"]",
                 "trusted_proxies",
             ),
             (
-                "half of everybody mapped",
+                "all addresses, half of them mapped",
                 "header = \"X-User\"\ntrusted_proxies = [\"::ffff:0.0.0.0/97\", \"128.0.0.0/1\"]",
                 "trusted_proxies",
             ),

@@ -93,7 +93,7 @@ async fn two_jwt_sections_at_one_place_serve_the_users_of_both_issuers() {
 }
 
 #[tokio::test]
-async fn jwt_beside_introspection_serves_both_and_asks_nobody_about_anothers_jwt() {
+async fn jwt_beside_introspection_serves_both_and_no_backend_is_asked_about_anothers_jwt() {
     let issuer = issuer().await;
     let api = jwt("api", "https://a", "header:authorization");
     let opaque = introspection(&issuer.url("/"), "issuers = [\"https://i\"]");
