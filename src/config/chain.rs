@@ -30,11 +30,14 @@ pub(super) struct Built {
     pub(super) warnings: Warnings,
 }
 
-/// The section and the files that an extractor was built from. If they are the same after a reload, so is the
-/// extractor.
+/// What an extractor was built from. If it is the same after a reload, the extractor is kept.
 #[derive(PartialEq)]
 pub(super) struct BuiltFrom {
     section: Table,
+    /// `token.cap_to_session`, for which stores read the end of the session.
+    cap_to_session: bool,
+    /// `server.max_in_flight`, from which the default of `max_waiting` follows.
+    max_in_flight: usize,
     /// The files of secrets and keys that the section names.
     pub(super) files: Vec<Watched>,
 }
@@ -56,6 +59,8 @@ pub(super) struct Builder<'a> {
     pub(super) context: &'a Context,
     /// `token.cap_to_session`
     pub(super) cap_to_session: bool,
+    /// `server.max_in_flight`
+    pub(super) max_in_flight: usize,
 }
 
 /// The keys that every extractor's section may have.
@@ -200,7 +205,8 @@ impl Builder<'_> {
             }
         }
         let names_subject = common.subject.is_some();
-        let subject_missing = preset_subject.remove("subject_missing").and_then(|text| text.into_string().ok());
+        let subject_missing =
+            preset_subject.remove("subject_missing").and_then(|text| text.into_string().ok());
         let from_preset = read(&path, &preset_subject, &[], problems);
         let common = common.over(from_preset);
         let subject = common.subject.clone().unwrap_or_else(|| kind.subject.to_owned());
@@ -214,7 +220,15 @@ impl Builder<'_> {
         }
         let extractor = (kind.build)(&keys);
         let findings = keys.into_findings();
-        built.sources.insert(name.to_owned(), BuiltFrom { section, files: findings.watched });
+        built.sources.insert(
+            name.to_owned(),
+            BuiltFrom {
+                section,
+                cap_to_session: self.cap_to_session,
+                max_in_flight: self.max_in_flight,
+                files: findings.watched,
+            },
+        );
         built.warnings.extend(findings.warnings);
         if let Some(serde_json::Value::Object(mut keys)) = findings.effective {
             keys.insert("kind".to_owned(), kind_name.into());
@@ -312,6 +326,7 @@ pub(crate) fn build_extractor(
         request_timeout: raw::Server::default().request_timeout.0,
         context,
         cap_to_session: false,
+        max_in_flight: raw::Server::default().max_in_flight,
     };
     let link = builder.link(kind, table, &mut Built::default(), &mut problems);
     match link {

@@ -152,7 +152,14 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     let request_timeout = server.request_timeout.0;
     let cap_to_session = token.cap_to_session;
     let context = &Context { backends: Arc::new(Backends::new(server.max_in_flight)), ..context.clone() };
-    let builder = Builder { registry, client_secret, request_timeout, context, cap_to_session };
+    let builder = Builder {
+        registry,
+        client_secret,
+        request_timeout,
+        context,
+        cap_to_session,
+        max_in_flight: server.max_in_flight,
+    };
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());
     let server = check_server(&server, context.dev, &mut problems);

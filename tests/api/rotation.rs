@@ -474,7 +474,14 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_a_file_of_it_changed(
 
     service.write("rollout.toml", format!("{toml}subject = \"{{id}}\"\n"));
     assert!(service.reload().await);
-    assert!(!is(&second, &service.extractor()), "its section changed");
+    let third = service.extractor();
+    assert!(!is(&second, &third), "its section changed");
+
+    for settings in ["[token]\ncap_to_session = true\n", "[server]\nmax_in_flight = 64\n"] {
+        service.write("rollout.toml", format!("{toml}subject = \"{{id}}\"\n{settings}"));
+        assert!(service.reload().await);
+        assert!(!is(&third, &service.extractor()), "{settings} is a part of what it was built from");
+    }
 }
 
 #[tokio::test(start_paused = true)]
