@@ -10,11 +10,11 @@ use std::fmt::Write;
 use std::hint::black_box;
 
 use aws_lc_rs::hmac;
+use axum::Router;
 use axum::http::StatusCode;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use rollout_token::extractors::Session;
-use rollout_token::server::Answers;
 use rollout_token::subject::Subject;
 use tower::ServiceExt;
 
@@ -72,7 +72,7 @@ fn chain(criterion: &mut Criterion) {
 fn ask(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
-    service: &impl Answers,
+    service: &Router,
     authorization: Option<&str>,
     want: StatusCode,
 ) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use rollout_token::app::{self, App};
@@ -12,7 +13,7 @@ use rollout_token::clock::Clock;
 use rollout_token::config::{self, Client, Sources};
 use rollout_token::extractors::{Context, Registry};
 use rollout_token::secret::Secret;
-use rollout_token::server::{Answers, Drain};
+use rollout_token::server::Drain;
 use rollout_token::token::{ClaimTemplates, Minter};
 
 pub const CLIENT_SECRET: &str = "client-secret-client-secret-client-secret-client-secret-client-secret";
@@ -24,7 +25,7 @@ pub fn minter() -> Minter {
 }
 
 /// The service with the extractors that `toml` describes, and no limit that one user could reach.
-pub fn service(toml: &str) -> impl Answers + use<> {
+pub fn service(toml: &str) -> Router {
     let environment: BTreeMap<_, _> = [
         ("ROLLOUT_CLIENT_ID", "client"),
         ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),

@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::origin;
 use crate::request_id::{RequestIds, X_REQUEST_ID};
 use crate::routes::{assets, dev, health, openapi, token};
-use crate::server::{Answers, Drain};
+use crate::server::Drain;
 use crate::telemetry::{self, LogBudget, SubjectLog};
 use crate::trace::Trace;
 use crate::wire;
@@ -135,7 +135,7 @@ struct Served {
 
 /// What the public listener serves. Around the routes, from the outside in: [`answer`] (id, time,
 /// headers, log), panics, [`guard`] (head, body, deadline).
-pub fn public(app: &Arc<App>) -> impl Answers + use<> {
+pub fn public(app: &Arc<App>) -> Router {
     let mut routes = Router::new()
         .route(token::DOCS_PATH, any(token::issue_as_documented))
         .route("/healthz", get(health::live).fallback(read_only))
@@ -154,7 +154,7 @@ pub fn public(app: &Arc<App>) -> impl Answers + use<> {
 }
 
 /// What the admin listener serves.
-pub fn admin(app: &Arc<App>) -> impl Answers + use<> {
+pub fn admin(app: &Arc<App>) -> Router {
     let routes = Router::new()
         .route("/metrics", get(health::metrics).fallback(read_only))
         .route("/healthz", get(health::live).fallback(read_only))
@@ -164,13 +164,13 @@ pub fn admin(app: &Arc<App>) -> impl Answers + use<> {
 
 /// Not by layers of axum: each of them boxes the request's future and copies the boxed service below,
 /// and three of them took longer than what they did.
-fn around(routes: Router<Arc<App>>, tokens: bool, app: &Arc<App>) -> impl Answers + use<> {
+fn around(routes: Router<Arc<App>>, tokens: bool, app: &Arc<App>) -> Router {
     let routes = routes.fallback(|| async { Error::NotFound }).with_state(app.clone());
     let served = Arc::new(Served { app: app.clone(), routes, tokens });
-    service_fn(move |request| {
+    Router::new().fallback_service(service_fn(move |request| {
         let served = served.clone();
         async move { Ok::<_, Infallible>(answer(&served, request).await) }
-    })
+    }))
 }
 
 async fn read_only() -> Error {

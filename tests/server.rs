@@ -21,13 +21,13 @@ use rollout_token::config::Server;
 use rollout_token::error::{Error, protect};
 use rollout_token::metrics::Metrics;
 use rollout_token::request_id::{RequestIds, X_REQUEST_ID};
-use rollout_token::server::{self, Drain, Endpoint, Outcome};
+use rollout_token::server::{self, Drain, Listener, Outcome};
 use rollout_token::wire::{check_head, discard_body};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Far beyond anything that a test waits for: reaching it means that the server hangs.
 const HANG: Duration = Duration::from_secs(20);
@@ -117,9 +117,9 @@ fn start(settings: Server) -> Service {
         .route("/slow", get(slow))
         .fallback(|| async { Error::NotFound })
         .layer(from_fn_with_state(app.clone(), outermost));
-    let public = Endpoint { listener: server::bind(settings.listen).unwrap(), service: router };
-    let address = public.listener.local_addr().unwrap();
-    let admin = Endpoint { listener: server::bind(settings.admin_listen).unwrap(), service: Router::new() };
+    let public = Listener { socket: server::bind(settings.listen).unwrap(), router };
+    let address = public.socket.local_addr().unwrap();
+    let admin = Listener { socket: server::bind(settings.admin_listen).unwrap(), router: Router::new() };
     let metrics = Arc::new(Metrics::new());
     let (counted, drain) = (metrics.clone(), app.drain.clone());
     let ended = tokio::spawn(async move { server::run(public, admin, &settings, counted, &drain).await });
@@ -179,6 +179,7 @@ fn assert_refused(name: &str, answer: &str, statuses: &[u16]) {
         "content-type: application/problem+json",
         "cache-control: no-store",
         "x-content-type-options: nosniff",
+        "date: ",
         &format!("x-request-id: {}", json["request_id"].as_str().unwrap()),
         &format!("content-length: {}", body.len()),
     ] {
@@ -363,13 +364,88 @@ async fn connections_over_the_cap_wait_for_a_place() {
 }
 
 #[tokio::test]
-async fn b7_a_connection_without_a_request_gives_up_its_place_to_one_that_has() {
+async fn silent_connection_is_closed_when_all_connections_are_taken() {
     let service = start(Server { max_connections: 1, ..settings() });
     let mut silent = service.connect().await;
     service.wait_for_connections(1).await;
     let answer = service.talk(&post_with("Connection: close\r\n", "")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     assert_eq!(read_to_close(&mut silent).await, "");
+}
+
+#[tokio::test]
+async fn connection_that_never_had_an_answer_is_closed_before_an_idle_one() {
+    let service = start(Server { max_connections: 2, ..settings() });
+    let mut idle = service.connect().await;
+    idle.write_all(&post_with("", "")).await.unwrap();
+    read_answer(&mut idle).await;
+    let mut silent = service.connect().await;
+    service.wait_for_connections(2).await;
+    let answer = service.talk(&post_with("Connection: close\r\n", "")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    assert_eq!(read_to_close(&mut silent).await, "");
+    idle.write_all(&post_with("", "")).await.unwrap();
+    assert!(read_answer(&mut idle).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn request_inside_a_handler_is_not_closed_when_all_connections_are_taken() {
+    let service = start(Server { max_connections: 2, ..settings() });
+    let mut slow = service.connect().await;
+    slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    service.app.arrived.acquire().await.unwrap().forget();
+    let mut silent = service.connect().await;
+    service.wait_for_connections(2).await;
+    // Which takes the silent connection's place, more than a second after the slow request arrived.
+    let answer = service.talk(&post_with("Connection: close\r\n", "")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    assert_eq!(read_to_close(&mut silent).await, "");
+    service.app.gate.add_permits(1);
+    assert!(read_to_close(&mut slow).await.starts_with("HTTP/1.1 200"));
+}
+
+/// 200 connections that send only these bytes hold all of 64. Two honest clients connect behind them.
+async fn assert_served_behind(bytes: &[u8]) {
+    let service = start(settings());
+    let mut held = Vec::new();
+    for _ in 0..200 {
+        let mut stream = service.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        held.push(stream);
+    }
+    // The second 64 are being closed: all that connected before the clients are closed within another second.
+    let closed = timeout(HANG, held[64].read(&mut [0; 4096])).await.expect("not closed");
+    assert!(!matches!(closed, Ok(length) if length > 0), "answered");
+    let started = Instant::now();
+    let honest = post_with("Connection: close\r\n", "");
+    for answer in <[String; 2]>::from(tokio::join!(service.talk(&honest), service.talk(&honest))) {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    }
+    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    assert!(service.metrics.connections.get() <= 64);
+}
+
+#[tokio::test]
+async fn two_clients_are_served_while_200_silent_connections_hold_all_64() {
+    assert_served_behind(b"").await;
+}
+
+#[tokio::test]
+async fn two_clients_are_served_while_200_half_heads_hold_all_64_connections() {
+    assert_served_behind(b"POST / HTTP/1.1\r\nHost: app.example\r\nX: ").await;
+}
+
+#[tokio::test]
+async fn two_clients_are_served_while_200_half_heads_of_34_kb_hold_all_64_connections() {
+    let head = [&b"POST / HTTP/1.1\r\nHost: app.example\r\nX: "[..], &[b'y'; 34_000]].concat();
+    assert_served_behind(&head).await;
+}
+
+#[tokio::test]
+async fn two_clients_are_served_while_200_owed_bodies_hold_all_64_connections() {
+    assert_served_behind(&post_with("Content-Length: 1\r\n", "")).await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::config::{self, Settings, Sources};
 use crate::extractors::{Context, Registry};
 use crate::reload::Reloader;
 use crate::secret::Secret;
-use crate::server::{self, Drain, Endpoint, Outcome, Signals};
+use crate::server::{self, Drain, Listener, Outcome, Signals};
 use crate::telemetry;
 use crate::trace;
 
@@ -82,8 +82,8 @@ async fn run(
         let _ = reload.try_send(());
     }));
 
-    let public = Endpoint { listener: public, service: app::public(&app) };
-    let admin = Endpoint { listener: admin, service: app::admin(&app) };
+    let public = Listener { socket: public, router: app::public(&app) };
+    let admin = Listener { socket: admin, router: app::admin(&app) };
     let served = async {
         let outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain).await;
         traces.flush().await;

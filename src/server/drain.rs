@@ -1,49 +1,34 @@
-//! The wish to stop, and the signals that bring it.
-//! What happens then is the story in `server::run`.
+//! The request to stop, and the signals that make it. What happens then is in `server::run`.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// A handle by which anybody can ask the service to stop, or see that it was asked.
+/// A handle to begin a drain, and to see that it has begun.
 #[derive(Clone, Debug, Default)]
-pub struct Drain(Arc<Wish>);
-
-/// Every request looks at it, so it takes no lock.
-#[derive(Debug, Default)]
-struct Wish {
-    has_begun: AtomicBool,
-    told: Notify,
-}
+pub struct Drain(CancellationToken);
 
 impl Drain {
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks the service to stop, gently. Asking again changes nothing.
+    /// Begins the drain. A second call changes nothing.
     pub fn begin(&self) {
-        self.0.has_begun.store(true, Ordering::Release);
-        self.0.told.notify_waiters();
+        self.0.cancel();
     }
 
-    /// Whether to tell balancers and clients to go elsewhere: true from the moment of `begin`, which
+    /// Whether balancers and clients are told to go elsewhere: true from the moment of [`Self::begin`], which
     /// is `server.drain_delay` before the last connection is accepted.
     pub fn is_draining(&self) -> bool {
-        self.0.has_begun.load(Ordering::Acquire)
+        self.0.is_cancelled()
     }
 
-    /// Returns once the service was asked to stop.
+    /// Returns once the drain has begun.
     pub async fn begun(&self) {
-        // It hears of what comes after this line, and whatever came before is there to be seen.
-        let told = self.0.told.notified();
-        if !self.is_draining() {
-            told.await;
-        }
+        self.0.cancelled().await;
     }
 }
 
@@ -73,8 +58,8 @@ impl Signals {
         })
     }
 
-    /// Obeys signals: the first that asks to stop begins the drain, SIGHUP calls `reload`. Returns at the
-    /// second that asks to stop: whoever sent it wants the end at once.
+    /// Obeys signals: SIGHUP calls `reload`, the first request to stop begins the drain. Returns at the second,
+    /// which asks for the end at once.
     pub async fn obey(mut self, drain: Drain, reload: impl Fn()) {
         let mut asked = false;
         loop {

@@ -1,11 +1,14 @@
-//! Listening, accepting, and stopping without losing a request. What is served is in `app`; one
-//! connection is in `connection`, its time-outs in `watch`.
+//! Listens, accepts connections up to a limit, and stops without losing a request.
+//!
+//! Each connection is served by a task of its own, as described in `connection`. When all connections are taken,
+//! the next one waits, accepted but not served, while the acceptor closes the connection that has waited
+//! longest for its peer (`connection_state` knows which).
 
 mod connection;
+mod connection_state;
 mod drain;
 mod limits;
 mod target;
-mod watch;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,13 +17,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Request;
-use axum::response::Response;
+use axum::Router;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tower::Service;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 pub use drain::{Drain, Signals};
@@ -28,43 +29,26 @@ pub use limits::{Room, make_room};
 
 use crate::config::Server;
 use crate::metrics::Metrics;
-use connection::Rules;
-use watch::Watch;
+use connection::Shared;
+use connection_state::ConnectionState;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: u32 = 4096;
-/// Scrapers and the odd engineer.
+/// The limit of the admin listener, which has few clients.
 const ADMIN_CONNECTIONS: usize = 64;
-/// How long to wait for files or memory before the next try to accept a connection.
+/// The pause after a failure to accept, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a connection may be without a request while others wait for its place.
-const PATIENCE_WHEN_FULL: Duration = Duration::from_secs(1);
-/// How often to look for such connections, and which share of all may be closed at one look.
-const LOOK_WHEN_FULL: Duration = Duration::from_millis(100);
-const SHARE_AT_ONCE: usize = 8;
-/// How often the log says that all places are taken.
-const SAY_FULL_EVERY: Duration = Duration::from_secs(60);
-
-/// What an endpoint serves: a router, or anything else that has an answer to every request.
-pub trait Answers:
-    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
-{
-}
-
-impl<S> Answers for S where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static
-{
-}
+/// How long a connection may wait for its peer when all connections are taken.
+const MAX_WAIT_WHEN_FULL: Duration = Duration::from_secs(1);
+/// How often to look for such a connection, and to log that the limit is reached.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
+const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A bound address and what is served there.
 #[derive(Debug)]
-pub struct Endpoint<S> {
-    pub listener: TcpListener,
-    pub service: S,
+pub struct Listener {
+    pub socket: TcpListener,
+    pub router: Router,
 }
 
 /// How the service stopped.
@@ -88,15 +72,15 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves both endpoints until the drain is over.
+/// Serves both listeners until the drain is over.
 ///
 /// A drain takes three steps. For `server.drain_delay` everything goes on as before, but readiness
 /// says no, so that balancers stop sending. Then nothing is accepted any more and idle connections
-/// are closed, while requests under way have `server.drain_timeout` to finish. What is left then, or
-/// `server.hard_stop` after the drain began, is cut off. The admin endpoint is served to the end.
+/// are closed, while requests in progress have `server.drain_timeout` to finish. What is left then, or
+/// `server.hard_stop` after the drain began, is cut off. The admin listener is served to the end.
 pub async fn run(
-    public: Endpoint<impl Answers>,
-    admin: Endpoint<impl Answers>,
+    public: Listener,
+    admin: Listener,
     settings: &Server,
     metrics: Arc<Metrics>,
     drain: &Drain,
@@ -106,29 +90,34 @@ pub async fn run(
         warn!("{warning}");
     }
     let gauge = metrics.connections.clone();
-    let acceptor = Acceptor::new(public.service, room.connections, settings, &metrics, Some(gauge));
-    let mut admin_acceptor = Acceptor::new(admin.service, ADMIN_CONNECTIONS, settings, &metrics, None);
+    let shared = Shared::new(public.router, settings, metrics.clone());
+    let acceptor = Acceptor::new(shared, room.connections, Some(gauge));
+    let mut admin_acceptor =
+        Acceptor::new(Shared::new(admin.router, settings, metrics), ADMIN_CONNECTIONS, None);
     tokio::select! {
-        outcome = serve_until_drained(public.listener, acceptor, settings, drain) => outcome,
-        never = admin_acceptor.accept_from(&admin.listener) => match never {},
+        outcome = serve_until_drained(public.socket, acceptor, settings, drain) => outcome,
+        never = admin_acceptor.accept_from(&admin.socket) => match never {},
     }
 }
 
 async fn serve_until_drained(
-    listener: TcpListener,
-    mut acceptor: Acceptor<impl Answers>,
+    socket: TcpListener,
+    mut acceptor: Acceptor,
     settings: &Server,
     drain: &Drain,
 ) -> Outcome {
-    tokio::select! {
-        () = drain.begun() => {}
-        never = acceptor.accept_from(&listener) => match never {},
-    }
-    let begun = Instant::now();
-    // Accepting never ends by itself, so what comes back is always the time-out.
-    let _ = timeout(settings.drain_delay, acceptor.accept_from(&listener)).await;
+    let delay_is_over = async {
+        drain.begun().await;
+        let begun = Instant::now();
+        sleep(settings.drain_delay).await;
+        begun
+    };
+    let begun = tokio::select! {
+        begun = delay_is_over => begun,
+        never = acceptor.accept_from(&socket) => match never {},
+    };
+    drop(socket);
     let patience = settings.drain_timeout.min(settings.hard_stop.saturating_sub(begun.elapsed()));
-    drop(listener);
     let outcome = acceptor.close(patience).await;
     match outcome {
         Outcome::Clean => info!("drained"),
@@ -137,103 +126,95 @@ async fn serve_until_drained(
     outcome
 }
 
-/// The open connections of one endpoint, and how new ones are taken up.
-struct Acceptor<S> {
-    service: S,
+/// Accepts the connections of one listener and keeps track of those that are open.
+struct Acceptor {
+    shared: Arc<Shared>,
     max_connections: usize,
-    rules: Arc<Rules>,
-    open: JoinSet<()>,
-    /// The open connections by the task that serves each, as they look from outside.
-    guests: HashMap<Id, Arc<Watch>>,
-    look_at: Instant,
-    said_full: Option<Instant>,
+    tasks: JoinSet<()>,
+    /// The open connections by the ids of their tasks.
+    open: HashMap<Id, (AbortHandle, Arc<ConnectionState>)>,
     gauge: Option<Gauge>,
-    /// The last try to accept failed: one line in the log is enough for a row of failures.
-    failing: bool,
+    /// When the log last said that all connections are taken.
+    full_logged: Option<Instant>,
+    /// The last attempt to accept failed. Only the first of several failures in a row is logged.
+    is_failing: bool,
 }
 
-impl<S: Answers> Acceptor<S> {
-    fn new(
-        service: S,
-        max_connections: usize,
-        settings: &Server,
-        metrics: &Arc<Metrics>,
-        gauge: Option<Gauge>,
-    ) -> Self {
+impl Acceptor {
+    fn new(shared: Shared, max_connections: usize, gauge: Option<Gauge>) -> Self {
         Self {
-            service,
+            shared: Arc::new(shared),
             max_connections: max_connections.max(1),
-            rules: Arc::new(Rules::new(settings, metrics.clone())),
-            open: JoinSet::new(),
-            guests: HashMap::new(),
-            look_at: Instant::now(),
-            said_full: None,
+            tasks: JoinSet::new(),
+            open: HashMap::new(),
             gauge,
-            failing: false,
+            full_logged: None,
+            is_failing: false,
         }
     }
 
-    /// Accepts connections while there is room for them. May be dropped and called again: open
-    /// connections are served in tasks of their own.
-    async fn accept_from(&mut self, listener: &TcpListener) -> Infallible {
+    async fn accept_from(&mut self, socket: &TcpListener) -> Infallible {
         loop {
-            let has_room = self.open.len() < self.max_connections;
             tokio::select! {
-                Some(ended) = self.open.join_next_with_id() => self.ended(&ended),
-                accepted = listener.accept(), if has_room => {
-                    match accepted {
-                        Ok((stream, peer)) => self.accepted(stream, peer),
-                        Err(error) => self.not_accepted(&error).await,
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        self.is_failing = false;
+                        self.make_room().await;
+                        self.serve(stream, peer);
                     }
-                }
-                () = sleep_until(self.look_at), if !has_room => self.make_room(),
+                    Err(error) => self.accept_failed(&error).await,
+                },
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(&ended),
             }
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
-        self.failing = false;
-        // An answer is one small write, and waiting for another would only delay it. The peer that
-        // is gone already makes this fail, and is noticed soon enough.
-        let _ = stream.set_nodelay(true);
-        let service = self.service.clone();
-        let watch = self.rules.watch();
-        let task =
-            self.open.spawn(connection::serve(stream, peer, service, self.rules.clone(), watch.clone()));
-        self.guests.insert(task.id(), watch);
-        self.count();
+    /// Returns when another connection may be open.
+    async fn make_room(&mut self) {
+        while self.tasks.len() >= self.max_connections {
+            self.evict();
+            tokio::select! {
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(&ended),
+                () = sleep(EVICTION_INTERVAL) => {}
+            }
+        }
     }
 
-    /// Closes some of the connections that have been without a request for too long: whoever opens many
-    /// and says nothing must not keep everybody else out. Those that never made one go before those
-    /// that balancers keep for later.
-    fn make_room(&mut self) {
+    /// Closes the connection that has waited longest for its peer, if that is too long. Those that never had an
+    /// answer go before those that a proxy keeps for later requests.
+    fn evict(&mut self) {
         let now = Instant::now();
-        self.look_at = now + LOOK_WHEN_FULL;
-        let waiting = self.guests.values().filter_map(|guest| Some((guest.waits(now)?, guest)));
-        let mut waiting: Vec<_> = waiting.filter(|(wait, _)| wait.time >= PATIENCE_WHEN_FULL).collect();
-        waiting.sort_unstable_by_key(|(wait, _)| (wait.is_idle, std::cmp::Reverse(wait.time)));
-        waiting.truncate((self.max_connections / SHARE_AT_ONCE).max(1));
-        for (_, guest) in &waiting {
-            guest.close();
-        }
-        if !waiting.is_empty() && self.said_full.is_none_or(|said| now - said >= SAY_FULL_EVERY) {
-            self.said_full = Some(now);
+        let waiting = self.open.values().filter_map(|(task, state)| Some((state.waiting()?, task)));
+        let too_long = waiting.filter(|((_, since), _)| now.duration_since(*since) >= MAX_WAIT_WHEN_FULL);
+        let Some((_, task)) = too_long.min_by_key(|(rank, _)| *rank) else { return };
+        task.abort();
+        if self.full_logged.is_none_or(|logged| now - logged >= FULL_LOG_INTERVAL) {
+            self.full_logged = Some(now);
             warn!(
-                connections = self.max_connections,
-                "all connections that may be open are: those without a request are closed after a second"
+                limit = self.max_connections,
+                "connection limit reached; closing connections that wait for their peer for more than 1 s"
             );
         }
     }
 
-    async fn not_accepted(&mut self, error: &io::Error) {
+    fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // An answer is one small write; waiting for another would only delay it. This fails if the peer is gone,
+        // which the first read will tell.
+        let _ = stream.set_nodelay(true);
+        let state = ConnectionState::new(self.shared.settings.clone());
+        let task = self.tasks.spawn(connection::serve(stream, peer, state.clone(), self.shared.clone()));
+        self.open.insert(task.id(), (task, state));
+        self.count();
+    }
+
+    async fn accept_failed(&mut self, error: &io::Error) {
         if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
             debug!(%error, "a peer left before it was accepted");
             return;
         }
-        if !self.failing {
+        if !self.is_failing {
             warn!(%error, "cannot accept connections; trying again");
-            self.failing = true;
+            self.is_failing = true;
         }
         sleep(ACCEPT_PAUSE).await;
     }
@@ -248,28 +229,27 @@ impl<S: Answers> Acceptor<S> {
                 error.id()
             }
         };
-        self.guests.remove(&id);
+        self.open.remove(&id);
         self.count();
     }
 
     fn count(&self) {
         if let Some(gauge) = &self.gauge {
-            gauge.set(self.open.len().try_into().unwrap_or(i64::MAX));
+            gauge.set(self.tasks.len().try_into().unwrap_or(i64::MAX));
         }
     }
 
-    /// Ends what is idle, and waits for the rest.
+    /// Ends idle connections at once and the others after the request in progress.
     async fn close(mut self, patience: Duration) -> Outcome {
-        self.guests.values().for_each(|guest| guest.close());
-        match timeout(patience, self.all_ended()).await {
+        self.shared.shutdown.cancel();
+        let all_ended = async {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                self.ended(&ended);
+            }
+        };
+        match timeout(patience, all_ended).await {
             Ok(()) => Outcome::Clean,
-            Err(_) => Outcome::Forced(self.open.len()),
-        }
-    }
-
-    async fn all_ended(&mut self) {
-        while let Some(ended) = self.open.join_next_with_id().await {
-            self.ended(&ended);
+            Err(_) => Outcome::Forced(self.tasks.len()),
         }
     }
 }

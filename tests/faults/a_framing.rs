@@ -285,7 +285,7 @@ async fn a17(s: Arc<Service>) {
 async fn a18(s: Arc<Service>) {
     let many = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
     let too_large = &["431 headers_too_large"];
-    for count in [65, 99, 100, 101, 150, 1000, 5000] {
+    for count in [101, 102, 150, 1000, 5000] {
         s.expect(&format!("{count} headers"), &post(&many(count)), too_large).await;
     }
     for kib in [33, 40, 48, 64, 256, 4096] {
@@ -301,7 +301,7 @@ async fn a18(s: Arc<Service>) {
         s.expect(&format!("a query of {length}"), &request(&line, &good()), &["414 uri_too_long"]).await;
     }
     // Just below each limit all is well.
-    s.expect("60 headers", &with(&many(60), ""), &["200"]).await;
+    s.expect("95 headers", &with(&many(95), ""), &["200"]).await;
     s.expect("30 KiB", &with(&format!("Cookie: a={}\r\n", "y".repeat(30 * 1024)), ""), &["200"]).await;
     let line = format!("POST /rollout/token?{} HTTP/1.1", "a".repeat(2000));
     s.expect("2000", &request(&line, &good()), &["200"]).await;

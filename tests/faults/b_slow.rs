@@ -470,7 +470,7 @@ async fn b14() {
 
 /// Silent ones, and then such as had a request and are kept for the next.
 async fn ten_thousand() {
-    const BOUND: u64 = 64 * 1024;
+    const BOUND: u64 = 160 * 1024;
     let toml = format!(
         "server.max_connections = 10100\nserver.header_timeout = \"60s\"\n{}",
         BY_JWT.replace("trace", "info")

@@ -1,9 +1,9 @@
-//! One connection over a socket in memory, while time is still: its time-outs, its end, and what is no request.
-//! Real sockets and the drain as a whole are in `tests/server.rs`.
+//! One connection over a socket in memory, with time paused: its timeouts, its end, and what is no request.
+//! Real sockets, eviction and the drain as a whole are in `tests/server.rs`.
 
-use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::io::{DuplexStream, duplex, join, repeat};
+use tokio::time::Instant;
 
 use super::*;
 
@@ -31,190 +31,253 @@ fn settings() -> Server {
     }
 }
 
-/// The peer's end of a served connection. The socket between them holds 64 bytes.
-fn connect() -> DuplexStream {
-    connect_by(64, rules()).0
+fn shared() -> Arc<Shared> {
+    let router = Router::new()
+        .route("/", get(|| async { "x".repeat(1000) }))
+        .route("/body", post(|body: String| async { body }))
+        .route("/never", get(std::future::pending::<()>));
+    Arc::new(Shared::new(router, &settings(), Arc::new(Metrics::new())))
 }
 
-fn connect_by(socket_bytes: usize, rules: Rules) -> (DuplexStream, Arc<Watch>) {
-    let (ours, theirs) = duplex(socket_bytes);
-    let watch = rules.watch();
-    tokio::spawn(serve_by(ours, rules, watch.clone()));
-    (theirs, watch)
+/// The peer's end of a connection that is served, by way of a socket with a buffer of this size.
+struct Peer {
+    stream: DuplexStream,
+    state: Arc<ConnectionState>,
+    shared: Arc<Shared>,
 }
 
-async fn serve_by(stream: impl AsyncRead + AsyncWrite + Unpin, rules: Rules, watch: Arc<Watch>) {
-    let router = Router::new().route("/", get(|| async { "x".repeat(1000) }));
-    serve(stream, ([127, 0, 0, 1], 1).into(), router, Arc::new(rules), watch).await;
+impl Peer {
+    fn connect(socket_bytes: usize) -> Self {
+        let (ours, theirs) = duplex(socket_bytes);
+        let shared = shared();
+        let state = ConnectionState::new(shared.settings.clone());
+        tokio::spawn(serve(ours, ([127, 0, 0, 1], 1).into(), state.clone(), shared.clone()));
+        Self { stream: theirs, state, shared }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+        settle().await;
+    }
+
+    /// All answers until the service closes.
+    async fn rest(&mut self) -> String {
+        let mut answers = Vec::new();
+        self.stream.read_to_end(&mut answers).await.unwrap();
+        String::from_utf8(answers).unwrap()
+    }
+
+    async fn seconds_to_close(&mut self) -> u64 {
+        let start = Instant::now();
+        copy(&mut self.stream, &mut sink()).await.unwrap();
+        start.elapsed().as_secs()
+    }
 }
 
-fn rules() -> Rules {
-    Rules::new(&settings(), Arc::new(Metrics::new()))
-}
-
-fn crowded() -> Rules {
-    let rules = rules();
-    rules.awake.store(MAX_AWAKE, Ordering::Relaxed);
-    rules
+/// Lets the service do all that it can do now.
+async fn settle() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn pass(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
-async fn seconds_to_close(peer: &mut DuplexStream) -> u64 {
-    let start = Instant::now();
-    copy(peer, &mut sink()).await.unwrap();
-    start.elapsed().as_secs()
+#[tokio::test(start_paused = true)]
+async fn silent_connection_is_closed_after_header_timeout() {
+    assert_eq!(Peer::connect(64).seconds_to_close().await, 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_connection_is_closed_after_the_header_timeout() {
-    assert_eq!(seconds_to_close(&mut connect()).await, 10);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dribbled_head_is_closed_after_the_header_timeout() {
-    let mut peer = connect();
+async fn dribbled_head_is_closed_after_header_timeout() {
+    let mut peer = Peer::connect(64);
     let start = Instant::now();
-    while peer.write_all(b"a").await.is_ok() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    while peer.stream.write_all(b"a").await.is_ok() {
+        pass(1000).await;
     }
     assert!((10..=11).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_is_closed_after_the_idle_timeout() {
-    let mut peer = connect();
-    peer.write_all(REQUEST).await.unwrap();
-    assert_eq!(seconds_to_close(&mut peer).await, 75);
+async fn idle_connection_is_closed_after_idle_timeout() {
+    let mut peer = Peer::connect(64);
+    peer.stream.write_all(REQUEST).await.unwrap();
+    assert_eq!(peer.seconds_to_close().await, 75);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_after_an_idle_time_has_the_header_timeout_of_its_own() {
-    let mut peer = connect();
-    peer.write_all(REQUEST).await.unwrap();
-    let _ = timeout(Duration::from_secs(33), copy(&mut peer, &mut sink())).await;
-    peer.write_all(b"GET").await.unwrap();
-    assert_eq!(seconds_to_close(&mut peer).await, 10);
+async fn head_after_idle_time_has_its_own_header_timeout() {
+    let mut peer = Peer::connect(4096);
+    peer.send(REQUEST).await;
+    pass(33_000).await;
+    peer.send(b"GET").await;
+    assert_eq!(peer.seconds_to_close().await, 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn empty_lines_leave_an_idle_connection_idle_and_give_it_no_more_time() {
-    for (case, rules, with_request, later) in [
-        ("with the request", rules(), "\r\n", &[][..]),
-        ("soon", rules(), "", &[(500, "\r\n")]),
-        ("put aside", rules(), "", &[(5000, "\r\n")]),
-        (
-            "dribbled",
-            rules(),
-            "\n",
-            &[(100, "\r"), (100, "\n"), (5000, "\r"), (30_000, "\n"), (30_000, "\n")],
-        ),
-        ("crowded", crowded(), "\r\n", &[(500, "\r\n"), (40_000, "\r\n")]),
+async fn empty_lines_do_not_extend_idle_timeout() {
+    for (case, with_request, later) in [
+        ("with the request", "\r\n", &[][..]),
+        ("later", "", &[(5000, "\r\n")]),
+        ("dribbled", "\n", &[(100, "\r"), (5000, "\n"), (30_000, "\r"), (30_000, "\n")]),
     ] {
-        let (mut peer, _) = connect_by(4096, rules);
+        let mut peer = Peer::connect(4096);
         let start = Instant::now();
-        peer.write_all(&[REQUEST, with_request.as_bytes()].concat()).await.unwrap();
+        peer.send(&[REQUEST, with_request.as_bytes()].concat()).await;
         for (millis, text) in later {
             pass(*millis).await;
-            peer.write_all(text.as_bytes()).await.unwrap();
+            peer.send(text.as_bytes()).await;
         }
-        copy(&mut peer, &mut sink()).await.unwrap();
+        peer.rest().await;
         assert_eq!(start.elapsed().as_secs(), 75, "{case}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_after_empty_lines_is_answered() {
-    for (case, pause, lines) in
-        [("first", None, "\r\n\r\n"), ("next", Some(500), "\r\n"), ("later", Some(5000), "\r\n\n\r\n")]
-    {
-        let (mut peer, _) = connect_by(4096, rules());
-        let mut answers = Vec::new();
-        if let Some(millis) = pause {
-            peer.write_all(REQUEST).await.unwrap();
-            pass(millis).await;
-        }
-        peer.write_all(&[lines.repeat(20).as_bytes(), REQUEST].concat()).await.unwrap();
-        peer.read_to_end(&mut answers).await.unwrap();
-        let count = String::from_utf8(answers).unwrap().matches("HTTP/1.1 200").count();
-        assert_eq!(count, 1 + usize::from(pause.is_some()), "{case}");
+async fn request_after_empty_lines_is_answered() {
+    for (case, first, lines) in [("first", &b""[..], "\r\n\r\n"), ("later", REQUEST, "\r\n\n\r\n")] {
+        let mut peer = Peer::connect(4096);
+        peer.send(first).await;
+        pass(5000).await;
+        peer.send(&[lines.repeat(20).as_bytes(), REQUEST].concat()).await;
+        let count = peer.rest().await.matches("HTTP/1.1 200").count();
+        assert_eq!(count, 1 + usize::from(!first.is_empty()), "{case}");
     }
 }
 
 #[tokio::test]
-async fn empty_lines_without_a_pause_stop_neither_the_clock_nor_the_service() {
-    for (case, header_timeout, is_closing) in [("time", 0, false), ("closing", 1000, true)] {
-        let header_timeout = Duration::from_secs(header_timeout);
-        let rules = Rules::new(&Server { header_timeout, ..settings() }, Arc::new(Metrics::new()));
-        let watch = rules.watch();
-        if is_closing {
-            watch.close();
+async fn endless_empty_lines_end_the_connection() {
+    let shared = shared();
+    let state = ConnectionState::new(shared.settings.clone());
+    let served = serve(join(repeat(b'\n'), sink()), ([127, 0, 0, 1], 1).into(), state, shared);
+    assert!(timeout(Duration::from_secs(20), served).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_waits_for_its_peer_except_inside_a_handler() {
+    let owed = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+    for (case, before, sent, expected) in [
+        ("silent", &b""[..], &b""[..], Some(false)),
+        ("half a head", b"", b"GET / HT", Some(false)),
+        ("body owed", b"", owed, Some(false)),
+        ("idle", REQUEST, b"", Some(true)),
+        ("half a later head", REQUEST, b"GET / HT", Some(true)),
+        ("body owed later", REQUEST, owed, Some(true)),
+        ("in a handler", b"", b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n", None),
+        ("in a handler later", REQUEST, b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n", None),
+    ] {
+        let mut peer = Peer::connect(4096);
+        peer.send(before).await;
+        peer.send(sent).await;
+        assert_eq!(peer.state.waiting().map(|(answered, _)| answered), expected, "{case}");
+    }
+    let mut peer = Peer::connect(64);
+    peer.send(REQUEST).await;
+    assert_eq!(peer.state.waiting().map(|(answered, _)| answered), Some(false), "an unread answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dribbled_head_or_body_does_not_restart_the_wait() {
+    for (case, sent) in [
+        ("a head", &b"POST /body HTTP/1.1\r\nHost: a\r\nX: "[..]),
+        ("a body", b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"),
+    ] {
+        let mut peer = Peer::connect(4096);
+        peer.send(sent).await;
+        let (_, since) = peer.state.waiting().unwrap();
+        for _ in 0..9 {
+            pass(300).await;
+            peer.send(b"x").await;
         }
-        let served = serve_by(join(repeat(b'\n'), sink()), rules, watch);
-        assert!(timeout(Duration::from_secs(20), served).await.is_ok(), "{case}");
+        assert_eq!(peer.state.waiting(), Some((false, since)), "{case}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_arrives_while_the_service_stops_gets_its_answer() {
+async fn head_that_arrives_during_shutdown_is_answered() {
     let (first, rest) = REQUEST.split_at(9);
-    for (case, before) in [("the first", &[][..]), ("a later one", REQUEST)] {
-        let (mut peer, watch) = connect_by(4096, rules());
-        let mut answers = Vec::new();
-        peer.write_all(before).await.unwrap();
-        pass(5000).await;
-        peer.write_all(first).await.unwrap();
+    for (case, before) in [("the first", &b""[..]), ("a later one", REQUEST)] {
+        let mut peer = Peer::connect(4096);
+        peer.send(before).await;
+        pass(if before.is_empty() { 0 } else { 5000 }).await;
+        peer.send(first).await;
         pass(100).await;
-        watch.close();
+        peer.shared.shutdown.cancel();
         pass(800).await;
-        peer.write_all(rest).await.unwrap();
-        peer.read_to_end(&mut answers).await.unwrap();
-        let answers = String::from_utf8(answers).unwrap();
+        peer.send(rest).await;
+        let answers = peer.rest().await;
         assert_eq!(answers.matches("HTTP/1.1 200").count(), 1 + usize::from(!before.is_empty()), "{case}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_else_keeps_the_service_from_stopping() {
+async fn shutdown_waits_for_nothing_else() {
     for (case, sent, pause, wait) in [
-        ("nothing", &b""[..], 0, 0),
-        ("an empty line", b"\r\n", 0, 0),
+        ("silent", &b""[..], 300, 700),
+        ("silent for long", b"", 2000, 0),
         ("a head that began long ago", b"GET / HT", 2000, 0),
         ("a head that does not go on", b"GET / HT", 0, 1000),
-        ("an idle connection", REQUEST, 0, 0),
-        ("an idle connection with an empty line", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", 0, 0),
+        ("idle", REQUEST, 0, 0),
+        ("idle with an empty line", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", 0, 0),
     ] {
-        let (mut peer, watch) = connect_by(4096, rules());
-        peer.write_all(sent).await.unwrap();
-        tokio::task::yield_now().await;
+        let mut peer = Peer::connect(4096);
+        peer.send(sent).await;
         pass(pause).await;
         let start = Instant::now();
-        watch.close();
-        copy(&mut peer, &mut sink()).await.unwrap();
+        peer.shared.shutdown.cancel();
+        peer.rest().await;
         assert_eq!(start.elapsed().as_millis(), wait, "{case}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_take_its_answer_is_closed_too() {
-    let mut peer = connect();
-    peer.write_all(REQUEST).await.unwrap();
-    let start = Instant::now();
-    // The next request is not even read: the write ends when the connection does.
-    assert!(peer.write_all(&REQUEST.repeat(1000)).await.is_err());
-    assert_eq!(start.elapsed().as_secs(), 20);
+async fn request_in_progress_is_answered_during_shutdown_with_connection_close() {
+    let mut peer = Peer::connect(4096);
+    peer.send(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na").await;
+    peer.shared.shutdown.cancel();
+    pass(3000).await;
+    peer.send(b"b").await;
+    let answer = peer.rest().await;
+    assert!(answer.contains("connection: close") && answer.ends_with("\r\n\r\nab"), "{answer}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rest_of_a_refused_body_is_no_request_among_many_connections() {
-    let (mut peer, _) = connect_by(4096, crowded());
+async fn peer_that_does_not_receive_its_answer_is_closed() {
+    let mut peer = Peer::connect(64);
+    let start = Instant::now();
+    // The next requests are not even read: the write ends when the connection does.
+    assert!(peer.stream.write_all(&REQUEST.repeat(1000)).await.is_err());
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rest_of_a_refused_body_is_no_request() {
+    let mut peer = Peer::connect(4096);
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", REQUEST.len());
-    peer.write_all(head.as_bytes()).await.unwrap();
-    let mut answers = vec![0];
-    peer.read_exact(&mut answers).await.unwrap();
-    peer.write_all(REQUEST).await.unwrap();
-    peer.read_to_end(&mut answers).await.unwrap();
-    assert_eq!(String::from_utf8(answers).unwrap().matches("HTTP/1.1 200").count(), 1);
+    peer.send(head.as_bytes()).await;
+    peer.send(REQUEST).await;
+    assert_eq!(peer.rest().await.matches("HTTP/1.1 200").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unparsed_head_is_refused_as_json_with_date_and_close() {
+    for (sent, status) in [
+        (b"\x16\x03\x01\x02\x00\x01".to_vec(), "HTTP/1.1 400"),
+        ([b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'y'; 40_000]].concat(), "HTTP/1.1 431"),
+        ([b"GET /".to_vec(), vec![b'y'; 40_000]].concat(), "HTTP/1.1 414"),
+    ] {
+        let mut peer = Peer::connect(64 * 1024);
+        peer.send(&sent).await;
+        let answer = peer.rest().await;
+        assert!(answer.starts_with(status), "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        for header in ["connection: close", "content-type: application/problem+json"] {
+            assert!(head.contains(header), "{head}");
+        }
+        let date = head.lines().find_map(|line| line.strip_prefix("date: ")).unwrap();
+        assert!(httpdate::parse_http_date(date).is_ok(), "{date}");
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+    }
 }
