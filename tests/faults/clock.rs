@@ -1,6 +1,7 @@
 //! A service whose clocks are set from outside: a library lies to the process about the time.
 //! Without it an hour would have to pass in every test of an hour.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ pub struct Timed {
 }
 
 impl Timed {
-    pub async fn start(toml: &str, clocks: Clocks) -> Self {
+    pub async fn start(toml: impl Display, clocks: Clocks) -> Self {
         let library = LIBRARY.into_iter().find(|library| Path::new(library).exists());
         let library = library.expect("libfaketime is missing: apt-get install faketime");
         let file = NamedTempFile::new().expect("a file");

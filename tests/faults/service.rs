@@ -1,34 +1,43 @@
-//! The release binary as a process: started, watched from outside, stopped.
-//! What is configured and asked stands with the cases.
+//! The release binary as a process: started, watched from outside, stopped. Each test starts its own
+//! and ends with [`Service::finish`], which checks what must hold after every attack.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::Dir;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::report::{self, CLIENT_SECRET};
+use crate::sentinels::{CLIENT_SECRET, no_sentinel};
 use crate::tokens::CLIENT_ID;
 use crate::wire::{Answer, HANG, LISTED, Wire};
 
-static BINARY: OnceLock<PathBuf> = OnceLock::new();
+/// The memory limit of the shipped deployments, in KiB.
+const SHIPPED_LIMIT: u64 = 192 * 1024;
 
-/// Names the program under test, once.
-pub fn use_binary(path: &Path) {
-    assert!(path.exists(), "{} is not there: cargo build --release", path.display());
-    BINARY.set(path.to_owned()).expect("one binary");
+/// The program under test: `make faults` builds it.
+fn binary() -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/release/rollout-token");
+    assert!(path.exists(), "{} is missing: cargo build --release", path.display());
+    path
 }
 
-pub fn binary() -> &'static Path {
-    BINARY.get().expect("a binary")
+/// Raises this process's limit of open files as far as allowed: some attacks hold ten thousand connections.
+fn raise_file_limit() {
+    static RAISED: Once = Once::new();
+    RAISED.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).expect("a limit");
+    });
 }
 
 /// How a service is started.
@@ -38,12 +47,11 @@ pub struct Setup {
     pub arguments: Vec<String>,
     /// A program that starts the service in its own way, such as `prlimit --nofile=64`.
     pub launcher: Vec<String>,
-    /// Instead of the binary under test.
-    pub program: Option<PathBuf>,
+    pub program: PathBuf,
 }
 
 impl Setup {
-    pub fn new(toml: &str) -> Self {
+    pub fn new(toml: impl Display) -> Self {
         let pairs = [
             ("ROLLOUT_CLIENT_ID", CLIENT_ID),
             ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
@@ -56,11 +64,11 @@ impl Setup {
         ];
         let environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Self {
-            toml: toml.to_owned(),
+            toml: toml.to_string(),
             environment: environment.into(),
             arguments: Vec::new(),
             launcher: Vec::new(),
-            program: None,
+            program: binary(),
         }
     }
 
@@ -93,9 +101,9 @@ impl Setup {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("service.toml");
         std::fs::write(&file, &self.toml).expect("a file");
-        let program = self.program.as_deref().unwrap_or_else(|| binary());
+        raise_file_limit();
         let mut command = Command::new("sh");
-        command.args(["-c", GATE, "sh"]).args(&self.launcher).arg(program);
+        command.args(["-c", GATE, "sh"]).args(&self.launcher).arg(&self.program);
         command.args(&self.arguments).arg("--config").arg(&file);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -112,9 +120,18 @@ impl Setup {
         let status = timeout(HANG, exit_of(&Mutex::new(child))).await.expect("it starts instead of refusing");
         output.complete().await;
         let text = output.text();
-        report::no_sentinel("a refusal to start", text.as_bytes());
+        no_sentinel("a refusal to start", text.as_bytes());
         (status.code().unwrap_or(-1), text)
     }
+}
+
+/// Checks that the service does not start with this configuration, and that the report names the key.
+pub async fn refuses(toml: impl Display, key: &str) {
+    let setup = Setup::new(toml);
+    let (code, text) = setup.refusal().await;
+    assert!(code == 2 && text.contains(key), "exit {code}, and not {key}: {text}");
+    let (code, text) = setup.arguments(&["check-config"]).refusal().await;
+    assert!(code == 2 && text.contains(key), "check-config: exit {code}: {text}");
 }
 
 /// Waits for the end of a process without blocking a thread.
@@ -194,12 +211,13 @@ pub struct Service {
     /// Answers that the service must have counted, unless some were never read.
     answered: AtomicU64,
     is_exact: AtomicBool,
+    is_finished: AtomicBool,
     outcomes: AtomicU64,
     _directory: TempDir,
 }
 
 impl Service {
-    pub async fn start(toml: &str) -> Arc<Self> {
+    pub async fn start(toml: impl Display) -> Arc<Self> {
         Self::start_with(&Setup::new(toml)).await
     }
 
@@ -230,6 +248,7 @@ impl Service {
             baseline: Usage { resident_kib: 0, files: 0, ticks: 0 },
             answered: AtomicU64::new(0),
             is_exact: AtomicBool::new(true),
+            is_finished: AtomicBool::new(false),
             outcomes: AtomicU64::new(0),
             _directory: directory,
         };
@@ -247,7 +266,6 @@ impl Service {
     pub async fn talk(&self, bytes: &[u8]) -> Vec<Answer> {
         let mut wire = Wire::connect(self.address).await;
         wire.send(bytes).await;
-        report::count_requests(1);
         let answers = wire.answers(bytes).await;
         self.count(&answers);
         answers
@@ -291,12 +309,6 @@ impl Service {
         self.is_exact.store(false, Ordering::SeqCst);
     }
 
-    /// A case failed: what it left behind is not the next one's fault.
-    pub fn forget(&self) {
-        self.answered.store(0, Ordering::SeqCst);
-        self.does_not_count();
-    }
-
     /// The lines that were written so far.
     pub fn log(&self) -> String {
         let mut text = self.output.text();
@@ -334,7 +346,8 @@ impl Service {
             let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
             line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
         };
-        report::count_memory(kib("VmHWM"));
+        let peak_kib = kib("VmHWM");
+        assert!(peak_kib <= SHIPPED_LIMIT, "{peak_kib} KiB at the peak, more than the shipped limit");
         let files = {
             let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
             files.rewind();
@@ -387,7 +400,8 @@ impl Service {
         count
     }
 
-    /// What must hold after every case.
+    /// What must hold at any time: the process lives and answers, no secret came out, and each answer was
+    /// counted exactly once in the metrics.
     pub async fn holds(&self) {
         assert!(self.is_alive(), "the process is gone: {}", tail(&self.log()));
         timeout(Duration::from_secs(5), self.healthy()).await.expect("/healthz does not answer");
@@ -402,23 +416,26 @@ impl Service {
         }
     }
 
-    /// What must hold some time after: nothing is kept, nothing goes on.
-    pub async fn settles(&self) {
-        self.settles_within(64 * 1024).await;
+    /// What must hold after every attack: besides [`Self::holds`] the open files and the memory are back
+    /// where they were and no thread is busy. Then ends the process.
+    pub async fn finish(&self) {
+        self.finish_within(64 * 1024).await;
     }
 
     /// The same with a bound of its own on the memory that stays, in KiB.
-    pub async fn settles_within(&self, kib: u64) {
+    pub async fn finish_within(&self, kib: u64) {
         self.holds().await;
         let deadline = Instant::now() + Duration::from_secs(15);
         while self.usage().files > self.baseline.files {
             let (now, then) = (self.usage().files, self.baseline.files);
-            assert!(Instant::now() < deadline, "{now} files are open, {then} were");
+            assert!(Instant::now() < deadline, "{now} files are open, {then} were at the start");
             sleep(Duration::from_millis(50)).await;
         }
         let (now, then) = (self.usage().resident_kib, self.baseline.resident_kib);
-        assert!(now <= then + kib, "{now} KiB are resident, {then} were");
+        assert!(now <= then + kib, "{now} KiB are resident, {then} were at the start");
         self.rests().await;
+        self.signal(Signal::KILL);
+        self.exit().await;
     }
 
     /// No thread works on and on.
@@ -451,7 +468,7 @@ impl Service {
         let mut scanned = self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
         let output = self.output.lock();
         let from = scanned.saturating_sub(256);
-        report::no_sentinel("the log", &output[from..]);
+        no_sentinel("the log", &output[from..]);
         assert!(!output[from..].windows(8).any(|part| part == b"Bearer e"), "a token is in the log");
         *scanned = output.len();
     }
@@ -466,18 +483,8 @@ impl Service {
         let status = timeout(HANG, exit_of(&self.child)).await.expect("it does not end");
         self.output.complete().await;
         self.scan();
+        self.is_finished.store(true, Ordering::SeqCst);
         status
-    }
-
-    /// Checks everything once more, then ends the service.
-    pub async fn finish(&self) {
-        self.settles().await;
-        self.stop().await;
-    }
-
-    pub async fn stop(&self) {
-        self.signal(Signal::KILL);
-        self.exit().await;
     }
 }
 
@@ -486,6 +493,8 @@ impl Drop for Service {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         child.kill().ok();
         child.wait().ok();
+        let is_checked = self.is_finished.load(Ordering::SeqCst) || std::thread::panicking();
+        assert!(is_checked, "the test ends without `finish`, so nothing was checked");
     }
 }
 

@@ -1,5 +1,4 @@
-//! The long run: millions of requests by a million users, and memory that must not grow.
-//! It is not a case, since how long it takes is up to whoever starts it.
+//! The long run: a million requests by a million users, and memory that must not grow. `make soak`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +9,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::report::{self, count_lost, count_requests};
 use crate::service::Service;
 use crate::wire::HANG;
 
@@ -24,7 +22,7 @@ const ROWS: u64 = 10;
 /// every request is another user's, and the limiter has to know each of them for a second.
 const BOUND: u64 = 24 * 1024;
 
-/// Every user may ask more often than anybody does here, but is counted.
+/// The limiter counts every user, but refuses none.
 const TOML: &str = r#"
     rate_limit.per_minute = 60
     rate_limit.burst = 60
@@ -37,8 +35,22 @@ const TOML: &str = r#"
     trusted_proxies = ["127.0.0.0/8"]
 "#;
 
-/// Sends that many requests; whether all were answered and the memory kept its bound.
-pub async fn run(requests: u64) -> bool {
+/// How many requests: `SOAK_REQUESTS`, or a fifth of a million.
+#[expect(clippy::disallowed_methods, reason = "how long the soak takes is up to the caller")]
+fn requests() -> u64 {
+    std::env::var("SOAK_REQUESTS").map_or(200_000, |count| count.parse().expect("SOAK_REQUESTS: a number"))
+}
+
+mod alone {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn million_users_lose_no_request_and_the_memory_stays_flat() {
+        soak(requests()).await;
+    }
+}
+
+async fn soak(requests: u64) {
     let s = Service::start(TOML).await;
     let idle = s.usage().resident_kib;
     let (next, answered, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -86,21 +98,14 @@ pub async fn run(requests: u64) -> bool {
     }
     lanes.join_all().await;
     let lost = shared.2.load(Ordering::Relaxed);
-    count_requests(requests);
-    count_lost(lost);
     s.does_not_count();
-    s.settles().await;
     let (early, last) = (table[1], table[table.len() - 1]);
-    println!("{}", report::figures());
     println!(
         "{idle} KiB at rest, {early} KiB after a fifth, {last} KiB at the end; {lost} of {requests} requests lost"
     );
-    let is_flat = last <= early + 4096 && last <= BOUND;
-    if !is_flat {
-        println!("the memory grows, or is beyond {BOUND} KiB");
-    }
-    s.stop().await;
-    lost == 0 && is_flat
+    assert_eq!(lost, 0, "requests were lost");
+    assert!(last <= early + 4096 && last <= BOUND, "the memory grows, or is beyond {BOUND} KiB");
+    s.finish().await;
 }
 
 /// How many of these requests got their token.

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rollout_token::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::report::{CLIENT_SECRET, SESSION_SECRET};
+use crate::sentinels::{CLIENT_SECRET, SESSION_SECRET};
 
 pub const CLIENT_ID: &str = "faults-client";
 pub const ISSUER: &str = "https://issuer.example";

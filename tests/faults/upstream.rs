@@ -1,5 +1,4 @@
-//! A back end made by hand, so that it can lie, dawdle and break off: whoami, JWKS, introspection.
-//! What it is told to do stands with the cases.
+//! A backend that misbehaves as an attack tells it: session endpoint, key set, introspection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,9 +6,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
-
-use crate::report::count_faults;
 
 /// What is done with one request.
 #[derive(Clone, Debug)]
@@ -22,7 +20,7 @@ pub enum Act {
     SayAndClose(Vec<u8>),
     /// The first at once, the second one byte at a time.
     Drip(Vec<u8>, Vec<u8>, Duration),
-    /// The first once, the second for ever.
+    /// The first once, the second again and again without end.
     Flood(Vec<u8>, Vec<u8>),
     /// Nothing, and the connection stays.
     Hang,
@@ -60,43 +58,55 @@ impl State {
     }
 }
 
-/// A running back end. It ends with the process.
-#[derive(Clone)]
+/// A running backend. Its connections end when it is dropped: a test drops it before `finish`, which waits
+/// for the service to have no more open files than at its start.
 pub struct Upstream {
     pub port: u16,
     state: Arc<State>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        State::lock(&self.tasks).abort_all();
+    }
 }
 
 impl Upstream {
     pub async fn start(act: Act) -> Self {
         let (upstream, listener) = Self::bind(act).await;
-        let state = upstream.state.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                state.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve_plain(stream, state.clone()));
-            }
-        });
+        upstream.accept(listener, serve_plain);
         upstream
     }
 
     /// The same behind TLS.
     pub async fn start_tls(act: Act, tls: Arc<rustls::ServerConfig>) -> Self {
         let (upstream, listener) = Self::bind(act).await;
-        let state = upstream.state.clone();
         let acceptor = tokio_rustls::TlsAcceptor::from(tls);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                state.connections.fetch_add(1, Ordering::SeqCst);
-                let (acceptor, state) = (acceptor.clone(), state.clone());
-                tokio::spawn(async move {
-                    if let Ok(mut stream) = acceptor.accept(stream).await {
-                        serve(&mut stream, &state).await;
-                    }
-                });
+        upstream.accept(listener, move |stream, state| {
+            let acceptor = acceptor.clone();
+            async move {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    serve(&mut stream, &state).await;
+                }
             }
         });
         upstream
+    }
+
+    /// Serves each connection in a task of its own.
+    fn accept<F>(&self, listener: TcpListener, serve: impl Fn(TcpStream, Arc<State>) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (state, tasks) = (self.state.clone(), self.tasks.clone());
+        let accepting = async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                state.connections.fetch_add(1, Ordering::SeqCst);
+                State::lock(&tasks).spawn(serve(stream, state.clone()));
+            }
+        };
+        State::lock(&self.tasks).spawn(accepting);
     }
 
     async fn bind(act: Act) -> (Self, TcpListener) {
@@ -109,7 +119,7 @@ impl Upstream {
             under_way: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
         };
-        (Self { port, state: Arc::new(state) }, listener)
+        (Self { port, state: Arc::new(state), tasks: Arc::default() }, listener)
     }
 
     /// Does this with every request from now on.
@@ -131,7 +141,7 @@ impl Upstream {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// The most requests that were under way at once, counted anew from now on.
+    /// The most requests that were under way at once, counted from zero again.
     pub fn take_most(&self) -> usize {
         self.state.most.swap(0, Ordering::SeqCst)
     }
@@ -152,7 +162,6 @@ async fn serve(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), state: &State
         let act = script(&request);
         State::lock(&state.requests).push(request);
         state.most.fetch_max(state.under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        count_faults(1);
         let more = perform(stream, &act).await;
         state.under_way.fetch_sub(1, Ordering::SeqCst);
         if !more {

@@ -1,4 +1,4 @@
-//! Group F: the app's own "who am I", which lies, dawdles and breaks off.
+//! A "who am I" URL that lies, answers late or breaks off, and certificates that must not be trusted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +8,10 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::Group;
-use crate::report::{COOKIE_VALUE, UPSTREAM_SECRET, count_requests};
+use crate::configs::by_endpoint_url;
+use crate::sentinels::{COOKIE_VALUE, UPSTREAM_SECRET};
 use crate::service::{Service, Setup};
+use crate::settings::ConfigBuilder;
 use crate::upstream::{Act, Upstream, answer, json as json_answer, ok};
 use crate::wire::{Answer, post};
 
@@ -23,43 +24,13 @@ struct Stage {
     count: AtomicUsize,
 }
 
-pub async fn group() -> Group {
-    let app = Upstream::start(ok("{\"id\":\"ann\"}")).await;
-    let s = Service::start(&toml(&format!("http://127.0.0.1:{}/me", app.port))).await;
-    let stage = Arc::new(Stage { s: s.clone(), app, count: AtomicUsize::new(0) });
-    let mut group = Group::new("F", Some(s));
-    group.quick("F1 nobody, in every spelling", f1(stage.clone()));
-    group.quick("F2 200, and not JSON", f2(stage.clone()));
-    group.quick("F3 a user under another status", f3(stage.clone()));
-    group.quick("F4 redirects", f4(stage.clone()));
-    group.quick("F5 redirects that would carry the cookie away", f5(stage.clone()));
-    group.quick("F6 401 and 403", f6(stage.clone()));
-    group.quick("F7 429", f7(stage.clone()));
-    group.quick("F8 5xx", f8(stage.clone()));
-    group.quick("F9 dawdling", f9(stage.clone()));
-    group.quick("F10 bodies without end", f10(stage.clone()));
-    group.quick("F15 headers that must not pass", f15(stage.clone()));
-    group.quick("F16 only the listed cookie", f16(stage.clone()));
-    group.quick("F8+ answers that are no HTTP, or nearly", nearly(stage.clone()));
-    group.quick("F10+ odd answers that are good", odd_but_good(stage.clone()));
-    group.quick("F1+ names that stand twice, deep and odd", ambiguous(stage.clone()));
-    group.quick("F15+ an answer that smuggles a second one", smuggled(stage.clone()));
-    group.waiting("F11 nobody there, no name, bad certificates", 8, f11());
-    // Beyond the smoke test: it needs root, and not every container lets root mount.
-    group.waiting("F11+ a name server that hangs, and then is well", 11, hanging_names());
-    group.waiting("F18 certificates made to deceive", 5, f18());
-    group.waiting("F21 proxies in the environment", 2, f21());
-    group.heavy("F13 ten thousand identical cookies", 3, f13());
-    group.waiting("F22 a back end that hangs, and then is well", 10, f22());
-    group
+fn config(url: &str) -> ConfigBuilder {
+    let keys = "[extractors.app]\nsubject = '{id}'\nadditional_headers.X-Api-Key = ";
+    by_endpoint_url(url).with(format!("{keys}'{UPSTREAM_SECRET}'"))
 }
 
-fn toml(url: &str) -> String {
-    format!(
-        "rate_limit.per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"app\"]\n[extractors.app]\n\
-         kind = \"session_endpoint\"\nurl = \"{url}\"\ncookies = [\"sid\"]\nsubject = \"{{id}}\"\n\
-         additional_headers = {{ X-Api-Key = \"{UPSTREAM_SECRET}\" }}\n"
-    )
+fn local(app: &Upstream) -> ConfigBuilder {
+    config(&format!("http://127.0.0.1:{}/me", app.port))
 }
 
 fn with_cookie(value: &str) -> Vec<u8> {
@@ -67,21 +38,33 @@ fn with_cookie(value: &str) -> Vec<u8> {
 }
 
 impl Stage {
-    /// The answer to a caller whom nobody asked about before.
+    async fn start() -> Self {
+        let app = Upstream::start(ok("{\"id\":\"ann\"}")).await;
+        Self { s: Service::start(local(&app)).await, app, count: AtomicUsize::new(0) }
+    }
+
+    async fn finish(self) {
+        drop(self.app);
+        self.s.finish().await;
+    }
+
+    /// The answer to a cookie that the backend has not seen before.
     async fn ask(&self, label: &str, act: Act, want: &[&str]) -> Answer {
         self.app.does(act);
         let n = self.count.fetch_add(1, Ordering::SeqCst);
         self.s.expect(label, &with_cookie(&format!("{COOKIE_VALUE}-{n}")), want).await
     }
 
-    /// The backend answers again.
+    /// The backend answers again, so that its failures do not affect what follows.
     async fn heals(&self) {
         let answer = self.ask("well again", ok("{\"id\":\"ann\"}"), &["200"]).await;
         assert_eq!(answer.subject(), "ann");
     }
 }
 
-async fn f1(s: Arc<Stage>) {
+#[tokio::test]
+async fn answer_without_a_user_is_401() {
+    let s = Stage::start().await;
     for body in [
         "{\"user\":null}",
         "{}",
@@ -110,9 +93,12 @@ async fn f1(s: Arc<Stage>) {
     s.heals().await;
     let answer = s.ask("a number", ok("{\"id\":42}"), &["200"]).await;
     assert_eq!(answer.subject(), "42");
+    s.finish().await;
 }
 
-async fn f2(s: Arc<Stage>) {
+#[tokio::test]
+async fn status_200_without_json_is_503() {
+    let s = Stage::start().await;
     for (label, headers, body) in [
         ("a login page", "Content-Type: text/html\r\n", "<html>please log in</html>"),
         ("JSON as text", "Content-Type: text/plain\r\n", "{\"id\":\"ann\"}"),
@@ -130,9 +116,12 @@ async fn f2(s: Arc<Stage>) {
         s.ask(label, Act::Say(answer("200 OK", headers, body)), UNKNOWN).await;
         s.heals().await;
     }
+    s.finish().await;
 }
 
-async fn f3(s: Arc<Stage>) {
+#[tokio::test]
+async fn user_under_another_status_than_200_is_refused() {
+    let s = Stage::start().await;
     let body = "{\"id\":\"ann\"}";
     for status in [
         "201 Created",
@@ -157,28 +146,33 @@ async fn f3(s: Arc<Stage>) {
         .await;
         s.heals().await;
     }
-    for (text, want) in [
-        ("HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n", NO),
-        ("HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\n\r\n", UNKNOWN),
+    for text in [
+        "HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\n\r\n",
     ] {
-        s.ask(text, Act::SayAndClose(format!("{text}{body}").into_bytes()), want).await;
+        s.ask(text, Act::SayAndClose(format!("{text}{body}").into_bytes()), NO).await;
         s.heals().await;
     }
+    s.finish().await;
 }
 
-async fn f4(s: Arc<Stage>) {
+#[tokio::test]
+async fn redirect_is_401_and_not_followed() {
+    let s = Stage::start().await;
     for status in [300, 301, 302, 303, 305, 307, 308] {
         s.app.take_requests();
         let headers = "Location: /login\r\nContent-Type: application/json\r\n";
-        let want = if [302, 303, 307].contains(&status) { NO } else { UNKNOWN };
-        s.ask("a redirect", Act::Say(answer(&format!("{status} Moved"), headers, "{\"id\":\"ann\"}")), want)
+        s.ask("a redirect", Act::Say(answer(&format!("{status} Moved"), headers, "{\"id\":\"ann\"}")), NO)
             .await;
         let requests = s.app.take_requests();
         assert!(requests.len() == 1 && !requests[0].contains("/login"), "{requests:?}");
     }
+    s.finish().await;
 }
 
-async fn f5(s: Arc<Stage>) {
+#[tokio::test]
+async fn redirect_never_carries_the_cookie_elsewhere() {
+    let s = Stage::start().await;
     let trap = Upstream::start(ok("{\"id\":\"admin\"}")).await;
     for target in [
         format!("http://127.0.0.1:{}/", trap.port),
@@ -188,19 +182,23 @@ async fn f5(s: Arc<Stage>) {
         "file:///etc/passwd".to_owned(),
         "http://169.254.169.254/latest/meta-data".to_owned(),
     ] {
-        for (status, want) in [("301 Moved", UNKNOWN), ("307 Moved", NO), ("308 Moved", UNKNOWN)] {
+        for status in ["301 Moved", "307 Moved", "308 Moved"] {
             s.ask(
                 &target,
                 Act::Say(answer(status, &format!("Location: {target}\r\nRefresh: 0; url={target}\r\n"), "")),
-                want,
+                NO,
             )
             .await;
         }
     }
     assert_eq!(trap.connections(), 0);
+    drop(trap);
+    s.finish().await;
 }
 
-async fn f6(s: Arc<Stage>) {
+#[tokio::test]
+async fn status_401_or_403_is_401() {
+    let s = Stage::start().await;
     for status in ["401 Unauthorized", "403 Forbidden"] {
         let act = Act::Say(answer(
             status,
@@ -210,9 +208,12 @@ async fn f6(s: Arc<Stage>) {
         let answer = s.ask(status, act, NO).await;
         assert!(!answer.header("www-authenticate").expect("a challenge").contains("upstream"));
     }
+    s.finish().await;
 }
 
-async fn f7(s: Arc<Stage>) {
+#[tokio::test]
+async fn status_429_is_503_with_clamped_retry_after() {
+    let s = Stage::start().await;
     for (wait, want) in [
         ("7", "7"),
         ("3600", "60"),
@@ -227,9 +228,12 @@ async fn f7(s: Arc<Stage>) {
         let answer = s.ask(wait, act, UNKNOWN).await;
         assert_eq!(answer.header("retry-after"), Some(want), "{wait}");
     }
+    s.finish().await;
 }
 
-async fn f8(s: Arc<Stage>) {
+#[tokio::test]
+async fn status_5xx_is_503_without_a_second_call() {
+    let s = Stage::start().await;
     for status in ["500 Oops", "501 No", "502 Bad Gateway", "503 Unavailable", "504 Late", "520 Odd"] {
         s.app.take_requests();
         s.ask(
@@ -241,9 +245,12 @@ async fn f8(s: Arc<Stage>) {
         assert_eq!(s.app.take_requests().len(), 1, "{status}: asked again");
         s.heals().await;
     }
+    s.finish().await;
 }
 
-async fn f9(s: Arc<Stage>) {
+#[tokio::test]
+async fn slow_answer_is_503_at_the_deadline() {
+    let s = Stage::start().await;
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n".to_vec();
     let body = b"{\"id\":\"ann\"}".to_vec();
     for (label, act) in [
@@ -262,11 +269,15 @@ async fn f9(s: Arc<Stage>) {
     s.ask("a little late", Act::Late(Duration::from_millis(800), json_answer("{\"id\":\"ann\"}")), &["200"])
         .await;
     s.ask("a quick drip", Act::Drip(head, body, Duration::from_millis(20)), &["200"]).await;
+    s.finish().await;
 }
 
-async fn f10(s: Arc<Stage>) {
+#[tokio::test]
+async fn endless_answer_is_503_within_bounded_memory() {
+    let s = Stage::start().await;
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
     let with = |more: &str| format!("{head}{more}").into_bytes();
+    s.heals().await;
     let mut bound = s.s.usage().resident_kib;
     let deep = format!("{{\"id\":\"ann\",\"x\":{}", "[".repeat(60_000));
     let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
@@ -326,9 +337,12 @@ async fn f10(s: Arc<Stage>) {
         .await;
     }
     assert!(s.s.usage().ticks - before < 20, "more than 10 ms each");
+    s.finish().await;
 }
 
-async fn f15(s: Arc<Stage>) {
+#[tokio::test]
+async fn only_configured_headers_are_forwarded() {
+    let s = Stage::start().await;
     s.app.does(ok("{\"id\":\"ann\"}"));
     s.app.take_requests();
     let headers = format!(
@@ -365,9 +379,12 @@ async fn f15(s: Arc<Stage>) {
             "{requests:?}"
         );
     }
+    s.finish().await;
 }
 
-async fn f16(s: Arc<Stage>) {
+#[tokio::test]
+async fn only_the_listed_cookie_is_forwarded() {
+    let s = Stage::start().await;
     s.app.does(ok("{\"id\":\"ann\"}"));
     s.app.take_requests();
     let others: String = (0..40).map(|n| format!("other{n}={COOKIE_VALUE}; ")).collect();
@@ -404,9 +421,12 @@ async fn f16(s: Arc<Stage>) {
             assert!(!request.lines().any(|line| line.starts_with("X-Evil")), "{request}");
         }
     }
+    s.finish().await;
 }
 
-async fn nearly(s: Arc<Stage>) {
+#[tokio::test]
+async fn malformed_http_answer_is_503() {
+    let s = Stage::start().await;
     let json = "Content-Type: application/json\r\n";
     let body = "{\"id\":\"ann\"}";
     let text = |text: String| Act::SayAndClose(text.into_bytes());
@@ -484,9 +504,12 @@ async fn nearly(s: Arc<Stage>) {
         s.ask(label, act, UNKNOWN).await;
         s.heals().await;
     }
+    s.finish().await;
 }
 
-async fn odd_but_good(s: Arc<Stage>) {
+#[tokio::test]
+async fn unusual_but_valid_answer_is_accepted() {
+    let s = Stage::start().await;
     // Without a word of the end, a connection that is just being closed may be used once more.
     let json = "Content-Type: application/json\r\nConnection: close\r\n";
     let body = "{\"id\":\"ann\"}";
@@ -529,9 +552,12 @@ async fn odd_but_good(s: Arc<Stage>) {
         let answer = s.ask(label, Act::SayAndClose(text.into_bytes()), &["200"]).await;
         assert_eq!(answer.subject(), "ann", "{label}");
     }
+    s.finish().await;
 }
 
-async fn ambiguous(s: Arc<Stage>) {
+#[tokio::test]
+async fn duplicate_or_malformed_id_is_refused() {
+    let s = Stage::start().await;
     for (body, outcome) in [
         ("{\"id\":\"ann\",\"id\":\"admin\"}", "401 session_invalid"),
         ("{\"id\":\"ann\",\"\\u0069d\":\"admin\"}", "401 session_invalid"),
@@ -550,10 +576,13 @@ async fn ambiguous(s: Arc<Stage>) {
         s.ask(body, ok(body), &[outcome]).await;
         s.heals().await;
     }
+    s.finish().await;
 }
 
-/// What comes after an answer is nobody's: the next caller must not get it.
-async fn smuggled(s: Arc<Stage>) {
+/// Bytes after an answer belong to no request: the next caller must not get them.
+#[tokio::test]
+async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
+    let s = Stage::start().await;
     let second = json_answer("{\"id\":\"admin\"}");
     for n in 0..40 {
         let one = json_answer("{\"id\":\"ann\"}");
@@ -573,6 +602,7 @@ async fn smuggled(s: Arc<Stage>) {
         );
         s.heals().await;
     }
+    s.finish().await;
 }
 
 /// A certificate authority of our own, and servers with certificates from it.
@@ -654,26 +684,27 @@ mod tls {
 async fn over_tls(
     authority: &tls::Authority,
     label: &str,
-    config: Arc<rustls::ServerConfig>,
+    tls: Arc<rustls::ServerConfig>,
     host: &str,
     outcome: &str,
 ) {
-    let app = Upstream::start_tls(ok("{\"id\":\"ann\"}"), config).await;
+    let app = Upstream::start_tls(ok("{\"id\":\"ann\"}"), tls).await;
     let roots = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(roots.path(), &authority.pem).expect("a file");
     // All services of these tests start at once: a handshake takes its time.
-    let toml =
-        toml(&format!("https://{host}:{}/me", app.port)) + "connect_timeout = \"4s\"\ntimeout = \"4s\"\n";
-    let mut setup = Setup::new(&toml);
+    let config = config(&format!("https://{host}:{}/me", app.port))
+        .with("[extractors.app]\nconnect_timeout = '4s'\ntimeout = '4s'");
+    let mut setup = Setup::new(config);
     setup.environment.push(("SSL_CERT_FILE".to_owned(), roots.path().display().to_string()));
     let s = Service::start_with(&setup).await;
     s.expect(label, &with_cookie(COOKIE_VALUE), &[outcome]).await;
     assert_eq!(app.take_requests().len(), usize::from(outcome == "200"), "{label}: the cookie went out");
-    s.holds().await;
-    s.stop().await;
+    drop(app);
+    s.finish().await;
 }
 
-async fn f11() {
+#[tokio::test]
+async fn unreachable_backend_or_bad_certificate_is_503() {
     let (authority, stranger) = (tls::Authority::new(), tls::Authority::new());
     let unknown = "503 session_backend_unavailable";
     let (both, name) = (|| vec![tls::dns("localhost"), tls::loopback()], || vec![tls::dns("localhost")]);
@@ -697,75 +728,12 @@ async fn f11() {
         ("no TLS there", format!("https://127.0.0.1:{}/me", plain.port)),
         ("no such name", "https://app.invalid/me".to_owned()),
     ] {
-        let s = Service::start(&toml(&url)).await;
+        let s = Service::start(config(&url)).await;
         let started = Instant::now();
         s.expect(label, &with_cookie("a"), UNKNOWN).await;
         assert!(started.elapsed() < Duration::from_secs(4), "{label}: {:?}", started.elapsed());
-        s.holds().await;
-        s.stop().await;
+        s.finish().await;
     }
-}
-
-/// A name server of our own, as the service alone sees it: silent, until it is told that the name is this machine's.
-async fn hanging_names() {
-    // An address of loopback that no name server of the machine has.
-    const SERVER: &str = "127.11.53.53";
-    let names = Arc::new(UdpSocket::bind((SERVER, 53)).await.expect("port 53, which is root's"));
-    let configuration = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(configuration.path(), format!("nameserver {SERVER}\n")).expect("a file");
-    // No connection is kept: each call asks for the name.
-    let user =
-        answer("200 OK", "Content-Type: application/json\r\nConnection: close\r\n", "{\"id\":\"ann\"}");
-    let app = Upstream::start(Act::SayAndClose(user)).await;
-    let toml = format!(
-        "server.drain_delay = \"100ms\"\n{}allow_http = true\n",
-        toml(&format!("http://app.example:{}/me", app.port))
-    );
-    let s = Service::start_with(&Setup::new(&toml).launcher(&[
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"",
-        &configuration.path().display().to_string(),
-    ]))
-    .await;
-    let threads = s.threads().len();
-    for n in 0..20 {
-        let started = Instant::now();
-        s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN).await;
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    }
-    // They do not pile up: each waits for the name server far longer than the caller does.
-    let mut crowd = JoinSet::new();
-    for n in 0..500 {
-        let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));
-        crowd.spawn(async move { s.expect("hung", &asked, UNKNOWN).await });
-    }
-    crowd.join_all().await;
-    assert!(s.threads().len() <= threads + 16, "{} threads, {threads} before", s.threads().len());
-
-    let server = names.clone();
-    let answering = tokio::spawn(async move {
-        let mut question = [0; 512];
-        while let Ok((length, from)) = server.recv_from(&mut question).await {
-            server.send_to(&this_machine(&question[..length]), from).await.expect("an answer");
-        }
-    });
-    let healed = Instant::now();
-    while s.one(&with_cookie("c")).await.status != 200 {
-        assert!(healed.elapsed() < Duration::from_secs(5), "not back after five seconds");
-        sleep(Duration::from_millis(50)).await;
-    }
-    s.holds().await;
-
-    // The same once more, for a service that is told to end.
-    answering.abort();
-    s.expect("hung again", &with_cookie("d"), UNKNOWN).await;
-    s.signal(rustix::process::Signal::TERM);
-    let told = Instant::now();
-    assert_eq!(s.exit().await.code(), Some(0));
-    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
 }
 
 /// The answer to a question of DNS: its name's one address is 127.0.0.1.
@@ -777,7 +745,8 @@ fn this_machine(question: &[u8]) -> Vec<u8> {
     [&head, &question[12..end], record].concat()
 }
 
-async fn f18() {
+#[tokio::test]
+async fn deceptive_certificate_is_503() {
     let authority = tls::Authority::new();
     let unknown = "503 session_backend_unavailable";
     over_tls(&authority, "self-signed", tls::self_signed(vec![tls::dns("localhost")]), "localhost", unknown)
@@ -788,11 +757,12 @@ async fn f18() {
             Upstream::start_tls(ok("{\"id\":\"ann\"}"), authority.server(vec![tls::dns(name)], |_| {})).await;
         let roots = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(roots.path(), &authority.pem).expect("a file");
-        let mut setup = Setup::new(&toml(&format!("https://localhost:{}/me", app.port)));
+        let mut setup = Setup::new(config(&format!("https://localhost:{}/me", app.port)));
         setup.environment.push(("SSL_CERT_FILE".to_owned(), roots.path().display().to_string()));
         let s = Service::start_with(&setup).await;
         s.expect(name, &with_cookie("a"), outcome).await;
-        s.stop().await;
+        drop(app);
+        s.finish().await;
     }
     // A name only in the subject, as twenty years ago.
     let by_name = authority
@@ -800,68 +770,159 @@ async fn f18() {
     over_tls(&authority, "only a common name", by_name, "localhost", unknown).await;
 }
 
-async fn f21() {
+#[tokio::test]
+async fn proxy_variables_are_ignored() {
     let trap = Upstream::start(ok("{\"id\":\"admin\"}")).await;
     let app = Upstream::start(ok("{\"id\":\"ann\"}")).await;
     let proxy = format!("http://127.0.0.1:{}", trap.port);
-    let mut setup = Setup::new(&toml(&format!("http://127.0.0.1:{}/me", app.port)));
+    let mut setup = Setup::new(local(&app));
     for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
         setup.environment.push((name.to_owned(), proxy.clone()));
     }
     let s = Service::start_with(&setup).await;
     let answer = s.expect("past the proxy", &with_cookie("a"), &["200"]).await;
     assert_eq!((answer.subject().as_str(), trap.connections()), ("ann", 0));
-    s.holds().await;
-    s.stop().await;
+    drop(trap);
+    drop(app);
+    s.finish().await;
 }
 
-async fn f13() {
-    let app = Upstream::start(Act::Late(Duration::from_millis(300), json_answer("{\"id\":\"ann\"}"))).await;
-    let url = format!("http://127.0.0.1:{}/me", app.port);
-    // Half of them may await the app.
-    let limits = "server.max_connections = 10100\nserver.max_in_flight = 20200";
-    let s = Service::start(&format!("{limits}\n{}", toml(&url).replace("trace", "info"))).await;
-    let crowd = async |count: usize, cookie: fn(usize) -> String| {
-        let mut crowd = JoinSet::new();
-        for n in 0..count {
-            let (s, asked) = (s.clone(), with_cookie(&cookie(n)));
-            crowd.spawn(async move { s.one(&asked).await });
-        }
-        count_requests(count as u64);
-        crowd.join_all().await
-    };
-    let started = Instant::now();
-    let same = crowd(10_000, |_| "the-same".to_owned()).await;
-    assert!(same.iter().all(|answer| answer.status == 200 && answer.subject() == "ann"));
-    // One call after another, each for all who came meanwhile.
-    let (asked, most) = (app.take_requests().len() as u128, started.elapsed().as_millis() / 300 + 1);
-    assert!(asked <= most, "asked {asked} times, {most} at most");
-    app.take_most();
-    let different = crowd(2000, |n| format!("another-{n}")).await;
-    let known = different
-        .iter()
-        .all(|answer| matches!(&*answer.outcome(), "200" | "503 session_backend_unavailable"));
-    assert!(known && app.take_most() <= 64);
-    s.holds().await;
-    s.stop().await;
-}
-
-async fn f22() {
+#[tokio::test]
+async fn hung_backend_is_503_and_recovers() {
     let app = Upstream::start(Act::Hang).await;
-    let s = Service::start(&toml(&format!("http://127.0.0.1:{}/me", app.port))).await;
+    let s = Service::start(local(&app)).await;
     let mut crowd = JoinSet::new();
     for n in 0..8 {
         let s = s.clone();
         crowd.spawn(async move { s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN).await });
     }
     crowd.join_all().await;
+    // The circuit is open: no request waits, and the backend gets one probe a second.
+    app.take_requests();
+    let started = Instant::now();
+    let mut quick = 0;
+    for n in 0..60 {
+        let asked = Instant::now();
+        s.expect("open", &with_cookie(&format!("b-{n}")), UNKNOWN).await;
+        quick += u32::from(asked.elapsed() < Duration::from_millis(100));
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(quick >= 55, "{quick} of 60 were quick");
+    let probes = app.take_requests().len() as u64;
+    assert!(probes <= started.elapsed().as_secs() + 2, "{probes} probes");
     assert_eq!(s.ready().await.json()["extractors"][0]["state"], "stale");
     app.does(ok("{\"id\":\"ann\"}"));
-    // There is no breaker that would have to close first.
-    for n in 0..20 {
-        s.expect("well again", &with_cookie(&format!("b-{n}")), &["200"]).await;
+    let healed = Instant::now();
+    let mut n = 0;
+    while s.one(&with_cookie(&format!("c-{n}"))).await.status != 200 {
+        n += 1;
+        assert!(healed.elapsed() < Duration::from_secs(5), "not back after five seconds");
+        sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(s.ready().await.json()["extractors"][0]["state"], "ready");
-    s.holds().await;
-    s.stop().await;
+    for n in 0..20 {
+        s.expect("closed", &with_cookie(&format!("d-{n}")), &["200"]).await;
+    }
+    drop(app);
+    s.finish().await;
+}
+
+mod slow {
+    use super::*;
+
+    /// A name server of our own, as the service alone sees it: silent, until it is told that the name is this machine's.
+    #[tokio::test]
+    async fn hung_name_server_is_503_and_recovers() {
+        // An address of loopback that no name server of the machine has.
+        const SERVER: &str = "127.11.53.53";
+        let names = Arc::new(UdpSocket::bind((SERVER, 53)).await.expect("port 53, which is root's"));
+        let configuration = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(configuration.path(), format!("nameserver {SERVER}\n")).expect("a file");
+        // No connection is kept: each call asks for the name.
+        let user =
+            answer("200 OK", "Content-Type: application/json\r\nConnection: close\r\n", "{\"id\":\"ann\"}");
+        let app = Upstream::start(Act::SayAndClose(user)).await;
+        let config = config(&format!("http://app.example:{}/me", app.port))
+            .with("server.drain_delay = '100ms'\nextractors.app.allow_http = true");
+        let s = Service::start_with(&Setup::new(config).launcher(&[
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"",
+            &configuration.path().display().to_string(),
+        ]))
+        .await;
+        let threads = s.threads().len();
+        for n in 0..20 {
+            let started = Instant::now();
+            s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN).await;
+            assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        }
+        // They do not pile up: each waits for the name server far longer than the caller does.
+        let mut crowd = JoinSet::new();
+        for n in 0..500 {
+            let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));
+            crowd.spawn(async move { s.expect("hung", &asked, UNKNOWN).await });
+        }
+        crowd.join_all().await;
+        assert!(s.threads().len() <= threads + 16, "{} threads, {threads} before", s.threads().len());
+
+        let server = names.clone();
+        let answering = tokio::spawn(async move {
+            let mut question = [0; 512];
+            while let Ok((length, from)) = server.recv_from(&mut question).await {
+                server.send_to(&this_machine(&question[..length]), from).await.expect("an answer");
+            }
+        });
+        let healed = Instant::now();
+        while s.one(&with_cookie("c")).await.status != 200 {
+            assert!(healed.elapsed() < Duration::from_secs(5), "not back after five seconds");
+            sleep(Duration::from_millis(50)).await;
+        }
+        s.holds().await;
+
+        // The same once more, for a service that is told to end.
+        answering.abort();
+        s.expect("hung again", &with_cookie("d"), UNKNOWN).await;
+        s.signal(rustix::process::Signal::TERM);
+        let told = Instant::now();
+        assert_eq!(s.exit().await.code(), Some(0));
+        assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+    }
+}
+
+mod alone {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ten_thousand_identical_cookies_share_backend_calls() {
+        let app =
+            Upstream::start(Act::Late(Duration::from_millis(300), json_answer("{\"id\":\"ann\"}"))).await;
+        let limits = "server.max_connections = 10100\nserver.max_in_flight = 10100\nlog.level = 'info'";
+        let s = Service::start(local(&app).with(limits)).await;
+        let crowd = async |count: usize, cookie: fn(usize) -> String| {
+            let mut crowd = JoinSet::new();
+            for n in 0..count {
+                let (s, asked) = (s.clone(), with_cookie(&cookie(n)));
+                crowd.spawn(async move { s.one(&asked).await });
+            }
+            crowd.join_all().await
+        };
+        let started = Instant::now();
+        let same = crowd(10_000, |_| "the-same".to_owned()).await;
+        let refused = same.iter().find(|answer| answer.status != 200);
+        assert!(refused.is_none(), "{refused:?}");
+        assert!(same.iter().all(|answer| answer.subject() == "ann"));
+        // One call after another, each for all who came meanwhile.
+        let (asked, most) = (app.take_requests().len() as u128, started.elapsed().as_millis() / 300 + 1);
+        assert!(asked <= most, "asked {asked} times, {most} at most");
+        app.take_most();
+        let different = crowd(2000, |n| format!("another-{n}")).await;
+        let known = different
+            .iter()
+            .all(|answer| matches!(&*answer.outcome(), "200" | "503 session_backend_unavailable"));
+        assert!(known && app.take_most() <= 64);
+        drop(app);
+        s.finish().await;
+    }
 }

@@ -1,4 +1,4 @@
-//! Group E: keys that a provider publishes, and everything that can be wrong with them.
+//! The key sets that identity providers publish, and everything that can be wrong with them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::Group;
 use crate::clock::{Clocks, Timed};
-use crate::report::count_requests;
-use crate::service::Service;
+use crate::configs::by_jwks_url;
+use crate::sentinels::UPSTREAM_SECRET;
+use crate::service::{Service, tail};
+use crate::settings::ConfigBuilder;
 use crate::tokens::{Signer, claims, encode, jwks, now};
 use crate::upstream::{Act, Upstream, answer, json as json_answer, ok};
 use crate::wire::{Answer, bearer, post};
@@ -20,29 +21,8 @@ use crate::wire::{Answer, bearer, post};
 const INVALID: &[&str] = &["401 session_invalid"];
 const UNKNOWN: &[&str] = &["503 session_backend_unavailable"];
 
-pub fn group() -> Group {
-    let mut group = Group::new("E", None);
-    group.quick("E1 ten thousand made-up key ids", e1());
-    group.quick("E2 a thousand first requests", e2());
-    group.quick("E3 the key is rotated", e3());
-    group.quick("E5 the provider is down", e5());
-    group.quick("E6 every wrong answer", e6());
-    group.waiting("E7 answers without end", 10, e7());
-    group.quick("E8 ten thousand keys, twins, and broken ones", e8());
-    group.quick("E11 a token that names no key", e11());
-    group.quick("E13 a refresh under load", e13());
-    group.quick("E16 how long keys may be kept", e16());
-    group.quick("E17 private keys in public", e17());
-    group.quick("E6+ a provider that answers oddly, and yet well", odd_but_good());
-    group.quick("E6+ discovery that leads elsewhere", discovery());
-    group
-}
-
-fn toml(port: u16) -> String {
-    format!(
-        "rate_limit.per_minute = 0\n[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"jwt\"\n\
-         jwks_url = \"http://127.0.0.1:{port}/keys\"\nissuers = [\"https://issuer.example\"]\naudiences = [\"our-app\"]\n"
-    )
+fn config(port: u16) -> ConfigBuilder {
+    by_jwks_url(&format!("http://127.0.0.1:{port}/keys")).with("log.level = 'info'")
 }
 
 /// The key set, fresh for as short as possible.
@@ -71,13 +51,14 @@ async fn until(s: &Service, asked: &[u8], outcome: &str) -> Answer {
         }
         sleep(Duration::from_millis(20)).await;
     }
-    panic!("never {outcome}: {}", crate::service::tail(&s.log()));
+    panic!("never {outcome}: {}", tail(&s.log()));
 }
 
-async fn e1() {
+#[tokio::test]
+async fn ten_thousand_unknown_kids_cause_one_fetch() {
     let signer = Signer::p256("good");
     let provider = Upstream::start(keys(&[&signer])).await;
-    let s = Service::start(&toml(provider.port)).await;
+    let s = Service::start(config(provider.port)).await;
     until(&s, &by(&signer), "200").await;
     let before = s.usage().ticks;
     let mut crowd = JoinSet::new();
@@ -96,21 +77,21 @@ async fn e1() {
         });
     }
     let busy: usize = crowd.join_all().await.iter().sum();
-    count_requests(10_000);
     assert!(provider.connections() <= 3 && provider.take_requests().len() <= 2, "more than one fetch");
     assert!(busy <= 100, "{busy} had to wait");
     let each = (s.usage().ticks - before) * 10_000 / 10_000;
     assert!(each <= 5000, "{each} µs each");
     s.expect("good", &by(&signer), &["200"]).await;
+    drop(provider);
     s.finish().await;
 }
 
-async fn e2() {
+#[tokio::test]
+async fn thousand_requests_on_a_cold_start_cause_one_fetch() {
     let signer = Signer::p256("good");
     let Act::Say(set) = keys(&[&signer]) else { panic!("keys are said") };
     let provider = Upstream::start(Act::Late(Duration::from_millis(700), set)).await;
-    // Half of them may await the provider.
-    let s = Service::start(&format!("server.max_in_flight = 4000\n{}", toml(provider.port))).await;
+    let s = Service::start(config(provider.port).with("server.max_in_flight = 2000")).await;
     let asked = Arc::new(by(&signer));
     let mut crowd = JoinSet::new();
     for _ in 0..1000 {
@@ -119,17 +100,19 @@ async fn e2() {
     }
     crowd.join_all().await;
     assert_eq!(provider.take_requests().len(), 1);
+    drop(provider);
     s.finish().await;
 }
 
-async fn e3() {
+#[tokio::test]
+async fn rotated_key_is_fetched_after_the_cooldown() {
     let (old, new) = (Signer::p256("old"), Signer::p256("new"));
     let provider = Upstream::start(keys(&[&old])).await;
-    let t = Timed::start(&toml(provider.port), Clocks::Both).await;
+    let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = &t.service;
     until(s, &by(&old), "200").await;
     provider.does(keys(&[&old, &new]));
-    // Within the cooldown nobody looks again.
+    // Within the cooldown the keys are not fetched again.
     s.expect("too early", &by(&new), INVALID).await;
     t.ahead(31).await;
     until(s, &by(&new), "200").await;
@@ -139,13 +122,15 @@ async fn e3() {
     t.ahead(70).await;
     until(s, &by(&old), "401 session_invalid").await;
     s.expect("the new one", &by(&new), &["200"]).await;
-    s.holds().await;
+    drop(provider);
+    s.finish().await;
 }
 
-async fn e5() {
+#[tokio::test]
+async fn provider_outage_serves_stale_keys_then_503() {
     let signer = Signer::p256("good");
     let provider = Upstream::start(Act::Close).await;
-    let t = Timed::start(&toml(provider.port), Clocks::Both).await;
+    let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = &t.service;
     s.expect("never loaded", &by(&signer), UNKNOWN).await;
     let ready = s.ready().await;
@@ -169,14 +154,15 @@ async fn e5() {
     provider.does(keys(&[&signer]));
     t.ahead(4040).await;
     until(s, &by(&signer), "200").await;
-    s.holds().await;
+    drop(provider);
+    s.finish().await;
 }
 
 /// A service with good keys whose next fetches get these answers: the keys stay in use.
 async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
     let signer = Signer::p256("good");
     let provider = Upstream::start(keys(&[&signer])).await;
-    let t = Timed::start(&toml(provider.port), Clocks::Both).await;
+    let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = &t.service;
     until(s, &by(&signer), "200").await;
     // At most a megabyte each.
@@ -195,7 +181,7 @@ async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
             }
             sleep(Duration::from_millis(20)).await;
         }
-        assert!(s.metric("rollout_token_jwks_refresh_total", &[]).await > failed, "{label}: nobody looked");
+        assert!(s.metric("rollout_token_jwks_refresh_total", &[]).await > failed, "{label}: no fetch");
         assert_eq!(provider.take_requests().len(), 1, "{label}");
         s.expect(label, &by(&signer), &["200"]).await;
     }
@@ -207,10 +193,12 @@ async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
     provider.does(keys(&[&signer]));
     t.ahead(ahead + 35).await;
     until(s, &by(&signer), "200").await;
-    s.holds().await;
+    drop(provider);
+    s.finish().await;
 }
 
-async fn e6() {
+#[tokio::test]
+async fn unusable_key_set_answer_keeps_the_old_keys() {
     let other = Signer::p256("other");
     let set = jwks(&[other.jwk()]);
     let page = answer("200 OK", "Content-Type: text/html\r\n", "<html>maintenance</html>");
@@ -249,7 +237,8 @@ async fn e6() {
     .await;
 }
 
-async fn e7() {
+#[tokio::test]
+async fn endless_key_set_answer_is_aborted_and_keeps_the_old_keys() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
     let with = |more: &[u8]| [head.as_slice(), more].concat();
     let long = with(format!("Content-Length: {}\r\n\r\n", 10 * 1024 * 1024).as_bytes());
@@ -284,7 +273,8 @@ async fn e7() {
     .await;
 }
 
-async fn e8() {
+#[tokio::test]
+async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     let (good, twin) = (Signer::p256("good"), Signer::p256("good"));
     let rsa = Signer::rsa("rsa", KeySize::Rsa2048);
     let broken = [
@@ -299,26 +289,28 @@ async fn e8() {
     ];
     let set: Vec<Value> = broken.into_iter().chain([good.jwk(), rsa.jwk()]).collect();
     let provider = Upstream::start(ok(&jwks(&set))).await;
-    let s = Service::start(&toml(provider.port)).await;
+    let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
     s.expect("beside broken ones", &by(&rsa), &["200"]).await;
     s.expect("a broken one", &made_up("short"), &["401 session_invalid", "503 session_backend_unavailable"])
         .await;
+    drop(provider);
     s.finish().await;
 
     // Two keys of one name: both may verify, as in a rotation that reuses the name.
     let provider = Upstream::start(ok(&jwks(&[good.jwk(), twin.jwk()]))).await;
-    let s = Service::start(&toml(provider.port)).await;
+    let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
     s.expect("the twin", &by(&twin), &["200"]).await;
     s.expect("neither", &by(&Signer::p256("good")), INVALID).await;
+    drop(provider);
     s.finish().await;
 
     // Small keys, so that ten thousand of them are within the longest answer; and then a few more.
     let small = |n: usize| json!({"kty": "OKP", "crv": "Ed25519", "x": "A".repeat(43), "kid": n.to_string()});
     let many: Vec<Value> = [good.jwk()].into_iter().chain((0..5000).map(small)).collect();
     let provider = Upstream::start(ok(&jwks(&many))).await;
-    let s = Service::start(&toml(provider.port)).await;
+    let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
     s.expect(
         "one beyond the hundredth",
@@ -327,15 +319,18 @@ async fn e8() {
     )
     .await;
     assert!(s.usage().resident_kib < s.baseline().resident_kib + 8192);
+    drop(provider);
     s.finish().await;
     let vast: Vec<Value> = [good.jwk()].into_iter().chain((0..10_000).map(small)).collect();
     let provider = Upstream::start(ok(&jwks(&vast))).await;
-    let s = Service::start(&toml(provider.port)).await;
+    let s = Service::start(config(provider.port)).await;
     s.expect("longer than 512 KiB", &by(&good), UNKNOWN).await;
+    drop(provider);
     s.finish().await;
 }
 
-async fn e11() {
+#[tokio::test]
+async fn token_without_kid_tries_at_most_three_keys() {
     let (one, other) = (Signer::p256("one"), Signer::p256("other"));
     let rsa = Signer::rsa("rsa", KeySize::Rsa2048);
     let nameless = |signer: &Signer| {
@@ -343,29 +338,33 @@ async fn e11() {
         post(&bearer(&signer.token_raw(&header, claims(&json!({})).to_string())))
     };
     let provider = Upstream::start(ok(&jwks(&[one.jwk()]))).await;
-    let s = Service::start(&toml(provider.port)).await;
+    let s = Service::start(config(provider.port)).await;
     until(&s, &nameless(&one), "200").await;
     s.expect("another key", &nameless(&other), INVALID).await;
     s.expect("another type", &nameless(&rsa), INVALID).await;
+    drop(provider);
     s.finish().await;
 
     let many = [rsa.jwk(), other.jwk(), one.jwk(), Signer::p256("a").jwk(), Signer::p256("b").jwk()];
     let provider = Upstream::start(ok(&jwks(&many))).await;
-    let s = Service::start(&toml(provider.port)).await;
+    let s = Service::start(config(provider.port)).await;
     for signer in [&rsa, &one, &other] {
         until(&s, &nameless(signer), "200").await;
     }
+    drop(provider);
     s.finish().await;
     // The fourth that would fit is not tried.
     let many: Vec<Value> = (0..3).map(|n| Signer::p256(&n.to_string()).jwk()).chain([one.jwk()]).collect();
     let provider = Upstream::start(ok(&jwks(&many))).await;
-    let s = Service::start(&toml(provider.port)).await;
+    let s = Service::start(config(provider.port)).await;
     until(&s, &by(&one), "200").await;
     s.expect("the fourth", &nameless(&one), INVALID).await;
+    drop(provider);
     s.finish().await;
 }
 
-async fn e13() {
+#[tokio::test]
+async fn key_refresh_under_load_fails_no_request() {
     let always = Arc::new(Signer::p256("always"));
     let (even, odd) = (Signer::p256("even"), Signer::p256("odd"));
     let (even, odd) = (jwks(&[always.jwk(), even.jwk()]), jwks(&[odd.jwk(), always.jwk()]));
@@ -375,7 +374,7 @@ async fn e13() {
         let body = if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { &even } else { &odd };
         Act::Late(Duration::from_millis(100), answer("200 OK", "Cache-Control: max-age=0\r\n", body))
     });
-    let t = Timed::start(&toml(provider.port), Clocks::Both).await;
+    let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = t.service.clone();
     let asked = Arc::new(by(&always));
     until(&s, &asked, "200").await;
@@ -389,10 +388,12 @@ async fn e13() {
         crowd.join_all().await;
     }
     assert!(provider.take_requests().len() >= 4);
-    s.holds().await;
+    drop(provider);
+    s.finish().await;
 }
 
-async fn e16() {
+#[tokio::test]
+async fn cache_control_of_a_key_set_is_clamped() {
     for (header, fresh_at, due_at) in [
         ("max-age=0", 20, 31),
         ("max-age=1", 20, 31),
@@ -408,7 +409,7 @@ async fn e16() {
         let body = jwks(&[signer.jwk()]);
         let provider =
             Upstream::start(Act::Say(answer("200 OK", &format!("Cache-Control: {header}\r\n"), &body))).await;
-        let t = Timed::start(&toml(provider.port), Clocks::Both).await;
+        let t = Timed::start(config(provider.port), Clocks::Both).await;
         let s = &t.service;
         until(s, &by(&signer), "200").await;
         t.ahead(fresh_at).await;
@@ -419,26 +420,29 @@ async fn e16() {
         s.expect(header, &by(&signer), &["200"]).await;
         sleep(Duration::from_millis(150)).await;
         assert_eq!(provider.take_requests().len(), 1, "{header}: not asked again after {due_at} s");
-        s.holds().await;
-        s.stop().await;
-    }
-}
-
-async fn e17() {
-    let (good, bad) = (Signer::p256("good"), Signer::p256("bad"));
-    for name in ["d", "k", "p", "q", "dp", "dq", "qi", "oth"] {
-        let mut jwk = bad.jwk();
-        jwk[name] = crate::report::UPSTREAM_SECRET.into();
-        let secret = json!({"kty": "oct", "kid": "oct", "alg": "HS256", "k": crate::report::UPSTREAM_SECRET});
-        let provider = Upstream::start(ok(&jwks(&[jwk, secret, good.jwk()]))).await;
-        let s = Service::start(&toml(provider.port)).await;
-        until(&s, &by(&good), "200").await;
-        s.expect(name, &by(&bad), &["401 session_invalid", "503 session_backend_unavailable"]).await;
+        drop(provider);
         s.finish().await;
     }
 }
 
-async fn odd_but_good() {
+#[tokio::test]
+async fn published_private_key_is_refused_and_not_logged() {
+    let (good, bad) = (Signer::p256("good"), Signer::p256("bad"));
+    for name in ["d", "k", "p", "q", "dp", "dq", "qi", "oth"] {
+        let mut jwk = bad.jwk();
+        jwk[name] = UPSTREAM_SECRET.into();
+        let secret = json!({"kty": "oct", "kid": "oct", "alg": "HS256", "k": UPSTREAM_SECRET});
+        let provider = Upstream::start(ok(&jwks(&[jwk, secret, good.jwk()]))).await;
+        let s = Service::start(config(provider.port)).await;
+        until(&s, &by(&good), "200").await;
+        s.expect(name, &by(&bad), &["401 session_invalid", "503 session_backend_unavailable"]).await;
+        drop(provider);
+        s.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn unusual_but_valid_key_set_answer_is_accepted() {
     let signer = Signer::p256("good");
     let set = jwks(&[signer.jwk()]);
     let length = set.len();
@@ -461,7 +465,7 @@ async fn odd_but_good() {
         ("cookies", format!("HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: {length}\r\n\r\n{set}")),
     ] {
         let provider = Upstream::start(Act::SayAndClose(text.into_bytes())).await;
-        let s = Service::start(&toml(provider.port)).await;
+        let s = Service::start(config(provider.port)).await;
         let asked = by(&signer);
         for _ in 0..50 {
             if s.one(&asked).await.status == 200 {
@@ -470,18 +474,21 @@ async fn odd_but_good() {
             sleep(Duration::from_millis(20)).await;
         }
         s.expect(label, &asked, &["200"]).await;
+        drop(provider);
         s.finish().await;
     }
 }
 
-async fn discovery() {
+#[tokio::test]
+async fn discovery_document_that_points_elsewhere_is_503() {
     let signer = Signer::p256("good");
     let trap = Upstream::start(ok(&jwks(&[signer.jwk()]))).await;
     let provider = Upstream::start(Act::Close).await;
     let issuer = format!("http://127.0.0.1:{}", provider.port);
-    let toml = toml(provider.port)
-        .replace(&format!("jwks_url = \"{issuer}/keys\""), &format!("oidc_issuer = \"{issuer}\""))
-        .replace("issuers = [\"https://issuer.example\"]\n", "");
+    let config = config(provider.port)
+        .without("extractors.web.jwks_url")
+        .without("extractors.web.issuers")
+        .with(format!("extractors.web.oidc_issuer = '{issuer}'"));
     let token = post(&bearer(&signer.token(&json!({"iss": issuer}))));
     let document = |issuer: &str, uri: &str| json!({"issuer": issuer, "jwks_uri": uri}).to_string();
     for (label, body) in [
@@ -498,7 +505,7 @@ async fn discovery() {
         ("not JSON", "<html>".to_owned()),
     ] {
         provider.does(ok(&body));
-        let s = Service::start(&toml).await;
+        let s = Service::start(&config).await;
         s.expect(label, &token, UNKNOWN).await;
         s.finish().await;
     }
@@ -506,7 +513,9 @@ async fn discovery() {
     let (good, set) = (document(&issuer, &format!("{issuer}/keys")), jwks(&[signer.jwk()]));
     provider
         .decides(move |request| if request.starts_with("GET /.well-known/") { ok(&good) } else { ok(&set) });
-    let s = Service::start(&toml).await;
+    let s = Service::start(&config).await;
     until(&s, &token, "200").await;
+    drop(trap);
+    drop(provider);
     s.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Group J: an issuer that is asked about opaque tokens (RFC 7662).
+//! An issuer that is asked about opaque tokens (RFC 7662).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::Group;
 use crate::clock::{Clocks, Timed};
-use crate::report::{COOKIE_VALUE, UPSTREAM_SECRET, count_requests};
+use crate::configs::one_extractor;
+use crate::sentinels::{COOKIE_VALUE, UPSTREAM_SECRET};
 use crate::service::Service;
+use crate::settings::ConfigBuilder;
 use crate::tokens::now;
 use crate::upstream::{Act, Upstream, answer, ok};
-use crate::wire::{bearer, post};
+use crate::wire::{Wire, bearer, post};
 
 const UNKNOWN: &[&str] = &["503 session_backend_unavailable"];
 const INVALID: &[&str] = &["401 session_invalid"];
@@ -22,25 +23,24 @@ struct Stage {
     issuer: Upstream,
 }
 
-pub async fn group() -> Group {
-    let issuer = Upstream::start(ok("{\"active\":false}")).await;
-    let more = "issuers = [\"https://issuer.example\"]\naudiences = [\"our-app\"]\nclient_ids = [\"app\"]\nrequired_scopes = [\"rollout\"]\n";
-    let s = Service::start(&toml(issuer.port, more)).await;
-    let stage = Arc::new(Stage { s: s.clone(), issuer });
-    let mut group = Group::new("J", Some(s));
-    group.quick("J1 anything but true", j1(stage.clone()));
-    group.quick("J2 active, and nobody", j2(stage.clone()));
-    group.quick("J3 active, and not for us", j3(stage.clone()));
-    group.quick("J4 one token, two issuers", j4());
-    group.quick("J5 revoked while it is kept", j5());
-    group.quick("J6 inactive, then active", j6());
-    group.quick("J7 our own secret is wrong", j7(stage.clone()));
-    group.quick("J7+ what goes to the issuer, and what it says back", wire(stage.clone()));
-    group.heavy("J9 two hundred thousand tokens", 60, j9());
-    group
-}
-
 impl Stage {
+    async fn start() -> Self {
+        let issuer = Upstream::start(ok("{\"active\":false}")).await;
+        let config = config(issuer.port).with(
+            "[extractors.idp]
+            issuers = ['https://issuer.example']
+            audiences = ['our-app']
+            client_ids = ['app']
+            required_scopes = ['rollout']",
+        );
+        Self { s: Service::start(config).await, issuer }
+    }
+
+    async fn finish(self) {
+        drop(self.issuer);
+        self.s.finish().await;
+    }
+
     /// The issuer says yes again.
     async fn heals(&self) {
         self.issuer.does(ok(&good(&json!({})).to_string()));
@@ -48,12 +48,18 @@ impl Stage {
     }
 }
 
-fn toml(port: u16, more: &str) -> String {
+fn config(port: u16) -> ConfigBuilder {
+    one_extractor("idp", "introspection", &keys(port))
+}
+
+fn keys(port: u16) -> String {
     format!(
-        "rate_limit.per_minute = 0\nlog.level = \"trace\"\n[session]\nextractors = [\"idp\"]\n[extractors.idp]\nkind = \"introspection\"\n\
-         url = \"http://127.0.0.1:{port}/introspect\"\nclient_id = \"us\"\nclient_secret = \"{UPSTREAM_SECRET}\"\n{more}"
+        "url = 'http://127.0.0.1:{port}/introspect'\nclient_id = 'us'\nclient_secret = '{UPSTREAM_SECRET}'\n"
     )
 }
+
+/// Answers are kept.
+const KEPT: &str = "extractors.idp.cache_ttl = '60s'";
 
 fn good(over: &Value) -> Value {
     let mut all = json!({"active": true, "sub": "ann", "iss": "https://issuer.example", "aud": "our-app", "client_id": "app", "scope": "openid rollout", "exp": now() + 600, "token_type": "Bearer"});
@@ -67,7 +73,9 @@ fn opaque(name: &str) -> Vec<u8> {
     post(&bearer(name))
 }
 
-async fn j1(s: Arc<Stage>) {
+#[tokio::test]
+async fn active_other_than_true_is_401() {
+    let s = Stage::start().await;
     for active in [
         json!(false),
         json!("true"),
@@ -102,20 +110,26 @@ async fn j1(s: Arc<Stage>) {
         s.s.expect(body, &opaque("t"), UNKNOWN).await;
     }
     s.heals().await;
+    s.finish().await;
 }
 
-async fn j2(s: Arc<Stage>) {
+#[tokio::test]
+async fn active_token_without_a_subject_is_401() {
+    let s = Stage::start().await;
     for sub in [json!(null), json!(""), json!([]), json!(false), json!(0), json!({"id": 1})] {
         s.issuer.does(ok(&good(&json!({"sub": sub, "username": "ann"})).to_string()));
         s.s.expect(&sub.to_string(), &opaque("t"), &["401 no_session", "401 session_invalid"]).await;
     }
-    let mut nobody = good(&json!({}));
-    nobody.as_object_mut().expect("members").remove("sub");
-    s.issuer.does(ok(&nobody.to_string()));
+    let mut without_sub = good(&json!({}));
+    without_sub.as_object_mut().expect("members").remove("sub");
+    s.issuer.does(ok(&without_sub.to_string()));
     s.s.expect("no sub", &opaque("t"), &["401 no_session"]).await;
+    s.finish().await;
 }
 
-async fn j3(s: Arc<Stage>) {
+#[tokio::test]
+async fn active_token_for_another_party_is_401() {
+    let s = Stage::start().await;
     for (over, want) in [
         (json!({"exp": now() - 1}), &["401 session_expired"][..]),
         (json!({"exp": 0}), &["401 session_expired"]),
@@ -139,39 +153,37 @@ async fn j3(s: Arc<Stage>) {
         s.issuer.does(ok(&good(&over).to_string()));
         s.s.expect(&over.to_string(), &opaque("t"), want).await;
     }
+    s.finish().await;
 }
 
-async fn j4() {
+#[tokio::test]
+async fn answer_of_one_issuer_does_not_count_for_another() {
     let (a, b) = (
         Upstream::start(ok(&good(&json!({"sub": "at-a"})).to_string())).await,
         Upstream::start(ok("{\"active\":false}")).await,
     );
-    let section = |name: &str, port: u16| {
+    let both = [("a", a.port), ("b", b.port)].map(|(name, port)| {
         format!(
-            "[extractors.{name}]\nkind = \"introspection\"\nurl = \"http://127.0.0.1:{port}/introspect\"\nclient_id = \"us\"\nclient_secret = \"{UPSTREAM_SECRET}\"\n\
-             from = [\"header:x-{name}\"]\ncache_ttl = \"60s\"\n"
+            "[extractors.{name}]\nkind = 'introspection'\nfrom = ['header:x-{name}']\ncache_ttl = '60s'\n{}",
+            keys(port)
         )
-    };
-    let toml = format!(
-        "rate_limit.per_minute = 0\n[session]\nextractors = [\"a\", \"b\"]\n{}{}",
-        section("a", a.port),
-        section("b", b.port)
-    );
-    let s = Service::start(&toml).await;
+    });
+    let config =
+        one_extractor("a", "introspection", "").with("session.extractors = ['a', 'b']").with(both.concat());
+    let s = Service::start(config).await;
     for _ in 0..3 {
         let answer = s.expect("A accepts", &post("X-A: the-token\r\n"), &["200"]).await;
         assert_eq!(answer.subject(), "at-a");
     }
     s.expect("B is asked", &post("X-B: the-token\r\n"), INVALID).await;
     assert_eq!((a.take_requests().len(), b.take_requests().len()), (1, 1));
-    s.holds().await;
-    s.stop().await;
+    s.finish().await;
 }
 
-async fn j5() {
+#[tokio::test]
+async fn revoked_token_is_401_after_the_cache_ttl() {
     let issuer = Upstream::start(ok(&good(&json!({})).to_string())).await;
-    let t = Timed::start(&toml(issuer.port, "allow_any_client = true\ncache_ttl = \"60s\"\n"), Clocks::Both)
-        .await;
+    let t = Timed::start(config(issuer.port).with(KEPT), Clocks::Both).await;
     let s = &t.service;
     s.expect("active", &opaque("t"), &["200"]).await;
     issuer.does(ok("{\"active\":false}"));
@@ -184,16 +196,15 @@ async fn j5() {
     t.ahead(61 + 12).await;
     issuer.does(ok("{\"active\":false}"));
     s.expect("over", &opaque("short"), &["401 session_expired", "401 session_invalid"]).await;
-    s.holds().await;
+    drop(issuer);
+    s.finish().await;
 }
 
-async fn j6() {
+#[tokio::test]
+async fn inactive_token_that_becomes_active_is_accepted() {
     let issuer = Upstream::start(ok("{\"active\":false}")).await;
-    let t = Timed::start(
-        &toml(issuer.port, "allow_any_client = true\ncache_ttl = \"60s\"\n").replace("trace", "info"),
-        Clocks::Both,
-    )
-    .await;
+    let config = config(issuer.port).with(KEPT).with("log.level = 'info'");
+    let t = Timed::start(config, Clocks::Both).await;
     let s = &t.service;
     s.expect("inactive", &opaque("t"), INVALID).await;
     issuer.does(ok(&good(&json!({})).to_string()));
@@ -214,10 +225,13 @@ async fn j6() {
     crowd.join_all().await;
     let after = s.usage().resident_kib;
     assert!(after < before + 16 * 1024, "{after} KiB, {before} before");
-    s.holds().await;
+    drop(issuer);
+    s.finish().await;
 }
 
-async fn j7(s: Arc<Stage>) {
+#[tokio::test]
+async fn rejected_client_secret_is_503() {
+    let s = Stage::start().await;
     for status in ["401 Unauthorized", "403 Forbidden"] {
         s.issuer.does(Act::Say(answer(
             status,
@@ -245,9 +259,12 @@ async fn j7(s: Arc<Stage>) {
         s.s.expect(status, &opaque("t"), UNKNOWN).await;
         s.heals().await;
     }
+    s.finish().await;
 }
 
-async fn wire(s: Arc<Stage>) {
+#[tokio::test]
+async fn introspection_request_contains_the_token_only() {
+    let s = Stage::start().await;
     s.issuer.does(ok(&good(&json!({})).to_string()));
     s.issuer.take_requests();
     let token = "a+b/c~d._-e==";
@@ -279,51 +296,52 @@ async fn wire(s: Arc<Stage>) {
         s.s.expect(label, &opaque("t"), UNKNOWN).await;
         s.heals().await;
     }
+    s.finish().await;
 }
 
-/// Distinct tokens, all active and kept for as long as may be: the memory has its bound.
-async fn j9() {
-    const ROUNDS: u32 = 200;
-    let issuer = Upstream::start(ok(&good(&json!({"exp": now() + 6000})).to_string())).await;
-    let s = Service::start(
-        &toml(issuer.port, "allow_any_client = true\ncache_ttl = \"60s\"\n")
-            .replace("trace", "warn")
-            .replace("log.level = \"warn\"", "log.level = \"info\""),
-    )
-    .await;
-    let mut table = Vec::new();
-    let mut wires = Vec::new();
-    for _ in 0..20 {
-        wires.push(crate::wire::Wire::connect(s.address).await);
-    }
-    for round in 0..ROUNDS {
-        let mut crowd = JoinSet::new();
-        for (part, mut wire) in wires.drain(..).enumerate() {
-            crowd.spawn(async move {
-                for n in 0..50 {
-                    let asked = format!(
-                        "POST /rollout/token HTTP/1.1\r\nHost: a\r\n{}\r\n",
-                        bearer(&format!("t-{round}-{part}-{n}-{}", "x".repeat(200)))
-                    );
-                    wire.send(asked.as_bytes()).await;
-                    let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
-                    assert_eq!(answer.status, 200, "{answer:?}");
-                }
-                wire
-            });
+mod alone {
+    use super::*;
+
+    /// Distinct tokens, all active and kept for as long as may be: the memory has its bound.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn distinct_tokens_keep_the_answer_cache_bounded() {
+        const ROUNDS: u32 = 200;
+        let issuer = Upstream::start(ok(&good(&json!({"exp": now() + 6000})).to_string())).await;
+        let config = config(issuer.port).with(KEPT).with("log.level = 'info'");
+        let s = Service::start(config).await;
+        let mut table = Vec::new();
+        let mut wires = Vec::new();
+        for _ in 0..20 {
+            wires.push(Wire::connect(s.address).await);
         }
-        wires = crowd.join_all().await;
-        issuer.take_requests();
-        if round % 20 == 19 {
-            table.push(s.usage().resident_kib);
+        for round in 0..ROUNDS {
+            let mut crowd = JoinSet::new();
+            for (part, mut wire) in wires.drain(..).enumerate() {
+                crowd.spawn(async move {
+                    for n in 0..50 {
+                        let asked = format!(
+                            "POST /rollout/token HTTP/1.1\r\nHost: a\r\n{}\r\n",
+                            bearer(&format!("t-{round}-{part}-{n}-{}", "x".repeat(200)))
+                        );
+                        wire.send(asked.as_bytes()).await;
+                        let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
+                        assert_eq!(answer.status, 200, "{answer:?}");
+                    }
+                    wire
+                });
+            }
+            wires = crowd.join_all().await;
+            issuer.take_requests();
+            if round % 20 == 19 {
+                table.push(s.usage().resident_kib);
+            }
         }
+        println!("resident KiB by 20,000 tokens: {table:?}");
+        let (half, last) = (table[table.len() / 2], table[table.len() - 1]);
+        assert!(last <= half + 4096 && last <= s.baseline().resident_kib + 48 * 1024, "{table:?}");
+        drop(wires);
+        s.does_not_count();
+        drop(issuer);
+        s.finish().await;
     }
-    count_requests(u64::from(ROUNDS) * 1000);
-    println!("      resident KiB by 20,000 tokens: {table:?}");
-    let (half, last) = (table[table.len() / 2], table[table.len() - 1]);
-    assert!(last <= half + 4096 && last <= s.baseline().resident_kib + 48 * 1024, "{table:?}");
-    drop(wires);
-    s.does_not_count();
-    s.settles().await;
-    s.stop().await;
 }

@@ -1,7 +1,6 @@
-//! What all cases share: the words that must never come out, and the figures of the whole run.
+//! The secrets that every attack plants, and the search for them in whatever comes out.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -16,48 +15,6 @@ pub const UPSTREAM_SECRET: &str = "upstream-secret-sentinel-Hb60Ft-0123456789";
 pub const QUERY_VALUE: &str = "query-value-sentinel-Gv17Ip-0123456789";
 const SENTINELS: [&str; 7] =
     [CLIENT_SECRET, SESSION_SECRET, API_KEY, PROXY_SECRET, COOKIE_VALUE, UPSTREAM_SECRET, QUERY_VALUE];
-
-static CHECKS: AtomicU64 = AtomicU64::new(0);
-static REQUESTS: AtomicU64 = AtomicU64::new(0);
-static LOST: AtomicU64 = AtomicU64::new(0);
-static FAULTS: AtomicU64 = AtomicU64::new(0);
-static PEAK_KIB: AtomicU64 = AtomicU64::new(0);
-
-/// Answers that were checked.
-pub fn count_checks(count: u64) {
-    CHECKS.fetch_add(count, Ordering::Relaxed);
-}
-
-/// Requests and other bytes sent to a service.
-pub fn count_requests(count: u64) {
-    REQUESTS.fetch_add(count, Ordering::Relaxed);
-}
-
-/// Honest requests that got no answer, or not theirs.
-pub fn count_lost(count: u64) {
-    LOST.fetch_add(count, Ordering::Relaxed);
-}
-
-/// Answers of a hostile back end, and connections on which a proxy misbehaved.
-pub fn count_faults(count: u64) {
-    FAULTS.fetch_add(count, Ordering::Relaxed);
-}
-
-pub fn count_memory(kib: u64) {
-    PEAK_KIB.fetch_max(kib, Ordering::Relaxed);
-}
-
-pub fn figures() -> String {
-    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    format!(
-        "{} answers checked, {} requests sent, {} lost, {} faults injected, {} MiB at most in one service",
-        load(&CHECKS),
-        load(&REQUESTS),
-        load(&LOST),
-        load(&FAULTS),
-        load(&PEAK_KIB) / 1024
-    )
-}
 
 /// Panics if one of the secrets stands in `bytes`, plainly or encoded.
 pub fn no_sentinel(place: &str, bytes: &[u8]) {
@@ -109,11 +66,4 @@ fn forms() -> &'static [(&'static str, String)] {
         };
         forms.into_iter().map(named).collect()
     })
-}
-
-/// Lets this process open as many files as it may: some cases hold ten thousand connections.
-pub fn open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("a limit");
 }

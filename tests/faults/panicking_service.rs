@@ -1,5 +1,7 @@
-//! The service with an extractor that panics as it is told, a secret in its hands.
-//! Nothing that can be configured makes the real one panic.
+//! The service with an extractor that panics as it is told, a secret in its hands: nothing that can be
+//! configured makes the real one panic. The attacks in `lifecycle.rs` and `logs.rs` start it.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "panicking is what it is for")]
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +13,8 @@ use rollout_token::config::{Problems, Section};
 use rollout_token::extractors::{ExtractError, Extracted, Session, SessionExtractor};
 use rollout_token::{Cli, Registry};
 
-use crate::report::SESSION_SECRET;
+/// The one of `sentinels.rs`: the attacks search every output for it.
+const SESSION_SECRET: &str = "session+secret/sentinel:Kd81Qw-0123456789-0123456789";
 
 struct Panics {
     lock: Mutex<u32>,
@@ -53,7 +56,6 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
 #[serde(deny_unknown_fields)]
 struct Empty {}
 
-/// Runs like the real program.
-pub fn serve() {
+fn main() {
     Cli::parse().run(&Registry::builtin().with("panics", build)).expect("a service");
 }

@@ -1,0 +1,41 @@
+//! The configurations that most attacks start from. What an attack changes about them stands with it.
+
+use crate::settings::ConfigBuilder;
+
+/// No limit to the rate, and every line is logged, so that every line is searched for secrets.
+fn base() -> ConfigBuilder {
+    ConfigBuilder::new("rate_limit.per_subject_per_minute = 0\nlog.level = 'trace'")
+}
+
+/// One extractor of this kind and with these keys, named `name`.
+pub fn one_extractor(name: &str, kind: &str, keys: &str) -> ConfigBuilder {
+    base().with(format!("session.extractors = ['{name}']\n[extractors.{name}]\nkind = '{kind}'\n{keys}"))
+}
+
+/// Accepts HS256 session tokens, as bearer and as cookie.
+pub fn by_jwt() -> ConfigBuilder {
+    let keys = "
+        from = ['header:authorization', 'cookie:session']
+        secret = 'session+secret/sentinel:Kd81Qw-0123456789-0123456789'
+        algorithms = ['HS256']
+        issuers = ['https://issuer.example']
+        audiences = ['our-app']";
+    one_extractor("web", "jwt", keys)
+}
+
+/// Accepts tokens by the public keys at this URL.
+pub fn by_jwks_url(url: &str) -> ConfigBuilder {
+    by_jwt()
+        .without("extractors.web.secret")
+        .without("extractors.web.algorithms")
+        .with(format!("extractors.web.jwks_url = '{url}'"))
+}
+
+/// Asks `/me` on this port of the machine about the cookie `sid`.
+pub fn by_endpoint(port: u16) -> ConfigBuilder {
+    by_endpoint_url(&format!("http://127.0.0.1:{port}/me"))
+}
+
+pub fn by_endpoint_url(url: &str) -> ConfigBuilder {
+    one_extractor("app", "session_endpoint", &format!("url = '{url}'\ncookies = ['sid']"))
+}

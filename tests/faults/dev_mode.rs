@@ -1,0 +1,86 @@
+//! `dev`, which signs anyone in: it must not be reachable from elsewhere.
+
+use crate::service::{Service, Setup, refuses};
+use crate::wire::{post, request};
+
+const FORBIDDEN: &[&str] = &["403 origin_not_allowed"];
+
+fn dev() -> Setup {
+    Setup::new("")
+        .arguments(&["dev"])
+        .env("ROLLOUT__LOG__FORMAT", "json")
+        .env("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0")
+}
+
+#[tokio::test]
+async fn dev_mode_in_public_or_in_production_refuses_to_start() {
+    for (name, value) in [
+        ("ROLLOUT__SERVER__LISTEN", "0.0.0.0:0"),
+        ("ROLLOUT__SERVER__LISTEN", "[::]:0"),
+        ("ROLLOUT__SERVER__ADMIN_LISTEN", "0.0.0.0:0"),
+    ] {
+        let (code, text) = dev().env(name, value).refusal().await;
+        assert!(code == 2 && text.contains("loopback"), "{name}={value}: {text}");
+    }
+    for name in ["ENV", "APP_ENV", "NODE_ENV", "RAILS_ENV"] {
+        for value in ["production", "PRODUCTION"] {
+            let (code, text) = dev().env(name, value).refusal().await;
+            assert!(code == 2 && text.contains(name), "{name}={value}: {text}");
+        }
+    }
+    let toml = "[session]\nextractors = [\"static_user\"]\n";
+    refuses(toml, "static_user").await;
+}
+
+#[tokio::test]
+async fn dev_mode_marks_every_answer() {
+    let s = Service::start_with(&dev()).await;
+    for asked in [
+        post(""),
+        request("GET /healthz HTTP/1.1", ""),
+        request("GET /nothing HTTP/1.1", ""),
+        post("Origin: https://evil\r\n"),
+        request("GET / HTTP/1.1", ""),
+    ] {
+        let asked = String::from_utf8(asked).expect("text").replace("Host: app.example", "Host: localhost");
+        let answer = s.one(asked.as_bytes()).await;
+        assert_eq!(answer.header("x-rollout-dev"), Some("1"), "{answer:?}");
+    }
+    assert_eq!(s.ready().await.json()["dev"], true);
+    s.logs("\"dev\":true", 1).await;
+    s.logs("Development mode", 1).await;
+    s.does_not_count();
+    s.finish().await;
+}
+
+#[tokio::test]
+async fn dev_mode_refuses_foreign_origins_and_hosts() {
+    let s = Service::start_with(&dev().env("ROLLOUT__ORIGINS__ALLOWED", None)).await;
+    let at_home = |headers: &str| {
+        String::from_utf8(post(headers))
+            .expect("text")
+            .replace("Host: app.example", "Host: localhost")
+            .into_bytes()
+    };
+    for headers in [
+        "Origin: https://evil\r\n",
+        "Origin: null\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: same-site\r\n",
+        "Origin: http://localhost.evil\r\n",
+        "Origin: http://127.0.0.1:9\r\n",
+    ] {
+        s.expect(headers, &at_home(headers), FORBIDDEN).await;
+    }
+    s.expect("here", &at_home("Sec-Fetch-Site: same-origin\r\n"), &["200"]).await;
+    // A name that was made to lead here is not ours.
+    for host in ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1"] {
+        s.expect(
+            host,
+            &String::from_utf8(at_home("")).expect("text").replace("localhost", host).into_bytes(),
+            &["403 host_not_allowed"],
+        )
+        .await;
+    }
+    s.finish().await;
+}

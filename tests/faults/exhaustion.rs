@@ -1,0 +1,553 @@
+//! Slow clients, floods, and limits of the machine: honest requests are still served.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::configs::{by_endpoint, by_jwt};
+use crate::service::{Service, Setup, tail};
+use crate::tokens::hs256;
+use crate::upstream::{Act, Upstream, ok};
+use crate::wire::{Answer, Wire, bearer, post};
+
+fn good() -> Vec<u8> {
+    post(&bearer(&hs256(&json!({}))))
+}
+
+#[tokio::test]
+async fn body_beyond_the_limit_is_413_and_no_longer_read() {
+    let s = Service::start(by_jwt().with("log.level = 'info'")).await;
+    let over = [post("Content-Length: 4097\r\n"), vec![b'x'; 4097]].concat();
+    s.expect("by length", &over, &["413 body_too_large"]).await;
+    s.expect("announced only", &post("Content-Length: 4097\r\n"), &["413 body_too_large"]).await;
+    s.expect(
+        "at the limit",
+        &[post("Content-Length: 4096\r\n"), vec![b'x'; 4096]].concat(),
+        &["401 no_session"],
+    )
+    .await;
+    // Endless, in chunks: how much of it is taken before the connection is closed.
+    let before = s.usage().resident_kib;
+    for head in ["Transfer-Encoding: chunked\r\n", "Content-Length: 1000000000\r\n"] {
+        let stream = TcpStream::connect(s.address).await.expect("a connection");
+        let mut sent = 0_usize;
+        let chunk =
+            [format!("{:x}\r\n", 16 * 1024).into_bytes(), vec![b'x'; 16 * 1024], b"\r\n".to_vec()].concat();
+        let mut bytes = post(head);
+        let flood = async {
+            loop {
+                stream.writable().await.ok();
+                match stream.try_write(&bytes) {
+                    Ok(length) => {
+                        sent += length;
+                        bytes.clone_from(&chunk);
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), flood).await.expect("the connection is not closed");
+        // What the kernel's buffers hold on both sides was never read.
+        assert!(sent < 8 * 1024 * 1024, "{sent} bytes were taken");
+    }
+    assert!(s.usage().resident_kib < before + 1024);
+    s.does_not_count();
+    s.finish().await;
+}
+
+/// Asks often enough to measure, and gives the processor time of one request in microseconds.
+async fn cost(s: &Service, asked: &[u8], outcomes: &[&str]) -> u64 {
+    const TIMES: u64 = 200;
+    let before = s.usage().ticks;
+    for _ in 0..TIMES {
+        s.expect("a costly request", asked, outcomes).await;
+    }
+    (s.usage().ticks - before) * 10_000 / TIMES
+}
+
+#[tokio::test]
+async fn seven_thousand_cookies_take_linear_time() {
+    let s = Service::start(by_jwt().with("log.level = 'info'")).await;
+    let cookies = |count: usize| post(&format!("Cookie: {}\r\n", "a=b;".repeat(count)));
+    let (half, whole) = (
+        cost(&s, &cookies(3500), &["401 no_session"]).await,
+        cost(&s, &cookies(7000), &["401 no_session"]).await,
+    );
+    assert!(whole <= 5000 && whole <= half * 4 + 500, "{half} µs and {whole} µs");
+    s.finish().await;
+}
+
+#[tokio::test]
+async fn separators_escapes_and_quotes_take_bounded_time() {
+    let s = Service::start(by_jwt().with("log.level = 'info'")).await;
+    for (label, value) in [
+        ("separators", ";".repeat(30 * 1024)),
+        ("escapes", format!("session={}", "%25".repeat(9000))),
+        ("escaped escapes", format!("session=%{}", "25".repeat(9000))),
+        ("quotes", format!("session={}", "\"".repeat(8000))),
+        ("equals", format!("session{}", "=".repeat(28_000))),
+        ("spaces", format!("session={}x", " \t".repeat(14_000))),
+        ("the name again and again", "session".repeat(4000)),
+        ("the name, nearly", "sessio=x; ".repeat(3000)),
+        ("commas", ",".repeat(30 * 1024)),
+    ] {
+        let asked = post(&format!("Cookie: {value}\r\n"));
+        let each = cost(&s, &asked, &["401 no_session", "401 session_invalid"]).await;
+        assert!(each <= 5000, "{label}: {each} µs");
+    }
+    for (label, header) in [
+        ("Origin", "Origin"),
+        ("Authorization", "Authorization"),
+        ("Connection", "Connection"),
+        ("X-Request-Id", "X-Request-Id"),
+        ("Expect", "Expect"),
+    ] {
+        let each = cost(
+            &s,
+            &post(&format!("{header}: {}\r\n", ", ".repeat(15_000))),
+            &["401 no_session", "401 session_invalid", "403 origin_not_allowed"],
+        )
+        .await;
+        assert!(each <= 5000, "{label}: {each} µs");
+    }
+    s.finish().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_resets_leave_no_open_file_and_no_warning() {
+    let s = Service::start(by_jwt().with("log.level = 'info'")).await;
+    let lines = |text: &str| {
+        text.lines().filter(|line| line.contains("\"ERROR\"") || line.contains("\"WARN\"")).count()
+    };
+    let before = lines(&s.whole_log().await);
+    let mut crowd = JoinSet::new();
+    for part in 0..20 {
+        let (address, asked) = (s.address, good());
+        crowd.spawn(async move {
+            for n in 0..500 {
+                let mut wire = Wire::connect(address).await;
+                // Nothing, a part, or a whole request before the reset.
+                match (n + part) % 3 {
+                    0 => {}
+                    1 => drop(wire.send(&asked[..asked.len() / 2]).await),
+                    _ => drop(wire.send(&asked).await),
+                }
+                wire.reset();
+            }
+        });
+    }
+    while let Some(done) = crowd.join_next().await {
+        done.expect("a connection");
+    }
+    s.does_not_count();
+    s.healthy().await;
+    assert_eq!(lines(&s.whole_log().await), before);
+    s.finish().await;
+}
+
+#[tokio::test]
+async fn bytes_after_a_body_are_the_next_request() {
+    let s = Service::start(by_jwt().with("log.level = 'info'")).await;
+    let head = |length: usize| {
+        format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")
+    };
+    // Too short a body takes from the next request; too long a one is the next request.
+    let answers = s.talk(format!("{}abGET /healthz HTTP/1.1\r\n\r\n", head(1)).as_bytes()).await;
+    assert_eq!(answers[0].outcome(), "401 no_session");
+    assert!(answers[1..].iter().all(|answer| matches!(answer.status, 400 | 404)), "{answers:?}");
+    let mut wire = Wire::connect(s.address).await;
+    let asked = head(10);
+    wire.send(format!("{asked}abc").as_bytes()).await;
+    wire.half_close().await;
+    let answers = wire.answers(asked.as_bytes()).await;
+    assert!(answers.iter().all(|answer| answer.status == 400), "{answers:?}");
+    s.count(&answers);
+    s.finish().await;
+}
+
+/// Seconds until the service closes without a word.
+async fn silence(wire: &mut Wire) -> f64 {
+    let started = Instant::now();
+    wire.closed().await;
+    started.elapsed().as_secs_f64()
+}
+
+#[tokio::test]
+async fn silent_half_head_and_idle_connections_have_separate_timeouts() {
+    let s = Service::start(by_jwt().with("server.header_timeout = '1s'\nserver.idle_timeout = '2s'")).await;
+    for bytes in [&b""[..], b"P", b"POST /rollout/token HTTP/1.1\r\nHost: a\r\nX: ", b"\r\n"] {
+        let mut wire = Wire::connect(s.address).await;
+        wire.send(bytes).await;
+        let took = silence(&mut wire).await;
+        assert!((0.5..=2.5).contains(&took), "closed after {took} s");
+    }
+    let mut wire = Wire::connect(s.address).await;
+    let asked = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    for _ in 0..3 {
+        wire.send(asked.as_bytes()).await;
+        assert_eq!(wire.answer(asked.as_bytes()).await.expect("an answer").status, 200);
+        sleep(Duration::from_millis(500)).await;
+    }
+    let took = silence(&mut wire).await;
+    assert!((1.0..=3.0).contains(&took), "closed after {took} s");
+    s.finish().await;
+}
+
+#[tokio::test]
+async fn stalled_body_is_408() {
+    let s = Service::start(by_jwt()).await;
+    let asked =
+        String::from_utf8(good()).expect("text").replace("\r\n\r\n", "\r\nContent-Length: 10\r\n\r\n");
+    let mut wire = Wire::connect(s.address).await;
+    let started = Instant::now();
+    wire.send(asked.as_bytes()).await;
+    wire.send(b"x").await;
+    let answers = wire.answers(asked.as_bytes()).await;
+    let took = started.elapsed().as_secs_f64();
+    assert_eq!(answers.iter().map(Answer::outcome).collect::<Vec<_>>(), ["408 request_timeout"]);
+    assert!((4.0..=6.5).contains(&took), "answered after {took} s");
+    s.count(&answers);
+    s.finish().await;
+}
+
+/// Honest requests, ten a second: how long each took, or `None` where it was lost.
+async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
+    let mut asking = JoinSet::new();
+    for n in 0..seconds * 10 {
+        let (address, asked) = (s.address, good());
+        asking.spawn(async move {
+            sleep(Duration::from_millis(n * 100)).await;
+            let started = Instant::now();
+            let answered = async {
+                let mut wire = Wire::try_connect(address).await.ok()?;
+                wire.send(&asked).await;
+                let answer = wire.answer(&asked).await?;
+                (answer.status == 200).then(|| (n, started.elapsed()))
+            };
+            let answered = timeout(Duration::from_secs(15), answered).await.ok().flatten();
+            answered.map_or((n, None), |(n, took)| (n, Some(took)))
+        });
+    }
+    let mut all = asking.join_all().await;
+    all.sort_by_key(|(n, _)| *n);
+    all.into_iter().map(|(_, took)| took).collect()
+}
+
+/// At least 99 of 100 got their token, and those after the first round of timeouts got it within a second.
+fn assert_served(took: &[Option<Duration>], first_round: Duration) {
+    let served = took.iter().flatten().count();
+    assert!(served * 100 >= took.len() * 99, "{served} of {} were served", took.len());
+    let after = usize::try_from(first_round.as_millis() / 100).expect("a number");
+    let mut later: Vec<Duration> = took[after.min(took.len() - 1)..].iter().flatten().copied().collect();
+    later.sort();
+    let slowest = later[(later.len() * 99 / 100).min(later.len() - 1)];
+    assert!(slowest <= Duration::from_secs(1), "{slowest:?} at the 99th percentile");
+}
+
+/// The same by connections that made one request each, and hold their place for the idle time.
+#[tokio::test]
+async fn idle_connections_over_the_limit_do_not_displace_honest_requests() {
+    const CAP: usize = 256;
+    let s =
+        Service::start(by_jwt().with(format!("server.max_connections = {CAP}\nlog.level = 'info'"))).await;
+    let mut idle = JoinSet::new();
+    for _ in 0..2 * CAP {
+        let address = s.address;
+        idle.spawn(async move {
+            let mut wire = Wire::connect(address).await;
+            wire.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            wire
+        });
+    }
+    let idle = idle.join_all().await;
+    sleep(Duration::from_millis(1500)).await;
+    assert_served(&honest(&s, 3).await, Duration::from_secs(2));
+    drop(idle);
+    s.does_not_count();
+    s.finish().await;
+}
+
+#[tokio::test]
+async fn low_file_limit_does_not_fail_honest_requests() {
+    let app = Upstream::start(ok("{\"sub\":\"ann\"}")).await;
+    let s = Service::start_with(&Setup::new(by_endpoint(app.port)).launcher(&["prlimit", "--nofile=64:64"]))
+        .await;
+    s.logs("connections do not fit into the limit", 1).await;
+    let mut silent = Vec::new();
+    for _ in 0..500 {
+        silent.push(TcpStream::connect(s.address).await.expect("a connection"));
+    }
+    sleep(Duration::from_millis(500)).await;
+    assert!(s.usage().files <= 64);
+    let mut answered = 0;
+    for n in 0..20 {
+        let asked = post(&format!("Cookie: sid=s{n}\r\n"));
+        let answer = timeout(Duration::from_secs(20), s.one(&asked)).await.expect("an answer");
+        answered += u32::from(answer.status == 200);
+    }
+    assert_eq!(answered, 20, "{}", tail(&s.log()));
+    drop(silent);
+    assert!(s.is_alive());
+    drop(app);
+    s.finish().await;
+}
+
+/// Logged refusals for overload that took the service more than 100 ms.
+fn slow_refusals(log: &str) -> Vec<&str> {
+    let shed = log.lines().filter(|line| line.contains("\"overloaded\""));
+    shed.filter(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        line["duration_ms"].as_f64().expect("a duration") > 100.0
+    })
+    .collect()
+}
+
+impl Wire {
+    /// A connection from another loopback address, which has ports of its own.
+    pub async fn connect_from(from: [u8; 4], to: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("a loopback address");
+        Self::of(socket.connect(to).await.expect("a connection"))
+    }
+}
+
+mod slow {
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_connection_is_closed_at_the_header_timeout() {
+        let s = Service::start(by_jwt()).await;
+        let mut silent = JoinSet::new();
+        for _ in 0..200 {
+            let mut wire = Wire::connect(s.address).await;
+            silent.spawn(async move { silence(&mut wire).await });
+        }
+        while let Some(took) = silent.join_next().await {
+            let took = took.expect("a connection");
+            assert!((9.0..=11.5).contains(&took), "closed after {took} s");
+        }
+        s.finish().await;
+    }
+
+    #[tokio::test]
+    async fn one_header_byte_a_second_is_closed_at_the_header_timeout() {
+        let s = Service::start(by_jwt()).await;
+        let mut wire = Wire::connect(s.address).await;
+        let started = Instant::now();
+        for byte in good() {
+            if !wire.send(&[byte]).await || started.elapsed() > Duration::from_secs(12) {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!(started.elapsed() < Duration::from_secs(12), "still open after {:?}", started.elapsed());
+        s.finish().await;
+    }
+
+    #[tokio::test]
+    async fn idle_connection_is_closed_at_the_idle_timeout() {
+        let s = Service::start(by_jwt()).await;
+        let asked = String::from_utf8(good()).expect("text").replace("Connection: close\r\n", "");
+        let mut wire = Wire::connect(s.address).await;
+        wire.send(asked.as_bytes()).await;
+        let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
+        s.count(&[answer]);
+        let started = Instant::now();
+        // `Wire` itself gives up earlier than the idle timeout.
+        while timeout(Duration::from_secs(30), wire.closed()).await.is_err() {}
+        let took = started.elapsed().as_secs_f64();
+        assert!((73.9..=76.5).contains(&took), "closed after {took} s");
+        s.finish().await;
+    }
+
+    /// The client sends endless requests and reads no answer: the service stops reading, then closes.
+    #[tokio::test]
+    async fn client_that_reads_no_answer_is_closed() {
+        let s = Service::start(by_jwt().with("log.level = 'info'")).await;
+        let asked = String::from_utf8(good()).expect("text").replace("Connection: close\r\n", "");
+        let mut deaf = JoinSet::new();
+        for _ in 0..20 {
+            let stream = TcpStream::connect(s.address).await.expect("a connection");
+            let asked = asked.clone();
+            deaf.spawn(async move {
+                let started = Instant::now();
+                loop {
+                    let writable = timeout(Duration::from_secs(35), stream.writable()).await;
+                    assert!(writable.is_ok(), "still open after {:?}", started.elapsed());
+                    match stream.try_write(asked.as_bytes()) {
+                        Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return,
+                        _ => {}
+                    }
+                }
+            });
+        }
+        while let Some(done) = deaf.join_next().await {
+            done.expect("closed in the end");
+        }
+        s.does_not_count();
+        s.finish().await;
+    }
+
+    #[tokio::test]
+    async fn silent_connections_over_the_limit_do_not_displace_honest_requests() {
+        const CAP: usize = 512;
+        let s = Service::start(by_jwt().with(format!("server.max_connections = {CAP}\nlog.level = 'info'")))
+            .await;
+        let mut silent = Vec::new();
+        for _ in 0..4 * CAP {
+            silent.push(TcpStream::connect(s.address).await.expect("a connection"));
+        }
+        let watching = async {
+            for _ in 0..28 {
+                sleep(Duration::from_millis(500)).await;
+                let open = s.metric("rollout_token_connections", &[]).await;
+                assert!(open <= CAP as f64, "{open} connections are open");
+            }
+        };
+        let (took, ()) = tokio::join!(honest(&s, 14), watching);
+        assert_served(&took, Duration::from_secs(10));
+        drop(silent);
+        s.does_not_count();
+        s.finish().await;
+    }
+}
+
+mod alone {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ten_thousand_requests_to_a_hung_backend_are_shed_within_the_limits() {
+        let hung = Upstream::start(Act::Hang).await;
+        let config = by_endpoint(hung.port).with("server.max_connections = 10100\nlog.level = 'info'");
+        let s = Service::start(config).await;
+        let idle = s.usage().resident_kib;
+        let mut wires = JoinSet::new();
+        for part in 0..20_u8 {
+            let address = s.address;
+            wires.spawn(async move {
+                let mut wires = Vec::new();
+                for n in 0..500 {
+                    wires.push((n, Wire::connect_from([127, 0, 1, part + 1], address).await));
+                }
+                (part, wires)
+            });
+        }
+        let wires = wires.join_all().await;
+        let connected = s.usage().resident_kib;
+        let mut asking = JoinSet::new();
+        for (part, wires) in wires {
+            for (n, mut wire) in wires {
+                asking.spawn(async move {
+                    let asked = post(&format!("Cookie: sid=s-{part}-{n}\r\n"));
+                    wire.send(&asked).await;
+                    wire.answer(&asked).await.expect("an answer")
+                });
+            }
+        }
+        let watching = async {
+            let mut most = 0.0_f64;
+            for _ in 0..10 {
+                sleep(Duration::from_millis(300)).await;
+                most = most.max(s.metric("rollout_token_in_flight", &[]).await);
+            }
+            most
+        };
+        let (answers, most) = tokio::join!(asking.join_all(), watching);
+        let codes = |code: &str| answers.iter().filter(|answer| answer.outcome() == code).count();
+        let (shed, unknown) = (codes("503 overloaded"), codes("503 session_backend_unavailable"));
+        println!(
+            "{shed} were shed, {unknown} waited; {connected} KiB with the connections, {idle} KiB without"
+        );
+        assert_eq!(shed + unknown, 10_000, "an answer of another kind");
+        assert!(most <= 512.0, "{most} in flight");
+        assert!(shed > 1000, "{shed} were shed");
+        s.count(&answers);
+        let log = s.whole_log().await;
+        let slow = slow_refusals(&log);
+        assert!(slow.is_empty(), "shed, but not at once: {slow:?}");
+        assert!(s.usage().resident_kib <= connected.max(idle) + 64 * 1024);
+        drop(hung);
+        s.finish_within(96 * 1024).await;
+    }
+
+    /// Silent ones, and then such as had a request and are kept for the next.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ten_thousand_waiting_connections_fit_into_64_mib() {
+        const BOUND: u64 = 64 * 1024;
+        let limits = "server.max_connections = 10100\nserver.header_timeout = '60s'\nlog.level = 'info'";
+        let s = Service::start(by_jwt().with(limits)).await;
+        let mut parts = JoinSet::new();
+        for part in 0..20_u8 {
+            let address = s.address;
+            parts.spawn(async move {
+                let mut wires = Vec::new();
+                for _ in 0..500 {
+                    wires.push(Wire::connect_from([127, 0, 5, part + 1], address).await);
+                }
+                wires
+            });
+        }
+        let mut wires: Vec<Wire> = parts.join_all().await.into_iter().flatten().collect();
+        while s.metric("rollout_token_connections", &[]).await < 10_000.0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        let silent = s.usage().resident_kib;
+        let asked = String::from_utf8(good()).expect("text").replace("Connection: close\r\n", "");
+        for wire in &mut wires {
+            wire.send(asked.as_bytes()).await;
+        }
+        for wire in &mut wires {
+            assert_eq!(wire.answer(asked.as_bytes()).await.expect("an answer").status, 200);
+        }
+        let idle = s.usage().resident_kib;
+        println!("ten thousand connections: {silent} KiB while silent, {idle} KiB after a request each");
+        assert!(silent <= BOUND && idle <= BOUND, "{silent} and {idle} KiB");
+        drop(wires);
+        s.does_not_count();
+        s.finish().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_thousand_connections_a_second_do_not_grow_memory() {
+        let s = Service::start(by_jwt().with("log.level = 'info'")).await;
+        let mut table = Vec::new();
+        let started = Instant::now();
+        let mut made = 0_u64;
+        while started.elapsed() < Duration::from_secs(66) {
+            let mut crowd = JoinSet::new();
+            for n in 0..200_u64 {
+                let (address, asked) = (s.address, good());
+                crowd.spawn(async move {
+                    let from = [127, 0, 2, u8::try_from(n % 200).expect("small") + 1];
+                    let mut wire = Wire::connect_from(from, address).await;
+                    wire.send(&asked).await;
+                    let answer = wire.answer(&asked).await.expect("an answer");
+                    assert_eq!(answer.status, 200);
+                });
+            }
+            while let Some(done) = crowd.join_next().await {
+                done.expect("a connection");
+            }
+            made += 200;
+            let due = Duration::from_millis(made / 2);
+            if let Some(early) = due.checked_sub(started.elapsed()) {
+                sleep(early).await;
+            }
+            if table.last().is_none_or(|(at, _): &(u64, u64)| started.elapsed().as_secs() >= at + 6) {
+                table.push((started.elapsed().as_secs(), s.usage().resident_kib));
+            }
+        }
+        s.does_not_count();
+        let rate = made / started.elapsed().as_secs();
+        println!("{rate} connections a second; resident KiB by second: {table:?}");
+        let warm = table[1];
+        let last = *table.last().expect("a row");
+        assert!(last.1 <= warm.1 + 1024 * (last.0 - warm.0).div_ceil(60).max(1), "{table:?}");
+        s.finish().await;
+    }
+}
