@@ -313,7 +313,7 @@ mod tests {
         let other = format!("{COOKIE}={}", token(SECRET, &payload(r#","name":"Bob""#)));
         let other_part = format!("{COOKIE}.0={}", token(SECRET, &payload(r#","name":"Bob""#)));
         for (case, cookies, want) in [
-            ("I6 twice", format!("{one}; {other}"), Err("ambiguous_identity")),
+            ("twice", format!("{one}; {other}"), Err("ambiguous_identity")),
             ("with and without __Secure-", format!("{one}; __Secure-{other}"), Err("ambiguous_identity")),
             ("whole and in parts", format!("{one}; {part}"), Err("ambiguous_identity")),
             ("in parts twice", format!("{part}; {other_part}"), Err("ambiguous_identity")),
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn i3_every_listed_secret_opens_and_no_other() {
+    fn every_listed_secret_is_accepted_and_no_other() {
         let cookie = |secret: &str| format!("{COOKIE}={}", token(secret, &payload("")));
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), format!("the-new-secret-of-the-app\r\n\n{SECRET}\n")).unwrap();

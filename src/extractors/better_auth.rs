@@ -314,12 +314,12 @@ mod tests {
         let written = |seconds: i64| SESSION.replace("1800000000000", &format!("{}", seconds * 1000));
         for (case, session, expires_at, want) in [
             ("just written", SESSION.to_owned(), SOON, Ok(())),
-            ("I4 the cache ended", SESSION.to_owned(), NOW * 1000, Err("expired")),
+            ("the cache ended", SESSION.to_owned(), NOW * 1000, Err("expired")),
             ("the session ended", SESSION.replace("T09", "T08"), SOON, Err("expired")),
             ("nearly max_age ago", written(NOW - 299), SOON, Ok(())),
             ("max_age ago", written(NOW - 300), SOON, Err("expired")),
             ("a clock ahead", written(NOW + 60), SOON, Ok(())),
-            ("I4 the future", written(NOW + 61), SOON, Err("from_the_future")),
+            ("the future", written(NOW + 61), SOON, Err("from_the_future")),
             ("not said", SESSION.replace(r#","updatedAt":1800000000000"#, ""), SOON, Ok(())),
             ("said oddly", SESSION.replace("1800000000000", "\"now\""), SOON, Err("malformed")),
             ("no end of the session", SESSION.replace("expiresAt", "expires"), SOON, Err("malformed")),

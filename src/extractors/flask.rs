@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn i3_a_key_works_while_it_is_listed() {
+    fn listed_key_is_accepted_and_removed_key_is_refused() {
         let session = extract(&key(OLD), STAMP, SIGNED_WITH_OLD).unwrap().unwrap();
         assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"user_id":"17"}"#);
         assert_eq!(session.expires_at, Some(STAMP + 31 * 86_400));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn i2_another_salt_or_digest_is_another_signature() {
+    fn another_salt_or_digest_is_refused() {
         for other in ["salt = \"activate-account\"", "digest = \"sha256\""] {
             assert_eq!(
                 word(extract(&format!("{}\n{other}", key(OLD)), STAMP, SIGNED_WITH_OLD)),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn i4_a_second_too_late_or_too_early_is_refused() {
+    fn timestamp_one_second_too_old_or_ahead_is_refused() {
         let keys = format!("{}\nmax_age = \"60s\"", key(OLD));
         assert!(extract(&keys, STAMP + 60, SIGNED_WITH_OLD).is_ok());
         let late = extract(&keys, STAMP + 61, SIGNED_WITH_OLD);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn i5_a_signed_pickle_is_refused() {
+    fn signed_pickle_is_refused() {
         let pickle = URL_SAFE_NO_PAD.encode(b"\x80\x04cos\nsystem\n(S'id'\ntR.");
         assert_eq!(word(extract(&key(NEW), STAMP, &sign(NEW, &pickle))), "payload_not_json");
     }

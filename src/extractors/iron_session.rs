@@ -262,7 +262,7 @@ mod tests {
                 sealed("1", &format!("{}", (NOW - 60) * 1000 + 1), "{}"),
                 Ok(Some("{}".to_owned())),
             ),
-            ("I4 past the skew", sealed("1", &format!("{}", (NOW - 60) * 1000), "{}"), Err("expired")),
+            ("past the skew", sealed("1", &format!("{}", (NOW - 60) * 1000), "{}"), Err("expired")),
             ("zero", sealed("1", "0", "{}"), Err("expired")),
             ("negative", sealed("1", "-1", "{}"), Err("malformed")),
             ("signed", sealed("1", "+1900000000000", "{}"), Err("malformed")),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn i3_the_seal_names_its_password() {
+    fn password_is_chosen_by_the_id_in_the_seal() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), format!("{PASSWORD}\n")).unwrap();
         let path = file.path().display();

@@ -163,11 +163,11 @@ mod tests {
             ("PHP", record(DATA, NOW), Ok(Some(r#"{"login":42}"#))),
             ("JSON", record(r#"{"login":42}"#, NOW + 7200), Ok(Some(r#"{"login":42}"#))),
             ("nobody", record("a:0:{}", NOW), Ok(Some("[]"))),
-            ("I4 ended", record(DATA, NOW - 1), Err("expired")),
+            ("ended", record(DATA, NOW - 1), Err("expired")),
             ("a longer lifetime", record(DATA, NOW + 7261), Err("from_the_future")),
             ("far future", record(DATA, i64::MAX), Err("from_the_future")),
             (
-                "I5 object beside",
+                "object beside",
                 record("a:2:{s:6:\"errors\";O:1:\"A\":0:{}s:5:\"login\";i:42;}", NOW),
                 Ok(Some(r#"{"errors":null,"login":42}"#)),
             ),
@@ -183,7 +183,7 @@ mod tests {
             ),
             ("sealed, no text", record(&encrypted(DATA), NOW), Err("payload_not_plain")),
             ("sealed, broken", record(&encrypted(DATA)[..40], NOW), Err("malformed")),
-            ("I5 object", record("O:8:\"stdClass\":0:{}", NOW), Err("payload_not_plain")),
+            ("object", record("O:8:\"stdClass\":0:{}", NOW), Err("payload_not_plain")),
             ("not a session", record("i:42;", NOW), Err("payload_not_plain")),
             ("broken", record("a:1:{", NOW), Err("payload_not_plain")),
             ("no end", r#"{"data":"a:0:{}"}"#.to_owned(), Err("malformed")),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn i2_a_value_sealed_for_another_cookie_is_no_session() {
+    fn value_sealed_for_another_cookie_is_refused() {
         let second = format!("{ID}={}", sealed(ID, &record(DATA, NOW)));
         for (case, first, want) in [
             ("no mark", encrypted(ID), "cookie_name"),

@@ -302,13 +302,13 @@ mod tests {
                 Ok(Some("7".to_owned())),
             ),
             (
-                "I4 expired just now",
+                "expired just now",
                 metadata("7", r#","exp":"2027-01-15T08:00:00.999Z","pur":"cookie._app""#),
                 Err("expired"),
             ),
             ("odd time", metadata("7", r#","exp":"tomorrow","pur":"cookie._app""#), Err("malformed")),
             ("numeric time", metadata("7", r#","exp":1900000000,"pur":"cookie._app""#), Err("malformed")),
-            ("I2 other cookie", metadata("7", r#","exp":null,"pur":"cookie._other""#), Err("purpose")),
+            ("other cookie", metadata("7", r#","exp":null,"pur":"cookie._other""#), Err("purpose")),
             ("no purpose", metadata("7", r#","exp":null,"pur":null"#), Err("purpose")),
             ("two purposes", metadata("7", r#","pur":"cookie._app","pur":"x""#), Err("malformed")),
             ("no metadata", br#"{"user_id":7}"#.to_vec(), Err("purpose")),
@@ -316,8 +316,8 @@ mod tests {
             ("metadata is text", br#"{"_rails":"x"}"#.to_vec(), Err("malformed")),
             ("message is no JSON", metadata("user", PURPOSE), Err("payload_not_json")),
             ("empty", Vec::new(), Err("payload_not_json")),
-            ("I5 Marshal", b"\x04\x08{\x06I\"\x0cuser_id\x06:\x06ETi\x0c".to_vec(), Err("payload_not_json")),
-            ("I5 Marshal inside", metadata("\u{4}\u{8}{\0", PURPOSE), Err("payload_not_json")),
+            ("Marshal", b"\x04\x08{\x06I\"\x0cuser_id\x06:\x06ETi\x0c".to_vec(), Err("payload_not_json")),
+            ("Marshal inside", metadata("\u{4}\u{8}{\0", PURPOSE), Err("payload_not_json")),
         ] {
             assert_eq!(answer(&*extractor, &[("cookie", &cookie(&text))]), want, "{case}");
         }
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn i3_rotations_take_what_they_leave_out_from_the_section() {
+    fn rotation_inherits_missing_keys_from_its_section() {
         let text = metadata("7", PURPOSE);
         let with = |keys: &str| {
             let extractor = build("rails", &format!("cookie = \"_app\"\n{keys}")).unwrap();

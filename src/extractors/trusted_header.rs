@@ -228,26 +228,22 @@ mod tests {
             ("spaces around", &[("x-forwarded-user", " bob\t")], user("bob")),
             ("absent", &[("x-other", "bob")], Ok(None)),
             (
-                "G1 underscore twin",
+                "underscore twin",
                 &[("x-forwarded-user", "bob"), ("x_forwarded_user", "admin")],
                 Err("ambiguous_identity"),
             ),
-            ("G1 twin alone", &[("x_forwarded_user", "admin")], Err("ambiguous_identity")),
+            ("twin alone", &[("x_forwarded_user", "admin")], Err("ambiguous_identity")),
             (
-                "G2 dotted twin",
+                "dotted twin",
                 &[("x-forwarded-user", "bob"), ("x.forwarded.user", "admin")],
                 Err("ambiguous_identity"),
             ),
+            ("twice", &[("x-forwarded-user", "bob"), ("x-forwarded-user", "bob")], Err("ambiguous_identity")),
+            ("list", &[("x-forwarded-user", "bob, admin")], Err("ambiguous_identity")),
+            ("trailing comma", &[("x-forwarded-user", "bob,")], Err("ambiguous_identity")),
+            ("empty", &[("x-forwarded-user", "")], Err("ambiguous_identity")),
             (
-                "G2 twice",
-                &[("x-forwarded-user", "bob"), ("x-forwarded-user", "bob")],
-                Err("ambiguous_identity"),
-            ),
-            ("G3 list", &[("x-forwarded-user", "bob, admin")], Err("ambiguous_identity")),
-            ("G3 trailing comma", &[("x-forwarded-user", "bob,")], Err("ambiguous_identity")),
-            ("G3 empty", &[("x-forwarded-user", "")], Err("ambiguous_identity")),
-            (
-                "G10 hop by hop",
+                "hop by hop",
                 &[("x-forwarded-user", "bob"), ("connection", "close, X-Forwarded-User")],
                 Err("hop_by_hop"),
             ),
@@ -293,7 +289,7 @@ mod tests {
     #[test]
     fn it_does_not_start_without_a_gate() {
         for (case, keys, key) in [
-            ("G11 no gate", "header = \"X-User\"", "trusted_proxies"),
+            ("no gate", "header = \"X-User\"", "trusted_proxies"),
             ("no header", "trusted_proxies = [\"10.0.0.1\"]", "header"),
             ("everybody v4", "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusted_proxies"),
             ("everybody v6", "header = \"X-User\"\ntrusted_proxies = [\"::/0\"]", "trusted_proxies"),

@@ -131,7 +131,7 @@ fn a_stopped_reader_does_not_keep_the_process_from_ending() {
     drop(stdout);
 }
 
-/// N1, N2: whatever callers send, a line stays a line, and none drives a terminal.
+/// Line breaks and terminal escapes of a caller are escaped: one event is one line.
 #[test]
 fn no_caller_writes_a_line_of_their_own() {
     let forged = "x\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\u{1b}[31m\u{9b}2J";

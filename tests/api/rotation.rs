@@ -1,5 +1,5 @@
 //! Secrets that change while the service runs, by file and by SIGHUP: a good change is taken up whole, a
-//! bad one changes nothing, and no request notices either (SPEC section 4, FAULTS P8 and P9).
+//! bad one changes nothing, and no request notices either.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -505,7 +505,7 @@ async fn changed_section_that_cannot_start_is_refused_but_not_if_the_client_secr
     assert_eq!(service.secret(), OTHER_SECRET.as_bytes());
 }
 
-/// P13: an extractor that panics while it is built, as one of somebody's own may.
+/// An extractor of one's own may panic while it is built.
 #[tokio::test(start_paused = true)]
 async fn a_panic_during_a_reload_is_not_the_end_of_reloads() {
     static PANICS: AtomicBool = AtomicBool::new(false);

@@ -157,7 +157,7 @@ async fn user_under_another_status_than_200_is_refused() {
 }
 
 #[tokio::test]
-async fn redirect_is_401_and_not_followed() {
+async fn redirect_is_refused_and_not_followed() {
     let s = Stage::start().await;
     for status in [300, 301, 302, 303, 305, 307, 308] {
         s.app.take_requests();

@@ -157,7 +157,7 @@ async fn serialized_object_in_a_session_is_401() {
 }
 
 #[tokio::test]
-async fn two_cookies_of_one_name_are_401() {
+async fn two_different_cookies_of_one_name_are_401() {
     let s = Stage::start().await;
     assert_eq!(s.s.expect("good", &sid("good"), &["200"]).await.subject(), "ann");
     for headers in [

@@ -1,5 +1,5 @@
 //! One instance after the other is replaced, under 500 requests a second, behind a balancer that learns of
-//! it late: no request is lost (FAULTS P7).
+//! it late: no request is lost.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Requests that a proxy and the service might read differently, by the hundred: each gets one answer, and
-//! the next caller on the same connection to the service gets their own (FAULTS A1 to A9).
+//! the next caller on the same connection to the service gets their own.
 
 use std::net::SocketAddr;
 use std::time::Duration;

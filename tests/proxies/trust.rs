@@ -1,5 +1,5 @@
 //! What a proxy says of the user is believed, what a caller says of it is not; and no answer is kept for
-//! the next caller (FAULTS G1, G2, G10, L17).
+//! the next caller.
 
 use crate::binary::FAR;
 use crate::helpers::{answer, client, sign_session, verified};

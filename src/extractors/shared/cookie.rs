@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn i19_gaps_duplicates_mixtures_and_floods_are_refused() {
+    fn missing_duplicate_mixed_and_excess_chunks_are_refused() {
         let hundred: Vec<String> = (0..100).map(|n| format!("sid.{n}=x")).collect();
         let long: Vec<String> = (0..12).map(|n| format!("sid.{n}={}", "x".repeat(8000))).collect();
         for (case, cookies, want) in [

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn i5_nothing_is_made_of_an_object() {
+    fn serialized_php_object_is_read_as_null() {
         for (text, want) in [
             ("O:8:\"stdClass\":0:{}", "null"),
             ("O:8:\"stdClass\":1:{s:2:\"id\";i:7;}", "null"),
