@@ -1,5 +1,5 @@
 //! What the repository says about itself is true: the versions in its lock file, and the tests that
-//! `SECURITY.md` names. Nothing here runs the service.
+//! `SECURITY.md` and `docs/threat-cases.md` name. Nothing here runs the service.
 #![expect(clippy::expect_used, clippy::panic, reason = "tests say what they expect by panicking")]
 
 use std::collections::BTreeSet;
@@ -81,4 +81,41 @@ fn every_promise_names_tests_and_they_exist() {
             assert!(tests.contains(name), "there is no test {name}: {promise}");
         }
     }
+}
+
+/// The names of the attacks: all test functions below `tests/faults`.
+fn attacks() -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults");
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let text = fs::read_to_string(entry.expect("an entry").path()).expect("text");
+        let tests = text.split("#[tokio::test").skip(1).filter_map(|rest| rest.split_once("fn "));
+        names.extend(tests.filter_map(|(_, rest)| rest.split('(').next()).map(str::to_owned));
+    }
+    names
+}
+
+#[test]
+fn every_threat_case_names_a_test_and_every_attack_is_a_threat_case() {
+    let page = read("docs/threat-cases.md");
+    let rows = page.lines().filter(|line| line.starts_with("| ")).map(|line| line.trim_matches(['|', ' ']));
+    let rows = rows.filter(|row| *row != "attack | what must come of it | test" && !row.starts_with("---"));
+    let named: BTreeSet<String> = rows
+        .map(|row| {
+            let test = row.rsplit(" | ").next().unwrap_or_default();
+            assert!(test.starts_with('`') && test.ends_with('`'), "no test is named: {row}");
+            test.trim_matches('`').to_owned()
+        })
+        .collect();
+    let attacks = attacks();
+    assert!(attacks.len() > 200, "the attacks are not found");
+    let missing: Vec<_> = attacks.difference(&named).collect();
+    assert!(missing.is_empty(), "attacks without a row in docs/threat-cases.md: {missing:?}");
+    // A case may also name a test elsewhere.
+    let mut tests = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        tests_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut tests);
+    }
+    let unknown: Vec<_> = named.difference(&tests).collect();
+    assert!(unknown.is_empty(), "docs/threat-cases.md names tests that do not exist: {unknown:?}");
 }

@@ -1,5 +1,4 @@
-//! The binary as its users meet it: commands, exit codes, signals, and what it writes (SPEC sections
-//! 5 and 6, FAULTS groups K, N and P).
+//! The binary as its users meet it: commands, exit codes, signals, and what it writes.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
