@@ -75,13 +75,12 @@ impl Service {
         let clock = ManualClock::at(NOW);
         let mut context = Context::new(Clock::new(clock.clone()), Arc::new(Metrics::new()));
         context.dev = dev;
-        let ports = "\n[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n";
-        let toml = if toml.contains("[server]") {
-            toml.replace("[server]", ports.trim_start_matches('\n'))
-        } else {
-            format!("{toml}{ports}")
-        };
-        let settings = load_with(&toml, &registry, &context)?;
+        let mut variables = client_variables();
+        for name in ["ROLLOUT__SERVER__LISTEN", "ROLLOUT__SERVER__ADMIN_LISTEN"] {
+            variables.insert(name.to_owned(), "127.0.0.1:0".to_owned());
+        }
+        let file = file_of(toml);
+        let settings = load_from(vec![file.path().to_owned()], variables, &registry, &context)?;
         let limits = settings.server.clone();
         let public = server::bind(limits.listen).expect("a free port");
         let admin = server::bind(limits.admin_listen).expect("a free port");
@@ -144,9 +143,14 @@ pub fn load(toml: &str) -> Result<Settings, Problems> {
 }
 
 pub fn load_with(toml: &str, registry: &Registry, context: &Context) -> Result<Settings, Problems> {
+    let file = file_of(toml);
+    load_from(vec![file.path().to_owned()], client_variables(), registry, context)
+}
+
+fn file_of(toml: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), toml).expect("a writable file");
-    load_from(vec![file.path().to_owned()], client_variables(), registry, context)
+    file
 }
 
 pub fn load_from(

@@ -21,6 +21,8 @@ mod helpers;
 #[path = "../api/idp.rs"]
 mod idp;
 mod receiver;
+#[path = "../shared/settings.rs"]
+mod settings;
 
 use std::process::Command;
 
@@ -35,6 +37,7 @@ use binary::{FAR, Process, binary, good_session, run};
 use helpers::{CLIENT_SECRET, SESSION_SECRET, answer, client, verified};
 use idp::Idp;
 use receiver::{Receiver, Span};
+use settings::ConfigBuilder;
 
 const CALLERS_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLERS_SPAN: &str = "00f067aa0ba902b7";
@@ -92,11 +95,11 @@ fn ids(headers: &HeaderMap) -> (String, String) {
 
 /// A JWT extractor that will find nothing, and then the app's own URL.
 fn by_jwt_and_endpoint(app: &Backend) -> String {
-    format!(
-        "{}\n[extractors.app]\nkind = \"session_endpoint\"\nurl = \"{}\"\ncookies = [\"sid\"]\n",
-        helpers::BY_JWT.replace("[\"web\"]", "[\"web\", \"app\"]"),
-        app.url("/me/SENTINEL-path?key=SENTINEL-key"),
-    )
+    let url = app.url("/me/SENTINEL-path?key=SENTINEL-key");
+    ConfigBuilder::new(helpers::BY_JWT)
+        .with("session.extractors = ['web', 'app']")
+        .with(format!("[extractors.app]\nkind = 'session_endpoint'\nurl = '{url}'\ncookies = ['sid']"))
+        .to_string()
 }
 
 #[tokio::test]
