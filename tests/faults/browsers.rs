@@ -333,8 +333,7 @@ async fn error_is_readable_by_a_listed_origin() {
         let answer = web.expect(outcome, &asked, &[outcome]).await;
         assert_eq!(answer.header("access-control-allow-origin"), Some(LISTED), "{outcome}");
     }
-    let own =
-        Service::start(by_jwt().with("rate_limit.per_subject_per_minute = 60\nrate_limit.burst = 1")).await;
+    let own = Service::start(by_jwt().with("rate_limit.per_minute = 60\nrate_limit.burst = 1")).await;
     own.expect("first", &page(LISTED), &["200"]).await;
     own.expect("429", &page(LISTED), &["429 rate_limited"]).await;
     own.finish().await;

@@ -4,7 +4,7 @@ use crate::settings::ConfigBuilder;
 
 /// No limit to the rate, and every line is logged, so that every line is searched for secrets.
 fn base() -> ConfigBuilder {
-    ConfigBuilder::new("rate_limit.per_subject_per_minute = 0\nlog.level = 'trace'")
+    ConfigBuilder::new("rate_limit.per_minute = 0\nlog.level = 'trace'")
 }
 
 /// One extractor of this kind and with these keys, named `name`.

@@ -423,7 +423,8 @@ mod alone {
     #[tokio::test(flavor = "multi_thread")]
     async fn ten_thousand_requests_to_a_hung_backend_are_shed_within_the_limits() {
         let hung = Upstream::start(Act::Hang).await;
-        let config = by_endpoint(hung.port).with("server.max_connections = 10100\nlog.level = 'info'");
+        let limits = "server.max_connections = 10100\nextractors.app.max_waiting = 10000\nlog.level = 'info'";
+        let config = by_endpoint(hung.port).with(limits);
         let s = Service::start(config).await;
         let idle = s.usage().resident_kib;
         let mut wires = JoinSet::new();

@@ -59,7 +59,7 @@ fn keys(port: u16) -> String {
 }
 
 /// Answers are kept.
-const KEPT: &str = "extractors.idp.cache_ttl = '60s'";
+const KEPT: &str = "[extractors.idp]\ncache_ttl = '60s'\nallow_any_client = true";
 
 fn good(over: &Value) -> Value {
     let mut all = json!({"active": true, "sub": "ann", "iss": "https://issuer.example", "aud": "our-app", "client_id": "app", "scope": "openid rollout", "exp": now() + 600, "token_type": "Bearer"});
@@ -164,7 +164,7 @@ async fn answer_of_one_issuer_does_not_count_for_another() {
     );
     let both = [("a", a.port), ("b", b.port)].map(|(name, port)| {
         format!(
-            "[extractors.{name}]\nkind = 'introspection'\nfrom = ['header:x-{name}']\ncache_ttl = '60s'\n{}",
+            "[extractors.{name}]\nkind = 'introspection'\nfrom = ['header:x-{name}']\ncache_ttl = '60s'\nallow_any_client = true\n{}",
             keys(port)
         )
     });

@@ -91,7 +91,8 @@ async fn thousand_requests_on_a_cold_start_cause_one_fetch() {
     let signer = Signer::p256("good");
     let Act::Say(set) = keys(&[&signer]) else { panic!("keys are said") };
     let provider = Upstream::start(Act::Late(Duration::from_millis(700), set)).await;
-    let s = Service::start(config(provider.port).with("server.max_in_flight = 2000")).await;
+    // Half of them may wait for the provider.
+    let s = Service::start(config(provider.port).with("server.max_in_flight = 4000")).await;
     let asked = Arc::new(by(&signer));
     let mut crowd = JoinSet::new();
     for _ in 0..1000 {

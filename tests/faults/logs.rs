@@ -124,7 +124,7 @@ async fn no_secret_is_logged_at_any_level() {
 #[tokio::test]
 async fn printed_configuration_is_redacted() {
     let config = by_jwt().with("session.extractors = ['web', 'idp']").with(format!(
-        "[extractors.idp]\nkind = 'introspection'\nurl = 'https://id.example/x'\nclient_id = 'us'\nclient_secret = '{UPSTREAM_SECRET}'"
+        "[extractors.idp]\nkind = 'introspection'\nurl = 'https://id.example/x'\nclient_id = 'us'\nclient_secret = '{UPSTREAM_SECRET}'\nallow_any_client = true"
     ));
     let (code, text) = Setup::new(config).arguments(&["check-config", "--print"]).refusal().await;
     assert_eq!(code, 0, "{text}");

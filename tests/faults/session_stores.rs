@@ -160,25 +160,17 @@ async fn serialized_object_in_a_session_is_401() {
 async fn two_different_cookies_of_one_name_are_401() {
     let s = Stage::start().await;
     assert_eq!(s.s.expect("good", &sid("good"), &["200"]).await.subject(), "ann");
-    for headers in [
-        "sid=good; sid=bad",
-        "sid=bad; sid=good",
-        "sid=good; sid=good",
-        "sid=good; a=b; sid=good",
-        "sid=; sid=good",
-        "sid=good;sid=",
-        "sid=good; sid",
-    ] {
-        let want = if headers.ends_with(" sid") { &["200"][..] } else { INVALID };
-        s.s.expect(headers, &cookies(headers), want).await;
+    for headers in ["sid=good; sid=bad", "sid=bad; sid=good", "sid=; sid=good", "sid=good;sid="] {
+        s.s.expect(headers, &cookies(headers), INVALID).await;
     }
-    for headers in [
-        "Cookie: sid=good\r\nCookie: sid=bad\r\n",
-        "Cookie: sid=bad\r\nCookie: sid=good\r\n",
-        "Cookie: sid=good\r\nCookie: sid=good\r\n",
-    ] {
+    for headers in ["Cookie: sid=good\r\nCookie: sid=bad\r\n", "Cookie: sid=bad\r\nCookie: sid=good\r\n"] {
         s.s.expect(headers, &post(headers), INVALID).await;
     }
+    for headers in ["sid=good; sid=good", "sid=good; a=b; sid=good", "sid=good; sid"] {
+        assert_eq!(s.s.expect(headers, &cookies(headers), &["200"]).await.subject(), "ann");
+    }
+    let twice = "Cookie: sid=good\r\nCookie: sid=good\r\n";
+    assert_eq!(s.s.expect(twice, &post(twice), &["200"]).await.subject(), "ann");
     s.finish().await;
 }
 

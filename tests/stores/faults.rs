@@ -1,5 +1,5 @@
 //! Stores that are down, slow, cut off, full or not who they say: 503, never 401 and never another user's
-//! session (FAULTS group I).
+//! session.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -67,7 +67,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// I11, and neighbours: every way to fail is 503, and the end of the fault is the end of the 503s.
+/// every way to fail is 503, and the end of the fault is the end of the 503s.
 async fn every_fault_is_503(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = service(toml, proxy.port);
@@ -120,7 +120,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     assert!(answered > 0, "every request ran out of time: the test proves nothing");
 }
 
-/// I15: the crowd is answered or refused, and the pool stays in its bounds.
+/// the crowd is answered or refused, and the pool stays in its bounds.
 async fn a_crowd_is_kept_in_bounds(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = Arc::new(service(toml, proxy.port));
@@ -167,7 +167,6 @@ async fn mariadb_behind_faults() {
     every_fault_is_503(MARIADB, mariadb.port).await;
     answers_reach_only_their_own(MARIADB, mariadb.port).await;
     a_crowd_is_kept_in_bounds(MARIADB, mariadb.port).await;
-    // I17
     let query = "SELECT user_id FROM sessions WHERE id = $1";
     mariadb.run("CREATE USER other@127.0.0.1").await;
     for (case, toml) in [
@@ -205,7 +204,7 @@ impl Seen {
     }
 }
 
-/// What `/readyz` says of the extractor, with status 200 in any case: no instance is better off (P15).
+/// What `/readyz` says of the extractor, with status 200 in any case: no instance is better off.
 async fn state(service: &Service) -> String {
     let answer = service.request(reqwest::Method::GET, "/readyz").send().await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -354,7 +353,7 @@ async fn explain_and_metrics_say_what_a_store_said_and_no_secret() {
     }
 }
 
-/// I8: whatever an id looks like, Redis is asked for one key, or for nothing.
+/// whatever an id looks like, Redis is asked for one key, or for nothing.
 #[tokio::test]
 async fn redis_is_only_ever_asked_for_one_key() {
     let redis = redis_with_users(&[]).await;
@@ -502,7 +501,7 @@ async fn mariadb_over_tls() {
     only_the_right_server_is_asked(&toml, mariadb.port, &certificate).await;
 }
 
-/// I12: what is there and no session is the caller's problem.
+/// what is there and no session is the caller's problem.
 #[tokio::test]
 async fn redis_holds_something_else() {
     let redis = Redis::start(&[]).await;
@@ -537,7 +536,6 @@ async fn redis_that_refuses_us_is_503() {
     assert_eq!(ask(&service(&tls, redis.port), "s1").await, Err("session_backend_unavailable".to_owned()));
 }
 
-/// I17
 #[tokio::test]
 async fn postgres_that_cannot_answer_is_503() {
     let postgres = Postgres::start(&[]).await;

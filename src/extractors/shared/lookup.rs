@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn j9_neither_kept_answers_nor_their_order_grow_without_bound() {
+    fn kept_answers_and_their_order_are_bounded() {
         const TOKENS: usize = 1_000_000;
         const MOST: usize = MAX_KEPT_BYTES_IN_ALL;
         let (mut kept, answer) = (Kept::default(), keep(&Ok(Session::of_subject("ann"))).unwrap());
