@@ -431,7 +431,7 @@ async fn two_clients_are_served_while_200_half_heads_hold_all_64_connections() {
 
 #[tokio::test]
 async fn two_clients_are_served_while_200_half_heads_of_34_kb_hold_all_64_connections() {
-    let head = [&b"POST / HTTP/1.1\r\nHost: app.example\r\nX: "[..], &[b'y'; 34_000]].concat();
+    let head = [&b"POST / HTTP/1.1\r\nHost: app.example\r\nX: "[..], &vec![b'y'; 34_000]].concat();
     assert_served_behind(&head).await;
 }
 
