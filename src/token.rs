@@ -304,7 +304,7 @@ mod tests {
             minter(900, false, serde_json::json!({ "all": "{all}" })).mint(
                 &subject,
                 &session(attributes, None),
-                0,
+                1_800_000_000,
             )
         };
         let longest = (0..4096).rev().find_map(|length| mint(length).ok()).expect("a token");

@@ -427,7 +427,7 @@ async fn ten_thousand_identical_cookies_are_one_call() {
     .await;
     let app_of = extractor(
         "session_endpoint",
-        &format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"10s\"\nmax_waiting = 10000", app.url("/")),
+        &format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"\nmax_waiting = 10000", app.url("/")),
     );
     let request = contract::request(&[("cookie", "sid=ann")]);
     let all = futures_util::future::join_all((0..10_000).map(|_| app_of.extract(&request)));
@@ -577,7 +577,7 @@ async fn requests_that_await_one_hung_backend_leave_places_for_others() {
         section(
             "app",
             &format!(
-                "kind = \"session_endpoint\"\nurl = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"10s\"",
+                "kind = \"session_endpoint\"\nurl = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"",
                 hung.url("/me")
             )
         ),
@@ -585,7 +585,7 @@ async fn requests_that_await_one_hung_backend_leave_places_for_others() {
             "api",
             &format!(
                 "kind = \"introspection\"\nurl = \"{}\"\nfrom = [\"header:x-token\"]\nclient_id = \"us\"\n\
-                 client_secret = \"our secret:of 24 bytes\"",
+                 client_secret = \"our secret:of 24 bytes\"\nallow_any_client = true",
                 other.url("/introspect")
             )
         ),
@@ -620,7 +620,7 @@ async fn requests_that_await_a_hung_store_leave_places_for_others() {
     ] {
         let service = Arc::new(Service::start(&format!(
             "[server]\nmax_in_flight = 16\n[session]\nextractors = [\"store\", \"own\"]\n[extractors.store]\n{keys}\n\
-             cookie = \"sid\"\npool_wait = \"10s\"\ntimeout = \"10s\"\n[extractors.own]\nkind = \"trusted_header\"\n\
+             cookie = \"sid\"\npool_wait = \"5s\"\ntimeout = \"5s\"\n[extractors.own]\nkind = \"trusted_header\"\n\
              header = \"x-user\"\ntrusted_proxies = [\"127.0.0.1\"]\n"
         )));
         let mut strangers = tokio::task::JoinSet::new();
@@ -648,7 +648,7 @@ async fn max_waiting_bounds_the_requests_that_await_a_backend() {
         }
     })
     .await;
-    let keys = format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"10s\"\nmax_waiting = 3", app.url("/"));
+    let keys = format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"\nmax_waiting = 3", app.url("/"));
     let app_of = extractor("session_endpoint", &keys);
     let request = contract::request(&[("cookie", "sid=ann")]);
     let waiting = futures_util::future::join_all((0..10).map(|_| app_of.extract(&request)));
