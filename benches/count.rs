@@ -14,8 +14,8 @@ use std::hint::black_box;
 use aws_lc_rs::hmac::{self, HMAC_SHA512};
 use axum::http::StatusCode;
 use mimalloc::MiMalloc;
-use rollout_token::extractors::Session;
-use rollout_token::subject::Subject;
+use rollout_token::session::subject::Subject;
+use rollout_token::session::types::Session;
 use tower::ServiceExt;
 
 #[global_allocator]

@@ -14,8 +14,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
-use rollout_token::extractors::Session;
-use rollout_token::subject::Subject;
+use rollout_token::session::subject::Subject;
+use rollout_token::session::types::Session;
 use tower::ServiceExt;
 
 fn mint(criterion: &mut Criterion) {

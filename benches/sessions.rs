@@ -7,7 +7,7 @@ mod samples;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
-use rollout_token::extractors::contract;
+use rollout_token::session::contract;
 use samples::SAMPLES;
 
 fn sessions(criterion: &mut Criterion) {

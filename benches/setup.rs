@@ -8,12 +8,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use rollout_token::app::{self, App};
 use rollout_token::clock::Clock;
-use rollout_token::config::{self, Client, Sources};
-use rollout_token::extractors::{Context, Registry};
+use rollout_token::config::Sources;
+use rollout_token::http::app::{self, App};
+use rollout_token::http::server::Drain;
 use rollout_token::secret::Secret;
-use rollout_token::server::Drain;
+use rollout_token::session::backends::Context;
+use rollout_token::session::registry::Registry;
+use rollout_token::settings::{self, Client};
 use rollout_token::token::{ClaimTemplates, Minter};
 
 pub const CLIENT_SECRET: &str = "client-secret-client-secret-client-secret-client-secret-client-secret";
@@ -36,7 +38,7 @@ pub fn service(toml: &str) -> Router {
     .into();
     let context = Context::new(Clock::system(), Arc::default());
     let sources = Sources { environment, base: Some(toml.to_owned()), ..Sources::default() };
-    let settings = config::load(&sources, &Registry::builtin(), &context).expect("a configuration");
+    let settings = settings::load(&sources, &Registry::builtin(), &context).expect("a configuration");
     app::public(&App::new(settings, context, Drain::default()))
 }
 

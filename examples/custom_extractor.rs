@@ -17,12 +17,12 @@ use axum::http::HeaderName;
 use axum::http::request::Parts;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use rollout_token::Cli;
+use rollout_token::Registry;
 use rollout_token::config::{Problems, Section};
-use rollout_token::extractors::shared::headers;
-use rollout_token::extractors::shared::places::Place;
-use rollout_token::extractors::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 use rollout_token::secret::Secret;
-use rollout_token::{Cli, Registry};
+use rollout_token::session::formats::headers;
+use rollout_token::session::types::{CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor};
 use serde::{Deserialize, Serialize};
 
 const TICKET: HeaderName = HeaderName::from_static("x-ticket");
@@ -114,7 +114,8 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
     use rollout_token::clock::Clock;
-    use rollout_token::extractors::{Context, contract};
+    use rollout_token::session::contract;
+    use rollout_token::session::backends::Context;
 
     const KEY: &str = "a-key-that-only-the-app-knows";
 

@@ -16,29 +16,18 @@
 //!
 //! To serve with a session extractor of your own, see `examples/custom_extractor.rs`.
 
-pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod cookies;
-pub mod error;
-pub mod extractors;
-pub mod limiter;
-pub mod metrics;
-pub mod origin;
-mod process;
-pub mod reload;
-pub mod request_id;
-pub mod routes;
+mod hardening;
+pub mod http;
+pub mod json;
 pub mod secret;
-pub mod server;
-pub mod subject;
+pub mod session;
+pub mod settings;
 mod sync;
 pub mod telemetry;
 pub mod token;
-pub mod trace;
-pub mod value;
-pub mod wire;
 
 pub use cli::Cli;
-pub use extractors::Registry;
+pub use session::Registry;

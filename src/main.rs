@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 use rollout_token::cli::Cli;
-use rollout_token::extractors::Registry;
+use rollout_token::session::registry::Registry;
 
 /// A request is some forty small allocations: the C library's took a tenth of its time.
 #[global_allocator]

@@ -15,5 +15,5 @@ pub(crate) fn spawn<F>(work: F) -> tokio::task::JoinHandle<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    tokio::spawn(crate::trace::carry(work))
+    tokio::spawn(crate::telemetry::trace::carry(work))
 }

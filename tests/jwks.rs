@@ -16,8 +16,11 @@ use futures_util::{FutureExt, StreamExt, future, stream};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::extractors::{Context, Readiness, Registry, SessionExtractor, contract};
-use rollout_token::metrics::Metrics;
+use rollout_token::session::contract;
+use rollout_token::session::backends::Context;
+use rollout_token::session::registry::Registry;
+use rollout_token::session::types::{Readiness, SessionExtractor};
+use rollout_token::telemetry::metrics::Metrics;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use axum::http::{HeaderValue, header};
 use futures_util::FutureExt;
-use rollout_token::extractors::{ExtractError, SessionExtractor, contract};
+use rollout_token::session::contract;
+use rollout_token::session::types::{ExtractError, SessionExtractor};
 
 static EXTRACTOR: LazyLock<Arc<dyn SessionExtractor>> = LazyLock::new(|| rollout_token_fuzz::jwt(""));
 

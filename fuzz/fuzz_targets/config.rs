@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rollout_token::settings;
+
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::config::{self, Sources};
-use rollout_token::extractors::{Context, Registry};
+use rollout_token::config::Sources;
+use rollout_token::session::backends::Context;
+use rollout_token::session::registry::Registry;
 
 const SECRET: &str = "sentinel-client-secret-sentinel-client-secret-sentinel-client-secret";
 
@@ -23,7 +26,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         ..Sources::default()
     };
     let context = Context::new(Clock::new(ManualClock::at(rollout_token_fuzz::NOW)), Arc::default());
-    let shown = match config::load(&sources, &Registry::builtin(), &context) {
+    let shown = match settings::load(&sources, &Registry::builtin(), &context) {
         Ok(settings) => format!("{settings:?}{}", settings.effective()),
         Err(problems) => problems.to_string(),
     };

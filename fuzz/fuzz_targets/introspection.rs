@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use rollout_token::extractors::ExtractError;
+use rollout_token::session::types::ExtractError;
 use rollout_token_fuzz::{Asking, NOW};
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! A JWK set and a PEM from whoever answers at the configured address.
 #![no_main]
 
-use rollout_token::extractors::shared::keys::KeySet;
+use rollout_token::session::backends::keys::KeySet;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = KeySet::from_jwks(bytes);

@@ -8,7 +8,8 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt;
-use rollout_token::extractors::{ExtractError, SessionExtractor, contract};
+use rollout_token::session::contract;
+use rollout_token::session::types::{ExtractError, SessionExtractor};
 use rollout_token_fuzz::{JWT_SECRET, NOW};
 use serde_json::Value;
 

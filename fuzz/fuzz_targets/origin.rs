@@ -4,7 +4,7 @@
 #![no_main]
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use rollout_token::origin::{Caller, Origin, Origins};
+use rollout_token::http::origin::{Caller, Origin, Origins};
 use url::Url;
 
 const HEADERS: [HeaderName; 3] = [header::ORIGIN, header::HOST, HeaderName::from_static("sec-fetch-site")];

@@ -1,8 +1,8 @@
 //! A template over a session: whatever comes out passes the hygiene rules.
 #![no_main]
 
-use rollout_token::subject::{MAX_BYTES, Template};
-use rollout_token::value::Value;
+use rollout_token::json::Value;
+use rollout_token::session::subject::{MAX_BYTES, Template};
 
 libfuzzer_sys::fuzz_target!(|input: (&str, &[u8])| {
     let (template, session) = input;

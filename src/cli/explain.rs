@@ -11,12 +11,15 @@ use axum::http::{HeaderName, HeaderValue, Request};
 
 use super::serve::dev_sources;
 use super::{Failure, block_on, context, say};
-use crate::config::{self, Settings, Sources};
-use crate::error::Error;
-use crate::extractors::{Denial, Denied, Link, Peer, Registry};
-use crate::origin::{self, Caller};
-use crate::subject::Subject;
-use crate::value::Value;
+use crate::config::Sources;
+use crate::http::error::Error;
+use crate::http::origin::{self, Caller};
+use crate::json::Value;
+use crate::session::chain::{Denial, Denied, ConfiguredExtractor};
+use crate::session::registry::Registry;
+use crate::session::subject::Subject;
+use crate::session::types::Peer;
+use crate::settings::{self, Settings};
 
 /// The request is given by curl's own flags, or as the raw text of an HTTP request. What browsers copy
 /// "as cURL" has more flags; those that change nothing here are taken and ignored.
@@ -57,7 +60,7 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
         context.dev = true;
         (sources, _) = dev_sources(sources)?;
     }
-    let settings = config::load(&sources, registry, &context)?;
+    let settings = settings::load(&sources, registry, &context)?;
     let request = request(args)?;
     block_on(explain(&settings, &request))?
 }
@@ -190,7 +193,7 @@ fn more(detail: Option<&str>) -> String {
     detail.map(|detail| format!(" ({})", detail.escape_debug())).unwrap_or_default()
 }
 
-fn denied(link: Option<&Link>, denial: Denial) -> Error {
+fn denied(link: Option<&ConfiguredExtractor>, denial: Denial) -> Error {
     Error::Denied(Denied { extractor: link.map(|link| link.name.clone()), denial })
 }
 

@@ -17,12 +17,15 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
+use crate::hardening;
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::{self, Client, Problems, Sources};
-use crate::extractors::{Context, Registry, Session};
-use crate::metrics::Metrics;
-use crate::process;
-use crate::subject::Subject;
+use crate::config::{Problems, Sources};
+use crate::session::backends::Context;
+use crate::session::registry::Registry;
+use crate::session::subject::Subject;
+use crate::session::types::Session;
+use crate::settings::{self, Client};
+use crate::telemetry::metrics::Metrics;
 use crate::token::{ClaimTemplates, MintError, Minter};
 
 /// Mints short-lived Rollout auth tokens for the session your users already have.
@@ -138,7 +141,7 @@ impl Cli {
     /// Runs the command with these kinds of extractors.
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
         // Before there is a secret in memory.
-        if let Err(error) = process::keep_memory_private() {
+        if let Err(error) = hardening::keep_memory_private() {
             let _ = writeln!(io::stderr(), "note: a core dump of this process may be possible: {error}");
         }
         let sources = Sources::from_process(self.config);
@@ -177,7 +180,7 @@ fn say(line: impl fmt::Display) -> Result<(), Failure> {
 }
 
 fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(), Failure> {
-    let settings = config::load(sources, registry, &context())?;
+    let settings = settings::load(sources, registry, &context())?;
     if print {
         let mut effective = settings.effective().clone();
         drop_nulls(&mut effective);
@@ -208,7 +211,7 @@ fn drop_nulls(value: &mut serde_json::Value) {
 }
 
 fn health(sources: &Sources) -> Result<(), Failure> {
-    let mut address = config::load_listen(sources)?;
+    let mut address = settings::load_listen(sources)?;
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -234,7 +237,7 @@ fn ask_health(address: SocketAddr) -> io::Result<bool> {
 }
 
 fn mint(sources: &Sources, subject: &str) -> Result<(), Failure> {
-    let client = config::load_client(sources)?;
+    let client = settings::load_client(sources)?;
     let subject = Subject::new(subject).map_err(|_| {
         Failure::Usage("SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned())
     })?;
@@ -262,7 +265,7 @@ fn mint_for(client: &Client, subject: &Subject, clock: &Clock) -> Result<String,
 }
 
 fn inspect(sources: &Sources, token: String) -> Result<(), Failure> {
-    let client = config::load_client(sources)?;
+    let client = settings::load_client(sources)?;
     let token = if token == "-" { read_stdin()? } else { token };
     let mut validation = Validation::new(Algorithm::HS512);
     // An expired token is still shown; its end is judged below.

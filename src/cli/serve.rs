@@ -10,14 +10,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sd_notify::NotifyState;
 
 use super::{Failure, block_on, context};
-use crate::app::{self, App};
-use crate::config::{self, Settings, Sources};
-use crate::extractors::{Context, Registry};
-use crate::reload::Reloader;
+use crate::config::{Problems, Sources};
+use crate::http::app::{self, App};
+use crate::http::server::{self, Drain, Listener, Outcome, Signals};
 use crate::secret::Secret;
-use crate::server::{self, Drain, Listener, Outcome, Signals};
-use crate::telemetry;
-use crate::trace;
+use crate::session::backends::Context;
+use crate::session::registry::Registry;
+use crate::settings::{self, Settings};
+use crate::settings::reload::Reloader;
+use crate::telemetry::{logs, trace};
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
@@ -26,7 +27,7 @@ const STAGE_VARIABLES: [&str; 5] = ["ENV", "APP_ENV", "NODE_ENV", "RAILS_ENV", "
 
 pub fn serve(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let context = context();
-    let settings = config::load(&sources, registry, &context)?;
+    let settings = settings::load(&sources, registry, &context)?;
     let _last_lines = start_log(&settings, &context)?;
     block_on(run(settings, sources, registry, context, |_| {}))?
 }
@@ -36,15 +37,15 @@ pub fn dev(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let mut context = context();
     context.dev = true;
     let (sources, throwaway) = dev_sources(sources)?;
-    let settings = config::load(&sources, registry, &context)?;
+    let settings = settings::load(&sources, registry, &context)?;
     let _last_lines = start_log(&settings, &context)?;
     let throwaway = Some(throwaway).filter(|secret| *secret == settings.client.secret);
     let banner = |address: SocketAddr| print_banner(address, throwaway.as_ref());
     block_on(run(settings, sources, registry, context, banner))?
 }
 
-fn start_log(settings: &Settings, context: &Context) -> Result<telemetry::LastLines, Failure> {
-    telemetry::init(settings.log, context.metrics.clone())
+fn start_log(settings: &Settings, context: &Context) -> Result<logs::LastLines, Failure> {
+    logs::init(settings.log, context.metrics.clone())
         .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))
 }
 
@@ -118,7 +119,7 @@ fn refuse_in_production() -> Result<(), Failure> {
     for name in STAGE_VARIABLES {
         let stage = std::env::var(name).unwrap_or_default().to_ascii_lowercase();
         if matches!(stage.as_str(), "production" | "prod") {
-            return Err(Failure::Config(config::Problems::of(
+            return Err(Failure::Config(Problems::of(
                 name,
                 "is production, and `dev` signs everybody in: use `serve`",
             )));

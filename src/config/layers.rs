@@ -9,8 +9,8 @@ use config::{FileFormat, Format, Value, ValueKind};
 
 use super::problems::Problems;
 use super::section::{Table, join, type_name};
-use super::watched::Watched;
-use crate::trace;
+use super::fingerprint::FileFingerprint;
+use crate::telemetry::trace;
 
 /// The three names of Rollout's own docs, and the keys they stand for.
 const ROLLOUT_NAMES: [(&str, &str); 3] = [
@@ -20,7 +20,7 @@ const ROLLOUT_NAMES: [(&str, &str); 3] = [
 ];
 
 /// How all other variables begin. Kubernetes makes some of its own for a service called `rollout`, with one `_`.
-pub(super) const PREFIX: &str = "ROLLOUT__";
+pub(crate) const PREFIX: &str = "ROLLOUT__";
 
 /// Where the configuration comes from. The environment is an argument, so that tests need no process.
 #[derive(Clone, Default)]
@@ -36,9 +36,9 @@ pub struct Sources {
 }
 
 /// All layers as one, and the files among them.
-pub(super) struct Merged {
-    pub(super) tree: Table,
-    pub(super) files: Vec<Watched>,
+pub(crate) struct Merged {
+    pub(crate) tree: Table,
+    pub(crate) files: Vec<FileFingerprint>,
 }
 
 impl fmt::Debug for Sources {
@@ -74,7 +74,7 @@ impl Sources {
     /// Lays the layers over each other; `None` if one of them cannot be read.
     ///
     /// The `config` crate would do it too, but there a section takes the place of a value in silence.
-    pub(super) fn merge(&self, problems: &mut Problems) -> Option<Merged> {
+    pub(crate) fn merge(&self, problems: &mut Problems) -> Option<Merged> {
         for name in &self.not_text {
             problems.add(name, "is not UTF-8: put such a secret into a file, and name the file with _FILE");
         }
@@ -111,9 +111,9 @@ impl Sources {
 }
 
 /// The layer of a file; `None` after its problem was added.
-fn file(path: &Path, problems: &mut Problems) -> Option<(Table, Watched)> {
+fn file(path: &Path, problems: &mut Problems) -> Option<(Table, FileFingerprint)> {
     let name = path.display().to_string();
-    let layer = Watched::read(path).map_err(|error| format!("cannot be read: {error}")).and_then(
+    let layer = FileFingerprint::read(path).map_err(|error| format!("cannot be read: {error}")).and_then(
         |(bytes, watched)| {
             let text = str::from_utf8(&bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
             Ok((parse(text, Some(&name))?, watched))
@@ -123,7 +123,7 @@ fn file(path: &Path, problems: &mut Problems) -> Option<(Table, Watched)> {
 }
 
 /// TOML as a tree whose values know where they are from.
-pub(super) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String> {
+pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String> {
     // The parser's own report prints the offending line, which may hold a secret.
     toml::from_str::<toml::Table>(text).map_err(|error| {
         let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
@@ -142,7 +142,7 @@ fn variable(name: &str, path: &str, text: &str) -> Table {
 }
 
 /// Lays one layer over another.
-pub(super) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Problems) {
+pub(crate) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Problems) {
     for (key, value) in above {
         let path = join(path, &key);
         match (below.get_mut(&key), value) {

@@ -11,24 +11,22 @@ use config::{Map, Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::chain::Common;
-use super::given::Given;
+use super::deserializer::StrictValue;
 use super::problems::{Problems, Warnings};
 use super::suggest::unknown;
-use super::values::{List, Span};
-use super::watched::Watched;
-use crate::extractors::Context;
+use super::values::{List, HumanDuration};
+use super::fingerprint::FileFingerprint;
 use crate::secret::Secret;
 
 /// A tree of values that know where they are from.
-pub(super) type Table = Map<String, Value>;
+pub(crate) type Table = Map<String, Value>;
 
 /// Reads a table into `T`, whose fields all have defaults.
 ///
 /// Serde stops at the first error. Here every key is tried alone first, so that each gets its own
 /// line in the report; the keys that are good are then read together. `more` are keys that may stand
 /// there too, but were taken out before: they matter to who misspelled one.
-pub(super) fn read<T>(path: &str, table: &Table, more: &[&str], problems: &mut Problems) -> T
+pub(crate) fn read<T>(path: &str, table: &Table, more: &[&str], problems: &mut Problems) -> T
 where
     T: DeserializeOwned + Default + Serialize,
 {
@@ -50,7 +48,7 @@ where
             Err(error) => problems.add(join(path, key), describe(&error, value)),
         }
     }
-    T::deserialize(Given(good.into())).unwrap_or_else(|error| {
+    T::deserialize(StrictValue(good.into())).unwrap_or_else(|error| {
         problems.add(path, error.to_string());
         T::default()
     })
@@ -59,10 +57,10 @@ where
 /// Whether a struct takes this key with this value, or serde's words why not.
 fn try_alone<T: DeserializeOwned>(key: &str, value: &Value) -> Result<(), String> {
     let alone = Table::from([(key.to_owned(), value.clone())]);
-    T::deserialize(Given(alone.into())).map(drop).map_err(|error| error.to_string())
+    T::deserialize(StrictValue(alone.into())).map(drop).map_err(|error| error.to_string())
 }
 
-pub(super) fn join(path: &str, key: &str) -> String {
+pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
@@ -84,7 +82,7 @@ fn describe(error: &str, value: &Value) -> String {
 }
 
 /// What is wrong with a value where a section has to be.
-pub(super) fn no_section(path: &str, value: &Value) -> String {
+pub(crate) fn no_section(path: &str, value: &Value) -> String {
     format!("must be a section, [{path}], not {}{}", type_name(value), origin(value))
 }
 
@@ -108,7 +106,7 @@ fn plainly(expected: &str) -> &str {
 }
 
 /// The type of a value, without the value: it may be a secret under the wrong key.
-pub(super) fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value.kind {
         ValueKind::Nil => "nothing",
         ValueKind::Boolean(_) => "true or false",
@@ -121,47 +119,63 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 }
 
 /// What building an extractor tells about its section, beside the extractor and its problems.
-pub(super) struct Findings {
+pub(crate) struct Findings {
     /// The section as it was understood, presets and defaults filled in and secrets redacted.
-    pub(super) effective: Option<serde_json::Value>,
+    pub(crate) effective: Option<serde_json::Value>,
     /// The files that keys were read from.
-    pub(super) watched: Vec<Watched>,
-    pub(super) warnings: Warnings,
+    pub(crate) watched: Vec<FileFingerprint>,
+    pub(crate) warnings: Warnings,
+}
+
+/// Takes these keys out of a table.
+pub(crate) fn take(table: &mut Table, keys: &[&str]) -> Table {
+    keys.iter().filter_map(|key| table.remove_entry(*key)).collect()
+}
+
+/// What sections are checked against that stands elsewhere in the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Elsewhere<'a> {
+    /// The secret that signs our tokens, which no section may use.
+    pub(crate) client_secret: Option<&'a Secret>,
+    /// `server.request_timeout`, which bounds every timeout of a section.
+    pub(crate) request_timeout: Duration,
+    /// `token.cap_to_session`
+    pub(crate) cap_to_session: bool,
+}
+
+impl Elsewhere<'_> {
+    /// For a section without a whole configuration around it.
+    pub(crate) const DEFAULT: Self =
+        Self { client_secret: None, request_timeout: Duration::from_secs(5), cap_to_session: false };
 }
 
 /// The section of one extractor, `[extractors.NAME]`, without the keys that all kinds share.
 pub struct Section<'a> {
     path: String,
     table: Table,
-    client_secret: Option<&'a Secret>,
-    /// `server.request_timeout`
-    request_timeout: Duration,
-    context: &'a Context,
+    /// Keys that were taken out of the table before: a typo of one is answered with its name.
+    common_keys: &'static [&'static str],
+    elsewhere: Elsewhere<'a>,
     /// The section itself has a `subject`, beside those of its preset and its kind.
-    pub(super) names_subject: bool,
-    /// `token.cap_to_session`
-    pub(super) cap_to_session: bool,
+    pub(crate) names_subject: bool,
     effective: RefCell<Option<serde_json::Value>>,
-    watched: RefCell<Vec<Watched>>,
+    watched: RefCell<Vec<FileFingerprint>>,
     warnings: RefCell<Warnings>,
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         path: String,
         table: Table,
-        client_secret: Option<&'a Secret>,
-        request_timeout: Duration,
-        context: &'a Context,
+        common_keys: &'static [&'static str],
+        elsewhere: Elsewhere<'a>,
     ) -> Self {
         Self {
             path,
             table,
-            client_secret,
-            request_timeout,
-            context,
+            common_keys,
+            elsewhere,
             names_subject: false,
-            cap_to_session: false,
             effective: RefCell::default(),
             watched: RefCell::default(),
             warnings: RefCell::default(),
@@ -178,14 +192,9 @@ impl<'a> Section<'a> {
         join(&self.path, key)
     }
 
-    /// What the service lends to extractors.
-    pub fn context(&self) -> &'a Context {
-        self.context
-    }
-
     /// Whether tokens end with the session, so that a store has to tell when that is.
     pub fn cap_to_session(&self) -> bool {
-        self.cap_to_session
+        self.elsewhere.cap_to_session
     }
 
     /// Refuses a section without a `subject` of its own: there is no attribute that identifies the users of
@@ -200,7 +209,7 @@ impl<'a> Section<'a> {
     where
         T: DeserializeOwned + Default + Serialize,
     {
-        let config: T = read(&self.path, &self.table, &Common::KEYS, problems);
+        let config: T = read(&self.path, &self.table, self.common_keys, problems);
         *self.effective.borrow_mut() = serde_json::to_value(&config).ok();
         config
     }
@@ -258,7 +267,7 @@ impl<'a> Section<'a> {
     fn check_secret(&self, key: &str, secret: &Secret, problems: &mut Problems) {
         if secret.expose().is_empty() {
             problems.add(self.key(key), "is empty: give it a value or leave the key out");
-        } else if self.client_secret == Some(secret) {
+        } else if self.elsewhere.client_secret == Some(secret) {
             problems.add(
                 self.key(key),
                 "is the same secret as client_secret: our own tokens would pass as sessions. Use another",
@@ -268,8 +277,8 @@ impl<'a> Section<'a> {
 
     /// Checks that time-outs, each a part of the next, are in order: none is longer than the next one, or than
     /// `server.request_timeout`, which would strike first.
-    pub fn check_timeouts(&self, timeouts: &[(&str, Span)], problems: &mut Problems) {
-        let request = ("server.request_timeout".to_owned(), Span(self.request_timeout));
+    pub fn check_timeouts(&self, timeouts: &[(&str, HumanDuration)], problems: &mut Problems) {
+        let request = ("server.request_timeout".to_owned(), HumanDuration(self.elsewhere.request_timeout));
         let next = timeouts.iter().skip(1).map(|(key, span)| (self.key(key), *span)).chain([request]);
         for ((key, span), (next_key, next)) in timeouts.iter().zip(next) {
             problems.require(
@@ -282,7 +291,7 @@ impl<'a> Section<'a> {
 
     /// Reads a file of secrets or keys. From then on a change of it reloads the configuration.
     pub fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let (bytes, watched) = Watched::read(path)?;
+        let (bytes, watched) = FileFingerprint::read(path)?;
         self.watched.borrow_mut().push(watched);
         Ok(bytes)
     }
@@ -293,7 +302,7 @@ impl<'a> Section<'a> {
     }
 
     /// What was found out about the section while its extractor was built.
-    pub(super) fn into_findings(self) -> Findings {
+    pub(crate) fn into_findings(self) -> Findings {
         Findings {
             effective: self.effective.into_inner(),
             watched: self.watched.into_inner(),

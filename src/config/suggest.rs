@@ -5,7 +5,7 @@
 const ALIKE: f64 = 0.85;
 
 /// Says that `name` is no such thing, and which one it may stand for, or else all that there are.
-pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let alike = |candidate: &str| strsim::jaro_winkler(name, candidate);
     match known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b))) {

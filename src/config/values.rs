@@ -10,12 +10,12 @@ use serde::{Serialize, Serializer};
 
 /// A duration written with its unit: `"500ms"`, `"15m"`, `"1h 30m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
 /// Nothing that this service waits for takes longer; a longer time is a slip of the keyboard.
 const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
-impl Span {
+impl HumanDuration {
     pub const fn secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
@@ -25,7 +25,7 @@ impl Span {
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(u128, &str); 4] =
             [(24 * 60 * 60 * 1000, "d"), (60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
@@ -38,49 +38,49 @@ impl fmt::Display for Span {
     }
 }
 
-impl Serialize for Span {
+impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SpanVisitor)
+        deserializer.deserialize_any(HumanDurationVisitor)
     }
 }
 
-struct SpanVisitor;
+struct HumanDurationVisitor;
 
-impl SpanVisitor {
+impl HumanDurationVisitor {
     const HELP: &'static str = "must be a duration with its unit, such as \"10s\" or \"500ms\"";
 }
 
-impl Visitor<'_> for SpanVisitor {
-    type Value = Span;
+impl Visitor<'_> for HumanDurationVisitor {
+    type Value = HumanDuration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a duration with its unit, such as \"10s\" or \"500ms\"")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanDuration, E> {
         // humantime reads a bare `0`; everything else without a unit it refuses.
         match humantime::parse_duration(text) {
             Ok(span) if span > LONGEST => Err(E::custom("is longer than 400 days")),
-            Ok(span) if text.trim() != "0" => Ok(Span(span)),
+            Ok(span) if text.trim() != "0" => Ok(HumanDuration(span)),
             Ok(_) | Err(_) => Err(E::custom(Self::HELP)),
         }
     }
 
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Span, E> {
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<HumanDuration, E> {
         Err(E::custom(Self::HELP))
     }
 
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Span, E> {
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<HumanDuration, E> {
         Err(E::custom(Self::HELP))
     }
 
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Span, E> {
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<HumanDuration, E> {
         Err(E::custom(Self::HELP))
     }
 }
@@ -172,7 +172,7 @@ mod tests {
             ("\"\"", None),
             ("true", None),
         ] {
-            let span = serde_json::from_str::<Span>(text).ok().map(|span| span.0);
+            let span = serde_json::from_str::<HumanDuration>(text).ok().map(|span| span.0);
             assert_eq!(span, want, "{text}");
         }
     }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_duration_is_shown_in_the_largest_unit_that_fits() {
         for text in ["0s", "500ms", "75s", "15m", "2h", "31d", "1500ms"] {
-            let span: Span = serde_json::from_value(text.into()).unwrap();
+            let span: HumanDuration = serde_json::from_value(text.into()).unwrap();
             assert_eq!(span.to_string(), text);
         }
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rollout_token::clock::Clock;
 use rollout_token::config;
-use rollout_token::extractors::{Context, Registry};
-use rollout_token::metrics::Metrics;
+use rollout_token::clock::Clock;
+use rollout_token::session::backends::Context;
+use rollout_token::session::registry::Registry;
+use rollout_token::telemetry::metrics::Metrics;
 use serde_json::Value;
 
 use crate::helpers::{BY_HEADER, CLIENT_SECRET, client_variables, load, load_from};

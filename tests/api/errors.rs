@@ -123,7 +123,8 @@ async fn a_panicking_extractor_is_500_and_the_next_request_is_served() {
     use axum::http::request::Parts;
     use futures_util::future::BoxFuture;
     use rollout_token::config::{Problems, Section};
-    use rollout_token::extractors::{Extracted, Registry, Session, SessionExtractor};
+    use rollout_token::session::registry::Registry;
+    use rollout_token::session::types::{Extracted, Session, SessionExtractor};
     use std::sync::Arc;
 
     #[derive(Debug)]

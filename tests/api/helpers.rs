@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use rollout_token::app::{self, App};
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::config::{self, Problems, Settings, Sources};
-use rollout_token::extractors::{Context, Registry};
-use rollout_token::metrics::Metrics;
-use rollout_token::server::{self, Drain, Listener};
+use rollout_token::config::{Problems, Sources};
+use rollout_token::http::app::{self, App};
+use rollout_token::http::server::{self, Drain, Listener};
+use rollout_token::session::backends::Context;
+use rollout_token::session::registry::Registry;
+use rollout_token::settings::{self, Settings};
+use rollout_token::telemetry::metrics::Metrics;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -159,7 +161,7 @@ pub fn load_from(
     registry: &Registry,
     context: &Context,
 ) -> Result<Settings, Problems> {
-    config::load(&Sources { files, environment, ..Sources::default() }, registry, context)
+    settings::load(&Sources { files, environment, ..Sources::default() }, registry, context)
 }
 
 pub fn client_variables() -> BTreeMap<String, String> {

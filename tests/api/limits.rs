@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::http::request::Parts;
 use futures_util::future::{BoxFuture, join_all};
 use rollout_token::config::{Problems, Section};
-use rollout_token::extractors::{Extracted, Registry, Session, SessionExtractor};
+use rollout_token::session::registry::Registry;
+use rollout_token::session::types::{Extracted, Session, SessionExtractor};
 
 use crate::helpers::{BY_HEADER, Service, refused};
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use axum::http::Request;
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::extractors::{Context, Registry};
-use rollout_token::metrics::Metrics;
+use rollout_token::session::backends::Context;
+use rollout_token::session::registry::Registry;
+use rollout_token::telemetry::metrics::Metrics;
 use serde_json::Value;
 use toml::Table;
 

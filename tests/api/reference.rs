@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::CommandFactory;
 use reqwest::Method;
 use rollout_token::Cli;
-use rollout_token::error::Error;
-use rollout_token::extractors::Registry;
-use rollout_token::metrics::Metrics;
+use rollout_token::http::error::Error;
+use rollout_token::session::registry::Registry;
+use rollout_token::telemetry::metrics::Metrics;
 
 use crate::helpers::{BY_HEADER, Service, answer};
 

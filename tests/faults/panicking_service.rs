@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::http::request::Parts;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use rollout_token::Cli;
+use rollout_token::Registry;
 use rollout_token::config::{Problems, Section};
-use rollout_token::extractors::{ExtractError, Extracted, Session, SessionExtractor};
-use rollout_token::{Cli, Registry};
+use rollout_token::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The one of `sentinels.rs`: the attacks search every output for it.
 const SESSION_SECRET: &str = "session+secret/sentinel:Kd81Qw-0123456789-0123456789";

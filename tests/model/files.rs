@@ -1,6 +1,6 @@
 //! The files under test, beside the neighbours that they name with `super::`.
 
-pub use rollout_token::extractors::shared::{health, http, keys, waiting};
+pub use rollout_token::session::backends::{health, http, keys, waiting};
 
 #[path = "../../src/extractors/shared/jwks.rs"]
 pub mod jwks;

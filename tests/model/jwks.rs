@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use shuttle::future::{block_on, spawn};
 
+use crate::Model;
+use crate::Schedule;
+use crate::sync;
 use crate::clock::{Clock, ManualClock};
 use crate::extractors::{Context, ExtractError};
 use crate::files::jwks::{FetchedKeys, Found, Source};
 use crate::files::waiting::Waiting;
-use crate::sync;
-use crate::{Model, Schedule};
 
 pub const MODELS: [Model; 4] = [
     ("jwks_cold_start_is_one_fetch_that_serves_all", cold_start, Schedule::Any),

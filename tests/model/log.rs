@@ -7,8 +7,9 @@ use prometheus_client::metrics::counter::Counter;
 use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread;
 
+use crate::Model;
+use crate::Schedule;
 use crate::files::writer::LogWriter;
-use crate::{Model, Schedule};
 
 pub const MODELS: [Model; 1] = [("log_every_line_arrives_in_order", lines, Schedule::Any)];
 

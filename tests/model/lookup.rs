@@ -6,12 +6,13 @@ use std::time::Duration;
 use shuttle::future::{block_on, spawn, yield_now};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::Model;
+use crate::Schedule;
+use crate::sync;
 use crate::clock::{Clock, ManualClock};
 use crate::extractors::{Context, ExtractError, Session};
 use crate::files::lookup::{Lookups, Outcome, Question, Verdict};
 use crate::files::waiting::Waiting;
-use crate::sync;
-use crate::{Model, Schedule};
 
 pub const MODELS: [Model; 5] = [
     ("lookup_identical_questions_share_a_call", shared, Schedule::Any),

@@ -23,7 +23,8 @@ mod reload;
 mod sync;
 mod world;
 
-pub use rollout_token::{clock, value};
+pub use rollout_token::clock;
+pub use rollout_token::json;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 pub use world::{app, config, extractors};

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use shuttle::future::{block_on, spawn, yield_now};
 use shuttle::rand::{Rng, thread_rng};
 
+use crate::Model;
+use crate::Schedule;
 use crate::app::App;
 use crate::clock::{Clock, ManualClock};
-use crate::config::{self, Sources};
+use crate::config::Sources;
 use crate::extractors::{Context, Registry};
 use crate::files::reload::Reloader;
 use crate::sync::{self, mpsc};
-use crate::{Model, Schedule};
 
 pub const MODELS: [Model; 3] = [
     ("reload_a_signal_is_never_lost", signalled, Schedule::Any),
@@ -31,7 +32,7 @@ fn world(time_passes: bool) -> World {
     let files = Sources::default();
     files.replace(1);
     let context = Context::new(Clock::new(ManualClock::at(0)), Arc::default());
-    let app = App::new(config::load(&files, &Registry, &context).expect("good files"));
+    let app = App::new(settings::load(&files, &Registry, &context).expect("good files"));
     let ask = Reloader::new(app.clone(), files.clone(), Registry, context).spawn();
     World { app, files, ask }
 }

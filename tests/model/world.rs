@@ -7,8 +7,8 @@ pub mod extractors {
 
     use axum::http::HeaderMap;
     use reqwest::{Request, StatusCode};
-    use rollout_token::extractors::shared::http::{Answer, CallError, Limits};
-    pub use rollout_token::extractors::{ExtractError, Readiness, Session};
+    use rollout_token::session::backends::http::{Answer, CallError, Limits};
+    pub use rollout_token::session::types::{ExtractError, Readiness, Session};
 
     use crate::clock::Clock;
     use crate::sync::Mutex;
@@ -16,12 +16,12 @@ pub mod extractors {
     #[derive(Clone, Debug)]
     pub struct Context {
         pub clock: Clock,
-        pub metrics: Arc<rollout_token::metrics::Metrics>,
+        pub metrics: Arc<rollout_token::telemetry::metrics::Metrics>,
         pub http: Arc<Provider>,
     }
 
     impl Context {
-        pub fn new(clock: Clock, metrics: Arc<rollout_token::metrics::Metrics>) -> Self {
+        pub fn new(clock: Clock, metrics: Arc<rollout_token::telemetry::metrics::Metrics>) -> Self {
             Self { clock, metrics, http: Arc::default() }
         }
     }
@@ -150,7 +150,7 @@ pub mod config {
 pub mod app {
     use std::sync::Arc;
 
-    use rollout_token::metrics::Metrics;
+    use rollout_token::telemetry::metrics::Metrics;
 
     use super::config::Settings;
     use crate::sync::Mutex;

@@ -8,9 +8,13 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::config::{Problems, Settings};
-use rollout_token::extractors::{Context, Denial, Denied, Registry, contract};
-use rollout_token::metrics::Metrics;
+use rollout_token::config::Problems;
+use rollout_token::session::contract;
+use rollout_token::session::backends::Context;
+use rollout_token::session::chain::{Denial, Denied};
+use rollout_token::session::registry::Registry;
+use rollout_token::settings::Settings;
+use rollout_token::telemetry::metrics::Metrics;
 use serde_json::{Value, json};
 use toml::Table;
 

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::extractors::{Context, Registry, SessionExtractor, contract};
+use rollout_token::session::contract;
+use rollout_token::session::backends::Context;
+use rollout_token::session::registry::Registry;
+use rollout_token::session::types::SessionExtractor;
 use serde_json::Value;
 
 /// Where the vectors are, from the package that includes this file: the project or its fuzzers.

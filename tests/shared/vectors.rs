@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::AsyncFnMut;
 use std::path::{Path, PathBuf};
 
-use rollout_token::value::Value as Ordered;
+use rollout_token::json::Value as Ordered;
 use serde_json::{Value, json};
 use toml::Table;
 

@@ -1,0 +1,180 @@
+//! How serde reads what the `config` crate gathered: text may stand for a number or for true and false, since a
+//! variable is nothing but text; everything else is taken for what it is.
+//!
+//! The crate's own reader goes further: it makes a number of `true`, a whole one of 1.5 and text of them all.
+
+use config::{Value, ValueKind};
+use serde::de::value::{Error, MapDeserializer, SeqDeserializer};
+use serde::de::{Deserializer, IntoDeserializer, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::layers::PREFIX;
+
+/// A value as it was given.
+pub(crate) struct StrictValue(pub(crate) Value);
+
+impl StrictValue {
+    fn text(&self) -> Option<&str> {
+        match &self.0.kind {
+            ValueKind::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether the value is the text of a variable, which has no other way to write a list.
+    fn is_variable(&self) -> bool {
+        self.0.origin().is_some_and(|origin| origin.starts_with(PREFIX))
+    }
+
+    fn number<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if let Some(number) = self.text().and_then(|text| text.parse().ok()) {
+            visitor.visit_u64(number)
+        } else if let Some(number) = self.text().and_then(|text| text.parse().ok()) {
+            visitor.visit_i64(number)
+        } else {
+            self.deserialize_any(visitor)
+        }
+    }
+}
+
+/// The integers, of whatever size: the visitor knows which fit.
+macro_rules! numbers {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            self.number(visitor)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for StrictValue {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.0.kind {
+            ValueKind::Nil => visitor.visit_unit(),
+            ValueKind::Boolean(flag) => visitor.visit_bool(flag),
+            ValueKind::I64(number) => visitor.visit_i64(number),
+            ValueKind::I128(number) => visitor.visit_i128(number),
+            ValueKind::U64(number) => visitor.visit_u64(number),
+            ValueKind::U128(number) => visitor.visit_u128(number),
+            ValueKind::Float(number) => visitor.visit_f64(number),
+            ValueKind::String(text) => visitor.visit_string(text),
+            ValueKind::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Self))),
+            ValueKind::Table(members) => {
+                let members = members.into_iter().map(|(key, value)| (key, Self(value)));
+                visitor.visit_map(MapDeserializer::new(members))
+            }
+        }
+    }
+
+    /// In the words that the crate knows.
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.text().map(str::to_lowercase).as_deref() {
+            Some("true" | "yes" | "on" | "1") => visitor.visit_bool(true),
+            Some("false" | "no" | "off" | "0") => visitor.visit_bool(false),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    numbers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    }
+
+    /// A variable's text is a list with commas between its items. Text in TOML is one item.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.text().filter(|_| self.is_variable()) {
+            Some(text) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                visitor.visit_seq(SeqDeserializer::new(items.map(|item| Self(item.into()))))
+            }
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.0.kind {
+            ValueKind::Nil => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.0.kind {
+            ValueKind::String(text) => text.into_deserializer().deserialize_enum(name, variants, visitor),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier
+        ignored_any
+    }
+}
+
+impl IntoDeserializer<'_, Error> for StrictValue {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    fn read<T: DeserializeOwned>(value: impl Into<Value>) -> Option<T> {
+        T::deserialize(StrictValue(value.into())).ok()
+    }
+
+    #[test]
+    fn text_stands_for_numbers_and_flags_and_nothing_else_for_anything_but_itself() {
+        assert_eq!(["12", "-3", "on", "1.5", ""].map(read::<i64>), [Some(12), Some(-3), None, None, None]);
+        assert_eq!(read::<u64>("18446744073709551615"), Some(u64::MAX));
+        assert_eq!(["300", "-1"].map(read::<u8>), [None, None]);
+        let flags = ["true", "YES", "on", "1", "false", "no", "Off", "0"].map(read::<bool>);
+        assert_eq!(
+            flags,
+            [
+                Some(true),
+                Some(true),
+                Some(true),
+                Some(true),
+                Some(false),
+                Some(false),
+                Some(false),
+                Some(false)
+            ]
+        );
+        assert_eq!(["", "2", "perhaps"].map(read::<bool>), [None; 3]);
+        assert_eq!(
+            (read::<i64>(true), read::<i64>(1.5), read::<bool>(1), read::<String>(7)),
+            (None, None, None, None)
+        );
+        assert_eq!(read::<String>("00123").as_deref(), Some("00123"));
+        assert_eq!(read::<Vec<u8>>(vec!["1", "2"]), Some(vec![1, 2]));
+        let variable = Value::new(Some(&"ROLLOUT__A__B".to_owned()), "a, b");
+        assert_eq!(read::<Vec<String>>(variable), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(read::<Vec<String>>(Value::new(Some(&"file.toml".to_owned()), "a, b")), None);
+        assert_eq!(
+            (read::<Option<bool>>(Value::new(None, ValueKind::Nil)), read("7")),
+            (Some(None), Some(Some(7_u8)))
+        );
+    }
+}

@@ -1,0 +1,293 @@
+//! The one map from what went wrong to what the caller is told: RFC 9457 problem details.
+//! Causes never reach the caller; they are for the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::http::routes::health::Report;
+use crate::session::chain::{Denial, Denied};
+use crate::session::subject::Subject;
+use crate::session::types::Cause;
+
+/// Why a request gets no 2xx answer.
+#[derive(Clone, Debug)]
+pub enum Error {
+    /// The request breaks HTTP's rules or ours; the word is for logs.
+    BadRequest(&'static str),
+    Denied(Denied),
+    OriginNotAllowed,
+    /// A browser navigates to the path or embeds it.
+    NotAFetch,
+    /// Dev mode was reached under a name that is not this machine's.
+    HostNotAllowed,
+    NotFound,
+    /// With the methods that are allowed.
+    MethodNotAllowed(&'static str),
+    /// The client was too slow to send its request.
+    RequestTimeout,
+    BodyTooLarge,
+    UriTooLong,
+    HeadersTooLarge,
+    /// This subject had its share, and may try again after this time.
+    RateLimited {
+        extractor: Arc<str>,
+        /// For the log. `None` only where answers are described.
+        subject: Option<Subject>,
+        retry_after: Duration,
+    },
+    Internal,
+    /// The machine's clock is before 2020, so that neither sessions nor tokens can be timed.
+    ClockNotSet,
+    /// The whole request took longer than `server.request_timeout`.
+    DeadlineExceeded,
+    Overloaded,
+    /// `/readyz` while the instance should get no requests, with the reason.
+    Unready(Arc<Report>),
+}
+
+/// What the caller sees of an error, but for the request's id.
+struct Answer {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: &'static str,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// `application/problem+json`, RFC 9457, section 3.1, with our `code` and `request_id`.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(flatten)]
+    report: Option<&'a Report>,
+}
+
+const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="rollout-token""#);
+const CHALLENGE_INVALID: HeaderValue =
+    HeaderValue::from_static(r#"Bearer realm="rollout-token", error="invalid_token""#);
+
+/// When to ask an instance again that is busy or waits for something.
+const SOON: Duration = Duration::from_secs(2);
+
+fn after(wait: Duration) -> (HeaderName, HeaderValue) {
+    (header::RETRY_AFTER, wait.as_secs().into())
+}
+
+impl Error {
+    /// The stable code: part of the contract, and the outcome in metrics and logs.
+    pub fn code(&self) -> &'static str {
+        self.answer().code
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.answer().status
+    }
+
+    /// The finer word for the log.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadRequest(word) => word,
+            Self::Denied(Denied { denial, .. }) => match denial {
+                Denial::Nobody(word) => word,
+                Denial::NotMine(reason, _) | Denial::Rejected(reason) => reason.word,
+                Denial::Unavailable(cause) => cause.word,
+            },
+            Self::ClockNotSet => "clock_not_set",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            other => other.code(),
+        }
+    }
+
+    fn unavailable(&self) -> Option<&Cause> {
+        let Self::Denied(Denied { denial: Denial::Unavailable(cause), .. }) = self else { return None };
+        Some(cause)
+    }
+
+    /// More for the operator's log, where there is more.
+    pub fn cause(&self) -> Option<&str> {
+        self.unavailable()?.detail.as_deref()
+    }
+
+    /// When to ask again if nobody can tell right now: as the back end says, or shortly.
+    fn wait(&self) -> Duration {
+        self.unavailable().and_then(|cause| cause.retry_after).unwrap_or(SOON)
+    }
+
+    /// The extractor that decided, if one did.
+    pub fn extractor(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Denied(denied) => denied.extractor.as_ref(),
+            Self::RateLimited { extractor, .. } => Some(extractor),
+            _ => None,
+        }
+    }
+
+    /// Who was refused, where the session is genuine.
+    pub fn subject(&self) -> Option<&Subject> {
+        let Self::RateLimited { subject, .. } = self else { return None };
+        subject.as_ref()
+    }
+
+    /// Whether the connection must not be used for another request: where this one ends is unknown,
+    /// or its rest is not worth reading.
+    fn closes_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::BodyTooLarge
+                | Self::HeadersTooLarge
+                | Self::RequestTimeout
+                | Self::UriTooLong
+        )
+    }
+
+    #[rustfmt::skip]
+    fn answer(&self) -> Answer {
+        let (status, code, header, title, detail) = match self {
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request", None,
+                "Bad request", "The request is not well-formed HTTP/1.1 with one Host and no Transfer-Encoding."),
+            Self::Denied(Denied { denial: Denial::Nobody(_), .. }) => (StatusCode::UNAUTHORIZED, "no_session", Some((header::WWW_AUTHENTICATE, CHALLENGE)),
+                "Not signed in", "The request carries no session of a signed-in user."),
+            Self::Denied(Denied { denial: Denial::Rejected(reason), .. }) if reason.expired => (StatusCode::UNAUTHORIZED, "session_expired", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
+                "Session expired", "The session is over; sign in again."),
+            Self::Denied(Denied { denial: Denial::NotMine(..) | Denial::Rejected(_), .. }) => (StatusCode::UNAUTHORIZED, "session_invalid", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
+                "Session not accepted", "The request carries a session that is not acceptable."),
+            Self::OriginNotAllowed => (StatusCode::FORBIDDEN, "origin_not_allowed", None,
+                "Origin not allowed", "Pages of this origin may not ask for tokens; the operator lists origins in origins.allowed."),
+            Self::NotAFetch => (StatusCode::FORBIDDEN, "not_a_fetch", None,
+                "Not a fetch", "Tokens are for scripts: call this path with fetch, not as a page, a form or an embedded document."),
+            Self::HostNotAllowed => (StatusCode::FORBIDDEN, "host_not_allowed", None,
+                "Host not allowed", "Dev mode answers only under localhost, 127.0.0.1 and [::1]."),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", None,
+                "Not found", "There is nothing at this path."),
+            Self::MethodNotAllowed(allow) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Some((header::ALLOW, HeaderValue::from_static(allow))),
+                "Method not allowed", "This path does not take this method; see the Allow header."),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout", None,
+                "Request timeout", "The request did not arrive in time."),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None,
+                "Body too large", "The request's body is too large; it needs none."),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long", None,
+                "URI too long", "The request's target is too long."),
+            Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", None,
+                "Headers too large", "The request's headers are too many or too large; the browser may hold too many cookies for this host."),
+            Self::RateLimited { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(after(retry_after.saturating_add(Duration::from_secs(1)))),
+                "Too many requests", "This user asked for too many tokens; try again later."),
+            Self::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
+                "Internal error", "The service's clock is not set; see /readyz."),
+            Self::Unready(report) if report.state == "clock_not_set" => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
+                "Internal error", "The machine's clock is before 2020: set it, by NTP for example."),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
+                "Internal error", "The service failed; the operator's log has the request id."),
+            Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(after(self.wait())),
+                "Session cannot be checked", "The session cannot be checked right now; try again."),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(after(SOON)),
+                "Overloaded", "The service has too many requests under way; try again."),
+            Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(after(SOON)),
+                "Shutting down", "This instance is shutting down; another will take over."),
+            Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(after(SOON)),
+                "Not ready", "An extractor is waiting for what it needs to check sessions."),
+        };
+        Answer { status, code, title, detail, header }
+    }
+
+    /// One error of each code, for the API's description.
+    pub fn every() -> Vec<Self> {
+        use crate::session::types::{Cause, Reason};
+        let denied = |denial| Self::Denied(Denied { extractor: None, denial });
+        let rejected = |expired| denied(Denial::Rejected(Reason { word: "", expired, detail: None }));
+        vec![
+            Self::BadRequest(""),
+            denied(Denial::Nobody("")),
+            rejected(true),
+            rejected(false),
+            Self::OriginNotAllowed,
+            Self::NotAFetch,
+            Self::HostNotAllowed,
+            Self::NotFound,
+            Self::MethodNotAllowed(""),
+            Self::RequestTimeout,
+            Self::BodyTooLarge,
+            Self::UriTooLong,
+            Self::HeadersTooLarge,
+            Self::RateLimited { extractor: Arc::from(""), subject: None, retry_after: Duration::ZERO },
+            Self::Internal,
+            denied(Denial::Unavailable(Cause { word: "", detail: None, retry_after: None })),
+            Self::Overloaded,
+            Self::Unready(Arc::new(Report::draining())),
+        ]
+    }
+
+    /// The short human-readable name of the code.
+    pub fn title(&self) -> &'static str {
+        self.answer().title
+    }
+
+    /// The header that this answer has beside those of every answer.
+    pub fn header(&self) -> Option<HeaderName> {
+        self.answer().header.map(|(name, _)| name)
+    }
+
+    /// The whole answer.
+    pub fn respond(&self, request_id: &str) -> Response {
+        let answer = self.answer();
+        let mut response = Response::new(Body::from(self.body(&answer, request_id)));
+        *response.status_mut() = answer.status;
+        let headers = response.headers_mut();
+        headers.extend(answer.header);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.closes_connection() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn body(&self, answer: &Answer, request_id: &str) -> Vec<u8> {
+        let report = match self {
+            Self::Unready(report) => Some(&**report),
+            _ => None,
+        };
+        let problem = Problem {
+            r#type: &format!("urn:rollout-token:{}", answer.code),
+            title: answer.title,
+            status: answer.status.as_u16(),
+            detail: answer.detail,
+            code: answer.code,
+            request_id,
+            report,
+        };
+        // Strings, numbers and flags: nothing here can fail to be written.
+        serde_json::to_vec(&problem).unwrap_or_default()
+    }
+}
+
+/// An error on its way out of a handler or a layer: the outermost layer, which knows the request's
+/// id, turns it into the answer.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The headers that every answer carries. No cache may keep one that does not say itself
+/// how: only embedded files do.
+pub fn protect(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    }
+}

@@ -1,0 +1,10 @@
+//! From the socket to the answer: connections, request checks, routes, errors.
+
+pub mod app;
+pub mod error;
+pub mod origin;
+pub mod rate_limit;
+pub mod request_checks;
+pub mod request_id;
+pub mod routes;
+pub mod server;

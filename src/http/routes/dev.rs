@@ -1,0 +1,104 @@
+//! What only `rollout-token dev` serves: the page at `/` with its parts, and the rule that keeps other hosts out.
+//! The page itself is in `web/`.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::Json;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use serde::Serialize;
+
+use super::assets::Asset;
+use crate::http::error::{self, Error};
+
+/// Nothing but the page itself, its own script, style and icon, and fetches to this service.
+const CSP: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+);
+
+pub async fn page(headers: HeaderMap) -> Response {
+    static PAGE: LazyLock<Asset> =
+        LazyLock::new(|| Asset::new(include_str!("../../../web/dev.html"), "text/html; charset=utf-8"));
+    ([(header::CONTENT_SECURITY_POLICY, CSP)], PAGE.answer(&headers)).into_response()
+}
+
+pub async fn script(headers: HeaderMap) -> Response {
+    static SCRIPT: LazyLock<Asset> =
+        LazyLock::new(|| Asset::new(include_str!("../../../web/dev.js"), "text/javascript; charset=utf-8"));
+    SCRIPT.answer(&headers)
+}
+
+pub async fn style(headers: HeaderMap) -> Response {
+    static STYLE: LazyLock<Asset> =
+        LazyLock::new(|| Asset::new(include_str!("../../../web/dev.css"), "text/css; charset=utf-8"));
+    STYLE.answer(&headers)
+}
+
+pub async fn icon(headers: HeaderMap) -> Response {
+    static ICON: LazyLock<Asset> =
+        LazyLock::new(|| Asset::new(include_str!("../../../web/dev.svg"), "image/svg+xml"));
+    ICON.answer(&headers)
+}
+
+/// An answer as it would go out.
+#[derive(Debug, Serialize)]
+pub struct Sample {
+    code: &'static str,
+    status: u16,
+    headers: BTreeMap<String, String>,
+    /// As text, which keeps the order of its members.
+    body: String,
+}
+
+/// One answer of each code: the page shows those that no page can cause, such as a refused origin.
+pub async fn samples() -> Result<Json<Vec<Sample>>, Error> {
+    let mut samples = Vec::new();
+    for error in Error::every() {
+        let (mut head, body) = error.respond("sample").into_parts();
+        error::protect(&mut head.headers);
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let body = body.collect().await.map_err(|_| Error::Internal)?.to_bytes();
+        samples.push(Sample {
+            code: error.code(),
+            status: head.status.as_u16(),
+            headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+            body: String::from_utf8(body.into()).map_err(|_| Error::Internal)?,
+        });
+    }
+    Ok(Json(samples))
+}
+
+/// Whether the request names this machine as its host. A page of another name that resolves to this
+/// machine (DNS rebinding) would otherwise count as our own.
+pub fn is_local(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = host.and_then(|host| host.parse::<Authority>().ok());
+    authority.is_some_and(|authority| matches!(authority.host(), "localhost" | "127.0.0.1" | "[::1]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for (host, want) in [
+            ("localhost", true),
+            ("localhost:8080", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("localhost.evil.example", false),
+            ("evil.example", false),
+            ("127.0.0.1.nip.io", false),
+            ("localhost:80@evil", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            assert_eq!(is_local(&headers), want, "{host}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What orchestrators and Prometheus ask: alive, ready, metrics.
+//! What is counted is in `metrics.rs`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::clock;
+use crate::http::app::{App, Live};
+use crate::http::error::Error;
+use crate::session::types::Readiness;
+use crate::telemetry::logs::fingerprint;
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Alive {
+    status: &'static str,
+}
+
+/// Whether this instance should get requests, and why not.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// `ready`, `waiting`, `draining`, or `clock_not_set` while the machine's clock is before 2020.
+    pub state: &'static str,
+    extractors: Vec<ExtractorReport>,
+    /// Equal on instances that have the same client secret. On the admin listener only: guesses of a weak secret
+    /// can be tried on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    secret_fingerprint: Option<String>,
+    /// Everybody is signed in: this must not be reachable by others.
+    dev: bool,
+}
+
+impl Report {
+    /// What an instance says that is shutting down, at its shortest.
+    pub fn draining() -> Self {
+        Self { state: "draining", extractors: Vec::new(), secret_fingerprint: None, dev: false }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+struct ExtractorReport {
+    name: Arc<str>,
+    kind: &'static str,
+    state: &'static str,
+    /// What it is waiting for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<&'static str>,
+}
+
+/// Alive: the process answers. No back end is asked, so that none can get it killed.
+pub async fn live() -> impl IntoResponse {
+    Json(Alive { status: "ok" })
+}
+
+/// Ready: every extractor once had what it needs, the clock is set, and the instance is not shutting down.
+pub async fn ready(
+    State(app): State<Arc<App>>,
+    Extension(live): Extension<Arc<Live>>,
+) -> Result<Json<Report>, Error> {
+    answer(report(&app, &live, None))
+}
+
+/// The same for operators, with the fingerprint of the client secret.
+pub async fn ready_for_operators(
+    State(app): State<Arc<App>>,
+    Extension(live): Extension<Arc<Live>>,
+) -> Result<Json<Report>, Error> {
+    let fingerprint = fingerprint(&live.settings.client.secret);
+    answer(report(&app, &live, Some(fingerprint)))
+}
+
+fn answer(report: Report) -> Result<Json<Report>, Error> {
+    if report.state == "ready" { Ok(Json(report)) } else { Err(Error::Unready(Arc::new(report))) }
+}
+
+fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report {
+    let chain = &live.settings.chain;
+    let extractors = chain.links().iter().map(|link| {
+        let (state, missing) = match link.extractor.readiness() {
+            Readiness::Ready => ("ready", None),
+            Readiness::Stale => ("stale", None),
+            Readiness::Waiting(what) => ("waiting", Some(what)),
+        };
+        ExtractorReport { name: link.name.clone(), kind: link.kind, state, missing }
+    });
+    let state = if app.drain.is_draining() {
+        "draining"
+    } else if !clock::is_set(app.clock.now()) {
+        "clock_not_set"
+    } else if chain.is_ready() {
+        "ready"
+    } else {
+        "waiting"
+    };
+    Report { state, extractors: extractors.collect(), secret_fingerprint, dev: app.dev }
+}
+
+/// The metrics, in the text format that Prometheus asks for.
+pub async fn metrics(
+    State(app): State<Arc<App>>,
+    Extension(live): Extension<Arc<Live>>,
+) -> impl IntoResponse {
+    live.settings.chain.observe();
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], app.metrics.render())
+}

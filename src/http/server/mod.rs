@@ -1,0 +1,255 @@
+//! Listens, accepts connections up to a limit, and stops without losing a request.
+//!
+//! Each connection is served by a task of its own, as described in `connection`. When all connections are taken,
+//! the next one waits, accepted but not served, while the acceptor closes the connection that has waited
+//! longest for its peer (`connection_state` knows which).
+
+mod connection;
+mod connection_state;
+mod drain;
+mod fd_limit;
+mod target;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+pub use drain::{Drain, Signals};
+pub use fd_limit::{Room, make_room};
+
+use crate::settings::Server;
+use crate::telemetry::metrics::Metrics;
+use connection::Shared;
+use connection_state::ConnectionState;
+
+/// Connections that the kernel keeps for us while we are busy.
+const BACKLOG: u32 = 4096;
+/// The limit of the admin listener, which has few clients.
+const ADMIN_CONNECTIONS: usize = 64;
+/// The pause after a failure to accept, for example because there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection may wait for its peer when all connections are taken.
+const MAX_WAIT_WHEN_FULL: Duration = Duration::from_secs(1);
+/// How often to look for such a connection, and to log that the limit is reached.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
+const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A bound address and what is served there.
+#[derive(Debug)]
+pub struct Listener {
+    pub socket: TcpListener,
+    pub router: Router,
+}
+
+/// How the service stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every request that was accepted got its answer.
+    Clean,
+    /// This many connections had to be cut off.
+    Forced(usize),
+}
+
+/// Listens on an address; port 0 lets the kernel choose one. Must be called inside the runtime.
+///
+/// # Errors
+/// The address is in use, is not ours, or is not allowed.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait for the old process's connections to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves both listeners until the drain is over.
+///
+/// A drain takes three steps. For `server.drain_delay` everything goes on as before, but readiness
+/// says no, so that balancers stop sending. Then nothing is accepted any more and idle connections
+/// are closed, while requests in progress have `server.drain_timeout` to finish. What is left then, or
+/// `server.hard_stop` after the drain began, is cut off. The admin listener is served to the end.
+pub async fn run(
+    public: Listener,
+    admin: Listener,
+    settings: &Server,
+    metrics: Arc<Metrics>,
+    drain: &Drain,
+) -> Outcome {
+    let room = make_room(settings.max_connections);
+    if let Some(warning) = &room.warning {
+        warn!("{warning}");
+    }
+    let gauge = metrics.connections.clone();
+    let shared = Shared::new(public.router, settings, metrics.clone());
+    let acceptor = Acceptor::new(shared, room.connections, Some(gauge));
+    let mut admin_acceptor =
+        Acceptor::new(Shared::new(admin.router, settings, metrics), ADMIN_CONNECTIONS, None);
+    tokio::select! {
+        outcome = serve_until_drained(public.socket, acceptor, settings, drain) => outcome,
+        never = admin_acceptor.accept_from(&admin.socket) => match never {},
+    }
+}
+
+async fn serve_until_drained(
+    socket: TcpListener,
+    mut acceptor: Acceptor,
+    settings: &Server,
+    drain: &Drain,
+) -> Outcome {
+    let delay_is_over = async {
+        drain.begun().await;
+        let begun = Instant::now();
+        sleep(settings.drain_delay).await;
+        begun
+    };
+    let begun = tokio::select! {
+        begun = delay_is_over => begun,
+        never = acceptor.accept_from(&socket) => match never {},
+    };
+    drop(socket);
+    let patience = settings.drain_timeout.min(settings.hard_stop.saturating_sub(begun.elapsed()));
+    let outcome = acceptor.close(patience).await;
+    match outcome {
+        Outcome::Clean => info!("drained"),
+        Outcome::Forced(connections) => warn!(connections, "drain_forced"),
+    }
+    outcome
+}
+
+/// Accepts the connections of one listener and keeps track of those that are open.
+struct Acceptor {
+    shared: Arc<Shared>,
+    max_connections: usize,
+    tasks: JoinSet<()>,
+    /// The open connections by the ids of their tasks.
+    open: HashMap<Id, (AbortHandle, Arc<ConnectionState>)>,
+    gauge: Option<Gauge>,
+    /// When the log last said that all connections are taken.
+    full_logged: Option<Instant>,
+    /// The last attempt to accept failed. Only the first of several failures in a row is logged.
+    is_failing: bool,
+}
+
+impl Acceptor {
+    fn new(shared: Shared, max_connections: usize, gauge: Option<Gauge>) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            max_connections: max_connections.max(1),
+            tasks: JoinSet::new(),
+            open: HashMap::new(),
+            gauge,
+            full_logged: None,
+            is_failing: false,
+        }
+    }
+
+    async fn accept_from(&mut self, socket: &TcpListener) -> Infallible {
+        loop {
+            tokio::select! {
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        self.is_failing = false;
+                        self.make_room().await;
+                        self.serve(stream, peer);
+                    }
+                    Err(error) => self.accept_failed(&error).await,
+                },
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(&ended),
+            }
+        }
+    }
+
+    /// Returns when another connection may be open.
+    async fn make_room(&mut self) {
+        while self.tasks.len() >= self.max_connections {
+            self.evict();
+            tokio::select! {
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(&ended),
+                () = sleep(EVICTION_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Closes the connection that has waited longest for its peer, if that is too long. Those that never had an
+    /// answer go before those that a proxy keeps for later requests.
+    fn evict(&mut self) {
+        let now = Instant::now();
+        let waiting = self.open.values().filter_map(|(task, state)| Some((state.waiting()?, task)));
+        let too_long = waiting.filter(|((_, since), _)| now.duration_since(*since) >= MAX_WAIT_WHEN_FULL);
+        let Some((_, task)) = too_long.min_by_key(|(rank, _)| *rank) else { return };
+        task.abort();
+        if self.full_logged.is_none_or(|logged| now - logged >= FULL_LOG_INTERVAL) {
+            self.full_logged = Some(now);
+            warn!(
+                limit = self.max_connections,
+                "connection limit reached; closing connections that wait for their peer for more than 1 s"
+            );
+        }
+    }
+
+    fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // An answer is one small write; waiting for another would only delay it. This fails if the peer is gone,
+        // which the first read will tell.
+        let _ = stream.set_nodelay(true);
+        let state = ConnectionState::new(self.shared.settings.clone());
+        let task = self.tasks.spawn(connection::serve(stream, peer, state.clone(), self.shared.clone()));
+        self.open.insert(task.id(), (task, state));
+        self.count();
+    }
+
+    async fn accept_failed(&mut self, error: &io::Error) {
+        if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
+            debug!(%error, "a peer left before it was accepted");
+            return;
+        }
+        if !self.is_failing {
+            warn!(%error, "cannot accept connections; trying again");
+            self.is_failing = true;
+        }
+        sleep(ACCEPT_PAUSE).await;
+    }
+
+    fn ended(&mut self, ended: &Result<(Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => *id,
+            Err(error) => {
+                if error.is_panic() {
+                    error!("a connection's task panicked");
+                }
+                error.id()
+            }
+        };
+        self.open.remove(&id);
+        self.count();
+    }
+
+    fn count(&self) {
+        if let Some(gauge) = &self.gauge {
+            gauge.set(self.tasks.len().try_into().unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Ends idle connections at once and the others after the request in progress.
+    async fn close(mut self, patience: Duration) -> Outcome {
+        self.shared.shutdown.cancel();
+        let all_ended = async {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                self.ended(&ended);
+            }
+        };
+        match timeout(patience, all_ended).await {
+            Ok(()) => Outcome::Clean,
+            Err(_) => Outcome::Forced(self.tasks.len()),
+        }
+    }
+}

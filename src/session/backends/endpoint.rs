@@ -1,0 +1,180 @@
+//! One URL that an extractor asks about credentials: its keys, and what the form of an answer says.
+//! What the content says is the extractor's business.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, header};
+use reqwest::Request;
+use url::Url;
+
+use crate::session::backends::Context;
+use crate::clock::Clock;
+use crate::config::{Problems, Section, HumanDuration};
+use crate::json::Value;
+use crate::session::backends::http::{Answer, HttpClient, Limits, check_url};
+use crate::session::backends::lookup::{Outcome, Verdict};
+use crate::session::types::ExtractError;
+
+/// The longest answer, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+/// How long a backend may make callers wait.
+const RETRY_AFTER: (u64, u64) = (1, 60);
+
+/// The keys that describe an endpoint, as they stand in a section.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<'a> {
+    pub url: Option<&'a str>,
+    pub timeout: HumanDuration,
+    pub connect_timeout: HumanDuration,
+    pub cache_ttl: HumanDuration,
+    /// The longest `cache_ttl` of this kind.
+    pub longest_cache_ttl: HumanDuration,
+    /// Whether a call changes nothing at the backend, so that one on a kept connection that turns out closed
+    /// may be made again.
+    pub is_repeatable: bool,
+    pub allow_http: bool,
+}
+
+/// An endpoint, and how it may be called.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub url: Url,
+    limits: Limits,
+    cache_ttl: Duration,
+    http: HttpClient,
+    clock: Clock,
+}
+
+impl Endpoint {
+    /// Checks all keys; `None` after their problems were added.
+    pub fn new(section: &Section<'_>, context: &Context, keys: Keys<'_>, problems: &mut Problems) -> Option<Self> {
+        problems.require(keys.url.is_some(), section.key("url"), "is missing: set it to the URL to ask");
+        for (key, span) in [("timeout", keys.timeout), ("connect_timeout", keys.connect_timeout)] {
+            let sane = (HumanDuration::millis(1)..=HumanDuration::secs(10)).contains(&span);
+            problems.require(sane, section.key(key), "must be from 1ms to 10s");
+        }
+        section.check_timeouts(
+            &[("connect_timeout", keys.connect_timeout), ("timeout", keys.timeout)],
+            problems,
+        );
+        problems.require(
+            keys.cache_ttl <= keys.longest_cache_ttl,
+            section.key("cache_ttl"),
+            format!(
+                "must be at most {}: a cached session stays valid for this long after sign-out",
+                keys.longest_cache_ttl
+            ),
+        );
+        let url = problems.accept(section.key("url"), check_url(keys.url?, keys.allow_http))?;
+        let limits = Limits {
+            connect: keys.connect_timeout.0,
+            total: keys.timeout.0,
+            body: MAX_BODY,
+            retry_closed: keys.is_repeatable,
+        };
+        let (http, clock) = (context.http.clone(), context.clock.clone());
+        Some(Self { url, limits, cache_ttl: keys.cache_ttl.0, http, clock })
+    }
+
+    /// Sends a request and reads the answer; what `read` makes of it is the outcome.
+    pub async fn ask(&self, request: Request, read: impl FnOnce(&Answer) -> Outcome + Send) -> Verdict {
+        let outcome = match self.http.send(request, self.limits).await {
+            Ok(answer) => read(&answer),
+            Err(error) => Err(ExtractError::unavailable(error.word()).because(error.to_string())),
+        };
+        Verdict { keep_for: self.keep_for(&outcome), outcome }
+    }
+
+    /// How long a session may be kept: not beyond its end.
+    fn keep_for(&self, outcome: &Outcome) -> Duration {
+        let Ok(session) = outcome else { return Duration::ZERO };
+        let left = session.expires_at.map(|end| u64::try_from(end - self.clock.now()).unwrap_or_default());
+        left.map_or(self.cache_ttl, |left| self.cache_ttl.min(Duration::from_secs(left)))
+    }
+
+    /// The time for which answers may be kept; zero is not at all.
+    pub fn cache_ttl(&self) -> Duration {
+        self.cache_ttl
+    }
+}
+
+/// An answer whose status is neither yes nor no.
+pub fn undecided(answer: &Answer) -> ExtractError {
+    ExtractError::unavailable("status")
+        .because(format!("the endpoint answered {}", answer.status.as_u16()))
+        .again_after(retry_after(&answer.headers))
+}
+
+/// The JSON of an answer that says it is JSON. Anything else, such as a login or maintenance page with
+/// status 200, tells nothing about the caller.
+pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
+    let malformed = |text: &str| ExtractError::unavailable("malformed").because(text);
+    if !is_json(&answer.headers) {
+        return Err(malformed("the content type is not JSON"));
+    }
+    Value::parse(&answer.body).map_err(|_| malformed("the answer is not JSON"))
+}
+
+/// `application/json`, or a type that ends in `+json` (RFC 6839, section 3.1).
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type == "application/json"
+        || media_type.strip_prefix("application/").is_some_and(|name| name.ends_with("+json"))
+}
+
+/// `Retry-After` in seconds (RFC 9110, section 10.2.3), within bounds that a front end can use. A date
+/// is left to the default.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // More digits than fit are a long time, not no time.
+    is_number
+        .then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX).clamp(RETRY_AFTER.0, RETRY_AFTER.1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn only_json_is_json() {
+        for (value, want) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/hal+json", true),
+            ("application/jsonp", false),
+            ("text/json", false),
+            ("text/html", false),
+            ("text/plain; application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(&headers(header::CONTENT_TYPE, value)), want, "{value}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn the_back_ends_wait_is_kept_within_a_minute() {
+        for (value, want) in [
+            ("7", Some(7)),
+            ("0", Some(1)),
+            ("3600", Some(60)),
+            ("99999999999999999999999", Some(60)),
+            ("-1", None),
+            ("1.5", None),
+            ("", None),
+            ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ] {
+            let wait = retry_after(&headers(header::RETRY_AFTER, value));
+            assert_eq!(wait, want.map(Duration::from_secs), "{value}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What is known of a backend from its last calls, for `/readyz` and the log. Nothing is decided by it: one
+//! caller's failing call must not decide for another.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::session::types::Readiness;
+
+/// The least time between two warnings about one backend.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whether the last call of one backend failed.
+pub struct BackendHealth {
+    extractor: Arc<str>,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// A bit for each statement whose last call failed.
+    failing: u8,
+    /// Since the last warning.
+    failures: u64,
+    warned_at: Option<Duration>,
+    /// The log says that it fails, and not yet that it answers again.
+    told: bool,
+}
+
+impl BackendHealth {
+    pub fn new(extractor: &str, clock: &Clock) -> Self {
+        Self { extractor: Arc::from(extractor), clock: clock.clone(), state: Mutex::default() }
+    }
+
+    /// A call failed. `statement` is from 0 to 7 where a backend is asked for several things, of which one
+    /// may fail while another is answered. The first failure is a warning, and then one a minute.
+    pub fn failed(&self, statement: u8, reason: &str, detail: Option<&str>) {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        state.failing |= 1 << statement;
+        state.failures += 1;
+        if state.warned_at.is_some_and(|at| now.saturating_sub(at) < WARNING_INTERVAL) {
+            return;
+        }
+        state.warned_at = Some(now);
+        state.told = true;
+        let failures = std::mem::take(&mut state.failures);
+        drop(state);
+        tracing::warn!(
+            extractor = %self.extractor, reason, detail, failures,
+            "calls to the backend fail; at most one warning a minute says so"
+        );
+    }
+
+    /// A call was answered, whatever the answer says about the caller.
+    pub fn answered(&self, statement: u8) {
+        let mut state = self.state();
+        state.failing &= !(1 << statement);
+        if state.failing == 0 && std::mem::take(&mut state.told) {
+            drop(state);
+            tracing::info!(extractor = %self.extractor, "the backend answers again");
+        }
+    }
+
+    /// Never `Waiting`: if all instances left the balancer because a backend failed, there would be none left
+    /// when it answers again.
+    pub fn readiness(&self) -> Readiness {
+        if self.state().failing == 0 { Readiness::Ready } else { Readiness::Stale }
+    }
+
+    /// Nothing panics while it holds the lock; if something did, the data would still be whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for BackendHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendHealth").field("extractor", &self.extractor).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    /// Lines of the log, as text.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn first_failure_is_one_warning_then_one_a_minute_with_the_count() {
+        let clock = ManualClock::at(0);
+        let health = BackendHealth::new("web", &Clock::new(clock.clone()));
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(log, || {
+            for _ in 0..100 {
+                health.failed(0, "timeout", Some("no whole answer in time"));
+                // One honest caller's success between two failures must not start the minute again.
+                health.answered(0);
+            }
+            clock.advance(WARNING_INTERVAL);
+            health.failed(0, "status", None);
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let warnings: Vec<_> = text.lines().filter(|line| line.contains("WARN")).collect();
+        assert_eq!(warnings.len(), 2, "{text}");
+        assert!(warnings[0].contains("failures=1") && warnings[0].contains("timeout"), "{text}");
+        assert!(warnings[1].contains("failures=100") && warnings[1].contains("status"), "{text}");
+        assert_eq!(text.lines().filter(|line| line.contains("answers again")).count(), 1, "{text}");
+    }
+
+    #[test]
+    fn failed_statement_stays_stale_while_another_is_answered() {
+        let health = BackendHealth::new("web", &Clock::system());
+        assert_eq!(health.readiness(), Readiness::Ready);
+        health.failed(1, "store_refused", None);
+        health.answered(0);
+        assert_eq!(health.readiness(), Readiness::Stale);
+        health.answered(1);
+        assert_eq!(health.readiness(), Readiness::Ready);
+    }
+}

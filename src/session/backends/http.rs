@@ -1,0 +1,381 @@
+//! Outgoing HTTP with every limit on, and the rule for which URLs may be called.
+//! Who is called, and what an answer means, is the caller's business.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{fmt, io};
+
+use axum::http::{Extensions, HeaderMap, StatusCode};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpInfo};
+use reqwest::{Client, Request, Response, redirect, retry};
+use tower::util::MapResponseLayer;
+use url::{Host, Url};
+
+use crate::telemetry::trace;
+
+const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
+
+/// A backend in the same network answers a connection attempt well within this time.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long an idle connection is kept. Node closes one after five seconds: a request that is sent at that
+/// moment is lost.
+const IDLE: Duration = Duration::from_secs(4);
+
+tokio::task_local! {
+    /// The local address of the connection that was opened for the request that this task sends.
+    static OPENED: Cell<Option<SocketAddr>>;
+}
+
+/// Calls other services: no redirects, no proxy from the environment, no cookies, no decompression,
+/// HTTP/1.1 only, and no retries but one: see [`Limits::retry_closed`]. Cheap to clone.
+///
+/// The clients beneath are built on first use: reading the machine's CA certificates takes milliseconds that
+/// a start does not have.
+#[derive(Clone, Default)]
+pub struct HttpClient(Arc<Mutex<BTreeMap<ClientKind, Client>>>);
+
+/// What the clients beneath differ in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ClientKind {
+    connect_timeout: Duration,
+    /// Whether connections are kept and used again.
+    keeps_connections: bool,
+}
+
+/// How much one call may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the name's look-up to the end of the TLS handshake.
+    pub connect: Duration,
+    /// From the first look-up to the last byte of the body.
+    pub total: Duration,
+    /// The longest body, in bytes; reading stops there.
+    pub body: usize,
+    /// Whether a request is sent once more, on a new connection, when a kept connection turns out to be
+    /// closed before the answer. The backend may have read the request, so it must change nothing there.
+    pub retry_closed: bool,
+}
+
+/// What came back, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// Empty unless the status is 200: an error page says nothing that counts, and a long one must not
+    /// hide the status.
+    pub body: Vec<u8>,
+}
+
+/// Why a call brought nothing to work with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// No connection, no TLS, or the connection broke; the text is the transport's, without the URL.
+    Unreachable(String),
+    Timeout,
+    Status(StatusCode),
+    /// The body is longer than the cap, which is given in bytes.
+    TooLarge(usize),
+}
+
+impl CallError {
+    /// A stable word for metrics and logs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Status(_) => "status",
+            Self::TooLarge(_) => "too_large",
+        }
+    }
+
+    fn transport(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self::Unreachable(text)
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(text) => f.write_str(text),
+            Self::Timeout => f.write_str("no whole answer in time"),
+            Self::Status(status) => write!(f, "the answer's status is {}", status.as_u16()),
+            Self::TooLarge(cap) => write!(f, "the answer is longer than {cap} bytes"),
+        }
+    }
+}
+
+impl Answer {
+    /// The answer if its status is 200, which is the only one that ever means yes.
+    pub fn ok(self) -> Result<Self, CallError> {
+        if self.status == StatusCode::OK { Ok(self) } else { Err(CallError::Status(self.status)) }
+    }
+}
+
+impl HttpClient {
+    /// Sends one request and reads the whole answer within `limits`.
+    pub async fn send(&self, request: Request, limits: Limits) -> Result<Answer, CallError> {
+        trace::call(request, |request| self.send_untraced(request, limits)).await
+    }
+
+    /// The same for what is no part of a trace: the traces themselves.
+    pub async fn send_untraced(&self, request: Request, limits: Limits) -> Result<Answer, CallError> {
+        // Before the time begins to count: a client is built slowly.
+        let kind = ClientKind { connect_timeout: limits.connect, keeps_connections: true };
+        let client = self.client(kind)?;
+        let answer = self.exchange(&client, kind, request, limits);
+        tokio::time::timeout(limits.total, answer).await.unwrap_or(Err(CallError::Timeout))
+    }
+
+    async fn exchange(
+        &self,
+        client: &Client,
+        kind: ClientKind,
+        request: Request,
+        limits: Limits,
+    ) -> Result<Answer, CallError> {
+        let again = if limits.retry_closed { request.try_clone() } else { None };
+        let (response, opened) = OPENED
+            .scope(Cell::new(None), async {
+                let response = client.execute(request).await;
+                (response, OPENED.with(Cell::get))
+            })
+            .await;
+        let response = match (response, again) {
+            (Err(error), Some(again)) if is_closed(&error) && is_on_kept(&error, opened) => {
+                let client = self.client(ClientKind { keeps_connections: false, ..kind })?;
+                client.execute(again).await
+            }
+            (response, _) => response,
+        };
+        read_answer(response.map_err(CallError::transport)?, limits.body).await
+    }
+
+    fn client(&self, kind: ClientKind) -> Result<Client, CallError> {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&kind) {
+            return Ok(client.clone());
+        }
+        let client = Client::builder()
+            .user_agent(USER_AGENT)
+            .connect_timeout(kind.connect_timeout)
+            .connector_layer(MapResponseLayer::new(opened))
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(if kind.keeps_connections { usize::MAX } else { 0 })
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .retry(retry::never())
+            .no_proxy()
+            .http1_only()
+            .build()
+            .map_err(CallError::transport)?;
+        clients.insert(kind, client.clone());
+        Ok(client)
+    }
+}
+
+/// Called with each connection that was opened. One that is opened for later use, after a kept one became
+/// free, belongs to no task that sends a request.
+fn opened<C: Connection>(connection: C) -> C {
+    let _ = OPENED.try_with(|opened| opened.set(local_address(&connection.connected())));
+    connection
+}
+
+fn local_address(connection: &Connected) -> Option<SocketAddr> {
+    let mut extras = Extensions::new();
+    connection.get_extras(&mut extras);
+    extras.get::<HttpInfo>().map(HttpInfo::local_addr)
+}
+
+/// Whether the request went out on another connection than the one that was `opened` for it.
+fn is_on_kept(error: &reqwest::Error, opened: Option<SocketAddr>) -> bool {
+    let error = error.source().and_then(|cause| cause.downcast_ref::<legacy::Error>());
+    let used = error.and_then(legacy::Error::connect_info).and_then(local_address);
+    used.is_some() && used != opened
+}
+
+/// Whether the connection was closed before the whole head of an answer.
+fn is_closed(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+            return kinds.contains(&error.kind());
+        }
+        source = cause.source();
+    }
+    false
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").finish_non_exhaustive()
+    }
+}
+
+async fn read_answer(mut response: Response, cap: usize) -> Result<Answer, CallError> {
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    // A short page is read to its end in any case: only then can the connection be used again.
+    let body = match read(response, cap).await {
+        Ok(body) if status == StatusCode::OK => body,
+        Err(error) if status == StatusCode::OK => return Err(error),
+        Ok(_) | Err(_) => Vec::new(),
+    };
+    Ok(Answer { status, headers, body })
+}
+
+async fn read(mut response: Response, cap: usize) -> Result<Vec<u8>, CallError> {
+    let announced = response.content_length().unwrap_or_default();
+    if usize::try_from(announced).map_or(true, |length| length > cap) {
+        return Err(CallError::TooLarge(cap));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(CallError::transport)? {
+        if body.len() + chunk.len() > cap {
+            return Err(CallError::TooLarge(cap));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Checks a URL that is to be called: https, or http to this machine or with `allow_http`.
+///
+/// # Errors
+/// What is wrong with it, in words that repeat no part of it: it may hold a password.
+pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "must be a URL, such as https://id.example.com/keys")?;
+    let loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        Err("must not hold a user name or a password")
+    } else if !matches!(url.scheme(), "https" | "http") {
+        Err("must begin with https://")
+    } else if url.fragment().is_some() {
+        Err("must not have a fragment (#)")
+    } else if url.port() == Some(0) {
+        Err("must not have port 0")
+    } else if url.scheme() == "http" && !loopback && !allow_http {
+        Err("must begin with https://: plain http is for loopback hosts, or anywhere with allow_http = true")
+    } else {
+        Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::header;
+    use axum::routing::get;
+    use futures_util::{StreamExt, stream};
+    use reqwest::Method;
+
+    const LIMITS: Limits = Limits {
+        connect: CONNECT_TIMEOUT,
+        total: Duration::from_millis(200),
+        body: 16 * 1024,
+        retry_closed: true,
+    };
+
+    #[test]
+    fn only_plain_urls_that_may_be_called_pass() {
+        for (url, allow_http, good) in [
+            ("https://id.example.com/keys?v=1", false, true),
+            ("https://id.example.com:8443/keys", false, true),
+            ("http://127.0.0.1:9/keys", false, true),
+            ("http://127.9.9.9/keys", false, true),
+            ("http://[::1]:9/keys", false, true),
+            ("http://localhost/keys", false, true),
+            ("http://id.example.com/keys", true, true),
+            ("http://id.example.com/keys", false, false),
+            ("http://localhost.example.com/keys", false, false),
+            ("http://127.0.0.1.example.com/keys", false, false),
+            ("http://10.0.0.1/keys", false, false),
+            ("https://user:hunter2@id.example.com/", false, false),
+            ("https://hunter2@id.example.com/", true, false),
+            ("https://id.example.com/#part", false, false),
+            ("https://id.example.com:0/", false, false),
+            ("file:///etc/passwd", true, false),
+            ("gopher://id.example.com/", true, false),
+            ("id.example.com/keys", true, false),
+            ("", true, false),
+        ] {
+            match check_url(url, allow_http) {
+                Ok(_) => assert!(good, "{url}"),
+                Err(text) => assert!(!good && !text.contains("hunter2"), "{url}: {text}"),
+            }
+        }
+    }
+
+    async fn serve() -> String {
+        let endless =
+            || async { Body::from_stream(stream::repeat("x".repeat(1000)).map(Ok::<_, std::io::Error>)) };
+        let router = axum::Router::new()
+            .route("/seen", get(|headers: HeaderMap| async move { format!("{headers:?}") }))
+            .route("/moved", get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/seen")]) }))
+            .route("/hangs", get(|| async { std::future::pending::<()>().await }))
+            .route("/long", get(|| async { "x".repeat(17 * 1024) }))
+            .route("/lost", get(|| async { (StatusCode::NOT_FOUND, "x".repeat(17 * 1024)) }))
+            .route("/endless", get(endless));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        format!("http://{address}")
+    }
+
+    async fn call(url: &str) -> Result<Answer, CallError> {
+        let request = Request::new(Method::GET, url.parse().expect("a URL"));
+        HttpClient::default().send(request, LIMITS).await
+    }
+
+    #[tokio::test]
+    async fn each_kind_of_trouble_has_its_word() {
+        let base = serve().await;
+        let seen = call(&format!("{base}/seen")).await.and_then(Answer::ok).expect("an answer");
+        let seen = String::from_utf8_lossy(&seen.body).into_owned();
+        assert!(seen.contains("rollout-token/") && !seen.contains("accept-encoding"), "{seen}");
+
+        let closed = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            listener.local_addr().expect("an address")
+        };
+        for (url, word) in [
+            (format!("{base}/moved"), "status"),
+            (format!("{base}/absent"), "status"),
+            (format!("{base}/lost"), "status"),
+            (format!("{base}/hangs"), "timeout"),
+            (format!("{base}/long"), "too_large"),
+            (format!("{base}/endless"), "too_large"),
+            (format!("http://{closed}/?key=hunter2"), "unreachable"),
+        ] {
+            let error = call(&url).await.and_then(Answer::ok).expect_err(&url);
+            assert_eq!(error.word(), word, "{url}: {error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! How many requests may await one backend, in a call or queued for one: a backend that hangs must not take
+//! every in-flight request of the service.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::session::backends::Context;
+use crate::config::{Problems, Section};
+
+/// The default of `server.max_in_flight`.
+const DEFAULT_MAX_IN_FLIGHT: usize = 512;
+
+/// The backends of one configuration. What one of them may take by default is an equal share, so that one
+/// share is left for requests that need no backend.
+#[derive(Debug)]
+pub struct Backends {
+    max_in_flight: usize,
+    count: AtomicUsize,
+}
+
+impl Backends {
+    pub fn new(max_in_flight: usize) -> Self {
+        Self { max_in_flight, count: AtomicUsize::new(0) }
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Backends {
+    fn default() -> Self {
+        Self::new(DEFAULT_MAX_IN_FLIGHT)
+    }
+}
+
+/// The requests that await one backend.
+pub struct Waiting {
+    /// `max_waiting` of the section, if it is there.
+    max: Option<usize>,
+    backends: Arc<Backends>,
+    requests: AtomicUsize,
+}
+
+impl Waiting {
+    /// For the backend of `section`, whose key `max_waiting` is `max`.
+    pub fn read(section: &Section<'_>, context: &Context, max: Option<usize>, problems: &mut Problems) -> Arc<Self> {
+        problems.require(max != Some(0), section.key("max_waiting"), "must be at least 1");
+        Self::new(max, &context.backends)
+    }
+
+    /// For one more backend of `backends`.
+    pub fn new(max: Option<usize>, backends: &Arc<Backends>) -> Arc<Self> {
+        backends.count.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { max, backends: backends.clone(), requests: AtomicUsize::new(0) })
+    }
+
+    /// A place for one request, or `None` if all are taken.
+    pub fn enter(self: &Arc<Self>) -> Option<WaitingPlace> {
+        // Counted before it is compared, so that many at once cannot all pass.
+        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        let place = WaitingPlace(self.clone());
+        (before < self.max()).then_some(place)
+    }
+
+    /// This backend's equal part of what all backends together may have of something.
+    pub fn share_of(&self, total: usize) -> usize {
+        total / self.backends.count().max(1)
+    }
+
+    /// Computed at each use: a section is read before it is known how many follow.
+    fn max(&self) -> usize {
+        self.max.unwrap_or_else(|| (self.backends.max_in_flight / (self.backends.count() + 1)).max(1))
+    }
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").field("max", &self.max()).finish_non_exhaustive()
+    }
+}
+
+/// The place of one request that awaits a backend. Dropping it gives it back.
+#[derive(Debug)]
+pub struct WaitingPlace(Arc<Waiting>);
+
+impl Drop for WaitingPlace {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(waiting: &Arc<Waiting>) -> Vec<WaitingPlace> {
+        std::iter::from_fn(|| waiting.enter()).take(1000).collect()
+    }
+
+    #[test]
+    fn default_is_an_equal_share_that_leaves_one_for_requests_without_a_backend() {
+        let backends = Arc::new(Backends::new(16));
+        let first = Waiting::new(None, &backends);
+        assert_eq!(places(&first).len(), 8);
+        let second = Waiting::new(None, &backends);
+        let given = Waiting::new(Some(3), &backends);
+        assert_eq!((places(&first).len(), places(&second).len(), places(&given).len()), (4, 4, 3));
+        assert_eq!((first.share_of(9), given.share_of(9)), (3, 3));
+    }
+
+    #[test]
+    fn dropped_place_is_free_again() {
+        let waiting = Waiting::new(Some(1), &Arc::default());
+        let place = waiting.enter();
+        assert!(place.is_some() && waiting.enter().is_none() && waiting.enter().is_none());
+        drop(place);
+        assert!(waiting.enter().is_some());
+    }
+
+    #[test]
+    fn more_backends_than_requests_get_one_place_each() {
+        let backends = Arc::new(Backends::new(1));
+        assert_eq!(places(&Waiting::new(None, &backends)).len(), 1);
+    }
+}

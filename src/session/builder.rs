@@ -1,0 +1,334 @@
+//! `session.extractors` and the sections it names, made into a chain by the registry's kinds.
+//! What a kind's own section may hold is with the kind, in `extractors`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use config::{Value, ValueKind};
+
+use crate::config::{Elsewhere, Problems, Section, Table, Warnings, FileFingerprint, join, lay, no_section, parse, read, take, unknown};
+use crate::session::backends::Context;
+use crate::session::chain::{Chain, ConfiguredExtractor};
+use crate::session::kind::Kind;
+use crate::session::registry::Registry;
+use crate::session::subject::{SubjectRule, Template, VerifiedEmail};
+use crate::session::types::SessionExtractor;
+
+/// What the sections were made into.
+#[derive(Debug, Default)]
+pub(crate) struct Built {
+    pub(crate) chain: Chain,
+    /// The sections as they were understood, by name.
+    pub(crate) effective: serde_json::Map<String, serde_json::Value>,
+    /// What each extractor was built from, by its name.
+    pub(crate) sources: BTreeMap<String, BuiltFrom>,
+    pub(crate) warnings: Warnings,
+}
+
+/// What an extractor was built from. If it is the same after a reload, the extractor is kept.
+#[derive(PartialEq)]
+pub(crate) struct BuiltFrom {
+    section: Table,
+    /// `token.cap_to_session`, for which stores read the end of the session.
+    cap_to_session: bool,
+    /// `server.max_in_flight`, from which the default of `max_waiting` follows.
+    max_in_flight: usize,
+    /// The files of secrets and keys that the section names.
+    pub(crate) files: Vec<FileFingerprint>,
+}
+
+impl fmt::Debug for BuiltFrom {
+    /// The section holds secrets as plain text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuiltFrom").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// Makes extractors from their sections.
+pub(crate) struct Builder<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) elsewhere: Elsewhere<'a>,
+    pub(crate) context: &'a Context,
+    /// `server.max_in_flight`
+    pub(crate) max_in_flight: usize,
+}
+
+/// The keys that every extractor's section may have.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Common {
+    kind: Option<String>,
+    subject: Option<String>,
+    preset: Option<String>,
+    allow_unverified_email: Option<bool>,
+    allow_ambiguous_subject: Option<bool>,
+}
+
+impl Common {
+    pub(crate) const KEYS: [&'static str; 5] =
+        ["kind", "subject", "preset", "allow_unverified_email", "allow_ambiguous_subject"];
+
+    /// These keys, and those of the section's preset where they are not given.
+    fn over(self, preset: Self) -> Self {
+        Self {
+            kind: self.kind,
+            preset: self.preset,
+            subject: self.subject.or(preset.subject),
+            allow_unverified_email: self.allow_unverified_email.or(preset.allow_unverified_email),
+            allow_ambiguous_subject: self.allow_ambiguous_subject.or(preset.allow_ambiguous_subject),
+        }
+    }
+}
+
+impl Builder<'_> {
+    /// Builds the extractors called `names`, in that order; sections beside them are problems.
+    pub(crate) fn chain(&self, names: &[String], mut sections: Table, problems: &mut Problems) -> Built {
+        let mut built = Built::default();
+        let mut links = Vec::new();
+        if names.is_empty() {
+            problems.add(
+                "session.extractors",
+                "names no extractor, so nobody could get a token: set it to [\"web\"] and add a section \
+                 [extractors.web], in a file that --config names, or set ROLLOUT__SESSION__EXTRACTORS",
+            );
+        }
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                problems.add("session.extractors", format!("names {name} twice"));
+            } else if let Some(table) = self.table(name, &mut sections, problems) {
+                links.extend(self.link(name, table, &mut built, problems));
+            }
+        }
+        for unused in sections.keys().collect::<BTreeSet<_>>() {
+            problems.add(
+                join("extractors", unused),
+                "is not used: add it to session.extractors or remove the section",
+            );
+        }
+        built.chain = Chain::new(links);
+        built.warnings.extend(built.chain.warnings());
+        built
+    }
+
+    /// The section of the extractor called `name`. A kind that needs no keys needs no section.
+    fn table(&self, name: &str, sections: &mut Table, problems: &mut Problems) -> Option<Table> {
+        let path = join("extractors", name);
+        let plain = name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
+        let section = sections.remove(name);
+        if !plain || name.len() > 64 {
+            problems.add(
+                path,
+                "a name has up to 64 small letters, digits, `_` and `-`, as variables can spell them",
+            );
+            return None;
+        }
+        match section {
+            Some(Value { kind: ValueKind::Table(table), .. }) => Some(table),
+            None if self.registry.entry(name).is_some() => Some(Table::new()),
+            Some(value) => {
+                problems.add(&path, no_section(&path, &value));
+                None
+            }
+            None => {
+                problems.add(&path, format!("session.extractors names it, but there is no section [{path}]"));
+                None
+            }
+        }
+    }
+
+    /// What is wrong with a section of no kind there is. Often it is called after its provider, which
+    /// is a preset.
+    fn wrong_kind(&self, name: &str, common: &Common) -> String {
+        let given = common.kind.as_deref();
+        let spelled = given.unwrap_or(name).replace('-', "_");
+        if let (None, Some((kind, _))) = (&common.preset, self.registry.entry(&spelled)) {
+            return format!("must be one: write kind = \"{kind}\"");
+        }
+        let names = [common.preset.as_deref(), given, Some(name)];
+        let found = names.into_iter().flatten().find_map(|preset| Some((preset, self.kinds_with(preset)?)));
+        match (found, given) {
+            (Some((preset, kinds)), _) => {
+                let ways: Vec<String> = kinds.iter().map(|kind| format!("kind = \"{kind}\"")).collect();
+                format!(
+                    "must be a kind, and {preset} is a preset: write {}, preset = \"{preset}\"",
+                    ways.join(" or ")
+                )
+            }
+            (None, Some(kind)) => unknown("kind", kind, self.registry.names()),
+            (None, None) => {
+                let known = self.registry.names().collect::<Vec<_>>().join(", ");
+                format!("is missing: {name} is not a kind itself. There are {known}")
+            }
+        }
+    }
+
+    fn kinds_with(&self, preset: &str) -> Option<Vec<&'static str>> {
+        let has = |kind: &&str| {
+            let entry = self.registry.entry(kind);
+            entry.is_some_and(|(_, kind)| kind.presets.iter().any(|(name, _)| *name == preset))
+        };
+        Some(self.registry.names().filter(has).collect()).filter(|kinds: &Vec<_>| !kinds.is_empty())
+    }
+
+    fn link(&self, name: &str, mut table: Table, built: &mut Built, problems: &mut Problems) -> Option<ConfiguredExtractor> {
+        let path = join("extractors", name);
+        let section = table.clone();
+        let common: Common = read(&path, &take(&mut table, &Common::KEYS), &[], problems);
+        let Some((kind_name, kind)) = self.registry.entry(common.kind.as_deref().unwrap_or(name)) else {
+            problems.add(join(&path, "kind"), self.wrong_kind(name, &common));
+            return None;
+        };
+        // A preset may know better where its provider puts the user, or what to tell an operator who does not
+        // say so.
+        let mut preset_subject = Table::new();
+        if let Some(preset) = &common.preset {
+            match preset_keys(kind, preset) {
+                Ok(mut keys) => {
+                    preset_subject = take(&mut keys, &Common::KEYS);
+                    preset_subject.extend(take(&mut keys, &["subject_missing"]));
+                    forget_members(&mut keys, &table);
+                    lay(std::mem::replace(&mut table, keys), &mut table, &path, problems);
+                }
+                Err(text) => problems.add(join(&path, "preset"), text),
+            }
+        }
+        let names_subject = common.subject.is_some();
+        let subject_missing =
+            preset_subject.remove("subject_missing").and_then(|text| text.into_string().ok());
+        let from_preset = read(&path, &preset_subject, &[], problems);
+        let common = common.over(from_preset);
+        let subject = common.subject.clone().unwrap_or_else(|| kind.subject.to_owned());
+        let rule = subject_rule(&path, kind_name, &subject, &common, problems);
+
+        let mut keys = Section::new(path, table, &Common::KEYS, self.elsewhere);
+        keys.names_subject = names_subject;
+        if let Some(text) = subject_missing {
+            keys.require_subject(&text, problems);
+        }
+        let extractor = (kind.build)(&keys, self.context);
+        let findings = keys.into_findings();
+        built.sources.insert(
+            name.to_owned(),
+            BuiltFrom {
+                section,
+                cap_to_session: self.elsewhere.cap_to_session,
+                max_in_flight: self.max_in_flight,
+                files: findings.watched,
+            },
+        );
+        built.warnings.extend(findings.warnings);
+        if let Some(serde_json::Value::Object(mut keys)) = findings.effective {
+            keys.insert("kind".to_owned(), kind_name.into());
+            keys.insert("subject".to_owned(), subject.into());
+            for (key, value) in [
+                ("allow_unverified_email", common.allow_unverified_email),
+                ("allow_ambiguous_subject", common.allow_ambiguous_subject),
+            ] {
+                keys.insert(key.to_owned(), value.unwrap_or_default().into());
+            }
+            built.effective.insert(name.to_owned(), keys.into());
+        }
+        match extractor {
+            Ok(extractor) => Some(ConfiguredExtractor { name: Arc::from(name), kind: kind_name, subject: rule?, extractor }),
+            Err(found) => {
+                problems.extend(found);
+                None
+            }
+        }
+    }
+}
+
+/// Removes the members of a preset's tables that the section gives too. Such a member may be a table itself,
+/// as a claim rule is; it replaces the preset's and is not laid over it.
+fn forget_members(preset: &mut Table, section: &Table) {
+    for (key, value) in section {
+        if let (Some(Value { kind: ValueKind::Table(preset), .. }), ValueKind::Table(given)) =
+            (preset.get_mut(key), &value.kind)
+        {
+            preset.retain(|member, _| !given.contains_key(member));
+        }
+    }
+}
+
+/// The rule that the common keys make of `subject`.
+fn subject_rule(
+    path: &str,
+    kind: &str,
+    subject: &str,
+    common: &Common,
+    problems: &mut Problems,
+) -> Option<SubjectRule> {
+    let key = || join(path, "subject");
+    let template = problems.accept(key(), subject.parse::<Template>())?;
+    let allow_ambiguous = common.allow_ambiguous_subject.unwrap_or_default();
+    problems.require(
+        template.has_placeholder(),
+        key(),
+        "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
+    );
+    problems.require(
+        allow_ambiguous || !template.has_adjacent_placeholders(),
+        key(),
+        "has two placeholders without text between them, so that two users could get one id: write for example \
+         \"{org}:{sub}\" (or set allow_ambiguous_subject = true)",
+    );
+    problems.require(
+        common.preset.as_deref() != Some("supabase") || !template.reads_below("user_metadata"),
+        key(),
+        "reads user_metadata, which users write themselves, so that each could be any other: use {sub}, or put \
+         the id into app_metadata",
+    );
+    let email = match kind {
+        _ if common.allow_unverified_email.unwrap_or_default() => None,
+        "jwt" | "introspection" => Some(VerifiedEmail::Oidc),
+        "better_auth" => Some(VerifiedEmail::BetterAuth),
+        _ => None,
+    };
+    Some(SubjectRule { template, email, allow_ambiguous })
+}
+
+fn preset_keys(kind: &Kind, preset: &str) -> Result<Table, String> {
+    let Some((_, keys)) = kind.presets.iter().find(|(name, _)| *name == preset) else {
+        let known = kind.presets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        return Err(match known.as_str() {
+            "" => "this kind has no presets".to_owned(),
+            known => format!("must be one of {known}"),
+        });
+    };
+    parse(keys, None)
+}
+
+/// Builds one extractor from the keys of its section, for the tests of its kind.
+pub(crate) fn build_extractor(
+    registry: &Registry,
+    kind: &str,
+    toml: &str,
+    context: &Context,
+) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let table = problems.accept(kind, parse(toml, None)).unwrap_or_default();
+    let builder = Builder {
+        registry,
+        elsewhere: Elsewhere::DEFAULT,
+        context,
+        max_in_flight: 512,
+    };
+    let link = builder.link(kind, table, &mut Built::default(), &mut problems);
+    match link {
+        Some(link) if problems.is_empty() => Ok(link.extractor),
+        _ => Err(problems),
+    }
+}
+
+/// The keys of a kind with their defaults, `null` where there is none. For documentation.
+pub fn keys_of_kind(registry: &Registry, kind: &str, context: &Context) -> Option<serde_json::Value> {
+    let (_, kind) = registry.entry(kind)?;
+    let section =
+        Section::new(String::new(), Table::new(), &Common::KEYS, Elsewhere::DEFAULT);
+    // That required keys are missing does not matter here.
+    let _ = (kind.build)(&section, context);
+    section.into_findings().effective
+}

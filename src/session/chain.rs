@@ -1,0 +1,255 @@
+//! The extractors in their configured order, and the rules that join them.
+//!
+//! The first extractor that finds a credential of its own decides. A credential that by its form is another's
+//! ([`ExtractError::NotMine`]) leads on to the extractors behind: a cookie is passed over, since browsers send
+//! it unasked, but a header names who the client wants to be. From then on only that header counts, so that
+//! the client is not given the token of a cookie or of another header.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderName, header};
+
+use crate::config::Warnings;
+use crate::session::subject::{Subject, SubjectError, SubjectRule};
+use crate::session::types::{Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Reason, Session, SessionExtractor};
+use crate::telemetry::trace;
+
+/// One extractor with its configured name and the rule for its subject.
+#[derive(Clone, Debug)]
+pub struct ConfiguredExtractor {
+    pub name: Arc<str>,
+    pub kind: &'static str,
+    pub subject: SubjectRule,
+    pub extractor: Arc<dyn SessionExtractor>,
+}
+
+/// The configured extractors, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    links: Vec<ConfiguredExtractor>,
+    /// What each of them decides about.
+    reaches: Vec<Reach>,
+}
+
+/// A caller whose session is genuine and names a subject.
+#[derive(Debug)]
+pub struct Authenticated {
+    /// The name of the extractor that decided.
+    pub extractor: Arc<str>,
+    /// Where it looked for a credential.
+    pub places: Arc<[CredentialSource]>,
+    pub subject: Subject,
+    pub session: Session,
+}
+
+/// A caller who gets no token.
+#[derive(Clone, Debug)]
+pub struct Denied {
+    /// The name of the extractor that decided; `None` if none found a credential.
+    pub extractor: Option<Arc<str>>,
+    pub denial: Denial,
+}
+
+/// Why a caller gets no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// No credential, or a session in which nobody is signed in; the word is for logs.
+    Nobody(&'static str),
+    /// The credential in this place was issued by another.
+    NotMine(Reason, CredentialSource),
+    Rejected(Reason),
+    Unavailable(Cause),
+}
+
+impl Chain {
+    pub fn new(links: Vec<ConfiguredExtractor>) -> Self {
+        let reaches = links.iter().map(|link| link.extractor.reach()).collect();
+        Self { links, reaches }
+    }
+
+    pub fn links(&self) -> &[ConfiguredExtractor] {
+        &self.links
+    }
+
+    /// Asks the extractors in order; the first that finds a credential of its own decides.
+    pub async fn authenticate(&self, request: &Parts) -> Result<Authenticated, Denied> {
+        let mut asking = self.asking(request);
+        for (link, reach) in self.links.iter().zip(&self.reaches) {
+            if !asking.includes(reach) {
+                continue;
+            }
+            match trace::extractor(&link.name, link.kind, link.authenticate(asking.request())).await {
+                Ok(None) => {}
+                Ok(Some((subject, session))) => {
+                    let (extractor, places) = (link.name.clone(), reach.places.clone());
+                    return Ok(Authenticated { extractor, places, subject, session });
+                }
+                Err(Denial::NotMine(reason, place)) => asking.pass_over(link, reason, &place),
+                Err(denial) => return Err(Denied { extractor: Some(link.name.clone()), denial }),
+            }
+        }
+        Err(asking.denied())
+    }
+
+    /// Begins to ask the extractors about a request.
+    pub fn asking<'a>(&'a self, request: &'a Parts) -> Asking<'a> {
+        Asking { chain: self, request: Cow::Borrowed(request), header: None, passed_over: None }
+    }
+
+    /// Every extractor with what it decides about.
+    pub fn with_reaches(&self) -> impl Iterator<Item = (&ConfiguredExtractor, &Reach)> {
+        self.links.iter().zip(&self.reaches)
+    }
+
+    /// Lets every extractor fetch ahead what it needs.
+    pub fn start(&self) {
+        for link in &self.links {
+            link.extractor.start();
+        }
+    }
+
+    /// Lets every extractor set its gauges.
+    pub fn observe(&self) {
+        for link in &self.links {
+            link.extractor.observe();
+        }
+    }
+
+    /// Whether every extractor has what it needs to decide.
+    pub fn is_ready(&self) -> bool {
+        self.links.iter().all(|link| !matches!(link.extractor.readiness(), Readiness::Waiting(_)))
+    }
+
+    /// Pairs of sections of which one gets the other's credentials, or whose users could be mistaken for each
+    /// other.
+    pub fn warnings(&self) -> Warnings {
+        let mut warnings = Warnings::default();
+        let all: Vec<_> = self.with_reaches().collect();
+        for (index, (later, reach)) in all.iter().enumerate() {
+            for (earlier, before) in &all[..index] {
+                if let Some(place) = shadowed(before, reach) {
+                    warnings.add(
+                        format!("extractors.{}", later.name),
+                        format!(
+                            "credentials in {place} that this section could accept reach extractors.{} first, \
+                             which decides alone: give each section its own issuers or place, or change the \
+                             order in session.extractors",
+                            earlier.name
+                        ),
+                    );
+                }
+                if are_other_users(before, reach) && later.subject.may_equal(&earlier.subject) {
+                    warnings.add(
+                        format!("extractors.{}.subject", later.name),
+                        format!(
+                            "a user here and another in extractors.{} could have the same id, and would be one \
+                             Rollout user: put a literal prefix before one of them, such as \"{}:{{sub}}\", \
+                             unless both know the same users by the same ids",
+                            earlier.name, later.name
+                        ),
+                    );
+                }
+            }
+        }
+        warnings
+    }
+}
+
+/// The place where a credential for `later` is decided about by `earlier`, if there is one. A section that takes
+/// any JWT behind one that takes those of its issuers is the usual order.
+fn shadowed(earlier: &Reach, later: &Reach) -> Option<CredentialSource> {
+    let same_family = earlier.hmac.is_none() || later.hmac.is_none() || earlier.hmac == later.hmac;
+    let same_issuer = match (&earlier.jwts_of, &later.jwts_of) {
+        (Some(earlier), Some(later)) => earlier.is_empty() || earlier.iter().any(|one| later.contains(one)),
+        _ => false,
+    };
+    let same_form = (earlier.opaque && later.opaque) || (same_family && same_issuer);
+    same_form.then(|| later.places.iter().find(|place| earlier.places.contains(place)).cloned()).flatten()
+}
+
+/// Whether two sections get their users' ids from different issuers, or from different stores.
+fn are_other_users(one: &Reach, other: &Reach) -> bool {
+    match (&one.authority, &other.authority) {
+        (Some(Authority::Issuers(one)), Some(Authority::Issuers(other))) => {
+            !one.iter().any(|issuer| other.contains(issuer))
+        }
+        (Some(Authority::Store(one)), Some(Authority::Store(other))) => one != other,
+        _ => false,
+    }
+}
+
+/// How far one request has come in the chain.
+#[derive(Debug)]
+pub struct Asking<'a> {
+    chain: &'a Chain,
+    /// As the next extractor sees it.
+    request: Cow<'a, Parts>,
+    /// The header with another's credential: from then on the only place that counts.
+    header: Option<HeaderName>,
+    /// The first extractor whose kind of credential was there, but another's.
+    passed_over: Option<Denied>,
+}
+
+impl Asking<'_> {
+    pub fn request(&self) -> &Parts {
+        &self.request
+    }
+
+    /// Whether an extractor with this reach is asked.
+    pub fn includes(&self, reach: &Reach) -> bool {
+        self.header
+            .as_ref()
+            .is_none_or(|header| reach.places.iter().any(|place| place.header() == Some(header)))
+    }
+
+    /// The extractor said that the credential in `place` is another's.
+    pub fn pass_over(&mut self, link: &ConfiguredExtractor, reason: Reason, place: &CredentialSource) {
+        self.passed_over.get_or_insert_with(|| Denied {
+            extractor: Some(link.name.clone()),
+            denial: Denial::Rejected(reason),
+        });
+        let Some(header) = place.header() else { return };
+        let headers = &mut self.request.to_mut().headers;
+        headers.remove(header::COOKIE);
+        for other in self.chain.reaches.iter().flat_map(|reach| &*reach.places).filter_map(CredentialSource::header) {
+            if other != header {
+                headers.remove(other);
+            }
+        }
+        self.header = Some(header.clone());
+    }
+
+    /// What the caller is told if no extractor found a credential of its own.
+    pub fn denied(self) -> Denied {
+        self.passed_over.unwrap_or(Denied { extractor: None, denial: Denial::Nobody("no_credential") })
+    }
+}
+
+impl ConfiguredExtractor {
+    /// What this extractor alone says: `Ok(None)` if it finds no credential of its kind.
+    pub async fn authenticate(&self, request: &Parts) -> Result<Option<(Subject, Session)>, Denial> {
+        match self.session(request).await? {
+            None => Ok(None),
+            Some(session) => Ok(Some((self.subject(&session)?, session))),
+        }
+    }
+
+    /// The session that this extractor finds, whoever it may be.
+    pub async fn session(&self, request: &Parts) -> Result<Option<Session>, Denial> {
+        self.extractor.extract(request).await.map_err(|error| match error {
+            ExtractError::NotMine(reason, place) => Denial::NotMine(reason, place),
+            ExtractError::Rejected(reason) => Denial::Rejected(reason),
+            ExtractError::Unavailable(cause) => Denial::Unavailable(cause),
+        })
+    }
+
+    /// Whom the session is for.
+    pub fn subject(&self, session: &Session) -> Result<Subject, Denial> {
+        self.subject.subject(&session.attributes).map_err(|error| match error {
+            SubjectError::Absent => Denial::Nobody("no_subject"),
+            SubjectError::Invalid(word) => Denial::Rejected(Reason { word, expired: false, detail: None }),
+        })
+    }
+}

@@ -1,0 +1,294 @@
+//! Where in a request a credential stands: `header:NAME`, `cookie:NAME`, `supabase:NAME`.
+//! What the credential means is the extractor's business.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::json::Value;
+use crate::session::formats::percent::{self, Plus};
+use crate::session::sections::cookie;
+use crate::session::types::{CredentialSource, ExtractError};
+
+/// An app cuts its session into parts of 3,180 characters; more than these were not made by one.
+const MAX_PARTS: usize = 10;
+
+/// A credential and its place.
+#[derive(Debug)]
+pub struct Found<'a> {
+    pub place: &'a CredentialSource,
+    pub text: Cow<'a, str>,
+}
+
+/// The first credential that stands in one of `places`; `None` if all are empty.
+///
+/// # Errors
+/// If the first place that is not empty is ambiguous or malformed: the later places are not asked.
+pub fn find<'a>(places: &'a [CredentialSource], request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
+    for place in places {
+        if let Some(text) = place.find(request)? {
+            return Ok(Some(Found { place, text }));
+        }
+    }
+    Ok(None)
+}
+
+/// Everything that was sent in `places`, as it was sent: a credential that is the same each time is the same
+/// here, whatever other cookies and headers come along.
+pub fn sent<'a>(places: &'a [CredentialSource], headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
+    places.iter().flat_map(move |place| {
+        let name = place.header().unwrap_or(&header::COOKIE);
+        let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        lines.flat_map(move |line| place.pieces(line))
+    })
+}
+
+impl CredentialSource {
+    /// The header in which the credential stands; `None` for a cookie.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Bearer => Some(&header::AUTHORIZATION),
+            Self::Header(name) => Some(name),
+            Self::Cookie(_) | Self::Supabase(_) => None,
+        }
+    }
+
+    /// What of a header's line stands in this place.
+    fn pieces<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let cookie = match self {
+            Self::Cookie(name) | Self::Supabase(name) => Some(name.as_bytes()),
+            Self::Bearer | Self::Header(_) => None,
+        };
+        let end = if cookie.is_some() { b';' } else { b'\n' };
+        let pieces = line.split(move |&byte| byte == end);
+        let pieces = pieces.map(<[u8]>::trim_ascii);
+        pieces.filter(move |pair| cookie.is_none_or(|name| is_cookie_or_part(pair, name)))
+    }
+
+    /// The credential in this place; `None` if there is none of this kind.
+    fn find<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
+        let headers = &request.headers;
+        let credential = match self {
+            Self::Bearer => match single(headers, &header::AUTHORIZATION)? {
+                Some(value) => bearer(value.as_bytes())?,
+                None => None,
+            },
+            Self::Header(name) => match single(headers, name)? {
+                Some(value) if !value.is_empty() => Some(value.to_str().map_err(|_| malformed())?),
+                Some(_) | None => None,
+            },
+            Self::Cookie(name) => cookie::find(headers, name)?,
+            Self::Supabase(name) => {
+                let session = cookie::find_whole_or_parts(headers, name, MAX_PARTS)?;
+                return session.map(|session| access_token(&session).map(Cow::Owned)).transpose();
+            }
+        };
+        Ok(credential.map(Cow::Borrowed))
+    }
+}
+
+impl fmt::Display for CredentialSource {
+    /// As it is configured.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bearer => f.write_str("header:authorization"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Supabase(name) => write!(f, "supabase:{name}"),
+        }
+    }
+}
+
+/// Whether a pair is the cookie called `name` or one of its numbered parts, `NAME.0`, `NAME_0` or `NAMEC1`.
+fn is_cookie_or_part(pair: &[u8], name: &[u8]) -> bool {
+    let Some(rest) = pair.strip_prefix(name) else { return false };
+    let Some(equals) = rest.iter().position(|&byte| byte == b'=') else { return false };
+    match rest[..equals].trim_ascii_end() {
+        [] => true,
+        [b'.' | b'_' | b'C', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+/// The one part of a Supabase session that proves anything: everything beside it is not signed.
+fn access_token(session: &str) -> Result<String, ExtractError> {
+    let json = match session.strip_prefix("base64-") {
+        Some(encoded) => URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?,
+        None => percent::decode(session, Plus::Plus).ok_or_else(malformed)?.into_bytes(),
+    };
+    let session = Value::parse(&json).map_err(|_| malformed())?;
+    let token = session.as_object().and_then(|session| session.get("access_token").ok().flatten());
+    token.and_then(Value::as_str).map(str::to_owned).ok_or_else(malformed)
+}
+
+impl FromStr for CredentialSource {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("header", name)) => match HeaderName::try_from(name) {
+                Ok(header::AUTHORIZATION) => Ok(Self::Bearer),
+                Ok(name) => Ok(Self::Header(name)),
+                Err(_) => Err("names no header after header:"),
+            },
+            Some(("cookie", name)) if !name.is_empty() && name.bytes().all(is_token) => {
+                Ok(Self::Cookie(name.to_owned()))
+            }
+            Some(("supabase", name)) if !name.is_empty() && name.bytes().all(is_token) => {
+                Ok(Self::Supabase(name.to_owned()))
+            }
+            Some(("cookie" | "supabase", _)) => Err("names no cookie after the colon"),
+            Some(_) | None => Err("must be places such as \"header:authorization\" or \"cookie:__session\""),
+        }
+    }
+}
+
+/// The header called `name`. Two of it are refused: the next party might read the other one.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ExtractError> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    match values.next() {
+        Some(_) => Err(ExtractError::rejected("duplicate_header")),
+        None => Ok(first),
+    }
+}
+
+/// The token of `Bearer TOKEN`. Another scheme, or `Bearer` alone, is somebody else's or nobody's.
+fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
+    let end = value.iter().position(|&byte| !is_token(byte)).unwrap_or(value.len());
+    let (scheme, rest) = value.split_at(end);
+    if !scheme.eq_ignore_ascii_case(b"bearer") || rest.iter().all(|&byte| byte == b' ') {
+        return Ok(None);
+    }
+    let token = rest.strip_prefix(b" ").ok_or_else(malformed)?;
+    let text = std::str::from_utf8(token).map_err(|_| malformed())?;
+    let unpadded = text.trim_end_matches('=');
+    if unpadded.is_empty() || !unpadded.bytes().all(|byte| TOKEN68[usize::from(byte)]) {
+        return Err(malformed());
+    }
+    Ok(Some(text))
+}
+
+fn malformed() -> ExtractError {
+    ExtractError::rejected("malformed")
+}
+
+/// The bytes of a token in RFC 9110, section 5.6.2: schemes and cookie names are made of them.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The bytes of a bearer token, without the `=` at its end. A table, since there are hundreds of them.
+const TOKEN68: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
+        byte += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(pairs: &[(&'static str, &[u8])]) -> Parts {
+        let pairs = pairs.iter().map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a header value"))
+        });
+        let (mut parts, ()) = axum::http::Request::new(()).into_parts();
+        pairs.for_each(|(name, value)| {
+            parts.headers.append(name, value);
+        });
+        parts
+    }
+
+    fn word<'a>(
+        outcome: &'a Result<Option<Found<'_>>, ExtractError>,
+    ) -> Result<Option<&'a str>, &'static str> {
+        match outcome {
+            Ok(found) => Ok(found.as_ref().map(|found| &*found.text)),
+            Err(error) => Err(error.word()),
+        }
+    }
+
+    #[test]
+    fn bearer_is_read_as_rfc_6750_writes_it() {
+        let malformed = Err("malformed");
+        for (name, value, want) in [
+            ("plain", &b"Bearer a.b-c_d~e+f/g=="[..], Ok(Some("a.b-c_d~e+f/g=="))),
+            ("lower case", b"bearer x", Ok(Some("x"))),
+            ("upper case", b"BEARER x", Ok(Some("x"))),
+            ("alone", b"Bearer", Ok(None)),
+            ("empty", b"Bearer ", Ok(None)),
+            ("only spaces", b"Bearer   ", Ok(None)),
+            ("basic", b"Basic dXNlcjpwYXNz", Ok(None)),
+            ("basic with odd bytes", b"Basic \xff", Ok(None)),
+            ("no scheme", b"eyJ.eyJ.x", Ok(None)),
+            ("no space", b"BearereyJ.eyJ.x", Ok(None)),
+            ("nothing", b"", Ok(None)),
+            ("two spaces", b"Bearer  x", malformed),
+            ("tab", b"Bearer\tx", malformed),
+            ("two tokens", b"Bearer x y", malformed),
+            ("comma", b"Bearer x,y", malformed),
+            ("parameter", b"Bearer realm=\"x\"", malformed),
+            ("quotes", b"Bearer \"x\"", malformed),
+            ("padding inside", b"Bearer a=b", malformed),
+            ("only padding", b"Bearer ==", malformed),
+            ("not ASCII", b"Bearer \xc3\xa9", malformed),
+            ("not UTF-8", b"Bearer \xff", malformed),
+            ("no-break space", b"Bearer\xc2\xa0x", malformed),
+        ] {
+            let request = request(&[("authorization", value)]);
+            assert_eq!(word(&find(&[CredentialSource::Bearer], &request)), want, "{name}");
+        }
+        let twice = request(&[("authorization", b"Bearer x"), ("authorization", b"Bearer x")]);
+        assert_eq!(word(&find(&[CredentialSource::Bearer], &twice)), Err("duplicate_header"));
+    }
+
+    #[test]
+    fn the_first_place_that_is_not_empty_decides() {
+        let places: Vec<CredentialSource> =
+            ["header:x-token", "cookie:sid"].map(|text| text.parse().expect("a place")).into();
+        for (name, pairs, want) in [
+            ("header first", vec![("x-token", &b"a"[..]), ("cookie", b"sid=b")], Ok(Some("a"))),
+            ("header empty", vec![("x-token", b""), ("cookie", b"sid=b")], Ok(Some("b"))),
+            ("cookie alone", vec![("cookie", b"sid=b")], Ok(Some("b"))),
+            ("neither", vec![("cookie", b"other=b")], Ok(None)),
+            ("header broken", vec![("x-token", b"\xff"), ("cookie", b"sid=b")], Err("malformed")),
+            ("header twice", vec![("x-token", b"a"), ("x-token", b"a")], Err("duplicate_header")),
+            ("cookie twice", vec![("cookie", b"sid=a; sid=b")], Err("ambiguous_identity")),
+        ] {
+            assert_eq!(word(&find(&places, &request(&pairs))), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn sent_is_what_stands_in_the_places_and_nothing_beside_it() {
+        let places: Vec<CredentialSource> =
+            ["header:authorization", "cookie:sid"].map(|text| text.parse().expect("a place")).into();
+        let request = request(&[
+            ("authorization", b"Bearer x"),
+            ("x-other", b"1"),
+            ("cookie", b"_ga=1; sid.0=a; sid.1=b; sidx=c"),
+            ("cookie", b"sid=d; sid.sig=e; side=f"),
+        ]);
+        let sent: Vec<_> = sent(&places, &request.headers).collect();
+        assert_eq!(sent, [&b"Bearer x"[..], b"sid.0=a", b"sid.1=b", b"sid=d"]);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_is_refused() {
+        for text in ["", "authorization", "header:", "header:a b", "cookie:", "cookie:a=b", "query:token"] {
+            assert!(text.parse::<CredentialSource>().is_err(), "{text}");
+        }
+        assert_eq!("header:Authorization".parse(), Ok(CredentialSource::Bearer));
+    }
+}

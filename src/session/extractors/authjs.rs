@@ -1,0 +1,410 @@
+//! `authjs`: the session of Auth.js v5 or `NextAuth` v4 with the JWT strategy: a JWE in a cookie.
+//! Format: Auth.js `packages/core/src/jwt.ts` and `lib/utils/cookie.ts`; for v4 next-auth
+//! `src/jwt/index.ts`. Sessions that are kept in a database are not read here.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::header;
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, UnixSeconds};
+use crate::session::backends::Context;
+use crate::config::{List, Problems, Section};
+use crate::json::Value;
+use crate::secret::Secret;
+use crate::session::formats::{headers, hkdf, jwt_form, jwt_times};
+use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
+use crate::session::formats::percent::{self, Plus};
+use crate::session::kind::Kind;
+use crate::session::sections::app_secret;
+use crate::session::sections::cookie::{self, Cookie};
+use crate::session::types::{CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor};
+
+pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
+
+/// Auth.js v5 makes the user's id with `crypto.randomUUID()` at each sign-in if no adapter keeps users
+/// (`packages/core/src/lib/actions/callback/oauth/callback.ts` and `.../callback/index.ts`).
+const SUBJECT_MISSING: &str = "is missing: without a database adapter, Auth.js v5 gives a user another random \
+     `sub` at each sign-in, and so does authorize() that returns no id. Keep what is stable in the app's jwt \
+     callback, such as token.userId = account.providerAccountId, and write subject = \"{userId}\"; or write \
+     subject = \"{email}\" if every provider verifies addresses, or subject = \"{sub}\" if an adapter keeps the users";
+
+/// What both versions grant for clocks that differ, in seconds.
+const TOLERANCE: UnixSeconds = 15;
+/// Sixteen parts are more than the headers of a request can hold by default.
+const MAX_PARTS: usize = 16;
+/// As long as a cookie in parts can be.
+const MAX_BEARER: usize = 64 * 1024;
+
+/// `[extractors.NAME]` with `kind = "authjs"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    version: String,
+    secrets: List<Secret>,
+    secrets_file: Option<PathBuf>,
+    cookie: Option<String>,
+    salt: Option<String>,
+    accept_bearer: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version: "v5".to_owned(),
+            secrets: List::default(),
+            secrets_file: None,
+            cookie: None,
+            salt: None,
+            accept_bearer: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Version {
+    V4,
+    V5,
+}
+
+/// A token, and the keys that may open it.
+type Found<'a> = (Cow<'a, str>, Vec<&'a ContentKey>);
+
+#[derive(Debug)]
+struct AuthJs {
+    cookies: Vec<Sealed>,
+    accept_bearer: bool,
+    clock: Clock,
+}
+
+/// A cookie's name, and the keys of what is in it: v5 makes the name part of the key.
+#[derive(Debug)]
+struct Sealed {
+    cookie: Cookie,
+    keys: Vec<ContentKey>,
+}
+
+fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let version = Version::parse(&config.version).map_err(|()| "must be \"v5\" or \"v4\"");
+    let version = problems.accept(section.key("version"), version).unwrap_or(Version::V5);
+    match version {
+        Version::V5 => section.require_subject(SUBJECT_MISSING, &mut problems),
+        // v4's `sub` is the id that the provider or `authorize()` gave.
+        Version::V4 => {}
+    }
+
+    let secrets = app_secret::required_list(
+        section,
+        "secrets",
+        config.secrets,
+        config.secrets_file.as_ref(),
+        "AUTH_SECRET or NEXTAUTH_SECRET",
+        &mut problems,
+    );
+
+    let names = match &config.cookie {
+        Some(name) => vec![name.as_str()],
+        None => version.cookies().to_vec(),
+    };
+    let cookies = names.into_iter().filter_map(|name| {
+        let cookie = Cookie::named(section, "cookie", name, &mut problems)?;
+        let salt = config.salt.as_deref().unwrap_or(version.salt(cookie.name()));
+        let keys = secrets.iter().flat_map(|secret| version.keys(secret, salt)).collect();
+        Some(Sealed { cookie, keys })
+    });
+    let cookies = cookies.collect();
+    let clock = context.clock.clone();
+    problems.or(Arc::new(AuthJs { cookies, accept_bearer: config.accept_bearer, clock }))
+}
+
+impl Version {
+    fn parse(text: &str) -> Result<Self, ()> {
+        match text {
+            "v4" => Ok(Self::V4),
+            "v5" => Ok(Self::V5),
+            _ => Err(()),
+        }
+    }
+
+    /// The names without and with https.
+    fn cookies(self) -> [&'static str; 2] {
+        match self {
+            Self::V4 => ["next-auth.session-token", "__Secure-next-auth.session-token"],
+            Self::V5 => ["authjs.session-token", "__Secure-authjs.session-token"],
+        }
+    }
+
+    fn salt(self, cookie: &str) -> &str {
+        match self {
+            Self::V4 => "",
+            Self::V5 => cookie,
+        }
+    }
+
+    /// A key for each encryption that the version reads.
+    fn keys(self, secret: &Secret, salt: &str) -> Vec<ContentKey> {
+        match self {
+            Self::V4 => {
+                let name = "NextAuth.js Generated Encryption Key";
+                let info = if salt.is_empty() { name.to_owned() } else { format!("{name} ({salt})") };
+                vec![ContentKey::gcm(&hkdf::hkdf(secret.expose(), salt, &info), None)]
+            }
+            Self::V5 => {
+                let info = format!("Auth.js Generated Encryption Key ({salt})");
+                vec![
+                    ContentKey::cbc_hs512(
+                        &hkdf::hkdf(secret.expose(), salt, &info),
+                        Some(Thumbprint::Sha512),
+                    ),
+                    ContentKey::gcm(&hkdf::hkdf(secret.expose(), salt, &info), Some(Thumbprint::Sha256)),
+                ]
+            }
+        }
+    }
+}
+
+impl AuthJs {
+    fn session(&self, request: &Parts) -> Extracted {
+        let payload = match self.cookie(request)? {
+            Some((token, keys)) => jwe::open(&token, keys.into_iter())?,
+            None => match self.bearer(request)? {
+                Some(token) => jwe::open(&token, self.cookies.iter().flat_map(|sealed| &sealed.keys))?,
+                None => return Ok(None),
+            },
+        };
+        let Ok(Value::Object(claims)) = Value::parse(&payload) else {
+            return Err(ExtractError::rejected("malformed"));
+        };
+        // The library takes a token without `exp`; it never makes one, so here it would live for ever
+        // by somebody's mistake.
+        let expires_at = jwt_times::check(&claims, self.clock.now(), TOLERANCE)?;
+        Ok(Some(Session { attributes: Value::Object(claims), expires_at: Some(expires_at) }))
+    }
+
+    /// The token in the session's cookie, and the keys of the names under which it is there: see
+    /// [`cookie::find_one_of`], which does the same for cookies that come whole.
+    fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
+        let mut found: Option<(&Cookie, Found<'a>)> = None;
+        for Sealed { cookie, keys } in &self.cookies {
+            let Some(token) = cookie.find_whole_or_parts(request, MAX_PARTS)? else { continue };
+            match &mut found {
+                Some((first, (other, _))) if *other != token => return Err(cookie::two_names(first, cookie)),
+                Some((_, (_, known))) => known.extend(keys),
+                None => found = Some((cookie, (token, keys.iter().collect()))),
+            }
+        }
+        Ok(found.map(|(_, found)| found))
+    }
+
+    /// The same token as `Authorization: Bearer`, percent-encoded, as `getToken()` reads it.
+    fn bearer(&self, request: &Parts) -> Result<Option<String>, ExtractError> {
+        if !self.accept_bearer {
+            return Ok(None);
+        }
+        let value =
+            headers::single(&request.headers, &header::AUTHORIZATION).map_err(|error| match error {
+                headers::HeaderError::Duplicate => ExtractError::rejected("duplicate_header"),
+                headers::HeaderError::Malformed => ExtractError::rejected("malformed"),
+            })?;
+        let Some((scheme, token)) = value.and_then(|value| value.split_once(' ')) else { return Ok(None) };
+        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+            return Ok(None);
+        }
+        if token.len() > MAX_BEARER {
+            return Err(ExtractError::rejected("too_large"));
+        }
+        let token = percent::decode(token, Plus::Plus).ok_or_else(|| ExtractError::rejected("malformed"))?;
+        // The library's own tokens are encrypted and have five parts.
+        if jwt_form::is_jwt(&token) {
+            return Err(ExtractError::not_mine("signed_jwt", &CredentialSource::Bearer));
+        }
+        Ok(Some(token))
+    }
+}
+
+impl SessionExtractor for AuthJs {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        let cookies = self.cookies.iter().map(|sealed| CredentialSource::Cookie(sealed.cookie.name().to_owned()));
+        let bearer = self.accept_bearer.then_some(CredentialSource::Bearer);
+        Reach { jwts_of: None, ..Reach::everything(cookies.chain(bearer)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract;
+    use crate::session::formats::aes::seal;
+    use crate::session::sections::testing::{NOW, answer, build, refused};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    const SECRET: &str = "hunter2-hunter2-hunter2-hunter2";
+    const COOKIE: &str = "next-auth.session-token";
+
+    fn v4(more: &str) -> Arc<dyn SessionExtractor> {
+        build("authjs", &format!("version = \"v4\"\nsecrets = [\"{SECRET}\"]\n{more}")).unwrap()
+    }
+
+    /// A token of `NextAuth` v4, which needs no `kid`.
+    fn token(secret: &str, payload: &str) -> String {
+        let key = hkdf::hkdf(secret.as_bytes(), "", "NextAuth.js Generated Encryption Key");
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#);
+        let (text, tag) = seal::gcm(&key, [3; 12], payload.as_bytes(), header.as_bytes());
+        let [iv, text, tag] = [&[3; 12][..], &text, &tag].map(|part| URL_SAFE_NO_PAD.encode(part));
+        format!("{header}..{iv}.{text}.{tag}")
+    }
+
+    fn payload(more: &str) -> String {
+        format!(r#"{{"sub":"u-1","exp":{}{more}}}"#, NOW + 60)
+    }
+
+    #[test]
+    fn signed_jwt_as_bearer_is_not_mine() {
+        let signed = jsonwebtoken::encode(
+            &jsonwebtoken::Header::default(),
+            &serde_json::json!({ "sub": "bob" }),
+            &jsonwebtoken::EncodingKey::from_secret(b"another's"),
+        );
+        let bearer = format!("Bearer {}", signed.expect("a token"));
+        let request = contract::request(&[("authorization", &bearer)]);
+        let answer = v4("accept_bearer = true").extract(&request).now_or_never().expect("no waiting");
+        assert!(matches!(answer, Err(ExtractError::NotMine(_, CredentialSource::Bearer))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*v4("accept_bearer = true"), &[SECRET]).await;
+        let v5 = build("authjs", &format!("secrets = \"{SECRET}\"\nsubject = \"{{sub}}\"")).unwrap();
+        contract::check(&*v5, &[SECRET]).await;
+    }
+
+    #[test]
+    fn only_a_whole_unexpired_object_is_a_session() {
+        let session =
+            |payload: &str| answer(&*v4(""), &[("cookie", &format!("{COOKIE}={}", token(SECRET, payload)))]);
+        assert_eq!(session(&payload("")), Ok(Some(payload(""))));
+        for (payload, want) in [
+            (r#"{"sub":"u-1"}"#, "exp"),
+            (r#"{"sub":"u-1","exp":1800000060,"exp":1900000000}"#, "exp"),
+            (r#"{"sub":"u-1","exp":1}"#, "expired"),
+            ("[]", "malformed"),
+            ("u-1", "malformed"),
+            ("", "malformed"),
+        ] {
+            assert_eq!(session(payload), Err(want), "{payload}");
+        }
+    }
+
+    #[test]
+    fn two_session_cookies_with_different_values_are_ambiguous_identity() {
+        let one = format!("{COOKIE}={}", token(SECRET, &payload("")));
+        let part = format!("{COOKIE}.0={}", token(SECRET, &payload("")));
+        let other = format!("{COOKIE}={}", token(SECRET, &payload(r#","name":"Bob""#)));
+        let other_part = format!("{COOKIE}.0={}", token(SECRET, &payload(r#","name":"Bob""#)));
+        for (case, cookies, want) in [
+            ("twice", format!("{one}; {other}"), Err("ambiguous_identity")),
+            ("with and without __Secure-", format!("{one}; __Secure-{other}"), Err("ambiguous_identity")),
+            ("whole and in parts", format!("{one}; {part}"), Err("ambiguous_identity")),
+            ("in parts twice", format!("{part}; {other_part}"), Err("ambiguous_identity")),
+            (
+                "in parts under both names",
+                format!("{part}; __Secure-{other_part}"),
+                Err("ambiguous_identity"),
+            ),
+            ("one of them bad", format!("{one}; __Secure-{COOKIE}=bad"), Err("ambiguous_identity")),
+            ("the same twice", format!("{one}; {one}"), Ok(true)),
+            ("the same under both names", format!("{one}; __Secure-{one}"), Ok(true)),
+            ("the same in parts", format!("{part}; __Secure-{part}"), Ok(true)),
+            ("the same whole and in parts under the names", format!("{one}; __Secure-{part}"), Ok(true)),
+            ("a cleared one beside it", format!("{COOKIE}=; __Secure-{one}"), Ok(true)),
+        ] {
+            let answer = answer(&*v4(""), &[("cookie", &cookies)]).map(|session| session.is_some());
+            assert_eq!(answer, want, "{case}");
+        }
+        let named = v4(&format!("cookie = \"{COOKIE}\""));
+        assert!(answer(&*named, &[("cookie", &format!("{one}; __Secure-{other}"))]).unwrap().is_some());
+    }
+
+    #[test]
+    fn v5_without_subject_is_refused_and_says_what_to_put() {
+        let secrets = format!("secrets = [\"{SECRET}\"]");
+        let problems = build("authjs", &secrets).map(|_| ()).expect_err("no subject").to_string();
+        assert!(problems.starts_with("extractors.authjs.subject: is missing"), "{problems}");
+        for word in ["account.providerAccountId", "subject = \"{userId}\"", "{email}", "authorize()"] {
+            assert!(problems.contains(word), "{word}: {problems}");
+        }
+        assert!(build("authjs", &format!("{secrets}\nsubject = \"{{sub}}\"")).is_ok());
+        assert!(build("authjs", &format!("{secrets}\nversion = \"v4\"")).is_ok());
+    }
+
+    #[test]
+    fn every_listed_secret_is_accepted_and_no_other() {
+        let cookie = |secret: &str| format!("{COOKIE}={}", token(secret, &payload("")));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("the-new-secret-of-the-app\r\n\n{SECRET}\n")).unwrap();
+        let keys = format!("version = \"v4\"\nsecrets_file = \"{}\"", file.path().display());
+        let extractor = build("authjs", &keys).unwrap();
+        for (secret, good) in
+            [(SECRET, true), ("the-new-secret-of-the-app", true), ("the-old-secret-of-the-app", false)]
+        {
+            let answer = answer(&*extractor, &[("cookie", &cookie(secret))]);
+            assert_eq!(answer.is_ok(), good, "{secret}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn the_bearer_counts_only_where_it_is_wanted_and_no_cookie_is_there() {
+        let (good, bad) = (token(SECRET, &payload("")), token("another-secret-of-another-app", &payload("")));
+        let bearer = format!("Bearer {good}");
+        assert_eq!(answer(&*v4(""), &[("authorization", &bearer)]), Ok(None));
+        let extractor = v4("accept_bearer = true");
+        for (case, headers, want) in [
+            ("good", &[("authorization", bearer.as_str())][..], Ok(true)),
+            ("encoded", &[("authorization", &format!("Bearer {}", good.replace('.', "%2E")))], Ok(true)),
+            ("other scheme", &[("authorization", "Basic dTpw")], Ok(false)),
+            ("no token", &[("authorization", "Bearer")], Ok(false)),
+            ("other secret", &[("authorization", &format!("Bearer {bad}"))], Err("bad_seal")),
+            ("half an escape", &[("authorization", &format!("Bearer {good}%2"))], Err("malformed")),
+            ("a JWS", &[("authorization", "Bearer e30.e30.e30")], Err("malformed")),
+            ("twice", &[("authorization", &bearer), ("authorization", &bearer)], Err("duplicate_header")),
+            (
+                "a bad cookie first",
+                &[("authorization", &bearer), ("cookie", &format!("{COOKIE}={bad}"))],
+                Err("bad_seal"),
+            ),
+        ] {
+            let answer = answer(&*extractor, headers).map(|session| session.is_some());
+            assert_eq!(answer, want, "{case}");
+        }
+    }
+
+    #[test]
+    fn it_does_not_start_without_a_good_secret() {
+        refused(
+            "authjs",
+            &[
+                ("no secret", "", "secrets"),
+                ("empty secret", "secrets = [\"\"]", "secrets"),
+                ("placeholder", "secrets = [\"hunter2-hunter2-hunter2\", \"changeme\"]", "secrets"),
+                ("no file", "secrets_file = \"/nowhere\"", "secrets"),
+                ("both", "secrets = [\"hunter2-hunter2-hunter2\"]\nsecrets_file = \"/nowhere\"", "secrets"),
+                ("version", "secrets = [\"hunter2-hunter2-hunter2\"]\nversion = \"v6\"", "version"),
+                ("no cookie", "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"\"", "cookie"),
+                ("bad cookie", "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"a b\"", "cookie"),
+                ("wrong type", "secrets = [1234]", "secrets"),
+            ],
+        );
+    }
+}

@@ -1,0 +1,375 @@
+//! `better_auth`: the cookie cache of Better Auth, a short-lived copy of the session that needs no look-up.
+//! Format: better-auth `packages/better-auth/src/cookies/index.ts` (`setCookieCache`, `getCookieCache`)
+//! and `crypto/jwt.ts`. The session's token itself is not read here: only the app's database knows it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use axum::http::request::Parts;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, UnixSeconds};
+use crate::session::backends::Context;
+use crate::config::{Problems, Section, HumanDuration};
+use crate::json::{Object, Value};
+use crate::secret::Secret;
+use crate::session::formats::{hkdf, jwt_times};
+use crate::session::formats::expiry::Expiry;
+use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
+use crate::session::kind::Kind;
+use crate::session::sections::app_secret;
+use crate::session::sections::cookie::Cookie;
+use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+
+pub const KIND: Kind = Kind { build, subject: "{user.id}", presets: &[] };
+
+/// A cache of session and user takes one or two; the library has no limit.
+const MAX_PARTS: usize = 10;
+/// How far the app's clock may be ahead of ours, in seconds.
+const SKEW: UnixSeconds = 60;
+
+/// `[extractors.NAME]` with `kind = "better_auth"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    cookie: String,
+    secret: Option<Secret>,
+    secret_file: Option<PathBuf>,
+    strategy: String,
+    max_age: HumanDuration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cookie: "better-auth.session_data".to_owned(),
+            secret: None,
+            secret_file: None,
+            strategy: "compact".to_owned(),
+            max_age: HumanDuration::secs(5 * 60),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct BetterAuth {
+    cookie: Cookie,
+    strategy: Strategy,
+    max_age: UnixSeconds,
+    clock: Clock,
+}
+
+/// How the app protects the cache.
+#[derive(Debug)]
+enum Strategy {
+    Compact(hmac::Key),
+    Jwt(hmac::Key),
+    Jwe(ContentKey),
+}
+
+fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
+    let secret = app_secret::required(
+        section,
+        "secret",
+        config.secret,
+        config.secret_file.as_ref(),
+        "BETTER_AUTH_SECRET",
+        &mut problems,
+    );
+    problems.require(!config.max_age.0.is_zero(), section.key("max_age"), "must be longer than nothing");
+    let known = matches!(config.strategy.as_str(), "compact" | "jwt" | "jwe");
+    problems.require(known, section.key("strategy"), "must be \"compact\", \"jwt\" or \"jwe\"");
+    let (Some(cookie), Some(secret)) = (cookie, secret) else { return Err(problems) };
+    let strategy = Strategy::new(&config.strategy, &secret);
+    let max_age = UnixSeconds::try_from(config.max_age.0.as_secs()).unwrap_or(UnixSeconds::MAX);
+    problems.or(Arc::new(BetterAuth { cookie, strategy, max_age, clock: context.clock.clone() }))
+}
+
+impl Strategy {
+    fn new(name: &str, secret: &Secret) -> Self {
+        let hmac = || hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
+        match name {
+            "jwe" => {
+                let info = "BetterAuth.js Generated Encryption Key";
+                let key = hkdf::hkdf(secret.expose(), "better-auth-session", info);
+                Self::Jwe(ContentKey::cbc_hs512(&key, Some(Thumbprint::Sha256)))
+            }
+            "jwt" => Self::Jwt(hmac()),
+            _ => Self::Compact(hmac()),
+        }
+    }
+
+    /// The cached session, and when the app lets it end.
+    fn open(&self, text: &str, now: UnixSeconds) -> Result<(Object, UnixSeconds), ExtractError> {
+        match self {
+            Self::Compact(key) => open_compact(key, text),
+            Self::Jwt(key) => with_claims(&open_jwt(key, text)?, now),
+            Self::Jwe(key) => with_claims(&jwe::open(text, std::iter::once(key))?, now),
+        }
+    }
+}
+
+/// `{"session":{…},"expiresAt":…,"signature":"…"}` in base64. The app signs the text that JavaScript makes
+/// of `{...session, expiresAt}`. That text is taken from the cookie as it stands rather than written
+/// again: what JavaScript did not write itself, or would write otherwise, cannot match.
+fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), ExtractError> {
+    let malformed = || ExtractError::rejected("malformed");
+    let json = URL_SAFE_NO_PAD.decode(text).ok().and_then(|json| String::from_utf8(json).ok());
+    let json = json.ok_or_else(malformed)?;
+    let compact = Compact::split(&json).ok_or_else(malformed)?;
+    let signature = URL_SAFE_NO_PAD.decode(compact.signature).map_err(|_| malformed())?;
+    let members = compact.session.strip_suffix('}').ok_or_else(malformed)?;
+    let signed = format!(r#"{members},"expiresAt":{}}}"#, compact.expires_at);
+    hmac::verify(key, signed.as_bytes(), &signature).map_err(|_| ExtractError::rejected("bad_signature"))?;
+    let Ok(Value::Object(session)) = Value::parse(compact.session.as_bytes()) else {
+        return Err(malformed());
+    };
+    // JavaScript would have put the outer one in its place.
+    if session.contains("expiresAt") {
+        return Err(malformed());
+    }
+    let millis: i64 = compact.expires_at.parse().map_err(|_| malformed())?;
+    Ok((session, millis.div_euclid(1000)))
+}
+
+/// The three members of the compact form, each as its text.
+struct Compact<'a> {
+    session: &'a str,
+    expires_at: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> Compact<'a> {
+    /// Cuts from the end: neither base64 nor digits can hold what separates them.
+    fn split(json: &'a str) -> Option<Self> {
+        let rest = json.strip_prefix(r#"{"session":"#)?.strip_suffix(r#""}"#)?;
+        let (rest, signature) = rest.rsplit_once(r#","signature":""#)?;
+        let (session, expires_at) = rest.rsplit_once(r#","expiresAt":"#)?;
+        let digits = expires_at.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then_some(Self { session, expires_at, signature })
+    }
+}
+
+/// The payload of an HS256 token (RFC 7515, section 5.2).
+fn open_jwt(key: &hmac::Key, token: &str) -> Result<Vec<u8>, ExtractError> {
+    let malformed = || ExtractError::rejected("malformed");
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
+    let (signed, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
+    let (header, payload) = signed.split_once('.').ok_or_else(malformed)?;
+    let Ok(Value::Object(header)) = Value::parse(&decode(header)?) else { return Err(malformed()) };
+    if header.get("alg") != Ok(Some(&Value::String("HS256".to_owned()))) {
+        return Err(ExtractError::rejected("alg_not_allowed"));
+    }
+    if ["crit", "b64", "zip"].iter().any(|name| header.contains(name)) {
+        return Err(ExtractError::rejected("header"));
+    }
+    let genuine = hmac::verify(key, signed.as_bytes(), &decode(signature)?);
+    genuine.map_err(|_| ExtractError::rejected("bad_signature"))?;
+    decode(payload)
+}
+
+fn with_claims(payload: &[u8], now: UnixSeconds) -> Result<(Object, UnixSeconds), ExtractError> {
+    let Ok(Value::Object(claims)) = Value::parse(payload) else {
+        return Err(ExtractError::rejected("malformed"));
+    };
+    let expires_at = jwt_times::check(&claims, now, 0)?;
+    Ok((claims, expires_at))
+}
+
+impl BetterAuth {
+    fn session(&self, request: &Parts) -> Extracted {
+        let Some(text) = self.cookie.find_whole_or_parts(request, MAX_PARTS)? else { return Ok(None) };
+        let now = self.clock.now();
+        let (cache, expires_at) = self.strategy.open(&text, now)?;
+        let session_ends = session_end(&cache)?;
+        let written = written_at(&cache)?;
+        if written.is_some_and(|written| written > now + SKEW) {
+            return Err(ExtractError::rejected("from_the_future"));
+        }
+        let too_old = written.map_or(UnixSeconds::MAX, |written| written.saturating_add(self.max_age));
+        if now >= expires_at.min(session_ends).min(too_old) {
+            return Err(ExtractError::expired());
+        }
+        // The cache ends; the session that it is a copy of goes on.
+        Ok(Some(Session { attributes: Value::Object(cache), expires_at: Some(session_ends) }))
+    }
+}
+
+/// When the session itself ends, which the library checks beside the cache's own end.
+fn session_end(cache: &Object) -> Result<UnixSeconds, ExtractError> {
+    let malformed = || ExtractError::rejected("malformed");
+    let Ok(Some(Value::Object(session))) = cache.get("session") else { return Err(malformed()) };
+    match session.get("expiresAt") {
+        Ok(Some(Value::String(time))) => Expiry::of_text(time).map(|end| end.floor).ok_or_else(malformed),
+        _ => Err(malformed()),
+    }
+}
+
+/// When the app wrote the cache; versions before 1.4 do not say it in the compact form.
+fn written_at(cache: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
+    match cache.get("updatedAt") {
+        Ok(Some(Value::Number(millis))) => match millis.as_i64() {
+            Some(millis) => Ok(Some(millis.div_euclid(1000))),
+            None => Err(ExtractError::rejected("malformed")),
+        },
+        Ok(None) => jwt_times::date(cache, "iat"),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected("malformed")),
+    }
+}
+
+impl SessionExtractor for BetterAuth {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(self.cookie.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract;
+    use crate::session::sections::testing::{NOW, answer, build, refused};
+
+    const SECRET: &str = "hunter2-hunter2-hunter2-hunter2";
+
+    fn extractor(more: &str) -> Arc<dyn SessionExtractor> {
+        build("better_auth", &format!("secret = \"{SECRET}\"\n{more}")).unwrap()
+    }
+
+    fn signature(text: &str) -> String {
+        URL_SAFE_NO_PAD
+            .encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), text.as_bytes()))
+    }
+
+    /// A compact cache as the library writes it, if `session` is what JavaScript would write.
+    fn compact(session: &str, expires_at: i64) -> String {
+        let signed = format!("{},\"expiresAt\":{expires_at}}}", session.strip_suffix('}').unwrap());
+        wrapped(session, expires_at, &signature(&signed))
+    }
+
+    fn wrapped(session: &str, expires_at: i64, signature: &str) -> String {
+        let json = format!(r#"{{"session":{session},"expiresAt":{expires_at},"signature":"{signature}"}}"#);
+        URL_SAFE_NO_PAD.encode(json)
+    }
+
+    fn jwt(header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        format!("{signed}.{}", signature(&signed))
+    }
+
+    fn asked(more: &str, value: &str) -> Result<Option<String>, &'static str> {
+        answer(&*extractor(more), &[("cookie", &format!("better-auth.session_data={value}"))])
+    }
+
+    /// 2027-01-15T08:00:00Z is NOW.
+    const SESSION: &str = concat!(
+        r#"{"session":{"expiresAt":"2027-01-15T09:00:00.000Z"},"#,
+        r#""user":{"id":"u-1"},"updatedAt":1800000000000}"#
+    );
+    const SOON: i64 = (NOW + 300) * 1000;
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        for strategy in ["compact", "jwt", "jwe"] {
+            contract::check(&*extractor(&format!("strategy = \"{strategy}\"")), &[SECRET]).await;
+        }
+    }
+
+    #[test]
+    fn the_compact_text_counts_as_javascript_wrote_it() {
+        let good = compact(SESSION, SOON);
+        assert_eq!(asked("", &good), Ok(Some(SESSION.to_owned())));
+        // Numbers and escapes in every form that JSON allows: signed so, they stand so in the cookie.
+        let odd = SESSION.replace("u-1\"", r#"u-1","n":1e+21,"e":"é\u2028\"""#);
+        assert!(asked("", &compact(&odd, SOON)).unwrap().is_some());
+
+        let user = r#""user":{"id":"u-1"},"#;
+        let signed = signature(&format!("{},\"expiresAt\":{SOON}}}", SESSION.strip_suffix('}').unwrap()));
+        for (case, session) in [
+            ("members in another order", SESSION.replace(user, "").replacen('{', &format!("{{{user}"), 1)),
+            ("a space", SESSION.replacen(':', ": ", 1)),
+            ("a number written otherwise", SESSION.replace("1800000000000", "1.8e12")),
+            ("an escape for a letter", SESSION.replace("u-1", "\\u0075-1")),
+            ("another user", SESSION.replace("u-1", "u-2")),
+        ] {
+            assert_eq!(asked("", &wrapped(&session, SOON, &signed)), Err("bad_signature"), "{case}");
+        }
+        assert_eq!(asked("", &wrapped(SESSION, SOON + 1, &signed)), Err("bad_signature"), "another end");
+        assert_eq!(asked("", &wrapped(SESSION, SOON, &format!("{signed}="))), Err("malformed"));
+        assert_eq!(asked("", &format!("{good}=")), Err("malformed"));
+        let ambiguous = SESSION.replacen('{', r#"{"expiresAt":1900000000000,"#, 1);
+        assert_eq!(asked("", &compact(&ambiguous, SOON)), Err("malformed"), "two ends");
+    }
+
+    #[test]
+    fn the_first_end_counts() {
+        let written = |seconds: i64| SESSION.replace("1800000000000", &format!("{}", seconds * 1000));
+        for (case, session, expires_at, want) in [
+            ("just written", SESSION.to_owned(), SOON, Ok(())),
+            ("the cache ended", SESSION.to_owned(), NOW * 1000, Err("expired")),
+            ("the session ended", SESSION.replace("T09", "T08"), SOON, Err("expired")),
+            ("nearly max_age ago", written(NOW - 299), SOON, Ok(())),
+            ("max_age ago", written(NOW - 300), SOON, Err("expired")),
+            ("a clock ahead", written(NOW + 60), SOON, Ok(())),
+            ("the future", written(NOW + 61), SOON, Err("from_the_future")),
+            ("not said", SESSION.replace(r#","updatedAt":1800000000000"#, ""), SOON, Ok(())),
+            ("said oddly", SESSION.replace("1800000000000", "\"now\""), SOON, Err("malformed")),
+            ("no end of the session", SESSION.replace("expiresAt", "expires"), SOON, Err("malformed")),
+            ("an odd end", SESSION.replace("2027-01-15T09:00:00.000Z", "tomorrow"), SOON, Err("malformed")),
+        ] {
+            let answer = asked("", &compact(&session, expires_at)).map(|_| ());
+            assert_eq!(answer, want, "{case}");
+        }
+        assert!(asked("max_age = \"1h\"", &compact(&written(NOW - 3000), SOON)).is_ok());
+    }
+
+    #[test]
+    fn a_jwt_is_hs256_and_nothing_else() {
+        let claims = format!(r#"{},"exp":{}}}"#, SESSION.strip_suffix('}').unwrap(), NOW + 60);
+        let strategy = "strategy = \"jwt\"";
+        let good = jwt(r#"{"alg":"HS256"}"#, &claims);
+        assert!(asked(strategy, &good).unwrap().is_some());
+        for (case, token, want) in [
+            ("none", jwt(r#"{"alg":"none"}"#, &claims), "alg_not_allowed"),
+            ("no alg", jwt("{}", &claims), "alg_not_allowed"),
+            ("two algs", jwt(r#"{"alg":"HS256","alg":"HS256"}"#, &claims), "alg_not_allowed"),
+            ("HS512", jwt(r#"{"alg":"HS512"}"#, &claims), "alg_not_allowed"),
+            ("crit", jwt(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, &claims), "header"),
+            ("no exp", jwt(r#"{"alg":"HS256"}"#, SESSION), "exp"),
+            ("expired", jwt(r#"{"alg":"HS256"}"#, &claims.replace("1800000060", "1800000000")), "expired"),
+            ("a list", jwt(r#"{"alg":"HS256"}"#, "[]"), "malformed"),
+            ("unsigned", good.rsplit_once('.').unwrap().0.to_owned(), "malformed"),
+            ("no signature", format!("{}.", good.rsplit_once('.').unwrap().0), "bad_signature"),
+            ("four parts", format!("{good}.e30"), "bad_signature"),
+            ("a compact cache", compact(SESSION, SOON), "malformed"),
+        ] {
+            assert_eq!(asked(strategy, &token), Err(want), "{case}");
+        }
+        assert_eq!(asked("", &good), Err("malformed"), "a JWT where the app writes the compact form");
+    }
+
+    #[test]
+    fn it_does_not_start_without_a_good_secret() {
+        let with = |keys: &str| format!("secret = \"{SECRET}\"\n{keys}");
+        refused(
+            "better_auth",
+            &[
+                ("nothing", "", "secret"),
+                ("strategy", &with("strategy = \"jws\""), "strategy"),
+                ("max_age", &with("max_age = \"0s\""), "max_age"),
+                ("cookie", &with("cookie = \"a;b\""), "cookie"),
+            ],
+        );
+    }
+}

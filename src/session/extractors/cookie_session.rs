@@ -1,0 +1,246 @@
+//! `cookie_session`: Express with the cookie-session middleware. The session itself is in one cookie
+//! and its Keygrip signature in another, NAME and NAME.sig.
+//! Format: cookie-session `index.js`, cookies `index.js`, keygrip `index.js`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
+use axum::http::request::Parts;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use crate::session::backends::Context;
+use crate::config::{List, Problems, Section};
+use crate::secret::Secret;
+use crate::session::formats::{payload, signed_timestamp};
+use crate::session::kind::Kind;
+use crate::session::sections::app_secret;
+use crate::session::sections::cookie::Cookie;
+use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+
+/// Passport's place for whatever the app's `serializeUser` gave it; without Passport there is no usual
+/// place.
+pub const KIND: Kind = Kind { build, subject: "{passport.user}", presets: &[] };
+
+/// `[extractors.NAME]` with `kind = "cookie_session"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    cookie: String,
+    keys: List<Secret>,
+    keys_file: Option<PathBuf>,
+    algorithm: String,
+    encoding: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cookie: "session".to_owned(),
+            keys: List::default(),
+            keys_file: None,
+            algorithm: "sha1".to_owned(),
+            encoding: "base64url".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct CookieSession {
+    cookie: Cookie,
+    signature: Cookie,
+    keys: Vec<hmac::Key>,
+    encode: fn(&[u8]) -> String,
+}
+
+fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let secrets = app_secret::required_list(
+        section,
+        "keys",
+        config.keys,
+        config.keys_file.as_ref(),
+        "keys, or its one secret",
+        &mut problems,
+    );
+    let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
+    let algorithm = signed_timestamp::algorithm(section, "algorithm", &config.algorithm, &mut problems);
+    let encode = encoder(&config.encoding);
+    problems.require(
+        encode.is_some(),
+        section.key("encoding"),
+        "must be one of base64url, base64, hex: the app's Keygrip says which, base64 unless told otherwise",
+    );
+    let (Some(cookie), Some(algorithm), Some(encode)) = (cookie, algorithm, encode) else {
+        return Err(problems);
+    };
+    let keys = secrets.iter().map(|secret| hmac::Key::new(algorithm, secret.expose())).collect();
+    let signature = cookie.with_suffix(".sig");
+    problems.or(Arc::new(CookieSession { cookie, signature, keys, encode }))
+}
+
+/// Keygrip writes what Node calls base64 in the URL's alphabet and without padding, so that both names
+/// mean the same signature.
+fn encoder(name: &str) -> Option<fn(&[u8]) -> String> {
+    match name {
+        "base64url" | "base64" => Some(|bytes| URL_SAFE_NO_PAD.encode(bytes)),
+        "hex" => Some(hex),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl CookieSession {
+    fn session(&self, request: &Parts) -> Extracted {
+        let Some(value) = self.cookie.find(request)? else { return Ok(None) };
+        // An app with `signed: false` sends no signature: anybody can write such a session.
+        let Some(signature) = self.signature.find(request)? else {
+            return Err(ExtractError::rejected("unsigned"));
+        };
+        if !self.is_signed(value, signature) {
+            return Err(ExtractError::rejected("bad_signature"));
+        }
+        let attributes = payload::json(&payload::base64(value)?)?;
+        Ok(Some(Session { attributes, expires_at: None }))
+    }
+
+    /// Signatures are compared as text, as Keygrip does, and with every key.
+    fn is_signed(&self, value: &str, signature: &str) -> bool {
+        let text = format!("{}={value}", self.cookie.name());
+        let signs = |key| {
+            let own = (self.encode)(hmac::sign(key, text.as_bytes()).as_ref());
+            verify_slices_are_equal(own.as_bytes(), signature.as_bytes()).is_ok()
+        };
+        self.keys.iter().fold(false, |signed, key| signed | signs(key))
+    }
+}
+
+impl SessionExtractor for CookieSession {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(self.cookie.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract;
+    use crate::session::backends::Context;
+    use crate::session::registry::Registry;
+
+    // `default-0-anonymous` of the vectors: {"views":3}, signed by Keygrip.
+    const VALUE: &str = "eyJ2aWV3cyI6M30=";
+    const SIGNATURE: &str = "tAYRp_NqmQwb7KMEFDJ6ioMO_dE";
+    const KEYS: &str = "keys = [\"keyboard cat\"]";
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "cookie_session", keys, &Context::for_tests())
+    }
+
+    fn answer(keys: &str, cookies: &str) -> Result<Option<String>, &'static str> {
+        let request = contract::request(&[("cookie", cookies)]);
+        match extractor(keys).expect("good keys").extract(&request).now_or_never().expect("no waiting") {
+            Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
+            Err(error) => Err(error.word()),
+        }
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*extractor(KEYS).unwrap(), &["keyboard cat"]).await;
+    }
+
+    #[test]
+    fn a_signed_cookie_is_a_session_and_every_other_is_none() {
+        let good = format!("session={VALUE}; session.sig={SIGNATURE}");
+        assert_eq!(answer(KEYS, &good), Ok(Some("{\"views\":3}".to_owned())));
+        for (case, cookies, want) in [
+            ("odd neighbours", format!("foo; =x; a=\"b; {good}"), Ok(Some("{\"views\":3}".to_owned()))),
+            ("no cookie", format!("session.sig={SIGNATURE}"), Ok(None)),
+            ("empty", format!("session=; session.sig={SIGNATURE}"), Ok(None)),
+            ("no signature", format!("session={VALUE}"), Err("unsigned")),
+            ("empty signature", format!("session={VALUE}; session.sig="), Err("unsigned")),
+            ("padded signature", format!("{good}="), Err("bad_signature")),
+            ("twice", format!("{good}; session=e30="), Err("ambiguous_identity")),
+            ("two signatures", format!("{good}; session.sig=x"), Err("ambiguous_identity")),
+            ("the same twice", format!("{good}; {good}"), Ok(Some("{\"views\":3}".to_owned()))),
+            ("too long", format!("{good}; session={}", "A".repeat(8193)), Err("ambiguous_identity")),
+            ("too long", format!("session={}", "A".repeat(8193)), Err("too_large")),
+        ] {
+            assert_eq!(answer(KEYS, &cookies), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn cookie_of_another_name_is_refused() {
+        let other = format!("{KEYS}\ncookie = \"other\"");
+        assert_eq!(answer(&other, &format!("other={VALUE}; other.sig={SIGNATURE}")), Err("bad_signature"));
+    }
+
+    #[test]
+    fn listed_key_is_accepted_and_removed_key_is_refused() {
+        let good = format!("session={VALUE}; session.sig={SIGNATURE}");
+        assert!(answer("keys = [\"the new cat\", \"keyboard cat\"]", &good).is_ok());
+        assert!(answer("keys = \"the new cat,keyboard cat\"", &good).is_ok());
+        assert_eq!(answer("keys = [\"the new cat\"]", &good), Err("bad_signature"));
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "the new cat\r\n\nkeyboard cat\n").unwrap();
+        assert!(answer(&format!("keys_file = {:?}", file.path()), &good).is_ok());
+    }
+
+    #[test]
+    fn keygrips_encodings() {
+        let key = hmac::Key::new(hmac::HMAC_SHA512, b"keyboard cat");
+        let tag = hmac::sign(&key, format!("session={VALUE}").as_bytes());
+        let hex = hex(tag.as_ref());
+        let keys = format!("{KEYS}\nalgorithm = \"sha512\"\nencoding = \"hex\"");
+        assert!(answer(&keys, &format!("session={VALUE}; session.sig={hex}")).is_ok());
+        let upper = hex.to_uppercase();
+        assert_eq!(answer(&keys, &format!("session={VALUE}; session.sig={upper}")), Err("bad_signature"));
+
+        let base64 = format!("{KEYS}\nencoding = \"base64\"");
+        assert!(answer(&base64, &format!("session={VALUE}; session.sig={SIGNATURE}")).is_ok());
+    }
+
+    #[test]
+    fn a_bad_section_says_what_to_mend() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let empty = format!("keys_file = {:?}", file.path());
+        let both = format!("{KEYS}\nkeys_file = {:?}", file.path());
+        for (case, keys, key) in [
+            ("no keys", "", "keys: is missing"),
+            ("an empty list", "keys = []", "keys: is missing"),
+            ("an empty file", &empty, "keys: the file of keys_file holds no secret"),
+            ("both", &both, "keys: is given both"),
+            ("no file", "keys_file = \"/nowhere\"", "keys: cannot read"),
+            ("an empty key", "keys = [\"\"]", "keys: is empty"),
+            ("a placeholder", "keys = [\"keyboard cat\", \"secret\"]", "keys: is still a placeholder"),
+            ("algorithm", &format!("{KEYS}\nalgorithm = \"md5\""), "algorithm: must be one of"),
+            ("encoding", &format!("{KEYS}\nencoding = \"latin1\""), "encoding: must be one of"),
+            ("cookie", &format!("{KEYS}\ncookie = \"a=b\""), "cookie: must be"),
+        ] {
+            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.starts_with(&format!("extractors.cookie_session.{key}")), "{case}: {problems}");
+            assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! `flask`: Flask's own session cookie, signed by itsdangerous' `URLSafeTimedSerializer`.
+//! Format: Flask `sessions.py` (`SecureCookieSessionInterface`), itsdangerous `url_safe.py`, `timed.py`.
+//! Flask's tags for what JSON lacks, such as `{" u": …}` for a UUID, are left as they are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use serde::{Deserialize, Serialize};
+
+use crate::session::backends::Context;
+use crate::config::{List, Problems, Section};
+use crate::secret::Secret;
+use crate::session::formats::payload::PickleWarning;
+use crate::session::formats::signed_timestamp::{self, MaxAge, Stamped, StampedSession};
+use crate::session::kind::Kind;
+use crate::session::sections::app_secret;
+use crate::session::sections::cookie::Cookie;
+use crate::session::types::SessionExtractor;
+
+/// Flask-Login's place.
+pub const KIND: Kind = Kind { build, subject: "{_user_id}", presets: &[] };
+
+/// `[extractors.NAME]` with `kind = "flask"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    cookie: String,
+    secret_key: Option<Secret>,
+    secret_key_file: Option<PathBuf>,
+    secret_key_fallbacks: List<Secret>,
+    secret_key_fallbacks_file: Option<PathBuf>,
+    salt: String,
+    digest: String,
+    max_age: MaxAge,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cookie: "session".to_owned(),
+            secret_key: None,
+            secret_key_file: None,
+            secret_key_fallbacks: List::default(),
+            secret_key_fallbacks_file: None,
+            salt: "cookie-session".to_owned(),
+            digest: "sha1".to_owned(),
+            max_age: MaxAge::days(31),
+        }
+    }
+}
+
+fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let current = app_secret::required(
+        section,
+        "secret_key",
+        config.secret_key,
+        config.secret_key_file.as_ref(),
+        "SECRET_KEY",
+        &mut problems,
+    );
+    // Flask 3.1.0 signs with the last fallback, so a fallback is as good as the key itself.
+    let fallbacks = app_secret::listed(
+        section,
+        "secret_key_fallbacks",
+        config.secret_key_fallbacks,
+        config.secret_key_fallbacks_file.as_ref(),
+        &mut problems,
+    );
+    config.max_age.require(section, &mut problems);
+    let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
+    let digest = signed_timestamp::algorithm(section, "digest", &config.digest, &mut problems);
+    let (Some(cookie), Some(digest)) = (cookie, digest) else { return Err(problems) };
+    let signer = Stamped {
+        separator: '.',
+        keys: current.iter().chain(&fallbacks).map(|key| derive(digest, key, &config.salt)).collect(),
+        stamp: signed_timestamp::itsdangerous,
+        max_age: config.max_age.seconds(),
+        // itsdangerous refuses a negative age.
+        leeway: 0,
+    };
+    let pickle = PickleWarning::new(
+        section.name(),
+        "give the app Flask's own session interface, which writes JSON, instead of one that pickles",
+    );
+    problems.or(Arc::new(StampedSession { cookie, signer, pickle, clock: context.clock.clone() }))
+}
+
+/// itsdangerous' key derivation `hmac`, which Flask asks for.
+fn derive(digest: hmac::Algorithm, secret: &Secret, salt: &str) -> hmac::Key {
+    let secret = hmac::Key::new(digest, secret.expose());
+    hmac::Key::new(digest, hmac::sign(&secret, salt.as_bytes()).as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract;
+    use crate::session::sections::testing::{build_at, extract_at, mended, word};
+    use crate::session::types::{ExtractError, Extracted};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    // `rotation-old-key-in-fallbacks` of the vectors: {"user_id":"17"}, signed by Flask with OLD.
+    const SIGNED_WITH_OLD: &str = "eyJ1c2VyX2lkIjoiMTcifQ.awYoqA.elcqynrr2fZ7f_aRZLcGCO5rQlA";
+    const STAMP: i64 = 1_795_565_736;
+    const OLD: &str = "dev-public-flask-secret-0000";
+    const NEW: &str = "dev-public-flask-secret-0001";
+
+    fn extract(keys: &str, now: i64, cookie: &str) -> Extracted {
+        extract_at(now, "flask", keys, &format!("session={cookie}"))
+    }
+
+    /// A cookie as Flask would sign it, over whatever payload.
+    fn sign(secret: &str, payload: &str) -> String {
+        let key = derive(signed_timestamp::HMAC_SHA1, &Secret::new(secret), "cookie-session");
+        let text = format!("{payload}.awYoqA");
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes())))
+    }
+
+    fn key(secret: &str) -> String {
+        format!("secret_key = \"{secret}\"")
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        let keys = format!("{}\nsecret_key_fallbacks = [\"{OLD}\"]", key(NEW));
+        contract::check(&*build_at(STAMP, "flask", &keys).unwrap(), &[NEW, OLD]).await;
+    }
+
+    #[test]
+    fn listed_key_is_accepted_and_removed_key_is_refused() {
+        let session = extract(&key(OLD), STAMP, SIGNED_WITH_OLD).unwrap().unwrap();
+        assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"user_id":"17"}"#);
+        assert_eq!(session.expires_at, Some(STAMP + 31 * 86_400));
+        let rotated = format!("{}\nsecret_key_fallbacks = [\"older\", \"{OLD}\"]", key(NEW));
+        assert!(extract(&rotated, STAMP, SIGNED_WITH_OLD).is_ok());
+        assert_eq!(word(extract(&key(NEW), STAMP, SIGNED_WITH_OLD)), "bad_signature");
+    }
+
+    #[test]
+    fn another_salt_or_digest_is_refused() {
+        for other in ["salt = \"activate-account\"", "digest = \"sha256\""] {
+            assert_eq!(
+                word(extract(&format!("{}\n{other}", key(OLD)), STAMP, SIGNED_WITH_OLD)),
+                "bad_signature"
+            );
+        }
+    }
+
+    #[test]
+    fn timestamp_one_second_too_old_or_ahead_is_refused() {
+        let keys = format!("{}\nmax_age = \"60s\"", key(OLD));
+        assert!(extract(&keys, STAMP + 60, SIGNED_WITH_OLD).is_ok());
+        let late = extract(&keys, STAMP + 61, SIGNED_WITH_OLD);
+        assert_eq!(late.unwrap_err(), ExtractError::expired());
+        let early = extract(&keys, STAMP - 1, SIGNED_WITH_OLD);
+        assert_eq!(early.unwrap_err(), ExtractError::rejected("from_the_future"));
+    }
+
+    #[test]
+    fn signed_pickle_is_refused() {
+        let pickle = URL_SAFE_NO_PAD.encode(b"\x80\x04cos\nsystem\n(S'id'\ntR.");
+        assert_eq!(word(extract(&key(NEW), STAMP, &sign(NEW, &pickle))), "payload_not_json");
+    }
+
+    #[test]
+    fn nothing_is_decoded_before_the_signature_is_checked() {
+        assert_eq!(word(extract(&key(NEW), STAMP, &sign("other", "!!!"))), "bad_signature");
+        assert_eq!(word(extract(&key(NEW), STAMP, &sign(NEW, "!!!"))), "malformed");
+    }
+
+    #[test]
+    fn a_bad_section_says_what_to_mend() {
+        let with = |more: &str| format!("{}\n{more}", key(NEW));
+        mended(
+            "flask",
+            &[
+                ("no key", "", "secret_key: is missing: set it, or secret_key_file"),
+                ("empty", &key(""), "secret_key: is empty"),
+                ("placeholder", &key("changeme"), "secret_key: is still a placeholder"),
+                ("no file", "secret_key_file = \"/nowhere\"", "secret_key: cannot read"),
+                ("fallback", &with("secret_key_fallbacks = \"password\""), "secret_key_fallbacks: is still"),
+                ("digest", &with("digest = \"md5\""), "digest: must be one of"),
+                ("age", &with("max_age = \"none\""), "max_age: must be a duration"),
+                ("no unit", &with("max_age = \"2678400\""), "max_age: must be a duration in whole seconds"),
+                ("a number", &with("max_age = 2678400"), "max_age: must be text in quotes"),
+                ("cookie", &with("cookie = \"\""), "cookie: must be"),
+            ],
+        );
+    }
+}

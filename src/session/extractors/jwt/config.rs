@@ -1,0 +1,354 @@
+//! The keys of a `jwt` section, and the extractor that they describe.
+//! How a token is judged is in `jwt.rs`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use serde::{Deserialize, Serialize};
+
+use super::{Jwt, Keys};
+use crate::clock::UnixSeconds;
+use crate::session::backends::Context;
+use crate::config::{List, Problems, Section, HumanDuration};
+use crate::secret::Secret;
+use crate::session::backends::http::check_url;
+use crate::session::backends::jwks::{FetchedKeys, KID_PLACEHOLDER, KeysByKid, Source};
+use crate::session::backends::keys::{Alg, KeySet};
+use crate::session::backends::waiting::Waiting;
+use crate::session::sections::app_secret;
+use crate::session::sections::claims::{ClaimRules, check_required_scopes};
+use crate::session::types::{CredentialSource, SessionExtractor};
+
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
+struct Config {
+    from: List<String>,
+    jwks_url: Option<String>,
+    oidc_issuer: Option<String>,
+    jwks_file: Option<PathBuf>,
+    public_key_file: Option<PathBuf>,
+    secret: Option<Secret>,
+    secret_file: Option<PathBuf>,
+    algorithms: List<String>,
+    issuers: List<String>,
+    audiences: List<String>,
+    allow_any_audience: bool,
+    leeway: HumanDuration,
+    claims: ClaimRules,
+    header_claims: ClaimRules,
+    required_scopes: List<String>,
+    max_token_bytes: usize,
+    token_types: List<String>,
+    max_waiting: Option<usize>,
+    allow_http: bool,
+    padded_base64: bool,
+    /// Where a provider publishes the keys of an issuer, for presets: `{issuer}` is the first of
+    /// `issuers`, `{client_id}` the client id at its end. Used if no other source of keys is named.
+    #[serde(skip_serializing)]
+    provider_keys: Option<String>,
+    /// For presets of providers whose tokens have no audience: `audiences` may be left out.
+    #[serde(skip_serializing)]
+    audience_optional: bool,
+    /// For presets that are not safe alone: keys of which the user must give one.
+    #[serde(skip_serializing)]
+    require_one_of: List<String>,
+    /// For presets that are safer with it: a key without which there is a warning.
+    #[serde(skip_serializing)]
+    recommend: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            from: List::of(&["header:authorization"]),
+            jwks_url: None,
+            oidc_issuer: None,
+            jwks_file: None,
+            public_key_file: None,
+            secret: None,
+            secret_file: None,
+            algorithms: List::default(),
+            issuers: List::default(),
+            audiences: List::default(),
+            allow_any_audience: false,
+            leeway: HumanDuration::secs(30),
+            claims: ClaimRules::default(),
+            header_claims: ClaimRules::default(),
+            required_scopes: List::default(),
+            max_token_bytes: 8192,
+            token_types: List::of(&["JWT", "at+jwt"]),
+            max_waiting: None,
+            allow_http: false,
+            padded_base64: false,
+            provider_keys: None,
+            audience_optional: false,
+            require_one_of: List::default(),
+            recommend: None,
+        }
+    }
+}
+
+/// The end of every discovery document's address.
+const DISCOVERY: &str = "{issuer}/.well-known/openid-configuration";
+
+/// Builds the extractor of a section.
+pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let mut config: Config = section.read(&mut problems);
+    if let (true, Some(issuer)) = (config.issuers.is_empty(), &config.oidc_issuer) {
+        config.issuers = List(vec![issuer.clone()]);
+    }
+    let places = check_places(section, &config, &mut problems);
+    let leeway = check_leeway(section, &config, &mut problems);
+    check_limits(section, &config, &mut problems);
+    check_audiences(section, &config, &mut problems);
+    check_required(section, &config, &mut problems);
+    let is_hmac = config.secret.is_some() || config.secret_file.is_some();
+    let algorithms = check_algorithms(section, &config, is_hmac, &mut problems);
+    check_issuers(section, &config, is_hmac, &mut problems);
+    let keys = check_keys(section, context, &mut config, &mut problems);
+    let Some(keys) = keys.filter(|_| problems.is_empty()) else { return Err(problems) };
+    Ok(Arc::new(Jwt {
+        places,
+        keys,
+        algorithms,
+        issuers: config.issuers.0,
+        audiences: config.audiences.0,
+        leeway,
+        claims: config.claims,
+        header_claims: config.header_claims,
+        required_scopes: config.required_scopes.0,
+        max_token_bytes: config.max_token_bytes,
+        token_types: config.token_types.0,
+        padded_base64: config.padded_base64,
+        clock: context.clock.clone(),
+        last_header: ArcSwapOption::empty(),
+    }))
+}
+
+fn check_places(section: &Section<'_>, config: &Config, problems: &mut Problems) -> Vec<CredentialSource> {
+    problems.require(!config.from.is_empty(), section.key("from"), "names no place to look for a token");
+    let places = config.from.iter().map(|text| text.parse());
+    places.filter_map(|place| problems.accept(section.key("from"), place)).collect()
+}
+
+fn check_leeway(section: &Section<'_>, config: &Config, problems: &mut Problems) -> UnixSeconds {
+    let leeway = config.leeway.0;
+    problems.require(
+        leeway.subsec_nanos() == 0 && leeway.as_secs() <= 300,
+        section.key("leeway"),
+        "must be whole seconds, at most 5m",
+    );
+    UnixSeconds::try_from(leeway.as_secs()).unwrap_or_default()
+}
+
+fn check_limits(section: &Section<'_>, config: &Config, problems: &mut Problems) {
+    problems.require(
+        (256..=64 * 1024).contains(&config.max_token_bytes),
+        section.key("max_token_bytes"),
+        "must be from 256 to 65536",
+    );
+    problems.require(
+        config.token_types.iter().all(|name| !name.is_empty()),
+        section.key("token_types"),
+        "must not hold an empty name",
+    );
+    problems.accept(section.key("required_scopes"), check_required_scopes(&config.required_scopes));
+}
+
+fn check_audiences(section: &Section<'_>, config: &Config, problems: &mut Problems) {
+    let key = section.key("audiences");
+    match (config.audiences.is_empty(), config.allow_any_audience) {
+        (true, false) if !config.audience_optional => problems.add(
+            key,
+            "must name your app as the provider does, so that tokens for other apps are refused \
+             (or set allow_any_audience = true)",
+        ),
+        (false, true) => problems.add(
+            key,
+            "contradicts allow_any_audience = true: keep one (audiences = [] takes back a preset's)",
+        ),
+        _ => problems.require(config.audiences.iter().all(|name| !name.is_empty()), key, "must not be empty"),
+    }
+}
+
+fn check_required(section: &Section<'_>, config: &Config, problems: &mut Problems) {
+    let is_given = |key: &String| match key.split_once('.') {
+        Some(("claims", claim)) => config.claims.limit(claim),
+        Some(("header_claims", parameter)) => config.header_claims.limit(parameter),
+        _ => key == "audiences" && !config.audiences.is_empty(),
+    };
+    let required = &config.require_one_of;
+    if let (Some(first), false) = (required.first(), required.iter().any(is_given)) {
+        let all = required.join(" or ");
+        problems.add(section.key(first), format!("this preset needs {all}: without it others' tokens pass"));
+    }
+    if let Some(key) = config.recommend.as_ref().filter(|key| !is_given(key)) {
+        section.warn(
+            key,
+            "is not given: a token that was made for any other page of this issuer passes too. List the \
+             origins of your own pages",
+        );
+    }
+}
+
+fn check_algorithms(
+    section: &Section<'_>,
+    config: &Config,
+    is_hmac: bool,
+    problems: &mut Problems,
+) -> Vec<Alg> {
+    let key = section.key("algorithms");
+    if config.algorithms.is_empty() {
+        problems.require(!is_hmac, key, "must name the one that signs, such as [\"HS256\"]");
+        return Alg::ALL.into_iter().filter(|alg| !alg.is_hmac()).collect();
+    }
+    let algorithms: Vec<Alg> = config.algorithms.iter().filter_map(|name| Alg::named(name)).collect();
+    if algorithms.len() < config.algorithms.len() {
+        let known = Alg::ALL.map(|alg| alg.name).join(", ");
+        problems.add(key, format!("must be some of {known}"));
+    } else if algorithms.iter().any(|alg| alg.is_hmac() != is_hmac) {
+        // Whoever knows the public key could sign with it as the secret.
+        problems.add(
+            key,
+            "must fit the key: HS256, HS384, HS512 with secret, all others with public keys, never both",
+        );
+    }
+    algorithms
+}
+
+fn check_issuers(section: &Section<'_>, config: &Config, is_hmac: bool, problems: &mut Problems) {
+    let key = section.key("issuers");
+    problems.require(
+        is_hmac || !config.issuers.is_empty(),
+        key.clone(),
+        "must name the tokens' issuer, exactly as it stands in their iss",
+    );
+    problems.require(config.issuers.iter().all(|name| !name.is_empty()), key, "must not be empty");
+}
+
+/// The one source of keys that the section names, or else the preset's.
+fn check_keys(
+    section: &Section<'_>,
+    context: &Context,
+    config: &mut Config,
+    problems: &mut Problems,
+) -> Option<Keys> {
+    let given: Vec<&str> = [
+        ("jwks_url", config.jwks_url.is_some()),
+        ("oidc_issuer", config.oidc_issuer.is_some()),
+        ("jwks_file", config.jwks_file.is_some()),
+        ("public_key_file", config.public_key_file.is_some()),
+        ("secret", config.secret.is_some() || config.secret_file.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(key, is_given)| is_given.then_some(key))
+    .collect();
+    match given.as_slice() {
+        ["jwks_url"] => {
+            let url = config.jwks_url.as_deref().unwrap_or_default();
+            from_url(section, context, config, "jwks_url", url, problems)
+        }
+        ["oidc_issuer"] => {
+            let issuer = config.oidc_issuer.as_deref().unwrap_or_default();
+            let source = Source::discovery(issuer, config.allow_http);
+            let source = problems.accept(section.key("oidc_issuer"), source)?;
+            Some(fetched(section, context, config, source, problems))
+        }
+        ["jwks_file"] => {
+            let key = section.key("jwks_file");
+            let keys =
+                read_file(section, config.jwks_file.as_deref().unwrap_or(Path::new("")), KeySet::from_jwks);
+            problems.accept(key, keys).map(|keys| Keys::Set(Arc::new(keys)))
+        }
+        ["public_key_file"] => {
+            let key = section.key("public_key_file");
+            let path = config.public_key_file.as_deref().unwrap_or(Path::new(""));
+            let keys = read_file(section, path, KeySet::from_pem);
+            problems.accept(key, keys).map(|keys| Keys::One(Arc::new(keys)))
+        }
+        ["secret"] => {
+            let secret = config.secret.take();
+            let secret = section.secret("secret", secret, config.secret_file.as_ref(), problems)?;
+            let secrets = std::slice::from_ref(&secret);
+            app_secret::check_jwt(section, "secret", secrets, &config.algorithms, problems);
+            Some(Keys::One(Arc::new(KeySet::from_secret(&secret))))
+        }
+        [] => from_provider(section, context, config, problems),
+        several => {
+            let several = several.join(" and ");
+            problems.add(section.key("jwks_url"), format!("{several} are given: keep one source of keys"));
+            None
+        }
+    }
+}
+
+fn from_provider(
+    section: &Section<'_>,
+    context: &Context,
+    config: &Config,
+    problems: &mut Problems,
+) -> Option<Keys> {
+    let Some(template) = &config.provider_keys else {
+        problems.add(
+            section.key("jwks_url"),
+            "say where the keys are: one of jwks_url, oidc_issuer, jwks_file, public_key_file, secret",
+        );
+        return None;
+    };
+    // Without an issuer its own problem is already in the report.
+    let issuer = config.issuers.first()?;
+    if template == DISCOVERY {
+        let source = Source::discovery(issuer, config.allow_http);
+        let source = problems.accept(section.key("issuers"), source)?;
+        return Some(fetched(section, context, config, source, problems));
+    }
+    let bare = issuer.trim_end_matches('/');
+    let tail = bare.rsplit('/').next().unwrap_or_default();
+    if template.contains("{client_id}") && !tail.starts_with("client_") {
+        problems.add(
+            section.key("issuers"),
+            "does not end in a client id (client_…), by which the keys are found: copy iss from a token of \
+             yours, or give jwks_url as well",
+        );
+        return None;
+    }
+    let url = template.replace("{issuer}", bare).replace("{client_id}", tail);
+    from_url(section, context, config, "issuers", &url, problems)
+}
+
+/// Keys that are fetched from `url`, which the value of `key` says.
+fn from_url(
+    section: &Section<'_>,
+    context: &Context,
+    config: &Config,
+    key: &str,
+    url: &str,
+    problems: &mut Problems,
+) -> Option<Keys> {
+    if url.contains(KID_PLACEHOLDER) {
+        let waiting = Waiting::read(section, context, config.max_waiting, problems);
+        let keys = KeysByKid::new(section.name(), url, config.allow_http, context, waiting);
+        return problems.accept(section.key(key), keys).map(Keys::ByKid);
+    }
+    let url = problems.accept(section.key(key), check_url(url, config.allow_http))?;
+    Some(fetched(section, context, config, Source::Jwks(url), problems))
+}
+
+fn fetched(section: &Section<'_>, context: &Context, config: &Config, source: Source, problems: &mut Problems) -> Keys {
+    let waiting = Waiting::read(section, context, config.max_waiting, problems);
+    Keys::Fetched(FetchedKeys::new(section.name(), source, context, waiting))
+}
+
+/// Reads keys from a file, which is watched from then on.
+fn read_file<E: std::fmt::Display>(
+    section: &Section<'_>,
+    path: &Path,
+    parse: fn(&[u8]) -> Result<KeySet, E>,
+) -> Result<KeySet, String> {
+    let bytes =
+        section.read_file(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    parse(&bytes).map_err(|error| format!("{} {error}", path.display()))
+}

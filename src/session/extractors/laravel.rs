@@ -1,0 +1,266 @@
+//! `laravel`: Laravel with the session driver `cookie`: one sealed cookie names the session, another one,
+//! called like the session's id, holds it. Format: Laravel `src/Illuminate/Session/CookieSessionHandler.php`.
+//! Sessions that are kept in a database or in Redis are read by `sql_session` and `redis_session`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, UnixSeconds};
+use crate::session::backends::Context;
+use crate::config::{List, Problems, Section, HumanDuration};
+use crate::json::Value;
+use crate::secret::Secret;
+use crate::session::kind::Kind;
+use crate::session::sections::cookie::{self, Cookie};
+use crate::session::sections::laravel::{self, KeyFields, Keys};
+use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+
+/// Where the guard `web` puts the user's id; the digits are the SHA-1 of its class's name.
+pub const KIND: Kind =
+    Kind { build, subject: "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}", presets: &[] };
+
+/// How far the app's clock may be ahead of ours, in seconds.
+const SKEW: UnixSeconds = 60;
+
+/// `[extractors.NAME]` with `kind = "laravel"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    cookie: String,
+    app_key: Option<Secret>,
+    app_key_file: Option<PathBuf>,
+    previous_keys: List<Secret>,
+    previous_keys_file: Option<PathBuf>,
+    cipher: String,
+    lifetime: HumanDuration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cookie: laravel::COOKIE.to_owned(),
+            app_key: None,
+            app_key_file: None,
+            previous_keys: List::default(),
+            previous_keys_file: None,
+            cipher: laravel::CIPHER.to_owned(),
+            lifetime: HumanDuration::secs(120 * 60),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Laravel {
+    cookie: Cookie,
+    keys: Keys,
+    lifetime: UnixSeconds,
+    clock: Clock,
+}
+
+fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
+    let fields = KeyFields {
+        app_key: config.app_key,
+        app_key_file: config.app_key_file.as_ref(),
+        previous_keys: config.previous_keys,
+        previous_keys_file: config.previous_keys_file.as_ref(),
+        cipher: &config.cipher,
+    };
+    let keys = Keys::read(section, fields, &mut problems);
+    problems.require(!config.lifetime.0.is_zero(), section.key("lifetime"), "must be longer than nothing");
+    let Some(cookie) = cookie else { return Err(problems) };
+    let lifetime = UnixSeconds::try_from(config.lifetime.0.as_secs()).unwrap_or(UnixSeconds::MAX);
+    problems.or(Arc::new(Laravel { cookie, keys, lifetime, clock: context.clock.clone() }))
+}
+
+impl Laravel {
+    fn session(&self, request: &Parts) -> Extracted {
+        let Some(cookie) = self.cookie.find(request)? else { return Ok(None) };
+        let id = self.keys.session_id(self.cookie.name(), cookie)?;
+        let Some(cookie) = cookie::find(&request.headers, &id)? else {
+            return Err(ExtractError::rejected("no_session_cookie")
+                .because("the cookie called like the session's id is not there: is SESSION_DRIVER=cookie?"));
+        };
+        self.unwrap(&self.keys.open_cookie(&id, cookie)?).map(Some)
+    }
+
+    fn unwrap(&self, text: &str) -> Result<Session, ExtractError> {
+        let malformed = || ExtractError::rejected("malformed");
+        let Ok(Value::Object(record)) = Value::parse(text.as_bytes()) else { return Err(malformed()) };
+        let (Ok(Some(Value::String(data))), Ok(Some(Value::Number(expires)))) =
+            (record.get("data"), record.get("expires"))
+        else {
+            return Err(malformed());
+        };
+        let expires_at = expires.as_i64().ok_or_else(malformed)?;
+        self.check_time(expires_at)?;
+        Ok(Session { attributes: self.keys.attributes(data.as_bytes())?, expires_at: Some(expires_at) })
+    }
+
+    /// `expires` is the app's lifetime after the last request; further ahead means that the lifetime
+    /// here is not the app's.
+    fn check_time(&self, expires_at: UnixSeconds) -> Result<(), ExtractError> {
+        let now = self.clock.now();
+        if now > expires_at {
+            return Err(ExtractError::expired());
+        }
+        if expires_at > now.saturating_add(self.lifetime).saturating_add(SKEW) {
+            return Err(ExtractError::rejected("from_the_future")
+                .because("it ends later than `lifetime` from now: set it to the app's SESSION_LIFETIME"));
+        }
+        Ok(())
+    }
+}
+
+impl SessionExtractor for Laravel {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(self.cookie.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract;
+    use crate::session::sections::laravel::sealing::{app_key, encrypted, sealed};
+    use crate::session::sections::testing::{NOW, answer, build, refused};
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    const ID: &str = "LfHKH7U7PrF74NUjNJ4fFXSkyKiYkAJKuXWJQYbx";
+
+    fn extractor() -> Arc<dyn SessionExtractor> {
+        build("laravel", &format!("app_key = \"{}\"", app_key())).unwrap()
+    }
+
+    fn cookies(record: &str) -> String {
+        format!("laravel_session={}; {ID}={}", sealed("laravel_session", ID), sealed(ID, record))
+    }
+
+    fn record(data: &str, expires: i64) -> String {
+        serde_json::json!({"data": data, "expires": expires}).to_string()
+    }
+
+    const DATA: &str = "a:1:{s:5:\"login\";i:42;}";
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*extractor(), &[&app_key(), "hunter2"]).await;
+    }
+
+    #[test]
+    fn the_second_cookie_is_plain_data_that_has_not_ended() {
+        for (case, record, want) in [
+            ("PHP", record(DATA, NOW), Ok(Some(r#"{"login":42}"#))),
+            ("JSON", record(r#"{"login":42}"#, NOW + 7200), Ok(Some(r#"{"login":42}"#))),
+            ("nobody", record("a:0:{}", NOW), Ok(Some("[]"))),
+            ("ended", record(DATA, NOW - 1), Err("expired")),
+            ("a longer lifetime", record(DATA, NOW + 7261), Err("from_the_future")),
+            ("far future", record(DATA, i64::MAX), Err("from_the_future")),
+            (
+                "object beside",
+                record("a:2:{s:6:\"errors\";O:1:\"A\":0:{}s:5:\"login\";i:42;}", NOW),
+                Ok(Some(r#"{"errors":null,"login":42}"#)),
+            ),
+            (
+                "sealed",
+                record(&encrypted(format!("s:{}:\"{DATA}\";", DATA.len())), NOW),
+                Ok(Some(r#"{"login":42}"#)),
+            ),
+            (
+                "sealed, with a name that is not UTF-8",
+                record(&encrypted(b"s:42:\"a:2:{s:4:\"name\";s:1:\"\xff\";s:5:\"login\";i:42;}\";"), NOW),
+                Ok(Some(r#"{"name":[],"login":42}"#)),
+            ),
+            ("sealed, no text", record(&encrypted(DATA), NOW), Err("payload_not_plain")),
+            ("sealed, broken", record(&encrypted(DATA)[..40], NOW), Err("malformed")),
+            ("object", record("O:8:\"stdClass\":0:{}", NOW), Err("payload_not_plain")),
+            ("not a session", record("i:42;", NOW), Err("payload_not_plain")),
+            ("broken", record("a:1:{", NOW), Err("payload_not_plain")),
+            ("no end", r#"{"data":"a:0:{}"}"#.to_owned(), Err("malformed")),
+            ("end is text", r#"{"data":"a:0:{}","expires":"1900000000"}"#.to_owned(), Err("malformed")),
+            (
+                "two ends",
+                r#"{"data":"a:0:{}","expires":1,"expires":1800000001}"#.to_owned(),
+                Err("malformed"),
+            ),
+            ("no JSON", DATA.to_owned(), Err("malformed")),
+        ] {
+            let answer = answer(&*extractor(), &[("cookie", &cookies(&record))]);
+            assert_eq!(answer, want.map(|session| session.map(str::to_owned)), "{case}");
+        }
+    }
+
+    #[test]
+    fn value_sealed_for_another_cookie_is_refused() {
+        let second = format!("{ID}={}", sealed(ID, &record(DATA, NOW)));
+        for (case, first, want) in [
+            ("no mark", encrypted(ID), "cookie_name"),
+            ("another cookie's mark", sealed("theme", ID), "cookie_name"),
+            ("short id", sealed("laravel_session", &ID[1..]), "session_id"),
+            ("another cookie's name", sealed("laravel_session", "theme"), "session_id"),
+            ("id with a dot", sealed("laravel_session", &ID.replace('L', ".")), "session_id"),
+            ("another session", sealed("laravel_session", &"a".repeat(40)), "no_session_cookie"),
+        ] {
+            let cookies = format!("laravel_session={first}; {second}");
+            assert_eq!(answer(&*extractor(), &[("cookie", &cookies)]), Err(want), "{case}");
+        }
+        let swapped = format!(
+            "laravel_session={}; {ID}={}",
+            sealed("laravel_session", ID),
+            sealed("laravel_session", &record(DATA, NOW))
+        );
+        assert_eq!(answer(&*extractor(), &[("cookie", &swapped)]), Err("cookie_name"), "the second's mark");
+        let other = sealed(ID, &record(DATA, NOW + 1));
+        let twice = format!("{}; {ID}={other}", cookies(&record(DATA, NOW)));
+        assert_eq!(answer(&*extractor(), &[("cookie", &twice)]), Err("ambiguous_identity"));
+    }
+
+    #[test]
+    fn an_envelope_with_a_member_twice_is_refused() {
+        let good = STANDARD.decode(sealed("laravel_session", ID).replace("%3D", "=")).unwrap();
+        let good = String::from_utf8(good).unwrap();
+        for (case, json) in [
+            ("iv twice", good.replacen('{', r#"{"iv":"AAAA","#, 1)),
+            ("tag twice", good.replace(r#""tag":"""#, r#""tag":"","tag":"""#)),
+            ("tag beside CBC", good.replace(r#""tag":"""#, r#""tag":"AAAAAAAAAAAAAAAAAAAAAA==""#)),
+            ("tag is null", good.replace(r#""tag":"""#, r#""tag":null"#)),
+        ] {
+            let cookie = format!("laravel_session={}", STANDARD.encode(json));
+            assert_eq!(answer(&*extractor(), &[("cookie", &cookie)]), Err("malformed"), "{case}");
+        }
+    }
+
+    #[test]
+    fn it_does_not_start_with_a_key_that_does_not_fit() {
+        let good = app_key();
+        let with = |keys: &str| format!("app_key = \"{good}\"\n{keys}");
+        refused(
+            "laravel",
+            &[
+                ("no key", "", "app_key"),
+                ("short", "app_key = \"base64:aHVudGVyMg==\"", "app_key"),
+                ("no base64", "app_key = \"base64:hunter2-hunter2-hunter2\"", "app_key"),
+                ("short for its cipher", "app_key = \"hunter2-hunter2-\"", "app_key"),
+                ("placeholder", "app_key = \"changeme\"", "app_key"),
+                ("long for its cipher", &with("cipher = \"aes-128-cbc\""), "app_key"),
+                ("cipher", &with("cipher = \"aes-256-ctr\""), "cipher"),
+                ("previous", &with("previous_keys = [\"base64:aHVudGVyMmh1bnRlcjI=\"]"), "previous_keys"),
+                ("lifetime", &with("lifetime = \"0s\""), "lifetime"),
+                ("cookie", &with("cookie = \"\""), "cookie"),
+            ],
+        );
+        assert!(build("laravel", &with("cipher = \"AES-256-GCM\"")).is_ok(), "as config/app.php writes it");
+    }
+}

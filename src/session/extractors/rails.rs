@@ -1,0 +1,385 @@
+//! `rails`: the session cookie of Ruby on Rails (`CookieStore`), or one of `cookies.encrypted` and
+//! `cookies.signed`. Format: Rails `actionpack/lib/action_dispatch/middleware/cookies.rs`,
+//! `activesupport/lib/active_support/message_encryptor.rs`, `message_verifier.rs`, `messages/metadata.rb`.
+//! JSON only: the Marshal serializer writes programs, and none is ever run here.
+
+mod reader;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Once};
+
+use axum::http::request::Parts;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::session::backends::Context;
+use crate::config::{Problems, Section};
+use crate::json::{Object, Value};
+use crate::secret::Secret;
+use crate::session::formats::expiry::Expiry;
+use crate::session::formats::percent::{self, Plus};
+use crate::session::kind::Kind;
+use crate::session::sections::app_secret;
+use crate::session::sections::cookie::Cookie;
+use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+use reader::{Reader, Recipe};
+
+/// Where Devise puts the user's id.
+pub const KIND: Kind = Kind { build, subject: "{/warden.user.user.key/0/0}", presets: &[] };
+
+const SWITCH: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or :hybrid, \
+                      until all cookies are rewritten)";
+
+/// `[extractors.NAME]` with `kind = "rails"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    cookie: Option<String>,
+    secret_key_base: Option<Secret>,
+    secret_key_base_file: Option<PathBuf>,
+    scheme: String,
+    digest: String,
+    salt: Option<String>,
+    signed_salt: String,
+    hmac_digest: String,
+    purpose: Option<String>,
+    allow_missing_purpose: bool,
+    rotations: Vec<Rotation>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cookie: None,
+            secret_key_base: None,
+            secret_key_base_file: None,
+            scheme: "encrypted".to_owned(),
+            digest: "sha256".to_owned(),
+            salt: None,
+            signed_salt: "signed encrypted cookie".to_owned(),
+            hmac_digest: "sha1".to_owned(),
+            purpose: None,
+            allow_missing_purpose: false,
+            rotations: Vec::new(),
+        }
+    }
+}
+
+/// What an older cookie was made with; what is left out is as in the section itself.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Rotation {
+    secret_key_base: Option<Secret>,
+    secret_key_base_file: Option<PathBuf>,
+    scheme: Option<String>,
+    digest: Option<String>,
+    salt: Option<String>,
+    signed_salt: Option<String>,
+    hmac_digest: Option<String>,
+}
+
+#[derive(Debug)]
+struct Rails {
+    cookie: Cookie,
+    /// The current one first.
+    readers: Vec<Reader>,
+    purpose: String,
+    allow_missing_purpose: bool,
+    clock: Clock,
+    extractor: String,
+    marshal_was_told: Once,
+}
+
+fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let cookie =
+        Cookie::named(section, "cookie", config.cookie.as_deref().unwrap_or_default(), &mut problems);
+    let secret = app_secret::required(
+        section,
+        "secret_key_base",
+        config.secret_key_base.clone(),
+        config.secret_key_base_file.as_ref(),
+        "secret_key_base",
+        &mut problems,
+    );
+    let current = Recipe::current(&config);
+    let mut readers = Vec::new();
+    readers.extend(current.reader(section, "", secret.as_ref(), &mut problems));
+    for (index, rotation) in config.rotations.iter().enumerate() {
+        let path = format!("rotations.{index}.");
+        let older = rotation.secret(section, &path, &mut problems).or_else(|| secret.clone());
+        let recipe = current.rotated(rotation);
+        readers.extend(recipe.reader(section, &path, older.as_ref(), &mut problems));
+    }
+    let Some(cookie) = cookie else { return Err(problems) };
+    problems.or(Arc::new(Rails {
+        purpose: config.purpose.unwrap_or_else(|| format!("cookie.{}", cookie.name())),
+        cookie,
+        readers,
+        allow_missing_purpose: config.allow_missing_purpose,
+        clock: context.clock.clone(),
+        extractor: section.name().to_owned(),
+        marshal_was_told: Once::new(),
+    }))
+}
+
+impl Rotation {
+    fn secret(&self, section: &Section<'_>, path: &str, problems: &mut Problems) -> Option<Secret> {
+        if self.secret_key_base.is_none() && self.secret_key_base_file.is_none() {
+            return None;
+        }
+        app_secret::required(
+            section,
+            &format!("{path}secret_key_base"),
+            self.secret_key_base.clone(),
+            self.secret_key_base_file.as_ref(),
+            "secret_key_base",
+            problems,
+        )
+    }
+}
+
+impl<'a> Recipe<'a> {
+    fn current(config: &'a Config) -> Self {
+        Self {
+            scheme: &config.scheme,
+            digest: &config.digest,
+            salt: config.salt.as_deref(),
+            signed_salt: &config.signed_salt,
+            hmac_digest: &config.hmac_digest,
+        }
+    }
+
+    fn rotated(&self, rotation: &'a Rotation) -> Self {
+        let same_scheme = rotation.scheme.as_deref().is_none_or(|scheme| scheme == self.scheme);
+        Self {
+            scheme: rotation.scheme.as_deref().unwrap_or(self.scheme),
+            digest: rotation.digest.as_deref().unwrap_or(self.digest),
+            // Another scheme's salt is no use.
+            salt: rotation.salt.as_deref().or(self.salt.filter(|_| same_scheme)),
+            signed_salt: rotation.signed_salt.as_deref().unwrap_or(self.signed_salt),
+            hmac_digest: rotation.hmac_digest.as_deref().unwrap_or(self.hmac_digest),
+        }
+    }
+}
+
+impl Rails {
+    fn session(&self, request: &Parts) -> Extracted {
+        let Some(cookie) = self.cookie.find(request)? else { return Ok(None) };
+        let text = percent::decode(cookie, Plus::Space).ok_or_else(|| ExtractError::rejected("malformed"))?;
+        let opened = self.readers.iter().find_map(|reader| reader.open(&text));
+        self.unwrap(&opened.ok_or_else(|| ExtractError::rejected("bad_seal"))?).map(Some)
+    }
+
+    /// The session inside the metadata that says for which cookie it was made and until when. The real
+    /// cookie jar tries again without metadata, so that a value made for anything passes: here only if
+    /// that is configured.
+    fn unwrap(&self, opened: &[u8]) -> Result<Session, ExtractError> {
+        let value = self.json(opened)?;
+        let Some(metadata) = metadata(&value)? else {
+            self.check_purpose(None)?;
+            return Ok(Session { attributes: value, expires_at: None });
+        };
+        self.check_purpose(text(metadata, "pur")?)?;
+        let malformed = || ExtractError::rejected("malformed");
+        let expires_at = match text(metadata, "exp")? {
+            Some(time) => Some(Expiry::of_text(time).ok_or_else(malformed)?.floor),
+            None => None,
+        };
+        if expires_at.is_some_and(|end| self.clock.now() >= end) {
+            return Err(ExtractError::expired());
+        }
+        let message = text(metadata, "message")?.ok_or_else(malformed)?;
+        let attributes = self.json(&STANDARD.decode(message).map_err(|_| malformed())?)?;
+        Ok(Session { attributes, expires_at })
+    }
+
+    fn check_purpose(&self, purpose: Option<&str>) -> Result<(), ExtractError> {
+        match purpose {
+            Some(purpose) if purpose == self.purpose => Ok(()),
+            None if self.allow_missing_purpose => Ok(()),
+            Some(_) => Err(ExtractError::rejected("purpose").because("it was made for another cookie")),
+            None => Err(ExtractError::rejected("purpose").because(
+                "it says no purpose: use_cookies_with_metadata is off in the Rails app; turn it on, or set \
+                 allow_missing_purpose = true",
+            )),
+        }
+    }
+
+    fn json(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
+        // Marshal's version bytes, which no JSON begins with.
+        if bytes.starts_with(b"\x04\x08") {
+            self.marshal_was_told.call_once(|| {
+                tracing::warn!(
+                    extractor = self.extractor,
+                    "the app's cookies are in Ruby's Marshal format, so all of them are refused: {SWITCH}"
+                );
+            });
+            return Err(ExtractError::rejected("payload_not_json").because(SWITCH));
+        }
+        Value::parse(bytes).map_err(|_| ExtractError::rejected("payload_not_json"))
+    }
+}
+
+/// The metadata around the session, `{"_rails": {…}}`, if there is any.
+fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
+    let Value::Object(object) = value else { return Ok(None) };
+    match object.get("_rails") {
+        Ok(None) => Ok(None),
+        Ok(Some(Value::Object(metadata))) => Ok(Some(metadata)),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected("malformed")),
+    }
+}
+
+/// A member that is text, or absent, or null.
+fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractError> {
+    match object.get(name) {
+        Ok(None | Some(Value::Null)) => Ok(None),
+        Ok(Some(Value::String(text))) => Ok(Some(text)),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected("malformed")),
+    }
+}
+
+impl SessionExtractor for Rails {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(self.cookie.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reader::ITERATIONS;
+    use super::*;
+    use crate::session::contract;
+    use crate::session::formats::hkdf;
+    use crate::session::formats::aes::seal;
+    use crate::session::sections::testing::{answer, build, refused};
+
+    const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2hunter2";
+
+    fn extractor(more: &str) -> Arc<dyn SessionExtractor> {
+        build("rails", &format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{more}")).unwrap()
+    }
+
+    /// A cookie that the app encrypted: what stands in it is up to the test.
+    fn cookie(text: &[u8]) -> String {
+        let salt = b"authenticated encrypted cookie";
+        let key = hkdf::pbkdf2(aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, SECRET.as_bytes(), salt);
+        let (text, tag) = seal::gcm(&key, [3; 12], text, b"");
+        let parts = [&text[..], &[3; 12], &tag].map(|part| STANDARD.encode(part));
+        format!("_app={}", parts.join("--").replace('+', "%2B").replace('/', "%2F").replace('=', "%3D"))
+    }
+
+    fn metadata(message: &str, more: &str) -> Vec<u8> {
+        format!(r#"{{"_rails":{{"message":"{}"{more}}}}}"#, STANDARD.encode(message)).into_bytes()
+    }
+
+    const PURPOSE: &str = r#","exp":null,"pur":"cookie._app""#;
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        for scheme in ["encrypted", "signed", "encrypted_cbc"] {
+            contract::check(&*extractor(&format!("scheme = \"{scheme}\"")), &[SECRET]).await;
+        }
+    }
+
+    #[test]
+    fn what_the_app_encrypted_must_be_a_session_for_this_cookie() {
+        let extractor = extractor("");
+        for (case, text, want) in [
+            ("session", metadata(r#"{"user_id":7}"#, PURPOSE), Ok(Some(r#"{"user_id":7}"#.to_owned()))),
+            ("a single value", metadata("7", PURPOSE), Ok(Some("7".to_owned()))),
+            (
+                "not yet expired",
+                metadata("7", r#","exp":"2027-01-15T08:00:01.000Z","pur":"cookie._app""#),
+                Ok(Some("7".to_owned())),
+            ),
+            (
+                "expired just now",
+                metadata("7", r#","exp":"2027-01-15T08:00:00.999Z","pur":"cookie._app""#),
+                Err("expired"),
+            ),
+            ("odd time", metadata("7", r#","exp":"tomorrow","pur":"cookie._app""#), Err("malformed")),
+            ("numeric time", metadata("7", r#","exp":1900000000,"pur":"cookie._app""#), Err("malformed")),
+            ("other cookie", metadata("7", r#","exp":null,"pur":"cookie._other""#), Err("purpose")),
+            ("no purpose", metadata("7", r#","exp":null,"pur":null"#), Err("purpose")),
+            ("two purposes", metadata("7", r#","pur":"cookie._app","pur":"x""#), Err("malformed")),
+            ("no metadata", br#"{"user_id":7}"#.to_vec(), Err("purpose")),
+            ("no message", br#"{"_rails":{"pur":"cookie._app"}}"#.to_vec(), Err("malformed")),
+            ("metadata is text", br#"{"_rails":"x"}"#.to_vec(), Err("malformed")),
+            ("message is no JSON", metadata("user", PURPOSE), Err("payload_not_json")),
+            ("empty", Vec::new(), Err("payload_not_json")),
+            ("Marshal", b"\x04\x08{\x06I\"\x0cuser_id\x06:\x06ETi\x0c".to_vec(), Err("payload_not_json")),
+            ("Marshal inside", metadata("\u{4}\u{8}{\0", PURPOSE), Err("payload_not_json")),
+        ] {
+            assert_eq!(answer(&*extractor, &[("cookie", &cookie(&text))]), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn cookies_without_metadata_are_taken_only_where_the_app_makes_them() {
+        let extractor = extractor("allow_missing_purpose = true");
+        let session = br#"{"user_id":7}"#;
+        assert!(answer(&*extractor, &[("cookie", &cookie(session))]).unwrap().is_some());
+        let other = metadata("7", r#","exp":null,"pur":"cookie._other""#);
+        assert_eq!(answer(&*extractor, &[("cookie", &cookie(&other))]), Err("purpose"));
+    }
+
+    #[test]
+    fn an_app_that_writes_marshal_is_told_how_to_switch() {
+        let request = contract::request(&[("cookie", &cookie(b"\x04\x08{\x00"))]);
+        let answer = extractor("").extract(&request).now_or_never().unwrap();
+        let Err(ExtractError::Rejected(reason)) = answer else { panic!("{answer:?}") };
+        assert!(reason.detail.unwrap().contains("cookies_serializer = :json"));
+    }
+
+    #[test]
+    fn rotation_inherits_missing_keys_from_its_section() {
+        let text = metadata("7", PURPOSE);
+        let with = |keys: &str| {
+            let extractor = build("rails", &format!("cookie = \"_app\"\n{keys}")).unwrap();
+            answer(&*extractor, &[("cookie", &cookie(&text))])
+        };
+        let new = "secret_key_base = \"the-new-secret-of-the-app\"";
+        assert_eq!(with(new), Err("bad_seal"));
+        assert!(with(&format!("{new}\nrotations = [{{ secret_key_base = \"{SECRET}\" }}]")).is_ok());
+        let sha1 = format!("{new}\ndigest = \"sha1\"\nrotations = [{{ secret_key_base = \"{SECRET}\" }}]");
+        assert_eq!(with(&sha1), Err("bad_seal"), "the digest is the section's");
+        let both = format!(
+            "{new}\nscheme = \"signed\"\nsalt = \"x\"\ndigest = \"sha1\"\nrotations = [{{ secret_key_base = \
+             \"{SECRET}\", digest = \"sha256\", scheme = \"encrypted\" }}]"
+        );
+        assert!(with(&both).is_ok(), "another scheme has its own salt");
+    }
+
+    #[test]
+    fn it_does_not_start_with_half_a_recipe() {
+        let with = |keys: &str| format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{keys}");
+        refused(
+            "rails",
+            &[
+                ("nothing", "", "secret_key_base"),
+                ("no cookie", "secret_key_base = \"hunter2-hunter2-hunter2\"", "cookie"),
+                ("scheme", &with("scheme = \"plain\""), "scheme"),
+                ("digest", &with("digest = \"md5\""), "digest"),
+                ("hmac_digest", &with("hmac_digest = \"md5\""), "hmac_digest"),
+                ("rotation's digest", &with("rotations = [{ digest = \"md5\" }]"), "rotations.0.digest"),
+                (
+                    "rotation's secret",
+                    &with("rotations = [{}, { secret_key_base = \"changeme\" }]"),
+                    "rotations.1.secret_key_base",
+                ),
+                ("rotation's typo", &with("rotations = [{ digset = \"sha1\" }]"), "rotations"),
+            ],
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! The ways in which Rails seals and signs its cookies: the keys, and what a genuine cookie holds.
+//! Which of them an app uses, and what its session means, is in `rails.rs`.
+
+use std::num::NonZeroU32;
+
+use aws_lc_rs::{hmac, pbkdf2};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::config::{Problems, Section};
+use crate::secret::Secret;
+use crate::session::formats::{hex, hkdf};
+use crate::session::formats::aes::{Cbc, Gcm};
+
+/// `ActiveSupport::KeyGenerator` as the application sets it up.
+pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+
+/// One way in which the app makes its cookies.
+#[derive(Debug)]
+pub enum Reader {
+    Encrypted(Gcm),
+    Signed(Box<hmac::Key>),
+    EncryptedCbc { mac: Box<hmac::Key>, aes: Cbc },
+}
+
+/// The texts from which a [`Reader`] is made.
+pub struct Recipe<'a> {
+    pub scheme: &'a str,
+    pub digest: &'a str,
+    pub salt: Option<&'a str>,
+    pub signed_salt: &'a str,
+    pub hmac_digest: &'a str,
+}
+
+impl Recipe<'_> {
+    /// The reader, or `None` after its problems were reported under the keys behind `path`.
+    pub fn reader(
+        &self,
+        section: &Section<'_>,
+        path: &str,
+        secret: Option<&Secret>,
+        problems: &mut Problems,
+    ) -> Option<Reader> {
+        let mut digest = |key: &str, text: &str| {
+            let known = Digest::parse(text).ok_or("must be \"sha1\", \"sha256\", \"sha384\" or \"sha512\"");
+            problems.accept(section.key(&format!("{path}{key}")), known)
+        };
+        let (kdf, mac) = (digest("digest", self.digest), digest("hmac_digest", self.hmac_digest));
+        let default_salt = match self.scheme {
+            "encrypted" => "authenticated encrypted cookie",
+            "signed" => "signed cookie",
+            "encrypted_cbc" => "encrypted cookie",
+            _ => {
+                problems.add(
+                    section.key(&format!("{path}scheme")),
+                    "must be \"encrypted\", \"signed\" or \"encrypted_cbc\"",
+                );
+                return None;
+            }
+        };
+        let (secret, kdf, mac) = (secret?.expose(), kdf?.pbkdf2(), mac?.hmac());
+        let salt = self.salt.unwrap_or(default_salt).as_bytes();
+        let signing =
+            |salt: &[u8]| Box::new(hmac::Key::new(mac, &hkdf::pbkdf2::<64>(kdf, ITERATIONS, secret, salt)));
+        let sealing = || hkdf::pbkdf2::<32>(kdf, ITERATIONS, secret, salt);
+        match self.scheme {
+            "encrypted" => Gcm::new(&sealing()).map(Reader::Encrypted),
+            "signed" => Some(Reader::Signed(signing(salt))),
+            _ => {
+                let mac = signing(self.signed_salt.as_bytes());
+                Cbc::new(&sealing()).map(|aes| Reader::EncryptedCbc { mac, aes })
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Digest {
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Digest {
+    fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "sha1" => Some(Self::Sha1),
+            "sha256" => Some(Self::Sha256),
+            "sha384" => Some(Self::Sha384),
+            "sha512" => Some(Self::Sha512),
+            _ => None,
+        }
+    }
+
+    fn hmac(self) -> hmac::Algorithm {
+        match self {
+            Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            Self::Sha256 => hmac::HMAC_SHA256,
+            Self::Sha384 => hmac::HMAC_SHA384,
+            Self::Sha512 => hmac::HMAC_SHA512,
+        }
+    }
+
+    fn pbkdf2(self) -> pbkdf2::Algorithm {
+        match self {
+            Self::Sha1 => pbkdf2::PBKDF2_HMAC_SHA1,
+            Self::Sha256 => pbkdf2::PBKDF2_HMAC_SHA256,
+            Self::Sha384 => pbkdf2::PBKDF2_HMAC_SHA384,
+            Self::Sha512 => pbkdf2::PBKDF2_HMAC_SHA512,
+        }
+    }
+}
+
+impl Reader {
+    /// What the app put in, if the app did. Anything else is the same `None`.
+    pub fn open(&self, text: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Encrypted(gcm) => {
+                let mut parts = text.split("--").map(|part| STANDARD.decode(part).ok());
+                let (data, nonce, tag) = (parts.next()??, parts.next()??, parts.next()??);
+                if parts.next().is_some() {
+                    return None;
+                }
+                gcm.open(&nonce, data, &tag, b"")
+            }
+            Self::Signed(key) => verify(key, text),
+            Self::EncryptedCbc { mac, aes } => {
+                let sealed = String::from_utf8(verify(mac, text)?).ok()?;
+                let (data, iv) = sealed.split_once("--")?;
+                aes.open(&STANDARD.decode(iv).ok()?, STANDARD.decode(data).ok()?)
+            }
+        }
+    }
+}
+
+/// The bytes in front of a signature that is genuine. The signature covers their base64.
+fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
+    let (data, signature) = text.rsplit_once("--")?;
+    hmac::verify(key, data.as_bytes(), &hex::decode(signature)?).ok()?;
+    STANDARD.decode(data).ok()
+}

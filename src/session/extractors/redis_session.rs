@@ -1,0 +1,660 @@
+//! `redis_session`: the app keeps its sessions in Redis; the cookie holds the key, the value is JSON or
+//! Laravel's. Defined by connect-redis (`index.ts`), Better Auth's secondary storage
+//! (`internal-adapter.ts`) and Laravel (`Illuminate/Cache/RedisStore.php`).
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    RedisError, TlsCertificates,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::session::backends::Context;
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::{List, Problems, Section, HumanDuration};
+use crate::json::Value;
+use crate::secret::Secret;
+use crate::session::backends::pool::{Failure, Limits, Pool, Store};
+use crate::session::backends::waiting::Waiting;
+use crate::session::formats::php;
+use crate::session::formats::expiry::Expiry;
+use crate::session::formats::payload::MAX_STORED;
+use crate::session::kind::Kind;
+use crate::session::sections::authority;
+use crate::session::sections::laravel::{self, KeyFields};
+use crate::session::sections::session_cookie::{self, SessionCookie};
+use crate::session::subject::Template;
+use crate::session::types::{Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor};
+
+const PRESETS: &[(&str, &str)] = &[
+    (
+        // The keys are the bare tokens; the namespace is shared with lists of a user's sessions.
+        "better-auth",
+        r#"
+            subject = "{session.userId}"
+            cookie = ["__Secure-better-auth.session_token", "better-auth.session_token"]
+            cookie_format = "better_auth_signed"
+            expires_path = "session.expiresAt"
+        "#,
+    ),
+    (
+        // Which member holds the user is up to the app; this is where Passport puts it. The key's own expiry is
+        // the session's: `touch` extends that, and leaves `cookie.expires` in the value as it was.
+        "connect-redis",
+        r#"
+            subject = "{passport.user}"
+            cookie = "connect.sid"
+            cookie_format = "express_signed"
+            key_prefix = "sess:"
+        "#,
+    ),
+    (
+        // The prefix is of two parts that follow APP_NAME and Laravel's version, so it has no default.
+        "laravel",
+        r#"
+            subject = "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}"
+            cookie = "laravel_session"
+            cookie_format = "laravel"
+            payload = "laravel"
+        "#,
+    ),
+];
+
+pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: PRESETS };
+
+/// `[extractors.NAME]` with `kind = "redis_session"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    url: Option<Secret>,
+    url_file: Option<PathBuf>,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    cookie: List<String>,
+    cookie_format: String,
+    cookie_secrets: List<Secret>,
+    cookie_secrets_file: Option<PathBuf>,
+    app_key: Option<Secret>,
+    app_key_file: Option<PathBuf>,
+    previous_keys: List<Secret>,
+    previous_keys_file: Option<PathBuf>,
+    cipher: String,
+    key_prefix: Option<String>,
+    key_hash: String,
+    payload: String,
+    expires_path: Option<String>,
+    max_waiting: Option<usize>,
+    max_connections: usize,
+    pool_wait: HumanDuration,
+    timeout: HumanDuration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            password: None,
+            password_file: None,
+            ca_file: None,
+            cookie: List::default(),
+            cookie_format: "plain".to_owned(),
+            cookie_secrets: List::default(),
+            cookie_secrets_file: None,
+            app_key: None,
+            app_key_file: None,
+            previous_keys: List::default(),
+            previous_keys_file: None,
+            cipher: laravel::CIPHER.to_owned(),
+            key_prefix: None,
+            key_hash: "none".to_owned(),
+            payload: "json".to_owned(),
+            expires_path: None,
+            max_waiting: None,
+            max_connections: 8,
+            pool_wait: HumanDuration::millis(250),
+            timeout: HumanDuration::millis(500),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RedisSession {
+    cookie: SessionCookie,
+    key_prefix: String,
+    authority: Option<Authority>,
+    pool: Arc<Pool<Server>>,
+    /// The value is what Laravel's cache wrote; `None` if it is JSON.
+    laravel: Option<Arc<laravel::Keys>>,
+    /// Where the session says when it ends; the server's own expiry of keys counts in any case.
+    expires: Option<Template>,
+    clock: Clock,
+}
+
+fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let url = section.secret("url", config.url, config.url_file.as_ref(), &mut problems);
+    let authority = url.as_ref().map(Authority::store);
+    let password = section.secret("password", config.password, config.password_file.as_ref(), &mut problems);
+    let ca = authority::read(section, config.ca_file.as_ref(), &mut problems);
+    let server = if let Some(url) = url {
+        let server = Server::new(section, &url, password.as_ref(), ca);
+        problems.accept(section.key("url"), server)
+    } else {
+        problems.add(section.key("url"), "name the server, such as \"redis://redis.internal:6379/0\"");
+        None
+    };
+    let keys = session_cookie::Keys {
+        cookie: &config.cookie,
+        cookie_format: &config.cookie_format,
+        cookie_secrets: config.cookie_secrets,
+        cookie_secrets_file: config.cookie_secrets_file.as_ref(),
+        key_hash: &config.key_hash,
+        laravel: KeyFields {
+            app_key: config.app_key,
+            app_key_file: config.app_key_file.as_ref(),
+            previous_keys: config.previous_keys,
+            previous_keys_file: config.previous_keys_file.as_ref(),
+            cipher: &config.cipher,
+        },
+    };
+    let cookie = SessionCookie::read(section, keys, &mut problems);
+    match &config.key_prefix {
+        None => problems.require(
+            !cookie.takes_any_key(),
+            section.key("key_prefix"),
+            "is missing: the cookie is not signed, so a client could have any key of this Redis read as its \
+             session. Write what stands before the session's id in the store's keys, such as \"sess:\", or \
+             key_hash = \"sha256\" if the app stores hashes of the ids",
+        ),
+        Some(prefix) if prefix.is_empty() && cookie.takes_any_key() => section.warn(
+            "key_prefix",
+            "is empty and the cookie is not signed, so a client can have any key without a colon in this Redis \
+             read as its session: keep nothing else there, or store sessions under a prefix",
+        ),
+        Some(_) => {}
+    }
+    let expires = config.expires_path.map(|path| format!("{{{path}}}").parse::<Template>());
+    let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
+    let limits =
+        Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
+    let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
+    let is_laravel = config.payload == "laravel";
+    problems.require(
+        is_laravel || config.payload == "json",
+        section.key("payload"),
+        "must be one of json, laravel",
+    );
+    problems.require(
+        !is_laravel || cookie.laravel().is_some(),
+        section.key("payload"),
+        "needs cookie_format = \"laravel\" as well",
+    );
+    let laravel = cookie.laravel().filter(|_| is_laravel).cloned();
+    let Some(server) = server.filter(|_| problems.is_empty()) else { return Err(problems) };
+    Ok(Arc::new(RedisSession {
+        cookie,
+        key_prefix: config.key_prefix.unwrap_or_default(),
+        authority,
+        pool: Pool::new(section, context, server, limits, waiting),
+        laravel,
+        expires,
+        clock: context.clock.clone(),
+    }))
+}
+
+impl SessionExtractor for RedisSession {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        match self.cookie.id(&request.headers) {
+            // Colons stand between the parts of a key: such an id would be a key below another prefix.
+            Ok(Some(id)) if self.cookie.takes_any_key() && id.contains(':') => {
+                ready(Err(ExtractError::rejected("malformed"))).boxed()
+            }
+            Ok(Some(id)) => async move { self.session(&id).await.map(Some) }.boxed(),
+            Ok(None) => ready(Ok(None)).boxed(),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+
+    fn reach(&self) -> Reach {
+        Reach { jwts_of: None, authority: self.authority.clone(), ..Reach::everything(self.cookie.places()) }
+    }
+
+    fn start(&self) {
+        self.pool.warm();
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.pool.readiness()
+    }
+}
+
+impl RedisSession {
+    async fn session(&self, id: &str) -> Result<Session, ExtractError> {
+        let key = format!("{}{id}", self.key_prefix);
+        let Some(stored) = self.pool.ask(&key).await? else {
+            let detail = format!("the store has no such key below {:?}", self.key_prefix);
+            return Err(ExtractError::rejected("session_not_found").because(detail));
+        };
+        let now = self.clock.now();
+        let attributes = self.attributes(&stored.value)?;
+        let says = self.expiry(&attributes)?.map(|expiry| expiry.check(now)).transpose()?;
+        let key_ends = stored.seconds_left.map(|seconds| now.saturating_add(seconds));
+        Ok(Session { attributes, expires_at: says.into_iter().chain(key_ends).min() })
+    }
+
+    fn attributes(&self, payload: &[u8]) -> Result<Value, ExtractError> {
+        if let Some(keys) = &self.laravel {
+            // The cache serializes once more what the session serialized.
+            let data = php::string(payload);
+            let data = data.ok_or_else(|| corrupt("the value is not a text that PHP serialized"))?;
+            return keys.attributes(data);
+        }
+        match Value::parse(payload) {
+            Ok(attributes @ Value::Object(_)) => Ok(attributes),
+            Ok(_) => Err(corrupt("the value is JSON, but no object")),
+            Err(_) => Err(corrupt("the value is not JSON")),
+        }
+    }
+
+    fn expiry(&self, attributes: &Value) -> Result<Option<Expiry>, ExtractError> {
+        let Some(path) = &self.expires else { return Ok(None) };
+        match path.value(attributes) {
+            Ok(None | Some(Value::Null)) => Ok(None),
+            Ok(Some(value)) => match Expiry::read(&value) {
+                Some(expiry) => Ok(Some(expiry)),
+                None => Err(corrupt("expires_path leads to something that is no time")),
+            },
+            Err(_) => Err(corrupt("expires_path leads through a member that stands twice")),
+        }
+    }
+}
+
+fn corrupt(detail: &str) -> ExtractError {
+    ExtractError::rejected("session_corrupt").because(detail)
+}
+
+/// A Redis server, or one that speaks its protocol.
+struct Server {
+    client: Client,
+    name: Arc<str>,
+    /// Tokens end with the session, so the key's expiry is read beside its value.
+    reads_expiry: bool,
+    /// The server does not let us use `GETRANGE`, which would leave what is too long where it is.
+    only_get: AtomicBool,
+}
+
+/// What a key holds.
+#[derive(Debug)]
+struct Stored {
+    value: Vec<u8>,
+    /// Until the key expires, rounded down; `None` if it never does, or was not asked.
+    seconds_left: Option<UnixSeconds>,
+}
+
+impl Server {
+    /// # Errors
+    /// What is wrong with the URL, in words that repeat no part of it: it may hold a password.
+    fn new(
+        section: &Section<'_>,
+        url: &Secret,
+        password: Option<&Secret>,
+        ca: Option<Vec<u8>>,
+    ) -> Result<Self, &'static str> {
+        const HELP: &str = "must be a URL such as redis://user@redis.internal:6379/0, or rediss:// for TLS";
+        let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
+        if !text.starts_with("redis://") && !text.starts_with("rediss://") {
+            return Err(HELP);
+        }
+        let info = text.into_connection_info().map_err(|_| HELP)?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+            return Err("must not end in #insecure: the server's certificate is always checked");
+        }
+        let info = match password {
+            Some(_) if info.redis_settings().password().is_some() => {
+                return Err("holds a password beside the key password: keep one");
+            }
+            Some(password) => with_password(info, password)?,
+            None => info,
+        };
+        if let ConnectionAddr::Tcp(host, _) = info.addr() {
+            authority::warn_without_tls(section, host, "begin it with rediss://");
+        }
+        let client = match ca {
+            None => Client::open(info).map_err(|_| HELP),
+            Some(ca) => {
+                let trusted = TlsCertificates { client_tls: None, root_cert: Some(ca) };
+                Client::build_with_tls(info, trusted)
+                    .map_err(|_| "must begin with rediss://, for ca_file is for TLS")
+            }
+        };
+        client.map(|client| Self {
+            client,
+            name: Arc::from(section.name()),
+            reads_expiry: section.cap_to_session(),
+            only_get: AtomicBool::new(false),
+        })
+    }
+
+    /// The answers to `command` and, if it matters, to `PTTL`. The server's errors are among them.
+    async fn send(
+        &self,
+        connection: &mut MultiplexedConnection,
+        command: Cmd,
+        key: &str,
+    ) -> Result<Vec<redis::Value>, Failure> {
+        let mut commands = redis::pipe();
+        commands.ignore_errors().add_command(command);
+        if self.reads_expiry {
+            commands.cmd("PTTL").arg(key);
+        }
+        commands.query_async(connection).await.map_err(|error| failure(&error))
+    }
+
+    /// Takes note that `GETRANGE` is refused where `GET` is not.
+    fn gets_only(&self) {
+        if !self.only_get.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                extractor = &*self.name,
+                "the store does not let us use GETRANGE, so a session of any length is read whole: allow the \
+                 command (ACL SETUSER … +getrange), then restart this service"
+            );
+        }
+    }
+}
+
+/// Whether the answer says that the command itself is not allowed or not known.
+fn is_no_command(answer: Option<&redis::Value>) -> bool {
+    matches!(answer, Some(redis::Value::ServerError(error)) if matches!(error.code(), "NOPERM" | "ERR"))
+}
+
+/// # Errors
+/// What the server's errors mean, and answers that no server gives to these commands.
+fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
+    let mut answers = answers.into_iter().map(redis::Value::extract_error);
+    let value = answers.next().transpose().map_err(|error| failure(&error))?;
+    let left = answers.next().transpose().map_err(|error| match failure(&error) {
+        Failure::Said(error) => Failure::Said(
+            error.because("the store refuses PTTL, which token.cap_to_session needs (ACL SETUSER … +pttl)"),
+        ),
+        other => other,
+    })?;
+    let value = match value {
+        Some(redis::Value::BulkString(bytes)) => bytes,
+        Some(redis::Value::Nil) => return Ok(None),
+        _ => return Err(Failure::Lost("an answer that fits no GET".to_owned())),
+    };
+    let seconds_left = match left {
+        None | Some(redis::Value::Int(-1)) => None,
+        // It expired after its value was read.
+        Some(redis::Value::Int(-2)) => return Ok(None),
+        Some(redis::Value::Int(milliseconds @ 0..)) => Some(milliseconds / 1000),
+        Some(_) => return Err(Failure::Lost("an answer that fits no PTTL".to_owned())),
+    };
+    // `GETRANGE` says of a key that is not there what it says of an empty value.
+    Ok(Some(Stored { value, seconds_left }).filter(|stored| !stored.value.is_empty()))
+}
+
+fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionInfo, &'static str> {
+    let text = std::str::from_utf8(password.expose()).map_err(|_| "needs a password that is UTF-8")?;
+    let settings = info.redis_settings().clone().set_password(text);
+    Ok(info.set_redis_settings(settings))
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+impl Store for Server {
+    type Connection = MultiplexedConnection;
+    type Question = str;
+    type Answer = Option<Stored>;
+
+    fn system(&self) -> &'static str {
+        "redis"
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
+        // Time is kept by the pool, over connecting and asking together.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| failure(&error))
+    }
+
+    async fn ask(&self, connection: &mut MultiplexedConnection, key: &str) -> Result<Self::Answer, Failure> {
+        let too_long = || corrupt("the value is longer than 1 MiB");
+        if !self.only_get.load(Ordering::Relaxed) {
+            let range = redis::cmd("GETRANGE").arg(key).arg(0).arg(MAX_STORED).take();
+            let answers = self.send(connection, range, key).await?;
+            if !is_no_command(answers.first()) {
+                return match stored(answers)? {
+                    Some(stored) if stored.value.len() > MAX_STORED => Err(Failure::Said(too_long())),
+                    stored => Ok(stored),
+                };
+            }
+        }
+        let get = redis::cmd("GET").arg(key).take();
+        let stored = stored(self.send(connection, get, key).await?)?;
+        self.gets_only();
+        match stored {
+            Some(stored) if stored.value.len() > MAX_STORED => Err(Failure::Oversized(too_long())),
+            stored => Ok(stored),
+        }
+    }
+}
+
+/// What an error means. The server's own text is left out: it may repeat the key.
+fn failure(error: &RedisError) -> Failure {
+    match (error.kind(), error.code()) {
+        (_, Some("WRONGTYPE")) => Failure::Said(corrupt("the key holds something other than a string")),
+        (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {
+            let text = format!("the store answered {}", code.unwrap_or("that our credentials are wrong"));
+            Failure::Said(ExtractError::unavailable("store_refused").because(text))
+        }
+        _ => Failure::Lost(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract;
+    use crate::session::backends::Context;
+    use crate::session::registry::Registry;
+    use crate::session::sections::testing::{broken_certificate, word};
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "redis_session", keys, &Context::for_tests())
+    }
+
+    const GOOD: &str = r#"
+        preset = "connect-redis"
+        url = "rediss://app:hunter2-in-url@127.0.0.1:1/3"
+        cookie_secrets = ["keyboard-cat", "older-cat"]
+    "#;
+
+    #[tokio::test]
+    async fn keeps_the_contract_and_connects_to_nobody() {
+        let extractor = extractor(GOOD).unwrap();
+        contract::check(&*extractor, &["hunter2", "keyboard-cat", "older-cat"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_no_fault_of_the_cookie() {
+        let extractor =
+            extractor("url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"").unwrap();
+        let answer = extractor.extract(&contract::request(&[("cookie", "sid=abc")])).await;
+        let Err(ExtractError::Unavailable(cause)) = answer else { panic!("{answer:?}") };
+        assert_eq!(cause.word, "store_unreachable");
+    }
+
+    #[test]
+    fn every_mistake_names_its_key_and_no_secret() {
+        let broken = broken_certificate();
+        let broken = format!(
+            "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"{}\"",
+            broken.path().display()
+        );
+        for (case, keys, key) in [
+            ("any key", "url = \"redis://h\"\ncookie = \"sid\"", "key_prefix"),
+            ("key_hash", "url = \"redis://h\"\ncookie = \"sid\"\nkey_hash = \"md5\"", "key_hash"),
+            ("no url", "cookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
+            ("no cookie", "url = \"redis://h\"", "cookie"),
+            ("odd cookie", "url = \"redis://h\"\ncookie = \"a=b\"", "cookie"),
+            ("scheme", "url = \"http://u:hunter2@h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
+            ("no url at all", "url = \"hunter2\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
+            (
+                "unchecked TLS",
+                "url = \"rediss://:hunter2@h/#insecure\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
+                "url",
+            ),
+            (
+                "two passwords",
+                "url = \"redis://:hunter2@h\"\npassword = \"x\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
+                "url",
+            ),
+            (
+                "format",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ncookie_format = \"x\"",
+                "cookie_format",
+            ),
+            ("no secret", "url = \"redis://h\"\npreset = \"connect-redis\"", "cookie_secrets"),
+            (
+                "secret for nothing",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ncookie_secrets = [\"hunter2\"]",
+                "cookie_secrets",
+            ),
+            (
+                "empty secret",
+                "url = \"redis://h\"\npreset = \"connect-redis\"\ncookie_secrets = [\"hunter2\", \"\"]",
+                "cookie_secrets",
+            ),
+            ("no key of Laravel", "url = \"redis://h\"\npreset = \"laravel\"", "app_key"),
+            (
+                "key for nothing",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\napp_key = \"hunter2\"",
+                "app_key",
+            ),
+            (
+                "payload",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\npayload = \"php\"",
+                "payload",
+            ),
+            (
+                "payload alone",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\npayload = \"laravel\"",
+                "payload",
+            ),
+            (
+                "no such CA",
+                "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/nowhere\"",
+                "ca_file",
+            ),
+            ("broken CA", &broken, "ca_file"),
+            (
+                "no CA",
+                "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/dev/null\"",
+                "ca_file",
+            ),
+            (
+                "path",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nexpires_path = \"a..b\"",
+                "expires_path",
+            ),
+            (
+                "no pool",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nmax_connections = 0",
+                "max_connections",
+            ),
+            (
+                "no time",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ntimeout = \"0s\"",
+                "timeout",
+            ),
+        ] {
+            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.starts_with(&format!("extractors.redis_session.{key}:")), "{case}: {problems}");
+            assert!(!problems.contains("hunter2"), "{case}: {problems}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unsigned_id_with_a_colon_is_malformed_and_a_hashed_or_signed_one_is_not() {
+        let plain = "url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"";
+        let prefixed = format!("{plain}\nkey_prefix = \"sess:\"");
+        let empty = format!("{plain}\nkey_prefix = \"\"");
+        let hashed = format!("{plain}\nkey_hash = \"sha256\"");
+        for (keys, id, want) in [
+            (&prefixed, "cache:profile:42", "malformed"),
+            (&empty, "cache:profile:42", "malformed"),
+            (&prefixed, "abc", "store_unreachable"),
+            (&empty, "abc", "store_unreachable"),
+            (&hashed, "cache:profile:42", "store_unreachable"),
+        ] {
+            let extractor = extractor(keys).unwrap();
+            let answer = extractor.extract(&contract::request(&[("cookie", &format!("sid={id}"))])).await;
+            assert_eq!(word(answer), want, "{keys}, {id}");
+        }
+    }
+
+    #[test]
+    fn a_preset_with_signed_ids_needs_no_key_prefix() {
+        for preset in ["connect-redis", "better-auth"] {
+            let keys = format!("url = \"redis://h\"\npreset = \"{preset}\"\ncookie_secrets = [\"the-cat\"]");
+            assert!(extractor(&keys).is_ok(), "{preset}");
+        }
+    }
+
+    #[test]
+    fn answers_of_the_server_are_told_apart() {
+        use redis::Value::{BulkString, Int, Nil, Okay};
+        let bytes = |text: &str| BulkString(text.as_bytes().to_vec());
+        for (answers, want) in [
+            (vec![Nil], Ok(None)),
+            (vec![bytes("")], Ok(None)),
+            (vec![bytes("{}")], Ok(Some(None))),
+            (vec![bytes("{}"), Int(-1)], Ok(Some(None))),
+            (vec![bytes("{}"), Int(-2)], Ok(None)),
+            (vec![bytes(""), Int(-2)], Ok(None)),
+            (vec![bytes("{}"), Int(0)], Ok(Some(Some(0)))),
+            (vec![bytes("{}"), Int(59_999)], Ok(Some(Some(59)))),
+            (vec![bytes("{}"), Int(-3)], Err("an answer that fits no PTTL")),
+            (vec![bytes("{}"), Nil], Err("an answer that fits no PTTL")),
+            (vec![Int(1)], Err("an answer that fits no GET")),
+            (vec![Okay], Err("an answer that fits no GET")),
+            (vec![], Err("an answer that fits no GET")),
+        ] {
+            let shown = format!("{answers:?}");
+            let found = stored(answers).map(|stored| stored.map(|stored| stored.seconds_left));
+            assert_eq!(found.map_err(|failure| failure.to_string()), want.map_err(str::to_owned), "{shown}");
+        }
+    }
+
+    #[test]
+    fn secrets_may_stand_in_a_file_one_on_each_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "new, with a comma\r\n\nold\n").unwrap();
+        let keys = |more: &str| {
+            let path = file.path().display();
+            format!(
+                "url = \"redis://h\"\npreset = \"connect-redis\"\ncookie_secrets_file = \"{path}\"\n{more}"
+            )
+        };
+        assert!(extractor(&keys("")).is_ok());
+        assert!(extractor(&keys("cookie_secrets = [\"x\"]")).is_err());
+    }
+}

@@ -1,0 +1,284 @@
+//! The keys of a `sql_session` section, and the extractor that they describe.
+//! How a session is looked up is in `sql_session.rs`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::database::{Database, Dialect, Rows};
+use super::payload::Payload;
+use super::statement::Statement;
+use super::users::Users;
+use super::{End, SqlSession, django};
+use crate::clock::UnixSeconds;
+use crate::session::backends::Context;
+use crate::config::{List, Problems, Section, HumanDuration};
+use crate::secret::Secret;
+use crate::session::backends::pool::{Limits, Pool};
+use crate::session::backends::waiting::Waiting;
+use crate::session::sections::{app_secret, authority};
+use crate::session::sections::laravel::{self, KeyFields};
+use crate::session::sections::session_cookie::{self, SessionCookie};
+use crate::session::types::{Authority, SessionExtractor};
+
+/// `[extractors.NAME]` with `kind = "sql_session"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    url: Option<Secret>,
+    url_file: Option<PathBuf>,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    query: Option<String>,
+    user_query: Option<String>,
+    time_zone: Option<String>,
+    cookie: List<String>,
+    cookie_format: String,
+    cookie_secrets: List<Secret>,
+    cookie_secrets_file: Option<PathBuf>,
+    app_key: Option<Secret>,
+    app_key_file: Option<PathBuf>,
+    previous_keys: List<Secret>,
+    previous_keys_file: Option<PathBuf>,
+    cipher: String,
+    key_hash: String,
+    payload: String,
+    payload_column: Option<String>,
+    expires_column: Option<String>,
+    lifetime: Option<HumanDuration>,
+    secret_key: Option<Secret>,
+    secret_key_file: Option<PathBuf>,
+    secret_key_fallbacks: List<Secret>,
+    secret_key_fallbacks_file: Option<PathBuf>,
+    max_waiting: Option<usize>,
+    max_connections: usize,
+    pool_wait: HumanDuration,
+    timeout: HumanDuration,
+    /// For presets: the query for each database, by the name of its dialect.
+    #[serde(skip_serializing)]
+    queries: BTreeMap<String, String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            password: None,
+            password_file: None,
+            ca_file: None,
+            query: None,
+            user_query: None,
+            time_zone: None,
+            cookie: List::default(),
+            cookie_format: "plain".to_owned(),
+            cookie_secrets: List::default(),
+            cookie_secrets_file: None,
+            app_key: None,
+            app_key_file: None,
+            previous_keys: List::default(),
+            previous_keys_file: None,
+            cipher: laravel::CIPHER.to_owned(),
+            key_hash: "none".to_owned(),
+            payload: "columns".to_owned(),
+            payload_column: None,
+            expires_column: None,
+            lifetime: None,
+            secret_key: None,
+            secret_key_file: None,
+            secret_key_fallbacks: List::default(),
+            secret_key_fallbacks_file: None,
+            max_waiting: None,
+            max_connections: 8,
+            pool_wait: HumanDuration::millis(250),
+            timeout: HumanDuration::millis(500),
+            queries: BTreeMap::new(),
+        }
+    }
+}
+
+pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let mut config: Config = section.read(&mut problems);
+    let keys = session_cookie::Keys {
+        cookie: &config.cookie,
+        cookie_format: &config.cookie_format,
+        cookie_secrets: std::mem::take(&mut config.cookie_secrets),
+        cookie_secrets_file: config.cookie_secrets_file.as_ref(),
+        key_hash: &config.key_hash,
+        laravel: KeyFields {
+            app_key: config.app_key.take(),
+            app_key_file: config.app_key_file.as_ref(),
+            previous_keys: std::mem::take(&mut config.previous_keys),
+            previous_keys_file: config.previous_keys_file.as_ref(),
+            cipher: &config.cipher,
+        },
+    };
+    let cookie = SessionCookie::read(section, keys, &mut problems);
+    let secrets = django_secrets(section, &mut config, &mut problems);
+    let payload = payload(section, &mut config, &secrets, cookie.laravel(), &mut problems);
+    let limits =
+        Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
+    let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
+    let database = database(section, &mut config, limits, &mut problems);
+    let dialect = database.as_ref().map(|(dialect, ..)| *dialect);
+    let statement = dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
+    let users = users(section, &config, dialect, &secrets, &mut problems);
+    let end = end(section, &mut config, &mut problems);
+    match (database, statement, payload) {
+        (Some((_, authority, database)), Some(statement), Some(payload)) if problems.is_empty() => {
+            let clock = context.clock.clone();
+            Ok(Arc::new(SqlSession {
+                cookie,
+                authority,
+                pool: Pool::new(section, context, Rows::new(database, clock.clone()), limits, waiting),
+                statement: Arc::new(statement),
+                payload,
+                users,
+                end,
+                clock,
+            }))
+        }
+        _ => Err(problems),
+    }
+}
+
+fn database(
+    section: &Section<'_>,
+    config: &mut Config,
+    limits: Limits,
+    problems: &mut Problems,
+) -> Option<(Dialect, Authority, Database)> {
+    let url = section.secret("url", config.url.take(), config.url_file.as_ref(), problems);
+    let password =
+        section.secret("password", config.password.take(), config.password_file.as_ref(), problems);
+    let ca = authority::read(section, config.ca_file.as_ref(), problems);
+    let Some(dialect) = url.as_ref().and_then(Dialect::of) else {
+        problems.add(
+            section.key("url"),
+            "name the database: postgres://user@db.internal/app, mysql://… or sqlite:///path/to/file",
+        );
+        return None;
+    };
+    let time_zone = config.time_zone.take();
+    problems.require(
+        time_zone.is_none() || dialect == Dialect::Postgres,
+        section.key("time_zone"),
+        "is for PostgreSQL only",
+    );
+    let url = url?;
+    let database = Database::new(&url, dialect, password.as_ref(), ca, time_zone, limits.operation);
+    let database = problems.accept(section.key("url"), database)?;
+    if let Some((host, fix)) = database.without_tls() {
+        authority::warn_without_tls(section, host, fix);
+    }
+    Some((dialect, Authority::store(&url), database))
+}
+
+/// The query for the session, which a preset has for each database.
+fn session_query(
+    section: &Section<'_>,
+    config: &mut Config,
+    dialect: Dialect,
+    problems: &mut Problems,
+) -> Option<Statement> {
+    let Some(query) = config.query.take().or_else(|| config.queries.remove(dialect.name())) else {
+        problems.add(
+            section.key("query"),
+            format!("write how to look a session up in {}: SELECT … WHERE … = $1", dialect.name()),
+        );
+        return None;
+    };
+    problems.accept(section.key("query"), Statement::read(&query, dialect)).map(|read| read.limited(dialect))
+}
+
+/// `SECRET_KEY`, then `SECRET_KEY_FALLBACKS`.
+fn django_secrets(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Vec<Secret> {
+    let current =
+        section.secret("secret_key", config.secret_key.take(), config.secret_key_file.as_ref(), problems);
+    app_secret::check(section, "secret_key", current.as_slice(), problems);
+    let older = app_secret::listed(
+        section,
+        "secret_key_fallbacks",
+        std::mem::take(&mut config.secret_key_fallbacks),
+        config.secret_key_fallbacks_file.as_ref(),
+        problems,
+    );
+    let is_django = config.payload == "django";
+    let secrets: Vec<Secret> = current.into_iter().chain(older).collect();
+    problems.require(
+        is_django != secrets.is_empty(),
+        section.key("secret_key"),
+        if is_django {
+            "is missing: copy SECRET_KEY of your settings"
+        } else {
+            "is for payload = \"django\""
+        },
+    );
+    secrets
+}
+
+fn payload(
+    section: &Section<'_>,
+    config: &mut Config,
+    secrets: &[Secret],
+    laravel: Option<&Arc<laravel::Keys>>,
+    problems: &mut Problems,
+) -> Option<Payload> {
+    match (config.payload.as_str(), config.payload_column.take()) {
+        ("columns", None) => return Some(Payload::Columns),
+        ("json", Some(column)) => return Some(Payload::Json(column)),
+        ("django", Some(column)) => return Some(Payload::Django(column, django::Keys::new(secrets))),
+        ("laravel", Some(column)) => {
+            if let Some(keys) = laravel {
+                return Some(Payload::Laravel(column, keys.clone()));
+            }
+            problems.add(section.key("payload"), "needs cookie_format = \"laravel\" as well");
+        }
+        ("columns", Some(_)) => {
+            problems.add(section.key("payload_column"), "is not used with payload = \"columns\"");
+        }
+        ("json" | "django" | "laravel", None) => {
+            problems.add(section.key("payload_column"), "name the column that holds the session's data");
+        }
+        _ => problems.add(section.key("payload"), "must be one of columns, json, django, laravel"),
+    }
+    None
+}
+
+fn users(
+    section: &Section<'_>,
+    config: &Config,
+    dialect: Option<Dialect>,
+    secrets: &[Secret],
+    problems: &mut Problems,
+) -> Option<Users> {
+    let query = config.user_query.as_deref()?;
+    problems.require(
+        config.payload == "django",
+        section.key("user_query"),
+        "is for payload = \"django\"; elsewhere the query itself can join the users",
+    );
+    let dialect = dialect?;
+    let statement = problems.accept(section.key("user_query"), Statement::read(query, dialect))?;
+    Some(Users::new(statement.limited(dialect), secrets))
+}
+
+fn end(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Option<End> {
+    let lifetime = config.lifetime.map(|span| UnixSeconds::try_from(span.0.as_secs()).unwrap_or(0));
+    problems.require(
+        lifetime.is_none_or(|seconds| seconds > 0),
+        section.key("lifetime"),
+        "must be a second or longer",
+    );
+    let column = config.expires_column.take();
+    problems.require(
+        lifetime.is_none() || column.is_some(),
+        section.key("lifetime"),
+        "needs expires_column, the column that says when the session was last used",
+    );
+    column.map(|column| End { column, lifetime })
+}

@@ -1,0 +1,114 @@
+//! Where a row keeps the session's attributes, and how they are read out of it.
+//! The row is found in `database.rs`.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{django, misfit};
+use crate::json::{Object, Value};
+use crate::session::formats::payload::MAX_STORED;
+use crate::session::sections::laravel;
+use crate::session::types::ExtractError;
+
+/// Where the session's attributes are, beside the row's own columns.
+#[derive(Debug)]
+pub enum Payload {
+    Columns,
+    /// JSON in this column, as text or as the database's own type.
+    Json(String),
+    Django(String, django::Keys),
+    Laravel(String, Arc<laravel::Keys>),
+}
+
+impl Payload {
+    /// The row with its payload's members beside its columns. A name in both is there twice, and names
+    /// nobody.
+    pub fn merge(&self, row: Object) -> Result<Object, ExtractError> {
+        let column = match self {
+            Self::Columns => return Ok(row),
+            Self::Json(column) | Self::Django(column, _) | Self::Laravel(column, _) => column,
+        };
+        let payload = match row.get(column) {
+            Ok(Some(value)) => self.decode(value)?,
+            Ok(None) => return Err(misfit(format!("the query gives no {column}"))),
+            Err(_) => return Err(misfit(format!("the query gives {column} twice"))),
+        };
+        let columns = row.into_iter().filter(|(name, _)| name != column);
+        Ok(columns.chain(payload).collect())
+    }
+
+    fn decode(&self, value: &Value) -> Result<Object, ExtractError> {
+        if value.as_str().is_some_and(|text| text.len() > MAX_STORED) {
+            return Err(corrupt("the payload is longer than 1 MiB"));
+        }
+        let payload = match (self, value) {
+            (Self::Django(_, keys), Value::String(text)) => {
+                let json = keys.open(text).map_err(ExtractError::rejected)?;
+                Value::parse(&json).map_err(not_json)?
+            }
+            (Self::Laravel(_, keys), Value::String(text)) => {
+                let data = STANDARD.decode(text).map_err(|_| corrupt("the payload is not in base64"))?;
+                match keys.attributes(&data)? {
+                    // That is how PHP writes an empty session.
+                    Value::Array(items) if items.is_empty() => Value::Object(Object::default()),
+                    attributes => attributes,
+                }
+            }
+            (Self::Django(..) | Self::Laravel(..), _) => return Err(corrupt("the payload is no text")),
+            (Self::Columns | Self::Json(_), Value::String(text)) => {
+                Value::parse(text.as_bytes()).map_err(not_json)?
+            }
+            (Self::Columns | Self::Json(_), value) => value.clone(),
+        };
+        match payload {
+            Value::Object(payload) => Ok(payload),
+            _ => Err(corrupt("the payload is no object")),
+        }
+    }
+}
+
+fn not_json<E>(_: E) -> ExtractError {
+    corrupt("the payload is not JSON")
+}
+
+fn corrupt(detail: &'static str) -> ExtractError {
+    ExtractError::rejected("session_corrupt").because(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(error: &ExtractError) -> &'static str {
+        error.word()
+    }
+
+    fn row(json: &str) -> Object {
+        match Value::parse(json.as_bytes()).unwrap() {
+            Value::Object(row) => row,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_payload_stands_beside_the_columns_and_hides_none() {
+        let payload = Payload::Json("data".to_owned());
+        for (columns, want) in [
+            (r#"{"id":1,"data":{"user":2}}"#, Ok(r#"{"id":1,"user":2}"#)),
+            (r#"{"data":"{\"user\":9007199254740993}"}"#, Ok(r#"{"user":9007199254740993}"#)),
+            (r#"{"data":"[1]"}"#, Err("session_corrupt")),
+            (r#"{"data":"x"}"#, Err("session_corrupt")),
+            (r#"{"data":""}"#, Err("session_corrupt")),
+            (r#"{"data":null}"#, Err("session_corrupt")),
+            (&format!(r#"{{"data":"{{}}{}"}}"#, " ".repeat(MAX_STORED - 1)), Err("session_corrupt")),
+            (r#"{"id":1}"#, Err("store_misfit")),
+            (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
+        ] {
+            assert_eq!(payload.merge(row(columns)).map_err(|error| word(&error)), want.map(row), "{columns}");
+        }
+        let twice = payload.merge(row(r#"{"user":1,"data":{"user":2}}"#)).unwrap();
+        assert!(twice.get("user").is_err(), "neither may win");
+    }
+}

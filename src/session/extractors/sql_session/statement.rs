@@ -1,0 +1,138 @@
+//! The configured query, made fit for its database: where its parameters stand, and in what order.
+//! Asking it is in `database.rs`.
+
+use super::database::Dialect;
+use crate::session::formats::payload::MAX_STORED;
+
+/// A query with parameters as its database writes them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Statement {
+    pub sql: String,
+    pub parameters: Vec<Parameter>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    /// `$1`
+    Key,
+    /// `$2`: the service's clock, in unix seconds.
+    Now,
+}
+
+impl Statement {
+    /// Reads a query with `$1` and perhaps `$2`; `PostgreSQL` knows them, the others count `?`.
+    ///
+    /// # Errors
+    /// What is wrong with the query.
+    pub fn read(query: &str, dialect: Dialect) -> Result<Self, &'static str> {
+        let query = query.trim().trim_end_matches(';').trim_end();
+        let pieces = pieces(query)?;
+        let mut parameters: Vec<_> = pieces.iter().filter_map(|(_, parameter)| *parameter).collect();
+        if !parameters.contains(&Parameter::Key) {
+            return Err("must look the session up by $1, the session's key");
+        }
+        if dialect == Dialect::Postgres {
+            parameters = if parameters.contains(&Parameter::Now) {
+                vec![Parameter::Key, Parameter::Now]
+            } else {
+                vec![Parameter::Key]
+            };
+            return Ok(Self { sql: query.to_owned(), parameters });
+        }
+        let mut sql = String::new();
+        for (text, parameter) in &pieces {
+            sql.push_str(text);
+            sql.push_str(parameter.map_or("", |_| "?"));
+        }
+        Ok(Self { sql, parameters })
+    }
+}
+
+impl Statement {
+    /// The same query for at most two rows: a second row would be a second user. `PostgreSQL` turns a row
+    /// of any types into JSON itself, and cuts what is too long.
+    #[must_use]
+    pub fn limited(self, dialect: Dialect) -> Self {
+        let columns = match dialect {
+            Dialect::Postgres => format!("left(row_to_json(found)::text, {})", MAX_STORED + 1),
+            Dialect::MySql | Dialect::Sqlite => "*".to_owned(),
+        };
+        Self { sql: format!("SELECT {columns} FROM ({}) AS found LIMIT 2", self.sql), ..self }
+    }
+}
+
+/// The query cut behind every parameter: the text before it, and which it is.
+///
+/// Quoted text is skipped. What would make quoting a matter of the dialect is refused instead.
+fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
+    let mut pieces = Vec::new();
+    let mut begin = 0;
+    let mut quote = None;
+    for (at, c) in query.char_indices() {
+        match (quote, c) {
+            (_, '\\') => return Err("must not hold a backslash"),
+            (Some(open), c) if open == c => quote = None,
+            (None, '\'' | '"' | '`') => quote = Some(c),
+            (None, ';') => return Err("must be one statement"),
+            (None, '-') if query[at..].starts_with("--") => return Err("must not hold comments"),
+            (None, '/') if query[at..].starts_with("/*") => return Err("must not hold comments"),
+            (None, '$') => {
+                let digits = query[at + 1..].bytes().take_while(u8::is_ascii_alphanumeric).count();
+                let parameter = match &query[at + 1..at + 1 + digits] {
+                    "1" => Parameter::Key,
+                    "2" => Parameter::Now,
+                    _ => return Err("must hold no parameters but $1, the session's key, and $2, the time"),
+                };
+                pieces.push((&query[begin..at], Some(parameter)));
+                begin = at + 1 + digits;
+            }
+            (Some(_) | None, _) => {}
+        }
+    }
+    if quote.is_some() {
+        return Err("has a quote that does not end");
+    }
+    pieces.push((&query[begin..], None));
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Parameter::{Key, Now};
+    use super::*;
+
+    #[test]
+    fn parameters_are_written_as_the_database_counts_them() {
+        let query = "SELECT '$3', \"$1\", `$2` FROM t WHERE a > $2 AND k = $1 AND b < $2;";
+        let postgres = Statement::read(query, Dialect::Postgres).unwrap();
+        assert_eq!(postgres.sql, query.trim_end_matches(';'));
+        assert_eq!(postgres.parameters, [Key, Now]);
+        for dialect in [Dialect::MySql, Dialect::Sqlite] {
+            let statement = Statement::read(query, dialect).unwrap();
+            assert_eq!(statement.sql, "SELECT '$3', \"$1\", `$2` FROM t WHERE a > ? AND k = ? AND b < ?");
+            assert_eq!(statement.parameters, [Now, Key, Now]);
+        }
+        let doubled = Statement::read("SELECT 'it''s $2' FROM t WHERE k = $1", Dialect::MySql).unwrap();
+        assert_eq!(doubled.parameters, [Key]);
+    }
+
+    #[test]
+    fn a_query_that_cannot_be_read_for_certain_is_refused() {
+        for query in [
+            "",
+            "SELECT 1",
+            "SELECT * FROM t WHERE k = '$1'",
+            "SELECT * FROM t WHERE k = $1 AND a = $3",
+            "SELECT * FROM t WHERE k = $10",
+            "SELECT * FROM t WHERE k = $1x",
+            "SELECT * FROM t WHERE k = $1 AND a = $$b$$",
+            "SELECT * FROM t WHERE k = $1 -- by key",
+            "SELECT * FROM t /* all */ WHERE k = $1",
+            "SELECT * FROM t WHERE k = $1; DROP TABLE t",
+            "SELECT * FROM t WHERE k = $1 AND a = '\\'' OR $1",
+            "SELECT * FROM t WHERE k = $1 AND a = 'b",
+        ] {
+            assert!(Statement::read(query, Dialect::Postgres).is_err(), "{query}");
+        }
+    }
+}

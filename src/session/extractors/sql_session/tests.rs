@@ -1,0 +1,209 @@
+//! What a section may say, and what comes of a real table.
+//! The databases that are servers are in `tests/stores`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+
+use super::database::{Database, Dialect};
+use crate::config::Problems;
+use crate::secret::Secret;
+use crate::session::contract;
+use crate::session::backends::Context;
+use crate::session::formats::hkdf;
+use crate::session::formats::payload::MAX_STORED;
+use crate::session::registry::Registry;
+use crate::session::sections::testing::{broken_certificate, word};
+use crate::session::types::{ExtractError, SessionExtractor};
+
+fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    contract::build(&Registry::builtin(), "sql_session", keys, &Context::for_tests())
+}
+
+#[tokio::test]
+async fn keeps_the_contract_and_connects_to_nobody() {
+    for keys in [
+        "preset = \"connect-pg-simple\"\nurl = \"postgres://u:hunter2@h/db\"\ncookie_secrets = [\"the-cat\"]",
+        "preset = \"django\"\nurl = \"mysql://u@h/db\"\npassword = \"hunter2\"\nsecret_key = \"the-cat\"",
+        "preset = \"better-auth\"\nurl = \"sqlite:///nowhere/hunter2\"\ncookie_secrets = [\"the-cat\"]",
+    ] {
+        contract::check(&*extractor(keys).unwrap(), &["hunter2", "the-cat"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_no_fault_of_the_cookie() {
+    let extractor = |url: &str| extractor(&format!("preset = \"authjs-database\"\nurl = \"{url}\"")).unwrap();
+    for url in ["postgres://127.0.0.1:1/db", "mysql://127.0.0.1:1/db", "sqlite:///nowhere/file"] {
+        let request = contract::request(&[("cookie", "authjs.session-token=abc")]);
+        let answer = extractor(url).extract(&request).await;
+        assert!(matches!(answer, Err(ExtractError::Unavailable(_))), "{url}: {answer:?}");
+    }
+}
+
+#[test]
+fn every_mistake_names_its_key_and_no_secret() {
+    let query = "query = \"SELECT 1 WHERE 1 = $1\"";
+    let broken = broken_certificate();
+    for (case, keys, key) in [
+        ("no url", format!("cookie = \"sid\"\n{query}"), "url"),
+        ("hash", format!("cookie = \"sid\"\nurl = \"mysql://h\"\nkey_hash = \"md5\"\n{query}"), "key_hash"),
+        ("scheme", format!("cookie = \"sid\"\nurl = \"oracle://u:hunter2@h\"\n{query}"), "url"),
+        ("broken", format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@:x\"\n{query}"), "url"),
+        (
+            "two passwords",
+            format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@h\"\npassword = \"x\"\n{query}"),
+            "url",
+        ),
+        ("no query", "cookie = \"sid\"\nurl = \"postgres://h/db\"".to_owned(), "query"),
+        ("no key", "cookie = \"sid\"\nurl = \"postgres://h/db\"\nquery = \"SELECT 1\"".to_owned(), "query"),
+        (
+            "preset of another database",
+            "url = \"mysql://h/db\"\npreset = \"connect-pg-simple\"\ncookie_secrets = [\"x\"]".to_owned(),
+            "query",
+        ),
+        ("payload", format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"php\"\n{query}"), "payload"),
+        (
+            "no column",
+            format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"json\"\n{query}"),
+            "payload_column",
+        ),
+        ("no key of Django", "url = \"mysql://h\"\npreset = \"django\"".to_owned(), "secret_key"),
+        (
+            "key for nothing",
+            format!("cookie = \"sid\"\nurl = \"mysql://h\"\nsecret_key = \"hunter2\"\n{query}"),
+            "secret_key",
+        ),
+        ("no key of Laravel", "url = \"mysql://h\"\npreset = \"laravel\"".to_owned(), "app_key"),
+        (
+            "payload alone",
+            format!(
+                "cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"laravel\"\npayload_column = \"p\"\n{query}"
+            ),
+            "payload",
+        ),
+        (
+            "users of others",
+            format!("cookie = \"sid\"\nurl = \"mysql://h\"\nuser_query = \"SELECT 1 WHERE $1\"\n{query}"),
+            "user_query",
+        ),
+        (
+            "users by no key",
+            "url = \"mysql://h\"\npreset = \"django\"\nsecret_key = \"hunter2\"\nuser_query = \"SELECT 1\""
+                .to_owned(),
+            "user_query",
+        ),
+        (
+            "lifetime of what",
+            format!("cookie = \"sid\"\nurl = \"mysql://h\"\nlifetime = \"1h\"\n{query}"),
+            "lifetime",
+        ),
+        (
+            "broken CA",
+            format!(
+                "cookie = \"sid\"\nurl = \"postgres://h\"\nca_file = \"{}\"\n{query}",
+                broken.path().display()
+            ),
+            "ca_file",
+        ),
+        (
+            "no CA",
+            format!("cookie = \"sid\"\nurl = \"mysql://h\"\nca_file = \"/dev/null\"\n{query}"),
+            "ca_file",
+        ),
+        ("zone", format!("cookie = \"sid\"\nurl = \"mysql://h\"\ntime_zone = \"UTC\"\n{query}"), "time_zone"),
+    ] {
+        let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
+        assert!(problems.starts_with(&format!("extractors.sql_session.{key}:")), "{case}: {problems}");
+        assert!(!problems.contains("hunter2"), "{case}: {problems}");
+    }
+}
+
+#[test]
+fn presets_have_the_database_cut_every_payload() {
+    for (name, keys) in super::presets::PRESETS {
+        let keys: toml::Table = keys.parse().unwrap();
+        let Some(column) = keys.get("payload_column").and_then(|column| column.as_str()) else { continue };
+        for (dialect, query) in keys["queries"].as_table().unwrap() {
+            let want = match dialect.as_str() {
+                "mysql" => format!("left({column}, {}) AS {column}", MAX_STORED + 1),
+                "sqlite" => format!("substr({column}, 1, {}) AS {column}", MAX_STORED + 1),
+                // The row as a whole is cut, whatever the query.
+                _ => continue,
+            };
+            assert!(query.as_str().unwrap().contains(&want), "{name}, {dialect}");
+        }
+    }
+    let query = super::statement::Statement::read("SELECT 1 WHERE 1 = $1", Dialect::Postgres).unwrap();
+    let cut = format!("SELECT left(row_to_json(found)::text, {}) FROM (", MAX_STORED + 1);
+    assert!(query.limited(Dialect::Postgres).sql.starts_with(&cut));
+}
+
+#[test]
+fn a_url_that_does_not_require_tls_is_told_from_one_that_does() {
+    for (url, want) in [
+        ("postgres://u@db.internal/app", Some("db.internal")),
+        ("postgres://u@db.internal/app?sslmode=prefer", Some("db.internal")),
+        ("postgres://u@10.0.0.7/app?sslmode=disable", Some("10.0.0.7")),
+        ("postgres://u@db.internal/app?sslmode=require", None),
+        ("postgres://u@db.internal/app?sslmode=verify-full", None),
+        ("postgres://u@localhost/app?host=/run/postgresql", None),
+        ("mysql://u@db.internal/app", Some("db.internal")),
+        ("mysql://u@db.internal/app?ssl-mode=disabled", Some("db.internal")),
+        ("mysql://u@db.internal/app?ssl-mode=required", None),
+        ("mariadb://u@db.internal/app?ssl-mode=VERIFY_IDENTITY", None),
+        ("mysql://u@localhost/app?socket=/run/mysqld.sock", None),
+        ("sqlite:///var/lib/app.sqlite3", None),
+    ] {
+        let secret = Secret::new(url);
+        let dialect = Dialect::of(&secret).unwrap();
+        let database = Database::new(&secret, dialect, None, None, None, Duration::from_secs(1)).unwrap();
+        assert_eq!(database.without_tls().map(|(host, _)| host), want, "{url}");
+    }
+}
+
+/// What Django writes as `session_data`.
+fn django(session: &str, secret: &str) -> String {
+    let key = hkdf::django(&["django.contrib.sessions.SessionStore", "signer"], &Secret::new(secret));
+    let signed = format!("{}:1vNNNN", URL_SAFE_NO_PAD.encode(session));
+    format!("{signed}:{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
+}
+
+/// `SQLite` keeps any text as a time. One that it cannot read is not the same as none.
+#[tokio::test]
+async fn an_end_that_sqlite_cannot_read_is_not_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.sqlite3");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut database = options.connect().await.unwrap();
+    let table = "CREATE TABLE django_session (session_key, session_data, expire_date)";
+    sqlx::query(table).execute(&mut database).await.unwrap();
+    let keys =
+        format!("preset = \"django\"\nurl = \"sqlite://{}\"\nsecret_key = \"the-cat\"", path.display());
+    let extractor = extractor(&keys).unwrap();
+    for (id, end, want) in [
+        ("no-end-at-all", None, Ok(None)),
+        ("as-django-writes-it", Some("2100-01-02 03:04:05.678901"), Ok(Some(4_102_542_245))),
+        ("without-a-fraction", Some("2100-01-02 03:04:05"), Ok(Some(4_102_542_245))),
+        ("with-a-zone", Some("2100-01-02 03:04:05+01:00"), Ok(Some(4_102_538_645))),
+        ("it-is-over", Some("2000-01-02 03:04:05"), Err("expired")),
+        ("is-a-word", Some("tomorrow"), Err("store_misfit")),
+        ("empty-text", Some(""), Err("store_misfit")),
+        ("another-order", Some("02/01/2100 03:04"), Err("store_misfit")),
+        ("no-such-day", Some("2100-13-45 03:04:05"), Err("store_misfit")),
+    ] {
+        let insert = sqlx::query("INSERT INTO django_session VALUES (?, ?, ?)").bind(id);
+        let insert = insert.bind(django(r#"{"_auth_user_id":"7"}"#, "the-cat")).bind(end);
+        insert.execute(&mut database).await.unwrap();
+        let request = contract::request(&[("cookie", &format!("sessionid={id}"))]);
+        match extractor.extract(&request).await {
+            Ok(session) => assert_eq!(Ok(session.unwrap().expires_at), want, "{id}"),
+            refused => assert_eq!(Err(word(refused)), want, "{id}"),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `starlette`: the cookie of Starlette's `SessionMiddleware`, `FastAPI`'s too.
+//! Format: Starlette `middleware/sessions.py`, itsdangerous `timed.py`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::{digest, hmac};
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::session::backends::Context;
+use crate::config::{Problems, Section};
+use crate::secret::Secret;
+use crate::session::formats::payload;
+use crate::session::formats::signed_timestamp::{self, MaxAge, Stamped};
+use crate::session::kind::Kind;
+use crate::session::sections::app_secret;
+use crate::session::sections::cookie::Cookie;
+use crate::session::types::{Extracted, Reach, Session, SessionExtractor};
+
+/// The middleware has no users of its own; this is what most apps write by hand.
+pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: &[] };
+
+/// What the middleware sets when a session ends, beside a date in the past. It is not signed.
+const SIGNED_OUT: &str = "null";
+
+/// `[extractors.NAME]` with `kind = "starlette"`
+#[derive(Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    cookie: String,
+    secret_key: Option<Secret>,
+    secret_key_file: Option<PathBuf>,
+    max_age: MaxAge,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cookie: "session".to_owned(),
+            secret_key: None,
+            secret_key_file: None,
+            max_age: MaxAge::days(14),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Starlette {
+    cookie: Cookie,
+    signer: Stamped,
+    clock: Clock,
+}
+
+fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+    let secret = app_secret::required(
+        section,
+        "secret_key",
+        config.secret_key,
+        config.secret_key_file.as_ref(),
+        "secret_key",
+        &mut problems,
+    );
+    let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
+        return Err(problems);
+    };
+    let signer = Stamped {
+        separator: '.',
+        keys: secret.iter().map(derive).collect(),
+        stamp: signed_timestamp::itsdangerous,
+        max_age: config.max_age.seconds(),
+        // itsdangerous refuses a negative age.
+        leeway: 0,
+    };
+    problems.or(Arc::new(Starlette { cookie, signer, clock: context.clock.clone() }))
+}
+
+/// itsdangerous' key derivation `django-concat` with its default salt, which Starlette does not change.
+fn derive(secret: &Secret) -> hmac::Key {
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(b"itsdangerous.Signer");
+    context.update(b"signer");
+    context.update(secret.expose());
+    hmac::Key::new(signed_timestamp::HMAC_SHA1, context.finish().as_ref())
+}
+
+impl Starlette {
+    fn session(&self, request: &Parts) -> Extracted {
+        let text = self.cookie.find(request)?.filter(|text| *text != SIGNED_OUT);
+        let Some(text) = text else { return Ok(None) };
+        let opened = self.signer.open(text, self.clock.now())?;
+        let attributes = payload::json(&payload::base64(opened.payload)?)?;
+        Ok(Some(Session { attributes, expires_at: opened.expires_at }))
+    }
+}
+
+impl SessionExtractor for Starlette {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(self.cookie.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract;
+    use crate::session::sections::testing::{build_at, extract_at, mended};
+    use crate::session::types::ExtractError;
+
+    // `anonymous` of the vectors: {"flash": "x"}, signed by Starlette.
+    const COOKIE: &str = "eyJmbGFzaCI6ICJ4In0=.awYoqw.8iWWRmODvgvyV-eSk3shcmxT48M";
+    const STAMP: i64 = 1_795_565_739;
+    const KEY: &str = "secret_key = \"public-starlette-secret\"";
+
+    fn extract(keys: &str, now: i64, cookie: &str) -> Extracted {
+        extract_at(now, "starlette", keys, &format!("session={cookie}"))
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::check(&*build_at(STAMP, "starlette", KEY).unwrap(), &["public-starlette-secret"]).await;
+    }
+
+    #[test]
+    fn a_session_ends_when_the_middleware_would_end_it() {
+        let session = extract(KEY, STAMP, COOKIE).unwrap().unwrap();
+        assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"flash":"x"}"#);
+        assert_eq!(session.expires_at, Some(STAMP + 14 * 86_400));
+        let late = extract(KEY, STAMP + 14 * 86_400 + 1, COOKIE);
+        assert_eq!(late.unwrap_err(), ExtractError::expired());
+        let early = extract(KEY, STAMP - 1, COOKIE);
+        assert_eq!(early.unwrap_err(), ExtractError::rejected("from_the_future"));
+    }
+
+    #[test]
+    fn without_a_max_age_a_session_never_ends_but_still_has_to_have_begun() {
+        let keys = format!("{KEY}\nmax_age = \"none\"");
+        let session = extract(&keys, STAMP + 999_999_999, COOKIE).unwrap().unwrap();
+        assert_eq!(session.expires_at, None);
+        let early = extract(&keys, STAMP - 1, COOKIE);
+        assert_eq!(early.unwrap_err(), ExtractError::rejected("from_the_future"));
+    }
+
+    #[test]
+    fn signed_out_is_no_session_and_nothing_like_it_is() {
+        for signed_out in ["null", "\"null\""] {
+            assert!(matches!(extract(KEY, STAMP, signed_out), Ok(None)));
+        }
+        for other in ["NULL", "null.", "bnVsbA=="] {
+            assert!(extract(KEY, STAMP, other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_bad_section_says_what_to_mend() {
+        mended(
+            "starlette",
+            &[
+                ("no key", "", "secret_key: is missing"),
+                ("placeholder", "secret_key = \"secret\"", "secret_key: is still a placeholder"),
+                ("age", &format!("{KEY}\nmax_age = \"never\""), "max_age: must be a duration"),
+                ("no fallbacks", &format!("{KEY}\nsecret_key_fallbacks = []"), "secret_key_fallbacks:"),
+            ],
+        );
+    }
+}

@@ -1,0 +1,335 @@
+//! `trusted_header`: a reverse proxy signed the user in and says who it is in a header.
+//! The header is believed only from that proxy, told by its address or by a shared secret.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::http::HeaderName;
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::session::backends::Context;
+use crate::config::{List, Problems, Section};
+use crate::secret::Secret;
+use crate::session::formats::headers;
+use crate::session::kind::Kind;
+use crate::session::types::{CredentialSource, ExtractError, Extracted, Peer, Reach, Session, SessionExtractor};
+
+/// Which header each proxy sets, from its documentation.
+const PRESETS: &[(&str, &str)] = &[
+    // Options `pass_user_headers` and `reverse_proxy`.
+    ("oauth2-proxy", r#"header = "X-Forwarded-User""#),
+    // Trusted Header SSO.
+    ("authelia", r#"header = "Remote-User""#),
+    // Proxy provider: the uid is stable, the username is not.
+    ("authentik", r#"header = "X-authentik-uid""#),
+    // Needs `jwt_claims_headers: { X-Pomerium-Claim-Sub: sub }`.
+    ("pomerium", r#"header = "X-Pomerium-Claim-Sub""#),
+    // Tailscale Serve: identity headers.
+    ("tailscale", r#"header = "Tailscale-User-Login""#),
+];
+
+pub const KIND: Kind = Kind { build, subject: "{sub}", presets: PRESETS };
+
+/// `[extractors.NAME]` with `kind = "trusted_header"`
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    header: Option<String>,
+    trusted_proxies: List<String>,
+    shared_secret_header: Option<String>,
+    shared_secret: Option<Secret>,
+    shared_secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct TrustedHeader {
+    header: HeaderName,
+    /// Empty: any peer that knows the shared secret.
+    trusted_proxies: Vec<IpNet>,
+    shared_secret: Option<(HeaderName, Secret)>,
+}
+
+fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    let mut problems = Problems::default();
+    let config: Config = section.read(&mut problems);
+
+    let header = header_name(section, "header", config.header.as_deref(), &mut problems);
+    problems.require(
+        config.header.is_some(),
+        section.key("header"),
+        "name the header in which the proxy puts the user, or choose a preset",
+    );
+    let trusted_proxies: Vec<IpNet> = config
+        .trusted_proxies
+        .iter()
+        .zip(1..)
+        .filter_map(|(text, number)| {
+            let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            let wrong = format!("entry {number}: is not an address or network such as 10.0.0.0/8");
+            problems.accept(section.key("trusted_proxies"), net.map(canonical).map_err(|_| wrong))
+        })
+        .collect();
+    problems.require(
+        IpNet::aggregate(&trusted_proxies).iter().all(|net| net.prefix_len() > 0),
+        section.key("trusted_proxies"),
+        "trusts every address of IPv4 or IPv6, in one entry or in several together: name the proxy's network",
+    );
+    let secret_header =
+        header_name(section, "shared_secret_header", config.shared_secret_header.as_deref(), &mut problems);
+    let secret = section.secret(
+        "shared_secret",
+        config.shared_secret,
+        config.shared_secret_file.as_ref(),
+        &mut problems,
+    );
+    if let Some(weakness) = secret.as_ref().and_then(Secret::weakness) {
+        problems
+            .add(section.key("shared_secret"), format!("{weakness}: make one with `openssl rand -hex 32`"));
+    }
+    let shared_secret = match (secret_header, secret) {
+        (Some(header), Some(secret)) => Some((header, secret)),
+        (None, None) => None,
+        (Some(_), None) => {
+            problems.add(section.key("shared_secret"), "is missing beside shared_secret_header");
+            None
+        }
+        (None, Some(_)) => {
+            problems.add(section.key("shared_secret_header"), "is missing beside shared_secret");
+            None
+        }
+    };
+    problems.require(
+        !config.trusted_proxies.is_empty() || shared_secret.is_some() || !problems.is_empty(),
+        section.key("trusted_proxies"),
+        "anybody could claim to be anybody: set it to the proxy's address or network, or set \
+         shared_secret_header and shared_secret",
+    );
+    match header {
+        Some(header) => problems.or(Arc::new(TrustedHeader { header, trusted_proxies, shared_secret })),
+        None => Err(problems),
+    }
+}
+
+/// The network as peers' addresses are compared: those of IPv4 that are mapped into IPv6 are IPv4.
+fn canonical(net: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    match (net.network().to_canonical(), net.prefix_len().checked_sub(MAPPED)) {
+        (address @ IpAddr::V4(_), Some(prefix)) if net.addr().is_ipv6() => {
+            IpNet::new(address, prefix).unwrap_or(net)
+        }
+        _ => net,
+    }
+}
+
+fn header_name(
+    section: &Section<'_>,
+    key: &str,
+    text: Option<&str>,
+    problems: &mut Problems,
+) -> Option<HeaderName> {
+    problems.parse(section.key(key), text?, "the name of a header")
+}
+
+impl TrustedHeader {
+    fn session(&self, request: &Parts) -> Extracted {
+        let present = request.headers.contains_key(&self.header);
+        if headers::has_twin(&request.headers, &self.header) {
+            return Err(ExtractError::rejected("ambiguous_identity"));
+        }
+        if !present {
+            return Ok(None);
+        }
+        let Ok(Some(user)) = headers::single(&request.headers, &self.header) else {
+            return Err(ExtractError::rejected("ambiguous_identity"));
+        };
+        self.check_proxy(request)?;
+        if user.is_empty() || user.contains(',') {
+            return Err(ExtractError::rejected("ambiguous_identity"));
+        }
+        Ok(Some(Session::of_subject(user)))
+    }
+
+    /// Only the peer's own address counts: whatever a request says of addresses, anybody can write.
+    fn check_proxy(&self, request: &Parts) -> Result<(), ExtractError> {
+        if headers::is_hop_by_hop(&request.headers, &self.header) {
+            return Err(ExtractError::rejected("hop_by_hop"));
+        }
+        if !self.trusted_proxies.is_empty() {
+            let peer = request.extensions.get::<Peer>().map(|Peer(address)| address.ip().to_canonical());
+            let trusted = peer.is_some_and(|peer| self.trusted_proxies.iter().any(|net| net.contains(&peer)));
+            if !trusted {
+                let shown = peer.map(|peer| peer.to_string()).unwrap_or_default();
+                return Err(ExtractError::rejected("untrusted_peer").because(format!("the peer is {shown}")));
+            }
+        }
+        let Some((name, secret)) = &self.shared_secret else { return Ok(()) };
+        let given = request.headers.get_all(name).iter().collect::<Vec<_>>();
+        let genuine = matches!(given.as_slice(), [one]
+            if verify_slices_are_equal(one.as_bytes(), secret.expose()).is_ok());
+        if !genuine || headers::is_hop_by_hop(&request.headers, name) {
+            return Err(ExtractError::rejected("shared_secret"));
+        }
+        Ok(())
+    }
+}
+
+impl SessionExtractor for TrustedHeader {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::everything([CredentialSource::Header(self.header.clone())])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract;
+    use crate::session::backends::Context;
+    use crate::session::registry::Registry;
+
+    const SECRET: &str = "a-secret-shared-with-the-proxy";
+
+    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+        contract::build(&Registry::builtin(), "trusted_header", keys, &Context::for_tests())
+    }
+
+    fn answer(keys: &str, headers: &[(&str, &str)]) -> Result<Option<String>, &'static str> {
+        let request = contract::request(headers);
+        match extractor(keys).expect("good keys").extract(&request).now_or_never().expect("no waiting") {
+            Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
+            Err(error) => Err(error.word()),
+        }
+    }
+
+    const BY_ADDRESS: &str = r#"
+        header = "X-Forwarded-User"
+        trusted_proxies = ["127.0.0.0/8"]
+    "#;
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        let by_secret = format!(
+            "preset = \"oauth2-proxy\"\nshared_secret_header = \"X-Proxy\"\nshared_secret = \"{SECRET}\""
+        );
+        contract::check(&*extractor(&by_secret).unwrap(), &[SECRET]).await;
+    }
+
+    #[test]
+    fn the_user_comes_from_one_clean_header_of_the_trusted_peer() {
+        let user = |name: &str| Ok(Some(format!(r#"{{"sub":"{name}"}}"#)));
+        for (case, headers, want) in [
+            ("plain", &[("x-forwarded-user", "bob")][..], user("bob")),
+            ("spaces around", &[("x-forwarded-user", " bob\t")], user("bob")),
+            ("absent", &[("x-other", "bob")], Ok(None)),
+            (
+                "underscore twin",
+                &[("x-forwarded-user", "bob"), ("x_forwarded_user", "admin")],
+                Err("ambiguous_identity"),
+            ),
+            ("twin alone", &[("x_forwarded_user", "admin")], Err("ambiguous_identity")),
+            (
+                "dotted twin",
+                &[("x-forwarded-user", "bob"), ("x.forwarded.user", "admin")],
+                Err("ambiguous_identity"),
+            ),
+            ("twice", &[("x-forwarded-user", "bob"), ("x-forwarded-user", "bob")], Err("ambiguous_identity")),
+            ("list", &[("x-forwarded-user", "bob, admin")], Err("ambiguous_identity")),
+            ("trailing comma", &[("x-forwarded-user", "bob,")], Err("ambiguous_identity")),
+            ("empty", &[("x-forwarded-user", "")], Err("ambiguous_identity")),
+            (
+                "hop by hop",
+                &[("x-forwarded-user", "bob"), ("connection", "close, X-Forwarded-User")],
+                Err("hop_by_hop"),
+            ),
+        ] {
+            assert_eq!(answer(BY_ADDRESS, headers), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn ipv4_mapped_network_trusts_the_ipv4_peer() {
+        for (network, trusted) in [("::ffff:127.0.0.0/104", true), ("::ffff:10.0.0.0/104", false)] {
+            let keys = format!("header = \"X-User\"\ntrusted_proxies = [\"{network}\"]");
+            assert_eq!(answer(&keys, &[("x-user", "bob")]).is_ok(), trusted, "{network}");
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_says_of_addresses_does_not_count() {
+        let elsewhere = "header = \"X-Forwarded-User\"\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.7\"]";
+        for claim in ["x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip"] {
+            let headers = [("x-forwarded-user", "bob"), (claim, "10.0.0.1")];
+            assert_eq!(answer(elsewhere, &headers), Err("untrusted_peer"), "{claim}");
+        }
+    }
+
+    #[test]
+    fn the_shared_secret_must_be_exact() {
+        let keys = format!(
+            "header = \"X-User\"\nshared_secret_header = \"X-Proxy-Secret\"\nshared_secret = \"{SECRET}\""
+        );
+        let with = |secret: &str| answer(&keys, &[("x-user", "bob"), ("x-proxy-secret", secret)]);
+        assert!(with(SECRET).is_ok());
+        for wrong in ["", "a", &SECRET[..SECRET.len() - 1], &format!("{SECRET}x"), &SECRET.to_uppercase()] {
+            assert_eq!(with(wrong), Err("shared_secret"));
+        }
+        assert_eq!(answer(&keys, &[("x-user", "bob")]), Err("shared_secret"));
+        let hop = [("x-user", "bob"), ("x-proxy-secret", SECRET), ("connection", "x-proxy-secret")];
+        assert_eq!(answer(&keys, &hop), Err("shared_secret"));
+        let twice = [("x-user", "bob"), ("x-proxy-secret", SECRET), ("x-proxy-secret", SECRET)];
+        assert_eq!(answer(&keys, &twice), Err("shared_secret"));
+    }
+
+    #[test]
+    fn it_does_not_start_without_a_gate() {
+        for (case, keys, key) in [
+            ("no gate", "header = \"X-User\"", "trusted_proxies"),
+            ("no header", "trusted_proxies = [\"10.0.0.1\"]", "header"),
+            ("everybody v4", "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusted_proxies"),
+            ("everybody v6", "header = \"X-User\"\ntrusted_proxies = [\"::/0\"]", "trusted_proxies"),
+            (
+                "all addresses in halves",
+                "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/1\", \"128.0.0.0/1\"]",
+                "trusted_proxies",
+            ),
+            (
+                "all addresses in parts",
+                "header = \"X-User\"\ntrusted_proxies = [\"::/2\", \"4000::/2\", \"8000::/1\", \"10.0.0.1\"]",
+                "trusted_proxies",
+            ),
+            (
+                "all mapped addresses",
+                "header = \"X-User\"\ntrusted_proxies = [\"::ffff:0.0.0.0/96\"]",
+                "trusted_proxies",
+            ),
+            (
+                "all addresses, half of them mapped",
+                "header = \"X-User\"\ntrusted_proxies = [\"::ffff:0.0.0.0/97\", \"128.0.0.0/1\"]",
+                "trusted_proxies",
+            ),
+            ("no network", "header = \"X-User\"\ntrusted_proxies = [\"proxy\"]", "trusted_proxies"),
+            (
+                "half a secret",
+                "header = \"X-User\"\nshared_secret = \"0123456789abcdef\"",
+                "shared_secret_header",
+            ),
+            (
+                "weak secret",
+                "header = \"X-User\"\nshared_secret_header = \"X-S\"\nshared_secret = \"changeme\"",
+                "shared_secret",
+            ),
+        ] {
+            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
+            assert!(problems.contains(&format!("extractors.trusted_header.{key}:")), "{case}: {problems}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Whether a credential is a JWT, and whose, as far as its form tells. Nothing here verifies anything: it
+//! decides which extractor a credential is for, before a key is fetched or a backend is asked.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::json::{Object, Value};
+use crate::session::types::ExtractError;
+
+/// What the form of a JWT tells.
+#[derive(Debug, PartialEq, Eq)]
+pub struct JwtForm {
+    pub alg: String,
+    pub issuer: Option<String>,
+}
+
+/// Header, payload and signature: three parts in base64url (RFC 7515, section 3.1), padded or not.
+pub fn parts(text: &str) -> Option<[&str; 3]> {
+    let mut parts = text.split('.');
+    let (Some(header), Some(payload), Some(signature), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let parts = [header, payload, signature];
+    parts.iter().all(|part| is_base64url(part)).then_some(parts)
+}
+
+fn is_base64url(part: &str) -> bool {
+    part.trim_end_matches('=').bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// What the form of `text` tells; `None` if it is no JWT.
+///
+/// # Errors
+/// `Rejected` if it is one whose `alg` or `iss` cannot be read, or stands twice.
+pub fn read(text: &str) -> Result<Option<JwtForm>, ExtractError> {
+    let Some([header, payload, _]) = parts(text) else { return Ok(None) };
+    let Some(header) = decode(header) else { return Ok(None) };
+    let Some(alg) = alg(&header)? else { return Ok(None) };
+    let payload = decode(payload);
+    let claims = payload.as_ref().and_then(Value::as_object);
+    let issuer = issuer(claims.ok_or_else(|| unreadable("the payload is no JSON object"))?)?;
+    Ok(Some(JwtForm { alg: alg.to_owned(), issuer: issuer.map(str::to_owned) }))
+}
+
+/// Whether `text` is a JWT, readable or not.
+pub fn is_jwt(text: &str) -> bool {
+    parts(text).and_then(|[header, ..]| decode(header)).is_some_and(|header| alg(&header) != Ok(None))
+}
+
+/// One part as JSON.
+pub fn decode(part: &str) -> Option<Value> {
+    Value::parse(&URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?).ok()
+}
+
+/// The header's `alg`; `None` if this is not the header of a JWT.
+pub fn alg(header: &Value) -> Result<Option<&str>, ExtractError> {
+    header.as_object().map_or(Ok(None), |header| text(header, "alg"))
+}
+
+/// Whether the algorithm signs with a shared secret (RFC 7518, section 3.1); `None` for one of neither family.
+pub fn is_hmac(alg: &str) -> Option<bool> {
+    match alg.get(..2)? {
+        "HS" => Some(true),
+        "RS" | "PS" | "ES" | "Ed" => Some(false),
+        _ => None,
+    }
+}
+
+/// The payload's `iss`, if it has one.
+pub fn issuer(claims: &Object) -> Result<Option<&str>, ExtractError> {
+    text(claims, "iss")
+}
+
+fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractError> {
+    match object.get(name) {
+        Ok(None) => Ok(None),
+        Ok(Some(Value::String(text))) => Ok(Some(text)),
+        Ok(Some(_)) => Err(unreadable(&format!("{name} is no text"))),
+        Err(_) => Err(unreadable(&format!("{name} stands twice"))),
+    }
+}
+
+fn unreadable(detail: &str) -> ExtractError {
+    ExtractError::rejected("malformed").because(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str, payload: &str) -> String {
+        let encode = |part: &str| URL_SAFE_NO_PAD.encode(part);
+        format!("{}.{}.c2ln", encode(header), encode(payload))
+    }
+
+    #[test]
+    fn three_parts_with_alg_in_the_first_are_a_jwt() {
+        let form = |alg: &str, issuer: Option<&str>| {
+            Ok(Some(JwtForm { alg: alg.to_owned(), issuer: issuer.map(str::to_owned) }))
+        };
+        for (text, want) in [
+            (token(r#"{"alg":"RS256"}"#, r#"{"iss":"https://a"}"#), form("RS256", Some("https://a"))),
+            (token(r#"{"alg":"none"}"#, "{}"), form("none", None)),
+            (token(r#"{"typ":"JWT"}"#, r#"{"iss":"https://a"}"#), Ok(None)),
+            (token("[]", "{}"), Ok(None)),
+            ("opaque".to_owned(), Ok(None)),
+            ("a.b.c".to_owned(), Ok(None)),
+            (format!("{}.x", token(r#"{"alg":"RS256"}"#, "{}")), Ok(None)),
+            (token(r#"{"alg":"RS256"}"#, "{}").replace('.', "!."), Ok(None)),
+        ] {
+            assert_eq!(is_jwt(&text), want != Ok(None), "{text}");
+            assert_eq!(read(&text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_or_repeated_alg_or_iss_is_rejected() {
+        for (header, payload) in [
+            (r#"{"alg":5}"#, "{}"),
+            (r#"{"alg":null}"#, "{}"),
+            (r#"{"alg":"RS256","alg":"HS256"}"#, "{}"),
+            (r#"{"alg":"RS256"}"#, r#"{"iss":5}"#),
+            (r#"{"alg":"RS256"}"#, r#"{"iss":"a","iss":"b"}"#),
+            (r#"{"alg":"RS256"}"#, "text"),
+        ] {
+            let text = token(header, payload);
+            assert_eq!(read(&text).map_err(|error| error.word()), Err("malformed"), "{header} {payload}");
+            assert!(is_jwt(&text), "{header} {payload}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The formats in which frameworks and identity providers write sessions: functions over bytes, without
+//! input or output and without configuration.
+
+pub mod aes;
+pub mod cookies;
+pub mod expiry;
+pub mod glob;
+pub mod headers;
+pub mod hex;
+pub mod hkdf;
+pub mod jwe;
+pub mod jwt_form;
+pub mod jwt_times;
+pub mod payload;
+pub mod percent;
+pub mod php;
+pub mod signed_timestamp;

@@ -1,0 +1,381 @@
+//! Reading what PHP's `serialize()` wrote: null, booleans, numbers, strings and arrays of them.
+//! Format: php-src `ext/standard/var_unserializer.re`. PHP runs an object's code while it reads it. Here
+//! nothing is made of an object, an enum or a reference: their text is read over, and they count as null.
+//! (A form that fails leaves such an object in the session, so refusing them would sign its user out.)
+//! PHP's strings are bytes. One that is not UTF-8 is an empty list here, which names nobody and holds
+//! nothing; as a key of an array it is left out, for no configuration can name it.
+
+use serde_json::Number;
+
+use crate::json::{Object, Value};
+
+/// A session nests a handful of arrays.
+const MAX_DEPTH: usize = 32;
+
+/// The array; `None` unless the whole text is one. A list becomes an array, any other array an object
+/// whose members keep their order.
+pub fn array(text: &[u8]) -> Option<Value> {
+    text.starts_with(b"a:").then(|| value(text)).flatten()
+}
+
+/// The bytes of the string; `None` unless the whole text is one.
+pub fn string(text: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader { rest: text };
+    let bytes = reader.eat("s:").then(|| reader.string()).flatten()?;
+    reader.rest.is_empty().then_some(bytes)
+}
+
+fn value(text: &[u8]) -> Option<Value> {
+    let mut reader = Reader { rest: text };
+    let value = reader.value(MAX_DEPTH)?;
+    reader.rest.is_empty().then_some(value)
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn value(&mut self, depth: usize) -> Option<Value> {
+        if self.eat("N;") {
+            return Some(Value::Null);
+        }
+        if self.eat("b:") {
+            let flag = match self.until(b';')? {
+                "0" => false,
+                "1" => true,
+                _ => return None,
+            };
+            return Some(Value::Bool(flag));
+        }
+        if self.eat("i:") {
+            return self.integer().map(|number| Value::Number(number.into()));
+        }
+        if self.eat("d:") {
+            return float(self.until(b';')?);
+        }
+        if self.eat("s:") {
+            let text = std::str::from_utf8(self.string()?);
+            return Some(text.map_or(Value::Array(Vec::new()), |text| Value::String(text.to_owned())));
+        }
+        if self.eat("a:") {
+            return self.array(depth.checked_sub(1)?);
+        }
+        if self.eat("O:") {
+            return self.object(depth.checked_sub(1)?);
+        }
+        if self.eat("E:") {
+            return self.string().map(|_| Value::Null);
+        }
+        if self.eat("r:") || self.eat("R:") {
+            return self.integer().map(|_| Value::Null);
+        }
+        None
+    }
+
+    fn eat(&mut self, prefix: &str) -> bool {
+        match self.rest.strip_prefix(prefix.as_bytes()) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn until(&mut self, end: u8) -> Option<&'a str> {
+        let length = self.rest.iter().position(|&byte| byte == end)?;
+        let (text, rest) = self.rest.split_at(length);
+        self.rest = &rest[1..];
+        std::str::from_utf8(text).ok()
+    }
+
+    fn integer(&mut self) -> Option<i64> {
+        let text = self.until(b';')?;
+        let number: i64 = text.parse().ok()?;
+        // PHP writes a number in one way only.
+        (number.to_string() == text).then_some(number)
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        let text = self.until(b':')?;
+        let length: usize = text.parse().ok()?;
+        (length.to_string() == text).then_some(length)
+    }
+
+    fn string(&mut self) -> Option<&'a [u8]> {
+        let bytes = self.quoted()?;
+        self.eat(";").then_some(bytes)
+    }
+
+    fn quoted(&mut self) -> Option<&'a [u8]> {
+        let length = self.length()?;
+        let (bytes, rest) = self.rest.strip_prefix(b"\"")?.split_at_checked(length)?;
+        self.rest = rest.strip_prefix(b"\"")?;
+        Some(bytes)
+    }
+
+    /// The class's name, and what would be the object's properties.
+    fn object(&mut self, depth: usize) -> Option<Value> {
+        self.quoted()?;
+        if !self.eat(":") {
+            return None;
+        }
+        self.array(depth).map(|_| Value::Null)
+    }
+
+    /// The count is not trusted with memory: elements are read one by one until it is used up.
+    fn array(&mut self, depth: usize) -> Option<Value> {
+        let count = self.length()?;
+        if !self.eat("{") {
+            return None;
+        }
+        let mut members: Vec<(String, Value)> = Vec::new();
+        let mut is_list = true;
+        for index in 0..count {
+            let name = if self.eat("i:") {
+                let number = self.integer()?;
+                is_list &= i64::try_from(index) == Ok(number);
+                Some(number.to_string())
+            } else if self.eat("s:") {
+                is_list = false;
+                std::str::from_utf8(self.string()?).ok().map(str::to_owned)
+            } else {
+                return None;
+            };
+            let value = self.value(depth)?;
+            members.extend(name.map(|name| (name, value)));
+        }
+        if !self.eat("}") {
+            return None;
+        }
+        if is_list {
+            return Some(Value::Array(members.into_iter().map(|(_, value)| value).collect()));
+        }
+        Some(Value::Object(members.into_iter().collect::<Object>()))
+    }
+}
+
+/// What JSON cannot hold counts as null, as JavaScript writes it.
+fn float(text: &str) -> Option<Value> {
+    if ["INF", "-INF", "NAN"].contains(&text) {
+        return Some(Value::Null);
+    }
+    // Rust also reads words such as `infinity`, which PHP does not write.
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) {
+        return None;
+    }
+    Some(Number::from_f64(text.parse().ok()?).map_or(Value::Null, Value::Number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::subject::{SubjectError, Template};
+    use proptest::prelude::*;
+
+    #[test]
+    fn plain_data_is_read() {
+        for (text, want) in [
+            ("N;", "null"),
+            ("b:1;", "true"),
+            ("i:-42;", "-42"),
+            ("i:9223372036854775807;", "9223372036854775807"),
+            ("d:1.5;", "1.5"),
+            ("d:1.0E+25;", "1e+25"),
+            ("d:INF;", "null"),
+            ("s:0:\"\";", r#""""#),
+            ("s:3:\"é\"\";", r#""é\"""#),
+            ("s:6:\"a\";s:1\";", r#""a\";s:1""#),
+            ("a:0:{}", "[]"),
+            ("a:2:{i:0;s:1:\"a\";i:1;N;}", r#"["a",null]"#),
+            ("a:2:{i:1;i:1;i:0;i:0;}", r#"{"1":1,"0":0}"#),
+            ("a:2:{i:0;s:1:\"a\";s:1:\"x\";b:1;}", r#"{"0":"a","x":true}"#),
+            ("a:1:{s:1:\"a\";a:1:{s:2:\"id\";i:7;}}", r#"{"a":{"id":7}}"#),
+        ] {
+            let value = value(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(serde_json::to_string(&value).unwrap(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn serialized_php_object_is_read_as_null() {
+        for (text, want) in [
+            ("O:8:\"stdClass\":0:{}", "null"),
+            ("O:8:\"stdClass\":1:{s:2:\"id\";i:7;}", "null"),
+            (
+                "a:2:{s:1:\"o\";O:1:\"A\":1:{s:4:\"\0*\0p\";O:1:\"B\":0:{}}s:2:\"id\";i:7;}",
+                r#"{"o":null,"id":7}"#,
+            ),
+            ("a:1:{i:0;E:11:\"Suit:Hearts\";}", "[null]"),
+            ("a:2:{i:0;i:0;i:1;R:2;}", "[0,null]"),
+            ("a:2:{i:0;i:0;i:1;r:2;}", "[0,null]"),
+        ] {
+            let value = value(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(serde_json::to_string(&value).unwrap(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn lies_are_refused() {
+        for text in [
+            "",
+            "N",
+            "N;N;",
+            "b:2;",
+            "b:;",
+            "i:;",
+            "i:+1;",
+            "i:01;",
+            "i:-0;",
+            "i:1.5;",
+            "i:9223372036854775808;",
+            "d:inf;",
+            "d:infinity;",
+            "d:;",
+            "s:1:\"\";",
+            "s:2:\"a\";",
+            "s:1:\"é\";",
+            "s:01:\"a\";",
+            "s:-1:\"\";",
+            "s:99999999999999999999:\"a\";",
+            "s:1:'a';",
+            "S:1:\"a\";",
+            "a:1:{}",
+            "a:99999999:{i:0;i:0;}",
+            "a:0:{i:0;i:0;}",
+            "a:1:{N;i:0;}",
+            "a:1:{b:1;i:0;}",
+            "a:1:{i:0;i:0;",
+            "O:8:\"stdClass\":1:{}",
+            "O:9:\"stdClass\":0:{}",
+            "O:8:\"stdClass\"0:{}",
+            "O:8:\"stdClass\":0:{",
+            "E:99:\"Suit\";",
+            "R:x;",
+            "C:11:\"ArrayObject\":0:{}",
+        ] {
+            assert_eq!(value(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_string_that_is_not_utf8_spoils_only_itself() {
+        for (text, want) in [
+            (&b"a:2:{s:4:\"name\";s:4:\"Zo\xeb\xff\";s:2:\"id\";i:7;}"[..], r#"{"name":[],"id":7}"#),
+            (b"a:1:{s:4:\"name\";s:1:\"\xc3\xa9\";}", "refused: a length that ends inside a character"),
+            (b"a:1:{s:4:\"name\";s:1:\"\xc3\";}", r#"{"name":[]}"#),
+            (b"a:2:{s:1:\"\xff\";i:1;s:2:\"id\";i:7;}", r#"{"id":7}"#),
+            (b"a:1:{s:1:\"\xff\";i:1;}", "{}"),
+            (b"a:2:{i:0;s:1:\"\xff\";i:1;s:1:\"a\";}", r#"[[],"a"]"#),
+            (b"a:2:{s:1:\"o\";O:2:\"\xff\xfe\":1:{s:1:\"\xff\";N;}s:2:\"id\";i:7;}", r#"{"o":null,"id":7}"#),
+            (b"a:1:{i:0;i:\xff;}", "refused"),
+            (b"\xff", "refused"),
+        ] {
+            let read = array(text).map(|value| serde_json::to_string(&value).unwrap());
+            let want = Some(want).filter(|want| !want.starts_with("refused"));
+            assert_eq!(read.as_deref(), want, "{}", text.escape_ascii());
+        }
+        assert_eq!(string(b"s:2:\"\xff\"\";"), Some(&b"\xff\""[..]));
+        for text in [&b"s:2:\"\xff\";"[..], b"s:1:\"a\";s:1:\"a\";", b"a:0:{}", b"N;", b""] {
+            assert_eq!(string(text), None, "{}", text.escape_ascii());
+        }
+        for text in [&b"s:1:\"\xff\";"[..], b"N;", b"i:1;", b"a:0:{}N;"] {
+            assert_eq!(array(text), None, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_string_that_is_not_utf8_names_nobody() {
+        let session = array(b"a:1:{s:2:\"id\";s:2:\"7\xff\";}").unwrap();
+        for template in ["{id}", "user-{id}"] {
+            let subject = template.parse::<Template>().unwrap().subject(&session);
+            assert_eq!(subject, Err(SubjectError::Invalid("subject_type")), "{template}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_on_the_way_in() {
+        let nested = |depth: usize| "a:1:{i:0;".repeat(depth) + "N;" + &"}".repeat(depth);
+        assert!(value(nested(MAX_DEPTH).as_bytes()).is_some());
+        assert_eq!(value(nested(MAX_DEPTH + 1).as_bytes()), None);
+        assert_eq!(value("O:1:\"A\":1:{i:0;".repeat(100_000).as_bytes()), None);
+        assert_eq!(value("a:1:{i:0;".repeat(100_000).as_bytes()), None);
+    }
+
+    #[test]
+    fn a_repeated_key_stays_ambiguous() {
+        let Some(Value::Object(object)) = value(b"a:2:{s:1:\"5\";i:1;i:5;i:2;}") else { panic!("an object") };
+        assert!(object.get("5").is_err());
+    }
+
+    /// What `serialize()` writes for a value. A list's keys are its places.
+    fn serialize(value: &Value) -> String {
+        let array = |members: &[(String, &Value)]| {
+            let body: String =
+                members.iter().map(|(key, value)| format!("{key}{}", serialize(value))).collect();
+            format!("a:{}:{{{body}}}", members.len())
+        };
+        match value {
+            Value::Null => "N;".to_owned(),
+            Value::Bool(flag) => format!("b:{};", u8::from(*flag)),
+            Value::Number(number) => format!("i:{number};"),
+            Value::String(text) => format!("s:{}:\"{text}\";", text.len()),
+            Value::Array(items) => {
+                let members: Vec<_> =
+                    items.iter().enumerate().map(|(place, item)| (format!("i:{place};"), item)).collect();
+                array(&members)
+            }
+            Value::Object(object) => {
+                let members: Vec<_> = object.clone().into_iter().collect();
+                let members: Vec<_> = members
+                    .iter()
+                    .map(|(name, value)| (serialize(&Value::String(name.clone())), value))
+                    .collect();
+                array(&members)
+            }
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(|number| Value::Number(number.into())),
+            "[a-z\";:{}é\0]{0,8}".prop_map(Value::String),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::vec(("[a-z\"{}]{1,6}", inner), 1..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_php_writes_is_read_back(value in values()) {
+            prop_assert_eq!(super::value(serialize(&value).as_bytes()), Some(value));
+        }
+
+        #[test]
+        fn bytes_of_a_string_do_not_change_what_follows(bytes: Vec<u8>, id: i64) {
+            let text = [
+                format!("a:2:{{s:1:\"x\";s:{}:\"", bytes.len()).as_bytes(),
+                &bytes,
+                format!("\";s:2:\"id\";i:{id};}}").as_bytes(),
+            ]
+            .concat();
+            let Some(Value::Object(session)) = array(&text) else { panic!("a session") };
+            prop_assert_eq!(session.get("id"), Ok(Some(&Value::Number(id.into()))));
+            let text = session.get("x").unwrap().unwrap().as_str();
+            prop_assert_eq!(text, std::str::from_utf8(&bytes).ok());
+        }
+
+        #[test]
+        fn nothing_that_looks_like_it_makes_trouble(text in "([aOsiEbdNRr]:|[0-9]{1,3}|[;:{}\"]|é|x){0,40}") {
+            drop(super::value(text.as_bytes()));
+        }
+    }
+}

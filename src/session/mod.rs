@@ -1,0 +1,19 @@
+//! Who is signed in: the extractors, in the order in which they are asked, and the subject of the session
+//! that one of them finds.
+
+pub mod backends;
+pub mod builder;
+pub mod chain;
+pub mod contract;
+pub mod credential_source;
+pub mod extractors;
+pub mod formats;
+pub mod kind;
+pub mod registry;
+pub mod sections;
+pub mod subject;
+pub mod types;
+
+pub use kind::Kind;
+pub use registry::Registry;
+pub use types::{CredentialSource, ExtractError, Extracted, Peer, Reach, Readiness, Session, SessionExtractor};

@@ -1,0 +1,55 @@
+//! The table of all kinds of extractors. A new kind is its file in `extractors/`, its row here, its keys in
+//! `config/default.toml` and its page in the docs.
+
+use std::collections::BTreeMap;
+
+use crate::session::extractors::{
+    api_key, authjs, better_auth, cookie_session, django_signed, flask, introspection, iron_session, jwt, laravel, rails, redis_session, session_endpoint, sql_session, starlette, static_user, trusted_header,
+};
+use crate::session::kind::{Build, Kind};
+
+/// All kinds of extractors, by name.
+#[derive(Clone, Debug)]
+pub struct Registry(BTreeMap<&'static str, Kind>);
+
+impl Registry {
+    /// The kinds that come with the service.
+    pub fn builtin() -> Self {
+        Self(BTreeMap::from([
+            ("api_key", api_key::KIND),
+            ("authjs", authjs::KIND),
+            ("better_auth", better_auth::KIND),
+            ("cookie_session", cookie_session::KIND),
+            ("django_signed", django_signed::KIND),
+            ("flask", flask::KIND),
+            ("introspection", introspection::KIND),
+            ("iron_session", iron_session::KIND),
+            ("jwt", jwt::KIND),
+            ("laravel", laravel::KIND),
+            ("rails", rails::KIND),
+            ("redis_session", redis_session::KIND),
+            ("session_endpoint", session_endpoint::KIND),
+            ("sql_session", sql_session::KIND),
+            ("starlette", starlette::KIND),
+            ("static_user", static_user::KIND),
+            ("trusted_header", trusted_header::KIND),
+        ]))
+    }
+
+    /// Adds a kind, or replaces the one of that name. Its subject is `{sub}` unless configured.
+    #[must_use]
+    pub fn with(mut self, kind: &'static str, build: Build) -> Self {
+        self.0.insert(kind, Kind { build, subject: "{sub}", presets: &[] });
+        self
+    }
+
+    /// The kind called `name`, with its name as the table spells it.
+    pub fn entry(&self, name: &str) -> Option<(&'static str, &Kind)> {
+        self.0.get_key_value(name).map(|(name, kind)| (*name, kind))
+    }
+
+    /// The names of all kinds, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+}

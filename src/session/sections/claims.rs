@@ -1,0 +1,463 @@
+//! Rules about claims: `claims` and `header_claims` of `jwt`, `claims` of `introspection`, and
+//! `required_scopes` of both. The claims that every token has (`exp`, `iss`, `aud`) are not checked here.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
+
+use crate::json::{DuplicateMember, Object, Value};
+use crate::session::formats::glob::matches_glob;
+use crate::session::subject::{lookup, parse_path};
+use crate::session::types::ExtractError;
+
+/// Rules by the name of the claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "BTreeMap<String, Rule>", into = "BTreeMap<String, Rule>")]
+pub struct ClaimRules(Vec<NamedRule>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NamedRule {
+    name: String,
+    /// The name as a path, for a claim that stands inside another. Empty if it is no path.
+    path: Vec<String>,
+    rule: Rule,
+}
+
+/// What one claim may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Rule {
+    /// One of these values. They are compared as text, so that `true` from a variable means `true` in JSON.
+    OneOf(Vec<String>),
+    AbsentOr(Vec<String>),
+    /// Any value but null, empty text and an empty list.
+    Present,
+    Absent,
+    Like(String),
+    Unlike(String),
+    /// Takes the place of a preset's rule.
+    Any,
+}
+
+impl ClaimRules {
+    /// Whether only some values of `claim` pass.
+    pub fn limit(&self, claim: &str) -> bool {
+        let mut rules = self.0.iter().filter(|named| named.name == claim);
+        rules.any(|named| matches!(named.rule, Rule::OneOf(_) | Rule::Like(_)))
+    }
+
+    /// Checks all of them.
+    ///
+    /// # Errors
+    /// `Rejected`, if a claim is not as its rule says.
+    pub fn check(&self, claims: &Object) -> Result<(), ExtractError> {
+        for named in &self.0 {
+            if !named.find(claims).is_ok_and(|claim| named.rule.passes(claim)) {
+                let detail = format!("{} is not as configured", named.name);
+                return Err(ExtractError::rejected("claim").because(detail));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl NamedRule {
+    /// The claim of exactly this name, or else the one at this path.
+    fn find<'a>(&self, claims: &'a Object) -> Result<Option<&'a Value>, DuplicateMember> {
+        if let Some(claim) = claims.get(&self.name)? {
+            return Ok(Some(claim));
+        }
+        let Some((first, rest)) = self.path.split_first() else { return Ok(None) };
+        let Some(claim) = claims.get(first)? else { return Ok(None) };
+        lookup(claim, rest).map_err(|_| DuplicateMember)
+    }
+}
+
+impl Rule {
+    fn passes(&self, claim: Option<&Value>) -> bool {
+        let Some(claim) = claim else {
+            return matches!(self, Self::AbsentOr(_) | Self::Absent | Self::Unlike(_) | Self::Any);
+        };
+        let items = match claim {
+            Value::Array(items) => items.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let has =
+            |fits: &dyn Fn(&str) -> bool| items.iter().any(|item| text(item).is_some_and(|text| fits(&text)));
+        match self {
+            Self::OneOf(values) | Self::AbsentOr(values) => {
+                has(&|text| values.iter().any(|value| value == text))
+            }
+            Self::Like(glob) => has(&|text| matches_glob(glob, text)),
+            // A value that cannot be compared is not taken for an unlike one.
+            Self::Unlike(glob) => {
+                items.iter().all(|item| text(item).is_some_and(|text| !matches_glob(glob, &text)))
+            }
+            Self::Present => match claim {
+                Value::Null => false,
+                Value::String(text) => !text.is_empty(),
+                Value::Array(items) => !items.is_empty(),
+                Value::Bool(_) | Value::Number(_) | Value::Object(_) => true,
+            },
+            Self::Absent => false,
+            Self::Any => true,
+        }
+    }
+}
+
+/// A value that a rule can name, as text.
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Whether the token was granted all of these scopes: in `scope` (RFC 9068) or `scp`, as text with spaces
+/// or as a list.
+///
+/// # Errors
+/// `Rejected`, if one is missing.
+pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractError> {
+    let mut granted = Vec::new();
+    for name in ["scope", "scp"] {
+        let twice = |_| ExtractError::rejected("malformed").because(format!("{name} stands twice"));
+        let items = match claims.get(name).map_err(twice)? {
+            Some(Value::Array(items)) => items.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+            None => &[],
+        };
+        granted.extend(items.iter().filter_map(Value::as_str).flat_map(|scopes| scopes.split(' ')));
+    }
+    match required.iter().find(|scope| !granted.contains(&scope.as_str())) {
+        Some(scope) => {
+            Err(ExtractError::rejected("scope").because(format!("the token lacks the scope {scope}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with `required_scopes`, if anything: a scope is one word (RFC 6749, section 3.3).
+///
+/// # Errors
+/// If there is a scope that no token can have.
+pub fn check_required_scopes(required: &[String]) -> Result<(), &'static str> {
+    let is_scope = |scope: &String| !scope.is_empty() && !scope.contains(char::is_whitespace);
+    let wrong = "must hold one scope an item: a scope is not empty and has no white space";
+    if required.iter().all(is_scope) { Ok(()) } else { Err(wrong) }
+}
+
+impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
+    type Error = &'static str;
+
+    fn try_from(rules: BTreeMap<String, Rule>) -> Result<Self, Self::Error> {
+        if rules.contains_key("") {
+            return Err("has a rule for a claim without a name");
+        }
+        let named = |(name, rule): (String, Rule)| {
+            let path = parse_path(&name).unwrap_or_default();
+            NamedRule { name, path, rule }
+        };
+        Ok(Self(rules.into_iter().map(named).collect()))
+    }
+}
+
+impl From<ClaimRules> for BTreeMap<String, Rule> {
+    fn from(rules: ClaimRules) -> Self {
+        rules.0.into_iter().map(|named| (named.name, named.rule)).collect()
+    }
+}
+
+impl Serialize for Rule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::OneOf(values) => values.serialize(serializer),
+            Self::AbsentOr(values) => serializer.collect_map([("absent_or", values)]),
+            Self::Present => serializer.collect_map([("present", true)]),
+            Self::Absent => serializer.collect_map([("absent", true)]),
+            Self::Like(glob) => serializer.collect_map([("like", glob)]),
+            Self::Unlike(glob) => serializer.collect_map([("unlike", glob)]),
+            Self::Any => serializer.collect_map([("any", true)]),
+        }
+    }
+}
+
+// By hand: an untagged enum would read from files but not from the environment.
+impl<'de> Deserialize<'de> for Rule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // As a list, so that a variable's text is split at its commas, and text in TOML is not.
+        deserializer.deserialize_seq(RuleVisitor)
+    }
+}
+
+struct RuleVisitor;
+
+impl<'de> Visitor<'de> for RuleVisitor {
+    type Value = Rule;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value, a list of values, or a table such as { absent_or = … }")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Rule, E> {
+        one_of([Value::String(text.to_owned())])
+    }
+
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Rule, E> {
+        one_of([Value::Bool(flag)])
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Rule, E> {
+        one_of([Value::Number(number.into())])
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Rule, E> {
+        one_of([Value::Number(number.into())])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Rule, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        one_of(items)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Rule, A::Error> {
+        const FORMS: &str = "must be a value, a list of values, or a table with one of absent_or, present, \
+                             absent, like, unlike, any (for a claim inside another write its path in quotes: \
+                             \"outer.inner\" = …)";
+        let wrong = || de::Error::custom(FORMS);
+        let rule = match access.next_key::<String>()?.as_deref() {
+            Some("absent_or") => match access.next_value()? {
+                Rule::OneOf(values) => Rule::AbsentOr(values),
+                _ => return Err(de::Error::custom("absent_or takes a value or a list of values")),
+            },
+            Some("present") => access.next_value::<True>().map(|True| Rule::Present)?,
+            Some("absent") => access.next_value::<True>().map(|True| Rule::Absent)?,
+            Some("any") => access.next_value::<True>().map(|True| Rule::Any)?,
+            Some("like") => access.next_value::<Glob>().map(|Glob(glob)| Rule::Like(glob))?,
+            Some("unlike") => access.next_value::<Glob>().map(|Glob(glob)| Rule::Unlike(glob))?,
+            Some(_) | None => return Err(wrong()),
+        };
+        if access.next_key::<String>()?.is_some() { Err(wrong()) } else { Ok(rule) }
+    }
+}
+
+fn one_of<E: de::Error>(items: impl IntoIterator<Item = Value>) -> Result<Rule, E> {
+    let mut values = Vec::new();
+    for item in items {
+        let is_fraction = matches!(&item, Value::Number(number) if number.is_f64());
+        match text(&item).filter(|text| !text.is_empty() && !is_fraction) {
+            Some(text) => values.push(text.into_owned()),
+            None => return Err(E::custom("takes text that is not empty, whole numbers, true and false")),
+        }
+    }
+    if values.is_empty() {
+        return Err(E::custom("allows no value: name one, or write { absent = true }"));
+    }
+    Ok(Rule::OneOf(values))
+}
+
+/// The value of `present`, `absent` and `any`.
+struct True;
+
+impl<'de> Deserialize<'de> for True {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if bool::deserialize(deserializer)? {
+            return Ok(Self);
+        }
+        Err(de::Error::custom("present, absent and any can be true only: leave the rule out"))
+    }
+}
+
+/// The value of `like` and `unlike`.
+struct Glob(String);
+
+impl<'de> Deserialize<'de> for Glob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let glob = String::deserialize(deserializer)?;
+        if glob.bytes().all(|byte| byte == b'*') {
+            let text =
+                "like and unlike need text beside the *: write { present = true } or { absent = true }";
+            return Err(de::Error::custom(text));
+        }
+        Ok(Self(glob))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passes(rules: &str, claims: &str) -> bool {
+        let rules: ClaimRules = toml::from_str(rules).expect("good rules");
+        let claims = Value::parse(claims.as_bytes()).expect("good JSON");
+        rules.check(claims.as_object().expect("an object")).is_ok()
+    }
+
+    #[test]
+    fn a_claim_is_compared_as_text() {
+        for (name, rules, claims, want) in [
+            ("text", r#"role = "user""#, r#"{"role":"user"}"#, true),
+            ("other text", r#"role = "user""#, r#"{"role":"users"}"#, false),
+            ("other case", r#"role = "user""#, r#"{"role":"User"}"#, false),
+            ("missing", r#"role = "user""#, "{}", false),
+            ("null", r#"role = "user""#, r#"{"role":null}"#, false),
+            ("repeated", r#"role = "user""#, r#"{"role":"user","role":"user"}"#, false),
+            ("list", r#"role = ["a", "b"]"#, r#"{"role":"b"}"#, true),
+            ("bool", "ok = true", r#"{"ok":true}"#, true),
+            ("bool as text", r#"ok = "true""#, r#"{"ok":true}"#, true),
+            ("text as bool", "ok = true", r#"{"ok":"true"}"#, true),
+            ("number", "v = 7", r#"{"v":7}"#, true),
+            ("number as float", "v = 7", r#"{"v":7.0}"#, false),
+            ("array with it", r#"role = "a""#, r#"{"role":["b","a"]}"#, true),
+            ("array without it", r#"role = "a""#, r#"{"role":["b",["a"]]}"#, false),
+            ("empty array", r#"role = "a""#, r#"{"role":[]}"#, false),
+            ("object", r#"role = "a""#, r#"{"role":{"a":1}}"#, false),
+            ("absent or", r#"sts = { absent_or = "active" }"#, "{}", true),
+            ("absent or right", r#"sts = { absent_or = ["active", "x"] }"#, r#"{"sts":"active"}"#, true),
+            ("absent or wrong", r#"sts = { absent_or = "active" }"#, r#"{"sts":"pending"}"#, false),
+            ("absent or null", r#"sts = { absent_or = "active" }"#, r#"{"sts":null}"#, false),
+        ] {
+            assert_eq!(passes(rules, claims), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_form_passes_its_claims_and_no_others() {
+        for (rule, claim, want) in [
+            ("{ present = true }", Some(r#""a""#), true),
+            ("{ present = true }", Some("false"), true),
+            ("{ present = true }", Some(r#""""#), false),
+            ("{ present = true }", Some("[]"), false),
+            ("{ present = true }", Some("null"), false),
+            ("{ present = true }", None, false),
+            ("{ absent = true }", None, true),
+            ("{ absent = true }", Some("null"), false),
+            ("{ absent = true }", Some(r#""""#), false),
+            ("{ like = \"session_*\" }", Some(r#""session_1""#), true),
+            ("{ like = \"session_*\" }", Some(r#"["x","session_1"]"#), true),
+            ("{ like = \"session_*\" }", Some(r#""app_1""#), false),
+            ("{ like = \"1*\" }", Some("12"), true),
+            ("{ like = \"session_*\" }", Some("null"), false),
+            ("{ like = \"session_*\" }", None, false),
+            ("{ unlike = \"*@clients\" }", Some(r#""auth0|1""#), true),
+            ("{ unlike = \"*@clients\" }", None, true),
+            ("{ unlike = \"*@clients\" }", Some("[]"), true),
+            ("{ unlike = \"*@clients\" }", Some(r#""a@clients""#), false),
+            ("{ unlike = \"*@clients\" }", Some(r#"["auth0|1","a@clients"]"#), false),
+            ("{ unlike = \"*@clients\" }", Some("{}"), false),
+            ("{ unlike = \"*@clients\" }", Some("null"), false),
+            ("{ any = true }", None, true),
+            ("{ any = true }", Some("null"), true),
+        ] {
+            let claims = claim.map_or("{}".to_owned(), |claim| format!(r#"{{"c":{claim}}}"#));
+            assert_eq!(passes(&format!("c = {rule}"), &claims), want, "{rule} {claims}");
+        }
+    }
+
+    #[test]
+    fn text_with_commas_is_one_value() {
+        let rule = r#"groups = "CN=Sales,OU=Groups,DC=corp""#;
+        for (claims, want) in [
+            (r#"{"groups":"CN=Sales,OU=Groups,DC=corp"}"#, true),
+            (r#"{"groups":["x","CN=Sales,OU=Groups,DC=corp"]}"#, true),
+            (r#"{"groups":"DC=corp"}"#, false),
+            (r#"{"groups":["CN=Sales"]}"#, false),
+        ] {
+            assert_eq!(passes(rule, claims), want, "{claims}");
+        }
+        assert!(passes(r#"groups = { absent_or = "a,b" }"#, r#"{"groups":"a,b"}"#));
+        assert!(!passes(r#"groups = { absent_or = "a,b" }"#, r#"{"groups":"b"}"#));
+    }
+
+    #[test]
+    fn the_literal_name_is_looked_up_before_the_path() {
+        for (rules, claims, want) in [
+            (r#""realm_access.roles" = "a""#, r#"{"realm_access":{"roles":["a"]}}"#, true),
+            (
+                r#""realm_access.roles" = "a""#,
+                r#"{"realm_access.roles":"b","realm_access":{"roles":["a"]}}"#,
+                false,
+            ),
+            (r#""realm_access.roles" = "a""#, r#"{"realm_access":{"roles":["b"]}}"#, false),
+            (r#""realm_access.roles" = "a""#, r#"{"realm_access":"a"}"#, false),
+            (r#""realm_access.roles" = "a""#, r#"{"realm_access":{"roles":"a","roles":"b"}}"#, false),
+            (r#""realm_access.roles" = { absent = true }"#, r#"{"realm_access":{}}"#, true),
+            (r#""realm_access.roles" = { absent = true }"#, r#"{"realm_access":{"roles":[]}}"#, false),
+            (r#""https://app.example.com/roles" = "a""#, r#"{"https://app.example.com/roles":"a"}"#, true),
+            (r#""/https:~1~1app/roles" = "a""#, r#"{"https://app":{"roles":"a"}}"#, true),
+            (r#""a..b" = "x""#, r#"{"a..b":"x"}"#, true),
+        ] {
+            assert_eq!(passes(rules, claims), want, "{rules} {claims}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_no_claim_can_match_is_refused() {
+        for rules in [
+            r#"role = """#,
+            r#"role = ["a", ""]"#,
+            "role = []",
+            "role = 1.5",
+            "role = {}",
+            r#"role = { present_or = "a" }"#,
+            r#"role = { absent_or = "a", more = "b" }"#,
+            r#"role = { absent_or = { absent_or = "a" } }"#,
+            "role = { absent_or = [] }",
+            "role = { present = false }",
+            "role = { absent = false }",
+            "role = { any = false }",
+            "role = { present = true, absent = true }",
+            r#"role = { like = "" }"#,
+            r#"role = { like = "*" }"#,
+            r#"role = { unlike = "**" }"#,
+            "role = { like = 7 }",
+            r#"role = [["a"]]"#,
+            r#"outer = { inner = "a" }"#,
+            r#""" = "a""#,
+        ] {
+            assert!(toml::from_str::<ClaimRules>(rules).is_err(), "{rules}");
+        }
+    }
+
+    #[test]
+    fn rules_are_printed_as_they_are_written() {
+        let text = r#"{"a":["x","7"],"b":{"absent_or":["y"]},"c":{"present":true},"d":{"absent":true},"e":{"like":"s_*"},"f":{"unlike":"*c"},"g":{"any":true}}"#;
+        let rules: ClaimRules = toml::from_str(
+            "a = [\"x\", 7]\nb = { absent_or = \"y\" }\nc = { present = true }\nd = { absent = true }\n\
+             e = { like = \"s_*\" }\nf = { unlike = \"*c\" }\ng = { any = true }",
+        )
+        .expect("good rules");
+        assert_eq!(serde_json::to_string(&rules).expect("JSON"), text);
+    }
+
+    #[test]
+    fn scopes_stand_in_scope_or_scp_as_text_or_as_a_list() {
+        let required = ["read".to_owned(), "write".to_owned()];
+        for (claims, want) in [
+            (r#"{"scope":"write read"}"#, true),
+            (r#"{"scp":["read","write"]}"#, true),
+            (r#"{"scope":"read","scp":"write"}"#, true),
+            (r#"{"scope":["read write"]}"#, true),
+            (r#"{"scope":"read"}"#, false),
+            (r#"{"scope":"readwrite"}"#, false),
+            (r#"{"scope":{"read":1,"write":1}}"#, false),
+            (r#"{"scope":"read write","scope":"read write"}"#, false),
+            ("{}", false),
+        ] {
+            let claims = Value::parse(claims.as_bytes()).expect("good JSON");
+            let outcome = check_scopes(&required, claims.as_object().expect("an object"));
+            assert_eq!(outcome.is_ok(), want, "{claims:?}");
+        }
+        assert!(check_required_scopes(&required).is_ok());
+        for wrong in ["", "read write", " read"] {
+            assert!(check_required_scopes(&[wrong.to_owned()]).is_err(), "{wrong}");
+        }
+    }
+}

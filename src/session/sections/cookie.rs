@@ -1,0 +1,237 @@
+//! The one cookie that a kind reads, or the numbered parts that a framework cuts it into when it is too
+//! long for a browser. How to look for a name is in `crate::session::formats::cookies`.
+
+use std::borrow::Cow;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+
+use crate::config::{Problems, Section};
+use crate::session::formats::cookies::{self, CookieError};
+use crate::session::types::ExtractError;
+
+/// Browsers keep 4 KiB of a cookie; what is longer than twice that was made for this service.
+const MAX_BYTES: usize = 8 * 1024;
+/// All parts together: as much as the service can be configured to read of a request's headers.
+const MAX_BYTES_OF_PARTS: usize = 64 * 1024;
+
+/// A cookie by its exact name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    name: String,
+}
+
+impl Cookie {
+    /// The cookie called `name`, the value of `key`; `None` after a name that no cookie can have.
+    pub fn named(section: &Section<'_>, key: &str, name: &str, problems: &mut Problems) -> Option<Self> {
+        let good =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"=;,".contains(&byte));
+        problems.require(good, section.key(key), "must be the name of a cookie, exactly as the app sets it");
+        good.then(|| Self { name: name.to_owned() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(name: &str) -> Self {
+        Self { name: name.to_owned() }
+    }
+
+    /// The cookie whose name is this one's with `suffix` behind it.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str) -> Self {
+        Self { name: format!("{}{suffix}", self.name) }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The cookie's value; `None` if it is absent or empty.
+    pub fn find<'a>(&self, request: &'a Parts) -> Result<Option<&'a str>, ExtractError> {
+        find(&request.headers, &self.name)
+    }
+
+    /// The whole cookie, or its parts: see [`find_whole_or_parts`].
+    pub fn find_whole_or_parts<'a>(
+        &self,
+        request: &'a Parts,
+        max_parts: usize,
+    ) -> Result<Option<Cow<'a, str>>, ExtractError> {
+        find_whole_or_parts(&request.headers, &self.name, max_parts)
+    }
+
+    /// The parts alone: see [`find_whole_or_parts`].
+    pub fn find_parts(&self, request: &Parts, max: usize) -> Result<Option<String>, ExtractError> {
+        find_parts(&request.headers, &self.name, max)
+    }
+}
+
+/// The cookie called `name`, or its parts `NAME.0`, `NAME.1` … joined by number. Both at once are
+/// refused: one of them is stale, and nothing says which. A gap, a number twice with different values, or
+/// more than `max_parts` refuse the request. Empty parts count as absent: frameworks clear them by emptying them.
+pub fn find_whole_or_parts<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+    max_parts: usize,
+) -> Result<Option<Cow<'a, str>>, ExtractError> {
+    match (find(headers, name)?, find_parts(headers, name, max_parts)?) {
+        (Some(_), Some(_)) => Err(ExtractError::rejected("ambiguous_identity")
+            .because(format!("{name} is there both whole and in parts"))),
+        (whole, None) => Ok(whole.map(Cow::Borrowed)),
+        (None, parts) => Ok(parts.map(Cow::Owned)),
+    }
+}
+
+fn find_parts(headers: &HeaderMap, name: &str, max: usize) -> Result<Option<String>, ExtractError> {
+    let Some(last) = highest_part(headers, name) else { return Ok(None) };
+    if last >= max {
+        return Err(ExtractError::rejected("too_many_parts"));
+    }
+    let mut joined = String::new();
+    for number in 0..=last {
+        let part = find(headers, &format!("{name}.{number}"))?;
+        joined.push_str(part.ok_or_else(|| ExtractError::rejected("missing_part"))?);
+        if joined.len() > MAX_BYTES_OF_PARTS {
+            return Err(ExtractError::rejected("too_large"));
+        }
+    }
+    Ok(Some(joined))
+}
+
+/// The one value of the cookies called `names`, with the first of the names that has it. Several are for an
+/// app that names its cookie differently under https: two different values are refused, because one of them
+/// is left over from another deployment or was planted by a neighbour without https.
+pub fn find_one_of<'c, 'a>(
+    headers: &'a HeaderMap,
+    cookies: &'c [Cookie],
+) -> Result<Option<(&'c Cookie, &'a str)>, ExtractError> {
+    let mut found: Option<(&Cookie, &str)> = None;
+    for cookie in cookies {
+        let Some(value) = find(headers, cookie.name())? else { continue };
+        match found {
+            Some((first, other)) if other != value => return Err(two_names(first, cookie)),
+            Some(_) => {}
+            None => found = Some((cookie, value)),
+        }
+    }
+    Ok(found)
+}
+
+/// The refusal of a request in which two cookies, of which an app sets one, have different values.
+pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
+    ExtractError::rejected("ambiguous_identity").because(format!(
+        "{} and {} are there with different values: set `cookie` to the name that the app uses",
+        first.name, second.name
+    ))
+}
+
+/// The value of the cookie called `name` as it was sent, without the quotes that RFC 6265 allows around
+/// it and that frameworks take off; `None` if the cookie is absent or empty.
+pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ExtractError> {
+    match cookies::find(headers, name) {
+        Ok(Some(value)) if value.len() > MAX_BYTES => Err(ExtractError::rejected("too_large")),
+        Ok(value) => Ok(value.map(without_quotes).filter(|value| !value.is_empty())),
+        Err(CookieError::Duplicate) => Err(ExtractError::rejected("ambiguous_identity")),
+        Err(CookieError::Malformed) => Err(ExtractError::rejected("malformed")),
+    }
+}
+
+fn without_quotes(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
+}
+
+/// The highest number behind `NAME.` among the cookies that are not empty. One pass over the headers,
+/// because most requests have no parts.
+fn highest_part(headers: &HeaderMap, name: &str) -> Option<usize> {
+    let pairs = headers.get_all(header::COOKIE).iter();
+    let pairs = pairs.flat_map(|header| header.as_bytes().split(|&byte| byte == b';'));
+    pairs.filter_map(|pair| part_number(pair, name)).max()
+}
+
+fn part_number(pair: &[u8], name: &str) -> Option<usize> {
+    let behind = pair.trim_ascii_start().strip_prefix(name.as_bytes())?.strip_prefix(b".")?;
+    let equals = behind.iter().position(|&byte| byte == b'=')?;
+    let (digits, value) = (behind[..equals].trim_ascii_end(), behind[equals + 1..].trim_ascii());
+    let canonical = digits == b"0" || !digits.starts_with(b"0");
+    if value.is_empty() || digits.is_empty() || !canonical || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    // A number that does not even fit is beyond every maximum.
+    Some(std::str::from_utf8(digits).ok()?.parse().unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::contract::request;
+
+    fn sid() -> Cookie {
+        Cookie::of("sid")
+    }
+
+    fn word<T: std::fmt::Debug>(result: Result<T, ExtractError>) -> &'static str {
+        result.expect_err("a refusal").word()
+    }
+
+    fn found(cookies: &str) -> Result<Option<String>, &'static str> {
+        let request = request(&[("cookie", cookies)]);
+        let found = sid().find_whole_or_parts(&request, 12);
+        found.map(|value| value.map(Cow::into_owned)).map_err(|error| word(Err::<(), _>(error)))
+    }
+
+    #[test]
+    fn parts_are_joined_by_number() {
+        let twelve: Vec<String> = (0..12).rev().map(|n| format!("sid.{n}=<{n}>")).collect();
+        let joined: String = (0..12).map(|n| format!("<{n}>")).collect();
+        for (case, cookies, want) in [
+            ("whole", "sid=a", Some("a")),
+            ("two", "sid.0=a; sid.1=b", Some("ab")),
+            ("reversed", "sid.1=b; a=1; sid.0=a", Some("ab")),
+            ("ten comes after nine", &twelve.join("; "), Some(&joined)),
+            ("the same part twice", "sid.0=a; sid.1=b; sid.0=a", Some("ab")),
+            ("a cleared part", "sid.0=a; sid.1=b; sid.2=", Some("ab")),
+            ("a cleared whole", "sid=; sid.0=a", Some("a")),
+            ("cleared parts", "sid=a; sid.0=; sid.1=", Some("a")),
+            ("other names", "sid=a; sid.x=1; sid.=2; sid.01=3; xsid.0=4; sid.0x=5; sid.0", Some("a")),
+            ("none", "sid.=1; side.0=2", None),
+        ] {
+            assert_eq!(found(cookies), Ok(want.map(str::to_owned)), "{case}");
+        }
+    }
+
+    #[test]
+    fn missing_duplicate_mixed_and_excess_chunks_are_refused() {
+        let hundred: Vec<String> = (0..100).map(|n| format!("sid.{n}=x")).collect();
+        let long: Vec<String> = (0..12).map(|n| format!("sid.{n}={}", "x".repeat(8000))).collect();
+        for (case, cookies, want) in [
+            ("first missing", "sid.1=b", "missing_part"),
+            ("middle missing", "sid.0=a; sid.2=b", "missing_part"),
+            ("middle cleared", "sid.0=a; sid.1=; sid.2=b", "missing_part"),
+            ("twice", "sid.0=a; sid.0=b", "ambiguous_identity"),
+            ("whole twice", "sid=a; sid=b", "ambiguous_identity"),
+            ("both", "sid=a; sid.0=b", "ambiguous_identity"),
+            ("hundred", &hundred.join(";"), "too_many_parts"),
+            ("one of a hundred", "sid=a; sid.99=b", "too_many_parts"),
+            ("beyond numbers", "sid.99999999999999999999999=b", "too_many_parts"),
+            ("long part", &format!("sid.0={}", "x".repeat(8193)), "too_large"),
+            ("long whole", &format!("sid={}", "x".repeat(8193)), "too_large"),
+            ("long together", &long.join(";"), "too_large"),
+        ] {
+            assert_eq!(found(cookies), Err(want), "{case}");
+        }
+    }
+
+    #[test]
+    fn quotes_around_a_value_are_not_part_of_it() {
+        for (line, want) in [
+            ("sid=abc", Some("abc")),
+            ("sid=\"abc\"", Some("abc")),
+            ("sid=\"\"", None),
+            ("sid=", None),
+            ("sid=\"", Some("\"")),
+            ("sid=\"abc", Some("\"abc")),
+            ("sid=\"\"abc\"\"", Some("\"abc\"")),
+        ] {
+            assert_eq!(sid().find(&request(&[("cookie", line)])), Ok(want), "{line}");
+        }
+    }
+}

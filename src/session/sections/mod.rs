@@ -1,0 +1,11 @@
+//! Keys that the sections of several kinds have in common: secrets of the app, cookies, certificates.
+
+pub mod app_secret;
+pub mod authority;
+pub mod claims;
+pub mod cookie;
+pub mod laravel;
+pub mod one_or_map;
+pub mod session_cookie;
+#[cfg(test)]
+pub mod testing;

@@ -1,0 +1,473 @@
+//! Who a token is for: the template over a session's attributes, and what may stand in `sub`.
+//! Which session is genuine is not decided here.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::json::{DuplicateMember, Object, Value};
+
+/// The longest subject, in bytes of UTF-8.
+pub const MAX_BYTES: usize = 256;
+
+/// A subject that passed the hygiene rules. Compared and minted byte for byte, never normalised.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject(String);
+
+/// Why no subject came out of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubjectError {
+    /// The member is absent or null: a session in which nobody is signed in.
+    Absent,
+    /// Something is there that must not name anybody; the word is for logs.
+    Invalid(&'static str),
+}
+
+impl Subject {
+    /// Accepts 1 to [`MAX_BYTES`] bytes that are not blank and hold no control, bidirectional or
+    /// zero-width character: such text can look like another user's id to whoever reads it.
+    pub fn new(text: impl Into<String>) -> Result<Self, SubjectError> {
+        let text = text.into();
+        let fault = if text.trim().is_empty() {
+            "subject_blank"
+        } else if text.len() > MAX_BYTES {
+            "subject_too_long"
+        } else if has_deceptive(&text) {
+            "subject_characters"
+        } else {
+            return Ok(Self(text));
+        };
+        Err(SubjectError::Invalid(fault))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether the text holds a character that is not seen. The joiner between two emoji is seen: it makes
+/// one picture of them.
+fn has_deceptive(text: &str) -> bool {
+    let mut before = '\0';
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let joins =
+            c == '\u{200d}' && is_pictographic(before) && rest.clone().next().is_some_and(is_pictographic);
+        if is_deceptive(c) && !joins {
+            return true;
+        }
+        before = c;
+    }
+    false
+}
+
+/// Symbols and emoji, with the selectors and skin tones that may follow them.
+fn is_pictographic(c: char) -> bool {
+    matches!(c, '\u{2190}'..='\u{2bff}' | '\u{fe0f}' | '\u{1f000}'..='\u{1faff}')
+}
+
+fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Text with placeholders over a session: `{sub}`, `{user.id}`, `org:{org_id}`,
+/// `{/https:~1~1app~1org}` (a JSON Pointer, RFC 6901, for names with dots), `{}` (the whole session).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    /// The names to follow from the session's root; none of them is the session itself.
+    Placeholder(Vec<String>),
+}
+
+impl Template {
+    /// The subject that the session names. The number 0 is nobody: it is what programs write where they
+    /// have a number but no user.
+    pub fn subject(&self, session: &Value) -> Result<Subject, SubjectError> {
+        for part in &self.0 {
+            if let Part::Placeholder(path) = part
+                && let Some(Value::Number(number)) = lookup(session, path)?
+                && number.as_u64() == Some(0)
+            {
+                return Err(SubjectError::Absent);
+            }
+        }
+        Subject::new(self.text(session)?)
+    }
+
+    /// The template filled in.
+    pub fn text(&self, session: &Value) -> Result<String, SubjectError> {
+        let mut text = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Literal(literal) => text.push_str(literal),
+                Part::Placeholder(path) => text.push_str(&value_text(session, path)?),
+            }
+        }
+        Ok(text)
+    }
+
+    /// Refuses values from which the subject could be put together in two ways. With `{a}-{b}`, `a` = `x-y`
+    /// and `b` = `z` would be the same user as `a` = `x` and `b` = `y-z`. Where no value but the last holds the
+    /// first character of the literal behind it, that character ends the value.
+    fn check_joints(&self, session: &Value) -> Result<(), SubjectError> {
+        let last = self.0.iter().rposition(|part| matches!(part, Part::Placeholder(_))).unwrap_or_default();
+        for pair in self.0[..last].windows(2) {
+            if let [Part::Placeholder(path), Part::Literal(literal)] = pair
+                && value_text(session, path)?.contains(|c| literal.starts_with(c))
+            {
+                return Err(SubjectError::Invalid("subject_ambiguous"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The literal before the first placeholder.
+    fn prefix(&self) -> &str {
+        match self.0.first() {
+            Some(Part::Literal(literal)) => literal,
+            _ => "",
+        }
+    }
+
+    fn placeholders(&self) -> impl Iterator<Item = &[String]> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Placeholder(path) => Some(path.as_slice()),
+            Part::Literal(_) => None,
+        })
+    }
+
+    /// The value itself, of whatever type, if the template is one placeholder and nothing else;
+    /// otherwise the text. `None` if the session lacks it.
+    pub fn value(&self, session: &Value) -> Result<Option<Value>, SubjectError> {
+        match self.0.as_slice() {
+            [Part::Placeholder(path)] => Ok(lookup(session, path)?.cloned()),
+            _ => match self.text(session) {
+                Ok(text) => Ok(Some(Value::String(text))),
+                Err(SubjectError::Absent) => Ok(None),
+                Err(invalid) => Err(invalid),
+            },
+        }
+    }
+}
+
+/// How a section's sessions name their users: a template, and what its values must fulfil.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubjectRule {
+    pub template: Template,
+    /// Who may be named by an e-mail address; `None`: any address.
+    pub email: Option<VerifiedEmail>,
+    /// Values may be such that they could be joined in two ways.
+    pub allow_ambiguous: bool,
+}
+
+/// How a session says that its `email` was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifiedEmail {
+    /// `email_verified` beside it (`OpenID` Connect Core, section 5.1); some providers write the text `"true"`.
+    Oidc,
+    /// `emailVerified` beside it, as Better Auth names it.
+    BetterAuth,
+}
+
+impl SubjectRule {
+    /// The subject that the session names.
+    ///
+    /// # Errors
+    /// If the session names none, or its values break the rule.
+    pub fn subject(&self, session: &Value) -> Result<Subject, SubjectError> {
+        let subject = self.template.subject(session)?;
+        if let Some(email) = self.email {
+            email.check(&self.template, session)?;
+        }
+        if !self.allow_ambiguous {
+            self.template.check_joints(session)?;
+        }
+        Ok(subject)
+    }
+
+    /// Whether a session under this rule and one under `other` could name the same subject: the literal
+    /// before the first placeholder of one begins that of the other.
+    pub fn may_equal(&self, other: &Self) -> bool {
+        let (one, other) = (self.template.prefix(), other.template.prefix());
+        one.starts_with(other) || other.starts_with(one)
+    }
+}
+
+impl VerifiedEmail {
+    fn check(self, template: &Template, session: &Value) -> Result<(), SubjectError> {
+        for path in template.placeholders() {
+            let Some((last, parents)) = path.split_last() else { continue };
+            if last != "email" {
+                continue;
+            }
+            let (name, text_counts) = match self {
+                Self::Oidc => ("email_verified", true),
+                Self::BetterAuth => ("emailVerified", false),
+            };
+            let sibling = [parents, &[name.to_owned()]].concat();
+            match lookup(session, &sibling)? {
+                Some(Value::Bool(true)) => {}
+                Some(Value::String(text)) if text_counts && text == "true" => {}
+                _ => return Err(SubjectError::Invalid("email_unverified")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What stands for a placeholder in a text.
+fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, SubjectError> {
+    match lookup(session, path)? {
+        None | Some(Value::Null) => Err(SubjectError::Absent),
+        Some(Value::String(value)) if value.is_empty() => Err(SubjectError::Invalid("subject_blank")),
+        Some(Value::String(value)) => Ok(Cow::Borrowed(value)),
+        // A float is refused: 1.0, 1e0 and 1 would be three spellings of one user.
+        Some(Value::Number(number)) if !number.is_f64() => Ok(Cow::Owned(number.to_string())),
+        Some(Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
+            Err(SubjectError::Invalid("subject_type"))
+        }
+    }
+}
+
+/// The value at `path`; `None` if there is none.
+pub(crate) fn lookup<'a>(session: &'a Value, path: &[String]) -> Result<Option<&'a Value>, SubjectError> {
+    let mut here = session;
+    for name in path {
+        let next = match here {
+            Value::Object(object) => member(object, name)?,
+            Value::Array(items) => name.parse::<usize>().ok().and_then(|index| items.get(index)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        };
+        match next {
+            Some(value) => here = value,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(here))
+}
+
+fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, SubjectError> {
+    object.get(name).map_err(|DuplicateMember| SubjectError::Invalid("duplicate_member"))
+}
+
+impl FromStr for Template {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (literal, tail) = rest.split_once('{').map_or((rest, None), |(l, t)| (l, Some(t)));
+            if literal.contains('}') {
+                return Err("a `}` without its `{`");
+            }
+            if !literal.is_empty() {
+                parts.push(Part::Literal(literal.to_owned()));
+            }
+            let Some(tail) = tail else { break };
+            let (path, after) = tail.split_once('}').ok_or("a `{` without its `}`")?;
+            parts.push(Part::Placeholder(parse_path(path)?));
+            rest = after;
+        }
+        Ok(Self(parts))
+    }
+}
+
+impl Template {
+    /// Whether the template takes anything from the session.
+    pub fn has_placeholder(&self) -> bool {
+        self.placeholders().next().is_some()
+    }
+
+    /// Whether two placeholders stand next to each other, so that nothing tells where one's value ends.
+    pub fn has_adjacent_placeholders(&self) -> bool {
+        self.0.windows(2).any(|pair| matches!(pair, [Part::Placeholder(_), Part::Placeholder(_)]))
+    }
+
+    /// Whether a placeholder takes something below the member `name` of the session.
+    pub fn reads_below(&self, name: &str) -> bool {
+        self.placeholders().any(|path| path.first().is_some_and(|first| first == name))
+    }
+}
+
+/// The names of a dotted path or a JSON Pointer; none for an empty path.
+pub(crate) fn parse_path(path: &str) -> Result<Vec<String>, &'static str> {
+    if path.contains('{') {
+        return Err("a `{` inside a placeholder");
+    }
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    match path.strip_prefix('/') {
+        Some(pointer) => {
+            Ok(pointer.split('/').map(|name| name.replace("~1", "/").replace("~0", "~")).collect())
+        }
+        None if path.split('.').any(str::is_empty) => Err("an empty name between dots in a placeholder"),
+        None => Ok(path.split('.').map(str::to_owned).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(template: &str, session: &str) -> Result<String, SubjectError> {
+        let template: Template = template.parse().expect("a good template");
+        let session = Value::parse(session.as_bytes()).expect("good JSON");
+        template.subject(&session).map(|subject| subject.to_string())
+    }
+
+    #[test]
+    fn placeholders_are_filled_from_the_session() {
+        for (template, session, want) in [
+            ("{sub}", r#"{"sub":"u-1"}"#, "u-1"),
+            ("{user.id}", r#"{"user":{"id":7}}"#, "7"),
+            ("org:{org_id}", r#"{"org_id":9007199254740993}"#, "org:9007199254740993"),
+            ("{/https:~1~1app~1org}", r#"{"https://app/org":"o"}"#, "o"),
+            ("{/a~01}", r#"{"a~1":"tilde"}"#, "tilde"),
+            ("{key.0.0}", r#"{"key":[["x"]]}"#, "x"),
+            ("{}", r#""whole""#, "whole"),
+            ("{a}/{b}", r#"{"a":"1","b":"2"}"#, "1/2"),
+            ("{sub}", r#"{"sub":"__proto__"}"#, "__proto__"),
+            ("{sub}", r#"{"sub":"\ud83d\udc69\u200d\ud83d\ude80"}"#, "\u{1f469}\u{200d}\u{1f680}"),
+            ("{sub}", r#"{"other":1,"other":2,"sub":"u"}"#, "u"),
+        ] {
+            assert_eq!(subject(template, session).as_deref(), Ok(want), "{template} {session}");
+        }
+    }
+
+    fn ruled(
+        template: &str,
+        email: Option<VerifiedEmail>,
+        allow_ambiguous: bool,
+        session: &str,
+    ) -> Result<String, SubjectError> {
+        let rule =
+            SubjectRule { template: template.parse().expect("a good template"), email, allow_ambiguous };
+        let session = Value::parse(session.as_bytes()).expect("good JSON");
+        rule.subject(&session).map(|subject| subject.to_string())
+    }
+
+    #[test]
+    fn unverified_email_is_email_unverified_and_a_verified_one_is_the_subject() {
+        use VerifiedEmail::{BetterAuth, Oidc};
+        let unverified = Err(SubjectError::Invalid("email_unverified"));
+        for (email, template, session, is_verified) in [
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":true}"#, true),
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":"true"}"#, true),
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":false}"#, false),
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":"false"}"#, false),
+            (Oidc, "{email}", r#"{"email":"a@b","email_verified":1}"#, false),
+            (Oidc, "{email}", r#"{"email":"a@b"}"#, false),
+            (Oidc, "{user.email}", r#"{"user":{"email":"a@b"},"email_verified":true}"#, false),
+            (Oidc, "{/user/email}", r#"{"user":{"email":"a@b","email_verified":true}}"#, true),
+            (Oidc, "{/https:~1~1a~1email}", r#"{"https://a/email":"a@b"}"#, true),
+            (Oidc, "{email}", r#"{"email":"a@b","emailVerified":true}"#, false),
+            (BetterAuth, "{user.email}", r#"{"user":{"email":"a@b","emailVerified":true}}"#, true),
+            (BetterAuth, "{user.email}", r#"{"user":{"email":"a@b","emailVerified":"true"}}"#, false),
+            (BetterAuth, "{user.email}", r#"{"user":{"email":"a@b","email_verified":true}}"#, false),
+        ] {
+            let want = if is_verified { Ok("a@b".to_owned()) } else { unverified.clone() };
+            assert_eq!(ruled(template, Some(email), false, session), want, "{template} {session}");
+            assert_eq!(ruled(template, None, false, session).as_deref(), Ok("a@b"), "lifted: {session}");
+        }
+        let twice = r#"{"email":"a@b","email_verified":true,"email_verified":false}"#;
+        assert_eq!(
+            ruled("{email}", Some(Oidc), false, twice),
+            Err(SubjectError::Invalid("duplicate_member"))
+        );
+        assert_eq!(ruled("{email}", Some(Oidc), false, "{}"), Err(SubjectError::Absent));
+    }
+
+    #[test]
+    fn values_that_could_be_joined_in_two_ways_are_subject_ambiguous() {
+        let ambiguous = SubjectError::Invalid("subject_ambiguous");
+        for (template, session, want) in [
+            ("{a}-{b}", r#"{"a":"x","b":"y-z"}"#, Some("x-y-z")),
+            ("{a}-{b}", r#"{"a":"x-y","b":"z"}"#, None),
+            ("{a}-{b}", r#"{"a":-1,"b":2}"#, None),
+            ("{a}::{b}", r#"{"a":"x:","b":"y"}"#, None),
+            ("{a}:{b}/{c}", r#"{"a":"x/y","b":"z","c":"w:/"}"#, Some("x/y:z/w:/")),
+            ("{a}:{b}/{c}", r#"{"a":"x","b":"y/z","c":"w"}"#, None),
+            ("u-{a}-s", r#"{"a":"x-y"}"#, Some("u-x-y-s")),
+        ] {
+            let want = want.map(str::to_owned).ok_or(ambiguous);
+            assert_eq!(ruled(template, None, false, session), want, "{template} {session}");
+            assert!(ruled(template, None, true, session).is_ok(), "lifted: {template} {session}");
+        }
+    }
+
+    #[test]
+    fn only_literal_prefixes_keep_the_subjects_of_two_sections_apart() {
+        let rule = |text: &str| SubjectRule {
+            template: text.parse().expect("a good template"),
+            email: None,
+            allow_ambiguous: false,
+        };
+        for (one, other, may_equal) in [
+            ("{sub}", "{user_id}", true),
+            ("a:{sub}", "{sub}", true),
+            ("a:{sub}", "a:b:{sub}", true),
+            ("a:{sub}", "b:{sub}", false),
+            ("{sub}:a", "{sub}:b", true),
+        ] {
+            assert_eq!(rule(one).may_equal(&rule(other)), may_equal, "{one} {other}");
+            assert_eq!(rule(other).may_equal(&rule(one)), may_equal, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn nobody_signed_in_is_absent_and_everything_else_is_invalid() {
+        for session in ["{}", r#"{"sub":null}"#, r#"{"sub":0}"#, "[]", "null", "7", r#""text""#] {
+            assert_eq!(subject("{sub}", session), Err(SubjectError::Absent), "{session}");
+        }
+        let long = format!(r#"{{"sub":"{}"}}"#, "x".repeat(MAX_BYTES + 1));
+        for session in [
+            r#"{"sub":""}"#,
+            r#"{"sub":" \t"}"#,
+            r#"{"sub":true}"#,
+            r#"{"sub":[]}"#,
+            r#"{"sub":{}}"#,
+            r#"{"sub":1.0}"#,
+            r#"{"sub":1e0}"#,
+            r#"{"sub":-0}"#,
+            r#"{"sub":18446744073709551616}"#,
+            r#"{"sub":"a\u0000"}"#,
+            r#"{"sub":"a\u0085"}"#,
+            r#"{"sub":"a\u202eb"}"#,
+            r#"{"sub":"a\u200bb"}"#,
+            r#"{"sub":"a\u200db"}"#,
+            r#"{"sub":"\ud83d\udc69\u200d"}"#,
+            r#"{"sub":"a\ufeff"}"#,
+            r#"{"sub":"a\u00adb"}"#,
+            r#"{"sub":"a\u2800"}"#,
+            r#"{"sub":"a\udb40\udc61"}"#,
+            r#"{"sub":"a","sub":"a"}"#,
+            &long,
+        ] {
+            let outcome = subject("{sub}", session);
+            assert!(matches!(outcome, Err(SubjectError::Invalid(_))), "{session}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_template_says_what_is_wrong() {
+        for template in ["{sub", "sub}", "{a{b}}", "{a..b}", "{.a}"] {
+            assert!(template.parse::<Template>().is_err(), "{template}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Reloading the configuration on SIGHUP, or when a file that holds a secret changes.
+//! A reload is all or nothing: what does not load changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Problems, Sources};
+use crate::http::app::App;
+use crate::session::backends::Context;
+use crate::session::chain::Chain;
+use crate::session::registry::Registry;
+use crate::settings::{self, Settings};
+use crate::sync::{Semaphore, mpsc, sleep, spawn, spawn_blocking, timeout};
+
+/// How long the extractors of a new configuration may take to fetch what they need.
+const WARM_UP: Duration = Duration::from_secs(5);
+const WARM_UP_STEP: Duration = Duration::from_millis(50);
+
+/// How long files have to stay the same before what they hold is taken: they may be half written.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How often files are read again that changed meanwhile.
+const MAX_READS: usize = 10;
+
+/// How long reading the files may take. A network file system may never answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Loads the configuration again from where it came.
+#[derive(Debug)]
+pub struct Reloader {
+    app: Arc<App>,
+    sources: Sources,
+    registry: Registry,
+    context: Context,
+    /// One permit, for the thread that reads files.
+    reading: Arc<Semaphore>,
+}
+
+impl Reloader {
+    pub fn new(app: Arc<App>, sources: Sources, registry: Registry, context: Context) -> Self {
+        Self { app, sources, registry, context, reading: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Starts reloading in the background; a message asks for it at once.
+    pub fn spawn(self) -> mpsc::Sender<()> {
+        let (ask, mut asked) = mpsc::channel(1);
+        let this = Arc::new(self);
+        spawn(async move {
+            loop {
+                let interval = this.app.live().settings.poll_interval;
+                let triggered = match timeout(interval, asked.recv()).await {
+                    Ok(Some(())) => spawn(this.clone().reload("signal")),
+                    Ok(None) => return,
+                    Err(_) => spawn(this.clone().reload_if_outdated()),
+                };
+                // In a task of its own: a bug in it must not be the end of all reloads.
+                if triggered.await.is_err() {
+                    this.app.metrics.reloaded("error");
+                }
+            }
+        });
+        ask
+    }
+
+    /// After a failure the files still differ from those in force, so that the reload is tried again.
+    async fn reload_if_outdated(self: Arc<Self>) {
+        match self.blocking(|this| this.app.live().settings.are_outdated()).await {
+            Ok(true) => self.reload("file").await,
+            Ok(false) => {}
+            Err(problems) => self.failed("file", &problems),
+        }
+    }
+
+    async fn reload(self: Arc<Self>, trigger: &'static str) {
+        match self.load().await {
+            Ok(settings) => {
+                settings.log_warnings();
+                self.app.replace(settings);
+                self.app.metrics.reloaded("ok");
+                tracing::info!(trigger, "config_reloaded");
+            }
+            Err(problems) => self.failed(trigger, &problems),
+        }
+    }
+
+    fn failed(&self, trigger: &'static str, problems: &Problems) {
+        self.app.metrics.reloaded("error");
+        tracing::error!(trigger, %problems, "config_reload_failed");
+    }
+
+    /// The new settings, with the extractors in force where their sections and files did not change. If those
+    /// in force work, so must the new ones: an identity provider that is down must not turn a reload into an
+    /// outage. A new client is taken in any case, since Rollout may no longer accept the tokens of the old one.
+    async fn load(self: &Arc<Self>) -> Result<Settings, Problems> {
+        let mut settings = self.read_settled().await?;
+        let live = self.app.live();
+        if live.settings.server != settings.server || live.settings.log != settings.log {
+            tracing::warn!("[server] and [log] have changed: not all of it is in force before a restart");
+        }
+        let new = settings.keep_unchanged(&live.settings);
+        new.start();
+        let in_time = timeout(WARM_UP, until_ready(&new)).await;
+        let same_client = live.settings.client == settings.client;
+        if in_time.is_err() && same_client && live.settings.chain.is_ready() {
+            let text = "an extractor could not fetch what it needs in 5s, while those in force can";
+            return Err(Problems::of("session.extractors", text));
+        }
+        Ok(settings)
+    }
+
+    /// What two reads, [`SETTLE`] apart, agree on: settings, or their problems. In between a file may be half
+    /// written. And since files are read one after the other, one read may see half of the old ones and half of
+    /// the new.
+    async fn read_settled(self: &Arc<Self>) -> Result<Settings, Problems> {
+        let mut found = None;
+        for _ in 0..MAX_READS {
+            match self.blocking(Self::read).await? {
+                Ok(settings) => {
+                    found = None;
+                    sleep(SETTLE).await;
+                    let (settings, settled) = self
+                        .blocking(move |_| {
+                            let settled = settings.match_their_files();
+                            (settings, settled)
+                        })
+                        .await?;
+                    if settled {
+                        return Ok(settings);
+                    }
+                }
+                Err(problems) if found.as_ref() == Some(&problems) => return Err(problems),
+                Err(problems) => {
+                    found = Some(problems);
+                    sleep(SETTLE).await;
+                }
+            }
+        }
+        Err(Problems::of(
+            "reload",
+            "the files change faster than they can be read: write each of them at once",
+        ))
+    }
+
+    fn read(&self) -> Result<Settings, Problems> {
+        settings::load(&self.sources, &self.registry, &self.context)
+    }
+
+    /// Runs `work`, which reads files, off the async workers. A file system that does not answer holds up one
+    /// thread and not more: the next call waits for it.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Problems> {
+        let this = self.clone();
+        let done = async move {
+            let permit = this.reading.clone().acquire_owned().await;
+            spawn_blocking(move || {
+                let _permit = permit;
+                work(&this)
+            })
+            .await
+        };
+        match timeout(READ_TIMEOUT, done).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(_)) => {
+                Err(Problems::of("reload", "reading the configuration failed: the log has the panic"))
+            }
+            Err(_) => Err(Problems::of("reload", "the files cannot be read in 10s: check their file system")),
+        }
+    }
+}
+
+async fn until_ready(chain: &Chain) {
+    while !chain.is_ready() {
+        sleep(WARM_UP_STEP).await;
+    }
+}

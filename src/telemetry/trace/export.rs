@@ -1,0 +1,156 @@
+//! Where spans are sent, by the variables that OpenTelemetry defines for it. How is in `otel.rs`.
+//!
+//! Their names are a standard across languages, so they are taken as they are instead of getting
+//! twins of ours. What only the library cares about (headers, time-outs, batches, attributes of the
+//! resource) it reads itself; what a mistake would make it ignore in silence is checked here.
+
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use crate::config::Problems;
+use crate::session::backends::http::check_url;
+
+/// All variables of the standard begin so.
+pub const PREFIX: &str = "OTEL_";
+
+const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+const SAMPLERS: [&str; 6] = [
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+];
+
+/// A receiver of spans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    pub endpoint: Url,
+    /// Ours among the services that send there.
+    pub service: String,
+}
+
+/// The variables, an empty one being as good as none.
+struct Variables<'a>(&'a BTreeMap<String, String>);
+
+impl<'a> Variables<'a> {
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// The one for traces before the one for all.
+    fn first(&self, names: [&'static str; 2]) -> Option<(&'static str, &'a str)> {
+        names.into_iter().find_map(|name| Some((name, self.get(name)?)))
+    }
+
+    fn is_wanted(&self) -> bool {
+        let disabled = self.get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let others = self.get("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
+        !disabled && !others
+    }
+}
+
+impl Export {
+    /// What the variables ask for; `None` if they name no receiver, or switch traces off.
+    pub fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Option<Self> {
+        let variables = Variables(environment);
+        let (name, text) = variables.first([TRACES_ENDPOINT, ENDPOINT]).filter(|_| variables.is_wanted())?;
+        check(&variables, problems);
+        // What is sent is no secret, and collectors stand in the same network: plain http will do.
+        let mut endpoint = problems.accept(name, check_url(text, true))?;
+        if name == ENDPOINT {
+            let path = format!("{}/v1/traces", endpoint.path().trim_end_matches('/'));
+            endpoint.set_path(&path);
+        }
+        let service = variables.get("OTEL_SERVICE_NAME").unwrap_or(env!("CARGO_PKG_NAME")).to_owned();
+        Some(Self { endpoint, service })
+    }
+}
+
+fn check(variables: &Variables<'_>, problems: &mut Problems) {
+    let among = |problems: &mut Problems, names: [&'static str; 2], allowed: &[&str]| {
+        if let Some((name, value)) = variables.first(names) {
+            problems.require(
+                allowed.contains(&value),
+                name,
+                format!("must be one of {}; nothing else is built in", allowed.join(", ")),
+            );
+        }
+    };
+    among(problems, ["OTEL_TRACES_EXPORTER"; 2], &["otlp", "none"]);
+    among(
+        problems,
+        ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"],
+        &["http/protobuf"],
+    );
+    among(problems, ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"], &["none"]);
+    among(problems, ["OTEL_TRACES_SAMPLER"; 2], &SAMPLERS);
+    if let Some(ratio) = variables.get("OTEL_TRACES_SAMPLER_ARG") {
+        let sane = ratio.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio));
+        problems.require(sane, "OTEL_TRACES_SAMPLER_ARG", "must be a share from 0.0 to 1.0");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Option<Export>, String> {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut problems = Problems::default();
+        let export = Export::read(&pairs.collect(), &mut problems);
+        if problems.is_empty() { Ok(export) } else { Err(problems.to_string()) }
+    }
+
+    fn endpoint(pairs: &[(&str, &str)]) -> Option<String> {
+        read(pairs).unwrap().map(|export| export.endpoint.into())
+    }
+
+    #[test]
+    fn the_receiver_is_where_the_standard_says() {
+        let traces = |url: &str| Some(url.to_owned());
+        for (pairs, want) in [
+            (&[][..], None),
+            (&[(ENDPOINT, "")], None),
+            (&[(ENDPOINT, "http://c:4318")], traces("http://c:4318/v1/traces")),
+            (&[(ENDPOINT, "http://c:4318/")], traces("http://c:4318/v1/traces")),
+            (&[(ENDPOINT, "https://c/otlp/")], traces("https://c/otlp/v1/traces")),
+            (&[(TRACES_ENDPOINT, "http://c:4318/mine")], traces("http://c:4318/mine")),
+            (&[(ENDPOINT, "http://a"), (TRACES_ENDPOINT, "http://b/t")], traces("http://b/t")),
+            (&[(ENDPOINT, "http://a"), ("OTEL_SDK_DISABLED", "True")], None),
+            (&[(ENDPOINT, "http://a"), ("OTEL_TRACES_EXPORTER", "none")], None),
+            (&[(ENDPOINT, "http://a"), ("OTEL_TRACES_EXPORTER", "otlp")], traces("http://a/v1/traces")),
+        ] {
+            assert_eq!(endpoint(pairs), want, "{pairs:?}");
+        }
+        let named = read(&[(ENDPOINT, "http://a"), ("OTEL_SERVICE_NAME", "tokens")]).unwrap().unwrap();
+        assert_eq!(named.service, "tokens");
+        assert_eq!(read(&[(ENDPOINT, "http://a")]).unwrap().unwrap().service, "rollout-token");
+    }
+
+    #[test]
+    fn a_mistake_is_named_by_its_variable_and_repeats_no_secret() {
+        let on = (ENDPOINT, "http://c:4318");
+        for (pairs, name) in [
+            (&[(ENDPOINT, "c:4318")][..], ENDPOINT),
+            (&[(TRACES_ENDPOINT, "https://u:hunter2@c/")], TRACES_ENDPOINT),
+            (&[on, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "OTEL_EXPORTER_OTLP_PROTOCOL"),
+            (
+                &[on, ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")],
+                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            ),
+            (&[on, ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")], "OTEL_EXPORTER_OTLP_COMPRESSION"),
+            (&[on, ("OTEL_TRACES_EXPORTER", "zipkin")], "OTEL_TRACES_EXPORTER"),
+            (&[on, ("OTEL_TRACES_SAMPLER", "sometimes")], "OTEL_TRACES_SAMPLER"),
+            (&[on, ("OTEL_TRACES_SAMPLER_ARG", "10%")], "OTEL_TRACES_SAMPLER_ARG"),
+            (&[on, ("OTEL_TRACES_SAMPLER_ARG", "NaN")], "OTEL_TRACES_SAMPLER_ARG"),
+        ] {
+            let text = read(pairs).expect_err(name);
+            assert!(text.starts_with(name) && !text.contains("hunter2"), "{text}");
+        }
+    }
+}
