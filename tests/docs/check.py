@@ -37,7 +37,7 @@ MARKERS = {
     "other": "another program's file, or a piece of one: only parsed",
 }
 # Blocks that are not code of any kind, such as what a program printed.
-PROSE = {"", "text"}
+PROSE = {"", "mermaid", "text"}
 
 CLIENT = {"ROLLOUT_CLIENT_ID": "client-1", "ROLLOUT_CLIENT_SECRET": secrets.token_hex(32)}
 VARIABLE = re.compile(r"(export )?ROLLOUT_[A-Z0-9_]+=")
