@@ -22,6 +22,8 @@ use rollout_token::Registry;
 use rollout_token::config::{Problems, Section};
 use rollout_token::secret::Secret;
 use rollout_token::session::formats::headers;
+use rollout_token::session::Kind;
+use rollout_token::session::backends::Context;
 use rollout_token::session::types::{CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +44,7 @@ struct Ticket {
 
 impl Ticket {
     /// Called once at start, and by `check-config`: no network here. Every problem names its key.
-    fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
         let given = config.key.is_some() || config.key_file.is_some();
@@ -97,7 +99,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 }
 
 fn registry() -> Registry {
-    Registry::builtin().with("ticket", Ticket::build)
+    Registry::builtin().with("ticket", Kind::new(Ticket::build))
 }
 
 fn main() -> ExitCode {

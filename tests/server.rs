@@ -75,23 +75,23 @@ struct Service {
 /// The outermost layer, as the real application has it.
 async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let id = app.ids.of(&head.headers);
+    let id = app.ids.next();
     let checked = match check_head(&head, &app.settings) {
         Ok(()) => discard_body(body, &app.settings).await,
         Err(error) => Err(error),
     };
     let mut response = match checked {
         Ok(()) => next.run(Request::from_parts(head, axum::body::Body::empty())).await,
-        Err(error) => error.respond(id.as_str()),
+        Err(error) => error.respond(&id),
     };
     if let Some(error) = response.extensions().get::<Error>() {
-        response = error.respond(id.as_str());
+        response = error.respond(&id);
     }
     if app.drain.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     protect(response.headers_mut());
-    response.headers_mut().insert(X_REQUEST_ID, id.into_header());
+    response.headers_mut().insert(X_REQUEST_ID, HeaderValue::try_from(id).unwrap());
     response
 }
 

@@ -1,27 +1,27 @@
-//! The application: its state, its routes, and the layers around them in order.
+//! The application: its state, the router with every route, and the middleware around it in order.
 //! Sockets are in `server`; statuses and codes are in `error.rs`.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::http::{HeaderValue, header};
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
-use prometheus_client::metrics::gauge::Gauge;
-use tokio::time::sleep;
-use tower::{Service, service_fn};
-use tower_http::catch_panic::CatchPanic;
+use axum::routing::{MethodRouter, get, post};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::clock::Clock;
-use crate::http::{origin, request_checks};
 use crate::http::error::{self, Error};
+use crate::http::origin;
 use crate::http::rate_limit::TokenLimiter;
-use crate::http::request_id::{RequestIds, X_REQUEST_ID};
+use crate::http::request_checks;
+use crate::http::request_id::{self, RequestIds, X_REQUEST_ID};
 use crate::http::routes::{assets, dev, health, openapi, token};
 use crate::http::server::Drain;
 use crate::session::backends::Context;
@@ -30,7 +30,7 @@ use crate::telemetry::logs::{self, LogBudget, SubjectLog};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Trace;
 
-const X_ROLLOUT_DEV: header::HeaderName = header::HeaderName::from_static("x-rollout-dev");
+const X_ROLLOUT_DEV: HeaderName = HeaderName::from_static("x-rollout-dev");
 
 /// What all requests share.
 #[derive(Debug)]
@@ -40,42 +40,44 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub drain: Drain,
     pub dev: bool,
-    max_in_flight: i64,
-    ids: RequestIds,
-    /// Of lines about callers' faults, and of lines about our own: the first must not use up the second.
+    request_ids: RequestIds,
+    /// Refusals that are the caller's fault and those that are ours: the first must not use up the second's lines.
     caller_lines: LogBudget,
     fault_lines: LogBudget,
 }
 
-/// What a reload replaces. A request takes it once, at its beginning, and sees nothing else.
+/// What a reload replaces.
 #[derive(Debug)]
 pub struct Live {
     pub settings: Settings,
     pub limiter: Option<Arc<TokenLimiter>>,
+    in_flight: Arc<Semaphore>,
     subject_log: SubjectLog,
 }
 
-impl Live {
-    fn new(settings: Settings, limiter: Option<Arc<TokenLimiter>>) -> Self {
-        Self {
-            limiter,
-            subject_log: SubjectLog::new(settings.log.plain_subject, &settings.client.secret),
-            settings,
-        }
-    }
+/// What one request is served with: the settings in force when it began, whatever is reloaded meanwhile.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    pub live: Arc<Live>,
+    /// On the monotonic clock.
+    pub started: Duration,
 }
 
 impl App {
     pub fn new(settings: Settings, context: Context, drain: Drain) -> Arc<Self> {
-        let limiter = limiter(settings.rate_limit, &context.clock);
+        let live = Live {
+            limiter: limiter(settings.rate_limit, &context.clock),
+            in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight)),
+            subject_log: SubjectLog::new(settings.log.plain_subject, &settings.client.secret),
+            settings,
+        };
         Arc::new(Self {
-            max_in_flight: settings.server.max_in_flight.try_into().unwrap_or(i64::MAX),
-            live: ArcSwap::from_pointee(Live::new(settings, limiter)),
+            live: ArcSwap::from_pointee(live),
             clock: context.clock,
             metrics: context.metrics,
             drain,
             dev: context.dev,
-            ids: RequestIds::new(),
+            request_ids: RequestIds::new(),
             caller_lines: LogBudget::default(),
             fault_lines: LogBudget::default(),
         })
@@ -87,25 +89,41 @@ impl App {
     }
 
     /// Puts other settings in force for the requests that begin from now on.
+    ///
+    /// Counts whose limit did not change are kept: a subject over its quota stays limited.
     pub fn replace(&self, settings: Settings) {
         let old = self.live();
-        // Keep the limiter, so that callers over their limit stay limited.
         let limiter = if old.settings.rate_limit == settings.rate_limit {
             old.limiter.clone()
         } else {
             limiter(settings.rate_limit, &self.clock)
         };
-        self.live.store(Arc::new(Live::new(settings, limiter)));
+        let in_flight = if old.settings.server.max_in_flight == settings.server.max_in_flight {
+            old.in_flight.clone()
+        } else {
+            Arc::new(Semaphore::new(settings.server.max_in_flight))
+        };
+        let subject_log = SubjectLog::new(settings.log.plain_subject, &settings.client.secret);
+        self.live.store(Arc::new(Live { settings, limiter, in_flight, subject_log }));
     }
+}
 
-    /// A place among the requests under way, which the gauge counts and limits at once.
+impl Live {
+    /// A permit for one token request. Requests above `server.max_in_flight` are refused, not queued.
     ///
     /// # Errors
-    /// If there is none: the caller is told at once rather than queued.
-    pub fn admit(&self) -> Result<Admitted<'_>, Error> {
-        let before = self.metrics.in_flight.inc();
-        let place = Admitted(&self.metrics.in_flight);
-        if before < self.max_in_flight { Ok(place) } else { Err(Error::Overloaded) }
+    /// `Overloaded` if all permits are taken.
+    pub fn admit(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.in_flight.try_acquire().map_err(|_| Error::Overloaded)
+    }
+
+    /// The number of token requests that are being answered.
+    pub fn in_flight(&self) -> usize {
+        self.settings.server.max_in_flight - self.in_flight.available_permits()
+    }
+
+    pub fn subject_log(&self) -> &SubjectLog {
+        &self.subject_log
     }
 }
 
@@ -113,92 +131,76 @@ fn limiter(limit: Option<RateLimit>, clock: &Clock) -> Option<Arc<TokenLimiter>>
     limit.map(|limit| Arc::new(TokenLimiter::new(limit, clock)))
 }
 
-/// A request's place; dropping it gives the place free.
-#[derive(Debug)]
-pub struct Admitted<'a>(&'a Gauge);
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// What a listener serves.
-struct Served {
-    app: Arc<App>,
-    routes: Router,
-    /// `/rollout/token` as well. It goes without the router, whose boxes and copies take longer than all that is
-    /// checked of a request before.
-    tokens: bool,
-}
-
-/// What the public listener serves. Around the routes, from the outside in: [`answer`] (id, time,
-/// headers, log), panics, [`guard`] (head, body, deadline).
+/// What the public listener serves.
 pub fn public(app: &Arc<App>) -> Router {
     let mut routes = Router::new()
-        .route(token::DOCS_PATH, any(token::issue_as_documented))
-        .route("/healthz", get(health::live).fallback(read_only))
-        .route("/readyz", get(health::ready).fallback(read_only))
-        .route("/openapi.json", get(openapi::openapi).fallback(read_only))
-        .route("/rollout/client.js", get(assets::client).fallback(read_only));
+        .route(token::PATH, post(token::issue).options(token::preflight).fallback(token::method_not_allowed))
+        .route(
+            token::DOCS_PATH,
+            // Without a handler of its own, HEAD would be answered by that of GET.
+            get(token::issue_as_documented)
+                .head(token::docs_method_not_allowed)
+                .options(token::docs_preflight)
+                .fallback(token::docs_method_not_allowed),
+        )
+        .route("/healthz", read_only(get(health::live)))
+        .route("/readyz", read_only(get(health::ready)))
+        .route("/openapi.json", read_only(get(openapi::openapi)))
+        .route("/rollout/client.js", read_only(get(assets::client)));
     if app.dev {
         routes = routes
-            .route("/", get(dev::page).fallback(read_only))
-            .route("/dev.js", get(dev::script).fallback(read_only))
-            .route("/dev.css", get(dev::style).fallback(read_only))
-            .route("/dev.svg", get(dev::icon).fallback(read_only))
-            .route("/dev/samples", get(dev::samples).fallback(read_only));
+            .route("/", read_only(get(dev::page)))
+            .route("/dev.js", read_only(get(dev::script)))
+            .route("/dev.css", read_only(get(dev::style)))
+            .route("/dev.svg", read_only(get(dev::icon)))
+            .route("/dev/samples", read_only(get(dev::samples)));
     }
-    around(routes, true, app)
+    with_middleware(routes, app)
 }
 
 /// What the admin listener serves.
 pub fn admin(app: &Arc<App>) -> Router {
     let routes = Router::new()
-        .route("/metrics", get(health::metrics).fallback(read_only))
-        .route("/healthz", get(health::live).fallback(read_only))
-        .route("/readyz", get(health::ready_for_operators).fallback(read_only));
-    around(routes, false, app)
+        .route("/metrics", read_only(get(health::metrics)))
+        .route("/healthz", read_only(get(health::live)))
+        .route("/readyz", read_only(get(health::ready_for_operators)));
+    with_middleware(routes, app)
 }
 
-/// Not by layers of axum: each of them boxes the request's future and copies the boxed service below,
-/// and three of them took longer than what they did.
-fn around(routes: Router<Arc<App>>, tokens: bool, app: &Arc<App>) -> Router {
-    let routes = routes.fallback(|| async { Error::NotFound }).with_state(app.clone());
-    let served = Arc::new(Served { app: app.clone(), routes, tokens });
-    Router::new().fallback_service(service_fn(move |request| {
-        let served = served.clone();
-        async move { Ok::<_, Infallible>(answer(&served, request).await) }
-    }))
+fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
+    route.fallback(|| async { Error::MethodNotAllowed("GET, HEAD") })
 }
 
-async fn read_only() -> Error {
-    Error::MethodNotAllowed("GET, HEAD")
+/// The middleware around all routes; a request passes it from top to bottom, its answer from bottom to top.
+fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
+    routes.fallback(|| async { Error::NotFound }).with_state(app.clone()).layer(
+        ServiceBuilder::new()
+            .layer(map_request(async |request: Request| request_id::drop_malformed(request)))
+            .layer(SetRequestIdLayer::x_request_id(app.request_ids.clone()))
+            .layer(PropagateRequestIdLayer::x_request_id())
+            .layer(from_fn_with_state(app.clone(), finish))
+            .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response()))
+            .layer(from_fn_with_state(app.clone(), check)),
+    )
 }
 
-/// Gives every answer its id and headers, whatever made it, and writes it down.
-async fn answer(served: &Served, request: Request) -> Response {
-    let app = &*served.app;
+/// Turns errors of all layers below into answers, gives every answer its headers, and logs refusals.
+async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started = app.clock.monotonic();
     let live = app.live();
-    let id = app.ids.of(request.headers());
-    let trace = Trace::begin(&request, id.as_str());
     let listed = live.settings.origins.listed(request.headers()).cloned();
+    let id = request.headers().get(X_REQUEST_ID).cloned();
+    let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("unknown");
+    let trace = Trace::begin(&request, id);
+    request.extensions_mut().insert(InForce { live: live.clone(), started });
 
-    let guarded = service_fn(|request| guard(served, &live, request));
-    let mut guarded = CatchPanic::custom(guarded, |_| Error::Internal.into_response());
-    let answered = trace.over(guarded.call(request)).await;
-    let mut response = answered.map_or_else(IntoResponse::into_response, |response| response.map(Body::new));
+    let mut response = trace.over(next.run(request)).await;
 
-    let duration = app.clock.monotonic().saturating_sub(started);
     if let Some(error) = response.extensions_mut().remove::<Error>() {
+        let duration = app.clock.monotonic().saturating_sub(started);
         trace.refused(&error);
-        app.refused(&error, &live.subject_log, duration, id.as_str(), trace.id());
-        response = error.respond(id.as_str());
-    } else if let Some(issued) = response.extensions_mut().remove::<token::Issued>() {
-        app.metrics.answered(Some(&issued.extractor), "issued", duration);
-        trace.issued(&issued, &live.subject_log);
-        logs::issued(&issued, &live.subject_log, duration, id.as_str(), trace.id());
+        app.refused(&error, &live.subject_log, duration, id, trace.id());
+        response = error.respond(id);
     }
     let headers = response.headers_mut();
     error::protect(headers);
@@ -211,34 +213,22 @@ async fn answer(served: &Served, request: Request) -> Response {
     if app.drain.is_draining() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    headers.insert(X_REQUEST_ID, id.into_header());
     response
 }
 
-/// Lets only well-formed requests through, and none that takes for ever.
-async fn guard(served: &Served, live: &Arc<Live>, request: Request) -> Result<Response, Error> {
-    let app = &*served.app;
+/// Refuses requests that are malformed or too large, and bounds the time of all others.
+async fn check(
+    State(app): State<Arc<App>>,
+    Extension(InForce { live, .. }): Extension<InForce>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Error> {
     let limits = &live.settings.server;
-    let (mut head, body) = request.into_parts();
-    request_checks::check_head(&head, limits)?;
-    if app.dev && !dev::is_local(&head.headers) {
+    let request = request_checks::check(request, limits).await?;
+    if app.dev && !dev::is_local(request.headers()) {
         return Err(Error::HostNotAllowed);
     }
-    request_checks::discard_body(body, limits).await?;
-    let work = async {
-        if served.tokens && head.uri.path() == token::PATH {
-            return token::issue(app, live, &head).await;
-        }
-        head.extensions.insert(live.clone());
-        let answered = served.routes.clone().call(Request::from_parts(head, Body::empty())).await;
-        Ok(answered.into_response())
-    };
-    tokio::select! {
-        biased;
-        answered = work => answered,
-        // Begins with the first wait, which most requests never come to: no clock is read for those.
-        () = async { sleep(limits.request_timeout).await } => Err(Error::DeadlineExceeded),
-    }
+    tokio::time::timeout(limits.request_timeout, next.run(request)).await.map_err(|_| Error::DeadlineExceeded)
 }
 
 impl App {

@@ -4,6 +4,7 @@
 use std::net::Ipv6Addr;
 
 use axum::body::{Body, HttpBody};
+use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::uri::Uri;
 use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
@@ -21,6 +22,18 @@ pub struct FragmentInTarget;
 const MAX_HOST_BYTES: usize = 255;
 /// No path takes CONNECT, so it is refused before its odd target gets to the router.
 const TUNNELS_NOWHERE: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS");
+
+/// Checks the head, and reads the body to its end so that the connection can be used again. The request that comes
+/// back has no body.
+///
+/// # Errors
+/// Those of [`check_head`] and [`discard_body`].
+pub async fn check(request: Request, limits: &Server) -> Result<Request, Error> {
+    let (head, body) = request.into_parts();
+    check_head(&head, limits)?;
+    discard_body(body, limits).await?;
+    Ok(Request::from_parts(head, Body::empty()))
+}
 
 /// Checks all of the head that can be checked without knowing what is asked for.
 ///

@@ -1,73 +1,65 @@
-//! The id that every request is known by: the caller's if it is harmless, else a new one.
-//! Putting it into answers and logs is the application's work.
+//! The id of a request, `X-Request-Id`: the caller's if it is well-formed, else a new one.
+//! tower-http's layers put it into the request and the answer.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use tower_http::request_id::{MakeRequestId, RequestId};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const MAX_LENGTH: usize = 64;
 
-/// An id of up to 64 letters, digits, `.`, `_` and `-`: safe in a header, a log line and JSON.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
-
-impl RequestId {
-    /// The caller's own id. `None` if there is none, more than one, or one that is not harmless.
-    fn from_caller(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all(X_REQUEST_ID).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return None };
-        let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-        let fits = (1..=MAX_LENGTH).contains(&value.len());
-        (fits && value.as_bytes().iter().all(harmless)).then(|| Self(value.clone()))
+/// Removes the caller's id unless it is one id of 1 to 64 letters, digits, `.`, `_` and `-`, which is safe in a
+/// header, a log line and JSON. tower-http keeps an id that is there and makes one otherwise.
+pub fn drop_malformed(mut request: Request) -> Request {
+    if !is_well_formed(request.headers()) {
+        request.headers_mut().remove(X_REQUEST_ID);
     }
-
-    pub fn as_str(&self) -> &str {
-        // Every id is ASCII, so the empty text never comes up.
-        self.0.to_str().unwrap_or_default()
-    }
-
-    pub fn into_header(self) -> HeaderValue {
-        self.0
-    }
+    request
 }
 
-/// Makes ids that no other process and no other request has: a random prefix and a counter.
+fn is_well_formed(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(X_REQUEST_ID).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let is_safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    (1..=MAX_LENGTH).contains(&value.len()) && value.as_bytes().iter().all(is_safe)
+}
+
+/// Makes ids that are unique among processes and requests: a random prefix and a counter.
+#[derive(Clone, Debug)]
+pub struct RequestIds(Arc<Counter>);
+
 #[derive(Debug)]
-pub struct RequestIds {
+struct Counter {
     prefix: String,
-    count: AtomicU64,
+    next: AtomicU64,
 }
 
 impl RequestIds {
     pub fn new() -> Self {
         // The standard library seeds its hashers at random. An id has to be unique, not secret.
-        let prefix = format!("{:016x}-", RandomState::new().build_hasher().finish());
-        Self { prefix, count: AtomicU64::new(0) }
+        let prefix = format!("{:016x}", RandomState::new().build_hasher().finish());
+        Self(Arc::new(Counter { prefix, next: AtomicU64::new(0) }))
     }
 
-    /// The caller's id if it can be used, else a new one.
-    pub fn of(&self, headers: &HeaderMap) -> RequestId {
-        RequestId::from_caller(headers).unwrap_or_else(|| self.next())
-    }
-
-    pub fn next(&self) -> RequestId {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let mut id = [0; MAX_LENGTH];
-        let mut rest = id.as_mut_slice();
-        // There is room for any count, and hexadecimal digits are always a valid header value.
-        let _ = write!(rest, "{}{count:x}", self.prefix);
-        let length = MAX_LENGTH - rest.len();
-        RequestId(HeaderValue::from_bytes(&id[..length]).unwrap_or(HeaderValue::from_static("unknown")))
+    pub fn next(&self) -> String {
+        format!("{}-{:x}", self.0.prefix, self.0.next.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 impl Default for RequestIds {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl MakeRequestId for RequestIds {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        HeaderValue::try_from(self.next()).ok().map(RequestId::new)
     }
 }
 
@@ -80,16 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn a_harmless_id_of_the_caller_is_kept() {
-        let ids = RequestIds::new();
+    fn well_formed_id_of_the_caller_is_kept() {
         for id in ["a", "0af7651916cd43dd8448eb211c80319c", "A.b_c-9", &"x".repeat(64)] {
-            assert_eq!(ids.of(&headers(&[id.as_bytes()])).as_str(), id);
+            assert!(is_well_formed(&headers(&[id.as_bytes()])), "{id}");
         }
     }
 
     #[test]
     fn any_other_id_of_the_caller_is_replaced() {
-        let ids = RequestIds::new();
         let long = "x".repeat(65);
         let cases: [(&str, &[&[u8]]); 7] = [
             ("none", &[]),
@@ -101,8 +91,7 @@ mod tests {
             ("not ASCII", &[b"a\xff\xfe"]),
         ];
         for (name, values) in cases {
-            let id = ids.of(&headers(values));
-            assert!(id.as_str().starts_with(&ids.prefix), "{name}: {id:?}");
+            assert!(!is_well_formed(&headers(values)), "{name}");
         }
     }
 

@@ -18,3 +18,10 @@ pub struct Kind {
     /// Keys by preset, as TOML; an explicit key wins.
     pub presets: &'static [(&'static str, &'static str)],
 }
+
+impl Kind {
+    /// A kind without presets whose subject is `{sub}` unless configured.
+    pub const fn new(build: Build) -> Self {
+        Self { build, subject: "{sub}", presets: &[] }
+    }
+}

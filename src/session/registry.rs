@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::session::extractors::{
     api_key, authjs, better_auth, cookie_session, django_signed, flask, introspection, iron_session, jwt, laravel, rails, redis_session, session_endpoint, sql_session, starlette, static_user, trusted_header,
 };
-use crate::session::kind::{Build, Kind};
+use crate::session::kind::Kind;
 
 /// All kinds of extractors, by name.
 #[derive(Clone, Debug)]
@@ -36,10 +36,10 @@ impl Registry {
         ]))
     }
 
-    /// Adds a kind, or replaces the one of that name. Its subject is `{sub}` unless configured.
+    /// Adds a kind, or replaces the one of that name.
     #[must_use]
-    pub fn with(mut self, kind: &'static str, build: Build) -> Self {
-        self.0.insert(kind, Kind { build, subject: "{sub}", presets: &[] });
+    pub fn with(mut self, name: &'static str, kind: Kind) -> Self {
+        self.0.insert(name, kind);
         self
     }
 

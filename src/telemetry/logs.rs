@@ -19,7 +19,6 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::clock::Clock;
 use crate::http::error::Error;
-use crate::http::routes::token::Issued;
 use crate::secret::Secret;
 use crate::session::subject::Subject;
 use crate::telemetry::metrics::Metrics;
@@ -117,25 +116,10 @@ fn short_hex(bytes: &[u8]) -> String {
 }
 
 /// The event of a request that got a token.
-pub fn issued(
-    Issued { extractor, subject }: &Issued,
-    log: &SubjectLog,
-    duration: Duration,
-    request_id: &str,
-    trace_id: Option<&str>,
-) {
+pub fn issued(extractor: &str, subject: &Subject, log: &SubjectLog, duration: Duration) {
     if tracing::enabled!(Level::INFO) {
-        let (extractor, subject) = (&**extractor, log.show(subject));
-        let duration_ms = millis(duration);
-        tracing::info!(
-            extractor,
-            code = "issued",
-            subject,
-            duration_ms,
-            request_id,
-            trace_id,
-            "token.issued"
-        );
+        let (subject, duration_ms) = (log.show(subject), millis(duration));
+        tracing::info!(extractor, code = "issued", subject, duration_ms, "token.issued");
     }
 }
 

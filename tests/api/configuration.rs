@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rollout_token::config;
+use rollout_token::session::builder;
+use rollout_token::settings;
 use rollout_token::clock::Clock;
 use rollout_token::session::backends::Context;
 use rollout_token::session::registry::Registry;
@@ -23,7 +25,7 @@ fn problems(toml: &str) -> String {
 }
 
 /// Loads the good configuration with more variables.
-fn load_variables(variables: &[(&str, &str)]) -> Result<config::Settings, String> {
+fn load_variables(variables: &[(&str, &str)]) -> Result<settings::Settings, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), BY_HEADER).unwrap();
     let mut environment = client_variables();
@@ -173,7 +175,7 @@ fn every_mistake_names_its_key() {
 }
 
 /// Loads files of these texts, with the tests' client and more variables.
-fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<config::Settings, String> {
+fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<settings::Settings, String> {
     let folder = tempfile::tempdir().unwrap();
     let files = texts.iter().enumerate().map(|(number, text)| {
         let path = folder.path().join(format!("{number}.toml"));
@@ -727,7 +729,7 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
     let mut documented = documented_kinds();
     for kind in registry.names() {
         let (keys, examples) = documented.remove(kind).unwrap_or_else(|| panic!("{kind} is not documented"));
-        let real = config::keys_of_kind(&registry, kind, &context()).unwrap();
+        let real = builder::keys_of_kind(&registry, kind, &context()).unwrap();
         let real = real.as_object().unwrap();
         for (key, value) in &keys {
             if key == "preset" || key == "subject" {
@@ -755,7 +757,7 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
 fn no_key_of_any_kind_repeats_what_was_written() {
     let registry = Registry::builtin();
     for kind in registry.names() {
-        let keys = config::keys_of_kind(&registry, kind, &context()).unwrap();
+        let keys = builder::keys_of_kind(&registry, kind, &context()).unwrap();
         let own = keys.as_object().unwrap().keys().flat_map(|key| [key.clone(), format!("{key}_file")]);
         // These files hold nothing secret, and their names are worth seeing.
         let own = own.filter(|key| !["jwks_file", "public_key_file", "ca_file"].contains(&&**key));

@@ -122,6 +122,8 @@ async fn nothing_of_the_cause_is_told() {
 async fn a_panicking_extractor_is_500_and_the_next_request_is_served() {
     use axum::http::request::Parts;
     use futures_util::future::BoxFuture;
+    use rollout_token::session::Kind;
+    use rollout_token::session::backends::Context;
     use rollout_token::config::{Problems, Section};
     use rollout_token::session::registry::Registry;
     use rollout_token::session::types::{Extracted, Session, SessionExtractor};
@@ -135,11 +137,11 @@ async fn a_panicking_extractor_is_500_and_the_next_request_is_served() {
             Box::pin(async { Ok(Some(Session::of_subject("ann"))) })
         }
     }
-    fn build(_: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    fn build(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         Ok(Arc::new(Fragile))
     }
 
-    let registry = Registry::builtin().with("fragile", build);
+    let registry = Registry::builtin().with("fragile", Kind::new(build));
     let service = Service::with("[session]\nextractors = [\"fragile\"]", registry, false);
     let response = service.post().header("x-break", "1").send().await.unwrap();
     assert_eq!(refused(response).await, (500, "internal".to_owned()));

@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::http::request::Parts;
 use futures_util::future::{BoxFuture, join_all};
 use rollout_token::config::{Problems, Section};
+use rollout_token::session::backends::Context;
+use rollout_token::session::kind::Kind;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::{Extracted, Session, SessionExtractor};
 
@@ -47,7 +49,7 @@ impl SessionExtractor for Hung {
     }
 }
 
-fn hung(_: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn hung(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     Ok(Arc::new(Hung))
 }
 
@@ -55,7 +57,7 @@ fn hung(_: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
 async fn a_hung_back_end_ends_in_503_and_what_is_too_much_is_shed_at_once() {
     let config =
         "[server]\nmax_in_flight = 4\nrequest_timeout = \"300ms\"\n[session]\nextractors = [\"hung\"]";
-    let service = Service::with(config, Registry::builtin().with("hung", hung), false);
+    let service = Service::with(config, Registry::builtin().with("hung", Kind::new(hung)), false);
     let answers = join_all((0..12).map(|_| async {
         let response = service.post().send().await.unwrap();
         assert!(response.headers().contains_key("retry-after"));

@@ -17,6 +17,7 @@ use rollout_token::config::{Problems, Section, Sources};
 use rollout_token::http::app::App;
 use rollout_token::http::server::Drain;
 use rollout_token::session::backends::Context;
+use rollout_token::session::kind::Kind;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::{Extracted, Readiness, SessionExtractor};
 use rollout_token::settings::reload::Reloader;
@@ -416,7 +417,7 @@ struct CountedConfig {
 }
 
 impl Counted {
-    fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: CountedConfig = section.read(&mut problems);
         section.secret("secret", None, config.secret_file.as_ref(), &mut problems);
@@ -513,12 +514,12 @@ async fn changed_section_that_cannot_start_is_refused_but_not_if_the_client_secr
 async fn a_panic_during_a_reload_is_not_the_end_of_reloads() {
     static PANICS: AtomicBool = AtomicBool::new(false);
     static BUILT: AtomicUsize = AtomicUsize::new(0);
-    fn build(_: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+    fn build(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         BUILT.fetch_add(1, Ordering::SeqCst);
         assert!(!PANICS.load(Ordering::SeqCst), "a bug");
         Ok(Arc::new(Nobody))
     }
-    let registry = Registry::builtin().with("mine", build);
+    let registry = Registry::builtin().with("mine", Kind::new(build));
     let toml = "[session]\nextractors = [\"mine\"]\n[extractors.mine]\n";
     let mut service = Reloading::start(registry, toml);
     for panics in [true, false] {

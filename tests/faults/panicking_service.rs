@@ -12,6 +12,8 @@ use futures_util::future::BoxFuture;
 use rollout_token::Cli;
 use rollout_token::Registry;
 use rollout_token::config::{Problems, Section};
+use rollout_token::session::Kind;
+use rollout_token::session::backends::Context;
 use rollout_token::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The one of `sentinels.rs`: the attacks search every output for it.
@@ -47,7 +49,7 @@ impl SessionExtractor for Panics {
     }
 }
 
-fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let _: Empty = section.read(&mut problems);
     problems.or(Arc::new(Panics { lock: Mutex::new(0) }))
@@ -58,5 +60,5 @@ fn build(section: &Section<'_>) -> Result<Arc<dyn SessionExtractor>, Problems> {
 struct Empty {}
 
 fn main() {
-    Cli::parse().run(&Registry::builtin().with("panics", build)).expect("a service");
+    Cli::parse().run(&Registry::builtin().with("panics", Kind::new(build))).expect("a service");
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use axum::{Extension, Json};
+use axum::extract::Extension;
+use axum::Json;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::clock;
-use crate::http::app::{App, Live};
+use crate::http::app::{App, InForce, Live};
 use crate::http::error::Error;
 use crate::session::types::Readiness;
 use crate::telemetry::logs::fingerprint;
@@ -61,7 +62,7 @@ pub async fn live() -> impl IntoResponse {
 /// Ready: every extractor once had what it needs, the clock is set, and the instance is not shutting down.
 pub async fn ready(
     State(app): State<Arc<App>>,
-    Extension(live): Extension<Arc<Live>>,
+    Extension(InForce { live, .. }): Extension<InForce>,
 ) -> Result<Json<Report>, Error> {
     answer(report(&app, &live, None))
 }
@@ -69,7 +70,7 @@ pub async fn ready(
 /// The same for operators, with the fingerprint of the client secret.
 pub async fn ready_for_operators(
     State(app): State<Arc<App>>,
-    Extension(live): Extension<Arc<Live>>,
+    Extension(InForce { live, .. }): Extension<InForce>,
 ) -> Result<Json<Report>, Error> {
     let fingerprint = fingerprint(&live.settings.client.secret);
     answer(report(&app, &live, Some(fingerprint)))
@@ -104,9 +105,10 @@ fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report 
 /// The metrics, in the text format that Prometheus asks for.
 pub async fn metrics(
     State(app): State<Arc<App>>,
-    Extension(live): Extension<Arc<Live>>,
+    Extension(InForce { live, .. }): Extension<InForce>,
 ) -> impl IntoResponse {
     live.settings.chain.observe();
+    app.metrics.in_flight.set(live.in_flight().try_into().unwrap_or(i64::MAX));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], app.metrics.render())
 }

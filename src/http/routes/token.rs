@@ -1,40 +1,37 @@
-//! `POST /rollout/token`: from a session to a token, in one straight line.
-//! Who the user is comes from `extractors`, the token from `token.rs` beside this folder.
+//! `POST /rollout/token`: from a session to a token.
+//! Who the user is is decided in `session`; the token is made in `token`.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::Json;
 use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::clock;
-use crate::http::app::{App, Live};
+use crate::http::app::{App, InForce, Live};
 use crate::http::error::Error;
 use crate::http::origin::{self, Caller, Forbidden, NotAFetch};
 use crate::session::credential_source;
 use crate::session::chain::{Authenticated, Denial, Denied};
-use crate::session::subject::Subject;
 use crate::session::types::Reason;
-use crate::token::{MintError, Minted};
+use crate::telemetry::logs;
+use crate::token::MintError;
 
 /// The route of this service's own contract.
 pub const PATH: &str = "/rollout/token";
+const METHODS: &str = "POST, OPTIONS";
 
 /// The route of the snippets in Rollout's docs.
 pub const DOCS_PATH: &str = "/rollout-token";
-
-/// The most that an answer has: room for them is made once.
-const USUAL_HEADERS: usize = 8;
+const DOCS_METHODS: &str = "GET, OPTIONS";
 
 /// The answer to a signed-in user.
-#[derive(JsonSchema)]
-#[cfg_attr(test, derive(serde::Serialize))]
-pub(super) struct TokenResponse {
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct TokenResponse {
     token: String,
     /// Always `Bearer`: how the token is to be sent (RFC 6750).
     token_type: &'static str,
@@ -46,64 +43,82 @@ pub(super) struct TokenResponse {
     refresh_in: i64,
 }
 
-/// Goes out with the answer for the log, and no further.
-#[derive(Clone, Debug)]
-pub struct Issued {
-    pub extractor: Arc<str>,
-    pub subject: Subject,
+/// `POST /rollout/token`
+pub async fn issue(
+    State(app): State<Arc<App>>,
+    Extension(in_force): Extension<InForce>,
+    request: Request,
+) -> Result<Json<TokenResponse>, Error> {
+    let (head, _) = request.into_parts();
+    origin::check_fetch(&head.headers)?;
+    in_force.live.settings.origins.check(&head.headers)?;
+    token_for(&app, &in_force, &head).await
 }
 
-/// The route of this service's own contract.
-pub async fn issue(app: &App, live: &Live, head: &Parts) -> Result<Response, Error> {
-    match head.method {
-        Method::POST => issue_token(app, live, head, |_| true).await,
-        Method::OPTIONS => options(app, live, head, "POST, OPTIONS"),
-        _ => Err(Error::MethodNotAllowed("POST, OPTIONS")),
-    }
-}
-
-/// The route of the snippets in Rollout's docs, `fetch("/rollout-token")`. A GET can be caused by any
-/// page, so it takes a browser's word for its origin, or a credential that no browser adds by itself.
+/// `GET /rollout-token`, as the snippets in Rollout's docs call it. Any page can cause a GET, so the browser has to
+/// name the page's origin, or the request has to carry a credential that no browser adds by itself.
 pub async fn issue_as_documented(
     State(app): State<Arc<App>>,
-    Extension(live): Extension<Arc<Live>>,
+    Extension(in_force): Extension<InForce>,
     request: Request,
-) -> Result<Response, Error> {
-    if !live.settings.server.docs_alias {
-        return Err(Error::NotFound);
-    }
+) -> Result<Json<TokenResponse>, Error> {
+    require_docs_alias(&in_force.live)?;
     let (head, _) = request.into_parts();
-    let bearer = has_bearer(&head.headers);
-    match head.method {
-        Method::GET => issue_token(&app, &live, &head, |caller| bearer || caller != Caller::NoBrowser).await,
-        Method::OPTIONS => options(&app, &live, &head, "GET, OPTIONS"),
-        _ => Err(Error::MethodNotAllowed("GET, OPTIONS")),
+    origin::check_fetch(&head.headers)?;
+    let caller = in_force.live.settings.origins.check(&head.headers)?;
+    if caller == Caller::NoBrowser && !has_bearer(&head.headers) {
+        return Err(Error::OriginNotAllowed);
     }
+    token_for(&app, &in_force, &head).await
 }
 
-/// Whether there is a bearer token. Credentials of the scheme Basic do not count: a browser that once
-/// asked its user for them sends them by itself.
+/// `OPTIONS /rollout/token`
+pub async fn preflight(
+    State(app): State<Arc<App>>,
+    Extension(in_force): Extension<InForce>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    answer_options(&app, &in_force.live, &headers, METHODS)
+}
+
+/// `OPTIONS /rollout-token`
+pub async fn docs_preflight(
+    State(app): State<Arc<App>>,
+    Extension(in_force): Extension<InForce>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    require_docs_alias(&in_force.live)?;
+    answer_options(&app, &in_force.live, &headers, DOCS_METHODS)
+}
+
+pub async fn method_not_allowed() -> Error {
+    Error::MethodNotAllowed(METHODS)
+}
+
+pub async fn docs_method_not_allowed(Extension(in_force): Extension<InForce>) -> Result<(), Error> {
+    require_docs_alias(&in_force.live)?;
+    Err(Error::MethodNotAllowed(DOCS_METHODS))
+}
+
+fn require_docs_alias(live: &Live) -> Result<(), Error> {
+    if live.settings.server.docs_alias { Ok(()) } else { Err(Error::NotFound) }
+}
+
+/// Whether there is a bearer token. Credentials of the scheme Basic do not count: a browser sends them by itself
+/// once its user has entered them.
 fn has_bearer(headers: &HeaderMap) -> bool {
     let scheme = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().get(..7));
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
-async fn issue_token(
-    app: &App,
-    live: &Live,
-    head: &Parts,
-    may_ask: impl FnOnce(Caller) -> bool,
-) -> Result<Response, Error> {
-    origin::check_fetch(&head.headers)?;
-    let caller = live.settings.origins.check(&head.headers)?;
-    if !may_ask(caller) {
-        return Err(Error::OriginNotAllowed);
-    }
+/// From a session to a token.
+async fn token_for(app: &App, in_force: &InForce, head: &Parts) -> Result<Json<TokenResponse>, Error> {
+    let live = &*in_force.live;
     // Before any session is judged: by a clock that was never set, expired ones are good and others not yet valid.
     if !clock::is_set(app.clock.now()) {
         return Err(Error::ClockNotSet);
     }
-    let _place = app.admit()?;
+    let _permit = live.admit()?;
     let user = live.settings.chain.authenticate(head).await?;
     if let Some(limiter) = &live.limiter {
         let credential = credential_source::sent(&user.places, &head.headers);
@@ -113,45 +128,21 @@ async fn issue_token(
             retry_after,
         })?;
     }
-    let minted = live
-        .settings
-        .minter
-        .mint(&user.subject, &user.session, app.clock.now())
-        .map_err(|error| not_mintable(error, &user))?;
-    Ok(token_response(minted, user))
-}
+    let minter = &live.settings.minter;
+    let minted = minter.mint(&user.subject, &user.session, app.clock.now());
+    let minted = minted.map_err(|error| not_mintable(error, &user))?;
 
-fn token_response(minted: Minted, user: Authenticated) -> Response {
+    let duration = app.clock.monotonic().saturating_sub(in_force.started);
+    app.metrics.answered(Some(&user.extractor), "issued", duration);
+    logs::issued(&user.extractor, &user.subject, live.subject_log(), duration);
     let expires_in = minted.expires_at - minted.issued_at;
-    let body = TokenResponse {
+    Ok(Json(TokenResponse {
         token: minted.token,
         token_type: "Bearer",
         expires_in,
         expires_at: minted.expires_at,
         refresh_in: refresh_in(expires_in),
-    };
-    let mut response = Response::new(Body::from(body.to_json()));
-    response.headers_mut().reserve(USUAL_HEADERS);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.extensions_mut().insert(Issued { extractor: user.extractor, subject: user.subject });
-    response
-}
-
-impl TokenResponse {
-    /// A token is base64url and dots, so that nothing in here needs escaping, and a serializer would look
-    /// for it at every byte.
-    fn to_json(&self) -> String {
-        let Self { token, token_type, expires_in, expires_at, refresh_in } = self;
-        let mut json = String::with_capacity(token.len() + 128);
-        json.push_str(r#"{"token":""#);
-        json.push_str(token);
-        // Writing to a string cannot fail.
-        let _ = write!(
-            json,
-            r#"","token_type":"{token_type}","expires_in":{expires_in},"expires_at":{expires_at},"refresh_in":{refresh_in}}}"#
-        );
-        json
-    }
+    }))
 }
 
 /// A minute before the end, or 5 % of the life if that is longer, but never in the past.
@@ -170,12 +161,17 @@ fn not_mintable(error: MintError, user: &Authenticated) -> Error {
     Error::Denied(Denied { extractor: Some(user.extractor.clone()), denial })
 }
 
-/// `OPTIONS`: a preflight of a listed page, or anybody asking for the methods.
-fn options(app: &App, live: &Live, head: &Parts, methods: &'static str) -> Result<Response, Error> {
+/// A preflight of a listed page, or a client that asks for the methods.
+fn answer_options(
+    app: &App,
+    live: &Live,
+    headers: &HeaderMap,
+    methods: &'static str,
+) -> Result<Response, Error> {
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
-    if head.headers.contains_key(header::ORIGIN) {
-        live.settings.origins.listed(&head.headers).ok_or(Error::OriginNotAllowed)?;
+    if headers.contains_key(header::ORIGIN) {
+        live.settings.origins.listed(headers).ok_or(Error::OriginNotAllowed)?;
         origin::allow_preflight(response.headers_mut(), HeaderValue::from_static(methods), app.dev);
     }
     Ok(response)
@@ -201,19 +197,7 @@ impl From<Denied> for Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{TokenResponse, refresh_in};
-
-    #[test]
-    fn the_answer_is_what_a_serializer_would_write() {
-        let answer = TokenResponse {
-            token: "eyJ0.eyJp-_.c2ln".to_owned(),
-            token_type: "Bearer",
-            expires_in: 900,
-            expires_at: 1_795_565_228,
-            refresh_in: 840,
-        };
-        assert_eq!(answer.to_json(), serde_json::to_string(&answer).unwrap());
-    }
+    use super::refresh_in;
 
     #[test]
     fn a_front_end_is_told_to_ask_again_before_the_end() {

@@ -151,16 +151,16 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &Server) -> Error {
 /// Counts and logs a refusal that the application does not see. Returns the bytes of the answer.
 async fn refuse(error: &Error, shared: &Shared) -> Vec<u8> {
     let id = shared.ids.next();
-    debug!(code = error.code(), reason = error.reason(), request_id = id.as_str(), "request refused");
+    debug!(code = error.code(), reason = error.reason(), request_id = %id, "request refused");
     shared.metrics.answered(None, error.code(), Duration::ZERO);
 
-    let (mut head, body) = error.respond(id.as_str()).into_parts();
+    let (mut head, body) = error.respond(&id).into_parts();
     // An error's body is in memory, so reading it cannot fail.
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let now = Duration::from_secs(shared.clock.now().try_into().unwrap_or_default());
     let date = httpdate::fmt_http_date(UNIX_EPOCH + now);
     protect(&mut head.headers);
-    head.headers.insert(X_REQUEST_ID, id.into_header());
+    head.headers.extend(HeaderValue::try_from(id).map(|id| (X_REQUEST_ID, id)));
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     head.headers.insert(header::CONTENT_LENGTH, body.len().into());
     head.headers.extend(HeaderValue::from_str(&date).map(|date| (header::DATE, date)));

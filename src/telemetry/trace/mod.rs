@@ -21,8 +21,6 @@ pub use export::{Export, PREFIX};
 pub(crate) use spans::{call, carry, extractor, start, store};
 
 use crate::http::error::Error;
-use crate::http::routes::token::Issued;
-use crate::telemetry::logs::SubjectLog;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -118,9 +116,6 @@ impl Trace {
         self.span.over(work)
     }
 
-    pub fn issued(&self, issued: &Issued, subjects: &SubjectLog) {
-        self.span.issued(issued, subjects);
-    }
 
     pub fn refused(&self, error: &Error) {
         self.span.refused(error);

@@ -14,9 +14,7 @@ use axum::extract::Request;
 
 use super::{Export, TraceParent};
 use crate::http::error::Error;
-use crate::http::routes::token::Issued;
 use crate::session::backends::http::HttpClient;
-use crate::telemetry::logs::SubjectLog;
 
 #[derive(Debug)]
 pub struct Traces;
@@ -45,7 +43,6 @@ impl RequestSpan {
         work
     }
 
-    pub fn issued(&self, _: &Issued, _: &SubjectLog) {}
 
     pub fn refused(&self, _: &Error) {}
 }
