@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::routes::health::Report;
@@ -61,8 +60,8 @@ struct Answer {
 }
 
 /// `application/problem+json`, RFC 9457, section 3.1, with our `code` and `request_id`.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct Problem<'a> {
+#[derive(Serialize)]
+struct Problem<'a> {
     r#type: &'a str,
     title: &'a str,
     status: u16,
@@ -241,7 +240,7 @@ impl Error {
     /// The whole answer.
     pub fn respond(&self, request_id: &str) -> Response {
         let answer = self.answer();
-        let mut response = Response::new(Body::from(self.body(&answer, request_id)));
+        let mut response = Response::new(Body::from(self.body(request_id)));
         *response.status_mut() = answer.status;
         let headers = response.headers_mut();
         headers.extend(answer.header);
@@ -252,7 +251,9 @@ impl Error {
         response
     }
 
-    fn body(&self, answer: &Answer, request_id: &str) -> Vec<u8> {
+    /// The problem details in JSON.
+    pub fn body(&self, request_id: &str) -> Vec<u8> {
+        let answer = self.answer();
         let report = match self {
             Self::Unready(report) => Some(&**report),
             _ => None,

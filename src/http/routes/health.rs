@@ -8,7 +8,6 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::extract::Extension;
 use axum::Json;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::clock;
@@ -17,13 +16,19 @@ use crate::http::error::Error;
 use crate::session::types::Readiness;
 use crate::telemetry::logs::fingerprint;
 
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Alive {
+#[derive(Debug, Serialize)]
+pub struct Alive {
     status: &'static str,
 }
 
+impl Alive {
+    pub fn ok() -> Self {
+        Self { status: "ok" }
+    }
+}
+
 /// Whether this instance should get requests, and why not.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// `ready`, `waiting`, `draining`, or `clock_not_set` while the machine's clock is before 2020.
     pub state: &'static str,
@@ -44,7 +49,7 @@ impl Report {
     }
 }
 
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize)]
 struct ExtractorReport {
     name: Arc<str>,
     kind: &'static str,
@@ -56,7 +61,7 @@ struct ExtractorReport {
 
 /// Alive: the process answers. No back end is asked, so that none can get it killed.
 pub async fn live() -> impl IntoResponse {
-    Json(Alive { status: "ok" })
+    Json(Alive::ok())
 }
 
 /// Ready: every extractor once had what it needs, the clock is set, and the instance is not shutting down.

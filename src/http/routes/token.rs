@@ -8,7 +8,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::Json;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::clock;
@@ -30,7 +29,7 @@ pub const DOCS_PATH: &str = "/rollout-token";
 const DOCS_METHODS: &str = "GET, OPTIONS";
 
 /// The answer to a signed-in user.
-#[derive(Debug, JsonSchema, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct TokenResponse {
     token: String,
     /// Always `Bearer`: how the token is to be sent (RFC 6750).
@@ -41,6 +40,13 @@ pub struct TokenResponse {
     expires_at: i64,
     /// Seconds from now after which a front end should ask again.
     refresh_in: i64,
+}
+
+impl TokenResponse {
+    #[cfg(test)]
+    pub(super) fn sample() -> Self {
+        Self { token: String::new(), token_type: "Bearer", expires_in: 900, expires_at: 0, refresh_in: 840 }
+    }
 }
 
 /// `POST /rollout/token`
