@@ -3,10 +3,13 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
 use sd_notify::NotifyState;
 
 use super::{Failure, block_on, context};
@@ -15,10 +18,13 @@ use crate::http::app::{self, App};
 use crate::http::server::{self, Drain, Listener, Outcome, Signals};
 use crate::secret::Secret;
 use crate::session::backends::Context;
+use crate::session::backends::http::{HttpClient, Limits};
 use crate::session::registry::Registry;
 use crate::settings::{self, Settings};
 use crate::settings::reload::Reloader;
-use crate::telemetry::{logs, trace};
+use crate::telemetry;
+use crate::telemetry::logs::{LastLines, LogWriter};
+use crate::telemetry::traces::SendTraces;
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
@@ -28,8 +34,8 @@ const STAGE_VARIABLES: [&str; 5] = ["ENV", "APP_ENV", "NODE_ENV", "RAILS_ENV", "
 pub fn serve(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let context = context();
     let settings = settings::load(&sources, registry, &context)?;
-    let _last_lines = start_log(&settings, &context)?;
-    block_on(run(settings, sources, registry, context, |_| {}))?
+    let (writer, _last_lines) = start_log(&context)?;
+    block_on(run(settings, sources, registry, context, writer, |_| {}))?
 }
 
 pub fn dev(sources: Sources, registry: &Registry) -> Result<(), Failure> {
@@ -38,15 +44,31 @@ pub fn dev(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     context.dev = true;
     let (sources, throwaway) = dev_sources(sources)?;
     let settings = settings::load(&sources, registry, &context)?;
-    let _last_lines = start_log(&settings, &context)?;
+    let (writer, _last_lines) = start_log(&context)?;
     let throwaway = Some(throwaway).filter(|secret| *secret == settings.client.secret);
     let banner = |address: SocketAddr| print_banner(address, throwaway.as_ref());
-    block_on(run(settings, sources, registry, context, banner))?
+    block_on(run(settings, sources, registry, context, writer, banner))?
 }
 
-fn start_log(settings: &Settings, context: &Context) -> Result<logs::LastLines, Failure> {
-    logs::init(settings.log, context.metrics.clone())
+fn start_log(context: &Context) -> Result<(LogWriter, LastLines), Failure> {
+    LogWriter::start(&context.metrics)
         .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))
+}
+
+/// One call to the receiver of traces. After a timeout the library tries again with the next batch.
+const TRACES: Limits =
+    Limits { connect: Duration::from_secs(2), total: Duration::from_secs(10), body: 64 * 1024, retry_closed: false };
+
+/// Sends traces by the client of all outgoing calls.
+fn send_traces(http: HttpClient) -> SendTraces {
+    SendTraces(Arc::new(move |request| {
+        let http = http.clone();
+        async move {
+            let answer = http.send_untraced(request, TRACES).await;
+            answer.map(|answer| answer.status).map_err(|error| error.to_string())
+        }
+        .boxed()
+    }))
 }
 
 /// Binds, lets the extractors fetch ahead, and serves until a signal ends it.
@@ -55,19 +77,22 @@ async fn run(
     sources: Sources,
     registry: &Registry,
     context: Context,
+    writer: LogWriter,
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
+    let (receiver, send) = (settings.traces.as_ref(), send_traces(context.http.clone()));
+    let traces = telemetry::start(settings.log, writer, receiver, send, context.metrics.clone())
+        .map_err(|error| Failure::Runtime(format!("cannot start logging or traces: {error}")))?;
     let signals =
         Signals::install().map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
     let limits = settings.server.clone();
     let public = bind("server.listen", limits.listen)?;
     let admin = bind("server.admin_listen", limits.admin_listen)?;
     settings.log_warnings();
-    let traces = trace::start(settings.traces.as_ref(), &context.http)
-        .map_err(|error| Failure::Runtime(format!("cannot send traces: {error}")))?;
     let drain = Drain::default();
     let app = App::new(settings, context.clone(), drain.clone());
     app.live().settings.chain.start();
+    let reports = tokio::spawn(app.log.clone().report_every_second());
 
     let (address, admin_address) = (local(&public)?, local(&admin)?);
     tracing::info!(%address, %admin_address, dev = app.dev, "listening");
@@ -94,6 +119,8 @@ async fn run(
         outcome = served => Some(outcome),
         _ = second_signal => None,
     };
+    reports.abort();
+    app.log.report();
     match ended {
         Some(Outcome::Clean) => Ok(()),
         Some(Outcome::Forced(open)) => {

@@ -10,7 +10,6 @@ use config::{FileFormat, Format, Value, ValueKind};
 use super::problems::Problems;
 use super::section::{Table, join, type_name};
 use super::fingerprint::FileFingerprint;
-use crate::telemetry::trace;
 
 /// The three names of Rollout's own docs, and the keys they stand for.
 const ROLLOUT_NAMES: [(&str, &str); 3] = [
@@ -21,6 +20,9 @@ const ROLLOUT_NAMES: [(&str, &str); 3] = [
 
 /// How all other variables begin. Kubernetes makes some of its own for a service called `rollout`, with one `_`.
 pub(crate) const PREFIX: &str = "ROLLOUT__";
+
+/// How the variables that OpenTelemetry defines begin.
+const OPEN_TELEMETRY_PREFIX: &str = "OTEL_";
 
 /// Where the configuration comes from. The environment is an argument, so that tests need no process.
 #[derive(Clone, Default)]
@@ -57,7 +59,7 @@ impl Sources {
             // Other names are nobody's business here.
             let Ok(name) = name.into_string() else { continue };
             let own = name.starts_with(PREFIX) || ROLLOUT_NAMES.iter().any(|(own, _)| name == *own);
-            if !own && !name.starts_with(trace::PREFIX) {
+            if !own && !name.starts_with(OPEN_TELEMETRY_PREFIX) {
                 continue;
             }
             match value.into_string() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::extract::{Extension, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -25,10 +25,13 @@ use crate::http::request_id::{self, RequestIds, X_REQUEST_ID};
 use crate::http::routes::{assets, dev, health, openapi, token};
 use crate::http::server::Drain;
 use crate::session::backends::Context;
+use crate::session::chain::Authenticated;
+use crate::session::subject::Subject;
 use crate::settings::{RateLimit, Settings};
-use crate::telemetry::logs::{self, LogBudget, SubjectLog};
+use crate::telemetry::logs::SubjectLog;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trace::Trace;
+use crate::telemetry::requests::{Outcome, RequestLog};
+use crate::telemetry::spans::{RequestSpan, request_span};
 
 const X_ROLLOUT_DEV: HeaderName = HeaderName::from_static("x-rollout-dev");
 
@@ -41,9 +44,7 @@ pub struct App {
     pub drain: Drain,
     pub dev: bool,
     request_ids: RequestIds,
-    /// Refusals that are the caller's fault and those that are ours: the first must not use up the second's lines.
-    caller_lines: LogBudget,
-    fault_lines: LogBudget,
+    pub log: Arc<RequestLog>,
 }
 
 /// What a reload replaces.
@@ -59,8 +60,9 @@ pub struct Live {
 #[derive(Clone, Debug)]
 pub struct InForce {
     pub live: Arc<Live>,
+    span: Arc<RequestSpan>,
     /// On the monotonic clock.
-    pub started: Duration,
+    started: Duration,
 }
 
 impl App {
@@ -71,15 +73,15 @@ impl App {
             subject_log: SubjectLog::new(settings.log.plain_subject, &settings.client.secret),
             settings,
         };
+        let log = RequestLog::new(context.clock.clone(), live.settings.log.level, &context.metrics);
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
+            log: Arc::new(log),
             clock: context.clock,
             metrics: context.metrics,
             drain,
             dev: context.dev,
             request_ids: RequestIds::new(),
-            caller_lines: LogBudget::default(),
-            fault_lines: LogBudget::default(),
         })
     }
 
@@ -120,10 +122,6 @@ impl Live {
     /// The number of token requests that are being answered.
     pub fn in_flight(&self) -> usize {
         self.settings.server.max_in_flight - self.in_flight.available_permits()
-    }
-
-    pub fn subject_log(&self) -> &SubjectLog {
-        &self.subject_log
     }
 }
 
@@ -185,21 +183,29 @@ fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
 }
 
 /// Turns errors of all layers below into answers, gives every answer its headers, and logs refusals.
-async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+async fn finish(
+    State(app): State<Arc<App>>,
+    route: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = app.clock.monotonic();
     let live = app.live();
     let listed = live.settings.origins.listed(request.headers()).cloned();
     let id = request.headers().get(X_REQUEST_ID).cloned();
     let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("unknown");
-    let trace = Trace::begin(&request, id);
-    request.extensions_mut().insert(InForce { live: live.clone(), started });
+    let token_route = [token::PATH, token::DOCS_PATH]
+        .into_iter()
+        .find(|path| route.as_ref().is_some_and(|route| route.as_str() == *path));
+    let span = Arc::new(request_span(&request, id, token_route));
+    let path_ends_in_token = request.uri().path().ends_with("token");
+    request.extensions_mut().insert(InForce { live: live.clone(), span: span.clone(), started });
 
-    let mut response = trace.over(next.run(request)).await;
+    let mut response = span.instrument(next.run(request)).await;
 
     if let Some(error) = response.extensions_mut().remove::<Error>() {
         let duration = app.clock.monotonic().saturating_sub(started);
-        trace.refused(&error);
-        app.refused(&error, &live.subject_log, duration, id, trace.id());
+        app.refused(&error, &span, &live.subject_log, duration, path_ends_in_token);
         response = error.respond(id);
     }
     let headers = response.headers_mut();
@@ -232,20 +238,49 @@ async fn check(
 }
 
 impl App {
+    /// Logs and counts a request that got a token.
+    pub fn issued(&self, user: &Authenticated, in_force: &InForce) {
+        let duration = self.clock.monotonic().saturating_sub(in_force.started);
+        self.metrics.answered(Some(&user.extractor), "issued", duration);
+        let outcome = Outcome {
+            status: StatusCode::OK,
+            code: "issued",
+            reason: None,
+            cause: None,
+            extractor: Some(&user.extractor),
+            subject: Some(user.subject.as_str()),
+            before_extractors: false,
+            hint: None,
+            duration,
+        };
+        self.log.answered(&in_force.span, &outcome, &in_force.live.subject_log);
+    }
+
+    /// Logs and counts a request that was refused. Probes of an instance that is not ready ask for no token.
     fn refused(
         &self,
         error: &Error,
-        log: &SubjectLog,
+        span: &RequestSpan,
+        subjects: &SubjectLog,
         duration: Duration,
-        request_id: &str,
-        trace_id: Option<&str>,
+        path_ends_in_token: bool,
     ) {
-        // A probe asks for no token. What an instance waits for is logged where it fails.
         if matches!(error, Error::Unready(_)) {
             return;
         }
         self.metrics.answered(error.extractor(), error.code(), duration);
-        let lines = if error.status().is_server_error() { &self.fault_lines } else { &self.caller_lines };
-        logs::refused(error, log, duration, request_id, trace_id, lines, &self.clock);
+        let stripped = path_ends_in_token && matches!(error, Error::NotFound);
+        let outcome = Outcome {
+            status: error.status(),
+            code: error.code(),
+            reason: Some(error.reason()),
+            cause: error.cause(),
+            extractor: error.extractor().map(|name| &**name),
+            subject: error.subject().map(Subject::as_str),
+            before_extractors: error.is_before_extractors(),
+            hint: stripped.then_some("the path ends in `token`: does a proxy in front remove `/rollout`?"),
+            duration,
+        };
+        self.log.answered(span, &outcome, subjects);
     }
 }

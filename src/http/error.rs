@@ -138,6 +138,23 @@ impl Error {
         subject.as_ref()
     }
 
+    /// Whether no extractor was asked: the log then says which request it was.
+    pub fn is_before_extractors(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::OriginNotAllowed
+                | Self::HostNotAllowed
+                | Self::NotFound
+                | Self::MethodNotAllowed(_)
+                | Self::RequestTimeout
+                | Self::BodyTooLarge
+                | Self::UriTooLong
+                | Self::HeadersTooLarge
+                | Self::Overloaded
+        )
+    }
+
     /// Whether the connection must not be used for another request: where this one ends is unknown,
     /// or its rest is not worth reading.
     fn closes_connection(&self) -> bool {

@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderName, header};
+use tracing::{Instrument, Span};
 
 use crate::config::Warnings;
 use crate::session::subject::{Subject, SubjectError, SubjectRule};
 use crate::session::types::{Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Reason, Session, SessionExtractor};
-use crate::telemetry::trace;
+use crate::telemetry::spans;
 
 /// One extractor with its configured name and the rule for its subject.
 #[derive(Clone, Debug)]
@@ -80,7 +81,11 @@ impl Chain {
             if !asking.includes(reach) {
                 continue;
             }
-            match trace::extractor(&link.name, link.kind, link.authenticate(asking.request())).await {
+            spans::record_extractor(&link.name);
+            let span = spans::extractor_span(&link.name, link.kind);
+            let answer = link.authenticate(asking.request()).instrument(span.clone()).await;
+            record(&span, &answer);
+            match answer {
                 Ok(None) => {}
                 Ok(Some((subject, session))) => {
                     let (extractor, places) = (link.name.clone(), reach.places.clone());
@@ -224,6 +229,21 @@ impl Asking<'_> {
     /// What the caller is told if no extractor found a credential of its own.
     pub fn denied(self) -> Denied {
         self.passed_over.unwrap_or(Denied { extractor: None, denial: Denial::Nobody("no_credential") })
+    }
+}
+
+/// What the extractor answered, for traces.
+fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
+    match answer {
+        Ok(None) => spans::record_outcome(span, "not_present", None),
+        Ok(Some(_)) => spans::record_outcome(span, "session", None),
+        Err(Denial::Nobody(word)) => spans::record_outcome(span, "nobody", Some(word)),
+        Err(Denial::NotMine(reason, _)) => spans::record_outcome(span, "not_mine", Some(reason.word)),
+        Err(Denial::Rejected(reason)) => spans::record_outcome(span, "rejected", Some(reason.word)),
+        Err(Denial::Unavailable(cause)) => {
+            spans::record_outcome(span, "unavailable", Some(cause.word));
+            spans::record_failure(span, cause.word);
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::config::{Problems, HumanDuration, Warnings, FileFingerprint};
 use crate::http::origin::{Origin, Origins};
 use crate::secret::Secret;
-use crate::settings::{Client, RateLimit, Server, raw};
+use crate::settings::{Client, RateLimit, Server, raw, traces};
 use crate::telemetry::logs::{LogConfig, LogFormat};
-use crate::telemetry::trace::Export;
+use crate::telemetry::traces::TraceReceiver;
 
 /// The client, with the file that its secret was read from, if there is one.
 pub(super) fn check_client(
@@ -156,11 +156,11 @@ pub(super) fn check_traces(
     environment: &BTreeMap<String, String>,
     problems: &mut Problems,
     warnings: &mut Warnings,
-) -> Option<Export> {
+) -> Option<TraceReceiver> {
     if cfg!(feature = "otel") {
-        return Export::read(environment, problems);
+        return traces::read(environment, problems);
     }
-    if Export::read(environment, &mut Problems::default()).is_some() {
+    if traces::read(environment, &mut Problems::default()).is_some() {
         warnings.add(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             "asks for traces, which this build does not send: build it with --features otel, or set \

@@ -4,6 +4,7 @@
 mod checks;
 mod raw;
 pub mod reload;
+mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use crate::session::backends::waiting::Backends;
 use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::registry::Registry;
 use crate::telemetry::logs::LogConfig;
-use crate::telemetry::trace::Export;
+use crate::telemetry::traces::TraceReceiver;
 use crate::token::{ClaimTemplates, Minter};
 
 const CLIENT_KEYS: [&str; 3] = ["client_id", "client_secret", "client_secret_file"];
@@ -48,7 +49,7 @@ pub struct Settings {
     pub log: LogConfig,
     pub poll_interval: Duration,
     /// Read at the start only.
-    pub traces: Option<Export>,
+    pub traces: Option<TraceReceiver>,
     /// What is accepted, but what the operator should know.
     pub warnings: Warnings,
     effective: serde_json::Value,

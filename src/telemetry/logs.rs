@@ -1,35 +1,40 @@
-//! Logs: how they are written, and the one event per request. Metrics are in `metrics.rs`.
-//!
-//! No event holds a header, a cookie, a query, a token or a secret; a subject stands in it as a keyed
-//! hash unless the operator asks for the plain text.
+//! The log: how its lines reach standard output. What is logged of a request is in `requests.rs`.
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-use crate::clock::Clock;
-use crate::http::error::Error;
 use crate::secret::Secret;
-use crate::session::subject::Subject;
+use crate::telemetry::BoxedLayer;
+use crate::telemetry::json_lines::JsonLines;
+use crate::telemetry::lost_lines::LostLines;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::writer::LogWriter;
-pub use crate::telemetry::writer::LastLines;
+use crate::telemetry::spans;
+
+/// How many lines wait for a slow reader: some 2 MB. More are dropped, and counted.
+const QUEUED_LINES: usize = 4096;
+
+/// As many bytes are written at once if they are there.
+const BATCH: usize = 64 * 1024;
+
+/// How long the end of the process waits until the last lines are written.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     pub format: LogFormat,
-    pub level: tracing::Level,
+    pub level: Level,
     pub plain_subject: bool,
 }
 
@@ -39,38 +44,135 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// Starts logging to standard output, and makes panics say where they happened and nothing else. The
-/// last lines are written when the result is dropped.
-///
-/// # Errors
-/// If logging was started before, or the system gives no thread for it.
-pub fn init(log: LogConfig, metrics: Arc<Metrics>) -> io::Result<LastLines> {
-    // A handle of its own, so that the lock of `io::stdout` is held by nobody who may have to wait.
-    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let (writer, last_lines) = LogWriter::start(out, metrics.log_lines_lost.clone())?;
-    let targets = Targets::new()
-        // Libraries write whole requests at the finer levels; those must never reach a log.
-        .with_default(log.level.min(Level::WARN))
-        .with_target(env!("CARGO_CRATE_NAME"), log.level);
-    let layer = match log.format {
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
-        LogFormat::Pretty => {
-            let colours = io::stdout().is_terminal();
-            fmt::layer().compact().with_target(false).with_ansi(colours).with_writer(writer).boxed()
-        }
-    };
-    std::panic::set_hook(Box::new(move |panic| {
-        metrics.panics.inc();
-        let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        // Not the message: it may quote what was being worked on.
-        tracing::error!(location, "panic");
-    }));
-    tracing_subscriber::registry().with(layer.with_filter(targets)).try_init().map_err(io::Error::other)?;
-    Ok(last_lines)
+/// Takes lines without ever waiting: a thread of `tracing-appender` writes them to standard output.
+#[derive(Debug)]
+pub struct LogWriter(NonBlocking);
+
+impl LogWriter {
+    /// Starts the thread. The last lines are written when what is returned beside the writer is dropped.
+    ///
+    /// # Errors
+    /// If standard output cannot be duplicated.
+    pub fn start(metrics: &Metrics) -> io::Result<(Self, LastLines)> {
+        // A handle of its own, so that a blocked write does not hold the lock of `io::stdout`.
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let lost = metrics.log_lines_lost.clone();
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(QUEUED_LINES)
+            .thread_name("log")
+            .finish(Lines::new(file, lost.clone()));
+        lost.watch(writer.error_counter());
+        Ok((Self(writer), LastLines(Some(guard))))
+    }
 }
 
-/// How subjects appear in the log: plain, or with a key as 64 bits of HMAC-SHA-256, the same on every
-/// instance with the same client secret.
+/// Gathers the lines that are queued, writes them at once, and counts those that could not be written:
+/// `tracing-appender` writes each line by itself and ignores errors.
+struct Lines<W> {
+    out: W,
+    batch: Vec<u8>,
+    /// The last write ended inside a line: the next one begins with a line break.
+    torn: bool,
+    lost: LostLines,
+}
+
+impl<W> Lines<W> {
+    fn new(out: W, lost: LostLines) -> Self {
+        Self { out, batch: Vec::new(), torn: false, lost }
+    }
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.batch.extend_from_slice(line);
+        if self.batch.len() >= BATCH {
+            self.flush()?;
+        }
+        Ok(line.len())
+    }
+
+    /// Called when the queue is empty.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.batch.insert(0, b'\n');
+        }
+        let written = write_as_much_as_possible(&mut self.out, &self.batch);
+        let lost = self.batch[written..].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
+        self.lost.add_failed(lost as u64);
+        if let Some(last) = written.checked_sub(1) {
+            self.torn = self.batch[last] != b'\n';
+        }
+        self.batch.clear();
+        Ok(())
+    }
+}
+
+fn write_as_much_as_possible(out: &mut impl Write, bytes: &[u8]) -> usize {
+    let mut written = 0;
+    while written < bytes.len() {
+        match out.write(&bytes[written..]) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Another process that shares the pipe has made it non-blocking.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => pause(),
+            Err(_) => break,
+        }
+    }
+    written
+}
+
+#[expect(clippy::disallowed_methods, reason = "the log's own thread: no request waits for it")]
+fn pause() {
+    thread::sleep(Duration::from_millis(10));
+}
+
+/// Dropping it writes the last lines, for at most [`LAST_LINES_TIMEOUT`].
+#[derive(Debug)]
+pub struct LastLines(Option<WorkerGuard>);
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        // In a thread, since the guard itself prints to standard output if the queue is full, and a reader
+        // that has stopped reading would then keep the process from ending.
+        let guard = self.0.take();
+        let (sender, written) = mpsc::channel::<()>();
+        let flush = move || {
+            drop(guard);
+            drop(sender);
+        };
+        if thread::Builder::new().spawn(flush).is_ok() {
+            let _ = written.recv_timeout(LAST_LINES_TIMEOUT);
+        }
+    }
+}
+
+/// The layer that writes the log. `with_traces` says that spans for traces are made: lines inside them
+/// still have the fields of their request.
+pub(super) fn layer(log: LogConfig, writer: LogWriter, with_traces: bool) -> BoxedLayer {
+    let targets = Targets::new()
+        // Libraries log whole requests at the finer levels; those must never reach the log.
+        .with_default(log.level.min(Level::WARN))
+        .with_target(env!("CARGO_CRATE_NAME"), log.level);
+    let traces = if with_traces { LevelFilter::INFO } else { LevelFilter::OFF };
+    match log.format {
+        LogFormat::Json => {
+            JsonLines(writer.0).with_filter(targets.with_target(spans::TRACES, traces)).boxed()
+        }
+        LogFormat::Pretty => fmt::layer()
+            .compact()
+            .with_target(false)
+            .with_ansi(io::stdout().is_terminal())
+            .with_writer(writer.0)
+            // It would print their attributes.
+            .with_filter(targets.with_target(spans::TRACES, LevelFilter::OFF))
+            .boxed(),
+    }
+}
+
+/// How subjects appear in the log: plain, or as 64 bits of a keyed hash (HMAC-SHA-256), which is the same on
+/// every instance with the same client secret.
 #[derive(Debug)]
 pub struct SubjectLog {
     plain: bool,
@@ -82,13 +184,13 @@ impl SubjectLog {
         Self { plain, key: derived_key(client_secret, b"log subject") }
     }
 
-    fn show(&self, subject: &Subject) -> String {
-        if self.plain { subject.to_string() } else { self.hash(subject) }
+    pub(super) fn show(&self, subject: &str) -> String {
+        if self.plain { subject.to_owned() } else { self.hash(subject) }
     }
 
     /// The hash, also where the log is plain.
-    pub fn hash(&self, subject: &Subject) -> String {
-        short_hex(hmac::sign(&self.key, subject.as_str().as_bytes()).as_ref())
+    pub(super) fn hash(&self, subject: &str) -> String {
+        short_hex(hmac::sign(&self.key, subject.as_bytes()).as_ref())
     }
 }
 
@@ -99,7 +201,7 @@ pub fn fingerprint(client_secret: &Secret) -> String {
     short_hex(hmac::sign(&key, b"").as_ref())
 }
 
-/// The client secret's own key signs tokens only; for everything else one is derived from it.
+/// The client secret itself signs tokens only; every other use has a key derived from it.
 fn derived_key(client_secret: &Secret, purpose: &[u8]) -> hmac::Key {
     let root = hmac::Key::new(hmac::HMAC_SHA256, client_secret.expose());
     let message = [b"rollout-token ", purpose].concat();
@@ -115,98 +217,67 @@ fn short_hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The event of a request that got a token.
-pub fn issued(extractor: &str, subject: &Subject, log: &SubjectLog, duration: Duration) {
-    if tracing::enabled!(Level::INFO) {
-        let (subject, duration_ms) = (log.show(subject), millis(duration));
-        tracing::info!(extractor, code = "issued", subject, duration_ms, "token.issued");
-    }
-}
-
-/// The event of a request that got none.
-pub fn refused(
-    error: &Error,
-    log: &SubjectLog,
-    duration: Duration,
-    request_id: &str,
-    trace_id: Option<&str>,
-    budget: &LogBudget,
-    clock: &Clock,
-) {
-    let server_fault = error.status().is_server_error();
-    if !(server_fault && tracing::enabled!(Level::WARN) || tracing::enabled!(Level::INFO)) {
-        return;
-    }
-    let Some(suppressed) = budget.take(clock) else { return };
-    if suppressed > 0 {
-        tracing::warn!(suppressed, "too many refused requests to log each one");
-    }
-    let extractor = error.extractor().map_or("none", |name| name);
-    let (code, reason, cause) = (error.code(), error.reason(), error.cause());
-    let duration_ms = millis(duration);
-    if server_fault {
-        tracing::warn!(extractor, code, reason, cause, duration_ms, request_id, trace_id, "token.refused");
-    } else {
-        let subject = error.subject().map(|subject| log.show(subject));
-        tracing::info!(extractor, code, reason, subject, duration_ms, request_id, trace_id, "token.refused");
-    }
-}
-
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// At most [`LogBudget::PER_SECOND`] refused requests are logged in a second: whoever sends a flood
-/// must not be able to fill the disk. Counts what it suppressed.
-#[derive(Debug, Default)]
-pub struct LogBudget {
-    second: AtomicU64,
-    taken: AtomicU64,
-    suppressed: AtomicU64,
-}
-
-impl LogBudget {
-    const PER_SECOND: u64 = 100;
-
-    /// `None` if this second's lines are used up, else how many were suppressed since the last line.
-    fn take(&self, clock: &Clock) -> Option<u64> {
-        let now = clock.monotonic().as_secs();
-        if self.second.swap(now, Ordering::Relaxed) != now {
-            self.taken.store(0, Ordering::Relaxed);
-        }
-        if self.taken.fetch_add(1, Ordering::Relaxed) >= Self::PER_SECOND {
-            self.suppressed.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(self.suppressed.swap(0, Ordering::Relaxed))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
 
     #[test]
-    fn a_flood_is_cut_and_counted() {
-        let manual = ManualClock::at(0);
-        let clock = Clock::new(manual.clone());
-        let budget = LogBudget::default();
-        let lines = (0..1000).filter(|_| budget.take(&clock).is_some()).count();
-        assert_eq!(lines as u64, LogBudget::PER_SECOND);
-        manual.advance(Duration::from_secs(1));
-        assert_eq!(budget.take(&clock), Some(1000 - LogBudget::PER_SECOND));
-        assert_eq!(budget.take(&clock), Some(0));
+    fn subject_is_hashed_unless_plain_is_configured() {
+        let secret = Secret::new("0123456789abcdef");
+        let hashed = SubjectLog::new(false, &secret).show("ann@example.com");
+        assert!(hashed.len() == 16 && !hashed.contains("ann"));
+        assert_eq!(hashed, SubjectLog::new(false, &secret).show("ann@example.com"));
+        assert_ne!(hashed, SubjectLog::new(false, &Secret::new("fedcba9876543210")).show("ann@example.com"));
+        assert_eq!(SubjectLog::new(true, &secret).show("ann@example.com"), "ann@example.com");
+    }
+
+    /// Answers each write as it is told: how many bytes it takes, or the error.
+    struct Script {
+        answers: std::vec::IntoIter<Result<usize, ErrorKind>>,
+        written: Vec<u8>,
+    }
+
+    impl Write for Script {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = self.answers.next().unwrap_or(Ok(usize::MAX))?.min(bytes.len());
+            self.written.extend(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(answers: Vec<Result<usize, ErrorKind>>) -> (String, String) {
+        let metrics = Metrics::new();
+        let script = Script { answers: answers.into_iter(), written: Vec::new() };
+        let mut lines = Lines::new(script, metrics.log_lines_lost.clone());
+        for line in ["one\n", "two\n", "three\n"] {
+            lines.write_all(line.as_bytes()).unwrap();
+        }
+        lines.flush().unwrap();
+        lines.write_all(b"four\n").unwrap();
+        lines.flush().unwrap();
+        let rendered = metrics.render();
+        let lost =
+            rendered.lines().find(|line| line.starts_with("rollout_token_log_lines_lost_total")).unwrap();
+        (String::from_utf8(lines.out.written).unwrap(), lost.split(' ').nth(1).unwrap().to_owned())
     }
 
     #[test]
-    fn a_subject_is_hashed_unless_asked_for() {
-        let secret = Secret::new("0123456789abcdef");
-        let subject = Subject::new("ann@example.com").unwrap();
-        let hashed = SubjectLog::new(false, &secret).show(&subject);
-        assert!(hashed.len() == 16 && !hashed.contains("ann"));
-        assert_eq!(hashed, SubjectLog::new(false, &secret).show(&subject));
-        assert_ne!(hashed, SubjectLog::new(false, &Secret::new("fedcba9876543210")).show(&subject));
-        assert_eq!(SubjectLog::new(true, &secret).show(&subject), "ann@example.com");
+    fn lines_that_cannot_be_written_are_counted_and_later_ones_are_written() {
+        let all = ("one\ntwo\nthree\nfour\n".to_owned(), "0".to_owned());
+        assert_eq!(written(vec![]), all);
+        assert_eq!(written(vec![Err(ErrorKind::Interrupted), Err(ErrorKind::WouldBlock), Ok(2)]), all);
+        assert_eq!(written(vec![Err(ErrorKind::StorageFull)]), ("four\n".to_owned(), "3".to_owned()));
+        assert_eq!(
+            written(vec![Ok(4), Err(ErrorKind::BrokenPipe)]),
+            ("one\nfour\n".to_owned(), "2".to_owned())
+        );
+        assert_eq!(
+            written(vec![Ok(5), Err(ErrorKind::StorageFull)]),
+            ("one\nt\nfour\n".to_owned(), "2".to_owned())
+        );
     }
 }

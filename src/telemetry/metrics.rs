@@ -14,6 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::telemetry::lost_lines::LostLines;
+
 /// Upper bounds in seconds: most answers take well under a millisecond, a slow back end takes seconds.
 const DURATION_BUCKETS: [f64; 11] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0];
 
@@ -54,8 +56,7 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Panics caught anywhere.
     pub panics: Counter,
-    /// Lines of the log that nobody took.
-    pub log_lines_lost: Counter,
+    pub(super) log_lines_lost: LostLines,
 }
 
 impl Metrics {
@@ -73,7 +74,7 @@ impl Metrics {
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             panics: Counter::default(),
-            log_lines_lost: Counter::default(),
+            log_lines_lost: LostLines::default(),
         };
         registry.register("requests", "Token requests and errors by outcome", metrics.requests.clone());
         registry.register_with_unit(
@@ -99,7 +100,7 @@ impl Metrics {
         registry.register("in_flight", "Requests being answered", metrics.in_flight.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register("panics", "Panics caught", metrics.panics.clone());
-        registry.register("log_lines_lost", "Log lines that nobody took", metrics.log_lines_lost.clone());
+        registry.register_collector(Box::new(metrics.log_lines_lost.clone()));
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The build that is running", Info::new(version));
         Self { registry, ..metrics }

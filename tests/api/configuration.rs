@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rollout_token::config;
-use rollout_token::session::builder;
-use rollout_token::settings;
+use rollout_token::session::builder::keys_of_kind;
+use rollout_token::settings::Settings;
 use rollout_token::clock::Clock;
 use rollout_token::session::backends::Context;
 use rollout_token::session::registry::Registry;
@@ -25,7 +24,7 @@ fn problems(toml: &str) -> String {
 }
 
 /// Loads the good configuration with more variables.
-fn load_variables(variables: &[(&str, &str)]) -> Result<settings::Settings, String> {
+fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), BY_HEADER).unwrap();
     let mut environment = client_variables();
@@ -175,7 +174,7 @@ fn every_mistake_names_its_key() {
 }
 
 /// Loads files of these texts, with the tests' client and more variables.
-fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<settings::Settings, String> {
+fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, String> {
     let folder = tempfile::tempdir().unwrap();
     let files = texts.iter().enumerate().map(|(number, text)| {
         let path = folder.path().join(format!("{number}.toml"));
@@ -686,7 +685,7 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
 
 #[test]
 fn what_holds_raw_configuration_does_not_show_it() {
-    let sources = config::Sources { environment: client_variables(), ..config::Sources::default() };
+    let sources = rollout_token::config::Sources { environment: client_variables(), ..rollout_token::config::Sources::default() };
     assert!(!format!("{sources:?}").contains(CLIENT_SECRET));
 }
 
@@ -729,7 +728,7 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
     let mut documented = documented_kinds();
     for kind in registry.names() {
         let (keys, examples) = documented.remove(kind).unwrap_or_else(|| panic!("{kind} is not documented"));
-        let real = builder::keys_of_kind(&registry, kind, &context()).unwrap();
+        let real = keys_of_kind(&registry, kind, &context()).unwrap();
         let real = real.as_object().unwrap();
         for (key, value) in &keys {
             if key == "preset" || key == "subject" {
@@ -757,7 +756,7 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
 fn no_key_of_any_kind_repeats_what_was_written() {
     let registry = Registry::builtin();
     for kind in registry.names() {
-        let keys = builder::keys_of_kind(&registry, kind, &context()).unwrap();
+        let keys = keys_of_kind(&registry, kind, &context()).unwrap();
         let own = keys.as_object().unwrap().keys().flat_map(|key| [key.clone(), format!("{key}_file")]);
         // These files hold nothing secret, and their names are worth seeing.
         let own = own.filter(|key| !["jwks_file", "public_key_file", "ca_file"].contains(&&**key));

@@ -126,7 +126,8 @@ async fn a_panicking_extractor_is_500_and_the_next_request_is_served() {
     use rollout_token::session::backends::Context;
     use rollout_token::config::{Problems, Section};
     use rollout_token::session::registry::Registry;
-    use rollout_token::session::types::{Extracted, Session, SessionExtractor};
+    use rollout_token::session::backends::Context;
+use rollout_token::session::types::{Extracted, Session, SessionExtractor};
     use std::sync::Arc;
 
     #[derive(Debug)]

@@ -2,11 +2,9 @@
 
 pub use rollout_token::session::backends::{health, http, keys, waiting};
 
-#[path = "../../src/extractors/shared/jwks.rs"]
+#[path = "../../src/session/backends/jwks.rs"]
 pub mod jwks;
-#[path = "../../src/extractors/shared/lookup.rs"]
+#[path = "../../src/session/backends/lookup.rs"]
 pub mod lookup;
-#[path = "../../src/reload.rs"]
+#[path = "../../src/settings/reload.rs"]
 pub mod reload;
-#[path = "../../src/telemetry/writer.rs"]
-pub mod writer;

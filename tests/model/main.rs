@@ -17,7 +17,6 @@
 
 mod files;
 mod jwks;
-mod log;
 mod lookup;
 mod reload;
 mod sync;
@@ -44,7 +43,7 @@ enum Schedule {
 }
 
 fn main() {
-    let models = [&jwks::MODELS[..], &lookup::MODELS, &reload::MODELS, &log::MODELS].concat();
+    let models = [&jwks::MODELS[..], &lookup::MODELS, &reload::MODELS].concat();
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let (mut passed, mut failed) = (0, 0);
     for (name, model, schedule) in models {

@@ -11,8 +11,7 @@ use arc_swap::Guard;
 pub use shuttle::future::spawn;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::atomic::AtomicUsize;
-pub use shuttle::sync::{Condvar, Mutex, MutexGuard};
-pub use shuttle::thread;
+pub use shuttle::sync::{Mutex, MutexGuard};
 pub use tokio::sync::{Semaphore, mpsc};
 
 /// Whether a time-out may strike. It then does so at any moment.

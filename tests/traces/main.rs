@@ -1,4 +1,4 @@
-//! Traces as a receiver gets them: the binary with the feature `otel`, and a real receiver of OTLP.
+//! Traces as a receiver gets them: the binary with the feature `otel`, and a receiver of OTLP over HTTP.
 //! `make traces`.
 
 #![allow(
@@ -27,6 +27,8 @@ mod settings;
 use std::process::Command;
 
 use axum::http::HeaderMap;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::StatusCode;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -103,7 +105,7 @@ fn by_jwt_and_endpoint(app: &Backend) -> String {
 }
 
 #[tokio::test]
-async fn a_request_is_a_tree_of_spans_below_the_callers_and_holds_no_secret() {
+async fn request_is_a_tree_of_spans_below_the_callers_span_and_holds_no_secret() {
     let (receiver, app) = (Receiver::start().await, Backend::json(r#"{"sub":"ann@example.com"}"#).await);
     let (answer, log) = one_request(
         &receiver.url(),
@@ -168,7 +170,7 @@ async fn a_request_is_a_tree_of_spans_below_the_callers_and_holds_no_secret() {
     );
 
     let asked = app.seen().remove(0);
-    assert_eq!(ids(&asked.headers), (CALLERS_TRACE.to_owned(), call.id), "the back end is below the call");
+    assert_eq!(ids(&asked.headers), (CALLERS_TRACE.to_owned(), call.id), "the backend is below the call");
     assert_eq!((asked.header("tracestate"), asked.header("baggage")), (None, None));
 
     let token = answer.1["token"].as_str().unwrap();
@@ -183,7 +185,7 @@ async fn a_request_is_a_tree_of_spans_below_the_callers_and_holds_no_secret() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_parent_begins_a_trace_that_the_log_names() {
+async fn request_without_valid_traceparent_begins_a_trace_that_the_log_names() {
     let receiver = Receiver::start().await;
     for parent in [None, Some("00-nonsense"), Some("00-00000000000000000000000000000000-00f067aa0ba902b7-01")]
     {
@@ -200,7 +202,7 @@ async fn a_request_without_a_parent_begins_a_trace_that_the_log_names() {
 }
 
 #[tokio::test]
-async fn a_refusal_tells_its_reason_and_only_a_failure_of_ours_is_a_failure() {
+async fn refusal_has_its_reason_and_only_a_server_fault_is_an_error() {
     let (receiver, app) = (Receiver::start().await, Backend::always(503, &[], "").await);
     let config = by_jwt_and_endpoint(&app);
     for (headers, code, reason, failed) in [
@@ -228,7 +230,7 @@ async fn a_refusal_tells_its_reason_and_only_a_failure_of_ours_is_a_failure() {
 }
 
 #[tokio::test]
-async fn keys_and_stores_are_calls_too() {
+async fn key_fetches_and_store_queries_are_client_spans() {
     let (receiver, idp) = (Receiver::start().await, Idp::start().await);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app.sqlite3");
@@ -246,7 +248,7 @@ async fn keys_and_stores_are_calls_too() {
     );
     let (mut command, _file) = traced(&receiver.url(), &config);
     let process = Process::start(&mut command);
-    // The keys are fetched ahead, which is nobody's request.
+    // The keys are fetched at the start, outside any request.
     let ready = format!("http://{}/readyz", process.address);
     for _ in 0..1000 {
         if client().get(&ready).send().await.unwrap().status() == 200 {
@@ -266,8 +268,37 @@ async fn keys_and_stores_are_calls_too() {
     }
 }
 
+/// Keys by id are fetched in a task of their own, for the request that needs them.
 #[tokio::test]
-async fn who_is_not_sampled_is_not_sent_but_still_led_through() {
+async fn spawned_key_fetch_is_part_of_its_request_in_traces_and_log() {
+    let receiver = Receiver::start().await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = format!(
+        "[session]\nextractors = [\"keys\"]\n[extractors.keys]\nkind = \"jwt\"\nallow_any_audience = true\n\
+         jwks_url = \"http://{closed}/{{kid}}\"\nissuers = [\"https://idp.example\"]\n",
+    );
+    let part = |json: Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let header = part(json!({"alg": "RS256", "kid": "one"}));
+    let payload = part(json!({"sub": "ann", "iss": "https://idp.example", "exp": FAR}));
+    let bearer = format!("Bearer {header}.{payload}.AAAA");
+    let headers =
+        [("authorization", &*bearer), ("traceparent", &*traceparent("01")), ("x-request-id", "my-id")];
+    let ((status, _), log) = one_request(&receiver.url(), &config, &headers).await;
+    assert_eq!(status, 503);
+    let (extractor, fetch) = (receiver.span("keys"), receiver.span("GET"));
+    assert_eq!((&fetch.trace[..], &fetch.parent), (CALLERS_TRACE, &extractor.id));
+    assert_eq!((fetch.failed, fetch.attributes["error.type"].as_str()), (true, "unreachable"));
+    let line: Value =
+        log.lines().find(|line| line.contains("could not be fetched")).unwrap().parse().unwrap();
+    assert_eq!(
+        (&line["request_id"], &line["trace_id"], &line["extractor"]),
+        (&json!("my-id"), &json!(CALLERS_TRACE), &json!("keys"))
+    );
+    assert!(!line.as_object().unwrap().keys().any(|name| name.contains('.')), "{line}");
+}
+
+#[tokio::test]
+async fn unsampled_request_sends_no_span_but_passes_its_trace_on() {
     let (receiver, app) = (Receiver::start().await, Backend::json(r#"{"sub":"ann"}"#).await);
     let headers = [("cookie", "sid=1"), ("traceparent", &*traceparent("00"))];
     let ((status, _), log) = one_request(&receiver.url(), &by_jwt_and_endpoint(&app), &headers).await;
@@ -279,7 +310,7 @@ async fn who_is_not_sampled_is_not_sent_but_still_led_through() {
 }
 
 #[tokio::test]
-async fn probes_and_made_up_paths_are_no_spans() {
+async fn probes_and_unknown_paths_have_no_spans() {
     let receiver = Receiver::start().await;
     let (mut command, _file) = traced(&receiver.url(), helpers::BY_JWT);
     let process = Process::start(&mut command);
@@ -295,7 +326,7 @@ async fn probes_and_made_up_paths_are_no_spans() {
 }
 
 #[tokio::test]
-async fn the_service_is_named_as_the_standard_variables_say() {
+async fn standard_variables_name_the_service_and_the_receiver() {
     let receiver = Receiver::start().await;
     let (mut command, _file) = traced("http://127.0.0.1:1", helpers::BY_JWT);
     command
@@ -321,10 +352,10 @@ async fn the_service_is_named_as_the_standard_variables_say() {
     );
 }
 
-/// Requests are answered and the process ends well, whatever becomes of their spans.
-async fn serves_in_spite_of(endpoint: &str) -> String {
+/// Serves requests while the receiver at `endpoint` takes no traces. Gives the log.
+async fn serves_although_receiver_fails(endpoint: &str) -> String {
     let (mut command, _file) = traced(endpoint, helpers::BY_JWT);
-    // Batches go out while requests come in, and what waits is soon too much.
+    // Batches are sent while requests come in, and the queue is soon full.
     command.env("OTEL_BSP_SCHEDULE_DELAY", "10").env("OTEL_BSP_MAX_QUEUE_SIZE", "16");
     command.env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0");
     let process = Process::start(&mut command);
@@ -337,25 +368,25 @@ async fn serves_in_spite_of(endpoint: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_not_there_stops_nothing_and_is_told_once() {
+async fn unreachable_receiver_stops_nothing_and_is_logged_once() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let log = serves_in_spite_of(&format!("http://{closed}")).await;
+    let log = serves_although_receiver_fails(&format!("http://{closed}")).await;
     assert_eq!(log.matches("traces cannot be sent").count(), 1, "{log}");
 }
 
 #[tokio::test]
-async fn a_receiver_that_never_answers_or_refuses_stops_nothing() {
+async fn silent_slow_or_refusing_receiver_stops_nothing() {
     let silent = backend::raw(|_stream| std::future::pending()).await;
-    serves_in_spite_of(&format!("http://{silent}")).await;
+    serves_although_receiver_fails(&format!("http://{silent}")).await;
     let slow = backend::raw(|stream| drip(stream, b"HTTP/1.1 200 OK\r\n", b"x", true)).await;
-    serves_in_spite_of(&format!("http://{slow}")).await;
+    serves_although_receiver_fails(&format!("http://{slow}")).await;
     let refusing = Backend::always(400, &[], "SENTINEL-body").await;
-    let log = serves_in_spite_of(&refusing.url("")).await;
+    let log = serves_although_receiver_fails(&refusing.url("")).await;
     assert!(log.contains("the answer's status is 400") && !log.contains("SENTINEL"), "{log}");
 }
 
 #[tokio::test]
-async fn a_second_signal_does_not_wait_for_the_last_spans() {
+async fn second_signal_does_not_wait_for_the_last_spans() {
     let silent = Backend::start(|_| std::future::pending()).await;
     let (mut command, _file) = traced(&silent.url(""), helpers::BY_JWT);
     let process = Process::start(&mut command);
@@ -371,7 +402,7 @@ async fn a_second_signal_does_not_wait_for_the_last_spans() {
 }
 
 #[test]
-fn what_would_be_ignored_in_silence_is_refused_at_start() {
+fn unsupported_standard_variables_are_refused_at_start() {
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),

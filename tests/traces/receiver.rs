@@ -80,7 +80,7 @@ fn read(span: opentelemetry_proto::tonic::trace::v1::Span) -> Span {
         other => panic!("{other:?}"),
     };
     let status = span.status.as_ref();
-    assert!(status.is_none_or(|status| status.message.is_empty()), "words of nobody knows whom");
+    assert!(status.is_none_or(|status| status.message.is_empty()), "a text from elsewhere: {status:?}");
     Span {
         trace: hex(&span.trace_id),
         id: hex(&span.span_id),

@@ -36,7 +36,6 @@ pub struct Report {
     /// Equal on instances that have the same client secret. On the admin listener only: guesses of a weak secret
     /// can be tried on it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(skip)]
     secret_fingerprint: Option<String>,
     /// Everybody is signed in: this must not be reachable by others.
     dev: bool,

@@ -17,7 +17,6 @@ use crate::http::origin::{self, Caller, Forbidden, NotAFetch};
 use crate::session::credential_source;
 use crate::session::chain::{Authenticated, Denial, Denied};
 use crate::session::types::Reason;
-use crate::telemetry::logs;
 use crate::token::MintError;
 
 /// The route of this service's own contract.
@@ -138,9 +137,7 @@ async fn token_for(app: &App, in_force: &InForce, head: &Parts) -> Result<Json<T
     let minted = minter.mint(&user.subject, &user.session, app.clock.now());
     let minted = minted.map_err(|error| not_mintable(error, &user))?;
 
-    let duration = app.clock.monotonic().saturating_sub(in_force.started);
-    app.metrics.answered(Some(&user.extractor), "issued", duration);
-    logs::issued(&user.extractor, &user.subject, live.subject_log(), duration);
+    app.issued(&user, in_force);
     let expires_in = minted.expires_at - minted.issued_at;
     Ok(Json(TokenResponse {
         token: minted.token,

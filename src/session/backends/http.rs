@@ -14,9 +14,10 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpInfo};
 use reqwest::{Client, Request, Response, redirect, retry};
 use tower::util::MapResponseLayer;
+use tracing::Instrument;
 use url::{Host, Url};
 
-use crate::telemetry::trace;
+use crate::telemetry::spans;
 
 const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
 
@@ -127,8 +128,15 @@ impl Answer {
 
 impl HttpClient {
     /// Sends one request and reads the whole answer within `limits`.
-    pub async fn send(&self, request: Request, limits: Limits) -> Result<Answer, CallError> {
-        trace::call(request, |request| self.send_untraced(request, limits)).await
+    pub async fn send(&self, mut request: Request, limits: Limits) -> Result<Answer, CallError> {
+        let span = spans::call_span(request.method(), request.url());
+        spans::inject(&span, request.headers_mut());
+        let answer = self.send_untraced(request, limits).instrument(span.clone()).await;
+        match &answer {
+            Ok(answer) => spans::record_status(&span, answer.status),
+            Err(error) => spans::record_failure(&span, error.word()),
+        }
+        answer
     }
 
     /// The same for what is no part of a trace: the traces themselves.

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use crate::session::backends::Context;
 use crate::config::{Problems, Section, HumanDuration};
 use crate::session::backends::health::BackendHealth;
 use crate::session::backends::waiting::Waiting;
 use crate::session::types::{ExtractError, Readiness};
-use crate::telemetry::trace;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans;
 
 /// A firewall in between forgets silent connections after minutes; younger ones are worth keeping.
 const IDLE: Duration = Duration::from_secs(60);
@@ -127,7 +128,11 @@ impl<S: Store> Pool<S> {
     /// What the store says to `question`.
     pub async fn ask(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let started = Instant::now();
-        let answer = trace::store(self.store.system(), self.ask_in_time(question)).await;
+        let span = spans::store_span(self.store.system());
+        let answer = self.ask_in_time(question).instrument(span.clone()).await;
+        if let Err(ExtractError::Unavailable(cause)) = &answer {
+            spans::record_failure(&span, cause.word);
+        }
         let statement = S::statement(question);
         let result = match &answer {
             Err(ExtractError::Unavailable(cause)) => {

@@ -29,7 +29,7 @@ use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes, check_scopes};
 use crate::session::types::{Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor};
-use crate::telemetry::trace;
+use crate::telemetry::spans;
 
 pub const KIND: Kind = Kind { build, subject: "{sub}", presets: PRESETS };
 
@@ -228,7 +228,7 @@ impl SessionExtractor for Introspection {
         async move {
             let call = || {
                 let (issuer, mut call) = (self.issuer.clone(), self.issuer.request(&token));
-                trace::pass_on(&request.headers, &mut call);
+                spans::pass_on(&request.headers, &mut call);
                 async move { issuer.ask(call).await }
             };
             let whom = [self.issuer.extractor.as_bytes(), self.issuer.endpoint.url.as_str().as_bytes()];

@@ -24,7 +24,7 @@ use crate::session::formats::headers::{self, HeaderError};
 use crate::session::kind::Kind;
 use crate::session::subject::{SubjectError, Template};
 use crate::session::types::{CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor};
-use crate::telemetry::trace;
+use crate::telemetry::spans;
 
 pub const KIND: Kind = Kind { build: config::build, subject: "{sub}", presets: presets::PRESETS };
 
@@ -70,7 +70,7 @@ impl SessionExtractor for SessionEndpoint {
         async move {
             let call = || {
                 let (whoami, mut call) = (self.whoami.clone(), self.whoami.request(&found));
-                trace::pass_on(&request.headers, &mut call);
+                spans::pass_on(&request.headers, &mut call);
                 async move { whoami.ask(call).await }
             };
             self.lookups.ask(self.question(&found), call).await.map(Some)

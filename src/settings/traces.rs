@@ -1,18 +1,14 @@
-//! Where spans are sent, by the variables that OpenTelemetry defines for it. How is in `otel.rs`.
+//! Where traces are sent: the variables that OpenTelemetry defines for it.
 //!
-//! Their names are a standard across languages, so they are taken as they are instead of getting
-//! twins of ours. What only the library cares about (headers, time-outs, batches, attributes of the
-//! resource) it reads itself; what a mistake would make it ignore in silence is checked here.
+//! Their names are a standard across languages, so there are no keys of ours for the same. The library itself
+//! reads what only it needs (headers, timeouts, batches, attributes of the resource). Checked here is what it
+//! would ignore without a word if it is wrong.
 
 use std::collections::BTreeMap;
 
-use url::Url;
-
 use crate::config::Problems;
 use crate::session::backends::http::check_url;
-
-/// All variables of the standard begin so.
-pub const PREFIX: &str = "OTEL_";
+use crate::telemetry::traces::TraceReceiver;
 
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -26,15 +22,7 @@ const SAMPLERS: [&str; 6] = [
     "parentbased_traceidratio",
 ];
 
-/// A receiver of spans.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Export {
-    pub endpoint: Url,
-    /// Ours among the services that send there.
-    pub service: String,
-}
-
-/// The variables, an empty one being as good as none.
+/// The variables. An empty one counts as absent.
 struct Variables<'a>(&'a BTreeMap<String, String>);
 
 impl<'a> Variables<'a> {
@@ -54,21 +42,19 @@ impl<'a> Variables<'a> {
     }
 }
 
-impl Export {
-    /// What the variables ask for; `None` if they name no receiver, or switch traces off.
-    pub fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Option<Self> {
-        let variables = Variables(environment);
-        let (name, text) = variables.first([TRACES_ENDPOINT, ENDPOINT]).filter(|_| variables.is_wanted())?;
-        check(&variables, problems);
-        // What is sent is no secret, and collectors stand in the same network: plain http will do.
-        let mut endpoint = problems.accept(name, check_url(text, true))?;
-        if name == ENDPOINT {
-            let path = format!("{}/v1/traces", endpoint.path().trim_end_matches('/'));
-            endpoint.set_path(&path);
-        }
-        let service = variables.get("OTEL_SERVICE_NAME").unwrap_or(env!("CARGO_PKG_NAME")).to_owned();
-        Some(Self { endpoint, service })
+/// What the variables ask for; `None` if they name no receiver, or switch traces off.
+pub(super) fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Option<TraceReceiver> {
+    let variables = Variables(environment);
+    let (name, text) = variables.first([TRACES_ENDPOINT, ENDPOINT]).filter(|_| variables.is_wanted())?;
+    check(&variables, problems);
+    // Traces hold no secret, and collectors are usually in the same network: plain http is accepted.
+    let mut endpoint = problems.accept(name, check_url(text, true))?;
+    if name == ENDPOINT {
+        let path = format!("{}/v1/traces", endpoint.path().trim_end_matches('/'));
+        endpoint.set_path(&path);
     }
+    let service = variables.get("OTEL_SERVICE_NAME").unwrap_or(env!("CARGO_PKG_NAME")).to_owned();
+    Some(TraceReceiver { endpoint, service })
 }
 
 fn check(variables: &Variables<'_>, problems: &mut Problems) {
@@ -99,15 +85,15 @@ fn check(variables: &Variables<'_>, problems: &mut Problems) {
 mod tests {
     use super::*;
 
-    fn read(pairs: &[(&str, &str)]) -> Result<Option<Export>, String> {
+    fn read(pairs: &[(&str, &str)]) -> Result<Option<TraceReceiver>, String> {
         let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut problems = Problems::default();
-        let export = Export::read(&pairs.collect(), &mut problems);
-        if problems.is_empty() { Ok(export) } else { Err(problems.to_string()) }
+        let receiver = super::read(&pairs.collect(), &mut problems);
+        if problems.is_empty() { Ok(receiver) } else { Err(problems.to_string()) }
     }
 
     fn endpoint(pairs: &[(&str, &str)]) -> Option<String> {
-        read(pairs).unwrap().map(|export| export.endpoint.into())
+        read(pairs).unwrap().map(|receiver| receiver.endpoint.into())
     }
 
     #[test]

@@ -1,30 +1,17 @@
-//! One request's place in a trace: the caller's `traceparent`, and the spans of a build with the
-//! feature `otel`. What is logged and counted about a request is in `telemetry` and `metrics`.
+//! The header `traceparent`, by which a request is part of its caller's trace.
 //!
-//! Of the caller's, only a well-formed `traceparent` is read, and written anew: `tracestate` and
-//! `baggage` can hold anything, so they are neither kept nor passed on.
-
-mod export;
-#[cfg(not(feature = "otel"))]
-#[path = "off.rs"]
-mod spans;
-#[cfg(feature = "otel")]
-#[path = "otel.rs"]
-mod spans;
+//! Only a well-formed one is read, and backends get one that is written from what was read. `tracestate` and
+//! `baggage` can hold anything, so they are neither read nor passed on.
 
 use std::fmt;
 
-use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-
-pub use export::{Export, PREFIX};
-pub(crate) use spans::{call, carry, extractor, start, store};
-
-use crate::http::error::Error;
+#[cfg(feature = "otel")]
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Where a caller stands in a trace (W3C Trace Context, section 3.2), in the form of version 00.
+/// A span in a trace, as others are told of it (W3C Trace Context, section 3.2), in the form of version 00.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent([u8; Self::LENGTH]);
 
@@ -32,8 +19,8 @@ impl TraceParent {
     /// `00-`, the trace's id in 32 digits, `-`, the span's in 16, `-`, flags in 2.
     const LENGTH: usize = 55;
 
-    /// The caller's. `None` if there is none, more than one, or one that is not well-formed: the
-    /// request is then the first of a trace.
+    /// The caller's. `None` if there is none, more than one, or one that is not well-formed: the request
+    /// then begins a trace.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -66,12 +53,32 @@ impl TraceParent {
         self.text(3..35)
     }
 
+    /// The library's form, as the span of another process.
+    #[cfg(feature = "otel")]
+    pub(super) fn span_context(&self) -> SpanContext {
+        let flags = u8::from_str_radix(self.text(53..55), 16).unwrap_or_default();
+        SpanContext::new(
+            TraceId::from_hex(self.trace_id()).unwrap_or(TraceId::INVALID),
+            SpanId::from_hex(self.text(36..52)).unwrap_or(SpanId::INVALID),
+            // The other flags have no meaning here.
+            TraceFlags::new(flags & TraceFlags::SAMPLED.to_u8()),
+            true,
+            TraceState::NONE,
+        )
+    }
+
+    #[cfg(feature = "otel")]
+    pub(super) fn of_span_context(own: &SpanContext) -> Option<Self> {
+        let text = format!("00-{}-{}-{:02x}", own.trace_id(), own.span_id(), own.trace_flags());
+        Self::parse(text.as_bytes())
+    }
+
     fn text(&self, range: std::ops::Range<usize>) -> &str {
         // It is digits and dashes.
         std::str::from_utf8(&self.0[range]).unwrap_or_default()
     }
 
-    fn put_into(self, headers: &mut HeaderMap) {
+    pub(super) fn put_into(self, headers: &mut HeaderMap) {
         if let Ok(value) = HeaderValue::from_bytes(&self.0) {
             headers.insert(TRACEPARENT, value);
         }
@@ -84,41 +91,11 @@ impl fmt::Debug for TraceParent {
     }
 }
 
-/// Lets the back end that is asked on a caller's behalf see whose trace it is in. Spans, where there are
-/// some, put themselves in between.
+/// Passes the caller's trace on to a backend that is called for them. Where traces are sent, the span of the
+/// call takes its place.
 pub fn pass_on(caller: &HeaderMap, request: &mut reqwest::Request) {
     if let Some(parent) = TraceParent::of(caller) {
         parent.put_into(request.headers_mut());
-    }
-}
-
-/// A request that is being answered.
-#[derive(Debug)]
-pub struct Trace {
-    parent: Option<TraceParent>,
-    span: spans::RequestSpan,
-}
-
-impl Trace {
-    pub fn begin(request: &Request, request_id: &str) -> Self {
-        let caller = TraceParent::of(request.headers());
-        let span = spans::RequestSpan::begin(request, caller, request_id);
-        Self { parent: span.own().or(caller), span }
-    }
-
-    /// By which the trace is found: for the log.
-    pub fn id(&self) -> Option<&str> {
-        self.parent.as_ref().map(TraceParent::trace_id)
-    }
-
-    /// The work of answering. What it calls is part of the trace.
-    pub fn over<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
-        self.span.over(work)
-    }
-
-
-    pub fn refused(&self, error: &Error) {
-        self.span.refused(error);
     }
 }
 
@@ -138,16 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn a_well_formed_parent_is_passed_on_as_it_is() {
+    fn well_formed_traceparent_is_passed_on_unchanged() {
         assert_eq!(of(&[GOOD]).as_deref(), Some(GOOD));
         let not_sampled = GOOD.replace("-01", "-00");
         assert_eq!(of(&[&not_sampled]), Some(not_sampled));
         let later = format!("{}-more-that-we-do-not-know", GOOD.replacen("00", "cc", 1));
-        assert_eq!(of(&[&later]).as_deref(), Some(GOOD), "in the version that we speak");
+        assert_eq!(of(&[&later]).as_deref(), Some(GOOD), "in version 00");
     }
 
     #[test]
-    fn anything_else_is_as_if_it_were_not_there() {
+    fn malformed_or_repeated_traceparent_is_ignored() {
         let ids = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
         for bad in [
             "",

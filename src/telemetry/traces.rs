@@ -1,0 +1,72 @@
+//! Where traces go, if they go anywhere. A build without the feature `otel` sends none; how the others do it
+//! is in `otel.rs`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use futures_util::future::BoxFuture;
+use url::Url;
+
+#[cfg(feature = "otel")]
+pub use crate::telemetry::otel::{Traces, inject};
+#[cfg(feature = "otel")]
+pub(super) use crate::telemetry::otel::{layer, set_parent, trace_parent};
+
+/// Who takes the traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceReceiver {
+    pub endpoint: Url,
+    /// The name of this service among those that send there.
+    pub service: String,
+}
+
+/// How one batch of traces is sent: with the timeouts, proxy and certificates of all outgoing calls. Gives
+/// the answer's status, or why there is none.
+#[derive(Clone)]
+pub struct SendTraces(pub Arc<dyn Fn(reqwest::Request) -> Sent + Send + Sync>);
+
+pub type Sent = BoxFuture<'static, Result<StatusCode, String>>;
+
+impl fmt::Debug for SendTraces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SendTraces")
+    }
+}
+
+#[cfg(not(feature = "otel"))]
+pub use without::*;
+
+#[cfg(not(feature = "otel"))]
+mod without {
+    use axum::http::HeaderMap;
+    use tracing::Span;
+
+    use super::{SendTraces, TraceReceiver};
+    use crate::telemetry::BoxedLayer;
+    use crate::telemetry::trace_parent::TraceParent;
+
+    #[derive(Debug)]
+    pub struct Traces;
+
+    impl Traces {
+        #[expect(clippy::unused_async, reason = "with the feature it waits")]
+        pub async fn flush(self) {}
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
+    pub(in crate::telemetry) fn layer(
+        _: Option<&TraceReceiver>,
+        _: SendTraces,
+    ) -> Result<(Option<BoxedLayer>, Traces), String> {
+        Ok((None, Traces))
+    }
+
+    pub(in crate::telemetry) fn set_parent(_: &Span, _: Option<TraceParent>) {}
+
+    pub(in crate::telemetry) fn trace_parent(_: &Span) -> Option<TraceParent> {
+        None
+    }
+
+    pub fn inject(_: &Span, _: &mut HeaderMap) {}
+}
