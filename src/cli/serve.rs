@@ -23,7 +23,7 @@ use crate::session::registry::Registry;
 use crate::settings::{self, Settings};
 use crate::settings::reload::Reloader;
 use crate::telemetry;
-use crate::telemetry::logs::{LastLines, LogWriter};
+use crate::telemetry::logs::{LastLines, LogWriter, fingerprint};
 use crate::telemetry::traces::SendTraces;
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
@@ -95,7 +95,7 @@ async fn run(
     let reports = tokio::spawn(app.log.clone().report_every_second());
 
     let (address, admin_address) = (local(&public)?, local(&admin)?);
-    tracing::info!(%address, %admin_address, dev = app.dev, "listening");
+    log_start(&app, address, admin_address);
     announce(address);
     // To systemd (Type=notify), if it is what started this.
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
@@ -128,6 +128,20 @@ async fn run(
         }
         None => Err(Failure::Runtime("stopped by a second signal".to_owned())),
     }
+}
+
+fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
+    let live = app.live();
+    let names: Vec<&str> = live.settings.chain.links().iter().map(|link| &*link.name).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %address,
+        %admin_address,
+        extractors = names.join(","),
+        secret_fingerprint = fingerprint(&live.settings.client.secret),
+        dev = app.dev,
+        "listening"
+    );
 }
 
 fn bind(key: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Failure> {

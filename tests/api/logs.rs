@@ -171,6 +171,28 @@ fn json(line: &str) -> Value {
 }
 
 #[test]
+fn start_line_has_version_extractors_addresses_and_fingerprint() {
+    let output = tempfile::NamedTempFile::new().unwrap();
+    let admin = free();
+    let process = Process::start_silent(
+        talkative().env("ROLLOUT__SERVER__ADMIN_LISTEN", admin.to_string()).stdout(output.reopen().unwrap()),
+    );
+    until_listening(admin);
+    let ready = send(admin, "GET /readyz HTTP/1.1\r\nHost: a\r\n");
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().0, Some(0));
+    let log = std::fs::read_to_string(output.path()).unwrap();
+    let line = json(log.lines().find(|line| line.contains("listening")).unwrap());
+    assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        (&line["extractors"], &line["admin_address"]),
+        (&json!("cookie,bearer"), &json!(admin.to_string()))
+    );
+    assert!(ready.contains(line["secret_fingerprint"].as_str().unwrap()), "{ready}");
+    assert!(line["address"].is_string() && line["dev"] == false, "{line}");
+}
+
+#[test]
 fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
     let mut process = Process::start(&mut talkative());
     // At once, on one connection.
