@@ -15,14 +15,14 @@ use rollout_token::http::server::Drain;
 use rollout_token::secret::Secret;
 use rollout_token::session::backends::Context;
 use rollout_token::session::registry::Registry;
-use rollout_token::settings::{self, Client};
-use rollout_token::token::{ClaimTemplates, Minter};
+use rollout_token::settings;
+use rollout_token::token::{ClaimTemplates, Minter, RolloutClient};
 
 pub const CLIENT_SECRET: &str = "client-secret-client-secret-client-secret-client-secret-client-secret";
 pub const SESSION_SECRET: &str = "session-secret-session-secret-session-secret";
 
 pub fn minter() -> Minter {
-    let client = Client { id: "client".to_owned(), secret: Secret::new(CLIENT_SECRET) };
+    let client = RolloutClient { id: "client".to_owned(), secret: Secret::new(CLIENT_SECRET) };
     Minter::new(&client, Duration::from_secs(900), false, ClaimTemplates::default())
 }
 

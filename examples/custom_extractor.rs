@@ -21,10 +21,12 @@ use rollout_token::Cli;
 use rollout_token::Registry;
 use rollout_token::config::{Problems, Section};
 use rollout_token::secret::Secret;
-use rollout_token::session::formats::headers;
 use rollout_token::session::Kind;
 use rollout_token::session::backends::Context;
-use rollout_token::session::types::{CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor};
+use rollout_token::session::formats::headers;
+use rollout_token::session::types::{
+    CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
+};
 use serde::{Deserialize, Serialize};
 
 const TICKET: HeaderName = HeaderName::from_static("x-ticket");
@@ -84,7 +86,7 @@ impl SessionExtractor for Ticket {
     }
 
     fn reach(&self) -> Reach {
-        Reach::everything([Place::Header(TICKET)])
+        Reach::everything([CredentialSource::Header(TICKET)])
     }
 }
 
@@ -116,8 +118,8 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
     use rollout_token::clock::Clock;
-    use rollout_token::session::contract;
     use rollout_token::session::backends::Context;
+    use rollout_token::session::contract;
 
     const KEY: &str = "a-key-that-only-the-app-knows";
 

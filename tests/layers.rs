@@ -54,8 +54,7 @@ fn imports() -> Vec<Import> {
     let mut imports = Vec::new();
     for file in files {
         let relative = file.strip_prefix(&src).expect("a file below src").with_extension("");
-        let from: Vec<String> =
-            relative.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        let from: Vec<String> = relative.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         let text = fs::read_to_string(&file).expect("a source file");
         let code = text.split("#[cfg(test)]\nmod tests {").next().expect("split gives at least one item");
         let lines = code.lines().zip(1..).filter(|(line, _)| !line.trim_start().starts_with("//"));
@@ -105,7 +104,8 @@ fn no_import_inside_session_points_up_a_layer() {
 fn no_extractor_imports_another_extractor() {
     let sideways = offending(|import| {
         let room = ["session", "extractors"];
-        let is_inside = |path: &[String]| path.len() > 2 && path.iter().zip(room).all(|(name, room)| name == room);
+        let is_inside =
+            |path: &[String]| path.len() > 2 && path.iter().zip(room).all(|(name, room)| name == room);
         is_inside(&import.from) && is_inside(&import.path) && import.from[2] != import.path[2]
     });
     assert!(sideways.is_empty(), "extractors that import another extractor:\n{sideways}");

@@ -4,7 +4,8 @@
 #![no_main]
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use rollout_token::http::origin::{Caller, Origin, Origins};
+use rollout_token::http::origin::{self, Caller};
+use rollout_token::settings::Origin;
 use url::Url;
 
 const HEADERS: [HeaderName; 3] = [header::ORIGIN, header::HOST, HeaderName::from_static("sec-fetch-site")];
@@ -23,7 +24,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
             headers.append(name, value);
         }
     }
-    match Origins::new(vec![allowed]).check(&headers) {
+    match origin::check(&[allowed], &headers) {
         Ok(Caller::Listed) => assert_eq!(origin, normal),
         Ok(Caller::NoBrowser) => assert_eq!(origin, ""),
         Ok(Caller::SameOrigin) if site == "same-origin" => assert_ne!(origin, "null"),

@@ -5,11 +5,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Method, Request};
 
 use super::{Failure, TOKEN_LIFE, block_on, context, mint_for, say};
-use crate::settings;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Sources};
 use crate::session::backends::http::{HttpClient, Limits, check_url};
 use crate::session::subject::Subject;
+use crate::settings;
 
 /// What Rollout's API is called with; nobody's credentials are stored under it.
 const SUBJECT: &str = "rollout-token-doctor";
@@ -33,8 +33,7 @@ pub struct Args {
 pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     let client = settings::load_client(sources)?;
     let url = format!("{}/credentials", args.base_url.trim_end_matches('/'));
-    let url =
-        check_url(&url, false).map_err(|text| Failure::Config(Problems::of("--base-url", text)))?;
+    let url = check_url(&url, false).map_err(|text| Failure::Config(Problems::of("--base-url", text)))?;
     let clock = Clock::system();
     let subject = Subject::new(SUBJECT).map_err(|_| Failure::Runtime("cannot name a subject".to_owned()))?;
     let token = mint_for(&client, &subject, &clock)?;

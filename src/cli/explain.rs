@@ -15,7 +15,7 @@ use crate::config::Sources;
 use crate::http::error::Error;
 use crate::http::origin::{self, Caller};
 use crate::json::Value;
-use crate::session::chain::{Denial, Denied, ConfiguredExtractor};
+use crate::session::chain::{ConfiguredExtractor, Denial, Denied};
 use crate::session::registry::Registry;
 use crate::session::subject::Subject;
 use crate::session::types::Peer;
@@ -68,7 +68,8 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
 /// Asks every extractor, also those behind the one that decides: the point is to see them all.
 async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
     let fetches = origin::check_fetch(&request.headers).map_err(Error::from);
-    let may_ask = fetches.and_then(|()| settings.origins.check(&request.headers).map_err(Error::from));
+    let may_ask =
+        fetches.and_then(|()| origin::check(&settings.origins, &request.headers).map_err(Error::from));
     let mut verdict = match may_ask {
         Ok(caller) => {
             let caller = match caller {

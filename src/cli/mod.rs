@@ -17,16 +17,16 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
-use crate::hardening;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Sources};
+use crate::hardening;
 use crate::session::backends::Context;
 use crate::session::registry::Registry;
 use crate::session::subject::Subject;
 use crate::session::types::Session;
-use crate::settings::{self, Client};
+use crate::settings;
 use crate::telemetry::metrics::Metrics;
-use crate::token::{ClaimTemplates, MintError, Minter};
+use crate::token::{ClaimTemplates, MintError, Minter, RolloutClient};
 
 /// Mints short-lived Rollout auth tokens for the session your users already have.
 ///
@@ -248,7 +248,7 @@ fn mint(sources: &Sources, subject: &str) -> Result<(), Failure> {
 const TOKEN_LIFE: UnixSeconds = 900;
 
 /// A token with the four claims of every token; `[token]` does not matter to the commands.
-fn mint_for(client: &Client, subject: &Subject, clock: &Clock) -> Result<String, Failure> {
+fn mint_for(client: &RolloutClient, subject: &Subject, clock: &Clock) -> Result<String, Failure> {
     let minter =
         Minter::new(client, Duration::from_secs(TOKEN_LIFE.unsigned_abs()), false, ClaimTemplates::default());
     minter

@@ -20,8 +20,8 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::http::{HttpClient, Limits};
 use crate::session::registry::Registry;
-use crate::settings::{self, Settings};
 use crate::settings::reload::Reloader;
+use crate::settings::{self, Settings};
 use crate::telemetry;
 use crate::telemetry::logs::{LastLines, LogWriter, fingerprint};
 use crate::telemetry::traces::SendTraces;
@@ -56,8 +56,12 @@ fn start_log(context: &Context) -> Result<(LogWriter, LastLines), Failure> {
 }
 
 /// One call to the receiver of traces. After a timeout the library tries again with the next batch.
-const TRACES: Limits =
-    Limits { connect: Duration::from_secs(2), total: Duration::from_secs(10), body: 64 * 1024, retry_closed: false };
+const TRACES: Limits = Limits {
+    connect: Duration::from_secs(2),
+    total: Duration::from_secs(10),
+    body: 64 * 1024,
+    retry_closed: false,
+};
 
 /// Sends traces by the client of all outgoing calls.
 fn send_traces(http: HttpClient) -> SendTraces {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use config::{FileFormat, Format, Value, ValueKind};
 
+use super::fingerprint::FileFingerprint;
 use super::problems::Problems;
 use super::section::{Table, join, type_name};
-use super::fingerprint::FileFingerprint;
 
 /// The three names of Rollout's own docs, and the keys they stand for.
 const ROLLOUT_NAMES: [(&str, &str); 3] = [

@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::deserializer::StrictValue;
+use super::fingerprint::FileFingerprint;
 use super::problems::{Problems, Warnings};
 use super::suggest::unknown;
-use super::values::{List, HumanDuration};
-use super::fingerprint::FileFingerprint;
+use super::values::{HumanDuration, List};
 use crate::secret::Secret;
 
 /// A tree of values that know where they are from.

@@ -27,6 +27,7 @@ use crate::http::server::Drain;
 use crate::session::backends::Context;
 use crate::session::chain::Authenticated;
 use crate::session::subject::Subject;
+use crate::settings::reload::Reloadable;
 use crate::settings::{RateLimit, Settings};
 use crate::telemetry::logs::SubjectLog;
 use crate::telemetry::metrics::Metrics;
@@ -50,7 +51,7 @@ pub struct App {
 /// What a reload replaces.
 #[derive(Debug)]
 pub struct Live {
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     pub limiter: Option<Arc<TokenLimiter>>,
     in_flight: Arc<Semaphore>,
     subject_log: SubjectLog,
@@ -71,7 +72,7 @@ impl App {
             limiter: limiter(settings.rate_limit, &context.clock),
             in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight)),
             subject_log: SubjectLog::new(settings.log.plain_subject, &settings.client.secret),
-            settings,
+            settings: Arc::new(settings),
         };
         let log = RequestLog::new(context.clock.clone(), live.settings.log.level, &context.metrics);
         Arc::new(Self {
@@ -89,11 +90,17 @@ impl App {
     pub fn live(&self) -> Arc<Live> {
         self.live.load_full()
     }
+}
+
+impl Reloadable for App {
+    fn settings(&self) -> Arc<Settings> {
+        self.live().settings.clone()
+    }
 
     /// Puts other settings in force for the requests that begin from now on.
     ///
     /// Counts whose limit did not change are kept: a subject over its quota stays limited.
-    pub fn replace(&self, settings: Settings) {
+    fn replace(&self, settings: Settings) {
         let old = self.live();
         let limiter = if old.settings.rate_limit == settings.rate_limit {
             old.limiter.clone()
@@ -106,7 +113,7 @@ impl App {
             Arc::new(Semaphore::new(settings.server.max_in_flight))
         };
         let subject_log = SubjectLog::new(settings.log.plain_subject, &settings.client.secret);
-        self.live.store(Arc::new(Live { settings, limiter, in_flight, subject_log }));
+        self.live.store(Arc::new(Live { settings: Arc::new(settings), limiter, in_flight, subject_log }));
     }
 }
 
@@ -191,7 +198,7 @@ async fn finish(
 ) -> Response {
     let started = app.clock.monotonic();
     let live = app.live();
-    let listed = live.settings.origins.listed(request.headers()).cloned();
+    let listed = origin::listed(&live.settings.origins, request.headers()).cloned();
     let id = request.headers().get(X_REQUEST_ID).cloned();
     let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("unknown");
     let token_route = [token::PATH, token::DOCS_PATH]

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use config::{Value, ValueKind};
 
-use crate::config::{Elsewhere, Problems, Section, Table, Warnings, FileFingerprint, join, lay, no_section, parse, read, take, unknown};
+use crate::config::{
+    Elsewhere, FileFingerprint, Problems, Section, Table, Warnings, join, lay, no_section, parse, read, take,
+    unknown,
+};
 use crate::session::backends::Context;
 use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::kind::Kind;
@@ -173,7 +176,13 @@ impl Builder<'_> {
         Some(self.registry.names().filter(has).collect()).filter(|kinds: &Vec<_>| !kinds.is_empty())
     }
 
-    fn link(&self, name: &str, mut table: Table, built: &mut Built, problems: &mut Problems) -> Option<ConfiguredExtractor> {
+    fn link(
+        &self,
+        name: &str,
+        mut table: Table,
+        built: &mut Built,
+        problems: &mut Problems,
+    ) -> Option<ConfiguredExtractor> {
         let path = join("extractors", name);
         let section = table.clone();
         let common: Common = read(&path, &take(&mut table, &Common::KEYS), &[], problems);
@@ -232,7 +241,12 @@ impl Builder<'_> {
             built.effective.insert(name.to_owned(), keys.into());
         }
         match extractor {
-            Ok(extractor) => Some(ConfiguredExtractor { name: Arc::from(name), kind: kind_name, subject: rule?, extractor }),
+            Ok(extractor) => Some(ConfiguredExtractor {
+                name: Arc::from(name),
+                kind: kind_name,
+                subject: rule?,
+                extractor,
+            }),
             Err(found) => {
                 problems.extend(found);
                 None
@@ -310,12 +324,7 @@ pub(crate) fn build_extractor(
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let table = problems.accept(kind, parse(toml, None)).unwrap_or_default();
-    let builder = Builder {
-        registry,
-        elsewhere: Elsewhere::DEFAULT,
-        context,
-        max_in_flight: 512,
-    };
+    let builder = Builder { registry, elsewhere: Elsewhere::DEFAULT, context, max_in_flight: 512 };
     let link = builder.link(kind, table, &mut Built::default(), &mut problems);
     match link {
         Some(link) if problems.is_empty() => Ok(link.extractor),
@@ -326,8 +335,7 @@ pub(crate) fn build_extractor(
 /// The keys of a kind with their defaults, `null` where there is none. For documentation.
 pub fn keys_of_kind(registry: &Registry, kind: &str, context: &Context) -> Option<serde_json::Value> {
     let (_, kind) = registry.entry(kind)?;
-    let section =
-        Section::new(String::new(), Table::new(), &Common::KEYS, Elsewhere::DEFAULT);
+    let section = Section::new(String::new(), Table::new(), &Common::KEYS, Elsewhere::DEFAULT);
     // That required keys are missing does not matter here.
     let _ = (kind.build)(&section, context);
     section.into_findings().effective

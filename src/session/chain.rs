@@ -14,7 +14,9 @@ use tracing::{Instrument, Span};
 
 use crate::config::Warnings;
 use crate::session::subject::{Subject, SubjectError, SubjectRule};
-use crate::session::types::{Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Reason, Session, SessionExtractor};
+use crate::session::types::{
+    Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Reason, Session, SessionExtractor,
+};
 use crate::telemetry::spans;
 
 /// One extractor with its configured name and the rule for its subject.
@@ -218,7 +220,9 @@ impl Asking<'_> {
         let Some(header) = place.header() else { return };
         let headers = &mut self.request.to_mut().headers;
         headers.remove(header::COOKIE);
-        for other in self.chain.reaches.iter().flat_map(|reach| &*reach.places).filter_map(CredentialSource::header) {
+        for other in
+            self.chain.reaches.iter().flat_map(|reach| &*reach.places).filter_map(CredentialSource::header)
+        {
             if other != header {
                 headers.remove(other);
             }

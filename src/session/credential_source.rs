@@ -29,7 +29,10 @@ pub struct Found<'a> {
 ///
 /// # Errors
 /// If the first place that is not empty is ambiguous or malformed: the later places are not asked.
-pub fn find<'a>(places: &'a [CredentialSource], request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
+pub fn find<'a>(
+    places: &'a [CredentialSource],
+    request: &'a Parts,
+) -> Result<Option<Found<'a>>, ExtractError> {
     for place in places {
         if let Some(text) = place.find(request)? {
             return Ok(Some(Found { place, text }));

@@ -16,4 +16,6 @@ pub mod types;
 
 pub use kind::Kind;
 pub use registry::Registry;
-pub use types::{CredentialSource, ExtractError, Extracted, Peer, Reach, Readiness, Session, SessionExtractor};
+pub use types::{
+    CredentialSource, ExtractError, Extracted, Peer, Reach, Readiness, Session, SessionExtractor,
+};

@@ -7,18 +7,18 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{Problems, HumanDuration, Warnings, FileFingerprint};
-use crate::http::origin::{Origin, Origins};
+use crate::config::{FileFingerprint, HumanDuration, Problems, Warnings};
 use crate::secret::Secret;
-use crate::settings::{Client, RateLimit, Server, raw, traces};
+use crate::settings::{Origin, RateLimit, Server, raw, traces};
 use crate::telemetry::logs::{LogConfig, LogFormat};
 use crate::telemetry::traces::TraceReceiver;
+use crate::token::RolloutClient;
 
 /// The client, with the file that its secret was read from, if there is one.
 pub(super) fn check_client(
     client: raw::Client,
     problems: &mut Problems,
-) -> Option<(Client, Option<FileFingerprint>)> {
+) -> Option<(RolloutClient, Option<FileFingerprint>)> {
     let id = client.client_id.unwrap_or_default();
     if id.trim().is_empty() || id.trim() != id {
         problems.add("client_id", "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard");
@@ -41,7 +41,7 @@ pub(super) fn check_client(
         problems
             .add("client_secret", format!("{weakness}: copy the client secret from your Rollout dashboard"));
     }
-    Some((Client { id, secret }, file))
+    Some((RolloutClient { id, secret }, file))
 }
 
 pub(super) fn address(key: &str, text: &str, problems: &mut Problems) -> Option<SocketAddr> {
@@ -132,12 +132,12 @@ pub(super) fn check_ttl(ttl: HumanDuration, problems: &mut Problems) -> Duration
     ttl.0
 }
 
-pub(super) fn check_origins(allowed: &[String], problems: &mut Problems) -> Origins {
+pub(super) fn check_origins(allowed: &[String], problems: &mut Problems) -> Vec<Origin> {
     let parsed = allowed
         .iter()
         .zip(1..)
         .map(|(text, number)| Origin::parse(text).map_err(|error| format!("entry {number}: {error}")));
-    Origins::new(parsed.filter_map(|origin| problems.accept("origins.allowed", origin)).collect())
+    parsed.filter_map(|origin| problems.accept("origins.allowed", origin)).collect()
 }
 
 pub(super) fn check_rate_limit(limit: &raw::RateLimit, problems: &mut Problems) -> Option<RateLimit> {

@@ -2,6 +2,7 @@
 //! What a key means is in `config/default.toml`; which kinds of extractors exist is in `extractors`.
 
 mod checks;
+mod origins;
 mod raw;
 pub mod reload;
 mod traces;
@@ -22,16 +23,16 @@ use checks::{
 use crate::config::{
     Elsewhere, FileFingerprint, Merged, Problems, Sources, Table, Warnings, no_section, read, take, unknown,
 };
-use crate::session::builder::{Builder, BuiltFrom};
-use crate::http::origin::Origins;
-use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::waiting::Backends;
+use crate::session::builder::{Builder, BuiltFrom};
 use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::registry::Registry;
 use crate::telemetry::logs::LogConfig;
 use crate::telemetry::traces::TraceReceiver;
-use crate::token::{ClaimTemplates, Minter};
+use crate::token::{ClaimTemplates, Minter, RolloutClient};
+
+pub use origins::Origin;
 
 const CLIENT_KEYS: [&str; 3] = ["client_id", "client_secret", "client_secret_file"];
 const SECTIONS: [&str; 8] =
@@ -40,10 +41,10 @@ const SECTIONS: [&str; 8] =
 /// Everything that the service needs to know, checked.
 #[derive(Debug)]
 pub struct Settings {
-    pub client: Client,
+    pub client: RolloutClient,
     pub minter: Minter,
     pub server: Server,
-    pub origins: Origins,
+    pub origins: Vec<Origin>,
     pub chain: Chain,
     pub rate_limit: Option<RateLimit>,
     pub log: LogConfig,
@@ -59,13 +60,6 @@ pub struct Settings {
     secret_file: Option<FileFingerprint>,
     /// What each extractor was built from, by its name.
     built_from: BTreeMap<String, BuiltFrom>,
-}
-
-/// Who we are at Rollout.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
-    pub id: String,
-    pub secret: Secret,
 }
 
 /// How connections and requests are served.
@@ -131,12 +125,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
         cap_to_session: token.cap_to_session,
     };
     let context = &Context { backends: Arc::new(Backends::new(server.max_in_flight)), ..context.clone() };
-    let builder = Builder {
-        registry,
-        elsewhere,
-        context,
-        max_in_flight: server.max_in_flight,
-    };
+    let builder = Builder { registry, elsewhere, context, max_in_flight: server.max_in_flight };
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());
     let server = check_server(&server, context.dev, &mut problems);
@@ -183,7 +172,7 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
 ///
 /// # Errors
 /// What is wrong with either.
-pub fn load_client(sources: &Sources) -> Result<Client, Problems> {
+pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     let mut problems = Problems::default();
     let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else { return Err(problems) };
     let client = read("", &take(&mut tree, &CLIENT_KEYS), &[], &mut problems);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{List, HumanDuration};
+use crate::config::{HumanDuration, List};
 use crate::secret::Secret;
 
 /// The keys that stand before the first section.

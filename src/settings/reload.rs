@@ -1,11 +1,11 @@
 //! Reloading the configuration on SIGHUP, or when a file that holds a secret changes.
 //! A reload is all or nothing: what does not load changes nothing.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Problems, Sources};
-use crate::http::app::App;
 use crate::session::backends::Context;
 use crate::session::chain::Chain;
 use crate::session::registry::Registry;
@@ -25,10 +25,19 @@ const MAX_READS: usize = 10;
 /// How long reading the files may take. A network file system may never answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What has settings in force that can be replaced.
+pub trait Reloadable: fmt::Debug + Send + Sync + 'static {
+    /// The settings in force now.
+    fn settings(&self) -> Arc<Settings>;
+
+    /// Puts other settings in force for the requests that begin from now on.
+    fn replace(&self, settings: Settings);
+}
+
 /// Loads the configuration again from where it came.
 #[derive(Debug)]
 pub struct Reloader {
-    app: Arc<App>,
+    app: Arc<dyn Reloadable>,
     sources: Sources,
     registry: Registry,
     context: Context,
@@ -37,7 +46,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    pub fn new(app: Arc<App>, sources: Sources, registry: Registry, context: Context) -> Self {
+    pub fn new(app: Arc<dyn Reloadable>, sources: Sources, registry: Registry, context: Context) -> Self {
         Self { app, sources, registry, context, reading: Arc::new(Semaphore::new(1)) }
     }
 
@@ -47,7 +56,7 @@ impl Reloader {
         let this = Arc::new(self);
         spawn(async move {
             loop {
-                let interval = this.app.live().settings.poll_interval;
+                let interval = this.app.settings().poll_interval;
                 let triggered = match timeout(interval, asked.recv()).await {
                     Ok(Some(())) => spawn(this.clone().reload("signal")),
                     Ok(None) => return,
@@ -55,7 +64,7 @@ impl Reloader {
                 };
                 // In a task of its own: a bug in it must not be the end of all reloads.
                 if triggered.await.is_err() {
-                    this.app.metrics.reloaded("error");
+                    this.context.metrics.reloaded("error");
                 }
             }
         });
@@ -64,7 +73,7 @@ impl Reloader {
 
     /// After a failure the files still differ from those in force, so that the reload is tried again.
     async fn reload_if_outdated(self: Arc<Self>) {
-        match self.blocking(|this| this.app.live().settings.are_outdated()).await {
+        match self.blocking(|this| this.app.settings().are_outdated()).await {
             Ok(true) => self.reload("file").await,
             Ok(false) => {}
             Err(problems) => self.failed("file", &problems),
@@ -76,7 +85,7 @@ impl Reloader {
             Ok(settings) => {
                 settings.log_warnings();
                 self.app.replace(settings);
-                self.app.metrics.reloaded("ok");
+                self.context.metrics.reloaded("ok");
                 tracing::info!(trigger, "config_reloaded");
             }
             Err(problems) => self.failed(trigger, &problems),
@@ -84,7 +93,7 @@ impl Reloader {
     }
 
     fn failed(&self, trigger: &'static str, problems: &Problems) {
-        self.app.metrics.reloaded("error");
+        self.context.metrics.reloaded("error");
         tracing::error!(trigger, %problems, "config_reload_failed");
     }
 
@@ -93,15 +102,15 @@ impl Reloader {
     /// outage. A new client is taken in any case, since Rollout may no longer accept the tokens of the old one.
     async fn load(self: &Arc<Self>) -> Result<Settings, Problems> {
         let mut settings = self.read_settled().await?;
-        let live = self.app.live();
-        if live.settings.server != settings.server || live.settings.log != settings.log {
+        let current = self.app.settings();
+        if current.server != settings.server || current.log != settings.log {
             tracing::warn!("[server] and [log] have changed: not all of it is in force before a restart");
         }
-        let new = settings.keep_unchanged(&live.settings);
+        let new = settings.keep_unchanged(&current);
         new.start();
         let in_time = timeout(WARM_UP, until_ready(&new)).await;
-        let same_client = live.settings.client == settings.client;
-        if in_time.is_err() && same_client && live.settings.chain.is_ready() {
+        let same_client = current.client == settings.client;
+        if in_time.is_err() && same_client && current.chain.is_ready() {
             let text = "an extractor could not fetch what it needs in 5s, while those in force can";
             return Err(Problems::of("session.extractors", text));
         }

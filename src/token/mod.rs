@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use crate::clock::{self, UnixSeconds};
 use crate::json::Value;
+use crate::secret::Secret;
 use crate::session::subject::{Subject, SubjectError, Template};
 use crate::session::types::Session;
-use crate::settings::Client;
 
 /// `{"typ":"JWT","alg":"HS512"}` in base64url, with the dot that follows it.
 const HEADER: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzUxMiJ9.";
@@ -25,6 +25,13 @@ const SIGNATURE_BYTES: usize = 1 + 86;
 
 /// The claims that are ours alone; an operator cannot set them.
 const RESERVED: [&str; 5] = ["iss", "sub", "iat", "exp", "nbf"];
+
+/// Who we are at Rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutClient {
+    pub id: String,
+    pub secret: Secret,
+}
 
 /// Makes tokens. Nothing that it makes is kept.
 ///
@@ -69,7 +76,7 @@ struct Claims<'a> {
 }
 
 impl Minter {
-    pub fn new(client: &Client, ttl: Duration, cap_to_session: bool, claims: ClaimTemplates) -> Self {
+    pub fn new(client: &RolloutClient, ttl: Duration, cap_to_session: bool, claims: ClaimTemplates) -> Self {
         Self {
             client_id: client.id.clone(),
             key: hmac::Key::new(hmac::HMAC_SHA512, client.secret.expose()),
@@ -213,7 +220,7 @@ mod tests {
     const NOW: UnixSeconds = 1_700_000_000;
 
     fn minter(ttl: u64, cap: bool, claims: serde_json::Value) -> Minter {
-        let client = Client { id: "client-1".to_owned(), secret: Secret::new(SECRET) };
+        let client = RolloutClient { id: "client-1".to_owned(), secret: Secret::new(SECRET) };
         let serde_json::Value::Object(claims) = claims else { panic!("claims are a table") };
         Minter::new(
             &client,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rollout_token::clock::Clock;
-use rollout_token::session::contract;
 use rollout_token::session::backends::Context;
+use rollout_token::session::contract;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::{ExtractError, SessionExtractor};
 use rollout_token::telemetry::metrics::Metrics;

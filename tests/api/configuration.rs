@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rollout_token::session::builder::keys_of_kind;
-use rollout_token::settings::Settings;
 use rollout_token::clock::Clock;
 use rollout_token::session::backends::Context;
+use rollout_token::session::builder::keys_of_kind;
 use rollout_token::session::registry::Registry;
+use rollout_token::settings::Settings;
 use rollout_token::telemetry::metrics::Metrics;
 use serde_json::Value;
 
@@ -481,7 +481,7 @@ fn file_of_a_list_of_secrets_that_holds_none_is_refused_in_every_kind() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut lists = Vec::new();
     for kind in registry.names() {
-        let keys = config::keys_of_kind(&registry, kind, &context()).unwrap();
+        let keys = keys_of_kind(&registry, kind, &context()).unwrap();
         let keys = keys.as_object().unwrap();
         for (key, _) in keys.iter().filter(|(_, default)| default.is_array()) {
             if !keys.contains_key(&format!("{key}_file")) {
@@ -685,7 +685,10 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
 
 #[test]
 fn what_holds_raw_configuration_does_not_show_it() {
-    let sources = rollout_token::config::Sources { environment: client_variables(), ..rollout_token::config::Sources::default() };
+    let sources = rollout_token::config::Sources {
+        environment: client_variables(),
+        ..rollout_token::config::Sources::default()
+    };
     assert!(!format!("{sources:?}").contains(CLIENT_SECRET));
 }
 

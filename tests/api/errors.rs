@@ -122,12 +122,11 @@ async fn nothing_of_the_cause_is_told() {
 async fn a_panicking_extractor_is_500_and_the_next_request_is_served() {
     use axum::http::request::Parts;
     use futures_util::future::BoxFuture;
+    use rollout_token::config::{Problems, Section};
     use rollout_token::session::Kind;
     use rollout_token::session::backends::Context;
-    use rollout_token::config::{Problems, Section};
     use rollout_token::session::registry::Registry;
-    use rollout_token::session::backends::Context;
-use rollout_token::session::types::{Extracted, Session, SessionExtractor};
+    use rollout_token::session::types::{Extracted, Session, SessionExtractor};
     use std::sync::Arc;
 
     #[derive(Debug)]

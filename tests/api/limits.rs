@@ -9,7 +9,6 @@ use rollout_token::config::{Problems, Section};
 use rollout_token::session::backends::Context;
 use rollout_token::session::kind::Kind;
 use rollout_token::session::registry::Registry;
-use rollout_token::session::backends::Context;
 use rollout_token::session::types::{Extracted, Session, SessionExtractor};
 
 use crate::helpers::{BY_HEADER, Service, refused};

@@ -11,7 +11,6 @@ use std::time::Duration;
 use axum::http::request::Parts;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use rollout_token::settings;
 use rollout_token::clock::{Clock, ManualClock};
 use rollout_token::config::{Problems, Section, Sources};
 use rollout_token::http::app::App;
@@ -20,6 +19,7 @@ use rollout_token::session::backends::Context;
 use rollout_token::session::kind::Kind;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::{Extracted, Readiness, SessionExtractor};
+use rollout_token::settings;
 use rollout_token::settings::reload::Reloader;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -425,7 +425,7 @@ impl Counted {
     }
 
     fn registry() -> Registry {
-        Registry::builtin().with("counted", Self::build)
+        Registry::builtin().with("counted", Kind::new(Self::build))
     }
 }
 

@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::tokens;
 use crate::sentinels::no_sentinel;
+use crate::tokens;
 
 /// Longer than every timeout of the service: an answer that is not there by now never comes.
 pub const HANG: Duration = Duration::from_secs(40);

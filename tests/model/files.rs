@@ -1,6 +1,4 @@
-//! The files under test, beside the neighbours that they name with `super::`.
-
-pub use rollout_token::session::backends::{health, http, keys, waiting};
+//! The files under test.
 
 #[path = "../../src/session/backends/jwks.rs"]
 pub mod jwks;

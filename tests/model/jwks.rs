@@ -7,11 +7,12 @@ use shuttle::future::{block_on, spawn};
 
 use crate::Model;
 use crate::Schedule;
-use crate::sync;
 use crate::clock::{Clock, ManualClock};
-use crate::extractors::{Context, ExtractError};
 use crate::files::jwks::{FetchedKeys, Found, Source};
-use crate::files::waiting::Waiting;
+use crate::session::backends::Context;
+use crate::session::backends::waiting::Waiting;
+use crate::session::types::ExtractError;
+use crate::sync;
 
 pub const MODELS: [Model; 4] = [
     ("jwks_cold_start_is_one_fetch_that_serves_all", cold_start, Schedule::Any),

@@ -8,11 +8,12 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Model;
 use crate::Schedule;
-use crate::sync;
 use crate::clock::{Clock, ManualClock};
-use crate::extractors::{Context, ExtractError, Session};
 use crate::files::lookup::{Lookups, Outcome, Question, Verdict};
-use crate::files::waiting::Waiting;
+use crate::session::backends::Context;
+use crate::session::backends::waiting::Waiting;
+use crate::session::types::{ExtractError, Session};
+use crate::sync;
 
 pub const MODELS: [Model; 5] = [
     ("lookup_identical_questions_share_a_call", shared, Schedule::Any),

@@ -26,7 +26,7 @@ pub use rollout_token::clock;
 pub use rollout_token::json;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
-pub use world::{app, config, extractors};
+pub use world::{config, session, settings};
 
 /// In how many orders each model runs.
 const ORDERS: usize = 2_000;

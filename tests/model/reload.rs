@@ -8,12 +8,14 @@ use shuttle::rand::{Rng, thread_rng};
 
 use crate::Model;
 use crate::Schedule;
-use crate::app::App;
 use crate::clock::{Clock, ManualClock};
 use crate::config::Sources;
-use crate::extractors::{Context, Registry};
-use crate::files::reload::Reloader;
+use crate::files::reload::{Reloadable, Reloader};
+use crate::session::backends::Context;
+use crate::session::registry::Registry;
+use crate::settings;
 use crate::sync::{self, mpsc};
+use crate::world::app::App;
 
 pub const MODELS: [Model; 3] = [
     ("reload_a_signal_is_never_lost", signalled, Schedule::Any),
@@ -41,7 +43,7 @@ impl World {
     /// Waits until this is in force. What is in force until then is one or the other, never half of each.
     async fn until(&self, wanted: u32) {
         loop {
-            let [one, other] = self.app.live().settings.files;
+            let [one, other] = self.app.settings().files;
             assert_eq!(one, other, "files of two minds");
             if one == wanted {
                 return;
@@ -86,7 +88,7 @@ fn half_written() {
         world.files.replace(0);
         world.signal();
         yield_now().await;
-        assert_eq!(world.app.live().settings.files, [1, 1]);
+        assert_eq!(world.app.settings().files, [1, 1]);
         world.files.replace(2);
         world.until(2).await;
     });

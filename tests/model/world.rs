@@ -1,14 +1,32 @@
 //! What the files under test need of the service, as far as they need it: a back end to call, files to
 //! read, settings to replace.
 
-/// What stands for `src/extractors`.
-pub mod extractors {
+/// What stands for `src/session`: the real thing but for what calls and what is configured.
+pub mod session {
+    pub use rollout_token::session::types;
+
+    pub mod backends {
+        pub use rollout_token::session::backends::{health, http, keys, waiting};
+
+        pub use crate::world::stand_ins::Context;
+    }
+
+    pub mod chain {
+        pub use crate::world::stand_ins::Chain;
+    }
+
+    pub mod registry {
+        pub use crate::world::stand_ins::Registry;
+    }
+}
+
+/// A provider to call, and a configuration without extractors.
+pub mod stand_ins {
     use std::sync::Arc;
 
     use axum::http::HeaderMap;
     use reqwest::{Request, StatusCode};
     use rollout_token::session::backends::http::{Answer, CallError, Limits};
-    pub use rollout_token::session::types::{ExtractError, Readiness, Session};
 
     use crate::clock::Clock;
     use crate::sync::Mutex;
@@ -77,14 +95,12 @@ pub mod extractors {
     }
 }
 
-/// What stands for `src/config`: settings are read from two files, one after the other.
+/// What stands for `src/config`.
 pub mod config {
     use std::sync::Arc;
-    use std::time::Duration;
 
     pub use rollout_token::config::Problems;
 
-    use super::extractors::{Chain, Context, Registry};
     use crate::sync::Mutex;
 
     /// Two files that are always replaced together. Zero is a file half written.
@@ -96,10 +112,18 @@ pub mod config {
             *self.0.lock().unwrap() = [content; 2];
         }
 
-        fn read(&self, file: usize) -> u32 {
+        pub fn read(&self, file: usize) -> u32 {
             self.0.lock().unwrap()[file]
         }
     }
+}
+
+/// What stands for `src/settings`: settings are read from two files, one after the other.
+pub mod settings {
+    use std::time::Duration;
+
+    use super::config::{Problems, Sources};
+    use super::stand_ins::{Chain, Context, Registry};
 
     #[derive(Debug)]
     pub struct Settings {
@@ -113,7 +137,7 @@ pub mod config {
     }
 
     impl Settings {
-        /// As `Watched` does it: each file is looked at again.
+        /// As `FileFingerprint` does it: each file is looked at again.
         pub fn are_outdated(&self) -> bool {
             (0..2).any(|file| self.sources.read(file) != self.files[file])
         }
@@ -146,37 +170,30 @@ pub mod config {
     }
 }
 
-/// What stands for `src/app.rs`.
+/// Where a reload puts new settings.
 pub mod app {
     use std::sync::Arc;
 
-    use rollout_token::telemetry::metrics::Metrics;
-
-    use super::config::Settings;
+    use crate::files::reload::Reloadable;
+    use crate::settings::Settings;
     use crate::sync::Mutex;
 
     #[derive(Debug)]
-    pub struct App {
-        live: Mutex<Arc<Live>>,
-        pub metrics: Metrics,
-    }
-
-    #[derive(Debug)]
-    pub struct Live {
-        pub settings: Settings,
-    }
+    pub struct App(Mutex<Arc<Settings>>);
 
     impl App {
         pub fn new(settings: Settings) -> Arc<Self> {
-            Arc::new(Self { live: Mutex::new(Arc::new(Live { settings })), metrics: Metrics::new() })
+            Arc::new(Self(Mutex::new(Arc::new(settings))))
+        }
+    }
+
+    impl Reloadable for App {
+        fn settings(&self) -> Arc<Settings> {
+            self.0.lock().unwrap().clone()
         }
 
-        pub fn live(&self) -> Arc<Live> {
-            self.live.lock().unwrap().clone()
-        }
-
-        pub fn replace(&self, settings: Settings) {
-            *self.live.lock().unwrap() = Arc::new(Live { settings });
+        fn replace(&self, settings: Settings) {
+            *self.0.lock().unwrap() = Arc::new(settings);
         }
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use rollout_token::clock::{Clock, ManualClock};
-use rollout_token::session::contract;
 use rollout_token::session::backends::Context;
+use rollout_token::session::contract;
 use rollout_token::session::registry::Registry;
 use rollout_token::session::types::SessionExtractor;
 use serde_json::Value;

@@ -55,7 +55,8 @@ impl Asset {
 
 /// `GET /rollout/client.js`: the browser helper, as a module to import.
 pub async fn client(headers: HeaderMap) -> Response {
-    static CLIENT: LazyLock<Asset> =
-        LazyLock::new(|| Asset::new(include_str!("../../../web/client.js"), "text/javascript; charset=utf-8"));
+    static CLIENT: LazyLock<Asset> = LazyLock::new(|| {
+        Asset::new(include_str!("../../../web/client.js"), "text/javascript; charset=utf-8")
+    });
     CLIENT.answer(&headers)
 }

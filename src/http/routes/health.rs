@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use axum::Json;
+use axum::extract::Extension;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use axum::extract::Extension;
-use axum::Json;
 use serde::Serialize;
 
 use crate::clock;

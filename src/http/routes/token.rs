@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use serde::Serialize;
 
 use crate::clock;
 use crate::http::app::{App, InForce, Live};
 use crate::http::error::Error;
 use crate::http::origin::{self, Caller, Forbidden, NotAFetch};
-use crate::session::credential_source;
 use crate::session::chain::{Authenticated, Denial, Denied};
+use crate::session::credential_source;
 use crate::session::types::Reason;
 use crate::token::MintError;
 
@@ -56,7 +56,7 @@ pub async fn issue(
 ) -> Result<Json<TokenResponse>, Error> {
     let (head, _) = request.into_parts();
     origin::check_fetch(&head.headers)?;
-    in_force.live.settings.origins.check(&head.headers)?;
+    origin::check(&in_force.live.settings.origins, &head.headers)?;
     token_for(&app, &in_force, &head).await
 }
 
@@ -70,7 +70,7 @@ pub async fn issue_as_documented(
     require_docs_alias(&in_force.live)?;
     let (head, _) = request.into_parts();
     origin::check_fetch(&head.headers)?;
-    let caller = in_force.live.settings.origins.check(&head.headers)?;
+    let caller = origin::check(&in_force.live.settings.origins, &head.headers)?;
     if caller == Caller::NoBrowser && !has_bearer(&head.headers) {
         return Err(Error::OriginNotAllowed);
     }
@@ -174,7 +174,7 @@ fn answer_options(
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     if headers.contains_key(header::ORIGIN) {
-        live.settings.origins.listed(headers).ok_or(Error::OriginNotAllowed)?;
+        origin::listed(&live.settings.origins, headers).ok_or(Error::OriginNotAllowed)?;
         origin::allow_preflight(response.headers_mut(), HeaderValue::from_static(methods), app.dev);
     }
     Ok(response)

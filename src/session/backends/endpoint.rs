@@ -7,10 +7,10 @@ use axum::http::{HeaderMap, header};
 use reqwest::Request;
 use url::Url;
 
-use crate::session::backends::Context;
 use crate::clock::Clock;
-use crate::config::{Problems, Section, HumanDuration};
+use crate::config::{HumanDuration, Problems, Section};
 use crate::json::Value;
+use crate::session::backends::Context;
 use crate::session::backends::http::{Answer, HttpClient, Limits, check_url};
 use crate::session::backends::lookup::{Outcome, Verdict};
 use crate::session::types::ExtractError;
@@ -48,7 +48,12 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Checks all keys; `None` after their problems were added.
-    pub fn new(section: &Section<'_>, context: &Context, keys: Keys<'_>, problems: &mut Problems) -> Option<Self> {
+    pub fn new(
+        section: &Section<'_>,
+        context: &Context,
+        keys: Keys<'_>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
         problems.require(keys.url.is_some(), section.key("url"), "is missing: set it to the URL to ask");
         for (key, span) in [("timeout", keys.timeout), ("connect_timeout", keys.connect_timeout)] {
             let sane = (HumanDuration::millis(1)..=HumanDuration::secs(10)).contains(&span);

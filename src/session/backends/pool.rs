@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+use crate::config::{HumanDuration, Problems, Section};
 use crate::session::backends::Context;
-use crate::config::{Problems, Section, HumanDuration};
 use crate::session::backends::health::BackendHealth;
 use crate::session::backends::waiting::Waiting;
 use crate::session::types::{ExtractError, Readiness};
@@ -112,7 +112,13 @@ const DOWN: [&str; 3] = ["store_unreachable", "store_timeout", "store_refused"];
 
 impl<S: Store> Pool<S> {
     /// A pool for the extractor of `section`; it connects when it is first asked.
-    pub fn new(section: &Section<'_>, context: &Context, store: S, limits: Limits, waiting: Arc<Waiting>) -> Arc<Self> {
+    pub fn new(
+        section: &Section<'_>,
+        context: &Context,
+        store: S,
+        limits: Limits,
+        waiting: Arc<Waiting>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             name: Arc::from(section.name()),

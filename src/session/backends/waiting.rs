@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::session::backends::Context;
 use crate::config::{Problems, Section};
+use crate::session::backends::Context;
 
 /// The default of `server.max_in_flight`.
 const DEFAULT_MAX_IN_FLIGHT: usize = 512;
@@ -45,7 +45,12 @@ pub struct Waiting {
 
 impl Waiting {
     /// For the backend of `section`, whose key `max_waiting` is `max`.
-    pub fn read(section: &Section<'_>, context: &Context, max: Option<usize>, problems: &mut Problems) -> Arc<Self> {
+    pub fn read(
+        section: &Section<'_>,
+        context: &Context,
+        max: Option<usize>,
+        problems: &mut Problems,
+    ) -> Arc<Self> {
         problems.require(max != Some(0), section.key("max_waiting"), "must be at least 1");
         Self::new(max, &context.backends)
     }

@@ -12,11 +12,11 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
-use crate::session::backends::Context;
 use crate::config::{List, Problems, Section};
+use crate::session::backends::Context;
 use crate::session::credential_source;
-use crate::session::formats::headers;
 use crate::session::formats::glob::matches_glob;
+use crate::session::formats::headers;
 use crate::session::kind::Kind;
 use crate::session::types::{CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor};
 
@@ -161,8 +161,8 @@ impl SessionExtractor for ApiKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::contract;
     use crate::session::backends::Context;
+    use crate::session::contract;
     use crate::session::registry::Registry;
 
     const KEY: &str = "3f1c8a5e0b7d49c2a6e8f0d1b3c5a7e9f1d3b5c7";

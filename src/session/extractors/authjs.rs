@@ -13,13 +13,13 @@ use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::session::backends::Context;
 use crate::config::{List, Problems, Section};
 use crate::json::Value;
 use crate::secret::Secret;
-use crate::session::formats::{headers, hkdf, jwt_form, jwt_times};
+use crate::session::backends::Context;
 use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
 use crate::session::formats::percent::{self, Plus};
+use crate::session::formats::{headers, hkdf, jwt_form, jwt_times};
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::{self, Cookie};
@@ -235,7 +235,8 @@ impl SessionExtractor for AuthJs {
     }
 
     fn reach(&self) -> Reach {
-        let cookies = self.cookies.iter().map(|sealed| CredentialSource::Cookie(sealed.cookie.name().to_owned()));
+        let cookies =
+            self.cookies.iter().map(|sealed| CredentialSource::Cookie(sealed.cookie.name().to_owned()));
         let bearer = self.accept_bearer.then_some(CredentialSource::Bearer);
         Reach { jwts_of: None, ..Reach::everything(cookies.chain(bearer)) }
     }

@@ -14,13 +14,13 @@ use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::session::backends::Context;
-use crate::config::{Problems, Section, HumanDuration};
+use crate::config::{HumanDuration, Problems, Section};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
-use crate::session::formats::{hkdf, jwt_times};
+use crate::session::backends::Context;
 use crate::session::formats::expiry::Expiry;
 use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
+use crate::session::formats::{hkdf, jwt_times};
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;

@@ -15,9 +15,9 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
-use crate::session::backends::Context;
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::formats::{payload, signed_timestamp};
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
@@ -142,8 +142,8 @@ impl SessionExtractor for CookieSession {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::contract;
     use crate::session::backends::Context;
+    use crate::session::contract;
     use crate::session::registry::Registry;
 
     // `default-0-anonymous` of the vectors: {"views":3}, signed by Keygrip.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixSeconds;
-use crate::session::backends::Context;
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::formats::hkdf;
 use crate::session::formats::payload::PickleWarning;
 use crate::session::formats::signed_timestamp::{MaxAge, Stamped, StampedSession};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
-use crate::session::backends::Context;
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::formats::payload::PickleWarning;
 use crate::session::formats::signed_timestamp::{self, MaxAge, Stamped, StampedSession};
 use crate::session::kind::Kind;

@@ -15,20 +15,22 @@ use reqwest::{Body, Method, Request};
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
-use crate::session::backends::Context;
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::{List, Problems, Section, HumanDuration};
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
-use crate::session::credential_source;
+use crate::session::backends::Context;
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::http::Answer;
 use crate::session::backends::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
 use crate::session::backends::waiting::Waiting;
+use crate::session::credential_source;
 use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes, check_scopes};
-use crate::session::types::{Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor};
+use crate::session::types::{
+    Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+};
 use crate::telemetry::spans;
 
 pub const KIND: Kind = Kind { build, subject: "{sub}", presets: PRESETS };
@@ -398,8 +400,8 @@ fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, Extra
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::contract;
     use crate::session::backends::Context;
+    use crate::session::contract;
     use crate::session::registry::Registry;
 
     const SECRET: &str = "the-secret-of-our-client";

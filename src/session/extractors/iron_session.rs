@@ -16,12 +16,12 @@ use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::session::backends::Context;
 use crate::config::{Problems, Section};
 use crate::json::Value;
 use crate::secret::Secret;
-use crate::session::formats::hkdf;
+use crate::session::backends::Context;
 use crate::session::formats::aes::Cbc;
+use crate::session::formats::hkdf;
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
@@ -83,12 +83,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let passwords = passwords(section, config.password, config.password_file, &mut problems);
     let Some(cookie) = cookie else { return Err(problems) };
     let reads_parts = config.version == "v9";
-    problems.or(Arc::new(IronSession {
-        cookie,
-        passwords,
-        reads_parts,
-        clock: context.clock.clone(),
-    }))
+    problems.or(Arc::new(IronSession { cookie, passwords, reads_parts, clock: context.clock.clone() }))
 }
 
 /// The passwords by id, each given by its value or its file.
@@ -172,12 +167,7 @@ impl<'a> Seal<'a> {
     /// that their digits stand for.
     fn open(&self, password: &Secret) -> Option<Vec<u8>> {
         let derive = |salt: &str| {
-            hkdf::pbkdf2::<32>(
-                pbkdf2::PBKDF2_HMAC_SHA1,
-                NonZeroU32::MIN,
-                password.expose(),
-                salt.as_bytes(),
-            )
+            hkdf::pbkdf2::<32>(pbkdf2::PBKDF2_HMAC_SHA1, NonZeroU32::MIN, password.expose(), salt.as_bytes())
         };
         let mac = hmac::Key::new(hmac::HMAC_SHA256, &derive(self.mac_salt));
         hmac::verify(&mac, self.covered.as_bytes(), &self.mac).ok()?;

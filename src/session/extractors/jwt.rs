@@ -14,13 +14,15 @@ use futures_util::future::{self, BoxFuture, FutureExt};
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::json::{Object, Value};
-use crate::session::credential_source;
 use crate::session::backends::jwks::{FetchedKeys, Found, KeysByKid, Wait};
 use crate::session::backends::keys::{Alg, KeySet};
+use crate::session::credential_source;
 use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
 use crate::session::sections::claims::{ClaimRules, check_scopes};
-use crate::session::types::{Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor};
+use crate::session::types::{
+    Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+};
 
 pub const KIND: Kind = Kind { build: config::build, subject: "{sub}", presets: presets::PRESETS };
 

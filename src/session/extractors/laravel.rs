@@ -11,10 +11,10 @@ use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::session::backends::Context;
-use crate::config::{List, Problems, Section, HumanDuration};
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::json::Value;
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::kind::Kind;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::laravel::{self, KeyFields, Keys};

@@ -16,10 +16,10 @@ use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::session::backends::Context;
 use crate::config::{Problems, Section};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::formats::expiry::Expiry;
 use crate::session::formats::percent::{self, Plus};
 use crate::session::kind::Kind;
@@ -260,8 +260,8 @@ mod tests {
     use super::reader::ITERATIONS;
     use super::*;
     use crate::session::contract;
-    use crate::session::formats::hkdf;
     use crate::session::formats::aes::seal;
+    use crate::session::formats::hkdf;
     use crate::session::sections::testing::{answer, build, refused};
 
     const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2hunter2";

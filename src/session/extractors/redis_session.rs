@@ -17,22 +17,24 @@ use redis::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::session::backends::Context;
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::{List, Problems, Section, HumanDuration};
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::json::Value;
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::backends::pool::{Failure, Limits, Pool, Store};
 use crate::session::backends::waiting::Waiting;
-use crate::session::formats::php;
 use crate::session::formats::expiry::Expiry;
 use crate::session::formats::payload::MAX_STORED;
+use crate::session::formats::php;
 use crate::session::kind::Kind;
 use crate::session::sections::authority;
 use crate::session::sections::laravel::{self, KeyFields};
 use crate::session::sections::session_cookie::{self, SessionCookie};
 use crate::session::subject::Template;
-use crate::session::types::{Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor};
+use crate::session::types::{
+    Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+};
 
 const PRESETS: &[(&str, &str)] = &[
     (
@@ -472,8 +474,8 @@ fn failure(error: &RedisError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::contract;
     use crate::session::backends::Context;
+    use crate::session::contract;
     use crate::session::registry::Registry;
     use crate::session::sections::testing::{broken_certificate, word};
 

@@ -23,7 +23,9 @@ use crate::session::formats::expiry::Expiry;
 use crate::session::formats::headers::{self, HeaderError};
 use crate::session::kind::Kind;
 use crate::session::subject::{SubjectError, Template};
-use crate::session::types::{CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor};
+use crate::session::types::{
+    CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+};
 use crate::telemetry::spans;
 
 pub const KIND: Kind = Kind { build: config::build, subject: "{sub}", presets: presets::PRESETS };
@@ -277,8 +279,8 @@ fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, Ex
 mod tests {
     use super::*;
     use crate::config::Problems;
-    use crate::session::contract;
     use crate::session::backends::Context;
+    use crate::session::contract;
     use crate::session::registry::Registry;
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {

@@ -21,7 +21,9 @@ use crate::session::backends::pool::Pool;
 use crate::session::formats::expiry::Expiry;
 use crate::session::kind::Kind;
 use crate::session::sections::session_cookie::SessionCookie;
-use crate::session::types::{Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor};
+use crate::session::types::{
+    Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+};
 use database::{Question, Rows, Table};
 use payload::Payload;
 use statement::Statement;

@@ -11,9 +11,9 @@ use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::session::backends::Context;
 use crate::config::{Problems, Section};
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::formats::payload;
 use crate::session::formats::signed_timestamp::{self, MaxAge, Stamped};
 use crate::session::kind::Kind;

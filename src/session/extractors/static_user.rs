@@ -9,8 +9,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
-use crate::session::backends::Context;
 use crate::config::{Problems, Section};
+use crate::session::backends::Context;
 use crate::session::formats::headers::{self, HeaderError};
 use crate::session::kind::Kind;
 use crate::session::types::{CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor};

@@ -13,12 +13,14 @@ use futures_util::future::{BoxFuture, ready};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::session::backends::Context;
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::formats::headers;
 use crate::session::kind::Kind;
-use crate::session::types::{CredentialSource, ExtractError, Extracted, Peer, Reach, Session, SessionExtractor};
+use crate::session::types::{
+    CredentialSource, ExtractError, Extracted, Peer, Reach, Session, SessionExtractor,
+};
 
 /// Which header each proxy sets, from its documentation.
 const PRESETS: &[(&str, &str)] = &[
@@ -192,8 +194,8 @@ impl SessionExtractor for TrustedHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::contract;
     use crate::session::backends::Context;
+    use crate::session::contract;
     use crate::session::registry::Registry;
 
     const SECRET: &str = "a-secret-shared-with-the-proxy";

@@ -14,7 +14,7 @@ use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::{Problems, Section, HumanDuration};
+use crate::config::{HumanDuration, Problems, Section};
 use crate::session::formats::payload::{self, PickleWarning};
 use crate::session::sections::cookie::Cookie;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};

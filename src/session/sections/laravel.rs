@@ -12,9 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use crate::config::{List, Problems, Section};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
-use crate::session::formats::{hex, php};
 use crate::session::formats::aes::{Cbc, Gcm};
 use crate::session::formats::percent::{self, Plus};
+use crate::session::formats::{hex, php};
 use crate::session::sections::app_secret;
 use crate::session::types::ExtractError;
 

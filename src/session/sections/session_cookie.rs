@@ -14,9 +14,9 @@ use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::formats::hex;
 use crate::session::formats::percent::{self, Plus};
-use crate::session::sections::{app_secret, laravel};
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::laravel::KeyFields as LaravelFields;
+use crate::session::sections::{app_secret, laravel};
 use crate::session::types::{CredentialSource, ExtractError};
 
 /// The longest session id that is looked up, in bytes; frameworks make ids of up to 64.

@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 
 use crate::clock::{Clock, ManualClock, UnixSeconds};
 use crate::config::Problems;
-use crate::session::contract;
 use crate::session::backends::Context;
+use crate::session::contract;
 use crate::session::registry::Registry;
 use crate::session::types::{Extracted, SessionExtractor};
 

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Jwt, Keys};
 use crate::clock::UnixSeconds;
-use crate::session::backends::Context;
-use crate::config::{List, Problems, Section, HumanDuration};
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::backends::http::check_url;
 use crate::session::backends::jwks::{FetchedKeys, KID_PLACEHOLDER, KeysByKid, Source};
 use crate::session::backends::keys::{Alg, KeySet};
@@ -337,7 +337,13 @@ fn from_url(
     Some(fetched(section, context, config, Source::Jwks(url), problems))
 }
 
-fn fetched(section: &Section<'_>, context: &Context, config: &Config, source: Source, problems: &mut Problems) -> Keys {
+fn fetched(
+    section: &Section<'_>,
+    context: &Context,
+    config: &Config,
+    source: Source,
+    problems: &mut Problems,
+) -> Keys {
     let waiting = Waiting::read(section, context, config.max_waiting, problems);
     Keys::Fetched(FetchedKeys::new(section.name(), source, context, waiting))
 }

@@ -13,8 +13,8 @@ use crate::settings;
 
 use crate::clock::{Clock, ManualClock};
 use crate::config::{Problems, Sources};
-use crate::session::contract;
 use crate::session::backends::Context;
+use crate::session::contract;
 use crate::session::registry::Registry;
 use crate::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 use crate::telemetry::metrics::Metrics;
@@ -558,7 +558,13 @@ fn clerk_without_azp_is_a_warning() {
             "[session]\nextractors = [\"clerk\"]\n[extractors.clerk]\nkind = \"jwt\"\npreset = \"clerk\"\n\
              issuers = [\"https://clerk.example.com\"]\n{keys}"
         );
-        let client = [("ROLLOUT_CLIENT_ID", "client"), ("ROLLOUT_CLIENT_SECRET", "S3cret of the client: 0f1e2d3c4b5a69788796a5b4c3d2e1f00112233445566778899")];
+        let client = [
+            ("ROLLOUT_CLIENT_ID", "client"),
+            (
+                "ROLLOUT_CLIENT_SECRET",
+                "S3cret of the client: 0f1e2d3c4b5a69788796a5b4c3d2e1f00112233445566778899",
+            ),
+        ];
         let environment = client.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let sources = Sources { base: Some(toml), environment, ..Sources::default() };
         let settings =

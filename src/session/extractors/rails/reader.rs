@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::config::{Problems, Section};
 use crate::secret::Secret;
-use crate::session::formats::{hex, hkdf};
 use crate::session::formats::aes::{Cbc, Gcm};
+use crate::session::formats::{hex, hkdf};
 
 /// `ActiveSupport::KeyGenerator` as the application sets it up.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");

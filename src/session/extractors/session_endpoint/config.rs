@@ -10,9 +10,9 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
 use super::{Forwarded, SessionEndpoint, SignedOut, WhoAmI};
-use crate::session::backends::Context;
-use crate::config::{List, Problems, Section, HumanDuration};
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::lookup::Lookups;
 use crate::session::backends::waiting::Waiting;

@@ -13,14 +13,14 @@ use super::statement::Statement;
 use super::users::Users;
 use super::{End, SqlSession, django};
 use crate::clock::UnixSeconds;
-use crate::session::backends::Context;
-use crate::config::{List, Problems, Section, HumanDuration};
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
+use crate::session::backends::Context;
 use crate::session::backends::pool::{Limits, Pool};
 use crate::session::backends::waiting::Waiting;
-use crate::session::sections::{app_secret, authority};
 use crate::session::sections::laravel::{self, KeyFields};
 use crate::session::sections::session_cookie::{self, SessionCookie};
+use crate::session::sections::{app_secret, authority};
 use crate::session::types::{Authority, SessionExtractor};
 
 /// `[extractors.NAME]` with `kind = "sql_session"`
