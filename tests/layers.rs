@@ -14,8 +14,8 @@ const SESSION_ROOMS: [&[&str]; 6] = [
     &["builder", "chain", "contract", "detect", "explain", "registry"],
     &["extractors"],
     &["kind"],
-    &["sections"],
-    &["backends", "credential_source"],
+    &["sections", "credential_source"],
+    &["backends"],
     &["formats"],
 ];
 
