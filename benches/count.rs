@@ -24,7 +24,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let what = arguments.next().expect("what to do");
-    let times: u32 = arguments.next().and_then(|times| times.parse().ok()).expect("how often");
+    let times: u32 = arguments
+        .next()
+        .and_then(|times| times.parse().ok())
+        .expect("how often");
     match what.as_str() {
         "hmac" => hmac(times),
         "mint" => mint(times),
@@ -48,17 +51,27 @@ fn mint(times: u32) {
     let subject = Subject::new("user-1").expect("a subject");
     let session = Session::of_subject("user-1");
     for _ in 0..times {
-        black_box(minter.mint(&subject, &session, black_box(1_800_000_000)).expect("a token"));
+        black_box(
+            minter
+                .mint(&subject, &session, black_box(1_800_000_000))
+                .expect("a token"),
+        );
     }
 }
 
 fn router(times: u32) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let service = setup::service(&setup::hs256());
     let authorization = format!("Bearer {}", setup::session());
     runtime.block_on(async {
         for _ in 0..times {
-            let answered = service.clone().oneshot(setup::request(Some(&authorization))).await;
+            let answered = service
+                .clone()
+                .oneshot(setup::request(Some(&authorization)))
+                .await;
             assert_eq!(answered.expect("an answer").status(), StatusCode::OK);
         }
     });

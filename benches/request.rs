@@ -2,7 +2,10 @@
 //! what each further extractor in the chain adds.
 //! Compare figures of one run with each other; the machine's noise is in all of them.
 
-#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark that cannot be set up has nothing to measure"
+)]
 
 mod setup;
 
@@ -23,14 +26,19 @@ fn mint(criterion: &mut Criterion) {
     let subject = Subject::new("user-1").expect("a subject");
     let session = Session::of_subject("user-1");
     let key = hmac::Key::new(hmac::HMAC_SHA512, setup::CLIENT_SECRET.as_bytes());
-    let token = minter.mint(&subject, &session, 1_800_000_000).expect("a token").token;
+    let token = minter
+        .mint(&subject, &session, 1_800_000_000)
+        .expect("a token")
+        .token;
     let signed = token.rsplit_once('.').expect("a signature").0.to_owned();
 
     let mut group = criterion.benchmark_group("mint");
     group.bench_function("raw HMAC-SHA512 of the same bytes", |b| {
         b.iter(|| hmac::sign(&key, black_box(signed.as_bytes())));
     });
-    group.bench_function("token", |b| b.iter(|| minter.mint(&subject, &session, black_box(1_800_000_000))));
+    group.bench_function("token", |b| {
+        b.iter(|| minter.mint(&subject, &session, black_box(1_800_000_000)))
+    });
     group.finish();
 }
 
@@ -39,9 +47,27 @@ fn router(criterion: &mut Criterion) {
     let genuine = format!("Bearer {}", setup::session());
     let forged = format!("{genuine}A");
     let mut group = criterion.benchmark_group("router");
-    ask(&mut group, "HS256 session in, token out", &service, Some(&genuine), StatusCode::OK);
-    ask(&mut group, "no session", &service, None, StatusCode::UNAUTHORIZED);
-    ask(&mut group, "a forged session", &service, Some(&forged), StatusCode::UNAUTHORIZED);
+    ask(
+        &mut group,
+        "HS256 session in, token out",
+        &service,
+        Some(&genuine),
+        StatusCode::OK,
+    );
+    ask(
+        &mut group,
+        "no session",
+        &service,
+        None,
+        StatusCode::UNAUTHORIZED,
+    );
+    ask(
+        &mut group,
+        "a forged session",
+        &service,
+        Some(&forged),
+        StatusCode::UNAUTHORIZED,
+    );
     group.finish();
 }
 
@@ -64,7 +90,13 @@ fn chain(criterion: &mut Criterion) {
             toml
         });
         let service = setup::service(&toml);
-        ask(&mut group, &format!("{length} extractors"), &service, Some(&genuine), StatusCode::OK);
+        ask(
+            &mut group,
+            &format!("{length} extractors"),
+            &service,
+            Some(&genuine),
+            StatusCode::OK,
+        );
     }
     group.finish();
 }
@@ -76,8 +108,13 @@ fn ask(
     authorization: Option<&str>,
     want: StatusCode,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let answer = runtime.block_on(service.clone().oneshot(setup::request(authorization))).expect("an answer");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let answer = runtime
+        .block_on(service.clone().oneshot(setup::request(authorization)))
+        .expect("an answer");
     assert_eq!(answer.status(), want, "{name}");
     group.bench_function(name, |b| {
         b.to_async(&runtime).iter_batched(

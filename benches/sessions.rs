@@ -1,6 +1,9 @@
 //! What recognising a session costs, kind by kind: the cookie of a real framework in, its attributes out.
 
-#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark that cannot be set up has nothing to measure"
+)]
 
 #[path = "../tests/shared/samples.rs"]
 mod samples;
@@ -14,11 +17,24 @@ fn sessions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("session");
     for sample in &SAMPLES {
         let extractor = sample.extractor();
-        let cookies: Vec<_> =
-            sample.cookies().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookies: Vec<_> = sample
+            .cookies()
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let request = contract::request(&[("cookie", &cookies.join("; "))]);
-        let look = || extractor.extract(&request).now_or_never().expect("no waiting");
-        assert!(matches!(look(), Ok(Some(_))), "{} is no session: {:?}", sample.name(), look());
+        let look = || {
+            extractor
+                .extract(&request)
+                .now_or_never()
+                .expect("no waiting")
+        };
+        assert!(
+            matches!(look(), Ok(Some(_))),
+            "{} is no session: {:?}",
+            sample.name(),
+            look()
+        );
         group.bench_function(sample.name(), |b| b.iter(look));
     }
     group.finish();

@@ -18,12 +18,21 @@ use rollout_token::session::registry::Registry;
 use rollout_token::settings;
 use rollout_token::token::{ClaimTemplates, Minter, RolloutClient};
 
-pub const CLIENT_SECRET: &str = "client-secret-client-secret-client-secret-client-secret-client-secret";
+pub const CLIENT_SECRET: &str =
+    "client-secret-client-secret-client-secret-client-secret-client-secret";
 pub const SESSION_SECRET: &str = "session-secret-session-secret-session-secret";
 
 pub fn minter() -> Minter {
-    let client = RolloutClient { id: "client".to_owned(), secret: Secret::new(CLIENT_SECRET) };
-    Minter::new(&client, Duration::from_secs(900), false, ClaimTemplates::default())
+    let client = RolloutClient {
+        id: "client".to_owned(),
+        secret: Secret::new(CLIENT_SECRET),
+    };
+    Minter::new(
+        &client,
+        Duration::from_secs(900),
+        false,
+        ClaimTemplates::default(),
+    )
 }
 
 /// The service with the extractors that `toml` describes, and no limit that one user could reach.
@@ -37,8 +46,13 @@ pub fn service(toml: &str) -> Router {
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     let context = Context::new(Clock::system(), Arc::default());
-    let sources = Sources { environment, base: Some(toml.to_owned()), ..Sources::default() };
-    let settings = settings::load(&sources, &Registry::builtin(), &context).expect("a configuration");
+    let sources = Sources {
+        environment,
+        base: Some(toml.to_owned()),
+        ..Sources::default()
+    };
+    let settings =
+        settings::load(&sources, &Registry::builtin(), &context).expect("a configuration");
     app::public(&App::new(settings, context, Drain::default()))
 }
 
@@ -58,7 +72,8 @@ pub fn hs256() -> String {
 
 /// A genuine session for [`hs256`].
 pub fn session() -> String {
-    let claims = serde_json::json!({"sub": "user-1", "iat": 1_700_000_000, "exp": 4_000_000_000_i64});
+    let claims =
+        serde_json::json!({"sub": "user-1", "iat": 1_700_000_000, "exp": 4_000_000_000_i64});
     let key = jsonwebtoken::EncodingKey::from_secret(SESSION_SECRET.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a session")
 }

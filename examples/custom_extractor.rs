@@ -57,10 +57,15 @@ impl Ticket {
         );
         let key = section.secret("key", config.key, config.key_file.as_ref(), &mut problems);
         if let Some(weakness) = key.as_ref().and_then(Secret::weakness) {
-            problems.add(section.key("key"), format!("{weakness}: make one with `openssl rand -hex 32`"));
+            problems.add(
+                section.key("key"),
+                format!("{weakness}: make one with `openssl rand -hex 32`"),
+            );
         }
         let Some(key) = key else { return Err(problems) };
-        problems.or(Arc::new(Self { key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()) }))
+        problems.or(Arc::new(Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()),
+        }))
     }
 
     fn session(&self, request: &Parts) -> Extracted {
@@ -92,12 +97,17 @@ impl SessionExtractor for Ticket {
 
 /// Exactly two small digits a byte: a tag has one spelling.
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    if !text.len().is_multiple_of(2)
+        || !text
+            .bytes()
+            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
     {
         return None;
     }
     let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+    pairs
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
 }
 
 fn registry() -> Registry {
@@ -124,12 +134,24 @@ mod tests {
     const KEY: &str = "a-key-that-only-the-app-knows";
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(&registry(), "ticket", keys, &Context::new(Clock::system(), Arc::default()))
+        contract::build(
+            &registry(),
+            "ticket",
+            keys,
+            &Context::new(Clock::system(), Arc::default()),
+        )
     }
 
     fn ticket(user: &str) -> String {
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes()), user.as_bytes());
-        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let tag = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes()),
+            user.as_bytes(),
+        );
+        let hex: String = tag
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("{user}.{hex}")
     }
 
@@ -142,7 +164,11 @@ mod tests {
     async fn a_genuine_ticket_is_a_session_and_any_other_is_refused() {
         let extractor = extractor(&format!("key = \"{KEY}\"")).unwrap();
         let good = ticket("ann");
-        let session = extractor.extract(&contract::request(&[("x-ticket", &good)])).await.unwrap().unwrap();
+        let session = extractor
+            .extract(&contract::request(&[("x-ticket", &good)]))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(session.attributes, Session::of_subject("ann").attributes);
         for bad in [
             good.replace("ann", "bob"),
@@ -151,13 +177,20 @@ mod tests {
             "ann.zz".to_owned(),
             String::new(),
         ] {
-            let refused = extractor.extract(&contract::request(&[("x-ticket", &bad)])).await;
+            let refused = extractor
+                .extract(&contract::request(&[("x-ticket", &bad)]))
+                .await;
             assert!(matches!(refused, Err(ExtractError::Rejected(_))), "{bad}");
         }
     }
 
     #[test]
     fn a_missing_key_is_a_problem_that_names_it() {
-        assert!(extractor("").unwrap_err().to_string().starts_with("extractors.ticket.key:"));
+        assert!(
+            extractor("")
+                .unwrap_err()
+                .to_string()
+                .starts_with("extractors.ticket.key:")
+        );
     }
 }

@@ -33,7 +33,9 @@ pub struct Clock(Arc<dyn TimeSource>);
 impl Clock {
     /// The machine's clocks.
     pub fn system() -> Self {
-        Self(Arc::new(SystemTimeSource { start: Instant::now() }))
+        Self(Arc::new(SystemTimeSource {
+            start: Instant::now(),
+        }))
     }
 
     pub fn new(source: Arc<dyn TimeSource>) -> Self {
@@ -55,10 +57,15 @@ struct SystemTimeSource {
 }
 
 impl TimeSource for SystemTimeSource {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the wall clock"
+    )]
     fn now(&self) -> UnixSeconds {
         // A clock before 1970 counts as 1970, which is not set either.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         since.as_secs().try_into().unwrap_or(UnixSeconds::MAX)
     }
 
@@ -76,7 +83,10 @@ pub struct ManualClock {
 
 impl ManualClock {
     pub fn at(now: UnixSeconds) -> Arc<Self> {
-        Arc::new(Self { now: AtomicI64::new(now), monotonic_ms: AtomicU64::new(0) })
+        Arc::new(Self {
+            now: AtomicI64::new(now),
+            monotonic_ms: AtomicU64::new(0),
+        })
     }
 
     /// Sets the wall clock alone, as an administrator or NTP would.

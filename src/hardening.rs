@@ -11,7 +11,13 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 /// # Errors
 /// The kernel's, as from a filter on system calls that knows neither.
 pub fn keep_memory_private() -> io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )?;
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())
@@ -26,7 +32,13 @@ mod tests {
     #[test]
     fn no_core_is_dumped_and_the_memory_is_nobodys_business() {
         keep_memory_private().unwrap();
-        assert_eq!(getrlimit(Resource::Core), Rlimit { current: Some(0), maximum: Some(0) });
+        assert_eq!(
+            getrlimit(Resource::Core),
+            Rlimit {
+                current: Some(0),
+                maximum: Some(0)
+            }
+        );
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
     }
 }

@@ -90,7 +90,12 @@ impl Object {
 
 impl<N: Into<String>> FromIterator<(N, Value)> for Object {
     fn from_iter<I: IntoIterator<Item = (N, Value)>>(members: I) -> Self {
-        Self(members.into_iter().map(|(name, value)| (name.into(), value)).collect())
+        Self(
+            members
+                .into_iter()
+                .map(|(name, value)| (name.into(), value))
+                .collect(),
+        )
     }
 }
 
@@ -110,10 +115,15 @@ impl From<serde_json::Value> for Value {
             serde_json::Value::Bool(flag) => Self::Bool(flag),
             serde_json::Value::Number(number) => Self::Number(number),
             serde_json::Value::String(text) => Self::String(text),
-            serde_json::Value::Array(items) => Self::Array(items.into_iter().map(Self::from).collect()),
-            serde_json::Value::Object(members) => {
-                Self::Object(members.into_iter().map(|(name, value)| (name, value.into())).collect())
+            serde_json::Value::Array(items) => {
+                Self::Array(items.into_iter().map(Self::from).collect())
             }
+            serde_json::Value::Object(members) => Self::Object(
+                members
+                    .into_iter()
+                    .map(|(name, value)| (name, value.into()))
+                    .collect(),
+            ),
         }
     }
 }
@@ -126,9 +136,9 @@ impl Serialize for Value {
             Self::Number(number) => number.serialize(serializer),
             Self::String(text) => serializer.serialize_str(text),
             Self::Array(items) => serializer.collect_seq(items),
-            Self::Object(object) if object.names_repeat() => {
-                Err(S::Error::custom("an object with a duplicate member has no single meaning"))
-            }
+            Self::Object(object) if object.names_repeat() => Err(S::Error::custom(
+                "an object with a duplicate member has no single meaning",
+            )),
             Self::Object(object) => {
                 let mut map = serializer.serialize_map(Some(object.0.len()))?;
                 for (name, value) in &object.0 {
@@ -172,7 +182,9 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Value, E> {
-        Number::from_f64(number).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
+        Number::from_f64(number)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("not a finite number"))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
@@ -217,16 +229,29 @@ mod tests {
     #[test]
     fn digits_above_2_to_the_53_survive_a_round_trip() {
         let text = r#"{"id":9007199254740993,"big":18446744073709551615}"#;
-        assert_eq!(serde_json::to_string(&Value::parse(text.as_bytes()).unwrap()).unwrap(), text);
+        assert_eq!(
+            serde_json::to_string(&Value::parse(text.as_bytes()).unwrap()).unwrap(),
+            text
+        );
     }
 
     #[test]
     fn what_is_not_exactly_one_json_text_is_refused() {
         let nested = "[".repeat(3000) + &"]".repeat(3000);
-        let broken: [&[u8]; 6] =
-            [b"", b"{} x", b"\xef\xbb\xbf{}", b"{\"a\":\"\xff\"}", br#"{"a":"\ud800"}"#, nested.as_bytes()];
+        let broken: [&[u8]; 6] = [
+            b"",
+            b"{} x",
+            b"\xef\xbb\xbf{}",
+            b"{\"a\":\"\xff\"}",
+            br#"{"a":"\ud800"}"#,
+            nested.as_bytes(),
+        ];
         for text in broken {
-            assert!(Value::parse(text).is_err(), "{:?}", &text[..text.len().min(20)]);
+            assert!(
+                Value::parse(text).is_err(),
+                "{:?}",
+                &text[..text.len().min(20)]
+            );
         }
     }
 }

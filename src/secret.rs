@@ -35,7 +35,9 @@ impl Secret {
             if is_in_a_folder(path) {
                 format!("cannot read {}: {error}", path.display())
             } else {
-                format!("cannot read the file: {error}. The key takes a file's name, not the secret")
+                format!(
+                    "cannot read the file: {error}. The key takes a file's name, not the secret"
+                )
             }
         })?;
         if bytes.last() == Some(&b'\n') {
@@ -66,7 +68,9 @@ impl Secret {
 
     /// Why these bytes cannot protect anything; `None` if they might.
     pub fn weakness(&self) -> Option<&'static str> {
-        let text = String::from_utf8_lossy(self.expose()).trim().to_ascii_lowercase();
+        let text = String::from_utf8_lossy(self.expose())
+            .trim()
+            .to_ascii_lowercase();
         if let Some(placeholder) = self.placeholder() {
             Some(placeholder)
         } else if is_unfilled(&text) {
@@ -100,7 +104,9 @@ impl Secret {
             "rollout-client-secret",
             "rollout_client_secret",
         ];
-        let text = String::from_utf8_lossy(self.expose()).trim().to_ascii_lowercase();
+        let text = String::from_utf8_lossy(self.expose())
+            .trim()
+            .to_ascii_lowercase();
         let bare = text.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         if text.is_empty() {
             Some("is empty")
@@ -114,7 +120,13 @@ impl Secret {
 
 /// Whether the text stands for a secret that was to be filled in. It is in small letters.
 fn is_unfilled(text: &str) -> bool {
-    const BRACKETS: [(&str, &str); 5] = [("<", ">"), ("[", "]"), ("${", "}"), ("$(", ")"), ("{{", "}}")];
+    const BRACKETS: [(&str, &str); 5] = [
+        ("<", ">"),
+        ("[", "]"),
+        ("${", "}"),
+        ("$(", ")"),
+        ("{{", "}}"),
+    ];
     const PHRASES: [&str; 14] = [
         "your client secret",
         "your secret",
@@ -131,7 +143,9 @@ fn is_unfilled(text: &str) -> bool {
         "change me",
         "placeholder",
     ];
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let words = text
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
     let words = words.collect::<Vec<_>>().join(" ");
     BRACKETS.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
         // A variable that no shell replaced, or an address.
@@ -189,7 +203,9 @@ fn is_published(text: &str) -> bool {
 /// Whether the text is the path of a secret's file, put where the secret belongs. It is in small letters; base64 too
 /// may begin with a slash.
 fn is_path(text: &str) -> bool {
-    let is_known = ["/etc/", "/run/", "/var/", "./"].iter().any(|folder| text.starts_with(folder));
+    let is_known = ["/etc/", "/run/", "/var/", "./"]
+        .iter()
+        .any(|folder| text.starts_with(folder));
     is_known || text.starts_with('/') && text.contains("secret")
 }
 
@@ -200,7 +216,8 @@ fn is_repeated(bytes: &[u8]) -> bool {
 
 /// Whether the path leads into a folder that exists; the root does not count, for base64 may begin with a slash.
 fn is_in_a_folder(path: &Path) -> bool {
-    path.parent().is_some_and(|folder| folder.file_name().is_some() && folder.is_dir())
+    path.parent()
+        .is_some_and(|folder| folder.file_name().is_some() && folder.is_dir())
 }
 
 impl fmt::Debug for Secret {
@@ -248,7 +265,9 @@ impl Visitor<'_> for SecretVisitor {
     }
 
     fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
-        Err(E::custom("a secret must be text in quotes, not true or false"))
+        Err(E::custom(
+            "a secret must be text in quotes, not true or false",
+        ))
     }
 }
 
@@ -261,9 +280,13 @@ mod tests {
         let secret = Secret::new("hunter2hunter2hunter2");
         assert_eq!(format!("{secret:?}"), "[REDACTED]");
         assert_eq!(serde_json::to_string(&secret).unwrap(), "\"[REDACTED]\"");
-        let error = serde_json::from_str::<Secret>("[123454321]").unwrap_err().to_string();
+        let error = serde_json::from_str::<Secret>("[123454321]")
+            .unwrap_err()
+            .to_string();
         assert!(!error.contains("123454321"), "{error}");
-        let error = serde_json::from_str::<Secret>("123454321").unwrap_err().to_string();
+        let error = serde_json::from_str::<Secret>("123454321")
+            .unwrap_err()
+            .to_string();
         assert!(!error.contains("123454321"), "{error}");
     }
 

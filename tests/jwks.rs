@@ -1,7 +1,10 @@
 //! Published keys over a real HTTP server that counts its requests and answers as it is told.
 //! Time is set by hand: nothing here waits for a clock.
 
-#![expect(clippy::expect_used, reason = "tests say what they expect by panicking")]
+#![expect(
+    clippy::expect_used,
+    reason = "tests say what they expect by panicking"
+)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -64,7 +67,8 @@ impl Signer {
         let claims = json!({ "iss": issuer, "sub": "u-1", "exp": NOW + 100_000 });
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(header), part(&claims));
-        let signature = crypto::sign(signed.as_bytes(), &self.key, Algorithm::ES256).expect("a signature");
+        let signature =
+            crypto::sign(signed.as_bytes(), &self.key, Algorithm::ES256).expect("a signature");
         format!("{signed}.{signature}")
     }
 }
@@ -86,11 +90,20 @@ struct Reply {
 
 impl Reply {
     fn ok(body: impl Into<String>) -> Self {
-        Self { status: 200, headers: Vec::new(), body: body.into(), endless: false, only_at: None }
+        Self {
+            status: 200,
+            headers: Vec::new(),
+            body: body.into(),
+            endless: false,
+            only_at: None,
+        }
     }
 
     fn status(status: u16) -> Self {
-        Self { status, ..Self::ok("") }
+        Self {
+            status,
+            ..Self::ok("")
+        }
     }
 
     fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -109,14 +122,20 @@ struct Server {
 
 impl Server {
     async fn start(reply: Reply) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let server = Self {
             base: format!("http://{}", listener.local_addr().expect("an address")),
             hits: Arc::default(),
             reply: Arc::new(Mutex::new(reply)),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         };
-        let (hits, reply, gate) = (server.hits.clone(), server.reply.clone(), server.gate.clone());
+        let (hits, reply, gate) = (
+            server.hits.clone(),
+            server.reply.clone(),
+            server.gate.clone(),
+        );
         let router = Router::new().fallback(move |uri: Uri| {
             hits.fetch_add(1, Ordering::SeqCst);
             let (reply, gate) = (reply.clone(), gate.clone());
@@ -136,7 +155,9 @@ impl Server {
                 } else {
                     Body::from(reply.body)
                 };
-                response.body(body).unwrap_or_else(|_| Response::new(Body::empty()))
+                response
+                    .body(body)
+                    .unwrap_or_else(|_| Response::new(Body::empty()))
             }
         });
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -168,10 +189,18 @@ impl Subject {
         let clock = ManualClock::at(NOW);
         let metrics = Arc::new(Metrics::new());
         let context = Context::new(Clock::new(clock.clone()), metrics.clone());
-        let issuers = if source.contains("oidc_issuer") { "" } else { "issuers = [\"https://issuer\"]" };
+        let issuers = if source.contains("oidc_issuer") {
+            ""
+        } else {
+            "issuers = [\"https://issuer\"]"
+        };
         let toml = format!("{source}\n{issuers}\nallow_any_audience = true");
         let built = contract::build(&Registry::builtin(), "jwt", &toml, &context);
-        Self { clock, metrics, extractor: built.expect("a good section") }
+        Self {
+            clock,
+            metrics,
+            extractor: built.expect("a good section"),
+        }
     }
 
     /// `ok`, or the word of what is wrong.
@@ -188,8 +217,12 @@ impl Subject {
     async fn until_fetched(&self, count: usize) {
         let counted = || {
             let text = self.metrics.render();
-            let lines = text.lines().filter(|line| line.starts_with("rollout_token_jwks_refresh_total"));
-            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum::<usize>()
+            let lines = text
+                .lines()
+                .filter(|line| line.starts_with("rollout_token_jwks_refresh_total"));
+            lines
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+                .sum::<usize>()
         };
         while counted() < count {
             tokio::task::yield_now().await;
@@ -236,7 +269,10 @@ async fn a_cold_start_under_load_is_one_fetch() {
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;
     server.gate.forget_permits(Semaphore::MAX_PERMITS);
-    let subject = Subject::with(&format!("jwks_url = \"{}/keys\"\nmax_waiting = 1000", server.base));
+    let subject = Subject::with(&format!(
+        "jwks_url = \"{}/keys\"\nmax_waiting = 1000",
+        server.base
+    ));
     let token = signer.token();
     let requests = future::join_all((0..1000).map(|_| subject.ask(&token)));
     // The gate opens when the fetch has arrived, so every request is waiting by then.
@@ -290,7 +326,10 @@ async fn an_outage_is_survived_by_keys_that_are_not_too_old() {
     assert_eq!(subject.extractor.readiness(), Readiness::Stale);
     subject.extractor.observe();
     let metrics = subject.metrics.render();
-    assert!(metrics.contains("jwks_age_seconds{extractor=\"jwt\"} 4199"), "{metrics}");
+    assert!(
+        metrics.contains("jwks_age_seconds{extractor=\"jwt\"} 4199"),
+        "{metrics}"
+    );
 
     subject.clock.advance(SECOND);
     assert_eq!(subject.ask(&token).await, "jwks_unavailable", "too old");
@@ -338,7 +377,11 @@ async fn start_fetches_ahead_and_due_keys_are_refreshed_in_the_background() {
     assert_eq!(subject.ask(&old.token()).await, "ok", "not due");
     assert_eq!(server.hits(), 1);
     subject.clock.advance(SECOND);
-    assert_eq!(subject.ask(&old.token()).await, "ok", "due, answered from what is there");
+    assert_eq!(
+        subject.ask(&old.token()).await,
+        "ok",
+        "due, answered from what is there"
+    );
     subject.until_fetched(2).await;
     assert_eq!(subject.ask(&new.token()).await, "ok");
     assert_eq!(subject.ask(&old.token()).await, "unknown_key");
@@ -356,18 +399,49 @@ async fn a_bad_answer_never_replaces_good_keys() {
     let cases = [
         ("500", "status", Reply::status(500)),
         ("404", "status", Reply::status(404)),
-        ("redirect", "status", Reply::status(302).header("location", "/elsewhere")),
+        (
+            "redirect",
+            "status",
+            Reply::status(302).header("location", "/elsewhere"),
+        ),
         ("204", "status", Reply::status(204)),
-        ("HTML", "malformed", Reply::ok("<html>").header("content-type", "text/html")),
+        (
+            "HTML",
+            "malformed",
+            Reply::ok("<html>").header("content-type", "text/html"),
+        ),
         ("no keys", "malformed", Reply::ok("{}")),
         ("keys no list", "malformed", Reply::ok(r#"{"keys":{}}"#)),
-        ("keys twice", "malformed", Reply::ok(r#"{"keys":[],"keys":[]}"#)),
+        (
+            "keys twice",
+            "malformed",
+            Reply::ok(r#"{"keys":[],"keys":[]}"#),
+        ),
         ("empty set", "no_usable_key", Reply::ok(r#"{"keys":[]}"#)),
         ("private key", "no_usable_key", Reply::ok(private)),
-        ("truncated", "malformed", Reply::ok(&whole[..whole.len() - 5])),
-        ("10 MiB", "too_large", Reply::ok(" ".repeat(10 * 1024 * 1024))),
-        ("endless", "too_large", Reply { endless: true, ..Reply::ok("") }),
-        ("gzip", "malformed", Reply::ok("\u{1f}\u{b}").header("content-encoding", "gzip")),
+        (
+            "truncated",
+            "malformed",
+            Reply::ok(&whole[..whole.len() - 5]),
+        ),
+        (
+            "10 MiB",
+            "too_large",
+            Reply::ok(" ".repeat(10 * 1024 * 1024)),
+        ),
+        (
+            "endless",
+            "too_large",
+            Reply {
+                endless: true,
+                ..Reply::ok("")
+            },
+        ),
+        (
+            "gzip",
+            "malformed",
+            Reply::ok("\u{1f}\u{b}").header("content-encoding", "gzip"),
+        ),
     ];
     for (name, word, reply) in cases {
         let server = Server::start(set(&[&signer])).await;
@@ -405,7 +479,10 @@ async fn one_bad_key_does_not_spoil_the_others() {
     let mut many: Vec<Value> = vec![Signer::new("first").jwk(); 100];
     many.push(signer.jwk());
     server.answers(Reply::ok(json!({ "keys": many }).to_string()));
-    assert_eq!(Subject::new(&server).ask(&signer.token()).await, "unknown_key");
+    assert_eq!(
+        Subject::new(&server).ask(&signer.token()).await,
+        "unknown_key"
+    );
 }
 
 #[tokio::test]
@@ -455,17 +532,42 @@ async fn discovery_finds_the_keys_of_exactly_its_issuer() {
     let signer = Signer::new("k");
     let keys = Server::start(set(&[&signer])).await;
     let issuer = Server::start(Reply::status(404)).await;
-    let document =
-        |issuer: &str, uri: &str| Reply::ok(json!({ "issuer": issuer, "jwks_uri": uri }).to_string());
+    let document = |issuer: &str, uri: &str| {
+        Reply::ok(json!({ "issuer": issuer, "jwks_uri": uri }).to_string())
+    };
     let uri = format!("{}/keys", keys.base);
     for (name, reply, word) in [
         ("good", document(&issuer.base, &uri), "ok"),
-        ("other issuer", document("https://issuer", &uri), "jwks_unavailable"),
-        ("trailing slash", document(&format!("{}/", issuer.base), &uri), "jwks_unavailable"),
-        ("plain http", document(&issuer.base, "http://10.0.0.1/keys"), "jwks_unavailable"),
-        ("userinfo", document(&issuer.base, "https://u:p@127.0.0.1/keys"), "jwks_unavailable"),
-        ("file", document(&issuer.base, "file:///etc/passwd"), "jwks_unavailable"),
-        ("no uri", Reply::ok(json!({ "issuer": issuer.base }).to_string()), "jwks_unavailable"),
+        (
+            "other issuer",
+            document("https://issuer", &uri),
+            "jwks_unavailable",
+        ),
+        (
+            "trailing slash",
+            document(&format!("{}/", issuer.base), &uri),
+            "jwks_unavailable",
+        ),
+        (
+            "plain http",
+            document(&issuer.base, "http://10.0.0.1/keys"),
+            "jwks_unavailable",
+        ),
+        (
+            "userinfo",
+            document(&issuer.base, "https://u:p@127.0.0.1/keys"),
+            "jwks_unavailable",
+        ),
+        (
+            "file",
+            document(&issuer.base, "file:///etc/passwd"),
+            "jwks_unavailable",
+        ),
+        (
+            "no uri",
+            Reply::ok(json!({ "issuer": issuer.base }).to_string()),
+            "jwks_unavailable",
+        ),
         ("no JSON", Reply::ok("<html>"), "jwks_unavailable"),
     ] {
         issuer.answers(reply);
@@ -473,8 +575,16 @@ async fn discovery_finds_the_keys_of_exactly_its_issuer() {
         let token = signer.token_of(&issuer.base, &json!({ "alg": "ES256", "kid": "k" }));
         assert_eq!(subject.ask(&token).await, word, "{name}");
         let hits = issuer.hits();
-        assert_eq!(subject.ask(&signer.token()).await, "issuer", "of another issuer: {name}");
-        assert_eq!(issuer.hits(), hits, "nothing is fetched for another issuer's token: {name}");
+        assert_eq!(
+            subject.ask(&signer.token()).await,
+            "issuer",
+            "of another issuer: {name}"
+        );
+        assert_eq!(
+            issuer.hits(),
+            hits,
+            "nothing is fetched for another issuer's token: {name}"
+        );
     }
     assert_eq!(keys.hits(), 1);
 }
@@ -501,7 +611,10 @@ async fn a_key_with_its_own_address_is_fetched_by_its_id() {
 
 /// A provider that has one key, at a URL of its own, and an extractor that knows it.
 async fn key_by_kid(signer: &Signer, more: &str) -> (Server, Subject) {
-    let reply = Reply { only_at: Some(signer.kid), ..Reply::ok(signer.pair.public_key_pem()) };
+    let reply = Reply {
+        only_at: Some(signer.kid),
+        ..Reply::ok(signer.pair.public_key_pem())
+    };
     let server = Server::start(reply).await;
     let subject = Subject::with(&format!("jwks_url = \"{}/{{kid}}\"\n{more}", server.base));
     (server, subject)
@@ -530,7 +643,11 @@ async fn genuine_kid_is_served_while_made_up_kids_are_looked_up() {
         subject.clock.advance(SECOND);
     }
     assert_eq!(server.hits(), 40 * 30 + 1);
-    assert_eq!(subject.extractor.readiness(), Readiness::Ready, "a key that is not there is no failure");
+    assert_eq!(
+        subject.extractor.readiness(),
+        Readiness::Ready,
+        "a key that is not there is no failure"
+    );
 }
 
 #[tokio::test]
@@ -538,7 +655,9 @@ async fn at_most_8_kids_are_looked_up_at_a_time() {
     let signer = Signer::new("genuine");
     let (server, subject) = key_by_kid(&signer, "").await;
     server.gate.forget_permits(Semaphore::MAX_PERMITS);
-    let tokens: Vec<String> = (0..20).map(|n| made_up(&signer, &format!("made-up-{n}"))).collect();
+    let tokens: Vec<String> = (0..20)
+        .map(|n| made_up(&signer, &format!("made-up-{n}")))
+        .collect();
     let genuine = signer.token();
     let others = future::join_all(tokens.iter().map(|token| subject.ask(token)));
     let open = async {
@@ -552,7 +671,10 @@ async fn at_most_8_kids_are_looked_up_at_a_time() {
         server.gate.add_permits(100);
     };
     let (others, honest, ()) = future::join3(others, subject.ask(&genuine), open).await;
-    assert!(others.iter().all(|answer| *answer == "unknown_key"), "{others:?}");
+    assert!(
+        others.iter().all(|answer| *answer == "unknown_key"),
+        "{others:?}"
+    );
     assert_eq!(honest, "ok");
 }
 
@@ -560,7 +682,11 @@ async fn at_most_8_kids_are_looked_up_at_a_time() {
 async fn at_most_50_kids_are_looked_up_in_a_second() {
     let signer = Signer::new("genuine");
     let (server, subject) = key_by_kid(&signer, "").await;
-    let ask = async |n: usize| subject.ask(&made_up(&signer, &format!("made-up-{n}"))).await;
+    let ask = async |n: usize| {
+        subject
+            .ask(&made_up(&signer, &format!("made-up-{n}")))
+            .await
+    };
     for n in 0..50 {
         assert_eq!(ask(n).await, "unknown_key");
     }
@@ -575,7 +701,11 @@ async fn at_most_50_kids_are_looked_up_in_a_second() {
 async fn kid_that_was_not_there_is_remembered_for_30_seconds_and_1000_of_them() {
     let signer = Signer::new("genuine");
     let (server, subject) = key_by_kid(&signer, "").await;
-    let ask = async |n: usize| subject.ask(&made_up(&signer, &format!("made-up-{n}"))).await;
+    let ask = async |n: usize| {
+        subject
+            .ask(&made_up(&signer, &format!("made-up-{n}")))
+            .await
+    };
     for _ in 0..100 {
         assert_eq!(ask(0).await, "unknown_key");
     }
@@ -594,7 +724,11 @@ async fn kid_that_was_not_there_is_remembered_for_30_seconds_and_1000_of_them() 
     subject.clock.advance(SECOND);
     let before = server.hits();
     assert_eq!((ask(1050).await, server.hits()), ("unknown_key", before));
-    assert_eq!((ask(0).await, server.hits()), ("unknown_key", before + 1), "the oldest made room");
+    assert_eq!(
+        (ask(0).await, server.hits()),
+        ("unknown_key", before + 1),
+        "the oldest made room"
+    );
 }
 
 #[tokio::test]
@@ -613,7 +747,10 @@ async fn failed_look_up_of_a_kid_is_made_again_after_a_second() {
     for _ in 0..10 {
         assert_eq!(subject.ask(&signer.token()).await, "jwks_unavailable");
     }
-    assert_eq!((server.hits(), subject.extractor.readiness()), (1, Readiness::Stale));
+    assert_eq!(
+        (server.hits(), subject.extractor.readiness()),
+        (1, Readiness::Stale)
+    );
     server.answers(Reply::ok(signer.pair.public_key_pem()));
     subject.clock.advance(SECOND);
     assert_eq!(subject.ask(&signer.token()).await, "ok");
@@ -641,7 +778,10 @@ async fn a_failed_handshake_is_an_outage() {
     // Nobody speaks TLS here, and plain text is not tried instead.
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;
-    let subject = Subject::with(&format!("jwks_url = \"{}\"", server.base.replace("http:", "https:")));
+    let subject = Subject::with(&format!(
+        "jwks_url = \"{}\"",
+        server.base.replace("http:", "https:")
+    ));
     assert_eq!(subject.ask(&signer.token()).await, "jwks_unavailable");
     assert_eq!(server.hits(), 0);
 }

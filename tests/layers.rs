@@ -1,17 +1,30 @@
 //! The layers of `src/`, as docs/architecture.md draws them: a file imports from its own layer or from
 //! layers below, and an extractor imports no other extractor. Test modules may import anything.
 
-#![expect(clippy::expect_used, reason = "a test says what it expects by panicking")]
+#![expect(
+    clippy::expect_used,
+    reason = "a test says what it expects by panicking"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The top-level rooms, from the top layer down. Files that are not listed are the lowest layer.
-const ROOMS: [&str; 7] = ["cli", "http", "settings", "token", "session", "telemetry", "config"];
+const ROOMS: [&str; 7] = [
+    "cli",
+    "http",
+    "settings",
+    "token",
+    "session",
+    "telemetry",
+    "config",
+];
 
 /// The rooms inside `session`, from the top layer down; those in one row may use each other.
 const SESSION_ROOMS: [&[&str]; 6] = [
-    &["builder", "chain", "contract", "detect", "explain", "registry"],
+    &[
+        "builder", "chain", "contract", "detect", "explain", "registry",
+    ],
     &["extractors"],
     &["kind"],
     &["sections", "credential_source"],
@@ -32,7 +45,9 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
         if path.is_dir() {
             rust_files(&path, files);
         } else if path.extension().is_some_and(|extension| extension == "rs")
-            && path.file_stem().is_some_and(|stem| stem != "tests" && stem != "testing")
+            && path
+                .file_stem()
+                .is_some_and(|stem| stem != "tests" && stem != "testing")
         {
             files.push(path);
         }
@@ -43,8 +58,16 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
 fn crate_path(line: &str) -> Option<Vec<String>> {
     let (_, rest) = line.split_once("crate::")?;
     let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    let path = rest.split(|c| !is_path(c)).next().expect("split gives at least one item");
-    Some(path.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    let path = rest
+        .split(|c| !is_path(c))
+        .next()
+        .expect("split gives at least one item");
+    Some(
+        path.split("::")
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
+    )
 }
 
 fn imports() -> Vec<Import> {
@@ -53,14 +76,30 @@ fn imports() -> Vec<Import> {
     rust_files(&src, &mut files);
     let mut imports = Vec::new();
     for file in files {
-        let relative = file.strip_prefix(&src).expect("a file below src").with_extension("");
-        let from: Vec<String> = relative.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        let relative = file
+            .strip_prefix(&src)
+            .expect("a file below src")
+            .with_extension("");
+        let from: Vec<String> = relative
+            .iter()
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
         let text = fs::read_to_string(&file).expect("a source file");
-        let code = text.split("#[cfg(test)]\nmod tests {").next().expect("split gives at least one item");
-        let lines = code.lines().zip(1..).filter(|(line, _)| !line.trim_start().starts_with("//"));
+        let code = text
+            .split("#[cfg(test)]\nmod tests {")
+            .next()
+            .expect("split gives at least one item");
+        let lines = code
+            .lines()
+            .zip(1..)
+            .filter(|(line, _)| !line.trim_start().starts_with("//"));
         imports.extend(lines.filter_map(|(line, number)| {
             let place = format!("src/{}.rs:{number}: {}", relative.display(), line.trim());
-            crate_path(line).map(|path| Import { place, from: from.clone(), path })
+            crate_path(line).map(|path| Import {
+                place,
+                from: from.clone(),
+                path,
+            })
         }));
     }
     assert!(imports.len() > 200, "the sources were not found");
@@ -68,45 +107,66 @@ fn imports() -> Vec<Import> {
 }
 
 fn layer(room: Option<&String>) -> usize {
-    ROOMS.iter().position(|name| room.is_some_and(|room| room == name)).unwrap_or(ROOMS.len())
+    ROOMS
+        .iter()
+        .position(|name| room.is_some_and(|room| room == name))
+        .unwrap_or(ROOMS.len())
 }
 
 fn session_layer(room: Option<&String>) -> usize {
-    let position = SESSION_ROOMS.iter().position(|row| room.is_some_and(|room| row.contains(&room.as_str())));
+    let position = SESSION_ROOMS
+        .iter()
+        .position(|row| room.is_some_and(|room| row.contains(&room.as_str())));
     position.unwrap_or(SESSION_ROOMS.len())
 }
 
 fn offending(points_up: impl Fn(&Import) -> bool) -> String {
-    imports().into_iter().filter(points_up).map(|import| import.place + "\n").collect()
+    imports()
+        .into_iter()
+        .filter(points_up)
+        .map(|import| import.place + "\n")
+        .collect()
 }
 
 #[test]
 fn no_import_points_up_a_layer() {
     let up = offending(|import| {
-        let entry_point = import.from.len() == 1 && ["lib", "main"].contains(&import.from[0].as_str());
+        let entry_point =
+            import.from.len() == 1 && ["lib", "main"].contains(&import.from[0].as_str());
         !entry_point && layer(import.path.first()) < layer(import.from.first())
     });
-    assert!(up.is_empty(), "imports that point up (see docs/architecture.md):\n{up}");
+    assert!(
+        up.is_empty(),
+        "imports that point up (see docs/architecture.md):\n{up}"
+    );
 }
 
 #[test]
 fn no_import_inside_session_points_up_a_layer() {
     let up = offending(|import| {
-        let inside = import.from[0] == "session" && import.path.first().is_some_and(|room| room == "session");
+        let inside = import.from[0] == "session"
+            && import.path.first().is_some_and(|room| room == "session");
         inside
             && import.from.get(1).is_some_and(|room| room != "mod")
             && session_layer(import.path.get(1)) < session_layer(import.from.get(1))
     });
-    assert!(up.is_empty(), "imports that point up (see docs/architecture.md):\n{up}");
+    assert!(
+        up.is_empty(),
+        "imports that point up (see docs/architecture.md):\n{up}"
+    );
 }
 
 #[test]
 fn no_extractor_imports_another_extractor() {
     let sideways = offending(|import| {
         let room = ["session", "extractors"];
-        let is_inside =
-            |path: &[String]| path.len() > 2 && path.iter().zip(room).all(|(name, room)| name == room);
+        let is_inside = |path: &[String]| {
+            path.len() > 2 && path.iter().zip(room).all(|(name, room)| name == room)
+        };
         is_inside(&import.from) && is_inside(&import.path) && import.from[2] != import.path[2]
     });
-    assert!(sideways.is_empty(), "extractors that import another extractor:\n{sideways}");
+    assert!(
+        sideways.is_empty(),
+        "extractors that import another extractor:\n{sideways}"
+    );
 }

@@ -1,6 +1,10 @@
 //! What the repository says about itself is true: the versions in its lock file, and the tests that
 //! `SECURITY.md` and `docs/threat-cases.md` name. Nothing here runs the service.
-#![expect(clippy::expect_used, clippy::panic, reason = "tests say what they expect by panicking")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,11 +13,31 @@ use std::path::Path;
 /// The first version of each package in which a flaw that would reach us is mended. `make audit` knows more
 /// of them, but not the first one, which the advisory database lacks, and only with a network.
 const FLOORS: [(&str, [u64; 3], &str); 5] = [
-    ("jsonwebtoken", [10, 3, 0], "CVE-2026-25537: a claim of the wrong type counts as absent"),
-    ("rustls-webpki", [0, 103, 12], "RUSTSEC-2026-0099: name constraints and wildcards"),
-    ("aws-lc-sys", [0, 39, 0], "RUSTSEC-2026-0044: name constraints and wildcards"),
-    ("bytes", [1, 11, 1], "RUSTSEC-2026-0007: overflow in BytesMut::reserve"),
-    ("time", [0, 3, 47], "RUSTSEC-2026-0009: a nested date exhausts the stack"),
+    (
+        "jsonwebtoken",
+        [10, 3, 0],
+        "CVE-2026-25537: a claim of the wrong type counts as absent",
+    ),
+    (
+        "rustls-webpki",
+        [0, 103, 12],
+        "RUSTSEC-2026-0099: name constraints and wildcards",
+    ),
+    (
+        "aws-lc-sys",
+        [0, 39, 0],
+        "RUSTSEC-2026-0044: name constraints and wildcards",
+    ),
+    (
+        "bytes",
+        [1, 11, 1],
+        "RUSTSEC-2026-0007: overflow in BytesMut::reserve",
+    ),
+    (
+        "time",
+        [0, 3, 47],
+        "RUSTSEC-2026-0009: a nested date exhausts the stack",
+    ),
 ];
 
 fn read(path: &str) -> String {
@@ -24,7 +48,10 @@ fn read(path: &str) -> String {
 /// The numbers of a version; what stands behind a `-` or `+` does not count.
 fn version(text: &str) -> Vec<u64> {
     let numbers = text.split(['-', '+']).next().unwrap_or_default();
-    numbers.split('.').map(|number| number.parse().expect("a number")).collect()
+    numbers
+        .split('.')
+        .map(|number| number.parse().expect("a number"))
+        .collect()
 }
 
 #[test]
@@ -37,7 +64,10 @@ fn no_dependency_is_older_than_the_mending_of_a_flaw_that_would_reach_us() {
             .filter(|package| package["name"].as_str() == Some(name))
             .map(|package| version(package["version"].as_str().expect("a version")))
             .peekable();
-        assert!(versions.peek().is_some(), "{name} is no longer a dependency: drop its floor");
+        assert!(
+            versions.peek().is_some(),
+            "{name} is no longer a dependency: drop its floor"
+        );
         for version in versions {
             assert!(version >= floor.to_vec(), "{name} {version:?} has {flaw}");
         }
@@ -52,9 +82,14 @@ fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
             tests_in(&path, names);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("text");
-            let functions = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
-            let models =
-                text.split("(\"").skip(1).filter_map(|rest| rest.split_once("\", ").map(|(name, _)| name));
+            let functions = text
+                .split("fn ")
+                .skip(1)
+                .filter_map(|rest| rest.split('(').next());
+            let models = text
+                .split("(\"")
+                .skip(1)
+                .filter_map(|rest| rest.split_once("\", ").map(|(name, _)| name));
             names.extend(functions.chain(models).map(str::to_owned));
         }
     }
@@ -69,12 +104,24 @@ fn every_promise_names_tests_and_they_exist() {
     }
     let page = read("SECURITY.md");
     let (_, promises) = page.split_once("## What we promise").expect("promises");
-    let (promises, _) = promises.split_once("\n## ").expect("a section after the promises");
-    let promises: Vec<&str> = promises.lines().filter(|line| line.starts_with("- ")).collect();
-    assert!(promises.len() > 15, "the page is there to promise something");
+    let (promises, _) = promises
+        .split_once("\n## ")
+        .expect("a section after the promises");
+    let promises: Vec<&str> = promises
+        .lines()
+        .filter(|line| line.starts_with("- "))
+        .collect();
+    assert!(
+        promises.len() > 15,
+        "the page is there to promise something"
+    );
     for promise in promises {
         // Whatever stands in backticks and looks like a sentence is a test; other code has fewer words.
-        let named = promise.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2);
+        let named = promise
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|name| name.matches('_').count() > 2);
         let named: Vec<&str> = named.collect();
         assert!(!named.is_empty(), "no test holds us to this: {promise}");
         for name in named {
@@ -89,8 +136,15 @@ fn attacks() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(folder).expect("a folder") {
         let text = fs::read_to_string(entry.expect("an entry").path()).expect("text");
-        let tests = text.split("#[tokio::test").skip(1).filter_map(|rest| rest.split_once("fn "));
-        names.extend(tests.filter_map(|(_, rest)| rest.split('(').next()).map(str::to_owned));
+        let tests = text
+            .split("#[tokio::test")
+            .skip(1)
+            .filter_map(|rest| rest.split_once("fn "));
+        names.extend(
+            tests
+                .filter_map(|(_, rest)| rest.split('(').next())
+                .map(str::to_owned),
+        );
     }
     names
 }
@@ -98,24 +152,40 @@ fn attacks() -> BTreeSet<String> {
 #[test]
 fn every_threat_case_names_a_test_and_every_attack_is_a_threat_case() {
     let page = read("docs/threat-cases.md");
-    let rows = page.lines().filter(|line| line.starts_with("| ")).map(|line| line.trim_matches(['|', ' ']));
-    let rows = rows.filter(|row| *row != "attack | what must come of it | test" && !row.starts_with("---"));
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .map(|line| line.trim_matches(['|', ' ']));
+    let rows = rows
+        .filter(|row| *row != "attack | what must come of it | test" && !row.starts_with("---"));
     let named: BTreeSet<String> = rows
         .map(|row| {
             let test = row.rsplit(" | ").next().unwrap_or_default();
-            assert!(test.starts_with('`') && test.ends_with('`'), "no test is named: {row}");
+            assert!(
+                test.starts_with('`') && test.ends_with('`'),
+                "no test is named: {row}"
+            );
             test.trim_matches('`').to_owned()
         })
         .collect();
     let attacks = attacks();
     assert!(attacks.len() > 200, "the attacks are not found");
     let missing: Vec<_> = attacks.difference(&named).collect();
-    assert!(missing.is_empty(), "attacks without a row in docs/threat-cases.md: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "attacks without a row in docs/threat-cases.md: {missing:?}"
+    );
     // A case may also name a test elsewhere.
     let mut tests = BTreeSet::new();
     for folder in ["src", "tests"] {
-        tests_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut tests);
+        tests_in(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
+            &mut tests,
+        );
     }
     let unknown: Vec<_> = named.difference(&tests).collect();
-    assert!(unknown.is_empty(), "docs/threat-cases.md names tests that do not exist: {unknown:?}");
+    assert!(
+        unknown.is_empty(),
+        "docs/threat-cases.md names tests that do not exist: {unknown:?}"
+    );
 }

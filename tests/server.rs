@@ -81,17 +81,24 @@ async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) ->
         Err(error) => Err(error),
     };
     let mut response = match checked {
-        Ok(()) => next.run(Request::from_parts(head, axum::body::Body::empty())).await,
+        Ok(()) => {
+            next.run(Request::from_parts(head, axum::body::Body::empty()))
+                .await
+        }
         Err(error) => error.respond(&id),
     };
     if let Some(error) = response.extensions().get::<Error>() {
         response = error.respond(&id);
     }
     if app.drain.is_draining() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     protect(response.headers_mut());
-    response.headers_mut().insert(X_REQUEST_ID, HeaderValue::try_from(id).unwrap());
+    response
+        .headers_mut()
+        .insert(X_REQUEST_ID, HeaderValue::try_from(id).unwrap());
     response
 }
 
@@ -112,18 +119,31 @@ fn start(settings: Server) -> Service {
     let router = Router::new()
         .route(
             "/",
-            post(|| async { "ok" }).fallback(|| async { Error::MethodNotAllowed("POST").into_response() }),
+            post(|| async { "ok" })
+                .fallback(|| async { Error::MethodNotAllowed("POST").into_response() }),
         )
         .route("/slow", get(slow))
         .fallback(|| async { Error::NotFound })
         .layer(from_fn_with_state(app.clone(), outermost));
-    let public = Listener { socket: server::bind(settings.listen).unwrap(), router };
+    let public = Listener {
+        socket: server::bind(settings.listen).unwrap(),
+        router,
+    };
     let address = public.socket.local_addr().unwrap();
-    let admin = Listener { socket: server::bind(settings.admin_listen).unwrap(), router: Router::new() };
+    let admin = Listener {
+        socket: server::bind(settings.admin_listen).unwrap(),
+        router: Router::new(),
+    };
     let metrics = Arc::new(Metrics::new());
     let (counted, drain) = (metrics.clone(), app.drain.clone());
-    let ended = tokio::spawn(async move { server::run(public, admin, &settings, counted, &drain).await });
-    Service { address, app, metrics, ended }
+    let ended =
+        tokio::spawn(async move { server::run(public, admin, &settings, counted, &drain).await });
+    Service {
+        address,
+        app,
+        metrics,
+        ended,
+    }
 }
 
 impl Service {
@@ -140,7 +160,10 @@ impl Service {
     }
 
     async fn outcome(self) -> Outcome {
-        timeout(HANG, self.ended).await.expect("the drain hangs").unwrap()
+        timeout(HANG, self.ended)
+            .await
+            .expect("the drain hangs")
+            .unwrap()
     }
 
     async fn wait_for_connections(&self, count: i64) {
@@ -149,30 +172,43 @@ impl Service {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(HANG, reached).await.expect("connections are not counted");
+        timeout(HANG, reached)
+            .await
+            .expect("connections are not counted");
     }
 }
 
 async fn read_to_close(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    timeout(HANG, stream.read_to_end(&mut answer)).await.expect("the server does not close").unwrap();
+    timeout(HANG, stream.read_to_end(&mut answer))
+        .await
+        .expect("the server does not close")
+        .unwrap();
     String::from_utf8(answer).unwrap()
 }
 
 /// One answer of a connection that stays open; it must be there in one piece.
 async fn read_answer(stream: &mut TcpStream) -> String {
     let mut answer = vec![0; 4096];
-    let length = timeout(HANG, stream.read(&mut answer)).await.expect("no answer").unwrap();
+    let length = timeout(HANG, stream.read(&mut answer))
+        .await
+        .expect("no answer")
+        .unwrap();
     String::from_utf8(answer[..length].to_vec()).unwrap()
 }
 
 /// Exactly one answer, of that status, with the headers and the JSON that every refusal has.
 fn assert_refused(name: &str, answer: &str, statuses: &[u16]) {
-    assert_eq!(answer.to_lowercase().matches("x-request-id: ").count(), 1, "{name}: {answer:?}");
+    assert_eq!(
+        answer.to_lowercase().matches("x-request-id: ").count(),
+        1,
+        "{name}: {answer:?}"
+    );
     let status: u16 = answer[9..12].parse().unwrap();
     assert!(statuses.contains(&status), "{name}: {answer:?}");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let json: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{name}: {answer:?}"));
+    let json: serde_json::Value =
+        serde_json::from_str(body).unwrap_or_else(|_| panic!("{name}: {answer:?}"));
     assert_eq!(json["status"], status, "{name}");
     let head = head.to_lowercase();
     for header in [
@@ -197,38 +233,76 @@ fn post_with(headers: &str, body: &str) -> Vec<u8> {
 async fn hostile_heads_get_one_json_answer_and_a_close() {
     let service = start(settings());
     let smuggled = "GET /x HTTP/1.1\r\nHost: app.example\r\n\r\n";
-    let chunked = |size: &str| post_with("Transfer-Encoding: chunked\r\n", &format!("{size}\r\n{smuggled}"));
+    let chunked = |size: &str| {
+        post_with(
+            "Transfer-Encoding: chunked\r\n",
+            &format!("{size}\r\n{smuggled}"),
+        )
+    };
     let with_length = |value: &str| post_with(&format!("Content-Length: {value}\r\n"), smuggled);
     let with_coding = |value: &str| post_with(&format!("Transfer-Encoding: {value}\r\n"), smuggled);
-    let with_host = |value: &str| format!("POST / HTTP/1.1\r\nHost: {value}\r\n\r\n{smuggled}").into_bytes();
-    let raw_header = |value: &[u8]| [b"POST / HTTP/1.1\r\nHost: a\r\nX: ", value, b"\r\n\r\n"].concat();
-    let headers = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<Vec<_>>().concat();
+    let with_host =
+        |value: &str| format!("POST / HTTP/1.1\r\nHost: {value}\r\n\r\n{smuggled}").into_bytes();
+    let raw_header =
+        |value: &[u8]| [b"POST / HTTP/1.1\r\nHost: a\r\nX: ", value, b"\r\n\r\n"].concat();
+    let headers = |count: usize| {
+        (0..count)
+            .map(|n| format!("X-{n}: y\r\n"))
+            .collect::<Vec<_>>()
+            .concat()
+    };
     let bad: &[u16] = &[400];
     let cases: Vec<(&str, Vec<u8>, &[u16])> = vec![
         (
             "both framings",
-            post_with("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\nGET /x"),
+            post_with(
+                "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+                "0\r\n\r\nGET /x",
+            ),
             bad,
         ),
-        ("two lengths", post_with("Content-Length: 0\r\nContent-Length: 5\r\n", smuggled), bad),
+        (
+            "two lengths",
+            post_with("Content-Length: 0\r\nContent-Length: 5\r\n", smuggled),
+            bad,
+        ),
         ("plus", with_length("+5"), bad),
         ("minus", with_length("-1"), bad),
         ("hex", with_length("0x5"), bad),
         ("list", with_length("5, 5"), bad),
         ("space", with_length("5 5"), bad),
         ("empty", with_length(""), bad),
-        ("2^64", with_length("18446744073709551616"), &[400, 413, 431]),
-        ("2^64-1", with_length("18446744073709551615"), &[400, 413, 431]),
+        (
+            "2^64",
+            with_length("18446744073709551616"),
+            &[400, 413, 431],
+        ),
+        (
+            "2^64-1",
+            with_length("18446744073709551615"),
+            &[400, 413, 431],
+        ),
         ("xchunked", with_coding("xchunked"), bad),
         ("chunked, identity", with_coding("chunked, identity"), bad),
         ("identity", with_coding("identity"), bad),
-        ("two", post_with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", smuggled), bad),
+        (
+            "two",
+            post_with(
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                smuggled,
+            ),
+            bad,
+        ),
         (
             "in 1.0",
             format!("POST / HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{smuggled}").into(),
             bad,
         ),
-        ("space before colon", post_with("Transfer-Encoding : chunked\r\n", smuggled), bad),
+        (
+            "space before colon",
+            post_with("Transfer-Encoding : chunked\r\n", smuggled),
+            bad,
+        ),
         ("chunked and empty", chunked("0\r\n"), bad),
         ("huge chunk", chunked("fffffffffffffffff"), bad),
         ("negative chunk", chunked("-1"), bad),
@@ -239,33 +313,105 @@ async fn hostile_heads_get_one_json_answer_and_a_close() {
         ("DEL", raw_header(b"a\x7fb"), bad),
         ("bare CR", raw_header(b"a\rb"), bad),
         ("folded", raw_header(b"a\r\n b"), bad),
-        ("no host", format!("POST / HTTP/1.1\r\n\r\n{smuggled}").into(), bad),
+        (
+            "no host",
+            format!("POST / HTTP/1.1\r\n\r\n{smuggled}").into(),
+            bad,
+        ),
         ("two hosts", post_with(HOST, smuggled), bad),
         ("user info", with_host("good.example:80@evil"), bad),
         ("bracket", with_host("[::1"), bad),
         ("long", with_host(&"a".repeat(300)), bad),
         ("empty", with_host(""), bad),
         ("header count", post_with(&headers(65), smuggled), &[431]),
-        ("more than hyper takes", post_with(&headers(150), smuggled), &[431]),
-        ("header bytes", post_with(&format!("X: {}\r\n", "y".repeat(33 * 1024)), smuggled), &[431]),
-        ("more bytes than hyper takes", post_with(&format!("X: {}\r\n", "y".repeat(50_000)), ""), &[431]),
-        ("long target", format!("POST /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(2048)).into(), &[414]),
-        ("65,535", format!("POST /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(65_534)).into(), &[414]),
-        ("long name", post_with(&format!("{}: y\r\n", "x".repeat(32 * 1024)), smuggled), &[431]),
-        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(20), bad),
-        ("noise", (0..65_536_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 | 0x80).collect(), bad),
-        ("10 GiB", post_with("Expect: 100-continue\r\nContent-Length: 10737418240\r\n", ""), &[413]),
-        ("too long", post_with("Content-Length: 4097\r\n", &"x".repeat(4097)), &[413]),
-        ("T preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(), bad),
-        ("PROXY", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nPOST / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), bad),
-        ("absolute target", format!("POST http://evil/ HTTP/1.1\r\n{HOST}\r\n{smuggled}").into(), bad),
-        ("authority target", format!("POST evil:80 HTTP/1.1\r\n{HOST}\r\n{smuggled}").into(), bad),
-        ("bad method", format!("P@ST / HTTP/1.1\r\n{HOST}\r\n{smuggled}").into(), bad),
+        (
+            "more than hyper takes",
+            post_with(&headers(150), smuggled),
+            &[431],
+        ),
+        (
+            "header bytes",
+            post_with(&format!("X: {}\r\n", "y".repeat(33 * 1024)), smuggled),
+            &[431],
+        ),
+        (
+            "more bytes than hyper takes",
+            post_with(&format!("X: {}\r\n", "y".repeat(50_000)), ""),
+            &[431],
+        ),
+        (
+            "long target",
+            format!("POST /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(2048)).into(),
+            &[414],
+        ),
+        (
+            "65,535",
+            format!("POST /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(65_534)).into(),
+            &[414],
+        ),
+        (
+            "long name",
+            post_with(&format!("{}: y\r\n", "x".repeat(32 * 1024)), smuggled),
+            &[431],
+        ),
+        (
+            "TLS",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(20),
+            bad,
+        ),
+        (
+            "noise",
+            (0..65_536_u32)
+                .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 | 0x80)
+                .collect(),
+            bad,
+        ),
+        (
+            "10 GiB",
+            post_with(
+                "Expect: 100-continue\r\nContent-Length: 10737418240\r\n",
+                "",
+            ),
+            &[413],
+        ),
+        (
+            "too long",
+            post_with("Content-Length: 4097\r\n", &"x".repeat(4097)),
+            &[413],
+        ),
+        (
+            "T preface",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(),
+            bad,
+        ),
+        (
+            "PROXY",
+            b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nPOST / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+            bad,
+        ),
+        (
+            "absolute target",
+            format!("POST http://evil/ HTTP/1.1\r\n{HOST}\r\n{smuggled}").into(),
+            bad,
+        ),
+        (
+            "authority target",
+            format!("POST evil:80 HTTP/1.1\r\n{HOST}\r\n{smuggled}").into(),
+            bad,
+        ),
+        (
+            "bad method",
+            format!("P@ST / HTTP/1.1\r\n{HOST}\r\n{smuggled}").into(),
+            bad,
+        ),
     ];
     for (name, bytes, statuses) in cases {
         let answer = service.talk(&bytes).await;
         assert_refused(name, &answer, statuses);
-        assert!(answer.to_lowercase().contains("connection: close"), "{name}: {answer:?}");
+        assert!(
+            answer.to_lowercase().contains("connection: close"),
+            "{name}: {answer:?}"
+        );
     }
 }
 
@@ -275,18 +421,50 @@ async fn harmless_requests_are_answered_and_the_connection_goes_on() {
     let mut stream = service.connect().await;
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("plain", post_with("", ""), "200"),
-        ("body", post_with("Content-Length: 4096\r\n", &"x".repeat(4096)), "200"),
         (
-            "bytes in headers",
-            b"POST / HTTP/1.1\r\nHost: a\r\nCookie: \xff\xfe\r\nX-Request-Id: \xff\r\n\r\n".to_vec(),
+            "body",
+            post_with("Content-Length: 4096\r\n", &"x".repeat(4096)),
             "200",
         ),
-        ("64 headers of one name", post_with(&"X: y\r\n".repeat(63), ""), "200"),
-        ("lowercase method", format!("post / HTTP/1.1\r\n{HOST}\r\n").into(), "405"),
-        ("CONNECT", format!("CONNECT evil:80 HTTP/1.1\r\n{HOST}\r\n").into(), "405"),
-        ("websocket", post_with("Connection: upgrade\r\nUpgrade: websocket\r\n", ""), "200"),
-        ("h2c", post_with("Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n", ""), "200"),
-        ("double slash", format!("POST // HTTP/1.1\r\n{HOST}\r\n").into(), "404"),
+        (
+            "bytes in headers",
+            b"POST / HTTP/1.1\r\nHost: a\r\nCookie: \xff\xfe\r\nX-Request-Id: \xff\r\n\r\n"
+                .to_vec(),
+            "200",
+        ),
+        (
+            "64 headers of one name",
+            post_with(&"X: y\r\n".repeat(63), ""),
+            "200",
+        ),
+        (
+            "lowercase method",
+            format!("post / HTTP/1.1\r\n{HOST}\r\n").into(),
+            "405",
+        ),
+        (
+            "CONNECT",
+            format!("CONNECT evil:80 HTTP/1.1\r\n{HOST}\r\n").into(),
+            "405",
+        ),
+        (
+            "websocket",
+            post_with("Connection: upgrade\r\nUpgrade: websocket\r\n", ""),
+            "200",
+        ),
+        (
+            "h2c",
+            post_with(
+                "Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+                "",
+            ),
+            "200",
+        ),
+        (
+            "double slash",
+            format!("POST // HTTP/1.1\r\n{HOST}\r\n").into(),
+            "404",
+        ),
         ("after all that", post_with("", ""), "200"),
     ];
     for (name, bytes, status) in cases {
@@ -299,7 +477,9 @@ async fn harmless_requests_are_answered_and_the_connection_goes_on() {
 #[tokio::test]
 async fn garbage_after_a_request_does_not_swallow_its_answer() {
     let service = start(settings());
-    let answer = service.talk(&[post_with("", ""), b"\0\0\0\0\r\n\r\n".to_vec()].concat()).await;
+    let answer = service
+        .talk(&[post_with("", ""), b"\0\0\0\0\r\n\r\n".to_vec()].concat())
+        .await;
     let second = answer.find("HTTP/1.1 400").unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     assert_refused("the garbage", &answer[second..], &[400]);
@@ -316,8 +496,14 @@ async fn a_peer_that_closed_its_sending_side_gets_its_answer() {
 
 #[tokio::test]
 async fn silent_and_half_sent_heads_are_closed() {
-    let service = start(Server { header_timeout: SHORT, ..settings() });
-    for (name, bytes) in [("silent", &b""[..]), ("half a head", b"POST / HTTP/1.1\r\nHost: a")] {
+    let service = start(Server {
+        header_timeout: SHORT,
+        ..settings()
+    });
+    for (name, bytes) in [
+        ("silent", &b""[..]),
+        ("half a head", b"POST / HTTP/1.1\r\nHost: a"),
+    ] {
         assert_eq!(service.talk(bytes).await, "", "{name}");
     }
     // On a connection that was idle before, the head's own time-out counts.
@@ -330,7 +516,10 @@ async fn silent_and_half_sent_heads_are_closed() {
 
 #[tokio::test]
 async fn idle_connections_have_a_time_out_of_their_own() {
-    let service = start(Server { idle_timeout: SHORT, ..settings() });
+    let service = start(Server {
+        idle_timeout: SHORT,
+        ..settings()
+    });
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
     assert!(read_to_close(&mut stream).await.starts_with("HTTP/1.1 200"));
@@ -338,17 +527,32 @@ async fn idle_connections_have_a_time_out_of_their_own() {
 
 #[tokio::test]
 async fn slow_bodies_are_answered_408() {
-    let service = start(Server { body_timeout: SHORT, ..settings() });
-    assert_refused("a slow body", &service.talk(&post_with("Content-Length: 10\r\n", "x")).await, &[408]);
+    let service = start(Server {
+        body_timeout: SHORT,
+        ..settings()
+    });
+    assert_refused(
+        "a slow body",
+        &service
+            .talk(&post_with("Content-Length: 10\r\n", "x"))
+            .await,
+        &[408],
+    );
 }
 
 #[tokio::test]
 async fn connections_over_the_cap_wait_for_a_place() {
-    let service = start(Server { max_connections: 1, ..settings() });
+    let service = start(Server {
+        max_connections: 1,
+        ..settings()
+    });
     let first = service.connect().await;
     service.wait_for_connections(1).await;
     let mut second = service.connect().await;
-    second.write_all(&post_with("Connection: close\r\n", "")).await.unwrap();
+    second
+        .write_all(&post_with("Connection: close\r\n", ""))
+        .await
+        .unwrap();
     assert_eq!(service.metrics.connections.get(), 1);
     drop(first);
     assert!(read_to_close(&mut second).await.starts_with("HTTP/1.1 200"));
@@ -357,7 +561,10 @@ async fn connections_over_the_cap_wait_for_a_place() {
 
 #[tokio::test]
 async fn silent_connection_is_closed_when_all_connections_are_taken() {
-    let service = start(Server { max_connections: 1, ..settings() });
+    let service = start(Server {
+        max_connections: 1,
+        ..settings()
+    });
     let mut silent = service.connect().await;
     service.wait_for_connections(1).await;
     let answer = service.talk(&post_with("Connection: close\r\n", "")).await;
@@ -367,7 +574,10 @@ async fn silent_connection_is_closed_when_all_connections_are_taken() {
 
 #[tokio::test]
 async fn connection_that_never_had_an_answer_is_closed_before_an_idle_one() {
-    let service = start(Server { max_connections: 2, ..settings() });
+    let service = start(Server {
+        max_connections: 2,
+        ..settings()
+    });
     let mut idle = service.connect().await;
     idle.write_all(&post_with("", "")).await.unwrap();
     read_answer(&mut idle).await;
@@ -382,7 +592,10 @@ async fn connection_that_never_had_an_answer_is_closed_before_an_idle_one() {
 
 #[tokio::test]
 async fn request_inside_a_handler_is_not_closed_when_all_connections_are_taken() {
-    let service = start(Server { max_connections: 2, ..settings() });
+    let service = start(Server {
+        max_connections: 2,
+        ..settings()
+    });
     let mut slow = service.connect().await;
     slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n").as_bytes())
         .await
@@ -408,14 +621,20 @@ async fn assert_served_behind(bytes: &[u8]) {
         held.push(stream);
     }
     // The second 64 are being closed: all that connected before the clients are closed within another second.
-    let closed = timeout(HANG, held[64].read(&mut [0; 4096])).await.expect("not closed");
+    let closed = timeout(HANG, held[64].read(&mut [0; 4096]))
+        .await
+        .expect("not closed");
     assert!(!matches!(closed, Ok(length) if length > 0), "answered");
     let started = Instant::now();
     let honest = post_with("Connection: close\r\n", "");
     for answer in <[String; 2]>::from(tokio::join!(service.talk(&honest), service.talk(&honest))) {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     }
-    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_millis(2500),
+        "{:?}",
+        started.elapsed()
+    );
     assert!(service.metrics.connections.get() <= 64);
 }
 
@@ -431,7 +650,11 @@ async fn two_clients_are_served_while_200_half_heads_hold_all_64_connections() {
 
 #[tokio::test]
 async fn two_clients_are_served_while_200_half_heads_of_34_kb_hold_all_64_connections() {
-    let head = [&b"POST / HTTP/1.1\r\nHost: app.example\r\nX: "[..], &vec![b'y'; 34_000]].concat();
+    let head = [
+        &b"POST / HTTP/1.1\r\nHost: app.example\r\nX: "[..],
+        &vec![b'y'; 34_000],
+    ]
+    .concat();
     assert_served_behind(&head).await;
 }
 
@@ -443,31 +666,47 @@ async fn two_clients_are_served_while_200_owed_bodies_hold_all_64_connections() 
 #[tokio::test]
 async fn a_drain_finishes_what_is_under_way_and_waits_for_nobody_else() {
     let service = start(settings());
-    let (mut silent, mut half, mut idle) =
-        (service.connect().await, service.connect().await, service.connect().await);
+    let (mut silent, mut half, mut idle) = (
+        service.connect().await,
+        service.connect().await,
+        service.connect().await,
+    );
     half.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
     idle.write_all(&post_with("", "")).await.unwrap();
     read_answer(&mut idle).await;
     let mut slow = service.connect().await;
-    slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}\r\n").as_bytes()).await.unwrap();
+    slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}\r\n").as_bytes())
+        .await
+        .unwrap();
     service.app.arrived.acquire().await.unwrap().forget();
     let mut arriving = service.connect().await;
     arriving.write_all(b"POST / HTTP/1.1\r\n").await.unwrap();
 
     service.app.drain.begin();
     assert!(service.app.drain.is_draining());
-    arriving.write_all(format!("{HOST}\r\n").as_bytes()).await.unwrap();
+    arriving
+        .write_all(format!("{HOST}\r\n").as_bytes())
+        .await
+        .unwrap();
     let answer = read_to_close(&mut arriving).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer:?}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
+        "{answer:?}"
+    );
     for stream in [&mut silent, &mut half, &mut idle] {
         let mut rest = Vec::new();
-        let closed = timeout(HANG, stream.read_to_end(&mut rest)).await.expect("not closed");
+        let closed = timeout(HANG, stream.read_to_end(&mut rest))
+            .await
+            .expect("not closed");
         assert!(closed.is_err() || rest.is_empty());
     }
     service.wait_for_connections(1).await;
     service.app.gate.add_permits(1);
     let answer = read_to_close(&mut slow).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer:?}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
+        "{answer:?}"
+    );
     assert!(TcpStream::connect(service.address).await.is_err());
     drop(slow);
     assert_eq!(service.outcome().await, Outcome::Clean);
@@ -475,18 +714,29 @@ async fn a_drain_finishes_what_is_under_way_and_waits_for_nobody_else() {
 
 #[tokio::test]
 async fn connections_are_still_accepted_for_the_drain_delay() {
-    let service = start(Server { drain_delay: Duration::from_millis(500), ..settings() });
+    let service = start(Server {
+        drain_delay: Duration::from_millis(500),
+        ..settings()
+    });
     service.app.drain.begin();
     let answer = service.talk(&post_with("", "")).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer:?}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
+        "{answer:?}"
+    );
     assert_eq!(service.outcome().await, Outcome::Clean);
 }
 
 #[tokio::test]
 async fn a_drain_that_takes_too_long_is_forced() {
-    let service = start(Server { drain_timeout: SHORT, ..settings() });
+    let service = start(Server {
+        drain_timeout: SHORT,
+        ..settings()
+    });
     let mut hung = service.connect().await;
-    hung.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}\r\n").as_bytes()).await.unwrap();
+    hung.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}\r\n").as_bytes())
+        .await
+        .unwrap();
     service.app.arrived.acquire().await.unwrap().forget();
     service.app.drain.begin();
     assert_eq!(service.outcome().await, Outcome::Forced(1));

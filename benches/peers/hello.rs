@@ -14,6 +14,8 @@ use axum::routing::any;
 async fn main() {
     let router = Router::new().route("/rollout/token", any(|| async { "Hello, world!" }));
     let port = std::env::var("PORT").expect("PORT");
-    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await.expect("a free port");
+    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}"))
+        .await
+        .expect("a free port");
     axum::serve(listener, router).await.expect("serving");
 }

@@ -43,17 +43,32 @@ struct Answer {
     expires_in: u64,
 }
 
-async fn token(State(keys): State<Arc<Keys>>, headers: HeaderMap) -> Result<Json<Answer>, StatusCode> {
-    let bearer =
-        headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+async fn token(
+    State(keys): State<Arc<Keys>>,
+    headers: HeaderMap,
+) -> Result<Json<Answer>, StatusCode> {
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let session = bearer.ok_or(StatusCode::UNAUTHORIZED)?;
-    let session =
-        decode::<Session>(session, &keys.session, &keys.validation).map_err(|_| StatusCode::UNAUTHORIZED)?;
-    let iat = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-    let claims = Claims { iss: &keys.client_id, sub: &session.claims.sub, iat, exp: iat + 900 };
+    let session = decode::<Session>(session, &keys.session, &keys.validation)
+        .map_err(|_| StatusCode::UNAUTHORIZED)?;
+    let iat = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
+    let claims = Claims {
+        iss: &keys.client_id,
+        sub: &session.claims.sub,
+        iat,
+        exp: iat + 900,
+    };
     let token = encode(&Header::new(Algorithm::HS512), &claims, &keys.client)
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(Json(Answer { token, expires_in: 900 }))
+    Ok(Json(Answer {
+        token,
+        expires_in: 900,
+    }))
 }
 
 #[tokio::main]
@@ -65,8 +80,12 @@ async fn main() {
         client_id: variable("ROLLOUT_CLIENT_ID"),
         client: EncodingKey::from_secret(variable("ROLLOUT_CLIENT_SECRET").as_bytes()),
     };
-    let router = Router::new().route("/rollout/token", post(token)).with_state(Arc::new(keys));
+    let router = Router::new()
+        .route("/rollout/token", post(token))
+        .with_state(Arc::new(keys));
     let address = format!("127.0.0.1:{}", variable("PORT"));
-    let listener = tokio::net::TcpListener::bind(address).await.expect("a free port");
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .expect("a free port");
     axum::serve(listener, router).await.expect("serving");
 }

@@ -26,16 +26,22 @@ const LIMITS: Limits = Limits {
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Rollout's API.
-    #[arg(long, value_name = "URL", default_value = "https://universal.rollout.com/api")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "https://universal.rollout.com/api"
+    )]
     base_url: String,
 }
 
 pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     let client = settings::load_client(sources)?;
     let url = format!("{}/credentials", args.base_url.trim_end_matches('/'));
-    let url = check_url(&url, false).map_err(|text| Failure::Config(Problems::of("--base-url", text)))?;
+    let url =
+        check_url(&url, false).map_err(|text| Failure::Config(Problems::of("--base-url", text)))?;
     let clock = Clock::system();
-    let subject = Subject::new(SUBJECT).map_err(|_| Failure::Runtime("cannot name a subject".to_owned()))?;
+    let subject =
+        Subject::new(SUBJECT).map_err(|_| Failure::Runtime("cannot name a subject".to_owned()))?;
     let token = mint_for(&client, &subject, &clock)?;
 
     let mut request = Request::new(Method::GET, url);
@@ -49,7 +55,9 @@ pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
         .map_err(|error| Failure::Runtime(format!("cannot reach {host}: {error}")))?;
 
     let clock = ClockDifference::of(&answer.headers, clock.now());
-    let aside = clock.describe().map_or_else(String::new, |text| format!("; besides, {text}"));
+    let aside = clock
+        .describe()
+        .map_or_else(String::new, |text| format!("; besides, {text}"));
     match answer.status {
         // A page for people, say, at a wrong address.
         StatusCode::OK if serde_json::from_slice::<serde_json::Value>(&answer.body).is_err() => {
@@ -58,7 +66,10 @@ pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
             )))
         }
         StatusCode::OK => {
-            say(format_args!("{host} accepts the client id {:?} and its secret.", client.id))?;
+            say(format_args!(
+                "{host} accepts the client id {:?} and its secret.",
+                client.id
+            ))?;
             match clock.describe() {
                 Some(text) => say(format_args!("But {text}: others may refuse the tokens.")),
                 None => Ok(()),
@@ -86,7 +97,9 @@ struct ClockDifference(UnixSeconds);
 impl ClockDifference {
     /// Without a `Date` there is none to see.
     fn of(headers: &HeaderMap, now: UnixSeconds) -> Self {
-        let date = headers.get(header::DATE).and_then(|date| date.to_str().ok());
+        let date = headers
+            .get(header::DATE)
+            .and_then(|date| date.to_str().ok());
         let theirs = date.and_then(|date| httpdate::parse_http_date(date).ok());
         let theirs = theirs.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
         Self(

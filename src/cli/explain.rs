@@ -68,8 +68,8 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
 /// Asks every extractor, also those behind the one that decides: the point is to see them all.
 async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
     let fetches = origin::check_fetch(&request.headers).map_err(Error::from);
-    let may_ask =
-        fetches.and_then(|()| origin::check(&settings.origins, &request.headers).map_err(Error::from));
+    let may_ask = fetches
+        .and_then(|()| origin::check(&settings.origins, &request.headers).map_err(Error::from));
     let mut verdict = match may_ask {
         Ok(caller) => {
             let caller = match caller {
@@ -81,15 +81,24 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
             None
         }
         Err(error) => {
-            let what = if matches!(error, Error::NotAFetch) { "no fetch of a script" } else { "not allowed" };
-            say(format_args!("origin: {what}, so no extractor would be asked"))?;
+            let what = if matches!(error, Error::NotAFetch) {
+                "no fetch of a script"
+            } else {
+                "not allowed"
+            };
+            say(format_args!(
+                "origin: {what}, so no extractor would be asked"
+            ))?;
             Some(describe_answer(&error))
         }
     };
     let mut asking = settings.chain.asking(request);
     for (link, reach) in settings.chain.with_reaches() {
         if !asking.includes(reach) {
-            say(format_args!("{} ({}): not asked, {ANOTHERS}", link.name, link.kind))?;
+            say(format_args!(
+                "{} ({}): not asked, {ANOTHERS}",
+                link.name, link.kind
+            ))?;
             continue;
         }
         let (session, said) = match link.session(asking.request()).await {
@@ -105,7 +114,12 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
         }
         let decides = verdict.is_none() && !matches!(said, Ok(None) | Err(Denial::NotMine(..)));
         let mark = if decides { "  <- decides" } else { "" };
-        say(format_args!("{} ({}): {}{mark}", link.name, link.kind, describe(&said)))?;
+        say(format_args!(
+            "{} ({}): {}{mark}",
+            link.name,
+            link.kind,
+            describe(&said)
+        ))?;
         if let Some(session) = session {
             let mut shape = String::new();
             draw(&session.attributes, &mut shape);
@@ -178,24 +192,40 @@ fn describe(said: &Result<Option<Subject>, Denial>) -> String {
         Err(Denial::Nobody(word)) => format!("nobody is signed in: {word}"),
         Err(Denial::NotMine(reason, place)) => {
             let more = more(reason.detail.as_deref());
-            format!("not mine because {}{more}: the credential in {place} is another's", reason.word)
+            format!(
+                "not mine because {}{more}: the credential in {place} is another's",
+                reason.word
+            )
         }
         Err(Denial::Rejected(reason)) => {
-            format!("rejected because {}{}", reason.word, more(reason.detail.as_deref()))
+            format!(
+                "rejected because {}{}",
+                reason.word,
+                more(reason.detail.as_deref())
+            )
         }
         Err(Denial::Unavailable(cause)) => {
-            format!("cannot tell because {}{}", cause.word, more(cause.detail.as_deref()))
+            format!(
+                "cannot tell because {}{}",
+                cause.word,
+                more(cause.detail.as_deref())
+            )
         }
     }
 }
 
 /// A detail may quote what somebody sent: it is escaped, so that it cannot drive the terminal.
 fn more(detail: Option<&str>) -> String {
-    detail.map(|detail| format!(" ({})", detail.escape_debug())).unwrap_or_default()
+    detail
+        .map(|detail| format!(" ({})", detail.escape_debug()))
+        .unwrap_or_default()
 }
 
 fn denied(link: Option<&ConfiguredExtractor>, denial: Denial) -> Error {
-    Error::Denied(Denied { extractor: link.map(|link| link.name.clone()), denial })
+    Error::Denied(Denied {
+        extractor: link.map(|link| link.name.clone()),
+        denial,
+    })
 }
 
 fn describe_answer(error: &Error) -> String {
@@ -206,12 +236,23 @@ fn request(args: &Args) -> Result<Parts, Failure> {
     let lines: Vec<Vec<u8>> = if let Some(path) = &args.raw {
         raw_headers(path)?
     } else {
-        let cookies = args.cookies.iter().map(|cookie| format!("Cookie: {cookie}"));
-        args.headers.iter().cloned().chain(cookies).map(String::into_bytes).collect()
+        let cookies = args
+            .cookies
+            .iter()
+            .map(|cookie| format!("Cookie: {cookie}"));
+        args.headers
+            .iter()
+            .cloned()
+            .chain(cookies)
+            .map(String::into_bytes)
+            .collect()
     };
     let (mut parts, ()) = Request::new(()).into_parts();
     for line in &lines {
-        let colon = line.iter().position(|&byte| byte == b':').ok_or_else(|| wrong(line, "has no colon"))?;
+        let colon = line
+            .iter()
+            .position(|&byte| byte == b':')
+            .ok_or_else(|| wrong(line, "has no colon"))?;
         let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
         let name = HeaderName::from_bytes(name).map_err(|_| wrong(line, "has no header's name"))?;
         let value = HeaderValue::from_bytes(value)
@@ -241,7 +282,10 @@ fn raw_headers(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     read.map_err(|error| Failure::Runtime(format!("cannot read {}: {error}", path.display())))?;
     let lines = bytes.split(|&byte| byte == b'\n').skip(1);
     let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    Ok(lines.take_while(|line| !line.is_empty()).map(<[u8]>::to_vec).collect())
+    Ok(lines
+        .take_while(|line| !line.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect())
 }
 
 #[cfg(test)]
@@ -259,9 +303,16 @@ mod tests {
             drawn(r#"{"a\u001b":"s3cr3t","b":[1,"",null,true,{}]}"#),
             r"{a\u{1b}: text, b: [number, empty text, null, true or false, {}]}"
         );
-        for long in [format!("[{}0]", "0,".repeat(100_000)), format!("[{}0]", "[0],".repeat(100_000))] {
+        for long in [
+            format!("[{}0]", "0,".repeat(100_000)),
+            format!("[{}0]", "[0],".repeat(100_000)),
+        ] {
             let shape = drawn(&long);
-            assert!(shape.len() < MAX_DRAWN + 50 && shape.ends_with(", …]"), "{}", shape.len());
+            assert!(
+                shape.len() < MAX_DRAWN + 50 && shape.ends_with(", …]"),
+                "{}",
+                shape.len()
+            );
         }
     }
 }

@@ -35,8 +35,14 @@ use crate::token::{ClaimTemplates, MintError, Minter, RolloutClient};
 ///
 /// Exit codes: 0 fine, 1 failed at run time, 2 configuration or usage.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "To see it work, without any configuration: rollout-token dev")]
-#[expect(clippy::doc_markdown, reason = "this is the help text, and backticks would be printed")]
+#[command(
+    version,
+    after_help = "To see it work, without any configuration: rollout-token dev"
+)]
+#[expect(
+    clippy::doc_markdown,
+    reason = "this is the help text, and backticks would be printed"
+)]
 pub struct Cli {
     /// A TOML file with settings. Of several the later wins, and variables win over files.
     #[arg(long, value_name = "FILE", global = true)]
@@ -110,7 +116,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(problems) => {
-                write!(f, "the configuration has problems:\n{}", problems.to_string().trim_end())
+                write!(
+                    f,
+                    "the configuration has problems:\n{}",
+                    problems.to_string().trim_end()
+                )
             }
             Self::Usage(text) | Self::Runtime(text) => f.write_str(text),
         }
@@ -129,11 +139,17 @@ impl Cli {
     /// In place of clap's own `parse`: of a global flag before and behind the command it forgets what stands before.
     pub fn parse() -> Self {
         let command = Self::command().mut_arg("config", |config| config.global(false));
-        let config = command.get_arguments().find(|argument| argument.get_id() == "config").cloned();
-        let matches = command.mut_subcommands(|command| command.args(&config)).get_matches();
+        let config = command
+            .get_arguments()
+            .find(|argument| argument.get_id() == "config")
+            .cloned();
+        let matches = command
+            .mut_subcommands(|command| command.args(&config))
+            .get_matches();
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if let Some((_, behind)) = matches.subcommand() {
-            cli.config.extend(behind.get_many("config").into_iter().flatten().cloned());
+            cli.config
+                .extend(behind.get_many("config").into_iter().flatten().cloned());
         }
         cli
     }
@@ -142,7 +158,10 @@ impl Cli {
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
         // Before there is a secret in memory.
         if let Err(error) = hardening::keep_memory_private() {
-            let _ = writeln!(io::stderr(), "note: a core dump of this process may be possible: {error}");
+            let _ = writeln!(
+                io::stderr(),
+                "note: a core dump of this process may be possible: {error}"
+            );
         }
         let sources = Sources::from_process(self.config);
         match self.command.unwrap_or(Command::Serve) {
@@ -176,7 +195,8 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
 
 /// Writes a line to standard output. Not `println!`, which panics when the reader has gone.
 fn say(line: impl fmt::Display) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}").map_err(|error| Failure::Runtime(format!("cannot write: {error}")))
+    writeln!(io::stdout(), "{line}")
+        .map_err(|error| Failure::Runtime(format!("cannot write: {error}")))
 }
 
 fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(), Failure> {
@@ -184,8 +204,9 @@ fn check_config(sources: &Sources, registry: &Registry, print: bool) -> Result<(
     if print {
         let mut effective = settings.effective().clone();
         drop_nulls(&mut effective);
-        let shown = toml::to_string(&effective)
-            .map_err(|error| Failure::Runtime(format!("cannot print the configuration: {error}")))?;
+        let shown = toml::to_string(&effective).map_err(|error| {
+            Failure::Runtime(format!("cannot print the configuration: {error}"))
+        })?;
         say(shown.trim_end())?;
     } else {
         say("The configuration is good.")?;
@@ -220,8 +241,12 @@ fn health(sources: &Sources) -> Result<(), Failure> {
     }
     match ask_health(address) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::Runtime(format!("the service at {address} is not well"))),
-        Err(error) => Err(Failure::Runtime(format!("cannot reach the service at {address}: {error}"))),
+        Ok(false) => Err(Failure::Runtime(format!(
+            "the service at {address} is not well"
+        ))),
+        Err(error) => Err(Failure::Runtime(format!(
+            "cannot reach the service at {address}: {error}"
+        ))),
     }
 }
 
@@ -239,7 +264,9 @@ fn ask_health(address: SocketAddr) -> io::Result<bool> {
 fn mint(sources: &Sources, subject: &str) -> Result<(), Failure> {
     let client = settings::load_client(sources)?;
     let subject = Subject::new(subject).map_err(|_| {
-        Failure::Usage("SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned())
+        Failure::Usage(
+            "SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned(),
+        )
     })?;
     say(mint_for(&client, &subject, &Clock::system())?)
 }
@@ -249,8 +276,12 @@ const TOKEN_LIFE: UnixSeconds = 900;
 
 /// A token with the four claims of every token; `[token]` does not matter to the commands.
 fn mint_for(client: &RolloutClient, subject: &Subject, clock: &Clock) -> Result<String, Failure> {
-    let minter =
-        Minter::new(client, Duration::from_secs(TOKEN_LIFE.unsigned_abs()), false, ClaimTemplates::default());
+    let minter = Minter::new(
+        client,
+        Duration::from_secs(TOKEN_LIFE.unsigned_abs()),
+        false,
+        ClaimTemplates::default(),
+    );
     minter
         .mint(subject, &Session::of_subject(subject.as_str()), clock.now())
         .map(|minted| minted.token)
@@ -275,9 +306,14 @@ fn inspect(sources: &Sources, token: String) -> Result<(), Failure> {
     let key = DecodingKey::from_secret(client.secret.expose());
     let decoded = jsonwebtoken::decode::<serde_json::Value>(token.trim(), &key, &validation)
         // Not the library's own words: they can quote the token.
-        .map_err(|_| Failure::Runtime("this is not a token signed with this client secret".to_owned()))?;
+        .map_err(|_| {
+            Failure::Runtime("this is not a token signed with this client secret".to_owned())
+        })?;
 
-    say(format_args!("header  {}", serde_json::to_string(&decoded.header).unwrap_or_default()))?;
+    say(format_args!(
+        "header  {}",
+        serde_json::to_string(&decoded.header).unwrap_or_default()
+    ))?;
     say(format_args!("claims  {:#}", decoded.claims))?;
     say("signature is good")?;
     if decoded.claims["iss"] != client.id.as_str() {

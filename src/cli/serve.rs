@@ -29,7 +29,13 @@ use crate::telemetry::traces::SendTraces;
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
 /// Variables by which deployments say what they are for.
-const STAGE_VARIABLES: [&str; 5] = ["ENV", "APP_ENV", "NODE_ENV", "RAILS_ENV", "ROLLOUT_TOKEN_ENV"];
+const STAGE_VARIABLES: [&str; 5] = [
+    "ENV",
+    "APP_ENV",
+    "NODE_ENV",
+    "RAILS_ENV",
+    "ROLLOUT_TOKEN_ENV",
+];
 
 pub fn serve(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let context = context();
@@ -69,7 +75,9 @@ fn send_traces(http: HttpClient) -> SendTraces {
         let http = http.clone();
         async move {
             let answer = http.send_untraced(request, TRACES).await;
-            answer.map(|answer| answer.status).map_err(|error| error.to_string())
+            answer
+                .map(|answer| answer.status)
+                .map_err(|error| error.to_string())
         }
         .boxed()
     }))
@@ -85,10 +93,16 @@ async fn run(
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
     let (receiver, send) = (settings.traces.as_ref(), send_traces(context.http.clone()));
-    let traces = telemetry::start(settings.log, writer, receiver, send, context.metrics.clone())
-        .map_err(|error| Failure::Runtime(format!("cannot start logging or traces: {error}")))?;
-    let signals =
-        Signals::install().map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
+    let traces = telemetry::start(
+        settings.log,
+        writer,
+        receiver,
+        send,
+        context.metrics.clone(),
+    )
+    .map_err(|error| Failure::Runtime(format!("cannot start logging or traces: {error}")))?;
+    let signals = Signals::install()
+        .map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
     let limits = settings.server.clone();
     let public = bind("server.listen", limits.listen)?;
     let admin = bind("server.admin_listen", limits.admin_listen)?;
@@ -112,8 +126,14 @@ async fn run(
         let _ = reload.try_send(());
     }));
 
-    let public = Listener { socket: public, router: app::public(&app) };
-    let admin = Listener { socket: admin, router: app::admin(&app) };
+    let public = Listener {
+        socket: public,
+        router: app::public(&app),
+    };
+    let admin = Listener {
+        socket: admin,
+        router: app::admin(&app),
+    };
     let served = async {
         let outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain).await;
         traces.flush().await;
@@ -127,16 +147,22 @@ async fn run(
     app.log.report();
     match ended {
         Some(Outcome::Clean) => Ok(()),
-        Some(Outcome::Forced(open)) => {
-            Err(Failure::Runtime(format!("stopped with {open} connections cut off")))
-        }
+        Some(Outcome::Forced(open)) => Err(Failure::Runtime(format!(
+            "stopped with {open} connections cut off"
+        ))),
         None => Err(Failure::Runtime("stopped by a second signal".to_owned())),
     }
 }
 
 fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
     let live = app.live();
-    let names: Vec<&str> = live.settings.chain.links().iter().map(|link| &*link.name).collect();
+    let names: Vec<&str> = live
+        .settings
+        .chain
+        .links()
+        .iter()
+        .map(|link| &*link.name)
+        .collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %address,
@@ -150,16 +176,23 @@ fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
 
 fn bind(key: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
     server::bind(address).map_err(|error| {
-        Failure::Runtime(format!("{key}: cannot listen on {address}: {error}; free it or choose another"))
+        Failure::Runtime(format!(
+            "{key}: cannot listen on {address}: {error}; free it or choose another"
+        ))
     })
 }
 
 fn local(listener: &tokio::net::TcpListener) -> Result<SocketAddr, Failure> {
-    listener.local_addr().map_err(|error| Failure::Runtime(format!("cannot tell the own address: {error}")))
+    listener
+        .local_addr()
+        .map_err(|error| Failure::Runtime(format!("cannot tell the own address: {error}")))
 }
 
 /// Dev mode signs everybody in. Where a variable says that this is production, it must not run.
-#[expect(clippy::disallowed_methods, reason = "asks the process itself what it is for")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "asks the process itself what it is for"
+)]
 fn refuse_in_production() -> Result<(), Failure> {
     for name in STAGE_VARIABLES {
         let stage = std::env::var(name).unwrap_or_default().to_ascii_lowercase();
@@ -177,15 +210,23 @@ fn refuse_in_production() -> Result<(), Failure> {
 /// throwaway client for whoever names none. Gives that client's secret too.
 pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
     let mut bytes = [0; 48];
-    rand::fill(&mut bytes).map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
+    rand::fill(&mut bytes)
+        .map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
     let secret = URL_SAFE_NO_PAD.encode(bytes);
     let base = format!("client_id = \"dev-client\"\nclient_secret = \"{secret}\"\n{DEV_BASE}");
-    Ok((Sources { base: Some(base), ..sources }, Secret::new(secret)))
+    Ok((
+        Sources {
+            base: Some(base),
+            ..sources
+        },
+        Secret::new(secret),
+    ))
 }
 
 fn print_banner(address: SocketAddr, throwaway: Option<&Secret>) {
     let throwaway = throwaway.map(|secret| String::from_utf8_lossy(secret.expose()));
-    let secret = throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
+    let secret =
+        throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
     // A reader that has gone does not miss it.
     let _ = write!(
         io::stdout(),

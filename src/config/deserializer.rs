@@ -23,7 +23,9 @@ impl StrictValue {
 
     /// Whether the value is the text of a variable, which has no other way to write a list.
     fn is_variable(&self) -> bool {
-        self.0.origin().is_some_and(|origin| origin.starts_with(PREFIX))
+        self.0
+            .origin()
+            .is_some_and(|origin| origin.starts_with(PREFIX))
     }
 
     fn number<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -59,7 +61,9 @@ impl<'de> Deserializer<'de> for StrictValue {
             ValueKind::U128(number) => visitor.visit_u128(number),
             ValueKind::Float(number) => visitor.visit_f64(number),
             ValueKind::String(text) => visitor.visit_string(text),
-            ValueKind::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Self))),
+            ValueKind::Array(items) => {
+                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Self)))
+            }
             ValueKind::Table(members) => {
                 let members = members.into_iter().map(|(key, value)| (key, Self(value)));
                 visitor.visit_map(MapDeserializer::new(members))
@@ -85,7 +89,10 @@ impl<'de> Deserializer<'de> for StrictValue {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text().filter(|_| self.is_variable()) {
             Some(text) => {
-                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                let items = text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty());
                 visitor.visit_seq(SeqDeserializer::new(items.map(|item| Self(item.into()))))
             }
             None => self.deserialize_any(visitor),
@@ -114,7 +121,9 @@ impl<'de> Deserializer<'de> for StrictValue {
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self.0.kind {
-            ValueKind::String(text) => text.into_deserializer().deserialize_enum(name, variants, visitor),
+            ValueKind::String(text) => text
+                .into_deserializer()
+                .deserialize_enum(name, variants, visitor),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -145,7 +154,10 @@ mod tests {
 
     #[test]
     fn text_stands_for_numbers_and_flags_and_nothing_else_for_anything_but_itself() {
-        assert_eq!(["12", "-3", "on", "1.5", ""].map(read::<i64>), [Some(12), Some(-3), None, None, None]);
+        assert_eq!(
+            ["12", "-3", "on", "1.5", ""].map(read::<i64>),
+            [Some(12), Some(-3), None, None, None]
+        );
         assert_eq!(read::<u64>("18446744073709551615"), Some(u64::MAX));
         assert_eq!(["300", "-1"].map(read::<u8>), [None, None]);
         let flags = ["true", "YES", "on", "1", "false", "no", "Off", "0"].map(read::<bool>);
@@ -164,16 +176,30 @@ mod tests {
         );
         assert_eq!(["", "2", "perhaps"].map(read::<bool>), [None; 3]);
         assert_eq!(
-            (read::<i64>(true), read::<i64>(1.5), read::<bool>(1), read::<String>(7)),
+            (
+                read::<i64>(true),
+                read::<i64>(1.5),
+                read::<bool>(1),
+                read::<String>(7)
+            ),
             (None, None, None, None)
         );
         assert_eq!(read::<String>("00123").as_deref(), Some("00123"));
         assert_eq!(read::<Vec<u8>>(vec!["1", "2"]), Some(vec![1, 2]));
         let variable = Value::new(Some(&"ROLLOUT__A__B".to_owned()), "a, b");
-        assert_eq!(read::<Vec<String>>(variable), Some(vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!(read::<Vec<String>>(Value::new(Some(&"file.toml".to_owned()), "a, b")), None);
         assert_eq!(
-            (read::<Option<bool>>(Value::new(None, ValueKind::Nil)), read("7")),
+            read::<Vec<String>>(variable),
+            Some(vec!["a".to_owned(), "b".to_owned()])
+        );
+        assert_eq!(
+            read::<Vec<String>>(Value::new(Some(&"file.toml".to_owned()), "a, b")),
+            None
+        );
+        assert_eq!(
+            (
+                read::<Option<bool>>(Value::new(None, ValueKind::Nil)),
+                read("7")
+            ),
             (Some(None), Some(Some(7_u8)))
         );
     }

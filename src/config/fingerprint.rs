@@ -22,11 +22,19 @@ impl FileFingerprint {
     pub fn read(path: &Path) -> io::Result<(Vec<u8>, Self)> {
         let bytes = std::fs::read(path)?;
         let content = is_file(path).then(|| hash(&bytes));
-        Ok((bytes, Self { path: path.to_owned(), content }))
+        Ok((
+            bytes,
+            Self {
+                path: path.to_owned(),
+                content,
+            },
+        ))
     }
 
     pub fn has_changed(&self) -> bool {
-        let bytes = is_file(&self.path).then(|| std::fs::read(&self.path).ok()).flatten();
+        let bytes = is_file(&self.path)
+            .then(|| std::fs::read(&self.path).ok())
+            .flatten();
         bytes.as_deref().map(hash) != self.content
     }
 }

@@ -46,18 +46,28 @@ pub(crate) struct Merged {
 impl fmt::Debug for Sources {
     /// Variables and files hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Sources")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }
 
 impl Sources {
     /// These files and the process's environment.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
     pub fn from_process(files: Vec<PathBuf>) -> Self {
-        let mut sources = Self { files, ..Self::default() };
+        let mut sources = Self {
+            files,
+            ..Self::default()
+        };
         for (name, value) in std::env::vars_os() {
             // Other names are nobody's business here.
-            let Ok(name) = name.into_string() else { continue };
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
             let own = name.starts_with(PREFIX) || ROLLOUT_NAMES.iter().any(|(own, _)| name == *own);
             if !own && !name.starts_with(OPEN_TELEMETRY_PREFIX) {
                 continue;
@@ -78,7 +88,10 @@ impl Sources {
     /// The `config` crate would do it too, but there a section takes the place of a value in silence.
     pub(crate) fn merge(&self, problems: &mut Problems) -> Option<Merged> {
         for name in &self.not_text {
-            problems.add(name, "is not UTF-8: put such a secret into a file, and name the file with _FILE");
+            problems.add(
+                name,
+                "is not UTF-8: put such a secret into a file, and name the file with _FILE",
+            );
         }
         let base = parse(self.base.as_deref().unwrap_or_default(), None);
         let mut tree = problems.accept("base", base).unwrap_or_default();
@@ -115,12 +128,12 @@ impl Sources {
 /// The layer of a file; `None` after its problem was added.
 fn file(path: &Path, problems: &mut Problems) -> Option<(Table, FileFingerprint)> {
     let name = path.display().to_string();
-    let layer = FileFingerprint::read(path).map_err(|error| format!("cannot be read: {error}")).and_then(
-        |(bytes, watched)| {
+    let layer = FileFingerprint::read(path)
+        .map_err(|error| format!("cannot be read: {error}"))
+        .and_then(|(bytes, watched)| {
             let text = str::from_utf8(&bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
             Ok((parse(text, Some(&name))?, watched))
-        },
-    );
+        });
     problems.accept(name, layer)
 }
 
@@ -128,18 +141,25 @@ fn file(path: &Path, problems: &mut Problems) -> Option<(Table, FileFingerprint)
 pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String> {
     // The parser's own report prints the offending line, which may hold a secret.
     toml::from_str::<toml::Table>(text).map_err(|error| {
-        let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+        let line = error
+            .span()
+            .map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         let message = error.message().lines().next().unwrap_or_default();
         format!("line {line} is not TOML: {message}")
     })?;
-    FileFormat::Toml.parse(origin, text).map_err(|_| "is not TOML".to_owned())
+    FileFormat::Toml
+        .parse(origin, text)
+        .map_err(|_| "is not TOML".to_owned())
 }
 
 /// The layer of one variable, whose path is `server__listen` for `listen` in `[server]`.
 fn variable(name: &str, path: &str, text: &str) -> Table {
     let origin = name.to_owned();
-    let in_table = |value, key: &str| Value::new(Some(&origin), Table::from([(key.to_owned(), value)]));
-    let tree = path.rsplit("__").fold(Value::new(Some(&origin), text), in_table);
+    let in_table =
+        |value, key: &str| Value::new(Some(&origin), Table::from([(key.to_owned(), value)]));
+    let tree = path
+        .rsplit("__")
+        .fold(Value::new(Some(&origin), text), in_table);
     tree.into_table().unwrap_or_default()
 }
 
@@ -149,8 +169,14 @@ pub(crate) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Pr
         let path = join(path, &key);
         match (below.get_mut(&key), value) {
             (
-                Some(Value { kind: ValueKind::Table(below), .. }),
-                Value { kind: ValueKind::Table(above), .. },
+                Some(Value {
+                    kind: ValueKind::Table(below),
+                    ..
+                }),
+                Value {
+                    kind: ValueKind::Table(above),
+                    ..
+                },
             ) => {
                 lay(above, below, &path, problems);
             }
@@ -168,7 +194,10 @@ pub(crate) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Pr
 /// ours, as in a preset.
 fn refuse_hidden(value: &Value, section: &Value, path: String, problems: &mut Problems) {
     if let (Some(one), Some(other)) = (value.origin(), section.origin()) {
-        let text = format!("is {} in {one}, and a section in {other}: keep one of the two", type_name(value));
+        let text = format!(
+            "is {} in {one}, and a section in {other}: keep one of the two",
+            type_name(value)
+        );
         problems.add(path, text);
     }
 }

@@ -15,7 +15,9 @@ pub struct Problems {
 impl Problems {
     /// A single problem.
     pub fn of(key: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { list: vec![(key.into(), text.into())] }
+        Self {
+            list: vec![(key.into(), text.into())],
+        }
     }
 
     pub fn add(&mut self, key: impl Into<String>, text: impl Into<String>) {
@@ -30,12 +32,23 @@ impl Problems {
     }
 
     /// The value, or `None` after its problem was added under `key`.
-    pub fn accept<T, E: fmt::Display>(&mut self, key: impl Into<String>, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.add(key, error.to_string())).ok()
+    pub fn accept<T, E: fmt::Display>(
+        &mut self,
+        key: impl Into<String>,
+        result: Result<T, E>,
+    ) -> Option<T> {
+        result
+            .map_err(|error| self.add(key, error.to_string()))
+            .ok()
     }
 
     /// Parses `text`; the problem, if any, repeats neither the text nor the parser's words.
-    pub fn parse<T: FromStr>(&mut self, key: impl Into<String>, text: &str, expected: &str) -> Option<T> {
+    pub fn parse<T: FromStr>(
+        &mut self,
+        key: impl Into<String>,
+        text: &str,
+        expected: &str,
+    ) -> Option<T> {
         self.accept(key, text.parse().map_err(|_| format!("must be {expected}")))
     }
 
@@ -50,13 +63,19 @@ impl Problems {
 
     /// Gives `value` if nothing is wrong.
     pub fn or<T>(self, value: T) -> Result<T, Self> {
-        if self.is_empty() { Ok(value) } else { Err(self) }
+        if self.is_empty() {
+            Ok(value)
+        } else {
+            Err(self)
+        }
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.list.iter().try_for_each(|(key, text)| writeln!(f, "{}", line(key, text)))
+        self.list
+            .iter()
+            .try_for_each(|(key, text)| writeln!(f, "{}", line(key, text)))
     }
 }
 
@@ -111,6 +130,9 @@ mod tests {
     #[test]
     fn a_terminal_sees_text_only() {
         let problems = Problems::of("extractors.\u{1b}[31m", "must be\u{9b}31m text");
-        assert_eq!(problems.to_string(), "extractors.\\u{1b}[31m: must be\\u{9b}31m text\n");
+        assert_eq!(
+            problems.to_string(),
+            "extractors.\\u{1b}[31m: must be\\u{9b}31m text\n"
+        );
     }
 }

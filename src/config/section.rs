@@ -41,7 +41,10 @@ where
             Err(error) if error.starts_with(&format!("unknown field `{key}`")) => {
                 // What is not shown is for presets only.
                 let shown = serde_json::to_value(T::default()).unwrap_or_default();
-                let keys = shown.as_object().into_iter().flat_map(|keys| keys.keys().map(String::as_str));
+                let keys = shown
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|keys| keys.keys().map(String::as_str));
                 let text = unknown("key of this section", key, more.iter().copied().chain(keys));
                 problems.add(join(path, key), text);
             }
@@ -57,22 +60,34 @@ where
 /// Whether a struct takes this key with this value, or serde's words why not.
 fn try_alone<T: DeserializeOwned>(key: &str, value: &Value) -> Result<(), String> {
     let alone = Table::from([(key.to_owned(), value.clone())]);
-    T::deserialize(StrictValue(alone.into())).map(drop).map_err(|error| error.to_string())
+    T::deserialize(StrictValue(alone.into()))
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 pub(crate) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 /// What serde says of a value, but for the value itself.
 fn describe(error: &str, value: &Value) -> String {
     let text = if error.starts_with("invalid ") {
-        let expected = error.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+        let expected = error
+            .rsplit_once(", expected ")
+            .map_or("something else", |(_, expected)| expected);
         let holds = matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_));
-        let itself = ["invalid type: sequence", "invalid type: map"].iter().any(|it| error.starts_with(it));
+        let itself = ["invalid type: sequence", "invalid type: map"]
+            .iter()
+            .any(|it| error.starts_with(it));
         match (plainly(expected), type_name(value)) {
             (WHOLE_NUMBER, WHOLE_NUMBER) => "is out of range".to_owned(),
-            (expected, given) if holds && !itself => format!("is {given} that must hold {expected}"),
+            (expected, given) if holds && !itself => {
+                format!("is {given} that must hold {expected}")
+            }
             (expected, given) => format!("must be {expected}, not {given}"),
         }
     } else {
@@ -83,11 +98,18 @@ fn describe(error: &str, value: &Value) -> String {
 
 /// What is wrong with a value where a section has to be.
 pub(crate) fn no_section(path: &str, value: &Value) -> String {
-    format!("must be a section, [{path}], not {}{}", type_name(value), origin(value))
+    format!(
+        "must be a section, [{path}], not {}{}",
+        type_name(value),
+        origin(value)
+    )
 }
 
 fn origin(value: &Value) -> String {
-    value.origin().map(|origin| format!(" (from {origin})")).unwrap_or_default()
+    value
+        .origin()
+        .map(|origin| format!(" (from {origin})"))
+        .unwrap_or_default()
 }
 
 const WHOLE_NUMBER: &str = "a whole number";
@@ -110,7 +132,9 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
     match value.kind {
         ValueKind::Nil => "nothing",
         ValueKind::Boolean(_) => "true or false",
-        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => WHOLE_NUMBER,
+        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => {
+            WHOLE_NUMBER
+        }
         ValueKind::Float(_) => "a number",
         ValueKind::String(_) => "text",
         ValueKind::Table(_) => "a table",
@@ -129,7 +153,9 @@ pub(crate) struct Findings {
 
 /// Takes these keys out of a table.
 pub(crate) fn take(table: &mut Table, keys: &[&str]) -> Table {
-    keys.iter().filter_map(|key| table.remove_entry(*key)).collect()
+    keys.iter()
+        .filter_map(|key| table.remove_entry(*key))
+        .collect()
 }
 
 /// What sections are checked against that stands elsewhere in the configuration.
@@ -145,8 +171,11 @@ pub(crate) struct Elsewhere<'a> {
 
 impl Elsewhere<'_> {
     /// For a section without a whole configuration around it.
-    pub(crate) const DEFAULT: Self =
-        Self { client_secret: None, request_timeout: Duration::from_secs(5), cap_to_session: false };
+    pub(crate) const DEFAULT: Self = Self {
+        client_secret: None,
+        request_timeout: Duration::from_secs(5),
+        cap_to_session: false,
+    };
 }
 
 /// The section of one extractor, `[extractors.NAME]`, without the keys that all kinds share.
@@ -242,13 +271,17 @@ impl<'a> Section<'a> {
         problems: &mut Problems,
     ) -> Vec<Secret> {
         // Both at once is a problem for a list as it is for one secret.
-        let given = Secret::from_value_or_file(values.first().cloned(), file, |path| self.read_file(path));
+        let given =
+            Secret::from_value_or_file(values.first().cloned(), file, |path| self.read_file(path));
         let one = problems.accept(self.key(key), given).flatten();
         let secrets = match (one, file) {
             (Some(text), Some(_)) => {
                 let lines = text.expose().split(|&byte| byte == b'\n');
                 let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-                let secrets: Vec<_> = lines.filter(|line| !line.is_empty()).map(Secret::new).collect();
+                let secrets: Vec<_> = lines
+                    .filter(|line| !line.is_empty())
+                    .map(Secret::new)
+                    .collect();
                 problems.require(
                     !secrets.is_empty(),
                     self.key(key),
@@ -266,7 +299,10 @@ impl<'a> Section<'a> {
 
     fn check_secret(&self, key: &str, secret: &Secret, problems: &mut Problems) {
         if secret.expose().is_empty() {
-            problems.add(self.key(key), "is empty: give it a value or leave the key out");
+            problems.add(
+                self.key(key),
+                "is empty: give it a value or leave the key out",
+            );
         } else if self.elsewhere.client_secret == Some(secret) {
             problems.add(
                 self.key(key),
@@ -278,8 +314,15 @@ impl<'a> Section<'a> {
     /// Checks that time-outs, each a part of the next, are in order: none is longer than the next one, or than
     /// `server.request_timeout`, which would strike first.
     pub fn check_timeouts(&self, timeouts: &[(&str, HumanDuration)], problems: &mut Problems) {
-        let request = ("server.request_timeout".to_owned(), HumanDuration(self.elsewhere.request_timeout));
-        let next = timeouts.iter().skip(1).map(|(key, span)| (self.key(key), *span)).chain([request]);
+        let request = (
+            "server.request_timeout".to_owned(),
+            HumanDuration(self.elsewhere.request_timeout),
+        );
+        let next = timeouts
+            .iter()
+            .skip(1)
+            .map(|(key, span)| (self.key(key), *span))
+            .chain([request]);
         for ((key, span), (next_key, next)) in timeouts.iter().zip(next) {
             problems.require(
                 *span <= next,
@@ -314,6 +357,8 @@ impl<'a> Section<'a> {
 impl fmt::Debug for Section<'_> {
     /// The table still holds secrets as plain text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Section").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Section")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }

@@ -8,8 +8,14 @@ const ALIKE: f64 = 0.85;
 pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let alike = |candidate: &str| strsim::jaro_winkler(name, candidate);
-    match known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b))) {
-        Some(closest) if alike(closest) >= ALIKE => format!("is not a {what}: did you mean {closest}?"),
+    match known
+        .iter()
+        .copied()
+        .max_by(|a, b| alike(a).total_cmp(&alike(b)))
+    {
+        Some(closest) if alike(closest) >= ALIKE => {
+            format!("is not a {what}: did you mean {closest}?")
+        }
         _ => format!("is not a {what}; there are {}", known.join(", ")),
     }
 }
@@ -23,7 +29,13 @@ mod tests {
         let said = |name| unknown("key", name, ["issuers", "claims", "from"].into_iter());
         assert_eq!(said("issuer"), "is not a key: did you mean issuers?");
         assert_eq!(said("clams"), "is not a key: did you mean claims?");
-        assert_eq!(said("port"), "is not a key; there are issuers, claims, from");
-        assert_eq!(unknown("key", "secret", ["server"].into_iter()), "is not a key; there are server");
+        assert_eq!(
+            said("port"),
+            "is not a key; there are issuers, claims, from"
+        );
+        assert_eq!(
+            unknown("key", "secret", ["server"].into_iter()),
+            "is not a key; there are server"
+        );
     }
 }

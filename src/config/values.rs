@@ -27,10 +27,17 @@ impl HumanDuration {
 
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [(u128, &str); 4] =
-            [(24 * 60 * 60 * 1000, "d"), (60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
+        const UNITS: [(u128, &str); 4] = [
+            (24 * 60 * 60 * 1000, "d"),
+            (60 * 60 * 1000, "h"),
+            (60 * 1000, "m"),
+            (1000, "s"),
+        ];
         let millis = self.0.as_millis();
-        match UNITS.iter().find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit)) {
+        match UNITS
+            .iter()
+            .find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit))
+        {
             Some((unit, name)) => write!(f, "{}{name}", millis / unit),
             None if millis == 0 => f.write_str("0s"),
             None => write!(f, "{millis}ms"),
@@ -127,8 +134,14 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<List<T>, E> {
-        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-        items.map(|item| T::deserialize(item.into_deserializer())).collect::<Result<_, _>>().map(List)
+        let items = text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty());
+        items
+            .map(|item| T::deserialize(item.into_deserializer()))
+            .collect::<Result<_, _>>()
+            .map(List)
     }
 
     // Serde's own messages quote the number, and the list may be one of secrets.
@@ -172,7 +185,9 @@ mod tests {
             ("\"\"", None),
             ("true", None),
         ] {
-            let span = serde_json::from_str::<HumanDuration>(text).ok().map(|span| span.0);
+            let span = serde_json::from_str::<HumanDuration>(text)
+                .ok()
+                .map(|span| span.0);
             assert_eq!(span, want, "{text}");
         }
     }
@@ -188,11 +203,20 @@ mod tests {
     #[test]
     fn a_list_reads_from_a_sequence_and_from_text() {
         for text in ["[\"a\",\"b\"]", "\"a, b\"", "\"a,b,\""] {
-            assert_eq!(serde_json::from_str::<List<String>>(text).unwrap(), List::of(&["a", "b"]), "{text}");
+            assert_eq!(
+                serde_json::from_str::<List<String>>(text).unwrap(),
+                List::of(&["a", "b"]),
+                "{text}"
+            );
         }
-        assert_eq!(serde_json::from_str::<List<String>>("\"\"").unwrap(), List::default());
+        assert_eq!(
+            serde_json::from_str::<List<String>>("\"\"").unwrap(),
+            List::default()
+        );
         for number in ["123454321", "-123454321", "123454321.5"] {
-            let error = serde_json::from_str::<List<String>>(number).unwrap_err().to_string();
+            let error = serde_json::from_str::<List<String>>(number)
+                .unwrap_err()
+                .to_string();
             assert!(!error.contains("123454321"), "{error}");
         }
     }

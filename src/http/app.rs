@@ -74,7 +74,11 @@ impl App {
             subject_log: SubjectLog::new(settings.log.plain_subject, &settings.client.secret),
             settings: Arc::new(settings),
         };
-        let log = RequestLog::new(context.clock.clone(), live.settings.log.level, &context.metrics);
+        let log = RequestLog::new(
+            context.clock.clone(),
+            live.settings.log.level,
+            &context.metrics,
+        );
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
             log: Arc::new(log),
@@ -113,7 +117,12 @@ impl Reloadable for App {
             Arc::new(Semaphore::new(settings.server.max_in_flight))
         };
         let subject_log = SubjectLog::new(settings.log.plain_subject, &settings.client.secret);
-        self.live.store(Arc::new(Live { settings: Arc::new(settings), limiter, in_flight, subject_log }));
+        self.live.store(Arc::new(Live {
+            settings: Arc::new(settings),
+            limiter,
+            in_flight,
+            subject_log,
+        }));
     }
 }
 
@@ -139,7 +148,12 @@ fn limiter(limit: Option<RateLimit>, clock: &Clock) -> Option<Arc<TokenLimiter>>
 /// What the public listener serves.
 pub fn public(app: &Arc<App>) -> Router {
     let mut routes = Router::new()
-        .route(token::PATH, post(token::issue).options(token::preflight).fallback(token::method_not_allowed))
+        .route(
+            token::PATH,
+            post(token::issue)
+                .options(token::preflight)
+                .fallback(token::method_not_allowed),
+        )
         .route(
             token::DOCS_PATH,
             // Without a handler of its own, HEAD would be answered by that of GET.
@@ -178,15 +192,20 @@ fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
 
 /// The middleware around all routes; a request passes it from top to bottom, its answer from bottom to top.
 fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
-    routes.fallback(|| async { Error::NotFound }).with_state(app.clone()).layer(
-        ServiceBuilder::new()
-            .layer(map_request(async |request: Request| request_id::drop_malformed(request)))
-            .layer(SetRequestIdLayer::x_request_id(app.request_ids.clone()))
-            .layer(PropagateRequestIdLayer::x_request_id())
-            .layer(from_fn_with_state(app.clone(), finish))
-            .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response()))
-            .layer(from_fn_with_state(app.clone(), check)),
-    )
+    routes
+        .fallback(|| async { Error::NotFound })
+        .with_state(app.clone())
+        .layer(
+            ServiceBuilder::new()
+                .layer(map_request(async |request: Request| {
+                    request_id::drop_malformed(request)
+                }))
+                .layer(SetRequestIdLayer::x_request_id(app.request_ids.clone()))
+                .layer(PropagateRequestIdLayer::x_request_id())
+                .layer(from_fn_with_state(app.clone(), finish))
+                .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response()))
+                .layer(from_fn_with_state(app.clone(), check)),
+        )
 }
 
 /// Turns errors of all layers below into answers, gives every answer its headers, and logs refusals.
@@ -200,19 +219,32 @@ async fn finish(
     let live = app.live();
     let listed = origin::listed(&live.settings.origins, request.headers()).cloned();
     let id = request.headers().get(X_REQUEST_ID).cloned();
-    let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("unknown");
+    let id = id
+        .as_ref()
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or("unknown");
     let token_route = [token::PATH, token::DOCS_PATH]
         .into_iter()
         .find(|path| route.as_ref().is_some_and(|route| route.as_str() == *path));
     let span = Arc::new(request_span(&request, id, token_route));
     let path_ends_in_token = request.uri().path().ends_with("token");
-    request.extensions_mut().insert(InForce { live: live.clone(), span: span.clone(), started });
+    request.extensions_mut().insert(InForce {
+        live: live.clone(),
+        span: span.clone(),
+        started,
+    });
 
     let mut response = span.instrument(next.run(request)).await;
 
     if let Some(error) = response.extensions_mut().remove::<Error>() {
         let duration = app.clock.monotonic().saturating_sub(started);
-        app.refused(&error, &span, &live.subject_log, duration, path_ends_in_token);
+        app.refused(
+            &error,
+            &span,
+            &live.subject_log,
+            duration,
+            path_ends_in_token,
+        );
         response = error.respond(id);
     }
     let headers = response.headers_mut();
@@ -241,14 +273,17 @@ async fn check(
     if app.dev && !dev::is_local(request.headers()) {
         return Err(Error::HostNotAllowed);
     }
-    tokio::time::timeout(limits.request_timeout, next.run(request)).await.map_err(|_| Error::DeadlineExceeded)
+    tokio::time::timeout(limits.request_timeout, next.run(request))
+        .await
+        .map_err(|_| Error::DeadlineExceeded)
 }
 
 impl App {
     /// Logs and counts a request that got a token.
     pub fn issued(&self, user: &Authenticated, in_force: &InForce) {
         let duration = self.clock.monotonic().saturating_sub(in_force.started);
-        self.metrics.answered(Some(&user.extractor), "issued", duration);
+        self.metrics
+            .answered(Some(&user.extractor), "issued", duration);
         let outcome = Outcome {
             status: StatusCode::OK,
             code: "issued",
@@ -260,7 +295,8 @@ impl App {
             hint: None,
             duration,
         };
-        self.log.answered(&in_force.span, &outcome, &in_force.live.subject_log);
+        self.log
+            .answered(&in_force.span, &outcome, &in_force.live.subject_log);
     }
 
     /// Logs and counts a request that was refused. Probes of an instance that is not ready ask for no token.
@@ -275,7 +311,8 @@ impl App {
         if matches!(error, Error::Unready(_)) {
             return;
         }
-        self.metrics.answered(error.extractor(), error.code(), duration);
+        self.metrics
+            .answered(error.extractor(), error.code(), duration);
         let stripped = path_ends_in_token && matches!(error, Error::NotFound);
         let outcome = Outcome {
             status: error.status(),
@@ -285,7 +322,8 @@ impl App {
             extractor: error.extractor().map(|name| &**name),
             subject: error.subject().map(Subject::as_str),
             before_extractors: error.is_before_extractors(),
-            hint: stripped.then_some("the path ends in `token`: does a proxy in front remove `/rollout`?"),
+            hint: stripped
+                .then_some("the path ends in `token`: does a proxy in front remove `/rollout`?"),
             duration,
         };
         self.log.answered(span, &outcome, subjects);

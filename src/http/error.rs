@@ -109,7 +109,13 @@ impl Error {
     }
 
     fn unavailable(&self) -> Option<&Cause> {
-        let Self::Denied(Denied { denial: Denial::Unavailable(cause), .. }) = self else { return None };
+        let Self::Denied(Denied {
+            denial: Denial::Unavailable(cause),
+            ..
+        }) = self
+        else {
+            return None;
+        };
         Some(cause)
     }
 
@@ -120,7 +126,9 @@ impl Error {
 
     /// When to ask again if nobody can tell right now: as the back end says, or shortly.
     fn wait(&self) -> Duration {
-        self.unavailable().and_then(|cause| cause.retry_after).unwrap_or(SOON)
+        self.unavailable()
+            .and_then(|cause| cause.retry_after)
+            .unwrap_or(SOON)
     }
 
     /// The extractor that decided, if one did.
@@ -134,7 +142,9 @@ impl Error {
 
     /// Who was refused, where the session is genuine.
     pub fn subject(&self) -> Option<&Subject> {
-        let Self::RateLimited { subject, .. } = self else { return None };
+        let Self::RateLimited { subject, .. } = self else {
+            return None;
+        };
         subject.as_ref()
     }
 
@@ -220,8 +230,19 @@ impl Error {
     /// One error of each code, for the API's description.
     pub fn every() -> Vec<Self> {
         use crate::session::types::{Cause, Reason};
-        let denied = |denial| Self::Denied(Denied { extractor: None, denial });
-        let rejected = |expired| denied(Denial::Rejected(Reason { word: "", expired, detail: None }));
+        let denied = |denial| {
+            Self::Denied(Denied {
+                extractor: None,
+                denial,
+            })
+        };
+        let rejected = |expired| {
+            denied(Denial::Rejected(Reason {
+                word: "",
+                expired,
+                detail: None,
+            }))
+        };
         vec![
             Self::BadRequest(""),
             denied(Denial::Nobody("")),
@@ -236,9 +257,17 @@ impl Error {
             Self::BodyTooLarge,
             Self::UriTooLong,
             Self::HeadersTooLarge,
-            Self::RateLimited { extractor: Arc::from(""), subject: None, retry_after: Duration::ZERO },
+            Self::RateLimited {
+                extractor: Arc::from(""),
+                subject: None,
+                retry_after: Duration::ZERO,
+            },
             Self::Internal,
-            denied(Denial::Unavailable(Cause { word: "", detail: None, retry_after: None })),
+            denied(Denial::Unavailable(Cause {
+                word: "",
+                detail: None,
+                retry_after: None,
+            })),
             Self::Overloaded,
             Self::Unready(Arc::new(Report::draining())),
         ]
@@ -261,7 +290,10 @@ impl Error {
         *response.status_mut() = answer.status;
         let headers = response.headers_mut();
         headers.extend(answer.header);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if self.closes_connection() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -302,7 +334,10 @@ impl IntoResponse for Error {
 /// The headers that every answer carries. No cache may keep one that does not say itself
 /// how: only embedded files do.
 pub fn protect(headers: &mut HeaderMap) {
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

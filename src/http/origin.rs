@@ -6,8 +6,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::settings::Origin;
 
 /// What a listed page may send along. Under dev it also chooses its user.
-const REQUEST_HEADERS: HeaderValue =
-    HeaderValue::from_static("Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent");
+const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent",
+);
 const DEV_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent, X-Dev-User",
 );
@@ -41,9 +42,19 @@ pub struct NotAFetch;
 /// # Errors
 /// If `Sec-Fetch-Mode` is `navigate`, or `Sec-Fetch-Dest` is other than `empty`.
 pub fn check_fetch(headers: &HeaderMap) -> Result<(), NotAFetch> {
-    let navigates = headers.get_all(SEC_FETCH_MODE).iter().any(|mode| mode == "navigate");
-    let embeds = headers.get_all(SEC_FETCH_DEST).iter().any(|destination| destination != "empty");
-    if navigates || embeds { Err(NotAFetch) } else { Ok(()) }
+    let navigates = headers
+        .get_all(SEC_FETCH_MODE)
+        .iter()
+        .any(|mode| mode == "navigate");
+    let embeds = headers
+        .get_all(SEC_FETCH_DEST)
+        .iter()
+        .any(|destination| destination != "empty");
+    if navigates || embeds {
+        Err(NotAFetch)
+    } else {
+        Ok(())
+    }
 }
 
 /// Decides whether the request may go on. Nothing is trusted but what a page cannot set itself: `Origin` and
@@ -70,10 +81,17 @@ pub fn listed<'a>(allowed: &[Origin], headers: &'a HeaderMap) -> Option<&'a Head
     allowed.iter().any(|one| one == origin).then_some(origin)
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Forbidden> {
+fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, Forbidden> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
-    if values.next().is_some() { Err(Forbidden) } else { Ok(first) }
+    if values.next().is_some() {
+        Err(Forbidden)
+    } else {
+        Ok(first)
+    }
 }
 
 /// For browsers without `Sec-Fetch-Site`: does the origin's host and port equal `Host`? The scheme is
@@ -95,18 +113,30 @@ fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
 /// Lets a listed page read the answer.
 pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    headers
-        .insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("X-Request-Id, Retry-After"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        HeaderValue::from_static("true"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("X-Request-Id, Retry-After"),
+    );
 }
 
 /// What a preflight request from a listed page is told (Fetch, section 3.2.2). Two hours is the
 /// longest that any browser keeps it.
 pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, dev: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let names = if dev { DEV_REQUEST_HEADERS } else { REQUEST_HEADERS };
+    let names = if dev {
+        DEV_REQUEST_HEADERS
+    } else {
+        REQUEST_HEADERS
+    };
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+    headers.insert(
+        header::ACCESS_CONTROL_MAX_AGE,
+        HeaderValue::from_static("7200"),
+    );
 }
 
 #[cfg(test)]
@@ -120,7 +150,10 @@ mod tests {
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         headers
     }
@@ -140,7 +173,11 @@ mod tests {
             ("cors", "", false),
         ] {
             let headers = headers(&[("sec-fetch-mode", mode), ("sec-fetch-dest", destination)]);
-            assert_eq!(check_fetch(&headers).is_ok(), is_fetch, "{mode} {destination}");
+            assert_eq!(
+                check_fetch(&headers).is_ok(),
+                is_fetch,
+                "{mode} {destination}"
+            );
         }
         assert_eq!(check_fetch(&HeaderMap::new()), Ok(()));
     }
@@ -148,7 +185,10 @@ mod tests {
     #[test]
     fn only_our_own_pages_listed_pages_and_programs_may_ask() {
         use Caller::{Listed, NoBrowser, SameOrigin};
-        type Case = (&'static [(&'static str, &'static str)], Result<Caller, Forbidden>);
+        type Case = (
+            &'static [(&'static str, &'static str)],
+            Result<Caller, Forbidden>,
+        );
         let cases: [Case; 24] = [
             (&[], Ok(NoBrowser)),
             (&[("sec-fetch-site", "none")], Ok(NoBrowser)),
@@ -157,15 +197,63 @@ mod tests {
             (&[("sec-fetch-site", "same-site")], Err(Forbidden)),
             (&[("sec-fetch-site", "nonsense")], Err(Forbidden)),
             (&[("origin", "https://app.example")], Ok(Listed)),
-            (&[("origin", "https://app.example"), ("sec-fetch-site", "cross-site")], Ok(Listed)),
-            (&[("origin", "https://app.example"), ("origin", "https://app.example")], Err(Forbidden)),
-            (&[("origin", "https://app.example, https://app.example")], Err(Forbidden)),
-            (&[("origin", "https://own.example"), ("sec-fetch-site", "same-origin")], Ok(SameOrigin)),
-            (&[("origin", "https://sub.example"), ("sec-fetch-site", "same-site")], Err(Forbidden)),
-            (&[("origin", "https://own.example"), ("host", "own.example")], Ok(SameOrigin)),
-            (&[("origin", "http://own.example:8080"), ("host", "own.example:8080")], Ok(SameOrigin)),
-            (&[("origin", "https://own.example"), ("host", "own.example:443")], Ok(SameOrigin)),
-            (&[("origin", "https://own.example"), ("host", "own.example:8080")], Err(Forbidden)),
+            (
+                &[
+                    ("origin", "https://app.example"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                Ok(Listed),
+            ),
+            (
+                &[
+                    ("origin", "https://app.example"),
+                    ("origin", "https://app.example"),
+                ],
+                Err(Forbidden),
+            ),
+            (
+                &[("origin", "https://app.example, https://app.example")],
+                Err(Forbidden),
+            ),
+            (
+                &[
+                    ("origin", "https://own.example"),
+                    ("sec-fetch-site", "same-origin"),
+                ],
+                Ok(SameOrigin),
+            ),
+            (
+                &[
+                    ("origin", "https://sub.example"),
+                    ("sec-fetch-site", "same-site"),
+                ],
+                Err(Forbidden),
+            ),
+            (
+                &[("origin", "https://own.example"), ("host", "own.example")],
+                Ok(SameOrigin),
+            ),
+            (
+                &[
+                    ("origin", "http://own.example:8080"),
+                    ("host", "own.example:8080"),
+                ],
+                Ok(SameOrigin),
+            ),
+            (
+                &[
+                    ("origin", "https://own.example"),
+                    ("host", "own.example:443"),
+                ],
+                Ok(SameOrigin),
+            ),
+            (
+                &[
+                    ("origin", "https://own.example"),
+                    ("host", "own.example:8080"),
+                ],
+                Err(Forbidden),
+            ),
             (
                 &[
                     ("origin", "https://own.example"),
@@ -175,7 +263,10 @@ mod tests {
                 Err(Forbidden),
             ),
             (&[("origin", "null")], Err(Forbidden)),
-            (&[("origin", "null"), ("sec-fetch-site", "same-origin")], Err(Forbidden)),
+            (
+                &[("origin", "null"), ("sec-fetch-site", "same-origin")],
+                Err(Forbidden),
+            ),
             (&[("origin", "null"), ("host", "null")], Err(Forbidden)),
             (&[("origin", "http://app.example")], Err(Forbidden)),
             (&[("origin", "https://app.example.evil")], Err(Forbidden)),

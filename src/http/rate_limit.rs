@@ -41,7 +41,11 @@ impl TokenLimiter {
     pub fn new(limit: RateLimit, clock: &Clock) -> Self {
         let keyed = |per_minute: NonZeroU32, burst| {
             let quota = Quota::per_minute(per_minute).allow_burst(burst);
-            RateLimiter::new(quota, DashMapStateStore::default(), LimiterClock(clock.clone()))
+            RateLimiter::new(
+                quota,
+                DashMapStateStore::default(),
+                LimiterClock(clock.clone()),
+            )
         };
         let times = |share: NonZeroU32| share.saturating_mul(CREDENTIALS_PER_SUBJECT);
         Self {
@@ -76,7 +80,9 @@ impl TokenLimiter {
 }
 
 fn take(limiter: &Keyed, key: u64) -> Result<(), Duration> {
-    limiter.check_key(&key).map_err(|not_until| not_until.wait_time_from(limiter.clock().now()))
+    limiter
+        .check_key(&key)
+        .map_err(|not_until| not_until.wait_time_from(limiter.clock().now()))
 }
 
 fn sweep(limiter: &Keyed) {
@@ -109,8 +115,10 @@ mod tests {
     use crate::clock::ManualClock;
 
     fn limiter(clock: &std::sync::Arc<ManualClock>) -> TokenLimiter {
-        let limit =
-            RateLimit { per_minute: NonZeroU32::new(60).unwrap(), burst: NonZeroU32::new(20).unwrap() };
+        let limit = RateLimit {
+            per_minute: NonZeroU32::new(60).unwrap(),
+            burst: NonZeroU32::new(20).unwrap(),
+        };
         TokenLimiter::new(limit, &Clock::new(clock.clone()))
     }
 
@@ -123,10 +131,23 @@ mod tests {
     fn credential_over_its_burst_gets_one_token_a_second_and_others_are_served() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
-        assert_eq!((0..30).filter(|_| check(&limiter, "org", "ann").is_ok()).count(), 20);
+        assert_eq!(
+            (0..30)
+                .filter(|_| check(&limiter, "org", "ann").is_ok())
+                .count(),
+            20
+        );
         assert_eq!(check(&limiter, "org", "ann"), Err(Duration::from_secs(1)));
-        assert_eq!(check(&limiter, "org", "bob"), Ok(()), "another credential of the subject");
-        assert_eq!(check(&limiter, "other", "ann"), Ok(()), "the same credential with another subject");
+        assert_eq!(
+            check(&limiter, "org", "bob"),
+            Ok(()),
+            "another credential of the subject"
+        );
+        assert_eq!(
+            check(&limiter, "other", "ann"),
+            Ok(()),
+            "the same credential with another subject"
+        );
         clock.advance(Duration::from_secs(1));
         assert_eq!(check(&limiter, "org", "ann"), Ok(()));
         assert!(check(&limiter, "org", "ann").is_err());
@@ -136,8 +157,12 @@ mod tests {
     fn refused_credential_takes_nothing_from_its_subject() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
-        let looping = (0..10_000).filter(|_| check(&limiter, "org", "loop").is_ok()).count();
-        let honest = (0..120).filter(|n| check(&limiter, "org", &format!("agent-{n}")).is_ok()).count();
+        let looping = (0..10_000)
+            .filter(|_| check(&limiter, "org", "loop").is_ok())
+            .count();
+        let honest = (0..120)
+            .filter(|n| check(&limiter, "org", &format!("agent-{n}")).is_ok())
+            .count();
         assert_eq!((looping, honest), (20, 120));
     }
 
@@ -146,7 +171,9 @@ mod tests {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
         let given = |from: u32| {
-            (from..from + 1000).filter(|n| check(&limiter, "org", &format!("session-{n}")).is_ok()).count()
+            (from..from + 1000)
+                .filter(|n| check(&limiter, "org", &format!("session-{n}")).is_ok())
+                .count()
         };
         assert_eq!(given(0), 400);
         assert_eq!(check(&limiter, "other", "session-0"), Ok(()));
@@ -158,7 +185,12 @@ mod tests {
     fn subject_without_credential_has_the_share_of_one() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
-        assert_eq!((0..30).filter(|_| check(&limiter, "ann", "").is_ok()).count(), 20);
+        assert_eq!(
+            (0..30)
+                .filter(|_| check(&limiter, "ann", "").is_ok())
+                .count(),
+            20
+        );
         assert_eq!(check(&limiter, "bob", ""), Ok(()));
     }
 

@@ -79,7 +79,9 @@ pub async fn discard_body(body: Body, limits: &Server) -> Result<(), Error> {
         return Ok(());
     }
     let read = read_to_end(body, limits.max_body_bytes);
-    tokio::time::timeout(limits.body_timeout, read).await.unwrap_or(Err(Error::RequestTimeout))
+    tokio::time::timeout(limits.body_timeout, read)
+        .await
+        .unwrap_or(Err(Error::RequestTimeout))
 }
 
 async fn read_to_end(mut body: Body, mut allowed: u64) -> Result<(), Error> {
@@ -96,7 +98,10 @@ fn target_length(uri: &Uri) -> usize {
 }
 
 fn size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD).sum()
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD)
+        .sum()
 }
 
 /// Exactly one `Host`, and one that could be a host (RFC 9112, section 3.2). HTTP/1.0 may go without.
@@ -113,12 +118,16 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
 /// A name or address that clients really send, and perhaps a port. The rest of RFC 3986's grammar
 /// (user info, percent-encoding, sub-delimiters) has no business in a `Host`.
 fn is_host(host: &[u8]) -> bool {
-    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let Ok(host) = std::str::from_utf8(host) else {
+        return false;
+    };
     if host.len() > MAX_HOST_BYTES {
         return false;
     }
     let (host_is_valid, rest) = if let Some(literal) = host.strip_prefix('[') {
-        let Some((address, rest)) = literal.split_once(']') else { return false };
+        let Some((address, rest)) = literal.split_once(']') else {
+            return false;
+        };
         (address.parse::<Ipv6Addr>().is_ok(), rest)
     } else {
         let (name, rest) = host.split_at(host.find(':').unwrap_or(host.len()));
@@ -141,7 +150,10 @@ fn announced_length(headers: &HeaderMap) -> Result<u64, Error> {
     let Some(length) = single(headers, header::CONTENT_LENGTH).map_err(|Twice| WRONG)? else {
         return Ok(0);
     };
-    let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let digits = length
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or(WRONG)
 }
 

@@ -24,7 +24,9 @@ pub fn drop_malformed(mut request: Request) -> Request {
 
 fn is_well_formed(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(X_REQUEST_ID).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
     let is_safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     (1..=MAX_LENGTH).contains(&value.len()) && value.as_bytes().iter().all(is_safe)
 }
@@ -43,11 +45,18 @@ impl RequestIds {
     pub fn new() -> Self {
         // The standard library seeds its hashers at random. An id has to be unique, not secret.
         let prefix = format!("{:016x}", RandomState::new().build_hasher().finish());
-        Self(Arc::new(Counter { prefix, next: AtomicU64::new(0) }))
+        Self(Arc::new(Counter {
+            prefix,
+            next: AtomicU64::new(0),
+        }))
     }
 
     pub fn next(&self) -> String {
-        format!("{}-{:x}", self.0.prefix, self.0.next.fetch_add(1, Ordering::Relaxed))
+        format!(
+            "{}-{:x}",
+            self.0.prefix,
+            self.0.next.fetch_add(1, Ordering::Relaxed)
+        )
     }
 }
 
@@ -68,12 +77,20 @@ mod tests {
     use super::*;
 
     fn headers(values: &[&[u8]]) -> HeaderMap {
-        values.iter().map(|value| (X_REQUEST_ID, HeaderValue::from_bytes(value).unwrap())).collect()
+        values
+            .iter()
+            .map(|value| (X_REQUEST_ID, HeaderValue::from_bytes(value).unwrap()))
+            .collect()
     }
 
     #[test]
     fn well_formed_id_of_the_caller_is_kept() {
-        for id in ["a", "0af7651916cd43dd8448eb211c80319c", "A.b_c-9", &"x".repeat(64)] {
+        for id in [
+            "a",
+            "0af7651916cd43dd8448eb211c80319c",
+            "A.b_c-9",
+            &"x".repeat(64),
+        ] {
             assert!(is_well_formed(&headers(&[id.as_bytes()])), "{id}");
         }
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use config::{Value, ValueKind};
 
 use crate::config::{
-    Elsewhere, FileFingerprint, Problems, Section, Table, Warnings, join, lay, no_section, parse, read, take,
-    unknown,
+    Elsewhere, FileFingerprint, Problems, Section, Table, Warnings, join, lay, no_section, parse,
+    read, take, unknown,
 };
 use crate::session::backends::Context;
 use crate::session::chain::{Chain, ConfiguredExtractor};
@@ -44,7 +44,9 @@ pub(crate) struct BuiltFrom {
 impl fmt::Debug for BuiltFrom {
     /// The section holds secrets as plain text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BuiltFrom").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("BuiltFrom")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }
 
@@ -69,8 +71,13 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) const KEYS: [&'static str; 5] =
-        ["kind", "subject", "preset", "allow_unverified_email", "allow_ambiguous_subject"];
+    pub(crate) const KEYS: [&'static str; 5] = [
+        "kind",
+        "subject",
+        "preset",
+        "allow_unverified_email",
+        "allow_ambiguous_subject",
+    ];
 
     /// These keys, and those of the section's preset where they are not given.
     fn over(self, preset: Self) -> Self {
@@ -78,15 +85,24 @@ impl Common {
             kind: self.kind,
             preset: self.preset,
             subject: self.subject.or(preset.subject),
-            allow_unverified_email: self.allow_unverified_email.or(preset.allow_unverified_email),
-            allow_ambiguous_subject: self.allow_ambiguous_subject.or(preset.allow_ambiguous_subject),
+            allow_unverified_email: self
+                .allow_unverified_email
+                .or(preset.allow_unverified_email),
+            allow_ambiguous_subject: self
+                .allow_ambiguous_subject
+                .or(preset.allow_ambiguous_subject),
         }
     }
 }
 
 impl Builder<'_> {
     /// Builds the extractors called `names`, in that order; sections beside them are problems.
-    pub(crate) fn chain(&self, names: &[String], mut sections: Table, problems: &mut Problems) -> Built {
+    pub(crate) fn chain(
+        &self,
+        names: &[String],
+        mut sections: Table,
+        problems: &mut Problems,
+    ) -> Built {
         let mut built = Built::default();
         let mut links = Vec::new();
         if names.is_empty() {
@@ -117,9 +133,9 @@ impl Builder<'_> {
     /// The section of the extractor called `name`. A kind that needs no keys needs no section.
     fn table(&self, name: &str, sections: &mut Table, problems: &mut Problems) -> Option<Table> {
         let path = join("extractors", name);
-        let plain = name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
+        let plain = name.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte)
+        });
         let section = sections.remove(name);
         if !plain || name.len() > 64 {
             problems.add(
@@ -129,14 +145,20 @@ impl Builder<'_> {
             return None;
         }
         match section {
-            Some(Value { kind: ValueKind::Table(table), .. }) => Some(table),
+            Some(Value {
+                kind: ValueKind::Table(table),
+                ..
+            }) => Some(table),
             None if self.registry.entry(name).is_some() => Some(Table::new()),
             Some(value) => {
                 problems.add(&path, no_section(&path, &value));
                 None
             }
             None => {
-                problems.add(&path, format!("session.extractors names it, but there is no section [{path}]"));
+                problems.add(
+                    &path,
+                    format!("session.extractors names it, but there is no section [{path}]"),
+                );
                 None
             }
         }
@@ -151,10 +173,16 @@ impl Builder<'_> {
             return format!("must be one: write kind = \"{kind}\"");
         }
         let names = [common.preset.as_deref(), given, Some(name)];
-        let found = names.into_iter().flatten().find_map(|preset| Some((preset, self.kinds_with(preset)?)));
+        let found = names
+            .into_iter()
+            .flatten()
+            .find_map(|preset| Some((preset, self.kinds_with(preset)?)));
         match (found, given) {
             (Some((preset, kinds)), _) => {
-                let ways: Vec<String> = kinds.iter().map(|kind| format!("kind = \"{kind}\"")).collect();
+                let ways: Vec<String> = kinds
+                    .iter()
+                    .map(|kind| format!("kind = \"{kind}\""))
+                    .collect();
                 format!(
                     "must be a kind, and {preset} is a preset: write {}, preset = \"{preset}\"",
                     ways.join(" or ")
@@ -186,7 +214,8 @@ impl Builder<'_> {
         let path = join("extractors", name);
         let section = table.clone();
         let common: Common = read(&path, &take(&mut table, &Common::KEYS), &[], problems);
-        let Some((kind_name, kind)) = self.registry.entry(common.kind.as_deref().unwrap_or(name)) else {
+        let Some((kind_name, kind)) = self.registry.entry(common.kind.as_deref().unwrap_or(name))
+        else {
             problems.add(join(&path, "kind"), self.wrong_kind(name, &common));
             return None;
         };
@@ -199,17 +228,26 @@ impl Builder<'_> {
                     preset_subject = take(&mut keys, &Common::KEYS);
                     preset_subject.extend(take(&mut keys, &["subject_missing"]));
                     forget_members(&mut keys, &table);
-                    lay(std::mem::replace(&mut table, keys), &mut table, &path, problems);
+                    lay(
+                        std::mem::replace(&mut table, keys),
+                        &mut table,
+                        &path,
+                        problems,
+                    );
                 }
                 Err(text) => problems.add(join(&path, "preset"), text),
             }
         }
         let names_subject = common.subject.is_some();
-        let subject_missing =
-            preset_subject.remove("subject_missing").and_then(|text| text.into_string().ok());
+        let subject_missing = preset_subject
+            .remove("subject_missing")
+            .and_then(|text| text.into_string().ok());
         let from_preset = read(&path, &preset_subject, &[], problems);
         let common = common.over(from_preset);
-        let subject = common.subject.clone().unwrap_or_else(|| kind.subject.to_owned());
+        let subject = common
+            .subject
+            .clone()
+            .unwrap_or_else(|| kind.subject.to_owned());
         let rule = subject_rule(&path, kind_name, &subject, &common, problems);
 
         let mut keys = Section::new(path, table, &Common::KEYS, self.elsewhere);
@@ -259,8 +297,13 @@ impl Builder<'_> {
 /// as a claim rule is; it replaces the preset's and is not laid over it.
 fn forget_members(preset: &mut Table, section: &Table) {
     for (key, value) in section {
-        if let (Some(Value { kind: ValueKind::Table(preset), .. }), ValueKind::Table(given)) =
-            (preset.get_mut(key), &value.kind)
+        if let (
+            Some(Value {
+                kind: ValueKind::Table(preset),
+                ..
+            }),
+            ValueKind::Table(given),
+        ) = (preset.get_mut(key), &value.kind)
         {
             preset.retain(|member, _| !given.contains_key(member));
         }
@@ -301,12 +344,21 @@ fn subject_rule(
         "better_auth" => Some(VerifiedEmail::BetterAuth),
         _ => None,
     };
-    Some(SubjectRule { template, email, allow_ambiguous })
+    Some(SubjectRule {
+        template,
+        email,
+        allow_ambiguous,
+    })
 }
 
 fn preset_keys(kind: &Kind, preset: &str) -> Result<Table, String> {
     let Some((_, keys)) = kind.presets.iter().find(|(name, _)| *name == preset) else {
-        let known = kind.presets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let known = kind
+            .presets
+            .iter()
+            .map(|(name, _)| *name)
+            .collect::<Vec<_>>()
+            .join(", ");
         return Err(match known.as_str() {
             "" => "this kind has no presets".to_owned(),
             known => format!("must be one of {known}"),
@@ -324,7 +376,12 @@ pub(crate) fn build_extractor(
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let table = problems.accept(kind, parse(toml, None)).unwrap_or_default();
-    let builder = Builder { registry, elsewhere: Elsewhere::DEFAULT, context, max_in_flight: 512 };
+    let builder = Builder {
+        registry,
+        elsewhere: Elsewhere::DEFAULT,
+        context,
+        max_in_flight: 512,
+    };
     let link = builder.link(kind, table, &mut Built::default(), &mut problems);
     match link {
         Some(link) if problems.is_empty() => Ok(link.extractor),
@@ -333,9 +390,18 @@ pub(crate) fn build_extractor(
 }
 
 /// The keys of a kind with their defaults, `null` where there is none. For documentation.
-pub fn keys_of_kind(registry: &Registry, kind: &str, context: &Context) -> Option<serde_json::Value> {
+pub fn keys_of_kind(
+    registry: &Registry,
+    kind: &str,
+    context: &Context,
+) -> Option<serde_json::Value> {
     let (_, kind) = registry.entry(kind)?;
-    let section = Section::new(String::new(), Table::new(), &Common::KEYS, Elsewhere::DEFAULT);
+    let section = Section::new(
+        String::new(),
+        Table::new(),
+        &Common::KEYS,
+        Elsewhere::DEFAULT,
+    );
     // That required keys are missing does not matter here.
     let _ = (kind.build)(&section, context);
     section.into_findings().effective

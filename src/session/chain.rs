@@ -15,7 +15,8 @@ use tracing::{Instrument, Span};
 use crate::config::Warnings;
 use crate::session::subject::{Subject, SubjectError, SubjectRule};
 use crate::session::types::{
-    Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Reason, Session, SessionExtractor,
+    Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Reason, Session,
+    SessionExtractor,
 };
 use crate::telemetry::spans;
 
@@ -85,16 +86,29 @@ impl Chain {
             }
             spans::record_extractor(&link.name);
             let span = spans::extractor_span(&link.name, link.kind);
-            let answer = link.authenticate(asking.request()).instrument(span.clone()).await;
+            let answer = link
+                .authenticate(asking.request())
+                .instrument(span.clone())
+                .await;
             record(&span, &answer);
             match answer {
                 Ok(None) => {}
                 Ok(Some((subject, session))) => {
                     let (extractor, places) = (link.name.clone(), reach.places.clone());
-                    return Ok(Authenticated { extractor, places, subject, session });
+                    return Ok(Authenticated {
+                        extractor,
+                        places,
+                        subject,
+                        session,
+                    });
                 }
                 Err(Denial::NotMine(reason, place)) => asking.pass_over(link, reason, &place),
-                Err(denial) => return Err(Denied { extractor: Some(link.name.clone()), denial }),
+                Err(denial) => {
+                    return Err(Denied {
+                        extractor: Some(link.name.clone()),
+                        denial,
+                    });
+                }
             }
         }
         Err(asking.denied())
@@ -102,7 +116,12 @@ impl Chain {
 
     /// Begins to ask the extractors about a request.
     pub fn asking<'a>(&'a self, request: &'a Parts) -> Asking<'a> {
-        Asking { chain: self, request: Cow::Borrowed(request), header: None, passed_over: None }
+        Asking {
+            chain: self,
+            request: Cow::Borrowed(request),
+            header: None,
+            passed_over: None,
+        }
     }
 
     /// Every extractor with what it decides about.
@@ -126,7 +145,9 @@ impl Chain {
 
     /// Whether every extractor has what it needs to decide.
     pub fn is_ready(&self) -> bool {
-        self.links.iter().all(|link| !matches!(link.extractor.readiness(), Readiness::Waiting(_)))
+        self.links
+            .iter()
+            .all(|link| !matches!(link.extractor.readiness(), Readiness::Waiting(_)))
     }
 
     /// Pairs of sections of which one gets the other's credentials, or whose users could be mistaken for each
@@ -169,11 +190,21 @@ impl Chain {
 fn shadowed(earlier: &Reach, later: &Reach) -> Option<CredentialSource> {
     let same_family = earlier.hmac.is_none() || later.hmac.is_none() || earlier.hmac == later.hmac;
     let same_issuer = match (&earlier.jwts_of, &later.jwts_of) {
-        (Some(earlier), Some(later)) => earlier.is_empty() || earlier.iter().any(|one| later.contains(one)),
+        (Some(earlier), Some(later)) => {
+            earlier.is_empty() || earlier.iter().any(|one| later.contains(one))
+        }
         _ => false,
     };
     let same_form = (earlier.opaque && later.opaque) || (same_family && same_issuer);
-    same_form.then(|| later.places.iter().find(|place| earlier.places.contains(place)).cloned()).flatten()
+    same_form
+        .then(|| {
+            later
+                .places
+                .iter()
+                .find(|place| earlier.places.contains(place))
+                .cloned()
+        })
+        .flatten()
 }
 
 /// Whether two sections get their users' ids from different issuers, or from different stores.
@@ -206,13 +237,21 @@ impl Asking<'_> {
 
     /// Whether an extractor with this reach is asked.
     pub fn includes(&self, reach: &Reach) -> bool {
-        self.header
-            .as_ref()
-            .is_none_or(|header| reach.places.iter().any(|place| place.header() == Some(header)))
+        self.header.as_ref().is_none_or(|header| {
+            reach
+                .places
+                .iter()
+                .any(|place| place.header() == Some(header))
+        })
     }
 
     /// The extractor said that the credential in `place` is another's.
-    pub fn pass_over(&mut self, link: &ConfiguredExtractor, reason: Reason, place: &CredentialSource) {
+    pub fn pass_over(
+        &mut self,
+        link: &ConfiguredExtractor,
+        reason: Reason,
+        place: &CredentialSource,
+    ) {
         self.passed_over.get_or_insert_with(|| Denied {
             extractor: Some(link.name.clone()),
             denial: Denial::Rejected(reason),
@@ -220,8 +259,12 @@ impl Asking<'_> {
         let Some(header) = place.header() else { return };
         let headers = &mut self.request.to_mut().headers;
         headers.remove(header::COOKIE);
-        for other in
-            self.chain.reaches.iter().flat_map(|reach| &*reach.places).filter_map(CredentialSource::header)
+        for other in self
+            .chain
+            .reaches
+            .iter()
+            .flat_map(|reach| &*reach.places)
+            .filter_map(CredentialSource::header)
         {
             if other != header {
                 headers.remove(other);
@@ -232,7 +275,10 @@ impl Asking<'_> {
 
     /// What the caller is told if no extractor found a credential of its own.
     pub fn denied(self) -> Denied {
-        self.passed_over.unwrap_or(Denied { extractor: None, denial: Denial::Nobody("no_credential") })
+        self.passed_over.unwrap_or(Denied {
+            extractor: None,
+            denial: Denial::Nobody("no_credential"),
+        })
     }
 }
 
@@ -242,7 +288,9 @@ fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
         Ok(None) => spans::record_outcome(span, "not_present", None),
         Ok(Some(_)) => spans::record_outcome(span, "session", None),
         Err(Denial::Nobody(word)) => spans::record_outcome(span, "nobody", Some(word)),
-        Err(Denial::NotMine(reason, _)) => spans::record_outcome(span, "not_mine", Some(reason.word)),
+        Err(Denial::NotMine(reason, _)) => {
+            spans::record_outcome(span, "not_mine", Some(reason.word))
+        }
         Err(Denial::Rejected(reason)) => spans::record_outcome(span, "rejected", Some(reason.word)),
         Err(Denial::Unavailable(cause)) => {
             spans::record_outcome(span, "unavailable", Some(cause.word));
@@ -253,7 +301,10 @@ fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
 
 impl ConfiguredExtractor {
     /// What this extractor alone says: `Ok(None)` if it finds no credential of its kind.
-    pub async fn authenticate(&self, request: &Parts) -> Result<Option<(Subject, Session)>, Denial> {
+    pub async fn authenticate(
+        &self,
+        request: &Parts,
+    ) -> Result<Option<(Subject, Session)>, Denial> {
         match self.session(request).await? {
             None => Ok(None),
             Some(session) => Ok(Some((self.subject(&session)?, session))),
@@ -262,18 +313,27 @@ impl ConfiguredExtractor {
 
     /// The session that this extractor finds, whoever it may be.
     pub async fn session(&self, request: &Parts) -> Result<Option<Session>, Denial> {
-        self.extractor.extract(request).await.map_err(|error| match error {
-            ExtractError::NotMine(reason, place) => Denial::NotMine(reason, place),
-            ExtractError::Rejected(reason) => Denial::Rejected(reason),
-            ExtractError::Unavailable(cause) => Denial::Unavailable(cause),
-        })
+        self.extractor
+            .extract(request)
+            .await
+            .map_err(|error| match error {
+                ExtractError::NotMine(reason, place) => Denial::NotMine(reason, place),
+                ExtractError::Rejected(reason) => Denial::Rejected(reason),
+                ExtractError::Unavailable(cause) => Denial::Unavailable(cause),
+            })
     }
 
     /// Whom the session is for.
     pub fn subject(&self, session: &Session) -> Result<Subject, Denial> {
-        self.subject.subject(&session.attributes).map_err(|error| match error {
-            SubjectError::Absent => Denial::Nobody("no_subject"),
-            SubjectError::Invalid(word) => Denial::Rejected(Reason { word, expired: false, detail: None }),
-        })
+        self.subject
+            .subject(&session.attributes)
+            .map_err(|error| match error {
+                SubjectError::Absent => Denial::Nobody("no_subject"),
+                SubjectError::Invalid(word) => Denial::Rejected(Reason {
+                    word,
+                    expired: false,
+                    detail: None,
+                }),
+            })
     }
 }

@@ -1,7 +1,10 @@
 //! What every extractor owes the chain, as checks that the tests of each kind call.
 //! The service itself never runs them.
 
-#![expect(clippy::expect_used, reason = "a check says that it failed by panicking")]
+#![expect(
+    clippy::expect_used,
+    reason = "a check says that it failed by panicking"
+)]
 
 use std::sync::Arc;
 
@@ -17,12 +20,20 @@ use crate::session::types::{ExtractError, Peer, SessionExtractor};
 /// # Panics
 /// On a name or value that cannot be a header: a mistake in the test.
 pub fn request(headers: &[(&str, &str)]) -> Parts {
-    let (mut parts, ()) = Request::post("/rollout/token").body(()).expect("a request").into_parts();
+    let (mut parts, ()) = Request::post("/rollout/token")
+        .body(())
+        .expect("a request")
+        .into_parts();
     for (name, value) in headers {
         let name = HeaderName::try_from(*name).expect("a header's name");
-        parts.headers.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a header's value"));
+        parts.headers.append(
+            name,
+            HeaderValue::from_bytes(value.as_bytes()).expect("a header's value"),
+        );
     }
-    parts.extensions.insert(Peer(([127, 0, 0, 1], 50_000).into()));
+    parts
+        .extensions
+        .insert(Peer(([127, 0, 0, 1], 50_000).into()));
     parts
 }
 
@@ -47,7 +58,10 @@ pub fn build(
 /// If a promise is broken.
 pub async fn check(extractor: &dyn SessionExtractor, secrets: &[&str]) {
     let nothing = extractor.extract(&request(&[])).await;
-    assert!(matches!(nothing, Ok(None)), "a request without credentials: {nothing:?}");
+    assert!(
+        matches!(nothing, Ok(None)),
+        "a request without credentials: {nothing:?}"
+    );
 
     let others = request(&[
         ("accept", "*/*"),
@@ -55,16 +69,28 @@ pub async fn check(extractor: &dyn SessionExtractor, secrets: &[&str]) {
         ("x-unrelated", "value"),
     ]);
     let unrelated = extractor.extract(&others).await;
-    assert!(matches!(unrelated, Ok(None)), "somebody else's headers: {unrelated:?}");
+    assert!(
+        matches!(unrelated, Ok(None)),
+        "somebody else's headers: {unrelated:?}"
+    );
 
     let mut odd = request(&[]);
     odd.headers = HeaderMap::from_iter([
-        (header::AUTHORIZATION, HeaderValue::from_bytes(b"\xff\xfe").expect("opaque bytes")),
-        (header::COOKIE, HeaderValue::from_bytes(b"\xff=\xfe; a=\xc3").expect("opaque bytes")),
+        (
+            header::AUTHORIZATION,
+            HeaderValue::from_bytes(b"\xff\xfe").expect("opaque bytes"),
+        ),
+        (
+            header::COOKIE,
+            HeaderValue::from_bytes(b"\xff=\xfe; a=\xc3").expect("opaque bytes"),
+        ),
     ]);
     let answer = extractor.extract(&odd).await;
     assert!(
-        matches!(answer, Ok(None) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_))),
+        matches!(
+            answer,
+            Ok(None) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_))
+        ),
         "bytes that are no text: {answer:?}"
     );
 

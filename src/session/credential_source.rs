@@ -43,7 +43,10 @@ pub fn find<'a>(
 
 /// Everything that was sent in `places`, as it was sent: a credential that is the same each time is the same
 /// here, whatever other cookies and headers come along.
-pub fn sent<'a>(places: &'a [CredentialSource], headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
+pub fn sent<'a>(
+    places: &'a [CredentialSource],
+    headers: &'a HeaderMap,
+) -> impl Iterator<Item = &'a [u8]> {
     places.iter().flat_map(move |place| {
         let name = place.header().unwrap_or(&header::COOKIE);
         let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
@@ -88,7 +91,9 @@ impl CredentialSource {
             Self::Cookie(name) => cookie::find(headers, name)?,
             Self::Supabase(name) => {
                 let session = cookie::find_whole_or_parts(headers, name, MAX_PARTS)?;
-                return session.map(|session| access_token(&session).map(Cow::Owned)).transpose();
+                return session
+                    .map(|session| access_token(&session).map(Cow::Owned))
+                    .transpose();
             }
         };
         Ok(credential.map(Cow::Borrowed))
@@ -109,8 +114,12 @@ impl fmt::Display for CredentialSource {
 
 /// Whether a pair is the cookie called `name` or one of its numbered parts, `NAME.0`, `NAME_0` or `NAMEC1`.
 fn is_cookie_or_part(pair: &[u8], name: &[u8]) -> bool {
-    let Some(rest) = pair.strip_prefix(name) else { return false };
-    let Some(equals) = rest.iter().position(|&byte| byte == b'=') else { return false };
+    let Some(rest) = pair.strip_prefix(name) else {
+        return false;
+    };
+    let Some(equals) = rest.iter().position(|&byte| byte == b'=') else {
+        return false;
+    };
     match rest[..equals].trim_ascii_end() {
         [] => true,
         [b'.' | b'_' | b'C', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
@@ -122,11 +131,18 @@ fn is_cookie_or_part(pair: &[u8], name: &[u8]) -> bool {
 fn access_token(session: &str) -> Result<String, ExtractError> {
     let json = match session.strip_prefix("base64-") {
         Some(encoded) => URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?,
-        None => percent::decode(session, Plus::Plus).ok_or_else(malformed)?.into_bytes(),
+        None => percent::decode(session, Plus::Plus)
+            .ok_or_else(malformed)?
+            .into_bytes(),
     };
     let session = Value::parse(&json).map_err(|_| malformed())?;
-    let token = session.as_object().and_then(|session| session.get("access_token").ok().flatten());
-    token.and_then(Value::as_str).map(str::to_owned).ok_or_else(malformed)
+    let token = session
+        .as_object()
+        .and_then(|session| session.get("access_token").ok().flatten());
+    token
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .ok_or_else(malformed)
 }
 
 impl FromStr for CredentialSource {
@@ -146,13 +162,18 @@ impl FromStr for CredentialSource {
                 Ok(Self::Supabase(name.to_owned()))
             }
             Some(("cookie" | "supabase", _)) => Err("names no cookie after the colon"),
-            Some(_) | None => Err("must be places such as \"header:authorization\" or \"cookie:__session\""),
+            Some(_) | None => {
+                Err("must be places such as \"header:authorization\" or \"cookie:__session\"")
+            }
         }
     }
 }
 
 /// The header called `name`. Two of it are refused: the next party might read the other one.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ExtractError> {
+fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, ExtractError> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     match values.next() {
@@ -163,7 +184,10 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a He
 
 /// The token of `Bearer TOKEN`. Another scheme, or `Bearer` alone, is somebody else's or nobody's.
 fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
-    let end = value.iter().position(|&byte| !is_token(byte)).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .position(|&byte| !is_token(byte))
+        .unwrap_or(value.len());
     let (scheme, rest) = value.split_at(end);
     if !scheme.eq_ignore_ascii_case(b"bearer") || rest.iter().all(|&byte| byte == b' ') {
         return Ok(None);
@@ -204,7 +228,10 @@ mod tests {
 
     fn request(pairs: &[(&'static str, &[u8])]) -> Parts {
         let pairs = pairs.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a header value"))
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_bytes(value).expect("a header value"),
+            )
         });
         let (mut parts, ()) = axum::http::Request::new(()).into_parts();
         pairs.for_each(|(name, value)| {
@@ -226,7 +253,11 @@ mod tests {
     fn bearer_is_read_as_rfc_6750_writes_it() {
         let malformed = Err("malformed");
         for (name, value, want) in [
-            ("plain", &b"Bearer a.b-c_d~e+f/g=="[..], Ok(Some("a.b-c_d~e+f/g=="))),
+            (
+                "plain",
+                &b"Bearer a.b-c_d~e+f/g=="[..],
+                Ok(Some("a.b-c_d~e+f/g==")),
+            ),
             ("lower case", b"bearer x", Ok(Some("x"))),
             ("upper case", b"BEARER x", Ok(Some("x"))),
             ("alone", b"Bearer", Ok(None)),
@@ -250,24 +281,55 @@ mod tests {
             ("no-break space", b"Bearer\xc2\xa0x", malformed),
         ] {
             let request = request(&[("authorization", value)]);
-            assert_eq!(word(&find(&[CredentialSource::Bearer], &request)), want, "{name}");
+            assert_eq!(
+                word(&find(&[CredentialSource::Bearer], &request)),
+                want,
+                "{name}"
+            );
         }
-        let twice = request(&[("authorization", b"Bearer x"), ("authorization", b"Bearer x")]);
-        assert_eq!(word(&find(&[CredentialSource::Bearer], &twice)), Err("duplicate_header"));
+        let twice = request(&[
+            ("authorization", b"Bearer x"),
+            ("authorization", b"Bearer x"),
+        ]);
+        assert_eq!(
+            word(&find(&[CredentialSource::Bearer], &twice)),
+            Err("duplicate_header")
+        );
     }
 
     #[test]
     fn the_first_place_that_is_not_empty_decides() {
-        let places: Vec<CredentialSource> =
-            ["header:x-token", "cookie:sid"].map(|text| text.parse().expect("a place")).into();
+        let places: Vec<CredentialSource> = ["header:x-token", "cookie:sid"]
+            .map(|text| text.parse().expect("a place"))
+            .into();
         for (name, pairs, want) in [
-            ("header first", vec![("x-token", &b"a"[..]), ("cookie", b"sid=b")], Ok(Some("a"))),
-            ("header empty", vec![("x-token", b""), ("cookie", b"sid=b")], Ok(Some("b"))),
+            (
+                "header first",
+                vec![("x-token", &b"a"[..]), ("cookie", b"sid=b")],
+                Ok(Some("a")),
+            ),
+            (
+                "header empty",
+                vec![("x-token", b""), ("cookie", b"sid=b")],
+                Ok(Some("b")),
+            ),
             ("cookie alone", vec![("cookie", b"sid=b")], Ok(Some("b"))),
             ("neither", vec![("cookie", b"other=b")], Ok(None)),
-            ("header broken", vec![("x-token", b"\xff"), ("cookie", b"sid=b")], Err("malformed")),
-            ("header twice", vec![("x-token", b"a"), ("x-token", b"a")], Err("duplicate_header")),
-            ("cookie twice", vec![("cookie", b"sid=a; sid=b")], Err("ambiguous_identity")),
+            (
+                "header broken",
+                vec![("x-token", b"\xff"), ("cookie", b"sid=b")],
+                Err("malformed"),
+            ),
+            (
+                "header twice",
+                vec![("x-token", b"a"), ("x-token", b"a")],
+                Err("duplicate_header"),
+            ),
+            (
+                "cookie twice",
+                vec![("cookie", b"sid=a; sid=b")],
+                Err("ambiguous_identity"),
+            ),
         ] {
             assert_eq!(word(&find(&places, &request(&pairs))), want, "{name}");
         }
@@ -275,8 +337,9 @@ mod tests {
 
     #[test]
     fn sent_is_what_stands_in_the_places_and_nothing_beside_it() {
-        let places: Vec<CredentialSource> =
-            ["header:authorization", "cookie:sid"].map(|text| text.parse().expect("a place")).into();
+        let places: Vec<CredentialSource> = ["header:authorization", "cookie:sid"]
+            .map(|text| text.parse().expect("a place"))
+            .into();
         let request = request(&[
             ("authorization", b"Bearer x"),
             ("x-other", b"1"),
@@ -289,7 +352,15 @@ mod tests {
 
     #[test]
     fn a_place_that_cannot_be_is_refused() {
-        for text in ["", "authorization", "header:", "header:a b", "cookie:", "cookie:a=b", "query:token"] {
+        for text in [
+            "",
+            "authorization",
+            "header:",
+            "header:a b",
+            "cookie:",
+            "cookie:a=b",
+            "query:token",
+        ] {
             assert!(text.parse::<CredentialSource>().is_err(), "{text}");
         }
         assert_eq!("header:Authorization".parse(), Ok(CredentialSource::Bearer));

@@ -22,6 +22,10 @@ pub struct Kind {
 impl Kind {
     /// A kind without presets whose subject is `{sub}` unless configured.
     pub const fn new(build: Build) -> Self {
-        Self { build, subject: "{sub}", presets: &[] }
+        Self {
+            build,
+            subject: "{sub}",
+            presets: &[],
+        }
     }
 }

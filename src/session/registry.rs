@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::session::extractors::{
-    api_key, authjs, better_auth, cookie_session, django_signed, flask, introspection, iron_session, jwt,
-    laravel, rails, redis_session, session_endpoint, sql_session, starlette, static_user, trusted_header,
+    api_key, authjs, better_auth, cookie_session, django_signed, flask, introspection,
+    iron_session, jwt, laravel, rails, redis_session, session_endpoint, sql_session, starlette,
+    static_user, trusted_header,
 };
 use crate::session::kind::Kind;
 

@@ -57,8 +57,9 @@ fn has_deceptive(text: &str) -> bool {
     let mut before = '\0';
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
-        let joins =
-            c == '\u{200d}' && is_pictographic(before) && rest.clone().next().is_some_and(is_pictographic);
+        let joins = c == '\u{200d}'
+            && is_pictographic(before)
+            && rest.clone().next().is_some_and(is_pictographic);
         if is_deceptive(c) && !joins {
             return true;
         }
@@ -124,7 +125,11 @@ impl Template {
     /// and `b` = `z` would be the same user as `a` = `x` and `b` = `y-z`. Where no value but the last holds the
     /// first character of the literal behind it, that character ends the value.
     fn check_joints(&self, session: &Value) -> Result<(), SubjectError> {
-        let last = self.0.iter().rposition(|part| matches!(part, Part::Placeholder(_))).unwrap_or_default();
+        let last = self
+            .0
+            .iter()
+            .rposition(|part| matches!(part, Part::Placeholder(_)))
+            .unwrap_or_default();
         for pair in self.0[..last].windows(2) {
             if let [Part::Placeholder(path), Part::Literal(literal)] = pair
                 && value_text(session, path)?.contains(|c| literal.starts_with(c))
@@ -210,7 +215,9 @@ impl SubjectRule {
 impl VerifiedEmail {
     fn check(self, template: &Template, session: &Value) -> Result<(), SubjectError> {
         for path in template.placeholders() {
-            let Some((last, parents)) = path.split_last() else { continue };
+            let Some((last, parents)) = path.split_last() else {
+                continue;
+            };
             if last != "email" {
                 continue;
             }
@@ -233,7 +240,9 @@ impl VerifiedEmail {
 fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, SubjectError> {
     match lookup(session, path)? {
         None | Some(Value::Null) => Err(SubjectError::Absent),
-        Some(Value::String(value)) if value.is_empty() => Err(SubjectError::Invalid("subject_blank")),
+        Some(Value::String(value)) if value.is_empty() => {
+            Err(SubjectError::Invalid("subject_blank"))
+        }
         Some(Value::String(value)) => Ok(Cow::Borrowed(value)),
         // A float is refused: 1.0, 1e0 and 1 would be three spellings of one user.
         Some(Value::Number(number)) if !number.is_f64() => Ok(Cow::Owned(number.to_string())),
@@ -244,12 +253,18 @@ fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, S
 }
 
 /// The value at `path`; `None` if there is none.
-pub(crate) fn lookup<'a>(session: &'a Value, path: &[String]) -> Result<Option<&'a Value>, SubjectError> {
+pub(crate) fn lookup<'a>(
+    session: &'a Value,
+    path: &[String],
+) -> Result<Option<&'a Value>, SubjectError> {
     let mut here = session;
     for name in path {
         let next = match here {
             Value::Object(object) => member(object, name)?,
-            Value::Array(items) => name.parse::<usize>().ok().and_then(|index| items.get(index)),
+            Value::Array(items) => name
+                .parse::<usize>()
+                .ok()
+                .and_then(|index| items.get(index)),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         };
         match next {
@@ -261,7 +276,9 @@ pub(crate) fn lookup<'a>(session: &'a Value, path: &[String]) -> Result<Option<&
 }
 
 fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, SubjectError> {
-    object.get(name).map_err(|DuplicateMember| SubjectError::Invalid("duplicate_member"))
+    object
+        .get(name)
+        .map_err(|DuplicateMember| SubjectError::Invalid("duplicate_member"))
 }
 
 impl FromStr for Template {
@@ -271,7 +288,9 @@ impl FromStr for Template {
         let mut parts = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let (literal, tail) = rest.split_once('{').map_or((rest, None), |(l, t)| (l, Some(t)));
+            let (literal, tail) = rest
+                .split_once('{')
+                .map_or((rest, None), |(l, t)| (l, Some(t)));
             if literal.contains('}') {
                 return Err("a `}` without its `{`");
             }
@@ -295,12 +314,15 @@ impl Template {
 
     /// Whether two placeholders stand next to each other, so that nothing tells where one's value ends.
     pub fn has_adjacent_placeholders(&self) -> bool {
-        self.0.windows(2).any(|pair| matches!(pair, [Part::Placeholder(_), Part::Placeholder(_)]))
+        self.0
+            .windows(2)
+            .any(|pair| matches!(pair, [Part::Placeholder(_), Part::Placeholder(_)]))
     }
 
     /// Whether a placeholder takes something below the member `name` of the session.
     pub fn reads_below(&self, name: &str) -> bool {
-        self.placeholders().any(|path| path.first().is_some_and(|first| first == name))
+        self.placeholders()
+            .any(|path| path.first().is_some_and(|first| first == name))
     }
 }
 
@@ -313,10 +335,13 @@ pub(crate) fn parse_path(path: &str) -> Result<Vec<String>, &'static str> {
         return Ok(Vec::new());
     }
     match path.strip_prefix('/') {
-        Some(pointer) => {
-            Ok(pointer.split('/').map(|name| name.replace("~1", "/").replace("~0", "~")).collect())
+        Some(pointer) => Ok(pointer
+            .split('/')
+            .map(|name| name.replace("~1", "/").replace("~0", "~"))
+            .collect()),
+        None if path.split('.').any(str::is_empty) => {
+            Err("an empty name between dots in a placeholder")
         }
-        None if path.split('.').any(str::is_empty) => Err("an empty name between dots in a placeholder"),
         None => Ok(path.split('.').map(str::to_owned).collect()),
     }
 }
@@ -328,7 +353,9 @@ mod tests {
     fn subject(template: &str, session: &str) -> Result<String, SubjectError> {
         let template: Template = template.parse().expect("a good template");
         let session = Value::parse(session.as_bytes()).expect("good JSON");
-        template.subject(&session).map(|subject| subject.to_string())
+        template
+            .subject(&session)
+            .map(|subject| subject.to_string())
     }
 
     #[test]
@@ -336,17 +363,29 @@ mod tests {
         for (template, session, want) in [
             ("{sub}", r#"{"sub":"u-1"}"#, "u-1"),
             ("{user.id}", r#"{"user":{"id":7}}"#, "7"),
-            ("org:{org_id}", r#"{"org_id":9007199254740993}"#, "org:9007199254740993"),
+            (
+                "org:{org_id}",
+                r#"{"org_id":9007199254740993}"#,
+                "org:9007199254740993",
+            ),
             ("{/https:~1~1app~1org}", r#"{"https://app/org":"o"}"#, "o"),
             ("{/a~01}", r#"{"a~1":"tilde"}"#, "tilde"),
             ("{key.0.0}", r#"{"key":[["x"]]}"#, "x"),
             ("{}", r#""whole""#, "whole"),
             ("{a}/{b}", r#"{"a":"1","b":"2"}"#, "1/2"),
             ("{sub}", r#"{"sub":"__proto__"}"#, "__proto__"),
-            ("{sub}", r#"{"sub":"\ud83d\udc69\u200d\ud83d\ude80"}"#, "\u{1f469}\u{200d}\u{1f680}"),
+            (
+                "{sub}",
+                r#"{"sub":"\ud83d\udc69\u200d\ud83d\ude80"}"#,
+                "\u{1f469}\u{200d}\u{1f680}",
+            ),
             ("{sub}", r#"{"other":1,"other":2,"sub":"u"}"#, "u"),
         ] {
-            assert_eq!(subject(template, session).as_deref(), Ok(want), "{template} {session}");
+            assert_eq!(
+                subject(template, session).as_deref(),
+                Ok(want),
+                "{template} {session}"
+            );
         }
     }
 
@@ -356,8 +395,11 @@ mod tests {
         allow_ambiguous: bool,
         session: &str,
     ) -> Result<String, SubjectError> {
-        let rule =
-            SubjectRule { template: template.parse().expect("a good template"), email, allow_ambiguous };
+        let rule = SubjectRule {
+            template: template.parse().expect("a good template"),
+            email,
+            allow_ambiguous,
+        };
         let session = Value::parse(session.as_bytes()).expect("good JSON");
         rule.subject(&session).map(|subject| subject.to_string())
     }
@@ -367,30 +409,105 @@ mod tests {
         use VerifiedEmail::{BetterAuth, Oidc};
         let unverified = Err(SubjectError::Invalid("email_unverified"));
         for (email, template, session, is_verified) in [
-            (Oidc, "{email}", r#"{"email":"a@b","email_verified":true}"#, true),
-            (Oidc, "{email}", r#"{"email":"a@b","email_verified":"true"}"#, true),
-            (Oidc, "{email}", r#"{"email":"a@b","email_verified":false}"#, false),
-            (Oidc, "{email}", r#"{"email":"a@b","email_verified":"false"}"#, false),
-            (Oidc, "{email}", r#"{"email":"a@b","email_verified":1}"#, false),
+            (
+                Oidc,
+                "{email}",
+                r#"{"email":"a@b","email_verified":true}"#,
+                true,
+            ),
+            (
+                Oidc,
+                "{email}",
+                r#"{"email":"a@b","email_verified":"true"}"#,
+                true,
+            ),
+            (
+                Oidc,
+                "{email}",
+                r#"{"email":"a@b","email_verified":false}"#,
+                false,
+            ),
+            (
+                Oidc,
+                "{email}",
+                r#"{"email":"a@b","email_verified":"false"}"#,
+                false,
+            ),
+            (
+                Oidc,
+                "{email}",
+                r#"{"email":"a@b","email_verified":1}"#,
+                false,
+            ),
             (Oidc, "{email}", r#"{"email":"a@b"}"#, false),
-            (Oidc, "{user.email}", r#"{"user":{"email":"a@b"},"email_verified":true}"#, false),
-            (Oidc, "{/user/email}", r#"{"user":{"email":"a@b","email_verified":true}}"#, true),
-            (Oidc, "{/https:~1~1a~1email}", r#"{"https://a/email":"a@b"}"#, true),
-            (Oidc, "{email}", r#"{"email":"a@b","emailVerified":true}"#, false),
-            (BetterAuth, "{user.email}", r#"{"user":{"email":"a@b","emailVerified":true}}"#, true),
-            (BetterAuth, "{user.email}", r#"{"user":{"email":"a@b","emailVerified":"true"}}"#, false),
-            (BetterAuth, "{user.email}", r#"{"user":{"email":"a@b","email_verified":true}}"#, false),
+            (
+                Oidc,
+                "{user.email}",
+                r#"{"user":{"email":"a@b"},"email_verified":true}"#,
+                false,
+            ),
+            (
+                Oidc,
+                "{/user/email}",
+                r#"{"user":{"email":"a@b","email_verified":true}}"#,
+                true,
+            ),
+            (
+                Oidc,
+                "{/https:~1~1a~1email}",
+                r#"{"https://a/email":"a@b"}"#,
+                true,
+            ),
+            (
+                Oidc,
+                "{email}",
+                r#"{"email":"a@b","emailVerified":true}"#,
+                false,
+            ),
+            (
+                BetterAuth,
+                "{user.email}",
+                r#"{"user":{"email":"a@b","emailVerified":true}}"#,
+                true,
+            ),
+            (
+                BetterAuth,
+                "{user.email}",
+                r#"{"user":{"email":"a@b","emailVerified":"true"}}"#,
+                false,
+            ),
+            (
+                BetterAuth,
+                "{user.email}",
+                r#"{"user":{"email":"a@b","email_verified":true}}"#,
+                false,
+            ),
         ] {
-            let want = if is_verified { Ok("a@b".to_owned()) } else { unverified.clone() };
-            assert_eq!(ruled(template, Some(email), false, session), want, "{template} {session}");
-            assert_eq!(ruled(template, None, false, session).as_deref(), Ok("a@b"), "lifted: {session}");
+            let want = if is_verified {
+                Ok("a@b".to_owned())
+            } else {
+                unverified.clone()
+            };
+            assert_eq!(
+                ruled(template, Some(email), false, session),
+                want,
+                "{template} {session}"
+            );
+            assert_eq!(
+                ruled(template, None, false, session).as_deref(),
+                Ok("a@b"),
+                "lifted: {session}"
+            );
         }
         let twice = r#"{"email":"a@b","email_verified":true,"email_verified":false}"#;
         assert_eq!(
             ruled("{email}", Some(Oidc), false, twice),
             Err(SubjectError::Invalid("duplicate_member"))
         );
-        assert_eq!(ruled("{email}", Some(Oidc), false, "{}"), Err(SubjectError::Absent));
+        assert_eq!(
+            ruled("{email}", Some(Oidc), false, "{}"),
+            Err(SubjectError::Absent)
+        );
     }
 
     #[test]
@@ -401,13 +518,24 @@ mod tests {
             ("{a}-{b}", r#"{"a":"x-y","b":"z"}"#, None),
             ("{a}-{b}", r#"{"a":-1,"b":2}"#, None),
             ("{a}::{b}", r#"{"a":"x:","b":"y"}"#, None),
-            ("{a}:{b}/{c}", r#"{"a":"x/y","b":"z","c":"w:/"}"#, Some("x/y:z/w:/")),
+            (
+                "{a}:{b}/{c}",
+                r#"{"a":"x/y","b":"z","c":"w:/"}"#,
+                Some("x/y:z/w:/"),
+            ),
             ("{a}:{b}/{c}", r#"{"a":"x","b":"y/z","c":"w"}"#, None),
             ("u-{a}-s", r#"{"a":"x-y"}"#, Some("u-x-y-s")),
         ] {
             let want = want.map(str::to_owned).ok_or(ambiguous);
-            assert_eq!(ruled(template, None, false, session), want, "{template} {session}");
-            assert!(ruled(template, None, true, session).is_ok(), "lifted: {template} {session}");
+            assert_eq!(
+                ruled(template, None, false, session),
+                want,
+                "{template} {session}"
+            );
+            assert!(
+                ruled(template, None, true, session).is_ok(),
+                "lifted: {template} {session}"
+            );
         }
     }
 
@@ -425,15 +553,35 @@ mod tests {
             ("a:{sub}", "b:{sub}", false),
             ("{sub}:a", "{sub}:b", true),
         ] {
-            assert_eq!(rule(one).may_equal(&rule(other)), may_equal, "{one} {other}");
-            assert_eq!(rule(other).may_equal(&rule(one)), may_equal, "{other} {one}");
+            assert_eq!(
+                rule(one).may_equal(&rule(other)),
+                may_equal,
+                "{one} {other}"
+            );
+            assert_eq!(
+                rule(other).may_equal(&rule(one)),
+                may_equal,
+                "{other} {one}"
+            );
         }
     }
 
     #[test]
     fn nobody_signed_in_is_absent_and_everything_else_is_invalid() {
-        for session in ["{}", r#"{"sub":null}"#, r#"{"sub":0}"#, "[]", "null", "7", r#""text""#] {
-            assert_eq!(subject("{sub}", session), Err(SubjectError::Absent), "{session}");
+        for session in [
+            "{}",
+            r#"{"sub":null}"#,
+            r#"{"sub":0}"#,
+            "[]",
+            "null",
+            "7",
+            r#""text""#,
+        ] {
+            assert_eq!(
+                subject("{sub}", session),
+                Err(SubjectError::Absent),
+                "{session}"
+            );
         }
         let long = format!(r#"{{"sub":"{}"}}"#, "x".repeat(MAX_BYTES + 1));
         for session in [
@@ -460,7 +608,10 @@ mod tests {
             &long,
         ] {
             let outcome = subject("{sub}", session);
-            assert!(matches!(outcome, Err(SubjectError::Invalid(_))), "{session}: {outcome:?}");
+            assert!(
+                matches!(outcome, Err(SubjectError::Invalid(_))),
+                "{session}: {outcome:?}"
+            );
         }
     }
 

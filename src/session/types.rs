@@ -89,10 +89,18 @@ pub enum Authority {
 impl Authority {
     /// The store at `url`, without the credentials in it.
     pub fn store(url: &Secret) -> Self {
-        let url = std::str::from_utf8(url.expose()).ok().and_then(|text| Url::parse(text).ok());
+        let url = std::str::from_utf8(url.expose())
+            .ok()
+            .and_then(|text| Url::parse(text).ok());
         let mut hasher = DefaultHasher::new();
-        url.map(|url| (url.host_str().map(str::to_owned), url.port(), url.path().to_owned()))
-            .hash(&mut hasher);
+        url.map(|url| {
+            (
+                url.host_str().map(str::to_owned),
+                url.port(),
+                url.path().to_owned(),
+            )
+        })
+        .hash(&mut hasher);
         Self::Store(hasher.finish())
     }
 }
@@ -101,7 +109,12 @@ impl Reach {
     /// Everything that stands in these places.
     pub fn everything(places: impl IntoIterator<Item = CredentialSource>) -> Self {
         let places = places.into_iter().collect();
-        Self { places, opaque: true, jwts_of: Some(Vec::new()), ..Self::default() }
+        Self {
+            places,
+            opaque: true,
+            jwts_of: Some(Vec::new()),
+            ..Self::default()
+        }
     }
 
     /// The cookie called `name` and its parts.
@@ -125,7 +138,10 @@ impl Session {
     /// A session that only says who its user is.
     pub fn of_subject(subject: &str) -> Self {
         let sub = Value::String(subject.to_owned());
-        Self { attributes: Value::Object([("sub", sub)].into_iter().collect()), expires_at: None }
+        Self {
+            attributes: Value::Object([("sub", sub)].into_iter().collect()),
+            expires_at: None,
+        }
     }
 }
 
@@ -165,22 +181,41 @@ pub struct Cause {
 impl ExtractError {
     /// The credential's time is over.
     pub fn expired() -> Self {
-        Self::Rejected(Reason { word: "expired", expired: true, detail: None })
+        Self::Rejected(Reason {
+            word: "expired",
+            expired: true,
+            detail: None,
+        })
     }
 
     /// The credential is wrong in the way that `word` names.
     pub fn rejected(word: &'static str) -> Self {
-        Self::Rejected(Reason { word, expired: false, detail: None })
+        Self::Rejected(Reason {
+            word,
+            expired: false,
+            detail: None,
+        })
     }
 
     /// The credential in `place` was issued by another, as `word` says.
     pub fn not_mine(word: &'static str, place: &CredentialSource) -> Self {
-        Self::NotMine(Reason { word, expired: false, detail: None }, place.clone())
+        Self::NotMine(
+            Reason {
+                word,
+                expired: false,
+                detail: None,
+            },
+            place.clone(),
+        )
     }
 
     /// Nobody can tell right now, for the cause that `word` names.
     pub fn unavailable(word: &'static str) -> Self {
-        Self::Unavailable(Cause { word, detail: None, retry_after: None })
+        Self::Unavailable(Cause {
+            word,
+            detail: None,
+            retry_after: None,
+        })
     }
 
     /// The same, with something more for the operator.

@@ -21,7 +21,10 @@ pub(super) fn check_client(
 ) -> Option<(RolloutClient, Option<FileFingerprint>)> {
     let id = client.client_id.unwrap_or_default();
     if id.trim().is_empty() || id.trim() != id {
-        problems.add("client_id", "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard");
+        problems.add(
+            "client_id",
+            "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard",
+        );
     }
     let mut file = None;
     let read = |path: &Path| {
@@ -29,7 +32,11 @@ pub(super) fn check_client(
         file = Some(watched);
         Ok(bytes)
     };
-    let given = Secret::from_value_or_file(client.client_secret, client.client_secret_file.as_ref(), read);
+    let given = Secret::from_value_or_file(
+        client.client_secret,
+        client.client_secret_file.as_ref(),
+        read,
+    );
     let Some(secret) = problems.accept("client_secret", given)? else {
         problems.add(
             "client_secret",
@@ -38,14 +45,20 @@ pub(super) fn check_client(
         return None;
     };
     if let Some(weakness) = secret.weakness() {
-        problems
-            .add("client_secret", format!("{weakness}: copy the client secret from your Rollout dashboard"));
+        problems.add(
+            "client_secret",
+            format!("{weakness}: copy the client secret from your Rollout dashboard"),
+        );
     }
     Some((RolloutClient { id, secret }, file))
 }
 
 pub(super) fn address(key: &str, text: &str, problems: &mut Problems) -> Option<SocketAddr> {
-    problems.parse(key, text, "an IP address with a port, such as 0.0.0.0:8080 or [::1]:8080")
+    problems.parse(
+        key,
+        text,
+        "an IP address with a port, such as 0.0.0.0:8080 or [::1]:8080",
+    )
 }
 
 pub(super) fn positive(key: &str, span: HumanDuration, problems: &mut Problems) -> Duration {
@@ -53,7 +66,11 @@ pub(super) fn positive(key: &str, span: HumanDuration, problems: &mut Problems) 
     span.0
 }
 
-pub(super) fn check_server(server: &raw::Server, dev: bool, problems: &mut Problems) -> Option<Server> {
+pub(super) fn check_server(
+    server: &raw::Server,
+    dev: bool,
+    problems: &mut Problems,
+) -> Option<Server> {
     for (key, value) in [
         ("server.max_header_bytes", server.max_header_bytes),
         ("server.max_headers", server.max_headers),
@@ -72,7 +89,11 @@ pub(super) fn check_server(server: &raw::Server, dev: bool, problems: &mut Probl
     ] {
         problems.require(value <= most, key, format!("must be at most {most}"));
     }
-    let (delay, drain, hard) = (server.drain_delay.0, server.drain_timeout.0, server.hard_stop.0);
+    let (delay, drain, hard) = (
+        server.drain_delay.0,
+        server.drain_timeout.0,
+        server.hard_stop.0,
+    );
     problems.require(
         delay + drain <= hard,
         "server.hard_stop",
@@ -90,7 +111,10 @@ pub(super) fn check_server(server: &raw::Server, dev: bool, problems: &mut Probl
         "server.admin_listen",
         "must be another address than server.listen",
     );
-    for (key, address) in [("server.listen", listen), ("server.admin_listen", admin_listen)] {
+    for (key, address) in [
+        ("server.listen", listen),
+        ("server.admin_listen", admin_listen),
+    ] {
         problems.require(
             !dev || address.is_none_or(|address| address.ip().is_loopback()),
             key,
@@ -133,14 +157,18 @@ pub(super) fn check_ttl(ttl: HumanDuration, problems: &mut Problems) -> Duration
 }
 
 pub(super) fn check_origins(allowed: &[String], problems: &mut Problems) -> Vec<Origin> {
-    let parsed = allowed
-        .iter()
-        .zip(1..)
-        .map(|(text, number)| Origin::parse(text).map_err(|error| format!("entry {number}: {error}")));
-    parsed.filter_map(|origin| problems.accept("origins.allowed", origin)).collect()
+    let parsed = allowed.iter().zip(1..).map(|(text, number)| {
+        Origin::parse(text).map_err(|error| format!("entry {number}: {error}"))
+    });
+    parsed
+        .filter_map(|origin| problems.accept("origins.allowed", origin))
+        .collect()
 }
 
-pub(super) fn check_rate_limit(limit: &raw::RateLimit, problems: &mut Problems) -> Option<RateLimit> {
+pub(super) fn check_rate_limit(
+    limit: &raw::RateLimit,
+    problems: &mut Problems,
+) -> Option<RateLimit> {
     let per_minute = NonZeroU32::new(limit.per_minute)?;
     let burst = NonZeroU32::new(limit.burst);
     problems.require(
@@ -148,7 +176,10 @@ pub(super) fn check_rate_limit(limit: &raw::RateLimit, problems: &mut Problems) 
         "rate_limit.burst",
         "must be at least 1; to switch the limit off set rate_limit.per_minute = 0",
     );
-    Some(RateLimit { per_minute, burst: burst? })
+    Some(RateLimit {
+        per_minute,
+        burst: burst?,
+    })
 }
 
 /// Whoever asks a build without traces for them is told so.
@@ -179,11 +210,19 @@ pub(super) fn check_log(log: &raw::Log, problems: &mut Problems) -> Option<LogCo
             None
         }
     };
-    let level = problems.parse("log.level", &log.level, "one of error, warn, info, debug, trace");
+    let level = problems.parse(
+        "log.level",
+        &log.level,
+        "one of error, warn, info, debug, trace",
+    );
     problems.require(
         matches!(log.subject.as_str(), "hash" | "plain"),
         "log.subject",
         "must be \"hash\" or \"plain\"",
     );
-    Some(LogConfig { format: format?, level: level?, plain_subject: log.subject == "plain" })
+    Some(LogConfig {
+        format: format?,
+        level: level?,
+        plain_subject: log.subject == "plain",
+    })
 }

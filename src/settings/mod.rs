@@ -16,12 +16,13 @@ use std::time::Duration;
 use config::{Value, ValueKind};
 
 use checks::{
-    address, check_client, check_log, check_origins, check_rate_limit, check_server, check_traces, check_ttl,
-    positive,
+    address, check_client, check_log, check_origins, check_rate_limit, check_server, check_traces,
+    check_ttl, positive,
 };
 
 use crate::config::{
-    Elsewhere, FileFingerprint, Merged, Problems, Sources, Table, Warnings, no_section, read, take, unknown,
+    Elsewhere, FileFingerprint, Merged, Problems, Sources, Table, Warnings, no_section, read, take,
+    unknown,
 };
 use crate::session::backends::Context;
 use crate::session::backends::waiting::Backends;
@@ -35,8 +36,16 @@ use crate::token::{ClaimTemplates, Minter, RolloutClient};
 pub use origins::Origin;
 
 const CLIENT_KEYS: [&str; 3] = ["client_id", "client_secret", "client_secret_file"];
-const SECTIONS: [&str; 8] =
-    ["server", "token", "origins", "session", "extractors", "rate_limit", "log", "reload"];
+const SECTIONS: [&str; 8] = [
+    "server",
+    "token",
+    "origins",
+    "session",
+    "extractors",
+    "rate_limit",
+    "log",
+    "reload",
+];
 
 /// Everything that the service needs to know, checked.
 #[derive(Debug)]
@@ -94,10 +103,16 @@ pub struct RateLimit {
 ///
 /// # Errors
 /// Every problem of every layer, each beginning with its key.
-pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result<Settings, Problems> {
+pub fn load(
+    sources: &Sources,
+    registry: &Registry,
+    context: &Context,
+) -> Result<Settings, Problems> {
     let mut problems = Problems::default();
     // What a layer that cannot be read would say is not missing.
-    let Some(Merged { mut tree, files }) = sources.merge(&mut problems) else { return Err(problems) };
+    let Some(Merged { mut tree, files }) = sources.merge(&mut problems) else {
+        return Err(problems);
+    };
     let mut effective = serde_json::Map::new();
 
     let client_table = take(&mut tree, &CLIENT_KEYS);
@@ -106,7 +121,8 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
     let token: raw::Token = section(&mut tree, "token", &mut problems, &mut effective);
     let origins: raw::Origins = section(&mut tree, "origins", &mut problems, &mut effective);
     let session: raw::Session = section(&mut tree, "session", &mut problems, &mut effective);
-    let rate_limit: raw::RateLimit = section(&mut tree, "rate_limit", &mut problems, &mut effective);
+    let rate_limit: raw::RateLimit =
+        section(&mut tree, "rate_limit", &mut problems, &mut effective);
     let log: raw::Log = section(&mut tree, "log", &mut problems, &mut effective);
     let reload: raw::Reload = section(&mut tree, "reload", &mut problems, &mut effective);
     let extractors = table(&mut tree, "extractors", &mut problems);
@@ -124,8 +140,16 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
         request_timeout: server.request_timeout.0,
         cap_to_session: token.cap_to_session,
     };
-    let context = &Context { backends: Arc::new(Backends::new(server.max_in_flight)), ..context.clone() };
-    let builder = Builder { registry, elsewhere, context, max_in_flight: server.max_in_flight };
+    let context = &Context {
+        backends: Arc::new(Backends::new(server.max_in_flight)),
+        ..context.clone()
+    };
+    let builder = Builder {
+        registry,
+        elsewhere,
+        context,
+        max_in_flight: server.max_in_flight,
+    };
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());
     let server = check_server(&server, context.dev, &mut problems);
@@ -174,7 +198,9 @@ pub fn load(sources: &Sources, registry: &Registry, context: &Context) -> Result
 /// What is wrong with either.
 pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     let mut problems = Problems::default();
-    let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else { return Err(problems) };
+    let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else {
+        return Err(problems);
+    };
     let client = read("", &take(&mut tree, &CLIENT_KEYS), &[], &mut problems);
     let client = check_client(client, &mut problems);
     match client {
@@ -189,8 +215,15 @@ pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
 /// What is wrong with `[server]`.
 pub fn load_listen(sources: &Sources) -> Result<SocketAddr, Problems> {
     let mut problems = Problems::default();
-    let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else { return Err(problems) };
-    let server: raw::Server = section(&mut tree, "server", &mut problems, &mut serde_json::Map::new());
+    let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else {
+        return Err(problems);
+    };
+    let server: raw::Server = section(
+        &mut tree,
+        "server",
+        &mut problems,
+        &mut serde_json::Map::new(),
+    );
     let listen = address("server.listen", &server.listen, &mut problems);
     match listen {
         Some(listen) if problems.is_empty() => Ok(listen),
@@ -202,7 +235,10 @@ impl Settings {
     /// Whether a file of secrets or keys holds something else now, which is a reason to reload.
     pub fn are_outdated(&self) -> bool {
         let of_extractors = self.built_from.values().flat_map(|from| &from.files);
-        self.secret_file.iter().chain(of_extractors).any(FileFingerprint::has_changed)
+        self.secret_file
+            .iter()
+            .chain(of_extractors)
+            .any(FileFingerprint::has_changed)
     }
 
     /// Whether every file still holds what was read from it.
@@ -220,7 +256,10 @@ impl Settings {
                     && old.built_from.get(&*link.name) == self.built_from.get(&*link.name)
             });
             if let Some(same) = same {
-                links.push(ConfiguredExtractor { extractor: same.extractor.clone(), ..link.clone() });
+                links.push(ConfiguredExtractor {
+                    extractor: same.extractor.clone(),
+                    ..link.clone()
+                });
             } else {
                 links.push(link.clone());
                 new.push(link.clone());
@@ -245,8 +284,9 @@ impl Settings {
 
 /// What is wrong with a name that is neither a section nor a key before the first one.
 fn unknown_at_top(key: &str) -> String {
-    let joined =
-        SECTIONS.iter().find_map(|section| Some((section, key.strip_prefix(section)?.strip_prefix('_')?)));
+    let joined = SECTIONS
+        .iter()
+        .find_map(|section| Some((section, key.strip_prefix(section)?.strip_prefix('_')?)));
     match joined {
         Some((section, rest)) => format!(
             "is not a section: did you mean {section}.{rest}? In a variable's name two underscores stand between \
@@ -254,7 +294,11 @@ fn unknown_at_top(key: &str) -> String {
             section.to_uppercase(),
             rest.to_uppercase()
         ),
-        None => unknown("section or key", key, SECTIONS.into_iter().chain(CLIENT_KEYS)),
+        None => unknown(
+            "section or key",
+            key,
+            SECTIONS.into_iter().chain(CLIENT_KEYS),
+        ),
     }
 }
 
@@ -262,9 +306,13 @@ fn unknown_at_top(key: &str) -> String {
 fn table(tree: &mut Table, name: &str, problems: &mut Problems) -> Table {
     let text = match tree.remove(name) {
         None => return Table::new(),
-        Some(Value { kind: ValueKind::Table(table), .. }) => return table,
+        Some(Value {
+            kind: ValueKind::Table(table),
+            ..
+        }) => return table,
         Some(_) if name == "extractors" => {
-            "must be sections, [extractors.NAME]; the list of their names is session.extractors".to_owned()
+            "must be sections, [extractors.NAME]; the list of their names is session.extractors"
+                .to_owned()
         }
         Some(value) => no_section(name, &value),
     };
@@ -283,6 +331,9 @@ where
 {
     let table = table(tree, name, problems);
     let section = read(name, &table, &[], problems);
-    effective.insert(name.to_owned(), serde_json::to_value(&section).unwrap_or_default());
+    effective.insert(
+        name.to_owned(),
+        serde_json::to_value(&section).unwrap_or_default(),
+    );
     section
 }

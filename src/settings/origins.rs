@@ -22,8 +22,10 @@ impl Origin {
             return Err("`null` is every sandboxed page at once: remove it".to_owned());
         }
         // Not the text: it may hold a user's name and password.
-        let wrong =
-            || "is not an origin such as https://app.example.com: scheme, host and port alone".to_owned();
+        let wrong = || {
+            "is not an origin such as https://app.example.com: scheme, host and port alone"
+                .to_owned()
+        };
         let url = Url::parse(text).map_err(|_| wrong())?;
         let bare = url.path() == "/"
             && url.query().is_none()

@@ -72,7 +72,11 @@ pub struct Token {
 
 impl Default for Token {
     fn default() -> Self {
-        Self { ttl: HumanDuration::secs(900), cap_to_session: false, claims: serde_json::Map::new() }
+        Self {
+            ttl: HumanDuration::secs(900),
+            cap_to_session: false,
+            claims: serde_json::Map::new(),
+        }
     }
 }
 
@@ -97,7 +101,10 @@ pub struct RateLimit {
 
 impl Default for RateLimit {
     fn default() -> Self {
-        Self { per_minute: 60, burst: 20 }
+        Self {
+            per_minute: 60,
+            burst: 20,
+        }
     }
 }
 
@@ -111,7 +118,11 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: "json".to_owned(), level: "info".to_owned(), subject: "hash".to_owned() }
+        Self {
+            format: "json".to_owned(),
+            level: "info".to_owned(),
+            subject: "hash".to_owned(),
+        }
     }
 }
 
@@ -123,6 +134,8 @@ pub struct Reload {
 
 impl Default for Reload {
     fn default() -> Self {
-        Self { poll_interval: HumanDuration::secs(10) }
+        Self {
+            poll_interval: HumanDuration::secs(10),
+        }
     }
 }

@@ -46,8 +46,19 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    pub fn new(app: Arc<dyn Reloadable>, sources: Sources, registry: Registry, context: Context) -> Self {
-        Self { app, sources, registry, context, reading: Arc::new(Semaphore::new(1)) }
+    pub fn new(
+        app: Arc<dyn Reloadable>,
+        sources: Sources,
+        registry: Registry,
+        context: Context,
+    ) -> Self {
+        Self {
+            app,
+            sources,
+            registry,
+            context,
+            reading: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// Starts reloading in the background; a message asks for it at once.
@@ -73,7 +84,10 @@ impl Reloader {
 
     /// After a failure the files still differ from those in force, so that the reload is tried again.
     async fn reload_if_outdated(self: Arc<Self>) {
-        match self.blocking(|this| this.app.settings().are_outdated()).await {
+        match self
+            .blocking(|this| this.app.settings().are_outdated())
+            .await
+        {
             Ok(true) => self.reload("file").await,
             Ok(false) => {}
             Err(problems) => self.failed("file", &problems),
@@ -104,7 +118,9 @@ impl Reloader {
         let mut settings = self.read_settled().await?;
         let current = self.app.settings();
         if current.server != settings.server || current.log != settings.log {
-            tracing::warn!("[server] and [log] have changed: not all of it is in force before a restart");
+            tracing::warn!(
+                "[server] and [log] have changed: not all of it is in force before a restart"
+            );
         }
         let new = settings.keep_unchanged(&current);
         new.start();
@@ -171,10 +187,14 @@ impl Reloader {
         };
         match timeout(READ_TIMEOUT, done).await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(_)) => {
-                Err(Problems::of("reload", "reading the configuration failed: the log has the panic"))
-            }
-            Err(_) => Err(Problems::of("reload", "the files cannot be read in 10s: check their file system")),
+            Ok(Err(_)) => Err(Problems::of(
+                "reload",
+                "reading the configuration failed: the log has the panic",
+            )),
+            Err(_) => Err(Problems::of(
+                "reload",
+                "the files cannot be read in 10s: check their file system",
+            )),
         }
     }
 }

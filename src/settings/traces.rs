@@ -27,25 +27,39 @@ struct Variables<'a>(&'a BTreeMap<String, String>);
 
 impl<'a> Variables<'a> {
     fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        self.0
+            .get(name)
+            .map(|value| value.trim())
+            .filter(|value| !value.is_empty())
     }
 
     /// The one for traces before the one for all.
     fn first(&self, names: [&'static str; 2]) -> Option<(&'static str, &'a str)> {
-        names.into_iter().find_map(|name| Some((name, self.get(name)?)))
+        names
+            .into_iter()
+            .find_map(|name| Some((name, self.get(name)?)))
     }
 
     fn is_wanted(&self) -> bool {
-        let disabled = self.get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let others = self.get("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
+        let disabled = self
+            .get("OTEL_SDK_DISABLED")
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let others = self
+            .get("OTEL_TRACES_EXPORTER")
+            .is_some_and(|value| value == "none");
         !disabled && !others
     }
 }
 
 /// What the variables ask for; `None` if they name no receiver, or switch traces off.
-pub(super) fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Option<TraceReceiver> {
+pub(super) fn read(
+    environment: &BTreeMap<String, String>,
+    problems: &mut Problems,
+) -> Option<TraceReceiver> {
     let variables = Variables(environment);
-    let (name, text) = variables.first([TRACES_ENDPOINT, ENDPOINT]).filter(|_| variables.is_wanted())?;
+    let (name, text) = variables
+        .first([TRACES_ENDPOINT, ENDPOINT])
+        .filter(|_| variables.is_wanted())?;
     check(&variables, problems);
     // Traces hold no secret, and collectors are usually in the same network: plain http is accepted.
     let mut endpoint = problems.accept(name, check_url(text, true))?;
@@ -53,7 +67,10 @@ pub(super) fn read(environment: &BTreeMap<String, String>, problems: &mut Proble
         let path = format!("{}/v1/traces", endpoint.path().trim_end_matches('/'));
         endpoint.set_path(&path);
     }
-    let service = variables.get("OTEL_SERVICE_NAME").unwrap_or(env!("CARGO_PKG_NAME")).to_owned();
+    let service = variables
+        .get("OTEL_SERVICE_NAME")
+        .unwrap_or(env!("CARGO_PKG_NAME"))
+        .to_owned();
     Some(TraceReceiver { endpoint, service })
 }
 
@@ -63,21 +80,40 @@ fn check(variables: &Variables<'_>, problems: &mut Problems) {
             problems.require(
                 allowed.contains(&value),
                 name,
-                format!("must be one of {}; nothing else is built in", allowed.join(", ")),
+                format!(
+                    "must be one of {}; nothing else is built in",
+                    allowed.join(", ")
+                ),
             );
         }
     };
     among(problems, ["OTEL_TRACES_EXPORTER"; 2], &["otlp", "none"]);
     among(
         problems,
-        ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"],
+        [
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+        ],
         &["http/protobuf"],
     );
-    among(problems, ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"], &["none"]);
+    among(
+        problems,
+        [
+            "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+        ],
+        &["none"],
+    );
     among(problems, ["OTEL_TRACES_SAMPLER"; 2], &SAMPLERS);
     if let Some(ratio) = variables.get("OTEL_TRACES_SAMPLER_ARG") {
-        let sane = ratio.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio));
-        problems.require(sane, "OTEL_TRACES_SAMPLER_ARG", "must be a share from 0.0 to 1.0");
+        let sane = ratio
+            .parse()
+            .is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio));
+        problems.require(
+            sane,
+            "OTEL_TRACES_SAMPLER_ARG",
+            "must be a share from 0.0 to 1.0",
+        );
     }
 }
 
@@ -86,14 +122,22 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Option<TraceReceiver>, String> {
-        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut problems = Problems::default();
         let receiver = super::read(&pairs.collect(), &mut problems);
-        if problems.is_empty() { Ok(receiver) } else { Err(problems.to_string()) }
+        if problems.is_empty() {
+            Ok(receiver)
+        } else {
+            Err(problems.to_string())
+        }
     }
 
     fn endpoint(pairs: &[(&str, &str)]) -> Option<String> {
-        read(pairs).unwrap().map(|receiver| receiver.endpoint.into())
+        read(pairs)
+            .unwrap()
+            .map(|receiver| receiver.endpoint.into())
     }
 
     #[test]
@@ -102,20 +146,49 @@ mod tests {
         for (pairs, want) in [
             (&[][..], None),
             (&[(ENDPOINT, "")], None),
-            (&[(ENDPOINT, "http://c:4318")], traces("http://c:4318/v1/traces")),
-            (&[(ENDPOINT, "http://c:4318/")], traces("http://c:4318/v1/traces")),
-            (&[(ENDPOINT, "https://c/otlp/")], traces("https://c/otlp/v1/traces")),
-            (&[(TRACES_ENDPOINT, "http://c:4318/mine")], traces("http://c:4318/mine")),
-            (&[(ENDPOINT, "http://a"), (TRACES_ENDPOINT, "http://b/t")], traces("http://b/t")),
-            (&[(ENDPOINT, "http://a"), ("OTEL_SDK_DISABLED", "True")], None),
-            (&[(ENDPOINT, "http://a"), ("OTEL_TRACES_EXPORTER", "none")], None),
-            (&[(ENDPOINT, "http://a"), ("OTEL_TRACES_EXPORTER", "otlp")], traces("http://a/v1/traces")),
+            (
+                &[(ENDPOINT, "http://c:4318")],
+                traces("http://c:4318/v1/traces"),
+            ),
+            (
+                &[(ENDPOINT, "http://c:4318/")],
+                traces("http://c:4318/v1/traces"),
+            ),
+            (
+                &[(ENDPOINT, "https://c/otlp/")],
+                traces("https://c/otlp/v1/traces"),
+            ),
+            (
+                &[(TRACES_ENDPOINT, "http://c:4318/mine")],
+                traces("http://c:4318/mine"),
+            ),
+            (
+                &[(ENDPOINT, "http://a"), (TRACES_ENDPOINT, "http://b/t")],
+                traces("http://b/t"),
+            ),
+            (
+                &[(ENDPOINT, "http://a"), ("OTEL_SDK_DISABLED", "True")],
+                None,
+            ),
+            (
+                &[(ENDPOINT, "http://a"), ("OTEL_TRACES_EXPORTER", "none")],
+                None,
+            ),
+            (
+                &[(ENDPOINT, "http://a"), ("OTEL_TRACES_EXPORTER", "otlp")],
+                traces("http://a/v1/traces"),
+            ),
         ] {
             assert_eq!(endpoint(pairs), want, "{pairs:?}");
         }
-        let named = read(&[(ENDPOINT, "http://a"), ("OTEL_SERVICE_NAME", "tokens")]).unwrap().unwrap();
+        let named = read(&[(ENDPOINT, "http://a"), ("OTEL_SERVICE_NAME", "tokens")])
+            .unwrap()
+            .unwrap();
         assert_eq!(named.service, "tokens");
-        assert_eq!(read(&[(ENDPOINT, "http://a")]).unwrap().unwrap().service, "rollout-token");
+        assert_eq!(
+            read(&[(ENDPOINT, "http://a")]).unwrap().unwrap().service,
+            "rollout-token"
+        );
     }
 
     #[test]
@@ -123,20 +196,44 @@ mod tests {
         let on = (ENDPOINT, "http://c:4318");
         for (pairs, name) in [
             (&[(ENDPOINT, "c:4318")][..], ENDPOINT),
-            (&[(TRACES_ENDPOINT, "https://u:hunter2@c/")], TRACES_ENDPOINT),
-            (&[on, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "OTEL_EXPORTER_OTLP_PROTOCOL"),
+            (
+                &[(TRACES_ENDPOINT, "https://u:hunter2@c/")],
+                TRACES_ENDPOINT,
+            ),
+            (
+                &[on, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+                "OTEL_EXPORTER_OTLP_PROTOCOL",
+            ),
             (
                 &[on, ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")],
                 "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
             ),
-            (&[on, ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")], "OTEL_EXPORTER_OTLP_COMPRESSION"),
-            (&[on, ("OTEL_TRACES_EXPORTER", "zipkin")], "OTEL_TRACES_EXPORTER"),
-            (&[on, ("OTEL_TRACES_SAMPLER", "sometimes")], "OTEL_TRACES_SAMPLER"),
-            (&[on, ("OTEL_TRACES_SAMPLER_ARG", "10%")], "OTEL_TRACES_SAMPLER_ARG"),
-            (&[on, ("OTEL_TRACES_SAMPLER_ARG", "NaN")], "OTEL_TRACES_SAMPLER_ARG"),
+            (
+                &[on, ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")],
+                "OTEL_EXPORTER_OTLP_COMPRESSION",
+            ),
+            (
+                &[on, ("OTEL_TRACES_EXPORTER", "zipkin")],
+                "OTEL_TRACES_EXPORTER",
+            ),
+            (
+                &[on, ("OTEL_TRACES_SAMPLER", "sometimes")],
+                "OTEL_TRACES_SAMPLER",
+            ),
+            (
+                &[on, ("OTEL_TRACES_SAMPLER_ARG", "10%")],
+                "OTEL_TRACES_SAMPLER_ARG",
+            ),
+            (
+                &[on, ("OTEL_TRACES_SAMPLER_ARG", "NaN")],
+                "OTEL_TRACES_SAMPLER_ARG",
+            ),
         ] {
             let text = read(pairs).expect_err(name);
-            assert!(text.starts_with(name) && !text.contains("hunter2"), "{text}");
+            assert!(
+                text.starts_with(name) && !text.contains("hunter2"),
+                "{text}"
+            );
         }
     }
 }

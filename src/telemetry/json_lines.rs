@@ -113,7 +113,9 @@ where
             }
         }
         line.set("target", event.metadata().target().into());
-        let Ok(mut text) = serde_json::to_vec(&line) else { return };
+        let Ok(mut text) = serde_json::to_vec(&line) else {
+            return;
+        };
         text.push(b'\n');
         // The writer counts what it cannot take.
         let _ = self.0.make_writer().write_all(&text);
@@ -159,13 +161,20 @@ mod tests {
         let layer = JsonLines(move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     #[test]
     fn a_line_has_the_fields_of_its_event_and_of_the_spans_around_it_once_each() {
         let lines = lines(|| {
-            let request = info_span!("request", request_id = "1", extractor = Empty, http.route = "/x");
+            let request = info_span!(
+                "request",
+                request_id = "1",
+                extractor = Empty,
+                http.route = "/x"
+            );
             request.record("extractor", "web");
             let inner = info_span!(parent: &request, "inner", extractor = "app", count = 2);
             info!(parent: &inner, ready = true, ratio = 0.5, count = 3, "hello {}", "there");
@@ -175,24 +184,46 @@ mod tests {
         let shown = |line: &Value, name: &str| line.get(name).cloned();
         assert_eq!(shown(&lines[0], "message"), Some("hello there".into()));
         assert_eq!(shown(&lines[0], "request_id"), Some("1".into()));
-        assert_eq!(shown(&lines[0], "extractor"), Some("app".into()), "the inner span's");
+        assert_eq!(
+            shown(&lines[0], "extractor"),
+            Some("app".into()),
+            "the inner span's"
+        );
         assert_eq!(shown(&lines[0], "count"), Some(3.into()), "the event's");
-        assert_eq!((&lines[0]["ready"], &lines[0]["ratio"]), (&true.into(), &0.5.into()));
-        assert_eq!((&lines[0]["level"], shown(&lines[0], "http.route")), (&"INFO".into(), None));
+        assert_eq!(
+            (&lines[0]["ready"], &lines[0]["ratio"]),
+            (&true.into(), &0.5.into())
+        );
+        assert_eq!(
+            (&lines[0]["level"], shown(&lines[0], "http.route")),
+            (&"INFO".into(), None)
+        );
         assert!(lines[0]["timestamp"].as_str().unwrap().ends_with('Z'));
         assert_eq!(lines[0]["target"], module_path!());
-        assert_eq!((&lines[1]["extractor"], &lines[1]["message"]), (&"web".into(), &"a\nb\u{1b}".into()));
+        assert_eq!(
+            (&lines[1]["extractor"], &lines[1]["message"]),
+            (&"web".into(), &"a\nb\u{1b}".into())
+        );
         assert_eq!((lines.len(), shown(&lines[2], "request_id")), (3, None));
     }
 
     #[test]
     fn a_spawned_task_that_carries_the_span_inherits_its_fields() {
         let lines = lines(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
             let request = info_span!("request", request_id = "1");
-            let spawning = async { crate::sync::spawn(async { info!("fetched") }).await.unwrap() };
+            let spawning = async {
+                crate::sync::spawn(async { info!("fetched") })
+                    .await
+                    .unwrap()
+            };
             runtime.block_on(spawning.instrument(request));
         });
-        assert!(lines.len() == 1 && lines.iter().all(|line| line["request_id"] == "1"), "{lines:?}");
+        assert!(
+            lines.len() == 1 && lines.iter().all(|line| line["request_id"] == "1"),
+            "{lines:?}"
+        );
     }
 }

@@ -79,7 +79,12 @@ struct Lines<W> {
 
 impl<W> Lines<W> {
     fn new(out: W, lost: LostLines) -> Self {
-        Self { out, batch: Vec::new(), torn: false, lost }
+        Self {
+            out,
+            batch: Vec::new(),
+            torn: false,
+            lost,
+        }
     }
 }
 
@@ -98,7 +103,10 @@ impl<W: Write> Write for Lines<W> {
             self.batch.insert(0, b'\n');
         }
         let written = write_as_much_as_possible(&mut self.out, &self.batch);
-        let lost = self.batch[written..].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
+        let lost = self.batch[written..]
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .count();
         self.lost.add_failed(lost as u64);
         if let Some(last) = written.checked_sub(1) {
             self.torn = self.batch[last] != b'\n';
@@ -123,7 +131,10 @@ fn write_as_much_as_possible(out: &mut impl Write, bytes: &[u8]) -> usize {
     written
 }
 
-#[expect(clippy::disallowed_methods, reason = "the log's own thread: no request waits for it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the log's own thread: no request waits for it"
+)]
 fn pause() {
     thread::sleep(Duration::from_millis(10));
 }
@@ -155,11 +166,15 @@ pub(super) fn layer(log: LogConfig, writer: LogWriter, with_traces: bool) -> Box
         // Libraries log whole requests at the finer levels; those must never reach the log.
         .with_default(log.level.min(Level::WARN))
         .with_target(env!("CARGO_CRATE_NAME"), log.level);
-    let traces = if with_traces { LevelFilter::INFO } else { LevelFilter::OFF };
+    let traces = if with_traces {
+        LevelFilter::INFO
+    } else {
+        LevelFilter::OFF
+    };
     match log.format {
-        LogFormat::Json => {
-            JsonLines(writer.0).with_filter(targets.with_target(spans::TRACES, traces)).boxed()
-        }
+        LogFormat::Json => JsonLines(writer.0)
+            .with_filter(targets.with_target(spans::TRACES, traces))
+            .boxed(),
         LogFormat::Pretty => fmt::layer()
             .compact()
             .with_target(false)
@@ -181,11 +196,18 @@ pub struct SubjectLog {
 
 impl SubjectLog {
     pub fn new(plain: bool, client_secret: &Secret) -> Self {
-        Self { plain, key: derived_key(client_secret, b"log subject") }
+        Self {
+            plain,
+            key: derived_key(client_secret, b"log subject"),
+        }
     }
 
     pub(super) fn show(&self, subject: &str) -> String {
-        if self.plain { subject.to_owned() } else { self.hash(subject) }
+        if self.plain {
+            subject.to_owned()
+        } else {
+            self.hash(subject)
+        }
     }
 
     /// The hash, also where the log is plain.
@@ -210,11 +232,14 @@ fn derived_key(client_secret: &Secret, purpose: &[u8]) -> hmac::Key {
 
 fn short_hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .take(8)
+        .fold(String::with_capacity(16), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -226,9 +251,18 @@ mod tests {
         let secret = Secret::new("0123456789abcdef");
         let hashed = SubjectLog::new(false, &secret).show("ann@example.com");
         assert!(hashed.len() == 16 && !hashed.contains("ann"));
-        assert_eq!(hashed, SubjectLog::new(false, &secret).show("ann@example.com"));
-        assert_ne!(hashed, SubjectLog::new(false, &Secret::new("fedcba9876543210")).show("ann@example.com"));
-        assert_eq!(SubjectLog::new(true, &secret).show("ann@example.com"), "ann@example.com");
+        assert_eq!(
+            hashed,
+            SubjectLog::new(false, &secret).show("ann@example.com")
+        );
+        assert_ne!(
+            hashed,
+            SubjectLog::new(false, &Secret::new("fedcba9876543210")).show("ann@example.com")
+        );
+        assert_eq!(
+            SubjectLog::new(true, &secret).show("ann@example.com"),
+            "ann@example.com"
+        );
     }
 
     /// Answers each write as it is told: how many bytes it takes, or the error.
@@ -239,7 +273,11 @@ mod tests {
 
     impl Write for Script {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let count = self.answers.next().unwrap_or(Ok(usize::MAX))?.min(bytes.len());
+            let count = self
+                .answers
+                .next()
+                .unwrap_or(Ok(usize::MAX))?
+                .min(bytes.len());
             self.written.extend(&bytes[..count]);
             Ok(count)
         }
@@ -251,7 +289,10 @@ mod tests {
 
     fn written(answers: Vec<Result<usize, ErrorKind>>) -> (String, String) {
         let metrics = Metrics::new();
-        let script = Script { answers: answers.into_iter(), written: Vec::new() };
+        let script = Script {
+            answers: answers.into_iter(),
+            written: Vec::new(),
+        };
         let mut lines = Lines::new(script, metrics.log_lines_lost.clone());
         for line in ["one\n", "two\n", "three\n"] {
             lines.write_all(line.as_bytes()).unwrap();
@@ -260,17 +301,32 @@ mod tests {
         lines.write_all(b"four\n").unwrap();
         lines.flush().unwrap();
         let rendered = metrics.render();
-        let lost =
-            rendered.lines().find(|line| line.starts_with("rollout_token_log_lines_lost_total")).unwrap();
-        (String::from_utf8(lines.out.written).unwrap(), lost.split(' ').nth(1).unwrap().to_owned())
+        let lost = rendered
+            .lines()
+            .find(|line| line.starts_with("rollout_token_log_lines_lost_total"))
+            .unwrap();
+        (
+            String::from_utf8(lines.out.written).unwrap(),
+            lost.split(' ').nth(1).unwrap().to_owned(),
+        )
     }
 
     #[test]
     fn lines_that_cannot_be_written_are_counted_and_later_ones_are_written() {
         let all = ("one\ntwo\nthree\nfour\n".to_owned(), "0".to_owned());
         assert_eq!(written(vec![]), all);
-        assert_eq!(written(vec![Err(ErrorKind::Interrupted), Err(ErrorKind::WouldBlock), Ok(2)]), all);
-        assert_eq!(written(vec![Err(ErrorKind::StorageFull)]), ("four\n".to_owned(), "3".to_owned()));
+        assert_eq!(
+            written(vec![
+                Err(ErrorKind::Interrupted),
+                Err(ErrorKind::WouldBlock),
+                Ok(2)
+            ]),
+            all
+        );
+        assert_eq!(
+            written(vec![Err(ErrorKind::StorageFull)]),
+            ("four\n".to_owned(), "3".to_owned())
+        );
         assert_eq!(
             written(vec![Ok(4), Err(ErrorKind::BrokenPipe)]),
             ("one\nfour\n".to_owned(), "2".to_owned())

@@ -51,7 +51,8 @@ impl Collector for LostLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counter = ConstCounter::new(self.total());
         let help = "Log lines that could not be written.";
-        let metric = encoder.encode_descriptor("log_lines_lost", help, None, counter.metric_type())?;
+        let metric =
+            encoder.encode_descriptor("log_lines_lost", help, None, counter.metric_type())?;
         counter.encode(metric)
     }
 }

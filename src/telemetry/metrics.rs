@@ -17,7 +17,9 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::telemetry::lost_lines::LostLines;
 
 /// Upper bounds in seconds: most answers take well under a millisecond, a slow back end takes seconds.
-const DURATION_BUCKETS: [f64; 11] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0];
+const DURATION_BUCKETS: [f64; 11] = [
+    0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0,
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -76,7 +78,11 @@ impl Metrics {
             panics: Counter::default(),
             log_lines_lost: LostLines::default(),
         };
-        registry.register("requests", "Token requests and errors by outcome", metrics.requests.clone());
+        registry.register(
+            "requests",
+            "Token requests and errors by outcome",
+            metrics.requests.clone(),
+        );
         registry.register_with_unit(
             "request_duration",
             "Time from a request's head to its answer",
@@ -95,44 +101,86 @@ impl Metrics {
             Unit::Seconds,
             metrics.jwks_age.clone(),
         );
-        registry.register("jwks_refresh", "Fetches of signing keys", metrics.jwks_refresh.clone());
-        registry.register("config_reloads", "Reloads of the configuration", metrics.config_reloads.clone());
-        registry.register("in_flight", "Requests being answered", metrics.in_flight.clone());
-        registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register(
+            "jwks_refresh",
+            "Fetches of signing keys",
+            metrics.jwks_refresh.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Reloads of the configuration",
+            metrics.config_reloads.clone(),
+        );
+        registry.register(
+            "in_flight",
+            "Requests being answered",
+            metrics.in_flight.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open connections",
+            metrics.connections.clone(),
+        );
         registry.register("panics", "Panics caught", metrics.panics.clone());
         registry.register_collector(Box::new(metrics.log_lines_lost.clone()));
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The build that is running", Info::new(version));
-        Self { registry, ..metrics }
+        Self {
+            registry,
+            ..metrics
+        }
     }
 
     /// A request was answered: `outcome` is `issued` or an error's code.
-    pub fn answered(&self, extractor: Option<&Arc<str>>, outcome: &'static str, duration: Duration) {
+    pub fn answered(
+        &self,
+        extractor: Option<&Arc<str>>,
+        outcome: &'static str,
+        duration: Duration,
+    ) {
         let extractor = extractor.cloned().unwrap_or_else(|| Arc::from("none"));
-        self.requests.get_or_create(&RequestLabels { extractor, outcome }).inc();
+        self.requests
+            .get_or_create(&RequestLabels { extractor, outcome })
+            .inc();
         self.request_duration.observe(duration.as_secs_f64());
     }
 
     /// A call to a back end ended: `result` is `ok` or a fixed word for what went wrong.
     pub fn backend_call(&self, extractor: &Arc<str>, result: &'static str, duration: Duration) {
-        let labels = ResultLabels { extractor: extractor.clone(), result };
-        self.backend_duration.get_or_create(&labels).observe(duration.as_secs_f64());
+        let labels = ResultLabels {
+            extractor: extractor.clone(),
+            result,
+        };
+        self.backend_duration
+            .get_or_create(&labels)
+            .observe(duration.as_secs_f64());
     }
 
     /// Signing keys were fetched: `result` is `ok` or a fixed word for what went wrong.
     pub fn jwks_refreshed(&self, extractor: &Arc<str>, result: &'static str) {
-        self.jwks_refresh.get_or_create(&ResultLabels { extractor: extractor.clone(), result }).inc();
+        self.jwks_refresh
+            .get_or_create(&ResultLabels {
+                extractor: extractor.clone(),
+                result,
+            })
+            .inc();
     }
 
     /// The age of the signing keys in use, told when metrics are about to be read.
     pub fn jwks_age(&self, extractor: &Arc<str>, age: Duration) {
         let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-        self.jwks_age.get_or_create(&ExtractorLabels { extractor: extractor.clone() }).set(seconds);
+        self.jwks_age
+            .get_or_create(&ExtractorLabels {
+                extractor: extractor.clone(),
+            })
+            .set(seconds);
     }
 
     /// The configuration was reloaded: `ok` or `error`.
     pub fn reloaded(&self, result: &'static str) {
-        self.config_reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.config_reloads
+            .get_or_create(&ReloadLabels { result })
+            .inc();
     }
 
     /// All metrics in the OpenMetrics text format.

@@ -39,16 +39,25 @@ pub fn start(
     let (trace_layer, traces) = traces::layer(receiver, send)?;
     let mut layers = vec![logs::layer(log, writer, receiver.is_some())];
     layers.extend(trace_layer);
-    tracing_subscriber::registry().with(layers).try_init().map_err(|error| error.to_string())?;
+    tracing_subscriber::registry()
+        .with(layers)
+        .try_init()
+        .map_err(|error| error.to_string())?;
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panics.inc();
-        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let location = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         // Not the message: it may quote the data that was being processed.
         tracing::error!(location, "panic");
     }));
     if let Some(receiver) = receiver {
         // Not the whole URL: its query may hold a key.
-        tracing::info!(receiver = receiver.endpoint.origin().ascii_serialization(), "traces are sent");
+        tracing::info!(
+            receiver = receiver.endpoint.origin().ascii_serialization(),
+            "traces are sent"
+        );
     }
     Ok(traces)
 }

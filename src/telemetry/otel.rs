@@ -36,7 +36,9 @@ impl Traces {
     /// Sends what is left, for at most [`FLUSH_TIMEOUT`].
     pub async fn flush(self) {
         let Some(provider) = self.0 else { return };
-        let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
+        let ended =
+            tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_TIMEOUT))
+                .await;
         if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("the last spans could not be sent");
         }
@@ -48,8 +50,14 @@ pub(super) fn layer(
     receiver: Option<&TraceReceiver>,
     send: SendTraces,
 ) -> Result<(Option<BoxedLayer>, Traces), String> {
-    let Some(receiver) = receiver else { return Ok((None, Traces(None))) };
-    let transport = Transport { send, runtime: Handle::current(), failing: Arc::new(AtomicBool::new(false)) };
+    let Some(receiver) = receiver else {
+        return Ok((None, Traces(None)));
+    };
+    let transport = Transport {
+        send,
+        runtime: Handle::current(),
+        failing: Arc::new(AtomicBool::new(false)),
+    };
     let exporter = SpanExporter::builder()
         .with_http()
         .with_endpoint(receiver.endpoint.as_str())
@@ -61,7 +69,10 @@ pub(super) fn layer(
         .with_detector(Box::new(EnvResourceDetector::new()))
         .with_service_name(receiver.service.clone())
         .build();
-    let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
+    let provider = SdkTracerProvider::builder()
+        .with_resource(resource)
+        .with_batch_exporter(exporter)
+        .build();
     let layer = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
         // A span has the attributes that are written in `spans.rs`, and no others.

@@ -65,33 +65,57 @@ struct Budget {
 
 impl RequestLog {
     pub fn new(clock: Clock, level: Level, metrics: &Metrics) -> Self {
-        Self { clock, level, lost: metrics.log_lines_lost.clone(), budgets: Mutex::default() }
+        Self {
+            clock,
+            level,
+            lost: metrics.log_lines_lost.clone(),
+            budgets: Mutex::default(),
+        }
     }
 
     /// A request was answered: completes its span for traces, and logs it.
     pub fn answered(&self, span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
         record(span, outcome, subjects);
         let server_fault = outcome.status.is_server_error();
-        let level = if server_fault { Level::WARN } else { Level::INFO };
-        if level > self.level || outcome.reason.is_some_and(|reason| !self.takes_line_for(reason)) {
+        let level = if server_fault {
+            Level::WARN
+        } else {
+            Level::INFO
+        };
+        if level > self.level
+            || outcome
+                .reason
+                .is_some_and(|reason| !self.takes_line_for(reason))
+        {
             return;
         }
         let extractor = outcome.extractor.unwrap_or("none");
         let subject = outcome.subject.map(|subject| subjects.show(subject));
         let duration_ms = milliseconds(outcome.duration);
-        let Outcome { code, reason, cause, hint, .. } = *outcome;
+        let Outcome {
+            code,
+            reason,
+            cause,
+            hint,
+            ..
+        } = *outcome;
         let _entered = span.log.enter();
         if reason.is_none() {
             tracing::info!(extractor, code, subject, duration_ms, "token.issued");
             return;
         }
         let head = outcome.before_extractors.then_some(&span.head);
-        let header = |value: &Option<HeaderValue>| value.as_ref().map(|value| printable(value.as_bytes()));
+        let header =
+            |value: &Option<HeaderValue>| value.as_ref().map(|value| printable(value.as_bytes()));
         let method = head.map(|head| printable(head.method.as_str().as_bytes()));
         let path = head.map(|head| printable(head.uri.path().as_bytes()));
         let host = head.and_then(|head| header(&head.host));
         let origin = head.and_then(|head| header(&head.origin));
-        let event = if span.asks_for_token { "token.refused" } else { "request.refused" };
+        let event = if span.asks_for_token {
+            "token.refused"
+        } else {
+            "request.refused"
+        };
         if server_fault {
             tracing::warn!(
                 extractor,
@@ -183,7 +207,10 @@ fn record(span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
     trace.record("rollout.code", outcome.code);
     trace.record("rollout.reason", outcome.reason);
     trace.record("rollout.extractor", outcome.extractor);
-    trace.record("enduser.pseudo.id", outcome.subject.map(|subject| subjects.hash(subject)));
+    trace.record(
+        "enduser.pseudo.id",
+        outcome.subject.map(|subject| subjects.hash(subject)),
+    );
     if outcome.status.is_server_error() {
         spans::record_failure(trace, outcome.code);
     }
@@ -191,7 +218,9 @@ fn record(span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
 
 /// At most [`MAX_TEXT`] bytes of a caller's text, with everything escaped that is not printable ASCII.
 fn printable(bytes: &[u8]) -> String {
-    bytes[..bytes.len().min(MAX_TEXT)].escape_ascii().to_string()
+    bytes[..bytes.len().min(MAX_TEXT)]
+        .escape_ascii()
+        .to_string()
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -209,7 +238,10 @@ mod tests {
         let log = RequestLog::new(Clock::new(manual.clone()), Level::INFO, &Metrics::new());
         let lines = |reason| (0..300).filter(|_| log.takes_line_for(reason)).count();
         assert_eq!(lines("not_found"), 100);
-        assert!(log.takes_line_for("expired"), "another reason is not affected");
+        assert!(
+            log.takes_line_for("expired"),
+            "another reason is not affected"
+        );
         assert_eq!(log.budgets()["not_found"].suppressed, 200);
         manual.advance(Duration::from_secs(1));
         assert_eq!(lines("not_found"), 100);
@@ -221,7 +253,10 @@ mod tests {
     #[test]
     fn a_callers_text_is_cut_and_made_printable() {
         assert_eq!(printable(b"app.example:80"), "app.example:80");
-        assert_eq!(printable("\u{9b}31m\u{1b}\"".as_bytes()), r#"\xc2\x9b31m\x1b\""#);
+        assert_eq!(
+            printable("\u{9b}31m\u{1b}\"".as_bytes()),
+            r#"\xc2\x9b31m\x1b\""#
+        );
         assert_eq!(printable(&[b'x'; 300]), "x".repeat(256));
     }
 }

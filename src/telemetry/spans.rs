@@ -73,20 +73,27 @@ pub fn request_span<B>(
     traces::set_parent(&trace, caller);
     let parent = traces::trace_parent(&trace).or(caller);
     let trace_id = parent.as_ref().map(TraceParent::trace_id);
-    let log = tracing::error_span!(parent: &trace, "request", request_id, trace_id, extractor = Empty);
+    let log =
+        tracing::error_span!(parent: &trace, "request", request_id, trace_id, extractor = Empty);
     let head = RequestHead {
         method: request.method().clone(),
         uri: request.uri().clone(),
         host: headers.get(header::HOST).cloned(),
         origin: headers.get(header::ORIGIN).cloned(),
     };
-    RequestSpan { log, trace, asks_for_token: token_route.is_some(), head }
+    RequestSpan {
+        log,
+        trace,
+        asks_for_token: token_route.is_some(),
+        head,
+    }
 }
 
 impl RequestSpan {
     /// Makes `work` a part of this request.
     pub fn instrument<F: Future>(&self, work: F) -> Instrumented<Instrumented<F>> {
-        work.instrument(self.log.clone()).instrument(self.trace.clone())
+        work.instrument(self.log.clone())
+            .instrument(self.trace.clone())
     }
 }
 

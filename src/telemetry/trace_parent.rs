@@ -23,16 +23,21 @@ impl TraceParent {
     /// then begins a trace.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return None };
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return None;
+        };
         Self::parse(value.as_bytes())
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
         let (known, more) = text.split_first_chunk::<{ Self::LENGTH }>()?;
         let digits = |range: std::ops::Range<usize>| {
-            known[range].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            known[range]
+                .iter()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
-        let not_zero = |range: std::ops::Range<usize>| known[range].iter().any(|&byte| byte != b'0');
+        let not_zero =
+            |range: std::ops::Range<usize>| known[range].iter().any(|&byte| byte != b'0');
         // A later version may add fields; what this one has stays where it is.
         let fits = match &known[..2] {
             b"00" => more.is_empty(),
@@ -69,7 +74,12 @@ impl TraceParent {
 
     #[cfg(feature = "otel")]
     pub(super) fn of_span_context(own: &SpanContext) -> Option<Self> {
-        let text = format!("00-{}-{}-{:02x}", own.trace_id(), own.span_id(), own.trace_flags());
+        let text = format!(
+            "00-{}-{}-{:02x}",
+            own.trace_id(),
+            own.span_id(),
+            own.trace_flags()
+        );
         Self::parse(text.as_bytes())
     }
 
@@ -106,7 +116,9 @@ mod tests {
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn of(values: &[&str]) -> Option<String> {
-        let headers = values.iter().map(|value| (TRACEPARENT, HeaderValue::from_str(value).unwrap()));
+        let headers = values
+            .iter()
+            .map(|value| (TRACEPARENT, HeaderValue::from_str(value).unwrap()));
         let parent = TraceParent::of(&headers.collect())?;
         let mut headers = HeaderMap::new();
         parent.put_into(&mut headers);

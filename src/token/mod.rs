@@ -76,7 +76,12 @@ struct Claims<'a> {
 }
 
 impl Minter {
-    pub fn new(client: &RolloutClient, ttl: Duration, cap_to_session: bool, claims: ClaimTemplates) -> Self {
+    pub fn new(
+        client: &RolloutClient,
+        ttl: Duration,
+        cap_to_session: bool,
+        claims: ClaimTemplates,
+    ) -> Self {
         Self {
             client_id: client.id.clone(),
             key: hmac::Key::new(hmac::HMAC_SHA512, client.secret.expose()),
@@ -91,7 +96,12 @@ impl Minter {
     /// # Errors
     /// If the clock is not set, the session is over, a configured claim is ambiguous in it, or the claims make the
     /// token too long.
-    pub fn mint(&self, subject: &Subject, session: &Session, now: UnixSeconds) -> Result<Minted, MintError> {
+    pub fn mint(
+        &self,
+        subject: &Subject,
+        session: &Session,
+        now: UnixSeconds,
+    ) -> Result<Minted, MintError> {
         if !clock::is_set(now) {
             return Err(MintError::ClockNotSet);
         }
@@ -110,7 +120,8 @@ impl Minter {
             configured: self.claims.fill(&session.attributes)?,
         };
         // Claims are strings, integers and JSON values: none of them can fail to be written.
-        let payload = serde_json::to_vec(&claims).map_err(|_| MintError::Claim("claim_unwritable"))?;
+        let payload =
+            serde_json::to_vec(&claims).map_err(|_| MintError::Claim("claim_unwritable"))?;
 
         let length = HEADER.len() + (payload.len() * 4).div_ceil(3) + SIGNATURE_BYTES;
         if length > MAX_BYTES {
@@ -122,7 +133,11 @@ impl Minter {
         let signature = hmac::sign(&self.key, token.as_bytes());
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        Ok(Minted { token, issued_at: now, expires_at: exp })
+        Ok(Minted {
+            token,
+            issued_at: now,
+            expires_at: exp,
+        })
     }
 }
 
@@ -150,12 +165,17 @@ impl ClaimTemplates {
         parse_members(claims).map(Self)
     }
 
-    fn fill(&self, session: &Value) -> Result<serde_json::Map<String, serde_json::Value>, MintError> {
+    fn fill(
+        &self,
+        session: &Value,
+    ) -> Result<serde_json::Map<String, serde_json::Value>, MintError> {
         fill_members(&self.0, session)
     }
 }
 
-fn parse_members(members: serde_json::Map<String, serde_json::Value>) -> Result<Vec<(String, Node)>, String> {
+fn parse_members(
+    members: serde_json::Map<String, serde_json::Value>,
+) -> Result<Vec<(String, Node)>, String> {
     members
         .into_iter()
         .map(|(name, value)| match parse_node(value) {
@@ -169,12 +189,14 @@ fn parse_node(value: serde_json::Value) -> Result<Node, String> {
     match value {
         serde_json::Value::String(text) => text.parse().map(Node::Template).map_err(str::to_owned),
         serde_json::Value::Object(members) => parse_members(members).map(Node::Table),
-        serde_json::Value::Array(items) => {
-            items.into_iter().map(parse_node).collect::<Result<_, _>>().map(Node::Array)
-        }
-        fixed @ (serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_)) => {
-            Ok(Node::Fixed(fixed))
-        }
+        serde_json::Value::Array(items) => items
+            .into_iter()
+            .map(parse_node)
+            .collect::<Result<_, _>>()
+            .map(Node::Array),
+        fixed @ (serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)) => Ok(Node::Fixed(fixed)),
     }
 }
 
@@ -197,14 +219,18 @@ fn fill_node(node: &Node, session: &Value) -> Result<Option<serde_json::Value>, 
         Node::Fixed(value) => Ok(Some(value.clone())),
         Node::Table(members) => fill_members(members, session).map(|members| Some(members.into())),
         Node::Array(items) => {
-            let filled = items.iter().filter_map(|item| fill_node(item, session).transpose());
-            filled.collect::<Result<Vec<_>, _>>().map(|items| Some(items.into()))
+            let filled = items
+                .iter()
+                .filter_map(|item| fill_node(item, session).transpose());
+            filled
+                .collect::<Result<Vec<_>, _>>()
+                .map(|items| Some(items.into()))
         }
         Node::Template(template) => match template.value(session) {
             Ok(None) | Err(SubjectError::Absent) => Ok(None),
-            Ok(Some(value)) => {
-                serde_json::to_value(value).map(Some).map_err(|_| MintError::Claim("claim_duplicate_member"))
-            }
+            Ok(Some(value)) => serde_json::to_value(value)
+                .map(Some)
+                .map_err(|_| MintError::Claim("claim_duplicate_member")),
             Err(SubjectError::Invalid(word)) => Err(MintError::Claim(word)),
         },
     }
@@ -220,8 +246,13 @@ mod tests {
     const NOW: UnixSeconds = 1_700_000_000;
 
     fn minter(ttl: u64, cap: bool, claims: serde_json::Value) -> Minter {
-        let client = RolloutClient { id: "client-1".to_owned(), secret: Secret::new(SECRET) };
-        let serde_json::Value::Object(claims) = claims else { panic!("claims are a table") };
+        let client = RolloutClient {
+            id: "client-1".to_owned(),
+            secret: Secret::new(SECRET),
+        };
+        let serde_json::Value::Object(claims) = claims else {
+            panic!("claims are a table")
+        };
         Minter::new(
             &client,
             Duration::from_secs(ttl),
@@ -231,42 +262,63 @@ mod tests {
     }
 
     fn session(attributes: serde_json::Value, expires_at: Option<UnixSeconds>) -> Session {
-        Session { attributes: attributes.into(), expires_at }
+        Session {
+            attributes: attributes.into(),
+            expires_at,
+        }
     }
 
     /// The claims as the `jsonwebtoken` library reads them, signature checked.
     fn verified(token: &str) -> serde_json::Value {
         let mut validation = Validation::new(Algorithm::HS512);
         validation.validate_exp = false;
-        jsonwebtoken::decode(token, &DecodingKey::from_secret(SECRET.as_bytes()), &validation)
-            .expect("the library accepts the token")
-            .claims
+        jsonwebtoken::decode(
+            token,
+            &DecodingKey::from_secret(SECRET.as_bytes()),
+            &validation,
+        )
+        .expect("the library accepts the token")
+        .claims
     }
 
     #[test]
     fn the_token_is_exactly_what_rollout_documents() {
         let subject = Subject::new("user-\u{fc}\"\\,\"admin\":true").unwrap();
         let minted = minter(900, false, serde_json::json!({}))
-            .mint(&subject, &session(serde_json::json!({"role": "admin"}), None), 1_700_000_000)
+            .mint(
+                &subject,
+                &session(serde_json::json!({"role": "admin"}), None),
+                1_700_000_000,
+            )
             .unwrap();
-        assert_eq!((minted.issued_at, minted.expires_at), (1_700_000_000, 1_700_000_900));
+        assert_eq!(
+            (minted.issued_at, minted.expires_at),
+            (1_700_000_000, 1_700_000_900)
+        );
         assert_eq!(
             verified(&minted.token),
             serde_json::json!({
                 "iss": "client-1", "sub": subject.as_str(), "iat": 1_700_000_000, "exp": 1_700_000_900,
             })
         );
-        let parts: Vec<_> =
-            minted.token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
+        let parts: Vec<_> = minted
+            .token
+            .split('.')
+            .map(|part| URL_SAFE_NO_PAD.decode(part).unwrap())
+            .collect();
         assert_eq!(parts[0], br#"{"typ":"JWT","alg":"HS512"}"#);
-        assert!(parts[1].starts_with(br#"{"iss":"client-1","sub":"user-"#), "claims in the documented order");
+        assert!(
+            parts[1].starts_with(br#"{"iss":"client-1","sub":"user-"#),
+            "claims in the documented order"
+        );
     }
 
     #[test]
     fn the_token_ends_with_the_session_only_if_asked_to() {
         let subject = Subject::new("u").unwrap();
         let ends_soon = session(serde_json::json!({}), Some(NOW + 60));
-        let lives = |cap: bool| minter(900, cap, serde_json::json!({})).mint(&subject, &ends_soon, NOW);
+        let lives =
+            |cap: bool| minter(900, cap, serde_json::json!({})).mint(&subject, &ends_soon, NOW);
         assert_eq!(lives(false).unwrap().expires_at, NOW + 900);
         assert_eq!(lives(true).unwrap().expires_at, NOW + 60);
         let over = minter(900, true, serde_json::json!({})).mint(&subject, &ends_soon, NOW + 60);
@@ -295,9 +347,14 @@ mod tests {
         });
         let subject = Subject::new("u").unwrap();
         let attributes = serde_json::json!({"org": {"id": 7}, "id": 12, "roles": ["a", 1]});
-        let minted = minter(900, false, claims).mint(&subject, &session(attributes, None), NOW).unwrap();
+        let minted = minter(900, false, claims)
+            .mint(&subject, &session(attributes, None), NOW)
+            .unwrap();
         let got = verified(&minted.token);
-        assert_eq!(got["rollout.com"], serde_json::json!({"authData": {"id": 7}, "note": "user 12"}));
+        assert_eq!(
+            got["rollout.com"],
+            serde_json::json!({"authData": {"id": 7}, "note": "user 12"})
+        );
         assert_eq!(got["roles"], serde_json::json!(["a", 1]));
         assert_eq!(got["fixed"], serde_json::json!([true, 12]));
         assert_eq!(got.get("missing"), None);
@@ -314,10 +371,16 @@ mod tests {
                 1_800_000_000,
             )
         };
-        let longest = (0..4096).rev().find_map(|length| mint(length).ok()).expect("a token");
+        let longest = (0..4096)
+            .rev()
+            .find_map(|length| mint(length).ok())
+            .expect("a token");
         assert_eq!(longest.token.len(), 4096);
         assert_eq!(verified(&longest.token)["sub"], "u");
-        assert_eq!(mint(7000).unwrap_err(), MintError::Claim("claims_too_large"));
+        assert_eq!(
+            mint(7000).unwrap_err(),
+            MintError::Claim("claims_too_large")
+        );
     }
 
     #[test]

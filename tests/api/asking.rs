@@ -31,10 +31,16 @@ const SID: (&str, &str) = ("cookie", "sid=s3cr3t-of-ann");
 async fn outcome(service: &Service, headers: &[(&str, &str)]) -> Result<String, (u16, String)> {
     let (status, body) = service.ask(headers).await;
     if status.as_u16() == 200 {
-        return Ok(verified(&body)["sub"].as_str().expect("a subject").to_owned());
+        return Ok(verified(&body)["sub"]
+            .as_str()
+            .expect("a subject")
+            .to_owned());
     }
     assert!(body.get("token").is_none());
-    Err((status.as_u16(), body["code"].as_str().expect("a code").to_owned()))
+    Err((
+        status.as_u16(),
+        body["code"].as_str().expect("a code").to_owned(),
+    ))
 }
 
 fn refused(status: u16, code: &str) -> Result<String, (u16, String)> {
@@ -53,10 +59,34 @@ async fn the_status_and_the_form_of_an_answer_decide_first() {
     let gone = || refused(401, "session_invalid");
     for (case, status, headers, body, want) in [
         ("a user", 200, JSON, USER, ann.clone()),
-        ("a user as problem+json", 200, &[("content-type", "application/me+json")], USER, ann.clone()),
-        ("login page", 200, &[("content-type", "text/html")], "<form action=/login>", unavailable()),
-        ("JSON called HTML", 200, &[("content-type", "text/html")], USER, unavailable()),
-        ("JSON called text", 200, &[("content-type", "text/plain")], USER, unavailable()),
+        (
+            "a user as problem+json",
+            200,
+            &[("content-type", "application/me+json")],
+            USER,
+            ann.clone(),
+        ),
+        (
+            "login page",
+            200,
+            &[("content-type", "text/html")],
+            "<form action=/login>",
+            unavailable(),
+        ),
+        (
+            "JSON called HTML",
+            200,
+            &[("content-type", "text/html")],
+            USER,
+            unavailable(),
+        ),
+        (
+            "JSON called text",
+            200,
+            &[("content-type", "text/plain")],
+            USER,
+            unavailable(),
+        ),
         ("no content type", 200, &[], USER, unavailable()),
         ("created", 201, JSON, USER, unavailable()),
         ("accepted", 202, JSON, USER, unavailable()),
@@ -91,14 +121,22 @@ async fn the_status_and_the_form_of_an_answer_decide_first() {
             unavailable(),
         ),
         ("long, but no", 401, JSON, &"x".repeat(100_000), gone()),
-        ("gzip", 200, &[JSON[0], ("content-encoding", "gzip")], "\u{1f}\u{8b}\u{8}", unavailable()),
+        (
+            "gzip",
+            200,
+            &[JSON[0], ("content-encoding", "gzip")],
+            "\u{1f}\u{8b}\u{8}",
+            unavailable(),
+        ),
     ] {
         let app = Backend::always(status, headers, body).await;
         let service = Service::start(&by_asking(&app.url("/me"), ""));
         assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
         let seen = app.seen();
         assert_eq!(
-            seen.iter().map(|seen| seen.path.as_str()).collect::<Vec<_>>(),
+            seen.iter()
+                .map(|seen| seen.path.as_str())
+                .collect::<Vec<_>>(),
             ["/me"],
             "{case}: one call"
         );
@@ -123,7 +161,11 @@ async fn a_session_in_which_nobody_is_signed_in_is_no_session() {
         ("blank id", r#"{"user":{"id":"  "}}"#, invalid()),
         ("true", r#"{"user":{"id":true}}"#, invalid()),
         ("fraction", r#"{"user":{"id":1.5}}"#, invalid()),
-        ("two users", r#"{"user":{"id":"ann"},"user":{"id":"bob"}}"#, invalid()),
+        (
+            "two users",
+            r#"{"user":{"id":"ann"},"user":{"id":"bob"}}"#,
+            invalid(),
+        ),
         ("two ids", r#"{"user":{"id":"ann","id":"bob"}}"#, invalid()),
         ("a user", r#"{"user":{"id":7}}"#, Ok("7".to_owned())),
     ] {
@@ -155,10 +197,19 @@ async fn the_time_to_ask_again_is_passed_on_within_bounds() {
 #[tokio::test]
 async fn nothing_is_sent_to_where_a_redirect_points() {
     let elsewhere = Backend::json(r#"{"sub":"admin"}"#).await;
-    let cases = [elsewhere.url("/"), format!("//{}/x", elsewhere.address), "https://127.0.0.1:1/".to_owned()];
+    let cases = [
+        elsewhere.url("/"),
+        format!("//{}/x", elsewhere.address),
+        "https://127.0.0.1:1/".to_owned(),
+    ];
     for location in cases {
         let out = || refused(401, "session_invalid");
-        for (status, want) in [(301, unavailable()), (302, out()), (307, out()), (308, unavailable())] {
+        for (status, want) in [
+            (301, unavailable()),
+            (302, out()),
+            (307, out()),
+            (308, unavailable()),
+        ] {
             let app = Backend::always(status, &[("location", &location)], "").await;
             let service = Service::start(&by_asking(&app.url("/me"), "method = \"POST\""));
             assert_eq!(outcome(&service, &[SID]).await, want, "{status} {location}");
@@ -176,18 +227,43 @@ async fn a_back_end_that_misbehaves_on_the_wire_is_503() {
     const CHUNKED: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     let servers = [
-        ("silent", raw(|stream| async move { drop((std::future::pending::<()>().await, stream)) }).await),
-        ("dripping head", raw(|stream| drip(stream, HEAD, b"x-a: b\r\n", true)).await),
-        ("dripping body", raw(|stream| drip(stream, FIXED, b" ", true)).await),
-        ("endless", raw(|stream| drip(stream, CHUNKED, b"5\r\n     \r\n", false)).await),
+        (
+            "silent",
+            raw(|stream| async move { drop((std::future::pending::<()>().await, stream)) }).await,
+        ),
+        (
+            "dripping head",
+            raw(|stream| drip(stream, HEAD, b"x-a: b\r\n", true)).await,
+        ),
+        (
+            "dripping body",
+            raw(|stream| drip(stream, FIXED, b" ", true)).await,
+        ),
+        (
+            "endless",
+            raw(|stream| drip(stream, CHUNKED, b"5\r\n     \r\n", false)).await,
+        ),
         (
             "huge",
-            raw(|stream| drip(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n", b" ", false))
-                .await,
+            raw(|stream| {
+                drip(
+                    stream,
+                    b"HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n",
+                    b" ",
+                    false,
+                )
+            })
+            .await,
         ),
         ("closes", raw(|stream| async move { drop(stream) }).await),
-        ("cut short", raw(|mut stream| async move { drop(stream.write_all(FIXED).await) }).await),
-        ("no HTTP", raw(|mut stream| async move { drop(stream.write_all(b"SSH-2.0-x\r\n").await) }).await),
+        (
+            "cut short",
+            raw(|mut stream| async move { drop(stream.write_all(FIXED).await) }).await,
+        ),
+        (
+            "no HTTP",
+            raw(|mut stream| async move { drop(stream.write_all(b"SSH-2.0-x\r\n").await) }).await,
+        ),
         ("refused", ([127, 0, 0, 1], 1).into()),
     ];
     for (case, address) in servers {
@@ -195,7 +271,11 @@ async fn a_back_end_that_misbehaves_on_the_wire_is_503() {
         assert_eq!(outcome(&service, &[SID]).await, unavailable(), "{case}");
     }
     let service = Service::start(&by_asking("https://nowhere.invalid/me", ""));
-    assert_eq!(outcome(&service, &[SID]).await, unavailable(), "no such name");
+    assert_eq!(
+        outcome(&service, &[SID]).await,
+        unavailable(),
+        "no such name"
+    );
     let plain = Backend::json(r#"{"sub":"ann"}"#).await;
     let service = Service::start(&by_asking(&plain.url("/me").replace("http:", "https:"), ""));
     assert_eq!(outcome(&service, &[SID]).await, unavailable(), "no TLS");
@@ -250,12 +330,15 @@ async fn only_what_is_named_leaves() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let key = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(key.path(), "k3y\n").unwrap();
-    let more = "forward_headers = [\"X-Tenant\"]\nadditional_headers_file = { X-Api-Key = \"KEY\" }";
+    let more =
+        "forward_headers = [\"X-Tenant\"]\nadditional_headers_file = { X-Api-Key = \"KEY\" }";
     let more = more.replace("KEY", key.path().to_str().unwrap());
     let service = Service::start(&by_asking(&app.url("/me?full=1"), &more));
     let others = |range: std::ops::Range<u32>| range.map(|n| format!("other{n}=v{n}; sid{n}=x; "));
-    let cookie: String =
-        others(0..20).chain(["sid=a=b%20\"c\"; xsid=1; ".to_owned()]).chain(others(20..40)).collect();
+    let cookie: String = others(0..20)
+        .chain(["sid=a=b%20\"c\"; xsid=1; ".to_owned()])
+        .chain(others(20..40))
+        .collect();
     let headers = [
         ("cookie", cookie.as_str()),
         ("x-tenant", "t1"),
@@ -270,13 +353,33 @@ async fn only_what_is_named_leaves() {
         ("user-agent", "theirs"),
         ("referer", "https://app.example/"),
     ];
-    assert_eq!(outcome(&service, &headers).await.as_deref(), Ok("ann"), "F15, F16");
+    assert_eq!(
+        outcome(&service, &headers).await.as_deref(),
+        Ok("ann"),
+        "F15, F16"
+    );
     let seen: Seen = app.seen().remove(0);
-    assert_eq!((seen.method.as_str(), seen.path.as_str(), seen.body.len()), ("GET", "/me?full=1", 0));
-    assert_eq!(seen.names(), ["accept", "cookie", "host", "user-agent", "x-api-key", "x-tenant"]);
+    assert_eq!(
+        (seen.method.as_str(), seen.path.as_str(), seen.body.len()),
+        ("GET", "/me?full=1", 0)
+    );
+    assert_eq!(
+        seen.names(),
+        [
+            "accept",
+            "cookie",
+            "host",
+            "user-agent",
+            "x-api-key",
+            "x-tenant"
+        ]
+    );
     assert_eq!(seen.header("cookie"), Some("sid=a=b%20\"c\""));
     assert_eq!(seen.header("host"), Some(app.address.to_string().as_str()));
-    assert_eq!((seen.header("x-api-key"), seen.header("x-tenant")), (Some("k3y"), Some("t1")));
+    assert_eq!(
+        (seen.header("x-api-key"), seen.header("x-tenant")),
+        (Some("k3y"), Some("t1"))
+    );
     assert_eq!(seen.header("accept"), Some("application/json"));
 }
 
@@ -289,20 +392,34 @@ async fn a_back_end_sees_the_callers_trace_and_nothing_else_of_it() {
          client_id = \"c\"\nclient_secret = \"introspection-secret\"\nallow_any_client = true\n",
         app.url("/introspect")
     );
-    for (config, credential) in
-        [(by_asking(&app.url("/me"), ""), SID), (introspection, ("authorization", "Bearer opaque"))]
-    {
+    for (config, credential) in [
+        (by_asking(&app.url("/me"), ""), SID),
+        (introspection, ("authorization", "Bearer opaque")),
+    ] {
         let service = Service::start(&config);
         for (case, value, want) in [
             ("theirs", parent, Some(parent)),
             ("nonsense", "00-SENTINEL", None),
             ("upper case", &parent.to_uppercase(), None),
         ] {
-            let headers = [credential, ("traceparent", value), ("tracestate", "a=1"), ("baggage", "b=2")];
-            assert_eq!(outcome(&service, &headers).await.as_deref(), Ok("ann"), "{case}");
+            let headers = [
+                credential,
+                ("traceparent", value),
+                ("tracestate", "a=1"),
+                ("baggage", "b=2"),
+            ];
+            assert_eq!(
+                outcome(&service, &headers).await.as_deref(),
+                Ok("ann"),
+                "{case}"
+            );
             let seen = app.seen().pop().expect("a call");
             assert_eq!(seen.header("traceparent"), want, "{case}");
-            assert_eq!((seen.header("tracestate"), seen.header("baggage")), (None, None), "{case}");
+            assert_eq!(
+                (seen.header("tracestate"), seen.header("baggage")),
+                (None, None),
+                "{case}"
+            );
         }
     }
 }
@@ -313,7 +430,12 @@ async fn traces_do_not_keep_answers_from_being_shared() {
     let service = Service::start(&by_asking(&app.url("/me"), "cache_ttl = \"10s\""));
     for span in ["00f067aa0ba902b7", "00f067aa0ba902b8"] {
         let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{span}-01");
-        assert_eq!(outcome(&service, &[SID, ("traceparent", &parent)]).await.as_deref(), Ok("ann"));
+        assert_eq!(
+            outcome(&service, &[SID, ("traceparent", &parent)])
+                .await
+                .as_deref(),
+            Ok("ann")
+        );
     }
     assert_eq!(app.visits(), 1);
 }
@@ -321,14 +443,37 @@ async fn traces_do_not_keep_answers_from_being_shared() {
 #[tokio::test]
 async fn nobody_is_asked_about_nothing_or_about_two() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
-    let service = Service::start(&by_asking(&app.url("/me"), "forward_headers = [\"X-Token\"]"));
+    let service = Service::start(&by_asking(
+        &app.url("/me"),
+        "forward_headers = [\"X-Token\"]",
+    ));
     for (case, headers, want) in [
         ("nothing", &[][..], refused(401, "no_session")),
-        ("others' cookies", &[("cookie", "a=1; Sid=2; sid2=3")], refused(401, "no_session")),
-        ("empty cookie", &[("cookie", "sid=")], refused(401, "no_session")),
-        ("empty header", &[("x-token", "")], refused(401, "no_session")),
-        ("two cookies", &[("cookie", "sid=a; sid=b")], refused(401, "session_invalid")),
-        ("two headers", &[("x-token", "a"), ("x-token", "b")], refused(401, "session_invalid")),
+        (
+            "others' cookies",
+            &[("cookie", "a=1; Sid=2; sid2=3")],
+            refused(401, "no_session"),
+        ),
+        (
+            "empty cookie",
+            &[("cookie", "sid=")],
+            refused(401, "no_session"),
+        ),
+        (
+            "empty header",
+            &[("x-token", "")],
+            refused(401, "no_session"),
+        ),
+        (
+            "two cookies",
+            &[("cookie", "sid=a; sid=b")],
+            refused(401, "session_invalid"),
+        ),
+        (
+            "two headers",
+            &[("x-token", "a"), ("x-token", "b")],
+            refused(401, "session_invalid"),
+        ),
         (
             "one of each, one twice",
             &[SID, ("x-token", "a"), ("x-token", "b")],
@@ -338,22 +483,44 @@ async fn nobody_is_asked_about_nothing_or_about_two() {
         assert_eq!(outcome(&service, headers).await, want, "{case}");
     }
     assert_eq!(app.visits(), 0);
-    assert_eq!(outcome(&service, &[("x-token", "a")]).await.as_deref(), Ok("ann"));
+    assert_eq!(
+        outcome(&service, &[("x-token", "a")]).await.as_deref(),
+        Ok("ann")
+    );
 }
 
 #[tokio::test]
 async fn a_session_may_stand_in_headers_and_may_end() {
-    let user =
-        "response_headers = [\"X-User\", \"X-Ends\"]\nsubject = \"{x-user}\"\nexpires_path = \"x-ends\"";
+    let user = "response_headers = [\"X-User\", \"X-Ends\"]\nsubject = \"{x-user}\"\nexpires_path = \"x-ends\"";
     let (ends, ended) = ((NOW + 60).to_string(), NOW.to_string());
     for (case, headers, want) in [
-        ("there", &[("x-user", "ann"), ("x-ends", ends.as_str())][..], Ok("ann".to_owned())),
+        (
+            "there",
+            &[("x-user", "ann"), ("x-ends", ends.as_str())][..],
+            Ok("ann".to_owned()),
+        ),
         ("no end", &[("x-user", "ann")], Ok("ann".to_owned())),
-        ("over", &[("x-user", "ann"), ("x-ends", ended.as_str())], refused(401, "session_expired")),
-        ("no time", &[("x-user", "ann"), ("x-ends", "soon")], unavailable()),
-        ("absent", &[("x-ends", ends.as_str())], refused(401, "no_session")),
+        (
+            "over",
+            &[("x-user", "ann"), ("x-ends", ended.as_str())],
+            refused(401, "session_expired"),
+        ),
+        (
+            "no time",
+            &[("x-user", "ann"), ("x-ends", "soon")],
+            unavailable(),
+        ),
+        (
+            "absent",
+            &[("x-ends", ends.as_str())],
+            refused(401, "no_session"),
+        ),
         ("empty", &[("x-user", "")], refused(401, "no_session")),
-        ("twice", &[("x-user", "ann"), ("x-user", "bob")], unavailable()),
+        (
+            "twice",
+            &[("x-user", "ann"), ("x-user", "bob")],
+            unavailable(),
+        ),
     ] {
         let app = Backend::always(200, headers, "").await;
         let service = Service::start(&by_asking(&app.url("/me"), user));
@@ -364,7 +531,10 @@ async fn a_session_may_stand_in_headers_and_may_end() {
 /// The user that the fake app has for a cookie.
 fn user_of(seen: &Seen) -> String {
     let cookie = seen.header("cookie").unwrap_or("sid=nobody");
-    format!(r#"{{"sub":"{}","expires":"2027-01-15T08:00:05Z"}}"#, cookie.trim_start_matches("sid="))
+    format!(
+        r#"{{"sub":"{}","expires":"2027-01-15T08:00:05Z"}}"#,
+        cookie.trim_start_matches("sid=")
+    )
 }
 
 #[tokio::test]
@@ -389,7 +559,11 @@ async fn what_is_kept_is_kept_for_those_credentials_and_until_the_session_ends()
     assert!(ask("sid=ann", "1").await.is_ok());
     assert_eq!(app.visits(), 3, "kept");
     service.clock.advance(Duration::from_secs(1));
-    assert_eq!(ask("sid=ann", "1").await, refused(401, "session_expired"), "not beyond its end");
+    assert_eq!(
+        ask("sid=ann", "1").await,
+        refused(401, "session_expired"),
+        "not beyond its end"
+    );
     assert_eq!(app.visits(), 4);
 }
 
@@ -398,7 +572,11 @@ async fn without_a_cache_every_request_is_asked_anew() {
     let signed_in = Arc::new(AtomicBool::new(true));
     let state = signed_in.clone();
     let app = Backend::start(move |_| {
-        let body = if state.load(Ordering::SeqCst) { r#"{"sub":"ann"}"# } else { "null" };
+        let body = if state.load(Ordering::SeqCst) {
+            r#"{"sub":"ann"}"#
+        } else {
+            "null"
+        };
         async move { json_answer(body) }
     })
     .await;
@@ -430,12 +608,22 @@ async fn ten_thousand_identical_cookies_are_one_call() {
     .await;
     let app_of = extractor(
         "session_endpoint",
-        &format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"\nmax_waiting = 10000", app.url("/")),
+        &format!(
+            "url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"\nmax_waiting = 10000",
+            app.url("/")
+        ),
     );
     let request = contract::request(&[("cookie", "sid=ann")]);
     let all = futures_util::future::join_all((0..10_000).map(|_| app_of.extract(&request)));
     let (answers, ()) = tokio::join!(all, async { open.send(true).expect("the app lives") });
-    assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(Some(_)))).count(), 10_000, "F13");
+    assert_eq!(
+        answers
+            .iter()
+            .filter(|answer| matches!(answer, Ok(Some(_))))
+            .count(),
+        10_000,
+        "F13"
+    );
     assert_eq!(app.visits(), 1);
 }
 
@@ -446,15 +634,25 @@ async fn different_cookies_are_asked_about_a_few_at_a_time() {
         json_answer(&user_of(&seen))
     })
     .await;
-    let app_of = extractor("session_endpoint", &format!("url = \"{}\"\ncookies = [\"sid\"]", app.url("/")));
-    let requests: Vec<_> = (0..500).map(|n| contract::request(&[("cookie", &format!("sid=u{n}"))])).collect();
+    let app_of = extractor(
+        "session_endpoint",
+        &format!("url = \"{}\"\ncookies = [\"sid\"]", app.url("/")),
+    );
+    let requests: Vec<_> = (0..500)
+        .map(|n| contract::request(&[("cookie", &format!("sid=u{n}"))]))
+        .collect();
     let answers =
-        futures_util::future::join_all(requests.iter().map(|request| app_of.extract(request))).await;
+        futures_util::future::join_all(requests.iter().map(|request| app_of.extract(request)))
+            .await;
     for (n, answer) in answers.into_iter().enumerate() {
         match answer {
             Ok(Some(session)) => {
                 let shown = serde_json::to_value(&session.attributes).unwrap();
-                assert_eq!(shown["sub"], format!("u{n}"), "everybody gets his own answer");
+                assert_eq!(
+                    shown["sub"],
+                    format!("u{n}"),
+                    "everybody gets his own answer"
+                );
             }
             Err(ExtractError::Unavailable(_)) => {}
             other => panic!("{other:?}"),
@@ -465,10 +663,15 @@ async fn different_cookies_are_asked_about_a_few_at_a_time() {
 
 /// The state of the only extractor, as `/readyz` says it, and its status.
 async fn ready(service: &Service) -> (u16, String) {
-    let response = reqwest::get(format!("http://{}/readyz", service.admin)).await.unwrap();
+    let response = reqwest::get(format!("http://{}/readyz", service.admin))
+        .await
+        .unwrap();
     let status = response.status().as_u16();
     let body: serde_json::Value = response.json().await.unwrap();
-    (status, body["extractors"][0]["state"].as_str().unwrap().to_owned())
+    (
+        status,
+        body["extractors"][0]["state"].as_str().unwrap().to_owned(),
+    )
 }
 
 #[tokio::test]
@@ -476,8 +679,11 @@ async fn backend_that_was_down_serves_the_first_call_after_recovery() {
     let well = Arc::new(AtomicBool::new(false));
     let state = well.clone();
     let app = Backend::start(move |seen| {
-        let answer =
-            if state.load(Ordering::SeqCst) { json_answer(&user_of(&seen)) } else { respond(503, &[], "") };
+        let answer = if state.load(Ordering::SeqCst) {
+            json_answer(&user_of(&seen))
+        } else {
+            respond(503, &[], "")
+        };
         async move { answer }
     })
     .await;
@@ -493,8 +699,9 @@ async fn backend_that_was_down_serves_the_first_call_after_recovery() {
 
     let metrics = service.metrics().await;
     for result in ["status", "ok"] {
-        let line =
-            format!("rollout_token_backend_duration_seconds_count{{extractor=\"app\",result=\"{result}\"}}");
+        let line = format!(
+            "rollout_token_backend_duration_seconds_count{{extractor=\"app\",result=\"{result}\"}}"
+        );
         assert!(metrics.contains(&line), "{line}");
     }
     assert!(!metrics.contains("s3cr3t"));
@@ -542,9 +749,14 @@ async fn one_callers_failing_credential_does_not_refuse_an_honest_caller() {
         for n in 0..10 {
             let cookie = format!("{long}{n}");
             let stranger = [("cookie", cookie.as_str())];
-            let (evil, honest) = tokio::join!(outcome(&service, &stranger), outcome(&service, &[SID]));
+            let (evil, honest) =
+                tokio::join!(outcome(&service, &stranger), outcome(&service, &[SID]));
             assert_eq!(evil, unavailable(), "U1 {fault:?}");
-            assert_eq!(honest.as_deref(), Ok("ann"), "U1 {fault:?}, after {n} failures");
+            assert_eq!(
+                honest.as_deref(),
+                Ok("ann"),
+                "U1 {fault:?}, after {n} failures"
+            );
         }
         assert!(outcome(&service, &[SID]).await.is_ok(), "U1 {fault:?}");
     }
@@ -554,13 +766,21 @@ async fn one_callers_failing_credential_does_not_refuse_an_honest_caller() {
 async fn one_callers_failing_token_does_not_refuse_an_honest_caller_of_introspection() {
     for fault in [Fault::Gateway, Fault::Nonsense, Fault::Hangs, Fault::Closes] {
         let issuer = failing_for_one(fault, r#"{"active":true,"sub":"ann"}"#).await;
-        let service = Service::start(&by_introspection(&format!("http://{issuer}/"), "timeout = \"400ms\""));
+        let service = Service::start(&by_introspection(
+            &format!("http://{issuer}/"),
+            "timeout = \"400ms\"",
+        ));
         for n in 0..10 {
             let stranger = format!("Bearer evil{n}");
             let stranger = [("authorization", stranger.as_str())];
-            let (evil, honest) = tokio::join!(outcome(&service, &stranger), outcome(&service, &[TOKEN]));
+            let (evil, honest) =
+                tokio::join!(outcome(&service, &stranger), outcome(&service, &[TOKEN]));
             assert_eq!(evil, unavailable(), "U1 {fault:?}");
-            assert_eq!(honest.as_deref(), Ok("ann"), "U1 {fault:?}, after {n} failures");
+            assert_eq!(
+                honest.as_deref(),
+                Ok("ann"),
+                "U1 {fault:?}, after {n} failures"
+            );
         }
     }
 }
@@ -592,7 +812,10 @@ async fn requests_that_await_one_hung_backend_leave_places_for_others() {
                 other.url("/introspect")
             )
         ),
-        section("own", "kind = \"trusted_header\"\nheader = \"x-user\"\ntrusted_proxies = [\"127.0.0.1\"]")
+        section(
+            "own",
+            "kind = \"trusted_header\"\nheader = \"x-user\"\ntrusted_proxies = [\"127.0.0.1\"]"
+        )
     )));
     let mut strangers = tokio::task::JoinSet::new();
     for n in 0..16 {
@@ -602,10 +825,22 @@ async fn requests_that_await_one_hung_backend_leave_places_for_others() {
     // 16 divided by (2 backends + 1) is 5, and the other 11 are refused at once.
     calls.wait_for(|count| *count == 5).await.unwrap();
     for _ in 0..11 {
-        assert_eq!(strangers.join_next().await.unwrap().unwrap(), unavailable(), "U2");
+        assert_eq!(
+            strangers.join_next().await.unwrap().unwrap(),
+            unavailable(),
+            "U2"
+        );
     }
-    assert_eq!(outcome(&service, &[("x-token", "t")]).await.as_deref(), Ok("bob"), "U2: another backend");
-    assert_eq!(outcome(&service, &[("x-user", "ann")]).await.as_deref(), Ok("ann"), "U2: no backend");
+    assert_eq!(
+        outcome(&service, &[("x-token", "t")]).await.as_deref(),
+        Ok("bob"),
+        "U2: another backend"
+    );
+    assert_eq!(
+        outcome(&service, &[("x-user", "ann")]).await.as_deref(),
+        Ok("ann"),
+        "U2: no backend"
+    );
     assert_eq!(hung.visits(), 5);
 }
 
@@ -629,14 +864,23 @@ async fn requests_that_await_a_hung_store_leave_places_for_others() {
         let mut strangers = tokio::task::JoinSet::new();
         for n in 0..16 {
             let service = service.clone();
-            strangers
-                .spawn(async move { outcome(&service, &[("cookie", &format!("sid=session-id-{n}"))]).await });
+            strangers.spawn(async move {
+                outcome(&service, &[("cookie", &format!("sid=session-id-{n}"))]).await
+            });
         }
         // 16 divided by (1 backend + 1) await the store, and the others are refused at once.
         for _ in 0..8 {
-            assert_eq!(strangers.join_next().await.unwrap().unwrap(), unavailable(), "U2 {keys}");
+            assert_eq!(
+                strangers.join_next().await.unwrap().unwrap(),
+                unavailable(),
+                "U2 {keys}"
+            );
         }
-        assert_eq!(outcome(&service, &[("x-user", "ann")]).await.as_deref(), Ok("ann"), "U2 {keys}");
+        assert_eq!(
+            outcome(&service, &[("x-user", "ann")]).await.as_deref(),
+            Ok("ann"),
+            "U2 {keys}"
+        );
     }
 }
 
@@ -651,21 +895,37 @@ async fn max_waiting_bounds_the_requests_that_await_a_backend() {
         }
     })
     .await;
-    let keys = format!("url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"\nmax_waiting = 3", app.url("/"));
+    let keys = format!(
+        "url = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"\nmax_waiting = 3",
+        app.url("/")
+    );
     let app_of = extractor("session_endpoint", &keys);
     let request = contract::request(&[("cookie", "sid=ann")]);
     let waiting = futures_util::future::join_all((0..10).map(|_| app_of.extract(&request)));
     let (answers, ()) = tokio::join!(waiting, async { open.send(true).expect("the app lives") });
-    let busy =
-        |answer: &_| matches!(answer, Err(ExtractError::Unavailable(cause)) if cause.word == "backend_busy");
-    assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(Some(_)))).count(), 3);
+    let busy = |answer: &_| matches!(answer, Err(ExtractError::Unavailable(cause)) if cause.word == "backend_busy");
+    assert_eq!(
+        answers
+            .iter()
+            .filter(|answer| matches!(answer, Ok(Some(_))))
+            .count(),
+        3
+    );
     assert_eq!(answers.iter().filter(|answer| busy(answer)).count(), 7);
     for kind in ["session_endpoint", "introspection", "jwt"] {
         let more = "max_waiting = 0\nallow_any_audience = true\nissuers = [\"i\"]\njwks_url = \"https://a.example/\"";
-        let more = if kind == "jwt" { more } else { "max_waiting = 0" };
-        let problems =
-            contract::build(&Registry::builtin(), kind, more, &context()).expect_err(kind).to_string();
-        assert!(problems.contains(&format!("{kind}.max_waiting: must be at least 1")), "{problems}");
+        let more = if kind == "jwt" {
+            more
+        } else {
+            "max_waiting = 0"
+        };
+        let problems = contract::build(&Registry::builtin(), kind, more, &context())
+            .expect_err(kind)
+            .to_string();
+        assert!(
+            problems.contains(&format!("{kind}.max_waiting: must be at least 1")),
+            "{problems}"
+        );
     }
 }
 
@@ -673,10 +933,14 @@ async fn max_waiting_bounds_the_requests_that_await_a_backend() {
 async fn credential_above_16_kib_is_401_and_not_forwarded() {
     let app = Backend::json(r#"{"sub":"ann","active":true}"#).await;
     let keys = "forward_headers = [\"X-Token\"]";
-    let by_cookie =
-        Service::start(&format!("{}[server]\nmax_header_bytes = 65536", by_asking(&app.url("/me"), keys)));
-    let by_token =
-        Service::start(&format!("{}[server]\nmax_header_bytes = 65536", by_introspection(&app.url("/"), "")));
+    let by_cookie = Service::start(&format!(
+        "{}[server]\nmax_header_bytes = 65536",
+        by_asking(&app.url("/me"), keys)
+    ));
+    let by_token = Service::start(&format!(
+        "{}[server]\nmax_header_bytes = 65536",
+        by_introspection(&app.url("/"), "")
+    ));
     let (half, most) = ("x".repeat(8 * 1024), "x".repeat(16 * 1024));
     for (case, service, headers, is_good) in [
         (
@@ -688,14 +952,34 @@ async fn credential_above_16_kib_is_401_and_not_forwarded() {
         (
             "one byte more",
             &by_cookie,
-            vec![("cookie", format!("sid={half}y")), ("x-token", half.clone())],
+            vec![
+                ("cookie", format!("sid={half}y")),
+                ("x-token", half.clone()),
+            ],
             false,
         ),
-        ("token", &by_token, vec![("authorization", format!("Bearer {most}"))], true),
-        ("one byte more", &by_token, vec![("authorization", format!("Bearer {most}y"))], false),
+        (
+            "token",
+            &by_token,
+            vec![("authorization", format!("Bearer {most}"))],
+            true,
+        ),
+        (
+            "one byte more",
+            &by_token,
+            vec![("authorization", format!("Bearer {most}y"))],
+            false,
+        ),
     ] {
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let want = if is_good { Ok("ann".to_owned()) } else { refused(401, "session_invalid") };
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let want = if is_good {
+            Ok("ann".to_owned())
+        } else {
+            refused(401, "session_invalid")
+        };
         assert_eq!(outcome(service, &headers).await, want, "{case}");
     }
     assert_eq!(app.visits(), 2);
@@ -709,7 +993,10 @@ async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsi
     let served = Arc::new(Mutex::new(std::collections::HashSet::new()));
     let address = raw_requests(move |mut stream, _| {
         counter.fetch_add(1, Ordering::SeqCst);
-        let is_first = served.lock().unwrap().insert(stream.peer_addr().expect("a peer"));
+        let is_first = served
+            .lock()
+            .unwrap()
+            .insert(stream.peer_addr().expect("a peer"));
         async move {
             if !is_first {
                 return None;
@@ -734,15 +1021,25 @@ async fn get_and_introspection_on_a_closed_kept_connection_are_sent_once_more() 
     let introspection = Service::start(&by_introspection(&at(issuer), ""));
     for _ in 0..10 {
         assert_eq!(outcome(&get, &[SID]).await.as_deref(), Ok("ann"));
-        assert_eq!(outcome(&introspection, &[TOKEN]).await.as_deref(), Ok("ann"));
+        assert_eq!(
+            outcome(&introspection, &[TOKEN]).await.as_deref(),
+            Ok("ann")
+        );
     }
     for requests in [by_get, by_introspecting] {
-        assert!((11..=20).contains(&requests.load(Ordering::SeqCst)), "{requests:?}");
+        assert!(
+            (11..=20).contains(&requests.load(Ordering::SeqCst)),
+            "{requests:?}"
+        );
     }
     let (app, by_post) = closing_at_the_second_request().await;
     let post = Service::start(&by_asking(&at(app), "method = \"POST\""));
     assert_eq!(outcome(&post, &[SID]).await.as_deref(), Ok("ann"));
-    assert_eq!(outcome(&post, &[SID]).await, unavailable(), "a POST may have changed something");
+    assert_eq!(
+        outcome(&post, &[SID]).await,
+        unavailable(),
+        "a POST may have changed something"
+    );
     assert_eq!(by_post.load(Ordering::SeqCst), 2);
 }
 
@@ -762,10 +1059,14 @@ async fn new_connection_that_is_closed_is_not_asked_again() {
 
 #[tokio::test]
 async fn peer_that_closes_after_each_answer_fails_none_of_300_requests() {
-    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n\
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n\
                             {\"sub\":\"ann\"}";
     let app = raw(|mut stream| async move { drop(stream.write_all(ANSWER).await) }).await;
-    let app_of = extractor("session_endpoint", &format!("url = \"http://{app}/\"\ncookies = [\"sid\"]"));
+    let app_of = extractor(
+        "session_endpoint",
+        &format!("url = \"http://{app}/\"\ncookies = [\"sid\"]"),
+    );
     let app_of = &*app_of;
     let callers = (0..3).map(|caller| async move {
         for n in 0..100 {
@@ -780,7 +1081,10 @@ async fn peer_that_closes_after_each_answer_fails_none_of_300_requests() {
 #[tokio::test]
 async fn status_means_signed_out_only_if_signed_out_says_so() {
     let out = || refused(401, "session_invalid");
-    let (https, elsewhere) = ("https://app.example:8443/me?full=1", "https://app.example/login?next=%2Fme");
+    let (https, elsewhere) = (
+        "https://app.example:8443/me?full=1",
+        "https://app.example/login?next=%2Fme",
+    );
     let listed = "signed_out = [404, 302, 400]";
     for (case, keys, status, location, want) in [
         ("204", "", 204, None, out()),
@@ -788,9 +1092,21 @@ async fn status_means_signed_out_only_if_signed_out_says_so() {
         ("403", "", 403, None, out()),
         ("410", "", 410, None, out()),
         ("302 to a login page", "", 302, Some("/login"), out()),
-        ("302 to a login page over https", "", 302, Some(elsewhere), out()),
+        (
+            "302 to a login page over https",
+            "",
+            302,
+            Some(elsewhere),
+            out(),
+        ),
         ("303 without Location", "", 303, None, out()),
-        ("307 to the same path with another query", "", 307, Some("https://app.example/me?full=2"), out()),
+        (
+            "307 to the same path with another query",
+            "",
+            307,
+            Some("https://app.example/me?full=2"),
+            out(),
+        ),
         ("302 to https", "", 302, Some(https), unavailable()),
         ("303 to https", "", 303, Some(https), unavailable()),
         ("307 to https", "", 307, Some(https), unavailable()),
@@ -805,9 +1121,18 @@ async fn status_means_signed_out_only_if_signed_out_says_so() {
         ("listed 400", listed, 400, None, out()),
         ("listed 302 to https", listed, 302, Some(https), out()),
         ("401, which is not listed", listed, 401, None, unavailable()),
-        ("303, which is not listed", listed, 303, Some("/login"), unavailable()),
+        (
+            "303, which is not listed",
+            listed,
+            303,
+            Some("/login"),
+            unavailable(),
+        ),
     ] {
-        let headers: Vec<_> = location.map(|location| ("location", location)).into_iter().collect();
+        let headers: Vec<_> = location
+            .map(|location| ("location", location))
+            .into_iter()
+            .collect();
         let app = Backend::always(status, &headers, "").await;
         let service = Service::start(&by_asking(&app.url("/me?full=1"), keys));
         assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
@@ -816,26 +1141,44 @@ async fn status_means_signed_out_only_if_signed_out_says_so() {
 
 #[tokio::test]
 async fn wrong_url_names_status_and_location_without_its_query() {
-    let app =
-        Backend::always(302, &[("location", "https://u:hunter2@app.example/me?hunter2#hunter2")], "").await;
-    let app_of =
-        extractor("session_endpoint", &format!("url = \"{}\"\ncookies = [\"sid\"]", app.url("/me?hunter2")));
+    let app = Backend::always(
+        302,
+        &[(
+            "location",
+            "https://u:hunter2@app.example/me?hunter2#hunter2",
+        )],
+        "",
+    )
+    .await;
+    let app_of = extractor(
+        "session_endpoint",
+        &format!("url = \"{}\"\ncookies = [\"sid\"]", app.url("/me?hunter2")),
+    );
     let answer = app_of.extract(&contract::request(&[SID])).await;
-    let Err(ExtractError::Unavailable(cause)) = answer else { panic!("{answer:?}") };
+    let Err(ExtractError::Unavailable(cause)) = answer else {
+        panic!("{answer:?}")
+    };
     let detail = cause.detail.unwrap();
     assert_eq!(cause.word, "wrong_url");
-    assert!(detail.contains("302") && detail.contains("https://app.example/me:"), "{detail}");
+    assert!(
+        detail.contains("302") && detail.contains("https://app.example/me:"),
+        "{detail}"
+    );
     assert!(!detail.contains("hunter2"), "{detail}");
 }
 
 #[test]
 fn signed_out_takes_statuses_from_201_to_499() {
     for status in ["200", "500", "503", "100"] {
-        let keys =
-            format!("url = \"http://127.0.0.1:9/\"\ncookies = [\"sid\"]\nsigned_out = [401, {status}]");
+        let keys = format!(
+            "url = \"http://127.0.0.1:9/\"\ncookies = [\"sid\"]\nsigned_out = [401, {status}]"
+        );
         let built = contract::build(&Registry::builtin(), "session_endpoint", &keys, &context());
         let problems = built.expect_err(status).to_string();
-        assert!(problems.contains("session_endpoint.signed_out: must be"), "{problems}");
+        assert!(
+            problems.contains("session_endpoint.signed_out: must be"),
+            "{problems}"
+        );
     }
 }
 
@@ -850,12 +1193,19 @@ async fn product(
             seen.path == *path && given == Some(cookie)
         });
         let (status, body) = known.map_or((404, ""), |(_, _, status, body)| (*status, *body));
-        let json = [("content-type".to_owned(), "application/json; charset=utf-8".to_owned())];
+        let json = [(
+            "content-type".to_owned(),
+            "application/json; charset=utf-8".to_owned(),
+        )];
         async move { respond(status, &json, body) }
     })
     .await;
     // Where an app with Auth.js puts the user is its own business.
-    let subject = if preset == "authjs" { "subject = \"{user.id}\"\n" } else { "" };
+    let subject = if preset == "authjs" {
+        "subject = \"{user.id}\"\n"
+    } else {
+        ""
+    };
     let service = Service::start(&format!(
         "[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\npreset = \"{preset}\"\n\
          {subject}url = \"{}\"\n",
@@ -869,8 +1219,7 @@ async fn kratos() {
     const WHOAMI: &str = r#"{"id":"f0b2","active":true,"expires_at":"2027-01-15T08:00:01.123456Z",
         "authenticated_at":"2027-01-14T08:00:00Z","authenticator_assurance_level":"aal1",
         "identity":{"id":"9f42","schema_id":"default","traits":{"email":"ann@example.com"}},"devices":[]}"#;
-    const NO_SESSION: &str =
-        r#"{"error":{"code":401,"status":"Unauthorized","reason":"No valid session cookie found."}}"#;
+    const NO_SESSION: &str = r#"{"error":{"code":401,"status":"Unauthorized","reason":"No valid session cookie found."}}"#;
     const AAL2: &str = r#"{"error":{"id":"session_aal2_required","code":403}}"#;
     let path = "/sessions/whoami";
     let (service, app) = product(
@@ -884,10 +1233,19 @@ async fn kratos() {
     )
     .await;
     for (headers, want) in [
-        (("cookie", "csrf_token_x=1; ory_kratos_session=good"), Ok("9f42".to_owned())),
+        (
+            ("cookie", "csrf_token_x=1; ory_kratos_session=good"),
+            Ok("9f42".to_owned()),
+        ),
         (("x-session-token", "native"), Ok("9f42".to_owned())),
-        (("cookie", "ory_kratos_session=out"), refused(401, "session_invalid")),
-        (("cookie", "ory_kratos_session=half"), refused(401, "session_invalid")),
+        (
+            ("cookie", "ory_kratos_session=out"),
+            refused(401, "session_invalid"),
+        ),
+        (
+            ("cookie", "ory_kratos_session=half"),
+            refused(401, "session_invalid"),
+        ),
         (("cookie", "other=1"), refused(401, "no_session")),
     ] {
         assert_eq!(outcome(&service, &[headers]).await, want, "{headers:?}");
@@ -907,18 +1265,36 @@ async fn better_auth() {
         "better-auth",
         vec![
             (path, "better-auth.session_token=t.sig%3D", 200, SESSION),
-            (path, "__Secure-better-auth.session_token=t.sig%3D", 200, SESSION),
+            (
+                path,
+                "__Secure-better-auth.session_token=t.sig%3D",
+                200,
+                SESSION,
+            ),
             (path, "better-auth.session_token=out", 200, "null"),
         ],
     )
     .await;
     for (cookie, want) in [
-        ("better-auth.session_token=t.sig%3D; better-auth.session_data=cached", Ok("u-7".to_owned())),
-        ("__Secure-better-auth.session_token=t.sig%3D", Ok("u-7".to_owned())),
+        (
+            "better-auth.session_token=t.sig%3D; better-auth.session_data=cached",
+            Ok("u-7".to_owned()),
+        ),
+        (
+            "__Secure-better-auth.session_token=t.sig%3D",
+            Ok("u-7".to_owned()),
+        ),
         ("better-auth.session_token=out", refused(401, "no_session")),
-        ("better-auth.session_data=cached", refused(401, "no_session")),
+        (
+            "better-auth.session_data=cached",
+            refused(401, "no_session"),
+        ),
     ] {
-        assert_eq!(outcome(&service, &[("cookie", cookie)]).await, want, "{cookie}");
+        assert_eq!(
+            outcome(&service, &[("cookie", cookie)]).await,
+            want,
+            "{cookie}"
+        );
     }
 }
 
@@ -933,7 +1309,12 @@ async fn authjs() {
         "authjs",
         vec![
             (path, "authjs.session-token=good", 200, SESSION),
-            (path, "__Secure-authjs.session-token.0=go; __Secure-authjs.session-token.1=od", 200, SESSION),
+            (
+                path,
+                "__Secure-authjs.session-token.0=go; __Secure-authjs.session-token.1=od",
+                200,
+                SESSION,
+            ),
             (path, "next-auth.session-token=good", 200, SESSION),
             (path, "authjs.session-token=plain", 200, NO_ID),
             (path, "authjs.session-token=out", 200, "null"),
@@ -942,14 +1323,24 @@ async fn authjs() {
     )
     .await;
     for (cookie, want) in [
-        ("authjs.csrf-token=x; authjs.session-token=good", Ok("u-7".to_owned())),
-        ("__Secure-authjs.session-token.1=od; __Secure-authjs.session-token.0=go", Ok("u-7".to_owned())),
+        (
+            "authjs.csrf-token=x; authjs.session-token=good",
+            Ok("u-7".to_owned()),
+        ),
+        (
+            "__Secure-authjs.session-token.1=od; __Secure-authjs.session-token.0=go",
+            Ok("u-7".to_owned()),
+        ),
         ("next-auth.session-token=good", Ok("u-7".to_owned())),
         ("authjs.session-token=plain", refused(401, "no_session")),
         ("authjs.session-token=out", refused(401, "no_session")),
         ("next-auth.session-token=out", refused(401, "no_session")),
     ] {
-        assert_eq!(outcome(&service, &[("cookie", cookie)]).await, want, "{cookie}");
+        assert_eq!(
+            outcome(&service, &[("cookie", cookie)]).await,
+            want,
+            "{cookie}"
+        );
     }
 }
 
@@ -968,16 +1359,27 @@ async fn oauth2_proxy() {
     .await;
     for (cookie, want) in [
         ("_oauth2_proxy=good", Ok("248289".to_owned())),
-        ("_oauth2_proxy_0=go; _oauth2_proxy_1=od", Ok("248289".to_owned())),
+        (
+            "_oauth2_proxy_0=go; _oauth2_proxy_1=od",
+            Ok("248289".to_owned()),
+        ),
         ("_oauth2_proxy=out", refused(401, "session_invalid")),
     ] {
-        assert_eq!(outcome(&service, &[("cookie", cookie)]).await, want, "{cookie}");
+        assert_eq!(
+            outcome(&service, &[("cookie", cookie)]).await,
+            want,
+            "{cookie}"
+        );
     }
 }
 
 /// A section that introspects at `url`, with more keys. If they name no app, tokens of any will do.
 fn by_introspection(url: &str, more: &str) -> String {
-    let any = if more.contains("client_ids") { "" } else { "allow_any_client = true" };
+    let any = if more.contains("client_ids") {
+        ""
+    } else {
+        "allow_any_client = true"
+    };
     format!(
         "[session]\nextractors = [\"api\"]\n[extractors.api]\nkind = \"introspection\"\nurl = \"{url}\"\n\
          client_id = \"our app\"\nclient_secret = \"our secret:of 24 bytes\"\n{any}\n{more}\n"
@@ -990,17 +1392,41 @@ const TOKEN: (&str, &str) = ("authorization", "Bearer 0paque+token/=");
 async fn the_issuer_is_asked_as_rfc_7662_says() {
     let issuer = Backend::json(r#"{"active":true,"sub":"ann"}"#).await;
     let service = Service::start(&by_introspection(&issuer.url("/introspect"), ""));
-    assert_eq!(outcome(&service, &[TOKEN, ("cookie", "a=b")]).await.as_deref(), Ok("ann"));
+    assert_eq!(
+        outcome(&service, &[TOKEN, ("cookie", "a=b")])
+            .await
+            .as_deref(),
+        Ok("ann")
+    );
     let seen = issuer.seen().remove(0);
-    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/introspect"));
+    assert_eq!(
+        (seen.method.as_str(), seen.path.as_str()),
+        ("POST", "/introspect")
+    );
     assert_eq!(
         seen.names(),
-        ["accept", "authorization", "content-length", "content-type", "host", "user-agent"]
+        [
+            "accept",
+            "authorization",
+            "content-length",
+            "content-type",
+            "host",
+            "user-agent"
+        ]
     );
-    assert_eq!(seen.header("content-type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(
+        seen.header("content-type"),
+        Some("application/x-www-form-urlencoded")
+    );
     // base64 of our+app:our+secret%3Aof+24+bytes
-    assert_eq!(seen.header("authorization"), Some("Basic b3VyK2FwcDpvdXIrc2VjcmV0JTNBb2YrMjQrYnl0ZXM="));
-    assert_eq!(seen.body, "token=0paque%2Btoken%2F%3D&token_type_hint=access_token");
+    assert_eq!(
+        seen.header("authorization"),
+        Some("Basic b3VyK2FwcDpvdXIrc2VjcmV0JTNBb2YrMjQrYnl0ZXM=")
+    );
+    assert_eq!(
+        seen.body,
+        "token=0paque%2Btoken%2F%3D&token_type_hint=access_token"
+    );
     assert_eq!(outcome(&service, &[]).await, refused(401, "no_session"));
     assert_eq!(issuer.visits(), 1);
 }
@@ -1021,39 +1447,103 @@ async fn only_a_token_that_is_active_and_meant_for_us_is_good() {
         ("text", json!({"active": "true"}), invalid()),
         ("number", json!({"active": 1}), invalid()),
         ("null", json!({"active": null}), invalid()),
-        ("no sub", json!({"sub": "(remove)"}), refused(401, "no_session")),
+        (
+            "no sub",
+            json!({"sub": "(remove)"}),
+            refused(401, "no_session"),
+        ),
         ("null sub", json!({"sub": null}), refused(401, "no_session")),
-        ("only a name", json!({"sub": "(remove)", "username": "ann"}), refused(401, "no_session")),
+        (
+            "only a name",
+            json!({"sub": "(remove)", "username": "ann"}),
+            refused(401, "no_session"),
+        ),
         ("over", json!({"exp": NOW}), refused(401, "session_expired")),
-        ("long over", json!({"exp": NOW - 3600}), refused(401, "session_expired")),
+        (
+            "long over",
+            json!({"exp": NOW - 3600}),
+            refused(401, "session_expired"),
+        ),
         ("exp in text", json!({"exp": "1900000000"}), invalid()),
         ("no exp", json!({"exp": "(remove)"}), Ok("ann".to_owned())),
         ("not yet", json!({"nbf": NOW + 31}), invalid()),
-        ("clocks apart", json!({"nbf": NOW + 29}), Ok("ann".to_owned())),
+        (
+            "clocks apart",
+            json!({"nbf": NOW + 29}),
+            Ok("ann".to_owned()),
+        ),
         ("issuer", json!({"iss": "https://id.example/"}), invalid()),
         ("no issuer", json!({"iss": "(remove)"}), invalid()),
         ("audience", json!({"aud": "them"}), invalid()),
         ("one audience", json!({"aud": "us"}), Ok("ann".to_owned())),
         ("no audience", json!({"aud": []}), invalid()),
         ("client", json!({"client_id": "other"}), invalid()),
-        ("refresh token", json!({"token_type": "refresh_token"}), invalid()),
-        ("refresh token of Hydra", json!({"token_use": "refresh_token"}), invalid()),
+        (
+            "refresh token",
+            json!({"token_type": "refresh_token"}),
+            invalid(),
+        ),
+        (
+            "refresh token of Hydra",
+            json!({"token_use": "refresh_token"}),
+            invalid(),
+        ),
         ("ID token of Keycloak", json!({"typ": "ID"}), invalid()),
-        ("refresh token of Keycloak", json!({"typ": "Refresh"}), invalid()),
-        ("offline token of Keycloak", json!({"typ": "Offline"}), invalid()),
-        ("a good type does not hide another", json!({"token_type": "Bearer", "typ": "ID"}), invalid()),
+        (
+            "refresh token of Keycloak",
+            json!({"typ": "Refresh"}),
+            invalid(),
+        ),
+        (
+            "offline token of Keycloak",
+            json!({"typ": "Offline"}),
+            invalid(),
+        ),
+        (
+            "a good type does not hide another",
+            json!({"token_type": "Bearer", "typ": "ID"}),
+            invalid(),
+        ),
         ("typ no text", json!({"typ": ["Bearer"]}), invalid()),
-        ("access token of Keycloak", json!({"typ": "Bearer"}), Ok("ann".to_owned())),
-        ("access token of RFC 9068", json!({"typ": "AT+JWT"}), Ok("ann".to_owned())),
+        (
+            "access token of Keycloak",
+            json!({"typ": "Bearer"}),
+            Ok("ann".to_owned()),
+        ),
+        (
+            "access token of RFC 9068",
+            json!({"typ": "AT+JWT"}),
+            Ok("ann".to_owned()),
+        ),
         ("typ null", json!({"typ": null}), Ok("ann".to_owned())),
-        ("proof of possession", json!({"token_type": "DPoP"}), invalid()),
+        (
+            "proof of possession",
+            json!({"token_type": "DPoP"}),
+            invalid(),
+        ),
         ("bound to a key", json!({"cnf": {"jkt": "x"}}), invalid()),
-        ("no type", json!({"token_type": "(remove)"}), Ok("ann".to_owned())),
-        ("scopes in scp", json!({"scope": "(remove)", "scp": ["read", "crm"]}), Ok("ann".to_owned())),
+        (
+            "no type",
+            json!({"token_type": "(remove)"}),
+            Ok("ann".to_owned()),
+        ),
+        (
+            "scopes in scp",
+            json!({"scope": "(remove)", "scp": ["read", "crm"]}),
+            Ok("ann".to_owned()),
+        ),
         ("scope missing", json!({"scope": "read"}), invalid()),
-        ("scope as a prefix", json!({"scope": "read crm2"}), invalid()),
+        (
+            "scope as a prefix",
+            json!({"scope": "read crm2"}),
+            invalid(),
+        ),
         ("no scope", json!({"scope": "(remove)"}), invalid()),
-        ("scopes in a list", json!({"scope": ["read", "crm"]}), Ok("ann".to_owned())),
+        (
+            "scopes in a list",
+            json!({"scope": ["read", "crm"]}),
+            Ok("ann".to_owned()),
+        ),
     ] {
         let mut claims = good.clone();
         for (name, value) in change.as_object().unwrap() {
@@ -1075,18 +1565,33 @@ async fn introspection_checks_claims_by_the_same_rules_as_jwt() {
                   groups = { absent_or = \"CN=Sales,DC=corp\" }";
     let invalid = || refused(401, "session_invalid");
     for (case, more, want) in [
-        ("a role", json!({"realm_access": {"roles": ["x", "crm"]}}), Ok("ann".to_owned())),
-        ("another role", json!({"realm_access": {"roles": ["x"]}}), invalid()),
+        (
+            "a role",
+            json!({"realm_access": {"roles": ["x", "crm"]}}),
+            Ok("ann".to_owned()),
+        ),
+        (
+            "another role",
+            json!({"realm_access": {"roles": ["x"]}}),
+            invalid(),
+        ),
         ("no role", json!({}), invalid()),
         (
             "the group",
             json!({"realm_access": {"roles": ["crm"]}, "groups": ["CN=Sales,DC=corp"]}),
             Ok("ann".to_owned()),
         ),
-        ("a part of the group", json!({"realm_access": {"roles": ["crm"]}, "groups": "DC=corp"}), invalid()),
+        (
+            "a part of the group",
+            json!({"realm_access": {"roles": ["crm"]}, "groups": "DC=corp"}),
+            invalid(),
+        ),
     ] {
         let mut claims = json!({"active": true, "sub": "ann", "client_id": "web"});
-        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         let issuer = Backend::json(&claims.to_string()).await;
         let service = Service::start(&by_introspection(&issuer.url("/"), checks));
         assert_eq!(outcome(&service, &[TOKEN]).await, want, "{case}");
@@ -1106,14 +1611,32 @@ async fn keycloaks_service_accounts_are_refused_by_introspection() {
     for (case, change, want) in [
         ("a user", json!({}), Ok("ann".to_owned())),
         ("a service account", service_account, invalid()),
-        ("known by its user name", json!({"username": "service-account-web"}), invalid()),
-        ("known by its address", json!({"clientHost": "10.0.0.7", "clientAddress": "10.0.0.7"}), invalid()),
+        (
+            "known by its user name",
+            json!({"username": "service-account-web"}),
+            invalid(),
+        ),
+        (
+            "known by its address",
+            json!({"clientHost": "10.0.0.7", "clientAddress": "10.0.0.7"}),
+            invalid(),
+        ),
     ] {
         let mut claims = user.clone();
-        claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        claims
+            .as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
         let issuer = Backend::json(&claims.to_string()).await;
-        let keys = by_introspection(&issuer.url("/"), "preset = \"keycloak\"\nclient_ids = [\"web\"]");
-        assert_eq!(outcome(&Service::start(&keys), &[TOKEN]).await, want, "{case}");
+        let keys = by_introspection(
+            &issuer.url("/"),
+            "preset = \"keycloak\"\nclient_ids = [\"web\"]",
+        );
+        assert_eq!(
+            outcome(&Service::start(&keys), &[TOKEN]).await,
+            want,
+            "{case}"
+        );
     }
 }
 
@@ -1132,7 +1655,12 @@ async fn an_issuer_that_gives_no_clear_answer_is_503() {
         ("429", 429, JSON, YES),
         ("500", 500, JSON, YES),
         ("no JSON", 200, &[("content-type", "text/html")], YES),
-        ("a JWT", 200, &[("content-type", "application/token-introspection+jwt")], YES),
+        (
+            "a JWT",
+            200,
+            &[("content-type", "application/token-introspection+jwt")],
+            YES,
+        ),
         ("broken", 200, JSON, "{\"active\":true"),
         ("null", 200, JSON, "null"),
         ("a list", 200, JSON, "[]"),
@@ -1151,7 +1679,11 @@ async fn an_issuer_that_gives_no_clear_answer_is_503() {
     }
     let twice = Backend::json(r#"{"active":true,"active":false,"sub":"ann"}"#).await;
     let service = Service::start(&by_introspection(&twice.url("/"), ""));
-    assert_eq!(outcome(&service, &[TOKEN]).await, refused(401, "session_invalid"), "active twice");
+    assert_eq!(
+        outcome(&service, &[TOKEN]).await,
+        refused(401, "session_invalid"),
+        "active twice"
+    );
 }
 
 /// An issuer whose answer can be changed.
@@ -1181,19 +1713,34 @@ async fn what_the_issuer_said_is_kept_no_longer_than_allowed() {
     pass(59);
     assert_eq!(outcome(&service, &[TOKEN]).await, ann, "J5: kept");
     pass(1);
-    assert_eq!(outcome(&service, &[TOKEN]).await, invalid, "J5: revoked, seen after 60 s");
+    assert_eq!(
+        outcome(&service, &[TOKEN]).await,
+        invalid,
+        "J5: revoked, seen after 60 s"
+    );
     say(yes);
     pass(4);
     assert_eq!(outcome(&service, &[TOKEN]).await, invalid, "J6: kept");
     pass(1);
-    assert_eq!(outcome(&service, &[TOKEN]).await, ann, "J6: active, seen after 5 s");
+    assert_eq!(
+        outcome(&service, &[TOKEN]).await,
+        ann,
+        "J6: active, seen after 5 s"
+    );
     assert_eq!(issuer.visits(), 3);
 
-    say(&format!(r#"{{"active":true,"sub":"ann","exp":{}}}"#, NOW + 70 + 60));
+    say(&format!(
+        r#"{{"active":true,"sub":"ann","exp":{}}}"#,
+        NOW + 70 + 60
+    ));
     pass(60);
     assert_eq!(outcome(&service, &[TOKEN]).await, ann);
     pass(5);
-    assert_eq!(outcome(&service, &[TOKEN]).await, refused(401, "session_expired"), "J5: not beyond exp");
+    assert_eq!(
+        outcome(&service, &[TOKEN]).await,
+        refused(401, "session_expired"),
+        "J5: not beyond exp"
+    );
     assert_eq!(
         outcome(&service, &[("authorization", "Bearer other")]).await,
         refused(401, "session_expired")
@@ -1205,8 +1752,15 @@ async fn two_issuers_are_asked_each_for_itself() {
     let one = Backend::json(r#"{"active":true,"sub":"ann"}"#).await;
     let two = Backend::json(r#"{"active":false}"#).await;
     let section = |name: &str, issuer: &Backend, place: &str| {
-        let keys = by_introspection(&issuer.url("/"), &format!("from = [\"{place}\"]\ncache_ttl = \"60s\""));
-        keys.split_once("[extractors.api]").unwrap().1.replacen('\n', &format!("\n[extractors.{name}]\n"), 1)
+        let keys = by_introspection(
+            &issuer.url("/"),
+            &format!("from = [\"{place}\"]\ncache_ttl = \"60s\""),
+        );
+        keys.split_once("[extractors.api]").unwrap().1.replacen(
+            '\n',
+            &format!("\n[extractors.{name}]\n"),
+            1,
+        )
     };
     let service = Service::start(&format!(
         "[session]\nextractors = [\"one\", \"two\"]{}{}",
@@ -1214,7 +1768,11 @@ async fn two_issuers_are_asked_each_for_itself() {
         section("two", &two, "header:x-two")
     ));
     assert!(outcome(&service, &[("x-one", "t")]).await.is_ok());
-    assert_eq!(outcome(&service, &[("x-two", "t")]).await, refused(401, "session_invalid"), "J4");
+    assert_eq!(
+        outcome(&service, &[("x-two", "t")]).await,
+        refused(401, "session_invalid"),
+        "J4"
+    );
     assert_eq!((one.visits(), two.visits()), (1, 1));
 }
 
@@ -1226,8 +1784,10 @@ async fn explain(header: &'static str, variables: Vec<(&'static str, String)>) -
         .env_clear()
         .envs(crate::helpers::client_variables())
         .envs(variables);
-    let output =
-        tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs");
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("no panic")
+        .expect("it runs");
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
@@ -1236,15 +1796,30 @@ async fn a_proxy_of_the_environment_is_not_used() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let proxy = Backend::json(r#"{"sub":"admin"}"#).await;
     let mut variables = vec![
-        ("ROLLOUT__SESSION__EXTRACTORS", "session_endpoint".to_owned()),
+        (
+            "ROLLOUT__SESSION__EXTRACTORS",
+            "session_endpoint".to_owned(),
+        ),
         ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__URL", app.url("/me")),
-        ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES", "sid".to_owned()),
+        (
+            "ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES",
+            "sid".to_owned(),
+        ),
     ];
-    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+    for name in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
         variables.push((name, proxy.url("")));
     }
     let said = explain("Cookie: sid=s3cr3t", variables).await;
-    assert!(said.contains("session_endpoint (session_endpoint): subject = \"ann\""), "F21: {said}");
+    assert!(
+        said.contains("session_endpoint (session_endpoint): subject = \"ann\""),
+        "F21: {said}"
+    );
     assert_eq!((app.visits(), proxy.visits()), (1, 0), "F21");
 }
 
@@ -1257,12 +1832,21 @@ async fn explain_says_what_the_back_end_said_and_no_secret() {
     ] {
         let app = Backend::always(status, &[], "s3cr3t").await;
         let variables = vec![
-            ("ROLLOUT__SESSION__EXTRACTORS", "session_endpoint".to_owned()),
+            (
+                "ROLLOUT__SESSION__EXTRACTORS",
+                "session_endpoint".to_owned(),
+            ),
             ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__URL", app.url("/me")),
-            ("ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES", "sid".to_owned()),
+            (
+                "ROLLOUT__EXTRACTORS__SESSION_ENDPOINT__COOKIES",
+                "sid".to_owned(),
+            ),
         ];
         let said = explain("Cookie: sid=s3cr3t", variables).await;
-        assert!(said.contains(word) && said.contains(detail), "{status}: {said}");
+        assert!(
+            said.contains(word) && said.contains(detail),
+            "{status}: {said}"
+        );
         assert!(!said.contains("s3cr3t"), "{said}");
     }
 }

@@ -22,7 +22,9 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("text"))
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("text"))
     }
 
     /// The names of all headers, in order.
@@ -58,9 +60,22 @@ impl Backend {
         let service = tower::service_fn(move |request: Request<Body>| {
             let (answer, shared) = (answer.clone(), shared.clone());
             async move {
-                let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+                let (
+                    Parts {
+                        method,
+                        uri,
+                        headers,
+                        ..
+                    },
+                    body,
+                ) = request.into_parts();
                 let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
-                let seen = Seen { method: method.to_string(), path: uri.to_string(), headers, body };
+                let seen = Seen {
+                    method: method.to_string(),
+                    path: uri.to_string(),
+                    headers,
+                    body,
+                };
                 shared.seen.lock().unwrap().push(seen.clone());
                 let running = shared.running.fetch_add(1, Ordering::SeqCst) + 1;
                 shared.most_running.fetch_max(running, Ordering::SeqCst);
@@ -76,8 +91,10 @@ impl Backend {
 
     /// Answers every request by the same.
     pub async fn always(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
-        let headers: Vec<_> =
-            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let body = body.to_owned();
         Self::start(move |_| {
             let response = respond(status, &headers, body.clone());
@@ -113,11 +130,17 @@ pub fn respond(status: u16, headers: &[(String, String)], body: impl Into<Body>)
 }
 
 pub fn json(body: &str) -> Response<Body> {
-    respond(200, &[("content-type".to_owned(), "application/json".to_owned())], body.to_owned())
+    respond(
+        200,
+        &[("content-type".to_owned(), "application/json".to_owned())],
+        body.to_owned(),
+    )
 }
 
 /// A server that hands every connection, once its request was read, to `misbehave`.
-pub async fn raw<F>(misbehave: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static) -> SocketAddr
+pub async fn raw<F>(
+    misbehave: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
+) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -169,7 +192,9 @@ async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     loop {
         let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
             if body.len() >= length.map_or(0, |length| length.parse().expect("a length")) {
                 return Some(request);
             }

@@ -23,12 +23,18 @@ const ENVIRONMENT: [(&str, &str); 9] = [
     ("ROLLOUT__EXTRACTORS__COOKIE__KIND", "jwt"),
     ("ROLLOUT__EXTRACTORS__COOKIE__FROM", "cookie:session"),
     ("ROLLOUT__EXTRACTORS__BEARER__KIND", "jwt"),
-    ("ROLLOUT__EXTRACTORS__BEARER__SECRET", crate::helpers::SESSION_SECRET),
+    (
+        "ROLLOUT__EXTRACTORS__BEARER__SECRET",
+        crate::helpers::SESSION_SECRET,
+    ),
 ];
 const MORE: [(&str, &str); 5] = [
     ("ROLLOUT__EXTRACTORS__BEARER__ALGORITHMS", "HS256"),
     ("ROLLOUT__EXTRACTORS__BEARER__ALLOW_ANY_AUDIENCE", "true"),
-    ("ROLLOUT__EXTRACTORS__COOKIE__SECRET", crate::helpers::SESSION_SECRET),
+    (
+        "ROLLOUT__EXTRACTORS__COOKIE__SECRET",
+        crate::helpers::SESSION_SECRET,
+    ),
     ("ROLLOUT__EXTRACTORS__COOKIE__ALGORITHMS", "HS256"),
     ("ROLLOUT__EXTRACTORS__COOKIE__ALLOW_ANY_AUDIENCE", "true"),
 ];
@@ -38,12 +44,20 @@ const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST
 /// The binary with nothing in its environment but this.
 pub fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
-    command.args(arguments).env_clear().envs(ENVIRONMENT).envs(MORE);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(ENVIRONMENT)
+        .envs(MORE);
     command
 }
 
 pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command.output().expect("the binary runs");
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("the binary runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (status.code(), text(stdout), text(stderr))
 }
@@ -63,7 +77,10 @@ impl Process {
         let (sender, lines) = channel();
         process.lines = lines;
         std::thread::spawn(move || {
-            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            stdout
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
         });
         process
     }
@@ -79,22 +96,34 @@ impl Process {
             assert!(count > 0, "it ended after {:#?}", process.seen);
             process.seen.push(line.trim_end().to_owned());
         }
-        let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let listening: Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
         process.address = listening["address"].as_str().unwrap().parse().unwrap();
-        process.admin = listening["admin_address"].as_str().unwrap().parse().unwrap();
+        process.admin = listening["admin_address"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
         (process, stdout)
     }
 
     /// Without waiting for a word from it.
     pub fn start_silent(command: &mut Command) -> Self {
         let child = command.stderr(Stdio::inherit()).spawn().expect("it starts");
-        Self { child, lines: channel().1, seen: Vec::new(), address: NOWHERE, admin: NOWHERE }
+        Self {
+            child,
+            lines: channel().1,
+            seen: Vec::new(),
+            address: NOWHERE,
+            admin: NOWHERE,
+        }
     }
 
     pub fn line_with(&mut self, text: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(Duration::from_secs(20));
-            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} after {:#?}", self.seen));
+            let line =
+                line.unwrap_or_else(|_| panic!("no line with {text:?} after {:#?}", self.seen));
             self.seen.push(line.clone());
             if line.contains(text) {
                 return line;
@@ -107,7 +136,10 @@ impl Process {
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        let pid = i32::try_from(self.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .expect("a pid");
         rustix::process::kill_process(pid, signal).expect("it lives");
     }
 

@@ -13,21 +13,31 @@ use crate::idp::Idp;
 #[test]
 fn check_config_tells_good_from_bad_without_a_network() {
     let (code, out, err) = run(&mut binary(&["check-config"]));
-    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "The configuration is good.\n", ""));
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (Some(0), "The configuration is good.\n", "")
+    );
 
     let (code, out, _) = run(&mut binary(&["check-config", "--print"]));
     let shown: toml::Table = toml::from_str(&out).expect("TOML");
     assert_eq!(code, Some(0));
     assert_eq!(shown["server"]["idle_timeout"].as_str(), Some("75s"));
     assert_eq!(shown["client_secret"].as_str(), Some("[REDACTED]"));
-    assert_eq!(shown["extractors"]["bearer"]["secret"].as_str(), Some("[REDACTED]"));
+    assert_eq!(
+        shown["extractors"]["bearer"]["secret"].as_str(),
+        Some("[REDACTED]")
+    );
 
     let (code, out, err) = run(binary(&["check-config"])
         .env("ROLLOUT__SERVER__PROT", "1")
         .env("ROLLOUT__TOKEN__TTL", "5")
         .env("ROLLOUT__EXTRACTORS__BEARER__ALGORITHMS", "HS257"));
     assert_eq!((code, out.as_str()), (Some(2), ""));
-    for key in ["server.prot:", "token.ttl:", "extractors.bearer.algorithms:"] {
+    for key in [
+        "server.prot:",
+        "token.ttl:",
+        "extractors.bearer.algorithms:",
+    ] {
         assert!(err.contains(key), "{key} in {err}");
     }
     for secret in [CLIENT_SECRET, crate::helpers::SESSION_SECRET] {
@@ -42,14 +52,22 @@ async fn warning_is_printed_by_check_config_and_logged_at_start_and_after_a_relo
     std::fs::write(&file, "keyboard cat").unwrap();
     let variable = "ROLLOUT__EXTRACTORS__COOKIE__SECRET";
     let with_file = |command: &mut Command| {
-        command.env_remove(variable).env(format!("{variable}_FILE"), &file);
+        command
+            .env_remove(variable)
+            .env(format!("{variable}_FILE"), &file);
     };
     let mut command = binary(&["check-config"]);
     with_file(&mut command);
     let (code, out, err) = run(&mut command);
-    assert_eq!((code, out.as_str()), (Some(0), "The configuration is good.\n"));
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "The configuration is good.\n")
+    );
     let warning = "extractors.cookie.secret: is an example from documentation";
-    assert!(err.starts_with(warning) && err.lines().count() == 1, "{err}");
+    assert!(
+        err.starts_with(warning) && err.lines().count() == 1,
+        "{err}"
+    );
 
     let mut command = binary(&["serve"]);
     with_file(&mut command);
@@ -60,7 +78,11 @@ async fn warning_is_printed_by_check_config_and_logged_at_start_and_after_a_relo
     process.signal(rustix::process::Signal::INT);
     process.signal(rustix::process::Signal::INT);
     let (_, log) = process.end();
-    assert_eq!(log.matches(warning).count(), 2, "at start and after the reload: {log}");
+    assert_eq!(
+        log.matches(warning).count(),
+        2,
+        "at start and after the reload: {log}"
+    );
     assert!(!log.contains("keyboard"), "{log}");
 }
 
@@ -74,13 +96,25 @@ fn what_is_printed_of_a_configuration_is_one_itself() {
     );
     std::fs::write(file.path(), toml).unwrap();
     let printed = run(Command::new(env!("CARGO_BIN_EXE_rollout-token"))
-        .args(["check-config", "--print", "--config", file.path().to_str().unwrap()])
+        .args([
+            "check-config",
+            "--print",
+            "--config",
+            file.path().to_str().unwrap(),
+        ])
         .env_clear()
-        .envs([("ROLLOUT_CLIENT_ID", CLIENT_ID), ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET)]));
+        .envs([
+            ("ROLLOUT_CLIENT_ID", CLIENT_ID),
+            ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
+        ]));
     assert_eq!((printed.0, printed.2.as_str()), (Some(0), ""));
     let shown: toml::Table = toml::from_str(&printed.1).expect("TOML");
     let rotation = &shown["extractors"]["rails"]["rotations"][0];
-    assert_eq!(rotation.as_table().map(toml::Table::len), Some(1), "nothing that was not said: {rotation}");
+    assert_eq!(
+        rotation.as_table().map(toml::Table::len),
+        Some(1),
+        "nothing that was not said: {rotation}"
+    );
 }
 
 #[test]
@@ -90,12 +124,36 @@ fn files_may_be_named_before_and_behind_the_command() {
         std::fs::write(file.path(), text).unwrap();
         file
     };
-    let files = [file("log.level = \"warn\"\nlog.subject = \"plain\""), file("log.level = \"error\"")];
+    let files = [
+        file("log.level = \"warn\"\nlog.subject = \"plain\""),
+        file("log.level = \"error\""),
+    ];
     let [first, second] = files.each_ref().map(|file| file.path().to_str().unwrap());
     for arguments in [
-        &["--config", first, "check-config", "--print", "--config", second][..],
-        &["--config", first, "--config", second, "check-config", "--print"],
-        &["check-config", "--print", "--config", first, "--config", second],
+        &[
+            "--config",
+            first,
+            "check-config",
+            "--print",
+            "--config",
+            second,
+        ][..],
+        &[
+            "--config",
+            first,
+            "--config",
+            second,
+            "check-config",
+            "--print",
+        ],
+        &[
+            "check-config",
+            "--print",
+            "--config",
+            first,
+            "--config",
+            second,
+        ],
     ] {
         let (code, out, err) = run(&mut binary(arguments));
         assert_eq!(code, Some(0), "{err}");
@@ -126,7 +184,10 @@ fn only_variables_of_ours_have_to_be_text() {
     assert_eq!(with("ROLLOUT_PORT").0, Some(0));
     for name in ["ROLLOUT_CLIENT_SECRET", "ROLLOUT__SERVER__LISTEN"] {
         let (code, _, err) = with(name);
-        assert!(code == Some(2) && err.contains(&format!("{name}: is not UTF-8")), "{err}");
+        assert!(
+            code == Some(2) && err.contains(&format!("{name}: is not UTF-8")),
+            "{err}"
+        );
     }
 }
 
@@ -135,12 +196,20 @@ fn only_variables_of_ours_have_to_be_text() {
 #[test]
 fn a_build_without_traces_says_so_to_whoever_asks_for_them() {
     let asks = |name, value| {
-        run(binary(&["check-config"]).env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318").env(name, value))
+        run(binary(&["check-config"])
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")
+            .env(name, value))
     };
     let (code, _, err) = asks("OTEL_SERVICE_NAME", "tokens");
     assert_eq!(code, Some(0));
-    assert!(err.contains("OTEL_EXPORTER_OTLP_ENDPOINT: ") && err.contains("--features otel"), "{err}");
-    for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
+    assert!(
+        err.contains("OTEL_EXPORTER_OTLP_ENDPOINT: ") && err.contains("--features otel"),
+        "{err}"
+    );
+    for (name, value) in [
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+    ] {
         assert_eq!(asks(name, value).2, "", "{name}");
     }
 }
@@ -149,7 +218,10 @@ fn a_build_without_traces_says_so_to_whoever_asks_for_them() {
 fn usage_errors_are_exit_code_2() {
     assert_eq!(run(&mut binary(&["serv"])).0, Some(2));
     assert_eq!(run(&mut binary(&["mint"])).0, Some(2));
-    assert_eq!(run(&mut binary(&["--config", "/nowhere.toml", "check-config"])).0, Some(2));
+    assert_eq!(
+        run(&mut binary(&["--config", "/nowhere.toml", "check-config"])).0,
+        Some(2)
+    );
 }
 
 #[test]
@@ -167,13 +239,21 @@ fn mint_and_inspect_need_only_the_client() {
 
     let (code, out, _) = only_client(&["inspect", token.trim()], CLIENT_SECRET);
     assert_eq!(code, Some(0));
-    for text in ["\"sub\": \"user-1\"", "HS512", "signature is good", "expires in "] {
+    for text in [
+        "\"sub\": \"user-1\"",
+        "HS512",
+        "signature is good",
+        "expires in ",
+    ] {
         assert!(out.contains(text), "{text} in {out}");
     }
     let (code, _, err) = only_client(&["inspect", token.trim()], "another-secret-another-secret");
     assert_eq!(code, Some(1));
     assert!(!err.contains("another-secret") && !err.contains(token.trim()));
-    assert_eq!(only_client(&["mint", "bad\u{202e}subject"], CLIENT_SECRET).0, Some(2));
+    assert_eq!(
+        only_client(&["mint", "bad\u{202e}subject"], CLIENT_SECRET).0,
+        Some(2)
+    );
 }
 
 #[test]
@@ -203,13 +283,19 @@ fn explain_tells_what_each_extractor_says_and_which_decides() {
     let (code, out, _) = run(&mut binary(&["explain", "-H", &cookie, "-H", &bearer]));
     assert_eq!(code, Some(0));
     let lines: Vec<&str> = out.lines().collect();
-    assert!(lines[1].starts_with("cookie (jwt): rejected because expired"), "{out}");
+    assert!(
+        lines[1].starts_with("cookie (jwt): rejected because expired"),
+        "{out}"
+    );
     assert!(lines[1].ends_with("<- decides"), "{out}");
     assert_eq!(lines[2], "bearer (jwt): subject = \"user-1\"");
     assert_eq!(lines[3], "    of a session with {exp: number, sub: text}");
     assert_eq!(lines[4], "answer: 401 session_expired");
     for token in [&expired, &good_session()] {
-        assert!(!out.contains(token.rsplit('.').next().unwrap()), "a signature in {out}");
+        assert!(
+            !out.contains(token.rsplit('.').next().unwrap()),
+            "a signature in {out}"
+        );
     }
 
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -218,29 +304,57 @@ fn explain_tells_what_each_extractor_says_and_which_decides() {
         format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\n{bearer}\r\n\r\nbody: x"),
     )
     .unwrap();
-    let (_, out, _) = run(&mut binary(&["explain", "--raw", file.path().to_str().unwrap()]));
+    let (_, out, _) = run(&mut binary(&[
+        "explain",
+        "--raw",
+        file.path().to_str().unwrap(),
+    ]));
     assert!(
         out.contains("cookie (jwt): not present\nbearer (jwt): subject = \"user-1\"  <- decides"),
         "{out}"
     );
     assert!(out.ends_with("answer: 200, a token\n"), "{out}");
     let (_, out, _) = run(&mut binary(&["explain"]));
-    assert!(out.starts_with("origin: allowed, no browser asks\n"), "{out}");
+    assert!(
+        out.starts_with("origin: allowed, no browser asks\n"),
+        "{out}"
+    );
     assert!(out.ends_with("answer: 401 no_session\n"), "{out}");
 
     let good = format!("session={}", good_session());
-    let copied =
-        ["-X", "POST", "-H", "accept: */*", "-b", &good, "--data-raw", "", "--compressed", "--insecure"];
-    let (_, out, _) =
-        run(&mut binary(&[&["explain", "https://app.example/rollout/token"], &copied[..]].concat()));
-    assert!(out.ends_with("answer: 200, a token\n"), "as browsers copy it: {out}");
+    let copied = [
+        "-X",
+        "POST",
+        "-H",
+        "accept: */*",
+        "-b",
+        &good,
+        "--data-raw",
+        "",
+        "--compressed",
+        "--insecure",
+    ];
+    let (_, out, _) = run(&mut binary(
+        &[
+            &["explain", "https://app.example/rollout/token"],
+            &copied[..],
+        ]
+        .concat(),
+    ));
+    assert!(
+        out.ends_with("answer: 200, a token\n"),
+        "as browsers copy it: {out}"
+    );
 }
 
 #[test]
 fn health_tells_whether_the_service_is_up() {
     let process = Process::start(&mut binary(&["serve"]));
     let listen = process.address.to_string();
-    assert_eq!(run(binary(&["health"]).env("ROLLOUT__SERVER__LISTEN", &listen)).0, Some(0));
+    assert_eq!(
+        run(binary(&["health"]).env("ROLLOUT__SERVER__LISTEN", &listen)).0,
+        Some(0)
+    );
     drop(process);
     let (code, _, err) = run(binary(&["health"]).env("ROLLOUT__SERVER__LISTEN", &listen));
     assert_eq!(code, Some(1));
@@ -249,15 +363,20 @@ fn health_tells_whether_the_service_is_up() {
 
 #[test]
 fn dev_refuses_to_be_reachable_and_to_be_production() {
-    for (name, value) in
-        [("ROLLOUT__SERVER__LISTEN", "0.0.0.0:0"), ("ROLLOUT__SERVER__ADMIN_LISTEN", "[::]:0")]
-    {
+    for (name, value) in [
+        ("ROLLOUT__SERVER__LISTEN", "0.0.0.0:0"),
+        ("ROLLOUT__SERVER__ADMIN_LISTEN", "[::]:0"),
+    ] {
         let (code, _, err) = run(binary(&["dev"]).env(name, value));
         assert_eq!(code, Some(2), "{name}");
         assert!(err.contains("loopback"), "{err}");
     }
     let prod = run(binary(&["dev"]).env("APP_ENV", "prod"));
-    assert!(prod.0 == Some(2) && prod.2.contains("APP_ENV"), "{}", prod.2);
+    assert!(
+        prod.0 == Some(2) && prod.2.contains("APP_ENV"),
+        "{}",
+        prod.2
+    );
     for name in ["ENV", "APP_ENV", "NODE_ENV"] {
         let (code, _, err) = run(binary(&["dev"]).env(name, "production"));
         assert_eq!(code, Some(2), "{name}");
@@ -271,7 +390,10 @@ fn a_port_in_use_is_a_clean_error() {
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, err) = run(binary(&["serve"]).env("ROLLOUT__SERVER__LISTEN", &address));
     assert_eq!(code, Some(1));
-    assert!(err.contains("server.listen") && err.contains(&address), "{err}");
+    assert!(
+        err.contains("server.listen") && err.contains(&address),
+        "{err}"
+    );
 }
 
 #[tokio::test]
@@ -289,19 +411,30 @@ async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() 
         .bearer_auth(&session)
         .header("x-request-id", "my-id")
         .header("user-agent", "SENTINEL-agent")
-        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .header(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        )
         .header("baggage", "SENTINEL-baggage")
         .send()
         .await
         .unwrap();
     let (status, body) = answer(response).await;
     assert_eq!(status, 200);
-    let issued: Value = serde_json::from_str(&process.line_with("my-id")).expect("one line of JSON");
+    let issued: Value =
+        serde_json::from_str(&process.line_with("my-id")).expect("one line of JSON");
     assert_eq!(issued["message"], "token.issued");
     assert_eq!(issued["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
-    assert_eq!((issued["extractor"].as_str(), issued["code"].as_str()), (Some("bearer"), Some("issued")));
+    assert_eq!(
+        (issued["extractor"].as_str(), issued["code"].as_str()),
+        (Some("bearer"), Some("issued"))
+    );
     assert!(issued["duration_ms"].is_number());
-    assert_eq!(issued["subject"].as_str().unwrap().len(), 16, "hashed: {issued}");
+    assert_eq!(
+        issued["subject"].as_str().unwrap().len(),
+        16,
+        "hashed: {issued}"
+    );
 
     let cookie = format!("session={session}x; other=SENTINEL-cookie");
     let response = client
@@ -310,7 +443,8 @@ async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() 
         .header("x-request-id", "id-2")
         .header("x-api-key", "SENTINEL-key");
     assert_eq!(answer(response.send().await.unwrap()).await.0, 401);
-    let refused: Value = serde_json::from_str(&process.line_with("id-2")).expect("one line of JSON");
+    let refused: Value =
+        serde_json::from_str(&process.line_with("id-2")).expect("one line of JSON");
     assert_eq!(refused["message"], "token.refused");
     assert_eq!(refused.get("trace_id"), None, "nobody's: {refused}");
     assert_eq!(
@@ -319,10 +453,17 @@ async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() 
     );
     assert!(refused["reason"].is_string());
 
-    let again = || client.post(process.url()).bearer_auth(&session).header("x-request-id", "id-3").send();
+    let again = || {
+        client
+            .post(process.url())
+            .bearer_auth(&session)
+            .header("x-request-id", "id-3")
+            .send()
+    };
     while answer(again().await.unwrap()).await.0 == 200 {}
     let limited = loop {
-        let line: Value = serde_json::from_str(&process.line_with("id-3")).expect("one line of JSON");
+        let line: Value =
+            serde_json::from_str(&process.line_with("id-3")).expect("one line of JSON");
         if line["code"] == "rate_limited" {
             break line;
         }
@@ -333,7 +474,14 @@ async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() 
     process.signal(rustix::process::Signal::INT);
     let (_, log) = process.end();
     let token = body["token"].as_str().unwrap();
-    for secret in [token, &session, "SENTINEL", CLIENT_SECRET, crate::helpers::SESSION_SECRET, "user-1"] {
+    for secret in [
+        token,
+        &session,
+        "SENTINEL",
+        CLIENT_SECRET,
+        crate::helpers::SESSION_SECRET,
+        "user-1",
+    ] {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
     for line in log.lines() {
@@ -354,14 +502,29 @@ async fn a_shutdown_under_load_loses_no_request() {
         let (url, session) = (url.clone(), session.clone());
         tokio::spawn(async move {
             let idle = usize::from(reuse);
-            let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(idle).build().unwrap();
+            let client = reqwest::Client::builder()
+                .no_proxy()
+                .pool_max_idle_per_host(idle)
+                .build()
+                .unwrap();
             let mut after_notice = 0;
             while after_notice < 100 {
-                let response = client.post(&url).bearer_auth(&session).send().await.expect("an answer");
+                let response = client
+                    .post(&url)
+                    .bearer_auth(&session)
+                    .send()
+                    .await
+                    .expect("an answer");
                 assert_eq!(response.status(), 200);
-                let leaving = response.headers().get("connection").is_some_and(|value| value == "close");
+                let leaving = response
+                    .headers()
+                    .get("connection")
+                    .is_some_and(|value| value == "close");
                 after_notice += usize::from(leaving);
-                assert!(leaving || after_notice == 0, "once it is leaving, every answer says so");
+                assert!(
+                    leaving || after_notice == 0,
+                    "once it is leaving, every answer says so"
+                );
                 assert!(response.json::<Value>().await.unwrap()["token"].is_string());
             }
         })
@@ -369,7 +532,16 @@ async fn a_shutdown_under_load_loses_no_request() {
     let loads = [load(true), load(true), load(false), load(false)];
     let probe = client();
     for _ in 0..20 {
-        assert_eq!(probe.post(&url).bearer_auth(&session).send().await.unwrap().status(), 200);
+        assert_eq!(
+            probe
+                .post(&url)
+                .bearer_auth(&session)
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
     }
     process.signal(rustix::process::Signal::TERM);
     for load in loads {
@@ -402,16 +574,33 @@ async fn a_second_signal_ends_the_process_at_once() {
 async fn other_signals_do_not_end_it_and_sighup_reloads() {
     use rustix::process::Signal;
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "[origins]\nallowed = [\"https://old.example\"]").unwrap();
-    let mut process = Process::start(&mut binary(&["--config", file.path().to_str().unwrap(), "serve"]));
+    std::fs::write(
+        file.path(),
+        "[origins]\nallowed = [\"https://old.example\"]",
+    )
+    .unwrap();
+    let mut process = Process::start(&mut binary(&[
+        "--config",
+        file.path().to_str().unwrap(),
+        "serve",
+    ]));
     for signal in [Signal::USR1, Signal::USR2, Signal::WINCH, Signal::PIPE] {
         process.signal(signal);
     }
     let ask = |origin: &'static str| {
-        let request = client().post(process.url()).bearer_auth(good_session()).header("origin", origin);
+        let request = client()
+            .post(process.url())
+            .bearer_auth(good_session())
+            .header("origin", origin);
         async { request.send().await.unwrap().status().as_u16() }
     };
-    assert_eq!((ask("https://old.example").await, ask("https://new.example").await), (200, 403));
+    assert_eq!(
+        (
+            ask("https://old.example").await,
+            ask("https://new.example").await
+        ),
+        (200, 403)
+    );
 
     std::fs::write(file.path(), "[origins]\nallowed = [\"*\"]").unwrap();
     process.signal(Signal::HUP);
@@ -419,15 +608,32 @@ async fn other_signals_do_not_end_it_and_sighup_reloads() {
     assert!(failed.contains("origins.allowed"), "{failed}");
     let url = process.url();
     let ask = |origin: &'static str| {
-        let request = client().post(&url).bearer_auth(good_session()).header("origin", origin);
+        let request = client()
+            .post(&url)
+            .bearer_auth(good_session())
+            .header("origin", origin);
         async { request.send().await.unwrap().status().as_u16() }
     };
-    assert_eq!(ask("https://old.example").await, 200, "the old configuration stays");
+    assert_eq!(
+        ask("https://old.example").await,
+        200,
+        "the old configuration stays"
+    );
 
-    std::fs::write(file.path(), "[origins]\nallowed = [\"https://new.example\"]").unwrap();
+    std::fs::write(
+        file.path(),
+        "[origins]\nallowed = [\"https://new.example\"]",
+    )
+    .unwrap();
     process.signal(Signal::HUP);
     process.line_with("config_reloaded");
-    assert_eq!((ask("https://old.example").await, ask("https://new.example").await), (403, 200));
+    assert_eq!(
+        (
+            ask("https://old.example").await,
+            ask("https://new.example").await
+        ),
+        (403, 200)
+    );
 }
 
 #[tokio::test]
@@ -442,11 +648,18 @@ async fn an_idps_jwts_are_recognised_with_nothing_but_variables() {
         ("ROLLOUT__EXTRACTORS__JWT__JWKS_URL", &idp.jwks_url()),
         ("ROLLOUT__EXTRACTORS__JWT__ISSUERS", "https://idp.example"),
         ("ROLLOUT__EXTRACTORS__JWT__AUDIENCES", "my-app"),
-        ("ROLLOUT__EXTRACTORS__JWT__FROM", "header:authorization,cookie:__session"),
+        (
+            "ROLLOUT__EXTRACTORS__JWT__FROM",
+            "header:authorization,cookie:__session",
+        ),
     ];
-    let process =
-        Process::start(Command::new(env!("CARGO_BIN_EXE_rollout-token")).env_clear().envs(variables));
-    let claims = json!({"iss": "https://idp.example", "aud": "my-app", "sub": "user-1", "exp": FAR});
+    let process = Process::start(
+        Command::new(env!("CARGO_BIN_EXE_rollout-token"))
+            .env_clear()
+            .envs(variables),
+    );
+    let claims =
+        json!({"iss": "https://idp.example", "aud": "my-app", "sub": "user-1", "exp": FAR});
     let with = |name: &str, value: Value| {
         let mut claims = claims.clone();
         claims[name] = value;
@@ -454,27 +667,65 @@ async fn an_idps_jwts_are_recognised_with_nothing_but_variables() {
     };
     let good = idp.token(&claims);
     for (case, header, value, want) in [
-        ("bearer", "authorization", format!("Bearer {good}"), Ok("user-1")),
-        ("cookie", "cookie", format!("__session={good}"), Ok("user-1")),
-        ("expired", "authorization", format!("Bearer {}", with("exp", json!(1))), Err("session_expired")),
+        (
+            "bearer",
+            "authorization",
+            format!("Bearer {good}"),
+            Ok("user-1"),
+        ),
+        (
+            "cookie",
+            "cookie",
+            format!("__session={good}"),
+            Ok("user-1"),
+        ),
+        (
+            "expired",
+            "authorization",
+            format!("Bearer {}", with("exp", json!(1))),
+            Err("session_expired"),
+        ),
         (
             "other audience",
             "authorization",
             format!("Bearer {}", with("aud", json!("x"))),
             Err("session_invalid"),
         ),
-        ("other issuer", "cookie", format!("__session={}", with("iss", json!("x"))), Err("session_invalid")),
-        ("tampered", "authorization", format!("Bearer {good}A"), Err("session_invalid")),
+        (
+            "other issuer",
+            "cookie",
+            format!("__session={}", with("iss", json!("x"))),
+            Err("session_invalid"),
+        ),
+        (
+            "tampered",
+            "authorization",
+            format!("Bearer {good}A"),
+            Err("session_invalid"),
+        ),
         ("nobody", "accept", "*/*".to_owned(), Err("no_session")),
     ] {
-        let response = client().post(process.url()).header(header, value).send().await.unwrap();
+        let response = client()
+            .post(process.url())
+            .header(header, value)
+            .send()
+            .await
+            .unwrap();
         let (status, body) = answer(response).await;
         match want {
             Ok(subject) => assert_eq!(verified(&body)["sub"], subject, "{case}"),
-            Err(code) => assert_eq!((status.as_u16(), body["code"].as_str()), (401, Some(code)), "{case}"),
+            Err(code) => assert_eq!(
+                (status.as_u16(), body["code"].as_str()),
+                (401, Some(code)),
+                "{case}"
+            ),
         }
     }
-    assert_eq!(idp.visits.load(std::sync::atomic::Ordering::SeqCst), 1, "the keys were fetched once");
+    assert_eq!(
+        idp.visits.load(std::sync::atomic::Ordering::SeqCst),
+        1,
+        "the keys were fetched once"
+    );
     let ready: Value = client()
         .get(format!("http://{}/readyz", process.address))
         .send()
@@ -493,7 +744,11 @@ async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     let credentials = move |headers: HeaderMap| async move {
         let seconds = rollout_token::clock::Clock::system().now() + ahead;
         let now = std::time::UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs());
-        let bearer = headers[header::AUTHORIZATION].to_str().unwrap().strip_prefix("Bearer ").unwrap();
+        let bearer = headers[header::AUTHORIZATION]
+            .to_str()
+            .unwrap()
+            .strip_prefix("Bearer ")
+            .unwrap();
         let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
         validation.set_issuer(&[CLIENT_ID]);
         validation.validate_exp = false;
@@ -504,7 +759,11 @@ async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
         });
         let status = broken.unwrap_or(if good { 200 } else { 401 });
         let date = [(header::DATE, httpdate::fmt_http_date(now))];
-        (StatusCode::from_u16(status).unwrap(), date, axum::Json(json!([])))
+        (
+            StatusCode::from_u16(status).unwrap(),
+            date,
+            axum::Json(json!([])),
+        )
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -517,7 +776,8 @@ async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
 async fn web_page() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = axum::Router::new().fallback(|| async { axum::response::Html("<h1>Rollout</h1>") });
+    let router =
+        axum::Router::new().fallback(|| async { axum::response::Html("<h1>Rollout</h1>") });
     tokio::spawn(async move { axum::serve(listener, router).await });
     format!("http://{address}")
 }
@@ -525,10 +785,19 @@ async fn web_page() -> String {
 #[tokio::test]
 async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
     const OTHER: &str = "another-secret-another-secret";
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let accepted: &[&str] = &["accepts the client id"];
     for (case, base, secret, code, words) in [
-        ("accepted", rollout_api(0, None).await, CLIENT_SECRET, 0, accepted),
+        (
+            "accepted",
+            rollout_api(0, None).await,
+            CLIENT_SECRET,
+            0,
+            accepted,
+        ),
         (
             "accepted, clock behind",
             rollout_api(60, None).await,
@@ -536,7 +805,13 @@ async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
             0,
             &["accepts the client id", "s behind"],
         ),
-        ("other secret", rollout_api(0, None).await, OTHER, 1, &["compare both"]),
+        (
+            "other secret",
+            rollout_api(0, None).await,
+            OTHER,
+            1,
+            &["compare both"],
+        ),
         (
             "other secret, clock a little behind",
             rollout_api(60, None).await,
@@ -544,17 +819,61 @@ async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
             1,
             &["compare both", "besides", "s behind"],
         ),
-        ("clock ahead", rollout_api(-60, None).await, CLIENT_SECRET, 1, &["s ahead", "set the clock"]),
-        ("clock far behind", rollout_api(1200, None).await, CLIENT_SECRET, 1, &["s behind", "set the clock"]),
-        ("broken", rollout_api(0, Some(503)).await, CLIENT_SECRET, 1, &["answered 503"]),
-        ("not there", format!("http://{closed}/api"), CLIENT_SECRET, 1, &["cannot reach 127.0.0.1"]),
-        ("a page for people", web_page().await, CLIENT_SECRET, 1, &["is --base-url the address"]),
-        ("no URL", "rollout.com".to_owned(), CLIENT_SECRET, 2, &["--base-url"]),
-        ("plain http", "http://rollout.example/api".to_owned(), CLIENT_SECRET, 2, &["--base-url"]),
+        (
+            "clock ahead",
+            rollout_api(-60, None).await,
+            CLIENT_SECRET,
+            1,
+            &["s ahead", "set the clock"],
+        ),
+        (
+            "clock far behind",
+            rollout_api(1200, None).await,
+            CLIENT_SECRET,
+            1,
+            &["s behind", "set the clock"],
+        ),
+        (
+            "broken",
+            rollout_api(0, Some(503)).await,
+            CLIENT_SECRET,
+            1,
+            &["answered 503"],
+        ),
+        (
+            "not there",
+            format!("http://{closed}/api"),
+            CLIENT_SECRET,
+            1,
+            &["cannot reach 127.0.0.1"],
+        ),
+        (
+            "a page for people",
+            web_page().await,
+            CLIENT_SECRET,
+            1,
+            &["is --base-url the address"],
+        ),
+        (
+            "no URL",
+            "rollout.com".to_owned(),
+            CLIENT_SECRET,
+            2,
+            &["--base-url"],
+        ),
+        (
+            "plain http",
+            "http://rollout.example/api".to_owned(),
+            CLIENT_SECRET,
+            2,
+            &["--base-url"],
+        ),
     ] {
         let mut command = binary(&["doctor", "--base-url", &base]);
         command.env("ROLLOUT_CLIENT_SECRET", secret);
-        let (got, out, err) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
+        let (got, out, err) = tokio::task::spawn_blocking(move || run(&mut command))
+            .await
+            .unwrap();
         assert_eq!(got, Some(code), "{case}: {out}{err}");
         for word in words {
             assert!(format!("{out}{err}").contains(word), "{case}: {out}{err}");
@@ -563,9 +882,14 @@ async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
     }
     let mut command = binary(&["doctor", "--base-url", &rollout_api(0, None).await]);
     command.env("ROLLOUT_CLIENT_ID", "another-client");
-    let (code, _, err) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
+    let (code, _, err) = tokio::task::spawn_blocking(move || run(&mut command))
+        .await
+        .unwrap();
     assert_eq!(code, Some(1));
-    assert!(err.contains("compare both") && err.contains("another-client"), "{err}");
+    assert!(
+        err.contains("compare both") && err.contains("another-client"),
+        "{err}"
+    );
 }
 
 #[cfg(target_os = "linux")]
@@ -573,8 +897,14 @@ async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
 fn a_process_with_secrets_dumps_no_core() {
     let process = Process::start(&mut binary(&["serve"]));
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
-    assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .expect("a limit");
+    assert_eq!(
+        core.split_whitespace().skip(4).collect::<Vec<_>>(),
+        ["0", "0", "bytes"]
+    );
 }
 
 #[test]
@@ -582,10 +912,14 @@ fn an_address_that_is_not_this_machines_is_a_clean_error() {
     for key in ["LISTEN", "ADMIN_LISTEN"] {
         // Set aside for documentation (RFC 5737, RFC 3849): nobody has them.
         for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
-            let (code, _, err) = run(binary(&["serve"]).env(format!("ROLLOUT__SERVER__{key}"), address));
+            let (code, _, err) =
+                run(binary(&["serve"]).env(format!("ROLLOUT__SERVER__{key}"), address));
             assert_eq!(code, Some(1), "{address}");
             let key = format!("server.{}", key.to_lowercase());
-            assert!(err.contains(&key) && err.contains(address) && err.contains("choose another"), "{err}");
+            assert!(
+                err.contains(&key) && err.contains(address) && err.contains("choose another"),
+                "{err}"
+            );
         }
     }
 }
@@ -597,6 +931,9 @@ fn each_signal_that_asks_to_stop_ends_it_well() {
         let process = Process::start(binary(&["serve"]).env("ROLLOUT__SERVER__DRAIN_DELAY", "0s"));
         process.signal(signal);
         let (code, log) = process.end();
-        assert!(code == Some(0) && log.contains("drained"), "{signal:?}: {log}");
+        assert!(
+            code == Some(0) && log.contains("drained"),
+            "{signal:?}: {log}"
+        );
     }
 }

@@ -35,8 +35,13 @@ fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
             environment.insert((*name).to_owned(), (*value).to_owned());
         }
     }
-    load_from(vec![file.path().to_owned()], environment, &Registry::builtin(), &context())
-        .map_err(|problems| problems.to_string())
+    load_from(
+        vec![file.path().to_owned()],
+        environment,
+        &Registry::builtin(),
+        &context(),
+    )
+    .map_err(|problems| problems.to_string())
 }
 
 #[test]
@@ -63,7 +68,10 @@ fn six_mistakes_are_one_report_of_six_lines_and_no_secret() {
         shared_secret_file = "/nowhere"
         "#,
     ));
-    let keys: Vec<&str> = report.lines().map(|line| line.split(':').next().unwrap()).collect();
+    let keys: Vec<&str> = report
+        .lines()
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
     for key in [
         "server.listen",
         "server.prot",
@@ -82,23 +90,45 @@ fn six_mistakes_are_one_report_of_six_lines_and_no_secret() {
 fn every_mistake_names_its_key() {
     let with = |toml: &str| format!("{toml}\n{BY_HEADER}");
     let endpoint = |keys: &str| {
-        section(&format!("kind = \"session_endpoint\"\nurl = \"https://app.example/me\"\n{keys}"))
+        section(&format!(
+            "kind = \"session_endpoint\"\nurl = \"https://app.example/me\"\n{keys}"
+        ))
     };
     let redis = |keys: &str| section(&format!("kind = \"redis_session\"\n{keys}"));
     for (case, toml, key) in [
-        ("unknown section", with("[sever]\nlisten = \"0.0.0.0:1\""), "sever:"),
+        (
+            "unknown section",
+            with("[sever]\nlisten = \"0.0.0.0:1\""),
+            "sever:",
+        ),
         ("unknown key", with("[log]\nlevle = \"info\""), "log.levle:"),
-        ("wrong type", with("[server]\nmax_headers = \"many\""), "server.max_headers:"),
+        (
+            "wrong type",
+            with("[server]\nmax_headers = \"many\""),
+            "server.max_headers:",
+        ),
         ("not a section", with("server = 1"), "server:"),
         ("no extractor", String::new(), "session.extractors:"),
-        ("missing section", "[session]\nextractors = [\"web\"]".to_owned(), "extractors.web:"),
-        ("unused section", with("[extractors.other]\nkind = \"api_key\""), "extractors.other:"),
+        (
+            "missing section",
+            "[session]\nextractors = [\"web\"]".to_owned(),
+            "extractors.web:",
+        ),
+        (
+            "unused section",
+            with("[extractors.other]\nkind = \"api_key\""),
+            "extractors.other:",
+        ),
         (
             "unknown kind",
             "[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"jtw\"".to_owned(),
             "extractors.web.kind:",
         ),
-        ("twice", BY_HEADER.replace("[\"proxy\"]", "[\"proxy\", \"proxy\"]"), "session.extractors:"),
+        (
+            "twice",
+            BY_HEADER.replace("[\"proxy\"]", "[\"proxy\", \"proxy\"]"),
+            "session.extractors:",
+        ),
         (
             "unknown preset",
             BY_HEADER.replace("header = ", "preset = \"x\"\nheader = "),
@@ -129,47 +159,134 @@ fn every_mistake_names_its_key() {
             "[session]\nextractors = [\"Web\"]\n[extractors.Web]\nkind = \"api_key\"".to_owned(),
             "extractors.Web:",
         ),
-        ("too large", with("[server]\nmax_in_flight = 9223372036854775807"), "server.max_in_flight:"),
+        (
+            "too large",
+            with("[server]\nmax_in_flight = 9223372036854775807"),
+            "server.max_in_flight:",
+        ),
         (
             "no room in the buffer",
             with("[server]\nmax_uri_bytes = 9223372036854775807"),
             "server.max_uri_bytes:",
         ),
-        ("one address twice", with("[server]\nlisten = \"127.0.0.1:8081\""), "server.admin_listen:"),
-        ("zero", with("[server]\nidle_timeout = \"0s\""), "server.idle_timeout:"),
-        ("negative", with("[server]\nidle_timeout = \"-1s\""), "server.idle_timeout:"),
-        ("huge", with("[server]\nidle_timeout = \"1000000000000000000s\""), "server.idle_timeout:"),
-        ("no unit", with("[server]\nidle_timeout = 5"), "server.idle_timeout:"),
-        ("order of time-outs", with("[server]\nhard_stop = \"10s\""), "server.hard_stop:"),
-        ("drain before requests", with("[server]\nrequest_timeout = \"20s\""), "server.drain_timeout:"),
-        ("a session endpoint's", endpoint("timeout = \"6s\""), "extractors.web.timeout:"),
+        (
+            "one address twice",
+            with("[server]\nlisten = \"127.0.0.1:8081\""),
+            "server.admin_listen:",
+        ),
+        (
+            "zero",
+            with("[server]\nidle_timeout = \"0s\""),
+            "server.idle_timeout:",
+        ),
+        (
+            "negative",
+            with("[server]\nidle_timeout = \"-1s\""),
+            "server.idle_timeout:",
+        ),
+        (
+            "huge",
+            with("[server]\nidle_timeout = \"1000000000000000000s\""),
+            "server.idle_timeout:",
+        ),
+        (
+            "no unit",
+            with("[server]\nidle_timeout = 5"),
+            "server.idle_timeout:",
+        ),
+        (
+            "order of time-outs",
+            with("[server]\nhard_stop = \"10s\""),
+            "server.hard_stop:",
+        ),
+        (
+            "drain before requests",
+            with("[server]\nrequest_timeout = \"20s\""),
+            "server.drain_timeout:",
+        ),
+        (
+            "a session endpoint's",
+            endpoint("timeout = \"6s\""),
+            "extractors.web.timeout:",
+        ),
         (
             "connecting",
             endpoint("timeout = \"1s\"\nconnect_timeout = \"2s\""),
             "extractors.web.connect_timeout:",
         ),
-        ("shorter requests", endpoint("[server]\nrequest_timeout = \"1s\""), "extractors.web.timeout:"),
+        (
+            "shorter requests",
+            endpoint("[server]\nrequest_timeout = \"1s\""),
+            "extractors.web.timeout:",
+        ),
         (
             "an introspection endpoint's",
             section("kind = \"introspection\"\nurl = \"https://idp.example/i\"\ntimeout = \"6s\""),
             "extractors.web.timeout:",
         ),
-        ("a store's", redis("timeout = \"6s\""), "extractors.web.timeout:"),
-        ("a database's", section("kind = \"sql_session\"\ntimeout = \"6s\""), "extractors.web.timeout:"),
-        ("a free connection's", redis("pool_wait = \"6s\""), "extractors.web.pool_wait:"),
-        ("ttl too short", with("[token]\nttl = \"29s\""), "token.ttl:"),
-        ("ttl too long", with("[token]\nttl = \"901s\""), "token.ttl:"),
-        ("claim of ours", with("[token.claims]\nsub = \"x\""), "token.claims:"),
-        ("star", with("[origins]\nallowed = [\"*\"]"), "origins.allowed:"),
-        ("null", with("[origins]\nallowed = [\"null\"]"), "origins.allowed:"),
-        ("no origin", with("[origins]\nallowed = [\"app.example\"]"), "origins.allowed:"),
-        ("burst", with("[rate_limit]\nburst = 0"), "rate_limit.burst:"),
+        (
+            "a store's",
+            redis("timeout = \"6s\""),
+            "extractors.web.timeout:",
+        ),
+        (
+            "a database's",
+            section("kind = \"sql_session\"\ntimeout = \"6s\""),
+            "extractors.web.timeout:",
+        ),
+        (
+            "a free connection's",
+            redis("pool_wait = \"6s\""),
+            "extractors.web.pool_wait:",
+        ),
+        (
+            "ttl too short",
+            with("[token]\nttl = \"29s\""),
+            "token.ttl:",
+        ),
+        (
+            "ttl too long",
+            with("[token]\nttl = \"901s\""),
+            "token.ttl:",
+        ),
+        (
+            "claim of ours",
+            with("[token.claims]\nsub = \"x\""),
+            "token.claims:",
+        ),
+        (
+            "star",
+            with("[origins]\nallowed = [\"*\"]"),
+            "origins.allowed:",
+        ),
+        (
+            "null",
+            with("[origins]\nallowed = [\"null\"]"),
+            "origins.allowed:",
+        ),
+        (
+            "no origin",
+            with("[origins]\nallowed = [\"app.example\"]"),
+            "origins.allowed:",
+        ),
+        (
+            "burst",
+            with("[rate_limit]\nburst = 0"),
+            "rate_limit.burst:",
+        ),
         ("format", with("[log]\nformat = \"xml\""), "log.format:"),
         ("level", with("[log]\nlevel = \"loud\""), "log.level:"),
-        ("subject", with("[log]\nsubject = \"secret\""), "log.subject:"),
+        (
+            "subject",
+            with("[log]\nsubject = \"secret\""),
+            "log.subject:",
+        ),
     ] {
         let report = problems(&toml);
-        assert!(report.lines().any(|line| line.starts_with(key)), "{case}: {key} in\n{report}");
+        assert!(
+            report.lines().any(|line| line.starts_with(key)),
+            "{case}: {key} in\n{report}"
+        );
     }
 }
 
@@ -182,9 +299,18 @@ fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, St
         path
     });
     let mut environment = client_variables();
-    environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    load_from(files.collect(), environment, &Registry::builtin(), &context())
-        .map_err(|problems| problems.to_string())
+    environment.extend(
+        variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
+    load_from(
+        files.collect(),
+        environment,
+        &Registry::builtin(),
+        &context(),
+    )
+    .map_err(|problems| problems.to_string())
 }
 
 #[test]
@@ -192,8 +318,20 @@ fn no_section_hides_a_value_of_another_layer() {
     let server = ("ROLLOUT__SERVER__DOCS_ALIAS", "true");
     let below = |toml: &str| format!("{toml}\n{BY_HEADER}");
     for (case, files, variables, key, places) in [
-        ("a variable", vec![&below("server = 5")[..]], &[server][..], "server", ["0.toml", server.0]),
-        ("a file", vec!["server = true", &below("[server]")], &[], "server", ["0.toml", "1.toml"]),
+        (
+            "a variable",
+            vec![&below("server = 5")[..]],
+            &[server][..],
+            "server",
+            ["0.toml", server.0],
+        ),
+        (
+            "a file",
+            vec!["server = true", &below("[server]")],
+            &[],
+            "server",
+            ["0.toml", "1.toml"],
+        ),
         (
             "variables",
             vec![BY_HEADER],
@@ -217,10 +355,18 @@ fn no_section_hides_a_value_of_another_layer() {
         ),
     ] {
         let report = load_files(&files, variables).map(|_| ()).expect_err(case);
-        let line = report.lines().find(|line| line.starts_with(&format!("{key}: "))).expect(case);
-        assert!(places.iter().all(|place| line.contains(place)), "{case}: {report}");
+        let line = report
+            .lines()
+            .find(|line| line.starts_with(&format!("{key}: ")))
+            .expect(case);
+        assert!(
+            places.iter().all(|place| line.contains(place)),
+            "{case}: {report}"
+        );
     }
-    let report = load_files(&[&below("server = 5")], &[]).map(|_| ()).unwrap_err();
+    let report = load_files(&[&below("server = 5")], &[])
+        .map(|_| ())
+        .unwrap_err();
     assert!(
         report.starts_with("server: must be a section, [server], not a whole number (from /"),
         "{report}"
@@ -234,38 +380,83 @@ fn a_later_value_wins_over_a_section_where_both_may_stand() {
             "[session]\nextractors = [\"iron_session\"]\n[extractors.iron_session]\ncookie = \"c\"\n{password}"
         )
     };
-    let first = iron("[extractors.iron_session.password]\n1 = \"0123456789abcdef0123456789abcdef\"");
+    let first =
+        iron("[extractors.iron_session.password]\n1 = \"0123456789abcdef0123456789abcdef\"");
     let name = "ROLLOUT__EXTRACTORS__IRON_SESSION__PASSWORD";
     let settings = load_files(&[&first], &[(name, "fedcba9876543210fedcba9876543210")]).unwrap();
-    assert_eq!(settings.effective()["extractors"]["iron_session"]["password"], "[REDACTED]");
+    assert_eq!(
+        settings.effective()["extractors"]["iron_session"]["password"],
+        "[REDACTED]"
+    );
 }
 
 #[test]
 fn a_value_of_another_type_is_refused_and_told_what_it_should_be() {
     for (keys, line) in [
-        ("max_headers = true", "server.max_headers: must be a whole number, not true or false (from /"),
-        ("max_headers = 1.5", "server.max_headers: must be a whole number, not a number (from /"),
-        ("max_headers = \"many\"", "server.max_headers: must be a whole number, not text (from /"),
-        ("max_headers = -1", "server.max_headers: is out of range (from /"),
-        ("docs_alias = 2", "server.docs_alias: must be true or false, not a whole number (from /"),
-        ("docs_alias = \"maybe\"", "server.docs_alias: must be true or false, not text (from /"),
-        ("listen = 8080", "server.listen: must be text in quotes, not a whole number (from /"),
-        ("listen = [\"a\"]", "server.listen: must be text in quotes, not a list (from /"),
-        ("idle_timeout = true", "server.idle_timeout: must be a duration with its unit, such as "),
+        (
+            "max_headers = true",
+            "server.max_headers: must be a whole number, not true or false (from /",
+        ),
+        (
+            "max_headers = 1.5",
+            "server.max_headers: must be a whole number, not a number (from /",
+        ),
+        (
+            "max_headers = \"many\"",
+            "server.max_headers: must be a whole number, not text (from /",
+        ),
+        (
+            "max_headers = -1",
+            "server.max_headers: is out of range (from /",
+        ),
+        (
+            "docs_alias = 2",
+            "server.docs_alias: must be true or false, not a whole number (from /",
+        ),
+        (
+            "docs_alias = \"maybe\"",
+            "server.docs_alias: must be true or false, not text (from /",
+        ),
+        (
+            "listen = 8080",
+            "server.listen: must be text in quotes, not a whole number (from /",
+        ),
+        (
+            "listen = [\"a\"]",
+            "server.listen: must be text in quotes, not a list (from /",
+        ),
+        (
+            "idle_timeout = true",
+            "server.idle_timeout: must be a duration with its unit, such as ",
+        ),
     ] {
         let report = problems(&format!("[server]\n{keys}\n{BY_HEADER}"));
         assert!(report.starts_with(line), "{line} in {report}");
     }
     for (toml, line) in [
-        ("[rate_limit]\nburst = 5000000000", "rate_limit.burst: is out of range (from /"),
-        ("[origins]\nallowed = [5]", "origins.allowed: is a list that must hold text in quotes (from /"),
-        ("[token]\nclaims = \"x\"", "token.claims: must be a table, not text (from /"),
+        (
+            "[rate_limit]\nburst = 5000000000",
+            "rate_limit.burst: is out of range (from /",
+        ),
+        (
+            "[origins]\nallowed = [5]",
+            "origins.allowed: is a list that must hold text in quotes (from /",
+        ),
+        (
+            "[token]\nclaims = \"x\"",
+            "token.claims: must be a table, not text (from /",
+        ),
     ] {
         let report = problems(&format!("{toml}\n{BY_HEADER}"));
         assert!(report.starts_with(line), "{line} in {report}");
     }
-    let report = load_variables(&[("ROLLOUT__SERVER__MAX_HEADERS", "many")]).map(|_| ()).unwrap_err();
-    assert!(report.contains("not text (from ROLLOUT__SERVER__MAX_HEADERS)"), "{report}");
+    let report = load_variables(&[("ROLLOUT__SERVER__MAX_HEADERS", "many")])
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        report.contains("not text (from ROLLOUT__SERVER__MAX_HEADERS)"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -273,14 +464,19 @@ fn a_bad_address_hides_no_other_mistake() {
     let report = problems(&format!(
         "[server]\nlisten = \"x\"\nidle_timeout = \"0s\"\nhard_stop = \"0s\"\n{BY_HEADER}"
     ));
-    for key in ["server.listen:", "server.idle_timeout:", "server.hard_stop: must be longer"] {
+    for key in [
+        "server.listen:",
+        "server.idle_timeout:",
+        "server.hard_stop: must be longer",
+    ] {
         assert!(report.contains(key), "{key} in {report}");
     }
 }
 
 #[test]
 fn a_slip_of_the_keyboard_is_told_what_was_meant() {
-    let section = |keys: &str| format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}");
+    let section =
+        |keys: &str| format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}");
     for (toml, line) in [
         (
             section("kind = \"clerk\""),
@@ -290,8 +486,14 @@ fn a_slip_of_the_keyboard_is_told_what_was_meant() {
             section("preset = \"kratos\""),
             "extractors.web.kind: must be a kind, and kratos is a preset: write kind = \"session_endpoint\", preset = \"kratos\"",
         ),
-        (section("kind = \"better-auth\""), "extractors.web.kind: must be one: write kind = \"better_auth\""),
-        (section("kind = \"redis\""), "extractors.web.kind: is not a kind: did you mean redis_session?"),
+        (
+            section("kind = \"better-auth\""),
+            "extractors.web.kind: must be one: write kind = \"better_auth\"",
+        ),
+        (
+            section("kind = \"redis\""),
+            "extractors.web.kind: is not a kind: did you mean redis_session?",
+        ),
         (
             section("url = \"x\""),
             "extractors.web.kind: is missing: web is not a kind itself. There are api_key, ",
@@ -308,18 +510,29 @@ fn a_slip_of_the_keyboard_is_told_what_was_meant() {
             "[extractor.web]\nkind = \"jwt\"".to_owned(),
             "extractor: is not a section or key: did you mean extractors?",
         ),
-        ("extractors = [\"web\"]".to_owned(), "extractors: must be sections, [extractors.NAME]; "),
+        (
+            "extractors = [\"web\"]".to_owned(),
+            "extractors: must be sections, [extractors.NAME]; ",
+        ),
     ] {
         let report = problems(&toml);
-        assert!(report.lines().any(|found| found.starts_with(line)), "{line} in\n{report}");
+        assert!(
+            report.lines().any(|found| found.starts_with(line)),
+            "{line} in\n{report}"
+        );
     }
     let hidden = problems(&section("kind = \"jwt\"\nzzz = 1"));
     assert!(
         hidden.contains("token_types") && !hidden.contains("provider_keys"),
         "for presets only: {hidden}"
     );
-    let report = load_variables(&[("ROLLOUT__SESSION_EXTRACTORS", "web")]).map(|_| ()).unwrap_err();
-    assert!(report.contains("did you mean session.extractors?"), "{report}");
+    let report = load_variables(&[("ROLLOUT__SESSION_EXTRACTORS", "web")])
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        report.contains("did you mean session.extractors?"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -328,7 +541,10 @@ fn a_file_that_is_not_toml_is_refused_without_its_text() {
     assert!(report.contains("line 3 is not TOML"), "{report}");
     assert!(!report.contains("hunter2"), "{report}");
     let report = problems("[server]\nlisten = \"a\"\nlisten = \"b\"\n");
-    assert!(report.contains("line 3 is not TOML: duplicate key"), "{report}");
+    assert!(
+        report.contains("line 3 is not TOML: duplicate key"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -336,10 +552,16 @@ fn the_client_comes_from_the_names_of_rollouts_docs() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{CLIENT_SECRET}\n")).unwrap();
     let path = file.path().to_str().unwrap();
-    let settings =
-        load_variables(&[("ROLLOUT_CLIENT_SECRET", "(unset)"), ("ROLLOUT_CLIENT_SECRET_FILE", path)])
-            .unwrap();
-    assert_eq!(settings.client.secret.expose(), CLIENT_SECRET.as_bytes(), "one trailing newline is dropped");
+    let settings = load_variables(&[
+        ("ROLLOUT_CLIENT_SECRET", "(unset)"),
+        ("ROLLOUT_CLIENT_SECRET_FILE", path),
+    ])
+    .unwrap();
+    assert_eq!(
+        settings.client.secret.expose(),
+        CLIENT_SECRET.as_bytes(),
+        "one trailing newline is dropped"
+    );
     assert!(!settings.are_outdated());
     std::fs::write(file.path(), "another secret, as long as one must be\n").unwrap();
     assert!(settings.are_outdated());
@@ -347,22 +569,48 @@ fn the_client_comes_from_the_names_of_rollouts_docs() {
     assert!(!settings.are_outdated());
 
     for (case, variables, key) in [
-        ("both", &[("ROLLOUT_CLIENT_SECRET_FILE", path)][..], "client_secret:"),
-        ("neither", &[("ROLLOUT_CLIENT_SECRET", "(unset)")], "client_secret:"),
+        (
+            "both",
+            &[("ROLLOUT_CLIENT_SECRET_FILE", path)][..],
+            "client_secret:",
+        ),
+        (
+            "neither",
+            &[("ROLLOUT_CLIENT_SECRET", "(unset)")],
+            "client_secret:",
+        ),
         ("empty", &[("ROLLOUT_CLIENT_SECRET", "")], "client_secret:"),
-        ("blank", &[("ROLLOUT_CLIENT_SECRET", "                    ")], "client_secret:"),
-        ("placeholder", &[("ROLLOUT_CLIENT_SECRET", "your-client-secret")], "client_secret:"),
-        ("short", &[("ROLLOUT_CLIENT_SECRET", "fifteen-bytes-1")], "client_secret:"),
+        (
+            "blank",
+            &[("ROLLOUT_CLIENT_SECRET", "                    ")],
+            "client_secret:",
+        ),
+        (
+            "placeholder",
+            &[("ROLLOUT_CLIENT_SECRET", "your-client-secret")],
+            "client_secret:",
+        ),
+        (
+            "short",
+            &[("ROLLOUT_CLIENT_SECRET", "fifteen-bytes-1")],
+            "client_secret:",
+        ),
         ("no id", &[("ROLLOUT_CLIENT_ID", "(unset)")], "client_id:"),
         ("empty id", &[("ROLLOUT_CLIENT_ID", "")], "client_id:"),
         (
             "no file",
-            &[("ROLLOUT_CLIENT_SECRET", "(unset)"), ("ROLLOUT_CLIENT_SECRET_FILE", "/nowhere")],
+            &[
+                ("ROLLOUT_CLIENT_SECRET", "(unset)"),
+                ("ROLLOUT_CLIENT_SECRET_FILE", "/nowhere"),
+            ],
             "client_secret:",
         ),
         (
             "empty file name",
-            &[("ROLLOUT_CLIENT_SECRET", "(unset)"), ("ROLLOUT_CLIENT_SECRET_FILE", "")],
+            &[
+                ("ROLLOUT_CLIENT_SECRET", "(unset)"),
+                ("ROLLOUT_CLIENT_SECRET_FILE", ""),
+            ],
             "client_secret:",
         ),
     ] {
@@ -389,13 +637,20 @@ fn a_secret_is_kept_as_it_is_written() {
 fn a_short_secret_is_noted_and_a_long_one_is_not() {
     let short = load_variables(&[("ROLLOUT_CLIENT_SECRET", "0123456789abcdef")]).unwrap();
     let warnings: Vec<String> = short.warnings.lines().collect();
-    assert!(warnings[0].starts_with("client_secret: is shorter than the 64 bytes"), "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("client_secret: is shorter than the 64 bytes"),
+        "{warnings:?}"
+    );
     assert!(load_variables(&[]).unwrap().warnings.is_empty());
 }
 
 /// The warnings about this configuration, which is accepted.
 fn warnings(toml: &str) -> Vec<String> {
-    load(toml).unwrap_or_else(|problems| panic!("{toml}\n{problems}")).warnings.lines().collect()
+    load(toml)
+        .unwrap_or_else(|problems| panic!("{toml}\n{problems}"))
+        .warnings
+        .lines()
+        .collect()
 }
 
 fn section(keys: &str) -> String {
@@ -405,22 +660,42 @@ fn section(keys: &str) -> String {
 #[test]
 fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret() {
     let jwt = |algorithm: &str, secret: &str| {
-        let keys =
-            format!("algorithms = [\"{algorithm}\"]\nallow_any_audience = true\nsecret = \"{secret}\"");
+        let keys = format!(
+            "algorithms = [\"{algorithm}\"]\nallow_any_audience = true\nsecret = \"{secret}\""
+        );
         section(&format!("kind = \"jwt\"\n{keys}"))
     };
-    let flask =
-        |secret: &str| section(&format!("kind = \"flask\"\nsubject = \"{{id}}\"\nsecret_key = \"{secret}\""));
+    let flask = |secret: &str| {
+        section(&format!(
+            "kind = \"flask\"\nsubject = \"{{id}}\"\nsecret_key = \"{secret}\""
+        ))
+    };
     let express = |secret: &str| {
-        section(&format!("kind = \"cookie_session\"\nsubject = \"{{id}}\"\nkeys = [\"{secret}\"]"))
+        section(&format!(
+            "kind = \"cookie_session\"\nsubject = \"{{id}}\"\nkeys = [\"{secret}\"]"
+        ))
     };
     let django = |secret: &str| {
-        section(&format!("kind = \"django_signed\"\nsubject = \"{{id}}\"\nsecret_key = \"{secret}\""))
+        section(&format!(
+            "kind = \"django_signed\"\nsubject = \"{{id}}\"\nsecret_key = \"{secret}\""
+        ))
     };
     let long = "q7".repeat(10) + "0123456789abcdefghijklmnop";
     for (case, toml, key, secret, words) in [
-        ("Express", express("keyboard cat"), "keys", "keyboard cat", "an example from documentation"),
-        ("Flask", flask("dev"), "secret_key", "\"dev\"", "an example from documentation"),
+        (
+            "Express",
+            express("keyboard cat"),
+            "keys",
+            "keyboard cat",
+            "an example from documentation",
+        ),
+        (
+            "Flask",
+            flask("dev"),
+            "secret_key",
+            "\"dev\"",
+            "an example from documentation",
+        ),
         (
             "Django",
             django("django-insecure-x8k$2l@v0p!q9w3e5r7t"),
@@ -428,8 +703,20 @@ fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret()
             "django-insecure-x",
             "an example from documentation",
         ),
-        ("short", flask("5hort-secret"), "secret_key", "5hort", "shorter than 16 bytes"),
-        ("repeated", flask("abc1abc1abc1abc1abc1"), "secret_key", "abc1", "repeated"),
+        (
+            "short",
+            flask("5hort-secret"),
+            "secret_key",
+            "5hort",
+            "shorter than 16 bytes",
+        ),
+        (
+            "repeated",
+            flask("abc1abc1abc1abc1abc1"),
+            "secret_key",
+            "abc1",
+            "repeated",
+        ),
         (
             "jwt.io",
             jwt("HS256", "your-256-bit-secret"),
@@ -458,12 +745,26 @@ fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret()
             "q7q7",
             "has 46 bytes, and RFC 7518, section 3.2 asks for at least 48",
         ),
-        ("HS512", jwt("HS512", &long), "secret", "q7q7", "at least 64 with HS512"),
+        (
+            "HS512",
+            jwt("HS512", &long),
+            "secret",
+            "q7q7",
+            "at least 64 with HS512",
+        ),
     ] {
         let warnings = warnings(&toml);
-        let [warning] = warnings.as_slice() else { panic!("{case}: {warnings:?}") };
-        assert!(warning.starts_with(&format!("extractors.web.{key}: ")), "{case}: {warning}");
-        assert!(warning.contains(words) && !warning.contains(secret), "{case}: {warning}");
+        let [warning] = warnings.as_slice() else {
+            panic!("{case}: {warnings:?}")
+        };
+        assert!(
+            warning.starts_with(&format!("extractors.web.{key}: ")),
+            "{case}: {warning}"
+        );
+        assert!(
+            warning.contains(words) && !warning.contains(secret),
+            "{case}: {warning}"
+        );
     }
     for (case, toml) in [
         ("HS256", jwt("HS256", &long)),
@@ -495,13 +796,20 @@ fn file_of_a_list_of_secrets_that_holds_none_is_refused_in_every_kind() {
                     ("redis_session" | "sql_session", "cookie_secrets") => {
                         "cookie_format = \"express_signed\""
                     }
-                    ("redis_session" | "sql_session", "previous_keys") => "cookie_format = \"laravel\"",
+                    ("redis_session" | "sql_session", "previous_keys") => {
+                        "cookie_format = \"laravel\""
+                    }
                     _ => "",
                 };
-                let report =
-                    problems(&section(&format!("kind = \"{kind}\"\n{form}\n{key}_file = {:?}", file.path())));
+                let report = problems(&section(&format!(
+                    "kind = \"{kind}\"\n{form}\n{key}_file = {:?}",
+                    file.path()
+                )));
                 let line = format!("extractors.web.{key}: the file of {key}_file holds no secret");
-                assert!(report.lines().any(|found| found.starts_with(&line)), "{kind} {content:?}: {report}");
+                assert!(
+                    report.lines().any(|found| found.starts_with(&line)),
+                    "{kind} {content:?}: {report}"
+                );
             }
         }
     }
@@ -511,7 +819,10 @@ fn file_of_a_list_of_secrets_that_holds_none_is_refused_in_every_kind() {
         "flask.secret_key_fallbacks",
         "redis_session.cookie_secrets",
     ] {
-        assert!(lists.iter().any(|list| list == known), "{known} in {lists:?}");
+        assert!(
+            lists.iter().any(|list| list == known),
+            "{known} in {lists:?}"
+        );
     }
 }
 
@@ -528,29 +839,48 @@ fn example_values() -> Vec<String> {
     }
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
-    for name in ["README.md", "SECURITY.md", "docker-compose.yml", "config", "deploy", "docs"] {
+    for name in [
+        "README.md",
+        "SECURITY.md",
+        "docker-compose.yml",
+        "config",
+        "deploy",
+        "docs",
+    ] {
         files(&root.join(name), &mut paths);
     }
     let mut values = Vec::new();
     for path in paths {
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
         for line in text.lines() {
-            let Some((names, value)) = line.split_once(['=', ':']) else { continue };
+            let Some((names, value)) = line.split_once(['=', ':']) else {
+                continue;
+            };
             let name = names
                 .trim()
                 .rsplit([' ', '{', '`', '#', '"'])
                 .find(|word| !word.is_empty())
                 .unwrap_or_default();
             let name = name.to_ascii_lowercase();
-            let is_secret =
-                ["secret", "password", "client_id", "keys", "_key"].iter().any(|word| name.contains(word));
+            let is_secret = ["secret", "password", "client_id", "keys", "_key"]
+                .iter()
+                .any(|word| name.contains(word));
             if is_secret {
                 let value = value.split(" #").next().unwrap_or_default().trim();
-                let quoted: Vec<_> =
-                    value.split('"').skip(1).step_by(2).filter(|text| !text.is_empty()).collect();
+                let quoted: Vec<_> = value
+                    .split('"')
+                    .skip(1)
+                    .step_by(2)
+                    .filter(|text| !text.is_empty())
+                    .collect();
                 if quoted.is_empty() && !value.starts_with(['$', '<']) {
                     values.extend(
-                        value.split_whitespace().next().map(|word| word.trim_matches('`').to_owned()),
+                        value
+                            .split_whitespace()
+                            .next()
+                            .map(|word| word.trim_matches('`').to_owned()),
                     );
                 } else if quoted.is_empty() {
                     values.push(value.to_owned());
@@ -566,8 +896,14 @@ fn example_values() -> Vec<String> {
 #[test]
 fn example_value_of_our_docs_is_refused_as_the_client_secret() {
     let mut values = example_values();
-    for seen in ["from your Rollout dashboard", "/run/secrets/rollout_client_secret"] {
-        assert!(values.iter().any(|value| value == seen), "{seen} in {values:#?}");
+    for seen in [
+        "from your Rollout dashboard",
+        "/run/secrets/rollout_client_secret",
+    ] {
+        assert!(
+            values.iter().any(|value| value == seen),
+            "{seen} in {values:#?}"
+        );
     }
     values.extend(
         [
@@ -595,23 +931,37 @@ fn variables_win_over_files_and_other_peoples_variables_are_ignored() {
         ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:9"),
         ("ROLLOUT__SERVER__MAX_HEADERS", "10"),
         ("ROLLOUT__SERVER__DOCS_ALIAS", "true"),
-        ("ROLLOUT__EXTRACTORS__PROXY__TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1"),
-        ("ROLLOUT__ORIGINS__ALLOWED", "https://a.example,https://b.example"),
+        (
+            "ROLLOUT__EXTRACTORS__PROXY__TRUSTED_PROXIES",
+            "10.0.0.0/8, 192.0.2.1",
+        ),
+        (
+            "ROLLOUT__ORIGINS__ALLOWED",
+            "https://a.example,https://b.example",
+        ),
         // What Kubernetes sets for a service called "rollout".
         ("ROLLOUT_PORT", "tcp://10.0.0.1:80"),
         ("ROLLOUT_SERVICE_HOST", "10.0.0.1"),
     ])
     .unwrap();
     assert_eq!(settings.server.listen, "127.0.0.1:9".parse().unwrap());
-    assert_eq!((settings.server.max_headers, settings.server.docs_alias), (10, true));
+    assert_eq!(
+        (settings.server.max_headers, settings.server.docs_alias),
+        (10, true)
+    );
     let shown = settings.effective();
     assert_eq!(
         shown["extractors"]["proxy"]["trusted_proxies"],
         serde_json::json!(["10.0.0.0/8", "192.0.2.1"])
     );
-    assert_eq!(shown["origins"]["allowed"], serde_json::json!(["https://a.example", "https://b.example"]));
+    assert_eq!(
+        shown["origins"]["allowed"],
+        serde_json::json!(["https://a.example", "https://b.example"])
+    );
 
-    let report = load_variables(&[("ROLLOUT__SERVER__PROT", "1")]).map(|_| ()).unwrap_err();
+    let report = load_variables(&[("ROLLOUT__SERVER__PROT", "1")])
+        .map(|_| ())
+        .unwrap_err();
     assert!(report.starts_with("server.prot:"), "{report}");
 }
 
@@ -627,7 +977,10 @@ fn variables_alone_are_enough() {
         environment.insert(name.to_owned(), value.to_owned());
     }
     let settings = load_from(Vec::new(), environment, &Registry::builtin(), &context()).unwrap();
-    assert_eq!(settings.effective()["extractors"]["proxy"]["header"], "X-Forwarded-User");
+    assert_eq!(
+        settings.effective()["extractors"]["proxy"]["header"],
+        "X-Forwarded-User"
+    );
 }
 
 #[test]
@@ -663,10 +1016,16 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
     const SECRET: &str = "hunter2-hunter2-hunter2";
     for (name, value) in [
         ("ROLLOUT_CLIENT_SECRET_FILE", SECRET),
-        ("ROLLOUT_CLIENT_SECRET_FILE", &format!("aB3/{SECRET}+x/4==")[..]),
+        (
+            "ROLLOUT_CLIENT_SECRET_FILE",
+            &format!("aB3/{SECRET}+x/4==")[..],
+        ),
         ("ROLLOUT_CLIENT_SECRET_FILE", &format!("/{SECRET}")),
         ("ROLLOUT_CLIENT_SECRET_FILE", &format!("//{SECRET}")),
-        ("ROLLOUT__ORIGINS__ALLOWED", &format!("https://u:{SECRET}@a.example")[..]),
+        (
+            "ROLLOUT__ORIGINS__ALLOWED",
+            &format!("https://u:{SECRET}@a.example")[..],
+        ),
         ("ROLLOUT__SERVER__MAX_HEADERS", SECRET),
         ("ROLLOUT__SERVER__LISTEN", SECRET),
         ("ROLLOUT__TOKEN__CLAIMS", SECRET),
@@ -704,7 +1063,10 @@ fn the_documented_defaults_are_the_real_ones() {
     for section in ["client_id", "client_secret", "extractors", "session"] {
         real.as_object_mut().unwrap().remove(section);
     }
-    assert!(real.as_object().unwrap().values().all(Value::is_null), "undocumented: {real}");
+    assert!(
+        real.as_object().unwrap().values().all(Value::is_null),
+        "undocumented: {real}"
+    );
 }
 
 /// The commented blocks of `default.toml`: for each kind its keys, and whether the value shown is the
@@ -716,9 +1078,14 @@ fn documented_kinds() -> BTreeMap<String, (toml::Table, Vec<String>)> {
         let block = block.split("\n\n").next().unwrap();
         let (kind, lines) = block.split_once('\n').unwrap();
         let kind = kind.split(']').next().unwrap().to_owned();
-        let text: String = lines.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
+        let text: String = lines
+            .lines()
+            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .collect();
         let examples = text.lines().filter(|line| line.contains("# example"));
-        let examples = examples.map(|line| line.split(" = ").next().unwrap().trim().to_owned()).collect();
+        let examples = examples
+            .map(|line| line.split(" = ").next().unwrap().trim().to_owned())
+            .collect();
         let keys = toml::from_str(&text).unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert!(kinds.insert(kind, (keys, examples)).is_none());
     }
@@ -730,19 +1097,26 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
     let registry = Registry::builtin();
     let mut documented = documented_kinds();
     for kind in registry.names() {
-        let (keys, examples) = documented.remove(kind).unwrap_or_else(|| panic!("{kind} is not documented"));
+        let (keys, examples) = documented
+            .remove(kind)
+            .unwrap_or_else(|| panic!("{kind} is not documented"));
         let real = keys_of_kind(&registry, kind, &context()).unwrap();
         let real = real.as_object().unwrap();
         for (key, value) in &keys {
             if key == "preset" || key == "subject" {
                 continue;
             }
-            let default = real.get(key).unwrap_or_else(|| panic!("{kind} has no key {key}"));
+            let default = real
+                .get(key)
+                .unwrap_or_else(|| panic!("{kind} has no key {key}"));
             let shown = serde_json::to_value(value).unwrap();
             if examples.contains(key) {
-                let none =
-                    default.is_null() || [serde_json::json!([]), serde_json::json!({})].contains(default);
-                assert!(none, "{kind}.{key} is shown as an example, but its default is {default}");
+                let none = default.is_null()
+                    || [serde_json::json!([]), serde_json::json!({})].contains(default);
+                assert!(
+                    none,
+                    "{kind}.{key} is shown as an example, but its default is {default}"
+                );
             } else {
                 assert_eq!(shown, *default, "{kind}.{key}");
             }
@@ -752,7 +1126,11 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
             assert!(documented, "{kind}.{key} is not documented");
         }
     }
-    assert!(documented.is_empty(), "documented, but not there: {:?}", documented.keys());
+    assert!(
+        documented.is_empty(),
+        "documented, but not there: {:?}",
+        documented.keys()
+    );
 }
 
 #[test]
@@ -760,7 +1138,11 @@ fn no_key_of_any_kind_repeats_what_was_written() {
     let registry = Registry::builtin();
     for kind in registry.names() {
         let keys = keys_of_kind(&registry, kind, &context()).unwrap();
-        let own = keys.as_object().unwrap().keys().flat_map(|key| [key.clone(), format!("{key}_file")]);
+        let own = keys
+            .as_object()
+            .unwrap()
+            .keys()
+            .flat_map(|key| [key.clone(), format!("{key}_file")]);
         // These files hold nothing secret, and their names are worth seeing.
         let own = own.filter(|key| !["jwks_file", "public_key_file", "ca_file"].contains(&&**key));
         for key in own.chain(["kind", "subject", "preset", "other"].map(str::to_owned)) {
@@ -772,10 +1154,16 @@ fn no_key_of_any_kind_repeats_what_was_written() {
                 "[\"hunter2\", 271828182, { a = \"hunter2\" }]",
                 "{ a = \"hunter2\", b = 271828182, c = { d = [\"hunter2\"] } }",
             ] {
-                let kind = if key == "kind" { String::new() } else { format!("kind = \"{kind}\"") };
-                let toml =
-                    format!("session.extractors = [\"web\"]\n[extractors.web]\n{kind}\n{key} = {value}");
-                let report = load(&toml).map_or_else(|problems| problems.to_string(), |_| String::new());
+                let kind = if key == "kind" {
+                    String::new()
+                } else {
+                    format!("kind = \"{kind}\"")
+                };
+                let toml = format!(
+                    "session.extractors = [\"web\"]\n[extractors.web]\n{kind}\n{key} = {value}"
+                );
+                let report =
+                    load(&toml).map_or_else(|problems| problems.to_string(), |_| String::new());
                 assert!(
                     !report.contains("hunter2") && !report.contains("2718"),
                     "{kind} {key} {value}: {report}"
@@ -787,17 +1175,21 @@ fn no_key_of_any_kind_repeats_what_was_written() {
 
 /// The warnings about a section that is accepted.
 fn section_warnings(section: &str) -> Vec<String> {
-    warnings(&format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{section}"))
+    warnings(&format!(
+        "[session]\nextractors = [\"web\"]\n[extractors.web]\n{section}"
+    ))
 }
 
 #[test]
 fn a_store_on_another_host_without_tls_is_a_warning_that_names_the_url_and_no_password() {
-    let redis =
-        "kind = \"redis_session\"\npreset = \"connect-redis\"\ncookie_secrets = [\"a-secret-of-the-app\"]\n";
+    let redis = "kind = \"redis_session\"\npreset = \"connect-redis\"\ncookie_secrets = [\"a-secret-of-the-app\"]\n";
     let sql = "kind = \"sql_session\"\npreset = \"authjs-database\"\n";
     let ca = tempfile::NamedTempFile::new().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
-    let pem = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    let pem = rcgen::CertificateParams::default()
+        .self_signed(&key)
+        .unwrap()
+        .pem();
     std::fs::write(ca.path(), pem).unwrap();
     let ca = format!("ca_file = \"{}\"\n", ca.path().display());
     for (section, url, more, is_warned) in [
@@ -808,27 +1200,49 @@ fn a_store_on_another_host_without_tls_is_a_warning_that_names_the_url_and_no_pa
         (redis, "redis://:hunter2@127.0.0.1", "", false),
         (redis, "redis://:hunter2@[::1]", "", false),
         (sql, "postgres://u:hunter2@db.internal/app", "", true),
-        (sql, "postgres://u:hunter2@db.internal/app?sslmode=prefer", "", true),
-        (sql, "postgres://u:hunter2@db.internal/app?sslmode=verify-full", "", false),
+        (
+            sql,
+            "postgres://u:hunter2@db.internal/app?sslmode=prefer",
+            "",
+            true,
+        ),
+        (
+            sql,
+            "postgres://u:hunter2@db.internal/app?sslmode=verify-full",
+            "",
+            false,
+        ),
         (sql, "postgres://u:hunter2@db.internal/app", &*ca, false),
         (sql, "postgres://u:hunter2@localhost/app", "", false),
         (sql, "mysql://u:hunter2@db.internal/app", "", true),
-        (sql, "mysql://u:hunter2@db.internal/app?ssl-mode=VERIFY_IDENTITY", "", false),
+        (
+            sql,
+            "mysql://u:hunter2@db.internal/app?ssl-mode=VERIFY_IDENTITY",
+            "",
+            false,
+        ),
         (sql, "mysql://u:hunter2@db.internal/app", &*ca, false),
         (sql, "mysql://u:hunter2@[::1]/app", "", false),
         (sql, "sqlite:///var/lib/app.sqlite3", "", false),
     ] {
         let lines = section_warnings(&format!("{section}url = \"{url}\"\n{more}"));
-        let found = lines.iter().filter(|line| line.starts_with("extractors.web.url: does not require TLS"));
+        let found = lines
+            .iter()
+            .filter(|line| line.starts_with("extractors.web.url: does not require TLS"));
         assert_eq!(found.count(), usize::from(is_warned), "{url}: {lines:?}");
-        assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:?}");
+        assert!(
+            lines.iter().all(|line| !line.contains("hunter2")),
+            "{lines:?}"
+        );
     }
 }
 
 #[test]
 fn unsigned_ids_in_redis_need_a_key_prefix_and_an_empty_one_is_a_warning() {
     let plain = "kind = \"redis_session\"\nurl = \"redis://localhost\"\ncookie = \"sid\"\n";
-    let problems = problems(&format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{plain}"));
+    let problems = problems(&format!(
+        "[session]\nextractors = [\"web\"]\n[extractors.web]\n{plain}"
+    ));
     assert!(
         problems.starts_with("extractors.web.key_prefix: is missing: the cookie is not signed"),
         "{problems}"
@@ -840,20 +1254,29 @@ fn unsigned_ids_in_redis_need_a_key_prefix_and_an_empty_one_is_a_warning() {
         ("key_prefix = \"\"", true),
     ] {
         let lines = section_warnings(&format!("{plain}{more}"));
-        let found = lines.iter().filter(|line| line.starts_with("extractors.web.key_prefix: is empty"));
+        let found = lines
+            .iter()
+            .filter(|line| line.starts_with("extractors.web.key_prefix: is empty"));
         assert_eq!(found.count(), usize::from(is_warned), "{more}: {lines:?}");
     }
 }
 
 #[test]
 fn auth_js_needs_an_explicit_subject_and_the_refusal_says_what_to_put() {
-    let endpoint = "kind = \"session_endpoint\"\npreset = \"authjs\"\nurl = \"https://app.example\"\n";
+    let endpoint =
+        "kind = \"session_endpoint\"\npreset = \"authjs\"\nurl = \"https://app.example\"\n";
     let cookie = "kind = \"authjs\"\nsecrets = [\"a-secret-of-the-app\"]\n";
     for (section, subject) in [(endpoint, "{user.id}"), (cookie, "{userId}")] {
         let toml = format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{section}");
         let report = problems(&toml);
-        assert!(report.starts_with("extractors.web.subject: is missing"), "{report}");
-        for text in ["account.providerAccountId", &format!("subject = \"{subject}\"")] {
+        assert!(
+            report.starts_with("extractors.web.subject: is missing"),
+            "{report}"
+        );
+        for text in [
+            "account.providerAccountId",
+            &format!("subject = \"{subject}\""),
+        ] {
             assert!(report.contains(text), "{text}: {report}");
         }
         assert_eq!(report.lines().count(), 1, "{report}");
@@ -862,5 +1285,8 @@ fn auth_js_needs_an_explicit_subject_and_the_refusal_says_what_to_put() {
     let report = problems(&format!(
         "[session]\nextractors = [\"web\"]\n[extractors.web]\n{endpoint}subject = \"{{id}}\"\nsubject_missing = \"x\""
     ));
-    assert!(report.starts_with("extractors.web.subject_missing: is not a key"), "{report}");
+    assert!(
+        report.starts_with("extractors.web.subject_missing: is not a key"),
+        "{report}"
+    );
 }

@@ -11,16 +11,28 @@ async fn absent_expired_and_wrong_sessions_are_told_apart() {
     let expired = session_token(json!({"exp": NOW - 30}));
     let wrong = format!("{}x", session_token(json!({})));
     for (case, session, code, challenge) in [
-        ("none", None, "no_session", r#"Bearer realm="rollout-token""#),
+        (
+            "none",
+            None,
+            "no_session",
+            r#"Bearer realm="rollout-token""#,
+        ),
         (
             "expired",
             Some(&expired),
             "session_expired",
             r#"Bearer realm="rollout-token", error="invalid_token""#,
         ),
-        ("wrong", Some(&wrong), "session_invalid", r#"Bearer realm="rollout-token", error="invalid_token""#),
+        (
+            "wrong",
+            Some(&wrong),
+            "session_invalid",
+            r#"Bearer realm="rollout-token", error="invalid_token""#,
+        ),
     ] {
-        let request = session.iter().fold(service.post(), |request, session| request.bearer_auth(session));
+        let request = session.iter().fold(service.post(), |request, session| {
+            request.bearer_auth(session)
+        });
         let response = request.send().await.unwrap();
         assert_eq!(response.headers()["www-authenticate"], challenge, "{case}");
         assert_eq!(refused(response).await, (401, code.to_owned()), "{case}");
@@ -46,20 +58,46 @@ async fn other_paths_and_methods_are_refused_in_json() {
         "/debug",
         "/config",
     ] {
-        let raw = format!("POST {path} HTTP/1.1\r\nHost: a\r\nX-User: ann\r\nConnection: close\r\n\r\n");
+        let raw =
+            format!("POST {path} HTTP/1.1\r\nHost: a\r\nX-User: ann\r\nConnection: close\r\n\r\n");
         let answer = service.raw(raw.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("\"not_found\""), "{path}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 404") && answer.contains("\"not_found\""),
+            "{path}: {answer}"
+        );
         assert!(answer.contains("cache-control: no-store"), "{path}");
     }
     for method in ["GET", "PUT", "DELETE", "PATCH", "TRACE", "post", "QUERY"] {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let response = service.request(method.clone(), "/rollout/token").send().await.unwrap();
+        let response = service
+            .request(method.clone(), "/rollout/token")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.headers()["allow"], "POST, OPTIONS", "{method}");
-        assert_eq!(refused(response).await, (405, "method_not_allowed".to_owned()), "{method}");
+        assert_eq!(
+            refused(response).await,
+            (405, "method_not_allowed".to_owned()),
+            "{method}"
+        );
     }
-    let head = service.request(Method::HEAD, "/rollout/token").send().await.unwrap();
-    assert_eq!((head.status().as_u16(), head.headers()["allow"].to_str().unwrap()), (405, "POST, OPTIONS"));
-    let post = service.request(Method::POST, "/healthz").send().await.unwrap();
+    let head = service
+        .request(Method::HEAD, "/rollout/token")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            head.status().as_u16(),
+            head.headers()["allow"].to_str().unwrap()
+        ),
+        (405, "POST, OPTIONS")
+    );
+    let post = service
+        .request(Method::POST, "/healthz")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(refused(post).await, (405, "method_not_allowed".to_owned()));
 }
 
@@ -68,8 +106,16 @@ async fn the_admin_listener_gives_no_tokens() {
     let service = Service::start(BY_JWT);
     for path in ["/rollout/token", "/rollout-token"] {
         let request = client().post(format!("http://{}{path}", service.admin));
-        let response = request.bearer_auth(session_token(json!({}))).send().await.unwrap();
-        assert_eq!(refused(response).await, (404, "not_found".to_owned()), "{path}");
+        let response = request
+            .bearer_auth(session_token(json!({})))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            refused(response).await,
+            (404, "not_found".to_owned()),
+            "{path}"
+        );
     }
 }
 
@@ -77,18 +123,30 @@ async fn the_admin_listener_gives_no_tokens() {
 async fn a_method_override_is_ignored() {
     let service = Service::start(BY_HEADER);
     let request = service.request(Method::GET, "/rollout/token?_method=POST");
-    let response =
-        request.header("x-http-method-override", "POST").header("x-user", "ann").send().await.unwrap();
+    let response = request
+        .header("x-http-method-override", "POST")
+        .header("x-user", "ann")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(refused(response).await.0, 405);
 }
 
 #[tokio::test]
 async fn the_callers_request_id_is_kept_if_it_is_harmless() {
     let service = Service::start(BY_HEADER);
-    for (sent, kept) in
-        [("abc-1.2_3", true), ("a b", false), ("<script>", false), (&"x".repeat(65)[..], false)]
-    {
-        let response = service.post().header("x-request-id", sent).send().await.unwrap();
+    for (sent, kept) in [
+        ("abc-1.2_3", true),
+        ("a b", false),
+        ("<script>", false),
+        (&"x".repeat(65)[..], false),
+    ] {
+        let response = service
+            .post()
+            .header("x-request-id", sent)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.headers()["x-request-id"] == sent, kept, "{sent}");
         refused(response).await;
     }
@@ -99,7 +157,10 @@ async fn nothing_of_the_cause_is_told() {
     let service = Service::start(BY_JWT);
     let sentinel = "SENTINEL-5c1b";
     for (name, value) in [
-        ("authorization", format!("Bearer {sentinel}.{sentinel}.{sentinel}")),
+        (
+            "authorization",
+            format!("Bearer {sentinel}.{sentinel}.{sentinel}"),
+        ),
         ("cookie", format!("session={sentinel}")),
         ("origin", format!("https://{sentinel}.example")),
         ("x-request-id", format!("{sentinel} ")),
@@ -109,8 +170,9 @@ async fn nothing_of_the_cause_is_told() {
             "POST /rollout/token HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\nConnection: close\r\n\r\n"
         );
         let answer = service.raw(raw.as_bytes()).await;
-        let answer =
-            answer.replace(&format!("x-request-id: {sentinel}"), "").replace(&format!("\"{sentinel}\""), "");
+        let answer = answer
+            .replace(&format!("x-request-id: {sentinel}"), "")
+            .replace(&format!("\"{sentinel}\""), "");
         assert!(!answer.contains(sentinel), "{name}: {answer}");
         for word in ["jsonwebtoken", "serde", "hyper", "axum", "extractor", "web"] {
             assert!(!answer.contains(word), "{name}: {word} in {answer}");
@@ -133,7 +195,10 @@ async fn a_panicking_extractor_is_500_and_the_next_request_is_served() {
     struct Fragile;
     impl SessionExtractor for Fragile {
         fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-            assert!(!request.headers.contains_key("x-break"), "broken on purpose");
+            assert!(
+                !request.headers.contains_key("x-break"),
+                "broken on purpose"
+            );
             Box::pin(async { Ok(Some(Session::of_subject("ann"))) })
         }
     }
@@ -146,5 +211,10 @@ async fn a_panicking_extractor_is_500_and_the_next_request_is_served() {
     let response = service.post().header("x-break", "1").send().await.unwrap();
     assert_eq!(refused(response).await, (500, "internal".to_owned()));
     assert_eq!(service.ask(&[]).await.0, 200);
-    assert!(service.metrics().await.contains("rollout_token_in_flight 0"));
+    assert!(
+        service
+            .metrics()
+            .await
+            .contains("rollout_token_in_flight 0")
+    );
 }

@@ -19,7 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub const CLIENT_ID: &str = "test-client";
-pub const CLIENT_SECRET: &str = "client-secret-client-secret-client-secret-client-secret-client-secret";
+pub const CLIENT_SECRET: &str =
+    "client-secret-client-secret-client-secret-client-secret-client-secret";
 pub const SESSION_SECRET: &str = "session-secret-session-secret-session-secret";
 pub const NOW: i64 = 1_800_000_000;
 
@@ -68,7 +69,10 @@ impl Service {
     }
 
     /// Must be called inside a runtime.
-    #[allow(dead_code, reason = "not every test that shares this harness expects refusals")]
+    #[allow(
+        dead_code,
+        reason = "not every test that shares this harness expects refusals"
+    )]
     pub fn try_start(toml: &str) -> Result<Self, Problems> {
         Self::try_with(toml, Registry::builtin(), false)
     }
@@ -90,16 +94,29 @@ impl Service {
         let drain = Drain::default();
         let app = App::new(settings, context, drain.clone());
         app.live().settings.chain.start();
-        let public = Listener { socket: public, router: app::public(&app) };
-        let admin = Listener { socket: admin, router: app::admin(&app) };
+        let public = Listener {
+            socket: public,
+            router: app::public(&app),
+        };
+        let admin = Listener {
+            socket: admin,
+            router: app::admin(&app),
+        };
         let (metrics, draining) = (app.metrics.clone(), drain.clone());
         tokio::spawn(async move { server::run(public, admin, &limits, metrics, &draining).await });
         let http = client();
-        Ok(Self { address, admin: admin_address, clock, drain, http })
+        Ok(Self {
+            address,
+            admin: admin_address,
+            clock,
+            drain,
+            http,
+        })
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("http://{}{path}", self.address))
+        self.http
+            .request(method, format!("http://{}{path}", self.address))
     }
 
     pub fn post(&self) -> RequestBuilder {
@@ -107,12 +124,21 @@ impl Service {
     }
 
     pub async fn metrics(&self) -> String {
-        self.http.get(format!("http://{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap()
+        self.http
+            .get(format!("http://{}/metrics", self.admin))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
     }
 
     /// Sends these bytes on a connection of their own and reads until the service closes it.
     pub async fn raw(&self, bytes: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
+        let mut stream = TcpStream::connect(self.address)
+            .await
+            .expect("a connection");
         stream.write_all(bytes).await.expect("the service reads");
         stream.shutdown().await.ok();
         let mut answer = Vec::new();
@@ -122,8 +148,9 @@ impl Service {
 
     /// The answer to a POST with these headers, as status and body.
     pub async fn ask(&self, headers: &[(&str, &str)]) -> (StatusCode, Value) {
-        let request =
-            headers.iter().fold(self.post(), |request, (name, value)| request.header(*name, *value));
+        let request = headers.iter().fold(self.post(), |request, (name, value)| {
+            request.header(*name, *value)
+        });
         answer(request.send().await.expect("an answer")).await
     }
 }
@@ -146,7 +173,12 @@ pub fn load(toml: &str) -> Result<Settings, Problems> {
 
 pub fn load_with(toml: &str, registry: &Registry, context: &Context) -> Result<Settings, Problems> {
     let file = file_of(toml);
-    load_from(vec![file.path().to_owned()], client_variables(), registry, context)
+    load_from(
+        vec![file.path().to_owned()],
+        client_variables(),
+        registry,
+        context,
+    )
 }
 
 fn file_of(toml: &str) -> tempfile::NamedTempFile {
@@ -161,7 +193,15 @@ pub fn load_from(
     registry: &Registry,
     context: &Context,
 ) -> Result<Settings, Problems> {
-    settings::load(&Sources { files, environment, ..Sources::default() }, registry, context)
+    settings::load(
+        &Sources {
+            files,
+            environment,
+            ..Sources::default()
+        },
+        registry,
+        context,
+    )
 }
 
 pub fn client_variables() -> BTreeMap<String, String> {
@@ -190,13 +230,20 @@ pub fn verified(body: &Value) -> Value {
     let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
     validation.validate_exp = false;
     let key = jsonwebtoken::DecodingKey::from_secret(CLIENT_SECRET.as_bytes());
-    let token = body["token"].as_str().unwrap_or_else(|| panic!("no token in {body}"));
-    jsonwebtoken::decode(token, &key, &validation).expect("a token signed with the client secret").claims
+    let token = body["token"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no token in {body}"));
+    jsonwebtoken::decode(token, &key, &validation)
+        .expect("a token signed with the client secret")
+        .claims
 }
 
 pub async fn answer(response: Response) -> (StatusCode, Value) {
     let status = response.status();
-    let body = response.json().await.unwrap_or_else(|error| panic!("{status} without JSON: {error}"));
+    let body = response
+        .json()
+        .await
+        .unwrap_or_else(|error| panic!("{status} without JSON: {error}"));
     (status, body)
 }
 
@@ -209,10 +256,16 @@ pub async fn refused(response: Response) -> (u16, String) {
     assert_eq!(headers["vary"], "Origin");
     let body: Value = response.json().await.expect("a JSON body");
     assert_eq!(body["status"], status.as_u16());
-    assert_eq!(body["request_id"], headers["x-request-id"].to_str().unwrap());
+    assert_eq!(
+        body["request_id"],
+        headers["x-request-id"].to_str().unwrap()
+    );
     for member in ["type", "title", "detail"] {
         assert!(body[member].is_string(), "{member} in {body}");
     }
     assert!(body.get("token").is_none(), "a token in a refusal");
-    (status.as_u16(), body["code"].as_str().expect("a code").to_owned())
+    (
+        status.as_u16(),
+        body["code"].as_str().expect("a code").to_owned(),
+    )
 }

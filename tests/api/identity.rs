@@ -13,7 +13,11 @@ use crate::helpers::{CLIENT_ID, CLIENT_SECRET, NOW, Service, load, sign_session,
 async fn outcome(service: &Service, headers: &[(&str, &str)]) -> Result<String, String> {
     let (status, body) = service.ask(headers).await;
     let text = |value: &Value| value.as_str().expect("text").to_owned();
-    if status == 200 { Ok(text(&verified(&body)["sub"])) } else { Err(text(&body["code"])) }
+    if status == 200 {
+        Ok(text(&verified(&body)["sub"]))
+    } else {
+        Err(text(&body["code"]))
+    }
 }
 
 fn signed(issuer: &str, subject: &str) -> String {
@@ -33,8 +37,7 @@ fn jwt(name: &str, issuer: &str, from: &str) -> String {
 
 const KEY: &str = "3f1c8a5e0b7d49c2a6e8f0d1b3c5a7e9f1d3b5c7";
 const KEY_HASH: &str = "e100750804bc6090f7431dcaae937ba23eccbca056275c9f485797aa5ccb8548";
-const PROXY: &str =
-    "[extractors.proxy]\nkind = \"trusted_header\"\nheader = \"X-User\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
+const PROXY: &str = "[extractors.proxy]\nkind = \"trusted_header\"\nheader = \"X-User\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
 
 fn api_key() -> String {
     format!("[extractors.backend]\nkind = \"api_key\"\nkeys = {{ app = \"{KEY_HASH}\" }}\n")
@@ -51,30 +54,49 @@ fn introspection(url: &str, more: &str) -> String {
 async fn issuer() -> Backend {
     Backend::start(|seen| async move {
         let form = String::from_utf8(seen.body.to_vec()).expect("a form");
-        let token = form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
+        let token = form
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("token="))
+            .unwrap_or_default();
         backend::json(
-            &json!({ "active": true, "scope": "read", "sub": format!("opaque:{token}") }).to_string(),
+            &json!({ "active": true, "scope": "read", "sub": format!("opaque:{token}") })
+                .to_string(),
         )
     })
     .await
 }
 
 fn chain(names: &[&str], sections: &[&str]) -> Service {
-    Service::start(&format!("[session]\nextractors = {names:?}\n{}", sections.concat()))
+    Service::start(&format!(
+        "[session]\nextractors = {names:?}\n{}",
+        sections.concat()
+    ))
 }
 
 #[tokio::test]
 async fn api_key_before_introspection_serves_keys_and_opaque_bearers() {
     let issuer = issuer().await;
-    let service = chain(&["backend", "opaque"], &[&api_key(), &introspection(&issuer.url("/"), "")]);
+    let service = chain(
+        &["backend", "opaque"],
+        &[&api_key(), &introspection(&issuer.url("/"), "")],
+    );
     let (name, key) = bearer(KEY);
-    assert_eq!(outcome(&service, &[(name, &key), ("x-rollout-subject", "ann")]).await, Ok("ann".to_owned()));
+    assert_eq!(
+        outcome(&service, &[(name, &key), ("x-rollout-subject", "ann")]).await,
+        Ok("ann".to_owned())
+    );
     assert_eq!(issuer.visits(), 0);
     let (name, token) = bearer("bobs-token");
-    assert_eq!(outcome(&service, &[(name, &token)]).await, Ok("opaque:bobs-token".to_owned()));
+    assert_eq!(
+        outcome(&service, &[(name, &token)]).await,
+        Ok("opaque:bobs-token".to_owned())
+    );
     // The subject's header counts beside a key only.
     let spoofed = [(name, &*token), ("x-rollout-subject", "ann")];
-    assert_eq!(outcome(&service, &spoofed).await, Ok("opaque:bobs-token".to_owned()));
+    assert_eq!(
+        outcome(&service, &spoofed).await,
+        Ok("opaque:bobs-token".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -85,10 +107,17 @@ async fn two_jwt_sections_at_one_place_serve_the_users_of_both_issuers() {
         let service = chain(&names, &[&a, &b]);
         for issuer in ["https://a", "https://b"] {
             let (name, token) = bearer(&signed(issuer, issuer));
-            assert_eq!(outcome(&service, &[(name, &token)]).await, Ok(issuer.to_owned()), "{names:?}");
+            assert_eq!(
+                outcome(&service, &[(name, &token)]).await,
+                Ok(issuer.to_owned()),
+                "{names:?}"
+            );
         }
         let (name, token) = bearer(&signed("https://c", "cid"));
-        assert_eq!(outcome(&service, &[(name, &token)]).await, Err("session_invalid".to_owned()));
+        assert_eq!(
+            outcome(&service, &[(name, &token)]).await,
+            Err("session_invalid".to_owned())
+        );
     }
 }
 
@@ -101,13 +130,23 @@ async fn jwt_beside_introspection_serves_both_and_no_backend_is_asked_about_anot
         let service = chain(&names, &[&api, &opaque]);
         let before = issuer.visits();
         let (name, token) = bearer(&signed("https://a", "ann"));
-        assert_eq!(outcome(&service, &[(name, &token)]).await, Ok("ann".to_owned()), "{names:?}");
+        assert_eq!(
+            outcome(&service, &[(name, &token)]).await,
+            Ok("ann".to_owned()),
+            "{names:?}"
+        );
         let (name, token) = bearer(&signed("https://c", "cid"));
-        assert_eq!(outcome(&service, &[(name, &token)]).await, Err("session_invalid".to_owned()));
+        assert_eq!(
+            outcome(&service, &[(name, &token)]).await,
+            Err("session_invalid".to_owned())
+        );
         assert_eq!(issuer.visits(), before, "{names:?}");
         // The answer has no `iss`, which `issuers` asks for; what counts is that the issuer was asked.
         let (name, token) = bearer("opaque-token");
-        assert_eq!(outcome(&service, &[(name, &token)]).await, Err("session_invalid".to_owned()));
+        assert_eq!(
+            outcome(&service, &[(name, &token)]).await,
+            Err("session_invalid".to_owned())
+        );
         assert_eq!(issuer.visits(), before + 1, "{names:?}");
     }
 }
@@ -116,11 +155,23 @@ async fn jwt_beside_introspection_serves_both_and_no_backend_is_asked_about_anot
 async fn own_credential_that_is_bad_never_reaches_the_next_extractor() {
     let a = jwt("a", "https://a", "header:authorization");
     let b = jwt("b", "https://a", "header:authorization").replace("issuers", "# issuers");
-    let service = chain(&["a", "b"], &[&a.replace("session-secret-session", "another-secret-another"), &b]);
+    let service = chain(
+        &["a", "b"],
+        &[
+            &a.replace("session-secret-session", "another-secret-another"),
+            &b,
+        ],
+    );
     let (name, token) = bearer(&signed("https://a", "ann"));
-    assert_eq!(outcome(&service, &[(name, &token)]).await, Err("session_invalid".to_owned()));
+    assert_eq!(
+        outcome(&service, &[(name, &token)]).await,
+        Err("session_invalid".to_owned())
+    );
     let (name, token) = bearer(&signed("https://b", "bob"));
-    assert_eq!(outcome(&service, &[(name, &token)]).await, Ok("bob".to_owned()));
+    assert_eq!(
+        outcome(&service, &[(name, &token)]).await,
+        Ok("bob".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -143,12 +194,20 @@ async fn client_that_names_one_identity_in_a_header_is_never_given_anothers() {
         &[("x-user", "ann")],
     ];
     for other in others {
-        assert_eq!(outcome(&service, other).await, Ok("ann".to_owned()), "{other:?} alone");
+        assert_eq!(
+            outcome(&service, other).await,
+            Ok("ann".to_owned()),
+            "{other:?} alone"
+        );
         let visits = app.visits();
         for foreign in [signed("https://b", "bob"), "bobs-opaque-token".to_owned()] {
             let (name, token) = bearer(&foreign);
             let both = [other, &[(name, &*token)]].concat();
-            assert_eq!(outcome(&service, &both).await, Err("session_invalid".to_owned()), "{other:?}");
+            assert_eq!(
+                outcome(&service, &both).await,
+                Err("session_invalid".to_owned()),
+                "{other:?}"
+            );
         }
         assert_eq!(app.visits(), visits, "{other:?}");
     }
@@ -157,7 +216,11 @@ async fn client_that_names_one_identity_in_a_header_is_never_given_anothers() {
 #[tokio::test]
 async fn header_that_was_not_mine_goes_to_the_endpoint_without_cookies_and_other_headers() {
     let app = Backend::start(|seen| async move {
-        let user = if seen.header("authorization").is_some() { "bob" } else { "ann" };
+        let user = if seen.header("authorization").is_some() {
+            "bob"
+        } else {
+            "ann"
+        };
         backend::json(&json!({ "sub": user }).to_string())
     })
     .await;
@@ -166,25 +229,40 @@ async fn header_that_was_not_mine_goes_to_the_endpoint_without_cookies_and_other
          forward_headers = [\"Authorization\", \"X-Token\"]\n",
         app.url("/me")
     );
-    let service = chain(&["api", "app"], &[&jwt("api", "https://a", "header:authorization"), &endpoint]);
+    let service = chain(
+        &["api", "app"],
+        &[&jwt("api", "https://a", "header:authorization"), &endpoint],
+    );
     let (name, token) = bearer("bobs-token");
     let all = [("cookie", "sid=anns"), ("x-token", "anns"), (name, &*token)];
     assert_eq!(outcome(&service, &all).await, Ok("bob".to_owned()));
     let seen = app.seen().pop().expect("a call");
-    assert_eq!((seen.header("cookie"), seen.header("x-token")), (None, None));
+    assert_eq!(
+        (seen.header("cookie"), seen.header("x-token")),
+        (None, None)
+    );
     assert_eq!(seen.header("authorization"), Some(&*token));
 
     assert_eq!(outcome(&service, &all[..2]).await, Ok("ann".to_owned()));
     let seen = app.seen().pop().expect("a call");
-    assert_eq!((seen.header("cookie"), seen.header("x-token")), (Some("sid=anns"), Some("anns")));
+    assert_eq!(
+        (seen.header("cookie"), seen.header("x-token")),
+        (Some("sid=anns"), Some("anns"))
+    );
 }
 
 #[tokio::test]
 async fn foreign_cookie_is_passed_over_and_alone_it_is_session_invalid() {
-    let service = chain(&["web", "proxy"], &[&jwt("web", "https://a", "cookie:session"), PROXY]);
+    let service = chain(
+        &["web", "proxy"],
+        &[&jwt("web", "https://a", "cookie:session"), PROXY],
+    );
     for foreign in [signed("https://b", "bob"), "opaque".to_owned()] {
         let cookie = format!("session={foreign}");
-        assert_eq!(outcome(&service, &[("cookie", &cookie)]).await, Err("session_invalid".to_owned()));
+        assert_eq!(
+            outcome(&service, &[("cookie", &cookie)]).await,
+            Err("session_invalid".to_owned())
+        );
         let both = [("cookie", &*cookie), ("x-user", "ann")];
         assert_eq!(outcome(&service, &both).await, Ok("ann".to_owned()));
     }
@@ -194,16 +272,24 @@ async fn foreign_cookie_is_passed_over_and_alone_it_is_session_invalid() {
 #[test]
 fn explain_shows_what_is_not_mine_and_who_is_not_asked() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let sections =
-        [&*jwt("api", "https://a", "header:authorization"), &*jwt("web", "https://a", "cookie:session")];
-    let config = format!("[session]\nextractors = [\"api\", \"web\"]\n{}", sections.concat());
+    let sections = [
+        &*jwt("api", "https://a", "header:authorization"),
+        &*jwt("web", "https://a", "cookie:session"),
+    ];
+    let config = format!(
+        "[session]\nextractors = [\"api\", \"web\"]\n{}",
+        sections.concat()
+    );
     std::fs::write(file.path(), config).unwrap();
     let (name, token) = bearer(&signed("https://b", "bob"));
     let authorization = format!("{name}: {token}");
     let cookie = format!("cookie: session={}", signed("https://a", "ann"));
     let mut command = binary(&["explain", "-H", &authorization, "-H", &cookie]);
     command.env_clear();
-    command.envs([("ROLLOUT_CLIENT_ID", CLIENT_ID), ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET)]);
+    command.envs([
+        ("ROLLOUT_CLIENT_ID", CLIENT_ID),
+        ("ROLLOUT_CLIENT_SECRET", CLIENT_SECRET),
+    ]);
     let (code, out, err) = run(command.args(["--config", file.path().to_str().unwrap()]));
     assert_eq!(code, Some(0), "{err}");
     let lines: Vec<&str> = out.lines().collect();
@@ -228,28 +314,58 @@ fn sections_that_one_token_could_reach_are_a_warning() {
                   allow_any_audience = true\n";
     for (case, names, sections, warned) in [
         ("other issuers", ["a", "b"], [&a, &b], None),
-        ("same issuer", ["a", "a2"], [&a, &a.replace("extractors.a]", "extractors.a2]")], Some("a2")),
+        (
+            "same issuer",
+            ["a", "a2"],
+            [&a, &a.replace("extractors.a]", "extractors.a2]")],
+            Some("a2"),
+        ),
         ("any issuer first", ["any", "a"], [&any, &a], Some("a")),
         ("any issuer last", ["a", "any"], [&a, &any], None),
         ("other family", ["a", "idp"], [&a, &public.to_owned()], None),
-        ("other place", ["a", "c"], [&a, &jwt("c", "https://a", "cookie:session")], None),
-        ("introspection first", ["opaque", "a"], [&opaque, &a], Some("a")),
+        (
+            "other place",
+            ["a", "c"],
+            [&a, &jwt("c", "https://a", "cookie:session")],
+            None,
+        ),
+        (
+            "introspection first",
+            ["opaque", "a"],
+            [&opaque, &a],
+            Some("a"),
+        ),
         ("introspection last", ["a", "opaque"], [&a, &opaque], None),
     ] {
-        let config = format!("[session]\nextractors = {names:?}\n{}{}", sections[0], sections[1]);
+        let config = format!(
+            "[session]\nextractors = {names:?}\n{}{}",
+            sections[0], sections[1]
+        );
         let settings = load(&config).unwrap_or_else(|problems| panic!("{case}: {problems}"));
         let lines: Vec<String> = settings.warnings.lines().collect();
-        let shadowed: Vec<&String> = lines.iter().filter(|line| line.contains("decides alone")).collect();
+        let shadowed: Vec<&String> = lines
+            .iter()
+            .filter(|line| line.contains("decides alone"))
+            .collect();
         let key = warned.map(|name| format!("extractors.{name}: credentials in {place}"));
-        assert_eq!(shadowed.len(), usize::from(warned.is_some()), "{case}: {lines:?}");
-        assert!(key.is_none_or(|key| shadowed[0].starts_with(&key)), "{case}: {lines:?}");
+        assert_eq!(
+            shadowed.len(),
+            usize::from(warned.is_some()),
+            "{case}: {lines:?}"
+        );
+        assert!(
+            key.is_none_or(|key| shadowed[0].starts_with(&key)),
+            "{case}: {lines:?}"
+        );
     }
 }
 
 #[test]
 fn sections_whose_subjects_could_be_equal_are_a_warning_unless_a_literal_prefix_differs() {
-    let (a, b) =
-        (jwt("a", "https://a", "header:authorization"), jwt("b", "https://b", "header:authorization"));
+    let (a, b) = (
+        jwt("a", "https://a", "header:authorization"),
+        jwt("b", "https://b", "header:authorization"),
+    );
     let with = |section: &str, subject: &str| format!("{section}subject = \"{subject}\"\n");
     let store = |name: &str, url: &str| {
         format!(
@@ -258,19 +374,61 @@ fn sections_whose_subjects_could_be_equal_are_a_warning_unless_a_literal_prefix_
     };
     for (case, names, sections, warned) in [
         ("two issuers", ["a", "b"], [a.clone(), b.clone()], true),
-        ("one prefix", ["a", "b"], [a.clone(), with(&b, "b:{sub}")], true),
-        ("two prefixes", ["a", "b"], [with(&a, "a:{sub}"), with(&b, "b:{sub}")], false),
-        ("one issuer at two places", ["a", "c"], [a.clone(), jwt("c", "https://a", "cookie:c")], false),
-        ("two stores", ["s", "t"], [store("s", "redis://one"), store("t", "redis://two")], true),
-        ("one store", ["s", "t"], [store("s", "redis://one"), store("t", "redis://x:y@one")], false),
-        ("issuer and store", ["a", "s"], [a.clone(), store("s", "redis://one")], false),
-        ("issuer and proxy", ["a", "proxy"], [a.clone(), PROXY.to_owned()], false),
+        (
+            "one prefix",
+            ["a", "b"],
+            [a.clone(), with(&b, "b:{sub}")],
+            true,
+        ),
+        (
+            "two prefixes",
+            ["a", "b"],
+            [with(&a, "a:{sub}"), with(&b, "b:{sub}")],
+            false,
+        ),
+        (
+            "one issuer at two places",
+            ["a", "c"],
+            [a.clone(), jwt("c", "https://a", "cookie:c")],
+            false,
+        ),
+        (
+            "two stores",
+            ["s", "t"],
+            [store("s", "redis://one"), store("t", "redis://two")],
+            true,
+        ),
+        (
+            "one store",
+            ["s", "t"],
+            [store("s", "redis://one"), store("t", "redis://x:y@one")],
+            false,
+        ),
+        (
+            "issuer and store",
+            ["a", "s"],
+            [a.clone(), store("s", "redis://one")],
+            false,
+        ),
+        (
+            "issuer and proxy",
+            ["a", "proxy"],
+            [a.clone(), PROXY.to_owned()],
+            false,
+        ),
     ] {
-        let config = format!("[session]\nextractors = {names:?}\n{}{}", sections[0], sections[1]);
+        let config = format!(
+            "[session]\nextractors = {names:?}\n{}{}",
+            sections[0], sections[1]
+        );
         let settings = load(&config).unwrap_or_else(|problems| panic!("{case}: {problems}"));
         let lines: Vec<String> = settings.warnings.lines().collect();
         let key = format!("extractors.{}.subject: a user here", names[1]);
-        assert_eq!(lines.iter().any(|line| line.starts_with(&key)), warned, "{case}: {lines:?}");
+        assert_eq!(
+            lines.iter().any(|line| line.starts_with(&key)),
+            warned,
+            "{case}: {lines:?}"
+        );
         assert!(!lines.concat().contains("redis://"), "{lines:?}");
     }
 }
@@ -288,29 +446,51 @@ async fn unverified_email_is_401_and_allow_unverified_email_lifts_it() {
     };
     let service = Service::start(&section(""));
     let lifted = Service::start(&section("allow_unverified_email = true"));
-    for (verified, passes) in
-        [(json!(true), true), (json!("true"), true), (json!(false), false), (json!(null), false)]
-    {
+    for (verified, passes) in [
+        (json!(true), true),
+        (json!("true"), true),
+        (json!(false), false),
+        (json!(null), false),
+    ] {
         let (name, token) = bearer(&token(verified.clone()));
-        let want = if passes { Ok("ann@a.example".to_owned()) } else { Err("session_invalid".to_owned()) };
-        assert_eq!(outcome(&service, &[(name, &token)]).await, want, "{verified}");
-        assert!(outcome(&lifted, &[(name, &token)]).await.is_ok(), "{verified}");
+        let want = if passes {
+            Ok("ann@a.example".to_owned())
+        } else {
+            Err("session_invalid".to_owned())
+        };
+        assert_eq!(
+            outcome(&service, &[(name, &token)]).await,
+            want,
+            "{verified}"
+        );
+        assert!(
+            outcome(&lifted, &[(name, &token)]).await.is_ok(),
+            "{verified}"
+        );
     }
 
-    let issuer =
-        Backend::json(r#"{"active":true,"scope":"read","email":"ann@a.example","email_verified":false}"#)
-            .await;
+    let issuer = Backend::json(
+        r#"{"active":true,"scope":"read","email":"ann@a.example","email_verified":false}"#,
+    )
+    .await;
     let opaque = introspection(&issuer.url("/"), "subject = \"{email}\"");
     let service = chain(&["opaque"], &[&opaque]);
     let (name, token) = bearer("opaque");
-    assert_eq!(outcome(&service, &[(name, &token)]).await, Err("session_invalid".to_owned()));
+    assert_eq!(
+        outcome(&service, &[(name, &token)]).await,
+        Err("session_invalid".to_owned())
+    );
 }
 
 #[test]
 fn presets_of_gates_that_verify_users_themselves_allow_unverified_email() {
-    for (preset, more) in
-        [("cloudflare-access", "issuers = [\"https://team.cloudflareaccess.com\"]"), ("google-iap", "")]
-    {
+    for (preset, more) in [
+        (
+            "cloudflare-access",
+            "issuers = [\"https://team.cloudflareaccess.com\"]",
+        ),
+        ("google-iap", ""),
+    ] {
         let config = format!(
             "[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"jwt\"\npreset = \"{preset}\"\n\
              audiences = [\"x\"]\nsubject = \"{{email}}\"\n{more}"
@@ -335,9 +515,16 @@ fn supabase_subject_below_user_metadata_is_refused() {
              issuers = [\"https://ref.supabase.co/auth/v1\"]\nsubject = \"{subject}\""
         ))
     };
-    for subject in ["{user_metadata.org}", "{/user_metadata/org}", "o:{user_metadata}"] {
+    for subject in [
+        "{user_metadata.org}",
+        "{/user_metadata/org}",
+        "o:{user_metadata}",
+    ] {
         let problems = config(subject).map(|_| ()).expect_err(subject).to_string();
-        assert!(problems.starts_with("extractors.web.subject: reads user_metadata"), "{problems}");
+        assert!(
+            problems.starts_with("extractors.web.subject: reads user_metadata"),
+            "{problems}"
+        );
     }
     assert!(config("{app_metadata.org}").is_ok());
 }
@@ -349,19 +536,36 @@ async fn ambiguous_subject_is_401_or_refused_at_start_and_allow_ambiguous_subjec
         format!("[session]\nextractors = [\"web\"]\n{web}subject = \"{subject}\"\n{more}")
     };
     let token = |org: &str, user: &str| {
-        bearer(&sign_session(&json!({ "iss": "https://a", "exp": NOW + 600, "org": org, "user": user })))
+        bearer(&sign_session(
+            &json!({ "iss": "https://a", "exp": NOW + 600, "org": org, "user": user }),
+        ))
     };
     let lift = "allow_ambiguous_subject = true";
     let service = Service::start(&section("{org}-{user}", ""));
     let lifted = Service::start(&section("{org}-{user}", lift));
     let (name, plain) = token("a", "b-c");
     let (_, ambiguous) = token("a-b", "c");
-    assert_eq!(outcome(&service, &[(name, &plain)]).await, Ok("a-b-c".to_owned()));
-    assert_eq!(outcome(&service, &[(name, &ambiguous)]).await, Err("session_invalid".to_owned()));
-    assert_eq!(outcome(&lifted, &[(name, &ambiguous)]).await, Ok("a-b-c".to_owned()));
+    assert_eq!(
+        outcome(&service, &[(name, &plain)]).await,
+        Ok("a-b-c".to_owned())
+    );
+    assert_eq!(
+        outcome(&service, &[(name, &ambiguous)]).await,
+        Err("session_invalid".to_owned())
+    );
+    assert_eq!(
+        outcome(&lifted, &[(name, &ambiguous)]).await,
+        Ok("a-b-c".to_owned())
+    );
 
-    let problems = load(&section("{org}{user}", "")).map(|_| ()).expect_err("adjacent").to_string();
-    assert!(problems.starts_with("extractors.web.subject: has two placeholders without text"), "{problems}");
+    let problems = load(&section("{org}{user}", ""))
+        .map(|_| ())
+        .expect_err("adjacent")
+        .to_string();
+    assert!(
+        problems.starts_with("extractors.web.subject: has two placeholders without text"),
+        "{problems}"
+    );
     assert!(load(&section("{org}{user}", lift)).is_ok());
 }
 
@@ -372,19 +576,31 @@ async fn claims_beyond_4_kib_are_session_invalid() {
         jwt("web", "https://a", "header:authorization")
     ));
     for (length, passes) in [(100, true), (5000, false)] {
-        let claims = json!({ "iss": "https://a", "sub": "ann", "exp": NOW + 600, "x": "x".repeat(length) });
+        let claims =
+            json!({ "iss": "https://a", "sub": "ann", "exp": NOW + 600, "x": "x".repeat(length) });
         let (name, token) = bearer(&sign_session(&claims));
-        assert_eq!(outcome(&service, &[(name, &token)]).await.is_ok(), passes, "{length}");
+        assert_eq!(
+            outcome(&service, &[(name, &token)]).await.is_ok(),
+            passes,
+            "{length}"
+        );
     }
 }
 
 /// An organisation whose 120 agents share a subject, as SPEC's rate limit is meant for.
 fn brokerage() -> Service {
-    chain(&["web"], &[&jwt("web", "https://a", "cookie:session"), "subject = \"org:{org}\"\n"])
+    chain(
+        &["web"],
+        &[
+            &jwt("web", "https://a", "cookie:session"),
+            "subject = \"org:{org}\"\n",
+        ],
+    )
 }
 
 fn agent(n: usize) -> String {
-    let claims = json!({ "iss": "https://a", "exp": NOW + 600, "org": 7, "sub": format!("agent-{n}") });
+    let claims =
+        json!({ "iss": "https://a", "exp": NOW + 600, "org": 7, "sub": format!("agent-{n}") });
     format!("_ga={n}; session={}", sign_session(&claims))
 }
 
@@ -420,7 +636,10 @@ async fn agents_are_served_beside_a_looping_page_whose_credential_changes_and_wh
     let more = given(&service, (2000..2500).map(agent)).await;
     assert_eq!(more, 40, "400 of the subject at once");
     let other = sign_session(&json!({ "iss": "https://a", "exp": NOW + 600, "org": 8 }));
-    assert_eq!(given(&service, std::iter::once(format!("session={other}"))).await, 1);
+    assert_eq!(
+        given(&service, std::iter::once(format!("session={other}"))).await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -429,7 +648,13 @@ async fn fragment_in_the_target_is_400() {
     let request = |target: &str| {
         format!("POST {target} HTTP/1.1\r\nHost: a\r\nX-User: ann\r\nContent-Length: 2\r\n\r\n{{}}")
     };
-    for target in ["/rollout/token#x", "/rollout/token#", "/rollout/token?a#b", "/#/rollout/token", "#"] {
+    for target in [
+        "/rollout/token#x",
+        "/rollout/token#",
+        "/rollout/token?a#b",
+        "/#/rollout/token",
+        "#",
+    ] {
         let answer = service.raw(request(target).as_bytes()).await;
         assert!(
             answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"bad_request\""),
@@ -439,14 +664,23 @@ async fn fragment_in_the_target_is_400() {
     // A request behind a good one, with and without a body between them, gets no token either.
     let two = request("/rollout/token") + &request("/rollout/token#x");
     let answer = service.raw(two.as_bytes()).await;
-    assert!(answer.contains("HTTP/1.1 400 ") && answer.matches("\"token\"").count() <= 1, "{answer}");
+    assert!(
+        answer.contains("HTTP/1.1 400 ") && answer.matches("\"token\"").count() <= 1,
+        "{answer}"
+    );
     let referer = "POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-User: ann\r\nReferer: https://a/#b\r\nConnection: close\r\n\r\n";
-    assert!(service.raw(referer.as_bytes()).await.starts_with("HTTP/1.1 200 "));
+    assert!(
+        service
+            .raw(referer.as_bytes())
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
 }
 
 #[tokio::test]
 async fn navigation_or_embedded_document_is_403_not_a_fetch_on_either_token_path() {
-    let config = format!("[server]\ndocs_alias = true\n[session]\nextractors = [\"proxy\"]\n{PROXY}");
+    let config =
+        format!("[server]\ndocs_alias = true\n[session]\nextractors = [\"proxy\"]\n{PROXY}");
     let service = Service::start(&config);
     for (method, path) in [("POST", "/rollout/token"), ("GET", "/rollout-token")] {
         for (mode, destination, want) in [
@@ -456,10 +690,22 @@ async fn navigation_or_embedded_document_is_403_not_a_fetch_on_either_token_path
             ("no-cors", "image", 403),
             ("no-cors", "embed", 403),
         ] {
-            let request = service.request(method.parse().unwrap(), path).header("x-user", "ann");
-            let request = request.header("sec-fetch-site", "same-origin").header("sec-fetch-mode", mode);
-            let response = request.header("sec-fetch-dest", destination).send().await.unwrap();
-            assert_eq!(response.status(), want, "{method} {path} {mode} {destination}");
+            let request = service
+                .request(method.parse().unwrap(), path)
+                .header("x-user", "ann");
+            let request = request
+                .header("sec-fetch-site", "same-origin")
+                .header("sec-fetch-mode", mode);
+            let response = request
+                .header("sec-fetch-dest", destination)
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(
+                response.status(),
+                want,
+                "{method} {path} {mode} {destination}"
+            );
             if want == 403 {
                 assert_eq!(crate::helpers::refused(response).await.1, "not_a_fetch");
             }

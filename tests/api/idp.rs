@@ -26,8 +26,7 @@ impl Idp {
         let der = pair.to_pkcs8v1().expect("PKCS #8");
         let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
         let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        let jwks =
-            json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k1", "use": "sig", "x": x, "y": y}]});
+        let jwks = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k1", "use": "sig", "x": x, "y": y}]});
 
         let visits = Arc::new(AtomicUsize::new(0));
         let down = Arc::new(AtomicBool::new(false));
@@ -40,11 +39,18 @@ impl Idp {
                 Ok(axum::Json(jwks))
             }
         };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("an address");
         let router = axum::Router::new().route("/jwks", get(answer));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, visits, down, key: EncodingKey::from_ec_der(der.as_ref()) }
+        Self {
+            address,
+            visits,
+            down,
+            key: EncodingKey::from_ec_der(der.as_ref()),
+        }
     }
 
     pub fn jwks_url(&self) -> String {
@@ -52,7 +58,10 @@ impl Idp {
     }
 
     pub fn token(&self, claims: &Value) -> String {
-        let header = Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::ES256) };
+        let header = Header {
+            kid: Some("k1".to_owned()),
+            ..Header::new(Algorithm::ES256)
+        };
         jsonwebtoken::encode(&header, claims, &self.key).expect("a token")
     }
 }

@@ -20,7 +20,11 @@ async fn one_subject_has_its_share_and_others_do_not_notice() {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
     }
     let response = service.post().header("x-user", "ann").send().await.unwrap();
-    let wait: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    let wait: u64 = response.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((1..=2).contains(&wait));
     assert_eq!(refused(response).await, (429, "rate_limited".to_owned()));
     assert_eq!(service.ask(&[("x-user", "bob")]).await.0, 200);
@@ -55,17 +59,28 @@ fn hung(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Probl
 
 #[tokio::test]
 async fn a_hung_back_end_ends_in_503_and_what_is_too_much_is_shed_at_once() {
-    let config =
-        "[server]\nmax_in_flight = 4\nrequest_timeout = \"300ms\"\n[session]\nextractors = [\"hung\"]";
-    let service = Service::with(config, Registry::builtin().with("hung", Kind::new(hung)), false);
+    let config = "[server]\nmax_in_flight = 4\nrequest_timeout = \"300ms\"\n[session]\nextractors = [\"hung\"]";
+    let service = Service::with(
+        config,
+        Registry::builtin().with("hung", Kind::new(hung)),
+        false,
+    );
     let answers = join_all((0..12).map(|_| async {
         let response = service.post().send().await.unwrap();
         assert!(response.headers().contains_key("retry-after"));
         refused(response).await
     }))
     .await;
-    let count = |code: &str| answers.iter().filter(|answer| **answer == (503, code.to_owned())).count();
-    assert_eq!((count("session_backend_unavailable"), count("overloaded")), (4, 8));
+    let count = |code: &str| {
+        answers
+            .iter()
+            .filter(|answer| **answer == (503, code.to_owned()))
+            .count()
+    };
+    assert_eq!(
+        (count("session_backend_unavailable"), count("overloaded")),
+        (4, 8)
+    );
     let metrics = service.metrics().await;
     assert!(metrics.contains("rollout_token_in_flight 0"), "{metrics}");
 }
@@ -75,12 +90,24 @@ async fn labels_hold_no_text_of_callers() {
     let service = Service::start(BY_HEADER);
     for n in 0..200 {
         let name = format!("sentinel-{n}");
-        service.ask(&[("x-user", &name), ("x-request-id", &name)]).await;
-        service.request(reqwest::Method::GET, &format!("/{name}")).send().await.unwrap();
+        service
+            .ask(&[("x-user", &name), ("x-request-id", &name)])
+            .await;
+        service
+            .request(reqwest::Method::GET, &format!("/{name}"))
+            .send()
+            .await
+            .unwrap();
     }
     let metrics = service.metrics().await;
     assert!(!metrics.contains("sentinel"));
-    assert!(metrics.lines().filter(|line| !line.starts_with('#')).count() <= 300);
+    assert!(
+        metrics
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .count()
+            <= 300
+    );
     for line in [
         "rollout_token_requests_total{extractor=\"proxy\",outcome=\"issued\"} 200",
         "rollout_token_requests_total{extractor=\"none\",outcome=\"not_found\"} 200",
@@ -107,12 +134,24 @@ async fn probes_of_an_instance_that_is_not_ready_are_no_refused_requests() {
         "#,
     );
     let ready = || service.request(reqwest::Method::GET, "/readyz").send();
-    assert_eq!(refused(ready().await.unwrap()).await, (503, "session_backend_unavailable".to_owned()));
+    assert_eq!(
+        refused(ready().await.unwrap()).await,
+        (503, "session_backend_unavailable".to_owned())
+    );
     service.drain.begin();
-    assert_eq!(refused(ready().await.unwrap()).await, (503, "draining".to_owned()));
+    assert_eq!(
+        refused(ready().await.unwrap()).await,
+        (503, "draining".to_owned())
+    );
     let metrics = service.metrics().await;
-    assert!(!metrics.contains("rollout_token_requests_total{"), "{metrics}");
-    assert!(metrics.contains("rollout_token_request_duration_seconds_count 0"), "{metrics}");
+    assert!(
+        !metrics.contains("rollout_token_requests_total{"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("rollout_token_request_duration_seconds_count 0"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -123,18 +162,35 @@ async fn health_needs_no_back_end_and_readiness_tells_of_the_drain() {
     let ready: serde_json::Value = get("/readyz").await.unwrap().json().await.unwrap();
     assert_eq!(ready["state"], "ready");
     assert_eq!(ready["extractors"][0]["name"], "proxy");
-    assert_eq!(ready.get("secret_fingerprint"), None, "guesses of a weak secret can be tried on it");
+    assert_eq!(
+        ready.get("secret_fingerprint"),
+        None,
+        "guesses of a weak secret can be tried on it"
+    );
     let admin = format!("http://{}/readyz", service.admin);
-    let ready: serde_json::Value =
-        crate::helpers::client().get(&admin).send().await.unwrap().json().await.unwrap();
-    assert_eq!(ready["secret_fingerprint"].as_str().unwrap().len(), 16, "for operators");
+    let ready: serde_json::Value = crate::helpers::client()
+        .get(&admin)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        ready["secret_fingerprint"].as_str().unwrap().len(),
+        16,
+        "for operators"
+    );
 
     service.drain.begin();
     assert_eq!(get("/healthz").await.unwrap().status(), 200);
     let draining = get("/readyz").await.unwrap();
     assert_eq!(draining.headers()["connection"], "close");
     let draining: serde_json::Value = draining.json().await.unwrap();
-    assert_eq!((&draining["code"], draining.get("secret_fingerprint")), (&"draining".into(), None));
+    assert_eq!(
+        (&draining["code"], draining.get("secret_fingerprint")),
+        (&"draining".into(), None)
+    );
     // Still serving, for balancers that have not noticed yet.
     assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
 }

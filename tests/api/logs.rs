@@ -18,13 +18,17 @@ use crate::helpers::sign_session;
 /// A service that lets one subject ask without end: every answer is a line in the log.
 fn talkative() -> Command {
     let mut command = binary(&["serve"]);
-    command.env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0").env("ROLLOUT__SERVER__DRAIN_DELAY", "0s");
+    command
+        .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0")
+        .env("ROLLOUT__SERVER__DRAIN_DELAY", "0s");
     command
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
     stream
 }
 
@@ -43,14 +47,19 @@ fn ask(address: SocketAddr, times: usize) {
     let requests = request("").repeat(times - 1) + &request("Connection: close\r\n");
     let writing = std::thread::spawn(move || writer.write_all(requests.as_bytes()));
     let mut answers = String::new();
-    stream.read_to_string(&mut answers).expect("the service answers");
+    stream
+        .read_to_string(&mut answers)
+        .expect("the service answers");
     writing.join().unwrap().expect("the service reads");
     assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), times);
 }
 
 /// A port that is free now, for a service that cannot tell which one it took.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 fn until_listening(address: SocketAddr) {
@@ -61,10 +70,14 @@ fn until_listening(address: SocketAddr) {
 
 fn lost(admin: SocketAddr) -> usize {
     let mut stream = connect(admin);
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let mut metrics = String::new();
     stream.read_to_string(&mut metrics).unwrap();
-    let line = metrics.lines().find_map(|line| line.strip_prefix("rollout_token_log_lines_lost_total "));
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("rollout_token_log_lines_lost_total "));
     line.expect("the metric").parse().unwrap()
 }
 
@@ -90,7 +103,10 @@ fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
     // The log is read again: first what was queued, then, within a second, how much was not.
     let mut lines = stdout.lines().map(|line| line.expect("text"));
     let told = |line: &String| line.contains("log lines were lost");
-    let kept = lines.by_ref().take_while(|line| !told(line)).filter(|line| line.contains("token.issued"));
+    let kept = lines
+        .by_ref()
+        .take_while(|line| !told(line))
+        .filter(|line| line.contains("token.issued"));
     let total = kept.count() + missed;
     // A report that was dropped counts as a lost line, too.
     assert!((TIMES..TIMES + 20).contains(&total), "{total}");
@@ -143,7 +159,9 @@ fn last_lines_are_written_when_a_second_signal_ends_the_process() {
     let (process, mut stdout) = Process::start_unread(&mut talkative());
     // A request without an end keeps the first signal from ending the process.
     let mut unfinished = connect(process.address);
-    unfinished.write_all(b"POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n").unwrap();
+    unfinished
+        .write_all(b"POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
+        .unwrap();
     ask(process.address, TIMES);
     process.signal(Signal::TERM);
     let mut log = String::new();
@@ -160,7 +178,9 @@ fn last_lines_are_written_when_a_second_signal_ends_the_process() {
 /// Sends requests that close their connection, and waits for the answers.
 fn send(address: SocketAddr, head: &str) -> String {
     let mut stream = connect(address);
-    stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
+    stream
+        .write_all(format!("{head}Connection: close\r\n\r\n").as_bytes())
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -175,7 +195,9 @@ fn start_line_has_version_extractors_addresses_and_fingerprint() {
     let output = tempfile::NamedTempFile::new().unwrap();
     let admin = free();
     let process = Process::start_silent(
-        talkative().env("ROLLOUT__SERVER__ADMIN_LISTEN", admin.to_string()).stdout(output.reopen().unwrap()),
+        talkative()
+            .env("ROLLOUT__SERVER__ADMIN_LISTEN", admin.to_string())
+            .stdout(output.reopen().unwrap()),
     );
     until_listening(admin);
     let ready = send(admin, "GET /readyz HTTP/1.1\r\nHost: a\r\n");
@@ -188,8 +210,14 @@ fn start_line_has_version_extractors_addresses_and_fingerprint() {
         (&line["extractors"], &line["admin_address"]),
         (&json!("cookie,bearer"), &json!(admin.to_string()))
     );
-    assert!(ready.contains(line["secret_fingerprint"].as_str().unwrap()), "{ready}");
-    assert!(line["address"].is_string() && line["dev"] == false, "{line}");
+    assert!(
+        ready.contains(line["secret_fingerprint"].as_str().unwrap()),
+        "{ready}"
+    );
+    assert!(
+        line["address"].is_string() && line["dev"] == false,
+        "{line}"
+    );
 }
 
 #[test]
@@ -197,15 +225,24 @@ fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
     let mut process = Process::start(&mut talkative());
     // At once, on one connection.
     let flood = "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n".repeat(299);
-    let answers = send(process.address, &format!("{flood}GET /nothing HTTP/1.1\r\nHost: a\r\n"));
+    let answers = send(
+        process.address,
+        &format!("{flood}GET /nothing HTTP/1.1\r\nHost: a\r\n"),
+    );
     assert_eq!(answers.matches("HTTP/1.1 404").count(), 300);
     let refused = "POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-Request-Id: real\r\n";
     assert!(send(process.address, refused).starts_with("HTTP/1.1 401"));
     let line = json(&process.line_with("\"real\""));
-    assert_eq!((&line["message"], &line["reason"]), (&json!("token.refused"), &json!("no_credential")));
+    assert_eq!(
+        (&line["message"], &line["reason"]),
+        (&json!("token.refused"), &json!("no_credential"))
+    );
     // The flood has ended: no later line of its kind causes this one.
     let line = json(&process.line_with("suppressed"));
-    assert_eq!((&line["level"], &line["reason"]), (&json!("WARN"), &json!("not_found")));
+    assert_eq!(
+        (&line["level"], &line["reason"]),
+        (&json!("WARN"), &json!("not_found"))
+    );
     let suppressed = line["suppressed"].as_u64().unwrap();
     assert!((1..=200).contains(&suppressed), "{suppressed}");
 }
@@ -214,28 +251,58 @@ fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
 fn refusal_before_the_extractors_says_which_request_it_was() {
     let mut process = Process::start(&mut talkative());
     let mut logged = |head: &str| {
-        send(process.address, &format!("{head}X-Request-Id: this-one\r\n"));
+        send(
+            process.address,
+            &format!("{head}X-Request-Id: this-one\r\n"),
+        );
         json(&process.line_with("this-one"))
     };
     let line = logged(
         "POST /rollout/token?key=SENTINEL HTTP/1.1\r\nHost: app.example\r\nOrigin: https://other.example\r\n",
     );
-    assert_eq!((&line["message"], &line["code"]), (&json!("token.refused"), &json!("origin_not_allowed")));
-    assert_eq!((&line["method"], &line["path"]), (&json!("POST"), &json!("/rollout/token")));
-    assert_eq!((&line["host"], &line["origin"]), (&json!("app.example"), &json!("https://other.example")));
+    assert_eq!(
+        (&line["message"], &line["code"]),
+        (&json!("token.refused"), &json!("origin_not_allowed"))
+    );
+    assert_eq!(
+        (&line["method"], &line["path"]),
+        (&json!("POST"), &json!("/rollout/token"))
+    );
+    assert_eq!(
+        (&line["host"], &line["origin"]),
+        (&json!("app.example"), &json!("https://other.example"))
+    );
     assert!(!line.to_string().contains("SENTINEL"));
 
-    let line = logged(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n", "x".repeat(1000)));
-    assert_eq!((&line["message"], &line["code"]), (&json!("request.refused"), &json!("not_found")));
-    assert_eq!((line["path"].as_str().map(str::len), line.get("hint")), (Some(256), None));
+    let line = logged(&format!(
+        "GET /{} HTTP/1.1\r\nHost: a\r\n",
+        "x".repeat(1000)
+    ));
+    assert_eq!(
+        (&line["message"], &line["code"]),
+        (&json!("request.refused"), &json!("not_found"))
+    );
+    assert_eq!(
+        (line["path"].as_str().map(str::len), line.get("hint")),
+        (Some(256), None)
+    );
 
     let line = logged("POST /token HTTP/1.1\r\nHost: a\r\n");
-    assert_eq!((&line["message"], &line["reason"]), (&json!("request.refused"), &json!("not_found")));
-    assert!(line["hint"].as_str().unwrap().contains("remove `/rollout`"), "{line}");
+    assert_eq!(
+        (&line["message"], &line["reason"]),
+        (&json!("request.refused"), &json!("not_found"))
+    );
+    assert!(
+        line["hint"].as_str().unwrap().contains("remove `/rollout`"),
+        "{line}"
+    );
 
     // One that an extractor refuses names no path.
     let line = logged("POST /rollout/token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a.b.c\r\n");
-    assert_eq!((&line["message"], &line["extractor"]), (&json!("token.refused"), &json!("bearer")));
+    assert_eq!(
+        (&line["message"], &line["extractor"]),
+        (&json!("token.refused"), &json!("bearer"))
+    );
     assert_eq!((line.get("path"), line.get("host")), (None, None));
 }
 
@@ -252,7 +319,10 @@ fn line_of_a_key_fetch_has_the_id_and_extractor_of_its_request() {
         .env("ROLLOUT__EXTRACTORS__KEYS__FROM", "header:x-assertion")
         .env("ROLLOUT__EXTRACTORS__KEYS__ISSUERS", "https://idp.example")
         .env("ROLLOUT__EXTRACTORS__KEYS__ALLOW_ANY_AUDIENCE", "true")
-        .env("ROLLOUT__EXTRACTORS__KEYS__JWKS_URL", format!("http://{}/{{kid}}", free()))
+        .env(
+            "ROLLOUT__EXTRACTORS__KEYS__JWKS_URL",
+            format!("http://{}/{{kid}}", free()),
+        )
         .stdout(output.reopen().unwrap());
     let process = Process::start_silent(&mut command);
     until_listening(address);
@@ -260,15 +330,37 @@ fn line_of_a_key_fetch_has_the_id_and_extractor_of_its_request() {
     let header = part(r#"{"alg":"RS256","kid":"one"}"#);
     let payload = part(r#"{"sub":"ann","iss":"https://idp.example","exp":4000000000}"#);
     let head = "POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-Request-Id: this-one\r\n";
-    let answer = send(address, &format!("{head}X-Assertion: {header}.{payload}.AAAA\r\n"));
+    let answer = send(
+        address,
+        &format!("{head}X-Assertion: {header}.{payload}.AAAA\r\n"),
+    );
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     process.signal(Signal::TERM);
     assert_eq!(process.end().0, Some(0));
     let log = std::fs::read_to_string(output.path()).unwrap();
-    let lines: Vec<Value> = log.lines().map(json).filter(|line| line["request_id"] == "this-one").collect();
-    let messages: Vec<&str> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
-    assert_eq!(messages, ["the keys that verify sessions could not be fetched", "token.refused"], "{log}");
-    assert!(lines.iter().all(|line| line["extractor"] == "keys" && line["level"] == "WARN"), "{log}");
+    let lines: Vec<Value> = log
+        .lines()
+        .map(json)
+        .filter(|line| line["request_id"] == "this-one")
+        .collect();
+    let messages: Vec<&str> = lines
+        .iter()
+        .map(|line| line["message"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        messages,
+        [
+            "the keys that verify sessions could not be fetched",
+            "token.refused"
+        ],
+        "{log}"
+    );
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["extractor"] == "keys" && line["level"] == "WARN"),
+        "{log}"
+    );
 }
 
 /// N1, N2: whatever callers send, a line stays one line, and no text of theirs controls a terminal.
@@ -277,8 +369,12 @@ fn callers_cannot_forge_log_lines() {
     let forged = "x\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\u{1b}[31m\u{9b}2J";
     let escaped = serde_json::to_string(forged).unwrap();
     let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    let header = encoded(&format!(r#"{{"alg":"HS256","kid":{escaped},"typ":{escaped}}}"#));
-    let payload = encoded(&format!(r#"{{"sub":{escaped},"iss":{escaped},"exp":4000000000}}"#));
+    let header = encoded(&format!(
+        r#"{{"alg":"HS256","kid":{escaped},"typ":{escaped}}}"#
+    ));
+    let payload = encoded(&format!(
+        r#"{{"sub":{escaped},"iss":{escaped},"exp":4000000000}}"#
+    ));
     let sessions = [
         sign_session(&json!({"sub": forged, "exp": FAR})),
         sign_session(&json!({"sub": "\"}, {\"message\": \"forged\"", "exp": FAR})),
@@ -320,10 +416,19 @@ fn callers_cannot_forge_log_lines() {
         process.signal(Signal::TERM);
         assert_eq!(process.end().0, Some(0));
         let log = std::fs::read_to_string(output.path()).unwrap();
-        assert!(log.contains("token.issued") && log.contains("token.refused"), "{log}");
-        assert!(!log.contains(|c: char| c.is_control() && c != '\n'), "{log:?}");
+        assert!(
+            log.contains("token.issued") && log.contains("token.refused"),
+            "{log}"
+        );
+        assert!(
+            !log.contains(|c: char| c.is_control() && c != '\n'),
+            "{log:?}"
+        );
         for line in log.lines() {
-            assert!(!line.trim_start().starts_with('{') || format == "json", "{line}");
+            assert!(
+                !line.trim_start().starts_with('{') || format == "json",
+                "{line}"
+            );
             if format == "json" {
                 let line: Value =
                     serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -63,7 +63,11 @@ fn a_fresh_header_goes_before_a_stale_cookie() {
     for (page, block) in [("supabase", 0), ("supabase", 1)] {
         let table = shown(page, block);
         let section = &table["extractors"]["supabase"];
-        assert_eq!(section["from"][0].as_str(), Some("header:authorization"), "{page} {block}");
+        assert_eq!(
+            section["from"][0].as_str(),
+            Some("header:authorization"),
+            "{page} {block}"
+        );
     }
 }
 
@@ -72,7 +76,9 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
     let mut faults = Vec::new();
     for &(page, block, provider) in pages {
         let cases = vectors["cases"].as_array().unwrap().iter();
-        let cases: Vec<&Value> = cases.filter(|case| case["config"]["provider"] == provider).collect();
+        let cases: Vec<&Value> = cases
+            .filter(|case| case["config"]["provider"] == provider)
+            .collect();
         let usual = &cases[0]["config"]["subject_path"];
         let (mut taken, mut refused) = (0, 0);
         for case in cases {
@@ -81,11 +87,16 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
             let subject = subject(page, block, template, case).await;
             let (expect, name) = (&case["expect"], &case["name"]);
             match expect["outcome"].as_str().unwrap() {
-                "authenticated" if subject.as_deref() == Some(&text(&expect["subject"])) => taken += 1,
+                "authenticated" if subject.as_deref() == Some(&text(&expect["subject"])) => {
+                    taken += 1
+                }
                 // What may be accepted as well as refused depends on more than the page says.
                 _ if !expect["also_acceptable"].is_null() => {}
                 "authenticated" => {
-                    faults.push(format!("{name} gives {subject:?}, not {}", expect["subject"]));
+                    faults.push(format!(
+                        "{name} gives {subject:?}, not {}",
+                        expect["subject"]
+                    ));
                 }
                 _ if subject.is_none() => refused += 1,
                 _ => faults.push(format!("{name} is taken for {subject:?}")),
@@ -99,14 +110,24 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
 }
 
 /// Whom the page's configuration takes the caller for, with the page's own subject if there is no `template`.
-async fn subject(page: &str, block: usize, template: Option<String>, case: &Value) -> Option<String> {
+async fn subject(
+    page: &str,
+    block: usize,
+    template: Option<String>,
+    case: &Value,
+) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
     let configuration = folder.path().join("page.toml");
     let table = configured(page, block, template, &case["config"], folder.path());
     std::fs::write(&configuration, table.to_string()).unwrap();
     let clock = Clock::new(ManualClock::at(case["now"].as_i64().unwrap()));
     let context = Context::new(clock, Arc::new(Metrics::new()));
-    let settings = load_from(vec![configuration], client_variables(), &Registry::builtin(), &context);
+    let settings = load_from(
+        vec![configuration],
+        client_variables(),
+        &Registry::builtin(),
+        &context,
+    );
     let settings = settings.unwrap_or_else(|problems| panic!("{page}: {problems}"));
     let mut request = Request::builder();
     for (name, value) in case["request"]["headers"].as_object().into_iter().flatten() {
@@ -116,35 +137,63 @@ async fn subject(page: &str, block: usize, template: Option<String>, case: &Valu
         request = request.header("cookie", format!("{name}={}", value.as_str().unwrap()));
     }
     let (head, ()) = request.body(()).unwrap().into_parts();
-    settings.chain.authenticate(&head).await.ok().map(|user| user.subject.to_string())
+    settings
+        .chain
+        .authenticate(&head)
+        .await
+        .ok()
+        .map(|user| user.subject.to_string())
 }
 
 /// The configuration as the page shows it.
 fn shown(page: &str, block: usize) -> Table {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/providers/{page}.md"));
     let text = std::fs::read_to_string(page).unwrap();
-    let toml = text.split("```toml\n").nth(block + 1).unwrap().split("```").next().unwrap();
+    let toml = text
+        .split("```toml\n")
+        .nth(block + 1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
     toml.parse().unwrap()
 }
 
 /// The page's configuration, with what the case's operator would write in the places that are his.
-fn configured(page: &str, block: usize, template: Option<String>, case: &Value, folder: &Path) -> Table {
+fn configured(
+    page: &str,
+    block: usize,
+    template: Option<String>,
+    case: &Value,
+    folder: &Path,
+) -> Table {
     let mut table = shown(page, block);
     let sections = table["extractors"].as_table_mut().unwrap();
-    let section = sections.iter_mut().next().unwrap().1.as_table_mut().unwrap();
+    let section = sections
+        .iter_mut()
+        .next()
+        .unwrap()
+        .1
+        .as_table_mut()
+        .unwrap();
     for (ours, theirs) in [("issuers", "issuer"), ("audiences", "audience")] {
         if let (Some(list), Some(value)) = (section.get_mut(ours), case[theirs].as_str()) {
             *list = vec![value].into();
         }
     }
     for checks in ["claims", "header_claims"] {
-        let Some(shown) = section.get_mut(checks).and_then(toml::Value::as_table_mut) else { continue };
+        let Some(shown) = section.get_mut(checks).and_then(toml::Value::as_table_mut) else {
+            continue;
+        };
         // What the case does not name, its operator left out: the preset alone decides.
         shown.retain(|claim, _| !case[checks][claim].is_null());
         for (claim, value) in shown.iter_mut() {
             let theirs = &case[checks][claim.as_str()];
             let theirs = theirs.get("absent_or").unwrap_or(theirs);
-            *value = theirs.as_str().unwrap_or_else(|| panic!("no {claim} in {case}")).into();
+            *value = theirs
+                .as_str()
+                .unwrap_or_else(|| panic!("no {claim} in {case}"))
+                .into();
         }
     }
     if let Some(template) = template {
@@ -152,7 +201,10 @@ fn configured(page: &str, block: usize, template: Option<String>, case: &Value, 
     }
     section.remove("jwks_url");
     if section.remove("secret_file").is_some() {
-        section.insert("secret".to_owned(), case["hs_secret"].as_str().unwrap().into());
+        section.insert(
+            "secret".to_owned(),
+            case["hs_secret"].as_str().unwrap().into(),
+        );
     } else {
         let keys = folder.join("jwks.json");
         std::fs::write(&keys, case["jwks"].to_string()).unwrap();
@@ -162,5 +214,7 @@ fn configured(page: &str, block: usize, template: Option<String>, case: &Value, 
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -30,12 +30,18 @@ fn renew(page: &str, name: &str, text: &str) {
         format!("<!-- {name}: written by `cargo test --test api reference` -->\n"),
         format!("<!-- end of {name} -->"),
     );
-    let (before, rest) = old.split_once(&begin).unwrap_or_else(|| panic!("no {begin} in {page}"));
-    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("no {end} in {page}"));
+    let (before, rest) = old
+        .split_once(&begin)
+        .unwrap_or_else(|| panic!("no {begin} in {page}"));
+    let (_, after) = rest
+        .split_once(&end)
+        .unwrap_or_else(|| panic!("no {end} in {page}"));
     let new = format!("{before}{begin}\n{}\n\n{end}{after}", text.trim());
     if new != old {
         std::fs::write(&path, new).unwrap();
-        panic!("docs/{page} did not say what the code says. It is renewed: look at it, and commit it");
+        panic!(
+            "docs/{page} did not say what the code says. It is renewed: look at it, and commit it"
+        );
     }
 }
 
@@ -46,7 +52,10 @@ fn cell(text: &str) -> String {
 
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default()
 }
 
 /// A key as `config/default.toml` shows it: `key = value  # meaning`.
@@ -64,11 +73,17 @@ impl Key {
             if let Some(more) = line.trim().strip_prefix('#') {
                 let key = keys.last_mut().expect("a key comes first");
                 let more = more.trim();
-                let stop = if more.starts_with(char::is_uppercase) { "." } else { "" };
+                let stop = if more.starts_with(char::is_uppercase) {
+                    "."
+                } else {
+                    ""
+                };
                 key.meaning = format!("{}{stop} {more}", key.meaning);
                 continue;
             }
-            let (name, rest) = line.split_once(" = ").unwrap_or_else(|| panic!("not a key: {line}"));
+            let (name, rest) = line
+                .split_once(" = ")
+                .unwrap_or_else(|| panic!("not a key: {line}"));
             let (value, meaning) = rest.split_once(" # ").unwrap_or((rest, ""));
             keys.push(Self {
                 name: name.to_owned(),
@@ -81,7 +96,12 @@ impl Key {
 
     fn table(lines: &str) -> String {
         let mut table = "| key | default | meaning |\n| --- | --- | --- |\n".to_owned();
-        for Self { name, value, meaning } in Self::all(lines) {
+        for Self {
+            name,
+            value,
+            meaning,
+        } in Self::all(lines)
+        {
             let value = format!("`{}`", cell(&value));
             let row = match cell(&meaning).strip_prefix("example: ") {
                 Some(meaning) if value == "`[]`" => format!("{value} | {meaning}"),
@@ -106,7 +126,11 @@ fn reference_of_the_configuration() {
         if name == "token.claims" {
             let (before, _) = settings.split_once("\n[token.claims]").unwrap();
             let about: Vec<&str> = before.rsplit("\n\n").next().unwrap().lines().collect();
-            let about = about.iter().map(|line| line.trim_start_matches("# ")).collect::<Vec<_>>().join(" ");
+            let about = about
+                .iter()
+                .map(|line| line.trim_start_matches("# "))
+                .collect::<Vec<_>>()
+                .join(" ");
             let example = lines.trim_start_matches("# ").trim();
             writeln!(text, "{about} None by default; for example `{example}`.\n").unwrap();
         } else {
@@ -118,13 +142,26 @@ fn reference_of_the_configuration() {
     let registry = Registry::builtin();
     let mut text = String::new();
     for block in kinds.split("\n# [extractors.").skip(1) {
-        let (head, lines) = block.split("\n\n").next().unwrap().split_once('\n').unwrap();
+        let (head, lines) = block
+            .split("\n\n")
+            .next()
+            .unwrap()
+            .split_once('\n')
+            .unwrap();
         let (kind, what) = head.split_once(']').unwrap();
         let what = what.trim().trim_start_matches("# ");
-        let lines: String =
-            lines.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
+        let lines: String = lines
+            .lines()
+            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .collect();
         let (_, entry) = registry.entry(kind).unwrap();
-        writeln!(text, "### `{kind}`\n\n{}.\n\n{}", sentence(what), Key::table(&lines)).unwrap();
+        writeln!(
+            text,
+            "### `{kind}`\n\n{}.\n\n{}",
+            sentence(what),
+            Key::table(&lines)
+        )
+        .unwrap();
         if !lines.contains("\nsubject = ") {
             writeln!(
                 text,
@@ -142,22 +179,39 @@ fn reference_of_the_configuration() {
 
 /// What each preset fills in. Keys that only presets use are left out, and so are queries, which are long.
 fn presets(presets: &[(&str, &str)]) -> String {
-    let internal = ["provider_keys", "audience_optional", "require_one_of", "recommend", "queries", "path"];
+    let internal = [
+        "provider_keys",
+        "audience_optional",
+        "require_one_of",
+        "recommend",
+        "queries",
+        "path",
+    ];
     let mut table = "| preset | fills in |\n| --- | --- |\n".to_owned();
     for (name, keys) in presets {
         let keys: toml::Table = toml::from_str(keys).unwrap();
-        let shown = keys.iter().filter(|(key, _)| !internal.contains(&key.as_str()));
-        let mut shown: Vec<String> =
-            shown.map(|(key, value)| format!("`{key} = {}`", cell(&value.to_string()))).collect();
-        for (key, says) in [("provider_keys", "keys from"), ("path", "asks"), ("recommend", "warns without")]
-        {
+        let shown = keys
+            .iter()
+            .filter(|(key, _)| !internal.contains(&key.as_str()));
+        let mut shown: Vec<String> = shown
+            .map(|(key, value)| format!("`{key} = {}`", cell(&value.to_string())))
+            .collect();
+        for (key, says) in [
+            ("provider_keys", "keys from"),
+            ("path", "asks"),
+            ("recommend", "warns without"),
+        ] {
             if let Some(value) = keys.get(key) {
                 shown.push(format!("{says} `{}`", value.as_str().unwrap()));
             }
         }
         if let Some(needed) = keys.get("require_one_of") {
-            let needed: Vec<String> =
-                needed.as_array().unwrap().iter().map(|key| format!("`{}`", key.as_str().unwrap())).collect();
+            let needed: Vec<String> = needed
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|key| format!("`{}`", key.as_str().unwrap()))
+                .collect();
             shown.push(format!("needs {}", needed.join(" or ")));
         }
         if keys.contains_key("queries") {
@@ -173,7 +227,10 @@ fn reference_of_the_commands() {
     let mut root = Cli::command();
     root.build();
     let mut text = format!("```text\n{}```\n", help(&mut root));
-    for command in root.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+    for command in root
+        .get_subcommands_mut()
+        .filter(|command| command.get_name() != "help")
+    {
         let shown = help(command);
         writeln!(text, "\n## `{}`\n\n```text\n{shown}```", command.get_name()).unwrap();
     }
@@ -182,7 +239,10 @@ fn reference_of_the_commands() {
 
 fn help(command: &mut clap::Command) -> String {
     let lines = command.render_long_help().to_string();
-    lines.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    lines
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
 }
 
 #[test]
@@ -192,7 +252,10 @@ fn reference_of_the_errors() {
     let mut table = "| status | code | title | header |\n| --- | --- | --- | --- |\n".to_owned();
     let mut codes = BTreeSet::new();
     for error in errors {
-        let header = error.header().map(|name| format!("`{name}`")).unwrap_or_default();
+        let header = error
+            .header()
+            .map(|name| format!("`{name}`"))
+            .unwrap_or_default();
         writeln!(
             table,
             "| {} | `{}` | {} | {header} |",
@@ -207,8 +270,14 @@ fn reference_of_the_errors() {
 
     let page = std::fs::read_to_string(docs().join("errors.md")).unwrap();
     let headings = page.lines().filter(|line| line.starts_with("### "));
-    let explained = headings.flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect();
-    assert_eq!(codes, explained, "every code has its heading in errors.md, and no other");
+    let explained = headings
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(
+        codes, explained,
+        "every code has its heading in errors.md, and no other"
+    );
 }
 
 /// Every word that can stand in the log as `reason` is explained: found in the sources, since nothing lists them.
@@ -219,13 +288,25 @@ fn reference_of_the_reasons() {
     for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let text = std::fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        if path.ends_with("tests.rs") || path.ends_with("testing.rs") || path.ends_with("contract.rs") {
+        if path.ends_with("tests.rs")
+            || path.ends_with("testing.rs")
+            || path.ends_with("contract.rs")
+        {
             continue;
         }
-        for made in ["rejected(\"", "unavailable(\"", "BadRequest(\"", "Nobody(\"", "Invalid(\"", "Claim(\""]
-        {
-            let words =
-                code.split(made).skip(1).filter_map(|rest| rest.split_once("\")")).map(|(word, _)| word);
+        for made in [
+            "rejected(\"",
+            "unavailable(\"",
+            "BadRequest(\"",
+            "Nobody(\"",
+            "Invalid(\"",
+            "Claim(\"",
+        ] {
+            let words = code
+                .split(made)
+                .skip(1)
+                .filter_map(|rest| rest.split_once("\")"))
+                .map(|(word, _)| word);
             used.extend(words.filter(|word| !word.is_empty()).map(str::to_owned));
         }
         spelled.push_str(code);
@@ -238,9 +319,18 @@ fn reference_of_the_reasons() {
         .map(str::to_owned)
         .collect();
     let missing: Vec<_> = used.difference(&explained).collect();
-    assert!(missing.is_empty(), "docs/errors.md does not explain {missing:?}");
-    let gone: Vec<_> = explained.iter().filter(|word| !spelled.contains(&format!("\"{word}\""))).collect();
-    assert!(gone.is_empty(), "docs/errors.md explains {gone:?}, which nothing says any more");
+    assert!(
+        missing.is_empty(),
+        "docs/errors.md does not explain {missing:?}"
+    );
+    let gone: Vec<_> = explained
+        .iter()
+        .filter(|word| !spelled.contains(&format!("\"{word}\"")))
+        .collect();
+    assert!(
+        gone.is_empty(),
+        "docs/errors.md explains {gone:?}, which nothing says any more"
+    );
 }
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -268,19 +358,43 @@ fn reference_of_the_metrics() {
     metrics.reloaded("ok");
     let rendered = metrics.render();
     let mut table = "| metric | type | labels | what |\n| --- | --- | --- | --- |\n".to_owned();
-    for help in rendered.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+    for help in rendered
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP "))
+    {
         let (family, what) = help.split_once(' ').unwrap();
-        let kind = rendered.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {family} "))).unwrap();
-        let sample = rendered.lines().find(|line| line.starts_with(family)).unwrap();
-        let series = sample.split(['{', ' ']).next().unwrap();
-        let series = series.strip_suffix("_sum").or(series.strip_suffix("_bucket")).unwrap_or(series);
-        let labels =
-            sample.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(labels, _)| labels);
-        let labels = labels.unwrap_or_default().split(',').filter_map(|label| label.split_once('='));
-        let labels: Vec<String> =
-            labels.filter(|(name, _)| *name != "le").map(|(name, _)| format!("`{name}`")).collect();
-        writeln!(table, "| `{series}` | {kind} | {} | {} |", labels.join(", "), what.trim_end_matches('.'))
+        let kind = rendered
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("# TYPE {family} ")))
             .unwrap();
+        let sample = rendered
+            .lines()
+            .find(|line| line.starts_with(family))
+            .unwrap();
+        let series = sample.split(['{', ' ']).next().unwrap();
+        let series = series
+            .strip_suffix("_sum")
+            .or(series.strip_suffix("_bucket"))
+            .unwrap_or(series);
+        let labels = sample
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'))
+            .map(|(labels, _)| labels);
+        let labels = labels
+            .unwrap_or_default()
+            .split(',')
+            .filter_map(|label| label.split_once('='));
+        let labels: Vec<String> = labels
+            .filter(|(name, _)| *name != "le")
+            .map(|(name, _)| format!("`{name}`"))
+            .collect();
+        writeln!(
+            table,
+            "| `{series}` | {kind} | {} | {} |",
+            labels.join(", "),
+            what.trim_end_matches('.')
+        )
+        .unwrap();
     }
     renew("operations.md", "metrics", &table);
 }
@@ -288,16 +402,30 @@ fn reference_of_the_metrics() {
 #[tokio::test]
 async fn reference_of_the_api() {
     let service = Service::start(BY_HEADER);
-    let (status, described) =
-        answer(service.request(Method::GET, "/openapi.json").send().await.unwrap()).await;
+    let (status, described) = answer(
+        service
+            .request(Method::GET, "/openapi.json")
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(status, 200);
     let page = std::fs::read_to_string(docs().join("api.md")).unwrap();
     for path in described["paths"].as_object().unwrap().keys() {
-        assert!(page.contains(&format!(" {path}`")), "docs/api.md does not name {path}");
+        assert!(
+            page.contains(&format!(" {path}`")),
+            "docs/api.md does not name {path}"
+        );
     }
-    for member in
-        described["components"]["schemas"]["TokenResponse"]["properties"].as_object().unwrap().keys()
+    for member in described["components"]["schemas"]["TokenResponse"]["properties"]
+        .as_object()
+        .unwrap()
+        .keys()
     {
-        assert!(page.contains(&format!("\n| `{member}` |")), "docs/api.md does not explain {member}");
+        assert!(
+            page.contains(&format!("\n| `{member}` |")),
+            "docs/api.md does not explain {member}"
+        );
     }
 }

@@ -57,7 +57,9 @@ fn is_signed_with(token: &str, secret: &str) -> bool {
 /// What one request gets: a token, or the status and code of a refusal.
 async fn ask(url: &str, session: &str, origin: Option<&str>) -> Result<String, (u16, String)> {
     let request = client().post(url).bearer_auth(session);
-    let request = origin.iter().fold(request, |request, origin| request.header("origin", *origin));
+    let request = origin
+        .iter()
+        .fold(request, |request, origin| request.header("origin", *origin));
     let response = request.send().await.expect("an answer");
     let status = response.status().as_u16();
     let body: Value = response.json().await.expect("JSON");
@@ -68,7 +70,9 @@ async fn ask(url: &str, session: &str, origin: Option<&str>) -> Result<String, (
 }
 
 async fn token(process: &Process) -> String {
-    ask(&process.url(), &good_session(), None).await.expect("a token")
+    ask(&process.url(), &good_session(), None)
+        .await
+        .expect("a token")
 }
 
 #[tokio::test]
@@ -87,8 +91,14 @@ async fn a_secret_that_cannot_be_used_changes_nothing_until_it_can() {
     for (case, break_it) in breaks {
         break_it();
         let failed = process.line_with("config_reload_failed");
-        assert!(failed.contains("client_secret") && !failed.contains("half\""), "{case}: {failed}");
-        assert!(is_signed_with(&token(&process).await, CLIENT_SECRET), "{case}: the old one stays in force");
+        assert!(
+            failed.contains("client_secret") && !failed.contains("half\""),
+            "{case}: {failed}"
+        );
+        assert!(
+            is_signed_with(&token(&process).await, CLIENT_SECRET),
+            "{case}: the old one stays in force"
+        );
         // It is tried again without being told.
         process.line_with("config_reload_failed");
     }
@@ -133,11 +143,17 @@ async fn secrets_that_are_swapped_together_are_taken_up_together_under_load() {
             .env_remove("ROLLOUT_CLIENT_SECRET")
             .env_remove("ROLLOUT__EXTRACTORS__BEARER__SECRET")
             .env("ROLLOUT_CLIENT_SECRET_FILE", mount.path("client"))
-            .env("ROLLOUT__EXTRACTORS__BEARER__SECRET_FILE", mount.path("session"))
+            .env(
+                "ROLLOUT__EXTRACTORS__BEARER__SECRET_FILE",
+                mount.path("session"),
+            )
             .env("ROLLOUT__RELOAD__POLL_INTERVAL", "20ms")
             .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
     );
-    let secrets = [(SESSION_SECRET, CLIENT_SECRET), (OTHER_SESSION_SECRET, OTHER_SECRET)];
+    let secrets = [
+        (SESSION_SECRET, CLIENT_SECRET),
+        (OTHER_SESSION_SECRET, OTHER_SECRET),
+    ];
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let load = secrets.map(|(session_secret, client_secret)| {
         let (url, stopped) = (process.url(), stopped.clone());
@@ -163,7 +179,10 @@ async fn secrets_that_are_swapped_together_are_taken_up_together_under_load() {
         })
     });
     for (round, (session, client)) in secrets.into_iter().cycle().skip(1).take(4).enumerate() {
-        mount.swap(&format!("..{round}"), [("client", client), ("session", session)]);
+        mount.swap(
+            &format!("..{round}"),
+            [("client", client), ("session", session)],
+        );
         process.line_with("config_reloaded");
     }
     stop.send_replace(true);
@@ -183,7 +202,10 @@ async fn a_changed_configuration_is_in_force_for_whole_requests() {
         fs::write(directory.path().join("new"), text).unwrap();
         fs::rename(directory.path().join("new"), &file).unwrap();
     };
-    let versions = [("https://old.example", CLIENT_SECRET), ("https://new.example", OTHER_SECRET)];
+    let versions = [
+        ("https://old.example", CLIENT_SECRET),
+        ("https://new.example", OTHER_SECRET),
+    ];
     write(versions[0].0, versions[0].1);
     let mut process = Process::start(
         binary(&["--config", file.to_str().unwrap(), "serve"])
@@ -197,7 +219,10 @@ async fn a_changed_configuration_is_in_force_for_whole_requests() {
             while !*stopped.borrow() {
                 match ask(&url, &good_session(), Some(origin)).await {
                     Ok(token) => {
-                        assert!(is_signed_with(&token, secret), "an origin of one, a key of the other");
+                        assert!(
+                            is_signed_with(&token, secret),
+                            "an origin of one, a key of the other"
+                        );
                     }
                     Err(refusal) => assert_eq!(refusal, (403, "origin_not_allowed".to_owned())),
                 }
@@ -208,7 +233,9 @@ async fn a_changed_configuration_is_in_force_for_whole_requests() {
         write(origin, secret);
         process.signal(Signal::HUP);
         process.line_with("config_reloaded");
-        let token = ask(&process.url(), &good_session(), Some(origin)).await.expect("a token");
+        let token = ask(&process.url(), &good_session(), Some(origin))
+            .await
+            .expect("a token");
         assert!(is_signed_with(&token, secret));
     }
     stop.send_replace(true);
@@ -253,7 +280,10 @@ async fn a_reload_during_the_drain_does_not_disturb_it() {
     fs::write(&file, OTHER_SECRET).unwrap();
     process.signal(Signal::HUP);
     process.line_with("config_reloaded");
-    assert!(is_signed_with(&token(&process).await, OTHER_SECRET), "still accepting, and up to date");
+    assert!(
+        is_signed_with(&token(&process).await, OTHER_SECRET),
+        "still accepting, and up to date"
+    );
     let (code, log) = process.end();
     assert_eq!(code, Some(0), "{log}");
 }
@@ -276,20 +306,33 @@ async fn rotated_client_secret_is_taken_while_the_provider_is_down_and_its_keys_
             .env("ROLLOUT__EXTRACTORS__JWT__FROM", "cookie:idp")
             .env("ROLLOUT__RELOAD__POLL_INTERVAL", "50ms"),
     );
-    let session =
-        idp.token(&json!({"iss": "https://idp.example", "aud": "my-app", "sub": "user-1", "exp": FAR}));
+    let session = idp.token(
+        &json!({"iss": "https://idp.example", "aud": "my-app", "sub": "user-1", "exp": FAR}),
+    );
     let ask = |url: String| {
-        let request = client().post(url).header("cookie", format!("idp={session}"));
+        let request = client()
+            .post(url)
+            .header("cookie", format!("idp={session}"));
         async { request.send().await.unwrap().json::<Value>().await.unwrap() }
     };
     let before = ask(process.url()).await;
-    assert!(is_signed_with(before["token"].as_str().expect("a token"), CLIENT_SECRET));
+    assert!(is_signed_with(
+        before["token"].as_str().expect("a token"),
+        CLIENT_SECRET
+    ));
     idp.down.store(true, Ordering::SeqCst);
     fs::write(&file, OTHER_SECRET).unwrap();
     process.line_with("config_reloaded");
     let after = ask(process.url()).await;
-    assert!(is_signed_with(after["token"].as_str().expect("a token"), OTHER_SECRET));
-    assert_eq!(idp.visits.load(Ordering::SeqCst), 1, "the keys were not fetched again");
+    assert!(is_signed_with(
+        after["token"].as_str().expect("a token"),
+        OTHER_SECRET
+    ));
+    assert_eq!(
+        idp.visits.load(Ordering::SeqCst),
+        1,
+        "the keys were not fetched again"
+    );
 }
 
 /// A service in this process, without sockets, whose reloads take the time of a paused clock.
@@ -305,19 +348,35 @@ impl Reloading {
     /// With this configuration in `rollout.toml`, and the client secret in `secret`.
     fn start(registry: Registry, toml: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (toml_file, secret) = (directory.path().join("rollout.toml"), directory.path().join("secret"));
+        let (toml_file, secret) = (
+            directory.path().join("rollout.toml"),
+            directory.path().join("secret"),
+        );
         fs::write(&toml_file, toml).unwrap();
         fs::write(&secret, CLIENT_SECRET).unwrap();
         let mut environment = client_variables();
         environment.remove("ROLLOUT_CLIENT_SECRET");
-        environment.insert("ROLLOUT_CLIENT_SECRET_FILE".to_owned(), secret.to_str().unwrap().to_owned());
-        let sources = Sources { files: vec![toml_file], environment, ..Sources::default() };
+        environment.insert(
+            "ROLLOUT_CLIENT_SECRET_FILE".to_owned(),
+            secret.to_str().unwrap().to_owned(),
+        );
+        let sources = Sources {
+            files: vec![toml_file],
+            environment,
+            ..Sources::default()
+        };
         let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
         let settings = settings::load(&sources, &registry, &context).expect("a good configuration");
         let app = App::new(settings, context.clone(), Drain::default());
         app.live().settings.chain.start();
         let ask = Reloader::new(app.clone(), sources, registry, context).spawn();
-        Self { directory, app, ask, ok: 0, failed: 0 }
+        Self {
+            directory,
+            app,
+            ask,
+            ok: 0,
+            failed: 0,
+        }
     }
 
     fn write(&self, name: &str, content: impl AsRef<[u8]>) {
@@ -331,7 +390,10 @@ impl Reloading {
     fn count(&self, result: &str) -> usize {
         let metrics = self.app.metrics.render();
         let line = format!("rollout_token_config_reloads_total{{result=\"{result}\"}} ");
-        metrics.lines().find_map(|found| found.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
+        metrics
+            .lines()
+            .find_map(|found| found.strip_prefix(&line))
+            .map_or(0, |count| count.parse().unwrap())
     }
 
     /// Asks for a reload and tells whether it succeeded.
@@ -364,7 +426,10 @@ async fn half_written_secret_is_never_used() {
         assert_eq!(service.secret(), CLIENT_SECRET.as_bytes(), "half a secret");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(began.elapsed() >= Duration::from_secs(1), "two reads a second apart agree");
+    assert!(
+        began.elapsed() >= Duration::from_secs(1),
+        "two reads a second apart agree"
+    );
     assert_eq!((service.count("ok"), service.count("error")), (1, 0));
 }
 
@@ -374,12 +439,28 @@ async fn half_a_configuration_file_at_the_signal_is_read_again() {
     service.write("rollout.toml", "[session]\nextractors = [\"pro");
     service.ask.send(()).await.expect("it listens");
     tokio::time::sleep(Duration::from_millis(500)).await;
-    service.write("rollout.toml", format!("{BY_HEADER}[origins]\nallowed = [\"https://app.example\"]"));
+    service.write(
+        "rollout.toml",
+        format!("{BY_HEADER}[origins]\nallowed = [\"https://app.example\"]"),
+    );
     while service.count("ok") == 0 {
-        assert_eq!(service.count("error"), 0, "{}", service.app.metrics.render());
+        assert_eq!(
+            service.count("error"),
+            0,
+            "{}",
+            service.app.metrics.render()
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(service.app.live().settings.effective().to_string().contains("https://app.example"));
+    assert!(
+        service
+            .app
+            .live()
+            .settings
+            .effective()
+            .to_string()
+            .contains("https://app.example")
+    );
 }
 
 /// On one thread: a read that blocked it would end the test's progress.
@@ -396,7 +477,10 @@ async fn file_that_does_not_answer_holds_up_nothing_but_the_reload() {
     }
     assert_eq!(service.secret(), CLIENT_SECRET.as_bytes());
     // Opening the pipe waits for its reader.
-    tokio::task::spawn_blocking(move || fs::write(file, OTHER_SECRET)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || fs::write(file, OTHER_SECRET))
+        .await
+        .unwrap()
+        .unwrap();
     while service.secret() != OTHER_SECRET.as_bytes() {
         tokio::task::yield_now().await;
     }
@@ -421,7 +505,10 @@ impl Counted {
         let mut problems = Problems::default();
         let config: CountedConfig = section.read(&mut problems);
         section.secret("secret", None, config.secret_file.as_ref(), &mut problems);
-        problems.or(Arc::new(Self { waits: config.waits, starts: AtomicUsize::new(0) }))
+        problems.or(Arc::new(Self {
+            waits: config.waits,
+            starts: AtomicUsize::new(0),
+        }))
     }
 
     fn registry() -> Registry {
@@ -435,11 +522,19 @@ impl SessionExtractor for Counted {
     }
 
     fn start(&self) {
-        assert_eq!(self.starts.fetch_add(1, Ordering::SeqCst), 0, "started twice");
+        assert_eq!(
+            self.starts.fetch_add(1, Ordering::SeqCst),
+            0,
+            "started twice"
+        );
     }
 
     fn readiness(&self) -> Readiness {
-        if self.waits { Readiness::Waiting("nothing") } else { Readiness::Ready }
+        if self.waits {
+            Readiness::Waiting("nothing")
+        } else {
+            Readiness::Ready
+        }
     }
 }
 
@@ -469,7 +564,10 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_a_file_of_it_changed(
     assert_eq!(service.secret(), OTHER_SECRET.as_bytes());
     service.write("rollout.toml", format!("{toml}[token]\nttl = \"5m\"\n"));
     assert!(service.reload().await);
-    assert!(is(&first, &service.extractor()), "what changed is not its own");
+    assert!(
+        is(&first, &service.extractor()),
+        "what changed is not its own"
+    );
 
     fs::write(&file, OTHER_SESSION_SECRET).unwrap();
     assert!(service.reload().await);
@@ -481,19 +579,32 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_a_file_of_it_changed(
     let third = service.extractor();
     assert!(!is(&second, &third), "its section changed");
 
-    for settings in ["[token]\ncap_to_session = true\n", "[server]\nmax_in_flight = 64\n"] {
-        service.write("rollout.toml", format!("{toml}subject = \"{{id}}\"\n{settings}"));
+    for settings in [
+        "[token]\ncap_to_session = true\n",
+        "[server]\nmax_in_flight = 64\n",
+    ] {
+        service.write(
+            "rollout.toml",
+            format!("{toml}subject = \"{{id}}\"\n{settings}"),
+        );
         assert!(service.reload().await);
-        assert!(!is(&third, &service.extractor()), "{settings} is a part of what it was built from");
+        assert!(
+            !is(&third, &service.extractor()),
+            "{settings} is a part of what it was built from"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_secret_equal_to_the_new_client_secret_is_refused_although_its_section_is_the_same() {
+async fn session_secret_equal_to_the_new_client_secret_is_refused_although_its_section_is_the_same()
+{
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("session-secret");
     fs::write(&file, SESSION_SECRET).unwrap();
-    let mut service = Reloading::start(Counted::registry(), &format!("{COUNTED}secret_file = {file:?}\n"));
+    let mut service = Reloading::start(
+        Counted::registry(),
+        &format!("{COUNTED}secret_file = {file:?}\n"),
+    );
     service.write("secret", SESSION_SECRET);
     assert!(!service.reload().await);
     assert_eq!(service.secret(), CLIENT_SECRET.as_bytes());

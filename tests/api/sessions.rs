@@ -14,7 +14,10 @@ fn two() -> String {
         allow_any_audience = true
         subject = "second:{sub}"
     "#;
-    format!("{}{second}", BY_JWT.replace("[\"web\"]", "[\"web\", \"second\"]"))
+    format!(
+        "{}{second}",
+        BY_JWT.replace("[\"web\"]", "[\"web\", \"second\"]")
+    )
 }
 
 #[tokio::test]
@@ -25,18 +28,41 @@ async fn only_absence_falls_through() {
     for (case, first, second, want) in [
         ("only the second", None, Some(&good), Ok("second:user-1")),
         ("both", Some(&good), Some(&good), Ok("user-1")),
-        ("first expired", Some(&expired), Some(&good), Err("session_expired")),
-        ("first broken", Some(&"x.y.z".to_owned()), Some(&good), Err("session_invalid")),
-        ("second expired", None, Some(&expired), Err("session_expired")),
+        (
+            "first expired",
+            Some(&expired),
+            Some(&good),
+            Err("session_expired"),
+        ),
+        (
+            "first broken",
+            Some(&"x.y.z".to_owned()),
+            Some(&good),
+            Err("session_invalid"),
+        ),
+        (
+            "second expired",
+            None,
+            Some(&expired),
+            Err("session_expired"),
+        ),
         ("none", None, None, Err("no_session")),
     ] {
         let mut request = service.post();
-        request = first.iter().fold(request, |request, token| request.bearer_auth(token));
-        request = second.iter().fold(request, |request, token| request.header("x-second", token.as_str()));
+        request = first
+            .iter()
+            .fold(request, |request, token| request.bearer_auth(token));
+        request = second.iter().fold(request, |request, token| {
+            request.header("x-second", token.as_str())
+        });
         let (status, body) = crate::helpers::answer(request.send().await.unwrap()).await;
         match want {
             Ok(subject) => assert_eq!(verified(&body)["sub"], subject, "{case}"),
-            Err(code) => assert_eq!((status.as_u16(), &body["code"]), (401, &json!(code)), "{case}"),
+            Err(code) => assert_eq!(
+                (status.as_u16(), &body["code"]),
+                (401, &json!(code)),
+                "{case}"
+            ),
         }
     }
 }
@@ -46,10 +72,15 @@ async fn the_first_place_that_is_there_decides() {
     let service = Service::start(BY_JWT);
     let (good, bad) = (session_token(json!({})), "broken");
     let ask = |bearer: &str, cookie: &str| {
-        let headers =
-            [("authorization", format!("Bearer {bearer}")), ("cookie", format!("session={cookie}"))];
-        let request =
-            headers.into_iter().fold(service.post(), |request, (name, value)| request.header(name, value));
+        let headers = [
+            ("authorization", format!("Bearer {bearer}")),
+            ("cookie", format!("session={cookie}")),
+        ];
+        let request = headers
+            .into_iter()
+            .fold(service.post(), |request, (name, value)| {
+                request.header(name, value)
+            });
         async { request.send().await.unwrap().status().as_u16() }
     };
     assert_eq!(ask(&good, bad).await, 200);
@@ -60,9 +91,21 @@ async fn the_first_place_that_is_there_decides() {
 async fn two_cookies_of_the_name_are_refused() {
     let service = Service::start(BY_JWT);
     let good = session_token(json!({}));
-    for cookie in [format!("session={good}; session=x"), format!("session=x; session={good}")] {
-        assert_eq!(service.ask(&[("cookie", &cookie)]).await.1["code"], "session_invalid");
+    for cookie in [
+        format!("session={good}; session=x"),
+        format!("session=x; session={good}"),
+    ] {
+        assert_eq!(
+            service.ask(&[("cookie", &cookie)]).await.1["code"],
+            "session_invalid"
+        );
     }
     let one = format!("session={good}");
-    assert_eq!(service.ask(&[("cookie", &one), ("cookie", "session=x")]).await.1["code"], "session_invalid");
+    assert_eq!(
+        service
+            .ask(&[("cookie", &one), ("cookie", "session=x")])
+            .await
+            .1["code"],
+        "session_invalid"
+    );
 }

@@ -5,9 +5,14 @@ use serde_json::{Value, json};
 use crate::helpers::{BY_JWT, NOW, Service, session_token, sign_session, verified};
 
 async fn subject_of(service: &Service, session: &str) -> Result<String, String> {
-    let (status, body) = service.ask(&[("authorization", &format!("Bearer {session}"))]).await;
+    let (status, body) = service
+        .ask(&[("authorization", &format!("Bearer {session}"))])
+        .await;
     if status == 200 {
-        return Ok(verified(&body)["sub"].as_str().expect("sub is a string").to_owned());
+        return Ok(verified(&body)["sub"]
+            .as_str()
+            .expect("sub is a string")
+            .to_owned());
     }
     assert_eq!(status, 401);
     Err(body["code"].as_str().unwrap().to_owned())
@@ -37,7 +42,10 @@ async fn subjects_are_minted_byte_for_byte() {
         let got = subject_of(&service, &session_token(json!({"sub": subject}))).await;
         assert_eq!(got.as_deref(), Ok(subject));
     }
-    for (number, text) in [(json!(1), "1"), (json!(9_007_199_254_740_993_u64), "9007199254740993")] {
+    for (number, text) in [
+        (json!(1), "1"),
+        (json!(9_007_199_254_740_993_u64), "9007199254740993"),
+    ] {
         let got = subject_of(&service, &session_token(json!({"sub": number}))).await;
         assert_eq!(got.as_deref(), Ok(text));
     }
@@ -46,10 +54,23 @@ async fn subjects_are_minted_byte_for_byte() {
 #[tokio::test]
 async fn nobody_and_nobody_sensible_are_told_apart() {
     let service = Service::start(BY_JWT);
-    assert_eq!(subject_of(&service, &session_token(json!({"sub": null}))).await.unwrap_err(), "no_session");
-    assert_eq!(subject_of(&service, &session_token(json!({"sub": 0}))).await.unwrap_err(), "no_session");
+    assert_eq!(
+        subject_of(&service, &session_token(json!({"sub": null})))
+            .await
+            .unwrap_err(),
+        "no_session"
+    );
+    assert_eq!(
+        subject_of(&service, &session_token(json!({"sub": 0})))
+            .await
+            .unwrap_err(),
+        "no_session"
+    );
     let without = sign_session(&json!({"exp": NOW + 600}));
-    assert_eq!(subject_of(&service, &without).await.unwrap_err(), "no_session");
+    assert_eq!(
+        subject_of(&service, &without).await.unwrap_err(),
+        "no_session"
+    );
     for subject in [
         json!(""),
         json!("   "),
@@ -77,11 +98,23 @@ async fn nobody_and_nobody_sensible_are_told_apart() {
 
 #[tokio::test]
 async fn a_template_names_an_organisation() {
-    let config =
-        BY_JWT.replace("kind = \"jwt\"", "kind = \"jwt\"\nsubject = \"org:{/https:~1~1app~1org}/{user.id}\"");
+    let config = BY_JWT.replace(
+        "kind = \"jwt\"",
+        "kind = \"jwt\"\nsubject = \"org:{/https:~1~1app~1org}/{user.id}\"",
+    );
     let service = Service::start(&config);
     let claims = json!({"https://app/org": 12, "user": {"id": "u-7"}});
-    assert_eq!(subject_of(&service, &session_token(claims)).await.as_deref(), Ok("org:12/u-7"));
+    assert_eq!(
+        subject_of(&service, &session_token(claims))
+            .await
+            .as_deref(),
+        Ok("org:12/u-7")
+    );
     let half: Value = json!({"https://app/org": 12, "user": {}});
-    assert_eq!(subject_of(&service, &session_token(half)).await.unwrap_err(), "no_session");
+    assert_eq!(
+        subject_of(&service, &session_token(half))
+            .await
+            .unwrap_err(),
+        "no_session"
+    );
 }

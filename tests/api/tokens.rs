@@ -8,7 +8,12 @@ use crate::helpers::{BY_HEADER, BY_JWT, CLIENT_ID, NOW, Service, answer, session
 #[tokio::test]
 async fn a_session_gives_exactly_the_documented_answer() {
     let service = Service::start(BY_JWT);
-    let response = service.post().bearer_auth(session_token(json!({}))).send().await.unwrap();
+    let response = service
+        .post()
+        .bearer_auth(session_token(json!({})))
+        .send()
+        .await
+        .unwrap();
     let headers = response.headers().clone();
     assert_eq!(headers["content-type"], "application/json");
     for (name, value) in [
@@ -19,9 +24,14 @@ async fn a_session_gives_exactly_the_documented_answer() {
     ] {
         assert_eq!(headers[name], value);
     }
-    for absent in
-        ["etag", "server", "set-cookie", "access-control-allow-origin", "content-encoding", "x-rollout-dev"]
-    {
+    for absent in [
+        "etag",
+        "server",
+        "set-cookie",
+        "access-control-allow-origin",
+        "content-encoding",
+        "x-rollout-dev",
+    ] {
         assert!(!headers.contains_key(absent), "{absent}");
     }
     let (status, body) = answer(response).await;
@@ -43,7 +53,10 @@ async fn the_same_session_as_a_cookie_gives_a_token_too() {
     let service = Service::start(BY_JWT);
     let cookie = format!("_ga=1; session={}; broken; x=\"", session_token(json!({})));
     let (status, body) = service.ask(&[("cookie", &cookie)]).await;
-    assert_eq!((status.as_u16(), verified(&body)["sub"].clone()), (200, json!("user-1")));
+    assert_eq!(
+        (status.as_u16(), verified(&body)["sub"].clone()),
+        (200, json!("user-1"))
+    );
 }
 
 #[tokio::test]
@@ -70,23 +83,33 @@ async fn a_body_is_accepted_and_never_names_anybody() {
         ("text/plain", "null"),
         ("multipart/form-data; boundary=x", "--x--"),
     ] {
-        let request = service.post().header("x-user", "ann").header("content-type", kind).body(body);
+        let request = service
+            .post()
+            .header("x-user", "ann")
+            .header("content-type", kind)
+            .body(body);
         let (status, body) = answer(request.send().await.unwrap()).await;
-        assert_eq!((status.as_u16(), verified(&body)["sub"].clone()), (200, json!("ann")), "{kind}");
+        assert_eq!(
+            (status.as_u16(), verified(&body)["sub"].clone()),
+            (200, json!("ann")),
+            "{kind}"
+        );
     }
-    let request =
-        service.request(Method::POST, "/rollout/token?sub=admin&callback=x").header("x-user", "ann");
+    let request = service
+        .request(Method::POST, "/rollout/token?sub=admin&callback=x")
+        .header("x-user", "ann");
     let (_, body) = answer(request.send().await.unwrap()).await;
     assert_eq!(verified(&body)["sub"], "ann");
 }
 
 #[tokio::test]
 async fn only_configured_claims_of_the_session_are_copied() {
-    let claims =
-        "[token.claims.\"rollout.com\"]\nauthData = \"{org}\"\n[token.claims]\nEmail = \"{email}\"\n";
+    let claims = "[token.claims.\"rollout.com\"]\nauthData = \"{org}\"\n[token.claims]\nEmail = \"{email}\"\n";
     let service = Service::start(&format!("{claims}{BY_JWT}"));
     let session = session_token(json!({"org": {"id": 7}, "email": "a@b.example", "role": "admin"}));
-    let (_, body) = service.ask(&[("authorization", &format!("Bearer {session}"))]).await;
+    let (_, body) = service
+        .ask(&[("authorization", &format!("Bearer {session}"))])
+        .await;
     let got = verified(&body);
     assert_eq!(got["rollout.com"], json!({"authData": {"id": 7}}));
     assert_eq!(got["Email"], "a@b.example");
@@ -102,11 +125,17 @@ async fn a_token_may_be_shorter_and_may_end_with_the_session() {
         async { answer(request.send().await.unwrap()).await.1 }
     };
     let body = ask(&service, NOW + 60).await;
-    assert_eq!((body["expires_in"].clone(), body["refresh_in"].clone()), (json!(120), json!(60)));
+    assert_eq!(
+        (body["expires_in"].clone(), body["refresh_in"].clone()),
+        (json!(120), json!(60))
+    );
 
     let capped = Service::start(&format!("[token]\ncap_to_session = true\n{BY_JWT}"));
     let body = ask(&capped, NOW + 60).await;
-    assert_eq!((body["expires_in"].clone(), verified(&body)["exp"].clone()), (json!(60), json!(NOW + 60)));
+    assert_eq!(
+        (body["expires_in"].clone(), verified(&body)["exp"].clone()),
+        (json!(60), json!(NOW + 60))
+    );
     // Within the leeway the session still counts, but there is no life left to give.
     assert_eq!(ask(&capped, NOW - 10).await["code"], "session_expired");
 }
@@ -114,25 +143,50 @@ async fn a_token_may_be_shorter_and_may_end_with_the_session() {
 #[tokio::test]
 async fn our_own_token_is_no_session() {
     let service = Service::start(BY_JWT);
-    let (_, body) = service.ask(&[("authorization", &format!("Bearer {}", session_token(json!({}))))]).await;
+    let (_, body) = service
+        .ask(&[(
+            "authorization",
+            &format!("Bearer {}", session_token(json!({}))),
+        )])
+        .await;
     let ours = format!("Bearer {}", body["token"].as_str().unwrap());
     let (status, body) = service.ask(&[("authorization", &ours)]).await;
-    assert_eq!((status.as_u16(), body["code"].clone()), (401, json!("session_invalid")));
+    assert_eq!(
+        (status.as_u16(), body["code"].clone()),
+        (401, json!("session_invalid"))
+    );
 }
 
 #[tokio::test]
 async fn clock_before_2020_mints_nothing_and_readyz_says_why() {
     let service = Service::start(BY_HEADER);
-    for (now, minted) in [(100, false), (1_577_836_799, false), (1_577_836_800, true), (NOW, true)] {
+    for (now, minted) in [
+        (100, false),
+        (1_577_836_799, false),
+        (1_577_836_800, true),
+        (NOW, true),
+    ] {
         service.clock.set(now);
         let (status, body) = service.ask(&[("x-user", "ann")]).await;
-        let ready = service.request(reqwest::Method::GET, "/readyz").send().await.unwrap();
+        let ready = service
+            .request(reqwest::Method::GET, "/readyz")
+            .send()
+            .await
+            .unwrap();
         let (ready_status, ready) = answer(ready).await;
         if minted {
-            assert_eq!((status.as_u16(), ready_status.as_u16()), (200, 200), "{now}");
+            assert_eq!(
+                (status.as_u16(), ready_status.as_u16()),
+                (200, 200),
+                "{now}"
+            );
             assert_eq!(verified(&body)["iat"], now);
         } else {
-            assert_eq!((status.as_u16(), body["code"].as_str()), (500, Some("internal")), "{now}");
+            assert_eq!(
+                (status.as_u16(), body["code"].as_str()),
+                (500, Some("internal")),
+                "{now}"
+            );
             assert_eq!(
                 (ready_status.as_u16(), ready["state"].as_str()),
                 (500, Some("clock_not_set")),

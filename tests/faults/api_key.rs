@@ -14,11 +14,19 @@ const INVALID: &[&str] = &["401 session_invalid"];
 
 /// The SHA-256 of a key as the configuration takes it.
 fn hash(key: &str) -> String {
-    digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest(&SHA256, key.as_bytes())
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn by_key(hash: &str) -> ConfigBuilder {
-    one_extractor("backend", "api_key", &format!("keys = {{ ours = '{hash}' }}"))
+    one_extractor(
+        "backend",
+        "api_key",
+        &format!("keys = {{ ours = '{hash}' }}"),
+    )
 }
 
 async fn keys_service() -> Arc<Service> {
@@ -30,7 +38,12 @@ async fn keys_service() -> Arc<Service> {
 async fn wrong_api_key_is_401() {
     let keys = keys_service().await;
     let with = |key: &str| post(&format!("X-Api-Key: {key}\r\nX-Rollout-Subject: ann\r\n"));
-    assert_eq!(keys.expect("right", &with(API_KEY), &["200"]).await.subject(), "ann");
+    assert_eq!(
+        keys.expect("right", &with(API_KEY), &["200"])
+            .await
+            .subject(),
+        "ann"
+    );
     for wrong in [
         "x",
         &API_KEY[..API_KEY.len() - 1],
@@ -43,18 +56,31 @@ async fn wrong_api_key_is_401() {
     ] {
         keys.expect("wrong", &with(wrong), INVALID).await;
     }
-    keys.expect("empty", &with(""), &["401 no_session", "401 session_invalid"]).await;
-    for odd in [format!("{API_KEY}\u{a0}"), format!("\u{a0}{API_KEY}"), format!("{API_KEY}\u{200b}")] {
+    keys.expect(
+        "empty",
+        &with(""),
+        &["401 no_session", "401 session_invalid"],
+    )
+    .await;
+    for odd in [
+        format!("{API_KEY}\u{a0}"),
+        format!("\u{a0}{API_KEY}"),
+        format!("{API_KEY}\u{200b}"),
+    ] {
         let asked = [b"POST /rollout/token HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Rollout-Subject: ann\r\nX-Api-Key: ".as_slice(), odd.as_bytes(), b"\r\n\r\n"].concat();
         keys.expect("NBSP", &asked, INVALID).await;
     }
     keys.expect(
         "twice",
-        &post(&format!("{0}{0}X-Rollout-Subject: ann\r\n", format!("X-Api-Key: {API_KEY}\r\n"))),
+        &post(&format!(
+            "{0}{0}X-Rollout-Subject: ann\r\n",
+            format!("X-Api-Key: {API_KEY}\r\n")
+        )),
         INVALID,
     )
     .await;
-    keys.expect("the hash", &with(&hash(API_KEY)), INVALID).await;
+    keys.expect("the hash", &with(&hash(API_KEY)), INVALID)
+        .await;
     keys.finish().await;
 }
 
@@ -85,7 +111,10 @@ async fn weak_api_key_refuses_to_start() {
         hash("x")[..63].to_owned(),
     ] {
         let (code, text) = Setup::new(by_key(&bad)).refusal().await;
-        assert!(code == 2 && text.contains("extractors.backend.keys.ours"), "{bad}: {text}");
+        assert!(
+            code == 2 && text.contains("extractors.backend.keys.ours"),
+            "{bad}: {text}"
+        );
     }
 }
 
@@ -93,12 +122,19 @@ async fn weak_api_key_refuses_to_start() {
 async fn api_key_without_an_allowed_subject_is_refused() {
     let keys = keys_service().await;
     let with = |headers: &str| post(&format!("X-Api-Key: {API_KEY}\r\n{headers}"));
-    keys.expect("no subject", &with(""), &["401 no_session"]).await;
+    keys.expect("no subject", &with(""), &["401 no_session"])
+        .await;
     let body = "{\"subject\":\"ann\",\"sub\":\"ann\"}";
-    let asked =
-        [with(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())), body.into()]
-            .concat();
-    keys.expect("in the body", &asked, &["401 no_session"]).await;
+    let asked = [
+        with(&format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        )),
+        body.into(),
+    ]
+    .concat();
+    keys.expect("in the body", &asked, &["401 no_session"])
+        .await;
     for headers in [
         "X-Rollout-Subject: bob\r\n",
         "X-Rollout-Subject: team\r\n",
@@ -112,7 +148,9 @@ async fn api_key_without_an_allowed_subject_is_refused() {
         keys.expect(headers, &with(headers), INVALID).await;
     }
     assert_eq!(
-        keys.expect("a team", &with("X-Rollout-Subject: team-7\r\n"), &["200"]).await.subject(),
+        keys.expect("a team", &with("X-Rollout-Subject: team-7\r\n"), &["200"])
+            .await
+            .subject(),
         "team-7"
     );
     keys.finish().await;

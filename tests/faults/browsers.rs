@@ -11,7 +11,10 @@ use crate::wire::{LISTED, bearer, post, request};
 const FORBIDDEN: &[&str] = &["403 origin_not_allowed"];
 
 fn page(origin: &str) -> Vec<u8> {
-    post(&format!("{}Origin: {origin}\r\n", bearer(&hs256(&json!({})))))
+    post(&format!(
+        "{}Origin: {origin}\r\n",
+        bearer(&hs256(&json!({})))
+    ))
 }
 
 #[tokio::test]
@@ -19,7 +22,10 @@ async fn listed_origin_is_echoed_exactly() {
     let web = Service::start(by_jwt()).await;
     let answer = web.expect("listed", &page(LISTED), &["200"]).await;
     assert_eq!(answer.header("access-control-allow-origin"), Some(LISTED));
-    assert_eq!(answer.header("access-control-expose-headers"), Some("X-Request-Id, Retry-After"));
+    assert_eq!(
+        answer.header("access-control-expose-headers"),
+        Some("X-Request-Id, Retry-After")
+    );
     web.finish().await;
 }
 
@@ -27,11 +33,25 @@ async fn listed_origin_is_echoed_exactly() {
 async fn unlisted_origin_is_403_before_any_backend_call() {
     let app = Upstream::start(ok("{\"sub\":\"ann\"}")).await;
     let s = Service::start(by_endpoint(app.port)).await;
-    for headers in ["Origin: https://evil\r\n", "Sec-Fetch-Site: cross-site\r\n", "Origin: null\r\n"] {
-        s.expect(headers, &post(&format!("Cookie: sid=a\r\n{headers}")), FORBIDDEN).await;
+    for headers in [
+        "Origin: https://evil\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Origin: null\r\n",
+    ] {
+        s.expect(
+            headers,
+            &post(&format!("Cookie: sid=a\r\n{headers}")),
+            FORBIDDEN,
+        )
+        .await;
     }
     assert_eq!(app.connections(), 0);
-    s.expect("listed", &post(&format!("Cookie: sid=a\r\nOrigin: {LISTED}\r\n")), &["200"]).await;
+    s.expect(
+        "listed",
+        &post(&format!("Cookie: sid=a\r\nOrigin: {LISTED}\r\n")),
+        &["200"],
+    )
+    .await;
     drop(app);
     s.finish().await;
 }
@@ -55,8 +75,10 @@ async fn null_or_malformed_origin_is_403() {
         web.expect(headers, &page(headers), FORBIDDEN).await;
     }
     for listed in ["null", "NULL", "https://app.example,null"] {
-        let (code, text) =
-            Setup::new(by_jwt()).env("ROLLOUT__ORIGINS__ALLOWED", Some(listed)).refusal().await;
+        let (code, text) = Setup::new(by_jwt())
+            .env("ROLLOUT__ORIGINS__ALLOWED", Some(listed))
+            .refusal()
+            .await;
         assert!(code == 2 && text.contains("origins.allowed"), "{text}");
     }
     web.finish().await;
@@ -74,8 +96,10 @@ async fn wildcard_or_malformed_origin_in_the_list_refuses_to_start() {
         "app.example",
         "ftp://app.example",
     ] {
-        let (code, text) =
-            Setup::new(by_jwt()).env("ROLLOUT__ORIGINS__ALLOWED", Some(listed)).refusal().await;
+        let (code, text) = Setup::new(by_jwt())
+            .env("ROLLOUT__ORIGINS__ALLOWED", Some(listed))
+            .refusal()
+            .await;
         assert!(
             code == 2 && text.contains("origins.allowed") && !text.contains("panicked"),
             "{listed}: {text}"
@@ -125,8 +149,10 @@ async fn only_the_serialized_form_of_an_origin_matches() {
         web.expect(origin, &page(origin), FORBIDDEN).await;
     }
     for listed in ["HTTPS://App.Example:443/", "https://app.example/"] {
-        let own =
-            Service::start_with(&Setup::new(by_jwt()).env("ROLLOUT__ORIGINS__ALLOWED", Some(listed))).await;
+        let own = Service::start_with(
+            &Setup::new(by_jwt()).env("ROLLOUT__ORIGINS__ALLOWED", Some(listed)),
+        )
+        .await;
         own.expect(listed, &page(LISTED), &["200"]).await;
         own.finish().await;
     }
@@ -181,29 +207,44 @@ async fn preflight_is_allowed_for_listed_origins_only() {
         )
     };
     let answer = web
-        .expect("good", &preflight(LISTED, "Access-Control-Request-Headers: authorization\r\n"), &["204"])
+        .expect(
+            "good",
+            &preflight(LISTED, "Access-Control-Request-Headers: authorization\r\n"),
+            &["204"],
+        )
         .await;
-    assert_eq!(answer.header("access-control-allow-methods"), Some("POST, OPTIONS"));
+    assert_eq!(
+        answer.header("access-control-allow-methods"),
+        Some("POST, OPTIONS")
+    );
     assert!(
         answer
             .header("access-control-max-age")
             .is_some_and(|age| age.parse::<u32>().is_ok_and(|age| age <= 7200))
     );
-    assert!(answer.header("access-control-allow-headers").is_some_and(|names| !names.contains('*')));
+    assert!(
+        answer
+            .header("access-control-allow-headers")
+            .is_some_and(|names| !names.contains('*'))
+    );
     for origin in ["https://evil", "null", "https://app.example.evil"] {
         let answer = web.one(&preflight(origin, "")).await;
         assert!(
-            matches!(answer.status, 204 | 403) && answer.header("access-control-allow-origin").is_none(),
+            matches!(answer.status, 204 | 403)
+                && answer.header("access-control-allow-origin").is_none(),
             "{answer:?}"
         );
     }
-    for more in
-        ["Access-Control-Request-Headers: x-evil\r\n", "Access-Control-Request-Private-Network: true\r\n"]
-    {
+    for more in [
+        "Access-Control-Request-Headers: x-evil\r\n",
+        "Access-Control-Request-Private-Network: true\r\n",
+    ] {
         let answer = web.one(&preflight(LISTED, more)).await;
         assert!(
             !format!("{answer:?}").contains("evil")
-                && answer.header("access-control-allow-private-network").is_none()
+                && answer
+                    .header("access-control-allow-private-network")
+                    .is_none()
         );
     }
     let other = request(
@@ -211,7 +252,11 @@ async fn preflight_is_allowed_for_listed_origins_only() {
         &format!("Origin: {LISTED}\r\nAccess-Control-Request-Method: DELETE\r\n"),
     );
     assert!(
-        !web.one(&other).await.header("access-control-allow-methods").unwrap_or_default().contains("DELETE")
+        !web.one(&other)
+            .await
+            .header("access-control-allow-methods")
+            .unwrap_or_default()
+            .contains("DELETE")
     );
     web.finish().await;
 }
@@ -220,7 +265,12 @@ async fn preflight_is_allowed_for_listed_origins_only() {
 async fn cross_site_request_of_a_listed_origin_is_allowed() {
     let web = Service::start(by_jwt()).await;
     for site in ["cross-site", "same-site", "same-origin", "none", "nonsense"] {
-        web.expect(site, &page(&format!("{LISTED}\r\nSec-Fetch-Site: {site}")), &["200"]).await;
+        web.expect(
+            site,
+            &page(&format!("{LISTED}\r\nSec-Fetch-Site: {site}")),
+            &["200"],
+        )
+        .await;
     }
     web.finish().await;
 }
@@ -228,12 +278,28 @@ async fn cross_site_request_of_a_listed_origin_is_allowed() {
 #[tokio::test]
 async fn same_site_request_of_an_unlisted_origin_is_403() {
     let web = Service::start(by_jwt()).await;
-    for site in ["same-site", "cross-site", "", "SAME-ORIGIN", "same-origin, same-origin", "nonsense"] {
-        web.expect(site, &page(&format!("https://sibling.example\r\nSec-Fetch-Site: {site}")), FORBIDDEN)
-            .await;
+    for site in [
+        "same-site",
+        "cross-site",
+        "",
+        "SAME-ORIGIN",
+        "same-origin, same-origin",
+        "nonsense",
+    ] {
         web.expect(
             site,
-            &post(&format!("{}Sec-Fetch-Site: {site}\r\n", bearer(&hs256(&json!({}))))),
+            &page(&format!(
+                "https://sibling.example\r\nSec-Fetch-Site: {site}"
+            )),
+            FORBIDDEN,
+        )
+        .await;
+        web.expect(
+            site,
+            &post(&format!(
+                "{}Sec-Fetch-Site: {site}\r\n",
+                bearer(&hs256(&json!({})))
+            )),
             FORBIDDEN,
         )
         .await;
@@ -244,11 +310,20 @@ async fn same_site_request_of_an_unlisted_origin_is_403() {
 #[tokio::test]
 async fn request_without_an_origin_is_allowed() {
     let web = Service::start(by_jwt()).await;
-    web.expect("bearer", &post(&bearer(&hs256(&json!({})))), &["200"]).await;
-    web.expect("cookie", &post(&format!("Cookie: session={}\r\n", hs256(&json!({})))), &["200"]).await;
+    web.expect("bearer", &post(&bearer(&hs256(&json!({})))), &["200"])
+        .await;
+    web.expect(
+        "cookie",
+        &post(&format!("Cookie: session={}\r\n", hs256(&json!({})))),
+        &["200"],
+    )
+    .await;
     web.expect(
         "a referer is no origin",
-        &post(&format!("{}Referer: https://evil/\r\n", bearer(&hs256(&json!({}))))),
+        &post(&format!(
+            "{}Referer: https://evil/\r\n",
+            bearer(&hs256(&json!({})))
+        )),
         &["200"],
     )
     .await;
@@ -270,7 +345,11 @@ async fn no_answer_can_be_cached() {
         page("https://evil"),
     ] {
         let answer = web.one(&asked).await;
-        assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:?}");
+        assert_eq!(
+            answer.header("cache-control"),
+            Some("no-store"),
+            "{answer:?}"
+        );
         for name in ["etag", "last-modified", "age", "expires"] {
             assert_eq!(answer.header(name), None);
         }
@@ -282,8 +361,12 @@ async fn no_answer_can_be_cached() {
         "If-Range: \"x\"\r\nRange: bytes=0-3\r\n",
         "Cache-Control: only-if-cached\r\n",
     ] {
-        web.expect(conditional, &post(&format!("{}{conditional}", bearer(&hs256(&json!({}))))), &["200"])
-            .await;
+        web.expect(
+            conditional,
+            &post(&format!("{}{conditional}", bearer(&hs256(&json!({}))))),
+            &["200"],
+        )
+        .await;
     }
     web.finish().await;
 }
@@ -306,7 +389,10 @@ async fn cache_deception_path_is_404_and_not_cached() {
             let answer = web
                 .expect(
                     path,
-                    &request(&format!("{method} {path} HTTP/1.1"), &bearer(&hs256(&json!({})))),
+                    &request(
+                        &format!("{method} {path} HTTP/1.1"),
+                        &bearer(&hs256(&json!({}))),
+                    ),
                     &["404 not_found"],
                 )
                 .await;
@@ -322,24 +408,44 @@ async fn error_is_readable_by_a_listed_origin() {
     let origin = format!("Origin: {LISTED}\r\n");
     for (asked, outcome) in [
         (post(&origin), "401 no_session"),
-        (post(&format!("{origin}{}", bearer("x.y.z"))), "401 session_invalid"),
         (
-            [post(&format!("{origin}Content-Length: 5000\r\n")), vec![b'x'; 5000]].concat(),
+            post(&format!("{origin}{}", bearer("x.y.z"))),
+            "401 session_invalid",
+        ),
+        (
+            [
+                post(&format!("{origin}Content-Length: 5000\r\n")),
+                vec![b'x'; 5000],
+            ]
+            .concat(),
             "413 body_too_large",
         ),
         (request("GET /nothing HTTP/1.1", &origin), "404 not_found"),
-        (request("GET /rollout/token HTTP/1.1", &origin), "405 method_not_allowed"),
+        (
+            request("GET /rollout/token HTTP/1.1", &origin),
+            "405 method_not_allowed",
+        ),
     ] {
         let answer = web.expect(outcome, &asked, &[outcome]).await;
-        assert_eq!(answer.header("access-control-allow-origin"), Some(LISTED), "{outcome}");
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            Some(LISTED),
+            "{outcome}"
+        );
     }
-    let own = Service::start(by_jwt().with("rate_limit.per_minute = 60\nrate_limit.burst = 1")).await;
+    let own =
+        Service::start(by_jwt().with("rate_limit.per_minute = 60\nrate_limit.burst = 1")).await;
     own.expect("first", &page(LISTED), &["200"]).await;
-    own.expect("429", &page(LISTED), &["429 rate_limited"]).await;
+    own.expect("429", &page(LISTED), &["429 rate_limited"])
+        .await;
     own.finish().await;
     let down = Service::start(by_endpoint(1)).await;
-    down.expect("503", &post(&format!("{origin}Cookie: sid=a\r\n")), &["503 session_backend_unavailable"])
-        .await;
+    down.expect(
+        "503",
+        &post(&format!("{origin}Cookie: sid=a\r\n")),
+        &["503 session_backend_unavailable"],
+    )
+    .await;
     down.finish().await;
     web.finish().await;
 }
@@ -356,15 +462,29 @@ async fn answer_is_always_json() {
         "Accept: application/jwt\r\n",
         "Accept:\r\n",
     ] {
-        let answer = web.expect(more, &post(&format!("{good}{more}")), &["200"]).await;
+        let answer = web
+            .expect(more, &post(&format!("{good}{more}")), &["200"])
+            .await;
         assert_eq!(answer.header("content-type"), Some("application/json"));
         web.expect(more, &post(more), &["401 no_session"]).await;
     }
-    for query in ["callback=alert", "jsonp=x", "cb=<script>", "format=html", "_=1"] {
+    for query in [
+        "callback=alert",
+        "jsonp=x",
+        "cb=<script>",
+        "format=html",
+        "_=1",
+    ] {
         let answer = web
             .expect(
                 query,
-                &request(&format!("POST /rollout/token?{} HTTP/1.1", query.replace(['<', '>'], "")), &good),
+                &request(
+                    &format!(
+                        "POST /rollout/token?{} HTTP/1.1",
+                        query.replace(['<', '>'], "")
+                    ),
+                    &good,
+                ),
                 &["200"],
             )
             .await;

@@ -15,8 +15,12 @@ const EXPIRED: &[&str] = &["401 session_expired"];
 const NOBODY: &[&str] = &["401 no_session"];
 
 pub async fn ask(s: &Service, payload: impl AsRef<[u8]>, want: &[&str]) {
-    let label = String::from_utf8_lossy(payload.as_ref()).chars().take(200).collect::<String>();
-    s.expect(&label, &post(&bearer(&hs256_text(payload))), want).await;
+    let label = String::from_utf8_lossy(payload.as_ref())
+        .chars()
+        .take(200)
+        .collect::<String>();
+    s.expect(&label, &post(&bearer(&hs256_text(payload))), want)
+        .await;
 }
 
 /// Good claims in which one has this text for a value.
@@ -33,7 +37,17 @@ async fn missing_or_non_numeric_exp_is_401() {
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove("exp");
     ask(&s, all.to_string(), INVALID).await;
-    for value in ["null", "\"x\"", "true", "false", "[]", "{}", "[1795566737]", "\"\"", "{\"$date\":1}"] {
+    for value in [
+        "null",
+        "\"x\"",
+        "true",
+        "false",
+        "[]",
+        "{}",
+        "[1795566737]",
+        "\"\"",
+        "{\"$date\":1}",
+    ] {
         ask(&s, with_text("exp", value), INVALID).await;
     }
     s.finish().await;
@@ -42,7 +56,18 @@ async fn missing_or_non_numeric_exp_is_401() {
 #[tokio::test]
 async fn extreme_exp_is_401_without_overflow() {
     let s = Service::start(by_jwt()).await;
-    for value in ["-1", "0", "1", "-1e18", "-9223372036854775808", "0.0", "-0", "1e0", "1e-400", "-1e300"] {
+    for value in [
+        "-1",
+        "0",
+        "1",
+        "-1e18",
+        "-9223372036854775808",
+        "0.0",
+        "-0",
+        "1e0",
+        "1e-400",
+        "-1e300",
+    ] {
         ask(&s, with_text("exp", value), EXPIRED).await;
     }
     for value in [
@@ -73,7 +98,12 @@ async fn extreme_exp_is_401_without_overflow() {
         &format!("1.{}", "0".repeat(3000)),
         &format!("1e{}", "0".repeat(1000)),
     ] {
-        ask(&s, with_text("exp", value), &["401 session_invalid", "401 session_expired"]).await;
+        ask(
+            &s,
+            with_text("exp", value),
+            &["401 session_invalid", "401 session_expired"],
+        )
+        .await;
     }
     ask(&s, with_text("exp", "253402300799"), &["200"]).await;
     s.finish().await;
@@ -82,9 +112,11 @@ async fn extreme_exp_is_401_without_overflow() {
 #[tokio::test]
 async fn exp_as_text_is_401() {
     let s = Service::start(by_jwt()).await;
-    for value in
-        [format!("\"{}\"", now() + 600), format!("\"{}.5\"", now() + 600), format!("\" {} \"", now() + 600)]
-    {
+    for value in [
+        format!("\"{}\"", now() + 600),
+        format!("\"{}.5\"", now() + 600),
+        format!("\" {} \"", now() + 600),
+    ] {
         ask(&s, with_text("exp", &value), INVALID).await;
     }
     s.finish().await;
@@ -149,10 +181,19 @@ async fn fractional_exp_is_rounded_down() {
 async fn distant_exp_does_not_extend_the_minted_token() {
     let s = Service::start(by_jwt()).await;
     // There is no longest session: the token of ours lives 15 minutes in any case.
-    let answer = s.one(&post(&bearer(&hs256(&json!({"exp": now() + 400 * 86_400}))))).await;
+    let answer = s
+        .one(&post(&bearer(&hs256(
+            &json!({"exp": now() + 400 * 86_400}),
+        ))))
+        .await;
     let token = minted(&answer.json());
     assert!(token["exp"].as_i64().expect("exp") <= now() + 900);
-    ask(&s, with_text("exp", &((now() + 600) * 1000).to_string()), INVALID).await;
+    ask(
+        &s,
+        with_text("exp", &((now() + 600) * 1000).to_string()),
+        INVALID,
+    )
+    .await;
     s.finish().await;
 }
 
@@ -203,7 +244,12 @@ async fn audience_other_than_configured_is_401() {
     ] {
         ask(&s, claims(&json!({"aud": audience})).to_string(), INVALID).await;
     }
-    ask(&s, claims(&json!({"aud": ["other", AUDIENCE]})).to_string(), &["200"]).await;
+    ask(
+        &s,
+        claims(&json!({"aud": ["other", AUDIENCE]})).to_string(),
+        &["200"],
+    )
+    .await;
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove("aud");
     ask(&s, all.to_string(), INVALID).await;
@@ -236,7 +282,12 @@ async fn duplicate_claim_is_401() {
         ask(&s, format!("{{{more},{}", &base[1..]), INVALID).await;
     }
     // Names that only look the same are two names.
-    ask(&s, format!("{open},\"Sub\":\"x\",\"sub \":\"x\",\"\\u0455ub\":\"x\"}}"), &["200"]).await;
+    ask(
+        &s,
+        format!("{open},\"Sub\":\"x\",\"sub \":\"x\",\"\\u0455ub\":\"x\"}}"),
+        &["200"],
+    )
+    .await;
     s.finish().await;
 }
 
@@ -272,7 +323,12 @@ async fn textual_date_is_not_parsed() {
     for name in ["exp", "nbf", "iat"] {
         ask(&s, with_text(name, &format!("\"{date}\"")), INVALID).await;
     }
-    ask(&s, with_text("updated_at", &format!("\"{date}\"")), &["200"]).await;
+    ask(
+        &s,
+        with_text("updated_at", &format!("\"{date}\"")),
+        &["200"],
+    )
+    .await;
     s.finish().await;
 }
 
@@ -281,7 +337,10 @@ async fn deeply_nested_payload_is_401() {
     let s = Service::start(by_jwt()).await;
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         for depth in [10, 100, 126, 127, 128, 129, 1000, 2500] {
-            let whole = with_text("x", &format!("{}1{}", open.repeat(depth), close.repeat(depth)));
+            let whole = with_text(
+                "x",
+                &format!("{}1{}", open.repeat(depth), close.repeat(depth)),
+            );
             if whole.len() < 5500 {
                 ask(&s, whole, if depth < 127 { &["200"] } else { INVALID }).await;
             }
@@ -338,11 +397,24 @@ async fn clock_that_steps_back_mints_correct_times() {
     for shift in [-3600, 0, 7200, -86_400, 0] {
         t.ahead(shift).await;
         let there = now() + shift;
-        ask("then", json!({"iat": there - 99, "exp": there - 31}), EXPIRED).await;
-        ask("ahead", json!({"iat": there + 33, "exp": there + 99}), INVALID).await;
+        ask(
+            "then",
+            json!({"iat": there - 99, "exp": there - 31}),
+            EXPIRED,
+        )
+        .await;
+        ask(
+            "ahead",
+            json!({"iat": there + 33, "exp": there + 99}),
+            INVALID,
+        )
+        .await;
         let answer = ask("now", json!({"iat": there, "exp": there + 99}), &["200"]).await;
         let issued = minted(&answer.json())["iat"].as_i64().expect("iat");
-        assert!((there..=there + 2).contains(&issued), "iat is {issued}, the clock said {there}");
+        assert!(
+            (there..=there + 2).contains(&issued),
+            "iat is {issued}, the clock said {there}"
+        );
     }
     s.finish().await;
 }

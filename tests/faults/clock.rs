@@ -32,17 +32,26 @@ pub struct Timed {
 
 impl Timed {
     pub async fn start(toml: impl Display, clocks: Clocks) -> Self {
-        let library = LIBRARY.into_iter().find(|library| Path::new(library).exists());
+        let library = LIBRARY
+            .into_iter()
+            .find(|library| Path::new(library).exists());
         let library = library.expect("libfaketime is missing: apt-get install faketime");
         let file = NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "+0").expect("a file");
-        let mut setup = Setup::new(toml).env("LD_PRELOAD", library).env("FAKETIME_NO_CACHE", "1");
+        let mut setup = Setup::new(toml)
+            .env("LD_PRELOAD", library)
+            .env("FAKETIME_NO_CACHE", "1");
         if clocks == Clocks::Wall {
             setup = setup.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         let path = file.path().display().to_string();
-        setup.environment.push(("FAKETIME_TIMESTAMP_FILE".to_owned(), path));
-        Self { service: Service::start_with(&setup).await, file }
+        setup
+            .environment
+            .push(("FAKETIME_TIMESTAMP_FILE".to_owned(), path));
+        Self {
+            service: Service::start_with(&setup).await,
+            file,
+        }
     }
 
     /// From now on the clocks are so many seconds ahead of the machine's.

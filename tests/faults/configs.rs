@@ -9,7 +9,9 @@ fn base() -> ConfigBuilder {
 
 /// One extractor of this kind and with these keys, named `name`.
 pub fn one_extractor(name: &str, kind: &str, keys: &str) -> ConfigBuilder {
-    base().with(format!("session.extractors = ['{name}']\n[extractors.{name}]\nkind = '{kind}'\n{keys}"))
+    base().with(format!(
+        "session.extractors = ['{name}']\n[extractors.{name}]\nkind = '{kind}'\n{keys}"
+    ))
 }
 
 /// Accepts HS256 session tokens, as bearer and as cookie.
@@ -37,5 +39,9 @@ pub fn by_endpoint(port: u16) -> ConfigBuilder {
 }
 
 pub fn by_endpoint_url(url: &str) -> ConfigBuilder {
-    one_extractor("app", "session_endpoint", &format!("url = '{url}'\ncookies = ['sid']"))
+    one_extractor(
+        "app",
+        "session_endpoint",
+        &format!("url = '{url}'\ncookies = ['sid']"),
+    )
 }

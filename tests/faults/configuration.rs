@@ -9,17 +9,47 @@ use crate::upstream::{Act, Upstream};
 async fn unknown_duplicate_or_mistyped_key_refuses_to_start() {
     for (toml, key) in [
         (by_jwt().with("unknown = 1"), "unknown"),
-        (by_jwt().with("server.lissten = '127.0.0.1:0'"), "server.lissten"),
-        (by_jwt().with("extractors.web.issuer = ['x']"), "extractors.web.issuer"),
-        (by_jwt().with("server.max_headers = 'many'"), "server.max_headers"),
-        (by_jwt().with("server.max_headers = -1"), "server.max_headers"),
+        (
+            by_jwt().with("server.lissten = '127.0.0.1:0'"),
+            "server.lissten",
+        ),
+        (
+            by_jwt().with("extractors.web.issuer = ['x']"),
+            "extractors.web.issuer",
+        ),
+        (
+            by_jwt().with("server.max_headers = 'many'"),
+            "server.max_headers",
+        ),
+        (
+            by_jwt().with("server.max_headers = -1"),
+            "server.max_headers",
+        ),
         (by_jwt().with("token = 5"), "token"),
-        (by_jwt().with("extractors.web.issuers = 5"), "extractors.web.issuers"),
-        (by_jwt().with("extractors.other.kind = 'api_key'"), "extractors.other"),
-        (by_jwt().with("session.extractors = ['web', 'gone']"), "extractors.gone"),
-        (by_jwt().with("session.extractors = ['web', 'web']"), "session.extractors"),
-        (by_jwt().with("extractors.web.kind = 'jwtt'"), "extractors.web.kind"),
-        (by_jwt().with("extractors.web.preset = 'unknown'"), "extractors.web.preset"),
+        (
+            by_jwt().with("extractors.web.issuers = 5"),
+            "extractors.web.issuers",
+        ),
+        (
+            by_jwt().with("extractors.other.kind = 'api_key'"),
+            "extractors.other",
+        ),
+        (
+            by_jwt().with("session.extractors = ['web', 'gone']"),
+            "extractors.gone",
+        ),
+        (
+            by_jwt().with("session.extractors = ['web', 'web']"),
+            "session.extractors",
+        ),
+        (
+            by_jwt().with("extractors.web.kind = 'jwtt'"),
+            "extractors.web.kind",
+        ),
+        (
+            by_jwt().with("extractors.web.preset = 'unknown'"),
+            "extractors.web.preset",
+        ),
     ] {
         refuses(toml, key).await;
     }
@@ -32,8 +62,10 @@ async fn unknown_duplicate_or_mistyped_key_refuses_to_start() {
         let (code, text) = Setup::new(by_jwt()).env(name, Some("x")).refusal().await;
         assert!(code == 2 && text.contains(key), "{name}: {text}");
     }
-    let (code, text) =
-        Setup::new(by_jwt()).env("ROLLOUT_CLIENT_SECRET_FILE", Some("/etc/hostname")).refusal().await;
+    let (code, text) = Setup::new(by_jwt())
+        .env("ROLLOUT_CLIENT_SECRET_FILE", Some("/etc/hostname"))
+        .refusal()
+        .await;
     assert!(code == 2 && text.contains("client_secret"), "{text}");
     // What Kubernetes puts into every container is not ours.
     let s = Service::start_with(
@@ -113,12 +145,21 @@ async fn invalid_duration_refuses_to_start() {
                 .arguments(&["check-config"])
                 .refusal()
                 .await;
-            assert!(code == 2 && text.contains(&format!("{section}.{key}")), "{key} = {value}: {text}");
+            assert!(
+                code == 2 && text.contains(&format!("{section}.{key}")),
+                "{key} = {value}: {text}"
+            );
         }
     }
     for (toml, key) in [
-        (by_jwt().with("server.drain_delay = '30s'"), "server.hard_stop"),
-        (by_jwt().with("server.request_timeout = '60s'"), "server.drain_timeout"),
+        (
+            by_jwt().with("server.drain_delay = '30s'"),
+            "server.hard_stop",
+        ),
+        (
+            by_jwt().with("server.request_timeout = '60s'"),
+            "server.drain_timeout",
+        ),
         (by_jwt().with("token.ttl = '16m'"), "token.ttl"),
         (by_jwt().with("token.ttl = '29s'"), "token.ttl"),
         (by_jwt().with("token.ttl = '30500ms'"), "token.ttl"),
@@ -142,12 +183,21 @@ async fn check_config_reports_problems_without_a_network() {
     // `refuses` runs `check-config` for every bad file. A good file causes no call either.
     let trap = Upstream::start(Act::Hang).await;
     let config = by_jwks_url(&format!("http://127.0.0.1:{}/keys", trap.port));
-    let (code, text) = Setup::new(config).arguments(&["check-config"]).refusal().await;
+    let (code, text) = Setup::new(config)
+        .arguments(&["check-config"])
+        .refusal()
+        .await;
     assert_eq!(code, 0, "{text}");
-    let (code, _) = Setup::new("garbage = [").arguments(&["check-config"]).refusal().await;
+    let (code, _) = Setup::new("garbage = [")
+        .arguments(&["check-config"])
+        .refusal()
+        .await;
     assert_eq!(code, 2);
     assert_eq!(trap.connections(), 0);
-    let (code, text) = Setup::new(by_jwt()).arguments(&["check-confg"]).refusal().await;
+    let (code, text) = Setup::new(by_jwt())
+        .arguments(&["check-confg"])
+        .refusal()
+        .await;
     assert_eq!(code, 2, "{text}");
     no_sentinel("a report", text.as_bytes());
 }

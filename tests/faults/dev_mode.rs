@@ -20,7 +20,10 @@ async fn dev_mode_in_public_or_in_production_refuses_to_start() {
         ("ROLLOUT__SERVER__ADMIN_LISTEN", "0.0.0.0:0"),
     ] {
         let (code, text) = dev().env(name, value).refusal().await;
-        assert!(code == 2 && text.contains("loopback"), "{name}={value}: {text}");
+        assert!(
+            code == 2 && text.contains("loopback"),
+            "{name}={value}: {text}"
+        );
     }
     for name in ["ENV", "APP_ENV", "NODE_ENV", "RAILS_ENV"] {
         for value in ["production", "PRODUCTION"] {
@@ -42,7 +45,9 @@ async fn dev_mode_marks_every_answer() {
         post("Origin: https://evil\r\n"),
         request("GET / HTTP/1.1", ""),
     ] {
-        let asked = String::from_utf8(asked).expect("text").replace("Host: app.example", "Host: localhost");
+        let asked = String::from_utf8(asked)
+            .expect("text")
+            .replace("Host: app.example", "Host: localhost");
         let answer = s.one(asked.as_bytes()).await;
         assert_eq!(answer.header("x-rollout-dev"), Some("1"), "{answer:?}");
     }
@@ -72,12 +77,25 @@ async fn dev_mode_refuses_foreign_origins_and_hosts() {
     ] {
         s.expect(headers, &at_home(headers), FORBIDDEN).await;
     }
-    s.expect("here", &at_home("Sec-Fetch-Site: same-origin\r\n"), &["200"]).await;
+    s.expect(
+        "here",
+        &at_home("Sec-Fetch-Site: same-origin\r\n"),
+        &["200"],
+    )
+    .await;
     // A name that was made to lead here is not ours.
-    for host in ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1"] {
+    for host in [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "10.0.0.1",
+    ] {
         s.expect(
             host,
-            &String::from_utf8(at_home("")).expect("text").replace("localhost", host).into_bytes(),
+            &String::from_utf8(at_home(""))
+                .expect("text")
+                .replace("localhost", host)
+                .into_bytes(),
             &["403 host_not_allowed"],
         )
         .await;

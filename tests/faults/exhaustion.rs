@@ -23,7 +23,12 @@ async fn body_beyond_the_limit_is_413_and_no_longer_read() {
     let s = Service::start(by_jwt().with("log.level = 'info'")).await;
     let over = [post("Content-Length: 4097\r\n"), vec![b'x'; 4097]].concat();
     s.expect("by length", &over, &["413 body_too_large"]).await;
-    s.expect("announced only", &post("Content-Length: 4097\r\n"), &["413 body_too_large"]).await;
+    s.expect(
+        "announced only",
+        &post("Content-Length: 4097\r\n"),
+        &["413 body_too_large"],
+    )
+    .await;
     s.expect(
         "at the limit",
         &[post("Content-Length: 4096\r\n"), vec![b'x'; 4096]].concat(),
@@ -32,11 +37,18 @@ async fn body_beyond_the_limit_is_413_and_no_longer_read() {
     .await;
     // Endless, in chunks: how much of it is taken before the connection is closed.
     let before = s.usage().resident_kib;
-    for head in ["Transfer-Encoding: chunked\r\n", "Content-Length: 1000000000\r\n"] {
+    for head in [
+        "Transfer-Encoding: chunked\r\n",
+        "Content-Length: 1000000000\r\n",
+    ] {
         let stream = TcpStream::connect(s.address).await.expect("a connection");
         let mut sent = 0_usize;
-        let chunk =
-            [format!("{:x}\r\n", 16 * 1024).into_bytes(), vec![b'x'; 16 * 1024], b"\r\n".to_vec()].concat();
+        let chunk = [
+            format!("{:x}\r\n", 16 * 1024).into_bytes(),
+            vec![b'x'; 16 * 1024],
+            b"\r\n".to_vec(),
+        ]
+        .concat();
         let mut bytes = post(head);
         let flood = async {
             loop {
@@ -51,7 +63,9 @@ async fn body_beyond_the_limit_is_413_and_no_longer_read() {
                 }
             }
         };
-        timeout(Duration::from_secs(10), flood).await.expect("the connection is not closed");
+        timeout(Duration::from_secs(10), flood)
+            .await
+            .expect("the connection is not closed");
         // What the kernel's buffers hold on both sides was never read.
         assert!(sent < 8 * 1024 * 1024, "{sent} bytes were taken");
     }
@@ -78,7 +92,10 @@ async fn seven_thousand_cookies_take_linear_time() {
         cost(&s, &cookies(3500), &["401 no_session"]).await,
         cost(&s, &cookies(7000), &["401 no_session"]).await,
     );
-    assert!(whole <= 5000 && whole <= half * 4 + 500, "{half} µs and {whole} µs");
+    assert!(
+        whole <= 5000 && whole <= half * 4 + 500,
+        "{half} µs and {whole} µs"
+    );
     s.finish().await;
 }
 
@@ -110,7 +127,11 @@ async fn separators_escapes_and_quotes_take_bounded_time() {
         let each = cost(
             &s,
             &post(&format!("{header}: {}\r\n", ", ".repeat(15_000))),
-            &["401 no_session", "401 session_invalid", "403 origin_not_allowed"],
+            &[
+                "401 no_session",
+                "401 session_invalid",
+                "403 origin_not_allowed",
+            ],
         )
         .await;
         assert!(each <= 5000, "{label}: {each} µs");
@@ -122,7 +143,9 @@ async fn separators_escapes_and_quotes_take_bounded_time() {
 async fn ten_thousand_resets_leave_no_open_file_and_no_warning() {
     let s = Service::start(by_jwt().with("log.level = 'info'")).await;
     let lines = |text: &str| {
-        text.lines().filter(|line| line.contains("\"ERROR\"") || line.contains("\"WARN\"")).count()
+        text.lines()
+            .filter(|line| line.contains("\"ERROR\"") || line.contains("\"WARN\""))
+            .count()
     };
     let before = lines(&s.whole_log().await);
     let mut crowd = JoinSet::new();
@@ -157,15 +180,25 @@ async fn bytes_after_a_body_are_the_next_request() {
         format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")
     };
     // Too short a body takes from the next request; too long a one is the next request.
-    let answers = s.talk(format!("{}abGET /healthz HTTP/1.1\r\n\r\n", head(1)).as_bytes()).await;
+    let answers = s
+        .talk(format!("{}abGET /healthz HTTP/1.1\r\n\r\n", head(1)).as_bytes())
+        .await;
     assert_eq!(answers[0].outcome(), "401 no_session");
-    assert!(answers[1..].iter().all(|answer| matches!(answer.status, 400 | 404)), "{answers:?}");
+    assert!(
+        answers[1..]
+            .iter()
+            .all(|answer| matches!(answer.status, 400 | 404)),
+        "{answers:?}"
+    );
     let mut wire = Wire::connect(s.address).await;
     let asked = head(10);
     wire.send(format!("{asked}abc").as_bytes()).await;
     wire.half_close().await;
     let answers = wire.answers(asked.as_bytes()).await;
-    assert!(answers.iter().all(|answer| answer.status == 400), "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| answer.status == 400),
+        "{answers:?}"
+    );
     s.count(&answers);
     s.finish().await;
 }
@@ -179,8 +212,15 @@ async fn silence(wire: &mut Wire) -> f64 {
 
 #[tokio::test]
 async fn silent_half_head_and_idle_connections_have_separate_timeouts() {
-    let s = Service::start(by_jwt().with("server.header_timeout = '1s'\nserver.idle_timeout = '2s'")).await;
-    for bytes in [&b""[..], b"P", b"POST /rollout/token HTTP/1.1\r\nHost: a\r\nX: ", b"\r\n"] {
+    let s =
+        Service::start(by_jwt().with("server.header_timeout = '1s'\nserver.idle_timeout = '2s'"))
+            .await;
+    for bytes in [
+        &b""[..],
+        b"P",
+        b"POST /rollout/token HTTP/1.1\r\nHost: a\r\nX: ",
+        b"\r\n",
+    ] {
         let mut wire = Wire::connect(s.address).await;
         wire.send(bytes).await;
         let took = silence(&mut wire).await;
@@ -190,7 +230,13 @@ async fn silent_half_head_and_idle_connections_have_separate_timeouts() {
     let asked = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
     for _ in 0..3 {
         wire.send(asked.as_bytes()).await;
-        assert_eq!(wire.answer(asked.as_bytes()).await.expect("an answer").status, 200);
+        assert_eq!(
+            wire.answer(asked.as_bytes())
+                .await
+                .expect("an answer")
+                .status,
+            200
+        );
         sleep(Duration::from_millis(500)).await;
     }
     let took = silence(&mut wire).await;
@@ -201,15 +247,19 @@ async fn silent_half_head_and_idle_connections_have_separate_timeouts() {
 #[tokio::test]
 async fn stalled_body_is_408() {
     let s = Service::start(by_jwt()).await;
-    let asked =
-        String::from_utf8(good()).expect("text").replace("\r\n\r\n", "\r\nContent-Length: 10\r\n\r\n");
+    let asked = String::from_utf8(good())
+        .expect("text")
+        .replace("\r\n\r\n", "\r\nContent-Length: 10\r\n\r\n");
     let mut wire = Wire::connect(s.address).await;
     let started = Instant::now();
     wire.send(asked.as_bytes()).await;
     wire.send(b"x").await;
     let answers = wire.answers(asked.as_bytes()).await;
     let took = started.elapsed().as_secs_f64();
-    assert_eq!(answers.iter().map(Answer::outcome).collect::<Vec<_>>(), ["408 request_timeout"]);
+    assert_eq!(
+        answers.iter().map(Answer::outcome).collect::<Vec<_>>(),
+        ["408 request_timeout"]
+    );
     assert!((4.0..=6.5).contains(&took), "answered after {took} s");
     s.count(&answers);
     s.finish().await;
@@ -229,7 +279,10 @@ async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
                 let answer = wire.answer(&asked).await?;
                 (answer.status == 200).then(|| (n, started.elapsed()))
             };
-            let answered = timeout(Duration::from_secs(15), answered).await.ok().flatten();
+            let answered = timeout(Duration::from_secs(15), answered)
+                .await
+                .ok()
+                .flatten();
             answered.map_or((n, None), |(n, took)| (n, Some(took)))
         });
     }
@@ -241,20 +294,33 @@ async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
 /// At least 99 of 100 got their token, and those after the first round of timeouts got it within a second.
 fn assert_served(took: &[Option<Duration>], first_round: Duration) {
     let served = took.iter().flatten().count();
-    assert!(served * 100 >= took.len() * 99, "{served} of {} were served", took.len());
+    assert!(
+        served * 100 >= took.len() * 99,
+        "{served} of {} were served",
+        took.len()
+    );
     let after = usize::try_from(first_round.as_millis() / 100).expect("a number");
-    let mut later: Vec<Duration> = took[after.min(took.len() - 1)..].iter().flatten().copied().collect();
+    let mut later: Vec<Duration> = took[after.min(took.len() - 1)..]
+        .iter()
+        .flatten()
+        .copied()
+        .collect();
     later.sort();
     let slowest = later[(later.len() * 99 / 100).min(later.len() - 1)];
-    assert!(slowest <= Duration::from_secs(1), "{slowest:?} at the 99th percentile");
+    assert!(
+        slowest <= Duration::from_secs(1),
+        "{slowest:?} at the 99th percentile"
+    );
 }
 
 /// The same by connections that made one request each, and hold their place for the idle time.
 #[tokio::test]
 async fn idle_connections_over_the_limit_do_not_displace_honest_requests() {
     const CAP: usize = 256;
-    let s =
-        Service::start(by_jwt().with(format!("server.max_connections = {CAP}\nlog.level = 'info'"))).await;
+    let s = Service::start(by_jwt().with(format!(
+        "server.max_connections = {CAP}\nlog.level = 'info'"
+    )))
+    .await;
     let mut idle = JoinSet::new();
     for _ in 0..2 * CAP {
         let address = s.address;
@@ -275,8 +341,10 @@ async fn idle_connections_over_the_limit_do_not_displace_honest_requests() {
 #[tokio::test]
 async fn low_file_limit_does_not_fail_honest_requests() {
     let app = Upstream::start(ok("{\"sub\":\"ann\"}")).await;
-    let s = Service::start_with(&Setup::new(by_endpoint(app.port)).launcher(&["prlimit", "--nofile=64:64"]))
-        .await;
+    let s = Service::start_with(
+        &Setup::new(by_endpoint(app.port)).launcher(&["prlimit", "--nofile=64:64"]),
+    )
+    .await;
     s.logs("connections do not fit into the limit", 1).await;
     let mut silent = Vec::new();
     for _ in 0..500 {
@@ -287,7 +355,9 @@ async fn low_file_limit_does_not_fail_honest_requests() {
     let mut answered = 0;
     for n in 0..20 {
         let asked = post(&format!("Cookie: sid=s{n}\r\n"));
-        let answer = timeout(Duration::from_secs(20), s.one(&asked)).await.expect("an answer");
+        let answer = timeout(Duration::from_secs(20), s.one(&asked))
+            .await
+            .expect("an answer");
         answered += u32::from(answer.status == 200);
     }
     assert_eq!(answered, 20, "{}", tail(&s.log()));
@@ -345,21 +415,30 @@ mod slow {
             }
             sleep(Duration::from_secs(1)).await;
         }
-        assert!(started.elapsed() < Duration::from_secs(12), "still open after {:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(12),
+            "still open after {:?}",
+            started.elapsed()
+        );
         s.finish().await;
     }
 
     #[tokio::test]
     async fn idle_connection_is_closed_at_the_idle_timeout() {
         let s = Service::start(by_jwt()).await;
-        let asked = String::from_utf8(good()).expect("text").replace("Connection: close\r\n", "");
+        let asked = String::from_utf8(good())
+            .expect("text")
+            .replace("Connection: close\r\n", "");
         let mut wire = Wire::connect(s.address).await;
         wire.send(asked.as_bytes()).await;
         let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
         s.count(&[answer]);
         let started = Instant::now();
         // `Wire` itself gives up earlier than the idle timeout.
-        while timeout(Duration::from_secs(30), wire.closed()).await.is_err() {}
+        while timeout(Duration::from_secs(30), wire.closed())
+            .await
+            .is_err()
+        {}
         let took = started.elapsed().as_secs_f64();
         assert!((73.9..=76.5).contains(&took), "closed after {took} s");
         s.finish().await;
@@ -369,7 +448,9 @@ mod slow {
     #[tokio::test]
     async fn client_that_reads_no_answer_is_closed() {
         let s = Service::start(by_jwt().with("log.level = 'info'")).await;
-        let asked = String::from_utf8(good()).expect("text").replace("Connection: close\r\n", "");
+        let asked = String::from_utf8(good())
+            .expect("text")
+            .replace("Connection: close\r\n", "");
         let mut deaf = JoinSet::new();
         for _ in 0..20 {
             let stream = TcpStream::connect(s.address).await.expect("a connection");
@@ -396,8 +477,10 @@ mod slow {
     #[tokio::test]
     async fn silent_connections_over_the_limit_do_not_displace_honest_requests() {
         const CAP: usize = 512;
-        let s = Service::start(by_jwt().with(format!("server.max_connections = {CAP}\nlog.level = 'info'")))
-            .await;
+        let s = Service::start(by_jwt().with(format!(
+            "server.max_connections = {CAP}\nlog.level = 'info'"
+        )))
+        .await;
         let mut silent = Vec::new();
         for _ in 0..4 * CAP {
             silent.push(TcpStream::connect(s.address).await.expect("a connection"));
@@ -459,8 +542,16 @@ mod alone {
             most
         };
         let (answers, most) = tokio::join!(asking.join_all(), watching);
-        let codes = |code: &str| answers.iter().filter(|answer| answer.outcome() == code).count();
-        let (shed, unknown) = (codes("503 overloaded"), codes("503 session_backend_unavailable"));
+        let codes = |code: &str| {
+            answers
+                .iter()
+                .filter(|answer| answer.outcome() == code)
+                .count()
+        };
+        let (shed, unknown) = (
+            codes("503 overloaded"),
+            codes("503 session_backend_unavailable"),
+        );
         println!(
             "{shed} were shed, {unknown} waited; {connected} KiB with the connections, {idle} KiB without"
         );
@@ -480,7 +571,8 @@ mod alone {
     #[tokio::test(flavor = "multi_thread")]
     async fn ten_thousand_waiting_connections_fit_into_64_mib() {
         const BOUND: u64 = 64 * 1024;
-        let limits = "server.max_connections = 10100\nserver.header_timeout = '60s'\nlog.level = 'info'";
+        let limits =
+            "server.max_connections = 10100\nserver.header_timeout = '60s'\nlog.level = 'info'";
         let s = Service::start(by_jwt().with(limits)).await;
         let mut parts = JoinSet::new();
         for part in 0..20_u8 {
@@ -498,15 +590,25 @@ mod alone {
             sleep(Duration::from_millis(20)).await;
         }
         let silent = s.usage().resident_kib;
-        let asked = String::from_utf8(good()).expect("text").replace("Connection: close\r\n", "");
+        let asked = String::from_utf8(good())
+            .expect("text")
+            .replace("Connection: close\r\n", "");
         for wire in &mut wires {
             wire.send(asked.as_bytes()).await;
         }
         for wire in &mut wires {
-            assert_eq!(wire.answer(asked.as_bytes()).await.expect("an answer").status, 200);
+            assert_eq!(
+                wire.answer(asked.as_bytes())
+                    .await
+                    .expect("an answer")
+                    .status,
+                200
+            );
         }
         let idle = s.usage().resident_kib;
-        println!("ten thousand connections: {silent} KiB while silent, {idle} KiB after a request each");
+        println!(
+            "ten thousand connections: {silent} KiB while silent, {idle} KiB after a request each"
+        );
         assert!(silent <= BOUND && idle <= BOUND, "{silent} and {idle} KiB");
         drop(wires);
         s.does_not_count();
@@ -539,7 +641,10 @@ mod alone {
             if let Some(early) = due.checked_sub(started.elapsed()) {
                 sleep(early).await;
             }
-            if table.last().is_none_or(|(at, _): &(u64, u64)| started.elapsed().as_secs() >= at + 6) {
+            if table
+                .last()
+                .is_none_or(|(at, _): &(u64, u64)| started.elapsed().as_secs() >= at + 6)
+            {
                 table.push((started.elapsed().as_secs(), s.usage().resident_kib));
             }
         }
@@ -548,7 +653,10 @@ mod alone {
         println!("{rate} connections a second; resident KiB by second: {table:?}");
         let warm = table[1];
         let last = *table.last().expect("a row");
-        assert!(last.1 <= warm.1 + 1024 * (last.0 - warm.0).div_ceil(60).max(1), "{table:?}");
+        assert!(
+            last.1 <= warm.1 + 1024 * (last.0 - warm.0).div_ceil(60).max(1),
+            "{table:?}"
+        );
         s.finish().await;
     }
 }

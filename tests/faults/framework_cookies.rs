@@ -17,7 +17,12 @@ use crate::wire::post_raw;
 const INVALID: &[&str] = &["401 session_invalid"];
 
 fn sha1(key: &[u8], text: &str) -> Vec<u8> {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key), text.as_bytes()).as_ref().to_vec()
+    hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key),
+        text.as_bytes(),
+    )
+    .as_ref()
+    .to_vec()
 }
 
 /// The two cookies of Express's cookie-session.
@@ -47,15 +52,26 @@ fn rails(session: &Value, secret: &str, name: &str, ends: Option<&str>) -> Strin
         &mut key,
     );
     let message = STANDARD.encode(session.to_string());
-    let mut text = json!({"_rails": {"message": message, "exp": ends, "pur": format!("cookie.{name}")}})
-        .to_string()
-        .into_bytes();
-    let sealing = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &key).expect("a key"));
+    let mut text =
+        json!({"_rails": {"message": message, "exp": ends, "pur": format!("cookie.{name}")}})
+            .to_string()
+            .into_bytes();
+    let sealing =
+        aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &key).expect("a key"));
     let nonce = [7; 12];
     let tag = sealing
-        .seal_in_place_separate_tag(aead::Nonce::assume_unique_for_key(nonce), aead::Aad::empty(), &mut text)
+        .seal_in_place_separate_tag(
+            aead::Nonce::assume_unique_for_key(nonce),
+            aead::Aad::empty(),
+            &mut text,
+        )
         .expect("sealed");
-    let parts = [STANDARD.encode(&text), STANDARD.encode(nonce), STANDARD.encode(tag.as_ref())].join("--");
+    let parts = [
+        STANDARD.encode(&text),
+        STANDARD.encode(nonce),
+        STANDARD.encode(tag.as_ref()),
+    ]
+    .join("--");
     let mut escaped = String::new();
     for byte in parts.bytes() {
         match byte {
@@ -79,27 +95,52 @@ async fn altered_cookie_is_refused_with_one_code() {
     ))
     .await;
     let (value, signature) = keygrip("session", &json!({"user": "ann"}), SESSION_SECRET);
-    let flasked =
-        Service::start(one_extractor("web", "flask", &format!("secret_key = \"{SESSION_SECRET}\""))).await;
+    let flasked = Service::start(one_extractor(
+        "web",
+        "flask",
+        &format!("secret_key = \"{SESSION_SECRET}\""),
+    ))
+    .await;
     let railed = Service::start(one_extractor(
         "web",
         "rails",
-        &format!("cookie = \"_app\"\nsecret_key_base = \"{SESSION_SECRET}\"\nsubject = \"{{user}}\""),
+        &format!(
+            "cookie = \"_app\"\nsecret_key_base = \"{SESSION_SECRET}\"\nsubject = \"{{user}}\""
+        ),
     ))
     .await;
     for (label, s, cookie) in [
-        ("express", &express, format!("session={value}; session.sig={signature}")),
+        (
+            "express",
+            &express,
+            format!("session={value}; session.sig={signature}"),
+        ),
         (
             "flask",
             &flasked,
             format!(
                 "session={}",
-                flask(&json!({"_user_id": "ann"}), SESSION_SECRET, "cookie-session", now())
+                flask(
+                    &json!({"_user_id": "ann"}),
+                    SESSION_SECRET,
+                    "cookie-session",
+                    now()
+                )
             ),
         ),
-        ("rails", &railed, format!("_app={}", rails(&json!({"user": "ann"}), SESSION_SECRET, "_app", None))),
+        (
+            "rails",
+            &railed,
+            format!(
+                "_app={}",
+                rails(&json!({"user": "ann"}), SESSION_SECRET, "_app", None)
+            ),
+        ),
     ] {
-        assert_eq!(s.expect(label, &cookies(&cookie), &["200"]).await.subject(), "ann");
+        assert_eq!(
+            s.expect(label, &cookies(&cookie), &["200"]).await.subject(),
+            "ann"
+        );
         let begin = cookie.find('=').expect("a value") + 1;
         let mut codes = std::collections::BTreeMap::new();
         for at in begin..cookie.len() {
@@ -109,7 +150,10 @@ async fn altered_cookie_is_refused_with_one_code() {
                 // Escapes may be written in small letters, too.
                 let is_escape = cookie[..at].ends_with('%') || cookie[..at - 1].ends_with('%');
                 // The names are not part of what is protected; neither is the space between the cookies.
-                if is_escape || cookie[..at].ends_with("session.sig") || cookie.as_bytes()[at] == b' ' {
+                if is_escape
+                    || cookie[..at].ends_with("session.sig")
+                    || cookie.as_bytes()[at] == b' '
+                {
                     continue;
                 }
                 let answer = s.one(&post_raw("Cookie", &bent)).await;
@@ -130,7 +174,12 @@ async fn altered_cookie_is_refused_with_one_code() {
             ("swapped", format!("{second}{first}")),
             ("twice over", format!("{first}{first}")),
         ] {
-            s.expect(what, &cookies(&format!("{}{bad}", &cookie[..begin])), REFUSED).await;
+            s.expect(
+                what,
+                &cookies(&format!("{}{bad}", &cookie[..begin])),
+                REFUSED,
+            )
+            .await;
         }
         s.finish().await;
     }
@@ -139,26 +188,66 @@ async fn altered_cookie_is_refused_with_one_code() {
 #[tokio::test]
 async fn cookie_of_another_name_salt_or_purpose_is_401() {
     let keys = format!("keys = [\"{SESSION_SECRET}\"]\nsubject = \"{{user}}\"");
-    let s =
-        Service::start(one_extractor("web", "cookie_session", &format!("cookie = \"other\"\n{keys}"))).await;
+    let s = Service::start(one_extractor(
+        "web",
+        "cookie_session",
+        &format!("cookie = \"other\"\n{keys}"),
+    ))
+    .await;
     let (value, signature) = keygrip("session", &json!({"user": "ann"}), SESSION_SECRET);
-    s.expect("another name", &cookies(&format!("other={value}; other.sig={signature}")), INVALID).await;
+    s.expect(
+        "another name",
+        &cookies(&format!("other={value}; other.sig={signature}")),
+        INVALID,
+    )
+    .await;
     s.finish().await;
-    let s =
-        Service::start(one_extractor("web", "flask", &format!("secret_key = \"{SESSION_SECRET}\""))).await;
-    let salted = flask(&json!({"_user_id": "ann"}), SESSION_SECRET, "another-salt", now());
-    s.expect("another salt", &cookies(&format!("session={salted}")), INVALID).await;
+    let s = Service::start(one_extractor(
+        "web",
+        "flask",
+        &format!("secret_key = \"{SESSION_SECRET}\""),
+    ))
+    .await;
+    let salted = flask(
+        &json!({"_user_id": "ann"}),
+        SESSION_SECRET,
+        "another-salt",
+        now(),
+    );
+    s.expect(
+        "another salt",
+        &cookies(&format!("session={salted}")),
+        INVALID,
+    )
+    .await;
     s.finish().await;
     let s = Service::start(one_extractor(
         "web",
         "rails",
-        &format!("cookie = \"_app\"\nsecret_key_base = \"{SESSION_SECRET}\"\nsubject = \"{{user}}\""),
+        &format!(
+            "cookie = \"_app\"\nsecret_key_base = \"{SESSION_SECRET}\"\nsubject = \"{{user}}\""
+        ),
     ))
     .await;
     let other = rails(&json!({"user": "ann"}), SESSION_SECRET, "_other", None);
-    s.expect("another purpose", &cookies(&format!("_app={other}")), INVALID).await;
-    let over = rails(&json!({"user": "ann"}), SESSION_SECRET, "_app", Some("2020-01-01T00:00:00.000Z"));
-    s.expect("over", &cookies(&format!("_app={over}")), &["401 session_expired"]).await;
+    s.expect(
+        "another purpose",
+        &cookies(&format!("_app={other}")),
+        INVALID,
+    )
+    .await;
+    let over = rails(
+        &json!({"user": "ann"}),
+        SESSION_SECRET,
+        "_app",
+        Some("2020-01-01T00:00:00.000Z"),
+    );
+    s.expect(
+        "over",
+        &cookies(&format!("_app={over}")),
+        &["401 session_expired"],
+    )
+    .await;
     s.finish().await;
 }
 
@@ -177,7 +266,12 @@ async fn fallback_key_is_accepted_and_removed_key_is_401() {
     .await;
     both.expect("new", &cookie(SESSION_SECRET), &["200"]).await;
     both.expect("old", &cookie(old), &["200"]).await;
-    both.expect("unknown", &cookie("another-key-of-some-length-0123456789"), INVALID).await;
+    both.expect(
+        "unknown",
+        &cookie("another-key-of-some-length-0123456789"),
+        INVALID,
+    )
+    .await;
     both.finish().await;
     let one = Service::start(one_extractor(
         "web",
@@ -200,12 +294,22 @@ async fn expired_or_future_cookie_is_401() {
     for (label, at, want) in [
         ("fresh", now(), &["200"][..]),
         ("old", now() - 3500, &["200"]),
-        ("too old by two seconds", now() - 3602, &["401 session_expired"]),
+        (
+            "too old by two seconds",
+            now() - 3602,
+            &["401 session_expired"],
+        ),
         ("of the future", now() + 3600, INVALID),
         ("of 1970", 0, &["401 session_expired"]),
     ] {
-        let cookie = flask(&json!({"_user_id": "ann"}), SESSION_SECRET, "cookie-session", at);
-        s.expect(label, &cookies(&format!("session={cookie}")), want).await;
+        let cookie = flask(
+            &json!({"_user_id": "ann"}),
+            SESSION_SECRET,
+            "cookie-session",
+            at,
+        );
+        s.expect(label, &cookies(&format!("session={cookie}")), want)
+            .await;
     }
     s.finish().await;
 }
@@ -215,10 +319,17 @@ async fn incomplete_or_excess_cookie_chunks_are_401() {
     let token = hs256(&json!({}));
     let config = by_jwt().with("extractors.web.from = ['supabase:sb-x-auth-token']");
     let s = Service::start(config).await;
-    let whole = format!("base64-{}", encode(json!({"access_token": token}).to_string()));
+    let whole = format!(
+        "base64-{}",
+        encode(json!({"access_token": token}).to_string())
+    );
     let parts = |count: usize| -> Vec<String> {
         let size = whole.len().div_ceil(count);
-        whole.as_bytes().chunks(size).map(|part| String::from_utf8(part.to_vec()).expect("text")).collect()
+        whole
+            .as_bytes()
+            .chunks(size)
+            .map(|part| String::from_utf8(part.to_vec()).expect("text"))
+            .collect()
     };
     let header = |parts: &[(usize, &str)]| {
         cookies(
@@ -229,32 +340,69 @@ async fn incomplete_or_excess_cookie_chunks_are_401() {
                 .join("; "),
         )
     };
-    let numbered = |parts: &[String]| -> Vec<(usize, String)> { parts.iter().cloned().enumerate().collect() };
+    let numbered =
+        |parts: &[String]| -> Vec<(usize, String)> { parts.iter().cloned().enumerate().collect() };
     let borrowed = |parts: &[(usize, String)]| {
-        header(&parts.iter().map(|(n, part)| (*n, part.as_str())).collect::<Vec<_>>())
+        header(
+            &parts
+                .iter()
+                .map(|(n, part)| (*n, part.as_str()))
+                .collect::<Vec<_>>(),
+        )
     };
-    s.expect("whole", &cookies(&format!("sb-x-auth-token={whole}")), &["200"]).await;
+    s.expect(
+        "whole",
+        &cookies(&format!("sb-x-auth-token={whole}")),
+        &["200"],
+    )
+    .await;
     for count in [1, 2, 5, 10] {
         let mut all = numbered(&parts(count));
         s.expect("in parts", &borrowed(&all), &["200"]).await;
         all.reverse();
-        s.expect("in another order", &borrowed(&all), &["200", "401 session_invalid"]).await;
+        s.expect(
+            "in another order",
+            &borrowed(&all),
+            &["200", "401 session_invalid"],
+        )
+        .await;
         for missing in 0..count {
             let mut some = numbered(&parts(count));
             some.remove(missing);
-            s.expect("one missing", &borrowed(&some), &["401 session_invalid", "401 no_session"]).await;
+            s.expect(
+                "one missing",
+                &borrowed(&some),
+                &["401 session_invalid", "401 no_session"],
+            )
+            .await;
         }
         let mut more = numbered(&parts(count));
         more.push((count, "x".to_owned()));
-        s.expect("one too many", &borrowed(&more), &["401 session_invalid"]).await;
+        s.expect("one too many", &borrowed(&more), &["401 session_invalid"])
+            .await;
         let mut doubled = numbered(&parts(count));
         doubled.push((0, parts(count)[0].clone()));
-        s.expect("one twice", &borrowed(&doubled), &["401 session_invalid"]).await;
-    }
-    s.expect("a hundred", &borrowed(&numbered(&parts(100))), &["401 session_invalid"]).await;
-    for name in ["sb-x-auth-token.00", "sb-x-auth-token.-1", "sb-x-auth-token.a", "sb-x-auth-token."] {
-        s.expect(name, &cookies(&format!("{name}={whole}")), &["401 no_session", "401 session_invalid"])
+        s.expect("one twice", &borrowed(&doubled), &["401 session_invalid"])
             .await;
+    }
+    s.expect(
+        "a hundred",
+        &borrowed(&numbered(&parts(100))),
+        &["401 session_invalid"],
+    )
+    .await;
+    for name in [
+        "sb-x-auth-token.00",
+        "sb-x-auth-token.-1",
+        "sb-x-auth-token.a",
+        "sb-x-auth-token.",
+    ] {
+        s.expect(
+            name,
+            &cookies(&format!("{name}={whole}")),
+            &["401 no_session", "401 session_invalid"],
+        )
+        .await;
     }
     s.finish().await;
 }

@@ -21,19 +21,38 @@ pub fn good() -> String {
 
 /// A request that would get a token, with these header lines and this after its head.
 pub fn with(headers: &str, rest: &str) -> Vec<u8> {
-    [post(&format!("{}{headers}", good())), rest.as_bytes().to_vec()].concat()
+    [
+        post(&format!("{}{headers}", good())),
+        rest.as_bytes().to_vec(),
+    ]
+    .concat()
 }
 
 #[tokio::test]
 async fn both_content_length_and_transfer_encoding_is_400() {
     let s = Service::start(by_jwt()).await;
     for (label, headers) in [
-        ("length first", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"),
-        ("coding first", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"),
-        ("zero", "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n"),
+        (
+            "length first",
+            "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+        ),
+        (
+            "coding first",
+            "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n",
+        ),
+        (
+            "zero",
+            "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+        ),
     ] {
-        s.expect(label, &with(headers, &format!("0\r\n\r\n{SMUGGLED}")), BAD).await;
-        s.expect(label, &with(headers, &format!("5\r\nabcde\r\n0\r\n\r\n{SMUGGLED}")), BAD).await;
+        s.expect(label, &with(headers, &format!("0\r\n\r\n{SMUGGLED}")), BAD)
+            .await;
+        s.expect(
+            label,
+            &with(headers, &format!("5\r\nabcde\r\n0\r\n\r\n{SMUGGLED}")),
+            BAD,
+        )
+        .await;
     }
     s.finish().await;
 }
@@ -62,13 +81,18 @@ async fn two_content_lengths_are_400() {
 async fn content_length_other_than_digits_is_400() {
     let s = Service::start(by_jwt()).await;
     for value in [
-        "+5", "-1", "0x5", "5, 5", "5 5", "", "5,", "5;", "5.0", "1e1", "٥", "５", "0 ", "\"5\"", "5\u{a0}",
-        "0x0", "-0", "+0", "nan", "5\t6", ",5",
+        "+5", "-1", "0x5", "5, 5", "5 5", "", "5,", "5;", "5.0", "1e1", "٥", "５", "0 ", "\"5\"",
+        "5\u{a0}", "0x0", "-0", "+0", "nan", "5\t6", ",5",
     ] {
         // A space around the value is not part of it.
         let outcomes = if value == "0 " { &["200"][..] } else { BAD };
         let rest = if value == "0 " { "" } else { SMUGGLED };
-        s.expect(value, &with(&format!("Content-Length: {value}\r\n"), rest), outcomes).await;
+        s.expect(
+            value,
+            &with(&format!("Content-Length: {value}\r\n"), rest),
+            outcomes,
+        )
+        .await;
     }
     s.finish().await;
 }
@@ -84,8 +108,17 @@ async fn huge_content_length_is_refused_without_memory() {
         &"9".repeat(400),
         "00000000000000018446744073709551616",
     ] {
-        let refused = &["400 bad_request", "413 body_too_large", "431 headers_too_large"];
-        s.expect(value, &with(&format!("Content-Length: {value}\r\n"), SMUGGLED), refused).await;
+        let refused = &[
+            "400 bad_request",
+            "413 body_too_large",
+            "431 headers_too_large",
+        ];
+        s.expect(
+            value,
+            &with(&format!("Content-Length: {value}\r\n"), SMUGGLED),
+            refused,
+        )
+        .await;
     }
     assert!(s.usage().resident_kib <= before + 1024);
     s.finish().await;
@@ -113,7 +146,12 @@ async fn transfer_encoding_other_than_chunked_is_400() {
         "X: y\r\n Transfer-Encoding: chunked\r\n",
         "TE: chunked\r\nTransfer-Encoding: chunked\r\n",
     ] {
-        s.expect(headers, &with(headers, &format!("0\r\n\r\n{SMUGGLED}")), BAD).await;
+        s.expect(
+            headers,
+            &with(headers, &format!("0\r\n\r\n{SMUGGLED}")),
+            BAD,
+        )
+        .await;
     }
     let old = format!(
         "POST /rollout/token HTTP/1.0\r\nHost: a\r\n{}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -126,10 +164,18 @@ async fn transfer_encoding_other_than_chunked_is_400() {
 #[tokio::test]
 async fn empty_chunked_body_is_400() {
     let s = Service::start(by_jwt()).await;
-    s.expect("empty", &with("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"), BAD).await;
+    s.expect(
+        "empty",
+        &with("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        BAD,
+    )
+    .await;
     s.expect(
         "trailers",
-        &with("Transfer-Encoding: chunked\r\n", "0\r\nAuthorization: Bearer x\r\n\r\n"),
+        &with(
+            "Transfer-Encoding: chunked\r\n",
+            "0\r\nAuthorization: Bearer x\r\n\r\n",
+        ),
         BAD,
     )
     .await;
@@ -139,8 +185,27 @@ async fn empty_chunked_body_is_400() {
 #[tokio::test]
 async fn invalid_chunk_size_is_400() {
     let s = Service::start(by_jwt()).await;
-    for size in ["fffffffffffffffff", "-1", "0x5", "+5", "5;a=b", "", "g", "5 ", "\u{0}5", "5\u{a0}"] {
-        s.expect(size, &with("Transfer-Encoding: chunked\r\n", &format!("{size}\r\n{SMUGGLED}")), BAD).await;
+    for size in [
+        "fffffffffffffffff",
+        "-1",
+        "0x5",
+        "+5",
+        "5;a=b",
+        "",
+        "g",
+        "5 ",
+        "\u{0}5",
+        "5\u{a0}",
+    ] {
+        s.expect(
+            size,
+            &with(
+                "Transfer-Encoding: chunked\r\n",
+                &format!("{size}\r\n{SMUGGLED}"),
+            ),
+            BAD,
+        )
+        .await;
     }
     s.finish().await;
 }
@@ -154,9 +219,19 @@ async fn control_byte_or_folded_line_in_a_header_is_400() {
         }
         let value = [b"a", &[byte][..], b"b"].concat();
         for name in ["X-Thing", "Cookie", "Authorization", "Origin"] {
-            s.expect(&format!("{name} with {byte:#x}"), &post_raw(name, &value), BAD).await;
+            s.expect(
+                &format!("{name} with {byte:#x}"),
+                &post_raw(name, &value),
+                BAD,
+            )
+            .await;
         }
-        let name = [b"POST /rollout/token HTTP/1.1\r\nHost: a\r\nX", &[byte][..], b": y\r\n\r\n"].concat();
+        let name = [
+            b"POST /rollout/token HTTP/1.1\r\nHost: a\r\nX",
+            &[byte][..],
+            b": y\r\n\r\n",
+        ]
+        .concat();
         s.expect(&format!("{byte:#x} in a name"), &name, BAD).await;
     }
     for folded in [&b"a\r\n b"[..], b"a\r\n\tb", b"\r\n a"] {
@@ -164,7 +239,8 @@ async fn control_byte_or_folded_line_in_a_header_is_400() {
     }
     for name in ["X Y", "", "X(", "X\u{e9}", "X/Y", "X@", "X\"", "X,Y"] {
         let head = format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\n{name}: y\r\n\r\n");
-        s.expect(&format!("the name {name:?}"), head.as_bytes(), BAD).await;
+        s.expect(&format!("the name {name:?}"), head.as_bytes(), BAD)
+            .await;
     }
     s.finish().await;
 }
@@ -172,7 +248,11 @@ async fn control_byte_or_folded_line_in_a_header_is_400() {
 #[tokio::test]
 async fn header_bytes_that_are_no_utf8_are_refused_without_a_panic() {
     let s = Service::start(by_jwt()).await;
-    let refused = &["401 no_session", "401 session_invalid", "403 origin_not_allowed"];
+    let refused = &[
+        "401 no_session",
+        "401 session_invalid",
+        "403 origin_not_allowed",
+    ];
     for name in [
         "Cookie",
         "Authorization",
@@ -186,11 +266,19 @@ async fn header_bytes_that_are_no_utf8_are_refused_without_a_panic() {
         "User-Agent",
         "If-None-Match",
     ] {
-        for value in
-            [&b"\xff\xfe"[..], b"session=\xff\xfe", b"Bearer \xff\xfe", b"\x80", b"\xc3\x28", b"\xed\xa0\x80"]
-        {
+        for value in [
+            &b"\xff\xfe"[..],
+            b"session=\xff\xfe",
+            b"Bearer \xff\xfe",
+            b"\x80",
+            b"\xc3\x28",
+            b"\xed\xa0\x80",
+        ] {
             let answer = s.expect(name, &post_raw(name, value), refused).await;
-            assert_ne!(answer.header("x-request-id").map(str::as_bytes), Some(value));
+            assert_ne!(
+                answer.header("x-request-id").map(str::as_bytes),
+                Some(value)
+            );
         }
     }
     let host = b"POST /rollout/token HTTP/1.1\r\nHost: \xff\xfe\r\nConnection: close\r\n\r\n";
@@ -209,13 +297,26 @@ async fn missing_or_repeated_host_is_400() {
     let s = Service::start(by_jwt()).await;
     for (label, head) in [
         ("none", "POST /rollout/token HTTP/1.1\r\n\r\n"),
-        ("two", "POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nHost: app.example\r\n\r\n"),
-        ("two different", "POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nHost: evil.example\r\n\r\n"),
-        ("a list", "POST /rollout/token HTTP/1.1\r\nHost: app.example, evil.example\r\n\r\n"),
-        ("two in 1.0", "POST /rollout/token HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"),
+        (
+            "two",
+            "POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nHost: app.example\r\n\r\n",
+        ),
+        (
+            "two different",
+            "POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nHost: evil.example\r\n\r\n",
+        ),
+        (
+            "a list",
+            "POST /rollout/token HTTP/1.1\r\nHost: app.example, evil.example\r\n\r\n",
+        ),
+        (
+            "two in 1.0",
+            "POST /rollout/token HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
+        ),
         ("none, elsewhere", "GET /healthz HTTP/1.1\r\n\r\n"),
     ] {
-        s.expect(label, format!("{head}{SMUGGLED}").as_bytes(), BAD).await;
+        s.expect(label, format!("{head}{SMUGGLED}").as_bytes(), BAD)
+            .await;
     }
     s.finish().await;
 }
@@ -246,13 +347,21 @@ async fn malformed_host_is_400_and_not_echoed() {
         "a;b",
         "'a'",
     ] {
-        let head = format!("POST /rollout/token HTTP/1.1\r\nHost: {host}\r\n{}\r\n", good());
+        let head = format!(
+            "POST /rollout/token HTTP/1.1\r\nHost: {host}\r\n{}\r\n",
+            good()
+        );
         let answer = s.expect(host, head.as_bytes(), BAD).await;
-        assert!(host.len() < 3 || !String::from_utf8_lossy(&answer.body).contains(host), "{answer:?}");
+        assert!(
+            host.len() < 3 || !String::from_utf8_lossy(&answer.body).contains(host),
+            "{answer:?}"
+        );
     }
     // A trailing dot is the same name. It is no page's own origin, and never echoed.
-    let dotted =
-        format!("POST /rollout/token HTTP/1.1\r\nHost: good.example.\r\nConnection: close\r\n{}\r\n", good());
+    let dotted = format!(
+        "POST /rollout/token HTTP/1.1\r\nHost: good.example.\r\nConnection: close\r\n{}\r\n",
+        good()
+    );
     let answer = s.expect("trailing dot", dotted.as_bytes(), &["200"]).await;
     assert!(!String::from_utf8_lossy(&answer.body).contains("good.example"));
     s.finish().await;
@@ -261,26 +370,53 @@ async fn malformed_host_is_400_and_not_echoed() {
 #[tokio::test]
 async fn request_beyond_a_size_limit_is_431_or_414() {
     let s = Service::start(by_jwt()).await;
-    let many = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
+    let many = |count: usize| {
+        (0..count)
+            .map(|n| format!("X-{n}: y\r\n"))
+            .collect::<String>()
+    };
     let too_large = &["431 headers_too_large"];
     for count in [65, 99, 100, 101, 150, 1000, 5000] {
-        s.expect(&format!("{count} headers"), &post(&many(count)), too_large).await;
+        s.expect(&format!("{count} headers"), &post(&many(count)), too_large)
+            .await;
     }
     for kib in [33, 40, 48, 64, 256, 4096] {
-        s.expect(&format!("{kib} KiB"), &post(&format!("X: {}\r\n", "y".repeat(kib * 1024))), too_large)
+        s.expect(
+            &format!("{kib} KiB"),
+            &post(&format!("X: {}\r\n", "y".repeat(kib * 1024))),
+            too_large,
+        )
+        .await;
+        let cookies: String = (0..kib)
+            .map(|n| format!("Cookie: c{n}={}\r\n", "y".repeat(1024)))
+            .collect();
+        s.expect(&format!("{kib} KiB of cookies"), &post(&cookies), too_large)
             .await;
-        let cookies: String = (0..kib).map(|n| format!("Cookie: c{n}={}\r\n", "y".repeat(1024))).collect();
-        s.expect(&format!("{kib} KiB of cookies"), &post(&cookies), too_large).await;
     }
     for length in [2049, 4096, 8192, 32_768, 65_534, 65_535, 100_000] {
         let line = format!("POST /{} HTTP/1.1", "a".repeat(length - 1));
-        s.expect(&format!("a target of {length}"), &request(&line, ""), &["414 uri_too_long"]).await;
+        s.expect(
+            &format!("a target of {length}"),
+            &request(&line, ""),
+            &["414 uri_too_long"],
+        )
+        .await;
         let line = format!("POST /rollout/token?{} HTTP/1.1", "a".repeat(length));
-        s.expect(&format!("a query of {length}"), &request(&line, &good()), &["414 uri_too_long"]).await;
+        s.expect(
+            &format!("a query of {length}"),
+            &request(&line, &good()),
+            &["414 uri_too_long"],
+        )
+        .await;
     }
     // Just below each limit all is well.
     s.expect("60 headers", &with(&many(60), ""), &["200"]).await;
-    s.expect("30 KiB", &with(&format!("Cookie: a={}\r\n", "y".repeat(30 * 1024)), ""), &["200"]).await;
+    s.expect(
+        "30 KiB",
+        &with(&format!("Cookie: a={}\r\n", "y".repeat(30 * 1024)), ""),
+        &["200"],
+    )
+    .await;
     let line = format!("POST /rollout/token?{} HTTP/1.1", "a".repeat(2000));
     s.expect("2000", &request(&line, &good()), &["200"]).await;
     s.finish().await;
@@ -289,19 +425,32 @@ async fn request_beyond_a_size_limit_is_431_or_414() {
 #[tokio::test]
 async fn long_header_name_is_431_and_repeated_header_is_a_duplicate() {
     let s = Service::start(by_jwt()).await;
-    s.expect("long name", &post(&format!("{}: y\r\n", "x".repeat(32 * 1024))), &["431 headers_too_large"])
-        .await;
+    s.expect(
+        "long name",
+        &post(&format!("{}: y\r\n", "x".repeat(32 * 1024))),
+        &["431 headers_too_large"],
+    )
+    .await;
     s.expect(
         "longer name",
         &post(&format!("{}: y\r\n", "x".repeat(70 * 1024))),
         &["431 headers_too_large", "400 bad_request"],
     )
     .await;
-    s.expect("64 of one name", &post(&"Authorization: Bearer x\r\n".repeat(62)), &["401 session_invalid"])
+    s.expect(
+        "64 of one name",
+        &post(&"Authorization: Bearer x\r\n".repeat(62)),
+        &["401 session_invalid"],
+    )
+    .await;
+    s.expect(
+        "60 cookies headers",
+        &post(&"Cookie: session=x\r\n".repeat(60)),
+        &["401 session_invalid"],
+    )
+    .await;
+    s.expect("62 of another", &with(&"X: y\r\n".repeat(60), ""), &["200"])
         .await;
-    s.expect("60 cookies headers", &post(&"Cookie: session=x\r\n".repeat(60)), &["401 session_invalid"])
-        .await;
-    s.expect("62 of another", &with(&"X: y\r\n".repeat(60), ""), &["200"]).await;
     s.finish().await;
 }
 
@@ -315,7 +464,10 @@ async fn expect_continue_with_10_gib_is_413_without_100() {
     let mut wire = Wire::connect(s.address).await;
     wire.send(head.as_bytes()).await;
     let answers = String::from_utf8(wire.rest().await).expect("text");
-    assert!(answers.starts_with("HTTP/1.1 413 ") && !answers.contains("HTTP/1.1 100"), "{answers}");
+    assert!(
+        answers.starts_with("HTTP/1.1 413 ") && !answers.contains("HTTP/1.1 100"),
+        "{answers}"
+    );
     s.does_not_count();
     s.finish().await;
 }
@@ -332,7 +484,13 @@ async fn body_after_100_continue_is_read() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     wire.send(b"hello").await;
     let answers = wire.answers(head.as_bytes()).await;
-    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200]);
+    assert_eq!(
+        answers
+            .iter()
+            .map(|answer| answer.status)
+            .collect::<Vec<_>>(),
+        [200]
+    );
     s.count(&answers);
     for expectation in ["200-ok", "100-continue, x", ""] {
         s.expect_or_close(
@@ -373,7 +531,10 @@ async fn compressed_body_is_not_inflated() {
     let bomb = bomb.finish().expect("memory");
     let before = s.usage().resident_kib;
     for coding in ["gzip", "deflate", "br", "gzip, gzip"] {
-        let headers = format!("Content-Encoding: {coding}\r\nContent-Length: {}\r\n", bomb.len());
+        let headers = format!(
+            "Content-Encoding: {coding}\r\nContent-Length: {}\r\n",
+            bomb.len()
+        );
         let asked = [post(&format!("{}{headers}", good())), bomb.clone()].concat();
         // The body is never looked at: it is as good as any other.
         s.expect(coding, &asked, &["200"]).await;
@@ -395,20 +556,58 @@ async fn ambiguous_line_end_or_version_is_400() {
             ),
             &["200", "400 bad_request"][..],
         ),
-        ("bare CR", format!("POST /rollout/token HTTP/1.1\rHost: a\r{good}\r\r"), BAD),
+        (
+            "bare CR",
+            format!("POST /rollout/token HTTP/1.1\rHost: a\r{good}\r\r"),
+            BAD,
+        ),
         (
             "empty lines first",
-            format!("\r\n\r\nPOST /rollout/token HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{good}\r\n"),
+            format!(
+                "\r\n\r\nPOST /rollout/token HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{good}\r\n"
+            ),
             &["200", "400 bad_request"],
         ),
-        ("space before the colon", format!("POST /rollout/token HTTP/1.1\r\nHost : a\r\n{good}\r\n"), BAD),
-        ("no colon", format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nX\r\n{good}\r\n"), BAD),
-        ("1.2", format!("POST /rollout/token HTTP/1.2\r\nHost: a\r\nConnection: close\r\n{good}\r\n"), BAD),
-        ("2.0", format!("POST /rollout/token HTTP/2.0\r\nHost: a\r\n{good}\r\n"), BAD),
-        ("1.10", format!("POST /rollout/token HTTP/1.10\r\nHost: a\r\n{good}\r\n"), BAD),
-        ("lower case", format!("POST /rollout/token http/1.1\r\nHost: a\r\n{good}\r\n"), BAD),
-        ("1.0 closes", format!("POST /rollout/token HTTP/1.0\r\n{good}\r\n"), &["200"]),
-        ("leading space", format!("POST /rollout/token HTTP/1.1\r\n Host: a\r\n{good}\r\n"), BAD),
+        (
+            "space before the colon",
+            format!("POST /rollout/token HTTP/1.1\r\nHost : a\r\n{good}\r\n"),
+            BAD,
+        ),
+        (
+            "no colon",
+            format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nX\r\n{good}\r\n"),
+            BAD,
+        ),
+        (
+            "1.2",
+            format!("POST /rollout/token HTTP/1.2\r\nHost: a\r\nConnection: close\r\n{good}\r\n"),
+            BAD,
+        ),
+        (
+            "2.0",
+            format!("POST /rollout/token HTTP/2.0\r\nHost: a\r\n{good}\r\n"),
+            BAD,
+        ),
+        (
+            "1.10",
+            format!("POST /rollout/token HTTP/1.10\r\nHost: a\r\n{good}\r\n"),
+            BAD,
+        ),
+        (
+            "lower case",
+            format!("POST /rollout/token http/1.1\r\nHost: a\r\n{good}\r\n"),
+            BAD,
+        ),
+        (
+            "1.0 closes",
+            format!("POST /rollout/token HTTP/1.0\r\n{good}\r\n"),
+            &["200"],
+        ),
+        (
+            "leading space",
+            format!("POST /rollout/token HTTP/1.1\r\n Host: a\r\n{good}\r\n"),
+            BAD,
+        ),
     ] {
         s.expect(label, head.as_bytes(), outcomes).await;
     }
@@ -423,10 +622,19 @@ async fn pipelined_requests_are_answered_in_order() {
         let id = format!("X-Request-Id: n-{n}\r\n");
         let token = hs256(&json!({"sub": format!("user-{n}")}));
         let close = if n == 49 { "Connection: close\r\n" } else { "" };
-        let body = if n % 3 == 0 { "Content-Length: 3\r\n\r\nabc" } else { "\r\n" };
-        let auth = if n % 2 == 0 { bearer(&token) } else { String::new() };
+        let body = if n % 3 == 0 {
+            "Content-Length: 3\r\n\r\nabc"
+        } else {
+            "\r\n"
+        };
+        let auth = if n % 2 == 0 {
+            bearer(&token)
+        } else {
+            String::new()
+        };
         asked.extend(
-            format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\n{close}{id}{auth}{body}").into_bytes(),
+            format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\n{close}{id}{auth}{body}")
+                .into_bytes(),
         );
     }
     let answers = s.talk(&asked).await;
@@ -483,9 +691,19 @@ async fn absolute_or_malformed_target_is_400() {
         "://",
         "@",
     ] {
-        s.expect_or_close(target, &request(&format!("POST {target} HTTP/1.1"), &good()), BAD).await;
+        s.expect_or_close(
+            target,
+            &request(&format!("POST {target} HTTP/1.1"), &good()),
+            BAD,
+        )
+        .await;
     }
-    s.expect("*", &request("OPTIONS * HTTP/1.1", ""), &["404 not_found", "400 bad_request", "204"]).await;
+    s.expect(
+        "*",
+        &request("OPTIONS * HTTP/1.1", ""),
+        &["404 not_found", "400 bad_request", "204"],
+    )
+    .await;
     s.expect(
         "fragment",
         &request("POST /rollout/token#x HTTP/1.1", &good()),
@@ -500,9 +718,21 @@ async fn repeated_credential_or_browser_header_is_refused() {
     let s = Service::start(by_jwt()).await;
     let token = hs256(&json!({}));
     for (label, headers, outcome) in [
-        ("Authorization", bearer(&token).repeat(2), "401 session_invalid"),
-        ("cookie", format!("Cookie: session={token}; session={token}\r\n"), "401 session_invalid"),
-        ("cookies", format!("Cookie: session={token}\r\nCookie: session={token}\r\n"), "401 session_invalid"),
+        (
+            "Authorization",
+            bearer(&token).repeat(2),
+            "401 session_invalid",
+        ),
+        (
+            "cookie",
+            format!("Cookie: session={token}; session={token}\r\n"),
+            "401 session_invalid",
+        ),
+        (
+            "cookies",
+            format!("Cookie: session={token}\r\nCookie: session={token}\r\n"),
+            "401 session_invalid",
+        ),
         (
             "Origin",
             format!("{}Origin: {LISTED}\r\nOrigin: {LISTED}\r\n", bearer(&token)),
@@ -510,11 +740,22 @@ async fn repeated_credential_or_browser_header_is_refused() {
         ),
         (
             "Sec-Fetch-Site",
-            format!("{}Sec-Fetch-Site: none\r\nSec-Fetch-Site: none\r\n", bearer(&token)),
+            format!(
+                "{}Sec-Fetch-Site: none\r\nSec-Fetch-Site: none\r\n",
+                bearer(&token)
+            ),
             "403 origin_not_allowed",
         ),
-        ("X-Request-Id", format!("{}X-Request-Id: a\r\nX-Request-Id: b\r\n", bearer(&token)), "200"),
-        ("both places, one token", format!("{}Cookie: session=x\r\n", bearer(&token)), "200"),
+        (
+            "X-Request-Id",
+            format!("{}X-Request-Id: a\r\nX-Request-Id: b\r\n", bearer(&token)),
+            "200",
+        ),
+        (
+            "both places, one token",
+            format!("{}Cookie: session=x\r\n", bearer(&token)),
+            "200",
+        ),
         (
             "both places, the first bad",
             format!("{}Cookie: session={token}\r\n", bearer("x.y.z")),

@@ -33,7 +33,10 @@ impl Stage {
             client_ids = ['app']
             required_scopes = ['rollout']",
         );
-        Self { s: Service::start(config).await, issuer }
+        Self {
+            s: Service::start(config).await,
+            issuer,
+        }
     }
 
     async fn finish(self) {
@@ -44,7 +47,13 @@ impl Stage {
     /// The issuer says yes again.
     async fn heals(&self) {
         self.issuer.does(ok(&good(&json!({})).to_string()));
-        assert_eq!(self.s.expect("good", &opaque("t"), &["200"]).await.subject(), "ann");
+        assert_eq!(
+            self.s
+                .expect("good", &opaque("t"), &["200"])
+                .await
+                .subject(),
+            "ann"
+        );
     }
 }
 
@@ -89,8 +98,14 @@ async fn active_other_than_true_is_401() {
         json!(0),
         json!(1.0),
     ] {
-        s.issuer.does(ok(&good(&json!({"active": active})).to_string()));
-        s.s.expect(&active.to_string(), &opaque(&format!("t-{}", active.to_string().len())), INVALID).await;
+        s.issuer
+            .does(ok(&good(&json!({"active": active})).to_string()));
+        s.s.expect(
+            &active.to_string(),
+            &opaque(&format!("t-{}", active.to_string().len())),
+            INVALID,
+        )
+        .await;
     }
     let mut missing = good(&json!({}));
     missing.as_object_mut().expect("members").remove("active");
@@ -116,14 +131,29 @@ async fn active_other_than_true_is_401() {
 #[tokio::test]
 async fn active_token_without_a_subject_is_401() {
     let s = Stage::start().await;
-    for sub in [json!(null), json!(""), json!([]), json!(false), json!(0), json!({"id": 1})] {
-        s.issuer.does(ok(&good(&json!({"sub": sub, "username": "ann"})).to_string()));
-        s.s.expect(&sub.to_string(), &opaque("t"), &["401 no_session", "401 session_invalid"]).await;
+    for sub in [
+        json!(null),
+        json!(""),
+        json!([]),
+        json!(false),
+        json!(0),
+        json!({"id": 1}),
+    ] {
+        s.issuer.does(ok(
+            &good(&json!({"sub": sub, "username": "ann"})).to_string()
+        ));
+        s.s.expect(
+            &sub.to_string(),
+            &opaque("t"),
+            &["401 no_session", "401 session_invalid"],
+        )
+        .await;
     }
     let mut without_sub = good(&json!({}));
     without_sub.as_object_mut().expect("members").remove("sub");
     s.issuer.does(ok(&without_sub.to_string()));
-    s.s.expect("no sub", &opaque("t"), &["401 no_session"]).await;
+    s.s.expect("no sub", &opaque("t"), &["401 no_session"])
+        .await;
     s.finish().await;
 }
 
@@ -168,14 +198,18 @@ async fn answer_of_one_issuer_does_not_count_for_another() {
             keys(port)
         )
     });
-    let config =
-        one_extractor("a", "introspection", "").with("session.extractors = ['a', 'b']").with(both.concat());
+    let config = one_extractor("a", "introspection", "")
+        .with("session.extractors = ['a', 'b']")
+        .with(both.concat());
     let s = Service::start(config).await;
     for _ in 0..3 {
-        let answer = s.expect("A accepts", &post("X-A: the-token\r\n"), &["200"]).await;
+        let answer = s
+            .expect("A accepts", &post("X-A: the-token\r\n"), &["200"])
+            .await;
         assert_eq!(answer.subject(), "at-a");
     }
-    s.expect("B is asked", &post("X-B: the-token\r\n"), INVALID).await;
+    s.expect("B is asked", &post("X-B: the-token\r\n"), INVALID)
+        .await;
     assert_eq!((a.take_requests().len(), b.take_requests().len()), (1, 1));
     s.finish().await;
 }
@@ -195,7 +229,12 @@ async fn revoked_token_is_401_after_the_cache_ttl() {
     s.expect("short", &opaque("short"), &["200"]).await;
     t.ahead(61 + 12).await;
     issuer.does(ok("{\"active\":false}"));
-    s.expect("over", &opaque("short"), &["401 session_expired", "401 session_invalid"]).await;
+    s.expect(
+        "over",
+        &opaque("short"),
+        &["401 session_expired", "401 session_invalid"],
+    )
+    .await;
     drop(issuer);
     s.finish().await;
 }
@@ -218,7 +257,8 @@ async fn inactive_token_that_becomes_active_is_accepted() {
         let s = s.clone();
         crowd.spawn(async move {
             for n in 0..750 {
-                s.expect("inactive", &opaque(&format!("made-up-{part}-{n}")), INVALID).await;
+                s.expect("inactive", &opaque(&format!("made-up-{part}-{n}")), INVALID)
+                    .await;
             }
         });
     }
@@ -270,14 +310,18 @@ async fn introspection_request_contains_the_token_only() {
     let token = "a+b/c~d._-e==";
     s.s.expect(
         "odd letters",
-        &post(&format!("{}Cookie: sid={COOKIE_VALUE}\r\nX-Forwarded-For: 1.2.3.4\r\n", bearer(token))),
+        &post(&format!(
+            "{}Cookie: sid={COOKIE_VALUE}\r\nX-Forwarded-For: 1.2.3.4\r\n",
+            bearer(token)
+        )),
         &["200"],
     )
     .await;
     let requests = s.issuer.take_requests();
     let request = requests[0].to_ascii_lowercase();
     assert!(
-        request.starts_with("post /introspect http/1.1\r\n") && request.contains("authorization: basic "),
+        request.starts_with("post /introspect http/1.1\r\n")
+            && request.contains("authorization: basic "),
         "{request}"
     );
     assert!(
@@ -290,7 +334,10 @@ async fn introspection_request_contains_the_token_only() {
         ("hangs up", Act::Close),
         ("resets", Act::Reset),
         ("64 KiB", ok(&" ".repeat(70_000))),
-        ("late", Act::Late(Duration::from_millis(2500), answer("200 OK", "", ""))),
+        (
+            "late",
+            Act::Late(Duration::from_millis(2500), answer("200 OK", "", "")),
+        ),
     ] {
         s.issuer.does(act);
         s.s.expect(label, &opaque("t"), UNKNOWN).await;
@@ -338,7 +385,10 @@ mod alone {
         }
         println!("resident KiB by 20,000 tokens: {table:?}");
         let (half, last) = (table[table.len() / 2], table[table.len() - 1]);
-        assert!(last <= half + 4096 && last <= s.baseline().resident_kib + 48 * 1024, "{table:?}");
+        assert!(
+            last <= half + 4096 && last <= s.baseline().resident_kib + 48 * 1024,
+            "{table:?}"
+        );
         drop(wires);
         s.does_not_count();
         drop(issuer);

@@ -52,14 +52,29 @@ impl Stage {
         let keys = tempfile::tempdir().expect("a directory");
         let file = keys.path().join("jwks.json");
         std::fs::write(&file, jwks(&[rsa.jwk(), p256.jwk()])).expect("a file");
-        let long = by_jwt().with("[extractors.web]\nalgorithms = ['HS512']\nmax_token_bytes = 30000");
-        let (secret, long, public) =
-            tokio::join!(Service::start(by_jwt()), Service::start(long), Service::start(by_file(&file)),);
-        Self { secret, long, public, rsa, p256, _keys: keys }
+        let long =
+            by_jwt().with("[extractors.web]\nalgorithms = ['HS512']\nmax_token_bytes = 30000");
+        let (secret, long, public) = tokio::join!(
+            Service::start(by_jwt()),
+            Service::start(long),
+            Service::start(by_file(&file)),
+        );
+        Self {
+            secret,
+            long,
+            public,
+            rsa,
+            p256,
+            _keys: keys,
+        }
     }
 
     async fn finish(&self) {
-        tokio::join!(self.secret.finish(), self.long.finish(), self.public.finish());
+        tokio::join!(
+            self.secret.finish(),
+            self.long.finish(),
+            self.public.finish()
+        );
     }
 
     /// Every service refuses the token.
@@ -70,15 +85,22 @@ impl Stage {
     }
 
     async fn rsa_refused(&self, label: &str, header: &Value) {
-        let token = self.rsa.token_raw(&header.to_string(), claims(&json!({})).to_string());
-        self.public.expect(label, &post(&bearer(&token)), INVALID).await;
+        let token = self
+            .rsa
+            .token_raw(&header.to_string(), claims(&json!({})).to_string());
+        self.public
+            .expect(label, &post(&bearer(&token)), INVALID)
+            .await;
     }
 }
 
 #[tokio::test]
 async fn missing_none_or_unknown_algorithm_is_401() {
     let s = Stage::start().await;
-    let good = s.public.expect("good", &post(&bearer(&s.rsa.token(&json!({})))), &["200"]).await;
+    let good = s
+        .public
+        .expect("good", &post(&bearer(&s.rsa.token(&json!({})))), &["200"])
+        .await;
     assert_eq!(good.subject(), "ann");
     for alg in [
         "\"none\"",
@@ -100,10 +122,16 @@ async fn missing_none_or_unknown_algorithm_is_401() {
     ] {
         let header = format!("{{\"typ\":\"JWT\",\"alg\":{alg}}}");
         let payload = claims(&json!({})).to_string();
-        s.refused(alg, &hs256_raw(&header, &payload, SESSION_SECRET.as_bytes())).await;
+        s.refused(
+            alg,
+            &hs256_raw(&header, &payload, SESSION_SECRET.as_bytes()),
+        )
+        .await;
         s.refused(alg, &s.rsa.token_raw(&header, &payload)).await;
-        s.refused(alg, &format!("{}.{}.", encode(&header), encode(&payload))).await;
-        s.refused(alg, &format!("{}.{}.AA", encode(&header), encode(&payload))).await;
+        s.refused(alg, &format!("{}.{}.", encode(&header), encode(&payload)))
+            .await;
+        s.refused(alg, &format!("{}.{}.AA", encode(&header), encode(&payload)))
+            .await;
     }
     for header in [
         "{\"typ\":\"JWT\"}",
@@ -112,8 +140,15 @@ async fn missing_none_or_unknown_algorithm_is_401() {
         "{\"alg\":\"none\",\"alg\":\"HS256\"}",
         "{\"alg\":\"HS256\",\"\\u0061lg\":\"HS256\"}",
     ] {
-        s.refused(header, &hs256_raw(header, claims(&json!({})).to_string(), SESSION_SECRET.as_bytes()))
-            .await;
+        s.refused(
+            header,
+            &hs256_raw(
+                header,
+                claims(&json!({})).to_string(),
+                SESSION_SECRET.as_bytes(),
+            ),
+        )
+        .await;
     }
     s.finish().await;
 }
@@ -122,24 +157,44 @@ async fn missing_none_or_unknown_algorithm_is_401() {
 async fn missing_foreign_or_altered_signature_is_401() {
     let s = Stage::start().await;
     let payload = claims(&json!({})).to_string();
-    s.refused("empty", &format!("{}.{}.", encode(HS256), encode(&payload))).await;
+    s.refused("empty", &format!("{}.{}.", encode(HS256), encode(&payload)))
+        .await;
     let (one, other) = (hs256(&json!({})), hs256(&json!({"sub": "bob"})));
-    let swapped =
-        format!("{}.{}", one.rsplit_once('.').expect("a dot").0, other.rsplit_once('.').expect("a dot").1);
+    let swapped = format!(
+        "{}.{}",
+        one.rsplit_once('.').expect("a dot").0,
+        other.rsplit_once('.').expect("a dot").1
+    );
     s.refused("another token's", &swapped).await;
-    for (service, token) in
-        [(&s.secret, one), (&s.public, s.rsa.token(&json!({}))), (&s.public, s.p256.token(&json!({})))]
-    {
-        service.expect("good", &post(&bearer(&token)), &["200"]).await;
+    for (service, token) in [
+        (&s.secret, one),
+        (&s.public, s.rsa.token(&json!({}))),
+        (&s.public, s.p256.token(&json!({}))),
+    ] {
+        service
+            .expect("good", &post(&bearer(&token)), &["200"])
+            .await;
         for at in 0..token.len() {
             let mut bent = format!("Bearer {token}").into_bytes();
             bent[at + 7] ^= 1 << (at % 7);
             let asked = post_raw("Authorization", &bent);
-            service.expect(&format!("byte {at}"), &asked, &["401 session_invalid", "400 bad_request"]).await;
+            service
+                .expect(
+                    &format!("byte {at}"),
+                    &asked,
+                    &["401 session_invalid", "400 bad_request"],
+                )
+                .await;
         }
         for length in [0, 1, token.len() / 2, token.len() - 1] {
             let cut = &token[..length];
-            service.expect("cut", &post(&bearer(cut)), &["401 session_invalid", "401 no_session"]).await;
+            service
+                .expect(
+                    "cut",
+                    &post(&bearer(cut)),
+                    &["401 session_invalid", "401 no_session"],
+                )
+                .await;
         }
     }
     s.finish().await;
@@ -148,7 +203,9 @@ async fn missing_foreign_or_altered_signature_is_401() {
 #[tokio::test]
 async fn public_key_as_hmac_secret_is_401() {
     let s = Stage::start().await;
-    let Signer::Rsa { pair, .. } = &s.rsa else { panic!("no RSA key") };
+    let Signer::Rsa { pair, .. } = &s.rsa else {
+        panic!("no RSA key")
+    };
     let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("DER");
     let lines = |der: &[u8], end: &str| -> String {
         let text = STANDARD.encode(der);
@@ -163,19 +220,34 @@ async fn public_key_as_hmac_secret_is_401() {
         pair.public_key().as_ref().to_vec(),
         s.rsa.jwk().to_string().into_bytes(),
     ];
-    for (label, der) in [("PUBLIC KEY", spki.as_ref()), ("RSA PUBLIC KEY", pair.public_key().as_ref())] {
+    for (label, der) in [
+        ("PUBLIC KEY", spki.as_ref()),
+        ("RSA PUBLIC KEY", pair.public_key().as_ref()),
+    ] {
         for end in ["\n", "\r\n"] {
-            let pem = format!("-----BEGIN {label}-----{end}{}-----END {label}-----", lines(der, end));
+            let pem = format!(
+                "-----BEGIN {label}-----{end}{}-----END {label}-----",
+                lines(der, end)
+            );
             secrets.push(pem.clone().into_bytes());
             secrets.push(format!("{pem}{end}").into_bytes());
         }
     }
     for secret in secrets {
-        for (name, algorithm) in [("HS256", HMAC_SHA256), ("HS384", HMAC_SHA384), ("HS512", HMAC_SHA512)] {
+        for (name, algorithm) in [
+            ("HS256", HMAC_SHA256),
+            ("HS384", HMAC_SHA384),
+            ("HS512", HMAC_SHA512),
+        ] {
             for kid in [json!({"alg": name, "kid": "rsa-1"}), json!({"alg": name})] {
                 s.refused(
                     name,
-                    &hmac_raw(algorithm, &kid.to_string(), claims(&json!({})).to_string(), &secret),
+                    &hmac_raw(
+                        algorithm,
+                        &kid.to_string(),
+                        claims(&json!({})).to_string(),
+                        &secret,
+                    ),
                 )
                 .await;
             }
@@ -189,38 +261,57 @@ async fn algorithm_other_than_configured_is_401() {
     let s = Stage::start().await;
     let payload = claims(&json!({})).to_string();
     let key = SESSION_SECRET.as_bytes();
-    let all = [("HS256", HMAC_SHA256), ("HS384", HMAC_SHA384), ("HS512", HMAC_SHA512)];
+    let all = [
+        ("HS256", HMAC_SHA256),
+        ("HS384", HMAC_SHA384),
+        ("HS512", HMAC_SHA512),
+    ];
     for (service, configured) in [(&s.secret, "HS256"), (&s.long, "HS512")] {
         for (name, _) in all {
             for (signed_as, signing) in all {
                 let token = hmac_raw(signing, &json!({"alg": name}).to_string(), &payload, key);
                 let good = name == configured && signed_as == configured;
                 let want = if good { &["200"][..] } else { INVALID };
-                service.expect(&format!("{name}, signed as {signed_as}"), &post(&bearer(&token)), want).await;
+                service
+                    .expect(
+                        &format!("{name}, signed as {signed_as}"),
+                        &post(&bearer(&token)),
+                        want,
+                    )
+                    .await;
             }
         }
     }
-    for alg in ["ES256", "ES384", "PS256", "RS384", "RS512", "EdDSA", "Ed25519", "HS256"] {
+    for alg in [
+        "ES256", "ES384", "PS256", "RS384", "RS512", "EdDSA", "Ed25519", "HS256",
+    ] {
         for kid in [json!("rsa-1"), json!("ec-1")] {
             s.rsa_refused(alg, &json!({"alg": alg, "kid": kid})).await;
         }
     }
     for alg in ["RS256", "ES384", "ES256K", "PS256"] {
         for kid in ["rsa-1", "ec-1"] {
-            let token = s.p256.token_raw(&json!({"alg": alg, "kid": kid}).to_string(), &payload);
+            let token = s
+                .p256
+                .token_raw(&json!({"alg": alg, "kid": kid}).to_string(), &payload);
             s.public.expect(alg, &post(&bearer(&token)), INVALID).await;
         }
     }
     // Each key under the other's name.
-    s.rsa_refused("kid swapped", &json!({"alg": "RS256", "kid": "ec-1"})).await;
+    s.rsa_refused("kid swapped", &json!({"alg": "RS256", "kid": "ec-1"}))
+        .await;
     s.finish().await;
 }
 
 #[tokio::test]
 async fn hmac_and_public_key_algorithms_together_refuse_to_start() {
-    for algorithms in
-        ["[\"HS256\", \"RS256\"]", "[\"RS256\"]", "[\"ES256\", \"HS512\"]", "[\"none\"]", "[\"\"]"]
-    {
+    for algorithms in [
+        "[\"HS256\", \"RS256\"]",
+        "[\"RS256\"]",
+        "[\"ES256\", \"HS512\"]",
+        "[\"none\"]",
+        "[\"\"]",
+    ] {
         refuses(
             by_jwt().with(format!("extractors.web.algorithms = {algorithms}")),
             "extractors.web.algorithms",
@@ -283,22 +374,36 @@ async fn hostile_kid_is_401_and_logged_escaped() {
         json!("rsa-1\u{0}"),
         json!("%72sa-1"),
     ] {
-        s.rsa_refused(&kid.to_string(), &json!({"alg": "RS256", "typ": "JWT", "kid": kid})).await;
+        s.rsa_refused(
+            &kid.to_string(),
+            &json!({"alg": "RS256", "typ": "JWT", "kid": kid}),
+        )
+        .await;
         let token = hs256_raw(
             &json!({"alg": "HS256", "kid": kid}).to_string(),
             claims(&json!({})).to_string(),
             SESSION_SECRET.as_bytes(),
         );
-        let want = if kid.is_string() { &["200"][..] } else { INVALID };
-        s.secret.expect(&kid.to_string(), &post(&bearer(&token)), want).await;
+        let want = if kid.is_string() {
+            &["200"][..]
+        } else {
+            INVALID
+        };
+        s.secret
+            .expect(&kid.to_string(), &post(&bearer(&token)), want)
+            .await;
     }
     for service in [&s.public, &s.secret] {
         let log = service.whole_log().await;
         assert!(
-            log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()),
+            log.lines()
+                .all(|line| serde_json::from_str::<Value>(line).is_ok()),
             "a line that is no JSON"
         );
-        assert!(log.lines().all(|line| line.len() < 2000), "a line that was not cut");
+        assert!(
+            log.lines().all(|line| line.len() < 2000),
+            "a line that was not cut"
+        );
     }
     s.finish().await;
 }
@@ -325,7 +430,11 @@ async fn critical_or_unsupported_header_member_is_401() {
     // An unencoded payload, as b64 = false would have it.
     let payload = claims(&json!({})).to_string();
     let header = encode("{\"alg\":\"HS256\",\"b64\":false,\"crit\":[\"b64\"]}");
-    s.refused("b64", &format!("{header}.{payload}.AA").replace(['"', '{', '}', ':', ',', '/'], "x")).await;
+    s.refused(
+        "b64",
+        &format!("{header}.{payload}.AA").replace(['"', '{', '}', ':', ',', '/'], "x"),
+    )
+    .await;
     s.finish().await;
 }
 
@@ -333,10 +442,16 @@ async fn critical_or_unsupported_header_member_is_401() {
 async fn compressed_payload_is_401() {
     let s = Stage::start().await;
     let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
-    deflate.write_all(claims(&json!({})).to_string().as_bytes()).expect("memory");
+    deflate
+        .write_all(claims(&json!({})).to_string().as_bytes())
+        .expect("memory");
     let payload = deflate.finish().expect("memory");
     for header in ["{\"alg\":\"HS256\",\"zip\":\"DEF\"}", "{\"alg\":\"HS256\"}"] {
-        s.refused(header, &hs256_raw(header, &payload, SESSION_SECRET.as_bytes())).await;
+        s.refused(
+            header,
+            &hs256_raw(header, &payload, SESSION_SECRET.as_bytes()),
+        )
+        .await;
     }
     s.finish().await;
 }
@@ -345,8 +460,9 @@ async fn compressed_payload_is_401() {
 async fn malformed_ecdsa_signature_is_401() {
     let s = Stage::start().await;
     let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
-    let order: Vec<u8> =
-        (0..32).map(|at| u8::from_str_radix(&order[at * 2..at * 2 + 2], 16).expect("hex")).collect();
+    let order: Vec<u8> = (0..32)
+        .map(|at| u8::from_str_radix(&order[at * 2..at * 2 + 2], 16).expect("hex"))
+        .collect();
     let token = s.p256.token(&json!({}));
     let signed = token.rsplit_once('.').expect("a dot").0;
     let genuine = s.p256.sign(signed.as_bytes());
@@ -370,11 +486,18 @@ async fn malformed_ecdsa_signature_is_401() {
         ("96 bytes", [&genuine[..], &[0; 32]].concat()),
         ("ff", vec![0xff; 64]),
     ] {
-        s.public.expect(label, &post(&bearer(&format!("{signed}.{}", encode(signature)))), INVALID).await;
+        s.public
+            .expect(
+                label,
+                &post(&bearer(&format!("{signed}.{}", encode(signature)))),
+                INVALID,
+            )
+            .await;
     }
-    let high = post(&bearer(
-        &s.p256.token_raw("{\"alg\":\"ES384\",\"kid\":\"ec-1\"}", claims(&json!({})).to_string()),
-    ));
+    let high = post(&bearer(&s.p256.token_raw(
+        "{\"alg\":\"ES384\",\"kid\":\"ec-1\"}",
+        claims(&json!({})).to_string(),
+    )));
     s.public.expect("P-384", &high, INVALID).await;
     s.finish().await;
 }
@@ -383,7 +506,14 @@ async fn malformed_ecdsa_signature_is_401() {
 async fn jwe_and_json_serialization_are_401() {
     let s = Stage::start().await;
     let jwe = |header: &str, key: &[u8]| {
-        [encode(header), encode(key), encode([1; 12]), encode([1; 64]), encode([1; 16])].join(".")
+        [
+            encode(header),
+            encode(key),
+            encode([1; 12]),
+            encode([1; 64]),
+            encode([1; 16]),
+        ]
+        .join(".")
     };
     let before = s.secret.usage().ticks;
     for token in [
@@ -393,7 +523,11 @@ async fn jwe_and_json_serialization_are_401() {
             "{\"alg\":\"PBES2-HS256+A128KW\",\"p2c\":2147483648,\"p2s\":\"AAAA\",\"enc\":\"A128GCM\"}",
             &[1; 24],
         ),
-        hs256_raw("{\"alg\":\"PBES2-HS256+A128KW\",\"p2c\":2147483648}", "{}", b"x"),
+        hs256_raw(
+            "{\"alg\":\"PBES2-HS256+A128KW\",\"p2c\":2147483648}",
+            "{}",
+            b"x",
+        ),
         "....".to_owned(),
         "a.b.c.d.e".to_owned(),
     ] {
@@ -401,7 +535,11 @@ async fn jwe_and_json_serialization_are_401() {
     }
     let json = json!({"payload": encode(claims(&json!({})).to_string()), "protected": encode(HS256), "signature": "AA"}).to_string();
     s.refused("JSON", &json).await;
-    s.refused("JSON, general", &json!({"payload": "", "signatures": [{}]}).to_string()).await;
+    s.refused(
+        "JSON, general",
+        &json!({"payload": "", "signatures": [{}]}).to_string(),
+    )
+    .await;
     assert!(s.secret.usage().ticks - before < 20, "more than 5 ms each");
     s.finish().await;
 }
@@ -413,7 +551,13 @@ async fn token_of_dots_is_401_in_bounded_time() {
     for length in [1, 2, 3, 100, 16 * 1024, 30 * 1024] {
         s.refused("dots", &".".repeat(length)).await;
     }
-    s.secret.expect("1 MiB", &post(&bearer(&".".repeat(1024 * 1024))), &["431 headers_too_large"]).await;
+    s.secret
+        .expect(
+            "1 MiB",
+            &post(&bearer(&".".repeat(1024 * 1024))),
+            &["431 headers_too_large"],
+        )
+        .await;
     let after = s.secret.usage();
     assert!(
         after.resident_kib < before.resident_kib + 2048 && after.ticks - before.ticks < 20,
@@ -432,7 +576,13 @@ async fn non_canonical_base64_is_401() {
     };
     let good = format!("{}.{}", encode(HS256), encode(&payload));
     let signature = encode(sign(&good));
-    s.secret.expect("good", &post(&bearer(&format!("{good}.{signature}"))), &["200"]).await;
+    s.secret
+        .expect(
+            "good",
+            &post(&bearer(&format!("{good}.{signature}"))),
+            &["200"],
+        )
+        .await;
     // The whole is signed as it stands, so that only its spelling is wrong.
     let spelled = |header: &str, payload: &str| {
         let signed = format!("{header}.{payload}");
@@ -450,22 +600,50 @@ async fn non_canonical_base64_is_401() {
         .find(|text| text.len() % 3 == 1)
         .expect("one");
     for (label, token) in [
-        ("padded header", spelled(&URL_SAFE.encode(format!("{HS256} ")), &encode(&payload))),
-        ("padded payload", spelled(&encode(HS256), &URL_SAFE.encode(&odd_payload))),
-        ("standard alphabet", spelled(&encode(HS256), &STANDARD.encode(&payload).replace('=', ""))),
-        ("spare bits in the payload", spelled(&encode(HS256), &bent(&encode(&odd_payload)))),
-        ("spare bits in the signature", format!("{good}.{}", bent(&signature))),
+        (
+            "padded header",
+            spelled(&URL_SAFE.encode(format!("{HS256} ")), &encode(&payload)),
+        ),
+        (
+            "padded payload",
+            spelled(&encode(HS256), &URL_SAFE.encode(&odd_payload)),
+        ),
+        (
+            "standard alphabet",
+            spelled(&encode(HS256), &STANDARD.encode(&payload).replace('=', "")),
+        ),
+        (
+            "spare bits in the payload",
+            spelled(&encode(HS256), &bent(&encode(&odd_payload))),
+        ),
+        (
+            "spare bits in the signature",
+            format!("{good}.{}", bent(&signature)),
+        ),
         ("padded signature", format!("{good}.{signature}=")),
         ("padding alone", format!("{good}.=")),
         ("four too many", format!("{good}.{signature}AAAA")),
         ("one too many", format!("{good}.{signature}A")),
     ] {
-        let want =
-            if label == "standard alphabet" && !token.contains(['+', '/']) { &["200"][..] } else { INVALID };
+        let want = if label == "standard alphabet" && !token.contains(['+', '/']) {
+            &["200"][..]
+        } else {
+            INVALID
+        };
         s.secret.expect(label, &post(&bearer(&token)), want).await;
     }
-    for (label, part) in [("space", " "), ("line", "\r\n"), ("tab", "\t"), ("NUL", "\0"), ("comma", ",")] {
-        let token = format!("Bearer {}{part}.{}.{signature}", encode(HS256), encode(&payload));
+    for (label, part) in [
+        ("space", " "),
+        ("line", "\r\n"),
+        ("tab", "\t"),
+        ("NUL", "\0"),
+        ("comma", ","),
+    ] {
+        let token = format!(
+            "Bearer {}{part}.{}.{signature}",
+            encode(HS256),
+            encode(&payload)
+        );
         s.secret
             .expect(
                 label,
@@ -477,12 +655,27 @@ async fn non_canonical_base64_is_401() {
     // In a cookie there is no scheme that would refuse odd bytes first.
     for (label, cookie, outcome) in [
         ("good", format!("{good}.{signature}"), "200"),
-        ("padded", format!("{good}.{signature}="), "401 session_invalid"),
+        (
+            "padded",
+            format!("{good}.{signature}="),
+            "401 session_invalid",
+        ),
         ("quoted", format!("\"{good}.{signature}\""), "200"),
-        ("half quoted", format!("\"{good}.{signature}"), "401 session_invalid"),
-        ("percent", format!("{good}.{signature}").replace('.', "%2E"), "401 session_invalid"),
+        (
+            "half quoted",
+            format!("\"{good}.{signature}"),
+            "401 session_invalid",
+        ),
+        (
+            "percent",
+            format!("{good}.{signature}").replace('.', "%2E"),
+            "401 session_invalid",
+        ),
     ] {
-        let answer = s.secret.one(&post(&format!("Cookie: session={cookie}\r\n"))).await;
+        let answer = s
+            .secret
+            .one(&post(&format!("Cookie: session={cookie}\r\n")))
+            .await;
         assert!(
             answer.outcome() == outcome || (label == "quoted" && answer.status == 401),
             "{label}: {answer:?}"
@@ -506,7 +699,10 @@ async fn authorization_header_other_than_one_bearer_token_is_401() {
         (format!("Bearer\t{token}"), "401 session_invalid"),
         (format!("Bearer {token} y"), "401 session_invalid"),
         (format!("Bearer {token},{token}"), "401 session_invalid"),
-        (format!("Bearer {token}, Bearer {token}"), "401 session_invalid"),
+        (
+            format!("Bearer {token}, Bearer {token}"),
+            "401 session_invalid",
+        ),
         (format!("Bearer \"{token}\""), "401 session_invalid"),
         (format!("Bearer token={token}"), "401 session_invalid"),
         ("Bearer a.b".to_owned(), "401 session_invalid"),
@@ -521,10 +717,18 @@ async fn authorization_header_other_than_one_bearer_token_is_401() {
         (String::new(), "401 no_session"),
     ] {
         let asked = post(&format!("Authorization: {value}\r\n"));
-        s.secret.expect(value.split('.').next().unwrap_or_default(), &asked, &[outcome]).await;
+        s.secret
+            .expect(
+                value.split('.').next().unwrap_or_default(),
+                &asked,
+                &[outcome],
+            )
+            .await;
     }
     let twice = format!("{}Authorization: Basic eDp5\r\n", bearer(&token));
-    s.secret.expect("Bearer and Basic", &post(&twice), INVALID).await;
+    s.secret
+        .expect("Bearer and Basic", &post(&twice), INVALID)
+        .await;
     s.secret
         .expect(
             "Proxy-Authorization",
@@ -552,19 +756,34 @@ async fn other_token_type_and_our_own_token_are_401() {
         json!("JWT\u{0}"),
         json!("rt+jwt"),
     ] {
-        let token =
-            hs256_raw(&json!({"alg": "HS256", "typ": typ}).to_string(), &payload, SESSION_SECRET.as_bytes());
+        let token = hs256_raw(
+            &json!({"alg": "HS256", "typ": typ}).to_string(),
+            &payload,
+            SESSION_SECRET.as_bytes(),
+        );
         s.refused(&typ.to_string(), &token).await;
     }
     for typ in ["JWT", "jwt", "at+jwt", "application/at+jwt"] {
-        let token =
-            hs256_raw(&json!({"alg": "HS256", "typ": typ}).to_string(), &payload, SESSION_SECRET.as_bytes());
+        let token = hs256_raw(
+            &json!({"alg": "HS256", "typ": typ}).to_string(),
+            &payload,
+            SESSION_SECRET.as_bytes(),
+        );
         s.secret.expect(typ, &post(&bearer(&token)), &["200"]).await;
     }
-    let minted = s.secret.expect("good", &post(&bearer(&hs256(&json!({})))), &["200"]).await;
+    let minted = s
+        .secret
+        .expect("good", &post(&bearer(&hs256(&json!({})))), &["200"])
+        .await;
     let ours = minted.json()["token"].as_str().expect("a token").to_owned();
     s.refused("our own", &ours).await;
-    s.secret.expect("our own, as a cookie", &post(&format!("Cookie: session={ours}\r\n")), INVALID).await;
+    s.secret
+        .expect(
+            "our own, as a cookie",
+            &post(&format!("Cookie: session={ours}\r\n")),
+            INVALID,
+        )
+        .await;
     let forged = hmac_raw(HMAC_SHA256, HS256, &payload, CLIENT_SECRET.as_bytes());
     s.refused("signed with our client secret", &forged).await;
     s.finish().await;
@@ -594,7 +813,9 @@ async fn deeply_nested_header_is_401() {
                     continue;
                 }
                 let token = hmac_raw(HMAC_SHA512, &header, "{}", SESSION_SECRET.as_bytes());
-                s.long.expect(&format!("{depth} deep"), &post(&bearer(&token)), INVALID).await;
+                s.long
+                    .expect(&format!("{depth} deep"), &post(&bearer(&token)), INVALID)
+                    .await;
             }
         }
     }
@@ -611,7 +832,9 @@ async fn malformed_or_duplicate_header_member_is_401() {
         &payload,
         SESSION_SECRET.as_bytes(),
     );
-    s.secret.expect("unknown", &post(&bearer(&token)), &["200"]).await;
+    s.secret
+        .expect("unknown", &post(&bearer(&token)), &["200"])
+        .await;
     for header in [
         "",
         "null",
@@ -626,7 +849,11 @@ async fn malformed_or_duplicate_header_member_is_401() {
         "{\"alg\":\"\\ud800\"}",
         "{\"alg\":\"HS256\",\"x\":1e999}",
     ] {
-        s.refused(header, &hs256_raw(header, &payload, SESSION_SECRET.as_bytes())).await;
+        s.refused(
+            header,
+            &hs256_raw(header, &payload, SESSION_SECRET.as_bytes()),
+        )
+        .await;
     }
     s.finish().await;
 }
@@ -646,7 +873,10 @@ mod alone {
         let forged: Arc<Vec<u8>> = {
             let token = signer.token(&json!({}));
             let signed = token.rsplit_once('.').expect("a dot").0;
-            Arc::new(post(&bearer(&format!("{signed}.{}", encode(signer.sign(b"something else"))))))
+            Arc::new(post(&bearer(&format!(
+                "{signed}.{}",
+                encode(signer.sign(b"something else"))
+            ))))
         };
         let before = s.usage().ticks;
         let started = Instant::now();

@@ -27,8 +27,17 @@ fn config(port: u16) -> ConfigBuilder {
 
 /// The key set, fresh for as short as possible.
 fn keys(signers: &[&Signer]) -> Act {
-    let body = jwks(&signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>());
-    Act::Say(answer("200 OK", "Content-Type: application/json\r\nCache-Control: max-age=0\r\n", &body))
+    let body = jwks(
+        &signers
+            .iter()
+            .map(|signer| signer.jwk())
+            .collect::<Vec<_>>(),
+    );
+    Act::Say(answer(
+        "200 OK",
+        "Content-Type: application/json\r\nCache-Control: max-age=0\r\n",
+        &body,
+    ))
 }
 
 fn by(signer: &Signer) -> Vec<u8> {
@@ -38,7 +47,12 @@ fn by(signer: &Signer) -> Vec<u8> {
 
 fn made_up(kid: &str) -> Vec<u8> {
     let header = json!({"alg": "ES256", "kid": kid}).to_string();
-    let token = format!("{}.{}.{}", encode(header), encode(claims(&json!({})).to_string()), encode([7; 64]));
+    let token = format!(
+        "{}.{}.{}",
+        encode(header),
+        encode(claims(&json!({})).to_string()),
+        encode([7; 64])
+    );
     post(&bearer(&token))
 }
 
@@ -69,7 +83,11 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
             for n in 0..500 {
                 let asked = made_up(&format!("made-up-{part}-{n}"));
                 let answer = s
-                    .expect("made up", &asked, &["401 session_invalid", "503 session_backend_unavailable"])
+                    .expect(
+                        "made up",
+                        &asked,
+                        &["401 session_invalid", "503 session_backend_unavailable"],
+                    )
                     .await;
                 busy += usize::from(answer.status == 503);
             }
@@ -77,7 +95,10 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
         });
     }
     let busy: usize = crowd.join_all().await.iter().sum();
-    assert!(provider.connections() <= 3 && provider.take_requests().len() <= 2, "more than one fetch");
+    assert!(
+        provider.connections() <= 3 && provider.take_requests().len() <= 2,
+        "more than one fetch"
+    );
     assert!(busy <= 100, "{busy} had to wait");
     let each = (s.usage().ticks - before) * 10_000 / 10_000;
     assert!(each <= 5000, "{each} µs each");
@@ -89,7 +110,9 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
 #[tokio::test]
 async fn thousand_requests_on_a_cold_start_cause_one_fetch() {
     let signer = Signer::p256("good");
-    let Act::Say(set) = keys(&[&signer]) else { panic!("keys are said") };
+    let Act::Say(set) = keys(&[&signer]) else {
+        panic!("keys are said")
+    };
     let provider = Upstream::start(Act::Late(Duration::from_millis(700), set)).await;
     // Half of them may wait for the provider.
     let s = Service::start(config(provider.port).with("server.max_in_flight = 4000")).await;
@@ -144,9 +167,14 @@ async fn provider_outage_serves_stale_keys_then_503() {
     t.ahead(40).await;
     s.expect("down, stale", &by(&signer), &["200"]).await;
     t.ahead(1000).await;
-    s.expect("down, stale for long", &by(&signer), &["200"]).await;
+    s.expect("down, stale for long", &by(&signer), &["200"])
+        .await;
     sleep(Duration::from_millis(200)).await;
-    assert!(s.metric("rollout_token_jwks_refresh_total", &["unreachable"]).await >= 1.0);
+    assert!(
+        s.metric("rollout_token_jwks_refresh_total", &["unreachable"])
+            .await
+            >= 1.0
+    );
     assert!(s.metric("rollout_token_jwks_age_seconds", &[]).await >= 900.0);
     assert_eq!(s.ready().await.status, 200);
     t.ahead(4000).await;
@@ -182,12 +210,17 @@ async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
             }
             sleep(Duration::from_millis(20)).await;
         }
-        assert!(s.metric("rollout_token_jwks_refresh_total", &[]).await > failed, "{label}: no fetch");
+        assert!(
+            s.metric("rollout_token_jwks_refresh_total", &[]).await > failed,
+            "{label}: no fetch"
+        );
         assert_eq!(provider.take_requests().len(), 1, "{label}");
         s.expect(label, &by(&signer), &["200"]).await;
     }
     assert!(
-        s.metric("rollout_token_jwks_refresh_total", &["result=\"ok\""]).await < 2.0,
+        s.metric("rollout_token_jwks_refresh_total", &["result=\"ok\""])
+            .await
+            < 2.0,
         "a bad answer counts as good"
     );
     assert!(s.usage().resident_kib < bound);
@@ -202,13 +235,20 @@ async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
 async fn unusable_key_set_answer_keeps_the_old_keys() {
     let other = Signer::p256("other");
     let set = jwks(&[other.jwk()]);
-    let page = answer("200 OK", "Content-Type: text/html\r\n", "<html>maintenance</html>");
+    let page = answer(
+        "200 OK",
+        "Content-Type: text/html\r\n",
+        "<html>maintenance</html>",
+    );
     let cut = json_answer(&set)[..200].to_vec();
     let text = |text: &str| Act::SayAndClose(text.as_bytes().to_vec());
     keeps_its_keys(vec![
         ("500", Act::Say(answer("500 Oops", "", &set))),
         ("404", Act::Say(answer("404 Not Found", "", &set))),
-        ("302", Act::Say(answer("302 Found", "Location: /elsewhere\r\n", &set))),
+        (
+            "302",
+            Act::Say(answer("302 Found", "Location: /elsewhere\r\n", &set)),
+        ),
         ("204", Act::Say(answer("204 No Content", "", ""))),
         ("206", Act::Say(answer("206 Partial Content", "", &set))),
         ("a page", Act::Say(page)),
@@ -220,11 +260,23 @@ async fn unusable_key_set_answer_keeps_the_old_keys() {
         ("keys a map", ok("{\"keys\":{}}")),
         ("numbers", ok("{\"keys\":[1,2,3]}")),
         ("truncated", Act::SayAndClose(cut)),
-        ("longer than announced", text(&format!("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{set}"))),
-        ("shorter than announced", text(&format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{set}"))),
+        (
+            "longer than announced",
+            text(&format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{set}"
+            )),
+        ),
+        (
+            "shorter than announced",
+            text(&format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{set}"
+            )),
+        ),
         (
             "two lengths",
-            text(&format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 9\r\n\r\n{set}")),
+            text(&format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 9\r\n\r\n{set}"
+            )),
         ),
         ("no HTTP", text("keys, please")),
         ("reset", Act::Reset),
@@ -232,7 +284,13 @@ async fn unusable_key_set_answer_keeps_the_old_keys() {
         ("deep", ok(&format!("{{\"keys\":{}", "[".repeat(100_000)))),
         (
             "not UTF-8",
-            Act::Say([b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n".as_slice(), b"\xff\xfe{}"].concat()),
+            Act::Say(
+                [
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n".as_slice(),
+                    b"\xff\xfe{}",
+                ]
+                .concat(),
+            ),
         ),
     ])
     .await;
@@ -253,12 +311,22 @@ async fn endless_key_set_answer_is_aborted_and_keeps_the_old_keys() {
                 [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat(),
             ),
         ),
-        ("endless headers", Act::Flood(with(b""), b"X-A: b\r\n".repeat(1000))),
+        (
+            "endless headers",
+            Act::Flood(with(b""), b"X-A: b\r\n".repeat(1000)),
+        ),
         (
             "a byte a second",
-            Act::Drip(with(b"Content-Length: 100\r\n\r\n"), vec![b' '; 100], Duration::from_secs(1)),
+            Act::Drip(
+                with(b"Content-Length: 100\r\n\r\n"),
+                vec![b' '; 100],
+                Duration::from_secs(1),
+            ),
         ),
-        ("a header byte at a time", Act::Drip(Vec::new(), with(b"\r\n"), Duration::from_millis(200))),
+        (
+            "a header byte at a time",
+            Act::Drip(Vec::new(), with(b"\r\n"), Duration::from_millis(200)),
+        ),
         ("hangs", Act::Hang),
         (
             "gzip",
@@ -293,8 +361,12 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
     s.expect("beside broken ones", &by(&rsa), &["200"]).await;
-    s.expect("a broken one", &made_up("short"), &["401 session_invalid", "503 session_backend_unavailable"])
-        .await;
+    s.expect(
+        "a broken one",
+        &made_up("short"),
+        &["401 session_invalid", "503 session_backend_unavailable"],
+    )
+    .await;
     drop(provider);
     s.finish().await;
 
@@ -303,13 +375,17 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
     s.expect("the twin", &by(&twin), &["200"]).await;
-    s.expect("neither", &by(&Signer::p256("good")), INVALID).await;
+    s.expect("neither", &by(&Signer::p256("good")), INVALID)
+        .await;
     drop(provider);
     s.finish().await;
 
     // Small keys, so that ten thousand of them are within the longest answer; and then a few more.
     let small = |n: usize| json!({"kty": "OKP", "crv": "Ed25519", "x": "A".repeat(43), "kid": n.to_string()});
-    let many: Vec<Value> = [good.jwk()].into_iter().chain((0..5000).map(small)).collect();
+    let many: Vec<Value> = [good.jwk()]
+        .into_iter()
+        .chain((0..5000).map(small))
+        .collect();
     let provider = Upstream::start(ok(&jwks(&many))).await;
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
@@ -322,7 +398,10 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     assert!(s.usage().resident_kib < s.baseline().resident_kib + 8192);
     drop(provider);
     s.finish().await;
-    let vast: Vec<Value> = [good.jwk()].into_iter().chain((0..10_000).map(small)).collect();
+    let vast: Vec<Value> = [good.jwk()]
+        .into_iter()
+        .chain((0..10_000).map(small))
+        .collect();
     let provider = Upstream::start(ok(&jwks(&vast))).await;
     let s = Service::start(config(provider.port)).await;
     s.expect("longer than 512 KiB", &by(&good), UNKNOWN).await;
@@ -336,7 +415,9 @@ async fn token_without_kid_tries_at_most_three_keys() {
     let rsa = Signer::rsa("rsa", KeySize::Rsa2048);
     let nameless = |signer: &Signer| {
         let header = json!({"alg": signer.alg()}).to_string();
-        post(&bearer(&signer.token_raw(&header, claims(&json!({})).to_string())))
+        post(&bearer(
+            &signer.token_raw(&header, claims(&json!({})).to_string()),
+        ))
     };
     let provider = Upstream::start(ok(&jwks(&[one.jwk()]))).await;
     let s = Service::start(config(provider.port)).await;
@@ -346,7 +427,13 @@ async fn token_without_kid_tries_at_most_three_keys() {
     drop(provider);
     s.finish().await;
 
-    let many = [rsa.jwk(), other.jwk(), one.jwk(), Signer::p256("a").jwk(), Signer::p256("b").jwk()];
+    let many = [
+        rsa.jwk(),
+        other.jwk(),
+        one.jwk(),
+        Signer::p256("a").jwk(),
+        Signer::p256("b").jwk(),
+    ];
     let provider = Upstream::start(ok(&jwks(&many))).await;
     let s = Service::start(config(provider.port)).await;
     for signer in [&rsa, &one, &other] {
@@ -355,7 +442,10 @@ async fn token_without_kid_tries_at_most_three_keys() {
     drop(provider);
     s.finish().await;
     // The fourth that would fit is not tried.
-    let many: Vec<Value> = (0..3).map(|n| Signer::p256(&n.to_string()).jwk()).chain([one.jwk()]).collect();
+    let many: Vec<Value> = (0..3)
+        .map(|n| Signer::p256(&n.to_string()).jwk())
+        .chain([one.jwk()])
+        .collect();
     let provider = Upstream::start(ok(&jwks(&many))).await;
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&one), "200").await;
@@ -368,12 +458,22 @@ async fn token_without_kid_tries_at_most_three_keys() {
 async fn key_refresh_under_load_fails_no_request() {
     let always = Arc::new(Signer::p256("always"));
     let (even, odd) = (Signer::p256("even"), Signer::p256("odd"));
-    let (even, odd) = (jwks(&[always.jwk(), even.jwk()]), jwks(&[odd.jwk(), always.jwk()]));
+    let (even, odd) = (
+        jwks(&[always.jwk(), even.jwk()]),
+        jwks(&[odd.jwk(), always.jwk()]),
+    );
     let count = Arc::new(AtomicUsize::new(0));
     let provider = Upstream::start(Act::Close).await;
     provider.decides(move |_| {
-        let body = if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { &even } else { &odd };
-        Act::Late(Duration::from_millis(100), answer("200 OK", "Cache-Control: max-age=0\r\n", body))
+        let body = if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
+            &even
+        } else {
+            &odd
+        };
+        Act::Late(
+            Duration::from_millis(100),
+            answer("200 OK", "Cache-Control: max-age=0\r\n", body),
+        )
     });
     let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = t.service.clone();
@@ -408,19 +508,31 @@ async fn cache_control_of_a_key_set_is_clamped() {
     ] {
         let signer = Signer::p256("good");
         let body = jwks(&[signer.jwk()]);
-        let provider =
-            Upstream::start(Act::Say(answer("200 OK", &format!("Cache-Control: {header}\r\n"), &body))).await;
+        let provider = Upstream::start(Act::Say(answer(
+            "200 OK",
+            &format!("Cache-Control: {header}\r\n"),
+            &body,
+        )))
+        .await;
         let t = Timed::start(config(provider.port), Clocks::Both).await;
         let s = &t.service;
         until(s, &by(&signer), "200").await;
         t.ahead(fresh_at).await;
         s.expect(header, &by(&signer), &["200"]).await;
         sleep(Duration::from_millis(50)).await;
-        assert_eq!(provider.take_requests().len(), 1, "{header}: asked again after {fresh_at} s");
+        assert_eq!(
+            provider.take_requests().len(),
+            1,
+            "{header}: asked again after {fresh_at} s"
+        );
         t.ahead(due_at).await;
         s.expect(header, &by(&signer), &["200"]).await;
         sleep(Duration::from_millis(150)).await;
-        assert_eq!(provider.take_requests().len(), 1, "{header}: not asked again after {due_at} s");
+        assert_eq!(
+            provider.take_requests().len(),
+            1,
+            "{header}: not asked again after {due_at} s"
+        );
         drop(provider);
         s.finish().await;
     }
@@ -436,7 +548,12 @@ async fn published_private_key_is_refused_and_not_logged() {
         let provider = Upstream::start(ok(&jwks(&[jwk, secret, good.jwk()]))).await;
         let s = Service::start(config(provider.port)).await;
         until(&s, &by(&good), "200").await;
-        s.expect(name, &by(&bad), &["401 session_invalid", "503 session_backend_unavailable"]).await;
+        s.expect(
+            name,
+            &by(&bad),
+            &["401 session_invalid", "503 session_backend_unavailable"],
+        )
+        .await;
         drop(provider);
         s.finish().await;
     }
@@ -462,8 +579,14 @@ async fn unusual_but_valid_key_set_answer_is_accepted() {
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{set}\r\n0\r\nX-Trailer: y\r\n\r\n"
             ),
         ),
-        ("no reason", format!("HTTP/1.1 200\r\nContent-Length: {length}\r\n\r\n{set}")),
-        ("cookies", format!("HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: {length}\r\n\r\n{set}")),
+        (
+            "no reason",
+            format!("HTTP/1.1 200\r\nContent-Length: {length}\r\n\r\n{set}"),
+        ),
+        (
+            "cookies",
+            format!("HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: {length}\r\n\r\n{set}"),
+        ),
     ] {
         let provider = Upstream::start(Act::SayAndClose(text.into_bytes())).await;
         let s = Service::start(config(provider.port)).await;
@@ -493,15 +616,29 @@ async fn discovery_document_that_points_elsewhere_is_503() {
     let token = post(&bearer(&signer.token(&json!({"iss": issuer}))));
     let document = |issuer: &str, uri: &str| json!({"issuer": issuer, "jwks_uri": uri}).to_string();
     for (label, body) in [
-        ("another issuer", document("https://evil.example", &format!("{issuer}/keys"))),
-        ("plain http elsewhere", document(&issuer, "http://keys.example/keys")),
+        (
+            "another issuer",
+            document("https://evil.example", &format!("{issuer}/keys")),
+        ),
+        (
+            "plain http elsewhere",
+            document(&issuer, "http://keys.example/keys"),
+        ),
         ("a file", document(&issuer, "file:///etc/passwd")),
-        ("a password", document(&issuer, &format!("http://u:p@127.0.0.1:{}/keys", trap.port))),
+        (
+            "a password",
+            document(&issuer, &format!("http://u:p@127.0.0.1:{}/keys", trap.port)),
+        ),
         ("no uri", json!({"issuer": issuer}).to_string()),
-        ("a list", json!({"issuer": issuer, "jwks_uri": [format!("{issuer}/keys")]}).to_string()),
+        (
+            "a list",
+            json!({"issuer": issuer, "jwks_uri": [format!("{issuer}/keys")]}).to_string(),
+        ),
         (
             "twice",
-            format!("{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{issuer}/a\",\"jwks_uri\":\"{issuer}/b\"}}"),
+            format!(
+                "{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{issuer}/a\",\"jwks_uri\":\"{issuer}/b\"}}"
+            ),
         ),
         ("not JSON", "<html>".to_owned()),
     ] {
@@ -511,9 +648,17 @@ async fn discovery_document_that_points_elsewhere_is_503() {
         s.finish().await;
     }
     assert_eq!(trap.connections(), 0);
-    let (good, set) = (document(&issuer, &format!("{issuer}/keys")), jwks(&[signer.jwk()]));
-    provider
-        .decides(move |request| if request.starts_with("GET /.well-known/") { ok(&good) } else { ok(&set) });
+    let (good, set) = (
+        document(&issuer, &format!("{issuer}/keys")),
+        jwks(&[signer.jwk()]),
+    );
+    provider.decides(move |request| {
+        if request.starts_with("GET /.well-known/") {
+            ok(&good)
+        } else {
+            ok(&set)
+        }
+    });
     let s = Service::start(&config).await;
     until(&s, &token, "200").await;
     drop(trap);

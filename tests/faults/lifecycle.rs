@@ -50,12 +50,17 @@ async fn unfinished_body_ends_at_the_hard_stop() {
     let s = Service::start(by_endpoint(app.port).with(more)).await;
     // A body that never ends is under way longer than the drain is patient.
     let mut wire = Wire::connect(s.address).await;
-    wire.send(&post("Cookie: sid=a\r\nContent-Length: 10\r\n")).await;
+    wire.send(&post("Cookie: sid=a\r\nContent-Length: 10\r\n"))
+        .await;
     sleep(Duration::from_millis(200)).await;
     let started = Instant::now();
     s.signal(Signal::TERM);
     let exit = s.exit().await;
-    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(exit.code(), Some(1));
     assert!(s.log().contains("drain_forced"), "{}", tail(&s.log()));
 }
@@ -107,15 +112,26 @@ async fn silent_connections_do_not_delay_the_shutdown() {
 #[tokio::test]
 async fn kept_connection_is_closed_during_the_drain() {
     let s = Service::start(by_jwt().with("server.drain_delay = '2s'")).await;
-    let asked = String::from_utf8(good("ann")).expect("text").replace("Connection: close\r\n", "");
+    let asked = String::from_utf8(good("ann"))
+        .expect("text")
+        .replace("Connection: close\r\n", "");
     let mut wire = Wire::connect(s.address).await;
     wire.send(asked.as_bytes()).await;
-    assert_eq!(wire.answer(asked.as_bytes()).await.expect("an answer").header("connection"), None);
+    assert_eq!(
+        wire.answer(asked.as_bytes())
+            .await
+            .expect("an answer")
+            .header("connection"),
+        None
+    );
     s.signal(Signal::TERM);
     sleep(Duration::from_millis(100)).await;
     wire.send(asked.as_bytes()).await;
     let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
     wire.closed().await;
     assert_eq!(s.exit().await.code(), Some(0));
 }
@@ -131,7 +147,9 @@ async fn with_file(toml: &str) -> (Arc<Service>, tempfile::NamedTempFile) {
 }
 
 fn with_origin(origin: &str) -> ConfigBuilder {
-    by_jwt().with(format!("log.level = 'info'\norigins.allowed = ['{origin}']"))
+    by_jwt().with(format!(
+        "log.level = 'info'\norigins.allowed = ['{origin}']"
+    ))
 }
 
 #[tokio::test]
@@ -142,7 +160,9 @@ async fn invalid_reload_keeps_the_old_configuration() {
         String::new(),
         "server.listen = 5".to_owned(),
         with_origin("*").to_string(),
-        by_jwt().with("extractors.web.algorithms = ['none']").to_string(),
+        by_jwt()
+            .with("extractors.web.algorithms = ['none']")
+            .to_string(),
     ]
     .into_iter()
     .enumerate()
@@ -150,18 +170,32 @@ async fn invalid_reload_keeps_the_old_configuration() {
         std::fs::write(file.path(), bad).expect("a file");
         s.signal(Signal::HUP);
         s.logs("config_reload_failed", n + 1).await;
-        let asked = post(&format!("{}Origin: {LISTED}\r\n", bearer(&hs256(&json!({})))));
+        let asked = post(&format!(
+            "{}Origin: {LISTED}\r\n",
+            bearer(&hs256(&json!({})))
+        ));
         s.expect("the old one", &asked, &["200"]).await;
     }
-    assert!(s.metric("rollout_token_config_reloads_total", &["error"]).await >= 5.0);
-    std::fs::write(file.path(), with_origin("https://other.example").to_string()).expect("a file");
+    assert!(
+        s.metric("rollout_token_config_reloads_total", &["error"])
+            .await
+            >= 5.0
+    );
+    std::fs::write(
+        file.path(),
+        with_origin("https://other.example").to_string(),
+    )
+    .expect("a file");
     s.signal(Signal::HUP);
     s.logs("config_reloaded", 1).await;
     s.expect(
         "the new one",
         &request(
             "POST /rollout/token HTTP/1.1",
-            &format!("{}Origin: https://third.example\r\n", bearer(&hs256(&json!({})))),
+            &format!(
+                "{}Origin: https://third.example\r\n",
+                bearer(&hs256(&json!({})))
+            ),
         ),
         &["403 origin_not_allowed"],
     )
@@ -186,13 +220,16 @@ async fn reload_under_load_is_atomic() {
             let (mut seen, version) = (0, if lane % 2 == 0 { "one" } else { "two" });
             while !stop.load(std::sync::atomic::Ordering::SeqCst) {
                 let mut stream = TcpStream::connect(address).await.expect("a connection");
-                let asked =
-                    post(&format!("{}Origin: https://{version}.example\r\n", bearer(&hs256(&json!({})))));
+                let asked = post(&format!(
+                    "{}Origin: https://{version}.example\r\n",
+                    bearer(&hs256(&json!({})))
+                ));
                 stream.write_all(&asked).await.expect("a request");
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer).await.expect("an answer");
-                let allowed =
-                    answer.contains(&format!("access-control-allow-origin: https://{version}.example"));
+                let allowed = answer.contains(&format!(
+                    "access-control-allow-origin: https://{version}.example"
+                ));
                 assert_eq!(answer.starts_with("HTTP/1.1 200"), allowed, "{answer}");
                 if allowed {
                     let body = answer.split_once("\r\n\r\n").expect("a body").1;
@@ -205,7 +242,8 @@ async fn reload_under_load_is_atomic() {
         });
     }
     for n in 0..20 {
-        std::fs::write(file.path(), config(if n % 2 == 0 { "two" } else { "one" })).expect("a file");
+        std::fs::write(file.path(), config(if n % 2 == 0 { "two" } else { "one" }))
+            .expect("a file");
         s.signal(Signal::HUP);
         sleep(Duration::from_millis(100)).await;
     }
@@ -232,10 +270,30 @@ pub async fn panicking_service() -> Arc<Service> {
 async fn panic_is_500_and_the_next_request_is_served() {
     let s = panicking_service().await;
     for _ in 0..5 {
-        s.expect("in an extractor", &post("X-Panic: at-once\r\n"), &["500 internal"]).await;
-        s.expect("after a wait", &post("X-Panic: later\r\n"), &["500 internal"]).await;
-        s.expect("in a task", &post("X-Panic: in-a-task\r\n"), &["503 session_backend_unavailable"]).await;
-        s.expect("under a lock", &post("X-Panic: locked\r\n"), &["500 internal"]).await;
+        s.expect(
+            "in an extractor",
+            &post("X-Panic: at-once\r\n"),
+            &["500 internal"],
+        )
+        .await;
+        s.expect(
+            "after a wait",
+            &post("X-Panic: later\r\n"),
+            &["500 internal"],
+        )
+        .await;
+        s.expect(
+            "in a task",
+            &post("X-Panic: in-a-task\r\n"),
+            &["503 session_backend_unavailable"],
+        )
+        .await;
+        s.expect(
+            "under a lock",
+            &post("X-Panic: locked\r\n"),
+            &["500 internal"],
+        )
+        .await;
         s.expect("then", &post("X-Panic: no\r\n"), &["200"]).await;
     }
     assert!(s.metric("rollout_token_panics_total", &[]).await >= 20.0);
@@ -251,12 +309,22 @@ async fn backend_outage_of_ten_minutes_keeps_the_service_ready() {
     let s = &t.service;
     for seconds in (0..=600).step_by(10) {
         t.ahead(seconds).await;
-        s.expect("down", &post("Cookie: sid=a\r\n"), &["503 session_backend_unavailable"]).await;
+        s.expect(
+            "down",
+            &post("Cookie: sid=a\r\n"),
+            &["503 session_backend_unavailable"],
+        )
+        .await;
         assert_eq!(s.ready().await.status, 200);
     }
     app.does(ok("{\"sub\":\"ann\"}"));
     t.ahead(605).await;
-    assert_eq!(s.expect("back", &post("Cookie: sid=a\r\n"), &["200"]).await.subject(), "ann");
+    assert_eq!(
+        s.expect("back", &post("Cookie: sid=a\r\n"), &["200"])
+            .await
+            .subject(),
+        "ann"
+    );
     drop(app);
     s.finish().await;
 }
@@ -278,7 +346,12 @@ async fn metrics_and_debug_paths_are_not_public() {
         "/dev.js",
         "/metrics/",
     ] {
-        s.expect(path, &request(&format!("GET {path} HTTP/1.1"), ""), &["404 not_found"]).await;
+        s.expect(
+            path,
+            &request(&format!("GET {path} HTTP/1.1"), ""),
+            &["404 not_found"],
+        )
+        .await;
     }
     // Nothing of the token route on the other side.
     let mut wire = Wire::connect(s.admin).await;
@@ -294,9 +367,15 @@ async fn metrics_and_debug_paths_are_not_public() {
 #[tokio::test]
 async fn other_signals_do_not_end_the_service() {
     let s = Service::start(by_jwt()).await;
-    for signal in
-        [Signal::PIPE, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::CHILD, Signal::URG, Signal::CONT]
-    {
+    for signal in [
+        Signal::PIPE,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::WINCH,
+        Signal::CHILD,
+        Signal::URG,
+        Signal::CONT,
+    ] {
         s.signal(signal);
         s.expect("after a signal", &good("ann"), &["200"]).await;
     }
@@ -315,7 +394,8 @@ async fn service_runs_without_writable_files_and_with_little_cpu() {
         .env("HOME", Some("/nonexistent"));
     let s = Service::start_with(&setup).await;
     for n in 0..50 {
-        s.expect("in a narrow place", &good(&format!("user-{n}")), &["200"]).await;
+        s.expect("in a narrow place", &good(&format!("user-{n}")), &["200"])
+            .await;
     }
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (slowed, stopping) = (s.clone(), stop.clone());
@@ -328,8 +408,9 @@ async fn service_runs_without_writable_files_and_with_little_cpu() {
         }
     });
     for n in 0..30 {
-        let answer =
-            timeout(Duration::from_secs(5), s.one(&good(&format!("user-{n}")))).await.expect("an answer");
+        let answer = timeout(Duration::from_secs(5), s.one(&good(&format!("user-{n}"))))
+            .await
+            .expect("an answer");
         assert_eq!(answer.status, 200);
     }
     stop.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -340,24 +421,40 @@ async fn service_runs_without_writable_files_and_with_little_cpu() {
 
 #[tokio::test]
 async fn port_in_use_is_a_clean_start_error() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("an address");
     let held = std::net::TcpListener::bind(taken).expect("the port");
     for name in ["ROLLOUT__SERVER__LISTEN", "ROLLOUT__SERVER__ADMIN_LISTEN"] {
         let mut setup = Setup::new(by_jwt()).env(name, None);
         setup.environment.push((name.to_owned(), taken.to_string()));
         let (code, text) = setup.refusal().await;
-        assert!(code == 1 && text.contains("server.") && text.contains("cannot listen"), "{code}: {text}");
+        assert!(
+            code == 1 && text.contains("server.") && text.contains("cannot listen"),
+            "{code}: {text}"
+        );
     }
     drop(held);
     for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
         let mut setup = Setup::new(by_jwt()).env("ROLLOUT__SERVER__LISTEN", None);
-        setup.environment.push(("ROLLOUT__SERVER__LISTEN".to_owned(), address.to_owned()));
+        setup
+            .environment
+            .push(("ROLLOUT__SERVER__LISTEN".to_owned(), address.to_owned()));
         let (code, text) = setup.refusal().await;
-        assert!(code == 1 && text.contains("server.listen"), "{code}: {text}");
+        assert!(
+            code == 1 && text.contains("server.listen"),
+            "{code}: {text}"
+        );
     }
     // A name that cannot be looked up is no reason not to start.
     let s = Service::start(by_endpoint_url("https://app.invalid/me")).await;
-    s.expect("no name", &post("Cookie: sid=a\r\n"), &["503 session_backend_unavailable"]).await;
+    s.expect(
+        "no name",
+        &post("Cookie: sid=a\r\n"),
+        &["503 session_backend_unavailable"],
+    )
+    .await;
     s.finish().await;
 }
 
@@ -379,7 +476,10 @@ async fn two_thousand_connections_at_once_are_all_answered() {
     sleep(Duration::from_secs(1)).await;
     s.signal(Signal::CONT);
     let answers = crowd.join_all().await;
-    let lost = answers.iter().filter(|status| **status != Some(200)).count();
+    let lost = answers
+        .iter()
+        .filter(|status| **status != Some(200))
+        .count();
     assert_eq!(lost, 0);
     s.does_not_count();
     s.finish().await;
@@ -390,8 +490,11 @@ mod slow {
 
     #[tokio::test]
     async fn in_flight_requests_finish_after_sigterm() {
-        let app =
-            Upstream::start(Act::Late(Duration::from_millis(1500), json_answer("{\"sub\":\"ann\"}"))).await;
+        let app = Upstream::start(Act::Late(
+            Duration::from_millis(1500),
+            json_answer("{\"sub\":\"ann\"}"),
+        ))
+        .await;
         let s = Service::start(by_endpoint(app.port).with("server.drain_delay = '3s'")).await;
         // 64 calls to the backend run at once, so 60 are in flight and none waits in the queue.
         let mut crowd = under_way(&s, 60).await;
@@ -406,8 +509,13 @@ mod slow {
         assert_eq!(s.ready().await.outcome(), "503 draining");
         // Balancers have not noticed yet: what they send is answered.
         for n in 0..40 {
-            let answer =
-                s.expect("during the delay", &post(&format!("Cookie: sid=late-{n}\r\n")), &["200"]).await;
+            let answer = s
+                .expect(
+                    "during the delay",
+                    &post(&format!("Cookie: sid=late-{n}\r\n")),
+                    &["200"],
+                )
+                .await;
             assert_eq!(answer.header("connection"), Some("close"));
         }
         while let Some(status) = crowd.join_next().await {
@@ -424,7 +532,10 @@ mod slow {
     async fn rolling_restart_loses_no_request() {
         let config = by_jwt().with("server.drain_delay = '2s'\nlog.level = 'info'");
         let mut instances = vec![Service::start(&config).await, Service::start(&config).await];
-        let addresses = Arc::new(std::sync::Mutex::new(vec![instances[0].address, instances[1].address]));
+        let addresses = Arc::new(std::sync::Mutex::new(vec![
+            instances[0].address,
+            instances[1].address,
+        ]));
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let mut load = JoinSet::new();
         for lane in 0..25_usize {
@@ -484,8 +595,11 @@ mod slow {
         }
         sleep(Duration::from_millis(500)).await;
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        let (sent, lost) =
-            load.join_all().await.into_iter().fold((0, 0), |(sent, lost), (s, l)| (sent + s, lost + l));
+        let (sent, lost) = load
+            .join_all()
+            .await
+            .into_iter()
+            .fold((0, 0), |(sent, lost), (s, l)| (sent + s, lost + l));
         println!("{sent} requests through two restarts, {lost} lost");
         assert!(lost == 0 && sent > 1000, "{lost} of {sent} lost");
         for instance in instances {

@@ -7,7 +7,9 @@ use tokio::task::JoinSet;
 
 use crate::configs::{by_endpoint, by_jwt};
 use crate::lifecycle::panicking_service;
-use crate::sentinels::{API_KEY, CLIENT_SECRET, COOKIE_VALUE, QUERY_VALUE, SESSION_SECRET, UPSTREAM_SECRET};
+use crate::sentinels::{
+    API_KEY, CLIENT_SECRET, COOKIE_VALUE, QUERY_VALUE, SESSION_SECRET, UPSTREAM_SECRET,
+};
 use crate::service::{Service, Setup};
 use crate::tokens::{HS256, claims, hs256, hs256_raw};
 use crate::upstream::{Act, Upstream, ok};
@@ -16,8 +18,12 @@ use crate::wire::{bearer, post, post_raw, request};
 /// Every line is one event.
 fn all_json(log: &str) {
     for line in log.lines() {
-        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
+        let line: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(
+            line["level"].is_string() && line["timestamp"].is_string(),
+            "{line}"
+        );
     }
 }
 
@@ -25,17 +31,32 @@ fn all_json(log: &str) {
 async fn line_break_in_a_request_stays_in_one_log_line() {
     let s = Service::start(by_jwt()).await;
     let evil = "x\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\nforged";
-    for kid in [evil, "\u{2028}forged", "a\u{0}b", "\\n{}", "\"}\n{\"a\":\"b"] {
+    for kid in [
+        evil,
+        "\u{2028}forged",
+        "a\u{0}b",
+        "\\n{}",
+        "\"}\n{\"a\":\"b",
+    ] {
         let token = hs256_raw(
             &json!({"alg": "none", "kid": kid}).to_string(),
             claims(&json!({"sub": kid})).to_string(),
             SESSION_SECRET.as_bytes(),
         );
-        s.expect(kid, &post(&bearer(&token)), &["401 session_invalid"]).await;
+        s.expect(kid, &post(&bearer(&token)), &["401 session_invalid"])
+            .await;
         let good = hs256(&json!({"sub": "ann", "iss": kid}));
-        s.expect(kid, &post(&bearer(&good)), &["401 session_invalid"]).await;
+        s.expect(kid, &post(&bearer(&good)), &["401 session_invalid"])
+            .await;
     }
-    for name in ["User-Agent", "X-Request-Id", "Origin", "Cookie", "Referer", "traceparent"] {
+    for name in [
+        "User-Agent",
+        "X-Request-Id",
+        "Origin",
+        "Cookie",
+        "Referer",
+        "traceparent",
+    ] {
         for value in [
             &b"a\\r\\n{\"level\":\"ERROR\"}"[..],
             b"a\"}{\"b\":\"c",
@@ -46,10 +67,19 @@ async fn line_break_in_a_request_stays_in_one_log_line() {
         ] {
             let answer = s.one(&post_raw(name, value)).await;
             assert!(matches!(answer.status, 400 | 401 | 403), "{answer:?}");
-            assert_ne!(answer.header("x-request-id").map(str::as_bytes), Some(value));
+            assert_ne!(
+                answer.header("x-request-id").map(str::as_bytes),
+                Some(value)
+            );
         }
     }
-    for path in ["/%0d%0aX-Evil:%20y", "/a%0aforged", "/%00", "/{\"level\":\"ERROR\"}", "/\"}"] {
+    for path in [
+        "/%0d%0aX-Evil:%20y",
+        "/a%0aforged",
+        "/%00",
+        "/{\"level\":\"ERROR\"}",
+        "/\"}",
+    ] {
         s.expect_or_close(
             path,
             &request(&format!("GET {path} HTTP/1.1"), ""),
@@ -72,18 +102,31 @@ async fn terminal_escape_is_logged_escaped() {
         for (kid, sub) in [(escape, "ann"), ("k", escape)] {
             let header = json!({"alg": "HS256", "kid": kid}).to_string();
             let payload = claims(&json!({"sub": sub})).to_string();
-            s.one(&post(&bearer(&hs256_raw(&header, payload, SESSION_SECRET.as_bytes())))).await;
+            s.one(&post(&bearer(&hs256_raw(
+                &header,
+                payload,
+                SESSION_SECRET.as_bytes(),
+            ))))
+            .await;
         }
-        s.one(&post_raw("X-Request-Id", "a\u{9b}31m".as_bytes())).await;
+        s.one(&post_raw("X-Request-Id", "a\u{9b}31m".as_bytes()))
+            .await;
         let log = s.whole_log().await;
-        assert!(!log.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{}", log.escape_debug());
+        assert!(
+            !log.contains(['\u{1b}', '\u{7}', '\u{9b}']),
+            "{}",
+            log.escape_debug()
+        );
         s.finish().await;
     }
     // Start-up problems are text in any case.
-    let (_, text) = Setup::new(by_jwt().with("extractors.web.\"k\\u001b[31mx\" = 1")).refusal().await;
+    let (_, text) = Setup::new(by_jwt().with("extractors.web.\"k\\u001b[31mx\" = 1"))
+        .refusal()
+        .await;
     assert!(!text.contains('\u{1b}'), "{}", text.escape_debug());
-    let (_, text) =
-        Setup::new(by_jwt().with("extractors.web.algorithms = [\"\\u001b[31m\"]")).refusal().await;
+    let (_, text) = Setup::new(by_jwt().with("extractors.web.algorithms = [\"\\u001b[31m\"]"))
+        .refusal()
+        .await;
     assert!(!text.contains('\u{1b}'), "{}", text.escape_debug());
 }
 
@@ -93,9 +136,10 @@ async fn no_secret_is_logged_at_any_level() {
     let config = by_endpoint(app.port).with(format!(
         "[extractors.app]\nforward_headers = ['Authorization']\nadditional_headers = {{ X-Api-Key = '{UPSTREAM_SECRET}' }}"
     ));
-    let s = Service::start_with(
-        &Setup::new(config).env("RUST_LOG", "trace,hyper=trace,h2=trace,reqwest=trace,rustls=trace"),
-    )
+    let s = Service::start_with(&Setup::new(config).env(
+        "RUST_LOG",
+        "trace,hyper=trace,h2=trace,reqwest=trace,rustls=trace",
+    ))
     .await;
     for headers in [
         format!("Cookie: sid={COOKIE_VALUE}\r\n"),
@@ -105,16 +149,23 @@ async fn no_secret_is_logged_at_any_level() {
         ),
     ] {
         s.one(&post(&headers)).await;
-        s.one(&request(&format!("POST /rollout/token?token={QUERY_VALUE} HTTP/1.1"), &headers)).await;
-        s.one(&request(&format!("GET /{QUERY_VALUE} HTTP/1.1"), &headers)).await;
+        s.one(&request(
+            &format!("POST /rollout/token?token={QUERY_VALUE} HTTP/1.1"),
+            &headers,
+        ))
+        .await;
+        s.one(&request(&format!("GET /{QUERY_VALUE} HTTP/1.1"), &headers))
+            .await;
     }
     app.does(Act::Close);
-    s.one(&post(&format!("Cookie: sid={COOKIE_VALUE}-2\r\n"))).await;
+    s.one(&post(&format!("Cookie: sid={COOKIE_VALUE}-2\r\n")))
+        .await;
     app.does(Act::SayAndClose(
         format!("HTTP/1.1 200 OK\r\nX: {UPSTREAM_SECRET}\r\nContent-Type: text/html\r\n\r\n{COOKIE_VALUE}")
             .into_bytes(),
     ));
-    s.one(&post(&format!("Cookie: sid={COOKIE_VALUE}-3\r\n"))).await;
+    s.one(&post(&format!("Cookie: sid={COOKIE_VALUE}-3\r\n")))
+        .await;
     // `holds` looks for all of it in what was written.
     s.holds().await;
     all_json(&s.whole_log().await);
@@ -126,7 +177,10 @@ async fn printed_configuration_is_redacted() {
     let config = by_jwt().with("session.extractors = ['web', 'idp']").with(format!(
         "[extractors.idp]\nkind = 'introspection'\nurl = 'https://id.example/x'\nclient_id = 'us'\nclient_secret = '{UPSTREAM_SECRET}'\nallow_any_client = true"
     ));
-    let (code, text) = Setup::new(config).arguments(&["check-config", "--print"]).refusal().await;
+    let (code, text) = Setup::new(config)
+        .arguments(&["check-config", "--print"])
+        .refusal()
+        .await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("[REDACTED]"), "{text}");
 }
@@ -141,8 +195,16 @@ async fn panic_log_has_the_location_only() {
     // `holds` looks for the secret that each of these panics had in its text.
     s.holds().await;
     let log = s.whole_log().await;
-    let panics = log.lines().filter(|line| line.contains("\"message\":\"panic\""));
-    assert_eq!(panics.filter(|line| line.contains("panicking_service.rs:")).count(), 4, "{log}");
+    let panics = log
+        .lines()
+        .filter(|line| line.contains("\"message\":\"panic\""));
+    assert_eq!(
+        panics
+            .filter(|line| line.contains("panicking_service.rs:"))
+            .count(),
+        4,
+        "{log}"
+    );
     s.finish().await;
 }
 
@@ -150,15 +212,27 @@ async fn panic_log_has_the_location_only() {
 async fn secret_as_a_bad_value_is_not_printed() {
     let secret = SESSION_SECRET;
     for (label, toml) in [
-        ("as a number", "extractors.web.secret = 1234567890123456789".to_owned()),
+        (
+            "as a number",
+            "extractors.web.secret = 1234567890123456789".to_owned(),
+        ),
         ("as a list", format!("extractors.web.secret = ['{secret}']")),
         ("as a time", format!("extractors.web.leeway = '{secret}'")),
-        ("as a flag", format!("extractors.web.allow_http = '{secret}'")),
+        (
+            "as a flag",
+            format!("extractors.web.allow_http = '{secret}'"),
+        ),
         ("as a URL", format!("extractors.web.jwks_url = '{secret}'")),
-        ("as an algorithm", format!("extractors.web.algorithms = ['{secret}']")),
+        (
+            "as an algorithm",
+            format!("extractors.web.algorithms = ['{secret}']"),
+        ),
         ("as an address", format!("server.listen = '{secret}'")),
         ("as a kind", format!("extractors.web.kind = '{secret}'")),
-        ("as a subject", format!("extractors.web.subject = '{secret}'")),
+        (
+            "as a subject",
+            format!("extractors.web.subject = '{secret}'"),
+        ),
     ] {
         let mut setup = Setup::new(by_jwt().with(toml));
         if label == "as an address" {
@@ -167,7 +241,9 @@ async fn secret_as_a_bad_value_is_not_printed() {
         let (code, text) = setup.refusal().await;
         assert_eq!(code, 2, "{label}: {text}");
     }
-    let (code, text) = Setup::new(format!("secret = {secret}\n{}", by_jwt())).refusal().await;
+    let (code, text) = Setup::new(format!("secret = {secret}\n{}", by_jwt()))
+        .refusal()
+        .await;
     assert_eq!(code, 2, "in broken TOML: {text}");
     for (name, value) in [
         ("ROLLOUT_CLIENT_SECRET_FILE", CLIENT_SECRET),
@@ -244,7 +320,9 @@ async fn metric_labels_hold_no_request_text() {
                     2 => post(&format!("Origin: https://{evil}\r\n")),
                     3 => post(&bearer(&hs256(&json!({"iss": evil})))),
                     4 => post(&bearer(&hs256(&json!({"sub": evil})))),
-                    _ => post(&format!("Host2: {evil}\r\n{evil}: x\r\nContent-Length: {evil}\r\n")),
+                    _ => post(&format!(
+                        "Host2: {evil}\r\n{evil}: x\r\nContent-Length: {evil}\r\n"
+                    )),
                 };
                 s.one(&asked).await;
             }
@@ -252,7 +330,10 @@ async fn metric_labels_hold_no_request_text() {
     }
     crowd.join_all().await;
     let metrics = s.metrics().await;
-    assert!(!metrics.contains("label-") && metrics.lines().count() < 300, "{metrics}");
+    assert!(
+        !metrics.contains("label-") && metrics.lines().count() < 300,
+        "{metrics}"
+    );
     s.finish().await;
 }
 
@@ -285,9 +366,15 @@ async fn baggage_is_neither_logged_nor_returned() {
     let headers = format!(
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a={COOKIE_VALUE}\r\nbaggage: user={COOKIE_VALUE},b={API_KEY}\r\n"
     );
-    s.expect("refused", &post(&headers), &["401 no_session"]).await;
-    let answer =
-        s.expect("issued", &post(&format!("{headers}{}", bearer(&hs256(&json!({}))))), &["200"]).await;
+    s.expect("refused", &post(&headers), &["401 no_session"])
+        .await;
+    let answer = s
+        .expect(
+            "issued",
+            &post(&format!("{headers}{}", bearer(&hs256(&json!({}))))),
+            &["200"],
+        )
+        .await;
     assert!(answer.header("baggage").is_none() && answer.header("tracestate").is_none());
     for odd in [
         "00-0-0-0",
@@ -296,7 +383,12 @@ async fn baggage_is_neither_logged_nor_returned() {
         "",
         "00-00000000000000000000000000000000-0000000000000000-00",
     ] {
-        s.expect(odd, &post(&format!("traceparent: {odd}\r\n")), &["401 no_session"]).await;
+        s.expect(
+            odd,
+            &post(&format!("traceparent: {odd}\r\n")),
+            &["401 no_session"],
+        )
+        .await;
     }
     s.finish().await;
 }

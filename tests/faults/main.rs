@@ -9,8 +9,16 @@
     clippy::similar_names,
     reason = "figures are small, and there are many names"
 )]
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::wildcard_imports, reason = "modules `slow` and `alone` are parts of their file")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::wildcard_imports,
+    reason = "modules `slow` and `alone` are parts of their file"
+)]
 
 mod api_key;
 mod browsers;

@@ -26,7 +26,11 @@ async fn tls_ssh_redis_and_random_bytes_are_400_or_closed() {
         s.expect_or_close(
             &format!("noise {round}"),
             &noise,
-            &["400 bad_request", "431 headers_too_large", "414 uri_too_long"],
+            &[
+                "400 bad_request",
+                "431 headers_too_large",
+                "414 uri_too_long",
+            ],
         )
         .await;
     }
@@ -47,9 +51,10 @@ async fn tls_ssh_redis_and_random_bytes_are_400_or_closed() {
 #[tokio::test]
 async fn http2_rapid_reset_is_400_or_closed() {
     let s = Service::start(by_jwt()).await;
-    let reset =
-        b"\0\0\x05\x01\x05\0\0\0\x01\x82\x84\x86\x41\x00\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08".repeat(10_000);
-    s.expect_or_close("rapid reset", &[PREFACE, &reset].concat(), BAD).await;
+    let reset = b"\0\0\x05\x01\x05\0\0\0\x01\x82\x84\x86\x41\x00\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08"
+        .repeat(10_000);
+    s.expect_or_close("rapid reset", &[PREFACE, &reset].concat(), BAD)
+        .await;
     s.healthy().await;
     s.finish().await;
 }
@@ -60,7 +65,8 @@ async fn http2_endless_continuation_is_closed_without_memory() {
     let before = s.usage().resident_kib;
     let mut frame = b"\0\x40\0\x09\0\0\0\0\x01".to_vec();
     frame.resize(9 + 0x4000, b'x');
-    s.expect_or_close("continuation", &[PREFACE, &frame.repeat(640)].concat(), BAD).await;
+    s.expect_or_close("continuation", &[PREFACE, &frame.repeat(640)].concat(), BAD)
+        .await;
     assert!(s.usage().resident_kib <= before + 1024);
     s.finish().await;
 }
@@ -69,7 +75,8 @@ async fn http2_endless_continuation_is_closed_without_memory() {
 async fn http2_prior_knowledge_is_400_or_closed() {
     let s = Service::start(by_jwt()).await;
     s.expect_or_close("prior knowledge", PREFACE, BAD).await;
-    s.expect_or_close("part of it", b"PRI * HTTP/2.0\r\n\r\n", BAD).await;
+    s.expect_or_close("part of it", b"PRI * HTTP/2.0\r\n\r\n", BAD)
+        .await;
     s.finish().await;
 }
 
@@ -77,10 +84,16 @@ async fn http2_prior_knowledge_is_400_or_closed() {
 async fn proxy_protocol_is_400() {
     let s = Service::start(by_jwt()).await;
     let good = String::from_utf8(with("", "")).expect("text");
-    for line in ["PROXY TCP4 10.0.0.1 127.0.0.1 5 6", "PROXY UNKNOWN", "PROXY TCP6 ::1 ::1 1 2"] {
-        s.expect(line, format!("{line}\r\n{good}").as_bytes(), BAD).await;
+    for line in [
+        "PROXY TCP4 10.0.0.1 127.0.0.1 5 6",
+        "PROXY UNKNOWN",
+        "PROXY TCP6 ::1 ::1 1 2",
+    ] {
+        s.expect(line, format!("{line}\r\n{good}").as_bytes(), BAD)
+            .await;
     }
     let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\0\x01\0\x02";
-    s.expect_or_close("binary", &[binary, good.as_bytes()].concat(), BAD).await;
+    s.expect_or_close("binary", &[binary, good.as_bytes()].concat(), BAD)
+        .await;
     s.finish().await;
 }

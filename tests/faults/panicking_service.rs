@@ -1,7 +1,11 @@
 //! The service with an extractor that panics as it is told, a secret in its hands: nothing that can be
 //! configured makes the real one panic. The attacks in `lifecycle.rs` and `logs.rs` start it.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "panicking is what it is for")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "panicking is what it is for"
+)]
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,14 +35,19 @@ impl fmt::Debug for Panics {
 
 impl SessionExtractor for Panics {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        let how = request.headers.get("x-panic").and_then(|how| how.to_str().ok()).unwrap_or_default();
+        let how = request
+            .headers
+            .get("x-panic")
+            .and_then(|how| how.to_str().ok())
+            .unwrap_or_default();
         assert_ne!(how, "at-once", "{SESSION_SECRET}");
         async move {
             tokio::task::yield_now().await;
             assert_ne!(how, "later", "{SESSION_SECRET}");
             if how == "in-a-task" {
                 let task = tokio::spawn(async { panic!("{SESSION_SECRET}") });
-                task.await.map_err(|_| ExtractError::unavailable("task_panicked"))?;
+                task.await
+                    .map_err(|_| ExtractError::unavailable("task_panicked"))?;
             }
             let count = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             assert_ne!(how, "locked", "{SESSION_SECRET}");
@@ -52,7 +61,9 @@ impl SessionExtractor for Panics {
 fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let _: Empty = section.read(&mut problems);
-    problems.or(Arc::new(Panics { lock: Mutex::new(0) }))
+    problems.or(Arc::new(Panics {
+        lock: Mutex::new(0),
+    }))
 }
 
 #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -60,5 +71,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
 struct Empty {}
 
 fn main() {
-    Cli::parse().run(&Registry::builtin().with("panics", Kind::new(build))).expect("a service");
+    Cli::parse()
+        .run(&Registry::builtin().with("panics", Kind::new(build)))
+        .expect("a service");
 }

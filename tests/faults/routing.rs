@@ -45,7 +45,8 @@ async fn other_spelling_of_the_path_is_404() {
     ] {
         for method in ["POST", "GET"] {
             let line = format!("{method} {path} HTTP/1.1");
-            s.expect(path, &request(&line, &good()), &["404 not_found"]).await;
+            s.expect(path, &request(&line, &good()), &["404 not_found"])
+                .await;
         }
     }
     s.finish().await;
@@ -70,7 +71,8 @@ async fn credential_in_the_query_is_ignored_and_not_logged() {
         "%00=%ff".to_owned(),
     ] {
         let line = format!("POST /rollout/token?{query} HTTP/1.1");
-        s.expect(&query, &request(&line, ""), &["401 no_session"]).await;
+        s.expect(&query, &request(&line, ""), &["401 no_session"])
+            .await;
         let answer = s.expect(&query, &request(&line, &good()), &["200"]).await;
         assert_eq!(answer.subject(), "ann");
     }
@@ -98,7 +100,12 @@ async fn other_method_is_405_with_allow() {
         "X",
         &"M".repeat(500),
     ] {
-        let answer = s.one(&request(&format!("{method} /rollout/token HTTP/1.1"), &good())).await;
+        let answer = s
+            .one(&request(
+                &format!("{method} /rollout/token HTTP/1.1"),
+                &good(),
+            ))
+            .await;
         assert_eq!(answer.status, 405, "{method}");
         assert_eq!(answer.header("allow"), Some("POST, OPTIONS"), "{method}");
     }
@@ -128,8 +135,14 @@ async fn other_method_is_405_with_allow() {
     .await;
     for path in ["/healthz", "/readyz", "/openapi.json", "/rollout/client.js"] {
         for method in ["POST", "DELETE", "PUT"] {
-            let answer = s.one(&request(&format!("{method} {path} HTTP/1.1"), "")).await;
-            assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{method} {path}");
+            let answer = s
+                .one(&request(&format!("{method} {path} HTTP/1.1"), ""))
+                .await;
+            assert_eq!(
+                (answer.status, answer.header("allow")),
+                (405, Some("GET, HEAD")),
+                "{method} {path}"
+            );
         }
     }
     s.finish().await;
@@ -139,17 +152,26 @@ async fn other_method_is_405_with_allow() {
 async fn trace_and_connect_are_405() {
     let s = Service::start(by_jwt()).await;
     let cookie = format!("Cookie: session={COOKIE_VALUE}\r\n");
-    s.expect("TRACE", &request("TRACE /rollout/token HTTP/1.1", &cookie), &["405 method_not_allowed"]).await;
+    s.expect(
+        "TRACE",
+        &request("TRACE /rollout/token HTTP/1.1", &cookie),
+        &["405 method_not_allowed"],
+    )
+    .await;
     s.expect(
         "TRACE *",
         &request("TRACE * HTTP/1.1", &cookie),
         &["404 not_found", "405 method_not_allowed", "400 bad_request"],
     )
     .await;
-    for line in
-        ["CONNECT evil:80 HTTP/1.1", "CONNECT 127.0.0.1:22 HTTP/1.1", "CONNECT app.example:443 HTTP/1.1"]
-    {
-        let answer = s.one(&[request(line, &cookie), SMUGGLED.into()].concat()).await;
+    for line in [
+        "CONNECT evil:80 HTTP/1.1",
+        "CONNECT 127.0.0.1:22 HTTP/1.1",
+        "CONNECT app.example:443 HTTP/1.1",
+    ] {
+        let answer = s
+            .one(&[request(line, &cookie), SMUGGLED.into()].concat())
+            .await;
         assert_eq!(answer.outcome(), "405 method_not_allowed", "{line}");
     }
     s.finish().await;
@@ -158,10 +180,14 @@ async fn trace_and_connect_are_405() {
 #[tokio::test]
 async fn method_override_header_is_ignored() {
     let s = Service::start(by_jwt()).await;
-    for header in
-        ["X-HTTP-Method-Override: GET", "X-HTTP-Method: DELETE", "X-Method-Override: PUT", "_method: GET"]
-    {
-        s.expect(header, &with(&format!("{header}\r\n"), ""), &["200"]).await;
+    for header in [
+        "X-HTTP-Method-Override: GET",
+        "X-HTTP-Method: DELETE",
+        "X-Method-Override: PUT",
+        "_method: GET",
+    ] {
+        s.expect(header, &with(&format!("{header}\r\n"), ""), &["200"])
+            .await;
         s.expect(
             header,
             &request(
@@ -176,7 +202,10 @@ async fn method_override_header_is_ignored() {
     s.expect(
         "in a form",
         &with(
-            &format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n", body.len()),
+            &format!(
+                "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
+                body.len()
+            ),
             body,
         ),
         &["200"],
@@ -197,11 +226,25 @@ async fn body_of_any_type_names_no_subject() {
         "x",
         "application/xml",
     ] {
-        for body in ["{}", "", "null", r#"{"sub":"admin"}"#, "sub=admin", "{", "\u{0}", "[1,2"] {
+        for body in [
+            "{}",
+            "",
+            "null",
+            r#"{"sub":"admin"}"#,
+            "sub=admin",
+            "{",
+            "\u{0}",
+            "[1,2",
+        ] {
             let headers = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
             let answer = s.expect(kind, &with(&headers, body), &["200"]).await;
             assert_eq!(answer.subject(), "ann");
-            s.expect(kind, &[post(&headers), body.into()].concat(), &["401 no_session"]).await;
+            s.expect(
+                kind,
+                &[post(&headers), body.into()].concat(),
+                &["401 no_session"],
+            )
+            .await;
         }
     }
     s.finish().await;
@@ -210,10 +253,10 @@ async fn body_of_any_type_names_no_subject() {
 #[tokio::test]
 async fn answer_is_never_compressed() {
     let s = Service::start(by_jwt()).await;
-    let headers =
-        "Accept-Encoding: gzip, br, zstd, deflate\r\nX-Request-Id: reflected-reflected-reflected\r\n";
+    let headers = "Accept-Encoding: gzip, br, zstd, deflate\r\nX-Request-Id: reflected-reflected-reflected\r\n";
     let answer = s.expect("gzip", &with(headers, ""), &["200"]).await;
     assert_eq!(answer.header("content-encoding"), None);
-    s.expect("refusal", &post(headers), &["401 no_session"]).await;
+    s.expect("refusal", &post(headers), &["401 no_session"])
+        .await;
     s.finish().await;
 }

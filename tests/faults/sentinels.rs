@@ -13,8 +13,15 @@ pub const PROXY_SECRET: &str = "proxy-secret-sentinel-Jm42Lo-0123456789";
 pub const COOKIE_VALUE: &str = "cookie-value-sentinel-Wx93Ne-0123456789";
 pub const UPSTREAM_SECRET: &str = "upstream-secret-sentinel-Hb60Ft-0123456789";
 pub const QUERY_VALUE: &str = "query-value-sentinel-Gv17Ip-0123456789";
-const SENTINELS: [&str; 7] =
-    [CLIENT_SECRET, SESSION_SECRET, API_KEY, PROXY_SECRET, COOKIE_VALUE, UPSTREAM_SECRET, QUERY_VALUE];
+const SENTINELS: [&str; 7] = [
+    CLIENT_SECRET,
+    SESSION_SECRET,
+    API_KEY,
+    PROXY_SECRET,
+    COOKIE_VALUE,
+    UPSTREAM_SECRET,
+    QUERY_VALUE,
+];
 
 /// Panics if one of the secrets stands in `bytes`, plainly or encoded.
 pub fn no_sentinel(place: &str, bytes: &[u8]) {

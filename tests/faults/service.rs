@@ -26,7 +26,11 @@ const SHIPPED_LIMIT: u64 = 192 * 1024;
 /// The program under test: `make faults` builds it.
 fn binary() -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/release/rollout-token");
-    assert!(path.exists(), "{} is missing: cargo build --release", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --release",
+        path.display()
+    );
     path
 }
 
@@ -35,7 +39,10 @@ fn raise_file_limit() {
     static RAISED: Once = Once::new();
     RAISED.call_once(|| {
         let limit = getrlimit(Resource::Nofile);
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
         setrlimit(Resource::Nofile, raised).expect("a limit");
     });
 }
@@ -75,12 +82,19 @@ impl Setup {
     /// With one more variable, or one less if there is no value.
     pub fn env(mut self, name: &str, value: impl Into<Option<&'static str>>) -> Self {
         self.environment.retain(|(known, _)| known != name);
-        self.environment.extend(value.into().map(|value| (name.to_owned(), value.to_owned())));
+        self.environment.extend(
+            value
+                .into()
+                .map(|value| (name.to_owned(), value.to_owned())),
+        );
         self
     }
 
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.arguments = arguments
+            .iter()
+            .map(|&argument| argument.to_owned())
+            .collect();
         self
     }
 
@@ -103,13 +117,28 @@ impl Setup {
         std::fs::write(&file, &self.toml).expect("a file");
         raise_file_limit();
         let mut command = Command::new("sh");
-        command.args(["-c", GATE, "sh"]).args(&self.launcher).arg(&self.program);
+        command
+            .args(["-c", GATE, "sh"])
+            .args(&self.launcher)
+            .arg(&self.program);
         command.args(&self.arguments).arg("--config").arg(&file);
-        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        command
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let files = File::open(format!("/proc/{}/fd", child.id())).expect("a process");
-        child.stdin.take().expect("a pipe").write_all(b"\n").expect("a shell");
+        child
+            .stdin
+            .take()
+            .expect("a pipe")
+            .write_all(b"\n")
+            .expect("a shell");
         (child, Dir::new(files).expect("a directory"), directory)
     }
 
@@ -117,7 +146,9 @@ impl Setup {
     pub async fn refusal(&self) -> (i32, String) {
         let (mut child, _, _directory) = self.spawn();
         let output = Output::of(&mut child);
-        let status = timeout(HANG, exit_of(&Mutex::new(child))).await.expect("it starts instead of refusing");
+        let status = timeout(HANG, exit_of(&Mutex::new(child)))
+            .await
+            .expect("it starts instead of refusing");
         output.complete().await;
         let text = output.text();
         no_sentinel("a refusal to start", text.as_bytes());
@@ -129,15 +160,25 @@ impl Setup {
 pub async fn refuses(toml: impl Display, key: &str) {
     let setup = Setup::new(toml);
     let (code, text) = setup.refusal().await;
-    assert!(code == 2 && text.contains(key), "exit {code}, and not {key}: {text}");
+    assert!(
+        code == 2 && text.contains(key),
+        "exit {code}, and not {key}: {text}"
+    );
     let (code, text) = setup.arguments(&["check-config"]).refusal().await;
-    assert!(code == 2 && text.contains(key), "check-config: exit {code}: {text}");
+    assert!(
+        code == 2 && text.contains(key),
+        "check-config: exit {code}: {text}"
+    );
 }
 
 /// Waits for the end of a process without blocking a thread.
 async fn exit_of(child: &Mutex<Child>) -> ExitStatus {
     loop {
-        let ended = child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().expect("a child");
+        let ended = child
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_wait()
+            .expect("a child");
         match ended {
             Some(status) => return status,
             None => sleep(Duration::from_millis(10)).await,
@@ -227,16 +268,25 @@ impl Service {
         let listening = async {
             loop {
                 let text = output.text();
-                let line = text.lines().find(|line| line.contains("admin_address")).map(str::to_owned);
+                let line = text
+                    .lines()
+                    .find(|line| line.contains("admin_address"))
+                    .map(str::to_owned);
                 if let Some(line) = line {
                     return line;
                 }
-                assert!(child.try_wait().expect("a child").is_none(), "it does not start: {text}");
+                assert!(
+                    child.try_wait().expect("a child").is_none(),
+                    "it does not start: {text}"
+                );
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        let line = timeout(HANG, listening).await.expect("it does not start to listen");
-        let address = |name: &str| address_in(&line, name).unwrap_or_else(|| panic!("no {name} in {line}"));
+        let line = timeout(HANG, listening)
+            .await
+            .expect("it does not start to listen");
+        let address =
+            |name: &str| address_in(&line, name).unwrap_or_else(|| panic!("no {name} in {line}"));
         let mut service = Self {
             address: address("address"),
             admin: address("admin_address"),
@@ -245,7 +295,11 @@ impl Service {
             files: Mutex::new(files),
             output,
             scanned: Mutex::new(0),
-            baseline: Usage { resident_kib: 0, files: 0, ticks: 0 },
+            baseline: Usage {
+                resident_kib: 0,
+                files: 0,
+                ticks: 0,
+            },
             answered: AtomicU64::new(0),
             is_exact: AtomicBool::new(true),
             is_finished: AtomicBool::new(false),
@@ -258,7 +312,9 @@ impl Service {
             service.metrics().await;
         }
         service.baseline = service.usage();
-        service.outcomes.store(service.outcomes_now().await, Ordering::SeqCst);
+        service
+            .outcomes
+            .store(service.outcomes_now().await, Ordering::SeqCst);
         Arc::new(service)
     }
 
@@ -293,14 +349,19 @@ impl Service {
     pub async fn expect(&self, label: &str, bytes: &[u8], outcomes: &[&str]) -> Answer {
         let answer = self.one(bytes).await;
         let outcome = answer.outcome();
-        assert!(outcomes.contains(&&*outcome), "{label}: {outcome}, not {outcomes:?}: {answer:?}");
+        assert!(
+            outcomes.contains(&&*outcome),
+            "{label}: {outcome}, not {outcomes:?}: {answer:?}"
+        );
         answer
     }
 
     /// One answer of such an outcome, or a close without a word.
     pub async fn expect_or_close(&self, label: &str, bytes: &[u8], outcomes: &[&str]) {
         let answers = self.talk(bytes).await;
-        let known = answers.iter().all(|answer| outcomes.contains(&&*answer.outcome()));
+        let known = answers
+            .iter()
+            .all(|answer| outcomes.contains(&&*answer.outcome()));
         assert!(known && answers.len() <= 1, "{label}: {answers:?}");
     }
 
@@ -339,21 +400,35 @@ impl Service {
     }
 
     pub fn usage(&self) -> Usage {
-        let read =
-            |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.pid)).expect("a process");
+        let read = |name: &str| {
+            std::fs::read_to_string(format!("/proc/{}/{name}", self.pid)).expect("a process")
+        };
         let status = read("status");
         let kib = |name: &str| -> u64 {
-            let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
-            line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+            let line = status
+                .lines()
+                .find(|line| line.starts_with(name))
+                .expect("a line");
+            line.split_whitespace()
+                .nth(1)
+                .and_then(|number| number.parse().ok())
+                .expect("a number")
         };
         let peak_kib = kib("VmHWM");
-        assert!(peak_kib <= SHIPPED_LIMIT, "{peak_kib} KiB at the peak, more than the shipped limit");
+        assert!(
+            peak_kib <= SHIPPED_LIMIT,
+            "{peak_kib} KiB at the peak, more than the shipped limit"
+        );
         let files = {
             let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
             files.rewind();
             files.by_ref().count() - 2 // `.` and `..`
         };
-        Usage { resident_kib: kib("VmRSS"), files, ticks: ticks(&read("stat")) }
+        Usage {
+            resident_kib: kib("VmRSS"),
+            files,
+            ticks: ticks(&read("stat")),
+        }
     }
 
     pub fn baseline(&self) -> Usage {
@@ -371,7 +446,10 @@ impl Service {
         let mut wire = Wire::connect(self.address).await;
         wire.send(&asked).await;
         let answer = wire.answer(&asked).await.expect("an answer");
-        assert_eq!((answer.status, answer.json()["status"].as_str()), (200, Some("ok")));
+        assert_eq!(
+            (answer.status, answer.json()["status"].as_str()),
+            (200, Some("ok"))
+        );
     }
 
     pub async fn ready(&self) -> Answer {
@@ -395,7 +473,11 @@ impl Service {
     }
 
     async fn outcomes_now(&self) -> u64 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a count"
+        )]
         let count = self.metric("rollout_token_requests_total", &[]).await as u64;
         count
     }
@@ -403,16 +485,32 @@ impl Service {
     /// What must hold at any time: the process lives and answers, no secret came out, and each answer was
     /// counted exactly once in the metrics.
     pub async fn holds(&self) {
-        assert!(self.is_alive(), "the process is gone: {}", tail(&self.log()));
-        timeout(Duration::from_secs(5), self.healthy()).await.expect("/healthz does not answer");
+        assert!(
+            self.is_alive(),
+            "the process is gone: {}",
+            tail(&self.log())
+        );
+        timeout(Duration::from_secs(5), self.healthy())
+            .await
+            .expect("/healthz does not answer");
         let metrics = self.metrics().await;
-        let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
+        let series = metrics
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .count();
         assert!(series <= 300, "{series} series of metrics");
         self.scan();
-        let (answered, now) = (self.answered.swap(0, Ordering::SeqCst), self.outcomes_now().await);
+        let (answered, now) = (
+            self.answered.swap(0, Ordering::SeqCst),
+            self.outcomes_now().await,
+        );
         let before = self.outcomes.swap(now, Ordering::SeqCst);
         if self.is_exact.swap(true, Ordering::SeqCst) {
-            assert_eq!(now - before, answered, "outcomes counted for so many answers");
+            assert_eq!(
+                now - before,
+                answered,
+                "outcomes counted for so many answers"
+            );
         }
     }
 
@@ -428,11 +526,17 @@ impl Service {
         let deadline = Instant::now() + Duration::from_secs(15);
         while self.usage().files > self.baseline.files {
             let (now, then) = (self.usage().files, self.baseline.files);
-            assert!(Instant::now() < deadline, "{now} files are open, {then} were at the start");
+            assert!(
+                Instant::now() < deadline,
+                "{now} files are open, {then} were at the start"
+            );
             sleep(Duration::from_millis(50)).await;
         }
         let (now, then) = (self.usage().resident_kib, self.baseline.resident_kib);
-        assert!(now <= then + kib, "{now} KiB are resident, {then} were at the start");
+        assert!(
+            now <= then + kib,
+            "{now} KiB are resident, {then} were at the start"
+        );
         self.rests().await;
         self.signal(Signal::KILL);
         self.exit().await;
@@ -445,7 +549,9 @@ impl Service {
             sleep(Duration::from_millis(200)).await;
             let after = self.threads();
             let busy = after.iter().any(|(thread, ticks)| {
-                before.iter().any(|(known, then)| known == thread && ticks - then > 18)
+                before
+                    .iter()
+                    .any(|(known, then)| known == thread && ticks - then > 18)
             });
             if !busy {
                 return;
@@ -458,7 +564,10 @@ impl Service {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("a process");
         let tasks = tasks.filter_map(Result::ok).filter_map(|task| {
             let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
-            Some((task.file_name().to_string_lossy().into_owned(), ticks(&stat)))
+            Some((
+                task.file_name().to_string_lossy().into_owned(),
+                ticks(&stat),
+            ))
         });
         tasks.collect()
     }
@@ -469,7 +578,10 @@ impl Service {
         let output = self.output.lock();
         let from = scanned.saturating_sub(256);
         no_sentinel("the log", &output[from..]);
-        assert!(!output[from..].windows(8).any(|part| part == b"Bearer e"), "a token is in the log");
+        assert!(
+            !output[from..].windows(8).any(|part| part == b"Bearer e"),
+            "a token is in the log"
+        );
         *scanned = output.len();
     }
 
@@ -480,7 +592,9 @@ impl Service {
 
     /// The exit of a process that was told to end.
     pub async fn exit(&self) -> ExitStatus {
-        let status = timeout(HANG, exit_of(&self.child)).await.expect("it does not end");
+        let status = timeout(HANG, exit_of(&self.child))
+            .await
+            .expect("it does not end");
         self.output.complete().await;
         self.scan();
         self.is_finished.store(true, Ordering::SeqCst);
@@ -494,16 +608,23 @@ impl Drop for Service {
         child.kill().ok();
         child.wait().ok();
         let is_checked = self.is_finished.load(Ordering::SeqCst) || std::thread::panicking();
-        assert!(is_checked, "the test ends without `finish`, so nothing was checked");
+        assert!(
+            is_checked,
+            "the test ends without `finish`, so nothing was checked"
+        );
     }
 }
 
 /// The address after this name in a line of the log, whatever its format.
 fn address_in(line: &str, name: &str) -> Option<SocketAddr> {
     let is_quote = |c: char| matches!(c, '"' | ' ' | ',' | '}');
-    let words: Vec<&str> =
-        line.split(|c: char| is_quote(c) || c == '=').filter(|word| !word.is_empty()).collect();
-    let at = words.iter().position(|word| word.trim_end_matches(':') == name)?;
+    let words: Vec<&str> = line
+        .split(|c: char| is_quote(c) || c == '=')
+        .filter(|word| !word.is_empty())
+        .collect();
+    let at = words
+        .iter()
+        .position(|word| word.trim_end_matches(':') == name)?;
     words[at + 1..].iter().find_map(|word| word.parse().ok())
 }
 
@@ -514,15 +635,24 @@ fn request_of(line: &str) -> Vec<u8> {
 
 /// Processor time of a line of `/proc`: user and system, after the name, which may hold anything.
 fn ticks(stat: &str) -> u64 {
-    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .expect("a name")
+        .1
+        .split_whitespace()
+        .collect();
     fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")
 }
 
 /// The sum of a metric's series that have all of these labels.
 pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
-    let lines = metrics.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    let lines = metrics
+        .lines()
+        .filter(|line| line.split(['{', ' ']).next() == Some(name));
     let lines = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
-    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    lines
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
 }
 
 pub fn tail(text: &str) -> String {

@@ -40,7 +40,11 @@ fn with_cookie(value: &str) -> Vec<u8> {
 impl Stage {
     async fn start() -> Self {
         let app = Upstream::start(ok("{\"id\":\"ann\"}")).await;
-        Self { s: Service::start(local(&app)).await, app, count: AtomicUsize::new(0) }
+        Self {
+            s: Service::start(local(&app)).await,
+            app,
+            count: AtomicUsize::new(0),
+        }
     }
 
     async fn finish(self) {
@@ -52,12 +56,16 @@ impl Stage {
     async fn ask(&self, label: &str, act: Act, want: &[&str]) -> Answer {
         self.app.does(act);
         let n = self.count.fetch_add(1, Ordering::SeqCst);
-        self.s.expect(label, &with_cookie(&format!("{COOKIE_VALUE}-{n}")), want).await
+        self.s
+            .expect(label, &with_cookie(&format!("{COOKIE_VALUE}-{n}")), want)
+            .await
     }
 
     /// The backend answers again, so that its failures do not affect what follows.
     async fn heals(&self) {
-        let answer = self.ask("well again", ok("{\"id\":\"ann\"}"), &["200"]).await;
+        let answer = self
+            .ask("well again", ok("{\"id\":\"ann\"}"), &["200"])
+            .await;
         assert_eq!(answer.subject(), "ann");
     }
 }
@@ -100,20 +108,61 @@ async fn answer_without_a_user_is_401() {
 async fn status_200_without_json_is_503() {
     let s = Stage::start().await;
     for (label, headers, body) in [
-        ("a login page", "Content-Type: text/html\r\n", "<html>please log in</html>"),
-        ("JSON as text", "Content-Type: text/plain\r\n", "{\"id\":\"ann\"}"),
+        (
+            "a login page",
+            "Content-Type: text/html\r\n",
+            "<html>please log in</html>",
+        ),
+        (
+            "JSON as text",
+            "Content-Type: text/plain\r\n",
+            "{\"id\":\"ann\"}",
+        ),
         ("no type", "", "{\"id\":\"ann\"}"),
-        ("a page that says it is JSON", "Content-Type: application/json\r\n", "<html></html>"),
+        (
+            "a page that says it is JSON",
+            "Content-Type: application/json\r\n",
+            "<html></html>",
+        ),
         ("an empty body", "Content-Type: application/json\r\n", ""),
-        ("a script", "Content-Type: application/javascript\r\n", "{\"id\":\"ann\"}"),
-        ("two types", "Content-Type: text/html\r\nContent-Type: application/json\r\n", "{\"id\":\"ann\"}"),
-        ("JSON and more", "Content-Type: application/json\r\n", "{\"id\":\"ann\"}{\"id\":\"bob\"}"),
-        ("JSONP", "Content-Type: application/json\r\n", "cb({\"id\":\"ann\"})"),
-        ("a guard", "Content-Type: application/json\r\n", ")]}',\n{\"id\":\"ann\"}"),
-        ("UTF-16", "Content-Type: application/json\r\n", "{\0\"\0i\0d\0\"\0:\0\"\0a\0\"\0}\0"),
-        ("a mark first", "Content-Type: application/json\r\n", "\u{feff}{\"id\":\"ann\"}"),
+        (
+            "a script",
+            "Content-Type: application/javascript\r\n",
+            "{\"id\":\"ann\"}",
+        ),
+        (
+            "two types",
+            "Content-Type: text/html\r\nContent-Type: application/json\r\n",
+            "{\"id\":\"ann\"}",
+        ),
+        (
+            "JSON and more",
+            "Content-Type: application/json\r\n",
+            "{\"id\":\"ann\"}{\"id\":\"bob\"}",
+        ),
+        (
+            "JSONP",
+            "Content-Type: application/json\r\n",
+            "cb({\"id\":\"ann\"})",
+        ),
+        (
+            "a guard",
+            "Content-Type: application/json\r\n",
+            ")]}',\n{\"id\":\"ann\"}",
+        ),
+        (
+            "UTF-16",
+            "Content-Type: application/json\r\n",
+            "{\0\"\0i\0d\0\"\0:\0\"\0a\0\"\0}\0",
+        ),
+        (
+            "a mark first",
+            "Content-Type: application/json\r\n",
+            "\u{feff}{\"id\":\"ann\"}",
+        ),
     ] {
-        s.ask(label, Act::Say(answer("200 OK", headers, body)), UNKNOWN).await;
+        s.ask(label, Act::Say(answer("200 OK", headers, body)), UNKNOWN)
+            .await;
         s.heals().await;
     }
     s.finish().await;
@@ -140,17 +189,32 @@ async fn user_under_another_status_than_200_is_refused() {
     ] {
         s.ask(
             status,
-            Act::SayAndClose(answer(status, "Content-Type: application/json\r\nConnection: close\r\n", body)),
+            Act::SayAndClose(answer(
+                status,
+                "Content-Type: application/json\r\nConnection: close\r\n",
+                body,
+            )),
             &["401 session_invalid", "503 session_backend_unavailable"],
         )
         .await;
         s.heals().await;
     }
     for (text, want) in [
-        ("HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n", NO),
-        ("HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\n\r\n", UNKNOWN),
+        (
+            "HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n",
+            NO,
+        ),
+        (
+            "HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\n\r\n",
+            UNKNOWN,
+        ),
     ] {
-        s.ask(text, Act::SayAndClose(format!("{text}{body}").into_bytes()), want).await;
+        s.ask(
+            text,
+            Act::SayAndClose(format!("{text}{body}").into_bytes()),
+            want,
+        )
+        .await;
         s.heals().await;
     }
     s.finish().await;
@@ -162,11 +226,26 @@ async fn redirect_is_refused_and_not_followed() {
     for status in [300, 301, 302, 303, 305, 307, 308] {
         s.app.take_requests();
         let headers = "Location: /login\r\nContent-Type: application/json\r\n";
-        let want = if [302, 303, 307].contains(&status) { NO } else { UNKNOWN };
-        s.ask("a redirect", Act::Say(answer(&format!("{status} Moved"), headers, "{\"id\":\"ann\"}")), want)
-            .await;
+        let want = if [302, 303, 307].contains(&status) {
+            NO
+        } else {
+            UNKNOWN
+        };
+        s.ask(
+            "a redirect",
+            Act::Say(answer(
+                &format!("{status} Moved"),
+                headers,
+                "{\"id\":\"ann\"}",
+            )),
+            want,
+        )
+        .await;
         let requests = s.app.take_requests();
-        assert!(requests.len() == 1 && !requests[0].contains("/login"), "{requests:?}");
+        assert!(
+            requests.len() == 1 && !requests[0].contains("/login"),
+            "{requests:?}"
+        );
     }
     s.finish().await;
 }
@@ -183,10 +262,18 @@ async fn redirect_never_carries_the_cookie_elsewhere() {
         "file:///etc/passwd".to_owned(),
         "http://169.254.169.254/latest/meta-data".to_owned(),
     ] {
-        for (status, want) in [("301 Moved", UNKNOWN), ("307 Moved", NO), ("308 Moved", UNKNOWN)] {
+        for (status, want) in [
+            ("301 Moved", UNKNOWN),
+            ("307 Moved", NO),
+            ("308 Moved", UNKNOWN),
+        ] {
             s.ask(
                 &target,
-                Act::Say(answer(status, &format!("Location: {target}\r\nRefresh: 0; url={target}\r\n"), "")),
+                Act::Say(answer(
+                    status,
+                    &format!("Location: {target}\r\nRefresh: 0; url={target}\r\n"),
+                    "",
+                )),
                 want,
             )
             .await;
@@ -207,7 +294,12 @@ async fn status_401_or_403_is_401() {
             "{\"id\":\"ann\"}",
         ));
         let answer = s.ask(status, act, NO).await;
-        assert!(!answer.header("www-authenticate").expect("a challenge").contains("upstream"));
+        assert!(
+            !answer
+                .header("www-authenticate")
+                .expect("a challenge")
+                .contains("upstream")
+        );
     }
     s.finish().await;
 }
@@ -225,7 +317,11 @@ async fn status_429_is_503_with_clamped_retry_after() {
         ("7, 9", "2"),
         ("7.5", "2"),
     ] {
-        let act = Act::Say(answer("429 Too Many", &format!("Retry-After: {wait}\r\n"), "slow down"));
+        let act = Act::Say(answer(
+            "429 Too Many",
+            &format!("Retry-After: {wait}\r\n"),
+            "slow down",
+        ));
         let answer = s.ask(wait, act, UNKNOWN).await;
         assert_eq!(answer.header("retry-after"), Some(want), "{wait}");
     }
@@ -235,11 +331,22 @@ async fn status_429_is_503_with_clamped_retry_after() {
 #[tokio::test]
 async fn status_5xx_is_503_without_a_second_call() {
     let s = Stage::start().await;
-    for status in ["500 Oops", "501 No", "502 Bad Gateway", "503 Unavailable", "504 Late", "520 Odd"] {
+    for status in [
+        "500 Oops",
+        "501 No",
+        "502 Bad Gateway",
+        "503 Unavailable",
+        "504 Late",
+        "520 Odd",
+    ] {
         s.app.take_requests();
         s.ask(
             status,
-            Act::Say(answer(status, "Content-Type: application/json\r\n", "{\"id\":\"ann\"}")),
+            Act::Say(answer(
+                status,
+                "Content-Type: application/json\r\n",
+                "{\"id\":\"ann\"}",
+            )),
             UNKNOWN,
         )
         .await;
@@ -252,24 +359,46 @@ async fn status_5xx_is_503_without_a_second_call() {
 #[tokio::test]
 async fn slow_answer_is_503_at_the_deadline() {
     let s = Stage::start().await;
-    let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n".to_vec();
+    let head =
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n".to_vec();
     let body = b"{\"id\":\"ann\"}".to_vec();
     for (label, act) in [
         ("nothing", Act::Hang),
-        ("the head, a byte at a time", Act::Drip(Vec::new(), head.clone(), Duration::from_millis(100))),
-        ("the body, a byte a second", Act::Drip(head.clone(), body.clone(), Duration::from_secs(1))),
-        ("too late", Act::Late(Duration::from_millis(2500), json_answer("{\"id\":\"ann\"}"))),
+        (
+            "the head, a byte at a time",
+            Act::Drip(Vec::new(), head.clone(), Duration::from_millis(100)),
+        ),
+        (
+            "the body, a byte a second",
+            Act::Drip(head.clone(), body.clone(), Duration::from_secs(1)),
+        ),
+        (
+            "too late",
+            Act::Late(Duration::from_millis(2500), json_answer("{\"id\":\"ann\"}")),
+        ),
     ] {
         let started = Instant::now();
         s.ask(label, act, UNKNOWN).await;
         let took = started.elapsed().as_secs_f64();
-        assert!((1.8..=3.5).contains(&took), "{label}: answered after {took} s");
+        assert!(
+            (1.8..=3.5).contains(&took),
+            "{label}: answered after {took} s"
+        );
         s.heals().await;
     }
     // Just in time is in time.
-    s.ask("a little late", Act::Late(Duration::from_millis(800), json_answer("{\"id\":\"ann\"}")), &["200"])
-        .await;
-    s.ask("a quick drip", Act::Drip(head, body, Duration::from_millis(20)), &["200"]).await;
+    s.ask(
+        "a little late",
+        Act::Late(Duration::from_millis(800), json_answer("{\"id\":\"ann\"}")),
+        &["200"],
+    )
+    .await;
+    s.ask(
+        "a quick drip",
+        Act::Drip(head, body, Duration::from_millis(20)),
+        &["200"],
+    )
+    .await;
     s.finish().await;
 }
 
@@ -283,13 +412,31 @@ async fn endless_answer_is_503_within_bounded_memory() {
     let deep = format!("{{\"id\":\"ann\",\"x\":{}", "[".repeat(60_000));
     let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
     for (label, act) in [
-        ("100 MiB", Act::Flood(with("Content-Length: 104857600\r\n\r\n"), vec![b' '; 64 * 1024])),
-        ("2^64", Act::Flood(with("Content-Length: 18446744073709551615\r\n\r\n"), vec![b' '; 64 * 1024])),
+        (
+            "100 MiB",
+            Act::Flood(
+                with("Content-Length: 104857600\r\n\r\n"),
+                vec![b' '; 64 * 1024],
+            ),
+        ),
+        (
+            "2^64",
+            Act::Flood(
+                with("Content-Length: 18446744073709551615\r\n\r\n"),
+                vec![b' '; 64 * 1024],
+            ),
+        ),
         ("endless", Act::Flood(with("\r\n"), vec![b' '; 64 * 1024])),
-        ("endless chunks", Act::Flood(with("Transfer-Encoding: chunked\r\n\r\n"), chunk)),
+        (
+            "endless chunks",
+            Act::Flood(with("Transfer-Encoding: chunked\r\n\r\n"), chunk),
+        ),
         (
             "chunks of one byte",
-            Act::Flood(with("Transfer-Encoding: chunked\r\n\r\n"), b"1\r\n \r\n".repeat(1000)),
+            Act::Flood(
+                with("Transfer-Encoding: chunked\r\n\r\n"),
+                b"1\r\n \r\n".repeat(1000),
+            ),
         ),
         (
             "chunks with extensions",
@@ -298,13 +445,25 @@ async fn endless_answer_is_503_within_bounded_memory() {
                 format!("1;{}\r\n \r\n", "x".repeat(10_000)).into_bytes(),
             ),
         ),
-        ("endless headers", Act::Flood(with(""), b"X-A: b\r\n".repeat(1000))),
-        ("an endless header", Act::Flood(with("X: "), vec![b'x'; 64 * 1024])),
+        (
+            "endless headers",
+            Act::Flood(with(""), b"X-A: b\r\n".repeat(1000)),
+        ),
+        (
+            "an endless header",
+            Act::Flood(with("X: "), vec![b'x'; 64 * 1024]),
+        ),
         (
             "endless interim answers",
-            Act::Flood(Vec::new(), b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(100)),
+            Act::Flood(
+                Vec::new(),
+                b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(100),
+            ),
         ),
-        ("an endless reason", Act::Flood(b"HTTP/1.1 200 ".to_vec(), vec![b'x'; 64 * 1024])),
+        (
+            "an endless reason",
+            Act::Flood(b"HTTP/1.1 200 ".to_vec(), vec![b'x'; 64 * 1024]),
+        ),
         (
             "gzip",
             Act::Say(
@@ -316,7 +475,13 @@ async fn endless_answer_is_503_within_bounded_memory() {
             ),
         ),
         ("deep", ok(&deep)),
-        ("just too long", ok(&format!("{{\"id\":\"ann\",\"x\":\"{}\"}}", "x".repeat(64 * 1024)))),
+        (
+            "just too long",
+            ok(&format!(
+                "{{\"id\":\"ann\",\"x\":\"{}\"}}",
+                "x".repeat(64 * 1024)
+            )),
+        ),
     ] {
         s.ask(label, act, UNKNOWN).await;
         s.heals().await;
@@ -352,14 +517,26 @@ async fn only_configured_headers_are_forwarded() {
          X-Api-Key: mine\r\nReferer: https://evil\r\nUser-Agent: evil\r\nAccept: text/html\r\nIf-None-Match: *\r\nX-HTTP-Method-Override: DELETE\r\n\
          traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nbaggage: a={COOKIE_VALUE}\r\nProxy-Authorization: x\r\n"
     );
-    s.s.expect("headers", &[post(&headers), b"hello".to_vec()].concat(), &["200"]).await;
+    s.s.expect(
+        "headers",
+        &[post(&headers), b"hello".to_vec()].concat(),
+        &["200"],
+    )
+    .await;
     let requests = s.app.take_requests();
     let request = requests[0].to_ascii_lowercase();
-    let mut names: Vec<&str> =
-        request.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    let mut names: Vec<&str> = request
+        .lines()
+        .skip(1)
+        .filter_map(|line| Some(line.split_once(':')?.0))
+        .collect();
     names.sort_unstable();
     names.retain(|name| !matches!(*name, "traceparent"));
-    assert_eq!(names, ["accept", "cookie", "host", "user-agent", "x-api-key"], "{request}");
+    assert_eq!(
+        names,
+        ["accept", "cookie", "host", "user-agent", "x-api-key"],
+        "{request}"
+    );
     assert!(request.starts_with("get /me http/1.1\r\n"), "{request}");
     assert!(
         request.contains(&format!("host: 127.0.0.1:{}\r\n", s.app.port))
@@ -372,11 +549,21 @@ async fn only_configured_headers_are_forwarded() {
             && !request.contains("mine"),
         "{request}"
     );
-    for upgrade in ["Connection: X-Api-Key, close\r\n", "Connection: close, Cookie\r\n", "Upgrade: h2c\r\n"] {
-        s.s.expect(upgrade, &post(&format!("Cookie: sid=two{}\r\n{upgrade}", upgrade.len())), &["200"]).await;
+    for upgrade in [
+        "Connection: X-Api-Key, close\r\n",
+        "Connection: close, Cookie\r\n",
+        "Upgrade: h2c\r\n",
+    ] {
+        s.s.expect(
+            upgrade,
+            &post(&format!("Cookie: sid=two{}\r\n{upgrade}", upgrade.len())),
+            &["200"],
+        )
+        .await;
         let requests = s.app.take_requests();
         assert!(
-            requests[0].contains(UPSTREAM_SECRET) && !requests[0].to_ascii_lowercase().contains("upgrade"),
+            requests[0].contains(UPSTREAM_SECRET)
+                && !requests[0].to_ascii_lowercase().contains("upgrade"),
             "{requests:?}"
         );
     }
@@ -388,38 +575,64 @@ async fn only_the_listed_cookie_is_forwarded() {
     let s = Stage::start().await;
     s.app.does(ok("{\"id\":\"ann\"}"));
     s.app.take_requests();
-    let others: String = (0..40).map(|n| format!("other{n}={COOKIE_VALUE}; ")).collect();
+    let others: String = (0..40)
+        .map(|n| format!("other{n}={COOKIE_VALUE}; "))
+        .collect();
     for header in [
         format!("{others}sid=a"),
         format!("sid=b; {others}"),
         format!("{others}sid=c; {others}"),
         "xsid=1; sid=d; sidx=2; SID=3; sid2=4".to_owned(),
     ] {
-        s.s.expect("many cookies", &post(&format!("Cookie: {header}\r\n")), &["200"]).await;
+        s.s.expect(
+            "many cookies",
+            &post(&format!("Cookie: {header}\r\n")),
+            &["200"],
+        )
+        .await;
         let requests = s.app.take_requests();
         let line = requests[0]
             .lines()
             .find(|line| line.to_ascii_lowercase().starts_with("cookie:"))
             .expect("a cookie");
         assert!(
-            line.len() == "cookie: sid=a".len() && line.to_ascii_lowercase().starts_with("cookie: sid="),
+            line.len() == "cookie: sid=a".len()
+                && line.to_ascii_lowercase().starts_with("cookie: sid="),
             "{line}"
         );
     }
     for odd in ["sid=a\u{b}b", "sid=a; sid=b", "sid=\u{e9}"] {
-        s.s.expect(odd, &post(&format!("Cookie: {odd}\r\n")), &["401 session_invalid", "400 bad_request"])
-            .await;
+        s.s.expect(
+            odd,
+            &post(&format!("Cookie: {odd}\r\n")),
+            &["401 session_invalid", "400 bad_request"],
+        )
+        .await;
     }
     assert_eq!(s.app.take_requests().len(), 0);
     // Nothing of a cookie's value gets out of its header.
-    for value in ["a, b", "a\tb", "\"a\\\"b\"", "a%0d%0aX-Evil: y", "a=b=c", "$Version=1"] {
-        s.s.expect(value, &with_cookie(value), &["200", "401 session_invalid"]).await;
+    for value in [
+        "a, b",
+        "a\tb",
+        "\"a\\\"b\"",
+        "a%0d%0aX-Evil: y",
+        "a=b=c",
+        "$Version=1",
+    ] {
+        s.s.expect(value, &with_cookie(value), &["200", "401 session_invalid"])
+            .await;
         for request in s.app.take_requests() {
             assert_eq!(
-                request.lines().filter(|line| line.contains("X-Evil")).count(),
+                request
+                    .lines()
+                    .filter(|line| line.contains("X-Evil"))
+                    .count(),
                 usize::from(value.contains("X-Evil"))
             );
-            assert!(!request.lines().any(|line| line.starts_with("X-Evil")), "{request}");
+            assert!(
+                !request.lines().any(|line| line.starts_with("X-Evil")),
+                "{request}"
+            );
         }
     }
     s.finish().await;
@@ -436,32 +649,57 @@ async fn malformed_http_answer_is_503() {
         ("nothing", Act::Close),
         ("a reset", Act::Reset),
         ("half a line", text("HTTP/1.1 20".to_owned())),
-        ("half a head", text(format!("HTTP/1.1 200 OK\r\n{json}Content-Le"))),
-        ("half a body", text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: 12\r\n\r\n{{\"id\":"))),
+        (
+            "half a head",
+            text(format!("HTTP/1.1 200 OK\r\n{json}Content-Le")),
+        ),
+        (
+            "half a body",
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Content-Length: 12\r\n\r\n{{\"id\":"
+            )),
+        ),
         (
             "a body too short for its length",
-            text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: 500\r\n\r\n{body}")),
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Content-Length: 500\r\n\r\n{body}"
+            )),
         ),
         (
             "a length too short for its body",
-            text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: 6\r\n\r\n{body}")),
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Content-Length: 6\r\n\r\n{body}"
+            )),
         ),
         (
             "two lengths",
-            text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: 12\r\nContent-Length: 5\r\n\r\n{body}")),
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Content-Length: 12\r\nContent-Length: 5\r\n\r\n{body}"
+            )),
         ),
-        ("no length", text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: x\r\n\r\n{body}"))),
+        (
+            "no length",
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Content-Length: x\r\n\r\n{body}"
+            )),
+        ),
         (
             "a length below nothing",
-            text(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: -1\r\n\r\n{body}")),
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Content-Length: -1\r\n\r\n{body}"
+            )),
         ),
         (
             "half a chunk",
-            text(format!("HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\n20\r\n{body}")),
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\n20\r\n{body}"
+            )),
         ),
         (
             "no last chunk",
-            text(format!("HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\nc\r\n{body}\r\n")),
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\nc\r\n{body}\r\n"
+            )),
         ),
         (
             "an odd chunk",
@@ -478,10 +716,16 @@ async fn malformed_http_answer_is_503() {
         (
             "HTTP/2",
             Act::SayAndClose(
-                b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80\0\x04\0\x01\0\0\0\x05\0\xff\xff\xff".to_vec(),
+                b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80\0\x04\0\x01\0\0\0\x05\0\xff\xff\xff"
+                    .to_vec(),
             ),
         ),
-        ("HTTP/3.0", text(format!("HTTP/3.0 200 OK\r\n{json}Content-Length: 12\r\n\r\n{body}"))),
+        (
+            "HTTP/3.0",
+            text(format!(
+                "HTTP/3.0 200 OK\r\n{json}Content-Length: 12\r\n\r\n{body}"
+            )),
+        ),
         (
             "a switch",
             text(format!(
@@ -490,9 +734,16 @@ async fn malformed_http_answer_is_503() {
         ),
         (
             "a status of four digits",
-            text(format!("HTTP/1.1 2000 OK\r\n{json}Content-Length: 12\r\n\r\n{body}")),
+            text(format!(
+                "HTTP/1.1 2000 OK\r\n{json}Content-Length: 12\r\n\r\n{body}"
+            )),
         ),
-        ("NUL", text(format!("HTTP/1.1 200 OK\r\n{json}X: \0\r\nContent-Length: 12\r\n\r\n{body}"))),
+        (
+            "NUL",
+            text(format!(
+                "HTTP/1.1 200 OK\r\n{json}X: \0\r\nContent-Length: 12\r\n\r\n{body}"
+            )),
+        ),
         (
             "hundreds of headers",
             text(format!(
@@ -500,7 +751,10 @@ async fn malformed_http_answer_is_503() {
                 "X: y\r\n".repeat(300)
             )),
         ),
-        ("a TLS alert", Act::SayAndClose(b"\x15\x03\x01\0\x02\x02\x46".to_vec())),
+        (
+            "a TLS alert",
+            Act::SayAndClose(b"\x15\x03\x01\0\x02\x02\x46".to_vec()),
+        ),
     ] {
         s.ask(label, act, UNKNOWN).await;
         s.heals().await;
@@ -529,11 +783,16 @@ async fn unusual_but_valid_answer_is_accepted() {
                 &body[5..]
             ),
         ),
-        ("until the end", format!("HTTP/1.1 200 OK\r\n{json}\r\n{body}")),
+        (
+            "until the end",
+            format!("HTTP/1.1 200 OK\r\n{json}\r\n{body}"),
+        ),
         ("1.0", format!("HTTP/1.0 200 OK\r\n{json}\r\n{body}")),
         (
             "cookies",
-            format!("HTTP/1.1 200 OK\r\n{json}Set-Cookie: sid=stolen\r\nContent-Length: 12\r\n\r\n{body}"),
+            format!(
+                "HTTP/1.1 200 OK\r\n{json}Set-Cookie: sid=stolen\r\nContent-Length: 12\r\n\r\n{body}"
+            ),
         ),
         (
             "a long header",
@@ -548,9 +807,14 @@ async fn unusual_but_valid_answer_is_accepted() {
                 "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json; charset=\"utf-8\"\r\nContent-Length: 12\r\n\r\n{body}"
             ),
         ),
-        ("no reason", format!("HTTP/1.1 200\r\n{json}Content-Length: 12\r\n\r\n{body}")),
+        (
+            "no reason",
+            format!("HTTP/1.1 200\r\n{json}Content-Length: 12\r\n\r\n{body}"),
+        ),
     ] {
-        let answer = s.ask(label, Act::SayAndClose(text.into_bytes()), &["200"]).await;
+        let answer = s
+            .ask(label, Act::SayAndClose(text.into_bytes()), &["200"])
+            .await;
         assert_eq!(answer.subject(), "ann", "{label}");
     }
     s.finish().await;
@@ -561,7 +825,10 @@ async fn duplicate_or_malformed_id_is_refused() {
     let s = Stage::start().await;
     for (body, outcome) in [
         ("{\"id\":\"ann\",\"id\":\"admin\"}", "401 session_invalid"),
-        ("{\"id\":\"ann\",\"\\u0069d\":\"admin\"}", "401 session_invalid"),
+        (
+            "{\"id\":\"ann\",\"\\u0069d\":\"admin\"}",
+            "401 session_invalid",
+        ),
         ("{\"id\":\"ann\",\"id\":\"ann\"}", "401 session_invalid"),
         ("{\"id\":\"ann\",\"other\":1,\"other\":2}", "200"),
         ("{\"id\":\"a\\u0000b\"}", "401 session_invalid"),
@@ -592,10 +859,23 @@ async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
             1 => Act::Say([one, b"\r\n".to_vec(), second.clone()].concat()),
             _ => Act::Say([one, second[..20].to_vec()].concat()),
         };
-        let answer = s.ask("with a second answer", act, &["200", "503 session_backend_unavailable"]).await;
-        assert!(answer.status != 200 || answer.subject() == "ann", "{answer:?}");
         let answer = s
-            .ask("the next caller", ok("{\"id\":\"bob\"}"), &["200", "503 session_backend_unavailable"])
+            .ask(
+                "with a second answer",
+                act,
+                &["200", "503 session_backend_unavailable"],
+            )
+            .await;
+        assert!(
+            answer.status != 200 || answer.subject() == "ann",
+            "{answer:?}"
+        );
+        let answer = s
+            .ask(
+                "the next caller",
+                ok("{\"id\":\"bob\"}"),
+                &["200", "503 session_backend_unavailable"],
+            )
             .await;
         assert!(
             answer.status != 200 || answer.subject() == "bob",
@@ -610,7 +890,9 @@ async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
 mod tls {
     use std::sync::Arc;
 
-    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
+    };
     use rustls::ServerConfig;
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -626,7 +908,10 @@ mod tls {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.distinguished_name.push(DnType::CommonName, "faults");
             let pem = params.self_signed(&key).expect("a certificate").pem();
-            Self { pem, issuer: Issuer::new(params, key) }
+            Self {
+                pem,
+                issuer: Issuer::new(params, key),
+            }
         }
 
         /// A server for these names; `change` makes it worse.
@@ -648,17 +933,30 @@ mod tls {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.subject_alt_names = names;
-        serving(params.self_signed(&key).expect("a certificate").der().clone(), &key)
+        serving(
+            params
+                .self_signed(&key)
+                .expect("a certificate")
+                .der()
+                .clone(),
+            &key,
+        )
     }
 
-    fn serving(certificate: rustls::pki_types::CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConfig> {
+    fn serving(
+        certificate: rustls::pki_types::CertificateDer<'static>,
+        key: &KeyPair,
+    ) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("versions");
         Arc::new(
-            config.with_no_client_auth().with_single_cert(vec![certificate], key).expect("a certificate"),
+            config
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], key)
+                .expect("a certificate"),
         )
     }
 
@@ -696,10 +994,18 @@ async fn over_tls(
     let config = config(&format!("https://{host}:{}/me", app.port))
         .with("[extractors.app]\nconnect_timeout = '4s'\ntimeout = '4s'");
     let mut setup = Setup::new(config);
-    setup.environment.push(("SSL_CERT_FILE".to_owned(), roots.path().display().to_string()));
+    setup.environment.push((
+        "SSL_CERT_FILE".to_owned(),
+        roots.path().display().to_string(),
+    ));
     let s = Service::start_with(&setup).await;
-    s.expect(label, &with_cookie(COOKIE_VALUE), &[outcome]).await;
-    assert_eq!(app.take_requests().len(), usize::from(outcome == "200"), "{label}: the cookie went out");
+    s.expect(label, &with_cookie(COOKIE_VALUE), &[outcome])
+        .await;
+    assert_eq!(
+        app.take_requests().len(),
+        usize::from(outcome == "200"),
+        "{label}: the cookie went out"
+    );
     drop(app);
     s.finish().await;
 }
@@ -708,41 +1014,98 @@ async fn over_tls(
 async fn unreachable_backend_or_bad_certificate_is_503() {
     let (authority, stranger) = (tls::Authority::new(), tls::Authority::new());
     let unknown = "503 session_backend_unavailable";
-    let (both, name) = (|| vec![tls::dns("localhost"), tls::loopback()], || vec![tls::dns("localhost")]);
+    let (both, name) = (
+        || vec![tls::dns("localhost"), tls::loopback()],
+        || vec![tls::dns("localhost")],
+    );
     for (label, config, host, outcome) in [
         ("good", authority.server(both(), |_| {}), "localhost", "200"),
-        ("good, by address", authority.server(both(), |_| {}), "127.0.0.1", "200"),
-        ("expired", authority.server(name(), tls::expired), "localhost", unknown),
-        ("not yet valid", authority.server(name(), tls::not_yet), "localhost", unknown),
-        ("another host", authority.server(vec![tls::dns("app.example")], |_| {}), "localhost", unknown),
-        ("another address", authority.server(name(), |_| {}), "127.0.0.1", unknown),
-        ("another authority", stranger.server(name(), |_| {}), "localhost", unknown),
+        (
+            "good, by address",
+            authority.server(both(), |_| {}),
+            "127.0.0.1",
+            "200",
+        ),
+        (
+            "expired",
+            authority.server(name(), tls::expired),
+            "localhost",
+            unknown,
+        ),
+        (
+            "not yet valid",
+            authority.server(name(), tls::not_yet),
+            "localhost",
+            unknown,
+        ),
+        (
+            "another host",
+            authority.server(vec![tls::dns("app.example")], |_| {}),
+            "localhost",
+            unknown,
+        ),
+        (
+            "another address",
+            authority.server(name(), |_| {}),
+            "127.0.0.1",
+            unknown,
+        ),
+        (
+            "another authority",
+            stranger.server(name(), |_| {}),
+            "localhost",
+            unknown,
+        ),
     ] {
         over_tls(&authority, label, config, host, outcome).await;
     }
 
     let plain = Upstream::start(ok("{\"id\":\"ann\"}")).await;
-    let closed =
-        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("an address");
     for (label, url) in [
         ("refused", format!("http://{closed}/me")),
-        ("no TLS there", format!("https://127.0.0.1:{}/me", plain.port)),
+        (
+            "no TLS there",
+            format!("https://127.0.0.1:{}/me", plain.port),
+        ),
         ("no such name", "https://app.invalid/me".to_owned()),
     ] {
         let s = Service::start(config(&url)).await;
         let started = Instant::now();
         s.expect(label, &with_cookie("a"), UNKNOWN).await;
-        assert!(started.elapsed() < Duration::from_secs(4), "{label}: {:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(4),
+            "{label}: {:?}",
+            started.elapsed()
+        );
         s.finish().await;
     }
 }
 
 /// The answer to a question of DNS: its name's one address is 127.0.0.1.
 fn this_machine(question: &[u8]) -> Vec<u8> {
-    let end = 12 + question[12..].iter().position(|&byte| byte == 0).expect("a name") + 5;
+    let end = 12
+        + question[12..]
+            .iter()
+            .position(|&byte| byte == 0)
+            .expect("a name")
+        + 5;
     let is_ipv4 = question[end - 3] == 1;
-    let head = [&question[..2], b"\x81\x80\0\x01\0", &[u8::from(is_ipv4)], b"\0\0\0\0"].concat();
-    let record: &[u8] = if is_ipv4 { b"\xc0\x0c\0\x01\0\x01\0\0\0\0\0\x04\x7f\0\0\x01" } else { b"" };
+    let head = [
+        &question[..2],
+        b"\x81\x80\0\x01\0",
+        &[u8::from(is_ipv4)],
+        b"\0\0\0\0",
+    ]
+    .concat();
+    let record: &[u8] = if is_ipv4 {
+        b"\xc0\x0c\0\x01\0\x01\0\0\0\0\0\x04\x7f\0\0\x01"
+    } else {
+        b""
+    };
     [&head, &question[12..end], record].concat()
 }
 
@@ -750,25 +1113,58 @@ fn this_machine(question: &[u8]) -> Vec<u8> {
 async fn deceptive_certificate_is_503() {
     let authority = tls::Authority::new();
     let unknown = "503 session_backend_unavailable";
-    over_tls(&authority, "self-signed", tls::self_signed(vec![tls::dns("localhost")]), "localhost", unknown)
+    over_tls(
+        &authority,
+        "self-signed",
+        tls::self_signed(vec![tls::dns("localhost")]),
+        "localhost",
+        unknown,
+    )
+    .await;
+    for name in [
+        "localhost\0.evil.example",
+        "*",
+        "*.localhost",
+        "local*",
+        "LOCALHOST.evil",
+        "localhost.",
+    ] {
+        let outcome = if name == "localhost." {
+            &["200", unknown][..]
+        } else {
+            &[unknown]
+        };
+        let app = Upstream::start_tls(
+            ok("{\"id\":\"ann\"}"),
+            authority.server(vec![tls::dns(name)], |_| {}),
+        )
         .await;
-    for name in ["localhost\0.evil.example", "*", "*.localhost", "local*", "LOCALHOST.evil", "localhost."] {
-        let outcome = if name == "localhost." { &["200", unknown][..] } else { &[unknown] };
-        let app =
-            Upstream::start_tls(ok("{\"id\":\"ann\"}"), authority.server(vec![tls::dns(name)], |_| {})).await;
         let roots = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(roots.path(), &authority.pem).expect("a file");
         let mut setup = Setup::new(config(&format!("https://localhost:{}/me", app.port)));
-        setup.environment.push(("SSL_CERT_FILE".to_owned(), roots.path().display().to_string()));
+        setup.environment.push((
+            "SSL_CERT_FILE".to_owned(),
+            roots.path().display().to_string(),
+        ));
         let s = Service::start_with(&setup).await;
         s.expect(name, &with_cookie("a"), outcome).await;
         drop(app);
         s.finish().await;
     }
     // A name only in the subject, as twenty years ago.
-    let by_name = authority
-        .server(Vec::new(), |params| params.distinguished_name.push(rcgen::DnType::CommonName, "localhost"));
-    over_tls(&authority, "only a common name", by_name, "localhost", unknown).await;
+    let by_name = authority.server(Vec::new(), |params| {
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "localhost")
+    });
+    over_tls(
+        &authority,
+        "only a common name",
+        by_name,
+        "localhost",
+        unknown,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -777,11 +1173,20 @@ async fn proxy_variables_are_ignored() {
     let app = Upstream::start(ok("{\"id\":\"ann\"}")).await;
     let proxy = format!("http://127.0.0.1:{}", trap.port);
     let mut setup = Setup::new(local(&app));
-    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+    for name in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
         setup.environment.push((name.to_owned(), proxy.clone()));
     }
     let s = Service::start_with(&setup).await;
-    let answer = s.expect("past the proxy", &with_cookie("a"), &["200"]).await;
+    let answer = s
+        .expect("past the proxy", &with_cookie("a"), &["200"])
+        .await;
     assert_eq!((answer.subject().as_str(), trap.connections()), ("ann", 0));
     drop(trap);
     drop(app);
@@ -795,13 +1200,17 @@ async fn hung_backend_is_503_and_recovers() {
     let mut crowd = JoinSet::new();
     for n in 0..8 {
         let s = s.clone();
-        crowd.spawn(async move { s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN).await });
+        crowd.spawn(async move {
+            s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN)
+                .await
+        });
     }
     crowd.join_all().await;
     assert_eq!(s.ready().await.json()["extractors"][0]["state"], "stale");
     app.does(ok("{\"id\":\"ann\"}"));
     for n in 0..20 {
-        s.expect("recovered", &with_cookie(&format!("b-{n}")), &["200"]).await;
+        s.expect("recovered", &with_cookie(&format!("b-{n}")), &["200"])
+            .await;
     }
     assert_eq!(s.ready().await.json()["extractors"][0]["state"], "ready");
     drop(app);
@@ -816,12 +1225,19 @@ mod slow {
     async fn hung_name_server_is_503_and_recovers() {
         // An address of loopback that no name server of the machine has.
         const SERVER: &str = "127.11.53.53";
-        let names = Arc::new(UdpSocket::bind((SERVER, 53)).await.expect("port 53, which is root's"));
+        let names = Arc::new(
+            UdpSocket::bind((SERVER, 53))
+                .await
+                .expect("port 53, which is root's"),
+        );
         let configuration = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(configuration.path(), format!("nameserver {SERVER}\n")).expect("a file");
         // No connection is kept: each call asks for the name.
-        let user =
-            answer("200 OK", "Content-Type: application/json\r\nConnection: close\r\n", "{\"id\":\"ann\"}");
+        let user = answer(
+            "200 OK",
+            "Content-Type: application/json\r\nConnection: close\r\n",
+            "{\"id\":\"ann\"}",
+        );
         let app = Upstream::start(Act::SayAndClose(user)).await;
         let config = config(&format!("http://app.example:{}/me", app.port))
             .with("server.drain_delay = '100ms'\nextractors.app.allow_http = true");
@@ -837,8 +1253,13 @@ mod slow {
         let threads = s.threads().len();
         for n in 0..20 {
             let started = Instant::now();
-            s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN).await;
-            assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+            s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN)
+                .await;
+            assert!(
+                started.elapsed() < Duration::from_secs(2),
+                "{:?}",
+                started.elapsed()
+            );
         }
         // They do not pile up: each waits for the name server far longer than the caller does.
         let mut crowd = JoinSet::new();
@@ -847,18 +1268,28 @@ mod slow {
             crowd.spawn(async move { s.expect("hung", &asked, UNKNOWN).await });
         }
         crowd.join_all().await;
-        assert!(s.threads().len() <= threads + 16, "{} threads, {threads} before", s.threads().len());
+        assert!(
+            s.threads().len() <= threads + 16,
+            "{} threads, {threads} before",
+            s.threads().len()
+        );
 
         let server = names.clone();
         let answering = tokio::spawn(async move {
             let mut question = [0; 512];
             while let Ok((length, from)) = server.recv_from(&mut question).await {
-                server.send_to(&this_machine(&question[..length]), from).await.expect("an answer");
+                server
+                    .send_to(&this_machine(&question[..length]), from)
+                    .await
+                    .expect("an answer");
             }
         });
         let healed = Instant::now();
         while s.one(&with_cookie("c")).await.status != 200 {
-            assert!(healed.elapsed() < Duration::from_secs(5), "not back after five seconds");
+            assert!(
+                healed.elapsed() < Duration::from_secs(5),
+                "not back after five seconds"
+            );
             sleep(Duration::from_millis(50)).await;
         }
         s.holds().await;
@@ -869,7 +1300,11 @@ mod slow {
         s.signal(rustix::process::Signal::TERM);
         let told = Instant::now();
         assert_eq!(s.exit().await.code(), Some(0));
-        assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+        assert!(
+            told.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            told.elapsed()
+        );
     }
 }
 
@@ -878,9 +1313,13 @@ mod alone {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn ten_thousand_identical_cookies_share_backend_calls() {
-        let app =
-            Upstream::start(Act::Late(Duration::from_millis(300), json_answer("{\"id\":\"ann\"}"))).await;
-        let limits = "server.max_connections = 10100\nserver.max_in_flight = 20200\nlog.level = 'info'";
+        let app = Upstream::start(Act::Late(
+            Duration::from_millis(300),
+            json_answer("{\"id\":\"ann\"}"),
+        ))
+        .await;
+        let limits =
+            "server.max_connections = 10100\nserver.max_in_flight = 20200\nlog.level = 'info'";
         let s = Service::start(local(&app).with(limits)).await;
         let crowd = async |count: usize, cookie: fn(usize) -> String| {
             let mut crowd = JoinSet::new();
@@ -896,13 +1335,19 @@ mod alone {
         assert!(refused.is_none(), "{refused:?}");
         assert!(same.iter().all(|answer| answer.subject() == "ann"));
         // One call after another, each for all who came meanwhile.
-        let (asked, most) = (app.take_requests().len() as u128, started.elapsed().as_millis() / 300 + 1);
+        let (asked, most) = (
+            app.take_requests().len() as u128,
+            started.elapsed().as_millis() / 300 + 1,
+        );
         assert!(asked <= most, "asked {asked} times, {most} at most");
         app.take_most();
         let different = crowd(2000, |n| format!("another-{n}")).await;
-        let known = different
-            .iter()
-            .all(|answer| matches!(&*answer.outcome(), "200" | "503 session_backend_unavailable"));
+        let known = different.iter().all(|answer| {
+            matches!(
+                &*answer.outcome(),
+                "200" | "503 session_backend_unavailable"
+            )
+        });
         assert!(known && app.take_most() <= 64);
         drop(app);
         s.finish().await;

@@ -32,11 +32,28 @@ impl Redis {
         let directory = tempfile::tempdir().expect("a directory");
         let mut command = Command::new("redis-server");
         command
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--dir"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--save",
+                "",
+                "--dir",
+            ])
             .arg(directory.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = command.spawn().expect("redis-server (make tools installs it)");
-        let redis = Self { port, server, _directory: directory };
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let server = command
+            .spawn()
+            .expect("redis-server (make tools installs it)");
+        let redis = Self {
+            port,
+            server,
+            _directory: directory,
+        };
         for _ in 0..500 {
             if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
                 return redis;
@@ -48,7 +65,9 @@ impl Redis {
 
     /// One command and the first line of its answer.
     async fn run(&self, words: &[&[u8]]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("Redis");
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))
+            .await
+            .expect("Redis");
         stream.write_all(&command(words)).await.expect("Redis");
         let mut answer = vec![0; 4096];
         let length = stream.read(&mut answer).await.expect("an answer");
@@ -58,7 +77,8 @@ impl Redis {
     }
 
     async fn set(&self, id: &str, value: impl AsRef<[u8]>) {
-        self.run(&[b"SET", format!("sess:{id}").as_bytes(), value.as_ref()]).await;
+        self.run(&[b"SET", format!("sess:{id}").as_bytes(), value.as_ref()])
+            .await;
     }
 }
 
@@ -80,7 +100,12 @@ fn command(words: &[&[u8]]) -> Vec<u8> {
 }
 
 async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port()
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port")
+        .local_addr()
+        .expect("an address")
+        .port()
 }
 
 struct Stage {
@@ -92,7 +117,10 @@ impl Stage {
     async fn start() -> Self {
         let redis = Redis::start(free_port().await).await;
         redis.set("good", "{\"user_id\":\"ann\"}").await;
-        Self { s: Service::start(by_redis(redis.port)).await, redis }
+        Self {
+            s: Service::start(by_redis(redis.port)).await,
+            redis,
+        }
     }
 
     async fn finish(self) {
@@ -146,12 +174,28 @@ async fn serialized_object_in_a_session_is_401() {
             "{\"__proto__\":{\"user_id\":\"admin\"},\"constructor\":{\"prototype\":{\"user_id\":\"admin\"}}}",
         )
         .await;
-    s.s.expect("prototype", &sid("proto"), &["401 no_session"]).await;
-    s.redis.set("twice", "{\"user_id\":\"ann\",\"user_id\":\"admin\"}").await;
+    s.s.expect("prototype", &sid("proto"), &["401 no_session"])
+        .await;
+    s.redis
+        .set("twice", "{\"user_id\":\"ann\",\"user_id\":\"admin\"}")
+        .await;
     s.s.expect("twice", &sid("twice"), INVALID).await;
-    s.redis.set("deep", format!("{{\"user_id\":\"ann\",\"x\":{}", "[".repeat(100_000))).await;
+    s.redis
+        .set(
+            "deep",
+            format!("{{\"user_id\":\"ann\",\"x\":{}", "[".repeat(100_000)),
+        )
+        .await;
     s.s.expect("deep", &sid("deep"), INVALID).await;
-    s.redis.set("vast", format!("{{\"user_id\":\"ann\",\"x\":\"{}\"}}", "x".repeat(2 * 1024 * 1024))).await;
+    s.redis
+        .set(
+            "vast",
+            format!(
+                "{{\"user_id\":\"ann\",\"x\":\"{}\"}}",
+                "x".repeat(2 * 1024 * 1024)
+            ),
+        )
+        .await;
     s.s.expect("vast", &sid("vast"), INVALID).await;
     s.finish().await;
 }
@@ -159,18 +203,41 @@ async fn serialized_object_in_a_session_is_401() {
 #[tokio::test]
 async fn two_different_cookies_of_one_name_are_401() {
     let s = Stage::start().await;
-    assert_eq!(s.s.expect("good", &sid("good"), &["200"]).await.subject(), "ann");
-    for headers in ["sid=good; sid=bad", "sid=bad; sid=good", "sid=; sid=good", "sid=good;sid="] {
+    assert_eq!(
+        s.s.expect("good", &sid("good"), &["200"]).await.subject(),
+        "ann"
+    );
+    for headers in [
+        "sid=good; sid=bad",
+        "sid=bad; sid=good",
+        "sid=; sid=good",
+        "sid=good;sid=",
+    ] {
         s.s.expect(headers, &cookies(headers), INVALID).await;
     }
-    for headers in ["Cookie: sid=good\r\nCookie: sid=bad\r\n", "Cookie: sid=bad\r\nCookie: sid=good\r\n"] {
+    for headers in [
+        "Cookie: sid=good\r\nCookie: sid=bad\r\n",
+        "Cookie: sid=bad\r\nCookie: sid=good\r\n",
+    ] {
         s.s.expect(headers, &post(headers), INVALID).await;
     }
-    for headers in ["sid=good; sid=good", "sid=good; a=b; sid=good", "sid=good; sid"] {
-        assert_eq!(s.s.expect(headers, &cookies(headers), &["200"]).await.subject(), "ann");
+    for headers in [
+        "sid=good; sid=good",
+        "sid=good; a=b; sid=good",
+        "sid=good; sid",
+    ] {
+        assert_eq!(
+            s.s.expect(headers, &cookies(headers), &["200"])
+                .await
+                .subject(),
+            "ann"
+        );
     }
     let twice = "Cookie: sid=good\r\nCookie: sid=good\r\n";
-    assert_eq!(s.s.expect(twice, &post(twice), &["200"]).await.subject(), "ann");
+    assert_eq!(
+        s.s.expect(twice, &post(twice), &["200"]).await.subject(),
+        "ann"
+    );
     s.finish().await;
 }
 
@@ -196,9 +263,17 @@ async fn malformed_cookie_beside_a_good_one_is_ignored() {
         b"a,b=c",
         b"$Version=1",
     ] {
-        for around in [[b"sid=good; ".as_slice(), odd].concat(), [odd, b"; sid=good".as_slice()].concat()] {
+        for around in [
+            [b"sid=good; ".as_slice(), odd].concat(),
+            [odd, b"; sid=good".as_slice()].concat(),
+        ] {
             let answer =
-                s.s.expect(&odd.escape_ascii().to_string(), &post_raw("Cookie", &around), &["200"]).await;
+                s.s.expect(
+                    &odd.escape_ascii().to_string(),
+                    &post_raw("Cookie", &around),
+                    &["200"],
+                )
+                .await;
             assert_eq!(answer.subject(), "ann");
         }
     }
@@ -208,8 +283,13 @@ async fn malformed_cookie_beside_a_good_one_is_ignored() {
 #[tokio::test]
 async fn session_id_with_commands_is_one_bound_lookup() {
     let s = Stage::start().await;
-    let mut monitor = TcpStream::connect(("127.0.0.1", s.redis.port)).await.expect("Redis");
-    monitor.write_all(&command(&[b"MONITOR"])).await.expect("Redis");
+    let mut monitor = TcpStream::connect(("127.0.0.1", s.redis.port))
+        .await
+        .expect("Redis");
+    monitor
+        .write_all(&command(&[b"MONITOR"]))
+        .await
+        .expect("Redis");
     let mut seen = vec![0; 1024];
     assert!(monitor.read(&mut seen).await.expect("OK") > 0);
     let long = "x".repeat(20_000);
@@ -235,10 +315,21 @@ async fn session_id_with_commands_is_one_bound_lookup() {
         "good*",
     ];
     for id in ids {
-        s.s.expect(&id[..id.len().min(40)], &sid(id), &["401 session_invalid", "401 no_session", "200"])
-            .await;
+        s.s.expect(
+            &id[..id.len().min(40)],
+            &sid(id),
+            &["401 session_invalid", "401 no_session", "200"],
+        )
+        .await;
     }
-    for id in [&b"a\r\nFLUSHALL"[..], b"a\nFLUSHALL\r\n", b"a\0b", b"\xff", b"a\xffb", b"\x01"] {
+    for id in [
+        &b"a\r\nFLUSHALL"[..],
+        b"a\nFLUSHALL\r\n",
+        b"a\0b",
+        b"\xff",
+        b"a\xffb",
+        b"\x01",
+    ] {
         s.s.expect(
             &id.escape_ascii().to_string(),
             &post_raw("Cookie", &[b"sid=".as_slice(), id].concat()),
@@ -246,21 +337,30 @@ async fn session_id_with_commands_is_one_bound_lookup() {
         )
         .await;
     }
-    s.s.expect("1 MiB", &sid(&"x".repeat(1024 * 1024)), &["431 headers_too_large"]).await;
+    s.s.expect(
+        "1 MiB",
+        &sid(&"x".repeat(1024 * 1024)),
+        &["431 headers_too_large"],
+    )
+    .await;
     s.redis.run(&[b"PING"]).await;
     let mut text = String::new();
     while !text.contains("\"PING\"") {
         let mut bytes = vec![0; 65_536];
-        let length =
-            timeout(Duration::from_secs(5), monitor.read(&mut bytes)).await.expect("lines").expect("lines");
+        let length = timeout(Duration::from_secs(5), monitor.read(&mut bytes))
+            .await
+            .expect("lines")
+            .expect("lines");
         text.push_str(&String::from_utf8_lossy(&bytes[..length]));
     }
-    for line in text
-        .lines()
-        .filter(|line| !line.contains("\"PING\"") && !line.contains("CLIENT") && !line.contains("HELLO"))
-    {
+    for line in text.lines().filter(|line| {
+        !line.contains("\"PING\"") && !line.contains("CLIENT") && !line.contains("HELLO")
+    }) {
         let words = line.split_once("] ").map_or(line, |(_, words)| words);
-        assert!(words.starts_with("\"GET\" \"sess:") && words.matches("\" \"").count() == 1, "{line}");
+        assert!(
+            words.starts_with("\"GET\" \"sess:") && words.matches("\" \"").count() == 1,
+            "{line}"
+        );
     }
     assert!(!text.contains("\"FLUSHALL\"") && !text.contains("\"KEYS\""));
     s.s.expect("still there", &sid("good"), &["200"]).await;
@@ -274,7 +374,15 @@ async fn revoked_session_is_401() {
     s.s.expect("there", &sid("short"), &["200"]).await;
     s.redis.run(&[b"DEL", b"sess:short"]).await;
     s.s.expect("revoked", &sid("short"), INVALID).await;
-    s.redis.run(&[b"SET", b"sess:brief", b"{\"user_id\":\"bob\"}", b"PX", b"50"]).await;
+    s.redis
+        .run(&[
+            b"SET",
+            b"sess:brief",
+            b"{\"user_id\":\"bob\"}",
+            b"PX",
+            b"50",
+        ])
+        .await;
     sleep(Duration::from_millis(100)).await;
     s.s.expect("over", &sid("brief"), INVALID).await;
     s.finish().await;
@@ -284,7 +392,9 @@ async fn revoked_session_is_401() {
 async fn key_of_another_type_or_without_a_user_is_401() {
     let s = Stage::start().await;
     s.redis.run(&[b"RPUSH", b"sess:list", b"x"]).await;
-    s.redis.run(&[b"HSET", b"sess:hash", b"user_id", b"ann"]).await;
+    s.redis
+        .run(&[b"HSET", b"sess:hash", b"user_id", b"ann"])
+        .await;
     for (id, value) in [
         ("empty", ""),
         ("garbage", "\u{1}\u{2}"),
@@ -320,7 +430,11 @@ async fn failing_store_is_503() {
         for _ in 0..3 {
             let started = Instant::now();
             s.expect(&format!("{fault:?}"), &sid("good"), UNKNOWN).await;
-            assert!(started.elapsed() < Duration::from_millis(1500), "{fault:?}: {:?}", started.elapsed());
+            assert!(
+                started.elapsed() < Duration::from_millis(1500),
+                "{fault:?}: {:?}",
+                started.elapsed()
+            );
         }
     }
     proxy.set(Fault::None);
@@ -357,8 +471,16 @@ async fn failing_store_is_503() {
         });
         let s = Service::start(by_redis(port)).await;
         // `$-1` is the answer of a Redis that knows no such key.
-        s.expect(words, &sid("good"), &["503 session_backend_unavailable", "401 session_invalid"]).await;
-        assert!(s.usage().resident_kib < s.baseline().resident_kib + 8192, "{words}");
+        s.expect(
+            words,
+            &sid("good"),
+            &["503 session_backend_unavailable", "401 session_invalid"],
+        )
+        .await;
+        assert!(
+            s.usage().resident_kib < s.baseline().resident_kib + 8192,
+            "{words}"
+        );
         s.finish().await;
         server.abort();
     }
@@ -368,7 +490,9 @@ async fn failing_store_is_503() {
 async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
     let redis = Redis::start(free_port().await).await;
     for n in 0..10 {
-        redis.set(&format!("s{n}"), format!("{{\"user_id\":\"user-{n}\"}}")).await;
+        redis
+            .set(&format!("s{n}"), format!("{{\"user_id\":\"user-{n}\"}}"))
+            .await;
     }
     let proxy = Proxy::start(redis.port).await;
     let s = Service::start(by_redis(proxy.port).with("server.max_in_flight = 2000")).await;
@@ -389,7 +513,11 @@ async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
             other => assert_eq!(other, "503 session_backend_unavailable"),
         }
     }
-    assert!(served >= 1 && proxy.most() <= 16, "{served} served over {} connections", proxy.most());
+    assert!(
+        served >= 1 && proxy.most() <= 16,
+        "{served} served over {} connections",
+        proxy.most()
+    );
     proxy.set(Fault::None);
     s.expect("after", &sid("s3"), &["200"]).await;
     drop(redis);
@@ -407,7 +535,10 @@ async fn postgres(answer: Vec<u8>) -> u16 {
                 let mut bytes = vec![0; 4096];
                 let _ = stream.read(&mut bytes).await;
                 // AuthenticationOk, ReadyForQuery.
-                stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.ok();
+                stream
+                    .write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
+                    .await
+                    .ok();
                 while stream.read(&mut bytes).await.is_ok_and(|length| length > 0) {
                     if answer.is_empty() {
                         continue;
@@ -422,18 +553,35 @@ async fn postgres(answer: Vec<u8>) -> u16 {
 
 fn database_error(code: &str, text: &str) -> Vec<u8> {
     let fields = format!("SERROR\0VERROR\0C{code}\0M{text}\0\0");
-    let length = u32::try_from(fields.len() + 4).expect("short").to_be_bytes();
+    let length = u32::try_from(fields.len() + 4)
+        .expect("short")
+        .to_be_bytes();
     [b"E".as_slice(), &length, fields.as_bytes(), b"Z\0\0\0\x05I"].concat()
 }
 
 #[tokio::test]
 async fn failing_database_is_503() {
     for (label, answer) in [
-        ("schema missing", database_error("42P01", "relation does not exist")),
-        ("read-only", database_error("25006", "cannot execute in a read-only transaction")),
-        ("statement timeout", database_error("57014", "canceling statement due to statement timeout")),
-        ("too many connections", database_error("53300", "sorry, too many clients already")),
-        ("shutting down", database_error("57P01", "terminating connection")),
+        (
+            "schema missing",
+            database_error("42P01", "relation does not exist"),
+        ),
+        (
+            "read-only",
+            database_error("25006", "cannot execute in a read-only transaction"),
+        ),
+        (
+            "statement timeout",
+            database_error("57014", "canceling statement due to statement timeout"),
+        ),
+        (
+            "too many connections",
+            database_error("53300", "sorry, too many clients already"),
+        ),
+        (
+            "shutting down",
+            database_error("57P01", "terminating connection"),
+        ),
         ("silence", Vec::new()),
         ("garbage", b"\xff\xff\xff\xff\xff\xff".to_vec()),
         ("a vast message", b"D\x7f\xff\xff\xff\0\x01".to_vec()),
@@ -448,10 +596,18 @@ async fn failing_database_is_503() {
         .await;
         for _ in 0..2 {
             let started = Instant::now();
-            s.expect(label, &cookies(&format!("sid={COOKIE_VALUE}")), UNKNOWN).await;
-            assert!(started.elapsed() < Duration::from_millis(2500), "{label}: {:?}", started.elapsed());
+            s.expect(label, &cookies(&format!("sid={COOKIE_VALUE}")), UNKNOWN)
+                .await;
+            assert!(
+                started.elapsed() < Duration::from_millis(2500),
+                "{label}: {:?}",
+                started.elapsed()
+            );
         }
-        assert!(s.usage().resident_kib < s.baseline().resident_kib + 8192, "{label}");
+        assert!(
+            s.usage().resident_kib < s.baseline().resident_kib + 8192,
+            "{label}"
+        );
         s.finish().await;
     }
 }

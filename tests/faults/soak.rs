@@ -36,9 +36,14 @@ const TOML: &str = r#"
 "#;
 
 /// How many requests: `SOAK_REQUESTS`, or a fifth of a million.
-#[expect(clippy::disallowed_methods, reason = "how long the soak takes is up to the caller")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long the soak takes is up to the caller"
+)]
 fn requests() -> u64 {
-    std::env::var("SOAK_REQUESTS").map_or(200_000, |count| count.parse().expect("SOAK_REQUESTS: a number"))
+    std::env::var("SOAK_REQUESTS").map_or(200_000, |count| {
+        count.parse().expect("SOAK_REQUESTS: a number")
+    })
 }
 
 mod alone {
@@ -74,7 +79,9 @@ async fn soak(requests: u64) {
                     None => TcpStream::connect(address).await.expect("a connection"),
                 };
                 let count = BATCH.min(requests - first);
-                let good = timeout(HANG, batch(&mut open, first, count)).await.unwrap_or(0);
+                let good = timeout(HANG, batch(&mut open, first, count))
+                    .await
+                    .unwrap_or(0);
                 answered.fetch_add(good, Ordering::Relaxed);
                 lost.fetch_add(count - good, Ordering::Relaxed);
                 if good == count {
@@ -87,11 +94,17 @@ async fn soak(requests: u64) {
     let (started, mut table, mut row) = (Instant::now(), Vec::new(), 1);
     while row <= ROWS {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let (answered, lost) = (shared.1.load(Ordering::Relaxed), shared.2.load(Ordering::Relaxed));
+        let (answered, lost) = (
+            shared.1.load(Ordering::Relaxed),
+            shared.2.load(Ordering::Relaxed),
+        );
         if answered + lost >= requests * row / ROWS {
             let (seconds, resident) = (started.elapsed().as_secs_f64(), s.usage().resident_kib);
             let rate = answered as f64 / seconds;
-            println!("{:>11} {lost:>9} {seconds:>9.1} {rate:>12.0} {resident:>14}", answered + lost);
+            println!(
+                "{:>11} {lost:>9} {seconds:>9.1} {rate:>12.0} {resident:>14}",
+                answered + lost
+            );
             table.push(resident);
             row += 1;
         }
@@ -104,14 +117,22 @@ async fn soak(requests: u64) {
         "{idle} KiB at rest, {early} KiB after a fifth, {last} KiB at the end; {lost} of {requests} requests lost"
     );
     assert_eq!(lost, 0, "requests were lost");
-    assert!(last <= early + 4096 && last <= BOUND, "the memory grows, or is beyond {BOUND} KiB");
+    assert!(
+        last <= early + 4096 && last <= BOUND,
+        "the memory grows, or is beyond {BOUND} KiB"
+    );
     s.finish().await;
 }
 
 /// How many of these requests got their token.
 async fn batch(stream: &mut TcpStream, first: u64, count: u64) -> u64 {
     let asked: String = (first..first + count)
-        .map(|n| format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-User: user-{}\r\n\r\n", n % SUBJECTS))
+        .map(|n| {
+            format!(
+                "POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-User: user-{}\r\n\r\n",
+                n % SUBJECTS
+            )
+        })
         .collect();
     if stream.write_all(asked.as_bytes()).await.is_err() {
         return 0;
@@ -128,7 +149,9 @@ async fn batch(stream: &mut TcpStream, first: u64, count: u64) -> u64 {
             let length = head
                 .split_once("content-length: ")
                 .and_then(|(_, rest)| rest.split("\r\n").next()?.parse().ok());
-            let Some(length) = length.filter(|length| after.len() >= *length) else { break };
+            let Some(length) = length.filter(|length| after.len() >= *length) else {
+                break;
+            };
             if !head.starts_with("HTTP/1.1 200 ") || !after.starts_with("{\"token\":\"eyJ") {
                 return good;
             }

@@ -35,7 +35,9 @@ async fn look_alike_subjects_stay_distinct() {
         " ann",
         "ann ",
     ] {
-        let answer = s.expect(sub, &post(&bearer(&hs256(&json!({"sub": sub})))), &["200"]).await;
+        let answer = s
+            .expect(sub, &post(&bearer(&hs256(&json!({"sub": sub})))), &["200"])
+            .await;
         assert_eq!(answer.subject(), sub);
     }
     s.finish().await;
@@ -52,7 +54,13 @@ async fn numeric_subject_other_than_a_canonical_integer_is_401() {
         ("18446744073709551615", "18446744073709551615"),
         ("-9223372036854775808", "-9223372036854775808"),
     ] {
-        let answer = s.expect(number, &post(&bearer(&hs256_text(with_text("id", number)))), &["200"]).await;
+        let answer = s
+            .expect(
+                number,
+                &post(&bearer(&hs256_text(with_text("id", number)))),
+                &["200"],
+            )
+            .await;
         assert_eq!(answer.subject(), subject);
     }
     for number in [
@@ -73,7 +81,12 @@ async fn numeric_subject_other_than_a_canonical_integer_is_401() {
         ask(&s, with_text("id", number), INVALID).await;
     }
     for number in ["0", "-0"] {
-        ask(&s, with_text("id", number), &["401 no_session", "401 session_invalid"]).await;
+        ask(
+            &s,
+            with_text("id", number),
+            &["401 no_session", "401 session_invalid"],
+        )
+        .await;
     }
     s.finish().await;
 }
@@ -109,7 +122,9 @@ async fn reserved_word_is_a_literal_subject() {
         "\"",
         "a\\u0000b",
     ] {
-        let answer = s.expect(sub, &post(&bearer(&hs256(&json!({"sub": sub})))), &["200"]).await;
+        let answer = s
+            .expect(sub, &post(&bearer(&hs256(&json!({"sub": sub})))), &["200"])
+            .await;
         assert_eq!(answer.subject(), sub);
     }
     s.finish().await;
@@ -144,9 +159,24 @@ async fn invisible_or_control_character_in_a_subject_is_401() {
     ] {
         ask(&s, claims(&json!({"sub": sub})).to_string(), INVALID).await;
     }
-    ask(&s, claims(&json!({"sub": "x".repeat(257)})).to_string(), INVALID).await;
-    ask(&s, claims(&json!({"sub": "\u{e9}".repeat(129)})).to_string(), INVALID).await;
-    ask(&s, claims(&json!({"sub": "x".repeat(256)})).to_string(), &["200"]).await;
+    ask(
+        &s,
+        claims(&json!({"sub": "x".repeat(257)})).to_string(),
+        INVALID,
+    )
+    .await;
+    ask(
+        &s,
+        claims(&json!({"sub": "\u{e9}".repeat(129)})).to_string(),
+        INVALID,
+    )
+    .await;
+    ask(
+        &s,
+        claims(&json!({"sub": "x".repeat(256)})).to_string(),
+        &["200"],
+    )
+    .await;
     s.finish().await;
 }
 
@@ -160,7 +190,9 @@ async fn json_inside_a_subject_adds_no_claim() {
         "</script>",
         "a\",\"exp\":9999999999,\"b\":\"",
     ] {
-        let answer = s.expect(sub, &post(&bearer(&hs256(&json!({"sub": sub})))), &["200"]).await;
+        let answer = s
+            .expect(sub, &post(&bearer(&hs256(&json!({"sub": sub})))), &["200"])
+            .await;
         let token = minted(&answer.json());
         assert_eq!(token["sub"], sub);
         assert_eq!(token.as_object().expect("claims").len(), 4, "{token}");
@@ -170,21 +202,31 @@ async fn json_inside_a_subject_adds_no_claim() {
 
 #[tokio::test]
 async fn only_configured_claims_are_copied() {
-    let claims = "[token.claims]\norg = '{org_id}'\n'rollout.com' = { roles = '{roles}', fixed = true }";
+    let claims =
+        "[token.claims]\norg = '{org_id}'\n'rollout.com' = { roles = '{roles}', fixed = true }";
     let s = Service::start(by_jwt().with(claims)).await;
-    let session = json!({"org_id": "o-1", "roles": ["admin"], "email": "ann@example.com", "admin": true});
-    let answer = s.expect("claims", &post(&bearer(&hs256(&session))), &["200"]).await;
+    let session =
+        json!({"org_id": "o-1", "roles": ["admin"], "email": "ann@example.com", "admin": true});
+    let answer = s
+        .expect("claims", &post(&bearer(&hs256(&session))), &["200"])
+        .await;
     let token = minted(&answer.json());
     assert_eq!(
         (&token["org"], &token["rollout.com"]),
         (&json!("o-1"), &json!({"roles": ["admin"], "fixed": true}))
     );
     assert_eq!(token.as_object().expect("claims").len(), 6, "{token}");
-    let twice = hs256_text(with_text("x", "1").replace("\"x\":1", "\"org_id\":\"a\",\"org_id\":\"b\""));
-    s.expect("a claim twice", &post(&bearer(&twice)), INVALID).await;
+    let twice =
+        hs256_text(with_text("x", "1").replace("\"x\":1", "\"org_id\":\"a\",\"org_id\":\"b\""));
+    s.expect("a claim twice", &post(&bearer(&twice)), INVALID)
+        .await;
     s.finish().await;
     for reserved in ["iss", "sub", "iat", "exp", "nbf"] {
-        refuses(by_jwt().with(format!("token.claims.{reserved} = 'x'")), "token.claims").await;
+        refuses(
+            by_jwt().with(format!("token.claims.{reserved} = 'x'")),
+            "token.claims",
+        )
+        .await;
     }
 }
 
@@ -194,18 +236,32 @@ async fn replayed_session_is_rate_limited_and_other_users_are_not() {
     let asked = post(&bearer(&hs256(&json!({}))));
     let mut issued = 0;
     for _ in 0..1000 {
-        let answer = s.expect("replay", &asked, &["200", "429 rate_limited"]).await;
+        let answer = s
+            .expect("replay", &asked, &["200", "429 rate_limited"])
+            .await;
         issued += u32::from(answer.status == 200);
     }
     assert!((20..=60).contains(&issued), "{issued} tokens");
     // Others are not touched, and neither does a forged session use up anybody's share.
-    s.expect("another", &post(&bearer(&hs256(&json!({"sub": "bob"})))), &["200"]).await;
+    s.expect(
+        "another",
+        &post(&bearer(&hs256(&json!({"sub": "bob"})))),
+        &["200"],
+    )
+    .await;
     for _ in 0..40 {
-        let forged =
-            hs256_raw(HS256, claims(&json!({"sub": "eve"})).to_string(), b"another key of some length");
+        let forged = hs256_raw(
+            HS256,
+            claims(&json!({"sub": "eve"})).to_string(),
+            b"another key of some length",
+        );
         s.expect("forged", &post(&bearer(&forged)), INVALID).await;
     }
-    let eve = hs256_raw(HS256, claims(&json!({"sub": "eve"})).to_string(), SESSION_SECRET.as_bytes());
+    let eve = hs256_raw(
+        HS256,
+        claims(&json!({"sub": "eve"})).to_string(),
+        SESSION_SECRET.as_bytes(),
+    );
     s.expect("eve", &post(&bearer(&eve)), &["200"]).await;
     s.finish().await;
 }

@@ -26,7 +26,8 @@ pub fn encode(bytes: impl AsRef<[u8]>) -> String {
 
 /// Good claims, with these laid over them.
 pub fn claims(over: &Value) -> Value {
-    let mut all = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now(), "exp": now() + 600});
+    let mut all =
+        json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now(), "exp": now() + 600});
     for (name, value) in over.as_object().expect("claims") {
         all[name] = value.clone();
     }
@@ -38,7 +39,12 @@ pub fn hs256_raw(header: &str, payload: impl AsRef<[u8]>, key: &[u8]) -> String 
     hmac_raw(hmac::HMAC_SHA256, header, payload, key)
 }
 
-pub fn hmac_raw(algorithm: hmac::Algorithm, header: &str, payload: impl AsRef<[u8]>, key: &[u8]) -> String {
+pub fn hmac_raw(
+    algorithm: hmac::Algorithm,
+    header: &str,
+    payload: impl AsRef<[u8]>,
+    key: &[u8],
+) -> String {
     let signed = format!("{}.{}", encode(header), encode(payload));
     let signature = hmac::sign(&hmac::Key::new(algorithm, key), signed.as_bytes());
     format!("{signed}.{}", encode(signature))
@@ -58,7 +64,9 @@ pub fn hs256_text(payload: impl AsRef<[u8]>) -> String {
 
 /// The claims of a token of ours, after its form, signature and times were checked.
 pub fn minted(answer: &Value) -> Value {
-    let token = answer["token"].as_str().unwrap_or_else(|| panic!("no token in {answer}"));
+    let token = answer["token"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no token in {answer}"));
     let (signed, signature) = token.rsplit_once('.').expect("a signature");
     let key = hmac::Key::new(hmac::HMAC_SHA512, CLIENT_SECRET.as_bytes());
     let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
@@ -70,10 +78,16 @@ pub fn minted(answer: &Value) -> Value {
     assert_eq!(decode(header), json!({"typ": "JWT", "alg": "HS512"}));
     let claims = decode(payload);
     assert_eq!(claims["iss"], CLIENT_ID);
-    let (issued, ends) = (claims["iat"].as_i64().expect("iat"), claims["exp"].as_i64().expect("exp"));
+    let (issued, ends) = (
+        claims["iat"].as_i64().expect("iat"),
+        claims["exp"].as_i64().expect("exp"),
+    );
     assert_eq!(ends - issued, 900);
     assert_eq!(answer["expires_at"], ends);
-    assert_eq!((&answer["token_type"], &answer["expires_in"]), (&json!("Bearer"), &json!(900)));
+    assert_eq!(
+        (&answer["token_type"], &answer["expires_in"]),
+        (&json!("Bearer"), &json!(900))
+    );
     claims
 }
 
@@ -86,12 +100,18 @@ pub enum Signer {
 impl Signer {
     pub fn rsa(kid: &str, bits: rsa::KeySize) -> Self {
         let pair = RsaKeyPair::generate(bits).expect("a key");
-        Self::Rsa { kid: kid.to_owned(), pair: Box::new(pair) }
+        Self::Rsa {
+            kid: kid.to_owned(),
+            pair: Box::new(pair),
+        }
     }
 
     pub fn p256(kid: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
-        Self::P256 { kid: kid.to_owned(), pair }
+        Self::P256 {
+            kid: kid.to_owned(),
+            pair,
+        }
     }
 
     pub fn kid(&self) -> &str {
@@ -105,8 +125,14 @@ impl Signer {
             Self::Rsa { kid, pair } => {
                 // PKCS #1: a sequence of two integers, the first of which has a leading zero.
                 let der = pair.public_key().as_ref();
-                let (n, e) = (&der[9..9 + pair.public_modulus_len()], &der[der.len() - 3..]);
-                assert!(der[8] == 0 && e == [1, 0, 1], "not the DER that was expected");
+                let (n, e) = (
+                    &der[9..9 + pair.public_modulus_len()],
+                    &der[der.len() - 3..],
+                );
+                assert!(
+                    der[8] == 0 && e == [1, 0, 1],
+                    "not the DER that was expected"
+                );
                 json!({"kty": "RSA", "kid": kid, "use": "sig", "alg": "RS256", "n": encode(n), "e": encode(e)})
             }
             Self::P256 { kid, pair } => {
@@ -134,10 +160,15 @@ impl Signer {
         match self {
             Self::Rsa { pair, .. } => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, text, &mut signature).expect("a signature");
+                pair.sign(&RSA_PKCS1_SHA256, &random, text, &mut signature)
+                    .expect("a signature");
                 signature
             }
-            Self::P256 { pair, .. } => pair.sign(&random, text).expect("a signature").as_ref().to_vec(),
+            Self::P256 { pair, .. } => pair
+                .sign(&random, text)
+                .expect("a signature")
+                .as_ref()
+                .to_vec(),
         }
     }
 

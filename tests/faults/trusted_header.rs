@@ -15,7 +15,11 @@ const INVALID: &[&str] = &["401 session_invalid"];
 const FORBIDDEN: &[&str] = &["403 origin_not_allowed"];
 
 fn by_header(gate: &str) -> ConfigBuilder {
-    one_extractor("proxy", "trusted_header", &format!("header = 'X-Forwarded-User'\n{gate}"))
+    one_extractor(
+        "proxy",
+        "trusted_header",
+        &format!("header = 'X-Forwarded-User'\n{gate}"),
+    )
 }
 
 /// Believes `X-Forwarded-User` from this machine.
@@ -37,7 +41,13 @@ async fn secret_service() -> Arc<Service> {
 #[tokio::test]
 async fn underscore_twin_of_the_user_header_is_401() {
     let proxied = proxied_service().await;
-    assert_eq!(proxied.expect("good", &post("X-Forwarded-User: bob\r\n"), &["200"]).await.subject(), "bob");
+    assert_eq!(
+        proxied
+            .expect("good", &post("X-Forwarded-User: bob\r\n"), &["200"])
+            .await
+            .subject(),
+        "bob"
+    );
     for headers in [
         "X_Forwarded_User: admin\r\nX-Forwarded-User: bob\r\n",
         "X-Forwarded-User: bob\r\nX_Forwarded_User: admin\r\n",
@@ -70,7 +80,9 @@ async fn repeated_user_header_is_401() {
         "X: y\r\n\tX-Forwarded-User: admin\r\n",
         "X-Forwarded-User\0: admin\r\n",
     ] {
-        proxied.expect(headers, &post(headers), &["400 bad_request"]).await;
+        proxied
+            .expect(headers, &post(headers), &["400 bad_request"])
+            .await;
     }
     proxied
         .expect(
@@ -86,11 +98,24 @@ async fn repeated_user_header_is_401() {
 async fn empty_listed_or_malformed_user_is_401() {
     let proxied = proxied_service().await;
     for value in ["bob, admin", "bob,", ",bob", "", ",", "bob;admin,x"] {
-        proxied.expect(value, &post(&format!("X-Forwarded-User: {value}\r\n")), INVALID).await;
+        proxied
+            .expect(
+                value,
+                &post(&format!("X-Forwarded-User: {value}\r\n")),
+                INVALID,
+            )
+            .await;
     }
     for value in [" bob", "bob ", "\tbob\t"] {
         assert_eq!(
-            proxied.expect(value, &post(&format!("X-Forwarded-User:{value}\r\n")), &["200"]).await.subject(),
+            proxied
+                .expect(
+                    value,
+                    &post(&format!("X-Forwarded-User:{value}\r\n")),
+                    &["200"]
+                )
+                .await
+                .subject(),
             "bob"
         );
     }
@@ -102,11 +127,17 @@ async fn empty_listed_or_malformed_user_is_401() {
         "bob\u{202e}".as_bytes(),
         &[b'x'; 257],
     ] {
-        proxied.expect("odd bytes", &post_raw("X-Forwarded-User", value), INVALID).await;
+        proxied
+            .expect("odd bytes", &post_raw("X-Forwarded-User", value), INVALID)
+            .await;
     }
     assert_eq!(
         proxied
-            .expect("UTF-8", &post_raw("X-Forwarded-User", "bj\u{f6}rn".as_bytes()), &["200"])
+            .expect(
+                "UTF-8",
+                &post_raw("X-Forwarded-User", "bj\u{f6}rn".as_bytes()),
+                &["200"]
+            )
             .await
             .subject(),
         "bj\u{f6}rn"
@@ -117,8 +148,16 @@ async fn empty_listed_or_malformed_user_is_401() {
 #[tokio::test]
 async fn user_header_from_an_untrusted_peer_is_401() {
     let elsewhere = elsewhere_service().await;
-    elsewhere.expect("an untrusted peer", &post("X-Forwarded-User: bob\r\n"), INVALID).await;
-    elsewhere.expect("no user", &post(""), &["401 no_session"]).await;
+    elsewhere
+        .expect(
+            "an untrusted peer",
+            &post("X-Forwarded-User: bob\r\n"),
+            INVALID,
+        )
+        .await;
+    elsewhere
+        .expect("no user", &post(""), &["401 no_session"])
+        .await;
     elsewhere.logs("untrusted_peer", 1).await;
     elsewhere.finish().await;
 }
@@ -142,7 +181,11 @@ async fn claimed_client_address_does_not_make_a_peer_trusted() {
     ] {
         let asked = format!(
             "POST /rollout/token HTTP/1.1\r\n{}Connection: close\r\nX-Forwarded-User: bob\r\n{claim}\r\n\r\n",
-            if claim.starts_with("Host") { "" } else { "Host: a\r\n" }
+            if claim.starts_with("Host") {
+                ""
+            } else {
+                "Host: a\r\n"
+            }
         );
         elsewhere.expect(claim, asked.as_bytes(), INVALID).await;
     }
@@ -161,10 +204,22 @@ async fn forwarded_for_chain_does_not_change_the_peer() {
         "10.0.0.1:80",
     ] {
         elsewhere
-            .expect(chain, &post(&format!("X-Forwarded-For: {chain}\r\nX-Forwarded-User: bob\r\n")), INVALID)
+            .expect(
+                chain,
+                &post(&format!(
+                    "X-Forwarded-For: {chain}\r\nX-Forwarded-User: bob\r\n"
+                )),
+                INVALID,
+            )
             .await;
         let answer = proxied
-            .expect(chain, &post(&format!("X-Forwarded-For: {chain}\r\nX-Forwarded-User: bob\r\n")), &["200"])
+            .expect(
+                chain,
+                &post(&format!(
+                    "X-Forwarded-For: {chain}\r\nX-Forwarded-User: bob\r\n"
+                )),
+                &["200"],
+            )
             .await;
         assert_eq!(answer.subject(), "bob");
     }
@@ -176,13 +231,21 @@ async fn forwarded_for_chain_does_not_change_the_peer() {
 async fn forwarded_host_and_proto_are_ignored() {
     let web = Service::start(by_jwt()).await;
     let odd = "X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Port: 443\r\nX-Forwarded-Prefix: /admin\r\nX-Forwarded-Server: evil\r\nForwarded: host=evil.example;proto=https\r\n";
-    let answer =
-        web.expect("as without", &post(&format!("{}{odd}", bearer(&hs256(&json!({}))))), &["200"]).await;
+    let answer = web
+        .expect(
+            "as without",
+            &post(&format!("{}{odd}", bearer(&hs256(&json!({}))))),
+            &["200"],
+        )
+        .await;
     assert!(!format!("{answer:?}").contains("evil"));
     // They make no page our own.
     web.expect(
         "another page",
-        &post(&format!("{}{odd}Origin: https://evil.example\r\n", bearer(&hs256(&json!({}))))),
+        &post(&format!(
+            "{}{odd}Origin: https://evil.example\r\n",
+            bearer(&hs256(&json!({})))
+        )),
         FORBIDDEN,
     )
     .await;
@@ -201,10 +264,14 @@ async fn path_rewriting_header_is_ignored() {
         "X-Accel-Redirect: /healthz",
         "X-HTTP-DestinationURL: /healthz",
     ] {
-        web.expect(header, &post(&format!("{header}\r\n")), &["401 no_session"]).await;
+        web.expect(header, &post(&format!("{header}\r\n")), &["401 no_session"])
+            .await;
         web.expect(
             header,
-            &request("POST /nothing HTTP/1.1", &format!("{header}\r\n{}", bearer(&hs256(&json!({}))))),
+            &request(
+                "POST /nothing HTTP/1.1",
+                &format!("{header}\r\n{}", bearer(&hs256(&json!({})))),
+            ),
             &["404 not_found"],
         )
         .await;
@@ -216,12 +283,28 @@ async fn path_rewriting_header_is_ignored() {
 async fn health_check_user_agent_bypasses_nothing() {
     let elsewhere = elsewhere_service().await;
     let web = Service::start(by_jwt()).await;
-    for agent in
-        ["kube-probe/1.30", "GoogleHC/1.0", "ELB-HealthChecker/2.0", "Prometheus/2.0", "curl/8.0", ""]
-    {
-        web.expect(agent, &post(&format!("User-Agent: {agent}\r\n")), &["401 no_session"]).await;
+    for agent in [
+        "kube-probe/1.30",
+        "GoogleHC/1.0",
+        "ELB-HealthChecker/2.0",
+        "Prometheus/2.0",
+        "curl/8.0",
+        "",
+    ] {
+        web.expect(
+            agent,
+            &post(&format!("User-Agent: {agent}\r\n")),
+            &["401 no_session"],
+        )
+        .await;
         elsewhere
-            .expect(agent, &post(&format!("User-Agent: {agent}\r\nX-Forwarded-User: admin\r\n")), INVALID)
+            .expect(
+                agent,
+                &post(&format!(
+                    "User-Agent: {agent}\r\nX-Forwarded-User: admin\r\n"
+                )),
+                INVALID,
+            )
             .await;
     }
     elsewhere.finish().await;
@@ -260,8 +343,11 @@ async fn connection_header_that_names_the_user_header_is_401() {
 async fn user_header_without_a_gate_refuses_to_start() {
     refuses(by_header(""), "extractors.proxy.trusted_proxies").await;
     for all in ["0.0.0.0/0", "::/0"] {
-        refuses(by_header(&format!("trusted_proxies = [\"{all}\"]")), "extractors.proxy.trusted_proxies")
-            .await;
+        refuses(
+            by_header(&format!("trusted_proxies = [\"{all}\"]")),
+            "extractors.proxy.trusted_proxies",
+        )
+        .await;
     }
     refuses(
         by_header("shared_secret_header = \"X-S\"\nshared_secret = \"changeme\""),
@@ -273,7 +359,11 @@ async fn user_header_without_a_gate_refuses_to_start() {
 #[tokio::test]
 async fn wrong_shared_secret_is_401() {
     let secret = secret_service().await;
-    let with = |secret: &str| post(&format!("X-Forwarded-User: bob\r\nX-Proxy-Secret: {secret}\r\n"));
+    let with = |secret: &str| {
+        post(&format!(
+            "X-Forwarded-User: bob\r\nX-Proxy-Secret: {secret}\r\n"
+        ))
+    };
     secret.expect("right", &with(PROXY_SECRET), &["200"]).await;
     for wrong in [
         "",
@@ -286,11 +376,16 @@ async fn wrong_shared_secret_is_401() {
     ] {
         secret.expect("wrong", &with(wrong), INVALID).await;
     }
-    secret.expect("none", &post("X-Forwarded-User: bob\r\n"), INVALID).await;
+    secret
+        .expect("none", &post("X-Forwarded-User: bob\r\n"), INVALID)
+        .await;
     secret
         .expect(
             "twice",
-            &post(&format!("X-Forwarded-User: bob\r\n{0}{0}", format!("X-Proxy-Secret: {PROXY_SECRET}\r\n"))),
+            &post(&format!(
+                "X-Forwarded-User: bob\r\n{0}{0}",
+                format!("X-Proxy-Secret: {PROXY_SECRET}\r\n")
+            )),
             INVALID,
         )
         .await;

@@ -39,7 +39,11 @@ pub fn json(body: &str) -> Vec<u8> {
 
 /// Any answer with the right length.
 pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 type Script = Arc<dyn Fn(&str) -> Act + Send + Sync>;
@@ -95,8 +99,11 @@ impl Upstream {
     }
 
     /// Serves each connection in a task of its own.
-    fn accept<F>(&self, listener: TcpListener, serve: impl Fn(TcpStream, Arc<State>) -> F + Send + 'static)
-    where
+    fn accept<F>(
+        &self,
+        listener: TcpListener,
+        serve: impl Fn(TcpStream, Arc<State>) -> F + Send + 'static,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let (state, tasks) = (self.state.clone(), self.tasks.clone());
@@ -119,7 +126,14 @@ impl Upstream {
             under_way: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
         };
-        (Self { port, state: Arc::new(state), tasks: Arc::default() }, listener)
+        (
+            Self {
+                port,
+                state: Arc::new(state),
+                tasks: Arc::default(),
+            },
+            listener,
+        )
     }
 
     /// Does this with every request from now on.
@@ -161,7 +175,10 @@ async fn serve(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), state: &State
         let script = State::lock(&state.script).clone();
         let act = script(&request);
         State::lock(&state.requests).push(request);
-        state.most.fetch_max(state.under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        state.most.fetch_max(
+            state.under_way.fetch_add(1, Ordering::SeqCst) + 1,
+            Ordering::SeqCst,
+        );
         let more = perform(stream, &act).await;
         state.under_way.fetch_sub(1, Ordering::SeqCst);
         if !more {
@@ -171,16 +188,22 @@ async fn serve(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), state: &State
     false
 }
 
-async fn next_request(stream: &mut (impl AsyncRead + Unpin), unread: &mut Vec<u8>) -> Option<String> {
+async fn next_request(
+    stream: &mut (impl AsyncRead + Unpin),
+    unread: &mut Vec<u8>,
+) -> Option<String> {
     let mut bytes = [0; 4096];
     loop {
         if let Some(end) = unread.windows(4).position(|part| part == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&unread[..end]).to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             let whole = end + 4 + length.unwrap_or(0_usize);
             if unread.len() >= whole {
                 return Some(
-                    String::from_utf8_lossy(&unread.drain(..whole).collect::<Vec<_>>()).into_owned(),
+                    String::from_utf8_lossy(&unread.drain(..whole).collect::<Vec<_>>())
+                        .into_owned(),
                 );
             }
         }

@@ -23,7 +23,10 @@ pub const LISTED: &str = "https://app.example";
 const CODES: [(u16, &[&str]); 14] = [
     (400, &["bad_request"]),
     (401, &["no_session", "session_expired", "session_invalid"]),
-    (403, &["origin_not_allowed", "host_not_allowed", "not_a_fetch"]),
+    (
+        403,
+        &["origin_not_allowed", "host_not_allowed", "not_a_fetch"],
+    ),
     (404, &["not_found"]),
     (405, &["method_not_allowed"]),
     (408, &["request_timeout"]),
@@ -32,7 +35,10 @@ const CODES: [(u16, &[&str]); 14] = [
     (429, &["rate_limited"]),
     (431, &["headers_too_large"]),
     (500, &["internal"]),
-    (503, &["session_backend_unavailable", "overloaded", "draining"]),
+    (
+        503,
+        &["session_backend_unavailable", "overloaded", "draining"],
+    ),
     (200, &[]),
     (204, &[]),
 ];
@@ -49,7 +55,9 @@ pub fn request(line: &str, headers: &str) -> Vec<u8> {
 
 /// A token request with one header of any bytes.
 pub fn post_raw(name: &str, value: &[u8]) -> Vec<u8> {
-    let head = format!("POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n{name}: ");
+    let head = format!(
+        "POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n{name}: "
+    );
     [head.as_bytes(), value, b"\r\n\r\n"].concat()
 }
 
@@ -84,29 +92,59 @@ impl Answer {
         if matches!(self.status, 200 | 204 | 304) {
             return self.status.to_string();
         }
-        format!("{} {}", self.status, self.json()["code"].as_str().unwrap_or("without a code"))
+        format!(
+            "{} {}",
+            self.status,
+            self.json()["code"].as_str().unwrap_or("without a code")
+        )
     }
 
     /// The subject of the token in this answer, its signature and times checked.
     pub fn subject(&self) -> String {
         assert_eq!(self.status, 200, "{self:?}");
-        tokens::minted(&self.json())["sub"].as_str().expect("a subject").to_owned()
+        tokens::minted(&self.json())["sub"]
+            .as_str()
+            .expect("a subject")
+            .to_owned()
     }
 
     /// Checks what every answer of the application promises, whatever was asked.
     fn check(&self, asked: &[u8]) {
         no_sentinel("an answer", &self.all());
         let codes = CODES.iter().find(|(status, _)| *status == self.status);
-        let codes = codes.unwrap_or_else(|| panic!("a status of its own: {self:?}")).1;
-        assert_eq!(self.header("x-content-type-options"), Some("nosniff"), "{self:?}");
+        let codes = codes
+            .unwrap_or_else(|| panic!("a status of its own: {self:?}"))
+            .1;
+        assert_eq!(
+            self.header("x-content-type-options"),
+            Some("nosniff"),
+            "{self:?}"
+        );
         assert_eq!(self.header("vary"), Some("Origin"), "{self:?}");
-        assert!(self.header("x-request-id").is_some_and(|id| !id.is_empty()), "{self:?}");
-        for name in ["server", "set-cookie", "age", "content-encoding", "location", "via", "x-powered-by"] {
+        assert!(
+            self.header("x-request-id").is_some_and(|id| !id.is_empty()),
+            "{self:?}"
+        );
+        for name in [
+            "server",
+            "set-cookie",
+            "age",
+            "content-encoding",
+            "location",
+            "via",
+            "x-powered-by",
+        ] {
             assert_eq!(self.header(name), None, "{self:?}");
         }
         let is_asset = self.header("cache-control") == Some("no-cache");
-        assert!(is_asset || self.header("cache-control") == Some("no-store"), "{self:?}");
-        assert!(is_asset || self.header("pragma") == Some("no-cache"), "{self:?}");
+        assert!(
+            is_asset || self.header("cache-control") == Some("no-store"),
+            "{self:?}"
+        );
+        assert!(
+            is_asset || self.header("pragma") == Some("no-cache"),
+            "{self:?}"
+        );
         assert!(is_asset || self.header("etag").is_none(), "{self:?}");
         self.check_cors(asked);
         if self.status >= 400 {
@@ -115,26 +153,46 @@ impl Answer {
     }
 
     fn check_problem(&self, asked: &[u8], codes: &[&str]) {
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
         let needs = match self.status {
             401 => "www-authenticate",
             405 => "allow",
             429 | 503 => "retry-after",
             _ => "x-request-id",
         };
-        let value = self.header(needs).unwrap_or_else(|| panic!("no {needs} in {self:?}"));
+        let value = self
+            .header(needs)
+            .unwrap_or_else(|| panic!("no {needs} in {self:?}"));
         if needs == "retry-after" {
-            assert!(value.parse::<u32>().is_ok_and(|wait| (1..=60).contains(&wait)), "{self:?}");
+            assert!(
+                value
+                    .parse::<u32>()
+                    .is_ok_and(|wait| (1..=60).contains(&wait)),
+                "{self:?}"
+            );
         }
         // An answer to HEAD has the headers alone.
         if asked.starts_with(b"HEAD ") {
             return;
         }
         let json = self.json();
-        let Value::Object(members) = &json else { panic!("no object: {self:?}") };
-        assert!(codes.contains(&json["code"].as_str().unwrap_or_default()), "{self:?}");
+        let Value::Object(members) = &json else {
+            panic!("no object: {self:?}")
+        };
+        assert!(
+            codes.contains(&json["code"].as_str().unwrap_or_default()),
+            "{self:?}"
+        );
         assert_eq!(json["status"], self.status, "{self:?}");
-        assert_eq!(json["request_id"].as_str(), self.header("x-request-id"), "{self:?}");
+        assert_eq!(
+            json["request_id"].as_str(),
+            self.header("x-request-id"),
+            "{self:?}"
+        );
         assert!(
             !members.contains_key("token") && !self.all().windows(3).any(|part| part == b"eyJ"),
             "{self:?}"
@@ -145,22 +203,36 @@ impl Answer {
     fn check_cors(&self, asked: &[u8]) {
         let asked = String::from_utf8_lossy(asked);
         let head = asked.split("\r\n\r\n").next().unwrap_or_default();
-        let origins: Vec<&str> =
-            head.lines().filter(|line| line.to_ascii_lowercase().starts_with("origin:")).collect();
+        let origins: Vec<&str> = head
+            .lines()
+            .filter(|line| line.to_ascii_lowercase().starts_with("origin:"))
+            .collect();
         let is_listed = origins.len() == 1 && origins[0] == format!("Origin: {LISTED}");
         let parsed = !matches!(self.status, 400 | 414 | 431);
         let allowed = self.header("access-control-allow-origin");
         if is_listed && parsed {
             assert_eq!(allowed, Some(LISTED), "{self:?}");
-            assert_eq!(self.header("access-control-allow-credentials"), Some("true"), "{self:?}");
+            assert_eq!(
+                self.header("access-control-allow-credentials"),
+                Some("true"),
+                "{self:?}"
+            );
         } else if !is_listed {
             assert_eq!(allowed, None, "{self:?}");
-            assert_eq!(self.header("access-control-allow-credentials"), None, "{self:?}");
+            assert_eq!(
+                self.header("access-control-allow-credentials"),
+                None,
+                "{self:?}"
+            );
         }
     }
 
     fn all(&self) -> Vec<u8> {
-        let head: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        let head: String = self
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\n"))
+            .collect();
         [head.as_bytes(), &self.body].concat()
     }
 
@@ -172,7 +244,13 @@ impl Answer {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} {}", self.status, self.headers, self.body.escape_ascii())
+        write!(
+            f,
+            "{} {:?} {}",
+            self.status,
+            self.headers,
+            self.body.escape_ascii()
+        )
     }
 }
 
@@ -194,12 +272,18 @@ impl Wire {
 
     pub fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).ok();
-        Self { stream, unread: Vec::new() }
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
     }
 
     /// Whether the service took the bytes. One that refuses early need not.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
-        matches!(timeout(HANG, self.stream.write_all(bytes)).await, Ok(Ok(())))
+        matches!(
+            timeout(HANG, self.stream.write_all(bytes)).await,
+            Ok(Ok(()))
+        )
     }
 
     pub async fn half_close(&mut self) {
@@ -217,7 +301,10 @@ impl Wire {
             let answer = self.unchecked(asked).await?;
             // An interim answer (RFC 9110, section 15.2) stands before the one that counts.
             if answer.status == 100 {
-                assert!(asked.windows(12).any(|part| part == b"100-continue"), "{answer:?}");
+                assert!(
+                    asked.windows(12).any(|part| part == b"100-continue"),
+                    "{answer:?}"
+                );
                 continue;
             }
             answer.check(asked);
@@ -236,27 +323,50 @@ impl Wire {
                 return None;
             }
         };
-        let head = String::from_utf8(self.unread.drain(..end + 4).collect()).expect("a head of text");
+        let head =
+            String::from_utf8(self.unread.drain(..end + 4).collect()).expect("a head of text");
         let mut lines = head.trim_end_matches("\r\n").split("\r\n");
         let line = lines.next().unwrap_or_default();
         let old = asked.windows(10).any(|part| part == b" HTTP/1.0\r");
         let is_known = line.starts_with("HTTP/1.1 ") || (old && line.starts_with("HTTP/1.0 "));
         assert!(is_known && line.len() >= 13, "no status line: {line:?}");
-        let status = line[9..12].parse().unwrap_or_else(|_| panic!("no status: {line:?}"));
+        let status = line[9..12]
+            .parse()
+            .unwrap_or_else(|_| panic!("no status: {line:?}"));
         let headers = lines.map(|line| {
-            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("no header: {line:?}"));
+            let (name, value) = line
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("no header: {line:?}"));
             assert!(
-                !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                !name.is_empty()
+                    && name
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             );
-            assert!(!value.bytes().any(|byte| byte.is_ascii_control()), "{line:?}");
+            assert!(
+                !value.bytes().any(|byte| byte.is_ascii_control()),
+                "{line:?}"
+            );
             (name.to_ascii_lowercase(), value.to_owned())
         });
-        let mut answer = Answer { status, headers: headers.collect(), body: Vec::new() };
+        let mut answer = Answer {
+            status,
+            headers: headers.collect(),
+            body: Vec::new(),
+        };
         assert_eq!(answer.header("transfer-encoding"), None, "{answer:?}");
-        let length: Option<usize> =
-            answer.header("content-length").map(|text| text.parse().expect("a length"));
-        assert!(length.is_some() || matches!(status, 100 | 204 | 304), "no length: {answer:?}");
-        let length = if asked.starts_with(b"HEAD ") { 0 } else { length.unwrap_or(0) };
+        let length: Option<usize> = answer
+            .header("content-length")
+            .map(|text| text.parse().expect("a length"));
+        assert!(
+            length.is_some() || matches!(status, 100 | 204 | 304),
+            "no length: {answer:?}"
+        );
+        let length = if asked.starts_with(b"HEAD ") {
+            0
+        } else {
+            length.unwrap_or(0)
+        };
         while self.unread.len() < length {
             assert!(self.read().await, "the body breaks off: {answer:?}");
         }
@@ -267,7 +377,9 @@ impl Wire {
     /// Whether anything more came.
     async fn read(&mut self) -> bool {
         let read = timeout(HANG, self.stream.read_buf(&mut self.unread)).await;
-        let length = read.expect("the service neither answers nor closes").unwrap_or_default();
+        let length = read
+            .expect("the service neither answers nor closes")
+            .unwrap_or_default();
         length > 0
     }
 
@@ -282,7 +394,11 @@ impl Wire {
 
     /// Waits until the service closes without a further word.
     pub async fn closed(&mut self) {
-        assert!(!self.read().await, "more came: {}", String::from_utf8_lossy(&self.unread));
+        assert!(
+            !self.read().await,
+            "more came: {}",
+            String::from_utf8_lossy(&self.unread)
+        );
     }
 
     /// What the service says until it closes, as it comes.

@@ -15,10 +15,26 @@ use crate::session::types::ExtractError;
 use crate::sync;
 
 pub const MODELS: [Model; 4] = [
-    ("jwks_cold_start_is_one_fetch_that_serves_all", cold_start, Schedule::Any),
-    ("jwks_rotation_is_one_fetch_and_no_torn_set", rotation, Schedule::Any),
-    ("jwks_failed_fetch_is_told_to_all_and_tried_again_later", failure, Schedule::Any),
-    ("jwks_fetch_goes_on_without_who_began_it", abandoned, Schedule::Any),
+    (
+        "jwks_cold_start_is_one_fetch_that_serves_all",
+        cold_start,
+        Schedule::Any,
+    ),
+    (
+        "jwks_rotation_is_one_fetch_and_no_torn_set",
+        rotation,
+        Schedule::Any,
+    ),
+    (
+        "jwks_failed_fetch_is_told_to_all_and_tried_again_later",
+        failure,
+        Schedule::Any,
+    ),
+    (
+        "jwks_fetch_goes_on_without_who_began_it",
+        abandoned,
+        Schedule::Any,
+    ),
 ];
 
 const REQUESTS: usize = 3;
@@ -44,7 +60,16 @@ fn world(body: Option<&'static str>) -> World {
     context.http.publish(body);
     let url = "https://idp.example/jwks".parse().unwrap();
     let waiting = Waiting::new(Some(REQUESTS), &Arc::default());
-    World { keys: Arc::new(FetchedKeys::new("jwt", Source::Jwks(url), &context, waiting)), context, clock }
+    World {
+        keys: Arc::new(FetchedKeys::new(
+            "jwt",
+            Source::Jwks(url),
+            &context,
+            waiting,
+        )),
+        context,
+        clock,
+    }
 }
 
 /// What a request does that brings a token signed with `kid`.
@@ -61,8 +86,13 @@ impl World {
     /// That many requests at once, with tokens signed by these keys in turn.
     fn requests(&self, kids: &[&'static str]) -> Vec<Result<(), ExtractError>> {
         let kids = kids.iter().cycle().take(REQUESTS);
-        let tasks: Vec<_> = kids.map(|kid| spawn(verify(self.keys.clone(), kid))).collect();
-        tasks.into_iter().map(|task| block_on(task).unwrap()).collect()
+        let tasks: Vec<_> = kids
+            .map(|kid| spawn(verify(self.keys.clone(), kid)))
+            .collect();
+        tasks
+            .into_iter()
+            .map(|task| block_on(task).unwrap())
+            .collect()
     }
 }
 
@@ -89,7 +119,10 @@ fn rotation() {
 fn failure() {
     let world = world(None);
     for answer in world.requests(&["old"]) {
-        assert!(matches!(answer, Err(ExtractError::Unavailable(_))), "{answer:?}");
+        assert!(
+            matches!(answer, Err(ExtractError::Unavailable(_))),
+            "{answer:?}"
+        );
     }
     assert_eq!(world.context.http.calls(), 1);
     world.context.http.publish(Some(OLD));

@@ -16,11 +16,27 @@ use crate::session::types::{ExtractError, Session};
 use crate::sync;
 
 pub const MODELS: [Model; 5] = [
-    ("lookup_identical_questions_share_a_call", shared, Schedule::Any),
-    ("lookup_a_kept_answer_is_not_asked_for_again", kept, Schedule::Any),
-    ("lookup_a_backend_that_is_down_is_told_to_all", down, Schedule::Any),
+    (
+        "lookup_identical_questions_share_a_call",
+        shared,
+        Schedule::Any,
+    ),
+    (
+        "lookup_a_kept_answer_is_not_asked_for_again",
+        kept,
+        Schedule::Any,
+    ),
+    (
+        "lookup_a_backend_that_is_down_is_told_to_all",
+        down,
+        Schedule::Any,
+    ),
     ("lookup_gives_every_place_back", places, Schedule::Any),
-    ("lookup_goes_on_without_who_began_it", abandoned, Schedule::Any),
+    (
+        "lookup_goes_on_without_who_began_it",
+        abandoned,
+        Schedule::Any,
+    ),
 ];
 
 /// Room for every request of a model.
@@ -41,7 +57,10 @@ fn world() -> World {
     sync::let_time_pass(false);
     let context = Context::new(Clock::new(ManualClock::at(0)), Arc::default());
     let waiting = Waiting::new(Some(MAX_WAITING), &Arc::default());
-    World { lookups: Arc::new(Lookups::new("web", &context, waiting)), back_end: Arc::default() }
+    World {
+        lookups: Arc::new(Lookups::new("web", &context, waiting)),
+        back_end: Arc::default(),
+    }
 }
 
 impl World {
@@ -51,7 +70,11 @@ impl World {
         async move {
             let call = || async move {
                 back_end.calls.fetch_add(1, Ordering::SeqCst);
-                assert_eq!(back_end.under_way.fetch_add(1, Ordering::SeqCst), 0, "asked twice at a time");
+                assert_eq!(
+                    back_end.under_way.fetch_add(1, Ordering::SeqCst),
+                    0,
+                    "asked twice at a time"
+                );
                 yield_now().await;
                 back_end.under_way.fetch_sub(1, Ordering::SeqCst);
                 verdict()
@@ -62,7 +85,10 @@ impl World {
 
     fn ask_three_times(&self, verdict: fn() -> Verdict) -> Vec<Outcome> {
         let tasks: Vec<_> = (0..3).map(|_| spawn(self.ask(verdict))).collect();
-        tasks.into_iter().map(|task| block_on(task).unwrap()).collect()
+        tasks
+            .into_iter()
+            .map(|task| block_on(task).unwrap())
+            .collect()
     }
 
     fn calls(&self) -> usize {
@@ -71,7 +97,10 @@ impl World {
 }
 
 fn decided(keep_for: Duration) -> Verdict {
-    Verdict { outcome: Ok(Session::of_subject("ann")), keep_for }
+    Verdict {
+        outcome: Ok(Session::of_subject("ann")),
+        keep_for,
+    }
 }
 
 fn shared() {
@@ -92,9 +121,15 @@ fn kept() {
 
 fn down() {
     let world = world();
-    let down = || Verdict { outcome: Err(ExtractError::unavailable("timeout")), keep_for: Duration::ZERO };
+    let down = || Verdict {
+        outcome: Err(ExtractError::unavailable("timeout")),
+        keep_for: Duration::ZERO,
+    };
     for answer in world.ask_three_times(down) {
-        assert!(matches!(answer, Err(ExtractError::Unavailable(_))), "{answer:?}");
+        assert!(
+            matches!(answer, Err(ExtractError::Unavailable(_))),
+            "{answer:?}"
+        );
     }
 }
 
@@ -109,7 +144,9 @@ fn abandoned() {
 fn places() {
     let world = world();
     let first = spawn(world.ask(|| decided(Duration::ZERO)));
-    let others: Vec<_> = (1..MAX_WAITING).map(|_| spawn(world.ask(|| decided(Duration::ZERO)))).collect();
+    let others: Vec<_> = (1..MAX_WAITING)
+        .map(|_| spawn(world.ask(|| decided(Duration::ZERO))))
+        .collect();
     first.abort();
     for other in others {
         block_on(other).unwrap().expect("a session");

@@ -5,8 +5,15 @@
 //! tasks a turn at every step. Back ends and files are stand-ins that do the same. It is no test harness's
 //! program, since those files bring tests of their own, which need the real `sync`.
 
-#![allow(dead_code, unused_imports, reason = "each file under test is here whole, its tests' helpers too")]
-#![allow(unfulfilled_lint_expectations, reason = "they are about the real `sync`")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each file under test is here whole, its tests' helpers too"
+)]
+#![allow(
+    unfulfilled_lint_expectations,
+    reason = "they are about the real `sync`"
+)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -44,7 +51,10 @@ enum Schedule {
 
 fn main() {
     let models = [&jwks::MODELS[..], &lookup::MODELS, &reload::MODELS].concat();
-    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let wanted = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'))
+        .unwrap_or_default();
     let (mut passed, mut failed) = (0, 0);
     for (name, model, schedule) in models {
         if !name.contains(&wanted) {
@@ -59,8 +69,15 @@ fn main() {
                 Runner::new(PctScheduler::new(3, ORDERS), config).run(model);
             }
         });
-        println!("model {name} ... {}", if outcome.is_ok() { "ok" } else { "FAILED" });
-        *if outcome.is_ok() { &mut passed } else { &mut failed } += 1;
+        println!(
+            "model {name} ... {}",
+            if outcome.is_ok() { "ok" } else { "FAILED" }
+        );
+        *if outcome.is_ok() {
+            &mut passed
+        } else {
+            &mut failed
+        } += 1;
     }
     println!("{passed} passed, {failed} failed");
     std::process::exit(i32::from(failed > 0));

@@ -19,8 +19,16 @@ use crate::world::app::App;
 
 pub const MODELS: [Model; 3] = [
     ("reload_a_signal_is_never_lost", signalled, Schedule::Any),
-    ("reload_a_changed_file_is_seen_without_a_signal", polled, Schedule::Fair),
-    ("reload_half_a_file_changes_nothing", half_written, Schedule::Fair),
+    (
+        "reload_a_changed_file_is_seen_without_a_signal",
+        polled,
+        Schedule::Fair,
+    ),
+    (
+        "reload_half_a_file_changes_nothing",
+        half_written,
+        Schedule::Fair,
+    ),
 ];
 
 struct World {

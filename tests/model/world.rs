@@ -40,7 +40,11 @@ pub mod stand_ins {
 
     impl Context {
         pub fn new(clock: Clock, metrics: Arc<rollout_token::telemetry::metrics::Metrics>) -> Self {
-            Self { clock, metrics, http: Arc::default() }
+            Self {
+                clock,
+                metrics,
+                http: Arc::default(),
+            }
         }
     }
 
@@ -75,7 +79,11 @@ pub mod stand_ins {
             let mut state = self.0.lock().unwrap();
             state.under_way -= 1;
             let body = state.body.ok_or(CallError::Timeout)?;
-            Ok(Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into() })
+            Ok(Answer {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: body.into(),
+            })
         }
     }
 

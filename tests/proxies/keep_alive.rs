@@ -18,12 +18,16 @@ const SERVICE_KEEPS: &str = "750ms";
 #[tokio::test]
 async fn a_request_at_the_end_of_an_idle_connections_time_is_not_lost() {
     let address = free_address();
-    let _service = Process::start(service(address).env("ROLLOUT__SERVER__IDLE_TIMEOUT", SERVICE_KEEPS));
-    let nginx = nginx_to(&[address], "").replace("keepalive 16;", "keepalive 16; keepalive_timeout 600ms;");
+    let _service =
+        Process::start(service(address).env("ROLLOUT__SERVER__IDLE_TIMEOUT", SERVICE_KEEPS));
+    let nginx =
+        nginx_to(&[address], "").replace("keepalive 16;", "keepalive 16; keepalive_timeout 600ms;");
     // It closes half of its idle connections every 5s.
     let haproxy = haproxy_to(&[address], "");
-    let haproxy =
-        haproxy.replace("http-reuse always", "http-reuse always\n default-server pool-purge-delay 50ms");
+    let haproxy = haproxy.replace(
+        "http-reuse always",
+        "http-reuse always\n default-server pool-purge-delay 50ms",
+    );
     for proxy in [Proxy::nginx(&nginx), Proxy::haproxy(&haproxy)] {
         let url = proxy.url("/rollout/token");
         // Each asks again after a pause of its own, from well before the proxy's end to well after ours.
@@ -32,7 +36,12 @@ async fn a_request_at_the_end_of_an_idle_connections_time_is_not_lost() {
             tokio::spawn(async move {
                 let (http, session) = (client(), good_session());
                 for _ in 0..5 {
-                    let response = http.post(&url).bearer_auth(&session).send().await.expect("an answer");
+                    let response = http
+                        .post(&url)
+                        .bearer_auth(&session)
+                        .send()
+                        .await
+                        .expect("an answer");
                     assert_eq!(response.status(), 200, "after {pause:?}");
                     sleep(pause).await;
                 }
@@ -49,17 +58,41 @@ async fn the_way_a_proxy_passes_bodies_on_changes_no_answer() {
     let address = free_address();
     let _service = start_service(address);
     for buffering in ["on", "off"] {
-        let proxy = Proxy::nginx(&nginx_to(&[address], &format!("proxy_request_buffering {buffering};")));
-        let request = || client().post(proxy.url("/rollout/token")).bearer_auth(good_session());
+        let proxy = Proxy::nginx(&nginx_to(
+            &[address],
+            &format!("proxy_request_buffering {buffering};"),
+        ));
+        let request = || {
+            client()
+                .post(proxy.url("/rollout/token"))
+                .bearer_auth(good_session())
+        };
         for (case, request, want) in [
             ("no body", request(), 200),
             ("an empty one", request().header("content-length", "0"), 200),
-            ("a small one", request().header("content-type", "application/json").body("{}"), 200),
-            ("one that is too large", request().body("x".repeat(5000)), 413),
+            (
+                "a small one",
+                request()
+                    .header("content-type", "application/json")
+                    .body("{}"),
+                200,
+            ),
+            (
+                "one that is too large",
+                request().body("x".repeat(5000)),
+                413,
+            ),
         ] {
             let response = request.send().await.expect("an answer");
-            assert_eq!(response.status().as_u16(), want, "{case}, buffering {buffering}");
-            let type_ = response.headers()["content-type"].to_str().unwrap().to_owned();
+            assert_eq!(
+                response.status().as_u16(),
+                want,
+                "{case}, buffering {buffering}"
+            );
+            let type_ = response.headers()["content-type"]
+                .to_str()
+                .unwrap()
+                .to_owned();
             assert!(type_.ends_with("json"), "{case}: {type_}");
             response.bytes().await.expect("the whole answer");
         }

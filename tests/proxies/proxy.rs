@@ -10,7 +10,10 @@ use crate::binary::{Process, binary};
 
 /// A port that is free now. A proxy has to be told where the services will be.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// A service that believes the proxy's `X-Forwarded-User`, beside bearer tokens.
@@ -59,7 +62,13 @@ impl Proxy {
         write_nginx(&directory, address, http);
         let at = directory.path();
         let mut command = Command::new("/usr/sbin/nginx");
-        command.arg("-p").arg(at).arg("-c").arg(at.join("proxy.conf")).arg("-e").arg(at.join("error.log"));
+        command
+            .arg("-p")
+            .arg(at)
+            .arg("-c")
+            .arg(at.join("proxy.conf"))
+            .arg("-e")
+            .arg(at.join("error.log"));
         Self::start("nginx", command, directory, address)
     }
 
@@ -80,15 +89,32 @@ impl Proxy {
         );
         fs::write(directory.path().join("proxy.conf"), text).unwrap();
         let mut command = Command::new("/usr/sbin/haproxy");
-        command.arg("-db").arg("-f").arg(directory.path().join("proxy.conf"));
+        command
+            .arg("-db")
+            .arg("-f")
+            .arg(directory.path().join("proxy.conf"));
         Self::start("haproxy", command, directory, address)
     }
 
-    fn start(program: &'static str, mut command: Command, directory: TempDir, address: SocketAddr) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-        let child =
-            command.spawn().unwrap_or_else(|error| panic!("{program}: {error} (make tools installs it)"));
-        let mut proxy = Self { address, child, directory, program };
+    fn start(
+        program: &'static str,
+        mut command: Command,
+        directory: TempDir,
+        address: SocketAddr,
+    ) -> Self {
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error} (make tools installs it)"));
+        let mut proxy = Self {
+            address,
+            child,
+            directory,
+            program,
+        };
         while TcpStream::connect(address).is_err() {
             let ended = proxy.child.try_wait().unwrap();
             assert!(ended.is_none(), "{program} does not start: {ended:?}");
@@ -105,7 +131,10 @@ impl Proxy {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
@@ -117,7 +146,11 @@ impl Proxy {
 fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
     let at = directory.path().display();
     // Workers become another user otherwise, who may not write here.
-    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let user = if rustix::process::geteuid().is_root() {
+        "user root;"
+    } else {
+        ""
+    };
     let text = format!(
         "{user}
         daemon off;
@@ -137,12 +170,19 @@ fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
         http.replace("{listen}", &address.to_string())
     );
     fs::write(directory.path().join("new.conf"), text).unwrap();
-    fs::rename(directory.path().join("new.conf"), directory.path().join("proxy.conf")).unwrap();
+    fs::rename(
+        directory.path().join("new.conf"),
+        directory.path().join("proxy.conf"),
+    )
+    .unwrap();
 }
 
 /// An nginx that keeps connections to these services, adds `more` to its location, and tries nothing twice.
 pub fn nginx_to(services: &[SocketAddr], more: &str) -> String {
-    let servers: String = services.iter().map(|address| format!("server {address} max_fails=0;")).collect();
+    let servers: String = services
+        .iter()
+        .map(|address| format!("server {address} max_fails=0;"))
+        .collect();
     format!(
         "upstream services {{ {servers} keepalive 16; }}
         server {{

@@ -45,7 +45,10 @@ impl Load {
                 requests.push(tokio::spawn(async move {
                     let response = request.send().await.map_err(|error| format!("{error:?}"))?;
                     let status = response.status().as_u16();
-                    response.bytes().await.map_err(|error| format!("{error:?}"))?;
+                    response
+                        .bytes()
+                        .await
+                        .map_err(|error| format!("{error:?}"))?;
                     Ok(status)
                 }));
             }
@@ -61,8 +64,15 @@ impl Load {
     async fn end(self, replaced: usize) {
         self.stop.store(true, Ordering::Relaxed);
         let outcomes = self.sent.await.unwrap();
-        let lost: Vec<_> = outcomes.iter().filter(|outcome| **outcome != Ok(200)).collect();
-        println!("{} requests while {replaced} instances were replaced, {} lost", outcomes.len(), lost.len());
+        let lost: Vec<_> = outcomes
+            .iter()
+            .filter(|outcome| **outcome != Ok(200))
+            .collect();
+        println!(
+            "{} requests while {replaced} instances were replaced, {} lost",
+            outcomes.len(),
+            lost.len()
+        );
         assert!(lost.is_empty(), "{:?} …", &lost[..lost.len().min(5)]);
         assert!(outcomes.len() > 1000);
     }
@@ -70,14 +80,31 @@ impl Load {
 
 /// For a proxy that closes idle connections when it is reconfigured: that is no matter of the service's.
 fn one_time_client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap()
+    reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap()
 }
 
 /// Until the balancer sends requests to it.
 async fn until_used(process: &Process) {
     let url = format!("http://{}/metrics", process.admin);
-    let issued = |metrics: String| metrics.lines().any(|line| line.contains(r#"outcome="issued""#));
-    while !issued(client().get(&url).send().await.unwrap().text().await.unwrap()) {
+    let issued = |metrics: String| {
+        metrics
+            .lines()
+            .any(|line| line.contains(r#"outcome="issued""#))
+    };
+    while !issued(
+        client()
+            .get(&url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap(),
+    ) {
         sleep(Duration::from_millis(50)).await;
     }
 }

@@ -16,25 +16,62 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\nX-Ignore: ";
 
 /// Ways to say how long a body is that two readers may understand in two ways.
 const FRAMES: [(&str, &str); 14] = [
-    ("CL and TE", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"),
-    ("TE and CL", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"),
-    ("TE of another kind", "Content-Length: 4\r\nTransfer-Encoding: xchunked\r\n"),
-    ("TE with a space before its colon", "Content-Length: 4\r\nTransfer-Encoding : chunked\r\n"),
-    ("TE with a tab", "Content-Length: 4\r\nTransfer-Encoding:\tchunked\r\n"),
-    ("TE with a vertical tab", "Content-Length: 4\r\nTransfer-Encoding: \x0bchunked\r\n"),
-    ("TE folded", "Content-Length: 4\r\nTransfer-Encoding:\r\n chunked\r\n"),
-    ("TE twice", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n"),
-    ("TE list", "Content-Length: 4\r\nTransfer-Encoding: identity, chunked\r\n"),
-    ("TE behind a bare LF", "Content-Length: 4\r\nX: y\nTransfer-Encoding: chunked\r\n"),
+    (
+        "CL and TE",
+        "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+    ),
+    (
+        "TE and CL",
+        "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n",
+    ),
+    (
+        "TE of another kind",
+        "Content-Length: 4\r\nTransfer-Encoding: xchunked\r\n",
+    ),
+    (
+        "TE with a space before its colon",
+        "Content-Length: 4\r\nTransfer-Encoding : chunked\r\n",
+    ),
+    (
+        "TE with a tab",
+        "Content-Length: 4\r\nTransfer-Encoding:\tchunked\r\n",
+    ),
+    (
+        "TE with a vertical tab",
+        "Content-Length: 4\r\nTransfer-Encoding: \x0bchunked\r\n",
+    ),
+    (
+        "TE folded",
+        "Content-Length: 4\r\nTransfer-Encoding:\r\n chunked\r\n",
+    ),
+    (
+        "TE twice",
+        "Content-Length: 4\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+    ),
+    (
+        "TE list",
+        "Content-Length: 4\r\nTransfer-Encoding: identity, chunked\r\n",
+    ),
+    (
+        "TE behind a bare LF",
+        "Content-Length: 4\r\nX: y\nTransfer-Encoding: chunked\r\n",
+    ),
     ("two CL", "Content-Length: 4\r\nContent-Length: 0\r\n"),
     ("CL with a sign", "Content-Length: +4\r\n"),
     ("CL in a list", "Content-Length: 4, 4\r\n"),
-    ("underscore", "Content_Length: 400\r\nTransfer_Encoding: chunked\r\n"),
+    (
+        "underscore",
+        "Content_Length: 400\r\nTransfer_Encoding: chunked\r\n",
+    ),
 ];
 
 /// What comes behind the head: a body for one reader, a second request for another.
 fn bodies() -> [String; 3] {
-    [format!("0\r\n\r\n{SMUGGLED}"), format!("1\r\nZ\r\n0\r\n\r\n{SMUGGLED}"), format!("5;\n{SMUGGLED}")]
+    [
+        format!("0\r\n\r\n{SMUGGLED}"),
+        format!("1\r\nZ\r\n0\r\n\r\n{SMUGGLED}"),
+        format!("5;\n{SMUGGLED}"),
+    ]
 }
 
 /// Whether the caller goes on listening only.
@@ -53,7 +90,9 @@ pub async fn talk(proxy: SocketAddr, bytes: &[u8], then: Talk) -> String {
         let _ = stream.shutdown().await;
     }
     let mut answer = Vec::new();
-    let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.expect("an end");
+    let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer))
+        .await
+        .expect("an end");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -63,34 +102,71 @@ async fn no_request_hides_in_another() {
     let service = start_service(address);
     for (what, proxy) in [
         ("nginx", Proxy::nginx(&nginx_to(&[address], ""))),
-        ("nginx without buffering", Proxy::nginx(&nginx_to(&[address], "proxy_request_buffering off;"))),
+        (
+            "nginx without buffering",
+            Proxy::nginx(&nginx_to(&[address], "proxy_request_buffering off;")),
+        ),
         ("HAProxy", Proxy::haproxy(&haproxy_to(&[address], ""))),
         (
             "HAProxy that lets bad requests pass",
-            Proxy::haproxy(&haproxy_to(&[address], "option accept-invalid-http-request")),
+            Proxy::haproxy(&haproxy_to(
+                &[address],
+                "option accept-invalid-http-request",
+            )),
         ),
     ] {
         for (case, frame) in FRAMES {
             for body in bodies() {
                 let head = "POST /rollout/token HTTP/1.1\r\nHost: a\r\n";
-                let said =
-                    talk(proxy.address, format!("{head}{frame}\r\n{body}").as_bytes(), Talk::HangUp).await;
+                let said = talk(
+                    proxy.address,
+                    format!("{head}{frame}\r\n{body}").as_bytes(),
+                    Talk::HangUp,
+                )
+                .await;
                 assert!(!said.contains("HTTP/1.1 200"), "{what}, {case}: {said}");
 
                 let id = "the-next-caller";
-                let next = client().post(proxy.url("/rollout/token")).bearer_auth(good_session());
-                let next = next.header("x-request-id", id).send().await.expect("an answer");
+                let next = client()
+                    .post(proxy.url("/rollout/token"))
+                    .bearer_auth(good_session());
+                let next = next
+                    .header("x-request-id", id)
+                    .send()
+                    .await
+                    .expect("an answer");
                 assert_eq!(next.status(), 200, "{what}, after {case}");
-                assert_eq!(next.headers()["x-request-id"], id, "{what}, after {case}: another's answer");
+                assert_eq!(
+                    next.headers()["x-request-id"],
+                    id,
+                    "{what}, after {case}: another's answer"
+                );
             }
         }
     }
     let metrics = || async {
         let url = format!("http://{}/metrics", service.admin);
-        client().get(url).send().await.unwrap().text().await.unwrap()
+        client()
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
     };
     let arrived = r#"outcome="not_found""#;
-    assert!(!metrics().await.contains(arrived), "a smuggled request arrived");
-    client().get(format!("http://{address}/smuggled")).send().await.unwrap();
-    assert!(metrics().await.contains(arrived), "one that is sent openly is seen");
+    assert!(
+        !metrics().await.contains(arrived),
+        "a smuggled request arrived"
+    );
+    client()
+        .get(format!("http://{address}/smuggled"))
+        .send()
+        .await
+        .unwrap();
+    assert!(
+        metrics().await.contains(arrived),
+        "one that is sent openly is seen"
+    );
 }

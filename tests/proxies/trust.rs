@@ -27,14 +27,31 @@ async fn nobody_but_the_proxy_names_the_user() {
         // It passes on names with underscores if it is told to.
         (
             "nginx with underscores",
-            Proxy::nginx(&format!("underscores_in_headers on; {}", nginx_to(&[address], named))),
+            Proxy::nginx(&format!(
+                "underscores_in_headers on; {}",
+                nginx_to(&[address], named)
+            )),
         ),
-        ("HAProxy", Proxy::haproxy(&haproxy_to(&[address], "http-request set-header X-Forwarded-User bob"))),
+        (
+            "HAProxy",
+            Proxy::haproxy(&haproxy_to(
+                &[address],
+                "http-request set-header X-Forwarded-User bob",
+            )),
+        ),
     ] {
-        let ask =
-            |name: &str, value: &str| client().post(proxy.url("/rollout/token")).header(name, value).send();
+        let ask = |name: &str, value: &str| {
+            client()
+                .post(proxy.url("/rollout/token"))
+                .header(name, value)
+                .send()
+        };
         let (status, body) = answer(ask("accept", "*/*").await.unwrap()).await;
-        assert_eq!((status.as_u16(), &verified(&body)["sub"]), (200, &"bob".into()), "{what}");
+        assert_eq!(
+            (status.as_u16(), &verified(&body)["sub"]),
+            (200, &"bob".into()),
+            "{what}"
+        );
         for (name, value) in ATTEMPTS {
             let (status, body) = answer(ask(name, value).await.unwrap()).await;
             match status.as_u16() {
@@ -46,7 +63,11 @@ async fn nobody_but_the_proxy_names_the_user() {
         // The twin arrives: it is refused rather than chosen from.
         if what != "nginx" {
             let (status, body) = answer(ask("X_Forwarded_User", "admin").await.unwrap()).await;
-            assert_eq!((status.as_u16(), body["code"].as_str()), (401, Some("session_invalid")), "{what}");
+            assert_eq!(
+                (status.as_u16(), body["code"].as_str()),
+                (401, Some("session_invalid")),
+                "{what}"
+            );
         }
     }
 }
@@ -70,16 +91,32 @@ async fn an_answer_is_never_kept_for_the_next_caller() {
             http-response cache-store answers
             http-response set-header X-Cache HIT if !{ srv_id -m found }",
     );
-    let haproxy = format!("cache answers\n total-max-size 4\n max-age 600\n process-vary on\n{haproxy}");
-    for (what, proxy) in [("nginx", Proxy::nginx(&nginx)), ("HAProxy", Proxy::haproxy(&haproxy))] {
+    let haproxy =
+        format!("cache answers\n total-max-size 4\n max-age 600\n process-vary on\n{haproxy}");
+    for (what, proxy) in [
+        ("nginx", Proxy::nginx(&nginx)),
+        ("HAProxy", Proxy::haproxy(&haproxy)),
+    ] {
         for round in 0..3 {
-            for path in ["/rollout-token", "/rollout/token", "/rollout/token/x.css", "/healthz"] {
+            for path in [
+                "/rollout-token",
+                "/rollout/token",
+                "/rollout/token/x.css",
+                "/healthz",
+            ] {
                 for user in ["ann", "bob"] {
                     let session = sign_session(&serde_json::json!({"sub": user, "exp": FAR}));
-                    let method =
-                        if path == "/rollout/token" { reqwest::Method::POST } else { reqwest::Method::GET };
-                    let response =
-                        client().request(method, proxy.url(path)).bearer_auth(session).send().await.unwrap();
+                    let method = if path == "/rollout/token" {
+                        reqwest::Method::POST
+                    } else {
+                        reqwest::Method::GET
+                    };
+                    let response = client()
+                        .request(method, proxy.url(path))
+                        .bearer_auth(session)
+                        .send()
+                        .await
+                        .unwrap();
                     let headers = response.headers().clone();
                     assert_eq!(headers["cache-control"], "no-store", "{what}, {path}");
                     assert_ne!(

@@ -23,8 +23,15 @@ use crate::vectors::{Case, join, load};
 
 /// The service's settings for a case, loaded from a file as an operator's would be.
 fn settings(case: &Case, section: Table) -> Result<Settings, Problems> {
-    let context = Context::new(Clock::new(ManualClock::at(case.now)), Arc::new(Metrics::new()));
-    helpers::load_with(&case.configuration(section).to_string(), &Registry::builtin(), &context)
+    let context = Context::new(
+        Clock::new(ManualClock::at(case.now)),
+        Arc::new(Metrics::new()),
+    );
+    helpers::load_with(
+        &case.configuration(section).to_string(),
+        &Registry::builtin(),
+        &context,
+    )
 }
 
 fn section(case: &Case) -> Table {
@@ -34,8 +41,15 @@ fn section(case: &Case) -> Table {
 /// The subject, or what is wrong. These kinds never wait for anything.
 fn authenticate(settings: &Settings, cookies: &[u8]) -> Result<String, Denied> {
     let mut request = contract::request(&[]);
-    request.headers.insert("cookie", HeaderValue::from_bytes(cookies).expect("a header"));
-    let answer = settings.chain.authenticate(&request).now_or_never().expect("no waiting");
+    request.headers.insert(
+        "cookie",
+        HeaderValue::from_bytes(cookies).expect("a header"),
+    );
+    let answer = settings
+        .chain
+        .authenticate(&request)
+        .now_or_never()
+        .expect("no waiting");
     answer.map(|authenticated| authenticated.subject.to_string())
 }
 
@@ -62,10 +76,14 @@ fn good(family: &str) -> Vec<Good> {
     let made = cases.map(|case| Good {
         settings: settings(&case, section(&case)).unwrap(),
         pairs: case.cookies(),
-        subject: case.expect["subject"].as_str().expect("a subject").to_owned(),
+        subject: case.expect["subject"]
+            .as_str()
+            .expect("a subject")
+            .to_owned(),
         name: case.name,
     });
-    made.filter(|good| authenticate(&good.settings, join(&good.pairs).as_bytes()).is_ok()).collect()
+    made.filter(|good| authenticate(&good.settings, join(&good.pairs).as_bytes()).is_ok())
+        .collect()
 }
 
 /// One way to damage a text. Positions are taken modulo its length.
@@ -125,7 +143,11 @@ fn damaged_is_refused(
     let (name, value) = &good.pairs[which];
     let damaged = damage.apply(value.as_bytes());
     // A space at the end or a semicolon behind the whole value is not part of it.
-    let sent = damaged.split(|&byte| byte == b';').next().expect("a part").trim_ascii();
+    let sent = damaged
+        .split(|&byte| byte == b';')
+        .next()
+        .expect("a part")
+        .trim_ascii();
     let unchanged = sent == value.as_bytes() || same(sent, value.as_bytes());
     let mut others = good.pairs.clone();
     others.remove(which);
@@ -136,10 +158,16 @@ fn damaged_is_refused(
             prop_assert_eq!(&subject, &good.subject);
         }
         // Never `expired`, which callers can tell: it would say that the rest was genuine.
-        Err(Denied { denial: Denial::Rejected(reason), .. }) => {
+        Err(Denied {
+            denial: Denial::Rejected(reason),
+            ..
+        }) => {
             prop_assert!(!reason.expired, "{}: {damage:?}: expired", good.name);
         }
-        Err(Denied { denial: Denial::Nobody(_), extractor: None }) => {}
+        Err(Denied {
+            denial: Denial::Nobody(_),
+            extractor: None,
+        }) => {}
         Err(denied) => prop_assert!(false, "{}: {damage:?}: {denied:?}", good.name),
     }
     Ok(())
@@ -190,9 +218,15 @@ fn percent_decoded(text: &[u8]) -> Vec<u8> {
 fn same_envelope(one: &[u8], other: &[u8]) -> bool {
     use base64::Engine;
     let sealed = |text: &[u8]| {
-        let json = base64::engine::general_purpose::STANDARD.decode(percent_decoded(text)).ok()?;
+        let json = base64::engine::general_purpose::STANDARD
+            .decode(percent_decoded(text))
+            .ok()?;
         let object: Value = serde_json::from_slice(&json).ok()?;
-        Some((object["iv"].clone(), object["value"].clone(), object["mac"].clone()))
+        Some((
+            object["iv"].clone(),
+            object["value"].clone(),
+            object["mac"].clone(),
+        ))
     };
     sealed(one).is_some() && sealed(one) == sealed(other)
 }
@@ -202,10 +236,16 @@ fn damaged_cookie_is_refused() {
     for (family, same) in FAMILIES {
         let good = good(family);
         assert!(good.len() > 2, "{family}");
-        let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
+        let config = ProptestConfig {
+            cases: 2000,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
         let strategy = (0..good.len(), 0..16_usize, damage());
         TestRunner::new(config)
-            .run(&strategy, |(case, which, damage)| damaged_is_refused(&good[case], which, &damage, same))
+            .run(&strategy, |(case, which, damage)| {
+                damaged_is_refused(&good[case], which, &damage, same)
+            })
             .unwrap_or_else(|failure| panic!("{family}: {failure}"));
     }
 }
@@ -214,13 +254,18 @@ fn damaged_cookie_is_refused() {
 #[test]
 fn every_flipped_byte_is_refused_with_the_same_answer() {
     for (family, same) in FAMILIES {
-        let good = good(family).into_iter().min_by_key(|good| join(&good.pairs).len()).expect("a session");
+        let good = good(family)
+            .into_iter()
+            .min_by_key(|good| join(&good.pairs).len())
+            .expect("a session");
         for which in 0..good.pairs.len() {
             for at in 0..good.pairs[which].1.len() {
                 for byte in [b'A', b'B', b'.', b':', b'=', b'-', b' '] {
                     match damaged_is_refused(&good, which, &Damage::Replace(at, byte), same) {
                         Ok(()) | Err(TestCaseError::Reject(_)) => {}
-                        Err(TestCaseError::Fail(failure)) => panic!("{family}, byte {at}: {failure}"),
+                        Err(TestCaseError::Fail(failure)) => {
+                            panic!("{family}, byte {at}: {failure}")
+                        }
                     }
                 }
             }
@@ -231,10 +276,15 @@ fn every_flipped_byte_is_refused_with_the_same_answer() {
 /// Puts a secret of ours in the place of each of the case's own.
 fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
     let mut section = section(case);
-    let Value::Object(keys) = serde_json::to_value(&section).unwrap() else { panic!("a section") };
+    let Value::Object(keys) = serde_json::to_value(&section).unwrap() else {
+        panic!("a section")
+    };
     for (key, value) in keys {
         let ours = match (key.as_str(), &value) {
-            ("secret" | "secret_key" | "secret_key_base" | "app_key" | "password", Value::String(_)) => {
+            (
+                "secret" | "secret_key" | "secret_key_base" | "app_key" | "password",
+                Value::String(_),
+            ) => {
                 json!(secrets[0])
             }
             ("password", _) => json!({ "2": secrets[0], "1": secrets[1] }),
@@ -251,29 +301,56 @@ fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
 #[test]
 fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
     // Of 32 bytes, as Laravel's keys must be.
-    const SECRETS: [&str; 2] = ["the-current-secret-of-the-app-32", "an-older-secret-of-the-app-of-32"];
+    const SECRETS: [&str; 2] = [
+        "the-current-secret-of-the-app-32",
+        "an-older-secret-of-the-app-of-32",
+    ];
     let mut seen = 0;
     for (family, _) in FAMILIES {
         // The case with most secrets, however deep they stand.
-        let cases = load(family).into_iter().filter(|case| case.text("scheme") != "better-auth");
+        let cases = load(family)
+            .into_iter()
+            .filter(|case| case.text("scheme") != "better-auth");
         let holds = |case: &Case| {
             let section = with_secrets(case, SECRETS).to_string();
-            SECRETS.iter().filter(|secret| section.contains(*secret)).count()
+            SECRETS
+                .iter()
+                .filter(|secret| section.contains(*secret))
+                .count()
         };
         let case = cases.max_by_key(holds).unwrap();
         let good = settings(&case, with_secrets(&case, SECRETS)).unwrap();
         let shown = format!("{good:?} {}", good.effective());
         let configured = with_secrets(&case, SECRETS).to_string();
-        for secret in SECRETS.into_iter().filter(|secret| configured.contains(secret)) {
+        for secret in SECRETS
+            .into_iter()
+            .filter(|secret| configured.contains(secret))
+        {
             assert!(!shown.contains(secret), "{family}");
             let same = configured.replace(secret, helpers::CLIENT_SECRET);
-            let problems = settings(&case, same.parse().unwrap()).map(|_| ()).expect_err(family).to_string();
-            assert!(!problems.contains(helpers::CLIENT_SECRET), "{family}: {problems}");
+            let problems = settings(&case, same.parse().unwrap())
+                .map(|_| ())
+                .expect_err(family)
+                .to_string();
+            assert!(
+                !problems.contains(helpers::CLIENT_SECRET),
+                "{family}: {problems}"
+            );
             // Laravel's keys are of another length than ours, whatever they hold.
-            let word = if family == "laravel" { "app_key" } else { "is the same secret as client_secret" };
-            assert!(problems.contains(word) || problems.contains("previous_keys"), "{family}: {problems}");
+            let word = if family == "laravel" {
+                "app_key"
+            } else {
+                "is the same secret as client_secret"
+            };
+            assert!(
+                problems.contains(word) || problems.contains("previous_keys"),
+                "{family}: {problems}"
+            );
             seen += 1;
         }
     }
-    assert_eq!(seen, 18, "two secrets of every family but starlette and better-auth");
+    assert_eq!(
+        seen, 18,
+        "two secrets of every family but starlette and better-auth"
+    );
 }

@@ -108,12 +108,21 @@ async fn laravel_with_a_string_that_is_not_utf8() {
         }
         let mut case = case.clone();
         for row in case.store["rows"].as_array_mut().into_iter().flatten() {
-            let payload = STANDARD.decode(row["payload"].as_str().unwrap_or_default()).unwrap_or_default();
+            let payload = STANDARD
+                .decode(row["payload"].as_str().unwrap_or_default())
+                .unwrap_or_default();
             // `a:COUNT:{…}`; the others are JSON, sealed or broken.
-            let Some(begin) = payload.iter().position(|&byte| byte == b'{') else { continue };
-            let count = payload[..begin].strip_prefix(b"a:").and_then(|count| count.strip_suffix(b":"));
-            let count = count.and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
-            let Some(count) = count.filter(|&count| count > 0) else { continue };
+            let Some(begin) = payload.iter().position(|&byte| byte == b'{') else {
+                continue;
+            };
+            let count = payload[..begin]
+                .strip_prefix(b"a:")
+                .and_then(|count| count.strip_suffix(b":"));
+            let count =
+                count.and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
+            let Some(count) = count.filter(|&count| count > 0) else {
+                continue;
+            };
             let head = format!("a:{}:{{s:4:\"Name\";s:3:\"Zo", count + 1);
             let payload = [head.as_bytes(), b"\xeb\";", &payload[begin + 1..]].concat();
             row["payload"] = STANDARD.encode(payload).into();
@@ -132,16 +141,25 @@ fn cookie(case: &Case) -> Place {
         "django-signed-cookies" => case.expect["reason"] == "auth_hash",
         _ => false,
     };
-    if in_store { Place::Elsewhere } else { Place::Cookie }
+    if in_store {
+        Place::Elsewhere
+    } else {
+        Place::Cookie
+    }
 }
 
 async fn store(path: &Path, case: &Case) -> Place {
     let scheme = case.text("scheme");
     let tables: &[(&str, &[&str])] = match scheme {
         "authjs-database" => &[("Session", &["sessionToken", "userId", "expires"])],
-        "better-auth" if case.config["store"] != "redis" => &[("session", &["token", "userId", "expiresAt"])],
+        "better-auth" if case.config["store"] != "redis" => {
+            &[("session", &["token", "userId", "expiresAt"])]
+        }
         "django-db" => &[
-            ("django_session", &["session_key", "session_data", "expire_date"]),
+            (
+                "django_session",
+                &["session_key", "session_data", "expire_date"],
+            ),
             ("auth_user", &["id integer", "password"]),
         ],
         "laravel" if case.config["driver"] != "cookie" => {
@@ -157,7 +175,9 @@ async fn store(path: &Path, case: &Case) -> Place {
 }
 
 async fn open(path: &Path) -> SqliteConnection {
-    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true);
     options.connect().await.expect("a database")
 }
 
@@ -165,7 +185,10 @@ async fn open(path: &Path) -> SqliteConnection {
 async fn fill(connection: &mut SqliteConnection, table: &str, columns: &[&str], case: &Case) {
     let list = columns.join(", ");
     let sql = format!("DROP TABLE IF EXISTS \"{table}\"; CREATE TABLE \"{table}\" ({list})");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.expect("a table");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(&mut *connection)
+        .await
+        .expect("a table");
     for row in case.rows_of(table) {
         let marks = vec!["?"; columns.len()].join(", ");
         let sql = format!("INSERT INTO \"{table}\" VALUES ({marks})");

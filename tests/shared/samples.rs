@@ -55,11 +55,23 @@ pub const SAMPLES: [Sample; 11] = [
 
 impl Sample {
     fn case(&self) -> Value {
-        let path = |folder| format!("{}/{folder}/{}.json", env!("CARGO_MANIFEST_DIR"), self.family);
-        let file = VECTORS.into_iter().find_map(|folder| std::fs::read(path(folder)).ok());
+        let path = |folder| {
+            format!(
+                "{}/{folder}/{}.json",
+                env!("CARGO_MANIFEST_DIR"),
+                self.family
+            )
+        };
+        let file = VECTORS
+            .into_iter()
+            .find_map(|folder| std::fs::read(path(folder)).ok());
         let family: Value = serde_json::from_slice(&file.expect("vectors")).expect("JSON");
         let cases = family["cases"].as_array().expect("cases");
-        cases.iter().find(|case| case["name"] == self.case).expect("the case").clone()
+        cases
+            .iter()
+            .find(|case| case["name"] == self.case)
+            .expect("the case")
+            .clone()
     }
 
     /// What the benchmark or target is called.
@@ -83,6 +95,9 @@ impl Sample {
         let case = self.case();
         let cookies = case["request"]["cookies"].as_object().expect("cookies");
         let text = |value: &Value| value.as_str().expect("text").to_owned();
-        cookies.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+        cookies
+            .iter()
+            .map(|(name, value)| (name.clone(), text(value)))
+            .collect()
     }
 }

@@ -22,9 +22,15 @@ impl ConfigBuilder {
     /// Removes one key: `.without("extractors.web.issuers")`.
     pub fn without(mut self, path: &str) -> Self {
         let (tables, key) = path.rsplit_once('.').unwrap_or(("", path));
-        let table = tables.split('.').filter(|name| !name.is_empty()).fold(&mut self.0, |table, name| {
-            table[name].as_table_mut().unwrap_or_else(|| panic!("{name} in {path} is no table"))
-        });
+        let table =
+            tables
+                .split('.')
+                .filter(|name| !name.is_empty())
+                .fold(&mut self.0, |table, name| {
+                    table[name]
+                        .as_table_mut()
+                        .unwrap_or_else(|| panic!("{name} in {path} is no table"))
+                });
         assert!(table.remove(key).is_some(), "there is no {path}");
         self
     }
@@ -37,7 +43,8 @@ impl fmt::Display for ConfigBuilder {
 }
 
 fn parse(toml: &str) -> Table {
-    toml.parse().unwrap_or_else(|error| panic!("{error} in {toml}"))
+    toml.parse()
+        .unwrap_or_else(|error| panic!("{error} in {toml}"))
 }
 
 fn merge(below: &mut Table, above: Table) {

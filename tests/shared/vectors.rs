@@ -79,8 +79,11 @@ pub fn directory() -> PathBuf {
 }
 
 pub fn load(family: &str) -> Vec<Case> {
-    let text = std::fs::read(directory().join(format!("{family}.json"))).expect("a file of vectors");
-    serde_json::from_slice::<Family>(&text).expect("vectors").cases
+    let text =
+        std::fs::read(directory().join(format!("{family}.json"))).expect("a file of vectors");
+    serde_json::from_slice::<Family>(&text)
+        .expect("vectors")
+        .cases
 }
 
 /// Runs a family: `place` makes the store hold what a case says, and says where that is.
@@ -103,8 +106,12 @@ pub async fn check_all(family: &str, mut place: impl AsyncFnMut(&Case) -> Place)
             }
         };
         count.run += 1;
-        let config = case.configuration(case.section(url.as_deref(), files.path())).to_string();
-        let service = services.entry(config).or_insert_with_key(|config| Service::try_start(config));
+        let config = case
+            .configuration(case.section(url.as_deref(), files.path()))
+            .to_string();
+        let service = services
+            .entry(config)
+            .or_insert_with_key(|config| Service::try_start(config));
         let outcome = match service {
             Ok(service) => case.run(service).await,
             // A list of algorithms that mixes both kinds of keys: a refused configuration lets nobody in.
@@ -116,23 +123,34 @@ pub async fn check_all(family: &str, mut place: impl AsyncFnMut(&Case) -> Place)
             wrong.push(format!("{}: {fault}", case.name));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), count.run, wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} cases:\n{}",
+        wrong.len(),
+        count.run,
+        wrong.join("\n")
+    );
     count
 }
 
 impl Case {
     pub fn text(&self, key: &str) -> &str {
-        self.config[key].as_str().unwrap_or_else(|| panic!("{}: {key}", self.name))
+        self.config[key]
+            .as_str()
+            .unwrap_or_else(|| panic!("{}: {key}", self.name))
     }
 
     async fn run(&self, service: &Service) -> Outcome {
         // A case without a session has no time: 0 is a clock that was never set.
-        service.clock.set(if self.now == 0 { NOW } else { self.now });
+        service
+            .clock
+            .set(if self.now == 0 { NOW } else { self.now });
         let nobody = not_applicable(service).await;
         let answer = service.raw(self.raw_request().as_bytes()).await;
         let status = answer.split(' ').nth(1).unwrap_or_default();
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{}: {answer}", self.name));
+        let body: Value =
+            serde_json::from_str(body).unwrap_or_else(|_| panic!("{}: {answer}", self.name));
         match (status, body["code"].as_str()) {
             ("200", None) => Outcome::Authenticated(verified(&body)),
             // `no_session` is also the answer to a session in which nobody is signed in: the metric tells.
@@ -147,26 +165,37 @@ impl Case {
     fn fault(&self, outcome: &Outcome) -> Option<String> {
         // Frameworks take the first or the last of two cookies; SPEC refuses both.
         if self.names_its_cookie_twice() {
-            return (*outcome != Outcome::Rejected).then(|| format!("two cookies of one name: {outcome:?}"));
+            return (*outcome != Outcome::Rejected)
+                .then(|| format!("two cookies of one name: {outcome:?}"));
         }
         let word = match outcome {
             Outcome::Authenticated(_) => "authenticated",
             Outcome::Rejected => "rejected",
             Outcome::NotApplicable => "not_applicable",
         };
-        let also = self.expect["also_acceptable"].as_array().cloned().unwrap_or_default();
+        let also = self.expect["also_acceptable"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         if self.expect["outcome"] != word && !also.iter().any(|known| known == word) {
             return Some(format!("{} expected: {outcome:?}", self.expect["outcome"]));
         }
-        let Outcome::Authenticated(claims) = outcome else { return None };
+        let Outcome::Authenticated(claims) = outcome else {
+            return None;
+        };
         let subjects = ["subject", "subject_if_authenticated"].map(|key| &self.expect[key]);
         // A case that may also be refused does not repeat who is in the store.
-        let stored = self.stored_subject().filter(|_| subjects.iter().all(|subject| subject.is_null()));
-        let is_expected = subjects.into_iter().chain(&stored).any(|subject| match subject {
-            Value::String(text) => claims["sub"] == **text,
-            Value::Number(number) => claims["sub"] == number.to_string(),
-            _ => false,
-        });
+        let stored = self
+            .stored_subject()
+            .filter(|_| subjects.iter().all(|subject| subject.is_null()));
+        let is_expected = subjects
+            .into_iter()
+            .chain(&stored)
+            .any(|subject| match subject {
+                Value::String(text) => claims["sub"] == **text,
+                Value::Number(number) => claims["sub"] == number.to_string(),
+                _ => false,
+            });
         if !is_expected {
             return Some(format!("the subject is {}", claims["sub"]));
         }
@@ -175,9 +204,13 @@ impl Case {
         }
         // Stores add columns to it. Where the row itself is the session, queries need not give all of it,
         // and each database writes times in its own way.
-        let is_row =
-            self.rows().any(|row| row.get(self.text("subject_path").trim_start_matches('/')).is_some());
-        let session = self.expect["session"].as_object().filter(|_| !is_row && claims["session"].is_object());
+        let is_row = self.rows().any(|row| {
+            row.get(self.text("subject_path").trim_start_matches('/'))
+                .is_some()
+        });
+        let session = self.expect["session"]
+            .as_object()
+            .filter(|_| !is_row && claims["session"].is_object());
         let session = session.into_iter().flatten();
         let changed = session.filter(|(name, value)| !holds(&claims["session"][name], value));
         let changed: Vec<_> = changed.collect();
@@ -193,25 +226,39 @@ impl Case {
 
     /// Only the `Cookie` header as it stands can hold a name twice.
     fn names_its_cookie_twice(&self) -> bool {
-        let (Some(name), Some(header)) =
-            (self.config["cookie_name"].as_str(), self.request.headers.get("cookie"))
-        else {
+        let (Some(name), Some(header)) = (
+            self.config["cookie_name"].as_str(),
+            self.request.headers.get("cookie"),
+        ) else {
             return false;
         };
         let prefix = format!("{name}=");
-        header.split(';').filter(|pair| pair.trim().starts_with(&prefix)).count() > 1
+        header
+            .split(';')
+            .filter(|pair| pair.trim().starts_with(&prefix))
+            .count()
+            > 1
     }
 
     /// The cookies in the order of the file, which is that of the header.
     pub fn cookies(&self) -> Vec<(String, String)> {
-        let Ordered::Object(cookies) = self.request.cookies.clone() else { return Vec::new() };
+        let Ordered::Object(cookies) = self.request.cookies.clone() else {
+            return Vec::new();
+        };
         let text = |value: Ordered| value.as_str().expect("text").to_owned();
-        cookies.into_iter().map(|(name, value)| (name, text(value))).collect()
+        cookies
+            .into_iter()
+            .map(|(name, value)| (name, text(value)))
+            .collect()
     }
 
     /// The request as it goes over the wire.
     fn raw_request(&self) -> String {
-        let headers = self.request.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let headers = self
+            .request
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"));
         let mut request =
             "POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n".to_owned();
         request.extend(headers);
@@ -248,8 +295,14 @@ impl Case {
             [server]
             max_header_bytes = 65536
         };
-        config.insert("extractors".to_owned(), Table::from_iter([("web".to_owned(), section.into())]).into());
-        config.insert("token".to_owned(), Table::from_iter([("claims".to_owned(), claims.into())]).into());
+        config.insert(
+            "extractors".to_owned(),
+            Table::from_iter([("web".to_owned(), section.into())]).into(),
+        );
+        config.insert(
+            "token".to_owned(),
+            Table::from_iter([("claims".to_owned(), claims.into())]).into(),
+        );
         config
     }
 
@@ -267,13 +320,18 @@ impl Case {
         };
         let keys = keys.as_object_mut().expect("keys");
         if let Some(name) = config["cookie_name"].as_str()
-            && !["authjs.session-token", "next-auth.session-token"].iter().any(|usual| name.ends_with(usual))
+            && !["authjs.session-token", "next-auth.session-token"]
+                .iter()
+                .any(|usual| name.ends_with(usual))
             && keys["kind"] != "jwt"
         {
             keys.insert("cookie".to_owned(), name.into());
         }
         let path = self.text("subject_path");
-        let usual = match (keys["kind"].as_str(), keys.get("preset").and_then(Value::as_str)) {
+        let usual = match (
+            keys["kind"].as_str(),
+            keys.get("preset").and_then(Value::as_str),
+        ) {
             (Some("jwt"), Some("entra")) => "/oid",
             (Some("jwt"), Some("okta")) => "/uid",
             (Some("jwt"), _) => "/sub",
@@ -290,7 +348,9 @@ impl Case {
 
     fn signed(&self) -> Value {
         let config = &self.config;
-        let max_age = config["max_age"].as_i64().map_or_else(|| "none".to_owned(), |age| format!("{age}s"));
+        let max_age = config["max_age"]
+            .as_i64()
+            .map_or_else(|| "none".to_owned(), |age| format!("{age}s"));
         match self.text("scheme") {
             "cookie-session" => json!({
                 "kind": "cookie_session",
@@ -313,7 +373,9 @@ impl Case {
                 "digest": config["digest"],
                 "max_age": max_age,
             }),
-            _ => json!({ "kind": "starlette", "secret_key": config["secret_key"], "max_age": max_age }),
+            _ => {
+                json!({ "kind": "starlette", "secret_key": config["secret_key"], "max_age": max_age })
+            }
         }
     }
 
@@ -424,8 +486,11 @@ impl Case {
 
     /// Some adapters keep times as numbers, which the preset's own query for PostgreSQL does not.
     fn better_auth_query(&self) -> Option<&'static str> {
-        let query = "SELECT *, \"expiresAt\" AS session_expires_at FROM \"session\" WHERE \"token\" = $1";
-        self.rows().any(|row| row["expiresAt"].is_number()).then_some(query)
+        let query =
+            "SELECT *, \"expiresAt\" AS session_expires_at FROM \"session\" WHERE \"token\" = $1";
+        self.rows()
+            .any(|row| row["expiresAt"].is_number())
+            .then_some(query)
     }
 
     fn jwt(&self, files: &Path) -> Value {
@@ -437,12 +502,20 @@ impl Case {
             std::fs::write(&file, text).expect("a file for the keys");
             file.display().to_string()
         });
-        let places = if config["locations"].is_array() { &config["locations"] } else { &config["location"] };
+        let places = if config["locations"].is_array() {
+            &config["locations"]
+        } else {
+            &config["location"]
+        };
         let places: Vec<String> = match config["cookie_name"].as_str() {
             Some(cookie) => vec![format!("supabase:{cookie}")],
             // The preset's own.
             None if places.is_null() => Vec::new(),
-            None => list(places).into_iter().map(location).map(str::to_owned).collect(),
+            None => list(places)
+                .into_iter()
+                .map(location)
+                .map(str::to_owned)
+                .collect(),
         };
         let mut claims = config["claims"].clone();
         if config["provider"] == "cognito-id" {
@@ -470,9 +543,13 @@ impl Case {
 /// Whether everything that is expected is there. Large numbers stand as text in the vectors.
 fn holds(actual: &Value, expected: &Value) -> bool {
     match (actual, expected) {
-        (Value::Object(actual), Value::Object(expected)) => expected
-            .iter()
-            .all(|(name, expected)| actual.get(name).is_some_and(|actual| holds(actual, expected))),
+        (Value::Object(actual), Value::Object(expected)) => {
+            expected.iter().all(|(name, expected)| {
+                actual
+                    .get(name)
+                    .is_some_and(|actual| holds(actual, expected))
+            })
+        }
         (Value::Number(number), Value::String(text)) => number.to_string() == *text,
         (Value::Number(actual), Value::Number(expected)) => actual.as_f64() == expected.as_f64(),
         _ => actual == expected,
@@ -484,7 +561,11 @@ fn checksum(sum: u64, byte: u8) -> u64 {
 }
 
 pub fn join(cookies: &[(String, String)]) -> String {
-    cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    cookies
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// The preset for a provider of the vectors, whose names also tell its token formats apart.
@@ -503,7 +584,10 @@ fn preset(provider: &str) -> &str {
         "supabase",
         "workos",
     ];
-    PRESETS.into_iter().find(|preset| provider.starts_with(preset)).expect("a preset for the provider")
+    PRESETS
+        .into_iter()
+        .find(|preset| provider.starts_with(preset))
+        .expect("a preset for the provider")
 }
 
 /// One text or a list of them, as a list.
@@ -516,7 +600,11 @@ fn list(value: &Value) -> Vec<&str> {
 
 /// The vectors write `authorization` for the bearer token.
 fn location(place: &str) -> &str {
-    if place == "authorization" { "header:authorization" } else { place }
+    if place == "authorization" {
+        "header:authorization"
+    } else {
+        place
+    }
 }
 
 /// How many requests no extractor found a credential in.
@@ -524,5 +612,8 @@ async fn not_applicable(service: &Service) -> u64 {
     let metrics = service.metrics().await;
     // A header that is too long is no extractor's either, and the lines stand in any order.
     let line = "rollout_token_requests_total{extractor=\"none\",outcome=\"no_session\"} ";
-    metrics.lines().find_map(|seen| seen.strip_prefix(line)?.parse().ok()).unwrap_or(0)
+    metrics
+        .lines()
+        .find_map(|seen| seen.strip_prefix(line)?.parse().ok())
+        .unwrap_or(0)
 }

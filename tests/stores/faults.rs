@@ -40,14 +40,22 @@ pub const USERS: &str = "CREATE TABLE sessions (id text PRIMARY KEY, user_id tex
 pub async fn redis_with_users(extra: &[&str]) -> Redis {
     let redis = Redis::start(extra).await;
     for n in 0..10 {
-        redis.run(&["SET", &format!("sess:s{n}"), &format!("{{\"user_id\":\"user-{n}\"}}")]).await;
+        redis
+            .run(&[
+                "SET",
+                &format!("sess:s{n}"),
+                &format!("{{\"user_id\":\"user-{n}\"}}"),
+            ])
+            .await;
     }
     redis
 }
 
 pub fn configuration(keys: &str, port: u16) -> String {
     let keys = keys.replace("PORT", &port.to_string());
-    format!("rate_limit.per_minute = 0\n[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}")
+    format!(
+        "rate_limit.per_minute = 0\n[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}"
+    )
 }
 
 pub fn service(keys: &str, port: u16) -> Service {
@@ -78,7 +86,11 @@ async fn every_fault_is_503(toml: &str, upstream: u16) {
         proxy.set(fault);
         for id in ["s1", "s2"] {
             let refused = ask(&service, id).await;
-            assert_eq!(refused, Err("session_backend_unavailable".to_owned()), "{fault:?}");
+            assert_eq!(
+                refused,
+                Err("session_backend_unavailable".to_owned()),
+                "{fault:?}"
+            );
         }
     }
 }
@@ -87,13 +99,20 @@ async fn every_fault_is_503(toml: &str, upstream: u16) {
 async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     const TIMEOUT: u64 = 150;
     let proxy = Proxy::start(upstream).await;
-    let service = service(&format!("{toml}\nmax_connections = 2\ntimeout = \"{TIMEOUT}ms\""), proxy.port);
+    let service = service(
+        &format!("{toml}\nmax_connections = 2\ntimeout = \"{TIMEOUT}ms\""),
+        proxy.port,
+    );
     let service = Arc::new(service);
     let mut answered = 0;
     for round in 0..40u64 {
         // Every other round is quick, so that there are connections whose late answers could be misread.
         let late = Duration::from_millis(TIMEOUT / 3 + round * 7 % TIMEOUT);
-        proxy.set(if round % 2 == 0 { Fault::None } else { Fault::Delay(late) });
+        proxy.set(if round % 2 == 0 {
+            Fault::None
+        } else {
+            Fault::Delay(late)
+        });
         let mut asking = JoinSet::new();
         for n in 0..6 {
             let (service, n) = (service.clone(), (n + round) % 10);
@@ -110,14 +129,20 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
                     assert_eq!(subject, format!("user-{n}"));
                     answered += 1;
                 }
-                Err(code) => assert!(["gone", "session_backend_unavailable"].contains(&&*code), "{code}"),
+                Err(code) => assert!(
+                    ["gone", "session_backend_unavailable"].contains(&&*code),
+                    "{code}"
+                ),
             }
         }
     }
     proxy.set(Fault::None);
     let last = eventually("recovery", async || ask(&service, "s7").await).await;
     assert_eq!(last, "user-7");
-    assert!(answered > 0, "every request ran out of time: the test proves nothing");
+    assert!(
+        answered > 0,
+        "every request ran out of time: the test proves nothing"
+    );
 }
 
 /// the crowd is answered or refused, and the pool stays in its bounds.
@@ -134,12 +159,22 @@ async fn a_crowd_is_kept_in_bounds(toml: &str, upstream: u16) {
     for (n, answer) in crowd.join_all().await {
         match answer {
             Ok(subject) => assert_eq!(subject, format!("user-{n}")),
-            Err(code) => assert!(["session_backend_unavailable", "overloaded"].contains(&&*code), "{code}"),
+            Err(code) => assert!(
+                ["session_backend_unavailable", "overloaded"].contains(&&*code),
+                "{code}"
+            ),
         }
     }
-    assert!(proxy.most() <= 16, "{} connections, some of them closing", proxy.most());
+    assert!(
+        proxy.most() <= 16,
+        "{} connections, some of them closing",
+        proxy.most()
+    );
     proxy.set(Fault::None);
-    assert_eq!(eventually("recovery", async || ask(&service, "s3").await).await, "user-3");
+    assert_eq!(
+        eventually("recovery", async || ask(&service, "s3").await).await,
+        "user-3"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,26 +197,46 @@ async fn postgres_behind_faults() {
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_behind_faults() {
     let mariadb = MariaDb::start(&[]).await;
-    mariadb.run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))").await;
-    mariadb.run("INSERT INTO sessions SELECT concat('s', seq), concat('user-', seq) FROM seq_0_to_9").await;
+    mariadb
+        .run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))")
+        .await;
+    mariadb
+        .run("INSERT INTO sessions SELECT concat('s', seq), concat('user-', seq) FROM seq_0_to_9")
+        .await;
     every_fault_is_503(MARIADB, mariadb.port).await;
     answers_reach_only_their_own(MARIADB, mariadb.port).await;
     a_crowd_is_kept_in_bounds(MARIADB, mariadb.port).await;
     let query = "SELECT user_id FROM sessions WHERE id = $1";
     mariadb.run("CREATE USER other@127.0.0.1").await;
     for (case, toml) in [
-        ("schema missing", MARIADB.replace("FROM sessions", "FROM nowhere")),
+        (
+            "schema missing",
+            MARIADB.replace("FROM sessions", "FROM nowhere"),
+        ),
         ("permission", MARIADB.replace("root@", "other@")),
         ("no such database", MARIADB.replace("/mysql?", "/nowhere?")),
         (
             "statement timeout",
-            MARIADB.replace(query, "SELECT user_id FROM sessions WHERE id = $1 AND SLEEP(5) = 0"),
+            MARIADB.replace(
+                query,
+                "SELECT user_id FROM sessions WHERE id = $1 AND SLEEP(5) = 0",
+            ),
         ),
-        ("several rows", MARIADB.replace(query, "SELECT user_id FROM sessions WHERE $1 <> ''")),
-        ("TLS is asked for", MARIADB.replace("ssl-mode=disabled", "ssl-mode=required")),
+        (
+            "several rows",
+            MARIADB.replace(query, "SELECT user_id FROM sessions WHERE $1 <> ''"),
+        ),
+        (
+            "TLS is asked for",
+            MARIADB.replace("ssl-mode=disabled", "ssl-mode=required"),
+        ),
     ] {
         let refused = ask(&service(&toml, mariadb.port), "s1").await;
-        assert_eq!(refused, Err("session_backend_unavailable".to_owned()), "{case}");
+        assert_eq!(
+            refused,
+            Err("session_backend_unavailable".to_owned()),
+            "{case}"
+        );
     }
 }
 
@@ -198,7 +253,11 @@ impl Seen {
     async fn more(&self, counter: fn(&Self) -> &AtomicUsize, count: usize) {
         let target = counter(self).load(Ordering::SeqCst) + count;
         let reached = async || {
-            if counter(self).load(Ordering::SeqCst) >= target { Ok(()) } else { Err("not yet") }
+            if counter(self).load(Ordering::SeqCst) >= target {
+                Ok(())
+            } else {
+                Err("not yet")
+            }
         };
         eventually("the crowd", reached).await;
     }
@@ -206,7 +265,11 @@ impl Seen {
 
 /// What `/readyz` says of the extractor, with status 200 in any case: no instance is better off.
 async fn state(service: &Service) -> String {
-    let answer = service.request(reqwest::Method::GET, "/readyz").send().await.unwrap();
+    let answer = service
+        .request(reqwest::Method::GET, "/readyz")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
     text(&answer.json::<Value>().await.unwrap()["extractors"][0]["state"])
 }
@@ -214,7 +277,10 @@ async fn state(service: &Service) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_killed_under_load_and_comes_back() {
     let mut redis = redis_with_users(&["--appendonly", "yes", "--appendfsync", "always"]).await;
-    let (service, seen) = (Arc::new(service(REDIS, redis.port)), Arc::new(Seen::default()));
+    let (service, seen) = (
+        Arc::new(service(REDIS, redis.port)),
+        Arc::new(Seen::default()),
+    );
     let mut crowd = JoinSet::new();
     for n in 0..8 {
         let (service, seen) = (service.clone(), seen.clone());
@@ -246,7 +312,13 @@ async fn redis_is_killed_under_load_and_comes_back() {
         let loaded = async || redis.get("sess:s9").await.ok_or("still loading");
         eventually("redis-server's data", loaded).await;
         assert_eq!(ask(&service, "s9").await.as_deref(), Ok("user-9"));
-        let ready = async || if state(&service).await == "ready" { Ok(()) } else { Err("stale") };
+        let ready = async || {
+            if state(&service).await == "ready" {
+                Ok(())
+            } else {
+                Err("stale")
+            }
+        };
         eventually("readiness", ready).await;
     }
     seen.is_over.store(true, Ordering::SeqCst);
@@ -282,14 +354,23 @@ async fn redis_that_says_no_is_503_and_recovers() {
         assert_eq!(good, "user-1", "before {answer}");
         proxy.set(Fault::Say(answer));
         for _ in 0..2 {
-            assert_eq!(ask(&behind, "s1").await, Err("session_backend_unavailable".to_owned()), "{answer}");
+            assert_eq!(
+                ask(&behind, "s1").await,
+                Err("session_backend_unavailable".to_owned()),
+                "{answer}"
+            );
         }
     }
     // The same for real: a replica whose primary is gone.
     let direct = service(REDIS, redis.port);
     assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
-    redis.run(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
-    assert_eq!(ask(&direct, "s1").await, Err("session_backend_unavailable".to_owned()));
+    redis
+        .run(&["REPLICAOF", "127.0.0.1", &free_port().to_string()])
+        .await;
+    assert_eq!(
+        ask(&direct, "s1").await,
+        Err("session_backend_unavailable".to_owned())
+    );
     redis.run(&["REPLICAOF", "NO", "ONE"]).await;
     assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
 }
@@ -299,9 +380,15 @@ async fn explain(toml: &str, port: u16, id: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), configuration(toml, port)).unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollout-token"));
-    command.arg("--config").arg(file.path()).args(["explain", "-b", &format!("sid={id}")]);
+    command
+        .arg("--config")
+        .arg(file.path())
+        .args(["explain", "-b", &format!("sid={id}")]);
     command.env_clear().envs(crate::helpers::client_variables());
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -310,11 +397,17 @@ async fn explain_and_metrics_say_what_a_store_said_and_no_secret() {
     let (redis, postgres) = (redis_with_users(&[]).await, Postgres::start(&[]).await);
     redis.run(&["RPUSH", "sess:s3cr3t-list", "x"]).await;
     redis
-        .run(&["SET", "sess:s3cr3t", r#"{"cookie":{"path":"s3cr3t"},"user":{"ids":[7,null],"ok":true}}"#])
+        .run(&[
+            "SET",
+            "sess:s3cr3t",
+            r#"{"cookie":{"path":"s3cr3t"},"user":{"ids":[7,null],"ok":true}}"#,
+        ])
         .await;
     postgres.run("postgres", USERS).await;
     let url = "postgres://postgres@";
-    let lost = POSTGRES.replace(url, "postgres://postgres:s3cr3t@").replace("FROM sessions", "FROM nowhere");
+    let lost = POSTGRES
+        .replace(url, "postgres://postgres:s3cr3t@")
+        .replace("FROM sessions", "FROM nowhere");
     for (case, toml, port, id, said) in [
         ("a user", REDIS, redis.port, "s1", "subject = \"user-1\""),
         (
@@ -325,12 +418,48 @@ async fn explain_and_metrics_say_what_a_store_said_and_no_secret() {
             "no_subject  <- decides\n    \
              of a session with {cookie: {path: text}, user: {ids: [number, null], ok: true or false}}",
         ),
-        ("no such key", REDIS, redis.port, "s3cr3t-x", "no such key below \\\"sess:\\\""),
-        ("no text", REDIS, redis.port, "s3cr3t-list", "session_corrupt (the key holds something other than"),
-        ("no Redis", REDIS, free_port(), "s3cr3t", "store_unreachable"),
-        ("a row", POSTGRES, postgres.port, "s1", "of a session with {user_id: text}"),
-        ("no row", POSTGRES, postgres.port, "s3cr3t", "session_not_found (the query finds no row)"),
-        ("no table", &lost, postgres.port, "s3cr3t", "store_refused (error 42P01: relation"),
+        (
+            "no such key",
+            REDIS,
+            redis.port,
+            "s3cr3t-x",
+            "no such key below \\\"sess:\\\"",
+        ),
+        (
+            "no text",
+            REDIS,
+            redis.port,
+            "s3cr3t-list",
+            "session_corrupt (the key holds something other than",
+        ),
+        (
+            "no Redis",
+            REDIS,
+            free_port(),
+            "s3cr3t",
+            "store_unreachable",
+        ),
+        (
+            "a row",
+            POSTGRES,
+            postgres.port,
+            "s1",
+            "of a session with {user_id: text}",
+        ),
+        (
+            "no row",
+            POSTGRES,
+            postgres.port,
+            "s3cr3t",
+            "session_not_found (the query finds no row)",
+        ),
+        (
+            "no table",
+            &lost,
+            postgres.port,
+            "s3cr3t",
+            "store_refused (error 42P01: relation",
+        ),
     ] {
         let explained = explain(toml, port, id).await;
         assert!(explained.contains(said), "{case}: {explained}");
@@ -349,7 +478,10 @@ async fn explain_and_metrics_say_what_a_store_said_and_no_secret() {
             "rollout_token_backend_duration_seconds_count{{extractor=\"web\",result=\"{result}\"}} 1"
         );
         let metrics = service.metrics().await;
-        assert!(metrics.lines().any(|seen| seen == line), "{line}: {metrics}");
+        assert!(
+            metrics.lines().any(|seen| seen == line),
+            "{line}: {metrics}"
+        );
     }
 }
 
@@ -381,24 +513,44 @@ async fn redis_is_only_ever_asked_for_one_key() {
     ] {
         let is_sendable = id.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         let answers = [
-            if is_sendable { ask(&plain, id).await } else { Err("session_invalid".to_owned()) },
+            if is_sendable {
+                ask(&plain, id).await
+            } else {
+                Err("session_invalid".to_owned())
+            },
             ask(&signed, &express_signed(id)).await,
         ];
         let sent = usize::from(plainly) + usize::from(if_signed);
         // As MONITOR writes text.
-        let key = format!("sess:{id}").into_bytes().escape_ascii().to_string().replace("\\'", "'");
+        let key = format!("sess:{id}")
+            .into_bytes()
+            .escape_ascii()
+            .to_string()
+            .replace("\\'", "'");
         let expected = format!("\"GETRANGE\" \"{key}\" \"0\" \"1048576\"");
         assert_eq!(monitor.commands().await, vec![expected; sent], "{id:?}");
         for answer in answers {
-            let code = if id == "s1" { Ok("user-1".to_owned()) } else { Err("session_invalid".to_owned()) };
+            let code = if id == "s1" {
+                Ok("user-1".to_owned())
+            } else {
+                Err("session_invalid".to_owned())
+            };
             let nothing = id.is_empty() && answer == Err("no_session".to_owned());
             assert!(answer == code || nothing, "{id:?}: {answer:?}");
         }
     }
     let raw = "POST /rollout/token HTTP/1.1\r\nHost: h\r\nConnection: close\r\nCookie: sid=";
     for (case, bytes, status) in [
-        ("0xff", [raw.as_bytes(), b"s1\xff\r\n\r\n"].concat(), " 401 "),
-        ("1 MiB", [raw.as_bytes(), "x".repeat(1 << 20).as_bytes(), b"\r\n\r\n"].concat(), " 431 "),
+        (
+            "0xff",
+            [raw.as_bytes(), b"s1\xff\r\n\r\n"].concat(),
+            " 401 ",
+        ),
+        (
+            "1 MiB",
+            [raw.as_bytes(), "x".repeat(1 << 20).as_bytes(), b"\r\n\r\n"].concat(),
+            " 431 ",
+        ),
     ] {
         let answer = plain.raw(&bytes).await;
         assert!(answer.contains(status), "{case}: {answer}");
@@ -411,7 +563,10 @@ pub fn express_signed(id: &str) -> String {
     use aws_lc_rs::hmac;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD_NO_PAD;
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"keyboard cat"), id.as_bytes());
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, b"keyboard cat"),
+        id.as_bytes(),
+    );
     let text = format!("s:{id}.{}", STANDARD_NO_PAD.encode(tag));
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
@@ -419,14 +574,34 @@ pub fn express_signed(id: &str) -> String {
 #[tokio::test]
 async fn a_user_of_redis_that_may_only_getrange_is_enough() {
     let redis = redis_with_users(&[]).await;
-    redis.run(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~sess:*", "+getrange"]).await;
+    redis
+        .run(&[
+            "ACL",
+            "SETUSER",
+            "reader",
+            "on",
+            ">hunter2",
+            "~sess:*",
+            "+getrange",
+        ])
+        .await;
     let good = REDIS.replace("127.0.0.1", "reader:hunter2@127.0.0.1");
-    assert_eq!(ask(&service(&good, redis.port), "s1").await.as_deref(), Ok("user-1"));
+    assert_eq!(
+        ask(&service(&good, redis.port), "s1").await.as_deref(),
+        Ok("user-1")
+    );
     let by_key = REDIS.replace("127.0.0.1", "reader@127.0.0.1") + "\npassword = \"hunter2\"";
-    assert_eq!(ask(&service(&by_key, redis.port), "s1").await.as_deref(), Ok("user-1"));
+    assert_eq!(
+        ask(&service(&by_key, redis.port), "s1").await.as_deref(),
+        Ok("user-1")
+    );
     let elsewhere = good.replace("sess:", "other:");
     let refused = ask(&service(&elsewhere, redis.port), "s1").await;
-    assert_eq!(refused, Err("session_backend_unavailable".to_owned()), "keys that are not the reader's");
+    assert_eq!(
+        refused,
+        Err("session_backend_unavailable".to_owned()),
+        "keys that are not the reader's"
+    );
 }
 
 /// TLS: the server must be the one that is named, and somebody must vouch for it.
@@ -434,13 +609,26 @@ async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificat
     let other = Certificate::issue("root");
     // A handshake takes long where nothing is optimised and much else is going on.
     let toml = &format!("{toml}\ntimeout = \"5s\"");
-    let with = |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());
+    let with =
+        |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());
     let by_address = toml.replace("localhost", "127.0.0.1");
     for (case, toml, want) in [
         ("our authority", with(toml, ours), Ok("user-1".to_owned())),
-        ("nobody's authority", toml.to_owned(), Err("session_backend_unavailable".to_owned())),
-        ("another authority", with(toml, &other), Err("session_backend_unavailable".to_owned())),
-        ("another name", with(&by_address, ours), Err("session_backend_unavailable".to_owned())),
+        (
+            "nobody's authority",
+            toml.to_owned(),
+            Err("session_backend_unavailable".to_owned()),
+        ),
+        (
+            "another authority",
+            with(toml, &other),
+            Err("session_backend_unavailable".to_owned()),
+        ),
+        (
+            "another name",
+            with(&by_address, ours),
+            Err("session_backend_unavailable".to_owned()),
+        ),
     ] {
         assert_eq!(ask(&service(&toml, port), "s1").await, want, "{case}");
     }
@@ -480,24 +668,42 @@ async fn postgres_over_tls() {
     ])
     .await;
     postgres.run("postgres", USERS).await;
-    let toml = POSTGRES.replace("@127.0.0.1", "@localhost").replace("sslmode=disable", "sslmode=verify-full");
+    let toml = POSTGRES
+        .replace("@127.0.0.1", "@localhost")
+        .replace("sslmode=disable", "sslmode=verify-full");
     only_the_right_server_is_asked(&toml, postgres.port, &certificate).await;
     // libpq's own way to name the authority.
-    let in_url =
-        toml.replace("verify-full", &format!("verify-full&sslrootcert={}", certificate.authority.display()));
-    assert_eq!(ask(&service(&in_url, postgres.port), "s1").await.as_deref(), Ok("user-1"));
+    let in_url = toml.replace(
+        "verify-full",
+        &format!(
+            "verify-full&sslrootcert={}",
+            certificate.authority.display()
+        ),
+    );
+    assert_eq!(
+        ask(&service(&in_url, postgres.port), "s1").await.as_deref(),
+        Ok("user-1")
+    );
 }
 
 #[tokio::test]
 async fn mariadb_over_tls() {
     let certificate = Certificate::issue("mysql");
     let setting = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
-    let mariadb =
-        MariaDb::start(&[&setting("ssl-cert", &certificate.chain), &setting("ssl-key", &certificate.key)])
-            .await;
-    mariadb.run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))").await;
-    mariadb.run("INSERT INTO sessions VALUES ('s1', 'user-1')").await;
-    let toml = MARIADB.replace("@127.0.0.1", "@localhost").replace("disabled", "verify_identity");
+    let mariadb = MariaDb::start(&[
+        &setting("ssl-cert", &certificate.chain),
+        &setting("ssl-key", &certificate.key),
+    ])
+    .await;
+    mariadb
+        .run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))")
+        .await;
+    mariadb
+        .run("INSERT INTO sessions VALUES ('s1', 'user-1')")
+        .await;
+    let toml = MARIADB
+        .replace("@127.0.0.1", "@localhost")
+        .replace("disabled", "verify_identity");
     only_the_right_server_is_asked(&toml, mariadb.port, &certificate).await;
 }
 
@@ -516,8 +722,23 @@ async fn redis_holds_something_else() {
     }
     redis.run(&["SET", "sess:nobody", "{}"]).await;
     let service = service(REDIS, redis.port);
-    for id in ["list", "empty", "garbage", "array", "twice", "absent", "*", "sess:list", "..", "'OR'1"] {
-        assert_eq!(ask(&service, id).await, Err("session_invalid".to_owned()), "{id}");
+    for id in [
+        "list",
+        "empty",
+        "garbage",
+        "array",
+        "twice",
+        "absent",
+        "*",
+        "sess:list",
+        "..",
+        "'OR'1",
+    ] {
+        assert_eq!(
+            ask(&service, id).await,
+            Err("session_invalid".to_owned()),
+            "{id}"
+        );
     }
     assert_eq!(ask(&service, "nobody").await, Err("no_session".to_owned()));
 }
@@ -525,15 +746,29 @@ async fn redis_holds_something_else() {
 #[tokio::test]
 async fn redis_that_refuses_us_is_503() {
     let redis = Redis::start(&["--requirepass", "hunter2"]).await;
-    for (case, user) in [("no password", ""), ("wrong password", ":wrong@"), ("no such user", "nobody:x@")] {
+    for (case, user) in [
+        ("no password", ""),
+        ("wrong password", ":wrong@"),
+        ("no such user", "nobody:x@"),
+    ] {
         let toml = REDIS.replace("127.0.0.1", &format!("{user}127.0.0.1"));
         let refused = ask(&service(&toml, redis.port), "s1").await;
-        assert_eq!(refused, Err("session_backend_unavailable".to_owned()), "{case}");
+        assert_eq!(
+            refused,
+            Err("session_backend_unavailable".to_owned()),
+            "{case}"
+        );
     }
     let known = REDIS.replace("127.0.0.1", ":hunter2@127.0.0.1");
-    assert_eq!(ask(&service(&known, redis.port), "s1").await, Err("session_invalid".to_owned()));
+    assert_eq!(
+        ask(&service(&known, redis.port), "s1").await,
+        Err("session_invalid".to_owned())
+    );
     let tls = REDIS.replace("redis://", "rediss://");
-    assert_eq!(ask(&service(&tls, redis.port), "s1").await, Err("session_backend_unavailable".to_owned()));
+    assert_eq!(
+        ask(&service(&tls, redis.port), "s1").await,
+        Err("session_backend_unavailable".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -549,19 +784,47 @@ async fn postgres_that_cannot_answer_is_503() {
         .await;
     let query = "SELECT user_id FROM sessions WHERE id = $1";
     for (case, toml) in [
-        ("schema missing", POSTGRES.replace("FROM sessions", "FROM nowhere")),
+        (
+            "schema missing",
+            POSTGRES.replace("FROM sessions", "FROM nowhere"),
+        ),
         ("permission", POSTGRES.replace("postgres@", "other@")),
-        ("too many connections", POSTGRES.replace("postgres@", "full_up@")),
-        ("no such database", POSTGRES.replace("/postgres?", "/nowhere?")),
+        (
+            "too many connections",
+            POSTGRES.replace("postgres@", "full_up@"),
+        ),
+        (
+            "no such database",
+            POSTGRES.replace("/postgres?", "/nowhere?"),
+        ),
         (
             "statement timeout",
-            POSTGRES.replace(query, "SELECT user_id FROM sessions, pg_sleep(5) WHERE id = $1"),
+            POSTGRES.replace(
+                query,
+                "SELECT user_id FROM sessions, pg_sleep(5) WHERE id = $1",
+            ),
         ),
-        ("would write", POSTGRES.replace(query, "SELECT user_id, nextval('s') FROM sessions WHERE id = $1")),
-        ("several rows", POSTGRES.replace(query, "SELECT user_id FROM sessions WHERE $1 <> ''")),
-        ("TLS is asked for", POSTGRES.replace("sslmode=disable", "sslmode=require")),
+        (
+            "would write",
+            POSTGRES.replace(
+                query,
+                "SELECT user_id, nextval('s') FROM sessions WHERE id = $1",
+            ),
+        ),
+        (
+            "several rows",
+            POSTGRES.replace(query, "SELECT user_id FROM sessions WHERE $1 <> ''"),
+        ),
+        (
+            "TLS is asked for",
+            POSTGRES.replace("sslmode=disable", "sslmode=require"),
+        ),
     ] {
         let refused = ask(&service(&toml, postgres.port), "s1").await;
-        assert_eq!(refused, Err("session_backend_unavailable".to_owned()), "{case}");
+        assert_eq!(
+            refused,
+            Err("session_backend_unavailable".to_owned()),
+            "{case}"
+        );
     }
 }

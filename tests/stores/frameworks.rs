@@ -10,7 +10,9 @@ use crate::vectors::{Case, Place, check_all};
 async fn load_redis(redis: &Redis, case: &Case) -> Place {
     redis.run(&["FLUSHALL"]).await;
     for (key, value) in case.store["redis"].as_object().into_iter().flatten() {
-        redis.run(&["SET", key, value.as_str().expect("text")]).await;
+        redis
+            .run(&["SET", key, value.as_str().expect("text")])
+            .await;
         if let Some(ttl) = case.store["redis_ttl"][key].as_i64() {
             redis.run(&["EXPIRE", key, &ttl.to_string()]).await;
         }
@@ -22,34 +24,58 @@ async fn load_redis(redis: &Redis, case: &Case) -> Place {
 async fn load_postgres(connection: &mut PgConnection, table: &str, columns: &str, case: &Case) {
     let quoted = format!("\"{table}\"");
     let sql = format!("DROP TABLE IF EXISTS {quoted}; CREATE TABLE {quoted} ({columns})");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.expect("a table");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(&mut *connection)
+        .await
+        .expect("a table");
     for row in case.rows_of(table) {
-        let sql =
-            format!("INSERT INTO {quoted} SELECT * FROM json_populate_record(NULL::{quoted}, $1::json)");
+        let sql = format!(
+            "INSERT INTO {quoted} SELECT * FROM json_populate_record(NULL::{quoted}, $1::json)"
+        );
         let insert = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(row.to_string());
-        insert.execute(&mut *connection).await.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        insert
+            .execute(&mut *connection)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name));
     }
 }
 
 /// The same in MariaDB, where making tables takes long and times have no zone: frameworks write UTC.
 async fn load_mariadb(connection: &mut MySqlConnection, table: &str, columns: &str, case: &Case) {
     let sql = format!("CREATE TABLE IF NOT EXISTS `{table}` ({columns}); DELETE FROM `{table}`");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.expect("a table");
-    let names: Vec<_> = columns.split(", ").map(|column| column.split(' ').next().unwrap()).collect();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(&mut *connection)
+        .await
+        .expect("a table");
+    let names: Vec<_> = columns
+        .split(", ")
+        .map(|column| column.split(' ').next().unwrap())
+        .collect();
     for row in case.rows_of(table) {
         let marks = vec!["?"; names.len()].join(", ");
-        let sql = format!("INSERT INTO `{table}` ({}) VALUES ({marks})", names.join(", "));
+        let sql = format!(
+            "INSERT INTO `{table}` ({}) VALUES ({marks})",
+            names.join(", ")
+        );
         let mut insert = sqlx::query(sqlx::AssertSqlSafe(sql));
         for name in &names {
             let value = &row[name.trim_matches('`')];
-            let text = value.as_str().map(str::to_owned).or_else(|| value.as_i64().map(|n| n.to_string()));
+            let text = value
+                .as_str()
+                .map(str::to_owned)
+                .or_else(|| value.as_i64().map(|n| n.to_string()));
             let time = text.as_deref().and_then(|text| {
-                let text = text.strip_suffix("+00:00").or_else(|| text.strip_suffix('Z'))?;
+                let text = text
+                    .strip_suffix("+00:00")
+                    .or_else(|| text.strip_suffix('Z'))?;
                 Some(text.replace('T', " "))
             });
             insert = insert.bind(time.or(text));
         }
-        insert.execute(&mut *connection).await.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        insert
+            .execute(&mut *connection)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name));
     }
 }
 
@@ -62,7 +88,10 @@ async fn check(family: &str, place: impl AsyncFnMut(&Case) -> Place) -> (usize, 
 #[tokio::test]
 async fn express_session_in_redis() {
     let redis = Redis::start(&[]).await;
-    let ran = check("express-session-redis", async |case| load_redis(&redis, case).await).await;
+    let ran = check("express-session-redis", async |case| {
+        load_redis(&redis, case).await
+    })
+    .await;
     assert_eq!(ran, (189, 58));
 }
 
@@ -72,7 +101,8 @@ async fn stores_of_postgres() {
     let here = || Place::Store(postgres.url("postgres"));
     let connection = &mut postgres.connection("postgres").await;
 
-    let columns = "sid varchar NOT NULL PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL";
+    let columns =
+        "sid varchar NOT NULL PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL";
     let ran = check("express-session-pg", async |case| {
         load_postgres(connection, "session", columns, case).await;
         here()
@@ -83,15 +113,22 @@ async fn stores_of_postgres() {
                    expire_date timestamptz NOT NULL";
     let ran = check("django-db", async |case| {
         load_postgres(connection, "django_session", columns, case).await;
-        load_postgres(connection, "auth_user", "id integer, password varchar(128)", case).await;
+        load_postgres(
+            connection,
+            "auth_user",
+            "id integer, password varchar(128)",
+            case,
+        )
+        .await;
         here()
     });
     assert_eq!(ran.await, (124, 20));
 
     // Prisma writes times without a zone, in UTC; the adapter for `pg` writes them with one.
     for time in ["timestamp(3)", "timestamptz"] {
-        let columns =
-            format!("\"sessionToken\" text PRIMARY KEY, \"userId\" text, \"expires\" {time} NOT NULL");
+        let columns = format!(
+            "\"sessionToken\" text PRIMARY KEY, \"userId\" text, \"expires\" {time} NOT NULL"
+        );
         let ran = check("authjs-database", async |case| {
             load_postgres(connection, "Session", &columns, case).await;
             here()
@@ -122,13 +159,20 @@ async fn stores_of_mariadb() {
                    expire_date datetime(6) NOT NULL";
     let ran = check("django-db", async |case| {
         load_mariadb(connection, "django_session", columns, case).await;
-        load_mariadb(connection, "auth_user", "id bigint PRIMARY KEY, password varchar(128)", case).await;
+        load_mariadb(
+            connection,
+            "auth_user",
+            "id bigint PRIMARY KEY, password varchar(128)",
+            case,
+        )
+        .await;
         here()
     });
     assert_eq!(ran.await, (124, 20));
 
     // As Prisma makes it.
-    let columns = "`sessionToken` varchar(191) PRIMARY KEY, `userId` varchar(191), `expires` datetime(3)";
+    let columns =
+        "`sessionToken` varchar(191) PRIMARY KEY, `userId` varchar(191), `expires` datetime(3)";
     let ran = check("authjs-database", async |case| {
         load_mariadb(connection, "Session", columns, case).await;
         here()
@@ -137,12 +181,16 @@ async fn stores_of_mariadb() {
 
     let ran = check("better-auth", async |case| {
         // MySQL has a type for times, so that numbers are only found elsewhere.
-        let has_numbers = case.rows_of("session").any(|row| row["expiresAt"].is_number());
-        if case.config["store"] == "redis" || case.text("scheme") == "better-auth-cache" || has_numbers {
+        let has_numbers = case
+            .rows_of("session")
+            .any(|row| row["expiresAt"].is_number());
+        if case.config["store"] == "redis"
+            || case.text("scheme") == "better-auth-cache"
+            || has_numbers
+        {
             return Place::Elsewhere;
         }
-        let columns =
-            "`token` varchar(255) PRIMARY KEY, `userId` varchar(36), `expiresAt` timestamp(3) NOT NULL";
+        let columns = "`token` varchar(255) PRIMARY KEY, `userId` varchar(36), `expiresAt` timestamp(3) NOT NULL";
         load_mariadb(connection, "session", columns, case).await;
         here()
     });
@@ -171,7 +219,9 @@ async fn better_auth_in_postgres_and_redis() {
         if case.config["store"] == "redis" {
             return load_redis(&redis, case).await;
         }
-        let is_number = case.rows_of("session").any(|row| row["expiresAt"].is_number());
+        let is_number = case
+            .rows_of("session")
+            .any(|row| row["expiresAt"].is_number());
         let columns = format!(
             "\"id\" text PRIMARY KEY, \"expiresAt\" {} NOT NULL, \"token\" text NOT NULL UNIQUE, \
              \"createdAt\" timestamptz, \"updatedAt\" timestamptz, \"ipAddress\" text, \"userAgent\" text, \
@@ -198,7 +248,9 @@ async fn laravel_in_redis() {
             let data = STANDARD.decode(row["payload"].as_str().unwrap()).unwrap();
             let data = String::from_utf8(data).unwrap();
             let value = format!("s:{}:\"{data}\";", data.len());
-            redis.run(&["SET", row["id"].as_str().unwrap(), &value]).await;
+            redis
+                .run(&["SET", row["id"].as_str().unwrap(), &value])
+                .await;
         }
         Place::Store(redis.url())
     });

@@ -65,7 +65,13 @@ impl Proxy {
                 });
             }
         });
-        Self { port, fault, most, closed, relayed }
+        Self {
+            port,
+            fault,
+            most,
+            closed,
+            relayed,
+        }
     }
 
     pub fn set(&self, fault: Fault) {
@@ -88,9 +94,17 @@ impl Proxy {
     }
 }
 
-async fn relay(client: TcpStream, upstream: u16, fault: watch::Receiver<Fault>, relayed: &AtomicUsize) {
-    let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)).await else { return };
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+async fn relay(
+    client: TcpStream,
+    upstream: u16,
+    fault: watch::Receiver<Fault>,
+    relayed: &AtomicUsize,
+) {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)).await else {
+        return;
+    };
+    let ((from_client, to_client), (from_server, to_server)) =
+        (client.into_split(), server.into_split());
     // The end of either side is the end of both.
     tokio::select! {
         () = questions(from_client, to_server) => {}

@@ -15,7 +15,11 @@ use tokio::net::TcpStream;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port()
+    TcpListener::bind("127.0.0.1:0")
+        .expect("a free port")
+        .local_addr()
+        .expect("an address")
+        .port()
 }
 
 /// Tries until it works, within a bound.
@@ -44,8 +48,15 @@ impl Drop for Server {
 }
 
 fn start(command: &mut Command) -> Server {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Server(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error} (make tools installs it)")))
+    let command = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Server(
+        command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error} (make tools installs it)")),
+    )
 }
 
 pub struct Redis {
@@ -59,7 +70,12 @@ impl Redis {
     pub async fn start(extra: &[&str]) -> Self {
         let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
         let directory = tempfile::tempdir().expect("a directory");
-        let mut redis = Self { port: free_port(), extra, server: None, directory };
+        let mut redis = Self {
+            port: free_port(),
+            extra,
+            server: None,
+            directory,
+        };
         redis.restart();
         redis.connection().await;
         redis
@@ -76,7 +92,15 @@ impl Redis {
     pub fn restart(&mut self) {
         let port = self.port.to_string();
         let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--dir"]);
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--save",
+            "",
+            "--dir",
+        ]);
         self.server = Some(start(command.arg(self.directory.path()).args(&self.extra)));
     }
 
@@ -87,7 +111,9 @@ impl Redis {
             let mut connection = client.get_multiplexed_async_connection().await?;
             // A server that wants a password is up as well, and so is one that has lost its primary.
             match redis::cmd("PING").exec_async(&mut connection).await {
-                Err(error) if matches!(error.code(), Some("NOAUTH" | "MASTERDOWN")) => Ok(connection),
+                Err(error) if matches!(error.code(), Some("NOAUTH" | "MASTERDOWN")) => {
+                    Ok(connection)
+                }
                 answer => answer.map(|()| connection),
             }
         })
@@ -99,20 +125,37 @@ impl Redis {
         for word in words {
             command.arg(word);
         }
-        command.exec_async(&mut self.connection().await).await.expect("a command that works");
+        command
+            .exec_async(&mut self.connection().await)
+            .await
+            .expect("a command that works");
     }
 }
 
 impl Redis {
     pub async fn get(&self, key: &str) -> Option<String> {
-        redis::cmd("GET").arg(key).query_async(&mut self.connection().await).await.ok()
+        redis::cmd("GET")
+            .arg(key)
+            .query_async(&mut self.connection().await)
+            .await
+            .ok()
     }
 
     /// Sees every command that Redis is given from now on.
     pub async fn monitor(&self) -> Monitor {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("a connection");
-        let mut monitor = Monitor { lines: BufReader::new(stream).lines(), port: self.port };
-        monitor.lines.get_mut().write_all(b"MONITOR\r\n").await.expect("a command");
+        let stream = TcpStream::connect(("127.0.0.1", self.port))
+            .await
+            .expect("a connection");
+        let mut monitor = Monitor {
+            lines: BufReader::new(stream).lines(),
+            port: self.port,
+        };
+        monitor
+            .lines
+            .get_mut()
+            .write_all(b"MONITOR\r\n")
+            .await
+            .expect("a command");
         assert_eq!(monitor.next().await, "+OK");
         monitor
     }
@@ -125,17 +168,28 @@ pub struct Monitor {
 
 impl Monitor {
     async fn next(&mut self) -> String {
-        self.lines.next_line().await.expect("Redis is there").expect("a line")
+        self.lines
+            .next_line()
+            .await
+            .expect("Redis is there")
+            .expect("a line")
     }
 
     /// The commands since the last call, without those with which a connection begins.
     pub async fn commands(&mut self) -> Vec<String> {
-        let mut marker = TcpStream::connect(("127.0.0.1", self.port)).await.expect("a connection");
-        marker.write_all(b"ECHO end-of-commands\r\n").await.expect("a command");
+        let mut marker = TcpStream::connect(("127.0.0.1", self.port))
+            .await
+            .expect("a connection");
+        marker
+            .write_all(b"ECHO end-of-commands\r\n")
+            .await
+            .expect("a command");
         let mut commands = Vec::new();
         loop {
             let line = self.next().await;
-            let (_, command) = line.split_once("] ").expect("a time and an address before the command");
+            let (_, command) = line
+                .split_once("] ")
+                .expect("a time and an address before the command");
             match command {
                 r#""ECHO" "end-of-commands""# => return commands,
                 _ if command.starts_with(r#""CLIENT""#) || command.starts_with(r#""HELLO""#) => {}
@@ -163,24 +217,40 @@ impl Postgres {
             }
             // PostgreSQL refuses to run as root.
             let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+            command
+                .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+                .arg(program);
             command
         };
         let mut initdb = unprivileged("initdb");
-        run(initdb.args(["--auth=trust", "--username=postgres", "--no-sync", "-D"]).arg(&data));
+        run(initdb
+            .args(["--auth=trust", "--username=postgres", "--no-sync", "-D"])
+            .arg(&data));
         let port = free_port();
         let mut postgres = unprivileged("postgres");
-        postgres.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+        postgres.arg("-D").arg(&data).args([
+            "-p",
+            &port.to_string(),
+            "-c",
+            "listen_addresses=127.0.0.1",
+        ]);
         postgres.args(["-c", "unix_socket_directories=", "-c", "fsync=off"]);
         postgres.args(extra.iter().flat_map(|setting| ["-c", *setting]));
         let server = start(&mut postgres);
-        let postgres = Self { port, _server: server, _directory: directory };
+        let postgres = Self {
+            port,
+            _server: server,
+            _directory: directory,
+        };
         postgres.connection("postgres").await;
         postgres
     }
 
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+        format!(
+            "postgres://postgres@127.0.0.1:{}/{database}?sslmode=disable",
+            self.port
+        )
     }
 
     /// A connection of the test's own, past the service.
@@ -191,7 +261,10 @@ impl Postgres {
 
     pub async fn run(&self, database: &str, sql: &'static str) {
         let mut connection = self.connection(database).await;
-        sqlx::raw_sql(sql).execute(&mut connection).await.expect("SQL that works");
+        sqlx::raw_sql(sql)
+            .execute(&mut connection)
+            .await
+            .expect("SQL that works");
     }
 }
 
@@ -209,7 +282,12 @@ impl MariaDb {
         // It changes to its own user by itself, and works for no other if it is root.
         let user = give_to("mysql", directory.path()).then_some("--user=mysql");
         let mut install = Command::new("mariadb-install-db");
-        install.args(["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        install.args([
+            "--no-defaults",
+            &data,
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ]);
         // Several at once give their temporary tables the same names.
         run(install.args(user).env("TMPDIR", directory.path()));
         let port = free_port();
@@ -227,14 +305,26 @@ impl MariaDb {
             "--innodb-flush-log-at-trx-commit=0",
             "--skip-name-resolve",
         ]);
-        let server = start(mariadb.args(user).args(extra).env("TMPDIR", directory.path()));
-        let mariadb = Self { port, _server: server, _directory: directory };
+        let server = start(
+            mariadb
+                .args(user)
+                .args(extra)
+                .env("TMPDIR", directory.path()),
+        );
+        let mariadb = Self {
+            port,
+            _server: server,
+            _directory: directory,
+        };
         mariadb.connection().await;
         mariadb
     }
 
     pub fn url(&self) -> String {
-        format!("mysql://root@127.0.0.1:{}/mysql?ssl-mode=disabled", self.port)
+        format!(
+            "mysql://root@127.0.0.1:{}/mysql?ssl-mode=disabled",
+            self.port
+        )
     }
 
     /// A connection of the test's own, past the service.
@@ -245,7 +335,10 @@ impl MariaDb {
 
     pub async fn run(&self, sql: &'static str) {
         let mut connection = self.connection().await;
-        sqlx::raw_sql(sql).execute(&mut connection).await.expect("SQL that works");
+        sqlx::raw_sql(sql)
+            .execute(&mut connection)
+            .await
+            .expect("SQL that works");
     }
 }
 
@@ -263,12 +356,17 @@ impl Certificate {
         let directory = tempfile::tempdir().expect("a directory");
         let mut parameters = rcgen::CertificateParams::default();
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, "an authority of our own");
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "an authority of our own");
         let authority_key = rcgen::KeyPair::generate().expect("a key");
-        let authority = parameters.self_signed(&authority_key).expect("a certificate");
+        let authority = parameters
+            .self_signed(&authority_key)
+            .expect("a certificate");
         let issuer = rcgen::Issuer::new(parameters, authority_key);
         let key = rcgen::KeyPair::generate().expect("a key");
-        let parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let parameters =
+            rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
         let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
         let write = |name: &str, text: String| {
             let path = directory.path().join(name);
@@ -282,7 +380,9 @@ impl Certificate {
             _directory: directory,
         };
         run(Command::new("chmod").arg("600").arg(&certificate.key));
-        run(Command::new("chmod").arg("755").arg(certificate.key.parent().expect("a folder")));
+        run(Command::new("chmod")
+            .arg("755")
+            .arg(certificate.key.parent().expect("a folder")));
         give_to(user, &certificate.key);
         certificate
     }
@@ -299,16 +399,27 @@ fn give_to(user: &str, directory: &Path) -> bool {
 
 /// Where Debian keeps PostgreSQL's programs: not on the path.
 fn programs() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL (make tools installs it)");
-    let mut versions: Vec<_> = versions.map(|entry| entry.expect("an entry").path().join("bin")).collect();
+    let versions =
+        std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL (make tools installs it)");
+    let mut versions: Vec<_> = versions
+        .map(|entry| entry.expect("an entry").path().join("bin"))
+        .collect();
     versions.retain(|path| path.join("initdb").exists());
     versions.sort();
-    versions.pop().expect("PostgreSQL's programs (make tools installs them)")
+    versions
+        .pop()
+        .expect("PostgreSQL's programs (make tools installs them)")
 }
 
 fn run(command: &mut Command) -> String {
-    let output =
-        command.stderr(Stdio::piped()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

@@ -12,7 +12,9 @@ use crate::servers::{MariaDb, Postgres, Redis, eventually};
 const MIB: usize = 1024 * 1024;
 
 async fn set_large(redis: &Redis, key: &str, length: usize) {
-    redis.run(&["SETRANGE", key, &(length - 1).to_string(), "}"]).await;
+    redis
+        .run(&["SETRANGE", key, &(length - 1).to_string(), "}"])
+        .await;
 }
 
 fn invalid() -> Result<String, String> {
@@ -25,7 +27,10 @@ async fn redis_values_are_cut_before_they_are_read_and_honest_callers_are_served
     let redis = redis_with_users(&[]).await;
     set_large(&redis, "sess:large", 10 * MIB).await;
     let proxy = Proxy::start(redis.port).await;
-    let service = Arc::new(service(&format!("{REDIS}\ntimeout = \"10s\"\npool_wait = \"10s\""), proxy.port));
+    let service = Arc::new(service(
+        &format!("{REDIS}\ntimeout = \"10s\"\npool_wait = \"10s\""),
+        proxy.port,
+    ));
     let mut asking = JoinSet::new();
     for n in 0..8 {
         let (large, honest) = (service.clone(), service.clone());
@@ -36,7 +41,11 @@ async fn redis_values_are_cut_before_they_are_read_and_honest_callers_are_served
     for (answer, want) in asking.join_all().await {
         assert_eq!(answer, want);
     }
-    assert!(proxy.relayed() < 9 * MIB, "{} bytes for 8 values of 10 MiB", proxy.relayed());
+    assert!(
+        proxy.relayed() < 9 * MIB,
+        "{} bytes for 8 values of 10 MiB",
+        proxy.relayed()
+    );
 }
 
 #[tokio::test]
@@ -45,7 +54,11 @@ async fn redis_values_of_one_mebibyte_are_read_and_longer_ones_are_not() {
     let json = r#"{"user_id":"ann"}"#;
     for (id, length) in [("longest", MIB), ("too-long", MIB + 1)] {
         redis
-            .run(&["SET", &format!("sess:{id}"), &format!("{json}{}", " ".repeat(length - json.len()))])
+            .run(&[
+                "SET",
+                &format!("sess:{id}"),
+                &format!("{json}{}", " ".repeat(length - json.len())),
+            ])
             .await;
     }
     let service = service(REDIS, redis.port);
@@ -57,8 +70,22 @@ async fn redis_values_of_one_mebibyte_are_read_and_longer_ones_are_not() {
 async fn redis_that_allows_get_only_is_read_whole_and_a_connection_is_closed_after_a_large_value() {
     let redis = redis_with_users(&[]).await;
     set_large(&redis, "sess:large", 2 * MIB).await;
-    redis.run(&["ACL", "SETUSER", "getter", "on", ">hunter2", "~sess:*", "+get"]).await;
-    redis.run(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~sess:*", "+getrange"]).await;
+    redis
+        .run(&[
+            "ACL", "SETUSER", "getter", "on", ">hunter2", "~sess:*", "+get",
+        ])
+        .await;
+    redis
+        .run(&[
+            "ACL",
+            "SETUSER",
+            "reader",
+            "on",
+            ">hunter2",
+            "~sess:*",
+            "+getrange",
+        ])
+        .await;
     for (user, is_kept) in [("getter", false), ("reader", true)] {
         let proxy = Proxy::start(redis.port).await;
         let toml = REDIS.replace("127.0.0.1", &format!("{user}:hunter2@127.0.0.1"));
@@ -76,7 +103,13 @@ async fn redis_that_allows_get_only_is_read_whole_and_a_connection_is_closed_aft
 }
 
 async fn closes_one_connection(proxy: &Proxy) {
-    let closed = async || if proxy.closed() == 1 { Ok(()) } else { Err(proxy.closed()) };
+    let closed = async || {
+        if proxy.closed() == 1 {
+            Ok(())
+        } else {
+            Err(proxy.closed())
+        }
+    };
     eventually("the end of a connection", closed).await;
 }
 
@@ -88,12 +121,17 @@ async fn redis_without_getrange_is_asked_by_get_after_the_first_refusal() {
     for id in ["s1", "s2"] {
         assert_eq!(ask(&service, id).await, Ok(id.replace('s', "user-")));
     }
-    assert_eq!(monitor.commands().await, [r#""GET" "sess:s1""#, r#""GET" "sess:s2""#]);
+    assert_eq!(
+        monitor.commands().await,
+        [r#""GET" "sess:s1""#, r#""GET" "sess:s2""#]
+    );
 }
 
 async fn expires_in(service: &Service, id: &str) -> Result<i64, String> {
     let (_, body) = service.ask(&[("cookie", &format!("sid={id}"))]).await;
-    body["expires_in"].as_i64().ok_or_else(|| body["code"].as_str().unwrap().to_owned())
+    body["expires_in"]
+        .as_i64()
+        .ok_or_else(|| body["code"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test]
@@ -102,17 +140,44 @@ async fn cap_to_session_ends_tokens_with_the_redis_key() {
     redis.run(&["PEXPIRE", "sess:s1", "100500"]).await;
     redis.run(&["PEXPIRE", "sess:s2", "100000000"]).await;
     let capped = |toml: &str| {
-        Service::start(&format!("token.cap_to_session = true\n{}", configuration(toml, redis.port)))
+        Service::start(&format!(
+            "token.cap_to_session = true\n{}",
+            configuration(toml, redis.port)
+        ))
     };
     let service = capped(REDIS);
     let short = expires_in(&service, "s1").await.unwrap();
     assert!((40..=100).contains(&short), "{short}");
-    assert_eq!(expires_in(&service, "s2").await, Ok(900), "the key lives for longer than a token");
-    assert_eq!(expires_in(&service, "s3").await, Ok(900), "the key has no end");
-    assert_eq!(expires_in(&service, "absent").await, Err("session_invalid".to_owned()));
-    redis.run(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~sess:*", "+getrange"]).await;
+    assert_eq!(
+        expires_in(&service, "s2").await,
+        Ok(900),
+        "the key lives for longer than a token"
+    );
+    assert_eq!(
+        expires_in(&service, "s3").await,
+        Ok(900),
+        "the key has no end"
+    );
+    assert_eq!(
+        expires_in(&service, "absent").await,
+        Err("session_invalid".to_owned())
+    );
+    redis
+        .run(&[
+            "ACL",
+            "SETUSER",
+            "reader",
+            "on",
+            ">hunter2",
+            "~sess:*",
+            "+getrange",
+        ])
+        .await;
     let reader = REDIS.replace("127.0.0.1", "reader:hunter2@127.0.0.1");
-    assert_eq!(expires_in(&capped(&reader), "s1").await, Err("session_backend_unavailable".to_owned()));
+    assert_eq!(
+        expires_in(&capped(&reader), "s1").await,
+        Err("session_backend_unavailable".to_owned())
+    );
     redis.run(&["ACL", "SETUSER", "reader", "+pttl"]).await;
     let short = expires_in(&capped(&reader), "s1").await.unwrap();
     assert!((40..=100).contains(&short), "{short}");
@@ -139,8 +204,12 @@ async fn connect_redis_session_is_active_until_its_key_expires() {
 async fn key_hash_sha256_finds_what_the_app_stored_by_hash() {
     let redis = Redis::start(&[]).await;
     let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    redis.run(&["SET", &format!("sess:{hash}"), r#"{"user_id":"ann"}"#]).await;
-    redis.run(&["SET", "sess:abc", r#"{"user_id":"bob"}"#]).await;
+    redis
+        .run(&["SET", &format!("sess:{hash}"), r#"{"user_id":"ann"}"#])
+        .await;
+    redis
+        .run(&["SET", "sess:abc", r#"{"user_id":"bob"}"#])
+        .await;
     let service = service(&format!("{REDIS}\nkey_hash = \"sha256\""), redis.port);
     assert_eq!(ask(&service, "abc").await.as_deref(), Ok("ann"));
     assert_eq!(ask(&service, hash).await, invalid());
@@ -160,15 +229,28 @@ async fn postgres_cuts_rows_before_they_are_read() {
         .await;
     let proxy = Proxy::start(postgres.port).await;
     let query = r#"query = "SELECT user_id FROM sessions WHERE id = $1""#;
-    let preset = "preset = \"connect-pg-simple\"\ncookie_secrets = [\"keyboard cat\"]\ntimeout = \"10s\"";
+    let preset =
+        "preset = \"connect-pg-simple\"\ncookie_secrets = [\"keyboard cat\"]\ntimeout = \"10s\"";
     let by_preset = service(&POSTGRES.replace(query, preset), proxy.port);
-    assert_eq!(ask(&by_preset, &crate::faults::express_signed("large")).await, invalid());
-    assert_eq!(ask(&by_preset, &crate::faults::express_signed("s1")).await.as_deref(), Ok("ann"));
+    assert_eq!(
+        ask(&by_preset, &crate::faults::express_signed("large")).await,
+        invalid()
+    );
+    assert_eq!(
+        ask(&by_preset, &crate::faults::express_signed("s1"))
+            .await
+            .as_deref(),
+        Ok("ann")
+    );
     // The same for a query of the operator's own.
     let own = "query = \"SELECT sess FROM session WHERE sid = $1\"\ntimeout = \"10s\"";
     let by_query = service(&POSTGRES.replace(query, own), proxy.port);
     assert_eq!(ask(&by_query, "large").await, invalid());
-    assert!(proxy.relayed() < 3 * MIB, "{} bytes for 2 rows of 10 MiB", proxy.relayed());
+    assert!(
+        proxy.relayed() < 3 * MIB,
+        "{} bytes for 2 rows of 10 MiB",
+        proxy.relayed()
+    );
 }
 
 #[tokio::test]
@@ -188,7 +270,11 @@ async fn mariadb_cuts_payloads_of_presets_and_a_connection_is_closed_after_a_lar
     let preset = "preset = \"django\"\nsecret_key = \"a-secret-of-the-app\"\ntimeout = \"10s\"";
     let by_preset = service(&MARIADB.replace(query, preset), proxy.port);
     assert_eq!(ask(&by_preset, "large-session").await, invalid());
-    assert!(proxy.relayed() < 2 * MIB, "{} bytes for a payload of 10 MiB", proxy.relayed());
+    assert!(
+        proxy.relayed() < 2 * MIB,
+        "{} bytes for a payload of 10 MiB",
+        proxy.relayed()
+    );
 
     let proxy = Proxy::start(mariadb.port).await;
     let own = "query = \"SELECT user_id, data FROM sessions WHERE id = $1\"\ntimeout = \"10s\"";

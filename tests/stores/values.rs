@@ -9,7 +9,9 @@ use crate::servers::{MariaDb, Postgres};
 async fn postgres_cannot_take_every_key() {
     let postgres = Postgres::start(&[]).await;
     postgres.run("postgres", USERS).await;
-    postgres.run("postgres", "CREATE TYPE kind AS ENUM ('web')").await;
+    postgres
+        .run("postgres", "CREATE TYPE kind AS ENUM ('web')")
+        .await;
     let by = |condition: &str| POSTGRES.replace("id = $1", condition);
     for (condition, id) in [
         ("$1::int > 0", "99999999999"),
@@ -28,7 +30,11 @@ async fn postgres_cannot_take_every_key() {
         ("id = substr($1, 1, length($1) - 40)", "s1"),
     ] {
         let answer = ask(&service(&by(condition), postgres.port), id).await;
-        assert_eq!(answer, Err("session_invalid".to_owned()), "{condition}: {id}");
+        assert_eq!(
+            answer,
+            Err("session_invalid".to_owned()),
+            "{condition}: {id}"
+        );
     }
     // Mistakes in the query, with the same codes; no key could mend them.
     for condition in [
@@ -40,7 +46,11 @@ async fn postgres_cannot_take_every_key() {
         "id = $1::int",
     ] {
         let answer = ask(&service(&by(condition), postgres.port), "1").await;
-        assert_eq!(answer, Err("session_backend_unavailable".to_owned()), "{condition}");
+        assert_eq!(
+            answer,
+            Err("session_backend_unavailable".to_owned()),
+            "{condition}"
+        );
     }
 }
 
@@ -53,14 +63,21 @@ async fn mariadb_cannot_take_every_key_and_has_odd_times() {
 
 /// MariaDB makes something of nearly every text. What it refuses are characters that the column's set lacks.
 async fn odd_keys(mariadb: &MariaDb) {
-    mariadb.run("CREATE TABLE sessions (id varchar(40) CHARACTER SET ascii, user_id varchar(40))").await;
-    mariadb.run("INSERT INTO sessions VALUES ('s1', 'user-1')").await;
+    mariadb
+        .run("CREATE TABLE sessions (id varchar(40) CHARACTER SET ascii, user_id varchar(40))")
+        .await;
+    mariadb
+        .run("INSERT INTO sessions VALUES ('s1', 'user-1')")
+        .await;
     let signed = MARIADB.replace(
         "cookie = \"sid\"",
         "cookie = \"sid\"\ncookie_format = \"express_signed\"\ncookie_secrets = [\"keyboard cat\"]",
     );
     let by = |condition: &str| service(&signed.replace("id = $1", condition), mariadb.port);
-    assert_eq!(ask(&by("id = $1"), &express_signed("s1")).await.as_deref(), Ok("user-1"));
+    assert_eq!(
+        ask(&by("id = $1"), &express_signed("s1")).await.as_deref(),
+        Ok("user-1")
+    );
     for (condition, id) in [
         ("id = $1", "s1\u{e9}"),
         ("id = $1", "s1\u{1f36a}"),
@@ -72,14 +89,22 @@ async fn odd_keys(mariadb: &MariaDb) {
         ("id = UNHEX($1)", "s1"),
     ] {
         let answer = ask(&by(condition), &express_signed(id)).await;
-        assert_eq!(answer, Err("session_invalid".to_owned()), "{condition}: {id}");
+        assert_eq!(
+            answer,
+            Err("session_invalid".to_owned()),
+            "{condition}: {id}"
+        );
     }
     for condition in [
         "id = $1 AND 9223372036854775807 + 1 > 1",
         "id = $1 AND _latin1'a' COLLATE latin1_bin = _latin1'a' COLLATE latin1_swedish_ci",
     ] {
         let answer = ask(&by(condition), &express_signed("s1")).await;
-        assert_eq!(answer, Err("session_backend_unavailable".to_owned()), "{condition}");
+        assert_eq!(
+            answer,
+            Err("session_backend_unavailable".to_owned()),
+            "{condition}"
+        );
     }
 }
 
@@ -97,8 +122,10 @@ async fn odd_times(mariadb: &MariaDb) {
             ('1000', 'user-1', '1000-01-01'), ('zero', 'user-1', '0000-00-00')",
         )
         .await;
-    let toml = MARIADB
-        .replace("query = \"SELECT user_id FROM sessions WHERE id = $1\"", "preset = \"authjs-database\"");
+    let toml = MARIADB.replace(
+        "query = \"SELECT user_id FROM sessions WHERE id = $1\"",
+        "preset = \"authjs-database\"",
+    );
     let service = service(&toml, mariadb.port);
     for (id, want) in [
         ("none", Ok("user-1")),

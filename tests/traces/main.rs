@@ -66,19 +66,27 @@ fn traced(endpoint: &str, toml: &str) -> (Command, tempfile::NamedTempFile) {
 }
 
 /// One request, and the end of the process, by which all spans are sent. Gives the answer and the log.
-async fn one_request(endpoint: &str, toml: &str, headers: &[(&str, &str)]) -> ((StatusCode, Value), String) {
+async fn one_request(
+    endpoint: &str,
+    toml: &str,
+    headers: &[(&str, &str)],
+) -> ((StatusCode, Value), String) {
     let (mut command, _file) = traced(endpoint, toml);
     let process = Process::start(&mut command);
     let request = headers
         .iter()
-        .fold(client().post(process.url()), |request, (name, value)| request.header(*name, *value));
+        .fold(client().post(process.url()), |request, (name, value)| {
+            request.header(*name, *value)
+        });
     let answer = answer(request.send().await.expect("an answer")).await;
     (answer, ended(process).await)
 }
 
 async fn ended(process: Process) -> String {
     process.signal(Signal::TERM);
-    let (code, log) = tokio::task::spawn_blocking(move || process.end()).await.unwrap();
+    let (code, log) = tokio::task::spawn_blocking(move || process.end())
+        .await
+        .unwrap();
     assert_eq!(code, Some(0), "{log}");
     log
 }
@@ -91,7 +99,11 @@ fn attributes(span: &Span) -> Value {
 fn ids(headers: &HeaderMap) -> (String, String) {
     let value = headers["traceparent"].to_str().unwrap();
     let parts: Vec<&str> = value.split('-').collect();
-    assert_eq!((parts[0], parts[3], parts.len()), ("00", "01", 4), "{value}");
+    assert_eq!(
+        (parts[0], parts[3], parts.len()),
+        ("00", "01", 4),
+        "{value}"
+    );
     (parts[1].to_owned(), parts[2].to_owned())
 }
 
@@ -100,13 +112,18 @@ fn by_jwt_and_endpoint(app: &Backend) -> String {
     let url = app.url("/me/SENTINEL-path?key=SENTINEL-key");
     ConfigBuilder::new(helpers::BY_JWT)
         .with("session.extractors = ['web', 'app']")
-        .with(format!("[extractors.app]\nkind = 'session_endpoint'\nurl = '{url}'\ncookies = ['sid']"))
+        .with(format!(
+            "[extractors.app]\nkind = 'session_endpoint'\nurl = '{url}'\ncookies = ['sid']"
+        ))
         .to_string()
 }
 
 #[tokio::test]
 async fn request_is_a_tree_of_spans_below_the_callers_span_and_holds_no_secret() {
-    let (receiver, app) = (Receiver::start().await, Backend::json(r#"{"sub":"ann@example.com"}"#).await);
+    let (receiver, app) = (
+        Receiver::start().await,
+        Backend::json(r#"{"sub":"ann@example.com"}"#).await,
+    );
     let (answer, log) = one_request(
         &receiver.url(),
         &by_jwt_and_endpoint(&app),
@@ -126,7 +143,11 @@ async fn request_is_a_tree_of_spans_below_the_callers_span_and_holds_no_secret()
 
     let spans = receiver.spans();
     assert_eq!(spans.len(), 4, "{spans:#?}");
-    assert!(spans.iter().all(|span| span.trace == CALLERS_TRACE && !span.failed));
+    assert!(
+        spans
+            .iter()
+            .all(|span| span.trace == CALLERS_TRACE && !span.failed)
+    );
     let [request, web, own, call] =
         ["POST /rollout/token", "web", "app", "GET"].map(|name| receiver.span(name));
     let tree = [&request, &web, &own, &call].map(|span| (span.kind, span.parent.as_str()));
@@ -139,7 +160,12 @@ async fn request_is_a_tree_of_spans_below_the_callers_span_and_holds_no_secret()
             ("client", &*own.id)
         ]
     );
-    let logged: Value = log.lines().find(|line| line.contains("token.issued")).unwrap().parse().unwrap();
+    let logged: Value = log
+        .lines()
+        .find(|line| line.contains("token.issued"))
+        .unwrap()
+        .parse()
+        .unwrap();
     assert_eq!(logged["trace_id"], CALLERS_TRACE);
     assert_eq!(
         attributes(&request),
@@ -170,15 +196,35 @@ async fn request_is_a_tree_of_spans_below_the_callers_span_and_holds_no_secret()
     );
 
     let asked = app.seen().remove(0);
-    assert_eq!(ids(&asked.headers), (CALLERS_TRACE.to_owned(), call.id), "the backend is below the call");
-    assert_eq!((asked.header("tracestate"), asked.header("baggage")), (None, None));
+    assert_eq!(
+        ids(&asked.headers),
+        (CALLERS_TRACE.to_owned(), call.id),
+        "the backend is below the call"
+    );
+    assert_eq!(
+        (asked.header("tracestate"), asked.header("baggage")),
+        (None, None)
+    );
 
     let token = answer.1["token"].as_str().unwrap();
     for request in receiver.requests() {
-        assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/traces"));
-        assert_eq!(request.header("traceparent"), None, "sending traces is not traced");
+        assert_eq!(
+            (request.method.as_str(), request.path.as_str()),
+            ("POST", "/v1/traces")
+        );
+        assert_eq!(
+            request.header("traceparent"),
+            None,
+            "sending traces is not traced"
+        );
         let sent = String::from_utf8_lossy(&request.body).into_owned();
-        for secret in ["SENTINEL", "ann@example.com", CLIENT_SECRET, SESSION_SECRET, token] {
+        for secret in [
+            "SENTINEL",
+            "ann@example.com",
+            CLIENT_SECRET,
+            SESSION_SECRET,
+            token,
+        ] {
             assert!(!sent.contains(secret), "{secret}");
         }
     }
@@ -187,16 +233,27 @@ async fn request_is_a_tree_of_spans_below_the_callers_span_and_holds_no_secret()
 #[tokio::test]
 async fn request_without_valid_traceparent_begins_a_trace_that_the_log_names() {
     let receiver = Receiver::start().await;
-    for parent in [None, Some("00-nonsense"), Some("00-00000000000000000000000000000000-00f067aa0ba902b7-01")]
-    {
-        let bearer = format!("Bearer {}", helpers::sign_session(&json!({"sub": "ann", "exp": FAR})));
+    for parent in [
+        None,
+        Some("00-nonsense"),
+        Some("00-00000000000000000000000000000000-00f067aa0ba902b7-01"),
+    ] {
+        let bearer = format!(
+            "Bearer {}",
+            helpers::sign_session(&json!({"sub": "ann", "exp": FAR}))
+        );
         let mut headers = vec![("authorization", bearer.as_str())];
         headers.extend(parent.map(|parent| ("traceparent", parent)));
         let ((status, _), log) = one_request(&receiver.url(), helpers::BY_JWT, &headers).await;
         assert_eq!(status, 200);
         let request = receiver.last("POST /rollout/token");
         assert_eq!(request.parent, "");
-        let logged: Value = log.lines().find(|line| line.contains("token.issued")).unwrap().parse().unwrap();
+        let logged: Value = log
+            .lines()
+            .find(|line| line.contains("token.issued"))
+            .unwrap()
+            .parse()
+            .unwrap();
         assert_eq!(logged["trace_id"], request.trace);
     }
 }
@@ -207,24 +264,52 @@ async fn refusal_has_its_reason_and_only_a_server_fault_is_an_error() {
     let config = by_jwt_and_endpoint(&app);
     for (headers, code, reason, failed) in [
         (("accept", "*/*"), "no_session", "no_credential", None),
-        (("authorization", "Bearer a.b.c"), "session_invalid", "malformed", None),
-        (("cookie", "sid=1"), "session_backend_unavailable", "status", Some("session_backend_unavailable")),
+        (
+            ("authorization", "Bearer a.b.c"),
+            "session_invalid",
+            "malformed",
+            None,
+        ),
+        (
+            ("cookie", "sid=1"),
+            "session_backend_unavailable",
+            "status",
+            Some("session_backend_unavailable"),
+        ),
     ] {
         let ((status, body), _) = one_request(&receiver.url(), &config, &[headers]).await;
         let request = receiver.last("POST /rollout/token");
-        assert_eq!(request.attributes["http.response.status_code"], status.as_str());
-        assert_eq!((&body["code"], request.attributes["rollout.code"].as_str()), (&json!(code), code));
+        assert_eq!(
+            request.attributes["http.response.status_code"],
+            status.as_str()
+        );
+        assert_eq!(
+            (&body["code"], request.attributes["rollout.code"].as_str()),
+            (&json!(code), code)
+        );
         assert_eq!(request.attributes["rollout.reason"], reason, "{code}");
-        assert_eq!(request.attributes.get("error.type").map(String::as_str), failed);
+        assert_eq!(
+            request.attributes.get("error.type").map(String::as_str),
+            failed
+        );
         assert_eq!(request.failed, failed.is_some());
         assert!(!request.attributes.contains_key("enduser.pseudo.id"));
     }
     let call = receiver.span("GET");
-    assert_eq!((call.failed, call.attributes["error.type"].as_str()), (true, "503"));
-    let own = receiver.last("app");
-    assert_eq!((own.failed, own.attributes["rollout.outcome"].as_str()), (true, "unavailable"));
     assert_eq!(
-        (own.attributes["rollout.reason"].as_str(), own.attributes["error.type"].as_str()),
+        (call.failed, call.attributes["error.type"].as_str()),
+        (true, "503")
+    );
+    let own = receiver.last("app");
+    assert_eq!(
+        (own.failed, own.attributes["rollout.outcome"].as_str()),
+        (true, "unavailable")
+    );
+    assert_eq!(
+        (
+            own.attributes["rollout.reason"].as_str(),
+            own.attributes["error.type"].as_str()
+        ),
         ("status", "status")
     );
 }
@@ -234,7 +319,9 @@ async fn key_fetches_and_store_queries_are_client_spans() {
     let (receiver, idp) = (Receiver::start().await, Idp::start().await);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app.sqlite3");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
     let mut database = options.connect().await.unwrap();
     let rows = "CREATE TABLE s (id, user); INSERT INTO s VALUES ('SENTINEL-sid', 'ann')";
     sqlx::raw_sql(rows).execute(&mut database).await.unwrap();
@@ -255,7 +342,9 @@ async fn key_fetches_and_store_queries_are_client_spans() {
             break;
         }
     }
-    let request = client().post(process.url()).header("cookie", "sid=SENTINEL-sid");
+    let request = client()
+        .post(process.url())
+        .header("cookie", "sid=SENTINEL-sid");
     assert_eq!(request.send().await.unwrap().status(), 200);
     ended(process).await;
     let (own, store) = (receiver.span("db"), receiver.span("sqlite"));
@@ -272,7 +361,10 @@ async fn key_fetches_and_store_queries_are_client_spans() {
 #[tokio::test]
 async fn spawned_key_fetch_is_part_of_its_request_in_traces_and_log() {
     let receiver = Receiver::start().await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let config = format!(
         "[session]\nextractors = [\"keys\"]\n[extractors.keys]\nkind = \"jwt\"\nallow_any_audience = true\n\
          jwks_url = \"http://{closed}/{{kid}}\"\nissuers = [\"https://idp.example\"]\n",
@@ -281,31 +373,58 @@ async fn spawned_key_fetch_is_part_of_its_request_in_traces_and_log() {
     let header = part(json!({"alg": "RS256", "kid": "one"}));
     let payload = part(json!({"sub": "ann", "iss": "https://idp.example", "exp": FAR}));
     let bearer = format!("Bearer {header}.{payload}.AAAA");
-    let headers =
-        [("authorization", &*bearer), ("traceparent", &*traceparent("01")), ("x-request-id", "my-id")];
+    let headers = [
+        ("authorization", &*bearer),
+        ("traceparent", &*traceparent("01")),
+        ("x-request-id", "my-id"),
+    ];
     let ((status, _), log) = one_request(&receiver.url(), &config, &headers).await;
     assert_eq!(status, 503);
     let (extractor, fetch) = (receiver.span("keys"), receiver.span("GET"));
-    assert_eq!((&fetch.trace[..], &fetch.parent), (CALLERS_TRACE, &extractor.id));
-    assert_eq!((fetch.failed, fetch.attributes["error.type"].as_str()), (true, "unreachable"));
-    let line: Value =
-        log.lines().find(|line| line.contains("could not be fetched")).unwrap().parse().unwrap();
+    assert_eq!(
+        (&fetch.trace[..], &fetch.parent),
+        (CALLERS_TRACE, &extractor.id)
+    );
+    assert_eq!(
+        (fetch.failed, fetch.attributes["error.type"].as_str()),
+        (true, "unreachable")
+    );
+    let line: Value = log
+        .lines()
+        .find(|line| line.contains("could not be fetched"))
+        .unwrap()
+        .parse()
+        .unwrap();
     assert_eq!(
         (&line["request_id"], &line["trace_id"], &line["extractor"]),
         (&json!("my-id"), &json!(CALLERS_TRACE), &json!("keys"))
     );
-    assert!(!line.as_object().unwrap().keys().any(|name| name.contains('.')), "{line}");
+    assert!(
+        !line
+            .as_object()
+            .unwrap()
+            .keys()
+            .any(|name| name.contains('.')),
+        "{line}"
+    );
 }
 
 #[tokio::test]
 async fn unsampled_request_sends_no_span_but_passes_its_trace_on() {
-    let (receiver, app) = (Receiver::start().await, Backend::json(r#"{"sub":"ann"}"#).await);
+    let (receiver, app) = (
+        Receiver::start().await,
+        Backend::json(r#"{"sub":"ann"}"#).await,
+    );
     let headers = [("cookie", "sid=1"), ("traceparent", &*traceparent("00"))];
-    let ((status, _), log) = one_request(&receiver.url(), &by_jwt_and_endpoint(&app), &headers).await;
+    let ((status, _), log) =
+        one_request(&receiver.url(), &by_jwt_and_endpoint(&app), &headers).await;
     assert_eq!((status, receiver.spans().len()), (StatusCode::OK, 0));
     let asked = app.seen().remove(0);
     let parent = asked.header("traceparent").unwrap();
-    assert!(parent.starts_with(&format!("00-{CALLERS_TRACE}-")) && parent.ends_with("-00"), "{parent}");
+    assert!(
+        parent.starts_with(&format!("00-{CALLERS_TRACE}-")) && parent.ends_with("-00"),
+        "{parent}"
+    );
     assert!(log.contains(CALLERS_TRACE));
 }
 
@@ -315,10 +434,22 @@ async fn probes_and_unknown_paths_have_no_spans() {
     let (mut command, _file) = traced(&receiver.url(), helpers::BY_JWT);
     let process = Process::start(&mut command);
     for path in ["/healthz", "/readyz", "/SENTINEL"] {
-        client().get(format!("http://{}{path}", process.address)).send().await.unwrap();
+        client()
+            .get(format!("http://{}{path}", process.address))
+            .send()
+            .await
+            .unwrap();
     }
-    client().get(format!("http://{}/metrics", process.admin)).send().await.unwrap();
-    client().request("SENTINEL".parse().unwrap(), process.url()).send().await.unwrap();
+    client()
+        .get(format!("http://{}/metrics", process.admin))
+        .send()
+        .await
+        .unwrap();
+    client()
+        .request("SENTINEL".parse().unwrap(), process.url())
+        .send()
+        .await
+        .unwrap();
     ended(process).await;
     let spans = receiver.spans();
     assert_eq!(spans.len(), 1, "{spans:#?}");
@@ -330,9 +461,15 @@ async fn standard_variables_name_the_service_and_the_receiver() {
     let receiver = Receiver::start().await;
     let (mut command, _file) = traced("http://127.0.0.1:1", helpers::BY_JWT);
     command
-        .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", receiver.url() + "/mine?key=SENTINEL-key")
+        .env(
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            receiver.url() + "/mine?key=SENTINEL-key",
+        )
         .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=SENTINEL-header")
-        .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.name=other")
+        .env(
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "deployment.environment.name=test,service.name=other",
+        )
         .env("OTEL_SERVICE_NAME", "tokens");
     let process = Process::start(&mut command);
     client().post(process.url()).send().await.unwrap();
@@ -356,12 +493,19 @@ async fn standard_variables_name_the_service_and_the_receiver() {
 async fn serves_although_receiver_fails(endpoint: &str) -> String {
     let (mut command, _file) = traced(endpoint, helpers::BY_JWT);
     // Batches are sent while requests come in, and the queue is soon full.
-    command.env("OTEL_BSP_SCHEDULE_DELAY", "10").env("OTEL_BSP_MAX_QUEUE_SIZE", "16");
+    command
+        .env("OTEL_BSP_SCHEDULE_DELAY", "10")
+        .env("OTEL_BSP_MAX_QUEUE_SIZE", "16");
     command.env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0");
     let process = Process::start(&mut command);
     let (client, session) = (client(), good_session());
     for _ in 0..200 {
-        let response = client.post(process.url()).bearer_auth(&session).send().await.unwrap();
+        let response = client
+            .post(process.url())
+            .bearer_auth(&session)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 200);
     }
     ended(process).await
@@ -369,7 +513,10 @@ async fn serves_although_receiver_fails(endpoint: &str) -> String {
 
 #[tokio::test]
 async fn unreachable_receiver_stops_nothing_and_is_logged_once() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let log = serves_although_receiver_fails(&format!("http://{closed}")).await;
     assert_eq!(log.matches("traces cannot be sent").count(), 1, "{log}");
 }
@@ -382,7 +529,10 @@ async fn silent_slow_or_refusing_receiver_stops_nothing() {
     serves_although_receiver_fails(&format!("http://{slow}")).await;
     let refusing = Backend::always(400, &[], "SENTINEL-body").await;
     let log = serves_although_receiver_fails(&refusing.url("")).await;
-    assert!(log.contains("the answer's status is 400") && !log.contains("SENTINEL"), "{log}");
+    assert!(
+        log.contains("the answer's status is 400") && !log.contains("SENTINEL"),
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -396,9 +546,14 @@ async fn second_signal_does_not_wait_for_the_last_spans() {
         tokio::task::yield_now().await;
     }
     process.signal(Signal::TERM);
-    let (code, log) = tokio::task::spawn_blocking(move || process.end()).await.unwrap();
+    let (code, log) = tokio::task::spawn_blocking(move || process.end())
+        .await
+        .unwrap();
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("stopped by a second signal") && !log.contains("spans could not be sent"), "{log}");
+    assert!(
+        log.contains("stopped by a second signal") && !log.contains("spans could not be sent"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -409,7 +564,9 @@ fn unsupported_standard_variables_are_refused_at_start() {
         ("OTEL_TRACES_SAMPLER", "sometimes"),
     ] {
         let mut command = binary(&["check-config"]);
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318").env(name, value);
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+            .env(name, value);
         let (code, _, err) = run(&mut command);
         assert_eq!(code, Some(2), "{name}");
         assert!(err.contains(&format!("{name}: ")), "{err}");

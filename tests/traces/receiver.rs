@@ -40,14 +40,20 @@ impl Receiver {
     }
 
     fn exports(&self) -> impl Iterator<Item = ExportTraceServiceRequest> {
-        self.requests()
-            .into_iter()
-            .map(|request| ExportTraceServiceRequest::decode(request.body).expect("OTLP in protobuf"))
+        self.requests().into_iter().map(|request| {
+            ExportTraceServiceRequest::decode(request.body).expect("OTLP in protobuf")
+        })
     }
 
     pub fn resource(&self) -> BTreeMap<String, String> {
         let export = self.exports().next().expect("an export");
-        attributes(&export.resource_spans[0].resource.as_ref().expect("a resource").attributes)
+        attributes(
+            &export.resource_spans[0]
+                .resource
+                .as_ref()
+                .expect("a resource")
+                .attributes,
+        )
     }
 
     pub fn spans(&self) -> Vec<Span> {
@@ -58,14 +64,23 @@ impl Receiver {
 
     /// The latest span of this name.
     pub fn last(&self, name: &str) -> Span {
-        self.spans().into_iter().rfind(|span| span.name == name).unwrap_or_else(|| panic!("no {name:?}"))
+        self.spans()
+            .into_iter()
+            .rfind(|span| span.name == name)
+            .unwrap_or_else(|| panic!("no {name:?}"))
     }
 
     /// The only span of this name.
     pub fn span(&self, name: &str) -> Span {
         let mut spans = self.spans().into_iter().filter(|span| span.name == name);
-        let span = spans.next().unwrap_or_else(|| panic!("no {name:?} in {:#?}", self.spans()));
-        assert!(spans.next().is_none(), "more than one {name:?} in {:#?}", self.spans());
+        let span = spans
+            .next()
+            .unwrap_or_else(|| panic!("no {name:?} in {:#?}", self.spans()));
+        assert!(
+            spans.next().is_none(),
+            "more than one {name:?} in {:#?}",
+            self.spans()
+        );
         span
     }
 }
@@ -80,7 +95,10 @@ fn read(span: opentelemetry_proto::tonic::trace::v1::Span) -> Span {
         other => panic!("{other:?}"),
     };
     let status = span.status.as_ref();
-    assert!(status.is_none_or(|status| status.message.is_empty()), "a text from elsewhere: {status:?}");
+    assert!(
+        status.is_none_or(|status| status.message.is_empty()),
+        "a text from elsewhere: {status:?}"
+    );
     Span {
         trace: hex(&span.trace_id),
         id: hex(&span.span_id),
@@ -93,7 +111,9 @@ fn read(span: opentelemetry_proto::tonic::trace::v1::Span) -> Span {
 }
 
 fn attributes(list: &[KeyValue]) -> BTreeMap<String, String> {
-    list.iter().map(|pair| (pair.key.clone(), text(pair.value.as_ref()))).collect()
+    list.iter()
+        .map(|pair| (pair.key.clone(), text(pair.value.as_ref())))
+        .collect()
 }
 
 fn text(value: Option<&AnyValue>) -> String {

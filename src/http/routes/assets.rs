@@ -33,30 +33,45 @@ impl Asset {
 
     /// The file, or 304 if the caller has it.
     pub fn answer(&self, request: &HeaderMap) -> Response {
-        let validators = [(header::CACHE_CONTROL, REVALIDATE), (header::ETAG, self.etag.clone())];
+        let validators = [
+            (header::CACHE_CONTROL, REVALIDATE),
+            (header::ETAG, self.etag.clone()),
+        ];
         if self.is_known(request) {
             return (StatusCode::NOT_MODIFIED, validators).into_response();
         }
-        (validators, [(header::CONTENT_TYPE, self.content_type.clone())], self.content).into_response()
+        (
+            validators,
+            [(header::CONTENT_TYPE, self.content_type.clone())],
+            self.content,
+        )
+            .into_response()
     }
 
     /// Whether `If-None-Match` names this content. The weak comparison is the one to use here: caches on the way
     /// that compress mark the tag as weak.
     fn is_known(&self, request: &HeaderMap) -> bool {
         let etag = self.etag.to_str().unwrap_or_default();
-        request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value
-                .split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-        })
+        request
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| {
+                value
+                    .split(',')
+                    .map(str::trim)
+                    .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+            })
     }
 }
 
 /// `GET /rollout/client.js`: the browser helper, as a module to import.
 pub async fn client(headers: HeaderMap) -> Response {
     static CLIENT: LazyLock<Asset> = LazyLock::new(|| {
-        Asset::new(include_str!("../../../web/client.js"), "text/javascript; charset=utf-8")
+        Asset::new(
+            include_str!("../../../web/client.js"),
+            "text/javascript; charset=utf-8",
+        )
     });
     CLIENT.answer(&headers)
 }

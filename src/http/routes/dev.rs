@@ -21,20 +21,36 @@ const CSP: HeaderValue = HeaderValue::from_static(
 );
 
 pub async fn page(headers: HeaderMap) -> Response {
-    static PAGE: LazyLock<Asset> =
-        LazyLock::new(|| Asset::new(include_str!("../../../web/dev.html"), "text/html; charset=utf-8"));
-    ([(header::CONTENT_SECURITY_POLICY, CSP)], PAGE.answer(&headers)).into_response()
+    static PAGE: LazyLock<Asset> = LazyLock::new(|| {
+        Asset::new(
+            include_str!("../../../web/dev.html"),
+            "text/html; charset=utf-8",
+        )
+    });
+    (
+        [(header::CONTENT_SECURITY_POLICY, CSP)],
+        PAGE.answer(&headers),
+    )
+        .into_response()
 }
 
 pub async fn script(headers: HeaderMap) -> Response {
-    static SCRIPT: LazyLock<Asset> =
-        LazyLock::new(|| Asset::new(include_str!("../../../web/dev.js"), "text/javascript; charset=utf-8"));
+    static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
+        Asset::new(
+            include_str!("../../../web/dev.js"),
+            "text/javascript; charset=utf-8",
+        )
+    });
     SCRIPT.answer(&headers)
 }
 
 pub async fn style(headers: HeaderMap) -> Response {
-    static STYLE: LazyLock<Asset> =
-        LazyLock::new(|| Asset::new(include_str!("../../../web/dev.css"), "text/css; charset=utf-8"));
+    static STYLE: LazyLock<Asset> = LazyLock::new(|| {
+        Asset::new(
+            include_str!("../../../web/dev.css"),
+            "text/css; charset=utf-8",
+        )
+    });
     STYLE.answer(&headers)
 }
 
@@ -61,11 +77,19 @@ pub async fn samples() -> Result<Json<Vec<Sample>>, Error> {
         let (mut head, body) = error.respond("sample").into_parts();
         error::protect(&mut head.headers);
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let body = body.collect().await.map_err(|_| Error::Internal)?.to_bytes();
+        let body = body
+            .collect()
+            .await
+            .map_err(|_| Error::Internal)?
+            .to_bytes();
         samples.push(Sample {
             code: error.code(),
             status: head.status.as_u16(),
-            headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+            headers: head
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), text(value)))
+                .collect(),
             body: String::from_utf8(body.into()).map_err(|_| Error::Internal)?,
         });
     }
@@ -75,9 +99,12 @@ pub async fn samples() -> Result<Json<Vec<Sample>>, Error> {
 /// Whether the request names this machine as its host. A page of another name that resolves to this
 /// machine (DNS rebinding) would otherwise count as our own.
 pub fn is_local(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let authority = host.and_then(|host| host.parse::<Authority>().ok());
-    authority.is_some_and(|authority| matches!(authority.host(), "localhost" | "127.0.0.1" | "[::1]"))
+    authority
+        .is_some_and(|authority| matches!(authority.host(), "localhost" | "127.0.0.1" | "[::1]"))
 }
 
 #[cfg(test)]

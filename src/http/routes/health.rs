@@ -44,7 +44,12 @@ pub struct Report {
 impl Report {
     /// What an instance says that is shutting down, at its shortest.
     pub fn draining() -> Self {
-        Self { state: "draining", extractors: Vec::new(), secret_fingerprint: None, dev: false }
+        Self {
+            state: "draining",
+            extractors: Vec::new(),
+            secret_fingerprint: None,
+            dev: false,
+        }
     }
 }
 
@@ -81,7 +86,11 @@ pub async fn ready_for_operators(
 }
 
 fn answer(report: Report) -> Result<Json<Report>, Error> {
-    if report.state == "ready" { Ok(Json(report)) } else { Err(Error::Unready(Arc::new(report))) }
+    if report.state == "ready" {
+        Ok(Json(report))
+    } else {
+        Err(Error::Unready(Arc::new(report)))
+    }
 }
 
 fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report {
@@ -92,7 +101,12 @@ fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report 
             Readiness::Stale => ("stale", None),
             Readiness::Waiting(what) => ("waiting", Some(what)),
         };
-        ExtractorReport { name: link.name.clone(), kind: link.kind, state, missing }
+        ExtractorReport {
+            name: link.name.clone(),
+            kind: link.kind,
+            state,
+            missing,
+        }
     });
     let state = if app.drain.is_draining() {
         "draining"
@@ -103,7 +117,12 @@ fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report 
     } else {
         "waiting"
     };
-    Report { state, extractors: extractors.collect(), secret_fingerprint, dev: app.dev }
+    Report {
+        state,
+        extractors: extractors.collect(),
+        secret_fingerprint,
+        dev: app.dev,
+    }
 }
 
 /// The metrics, in the text format that Prometheus asks for.
@@ -112,7 +131,9 @@ pub async fn metrics(
     Extension(InForce { live, .. }): Extension<InForce>,
 ) -> impl IntoResponse {
     live.settings.chain.observe();
-    app.metrics.in_flight.set(live.in_flight().try_into().unwrap_or(i64::MAX));
+    app.metrics
+        .in_flight
+        .set(live.in_flight().try_into().unwrap_or(i64::MAX));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], app.metrics.render())
 }

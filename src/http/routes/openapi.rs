@@ -34,7 +34,9 @@ mod tests {
     fn every_reference_resolves() {
         let document = document();
         let references = DOCUMENT.split("\"$ref\": \"#").skip(1);
-        let mut pointers = references.map(|reference| reference.split('"').next().unwrap()).peekable();
+        let mut pointers = references
+            .map(|reference| reference.split('"').next().unwrap())
+            .peekable();
         assert!(pointers.peek().is_some());
         for pointer in pointers {
             assert!(document.pointer(pointer).is_some(), "{pointer}");
@@ -45,35 +47,69 @@ mod tests {
     fn every_error_is_described_with_its_status_code_and_header() {
         let mut codes: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
         let document = document();
-        for response in document["components"]["responses"].as_object().unwrap().values() {
+        for response in document["components"]["responses"]
+            .as_object()
+            .unwrap()
+            .values()
+        {
             let schema = &response["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"];
             let status = schema["status"]["const"].as_u64().unwrap();
             let listed = schema["code"]["enum"].as_array().unwrap();
-            codes.insert(status, listed.iter().map(|code| code.as_str().unwrap().to_owned()).collect());
-            for error in Error::every().iter().filter(|error| u64::from(error.status().as_u16()) == status) {
+            codes.insert(
+                status,
+                listed
+                    .iter()
+                    .map(|code| code.as_str().unwrap().to_owned())
+                    .collect(),
+            );
+            for error in Error::every()
+                .iter()
+                .filter(|error| u64::from(error.status().as_u16()) == status)
+            {
                 let name = error.header().map(|name| name.to_string());
                 let headers = response["headers"].as_object().unwrap();
-                let has = |name: &str| headers.keys().any(|header| header.eq_ignore_ascii_case(name));
-                assert!(name.as_deref().is_none_or(has), "{}: {name:?}", error.code());
+                let has = |name: &str| {
+                    headers
+                        .keys()
+                        .any(|header| header.eq_ignore_ascii_case(name))
+                };
+                assert!(
+                    name.as_deref().is_none_or(has),
+                    "{}: {name:?}",
+                    error.code()
+                );
             }
         }
         let mut expected: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
         for error in Error::every() {
-            expected.entry(error.status().as_u16().into()).or_default().insert(error.code().to_owned());
+            expected
+                .entry(error.status().as_u16().into())
+                .or_default()
+                .insert(error.code().to_owned());
         }
         assert_eq!(codes, expected);
     }
 
     fn assert_describes(schema: &str, sample: impl Serialize) {
         let document = document();
-        let described = document["components"]["schemas"][schema]["properties"].as_object().unwrap();
+        let described = document["components"]["schemas"][schema]["properties"]
+            .as_object()
+            .unwrap();
         let sample = serde_json::to_value(sample).unwrap();
         for field in sample.as_object().unwrap().keys() {
-            assert!(described.contains_key(field), "{schema} does not describe {field}");
+            assert!(
+                described.contains_key(field),
+                "{schema} does not describe {field}"
+            );
         }
-        let required = document["components"]["schemas"][schema]["required"].as_array().unwrap();
+        let required = document["components"]["schemas"][schema]["required"]
+            .as_array()
+            .unwrap();
         for field in required.iter().map(|field| field.as_str().unwrap()) {
-            assert!(sample.get(field).is_some(), "{schema} requires {field}, which is not sent");
+            assert!(
+                sample.get(field).is_some(),
+                "{schema} requires {field}, which is not sent"
+            );
         }
     }
 

@@ -44,7 +44,13 @@ pub struct TokenResponse {
 impl TokenResponse {
     #[cfg(test)]
     pub(super) fn sample() -> Self {
-        Self { token: String::new(), token_type: "Bearer", expires_in: 900, expires_at: 0, refresh_in: 840 }
+        Self {
+            token: String::new(),
+            token_type: "Bearer",
+            expires_in: 900,
+            expires_at: 0,
+            refresh_in: 840,
+        }
     }
 }
 
@@ -106,18 +112,28 @@ pub async fn docs_method_not_allowed(Extension(in_force): Extension<InForce>) ->
 }
 
 fn require_docs_alias(live: &Live) -> Result<(), Error> {
-    if live.settings.server.docs_alias { Ok(()) } else { Err(Error::NotFound) }
+    if live.settings.server.docs_alias {
+        Ok(())
+    } else {
+        Err(Error::NotFound)
+    }
 }
 
 /// Whether there is a bearer token. Credentials of the scheme Basic do not count: a browser sends them by itself
 /// once its user has entered them.
 fn has_bearer(headers: &HeaderMap) -> bool {
-    let scheme = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().get(..7));
+    let scheme = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().get(..7));
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
 /// From a session to a token.
-async fn token_for(app: &App, in_force: &InForce, head: &Parts) -> Result<Json<TokenResponse>, Error> {
+async fn token_for(
+    app: &App,
+    in_force: &InForce,
+    head: &Parts,
+) -> Result<Json<TokenResponse>, Error> {
     let live = &*in_force.live;
     // Before any session is judged: by a clock that was never set, expired ones are good and others not yet valid.
     if !clock::is_set(app.clock.now()) {
@@ -127,11 +143,13 @@ async fn token_for(app: &App, in_force: &InForce, head: &Parts) -> Result<Json<T
     let user = live.settings.chain.authenticate(head).await?;
     if let Some(limiter) = &live.limiter {
         let credential = credential_source::sent(&user.places, &head.headers);
-        limiter.check(&user.subject, credential).map_err(|retry_after| Error::RateLimited {
-            extractor: user.extractor.clone(),
-            subject: Some(user.subject.clone()),
-            retry_after,
-        })?;
+        limiter
+            .check(&user.subject, credential)
+            .map_err(|retry_after| Error::RateLimited {
+                extractor: user.extractor.clone(),
+                subject: Some(user.subject.clone()),
+                retry_after,
+            })?;
     }
     let minter = &live.settings.minter;
     let minted = minter.mint(&user.subject, &user.session, app.clock.now());
@@ -160,8 +178,15 @@ fn not_mintable(error: MintError, user: &Authenticated) -> Error {
         MintError::SessionOver => ("session_over", true),
         MintError::Claim(word) => (word, false),
     };
-    let denial = Denial::Rejected(Reason { word, expired, detail: None });
-    Error::Denied(Denied { extractor: Some(user.extractor.clone()), denial })
+    let denial = Denial::Rejected(Reason {
+        word,
+        expired,
+        detail: None,
+    });
+    Error::Denied(Denied {
+        extractor: Some(user.extractor.clone()),
+        denial,
+    })
 }
 
 /// A preflight of a listed page, or a client that asks for the methods.
@@ -172,10 +197,16 @@ fn answer_options(
     methods: &'static str,
 ) -> Result<Response, Error> {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(methods));
     if headers.contains_key(header::ORIGIN) {
         origin::listed(&live.settings.origins, headers).ok_or(Error::OriginNotAllowed)?;
-        origin::allow_preflight(response.headers_mut(), HeaderValue::from_static(methods), app.dev);
+        origin::allow_preflight(
+            response.headers_mut(),
+            HeaderValue::from_static(methods),
+            app.dev,
+        );
     }
     Ok(response)
 }

@@ -116,7 +116,11 @@ pub(super) async fn serve(
         }
     };
     let parts = http.into_parts();
-    let TimedIo { mut stream, timed_out, .. } = parts.io.into_inner();
+    let TimedIo {
+        mut stream,
+        timed_out,
+        ..
+    } = parts.io.into_inner();
     match result {
         _ if timed_out => debug!(%peer, "connection timed out"),
         Ok(()) => linger(stream).await,
@@ -144,8 +148,15 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &Server) -> Error {
     if !error.is_parse_too_large() {
         return Error::BadRequest("malformed");
     }
-    let line = unparsed.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    if line.len() > limits.max_uri_bytes { Error::UriTooLong } else { Error::HeadersTooLarge }
+    let line = unparsed
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    if line.len() > limits.max_uri_bytes {
+        Error::UriTooLong
+    } else {
+        Error::HeadersTooLarge
+    }
 }
 
 /// Counts and logs a refusal that the application does not see. Returns the bytes of the answer.
@@ -160,14 +171,20 @@ async fn refuse(error: &Error, shared: &Shared) -> Vec<u8> {
     let now = Duration::from_secs(shared.clock.now().try_into().unwrap_or_default());
     let date = httpdate::fmt_http_date(UNIX_EPOCH + now);
     protect(&mut head.headers);
-    head.headers.extend(HeaderValue::try_from(id).map(|id| (X_REQUEST_ID, id)));
-    head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    head.headers.insert(header::CONTENT_LENGTH, body.len().into());
-    head.headers.extend(HeaderValue::from_str(&date).map(|date| (header::DATE, date)));
+    head.headers
+        .extend(HeaderValue::try_from(id).map(|id| (X_REQUEST_ID, id)));
+    head.headers
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    head.headers
+        .insert(header::CONTENT_LENGTH, body.len().into());
+    head.headers
+        .extend(HeaderValue::from_str(&date).map(|date| (header::DATE, date)));
 
     let mut answer = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
     for (name, value) in &head.headers {
-        answer.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        answer.extend_from_slice(
+            &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat(),
+        );
     }
     answer.extend_from_slice(&[b"\r\n", &*body].concat());
     answer

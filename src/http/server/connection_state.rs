@@ -77,7 +77,10 @@ impl ConnectionState {
             closing: false,
             fragment: false,
         };
-        Arc::new(Self { settings, current: Mutex::new(current) })
+        Arc::new(Self {
+            settings,
+            current: Mutex::new(current),
+        })
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -143,9 +146,13 @@ impl ConnectionState {
     fn deadline(&self) -> Instant {
         let (settings, current) = (&self.settings, self.current());
         let timeout = match current.phase {
-            Phase::Head if current.closing => settings.header_timeout.min(HEAD_TIMEOUT_WHEN_CLOSING),
+            Phase::Head if current.closing => {
+                settings.header_timeout.min(HEAD_TIMEOUT_WHEN_CLOSING)
+            }
             Phase::Head => settings.header_timeout,
-            Phase::Handler | Phase::Body => settings.body_timeout + settings.request_timeout + ANSWER_TIMEOUT,
+            Phase::Handler | Phase::Body => {
+                settings.body_timeout + settings.request_timeout + ANSWER_TIMEOUT
+            }
             Phase::Answer => ANSWER_TIMEOUT,
             Phase::Idle if current.closing => Duration::ZERO,
             Phase::Idle => settings.idle_timeout,
@@ -180,7 +187,13 @@ pub(super) struct TimedIo<S> {
 impl<S> TimedIo<S> {
     pub(super) fn new(stream: S, state: Arc<ConnectionState>) -> Self {
         let timer = Box::pin(sleep_until(state.deadline()));
-        Self { stream, timed_out: false, state, targets: TargetScan::default(), timer }
+        Self {
+            stream,
+            timed_out: false,
+            state,
+            targets: TargetScan::default(),
+            timer,
+        }
     }
 
     fn poll_timeout<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -215,7 +228,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedIo<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for TimedIo<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if !self.state.is_in_exchange() {
             return Poll::Ready(Ok(buf.len()));
         }

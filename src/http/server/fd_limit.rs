@@ -20,7 +20,13 @@ pub fn make_room(wanted: usize) -> Room {
     let mut allowed = limit.current.unwrap_or(u64::MAX);
     if allowed < needed {
         let raised = needed.min(limit.maximum.unwrap_or(u64::MAX));
-        let asked = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
+        let asked = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(raised),
+                maximum: limit.maximum,
+            },
+        );
         if asked.is_ok() {
             allowed = raised;
         }
@@ -31,14 +37,20 @@ pub fn make_room(wanted: usize) -> Room {
 fn fit(wanted: usize, allowed: u64) -> Room {
     // Under a very small limit the other files get a quarter of it rather than everything.
     let free = allowed - OTHER_FILES.min(allowed / 4);
-    let connections = usize::try_from(free).unwrap_or(usize::MAX).min(wanted).max(1);
+    let connections = usize::try_from(free)
+        .unwrap_or(usize::MAX)
+        .min(wanted)
+        .max(1);
     let warning = (connections < wanted).then(|| {
         format!(
             "server.max_connections: {wanted} connections do not fit into the limit of {allowed} open files; \
              serving {connections} at a time (raise the limit with `ulimit -n`)"
         )
     });
-    Room { connections, warning }
+    Room {
+        connections,
+        warning,
+    }
 }
 
 #[cfg(test)]
@@ -57,12 +69,22 @@ mod tests {
         ] {
             let room = fit(wanted, allowed);
             assert_eq!(room.connections, connections, "{wanted} of {allowed}");
-            assert_eq!(room.warning.is_some(), connections < wanted, "{wanted} of {allowed}");
+            assert_eq!(
+                room.warning.is_some(),
+                connections < wanted,
+                "{wanted} of {allowed}"
+            );
         }
     }
 
     #[test]
     fn a_modest_wish_is_granted() {
-        assert_eq!(make_room(16), Room { connections: 16, warning: None });
+        assert_eq!(
+            make_room(16),
+            Room {
+                connections: 16,
+                warning: None
+            }
+        );
     }
 }

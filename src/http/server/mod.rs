@@ -65,7 +65,11 @@ pub enum Outcome {
 /// # Errors
 /// The address is in use, is not ours, or is not allowed.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     // A restart need not wait for the old process's connections to time out.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -92,8 +96,11 @@ pub async fn run(
     let gauge = metrics.connections.clone();
     let shared = Shared::new(public.router, settings, metrics.clone());
     let acceptor = Acceptor::new(shared, room.connections, Some(gauge));
-    let mut admin_acceptor =
-        Acceptor::new(Shared::new(admin.router, settings, metrics), ADMIN_CONNECTIONS, None);
+    let mut admin_acceptor = Acceptor::new(
+        Shared::new(admin.router, settings, metrics),
+        ADMIN_CONNECTIONS,
+        None,
+    );
     tokio::select! {
         outcome = serve_until_drained(public.socket, acceptor, settings, drain) => outcome,
         never = admin_acceptor.accept_from(&admin.socket) => match never {},
@@ -117,7 +124,9 @@ async fn serve_until_drained(
         never = acceptor.accept_from(&socket) => match never {},
     };
     drop(socket);
-    let patience = settings.drain_timeout.min(settings.hard_stop.saturating_sub(begun.elapsed()));
+    let patience = settings
+        .drain_timeout
+        .min(settings.hard_stop.saturating_sub(begun.elapsed()));
     let outcome = acceptor.close(patience).await;
     match outcome {
         Outcome::Clean => info!("drained"),
@@ -184,11 +193,20 @@ impl Acceptor {
     /// answer go before those that a proxy keeps for later requests.
     fn evict(&mut self) {
         let now = Instant::now();
-        let waiting = self.open.values().filter_map(|(task, state)| Some((state.waiting()?, task)));
-        let too_long = waiting.filter(|((_, since), _)| now.duration_since(*since) >= MAX_WAIT_WHEN_FULL);
-        let Some((_, task)) = too_long.min_by_key(|(rank, _)| *rank) else { return };
+        let waiting = self
+            .open
+            .values()
+            .filter_map(|(task, state)| Some((state.waiting()?, task)));
+        let too_long =
+            waiting.filter(|((_, since), _)| now.duration_since(*since) >= MAX_WAIT_WHEN_FULL);
+        let Some((_, task)) = too_long.min_by_key(|(rank, _)| *rank) else {
+            return;
+        };
         task.abort();
-        if self.full_logged.is_none_or(|logged| now - logged >= FULL_LOG_INTERVAL) {
+        if self
+            .full_logged
+            .is_none_or(|logged| now - logged >= FULL_LOG_INTERVAL)
+        {
             self.full_logged = Some(now);
             warn!(
                 limit = self.max_connections,
@@ -202,13 +220,21 @@ impl Acceptor {
         // which the first read will tell.
         let _ = stream.set_nodelay(true);
         let state = ConnectionState::new(self.shared.settings.clone());
-        let task = self.tasks.spawn(connection::serve(stream, peer, state.clone(), self.shared.clone()));
+        let task = self.tasks.spawn(connection::serve(
+            stream,
+            peer,
+            state.clone(),
+            self.shared.clone(),
+        ));
         self.open.insert(task.id(), (task, state));
         self.count();
     }
 
     async fn accept_failed(&mut self, error: &io::Error) {
-        if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
+        if matches!(
+            error.kind(),
+            ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
+        ) {
             debug!(%error, "a peer left before it was accepted");
             return;
         }

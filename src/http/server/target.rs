@@ -59,14 +59,34 @@ mod tests {
             ("POST # HTTP/1.1\r\n\r\n", true),
             ("POST /a## HTTP/1.1\r\n\r\n", true),
             ("\r\nPOST /#/rollout/token HTTP/1.1\r\n\r\n", true),
-            ("POST /a HTTP/1.1\r\nHost: a\r\n\r\nPOST /b#c HTTP/1.1\r\n\r\n", true),
-            ("POST /a HTTP/1.1\r\nContent-Length: 7\r\n\r\n{\"a\":1}POST /b#c HTTP/1.1\r\n\r\n", true),
-            ("POST /a HTTP/1.1\r\nReferer: https://a/#b\r\nVia: HTTP/1.1 proxy\r\n\r\n", false),
-            ("POST /a HTTP/1.1\r\nCookie: a=b #c; d=# HTTP\r\n\r\n", false),
+            (
+                "POST /a HTTP/1.1\r\nHost: a\r\n\r\nPOST /b#c HTTP/1.1\r\n\r\n",
+                true,
+            ),
+            (
+                "POST /a HTTP/1.1\r\nContent-Length: 7\r\n\r\n{\"a\":1}POST /b#c HTTP/1.1\r\n\r\n",
+                true,
+            ),
+            (
+                "POST /a HTTP/1.1\r\nReferer: https://a/#b\r\nVia: HTTP/1.1 proxy\r\n\r\n",
+                false,
+            ),
+            (
+                "POST /a HTTP/1.1\r\nCookie: a=b #c; d=# HTTP\r\n\r\n",
+                false,
+            ),
         ] {
-            assert_eq!(TargetScan::default().finds_fragment(bytes.as_bytes()), found, "{bytes:?}");
+            assert_eq!(
+                TargetScan::default().finds_fragment(bytes.as_bytes()),
+                found,
+                "{bytes:?}"
+            );
             let mut scan = TargetScan::default();
-            let found_in_pieces = bytes.bytes().filter(|byte| scan.finds_fragment(&[*byte])).count() > 0;
+            let found_in_pieces = bytes
+                .bytes()
+                .filter(|byte| scan.finds_fragment(&[*byte]))
+                .count()
+                > 0;
             assert_eq!(found_in_pieces, found, "byte by byte: {bytes:?}");
         }
     }

@@ -54,13 +54,23 @@ impl Endpoint {
         keys: Keys<'_>,
         problems: &mut Problems,
     ) -> Option<Self> {
-        problems.require(keys.url.is_some(), section.key("url"), "is missing: set it to the URL to ask");
-        for (key, span) in [("timeout", keys.timeout), ("connect_timeout", keys.connect_timeout)] {
+        problems.require(
+            keys.url.is_some(),
+            section.key("url"),
+            "is missing: set it to the URL to ask",
+        );
+        for (key, span) in [
+            ("timeout", keys.timeout),
+            ("connect_timeout", keys.connect_timeout),
+        ] {
             let sane = (HumanDuration::millis(1)..=HumanDuration::secs(10)).contains(&span);
             problems.require(sane, section.key(key), "must be from 1ms to 10s");
         }
         section.check_timeouts(
-            &[("connect_timeout", keys.connect_timeout), ("timeout", keys.timeout)],
+            &[
+                ("connect_timeout", keys.connect_timeout),
+                ("timeout", keys.timeout),
+            ],
             problems,
         );
         problems.require(
@@ -79,23 +89,42 @@ impl Endpoint {
             retry_closed: keys.is_repeatable,
         };
         let (http, clock) = (context.http.clone(), context.clock.clone());
-        Some(Self { url, limits, cache_ttl: keys.cache_ttl.0, http, clock })
+        Some(Self {
+            url,
+            limits,
+            cache_ttl: keys.cache_ttl.0,
+            http,
+            clock,
+        })
     }
 
     /// Sends a request and reads the answer; what `read` makes of it is the outcome.
-    pub async fn ask(&self, request: Request, read: impl FnOnce(&Answer) -> Outcome + Send) -> Verdict {
+    pub async fn ask(
+        &self,
+        request: Request,
+        read: impl FnOnce(&Answer) -> Outcome + Send,
+    ) -> Verdict {
         let outcome = match self.http.send(request, self.limits).await {
             Ok(answer) => read(&answer),
             Err(error) => Err(ExtractError::unavailable(error.word()).because(error.to_string())),
         };
-        Verdict { keep_for: self.keep_for(&outcome), outcome }
+        Verdict {
+            keep_for: self.keep_for(&outcome),
+            outcome,
+        }
     }
 
     /// How long a session may be kept: not beyond its end.
     fn keep_for(&self, outcome: &Outcome) -> Duration {
-        let Ok(session) = outcome else { return Duration::ZERO };
-        let left = session.expires_at.map(|end| u64::try_from(end - self.clock.now()).unwrap_or_default());
-        left.map_or(self.cache_ttl, |left| self.cache_ttl.min(Duration::from_secs(left)))
+        let Ok(session) = outcome else {
+            return Duration::ZERO;
+        };
+        let left = session
+            .expires_at
+            .map(|end| u64::try_from(end - self.clock.now()).unwrap_or_default());
+        left.map_or(self.cache_ttl, |left| {
+            self.cache_ttl.min(Duration::from_secs(left))
+        })
     }
 
     /// The time for which answers may be kept; zero is not at all.
@@ -123,10 +152,20 @@ pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
 
 /// `application/json`, or a type that ends in `+json` (RFC 6839, section 3.1).
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media_type = value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     media_type == "application/json"
-        || media_type.strip_prefix("application/").is_some_and(|name| name.ends_with("+json"))
+        || media_type
+            .strip_prefix("application/")
+            .is_some_and(|name| name.ends_with("+json"))
 }
 
 /// `Retry-After` in seconds (RFC 9110, section 10.2.3), within bounds that a front end can use. A date
@@ -135,8 +174,13 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     // More digits than fit are a long time, not no time.
-    is_number
-        .then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX).clamp(RETRY_AFTER.0, RETRY_AFTER.1)))
+    is_number.then(|| {
+        Duration::from_secs(
+            text.parse()
+                .unwrap_or(u64::MAX)
+                .clamp(RETRY_AFTER.0, RETRY_AFTER.1),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -161,7 +205,11 @@ mod tests {
             ("text/plain; application/json", false),
             ("", false),
         ] {
-            assert_eq!(is_json(&headers(header::CONTENT_TYPE, value)), want, "{value}");
+            assert_eq!(
+                is_json(&headers(header::CONTENT_TYPE, value)),
+                want,
+                "{value}"
+            );
         }
         assert!(!is_json(&HeaderMap::new()));
     }

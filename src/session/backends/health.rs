@@ -31,7 +31,11 @@ struct State {
 
 impl BackendHealth {
     pub fn new(extractor: &str, clock: &Clock) -> Self {
-        Self { extractor: Arc::from(extractor), clock: clock.clone(), state: Mutex::default() }
+        Self {
+            extractor: Arc::from(extractor),
+            clock: clock.clone(),
+            state: Mutex::default(),
+        }
     }
 
     /// A call failed. `statement` is from 0 to 7 where a backend is asked for several things, of which one
@@ -41,7 +45,10 @@ impl BackendHealth {
         let mut state = self.state();
         state.failing |= 1 << statement;
         state.failures += 1;
-        if state.warned_at.is_some_and(|at| now.saturating_sub(at) < WARNING_INTERVAL) {
+        if state
+            .warned_at
+            .is_some_and(|at| now.saturating_sub(at) < WARNING_INTERVAL)
+        {
             return;
         }
         state.warned_at = Some(now);
@@ -67,7 +74,11 @@ impl BackendHealth {
     /// Never `Waiting`: if all instances left the balancer because a backend failed, there would be none left
     /// when it answers again.
     pub fn readiness(&self) -> Readiness {
-        if self.state().failing == 0 { Readiness::Ready } else { Readiness::Stale }
+        if self.state().failing == 0 {
+            Readiness::Ready
+        } else {
+            Readiness::Stale
+        }
     }
 
     /// Nothing panics while it holds the lock; if something did, the data would still be whole.
@@ -78,7 +89,9 @@ impl BackendHealth {
 
 impl fmt::Debug for BackendHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BackendHealth").field("extractor", &self.extractor).finish_non_exhaustive()
+        f.debug_struct("BackendHealth")
+            .field("extractor", &self.extractor)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,7 +122,10 @@ mod tests {
         let health = BackendHealth::new("web", &Clock::new(clock.clone()));
         let lines = Lines::default();
         let writer = lines.clone();
-        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let log = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
         tracing::subscriber::with_default(log, || {
             for _ in 0..100 {
                 health.failed(0, "timeout", Some("no whole answer in time"));
@@ -122,9 +138,21 @@ mod tests {
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let warnings: Vec<_> = text.lines().filter(|line| line.contains("WARN")).collect();
         assert_eq!(warnings.len(), 2, "{text}");
-        assert!(warnings[0].contains("failures=1") && warnings[0].contains("timeout"), "{text}");
-        assert!(warnings[1].contains("failures=100") && warnings[1].contains("status"), "{text}");
-        assert_eq!(text.lines().filter(|line| line.contains("answers again")).count(), 1, "{text}");
+        assert!(
+            warnings[0].contains("failures=1") && warnings[0].contains("timeout"),
+            "{text}"
+        );
+        assert!(
+            warnings[1].contains("failures=100") && warnings[1].contains("status"),
+            "{text}"
+        );
+        assert_eq!(
+            text.lines()
+                .filter(|line| line.contains("answers again"))
+                .count(),
+            1,
+            "{text}"
+        );
     }
 
     #[test]

@@ -122,7 +122,11 @@ impl fmt::Display for CallError {
 impl Answer {
     /// The answer if its status is 200, which is the only one that ever means yes.
     pub fn ok(self) -> Result<Self, CallError> {
-        if self.status == StatusCode::OK { Ok(self) } else { Err(CallError::Status(self.status)) }
+        if self.status == StatusCode::OK {
+            Ok(self)
+        } else {
+            Err(CallError::Status(self.status))
+        }
     }
 }
 
@@ -131,7 +135,10 @@ impl HttpClient {
     pub async fn send(&self, mut request: Request, limits: Limits) -> Result<Answer, CallError> {
         let span = spans::call_span(request.method(), request.url());
         spans::inject(&span, request.headers_mut());
-        let answer = self.send_untraced(request, limits).instrument(span.clone()).await;
+        let answer = self
+            .send_untraced(request, limits)
+            .instrument(span.clone())
+            .await;
         match &answer {
             Ok(answer) => spans::record_status(&span, answer.status),
             Err(error) => spans::record_failure(&span, error.word()),
@@ -140,12 +147,21 @@ impl HttpClient {
     }
 
     /// The same for what is no part of a trace: the traces themselves.
-    pub async fn send_untraced(&self, request: Request, limits: Limits) -> Result<Answer, CallError> {
+    pub async fn send_untraced(
+        &self,
+        request: Request,
+        limits: Limits,
+    ) -> Result<Answer, CallError> {
         // Before the time begins to count: a client is built slowly.
-        let kind = ClientKind { connect_timeout: limits.connect, keeps_connections: true };
+        let kind = ClientKind {
+            connect_timeout: limits.connect,
+            keeps_connections: true,
+        };
         let client = self.client(kind)?;
         let answer = self.exchange(&client, kind, request, limits);
-        tokio::time::timeout(limits.total, answer).await.unwrap_or(Err(CallError::Timeout))
+        tokio::time::timeout(limits.total, answer)
+            .await
+            .unwrap_or(Err(CallError::Timeout))
     }
 
     async fn exchange(
@@ -155,7 +171,11 @@ impl HttpClient {
         request: Request,
         limits: Limits,
     ) -> Result<Answer, CallError> {
-        let again = if limits.retry_closed { request.try_clone() } else { None };
+        let again = if limits.retry_closed {
+            request.try_clone()
+        } else {
+            None
+        };
         let (response, opened) = OPENED
             .scope(Cell::new(None), async {
                 let response = client.execute(request).await;
@@ -164,7 +184,10 @@ impl HttpClient {
             .await;
         let response = match (response, again) {
             (Err(error), Some(again)) if is_closed(&error) && is_on_kept(&error, opened) => {
-                let client = self.client(ClientKind { keeps_connections: false, ..kind })?;
+                let client = self.client(ClientKind {
+                    keeps_connections: false,
+                    ..kind
+                })?;
                 client.execute(again).await
             }
             (response, _) => response,
@@ -182,7 +205,11 @@ impl HttpClient {
             .connect_timeout(kind.connect_timeout)
             .connector_layer(MapResponseLayer::new(opened))
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(if kind.keeps_connections { usize::MAX } else { 0 })
+            .pool_max_idle_per_host(if kind.keeps_connections {
+                usize::MAX
+            } else {
+                0
+            })
             .redirect(redirect::Policy::none())
             .referer(false)
             .retry(retry::never())
@@ -210,24 +237,35 @@ fn local_address(connection: &Connected) -> Option<SocketAddr> {
 
 /// Whether the request went out on another connection than the one that was `opened` for it.
 fn is_on_kept(error: &reqwest::Error, opened: Option<SocketAddr>) -> bool {
-    let error = error.source().and_then(|cause| cause.downcast_ref::<legacy::Error>());
-    let used = error.and_then(legacy::Error::connect_info).and_then(local_address);
+    let error = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<legacy::Error>());
+    let used = error
+        .and_then(legacy::Error::connect_info)
+        .and_then(local_address);
     used.is_some() && used != opened
 }
 
 /// Whether the connection was closed before the whole head of an answer.
 fn is_closed(error: &reqwest::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+    };
     let mut source = error.source();
     while let Some(cause) = source {
-        if cause
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())
-        {
+        if cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
+            error.is_incomplete_message() || error.is_canceled() || error.is_closed()
+        }) {
             return true;
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+            let kinds = [
+                BrokenPipe,
+                ConnectionAborted,
+                ConnectionReset,
+                NotConnected,
+                UnexpectedEof,
+            ];
             return kinds.contains(&error.kind());
         }
         source = cause.source();
@@ -249,7 +287,11 @@ async fn read_answer(mut response: Response, cap: usize) -> Result<Answer, CallE
         Err(error) if status == StatusCode::OK => return Err(error),
         Ok(_) | Err(_) => Vec::new(),
     };
-    Ok(Answer { status, headers, body })
+    Ok(Answer {
+        status,
+        headers,
+        body,
+    })
 }
 
 async fn read(mut response: Response, cap: usize) -> Result<Vec<u8>, CallError> {
@@ -288,7 +330,9 @@ pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
     } else if url.port() == Some(0) {
         Err("must not have port 0")
     } else if url.scheme() == "http" && !loopback && !allow_http {
-        Err("must begin with https://: plain http is for loopback hosts, or anywhere with allow_http = true")
+        Err(
+            "must begin with https://: plain http is for loopback hosts, or anywhere with allow_http = true",
+        )
     } else {
         Ok(url)
     }
@@ -341,16 +385,31 @@ mod tests {
     }
 
     async fn serve() -> String {
-        let endless =
-            || async { Body::from_stream(stream::repeat("x".repeat(1000)).map(Ok::<_, std::io::Error>)) };
+        let endless = || async {
+            Body::from_stream(stream::repeat("x".repeat(1000)).map(Ok::<_, std::io::Error>))
+        };
         let router = axum::Router::new()
-            .route("/seen", get(|headers: HeaderMap| async move { format!("{headers:?}") }))
-            .route("/moved", get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/seen")]) }))
-            .route("/hangs", get(|| async { std::future::pending::<()>().await }))
+            .route(
+                "/seen",
+                get(|headers: HeaderMap| async move { format!("{headers:?}") }),
+            )
+            .route(
+                "/moved",
+                get(|| async { (StatusCode::FOUND, [(header::LOCATION, "/seen")]) }),
+            )
+            .route(
+                "/hangs",
+                get(|| async { std::future::pending::<()>().await }),
+            )
             .route("/long", get(|| async { "x".repeat(17 * 1024) }))
-            .route("/lost", get(|| async { (StatusCode::NOT_FOUND, "x".repeat(17 * 1024)) }))
+            .route(
+                "/lost",
+                get(|| async { (StatusCode::NOT_FOUND, "x".repeat(17 * 1024)) }),
+            )
             .route("/endless", get(endless));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move { axum::serve(listener, router).await });
         format!("http://{address}")
@@ -364,9 +423,15 @@ mod tests {
     #[tokio::test]
     async fn each_kind_of_trouble_has_its_word() {
         let base = serve().await;
-        let seen = call(&format!("{base}/seen")).await.and_then(Answer::ok).expect("an answer");
+        let seen = call(&format!("{base}/seen"))
+            .await
+            .and_then(Answer::ok)
+            .expect("an answer");
         let seen = String::from_utf8_lossy(&seen.body).into_owned();
-        assert!(seen.contains("rollout-token/") && !seen.contains("accept-encoding"), "{seen}");
+        assert!(
+            seen.contains("rollout-token/") && !seen.contains("accept-encoding"),
+            "{seen}"
+        );
 
         let closed = {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -60,7 +60,11 @@ pub enum Source {
     /// A JWK set.
     Jwks(Url),
     /// `OpenID` Connect Discovery: the issuer's document names the JWK set.
-    Discovery { issuer: String, document: Url, allow_http: bool },
+    Discovery {
+        issuer: String,
+        document: Url,
+        allow_http: bool,
+    },
     /// One public key in PEM.
     Pem(Url),
 }
@@ -71,9 +75,16 @@ impl Source {
     /// # Errors
     /// If the issuer is not a URL that may be called.
     pub fn discovery(issuer: &str, allow_http: bool) -> Result<Self, &'static str> {
-        let document = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let document = format!(
+            "{}/.well-known/openid-configuration",
+            issuer.trim_end_matches('/')
+        );
         let document = check_url(&document, allow_http)?;
-        Ok(Self::Discovery { issuer: issuer.to_owned(), document, allow_http })
+        Ok(Self::Discovery {
+            issuer: issuer.to_owned(),
+            document,
+            allow_http,
+        })
     }
 }
 
@@ -159,7 +170,12 @@ struct Provider {
 }
 
 impl Provider {
-    fn new(extractor: &str, context: &Context, waiting: Arc<Waiting>, turns: Option<usize>) -> Self {
+    fn new(
+        extractor: &str,
+        context: &Context,
+        waiting: Arc<Waiting>,
+        turns: Option<usize>,
+    ) -> Self {
         Self {
             extractor: Arc::from(extractor),
             context: context.clone(),
@@ -236,24 +252,35 @@ impl Cell {
         match self.fetch() {
             Some(finished) => {
                 let place = self.provider.waiting.enter().ok_or_else(|| {
-                    ExtractError::unavailable("jwks_busy").because("max_waiting requests await the keys")
+                    ExtractError::unavailable("jwks_busy")
+                        .because("max_waiting requests await the keys")
                 })?;
-                Ok(Found::Wait(Wait { cell: self.clone(), finished, _place: place }))
+                Ok(Found::Wait(Wait {
+                    cell: self.clone(),
+                    finished,
+                    _place: place,
+                }))
             }
             // A fetch may have ended since the look above.
-            None => self.suitable(kid).map(Found::Keys).ok_or_else(|| self.verdict()),
+            None => self
+                .suitable(kid)
+                .map(Found::Keys)
+                .ok_or_else(|| self.verdict()),
         }
     }
 
     /// The keys in use, unless they are too old or do not know `kid`.
     fn suitable(&self, kid: Option<&str>) -> Option<Arc<KeySet>> {
         let loaded = self.usable()?;
-        kid.is_none_or(|kid| loaded.keys.knows(kid)).then(|| loaded.keys.clone())
+        kid.is_none_or(|kid| loaded.keys.knows(kid))
+            .then(|| loaded.keys.clone())
     }
 
     fn usable(&self) -> Option<Arc<Loaded>> {
         let now = self.now();
-        self.loaded.load_full().filter(|loaded| loaded.freshness(now) != Freshness::TooOld)
+        self.loaded
+            .load_full()
+            .filter(|loaded| loaded.freshness(now) != Freshness::TooOld)
     }
 
     /// Whether the fetch failed because there is no key of this id, rather than because of the provider.
@@ -267,9 +294,8 @@ impl Cell {
         match &self.progress().last {
             Some((_, Ok(()))) => ExtractError::rejected("unknown_key"),
             Some((_, Err(error))) if self.is_absent(error) => ExtractError::rejected("unknown_key"),
-            Some((_, Err(error))) => {
-                ExtractError::unavailable("jwks_unavailable").because(format!("{}: {error}", error.word()))
-            }
+            Some((_, Err(error))) => ExtractError::unavailable("jwks_unavailable")
+                .because(format!("{}: {error}", error.word())),
             None => ExtractError::unavailable("jwks_unavailable"),
         }
     }
@@ -278,7 +304,10 @@ impl Cell {
     fn keep_fresh(self: &Arc<Self>) {
         let now = self.now();
         let loaded = self.loaded.load();
-        if loaded.as_ref().is_some_and(|loaded| loaded.freshness(now) != Freshness::Fresh) {
+        if loaded
+            .as_ref()
+            .is_some_and(|loaded| loaded.freshness(now) != Freshness::Fresh)
+        {
             self.fetch();
         }
     }
@@ -288,14 +317,22 @@ impl Cell {
     /// A fetch is a task of its own: it goes on when the request that began it is dropped.
     fn fetch(self: &Arc<Self>) -> Option<watch::Receiver<u64>> {
         let now = self.now();
-        let cooldown = if self.usable().is_some() { COOLDOWN } else { EMPTY_COOLDOWN };
+        let cooldown = if self.usable().is_some() {
+            COOLDOWN
+        } else {
+            EMPTY_COOLDOWN
+        };
         let mut progress = self.progress();
         // Subscribed under the lock and before the fetch begins, so that its end cannot be missed.
         let finished = self.finished.subscribe();
         if progress.fetching {
             return Some(finished);
         }
-        if progress.last.as_ref().is_some_and(|(at, _)| now.saturating_sub(*at) < cooldown) {
+        if progress
+            .last
+            .as_ref()
+            .is_some_and(|(at, _)| now.saturating_sub(*at) < cooldown)
+        {
             return None;
         }
         progress.fetching = true;
@@ -313,9 +350,14 @@ impl Cell {
             };
             let answer = match &self.source {
                 Source::Jwks(url) | Source::Pem(url) => self.call(url).await?,
-                Source::Discovery { issuer, document, allow_http } => {
+                Source::Discovery {
+                    issuer,
+                    document,
+                    allow_http,
+                } => {
                     let document = self.call(document).await?;
-                    self.call(&jwks_uri(&document.body, issuer, *allow_http)?).await?
+                    self.call(&jwks_uri(&document.body, issuer, *allow_http)?)
+                        .await?
                 }
             };
             let keys = match &self.source {
@@ -323,31 +365,55 @@ impl Cell {
                 Source::Jwks(_) | Source::Discovery { .. } => KeySet::from_jwks(&answer.body),
             };
             let keys = Arc::new(keys.map_err(FetchError::Keys)?);
-            Ok(Loaded { keys, at: self.now(), ttl: ttl(&answer.headers) })
+            Ok(Loaded {
+                keys,
+                at: self.now(),
+                ttl: ttl(&answer.headers),
+            })
         };
         // Waiting for a turn and both calls of discovery share the time of one call.
-        timeout(LIMITS.total, download).await.unwrap_or(Err(FetchError::Call(CallError::Timeout)))
+        timeout(LIMITS.total, download)
+            .await
+            .unwrap_or(Err(FetchError::Call(CallError::Timeout)))
     }
 
     async fn call(&self, url: &Url) -> Result<Answer, FetchError> {
         let request = Request::new(Method::GET, url.clone());
-        self.provider.context.http.send(request, LIMITS).await.and_then(Answer::ok).map_err(FetchError::Call)
+        self.provider
+            .context
+            .http
+            .send(request, LIMITS)
+            .await
+            .and_then(Answer::ok)
+            .map_err(FetchError::Call)
     }
 
     /// Takes note of how a fetch ended. Only good keys replace those in use.
     fn finish(&self, began: Duration, outcome: Result<Loaded, FetchError>) {
         let now = self.now();
-        let Provider { extractor, context, health, .. } = &self.provider;
+        let Provider {
+            extractor,
+            context,
+            health,
+            ..
+        } = &self.provider;
         let result = outcome.as_ref().map_or_else(FetchError::word, |_| "ok");
         context.metrics.jwks_refreshed(extractor, result);
-        context.metrics.backend_call(extractor, result, now.saturating_sub(began));
+        context
+            .metrics
+            .backend_call(extractor, result, now.saturating_sub(began));
         match &outcome {
-            Err(error) if !self.is_absent(error) => health.failed(0, result, Some(&error.to_string())),
+            Err(error) if !self.is_absent(error) => {
+                health.failed(0, result, Some(&error.to_string()))
+            }
             Ok(_) | Err(_) => health.answered(0),
         }
         let outcome = outcome.map(|loaded| self.loaded.store(Some(Arc::new(loaded))));
         let mut progress = self.progress();
-        *progress = Progress { fetching: false, last: Some((now, outcome)) };
+        *progress = Progress {
+            fetching: false,
+            last: Some((now, outcome)),
+        };
         self.finished.send_modify(|count| *count += 1);
     }
 
@@ -359,7 +425,9 @@ impl Cell {
 
 impl fmt::Debug for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cell").field("extractor", &self.provider.extractor).finish_non_exhaustive()
+        f.debug_struct("Cell")
+            .field("extractor", &self.provider.extractor)
+            .finish_non_exhaustive()
     }
 }
 
@@ -372,7 +440,11 @@ struct Attempt {
 
 impl Attempt {
     fn of(cell: Arc<Cell>, began: Duration) -> Self {
-        Self { cell, began, outcome: Err(FetchError::Interrupted) }
+        Self {
+            cell,
+            began,
+            outcome: Err(FetchError::Interrupted),
+        }
     }
 
     async fn run(mut self) {
@@ -394,17 +466,22 @@ impl Drop for Attempt {
 
 /// The address of the JWK set in a discovery document, if the document is about `issuer`.
 fn jwks_uri(document: &[u8], issuer: &str, allow_http: bool) -> Result<Url, FetchError> {
-    let document = Value::parse(document).map_err(|_| FetchError::Discovery("the document is not JSON"))?;
+    let document =
+        Value::parse(document).map_err(|_| FetchError::Discovery("the document is not JSON"))?;
     let text = |name| document.as_object()?.get(name).ok()??.as_str();
     if text("issuer") != Some(issuer) {
-        return Err(FetchError::Discovery("the document is about another issuer"));
+        return Err(FetchError::Discovery(
+            "the document is about another issuer",
+        ));
     }
     let uri = text("jwks_uri").ok_or(FetchError::Discovery("the document has no jwks_uri"))?;
     let uri = check_url(uri, allow_http)
         .map_err(|_| FetchError::Discovery("the document's jwks_uri may not be called"))?;
     let is_issuer_local = Url::parse(issuer).is_ok_and(|issuer| is_loopback(&issuer));
     if is_loopback(&uri) && !is_issuer_local {
-        return Err(FetchError::Discovery("the document's jwks_uri is on loopback, and the issuer is not"));
+        return Err(FetchError::Discovery(
+            "the document's jwks_uri is on loopback, and the issuer is not",
+        ));
     }
     Ok(uri)
 }
@@ -428,16 +505,23 @@ fn is_loopback(url: &Url) -> bool {
 
 /// How long an answer is fresh (RFC 9111, section 5.2.2.1), within our bounds.
 fn ttl(headers: &HeaderMap) -> Duration {
-    let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    let seconds = values.flat_map(|value| value.split(',')).find_map(|directive| {
-        let (name, seconds) = directive.split_once('=')?;
-        let digits = seconds.trim().trim_matches('"');
-        let is_max_age = name.trim().eq_ignore_ascii_case("max-age") && !digits.is_empty();
-        // More digits than fit are a long time, not no time.
-        (is_max_age && digits.bytes().all(|byte| byte.is_ascii_digit()))
-            .then(|| digits.parse().unwrap_or(u64::MAX))
-    });
-    seconds.map_or(DEFAULT_TTL, |seconds| Duration::from_secs(seconds).clamp(MIN_TTL, MAX_TTL))
+    let values = headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let seconds = values
+        .flat_map(|value| value.split(','))
+        .find_map(|directive| {
+            let (name, seconds) = directive.split_once('=')?;
+            let digits = seconds.trim().trim_matches('"');
+            let is_max_age = name.trim().eq_ignore_ascii_case("max-age") && !digits.is_empty();
+            // More digits than fit are a long time, not no time.
+            (is_max_age && digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .then(|| digits.parse().unwrap_or(u64::MAX))
+        });
+    seconds.map_or(DEFAULT_TTL, |seconds| {
+        Duration::from_secs(seconds).clamp(MIN_TTL, MAX_TTL)
+    })
 }
 
 /// A set of keys at one address.
@@ -446,7 +530,10 @@ pub struct FetchedKeys(Arc<Cell>);
 
 impl FetchedKeys {
     pub fn new(extractor: &str, source: Source, context: &Context, waiting: Arc<Waiting>) -> Self {
-        Self(Cell::new(Provider::new(extractor, context, waiting, None), source))
+        Self(Cell::new(
+            Provider::new(extractor, context, waiting, None),
+            source,
+        ))
     }
 
     /// The keys for a token that names `kid`: at hand, or on their way.
@@ -466,7 +553,11 @@ impl FetchedKeys {
     pub fn observe(&self) {
         if let Some(loaded) = self.0.loaded.load().as_ref() {
             let age = self.0.now().saturating_sub(loaded.at);
-            self.0.provider.context.metrics.jwks_age(&self.0.provider.extractor, age);
+            self.0
+                .provider
+                .context
+                .metrics
+                .jwks_age(&self.0.provider.extractor, age);
         }
     }
 
@@ -474,7 +565,12 @@ impl FetchedKeys {
     /// so no request would reach it that could set off the next fetch. Needs the runtime around it.
     pub fn readiness(&self) -> Readiness {
         let now = self.0.now();
-        let freshness = self.0.loaded.load().as_ref().map(|loaded| loaded.freshness(now));
+        let freshness = self
+            .0
+            .loaded
+            .load()
+            .as_ref()
+            .map(|loaded| loaded.freshness(now));
         if freshness != Some(Freshness::Fresh) {
             self.0.fetch();
         }
@@ -582,7 +678,10 @@ impl KeysByKid {
         context: &Context,
         waiting: Arc<Waiting>,
     ) -> Result<Self, &'static str> {
-        let sample = check_url(&template.replace(KID_PLACEHOLDER, "kid-goes-here"), allow_http)?;
+        let sample = check_url(
+            &template.replace(KID_PLACEHOLDER, "kid-goes-here"),
+            allow_http,
+        )?;
         if sample.path().matches("kid-goes-here").count() != 1 {
             return Err("must have {kid} once, in the path");
         }
@@ -600,9 +699,13 @@ impl KeysByKid {
     pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
         let is_safe = |kid: &&str| {
             (1..=64).contains(&kid.len())
-                && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && kid
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
-        let kid = kid.filter(is_safe).ok_or_else(|| ExtractError::rejected("unknown_key"))?;
+        let kid = kid
+            .filter(is_safe)
+            .ok_or_else(|| ExtractError::rejected("unknown_key"))?;
         // The whole document is this one key: it need not repeat its name.
         self.cell(kid)?.get(None)
     }
@@ -623,7 +726,9 @@ impl KeysByKid {
             }
         }
         if !cells.may_look_up(now) {
-            return Err(ExtractError::unavailable("jwks_busy").because("too many keys are looked up"));
+            return Err(
+                ExtractError::unavailable("jwks_busy").because("too many keys are looked up")
+            );
         }
         let text = self.template.replace(KID_PLACEHOLDER, kid);
         let url = Url::parse(&text).map_err(|_| ExtractError::rejected("unknown_key"))?;
@@ -636,7 +741,9 @@ impl KeysByKid {
 
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider").field("extractor", &self.extractor).finish_non_exhaustive()
+        f.debug_struct("Provider")
+            .field("extractor", &self.extractor)
+            .finish_non_exhaustive()
     }
 }
 
@@ -670,8 +777,14 @@ mod tests {
                 assert!(found("https://localhost", &uri), "{uri}");
             }
         }
-        assert!(found("https://idp.example", "https://keys.idp.example/keys"));
+        assert!(found(
+            "https://idp.example",
+            "https://keys.idp.example/keys"
+        ));
         assert!(found("http://localhost", "https://keys.idp.example/keys"));
-        assert!(!found("https://localhost.idp.example", "https://localhost/keys"));
+        assert!(!found(
+            "https://localhost.idp.example",
+            "https://localhost/keys"
+        ));
     }
 }

@@ -57,7 +57,10 @@ impl Alg {
 
     /// Whether the key is a shared secret.
     pub fn is_hmac(self) -> bool {
-        matches!(self.algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
+        matches!(
+            self.algorithm,
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
+        )
     }
 }
 
@@ -117,17 +120,31 @@ impl KeySet {
     /// Reads a JWK set (RFC 7517). Keys that cannot be used are left out; the others count.
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {
         let document = Value::parse(json).map_err(|_| KeysError::Malformed)?;
-        let keys = document.as_object().and_then(|document| document.get("keys").ok().flatten());
-        let Some(Value::Array(keys)) = keys else { return Err(KeysError::Malformed) };
-        Self::of(keys.iter().filter_map(Value::as_object).filter_map(Key::from_jwk))
+        let keys = document
+            .as_object()
+            .and_then(|document| document.get("keys").ok().flatten());
+        let Some(Value::Array(keys)) = keys else {
+            return Err(KeysError::Malformed);
+        };
+        Self::of(
+            keys.iter()
+                .filter_map(Value::as_object)
+                .filter_map(Key::from_jwk),
+        )
     }
 
     /// Reads one public key in PEM: SPKI, or PKCS #1 for RSA.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeysError> {
         let text = std::str::from_utf8(pem).map_err(|_| KeysError::Malformed)?;
         // The readers below also take private keys and certificates; neither belongs here.
-        let public = ["-----BEGIN PUBLIC KEY-----", "-----BEGIN RSA PUBLIC KEY-----"];
-        if !public.iter().any(|label| text.trim_start().starts_with(label)) {
+        let public = [
+            "-----BEGIN PUBLIC KEY-----",
+            "-----BEGIN RSA PUBLIC KEY-----",
+        ];
+        if !public
+            .iter()
+            .any(|label| text.trim_start().starts_with(label))
+        {
             return Err(KeysError::Malformed);
         }
         let key = DecodingKey::from_rsa_pem(pem)
@@ -136,7 +153,9 @@ impl KeySet {
             .map_err(|_| KeysError::Malformed)?;
         // By way of a JWK, so that one piece of code decides which keys may be used.
         let jwk = Jwk::from_decoding_key(&key, None).map_err(|_| KeysError::NoUsableKey)?;
-        let jwk = serde_json::to_value(jwk).map(Value::from).map_err(|_| KeysError::NoUsableKey)?;
+        let jwk = serde_json::to_value(jwk)
+            .map(Value::from)
+            .map_err(|_| KeysError::NoUsableKey)?;
         Self::of(jwk.as_object().and_then(Key::from_jwk))
     }
 
@@ -158,7 +177,11 @@ impl KeySet {
 
     fn of(keys: impl IntoIterator<Item = Key>) -> Result<Self, KeysError> {
         let keys: Vec<Key> = keys.into_iter().take(MAX_KEYS).collect();
-        if keys.is_empty() { Err(KeysError::NoUsableKey) } else { Ok(Self(keys)) }
+        if keys.is_empty() {
+            Err(KeysError::NoUsableKey)
+        } else {
+            Ok(Self(keys))
+        }
     }
 
     /// Whether a key is called exactly `kid`.
@@ -168,9 +191,21 @@ impl KeySet {
 
     /// Whether one of the keys that fit made the signature: those called `kid`, or any if the token
     /// names none. `None` if no key fits.
-    pub fn verify(&self, signed: &[u8], signature: &str, alg: Alg, kid: Option<&str>) -> Option<bool> {
+    pub fn verify(
+        &self,
+        signed: &[u8],
+        signature: &str,
+        alg: Alg,
+        kid: Option<&str>,
+    ) -> Option<bool> {
         let named = |key: &&Key| kid.is_none() || key.kid.as_deref() == kid;
-        let mut fitting = self.0.iter().filter(named).filter(|key| key.fits(alg)).take(MAX_TRIES).peekable();
+        let mut fitting = self
+            .0
+            .iter()
+            .filter(named)
+            .filter(|key| key.fits(alg))
+            .take(MAX_TRIES)
+            .peekable();
         fitting.peek()?;
         Some(fitting.any(|key| key.made(signature, signed, alg.algorithm)))
     }
@@ -195,14 +230,19 @@ impl Key {
         let bytes = |name| text(name).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
         let (family, public) = match (text("kty")?, text("crv")) {
             ("RSA", _) => (Family::Rsa, rsa(&bytes("n")?, &bytes("e")?)?),
-            ("EC", Some("P-256")) => {
-                (Family::P256, ec(&bytes("x")?, &bytes("y")?, 32, &ECDSA_P256_SHA256_FIXED)?)
-            }
-            ("EC", Some("P-384")) => {
-                (Family::P384, ec(&bytes("x")?, &bytes("y")?, 48, &ECDSA_P384_SHA384_FIXED)?)
-            }
+            ("EC", Some("P-256")) => (
+                Family::P256,
+                ec(&bytes("x")?, &bytes("y")?, 32, &ECDSA_P256_SHA256_FIXED)?,
+            ),
+            ("EC", Some("P-384")) => (
+                Family::P384,
+                ec(&bytes("x")?, &bytes("y")?, 48, &ECDSA_P384_SHA384_FIXED)?,
+            ),
             ("OKP", Some("Ed25519")) => {
-                let point = bytes("x")?.try_into().ok().filter(|point| !is_of_small_order(point))?;
+                let point = bytes("x")?
+                    .try_into()
+                    .ok()
+                    .filter(|point| !is_of_small_order(point))?;
                 (Family::Ed25519, DecodingKey::from_ed_der(&point))
             }
             _ => return None,
@@ -212,7 +252,12 @@ impl Key {
             None => None,
         };
         let material = Material::Public(public);
-        Some(Self { kid: text("kid").map(str::to_owned), family, only, material })
+        Some(Self {
+            kid: text("kid").map(str::to_owned),
+            family,
+            only,
+            material,
+        })
     }
 
     fn made(&self, signature: &str, signed: &[u8], algorithm: Algorithm) -> bool {
@@ -220,7 +265,9 @@ impl Key {
             Material::Secret(key) => URL_SAFE_NO_PAD
                 .decode(signature)
                 .is_ok_and(|signature| hmac::verify(key, signed, &signature).is_ok()),
-            Material::Public(key) => crypto::verify(signature, signed, key, algorithm).unwrap_or(false),
+            Material::Public(key) => {
+                crypto::verify(signature, signed, key, algorithm).unwrap_or(false)
+            }
         }
     }
 
@@ -230,7 +277,10 @@ impl Key {
             && match self.family {
                 Family::Secret => alg.is_hmac(),
                 Family::Rsa => {
-                    matches!(alg.algorithm, A::RS256 | A::RS384 | A::RS512 | A::PS256 | A::PS384 | A::PS512)
+                    matches!(
+                        alg.algorithm,
+                        A::RS256 | A::RS384 | A::RS512 | A::PS256 | A::PS384 | A::PS512
+                    )
                 }
                 Family::P256 => alg.algorithm == A::ES256,
                 Family::P384 => alg.algorithm == A::ES384,
@@ -242,7 +292,9 @@ impl Key {
 fn may_verify(jwk: &Object) -> bool {
     match jwk.get("key_ops") {
         Ok(None) => true,
-        Ok(Some(Value::Array(operations))) => operations.iter().any(|name| name.as_str() == Some("verify")),
+        Ok(Some(Value::Array(operations))) => operations
+            .iter()
+            .any(|name| name.as_str() == Some("verify")),
         Ok(Some(_)) | Err(_) => false,
     }
 }
@@ -251,14 +303,22 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
     let zeros = modulus.iter().take_while(|&&byte| byte == 0).count();
     let modulus = &modulus[zeros..];
     let bits = modulus.len() * 8 - modulus.first()?.leading_zeros() as usize;
-    RSA_BITS.contains(&bits).then(|| DecodingKey::from_rsa_raw_components(modulus, exponent))
+    RSA_BITS
+        .contains(&bits)
+        .then(|| DecodingKey::from_rsa_raw_components(modulus, exponent))
 }
 
 /// An uncompressed point (SEC 1, section 2.3.3) of two coordinates of exactly `length` bytes. One that is
 /// not on the curve verifies nothing: a set of such keys must not take the place of good ones.
-fn ec(x: &[u8], y: &[u8], length: usize, curve: &'static EcdsaVerificationAlgorithm) -> Option<DecodingKey> {
+fn ec(
+    x: &[u8],
+    y: &[u8],
+    length: usize,
+    curve: &'static EcdsaVerificationAlgorithm,
+) -> Option<DecodingKey> {
     let point = [&[4], x, y].concat();
-    let is_point = x.len() == length && y.len() == length && ParsedPublicKey::new(curve, &point).is_ok();
+    let is_point =
+        x.len() == length && y.len() == length && ParsedPublicKey::new(curve, &point).is_ok();
     is_point.then(|| DecodingKey::from_ec_der(&point))
 }
 
@@ -267,16 +327,23 @@ fn ec(x: &[u8], y: &[u8], length: usize, curve: &'static EcdsaVerificationAlgori
 fn is_of_small_order(point: &[u8; 32]) -> bool {
     // The y coordinates, little-endian: of the orders 4, 1 and 2, the first two again with the prime added, and
     // the two of order 8.
-    const EDGES: [(u8, u8, u8); 5] =
-        [(0, 0, 0), (1, 0, 0), (0xec, 0xff, 0x7f), (0xed, 0xff, 0x7f), (0xee, 0xff, 0x7f)];
+    const EDGES: [(u8, u8, u8); 5] = [
+        (0, 0, 0),
+        (1, 0, 0),
+        (0xec, 0xff, 0x7f),
+        (0xed, 0xff, 0x7f),
+        (0xee, 0xff, 0x7f),
+    ];
     const ORDER_8: [[u8; 32]; 2] = [
         [
-            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
-            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef,
+            0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88,
+            0x6d, 0x53, 0xfc, 0x05,
         ],
         [
-            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
-            0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10,
+            0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77,
+            0x92, 0xac, 0x03, 0x7a,
         ],
     ];
     // The highest bit is the sign of x, which is any.
@@ -320,7 +387,10 @@ mod tests {
             let (x, y) = pair.public_key_raw()[1..].split_at(pair.public_key_raw().len() / 2);
             (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y))
         };
-        let (p256, p384) = (of(&rcgen::PKCS_ECDSA_P256_SHA256), of(&rcgen::PKCS_ECDSA_P384_SHA384));
+        let (p256, p384) = (
+            of(&rcgen::PKCS_ECDSA_P256_SHA256),
+            of(&rcgen::PKCS_ECDSA_P384_SHA384),
+        );
         let ec = |curve, (x, y): (&str, &str)| json!({ "kty": "EC", "crv": curve, "x": x, "y": y });
         let point = URL_SAFE_NO_PAD.encode([1; 32]);
         for (name, jwk, want) in [
@@ -345,13 +415,29 @@ mod tests {
             ("secret", json!({ "kty": "oct", "alg": "HS256" }), false),
             ("P-256", ec("P-256", (&p256.0, &p256.1)), true),
             ("P-256, long", ec("P-256", (&p384.0, &p384.1)), false),
-            ("P-256, not on the curve", ec("P-256", (&p256.0, &p256.0)), false),
+            (
+                "P-256, not on the curve",
+                ec("P-256", (&p256.0, &p256.0)),
+                false,
+            ),
             ("P-256, one coordinate", ec("P-256", (&p256.0, "")), false),
             ("P-384", ec("P-384", (&p384.0, &p384.1)), true),
-            ("P-384, not on the curve", ec("P-384", (&p384.1, &p384.0)), false),
+            (
+                "P-384, not on the curve",
+                ec("P-384", (&p384.1, &p384.0)),
+                false,
+            ),
             ("secp256k1", ec("secp256k1", (&p256.0, &p256.1)), false),
-            ("Ed25519", json!({ "kty": "OKP", "crv": "Ed25519", "x": point }), true),
-            ("X25519", json!({ "kty": "OKP", "crv": "X25519", "x": point }), false),
+            (
+                "Ed25519",
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": point }),
+                true,
+            ),
+            (
+                "X25519",
+                json!({ "kty": "OKP", "crv": "X25519", "x": point }),
+                false,
+            ),
         ] {
             assert_eq!(is_usable(&jwk), want, "{name}");
         }
@@ -375,10 +461,15 @@ mod tests {
             for sign in [0, 0x80] {
                 let mut point = y(hex);
                 point[31] |= sign;
-                let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(&point) });
+                let jwk =
+                    json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(&point) });
                 assert!(!is_usable(&jwk), "{hex} {sign}");
                 // SPKI (RFC 8410) around the point.
-                let spki = [&[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..], &point].concat();
+                let spki = [
+                    &[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..],
+                    &point,
+                ]
+                .concat();
                 let pem = format!(
                     "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
                     STANDARD.encode(spki)
@@ -397,18 +488,38 @@ mod tests {
         use jsonwebtoken::EncodingKey;
         type Maker = fn(&[u8]) -> EncodingKey;
         let families: [(_, &[&str], Algorithm, Maker); 3] = [
-            (&rcgen::PKCS_ECDSA_P256_SHA256, &["ES256"], Algorithm::ES256, EncodingKey::from_ec_der),
-            (&rcgen::PKCS_ECDSA_P384_SHA384, &["ES384"], Algorithm::ES384, EncodingKey::from_ec_der),
-            (&rcgen::PKCS_ED25519, &["EdDSA", "Ed25519"], Algorithm::EdDSA, EncodingKey::from_ed_der),
+            (
+                &rcgen::PKCS_ECDSA_P256_SHA256,
+                &["ES256"],
+                Algorithm::ES256,
+                EncodingKey::from_ec_der,
+            ),
+            (
+                &rcgen::PKCS_ECDSA_P384_SHA384,
+                &["ES384"],
+                Algorithm::ES384,
+                EncodingKey::from_ec_der,
+            ),
+            (
+                &rcgen::PKCS_ED25519,
+                &["EdDSA", "Ed25519"],
+                Algorithm::EdDSA,
+                EncodingKey::from_ed_der,
+            ),
         ];
         for (family, names, algorithm, encoding) in families {
             let pair = rcgen::KeyPair::generate_for(family).expect("a key");
             let keys = KeySet::from_pem(pair.public_key_pem().as_bytes()).expect("a usable key");
-            let signature =
-                crypto::sign(b"text", &encoding(&pair.serialize_der()), algorithm).expect("a signature");
+            let signature = crypto::sign(b"text", &encoding(&pair.serialize_der()), algorithm)
+                .expect("a signature");
             for alg in Alg::ALL {
                 let want = names.contains(&alg.name).then_some(true);
-                assert_eq!(keys.verify(b"text", &signature, alg, None), want, "{} {names:?}", alg.name);
+                assert_eq!(
+                    keys.verify(b"text", &signature, alg, None),
+                    want,
+                    "{} {names:?}",
+                    alg.name
+                );
             }
             let alg = Alg::named(names[0]).expect("a known algorithm");
             assert_eq!(keys.verify(b"test", &signature, alg, None), Some(false));
@@ -428,11 +539,20 @@ mod tests {
             assert_eq!(verify(&ours, b"text", &signature), Some(true), "{name}");
             assert_eq!(verify(&ours, b"test", &signature), Some(false), "{name}");
             assert_eq!(verify(&other, b"text", &signature), Some(false), "{name}");
-            for bad in ["", "AA", &signature[1..], &format!("{signature}="), &format!("{signature}A")] {
+            for bad in [
+                "",
+                "AA",
+                &signature[1..],
+                &format!("{signature}="),
+                &format!("{signature}A"),
+            ] {
                 assert_eq!(verify(&ours, b"text", bad), Some(false), "{name} {bad}");
             }
             let rsa = Alg::named("RS256").expect("a known algorithm");
-            assert_eq!(KeySet::from_secret(&ours).verify(b"text", &signature, rsa, None), None);
+            assert_eq!(
+                KeySet::from_secret(&ours).verify(b"text", &signature, rsa, None),
+                None
+            );
         }
     }
 
@@ -440,22 +560,47 @@ mod tests {
     fn an_rsa_key_reads_from_both_forms_of_pem() {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
         let mut signature = vec![0; pair.public_modulus_len()];
-        pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), b"text", &mut signature).expect("a signature");
+        pair.sign(
+            &RSA_PKCS1_SHA256,
+            &SystemRandom::new(),
+            b"text",
+            &mut signature,
+        )
+        .expect("a signature");
         let signature = URL_SAFE_NO_PAD.encode(signature);
         let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("DER");
         let pem = |label: &str, der: &[u8]| {
-            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+            format!(
+                "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+                STANDARD.encode(der)
+            )
         };
         let alg = |name| Alg::named(name).expect("a known algorithm");
-        for text in [pem("PUBLIC KEY", spki.as_ref()), pem("RSA PUBLIC KEY", pair.public_key().as_ref())] {
+        for text in [
+            pem("PUBLIC KEY", spki.as_ref()),
+            pem("RSA PUBLIC KEY", pair.public_key().as_ref()),
+        ] {
             let keys = KeySet::from_pem(text.as_bytes()).expect("a usable key");
-            assert_eq!(keys.verify(b"text", &signature, alg("RS256"), None), Some(true));
-            assert_eq!(keys.verify(b"test", &signature, alg("RS256"), None), Some(false));
-            assert_eq!(keys.verify(b"text", &signature, alg("PS256"), None), Some(false));
+            assert_eq!(
+                keys.verify(b"text", &signature, alg("RS256"), None),
+                Some(true)
+            );
+            assert_eq!(
+                keys.verify(b"test", &signature, alg("RS256"), None),
+                Some(false)
+            );
+            assert_eq!(
+                keys.verify(b"text", &signature, alg("PS256"), None),
+                Some(false)
+            );
             assert_eq!(keys.verify(b"text", &signature, alg("ES256"), None), None);
             assert_eq!(keys.verify(b"text", &signature, alg("HS256"), None), None);
         }
-        for text in [pem("CERTIFICATE", spki.as_ref()), pem("PUBLIC KEY", b"\x30\x00"), String::new()] {
+        for text in [
+            pem("CERTIFICATE", spki.as_ref()),
+            pem("PUBLIC KEY", b"\x30\x00"),
+            String::new(),
+        ] {
             assert!(KeySet::from_pem(text.as_bytes()).is_err());
         }
     }

@@ -120,8 +120,11 @@ impl Lookups {
             Joined::Kept(kept) => kept.and_then(|session| session.parse()),
             Joined::Flight(mut landing, _place) => {
                 // A flight tells its outcome however it ends; that it is gone is the end of the process.
-                let outcome =
-                    landing.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+                let outcome = landing
+                    .wait_for(Option::is_some)
+                    .await
+                    .ok()
+                    .and_then(|outcome| outcome.clone());
                 outcome.unwrap_or_else(|| Err(interrupted()))
             }
         };
@@ -146,13 +149,19 @@ impl Lookups {
 
 impl fmt::Debug for Lookups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lookups").field("extractor", &self.0.extractor).finish_non_exhaustive()
+        f.debug_struct("Lookups")
+            .field("extractor", &self.0.extractor)
+            .finish_non_exhaustive()
     }
 }
 
 impl Desk {
     /// Where the answer is, or will be.
-    fn join<F>(self: &Arc<Self>, question: Question, call: impl FnOnce() -> F) -> Result<Joined, ExtractError>
+    fn join<F>(
+        self: &Arc<Self>,
+        question: Question,
+        call: impl FnOnce() -> F,
+    ) -> Result<Joined, ExtractError>
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
@@ -161,7 +170,10 @@ impl Desk {
         if let Some(outcome) = state.kept.get(question, now) {
             return Ok(Joined::Kept(outcome));
         }
-        let place = self.waiting.enter().ok_or_else(|| busy("max_waiting requests await the backend"))?;
+        let place = self
+            .waiting
+            .enter()
+            .ok_or_else(|| busy("max_waiting requests await the backend"))?;
         if let Some(flight) = state.flights.get(&question) {
             return Ok(Joined::Flight(flight.clone(), place));
         }
@@ -172,7 +184,13 @@ impl Desk {
         state.flights.insert(question, flight.clone());
         // A runtime that is shutting down drops what it is given at once, and that takes the lock.
         drop(state);
-        let started = Flight { desk: self.clone(), question, sender, verdict: None, is_abandoned: false };
+        let started = Flight {
+            desk: self.clone(),
+            question,
+            sender,
+            verdict: None,
+            is_abandoned: false,
+        };
         spawn(started.run(call()));
         Ok(Joined::Flight(flight, place))
     }
@@ -181,12 +199,18 @@ impl Desk {
     fn land(&self, question: Question, verdict: Verdict) -> Outcome {
         let now = self.context.clock.monotonic();
         let Verdict { outcome, keep_for } = verdict;
-        let kept = if keep_for.is_zero() { None } else { keep(&outcome) };
+        let kept = if keep_for.is_zero() {
+            None
+        } else {
+            keep(&outcome)
+        };
         let mut state = self.state();
         state.flights.remove(&question);
         if let Some(kept) = kept {
             let most = self.waiting.share_of(MAX_KEPT_BYTES_IN_ALL);
-            state.kept.put(question, kept, now, now.saturating_add(keep_for), most);
+            state
+                .kept
+                .put(question, kept, now, now.saturating_add(keep_for), most);
         }
         outcome
     }
@@ -229,7 +253,9 @@ impl Flight {
                 "ok"
             }
         };
-        desk.context.metrics.backend_call(&desk.extractor, result, took);
+        desk.context
+            .metrics
+            .backend_call(&desk.extractor, result, took);
         self.verdict = Some(verdict);
     }
 
@@ -257,7 +283,10 @@ impl Drop for Flight {
 }
 
 fn failed(error: ExtractError) -> Verdict {
-    Verdict { outcome: Err(error), keep_for: Duration::ZERO }
+    Verdict {
+        outcome: Err(error),
+        keep_for: Duration::ZERO,
+    }
 }
 
 fn busy(detail: &str) -> ExtractError {
@@ -280,7 +309,10 @@ struct KeptSession {
 impl KeptSession {
     fn parse(&self) -> Outcome {
         let attributes = Value::parse(&self.attributes).map_err(|_| interrupted())?;
-        Ok(Session { attributes, expires_at: self.expires_at })
+        Ok(Session {
+            attributes,
+            expires_at: self.expires_at,
+        })
     }
 }
 
@@ -293,7 +325,12 @@ fn keep(outcome: &Outcome) -> Option<KeptOutcome> {
     };
     let attributes = serde_json::to_vec(&session.attributes).ok()?;
     let is_short = attributes.len() <= MAX_KEPT_BYTES;
-    is_short.then(|| Ok(KeptSession { attributes: attributes.into(), expires_at: session.expires_at }))
+    is_short.then(|| {
+        Ok(KeptSession {
+            attributes: attributes.into(),
+            expires_at: session.expires_at,
+        })
+    })
 }
 
 /// Answers that may be given again, in the order in which they came.
@@ -311,7 +348,14 @@ impl Kept {
     }
 
     /// Makes room first, for what is over, and then for the oldest: all together stay within `most` bytes.
-    fn put(&mut self, question: Question, outcome: KeptOutcome, now: Duration, until: Duration, most: usize) {
+    fn put(
+        &mut self,
+        question: Question,
+        outcome: KeptOutcome,
+        now: Duration,
+        until: Duration,
+        most: usize,
+    ) {
         let bytes = size(&outcome);
         if bytes > most {
             return;
@@ -321,7 +365,11 @@ impl Kept {
                 break;
             }
             self.order.pop_front();
-            if self.answers.get(&oldest).is_some_and(|(until, _)| *until == end) {
+            if self
+                .answers
+                .get(&oldest)
+                .is_some_and(|(until, _)| *until == end)
+            {
                 self.remove(oldest);
             }
         }
@@ -339,7 +387,10 @@ impl Kept {
 }
 
 fn size(outcome: &KeptOutcome) -> usize {
-    KEPT_OVERHEAD + outcome.as_ref().map_or(0, |session| session.attributes.len())
+    KEPT_OVERHEAD
+        + outcome
+            .as_ref()
+            .map_or(0, |session| session.attributes.len())
 }
 
 #[cfg(test)]
@@ -360,7 +411,14 @@ mod tests {
     fn lookups_with(max_waiting: usize) -> (Lookups, Arc<ManualClock>) {
         let clock = ManualClock::at(1_800_000_000);
         let context = Context::new(Clock::new(clock.clone()), Arc::default());
-        (Lookups::new("test", &context, Waiting::new(Some(max_waiting), &Arc::default())), clock)
+        (
+            Lookups::new(
+                "test",
+                &context,
+                Waiting::new(Some(max_waiting), &Arc::default()),
+            ),
+            clock,
+        )
     }
 
     fn question(text: &str) -> Question {
@@ -368,7 +426,10 @@ mod tests {
     }
 
     fn decided(user: &str, keep_for: Duration) -> Verdict {
-        Verdict { outcome: Ok(Session::of_subject(user)), keep_for }
+        Verdict {
+            outcome: Ok(Session::of_subject(user)),
+            keep_for,
+        }
     }
 
     fn word(outcome: Outcome) -> Result<String, &'static str> {
@@ -386,7 +447,13 @@ mod tests {
     fn the_same_bytes_in_other_parts_are_another_question() {
         let of = |parts: &[&str]| Question::new(parts.iter().map(|part| part.as_bytes()));
         assert!(of(&["ab", "c"]) == of(&["ab", "c"]));
-        for other in [&["a", "bc"][..], &["abc"], &["ab", "c", ""], &["", "ab", "c"], &["c", "ab"]] {
+        for other in [
+            &["a", "bc"][..],
+            &["abc"],
+            &["ab", "c", ""],
+            &["", "ab", "c"],
+            &["c", "ab"],
+        ] {
             assert!(of(&["ab", "c"]) != of(other), "{other:?}");
         }
     }
@@ -408,7 +475,9 @@ mod tests {
             let first = std::pin::pin!(lookups.ask(question("a"), call));
             assert!(first.now_or_never().is_none());
         }
-        let mut waiting: Vec<_> = (0..10_000).map(|_| Box::pin(lookups.ask(question("a"), call))).collect();
+        let mut waiting: Vec<_> = (0..10_000)
+            .map(|_| Box::pin(lookups.ask(question("a"), call)))
+            .collect();
         for one in &mut waiting {
             assert!(one.now_or_never().is_none());
         }
@@ -435,7 +504,10 @@ mod tests {
         };
         let asked = (0..=MAX_OPEN).map(|n| lookups.ask(question(&n.to_string()), call));
         let outcomes = futures_util::future::join_all(asked).await;
-        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), MAX_OPEN);
+        assert_eq!(
+            outcomes.iter().filter(|outcome| outcome.is_ok()).count(),
+            MAX_OPEN
+        );
         assert_eq!(word(outcomes[MAX_OPEN].clone()), Err("backend_busy"));
         assert_eq!(most.load(Ordering::SeqCst), MAX_CALLS);
     }
@@ -443,9 +515,13 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_panics_is_an_answer_too() {
         let (lookups, _) = lookups();
-        let outcome = lookups.ask(question("a"), || async { panic!("a bug") }).await;
+        let outcome = lookups
+            .ask(question("a"), || async { panic!("a bug") })
+            .await;
         assert_eq!(word(outcome), Err("interrupted"));
-        let outcome = lookups.ask(question("a"), || async { decided("ann", Duration::ZERO) }).await;
+        let outcome = lookups
+            .ask(question("a"), || async { decided("ann", Duration::ZERO) })
+            .await;
         assert!(outcome.is_ok());
     }
 
@@ -455,7 +531,14 @@ mod tests {
         let ask = |text: &str, user: &'static str| {
             let question = question(text);
             let lookups = &lookups;
-            async move { word(lookups.ask(question, || async move { decided(user, A_WHILE) }).await).unwrap() }
+            async move {
+                word(
+                    lookups
+                        .ask(question, || async move { decided(user, A_WHILE) })
+                        .await,
+                )
+                .unwrap()
+            }
         };
         assert!(ask("a", "ann").await.contains("ann"));
         assert!(ask("a", "bob").await.contains("ann"), "kept");
@@ -471,10 +554,16 @@ mod tests {
         assert!(lookups.ask(question("a"), kept).await.is_ok());
         let mut hangs = Box::pin(lookups.ask(question("b"), std::future::pending::<Verdict>));
         assert!((&mut hangs).now_or_never().is_none());
-        assert_eq!(word(lookups.ask(question("c"), kept).await), Err("backend_busy"));
+        assert_eq!(
+            word(lookups.ask(question("c"), kept).await),
+            Err("backend_busy")
+        );
         assert!(lookups.ask(question("a"), kept).await.is_ok());
         drop(hangs);
-        assert!(lookups.ask(question("c"), kept).await.is_ok(), "the place is free again");
+        assert!(
+            lookups.ask(question("c"), kept).await.is_ok(),
+            "the place is free again"
+        );
     }
 
     #[tokio::test]
@@ -490,8 +579,9 @@ mod tests {
                 decided("ann", Duration::ZERO)
             }
         };
-        let under_way: Vec<_> =
-            (0..MAX_CALLS).map(|n| Box::pin(lookups.ask(question(&n.to_string()), call))).collect();
+        let under_way: Vec<_> = (0..MAX_CALLS)
+            .map(|n| Box::pin(lookups.ask(question(&n.to_string()), call)))
+            .collect();
         let mut under_way = futures_util::future::join_all(under_way);
         assert!((&mut under_way).now_or_never().is_none());
         let made = Arc::new(AtomicUsize::new(0));
@@ -506,7 +596,14 @@ mod tests {
         }
         release.send_replace(true);
         assert!(under_way.await.iter().all(Outcome::is_ok));
-        assert!(lookups.ask(question("honest"), || async { decided("ann", Duration::ZERO) }).await.is_ok());
+        assert!(
+            lookups
+                .ask(question("honest"), || async {
+                    decided("ann", Duration::ZERO)
+                })
+                .await
+                .is_ok()
+        );
         assert_eq!(made.load(Ordering::SeqCst), 0);
         assert_eq!(lookups.0.state().flights.len(), 0);
     }
@@ -515,16 +612,26 @@ mod tests {
     fn kept_answers_and_their_order_are_bounded() {
         const TOKENS: usize = 1_000_000;
         const MOST: usize = MAX_KEPT_BYTES_IN_ALL;
-        let (mut kept, answer) = (Kept::default(), keep(&Ok(Session::of_subject("ann"))).unwrap());
+        let (mut kept, answer) = (
+            Kept::default(),
+            keep(&Ok(Session::of_subject("ann"))).unwrap(),
+        );
         let of = |n: usize| question(&n.to_string());
         for n in 0..TOKENS {
             kept.put(of(n), answer.clone(), Duration::ZERO, A_WHILE, MOST);
         }
         assert_eq!((kept.answers.len(), kept.order.len()), (MAX_KEPT, MAX_KEPT));
-        assert!(kept.get(of(0), Duration::ZERO).is_none(), "the oldest made room");
+        assert!(
+            kept.get(of(0), Duration::ZERO).is_none(),
+            "the oldest made room"
+        );
         assert!(kept.get(of(TOKENS - 1), Duration::ZERO).is_some());
         kept.put(of(0), answer.clone(), A_WHILE, 2 * A_WHILE, MOST);
-        assert_eq!((kept.answers.len(), kept.order.len()), (1, 1), "what is over made room");
+        assert_eq!(
+            (kept.answers.len(), kept.order.len()),
+            (1, 1),
+            "what is over made room"
+        );
         kept.put(of(0), answer.clone(), A_WHILE, 3 * A_WHILE, MOST);
         assert_eq!(kept.bytes, size(&answer), "counted once");
     }
@@ -535,23 +642,44 @@ mod tests {
         let mut kept = Kept::default();
         for n in 0..9000 {
             let answer = keep(&Ok(session("8 bytes "))).expect("short enough");
-            kept.put(question(&n.to_string()), answer, Duration::ZERO, A_WHILE, MAX_KEPT_BYTES_IN_ALL);
+            kept.put(
+                question(&n.to_string()),
+                answer,
+                Duration::ZERO,
+                A_WHILE,
+                MAX_KEPT_BYTES_IN_ALL,
+            );
         }
-        assert!((1900..2100).contains(&kept.answers.len()), "{}", kept.answers.len());
+        assert!(
+            (1900..2100).contains(&kept.answers.len()),
+            "{}",
+            kept.answers.len()
+        );
         let sum: usize = kept.answers.values().map(|(_, answer)| size(answer)).sum();
         assert_eq!(kept.bytes, sum);
         assert!(sum <= MAX_KEPT_BYTES_IN_ALL);
-        assert!(keep(&Ok(session("9 bytes. "))).is_none(), "longer than 8 KiB");
+        assert!(
+            keep(&Ok(session("9 bytes. "))).is_none(),
+            "longer than 8 KiB"
+        );
     }
 
     #[test]
     fn kept_session_is_parsed_as_it_was_and_one_with_a_duplicate_member_is_not_kept() {
-        let json = r#"{"id":9007199254740993,"name":"Zoë \u0000","list":[1,null,true,1.5,{"a":{}}]}"#;
-        let session =
-            |json: &str| Session { attributes: Value::parse(json.as_bytes()).unwrap(), expires_at: Some(7) };
-        let Some(Ok(kept)) = keep(&Ok(session(json))) else { panic!("kept") };
+        let json =
+            r#"{"id":9007199254740993,"name":"Zoë \u0000","list":[1,null,true,1.5,{"a":{}}]}"#;
+        let session = |json: &str| Session {
+            attributes: Value::parse(json.as_bytes()).unwrap(),
+            expires_at: Some(7),
+        };
+        let Some(Ok(kept)) = keep(&Ok(session(json))) else {
+            panic!("kept")
+        };
         let parsed = kept.parse().unwrap();
-        assert_eq!((parsed.attributes, parsed.expires_at), (session(json).attributes, Some(7)));
+        assert_eq!(
+            (parsed.attributes, parsed.expires_at),
+            (session(json).attributes, Some(7))
+        );
         assert!(keep(&Ok(session(r#"{"id":1,"a":{"b":1,"b":2}}"#))).is_none());
     }
 
@@ -559,12 +687,26 @@ mod tests {
     async fn failing_calls_of_one_caller_do_not_decide_for_another() {
         let (lookups, _) = lookups();
         for n in 0..100 {
-            let stranger = lookups.ask(question(&n.to_string()), || async { down() }).await;
+            let stranger = lookups
+                .ask(question(&n.to_string()), || async { down() })
+                .await;
             assert_eq!(word(stranger), Err("timeout"));
-            assert_eq!(lookups.readiness(), Readiness::Stale, "the last call failed");
-            let honest = lookups.ask(question("honest"), || async { decided("ann", Duration::ZERO) }).await;
+            assert_eq!(
+                lookups.readiness(),
+                Readiness::Stale,
+                "the last call failed"
+            );
+            let honest = lookups
+                .ask(question("honest"), || async {
+                    decided("ann", Duration::ZERO)
+                })
+                .await;
             assert!(honest.is_ok());
-            assert_eq!(lookups.readiness(), Readiness::Ready, "the last call was answered");
+            assert_eq!(
+                lookups.readiness(),
+                Readiness::Ready,
+                "the last call was answered"
+            );
         }
     }
 }

@@ -32,7 +32,13 @@ pub struct Context {
 impl Context {
     /// The context of a service that is not `dev`, with the machine's clocks.
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { clock, metrics, http: HttpClient::default(), backends: Arc::default(), dev: false }
+        Self {
+            clock,
+            metrics,
+            http: HttpClient::default(),
+            backends: Arc::default(),
+            dev: false,
+        }
     }
 
     #[cfg(test)]

@@ -89,7 +89,11 @@ impl Limits {
         }
         section.check_timeouts(&[("pool_wait", wait)], problems);
         section.check_timeouts(&[("timeout", operation)], problems);
-        Self { connections: connections.clamp(1, 256), wait: wait.0, operation: operation.0 }
+        Self {
+            connections: connections.clamp(1, 256),
+            wait: wait.0,
+            operation: operation.0,
+        }
     }
 }
 
@@ -143,7 +147,8 @@ impl<S: Store> Pool<S> {
         let result = match &answer {
             Err(ExtractError::Unavailable(cause)) => {
                 if DOWN.contains(&cause.word) {
-                    self.health.failed(statement, cause.word, cause.detail.as_deref());
+                    self.health
+                        .failed(statement, cause.word, cause.detail.as_deref());
                 }
                 cause.word
             }
@@ -153,7 +158,8 @@ impl<S: Store> Pool<S> {
                 "ok"
             }
         };
-        self.metrics.backend_call(&self.name, result, started.elapsed());
+        self.metrics
+            .backend_call(&self.name, result, started.elapsed());
         answer
     }
 
@@ -164,18 +170,23 @@ impl<S: Store> Pool<S> {
 
     async fn ask_in_time(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let Some(_place) = self.waiting.enter() else {
-            return Err(
-                ExtractError::unavailable("store_busy").because("max_waiting requests await the store")
-            );
+            return Err(ExtractError::unavailable("store_busy")
+                .because("max_waiting requests await the store"));
         };
         let Ok(Ok(_permit)) = timeout(self.limits.wait, self.permits.acquire()).await else {
-            return Err(ExtractError::unavailable("store_busy").because("all connections are in use"));
+            return Err(
+                ExtractError::unavailable("store_busy").because("all connections are in use")
+            );
         };
         match timeout(self.limits.operation, self.ask_twice(question)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Failure::Said(error) | Failure::Oversized(error))) => Err(error),
-            Ok(Err(Failure::Lost(text))) => Err(ExtractError::unavailable("store_unreachable").because(text)),
-            Err(_) => Err(ExtractError::unavailable("store_timeout").because("no whole answer in time")),
+            Ok(Err(Failure::Lost(text))) => {
+                Err(ExtractError::unavailable("store_unreachable").because(text))
+            }
+            Err(_) => {
+                Err(ExtractError::unavailable("store_timeout").because("no whole answer in time"))
+            }
         }
     }
 
@@ -198,7 +209,10 @@ impl<S: Store> Pool<S> {
         question: &S::Question,
     ) -> Result<S::Answer, Failure> {
         let answer = self.store.ask(&mut connection, question).await;
-        if matches!(answer, Ok(_) | Err(Failure::Said(ExtractError::Rejected(_)))) {
+        if matches!(
+            answer,
+            Ok(_) | Err(Failure::Said(ExtractError::Rejected(_)))
+        ) {
             self.keep(connection);
         }
         answer
@@ -208,11 +222,14 @@ impl<S: Store> Pool<S> {
     pub fn warm(self: &Arc<Self>) {
         let pool = self.clone();
         tokio::spawn(async move {
-            let Ok(_permit) = pool.permits.acquire().await else { return };
+            let Ok(_permit) = pool.permits.acquire().await else {
+                return;
+            };
             match timeout(pool.limits.operation, pool.store.connect()).await {
                 Ok(Ok(connection)) => pool.keep(connection),
                 Ok(Err(failure)) => {
-                    pool.health.failed(0, "store_unreachable", Some(&failure.to_string()));
+                    pool.health
+                        .failed(0, "store_unreachable", Some(&failure.to_string()));
                 }
                 Err(_) => pool.health.failed(0, "store_timeout", None),
             }
@@ -236,7 +253,9 @@ impl<S: Store> Pool<S> {
 
 impl<S: Store> fmt::Debug for Pool<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -292,7 +311,11 @@ mod tests {
                 "never" => std::future::pending().await,
                 "slow" => tokio::time::sleep(Duration::from_millis(200)).await,
                 "wrong" => return Err(Failure::Said(ExtractError::rejected("session_corrupt"))),
-                "long" => return Err(Failure::Oversized(ExtractError::rejected("session_corrupt"))),
+                "long" => {
+                    return Err(Failure::Oversized(ExtractError::rejected(
+                        "session_corrupt",
+                    )));
+                }
                 "down" | "the users' down" => {
                     return Err(Failure::Said(ExtractError::unavailable("store_refused")));
                 }
@@ -307,8 +330,11 @@ mod tests {
     }
 
     fn pool_with(connections: usize, max_waiting: Option<usize>) -> Arc<Pool<Fake>> {
-        let limits =
-            Limits { connections, wait: Duration::from_millis(250), operation: Duration::from_millis(500) };
+        let limits = Limits {
+            connections,
+            wait: Duration::from_millis(250),
+            operation: Duration::from_millis(500),
+        };
         Arc::new(Pool {
             store: Fake::default(),
             name: Arc::from("test"),
@@ -330,18 +356,39 @@ mod tests {
         let pool = pool(1);
         assert_eq!(word(pool.ask("a").await), Ok(1));
         assert_eq!(word(pool.ask("wrong").await), Err("session_corrupt"));
-        assert_eq!(word(pool.ask("b").await), Ok(1), "a refused session is a whole answer");
+        assert_eq!(
+            word(pool.ask("b").await),
+            Ok(1),
+            "a refused session is a whole answer"
+        );
         assert_eq!(word(pool.ask("never").await), Err("store_timeout"));
-        assert_eq!(word(pool.ask("c").await), Ok(2), "its answer may still come");
-        assert!(timeout(Duration::from_millis(1), pool.ask("slow")).await.is_err(), "cancelled");
+        assert_eq!(
+            word(pool.ask("c").await),
+            Ok(2),
+            "its answer may still come"
+        );
+        assert!(
+            timeout(Duration::from_millis(1), pool.ask("slow"))
+                .await
+                .is_err(),
+            "cancelled"
+        );
         assert_eq!(word(pool.ask("d").await), Ok(3));
         assert_eq!(pool.readiness(), Readiness::Ready);
         assert_eq!(word(pool.ask("down").await), Err("store_refused"));
         assert_eq!(pool.readiness(), Readiness::Stale);
-        assert_eq!(word(pool.ask("e").await), Ok(4), "another server may have taken over");
+        assert_eq!(
+            word(pool.ask("e").await),
+            Ok(4),
+            "another server may have taken over"
+        );
         assert_eq!(pool.readiness(), Readiness::Ready);
         assert_eq!(word(pool.ask("long").await), Err("session_corrupt"));
-        assert_eq!(word(pool.ask("f").await), Ok(5), "a long answer leaves a large buffer");
+        assert_eq!(
+            word(pool.ask("f").await),
+            Ok(5),
+            "a long answer leaves a large buffer"
+        );
         assert_eq!(pool.readiness(), Readiness::Ready);
     }
 
@@ -349,7 +396,10 @@ mod tests {
     async fn a_statement_that_is_refused_is_not_forgotten_for_another() {
         let pool = pool(1);
         for _ in 0..3 {
-            assert_eq!(word(pool.ask("the users' down").await), Err("store_refused"));
+            assert_eq!(
+                word(pool.ask("the users' down").await),
+                Err("store_refused")
+            );
             assert!(pool.ask("a").await.is_ok());
             assert_eq!(pool.readiness(), Readiness::Stale);
         }
@@ -385,7 +435,13 @@ mod tests {
         }
         let answers = crowd.join_all().await;
         assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
-        assert_eq!(answers.iter().filter(|answer| **answer == Err("store_busy")).count(), 984);
+        assert_eq!(
+            answers
+                .iter()
+                .filter(|answer| **answer == Err("store_busy"))
+                .count(),
+            984
+        );
         assert_eq!(pool.store.connected.load(Ordering::SeqCst), 8);
     }
 
@@ -398,7 +454,14 @@ mod tests {
             (refused, began.elapsed())
         });
         assert_eq!((word(first), word(second)), (Ok(1), Ok(1)));
-        assert_eq!((word(third.0), third.1), (Err("store_busy"), Duration::ZERO));
-        assert_eq!(word(pool.ask("c").await), Ok(1), "the places are free again");
+        assert_eq!(
+            (word(third.0), third.1),
+            (Err("store_busy"), Duration::ZERO)
+        );
+        assert_eq!(
+            word(pool.ask("c").await),
+            Ok(1),
+            "the places are free again"
+        );
     }
 }

@@ -21,7 +21,10 @@ pub struct Backends {
 
 impl Backends {
     pub fn new(max_in_flight: usize) -> Self {
-        Self { max_in_flight, count: AtomicUsize::new(0) }
+        Self {
+            max_in_flight,
+            count: AtomicUsize::new(0),
+        }
     }
 
     fn count(&self) -> usize {
@@ -51,14 +54,22 @@ impl Waiting {
         max: Option<usize>,
         problems: &mut Problems,
     ) -> Arc<Self> {
-        problems.require(max != Some(0), section.key("max_waiting"), "must be at least 1");
+        problems.require(
+            max != Some(0),
+            section.key("max_waiting"),
+            "must be at least 1",
+        );
         Self::new(max, &context.backends)
     }
 
     /// For one more backend of `backends`.
     pub fn new(max: Option<usize>, backends: &Arc<Backends>) -> Arc<Self> {
         backends.count.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { max, backends: backends.clone(), requests: AtomicUsize::new(0) })
+        Arc::new(Self {
+            max,
+            backends: backends.clone(),
+            requests: AtomicUsize::new(0),
+        })
     }
 
     /// A place for one request, or `None` if all are taken.
@@ -76,13 +87,16 @@ impl Waiting {
 
     /// Computed at each use: a section is read before it is known how many follow.
     fn max(&self) -> usize {
-        self.max.unwrap_or_else(|| (self.backends.max_in_flight / (self.backends.count() + 1)).max(1))
+        self.max
+            .unwrap_or_else(|| (self.backends.max_in_flight / (self.backends.count() + 1)).max(1))
     }
 }
 
 impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting").field("max", &self.max()).finish_non_exhaustive()
+        f.debug_struct("Waiting")
+            .field("max", &self.max())
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +125,14 @@ mod tests {
         assert_eq!(places(&first).len(), 8);
         let second = Waiting::new(None, &backends);
         let given = Waiting::new(Some(3), &backends);
-        assert_eq!((places(&first).len(), places(&second).len(), places(&given).len()), (4, 4, 3));
+        assert_eq!(
+            (
+                places(&first).len(),
+                places(&second).len(),
+                places(&given).len()
+            ),
+            (4, 4, 3)
+        );
         assert_eq!((first.share_of(9), given.share_of(9)), (3, 3));
     }
 

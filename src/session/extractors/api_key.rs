@@ -18,13 +18,27 @@ use crate::session::credential_source;
 use crate::session::formats::glob::matches_glob;
 use crate::session::formats::headers;
 use crate::session::kind::Kind;
-use crate::session::types::{CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{
+    CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
+};
 
-pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{sub}",
+    presets: &[],
+};
 
 /// Keys that people leave in place; a key like that protects nothing.
-const DEFAULT_KEYS: [&str; 8] =
-    ["", "changeme", "secret", "password", "test", "api-key", "apikey", "your-api-key"];
+const DEFAULT_KEYS: [&str; 8] = [
+    "",
+    "changeme",
+    "secret",
+    "password",
+    "test",
+    "api-key",
+    "apikey",
+    "your-api-key",
+];
 
 /// `[extractors.NAME]` with `kind = "api_key"`
 #[derive(Serialize, Deserialize)]
@@ -69,18 +83,37 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     for (name, hex) in &config.keys {
         let key = section.key(&format!("keys.{name}"));
         match parse_hash(hex) {
-            None => problems.add(key, "must be the 64 hex digits of the key's SHA-256, not the key itself"),
-            Some(hash) if DEFAULT_KEYS.iter().any(|weak| sha256(weak.as_bytes()) == hash) => {
-                problems.add(key, "is the hash of a well-known default: make a random key of 32 bytes");
+            None => problems.add(
+                key,
+                "must be the 64 hex digits of the key's SHA-256, not the key itself",
+            ),
+            Some(hash)
+                if DEFAULT_KEYS
+                    .iter()
+                    .any(|weak| sha256(weak.as_bytes()) == hash) =>
+            {
+                problems.add(
+                    key,
+                    "is the hash of a well-known default: make a random key of 32 bytes",
+                );
             }
             Some(hash) => hashes.push(hash),
         }
     }
-    problems.require(!config.from.is_empty(), section.key("from"), "names no place to look for a key");
+    problems.require(
+        !config.from.is_empty(),
+        section.key("from"),
+        "names no place to look for a key",
+    );
     let places = config.from.iter().map(|text| text.parse());
-    let places = places.filter_map(|place| problems.accept(section.key("from"), place)).collect();
-    let subject_header =
-        problems.parse(section.key("subject_header"), &config.subject_header, "the name of a header");
+    let places = places
+        .filter_map(|place| problems.accept(section.key("from"), place))
+        .collect();
+    let subject_header = problems.parse(
+        section.key("subject_header"),
+        &config.subject_header,
+        "the name of a header",
+    );
     problems.require(
         !config.allowed_subjects.is_empty(),
         section.key("allowed_subjects"),
@@ -116,7 +149,9 @@ fn parse_hash(hex: &str) -> Option<[u8; 32]> {
 
 impl ApiKey {
     fn session(&self, request: &Parts) -> Extracted {
-        let Some(key) = credential_source::find(&self.places, request)? else { return Ok(None) };
+        let Some(key) = credential_source::find(&self.places, request)? else {
+            return Ok(None);
+        };
         if !self.knows(&key.text) {
             // Tokens of every kind stand in Authorization; the other places are for keys alone.
             return Err(match key.place {
@@ -133,9 +168,16 @@ impl ApiKey {
         let Some(subject) = headers::single(&request.headers, &self.subject_header)
             .map_err(|_| ExtractError::rejected("ambiguous_identity"))?
         else {
-            return Ok(Some(Session { attributes: serde_json::json!({}).into(), expires_at: None }));
+            return Ok(Some(Session {
+                attributes: serde_json::json!({}).into(),
+                expires_at: None,
+            }));
         };
-        if !self.allowed_subjects.iter().any(|glob| matches_glob(glob, subject)) {
+        if !self
+            .allowed_subjects
+            .iter()
+            .any(|glob| matches_glob(glob, subject))
+        {
             return Err(ExtractError::rejected("subject_not_allowed"));
         }
         Ok(Some(Session::of_subject(subject)))
@@ -144,7 +186,9 @@ impl ApiKey {
     /// Compares with every key, so that the time does not tell which came close.
     fn knows(&self, key: &str) -> bool {
         let hash = sha256(key.as_bytes());
-        self.hashes.iter().fold(false, |known, one| known | verify_slices_are_equal(one, &hash).is_ok())
+        self.hashes.iter().fold(false, |known, one| {
+            known | verify_slices_are_equal(one, &hash).is_ok()
+        })
     }
 }
 
@@ -154,7 +198,10 @@ impl SessionExtractor for ApiKey {
     }
 
     fn reach(&self) -> Reach {
-        Reach { places: self.places.clone().into(), ..Reach::default() }
+        Reach {
+            places: self.places.clone().into(),
+            ..Reach::default()
+        }
     }
 }
 
@@ -172,13 +219,25 @@ mod tests {
     }
 
     fn good() -> Arc<dyn SessionExtractor> {
-        let hash: String = sha256(KEY.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        extractor(&format!("allowed_subjects = [\"user-*\"]\nkeys = {{ backend = \"{hash}\" }}")).unwrap()
+        let hash: String = sha256(KEY.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        extractor(&format!(
+            "allowed_subjects = [\"user-*\"]\nkeys = {{ backend = \"{hash}\" }}"
+        ))
+        .unwrap()
     }
 
     fn answer(headers: &[(&str, &str)]) -> Result<Option<String>, &'static str> {
-        match good().extract(&contract::request(headers)).now_or_never().expect("no waiting") {
-            Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
+        match good()
+            .extract(&contract::request(headers))
+            .now_or_never()
+            .expect("no waiting")
+        {
+            Ok(session) => {
+                Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
+            }
             Err(error) => Err(error.word()),
         }
     }
@@ -192,16 +251,39 @@ mod tests {
     fn the_exact_key_asks_for_an_allowed_subject() {
         let user = [("x-api-key", KEY), ("x-rollout-subject", "user-7")];
         assert_eq!(answer(&user), Ok(Some(r#"{"sub":"user-7"}"#.to_owned())));
-        assert_eq!(answer(&[("x-rollout-subject", "user-7")]), Ok(None), "a subject alone is nothing");
-        assert_eq!(answer(&[("x-api-key", KEY)]), Ok(Some("{}".to_owned())), "nobody asked for");
+        assert_eq!(
+            answer(&[("x-rollout-subject", "user-7")]),
+            Ok(None),
+            "a subject alone is nothing"
+        );
+        assert_eq!(
+            answer(&[("x-api-key", KEY)]),
+            Ok(Some("{}".to_owned())),
+            "nobody asked for"
+        );
         let bearer = format!("Bearer {KEY}");
-        assert!(answer(&[("authorization", &bearer), ("x-rollout-subject", "user-7")]).unwrap().is_some());
-        assert_eq!(answer(&[("authorization", "Bearer a.b.c")]), Err("unknown_key"));
+        assert!(
+            answer(&[("authorization", &bearer), ("x-rollout-subject", "user-7")])
+                .unwrap()
+                .is_some()
+        );
+        assert_eq!(
+            answer(&[("authorization", "Bearer a.b.c")]),
+            Err("unknown_key")
+        );
         let other = [("x-api-key", KEY), ("x-rollout-subject", "admin")];
         assert_eq!(answer(&other), Err("subject_not_allowed"));
-        let twin = [("x-api-key", KEY), ("x-rollout-subject", "user-7"), ("x_rollout_subject", "user-8")];
+        let twin = [
+            ("x-api-key", KEY),
+            ("x-rollout-subject", "user-7"),
+            ("x_rollout_subject", "user-8"),
+        ];
         assert_eq!(answer(&twin), Err("ambiguous_identity"));
-        let two = [("x-api-key", KEY), ("x-rollout-subject", "user-7"), ("x-rollout-subject", "user-8")];
+        let two = [
+            ("x-api-key", KEY),
+            ("x-rollout-subject", "user-7"),
+            ("x-rollout-subject", "user-8"),
+        ];
         assert_eq!(answer(&two), Err("ambiguous_identity"));
     }
 
@@ -213,14 +295,24 @@ mod tests {
             ("longer", &format!("{KEY}x")),
             ("other case", &KEY.to_uppercase()),
         ] {
-            for (name, value) in [("x-api-key", key.to_owned()), ("authorization", format!("Bearer {key}"))] {
+            for (name, value) in [
+                ("x-api-key", key.to_owned()),
+                ("authorization", format!("Bearer {key}")),
+            ] {
                 let headers = [(name, value.as_str()), ("x-rollout-subject", "user-7")];
                 assert_eq!(answer(&headers), Err("unknown_key"), "{case} in {name}");
             }
         }
-        let nbsp = [("x-api-key", &format!("{KEY}\u{a0}")[..]), ("x-rollout-subject", "user-7")];
+        let nbsp = [
+            ("x-api-key", &format!("{KEY}\u{a0}")[..]),
+            ("x-rollout-subject", "user-7"),
+        ];
         assert_eq!(answer(&nbsp), Err("malformed"));
-        let twice = [("x-api-key", KEY), ("x-api-key", KEY), ("x-rollout-subject", "user-7")];
+        let twice = [
+            ("x-api-key", KEY),
+            ("x-api-key", KEY),
+            ("x-rollout-subject", "user-7"),
+        ];
         assert_eq!(answer(&twice), Err("duplicate_header"));
     }
 
@@ -228,26 +320,48 @@ mod tests {
     fn an_unknown_bearer_is_not_mine_and_an_unknown_key_elsewhere_is_rejected() {
         let extractor = good();
         let ask = |headers: &[(&str, &str)]| {
-            extractor.extract(&contract::request(headers)).now_or_never().expect("no waiting")
+            extractor
+                .extract(&contract::request(headers))
+                .now_or_never()
+                .expect("no waiting")
         };
         for bearer in ["Bearer opaque", "Bearer a.b.c"] {
             let answer = ask(&[("authorization", bearer)]);
-            assert!(matches!(answer, Err(ExtractError::NotMine(_, CredentialSource::Bearer))), "{answer:?}");
+            assert!(
+                matches!(
+                    answer,
+                    Err(ExtractError::NotMine(_, CredentialSource::Bearer))
+                ),
+                "{answer:?}"
+            );
         }
         let answer = ask(&[("x-api-key", "a.b.c")]);
-        assert!(matches!(answer, Err(ExtractError::Rejected(_))), "{answer:?}");
+        assert!(
+            matches!(answer, Err(ExtractError::Rejected(_))),
+            "{answer:?}"
+        );
     }
 
     #[test]
     fn it_does_not_start_with_a_key_in_plain_or_a_default_one() {
-        let changeme: String = sha256(b"changeme").iter().map(|byte| format!("{byte:02x}")).collect();
+        let changeme: String = sha256(b"changeme")
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         for (case, keys, key) in [
             ("no keys", "", "keys"),
             ("plain", "keys = { a = \"hunter2\" }", "keys.a"),
-            ("default", &format!("keys = {{ a = \"{changeme}\" }}"), "keys.a"),
+            (
+                "default",
+                &format!("keys = {{ a = \"{changeme}\" }}"),
+                "keys.a",
+            ),
         ] {
             let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
-            assert!(problems.contains(&format!("extractors.api_key.{key}:")), "{case}: {problems}");
+            assert!(
+                problems.contains(&format!("extractors.api_key.{key}:")),
+                "{case}: {problems}"
+            );
             assert!(!problems.contains("hunter2"), "{case}");
         }
     }

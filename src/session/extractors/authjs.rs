@@ -23,9 +23,15 @@ use crate::session::formats::{headers, hkdf, jwt_form, jwt_times};
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::{self, Cookie};
-use crate::session::types::{CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{
+    CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
+};
 
-pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{sub}",
+    presets: &[],
+};
 
 /// Auth.js v5 makes the user's id with `crypto.randomUUID()` at each sign-in if no adapter keeps users
 /// (`packages/core/src/lib/actions/callback/oauth/callback.ts` and `.../callback/index.ts`).
@@ -93,7 +99,9 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let mut problems = Problems::default();
     let config: Config = section.read(&mut problems);
     let version = Version::parse(&config.version).map_err(|()| "must be \"v5\" or \"v4\"");
-    let version = problems.accept(section.key("version"), version).unwrap_or(Version::V5);
+    let version = problems
+        .accept(section.key("version"), version)
+        .unwrap_or(Version::V5);
     match version {
         Version::V5 => section.require_subject(SUBJECT_MISSING, &mut problems),
         // v4's `sub` is the id that the provider or `authorize()` gave.
@@ -115,13 +123,23 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     };
     let cookies = names.into_iter().filter_map(|name| {
         let cookie = Cookie::named(section, "cookie", name, &mut problems)?;
-        let salt = config.salt.as_deref().unwrap_or(version.salt(cookie.name()));
-        let keys = secrets.iter().flat_map(|secret| version.keys(secret, salt)).collect();
+        let salt = config
+            .salt
+            .as_deref()
+            .unwrap_or(version.salt(cookie.name()));
+        let keys = secrets
+            .iter()
+            .flat_map(|secret| version.keys(secret, salt))
+            .collect();
         Some(Sealed { cookie, keys })
     });
     let cookies = cookies.collect();
     let clock = context.clock.clone();
-    problems.or(Arc::new(AuthJs { cookies, accept_bearer: config.accept_bearer, clock }))
+    problems.or(Arc::new(AuthJs {
+        cookies,
+        accept_bearer: config.accept_bearer,
+        clock,
+    }))
 }
 
 impl Version {
@@ -136,7 +154,10 @@ impl Version {
     /// The names without and with https.
     fn cookies(self) -> [&'static str; 2] {
         match self {
-            Self::V4 => ["next-auth.session-token", "__Secure-next-auth.session-token"],
+            Self::V4 => [
+                "next-auth.session-token",
+                "__Secure-next-auth.session-token",
+            ],
             Self::V5 => ["authjs.session-token", "__Secure-authjs.session-token"],
         }
     }
@@ -153,8 +174,15 @@ impl Version {
         match self {
             Self::V4 => {
                 let name = "NextAuth.js Generated Encryption Key";
-                let info = if salt.is_empty() { name.to_owned() } else { format!("{name} ({salt})") };
-                vec![ContentKey::gcm(&hkdf::hkdf(secret.expose(), salt, &info), None)]
+                let info = if salt.is_empty() {
+                    name.to_owned()
+                } else {
+                    format!("{name} ({salt})")
+                };
+                vec![ContentKey::gcm(
+                    &hkdf::hkdf(secret.expose(), salt, &info),
+                    None,
+                )]
             }
             Self::V5 => {
                 let info = format!("Auth.js Generated Encryption Key ({salt})");
@@ -163,7 +191,10 @@ impl Version {
                         &hkdf::hkdf(secret.expose(), salt, &info),
                         Some(Thumbprint::Sha512),
                     ),
-                    ContentKey::gcm(&hkdf::hkdf(secret.expose(), salt, &info), Some(Thumbprint::Sha256)),
+                    ContentKey::gcm(
+                        &hkdf::hkdf(secret.expose(), salt, &info),
+                        Some(Thumbprint::Sha256),
+                    ),
                 ]
             }
         }
@@ -175,7 +206,9 @@ impl AuthJs {
         let payload = match self.cookie(request)? {
             Some((token, keys)) => jwe::open(&token, keys.into_iter())?,
             None => match self.bearer(request)? {
-                Some(token) => jwe::open(&token, self.cookies.iter().flat_map(|sealed| &sealed.keys))?,
+                Some(token) => {
+                    jwe::open(&token, self.cookies.iter().flat_map(|sealed| &sealed.keys))?
+                }
                 None => return Ok(None),
             },
         };
@@ -185,7 +218,10 @@ impl AuthJs {
         // The library takes a token without `exp`; it never makes one, so here it would live for ever
         // by somebody's mistake.
         let expires_at = jwt_times::check(&claims, self.clock.now(), TOLERANCE)?;
-        Ok(Some(Session { attributes: Value::Object(claims), expires_at: Some(expires_at) }))
+        Ok(Some(Session {
+            attributes: Value::Object(claims),
+            expires_at: Some(expires_at),
+        }))
     }
 
     /// The token in the session's cookie, and the keys of the names under which it is there: see
@@ -193,9 +229,13 @@ impl AuthJs {
     fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
         let mut found: Option<(&Cookie, Found<'a>)> = None;
         for Sealed { cookie, keys } in &self.cookies {
-            let Some(token) = cookie.find_whole_or_parts(request, MAX_PARTS)? else { continue };
+            let Some(token) = cookie.find_whole_or_parts(request, MAX_PARTS)? else {
+                continue;
+            };
             match &mut found {
-                Some((first, (other, _))) if *other != token => return Err(cookie::two_names(first, cookie)),
+                Some((first, (other, _))) if *other != token => {
+                    return Err(cookie::two_names(first, cookie));
+                }
                 Some((_, (_, known))) => known.extend(keys),
                 None => found = Some((cookie, (token, keys.iter().collect()))),
             }
@@ -209,21 +249,29 @@ impl AuthJs {
             return Ok(None);
         }
         let value =
-            headers::single(&request.headers, &header::AUTHORIZATION).map_err(|error| match error {
-                headers::HeaderError::Duplicate => ExtractError::rejected("duplicate_header"),
-                headers::HeaderError::Malformed => ExtractError::rejected("malformed"),
-            })?;
-        let Some((scheme, token)) = value.and_then(|value| value.split_once(' ')) else { return Ok(None) };
+            headers::single(&request.headers, &header::AUTHORIZATION).map_err(
+                |error| match error {
+                    headers::HeaderError::Duplicate => ExtractError::rejected("duplicate_header"),
+                    headers::HeaderError::Malformed => ExtractError::rejected("malformed"),
+                },
+            )?;
+        let Some((scheme, token)) = value.and_then(|value| value.split_once(' ')) else {
+            return Ok(None);
+        };
         if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
             return Ok(None);
         }
         if token.len() > MAX_BEARER {
             return Err(ExtractError::rejected("too_large"));
         }
-        let token = percent::decode(token, Plus::Plus).ok_or_else(|| ExtractError::rejected("malformed"))?;
+        let token = percent::decode(token, Plus::Plus)
+            .ok_or_else(|| ExtractError::rejected("malformed"))?;
         // The library's own tokens are encrypted and have five parts.
         if jwt_form::is_jwt(&token) {
-            return Err(ExtractError::not_mine("signed_jwt", &CredentialSource::Bearer));
+            return Err(ExtractError::not_mine(
+                "signed_jwt",
+                &CredentialSource::Bearer,
+            ));
         }
         Ok(Some(token))
     }
@@ -235,10 +283,15 @@ impl SessionExtractor for AuthJs {
     }
 
     fn reach(&self) -> Reach {
-        let cookies =
-            self.cookies.iter().map(|sealed| CredentialSource::Cookie(sealed.cookie.name().to_owned()));
+        let cookies = self
+            .cookies
+            .iter()
+            .map(|sealed| CredentialSource::Cookie(sealed.cookie.name().to_owned()));
         let bearer = self.accept_bearer.then_some(CredentialSource::Bearer);
-        Reach { jwts_of: None, ..Reach::everything(cookies.chain(bearer)) }
+        Reach {
+            jwts_of: None,
+            ..Reach::everything(cookies.chain(bearer))
+        }
     }
 }
 
@@ -255,12 +308,20 @@ mod tests {
     const COOKIE: &str = "next-auth.session-token";
 
     fn v4(more: &str) -> Arc<dyn SessionExtractor> {
-        build("authjs", &format!("version = \"v4\"\nsecrets = [\"{SECRET}\"]\n{more}")).unwrap()
+        build(
+            "authjs",
+            &format!("version = \"v4\"\nsecrets = [\"{SECRET}\"]\n{more}"),
+        )
+        .unwrap()
     }
 
     /// A token of `NextAuth` v4, which needs no `kid`.
     fn token(secret: &str, payload: &str) -> String {
-        let key = hkdf::hkdf(secret.as_bytes(), "", "NextAuth.js Generated Encryption Key");
+        let key = hkdf::hkdf(
+            secret.as_bytes(),
+            "",
+            "NextAuth.js Generated Encryption Key",
+        );
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#);
         let (text, tag) = seal::gcm(&key, [3; 12], payload.as_bytes(), header.as_bytes());
         let [iv, text, tag] = [&[3; 12][..], &text, &tag].map(|part| URL_SAFE_NO_PAD.encode(part));
@@ -280,21 +341,38 @@ mod tests {
         );
         let bearer = format!("Bearer {}", signed.expect("a token"));
         let request = contract::request(&[("authorization", &bearer)]);
-        let answer = v4("accept_bearer = true").extract(&request).now_or_never().expect("no waiting");
-        assert!(matches!(answer, Err(ExtractError::NotMine(_, CredentialSource::Bearer))), "{answer:?}");
+        let answer = v4("accept_bearer = true")
+            .extract(&request)
+            .now_or_never()
+            .expect("no waiting");
+        assert!(
+            matches!(
+                answer,
+                Err(ExtractError::NotMine(_, CredentialSource::Bearer))
+            ),
+            "{answer:?}"
+        );
     }
 
     #[tokio::test]
     async fn keeps_the_contract() {
         contract::check(&*v4("accept_bearer = true"), &[SECRET]).await;
-        let v5 = build("authjs", &format!("secrets = \"{SECRET}\"\nsubject = \"{{sub}}\"")).unwrap();
+        let v5 = build(
+            "authjs",
+            &format!("secrets = \"{SECRET}\"\nsubject = \"{{sub}}\""),
+        )
+        .unwrap();
         contract::check(&*v5, &[SECRET]).await;
     }
 
     #[test]
     fn only_a_whole_unexpired_object_is_a_session() {
-        let session =
-            |payload: &str| answer(&*v4(""), &[("cookie", &format!("{COOKIE}={}", token(SECRET, payload)))]);
+        let session = |payload: &str| {
+            answer(
+                &*v4(""),
+                &[("cookie", &format!("{COOKIE}={}", token(SECRET, payload)))],
+            )
+        };
         assert_eq!(session(&payload("")), Ok(Some(payload(""))));
         for (payload, want) in [
             (r#"{"sub":"u-1"}"#, "exp"),
@@ -315,35 +393,86 @@ mod tests {
         let other = format!("{COOKIE}={}", token(SECRET, &payload(r#","name":"Bob""#)));
         let other_part = format!("{COOKIE}.0={}", token(SECRET, &payload(r#","name":"Bob""#)));
         for (case, cookies, want) in [
-            ("twice", format!("{one}; {other}"), Err("ambiguous_identity")),
-            ("with and without __Secure-", format!("{one}; __Secure-{other}"), Err("ambiguous_identity")),
-            ("whole and in parts", format!("{one}; {part}"), Err("ambiguous_identity")),
-            ("in parts twice", format!("{part}; {other_part}"), Err("ambiguous_identity")),
+            (
+                "twice",
+                format!("{one}; {other}"),
+                Err("ambiguous_identity"),
+            ),
+            (
+                "with and without __Secure-",
+                format!("{one}; __Secure-{other}"),
+                Err("ambiguous_identity"),
+            ),
+            (
+                "whole and in parts",
+                format!("{one}; {part}"),
+                Err("ambiguous_identity"),
+            ),
+            (
+                "in parts twice",
+                format!("{part}; {other_part}"),
+                Err("ambiguous_identity"),
+            ),
             (
                 "in parts under both names",
                 format!("{part}; __Secure-{other_part}"),
                 Err("ambiguous_identity"),
             ),
-            ("one of them bad", format!("{one}; __Secure-{COOKIE}=bad"), Err("ambiguous_identity")),
+            (
+                "one of them bad",
+                format!("{one}; __Secure-{COOKIE}=bad"),
+                Err("ambiguous_identity"),
+            ),
             ("the same twice", format!("{one}; {one}"), Ok(true)),
-            ("the same under both names", format!("{one}; __Secure-{one}"), Ok(true)),
-            ("the same in parts", format!("{part}; __Secure-{part}"), Ok(true)),
-            ("the same whole and in parts under the names", format!("{one}; __Secure-{part}"), Ok(true)),
-            ("a cleared one beside it", format!("{COOKIE}=; __Secure-{one}"), Ok(true)),
+            (
+                "the same under both names",
+                format!("{one}; __Secure-{one}"),
+                Ok(true),
+            ),
+            (
+                "the same in parts",
+                format!("{part}; __Secure-{part}"),
+                Ok(true),
+            ),
+            (
+                "the same whole and in parts under the names",
+                format!("{one}; __Secure-{part}"),
+                Ok(true),
+            ),
+            (
+                "a cleared one beside it",
+                format!("{COOKIE}=; __Secure-{one}"),
+                Ok(true),
+            ),
         ] {
             let answer = answer(&*v4(""), &[("cookie", &cookies)]).map(|session| session.is_some());
             assert_eq!(answer, want, "{case}");
         }
         let named = v4(&format!("cookie = \"{COOKIE}\""));
-        assert!(answer(&*named, &[("cookie", &format!("{one}; __Secure-{other}"))]).unwrap().is_some());
+        assert!(
+            answer(&*named, &[("cookie", &format!("{one}; __Secure-{other}"))])
+                .unwrap()
+                .is_some()
+        );
     }
 
     #[test]
     fn v5_without_subject_is_refused_and_says_what_to_put() {
         let secrets = format!("secrets = [\"{SECRET}\"]");
-        let problems = build("authjs", &secrets).map(|_| ()).expect_err("no subject").to_string();
-        assert!(problems.starts_with("extractors.authjs.subject: is missing"), "{problems}");
-        for word in ["account.providerAccountId", "subject = \"{userId}\"", "{email}", "authorize()"] {
+        let problems = build("authjs", &secrets)
+            .map(|_| ())
+            .expect_err("no subject")
+            .to_string();
+        assert!(
+            problems.starts_with("extractors.authjs.subject: is missing"),
+            "{problems}"
+        );
+        for word in [
+            "account.providerAccountId",
+            "subject = \"{userId}\"",
+            "{email}",
+            "authorize()",
+        ] {
             assert!(problems.contains(word), "{word}: {problems}");
         }
         assert!(build("authjs", &format!("{secrets}\nsubject = \"{{sub}}\"")).is_ok());
@@ -354,12 +483,21 @@ mod tests {
     fn every_listed_secret_is_accepted_and_no_other() {
         let cookie = |secret: &str| format!("{COOKIE}={}", token(secret, &payload("")));
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), format!("the-new-secret-of-the-app\r\n\n{SECRET}\n")).unwrap();
-        let keys = format!("version = \"v4\"\nsecrets_file = \"{}\"", file.path().display());
+        std::fs::write(
+            file.path(),
+            format!("the-new-secret-of-the-app\r\n\n{SECRET}\n"),
+        )
+        .unwrap();
+        let keys = format!(
+            "version = \"v4\"\nsecrets_file = \"{}\"",
+            file.path().display()
+        );
         let extractor = build("authjs", &keys).unwrap();
-        for (secret, good) in
-            [(SECRET, true), ("the-new-secret-of-the-app", true), ("the-old-secret-of-the-app", false)]
-        {
+        for (secret, good) in [
+            (SECRET, true),
+            ("the-new-secret-of-the-app", true),
+            ("the-old-secret-of-the-app", false),
+        ] {
             let answer = answer(&*extractor, &[("cookie", &cookie(secret))]);
             assert_eq!(answer.is_ok(), good, "{secret}: {answer:?}");
         }
@@ -367,22 +505,55 @@ mod tests {
 
     #[test]
     fn the_bearer_counts_only_where_it_is_wanted_and_no_cookie_is_there() {
-        let (good, bad) = (token(SECRET, &payload("")), token("another-secret-of-another-app", &payload("")));
+        let (good, bad) = (
+            token(SECRET, &payload("")),
+            token("another-secret-of-another-app", &payload("")),
+        );
         let bearer = format!("Bearer {good}");
         assert_eq!(answer(&*v4(""), &[("authorization", &bearer)]), Ok(None));
         let extractor = v4("accept_bearer = true");
         for (case, headers, want) in [
             ("good", &[("authorization", bearer.as_str())][..], Ok(true)),
-            ("encoded", &[("authorization", &format!("Bearer {}", good.replace('.', "%2E")))], Ok(true)),
-            ("other scheme", &[("authorization", "Basic dTpw")], Ok(false)),
+            (
+                "encoded",
+                &[(
+                    "authorization",
+                    &format!("Bearer {}", good.replace('.', "%2E")),
+                )],
+                Ok(true),
+            ),
+            (
+                "other scheme",
+                &[("authorization", "Basic dTpw")],
+                Ok(false),
+            ),
             ("no token", &[("authorization", "Bearer")], Ok(false)),
-            ("other secret", &[("authorization", &format!("Bearer {bad}"))], Err("bad_seal")),
-            ("half an escape", &[("authorization", &format!("Bearer {good}%2"))], Err("malformed")),
-            ("a JWS", &[("authorization", "Bearer e30.e30.e30")], Err("malformed")),
-            ("twice", &[("authorization", &bearer), ("authorization", &bearer)], Err("duplicate_header")),
+            (
+                "other secret",
+                &[("authorization", &format!("Bearer {bad}"))],
+                Err("bad_seal"),
+            ),
+            (
+                "half an escape",
+                &[("authorization", &format!("Bearer {good}%2"))],
+                Err("malformed"),
+            ),
+            (
+                "a JWS",
+                &[("authorization", "Bearer e30.e30.e30")],
+                Err("malformed"),
+            ),
+            (
+                "twice",
+                &[("authorization", &bearer), ("authorization", &bearer)],
+                Err("duplicate_header"),
+            ),
             (
                 "a bad cookie first",
-                &[("authorization", &bearer), ("cookie", &format!("{COOKIE}={bad}"))],
+                &[
+                    ("authorization", &bearer),
+                    ("cookie", &format!("{COOKIE}={bad}")),
+                ],
                 Err("bad_seal"),
             ),
         ] {
@@ -398,12 +569,32 @@ mod tests {
             &[
                 ("no secret", "", "secrets"),
                 ("empty secret", "secrets = [\"\"]", "secrets"),
-                ("placeholder", "secrets = [\"hunter2-hunter2-hunter2\", \"changeme\"]", "secrets"),
+                (
+                    "placeholder",
+                    "secrets = [\"hunter2-hunter2-hunter2\", \"changeme\"]",
+                    "secrets",
+                ),
                 ("no file", "secrets_file = \"/nowhere\"", "secrets"),
-                ("both", "secrets = [\"hunter2-hunter2-hunter2\"]\nsecrets_file = \"/nowhere\"", "secrets"),
-                ("version", "secrets = [\"hunter2-hunter2-hunter2\"]\nversion = \"v6\"", "version"),
-                ("no cookie", "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"\"", "cookie"),
-                ("bad cookie", "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"a b\"", "cookie"),
+                (
+                    "both",
+                    "secrets = [\"hunter2-hunter2-hunter2\"]\nsecrets_file = \"/nowhere\"",
+                    "secrets",
+                ),
+                (
+                    "version",
+                    "secrets = [\"hunter2-hunter2-hunter2\"]\nversion = \"v6\"",
+                    "version",
+                ),
+                (
+                    "no cookie",
+                    "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"\"",
+                    "cookie",
+                ),
+                (
+                    "bad cookie",
+                    "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"a b\"",
+                    "cookie",
+                ),
                 ("wrong type", "secrets = [1234]", "secrets"),
             ],
         );

@@ -26,7 +26,11 @@ use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
-pub const KIND: Kind = Kind { build, subject: "{user.id}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{user.id}",
+    presets: &[],
+};
 
 /// A cache of session and user takes one or two; the library has no limit.
 const MAX_PARTS: usize = 10;
@@ -84,13 +88,28 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         "BETTER_AUTH_SECRET",
         &mut problems,
     );
-    problems.require(!config.max_age.0.is_zero(), section.key("max_age"), "must be longer than nothing");
+    problems.require(
+        !config.max_age.0.is_zero(),
+        section.key("max_age"),
+        "must be longer than nothing",
+    );
     let known = matches!(config.strategy.as_str(), "compact" | "jwt" | "jwe");
-    problems.require(known, section.key("strategy"), "must be \"compact\", \"jwt\" or \"jwe\"");
-    let (Some(cookie), Some(secret)) = (cookie, secret) else { return Err(problems) };
+    problems.require(
+        known,
+        section.key("strategy"),
+        "must be \"compact\", \"jwt\" or \"jwe\"",
+    );
+    let (Some(cookie), Some(secret)) = (cookie, secret) else {
+        return Err(problems);
+    };
     let strategy = Strategy::new(&config.strategy, &secret);
     let max_age = UnixSeconds::try_from(config.max_age.0.as_secs()).unwrap_or(UnixSeconds::MAX);
-    problems.or(Arc::new(BetterAuth { cookie, strategy, max_age, clock: context.clock.clone() }))
+    problems.or(Arc::new(BetterAuth {
+        cookie,
+        strategy,
+        max_age,
+        clock: context.clock.clone(),
+    }))
 }
 
 impl Strategy {
@@ -122,13 +141,19 @@ impl Strategy {
 /// again: what JavaScript did not write itself, or would write otherwise, cannot match.
 fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), ExtractError> {
     let malformed = || ExtractError::rejected("malformed");
-    let json = URL_SAFE_NO_PAD.decode(text).ok().and_then(|json| String::from_utf8(json).ok());
+    let json = URL_SAFE_NO_PAD
+        .decode(text)
+        .ok()
+        .and_then(|json| String::from_utf8(json).ok());
     let json = json.ok_or_else(malformed)?;
     let compact = Compact::split(&json).ok_or_else(malformed)?;
-    let signature = URL_SAFE_NO_PAD.decode(compact.signature).map_err(|_| malformed())?;
+    let signature = URL_SAFE_NO_PAD
+        .decode(compact.signature)
+        .map_err(|_| malformed())?;
     let members = compact.session.strip_suffix('}').ok_or_else(malformed)?;
     let signed = format!(r#"{members},"expiresAt":{}}}"#, compact.expires_at);
-    hmac::verify(key, signed.as_bytes(), &signature).map_err(|_| ExtractError::rejected("bad_signature"))?;
+    hmac::verify(key, signed.as_bytes(), &signature)
+        .map_err(|_| ExtractError::rejected("bad_signature"))?;
     let Ok(Value::Object(session)) = Value::parse(compact.session.as_bytes()) else {
         return Err(malformed());
     };
@@ -154,7 +179,11 @@ impl<'a> Compact<'a> {
         let (rest, signature) = rest.rsplit_once(r#","signature":""#)?;
         let (session, expires_at) = rest.rsplit_once(r#","expiresAt":"#)?;
         let digits = expires_at.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then_some(Self { session, expires_at, signature })
+        digits.then_some(Self {
+            session,
+            expires_at,
+            signature,
+        })
     }
 }
 
@@ -164,11 +193,16 @@ fn open_jwt(key: &hmac::Key, token: &str) -> Result<Vec<u8>, ExtractError> {
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
     let (signed, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
     let (header, payload) = signed.split_once('.').ok_or_else(malformed)?;
-    let Ok(Value::Object(header)) = Value::parse(&decode(header)?) else { return Err(malformed()) };
+    let Ok(Value::Object(header)) = Value::parse(&decode(header)?) else {
+        return Err(malformed());
+    };
     if header.get("alg") != Ok(Some(&Value::String("HS256".to_owned()))) {
         return Err(ExtractError::rejected("alg_not_allowed"));
     }
-    if ["crit", "b64", "zip"].iter().any(|name| header.contains(name)) {
+    if ["crit", "b64", "zip"]
+        .iter()
+        .any(|name| header.contains(name))
+    {
         return Err(ExtractError::rejected("header"));
     }
     let genuine = hmac::verify(key, signed.as_bytes(), &decode(signature)?);
@@ -186,7 +220,9 @@ fn with_claims(payload: &[u8], now: UnixSeconds) -> Result<(Object, UnixSeconds)
 
 impl BetterAuth {
     fn session(&self, request: &Parts) -> Extracted {
-        let Some(text) = self.cookie.find_whole_or_parts(request, MAX_PARTS)? else { return Ok(None) };
+        let Some(text) = self.cookie.find_whole_or_parts(request, MAX_PARTS)? else {
+            return Ok(None);
+        };
         let now = self.clock.now();
         let (cache, expires_at) = self.strategy.open(&text, now)?;
         let session_ends = session_end(&cache)?;
@@ -194,21 +230,30 @@ impl BetterAuth {
         if written.is_some_and(|written| written > now + SKEW) {
             return Err(ExtractError::rejected("from_the_future"));
         }
-        let too_old = written.map_or(UnixSeconds::MAX, |written| written.saturating_add(self.max_age));
+        let too_old = written.map_or(UnixSeconds::MAX, |written| {
+            written.saturating_add(self.max_age)
+        });
         if now >= expires_at.min(session_ends).min(too_old) {
             return Err(ExtractError::expired());
         }
         // The cache ends; the session that it is a copy of goes on.
-        Ok(Some(Session { attributes: Value::Object(cache), expires_at: Some(session_ends) }))
+        Ok(Some(Session {
+            attributes: Value::Object(cache),
+            expires_at: Some(session_ends),
+        }))
     }
 }
 
 /// When the session itself ends, which the library checks beside the cache's own end.
 fn session_end(cache: &Object) -> Result<UnixSeconds, ExtractError> {
     let malformed = || ExtractError::rejected("malformed");
-    let Ok(Some(Value::Object(session))) = cache.get("session") else { return Err(malformed()) };
+    let Ok(Some(Value::Object(session))) = cache.get("session") else {
+        return Err(malformed());
+    };
     match session.get("expiresAt") {
-        Ok(Some(Value::String(time))) => Expiry::of_text(time).map(|end| end.floor).ok_or_else(malformed),
+        Ok(Some(Value::String(time))) => Expiry::of_text(time)
+            .map(|end| end.floor)
+            .ok_or_else(malformed),
         _ => Err(malformed()),
     }
 }
@@ -248,28 +293,42 @@ mod tests {
     }
 
     fn signature(text: &str) -> String {
-        URL_SAFE_NO_PAD
-            .encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), text.as_bytes()))
+        URL_SAFE_NO_PAD.encode(hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()),
+            text.as_bytes(),
+        ))
     }
 
     /// A compact cache as the library writes it, if `session` is what JavaScript would write.
     fn compact(session: &str, expires_at: i64) -> String {
-        let signed = format!("{},\"expiresAt\":{expires_at}}}", session.strip_suffix('}').unwrap());
+        let signed = format!(
+            "{},\"expiresAt\":{expires_at}}}",
+            session.strip_suffix('}').unwrap()
+        );
         wrapped(session, expires_at, &signature(&signed))
     }
 
     fn wrapped(session: &str, expires_at: i64, signature: &str) -> String {
-        let json = format!(r#"{{"session":{session},"expiresAt":{expires_at},"signature":"{signature}"}}"#);
+        let json = format!(
+            r#"{{"session":{session},"expiresAt":{expires_at},"signature":"{signature}"}}"#
+        );
         URL_SAFE_NO_PAD.encode(json)
     }
 
     fn jwt(header: &str, claims: &str) -> String {
-        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signed = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(claims)
+        );
         format!("{signed}.{}", signature(&signed))
     }
 
     fn asked(more: &str, value: &str) -> Result<Option<String>, &'static str> {
-        answer(&*extractor(more), &[("cookie", &format!("better-auth.session_data={value}"))])
+        answer(
+            &*extractor(more),
+            &[("cookie", &format!("better-auth.session_data={value}"))],
+        )
     }
 
     /// 2027-01-15T08:00:00Z is NOW.
@@ -282,7 +341,11 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_contract() {
         for strategy in ["compact", "jwt", "jwe"] {
-            contract::check(&*extractor(&format!("strategy = \"{strategy}\"")), &[SECRET]).await;
+            contract::check(
+                &*extractor(&format!("strategy = \"{strategy}\"")),
+                &[SECRET],
+            )
+            .await;
         }
     }
 
@@ -295,38 +358,103 @@ mod tests {
         assert!(asked("", &compact(&odd, SOON)).unwrap().is_some());
 
         let user = r#""user":{"id":"u-1"},"#;
-        let signed = signature(&format!("{},\"expiresAt\":{SOON}}}", SESSION.strip_suffix('}').unwrap()));
+        let signed = signature(&format!(
+            "{},\"expiresAt\":{SOON}}}",
+            SESSION.strip_suffix('}').unwrap()
+        ));
         for (case, session) in [
-            ("members in another order", SESSION.replace(user, "").replacen('{', &format!("{{{user}"), 1)),
+            (
+                "members in another order",
+                SESSION
+                    .replace(user, "")
+                    .replacen('{', &format!("{{{user}"), 1),
+            ),
             ("a space", SESSION.replacen(':', ": ", 1)),
-            ("a number written otherwise", SESSION.replace("1800000000000", "1.8e12")),
-            ("an escape for a letter", SESSION.replace("u-1", "\\u0075-1")),
+            (
+                "a number written otherwise",
+                SESSION.replace("1800000000000", "1.8e12"),
+            ),
+            (
+                "an escape for a letter",
+                SESSION.replace("u-1", "\\u0075-1"),
+            ),
             ("another user", SESSION.replace("u-1", "u-2")),
         ] {
-            assert_eq!(asked("", &wrapped(&session, SOON, &signed)), Err("bad_signature"), "{case}");
+            assert_eq!(
+                asked("", &wrapped(&session, SOON, &signed)),
+                Err("bad_signature"),
+                "{case}"
+            );
         }
-        assert_eq!(asked("", &wrapped(SESSION, SOON + 1, &signed)), Err("bad_signature"), "another end");
-        assert_eq!(asked("", &wrapped(SESSION, SOON, &format!("{signed}="))), Err("malformed"));
+        assert_eq!(
+            asked("", &wrapped(SESSION, SOON + 1, &signed)),
+            Err("bad_signature"),
+            "another end"
+        );
+        assert_eq!(
+            asked("", &wrapped(SESSION, SOON, &format!("{signed}="))),
+            Err("malformed")
+        );
         assert_eq!(asked("", &format!("{good}=")), Err("malformed"));
         let ambiguous = SESSION.replacen('{', r#"{"expiresAt":1900000000000,"#, 1);
-        assert_eq!(asked("", &compact(&ambiguous, SOON)), Err("malformed"), "two ends");
+        assert_eq!(
+            asked("", &compact(&ambiguous, SOON)),
+            Err("malformed"),
+            "two ends"
+        );
     }
 
     #[test]
     fn the_first_end_counts() {
-        let written = |seconds: i64| SESSION.replace("1800000000000", &format!("{}", seconds * 1000));
+        let written =
+            |seconds: i64| SESSION.replace("1800000000000", &format!("{}", seconds * 1000));
         for (case, session, expires_at, want) in [
             ("just written", SESSION.to_owned(), SOON, Ok(())),
-            ("the cache ended", SESSION.to_owned(), NOW * 1000, Err("expired")),
-            ("the session ended", SESSION.replace("T09", "T08"), SOON, Err("expired")),
+            (
+                "the cache ended",
+                SESSION.to_owned(),
+                NOW * 1000,
+                Err("expired"),
+            ),
+            (
+                "the session ended",
+                SESSION.replace("T09", "T08"),
+                SOON,
+                Err("expired"),
+            ),
             ("nearly max_age ago", written(NOW - 299), SOON, Ok(())),
             ("max_age ago", written(NOW - 300), SOON, Err("expired")),
             ("a clock ahead", written(NOW + 60), SOON, Ok(())),
-            ("the future", written(NOW + 61), SOON, Err("from_the_future")),
-            ("not said", SESSION.replace(r#","updatedAt":1800000000000"#, ""), SOON, Ok(())),
-            ("said oddly", SESSION.replace("1800000000000", "\"now\""), SOON, Err("malformed")),
-            ("no end of the session", SESSION.replace("expiresAt", "expires"), SOON, Err("malformed")),
-            ("an odd end", SESSION.replace("2027-01-15T09:00:00.000Z", "tomorrow"), SOON, Err("malformed")),
+            (
+                "the future",
+                written(NOW + 61),
+                SOON,
+                Err("from_the_future"),
+            ),
+            (
+                "not said",
+                SESSION.replace(r#","updatedAt":1800000000000"#, ""),
+                SOON,
+                Ok(()),
+            ),
+            (
+                "said oddly",
+                SESSION.replace("1800000000000", "\"now\""),
+                SOON,
+                Err("malformed"),
+            ),
+            (
+                "no end of the session",
+                SESSION.replace("expiresAt", "expires"),
+                SOON,
+                Err("malformed"),
+            ),
+            (
+                "an odd end",
+                SESSION.replace("2027-01-15T09:00:00.000Z", "tomorrow"),
+                SOON,
+                Err("malformed"),
+            ),
         ] {
             let answer = asked("", &compact(&session, expires_at)).map(|_| ());
             assert_eq!(answer, want, "{case}");
@@ -336,27 +464,62 @@ mod tests {
 
     #[test]
     fn a_jwt_is_hs256_and_nothing_else() {
-        let claims = format!(r#"{},"exp":{}}}"#, SESSION.strip_suffix('}').unwrap(), NOW + 60);
+        let claims = format!(
+            r#"{},"exp":{}}}"#,
+            SESSION.strip_suffix('}').unwrap(),
+            NOW + 60
+        );
         let strategy = "strategy = \"jwt\"";
         let good = jwt(r#"{"alg":"HS256"}"#, &claims);
         assert!(asked(strategy, &good).unwrap().is_some());
         for (case, token, want) in [
             ("none", jwt(r#"{"alg":"none"}"#, &claims), "alg_not_allowed"),
             ("no alg", jwt("{}", &claims), "alg_not_allowed"),
-            ("two algs", jwt(r#"{"alg":"HS256","alg":"HS256"}"#, &claims), "alg_not_allowed"),
-            ("HS512", jwt(r#"{"alg":"HS512"}"#, &claims), "alg_not_allowed"),
-            ("crit", jwt(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, &claims), "header"),
+            (
+                "two algs",
+                jwt(r#"{"alg":"HS256","alg":"HS256"}"#, &claims),
+                "alg_not_allowed",
+            ),
+            (
+                "HS512",
+                jwt(r#"{"alg":"HS512"}"#, &claims),
+                "alg_not_allowed",
+            ),
+            (
+                "crit",
+                jwt(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, &claims),
+                "header",
+            ),
             ("no exp", jwt(r#"{"alg":"HS256"}"#, SESSION), "exp"),
-            ("expired", jwt(r#"{"alg":"HS256"}"#, &claims.replace("1800000060", "1800000000")), "expired"),
+            (
+                "expired",
+                jwt(
+                    r#"{"alg":"HS256"}"#,
+                    &claims.replace("1800000060", "1800000000"),
+                ),
+                "expired",
+            ),
             ("a list", jwt(r#"{"alg":"HS256"}"#, "[]"), "malformed"),
-            ("unsigned", good.rsplit_once('.').unwrap().0.to_owned(), "malformed"),
-            ("no signature", format!("{}.", good.rsplit_once('.').unwrap().0), "bad_signature"),
+            (
+                "unsigned",
+                good.rsplit_once('.').unwrap().0.to_owned(),
+                "malformed",
+            ),
+            (
+                "no signature",
+                format!("{}.", good.rsplit_once('.').unwrap().0),
+                "bad_signature",
+            ),
             ("four parts", format!("{good}.e30"), "bad_signature"),
             ("a compact cache", compact(SESSION, SOON), "malformed"),
         ] {
             assert_eq!(asked(strategy, &token), Err(want), "{case}");
         }
-        assert_eq!(asked("", &good), Err("malformed"), "a JWT where the app writes the compact form");
+        assert_eq!(
+            asked("", &good),
+            Err("malformed"),
+            "a JWT where the app writes the compact form"
+        );
     }
 
     #[test]

@@ -26,7 +26,11 @@ use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtr
 
 /// Passport's place for whatever the app's `serializeUser` gave it; without Passport there is no usual
 /// place.
-pub const KIND: Kind = Kind { build, subject: "{passport.user}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{passport.user}",
+    presets: &[],
+};
 
 /// `[extractors.NAME]` with `kind = "cookie_session"`
 #[derive(Serialize, Deserialize)]
@@ -71,7 +75,8 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         &mut problems,
     );
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
-    let algorithm = signed_timestamp::algorithm(section, "algorithm", &config.algorithm, &mut problems);
+    let algorithm =
+        signed_timestamp::algorithm(section, "algorithm", &config.algorithm, &mut problems);
     let encode = encoder(&config.encoding);
     problems.require(
         encode.is_some(),
@@ -81,9 +86,17 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     let (Some(cookie), Some(algorithm), Some(encode)) = (cookie, algorithm, encode) else {
         return Err(problems);
     };
-    let keys = secrets.iter().map(|secret| hmac::Key::new(algorithm, secret.expose())).collect();
+    let keys = secrets
+        .iter()
+        .map(|secret| hmac::Key::new(algorithm, secret.expose()))
+        .collect();
     let signature = cookie.with_suffix(".sig");
-    problems.or(Arc::new(CookieSession { cookie, signature, keys, encode }))
+    problems.or(Arc::new(CookieSession {
+        cookie,
+        signature,
+        keys,
+        encode,
+    }))
 }
 
 /// Keygrip writes what Node calls base64 in the URL's alphabet and without padding, so that both names
@@ -106,7 +119,9 @@ fn hex(bytes: &[u8]) -> String {
 
 impl CookieSession {
     fn session(&self, request: &Parts) -> Extracted {
-        let Some(value) = self.cookie.find(request)? else { return Ok(None) };
+        let Some(value) = self.cookie.find(request)? else {
+            return Ok(None);
+        };
         // An app with `signed: false` sends no signature: anybody can write such a session.
         let Some(signature) = self.signature.find(request)? else {
             return Err(ExtractError::rejected("unsigned"));
@@ -115,7 +130,10 @@ impl CookieSession {
             return Err(ExtractError::rejected("bad_signature"));
         }
         let attributes = payload::json(&payload::base64(value)?)?;
-        Ok(Some(Session { attributes, expires_at: None }))
+        Ok(Some(Session {
+            attributes,
+            expires_at: None,
+        }))
     }
 
     /// Signatures are compared as text, as Keygrip does, and with every key.
@@ -125,7 +143,9 @@ impl CookieSession {
             let own = (self.encode)(hmac::sign(key, text.as_bytes()).as_ref());
             verify_slices_are_equal(own.as_bytes(), signature.as_bytes()).is_ok()
         };
-        self.keys.iter().fold(false, |signed, key| signed | signs(key))
+        self.keys
+            .iter()
+            .fold(false, |signed, key| signed | signs(key))
     }
 }
 
@@ -152,13 +172,25 @@ mod tests {
     const KEYS: &str = "keys = [\"keyboard cat\"]";
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(&Registry::builtin(), "cookie_session", keys, &Context::for_tests())
+        contract::build(
+            &Registry::builtin(),
+            "cookie_session",
+            keys,
+            &Context::for_tests(),
+        )
     }
 
     fn answer(keys: &str, cookies: &str) -> Result<Option<String>, &'static str> {
         let request = contract::request(&[("cookie", cookies)]);
-        match extractor(keys).expect("good keys").extract(&request).now_or_never().expect("no waiting") {
-            Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
+        match extractor(keys)
+            .expect("good keys")
+            .extract(&request)
+            .now_or_never()
+            .expect("no waiting")
+        {
+            Ok(session) => {
+                Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
+            }
             Err(error) => Err(error.word()),
         }
     }
@@ -173,17 +205,49 @@ mod tests {
         let good = format!("session={VALUE}; session.sig={SIGNATURE}");
         assert_eq!(answer(KEYS, &good), Ok(Some("{\"views\":3}".to_owned())));
         for (case, cookies, want) in [
-            ("odd neighbours", format!("foo; =x; a=\"b; {good}"), Ok(Some("{\"views\":3}".to_owned()))),
+            (
+                "odd neighbours",
+                format!("foo; =x; a=\"b; {good}"),
+                Ok(Some("{\"views\":3}".to_owned())),
+            ),
             ("no cookie", format!("session.sig={SIGNATURE}"), Ok(None)),
-            ("empty", format!("session=; session.sig={SIGNATURE}"), Ok(None)),
+            (
+                "empty",
+                format!("session=; session.sig={SIGNATURE}"),
+                Ok(None),
+            ),
             ("no signature", format!("session={VALUE}"), Err("unsigned")),
-            ("empty signature", format!("session={VALUE}; session.sig="), Err("unsigned")),
+            (
+                "empty signature",
+                format!("session={VALUE}; session.sig="),
+                Err("unsigned"),
+            ),
             ("padded signature", format!("{good}="), Err("bad_signature")),
-            ("twice", format!("{good}; session=e30="), Err("ambiguous_identity")),
-            ("two signatures", format!("{good}; session.sig=x"), Err("ambiguous_identity")),
-            ("the same twice", format!("{good}; {good}"), Ok(Some("{\"views\":3}".to_owned()))),
-            ("too long", format!("{good}; session={}", "A".repeat(8193)), Err("ambiguous_identity")),
-            ("too long", format!("session={}", "A".repeat(8193)), Err("too_large")),
+            (
+                "twice",
+                format!("{good}; session=e30="),
+                Err("ambiguous_identity"),
+            ),
+            (
+                "two signatures",
+                format!("{good}; session.sig=x"),
+                Err("ambiguous_identity"),
+            ),
+            (
+                "the same twice",
+                format!("{good}; {good}"),
+                Ok(Some("{\"views\":3}".to_owned())),
+            ),
+            (
+                "too long",
+                format!("{good}; session={}", "A".repeat(8193)),
+                Err("ambiguous_identity"),
+            ),
+            (
+                "too long",
+                format!("session={}", "A".repeat(8193)),
+                Err("too_large"),
+            ),
         ] {
             assert_eq!(answer(KEYS, &cookies), want, "{case}");
         }
@@ -192,7 +256,10 @@ mod tests {
     #[test]
     fn cookie_of_another_name_is_refused() {
         let other = format!("{KEYS}\ncookie = \"other\"");
-        assert_eq!(answer(&other, &format!("other={VALUE}; other.sig={SIGNATURE}")), Err("bad_signature"));
+        assert_eq!(
+            answer(&other, &format!("other={VALUE}; other.sig={SIGNATURE}")),
+            Err("bad_signature")
+        );
     }
 
     #[test]
@@ -200,7 +267,10 @@ mod tests {
         let good = format!("session={VALUE}; session.sig={SIGNATURE}");
         assert!(answer("keys = [\"the new cat\", \"keyboard cat\"]", &good).is_ok());
         assert!(answer("keys = \"the new cat,keyboard cat\"", &good).is_ok());
-        assert_eq!(answer("keys = [\"the new cat\"]", &good), Err("bad_signature"));
+        assert_eq!(
+            answer("keys = [\"the new cat\"]", &good),
+            Err("bad_signature")
+        );
 
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "the new cat\r\n\nkeyboard cat\n").unwrap();
@@ -215,10 +285,19 @@ mod tests {
         let keys = format!("{KEYS}\nalgorithm = \"sha512\"\nencoding = \"hex\"");
         assert!(answer(&keys, &format!("session={VALUE}; session.sig={hex}")).is_ok());
         let upper = hex.to_uppercase();
-        assert_eq!(answer(&keys, &format!("session={VALUE}; session.sig={upper}")), Err("bad_signature"));
+        assert_eq!(
+            answer(&keys, &format!("session={VALUE}; session.sig={upper}")),
+            Err("bad_signature")
+        );
 
         let base64 = format!("{KEYS}\nencoding = \"base64\"");
-        assert!(answer(&base64, &format!("session={VALUE}; session.sig={SIGNATURE}")).is_ok());
+        assert!(
+            answer(
+                &base64,
+                &format!("session={VALUE}; session.sig={SIGNATURE}")
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -229,17 +308,40 @@ mod tests {
         for (case, keys, key) in [
             ("no keys", "", "keys: is missing"),
             ("an empty list", "keys = []", "keys: is missing"),
-            ("an empty file", &empty, "keys: the file of keys_file holds no secret"),
+            (
+                "an empty file",
+                &empty,
+                "keys: the file of keys_file holds no secret",
+            ),
             ("both", &both, "keys: is given both"),
             ("no file", "keys_file = \"/nowhere\"", "keys: cannot read"),
             ("an empty key", "keys = [\"\"]", "keys: is empty"),
-            ("a placeholder", "keys = [\"keyboard cat\", \"secret\"]", "keys: is still a placeholder"),
-            ("algorithm", &format!("{KEYS}\nalgorithm = \"md5\""), "algorithm: must be one of"),
-            ("encoding", &format!("{KEYS}\nencoding = \"latin1\""), "encoding: must be one of"),
-            ("cookie", &format!("{KEYS}\ncookie = \"a=b\""), "cookie: must be"),
+            (
+                "a placeholder",
+                "keys = [\"keyboard cat\", \"secret\"]",
+                "keys: is still a placeholder",
+            ),
+            (
+                "algorithm",
+                &format!("{KEYS}\nalgorithm = \"md5\""),
+                "algorithm: must be one of",
+            ),
+            (
+                "encoding",
+                &format!("{KEYS}\nencoding = \"latin1\""),
+                "encoding: must be one of",
+            ),
+            (
+                "cookie",
+                &format!("{KEYS}\ncookie = \"a=b\""),
+                "cookie: must be",
+            ),
         ] {
             let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
-            assert!(problems.starts_with(&format!("extractors.cookie_session.{key}")), "{case}: {problems}");
+            assert!(
+                problems.starts_with(&format!("extractors.cookie_session.{key}")),
+                "{case}: {problems}"
+            );
             assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
         }
     }

@@ -20,7 +20,11 @@ use crate::session::sections::cookie::Cookie;
 use crate::session::types::SessionExtractor;
 
 /// Where `django.contrib.auth.login` puts the user's primary key, as text even if it is a number.
-pub const KIND: Kind = Kind { build, subject: "{_auth_user_id}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{_auth_user_id}",
+    presets: &[],
+};
 
 /// Django does not look whether a stamp lies ahead, so a difference between its clock and ours must not
 /// keep out who has just signed in. Anything more is refused.
@@ -87,7 +91,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.name(),
         "set the app's SESSION_SERIALIZER to django.contrib.sessions.serializers.JSONSerializer",
     );
-    problems.or(Arc::new(StampedSession { cookie, signer, pickle, clock: context.clock.clone() }))
+    problems.or(Arc::new(StampedSession {
+        cookie,
+        signer,
+        pickle,
+        clock: context.clock.clone(),
+    }))
 }
 
 /// Stamps of Django: seconds since 1970 in base 62 (`b62_encode`), digits before capitals before small
@@ -132,34 +141,58 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_the_contract() {
-        contract::check(&*build_at(STAMP, "django_signed", &key(SECRET)).unwrap(), &[SECRET]).await;
+        contract::check(
+            &*build_at(STAMP, "django_signed", &key(SECRET)).unwrap(),
+            &[SECRET],
+        )
+        .await;
     }
 
     #[test]
     fn a_signed_cookie_is_a_session_for_two_weeks() {
         let session = extract(&key(SECRET), STAMP, COOKIE).unwrap().unwrap();
-        assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"user_id":1}"#);
+        assert_eq!(
+            serde_json::to_string(&session.attributes).unwrap(),
+            r#"{"user_id":1}"#
+        );
         assert_eq!(session.expires_at, Some(STAMP + 14 * 86_400));
-        assert_eq!(word(extract(&key(SECRET), STAMP + 14 * 86_400 + 1, COOKIE)), "expired");
+        assert_eq!(
+            word(extract(&key(SECRET), STAMP + 14 * 86_400 + 1, COOKIE)),
+            "expired"
+        );
     }
 
     #[test]
     fn timestamp_up_to_30_s_ahead_is_accepted() {
         assert!(extract(&key(SECRET), STAMP - 30, COOKIE).is_ok());
-        assert_eq!(word(extract(&key(SECRET), STAMP - 31, COOKIE)), "from_the_future");
+        assert_eq!(
+            word(extract(&key(SECRET), STAMP - 31, COOKIE)),
+            "from_the_future"
+        );
     }
 
     #[test]
     fn value_signed_for_another_purpose_is_refused() {
-        for salt in ["", "django.core.signing", "django.contrib.sessions.SessionStore"] {
+        for salt in [
+            "",
+            "django.core.signing",
+            "django.contrib.sessions.SessionStore",
+        ] {
             let keys = format!("{}\nsalt = \"{salt}\"", key(SECRET));
-            assert_eq!(word(extract(&keys, STAMP, COOKIE)), "bad_signature", "{salt}");
+            assert_eq!(
+                word(extract(&keys, STAMP, COOKIE)),
+                "bad_signature",
+                "{salt}"
+            );
         }
     }
 
     #[test]
     fn listed_key_is_accepted_and_removed_key_is_refused() {
-        let rotated = format!("{}\nsecret_key_fallbacks = [\"older\", \"{SECRET}\"]", key("new"));
+        let rotated = format!(
+            "{}\nsecret_key_fallbacks = [\"older\", \"{SECRET}\"]",
+            key("new")
+        );
         assert!(extract(&rotated, STAMP, COOKIE).is_ok());
         assert_eq!(word(extract(&key("new"), STAMP, COOKIE)), "bad_signature");
     }
@@ -167,10 +200,19 @@ mod tests {
     #[test]
     fn signed_pickle_is_refused() {
         let salt = "django.contrib.sessions.backends.signed_cookies";
-        let text = format!("{}:1xW0i3", URL_SAFE_NO_PAD.encode(b"\x80\x04cos\nsystem\n(S'id'\ntR."));
-        let tag = hmac::sign(&hkdf::django(&[salt, "signer"], &Secret::new(SECRET)), text.as_bytes());
+        let text = format!(
+            "{}:1xW0i3",
+            URL_SAFE_NO_PAD.encode(b"\x80\x04cos\nsystem\n(S'id'\ntR.")
+        );
+        let tag = hmac::sign(
+            &hkdf::django(&[salt, "signer"], &Secret::new(SECRET)),
+            text.as_bytes(),
+        );
         let cookie = format!("{text}:{}", URL_SAFE_NO_PAD.encode(tag));
-        assert_eq!(word(extract(&key(SECRET), STAMP, &cookie)), "payload_not_json");
+        assert_eq!(
+            word(extract(&key(SECRET), STAMP, &cookie)),
+            "payload_not_json"
+        );
     }
 
     #[test]
@@ -198,9 +240,21 @@ mod tests {
             "django_signed",
             &[
                 ("no key", "", "secret_key: is missing"),
-                ("placeholder", &key("<your-secret>"), "secret_key: is still a placeholder"),
-                ("age", &with("max_age = \"none\""), "max_age: must be a duration"),
-                ("fallback", &with("secret_key_fallbacks = [\"\"]"), "secret_key_fallbacks: is empty"),
+                (
+                    "placeholder",
+                    &key("<your-secret>"),
+                    "secret_key: is still a placeholder",
+                ),
+                (
+                    "age",
+                    &with("max_age = \"none\""),
+                    "max_age: must be a duration",
+                ),
+                (
+                    "fallback",
+                    &with("secret_key_fallbacks = [\"\"]"),
+                    "secret_key_fallbacks: is empty",
+                ),
             ],
         );
     }

@@ -19,7 +19,11 @@ use crate::session::sections::cookie::Cookie;
 use crate::session::types::SessionExtractor;
 
 /// Flask-Login's place.
-pub const KIND: Kind = Kind { build, subject: "{_user_id}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{_user_id}",
+    presets: &[],
+};
 
 /// `[extractors.NAME]` with `kind = "flask"`
 #[derive(Serialize, Deserialize)]
@@ -72,10 +76,16 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     config.max_age.require(section, &mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let digest = signed_timestamp::algorithm(section, "digest", &config.digest, &mut problems);
-    let (Some(cookie), Some(digest)) = (cookie, digest) else { return Err(problems) };
+    let (Some(cookie), Some(digest)) = (cookie, digest) else {
+        return Err(problems);
+    };
     let signer = Stamped {
         separator: '.',
-        keys: current.iter().chain(&fallbacks).map(|key| derive(digest, key, &config.salt)).collect(),
+        keys: current
+            .iter()
+            .chain(&fallbacks)
+            .map(|key| derive(digest, key, &config.salt))
+            .collect(),
         stamp: signed_timestamp::itsdangerous,
         max_age: config.max_age.seconds(),
         // itsdangerous refuses a negative age.
@@ -85,7 +95,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.name(),
         "give the app Flask's own session interface, which writes JSON, instead of one that pickles",
     );
-    problems.or(Arc::new(StampedSession { cookie, signer, pickle, clock: context.clock.clone() }))
+    problems.or(Arc::new(StampedSession {
+        cookie,
+        signer,
+        pickle,
+        clock: context.clock.clone(),
+    }))
 }
 
 /// itsdangerous' key derivation `hmac`, which Flask asks for.
@@ -115,9 +130,16 @@ mod tests {
 
     /// A cookie as Flask would sign it, over whatever payload.
     fn sign(secret: &str, payload: &str) -> String {
-        let key = derive(signed_timestamp::HMAC_SHA1, &Secret::new(secret), "cookie-session");
+        let key = derive(
+            signed_timestamp::HMAC_SHA1,
+            &Secret::new(secret),
+            "cookie-session",
+        );
         let text = format!("{payload}.awYoqA");
-        format!("{text}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes())))
+        format!(
+            "{text}.{}",
+            URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes()))
+        )
     }
 
     fn key(secret: &str) -> String {
@@ -133,18 +155,31 @@ mod tests {
     #[test]
     fn listed_key_is_accepted_and_removed_key_is_refused() {
         let session = extract(&key(OLD), STAMP, SIGNED_WITH_OLD).unwrap().unwrap();
-        assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"user_id":"17"}"#);
+        assert_eq!(
+            serde_json::to_string(&session.attributes).unwrap(),
+            r#"{"user_id":"17"}"#
+        );
         assert_eq!(session.expires_at, Some(STAMP + 31 * 86_400));
-        let rotated = format!("{}\nsecret_key_fallbacks = [\"older\", \"{OLD}\"]", key(NEW));
+        let rotated = format!(
+            "{}\nsecret_key_fallbacks = [\"older\", \"{OLD}\"]",
+            key(NEW)
+        );
         assert!(extract(&rotated, STAMP, SIGNED_WITH_OLD).is_ok());
-        assert_eq!(word(extract(&key(NEW), STAMP, SIGNED_WITH_OLD)), "bad_signature");
+        assert_eq!(
+            word(extract(&key(NEW), STAMP, SIGNED_WITH_OLD)),
+            "bad_signature"
+        );
     }
 
     #[test]
     fn another_salt_or_digest_is_refused() {
         for other in ["salt = \"activate-account\"", "digest = \"sha256\""] {
             assert_eq!(
-                word(extract(&format!("{}\n{other}", key(OLD)), STAMP, SIGNED_WITH_OLD)),
+                word(extract(
+                    &format!("{}\n{other}", key(OLD)),
+                    STAMP,
+                    SIGNED_WITH_OLD
+                )),
                 "bad_signature"
             );
         }
@@ -157,19 +192,31 @@ mod tests {
         let late = extract(&keys, STAMP + 61, SIGNED_WITH_OLD);
         assert_eq!(late.unwrap_err(), ExtractError::expired());
         let early = extract(&keys, STAMP - 1, SIGNED_WITH_OLD);
-        assert_eq!(early.unwrap_err(), ExtractError::rejected("from_the_future"));
+        assert_eq!(
+            early.unwrap_err(),
+            ExtractError::rejected("from_the_future")
+        );
     }
 
     #[test]
     fn signed_pickle_is_refused() {
         let pickle = URL_SAFE_NO_PAD.encode(b"\x80\x04cos\nsystem\n(S'id'\ntR.");
-        assert_eq!(word(extract(&key(NEW), STAMP, &sign(NEW, &pickle))), "payload_not_json");
+        assert_eq!(
+            word(extract(&key(NEW), STAMP, &sign(NEW, &pickle))),
+            "payload_not_json"
+        );
     }
 
     #[test]
     fn nothing_is_decoded_before_the_signature_is_checked() {
-        assert_eq!(word(extract(&key(NEW), STAMP, &sign("other", "!!!"))), "bad_signature");
-        assert_eq!(word(extract(&key(NEW), STAMP, &sign(NEW, "!!!"))), "malformed");
+        assert_eq!(
+            word(extract(&key(NEW), STAMP, &sign("other", "!!!"))),
+            "bad_signature"
+        );
+        assert_eq!(
+            word(extract(&key(NEW), STAMP, &sign(NEW, "!!!"))),
+            "malformed"
+        );
     }
 
     #[test]
@@ -178,15 +225,47 @@ mod tests {
         mended(
             "flask",
             &[
-                ("no key", "", "secret_key: is missing: set it, or secret_key_file"),
+                (
+                    "no key",
+                    "",
+                    "secret_key: is missing: set it, or secret_key_file",
+                ),
                 ("empty", &key(""), "secret_key: is empty"),
-                ("placeholder", &key("changeme"), "secret_key: is still a placeholder"),
-                ("no file", "secret_key_file = \"/nowhere\"", "secret_key: cannot read"),
-                ("fallback", &with("secret_key_fallbacks = \"password\""), "secret_key_fallbacks: is still"),
-                ("digest", &with("digest = \"md5\""), "digest: must be one of"),
-                ("age", &with("max_age = \"none\""), "max_age: must be a duration"),
-                ("no unit", &with("max_age = \"2678400\""), "max_age: must be a duration in whole seconds"),
-                ("a number", &with("max_age = 2678400"), "max_age: must be text in quotes"),
+                (
+                    "placeholder",
+                    &key("changeme"),
+                    "secret_key: is still a placeholder",
+                ),
+                (
+                    "no file",
+                    "secret_key_file = \"/nowhere\"",
+                    "secret_key: cannot read",
+                ),
+                (
+                    "fallback",
+                    &with("secret_key_fallbacks = \"password\""),
+                    "secret_key_fallbacks: is still",
+                ),
+                (
+                    "digest",
+                    &with("digest = \"md5\""),
+                    "digest: must be one of",
+                ),
+                (
+                    "age",
+                    &with("max_age = \"none\""),
+                    "max_age: must be a duration",
+                ),
+                (
+                    "no unit",
+                    &with("max_age = \"2678400\""),
+                    "max_age: must be a duration in whole seconds",
+                ),
+                (
+                    "a number",
+                    &with("max_age = 2678400"),
+                    "max_age: must be text in quotes",
+                ),
                 ("cookie", &with("cookie = \"\""), "cookie: must be"),
             ],
         );

@@ -29,11 +29,16 @@ use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes, check_scopes};
 use crate::session::types::{
-    Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+    Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
+    SessionExtractor,
 };
 use crate::telemetry::spans;
 
-pub const KIND: Kind = Kind { build, subject: "{sub}", presets: PRESETS };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{sub}",
+    presets: PRESETS,
+};
 
 /// What is known about issuers, as keys that a section need not write.
 const PRESETS: &[(&str, &str)] = &[(
@@ -139,9 +144,15 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     };
     let endpoint = Endpoint::new(section, context, keys, &mut problems);
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
-    problems.require(!config.from.is_empty(), section.key("from"), "names no place to look for a token");
+    problems.require(
+        !config.from.is_empty(),
+        section.key("from"),
+        "names no place to look for a token",
+    );
     let places = config.from.iter().map(|text| text.parse());
-    let places = places.filter_map(|place| problems.accept(section.key("from"), place)).collect();
+    let places = places
+        .filter_map(|place| problems.accept(section.key("from"), place))
+        .collect();
     check_clients(section, &config, &mut problems);
     let id = config.client_id.unwrap_or_default();
     problems.require(
@@ -151,10 +162,16 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     );
     let file = config.client_secret_file.as_ref();
     let is_given = config.client_secret.is_some() || file.is_some();
-    problems.require(is_given, section.key("client_secret"), "is missing: give it, or client_secret_file");
+    problems.require(
+        is_given,
+        section.key("client_secret"),
+        "is missing: give it, or client_secret_file",
+    );
     let secret = section.secret("client_secret", config.client_secret, file, &mut problems);
     let authorization = secret.and_then(|secret| basic(&id, &secret));
-    let (Some(endpoint), Some(authorization), true) = (endpoint, authorization, problems.is_empty()) else {
+    let (Some(endpoint), Some(authorization), true) =
+        (endpoint, authorization, problems.is_empty())
+    else {
         return Err(problems);
     };
     let issuer = Issuer {
@@ -170,7 +187,11 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         clock: context.clock.clone(),
     };
     let lookups = Lookups::new(section.name(), context, waiting);
-    Ok(Arc::new(Introspection { places, issuer: Arc::new(issuer), lookups }))
+    Ok(Arc::new(Introspection {
+        places,
+        issuer: Arc::new(issuer),
+        lookups,
+    }))
 }
 
 /// An issuer knows tokens of all its apps, so a section says which of them count.
@@ -189,7 +210,10 @@ fn check_clients(section: &Section<'_>, config: &Config, problems: &mut Problems
             "must not hold empty text",
         );
     }
-    problems.accept(section.key("required_scopes"), check_required_scopes(&config.required_scopes));
+    problems.accept(
+        section.key("required_scopes"),
+        check_required_scopes(&config.required_scopes),
+    );
     let is_limited = lists[..3].iter().any(|(_, list)| !list.is_empty());
     problems.require(
         is_limited || config.allow_any_client,
@@ -233,7 +257,10 @@ impl SessionExtractor for Introspection {
                 spans::pass_on(&request.headers, &mut call);
                 async move { issuer.ask(call).await }
             };
-            let whom = [self.issuer.extractor.as_bytes(), self.issuer.endpoint.url.as_str().as_bytes()];
+            let whom = [
+                self.issuer.extractor.as_bytes(),
+                self.issuer.endpoint.url.as_str().as_bytes(),
+            ];
             let question = Question::new(whom.into_iter().chain([token.as_bytes()]));
             self.lookups.ask(question, call).await.map(Some)
         }
@@ -270,7 +297,8 @@ impl Issuer {
         let issuer = jwt_form::read(&found.text)?.and_then(|form| form.issuer);
         match issuer {
             Some(issuer) if !self.issuers.contains(&issuer) => {
-                Err(ExtractError::not_mine("issuer", found.place).because(format!("iss is {issuer}")))
+                Err(ExtractError::not_mine("issuer", found.place)
+                    .because(format!("iss is {issuer}")))
             }
             _ => Ok(()),
         }
@@ -279,12 +307,16 @@ impl Issuer {
     /// RFC 7662, section 2.1.
     fn request(&self, token: &str) -> Request {
         let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("token", token).append_pair("token_type_hint", "access_token");
+        form.append_pair("token", token)
+            .append_pair("token_type_hint", "access_token");
         let mut request = Request::new(Method::POST, self.endpoint.url.clone());
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(header::AUTHORIZATION, self.authorization.clone());
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
         *request.body_mut() = Some(Body::from(form.finish()));
         request
     }
@@ -302,19 +334,26 @@ impl Issuer {
             StatusCode::OK => {}
             // It is our own client that the issuer refuses, which says nothing about the caller.
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                return Err(ExtractError::unavailable("introspection_client_rejected").because(format!(
-                    "the endpoint answered {}: check client_id and client_secret",
-                    status.as_u16()
-                )));
+                return Err(
+                    ExtractError::unavailable("introspection_client_rejected").because(format!(
+                        "the endpoint answered {}: check client_id and client_secret",
+                        status.as_u16()
+                    )),
+                );
             }
             _ => return Err(endpoint::undecided(answer)),
         }
         let attributes = endpoint::json(answer)?;
         let Value::Object(claims) = &attributes else {
-            return Err(ExtractError::unavailable("malformed").because("the answer is no JSON object"));
+            return Err(
+                ExtractError::unavailable("malformed").because("the answer is no JSON object")
+            );
         };
         let expires_at = self.check(claims)?;
-        Ok(Session { attributes, expires_at })
+        Ok(Session {
+            attributes,
+            expires_at,
+        })
     }
 
     /// Checks what the issuer says about the token (RFC 7662, section 2.2); gives its end.
@@ -333,7 +372,11 @@ impl Issuer {
         }
         check_any(&self.issuers, &texts(member(claims, "iss")?), "issuer")?;
         check_any(&self.audiences, &texts(member(claims, "aud")?), "audience")?;
-        check_any(&self.client_ids, &texts(member(claims, "client_id")?), "client_id")?;
+        check_any(
+            &self.client_ids,
+            &texts(member(claims, "client_id")?),
+            "client_id",
+        )?;
         check_scopes(&self.required_scopes, claims)?;
         self.claims.check(claims)?;
         Ok(end)
@@ -342,17 +385,25 @@ impl Issuer {
     /// Refresh and ID tokens are active too. Sender-constrained tokens (RFC 8705, RFC 9449) are refused: there is
     /// no proof of possession.
     fn check_type(&self, claims: &Object) -> Result<(), ExtractError> {
-        let is_known = |text: &str| self.token_types.iter().any(|known| known.eq_ignore_ascii_case(text));
+        let is_known = |text: &str| {
+            self.token_types
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(text))
+        };
         for name in ["token_type", "token_use", "typ"] {
             match member(claims, name)? {
                 None | Some(Value::Null) => {}
                 Some(Value::String(text)) if is_known(text) => {}
-                Some(_) => return Err(ExtractError::rejected("token_type").because(format!("see {name}"))),
+                Some(_) => {
+                    return Err(ExtractError::rejected("token_type").because(format!("see {name}")));
+                }
             }
         }
         match member(claims, "cnf")? {
             None | Some(Value::Null) => Ok(()),
-            Some(_) => Err(ExtractError::rejected("token_type").because("the token is bound to a key")),
+            Some(_) => {
+                Err(ExtractError::rejected("token_type").because("the token is bound to a key"))
+            }
         }
     }
 }
@@ -363,7 +414,11 @@ fn inactive() -> ExtractError {
 
 /// Whether one of `given` is allowed, if anything is asked of it.
 fn check_any(allowed: &[String], given: &[&str], word: &'static str) -> Result<(), ExtractError> {
-    if allowed.is_empty() || given.iter().any(|given| allowed.iter().any(|allowed| allowed == given)) {
+    if allowed.is_empty()
+        || given
+            .iter()
+            .any(|given| allowed.iter().any(|allowed| allowed == given))
+    {
         return Ok(());
     }
     Err(ExtractError::rejected(word).because(format!("the answer says {given:?}")))
@@ -384,8 +439,13 @@ fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError
     match member(claims, name)? {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(number)) => {
-            #[expect(clippy::cast_possible_truncation, reason = "a cast from a float stops at the bounds")]
-            let rounded = number.as_f64().map(|seconds| seconds.floor() as UnixSeconds);
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a cast from a float stops at the bounds"
+            )]
+            let rounded = number
+                .as_f64()
+                .map(|seconds| seconds.floor() as UnixSeconds);
             number.as_i64().or(rounded).map(Some).ok_or_else(malformed)
         }
         Some(_) => Err(malformed()),
@@ -409,28 +469,47 @@ mod tests {
         "url = \"http://127.0.0.1:9/introspect\"\nclient_id = \"us\"\nclient_ids = [\"app\"]\n";
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(&Registry::builtin(), "introspection", keys, &Context::for_tests())
+        contract::build(
+            &Registry::builtin(),
+            "introspection",
+            keys,
+            &Context::for_tests(),
+        )
     }
 
     #[tokio::test]
     async fn keeps_the_contract() {
         let extractor = extractor(&format!("{GOOD}client_secret = \"{SECRET}\"")).unwrap();
-        contract::check(&*extractor, &[SECRET, &STANDARD.encode(format!("us:{SECRET}"))]).await;
-        let twice = contract::request(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
-        assert!(matches!(extractor.extract(&twice).await, Err(ExtractError::Rejected(_))));
+        contract::check(
+            &*extractor,
+            &[SECRET, &STANDARD.encode(format!("us:{SECRET}"))],
+        )
+        .await;
+        let twice =
+            contract::request(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
+        assert!(matches!(
+            extractor.extract(&twice).await,
+            Err(ExtractError::Rejected(_))
+        ));
     }
 
     #[test]
     fn both_halves_of_basic_are_form_encoded() {
         let value = basic("my client", &Secret::new("p:ss wörd+")).unwrap();
-        let text = STANDARD.decode(value.to_str().unwrap().strip_prefix("Basic ").unwrap()).unwrap();
-        assert_eq!(String::from_utf8(text).unwrap(), "my+client:p%3Ass+w%C3%B6rd%2B");
+        let text = STANDARD
+            .decode(value.to_str().unwrap().strip_prefix("Basic ").unwrap())
+            .unwrap();
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "my+client:p%3Ass+w%C3%B6rd%2B"
+        );
         assert!(value.is_sensitive());
     }
 
     #[test]
     fn a_section_names_audiences_clients_or_scopes_or_allows_any_client() {
-        let without = format!("{GOOD}client_secret = \"{SECRET}\"\n").replace("client_ids", "# client_ids");
+        let without =
+            format!("{GOOD}client_secret = \"{SECRET}\"\n").replace("client_ids", "# client_ids");
         for key in [
             "audiences = [\"us\"]",
             "client_ids = [\"app\"]",
@@ -447,21 +526,64 @@ mod tests {
         for (case, keys, key) in [
             ("no URL", good.replace("url", "# url"), "url"),
             ("http", good.replace("127.0.0.1", "id.example"), "url"),
-            ("no client", good.replace("client_id =", "# client_id ="), "client_id"),
+            (
+                "no client",
+                good.replace("client_id =", "# client_id ="),
+                "client_id",
+            ),
             ("no secret", GOOD.to_owned(), "client_secret"),
-            ("empty secret", format!("{GOOD}client_secret = \"\""), "client_secret"),
-            ("two secrets", format!("{good}client_secret_file = \"/nowhere\""), "client_secret"),
-            ("long cache", format!("{good}cache_ttl = \"61s\""), "cache_ttl"),
+            (
+                "empty secret",
+                format!("{GOOD}client_secret = \"\""),
+                "client_secret",
+            ),
+            (
+                "two secrets",
+                format!("{good}client_secret_file = \"/nowhere\""),
+                "client_secret",
+            ),
+            (
+                "long cache",
+                format!("{good}cache_ttl = \"61s\""),
+                "cache_ttl",
+            ),
             ("nowhere", format!("{good}from = []"), "from"),
-            ("any client by default", good.replace("client_ids", "# client_ids"), "client_ids"),
-            ("an empty list", good.replace("[\"app\"]", "[]"), "client_ids"),
-            ("an empty name", good.replace("\"app\"", "\"\""), "client_ids"),
-            ("any client and some", format!("{good}allow_any_client = true"), "allow_any_client"),
-            ("two scopes in one", format!("{good}required_scopes = [\"a b\"]"), "required_scopes"),
-            ("a rule that nothing passes", format!("{good}claims.sub = {{ present = false }}"), "claims"),
+            (
+                "any client by default",
+                good.replace("client_ids", "# client_ids"),
+                "client_ids",
+            ),
+            (
+                "an empty list",
+                good.replace("[\"app\"]", "[]"),
+                "client_ids",
+            ),
+            (
+                "an empty name",
+                good.replace("\"app\"", "\"\""),
+                "client_ids",
+            ),
+            (
+                "any client and some",
+                format!("{good}allow_any_client = true"),
+                "allow_any_client",
+            ),
+            (
+                "two scopes in one",
+                format!("{good}required_scopes = [\"a b\"]"),
+                "required_scopes",
+            ),
+            (
+                "a rule that nothing passes",
+                format!("{good}claims.sub = {{ present = false }}"),
+                "claims",
+            ),
         ] {
             let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
-            assert!(problems.contains(&format!("extractors.introspection.{key}:")), "{case}: {problems}");
+            assert!(
+                problems.contains(&format!("extractors.introspection.{key}:")),
+                "{case}: {problems}"
+            );
             assert!(!problems.contains(SECRET), "{case}: {problems}");
         }
     }

@@ -29,7 +29,11 @@ use crate::session::sections::one_or_map::PerId;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// The library leaves the shape of a session to the app; its README and examples keep a `user` in it.
-pub const KIND: Kind = Kind { build, subject: "{user.id}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{user.id}",
+    presets: &[],
+};
 
 /// The version of the seal, in front, and of the layout of the data, behind. v8 reads any other layout as
 /// that of v6; v9 does not look at it. Neither is ever written today, and it is outside of the MAC.
@@ -56,7 +60,12 @@ struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cookie: None, password: None, password_file: None, version: "v9".to_owned() }
+        Self {
+            cookie: None,
+            password: None,
+            password_file: None,
+            version: "v9".to_owned(),
+        }
     }
 }
 
@@ -73,17 +82,33 @@ struct IronSession {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: Config = section.read(&mut problems);
-    let cookie =
-        Cookie::named(section, "cookie", config.cookie.as_deref().unwrap_or_default(), &mut problems);
+    let cookie = Cookie::named(
+        section,
+        "cookie",
+        config.cookie.as_deref().unwrap_or_default(),
+        &mut problems,
+    );
     problems.require(
         matches!(config.version.as_str(), "v8" | "v9"),
         section.key("version"),
         "must be \"v9\" or \"v8\"",
     );
-    let passwords = passwords(section, config.password, config.password_file, &mut problems);
-    let Some(cookie) = cookie else { return Err(problems) };
+    let passwords = passwords(
+        section,
+        config.password,
+        config.password_file,
+        &mut problems,
+    );
+    let Some(cookie) = cookie else {
+        return Err(problems);
+    };
     let reads_parts = config.version == "v9";
-    problems.or(Arc::new(IronSession { cookie, passwords, reads_parts, clock: context.clock.clone() }))
+    problems.or(Arc::new(IronSession {
+        cookie,
+        passwords,
+        reads_parts,
+        clock: context.clock.clone(),
+    }))
 }
 
 /// The passwords by id, each given by its value or its file.
@@ -95,16 +120,23 @@ fn passwords(
 ) -> BTreeMap<String, Secret> {
     let given = values.is_some() || files.is_some();
     app_secret::require_given(section, "password", given, "password", problems);
-    let mut values = values.map(|values| values.by_id(ONLY_ID)).unwrap_or_default();
+    let mut values = values
+        .map(|values| values.by_id(ONLY_ID))
+        .unwrap_or_default();
     let mut files = files.map(|files| files.by_id(ONLY_ID)).unwrap_or_default();
     let mut ids: Vec<String> = values.keys().chain(files.keys()).cloned().collect();
     ids.sort_unstable();
     ids.dedup();
     let mut passwords = BTreeMap::new();
     for id in ids {
-        let key = if id == ONLY_ID { "password".to_owned() } else { format!("password.{id}") };
+        let key = if id == ONLY_ID {
+            "password".to_owned()
+        } else {
+            format!("password.{id}")
+        };
         let (value, file) = (values.remove(&id), files.remove(&id));
-        let Some(password) = app_secret::required(section, &key, value, file.as_ref(), "password", problems)
+        let Some(password) =
+            app_secret::required(section, &key, value, file.as_ref(), "password", problems)
         else {
             continue;
         };
@@ -113,8 +145,15 @@ fn passwords(
             section.key(&key),
             "is shorter than the 32 characters that iron-session asks for",
         );
-        let good = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        problems.require(good, section.key("password"), "an id has letters, digits and `_`");
+        let good = !id.is_empty()
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        problems.require(
+            good,
+            section.key("password"),
+            "an id has letters, digits and `_`",
+        );
         passwords.insert(id, password);
     }
     passwords
@@ -138,7 +177,8 @@ impl<'a> Seal<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let seal = text.strip_suffix(LAYOUT)?;
         let parts: Vec<&str> = seal.splitn(9, '*').collect();
-        let &[prefix, id, salt, iv, ciphertext, expires_at, mac_salt, mac] = parts.as_slice() else {
+        let &[prefix, id, salt, iv, ciphertext, expires_at, mac_salt, mac] = parts.as_slice()
+        else {
             return None;
         };
         let behind = mac_salt.len() + mac.len() + 2;
@@ -147,7 +187,9 @@ impl<'a> Seal<'a> {
         }
         let expires_at = match expires_at {
             "" => None,
-            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().ok()?)
+            }
             _ => return None,
         };
         let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
@@ -167,7 +209,12 @@ impl<'a> Seal<'a> {
     /// that their digits stand for.
     fn open(&self, password: &Secret) -> Option<Vec<u8>> {
         let derive = |salt: &str| {
-            hkdf::pbkdf2::<32>(pbkdf2::PBKDF2_HMAC_SHA1, NonZeroU32::MIN, password.expose(), salt.as_bytes())
+            hkdf::pbkdf2::<32>(
+                pbkdf2::PBKDF2_HMAC_SHA1,
+                NonZeroU32::MIN,
+                password.expose(),
+                salt.as_bytes(),
+            )
         };
         let mac = hmac::Key::new(hmac::HMAC_SHA256, &derive(self.mac_salt));
         hmac::verify(&mac, self.covered.as_bytes(), &self.mac).ok()?;
@@ -177,17 +224,30 @@ impl<'a> Seal<'a> {
 
 impl IronSession {
     fn session(&self, request: &Parts) -> Extracted {
-        let Some(text) = self.text(request)? else { return Ok(None) };
+        let Some(text) = self.text(request)? else {
+            return Ok(None);
+        };
         let malformed = || ExtractError::rejected("malformed");
         let seal = Seal::parse(&text).ok_or_else(malformed)?;
-        let password = self.passwords.get(seal.id).ok_or_else(|| ExtractError::rejected("unknown_key"))?;
-        let opened = seal.open(password).ok_or_else(|| ExtractError::rejected("bad_seal"))?;
+        let password = self
+            .passwords
+            .get(seal.id)
+            .ok_or_else(|| ExtractError::rejected("unknown_key"))?;
+        let opened = seal
+            .open(password)
+            .ok_or_else(|| ExtractError::rejected("bad_seal"))?;
         let expires_at = seal.expires_at.map(|millis| millis.div_euclid(1000));
-        if seal.expires_at.is_some_and(|millis| millis <= (self.clock.now() - SKEW).saturating_mul(1000)) {
+        if seal
+            .expires_at
+            .is_some_and(|millis| millis <= (self.clock.now() - SKEW).saturating_mul(1000))
+        {
             return Err(ExtractError::expired());
         }
         match Value::parse(&opened) {
-            Ok(attributes @ Value::Object(_)) => Ok(Some(Session { attributes, expires_at })),
+            Ok(attributes @ Value::Object(_)) => Ok(Some(Session {
+                attributes,
+                expires_at,
+            })),
             _ => Err(malformed()),
         }
     }
@@ -196,7 +256,9 @@ impl IronSession {
     fn text<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
         match self.cookie.find(request)? {
             Some(whole) => Ok(Some(Cow::Borrowed(whole))),
-            None if self.reads_parts => Ok(self.cookie.find_parts(request, MAX_PARTS)?.map(Cow::Owned)),
+            None if self.reads_parts => {
+                Ok(self.cookie.find_parts(request, MAX_PARTS)?.map(Cow::Owned))
+            }
             None => Ok(None),
         }
     }
@@ -222,7 +284,11 @@ mod tests {
     const PASSWORD: &str = "hunter2-hunter2-hunter2-hunter2-hunter2";
 
     fn extractor(more: &str) -> Arc<dyn SessionExtractor> {
-        build("iron_session", &format!("cookie = \"sid\"\npassword = \"{PASSWORD}\"\n{more}")).unwrap()
+        build(
+            "iron_session",
+            &format!("cookie = \"sid\"\npassword = \"{PASSWORD}\"\n{more}"),
+        )
+        .unwrap()
     }
 
     fn sealed(id: &str, expires_at: &str, json: &str) -> String {
@@ -230,10 +296,16 @@ mod tests {
             let sha1 = pbkdf2::PBKDF2_HMAC_SHA1;
             hkdf::pbkdf2::<32>(sha1, NonZeroU32::MIN, PASSWORD.as_bytes(), salt.as_bytes())
         };
-        let [iv, text] = [&[3; 16][..], &seal::cbc(&derive("aa"), [3; 16], json.as_bytes())]
-            .map(|part| URL_SAFE_NO_PAD.encode(part));
+        let [iv, text] = [
+            &[3; 16][..],
+            &seal::cbc(&derive("aa"), [3; 16], json.as_bytes()),
+        ]
+        .map(|part| URL_SAFE_NO_PAD.encode(part));
         let covered = format!("Fe26.2*{id}*aa*{iv}*{text}*{expires_at}");
-        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &derive("bb")), covered.as_bytes());
+        let mac = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, &derive("bb")),
+            covered.as_bytes(),
+        );
         format!("{covered}*bb*{}~2", URL_SAFE_NO_PAD.encode(mac))
     }
 
@@ -255,11 +327,23 @@ mod tests {
                 sealed("1", &format!("{}", (NOW - 60) * 1000 + 1), "{}"),
                 Ok(Some("{}".to_owned())),
             ),
-            ("past the skew", sealed("1", &format!("{}", (NOW - 60) * 1000), "{}"), Err("expired")),
+            (
+                "past the skew",
+                sealed("1", &format!("{}", (NOW - 60) * 1000), "{}"),
+                Err("expired"),
+            ),
             ("zero", sealed("1", "0", "{}"), Err("expired")),
             ("negative", sealed("1", "-1", "{}"), Err("malformed")),
-            ("signed", sealed("1", "+1900000000000", "{}"), Err("malformed")),
-            ("beyond numbers", sealed("1", "99999999999999999999", "{}"), Err("malformed")),
+            (
+                "signed",
+                sealed("1", "+1900000000000", "{}"),
+                Err("malformed"),
+            ),
+            (
+                "beyond numbers",
+                sealed("1", "99999999999999999999", "{}"),
+                Err("malformed"),
+            ),
             ("a list", sealed("1", "", "[]"), Err("malformed")),
             ("no JSON", sealed("1", "", "user"), Err("malformed")),
             ("unknown id", sealed("2", "", "{}"), Err("unknown_key")),
@@ -284,7 +368,10 @@ mod tests {
             good.replacen("Fe26.2", "Fe26.1", 1),
         ] {
             assert!(asked("", &format!("sid={changed}")).is_err(), "{changed}");
-            assert!(asked("version = \"v8\"", &format!("sid={changed}")).is_err(), "{changed}");
+            assert!(
+                asked("version = \"v8\"", &format!("sid={changed}")).is_err(),
+                "{changed}"
+            );
         }
     }
 
@@ -294,11 +381,21 @@ mod tests {
         let (head, tail) = seal.split_at(20);
         let parts = format!("sid.0={head}; sid.1={tail}");
         assert!(asked("", &parts).unwrap().is_some());
-        assert_eq!(asked("version = \"v8\"", &parts), Ok(None), "v8 knows no parts");
+        assert_eq!(
+            asked("version = \"v8\"", &parts),
+            Ok(None),
+            "v8 knows no parts"
+        );
         assert_eq!(asked("", &format!("sid.1={tail}")), Err("missing_part"));
-        assert_eq!(asked("", &format!("{parts}; sid.4=x")), Err("too_many_parts"));
+        assert_eq!(
+            asked("", &format!("{parts}; sid.4=x")),
+            Err("too_many_parts")
+        );
         let user = sealed("1", "", r#"{"user":1}"#);
-        assert_eq!(asked("", &format!("sid={user}; {parts}")), Ok(Some(r#"{"user":1}"#.to_owned())));
+        assert_eq!(
+            asked("", &format!("sid={user}; {parts}")),
+            Ok(Some(r#"{"user":1}"#.to_owned()))
+        );
     }
 
     #[test]
@@ -317,15 +414,25 @@ mod tests {
             ),
         ] {
             let extractor = build("iron_session", &format!("cookie = \"sid\"\n{keys}")).unwrap();
-            let asked =
-                |id: &str| answer(&*extractor, &[("cookie", &format!("sid={}", sealed(id, "", "{}")))]);
+            let asked = |id: &str| {
+                answer(
+                    &*extractor,
+                    &[("cookie", &format!("sid={}", sealed(id, "", "{}")))],
+                )
+            };
             assert!(asked("7").is_ok(), "{keys}");
             assert!(asked("12").is_err(), "{keys}");
             assert_eq!(asked("1"), Err("unknown_key"), "{keys}");
         }
         let alone = format!("cookie = \"sid\"\npassword_file = \"{path}\"");
         let alone = build("iron_session", &alone).unwrap();
-        assert!(answer(&*alone, &[("cookie", &format!("sid={}", sealed("1", "", "{}")))]).is_ok());
+        assert!(
+            answer(
+                &*alone,
+                &[("cookie", &format!("sid={}", sealed("1", "", "{}")))]
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -336,8 +443,16 @@ mod tests {
             &[
                 ("nothing", "", "password"),
                 ("no cookie", &with("").replace("sid", ""), "cookie"),
-                ("31 characters", &with("").replace(PASSWORD, &PASSWORD[..31]), "password"),
-                ("one of two", "cookie = \"sid\"\npassword = { 2 = \"hunter2\" }", "password.2"),
+                (
+                    "31 characters",
+                    &with("").replace(PASSWORD, &PASSWORD[..31]),
+                    "password",
+                ),
+                (
+                    "one of two",
+                    "cookie = \"sid\"\npassword = { 2 = \"hunter2\" }",
+                    "password.2",
+                ),
                 (
                     "odd id",
                     "cookie = \"sid\"\npassword = { \"a*b\" = \"hunter2-hunter2-hunter2-hunter2-\" }",

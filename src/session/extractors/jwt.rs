@@ -21,10 +21,15 @@ use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
 use crate::session::sections::claims::{ClaimRules, check_scopes};
 use crate::session::types::{
-    Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+    Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
+    SessionExtractor,
 };
 
-pub const KIND: Kind = Kind { build: config::build, subject: "{sub}", presets: presets::PRESETS };
+pub const KIND: Kind = Kind {
+    build: config::build,
+    subject: "{sub}",
+    presets: presets::PRESETS,
+};
 
 /// Header parameters that change what is verified, or bring the key along (RFC 7515, section 4.1,
 /// RFC 7797). A token that needs them is not for us; one that does not need them must not have them.
@@ -181,14 +186,21 @@ impl Jwt {
     }
 
     /// Checks everything about a token that can be checked without a key, first whose it is.
-    fn read<'a>(&self, found: &'a credential_source::Found<'_>) -> Result<Unverified<'a>, ExtractError> {
+    fn read<'a>(
+        &self,
+        found: &'a credential_source::Found<'_>,
+    ) -> Result<Unverified<'a>, ExtractError> {
         let token = &*found.text;
         if token.len() > self.max_token_bytes {
             return Err(ExtractError::rejected("too_large"));
         }
         let not_mine = |word| ExtractError::not_mine(word, found.place);
-        let [header, payload, signature] = jwt_form::parts(token).ok_or_else(|| not_mine("not_a_jwt"))?;
-        let known = self.last_header.load_full().filter(|last| last.encoded == header);
+        let [header, payload, signature] =
+            jwt_form::parts(token).ok_or_else(|| not_mine("not_a_jwt"))?;
+        let known = self
+            .last_header
+            .load_full()
+            .filter(|last| last.encoded == header);
         if known.is_none() {
             let header = jwt_form::decode(header).ok_or_else(|| not_mine("not_a_jwt"))?;
             let alg = jwt_form::alg(&header)?.ok_or_else(|| not_mine("not_a_jwt"))?;
@@ -203,13 +215,21 @@ impl Jwt {
         let payload = self.parse(payload)?;
         let issuer = jwt_form::issuer(object(&payload, "the payload")?)?;
         if !self.accepts_issuer(issuer) {
-            return Err(not_mine("issuer").because(format!("iss is {}", issuer.unwrap_or("missing"))));
+            return Err(
+                not_mine("issuer").because(format!("iss is {}", issuer.unwrap_or("missing")))
+            );
         }
         let (header, is_new) = match known {
             Some(last) => (last, false),
             None => (Arc::new(self.read_header(header)?), true),
         };
-        Ok(Unverified { header, is_new, signed, payload, signature: self.unpadded(signature)? })
+        Ok(Unverified {
+            header,
+            is_new,
+            signed,
+            payload,
+            signature: self.unpadded(signature)?,
+        })
     }
 
     /// Whether tokens are signed with a shared secret: a section never takes both families.
@@ -218,19 +238,32 @@ impl Jwt {
     }
 
     fn accepts_issuer(&self, issuer: Option<&str>) -> bool {
-        self.issuers.is_empty() || self.issuers.iter().any(|known| Some(known.as_str()) == issuer)
+        self.issuers.is_empty()
+            || self
+                .issuers
+                .iter()
+                .any(|known| Some(known.as_str()) == issuer)
     }
 
     fn read_header(&self, encoded: &str) -> Result<Header, ExtractError> {
         let header = self.json(encoded)?;
         let header = object(&header, "the header")?;
         let alg = self.check_header(header)?;
-        let kid = member(header, "kid")?.and_then(Value::as_str).map(str::to_owned);
-        Ok(Header { encoded: encoded.to_owned(), alg, kid })
+        let kid = member(header, "kid")?
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        Ok(Header {
+            encoded: encoded.to_owned(),
+            alg,
+            kid,
+        })
     }
 
     fn check_header(&self, header: &Object) -> Result<Alg, ExtractError> {
-        if let Some(name) = REFUSED_PARAMETERS.into_iter().find(|name| header.contains(name)) {
+        if let Some(name) = REFUSED_PARAMETERS
+            .into_iter()
+            .find(|name| header.contains(name))
+        {
             return Err(ExtractError::rejected("header").because(format!("the header has {name}")));
         }
         match member(header, "typ")? {
@@ -244,17 +277,25 @@ impl Jwt {
         self.header_claims.check(header)?;
         let name = member(header, "alg")?.and_then(Value::as_str);
         let alg = self.algorithms.iter().find(|alg| Some(alg.name) == name);
-        alg.copied().ok_or_else(|| ExtractError::rejected("alg_not_allowed"))
+        alg.copied()
+            .ok_or_else(|| ExtractError::rejected("alg_not_allowed"))
     }
 
     /// Media types may drop their `application/` (RFC 7515, section 4.1.9).
     fn is_token_type(&self, typ: &str) -> bool {
-        self.token_types.iter().any(|known| bare_type(known).eq_ignore_ascii_case(bare_type(typ)))
+        self.token_types
+            .iter()
+            .any(|known| bare_type(known).eq_ignore_ascii_case(bare_type(typ)))
     }
 
     fn verify(&self, token: Unverified<'_>, keys: &KeySet) -> Result<Session, ExtractError> {
         let kid = self.keys.wanted(token.kid());
-        match keys.verify(token.signed.as_bytes(), token.signature, token.header.alg, kid) {
+        match keys.verify(
+            token.signed.as_bytes(),
+            token.signature,
+            token.header.alg,
+            kid,
+        ) {
             Some(true) if token.is_new => self.last_header.store(Some(token.header.clone())),
             Some(true) => {}
             Some(false) => return Err(ExtractError::rejected("bad_signature")),
@@ -265,7 +306,10 @@ impl Jwt {
             return Err(malformed("a member stands twice"));
         }
         let expires_at = self.check_claims(object(&attributes, "the payload")?)?;
-        Ok(Session { attributes, expires_at: Some(expires_at) })
+        Ok(Session {
+            attributes,
+            expires_at: Some(expires_at),
+        })
     }
 
     /// Checks the claims; gives the expiry.
@@ -273,16 +317,22 @@ impl Jwt {
         let now = self.clock.now();
         let exp = member(claims, "exp")?.and_then(numeric_date);
         let Some((ends, over)) = exp.filter(|(ends, _)| *ends <= LAST_SECOND) else {
-            return Err(ExtractError::rejected("exp").because("exp is missing, no number, or too far away"));
+            return Err(
+                ExtractError::rejected("exp").because("exp is missing, no number, or too far away")
+            );
         };
         if now >= over.saturating_add(self.leeway) {
             return Err(ExtractError::expired());
         }
         for (name, must_be_number) in [("nbf", true), ("iat", true), ("auth_time", false)] {
-            let Some(value) = member(claims, name)? else { continue };
+            let Some(value) = member(claims, name)? else {
+                continue;
+            };
             match numeric_date(value) {
                 Some((_, begins)) if begins > now.saturating_add(self.leeway) => {
-                    return Err(ExtractError::rejected("not_yet_valid").because(format!("{name} is ahead")));
+                    return Err(
+                        ExtractError::rejected("not_yet_valid").because(format!("{name} is ahead"))
+                    );
                 }
                 None if must_be_number => return Err(malformed(format!("{name} is no number"))),
                 Some(_) | None => {}
@@ -308,17 +358,24 @@ impl Jwt {
         if is_text && known.any(|known| audience.iter().any(|item| item.as_str() == Some(known))) {
             return Ok(());
         }
-        Err(ExtractError::rejected("audience").because("aud names none of the configured audiences"))
+        Err(ExtractError::rejected("audience")
+            .because("aud names none of the configured audiences"))
     }
 
     /// One part of a token as JSON in which every name has one meaning.
     fn json(&self, part: &str) -> Result<Value, ExtractError> {
         let value = self.parse(part)?;
-        if value.has_duplicates() { Err(malformed("a member stands twice")) } else { Ok(value) }
+        if value.has_duplicates() {
+            Err(malformed("a member stands twice"))
+        } else {
+            Ok(value)
+        }
     }
 
     fn parse(&self, part: &str) -> Result<Value, ExtractError> {
-        let bytes = URL_SAFE_NO_PAD.decode(self.unpadded(part)?).map_err(|_| malformed("not base64url"))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(self.unpadded(part)?)
+            .map_err(|_| malformed("not base64url"))?;
         Value::parse(&bytes).map_err(|_| malformed("not JSON"))
     }
 
@@ -329,7 +386,9 @@ impl Jwt {
         }
         let unpadded = part.trim_end_matches('=');
         let is_canonical = part.len().is_multiple_of(4) && part.len() - unpadded.len() <= 2;
-        is_canonical.then_some(unpadded).ok_or_else(|| malformed("not padded base64url"))
+        is_canonical
+            .then_some(unpadded)
+            .ok_or_else(|| malformed("not padded base64url"))
     }
 }
 
@@ -338,11 +397,15 @@ fn malformed(detail: impl Into<String>) -> ExtractError {
 }
 
 fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Object, ExtractError> {
-    value.as_object().ok_or_else(|| malformed(format!("{what} is no object")))
+    value
+        .as_object()
+        .ok_or_else(|| malformed(format!("{what} is no object")))
 }
 
 fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, ExtractError> {
-    object.get(name).map_err(|_| malformed("a member stands twice"))
+    object
+        .get(name)
+        .map_err(|_| malformed("a member stands twice"))
 }
 
 fn bare_type(media_type: &str) -> &str {
@@ -355,13 +418,21 @@ fn bare_type(media_type: &str) -> &str {
 
 /// A `NumericDate`, rounded down and up to whole seconds: it may have a fraction.
 fn numeric_date(value: &Value) -> Option<(UnixSeconds, UnixSeconds)> {
-    let Value::Number(number) = value else { return None };
+    let Value::Number(number) = value else {
+        return None;
+    };
     if let Some(seconds) = number.as_i64() {
         return Some((seconds, seconds));
     }
     let seconds = number.as_f64()?;
-    #[expect(clippy::cast_possible_truncation, reason = "a cast from a float stops at the bounds")]
-    Some((seconds.floor() as UnixSeconds, seconds.ceil() as UnixSeconds))
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a cast from a float stops at the bounds"
+    )]
+    Some((
+        seconds.floor() as UnixSeconds,
+        seconds.ceil() as UnixSeconds,
+    ))
 }
 
 #[cfg(test)]

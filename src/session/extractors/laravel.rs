@@ -21,8 +21,11 @@ use crate::session::sections::laravel::{self, KeyFields, Keys};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// Where the guard `web` puts the user's id; the digits are the SHA-1 of its class's name.
-pub const KIND: Kind =
-    Kind { build, subject: "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}",
+    presets: &[],
+};
 
 /// How far the app's clock may be ahead of ours, in seconds.
 const SKEW: UnixSeconds = 60;
@@ -74,26 +77,42 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         cipher: &config.cipher,
     };
     let keys = Keys::read(section, fields, &mut problems);
-    problems.require(!config.lifetime.0.is_zero(), section.key("lifetime"), "must be longer than nothing");
-    let Some(cookie) = cookie else { return Err(problems) };
+    problems.require(
+        !config.lifetime.0.is_zero(),
+        section.key("lifetime"),
+        "must be longer than nothing",
+    );
+    let Some(cookie) = cookie else {
+        return Err(problems);
+    };
     let lifetime = UnixSeconds::try_from(config.lifetime.0.as_secs()).unwrap_or(UnixSeconds::MAX);
-    problems.or(Arc::new(Laravel { cookie, keys, lifetime, clock: context.clock.clone() }))
+    problems.or(Arc::new(Laravel {
+        cookie,
+        keys,
+        lifetime,
+        clock: context.clock.clone(),
+    }))
 }
 
 impl Laravel {
     fn session(&self, request: &Parts) -> Extracted {
-        let Some(cookie) = self.cookie.find(request)? else { return Ok(None) };
+        let Some(cookie) = self.cookie.find(request)? else {
+            return Ok(None);
+        };
         let id = self.keys.session_id(self.cookie.name(), cookie)?;
         let Some(cookie) = cookie::find(&request.headers, &id)? else {
-            return Err(ExtractError::rejected("no_session_cookie")
-                .because("the cookie called like the session's id is not there: is SESSION_DRIVER=cookie?"));
+            return Err(ExtractError::rejected("no_session_cookie").because(
+                "the cookie called like the session's id is not there: is SESSION_DRIVER=cookie?",
+            ));
         };
         self.unwrap(&self.keys.open_cookie(&id, cookie)?).map(Some)
     }
 
     fn unwrap(&self, text: &str) -> Result<Session, ExtractError> {
         let malformed = || ExtractError::rejected("malformed");
-        let Ok(Value::Object(record)) = Value::parse(text.as_bytes()) else { return Err(malformed()) };
+        let Ok(Value::Object(record)) = Value::parse(text.as_bytes()) else {
+            return Err(malformed());
+        };
         let (Ok(Some(Value::String(data))), Ok(Some(Value::Number(expires)))) =
             (record.get("data"), record.get("expires"))
         else {
@@ -101,7 +120,10 @@ impl Laravel {
         };
         let expires_at = expires.as_i64().ok_or_else(malformed)?;
         self.check_time(expires_at)?;
-        Ok(Session { attributes: self.keys.attributes(data.as_bytes())?, expires_at: Some(expires_at) })
+        Ok(Session {
+            attributes: self.keys.attributes(data.as_bytes())?,
+            expires_at: Some(expires_at),
+        })
     }
 
     /// `expires` is the app's lifetime after the last request; further ahead means that the lifetime
@@ -112,8 +134,9 @@ impl Laravel {
             return Err(ExtractError::expired());
         }
         if expires_at > now.saturating_add(self.lifetime).saturating_add(SKEW) {
-            return Err(ExtractError::rejected("from_the_future")
-                .because("it ends later than `lifetime` from now: set it to the app's SESSION_LIFETIME"));
+            return Err(ExtractError::rejected("from_the_future").because(
+                "it ends later than `lifetime` from now: set it to the app's SESSION_LIFETIME",
+            ));
         }
         Ok(())
     }
@@ -145,7 +168,11 @@ mod tests {
     }
 
     fn cookies(record: &str) -> String {
-        format!("laravel_session={}; {ID}={}", sealed("laravel_session", ID), sealed(ID, record))
+        format!(
+            "laravel_session={}; {ID}={}",
+            sealed("laravel_session", ID),
+            sealed(ID, record)
+        )
     }
 
     fn record(data: &str, expires: i64) -> String {
@@ -163,14 +190,25 @@ mod tests {
     fn the_second_cookie_is_plain_data_that_has_not_ended() {
         for (case, record, want) in [
             ("PHP", record(DATA, NOW), Ok(Some(r#"{"login":42}"#))),
-            ("JSON", record(r#"{"login":42}"#, NOW + 7200), Ok(Some(r#"{"login":42}"#))),
+            (
+                "JSON",
+                record(r#"{"login":42}"#, NOW + 7200),
+                Ok(Some(r#"{"login":42}"#)),
+            ),
             ("nobody", record("a:0:{}", NOW), Ok(Some("[]"))),
             ("ended", record(DATA, NOW - 1), Err("expired")),
-            ("a longer lifetime", record(DATA, NOW + 7261), Err("from_the_future")),
+            (
+                "a longer lifetime",
+                record(DATA, NOW + 7261),
+                Err("from_the_future"),
+            ),
             ("far future", record(DATA, i64::MAX), Err("from_the_future")),
             (
                 "object beside",
-                record("a:2:{s:6:\"errors\";O:1:\"A\":0:{}s:5:\"login\";i:42;}", NOW),
+                record(
+                    "a:2:{s:6:\"errors\";O:1:\"A\":0:{}s:5:\"login\";i:42;}",
+                    NOW,
+                ),
                 Ok(Some(r#"{"errors":null,"login":42}"#)),
             ),
             (
@@ -180,16 +218,43 @@ mod tests {
             ),
             (
                 "sealed, with a name that is not UTF-8",
-                record(&encrypted(b"s:42:\"a:2:{s:4:\"name\";s:1:\"\xff\";s:5:\"login\";i:42;}\";"), NOW),
+                record(
+                    &encrypted(b"s:42:\"a:2:{s:4:\"name\";s:1:\"\xff\";s:5:\"login\";i:42;}\";"),
+                    NOW,
+                ),
                 Ok(Some(r#"{"name":[],"login":42}"#)),
             ),
-            ("sealed, no text", record(&encrypted(DATA), NOW), Err("payload_not_plain")),
-            ("sealed, broken", record(&encrypted(DATA)[..40], NOW), Err("malformed")),
-            ("object", record("O:8:\"stdClass\":0:{}", NOW), Err("payload_not_plain")),
-            ("not a session", record("i:42;", NOW), Err("payload_not_plain")),
+            (
+                "sealed, no text",
+                record(&encrypted(DATA), NOW),
+                Err("payload_not_plain"),
+            ),
+            (
+                "sealed, broken",
+                record(&encrypted(DATA)[..40], NOW),
+                Err("malformed"),
+            ),
+            (
+                "object",
+                record("O:8:\"stdClass\":0:{}", NOW),
+                Err("payload_not_plain"),
+            ),
+            (
+                "not a session",
+                record("i:42;", NOW),
+                Err("payload_not_plain"),
+            ),
             ("broken", record("a:1:{", NOW), Err("payload_not_plain")),
-            ("no end", r#"{"data":"a:0:{}"}"#.to_owned(), Err("malformed")),
-            ("end is text", r#"{"data":"a:0:{}","expires":"1900000000"}"#.to_owned(), Err("malformed")),
+            (
+                "no end",
+                r#"{"data":"a:0:{}"}"#.to_owned(),
+                Err("malformed"),
+            ),
+            (
+                "end is text",
+                r#"{"data":"a:0:{}","expires":"1900000000"}"#.to_owned(),
+                Err("malformed"),
+            ),
             (
                 "two ends",
                 r#"{"data":"a:0:{}","expires":1,"expires":1800000001}"#.to_owned(),
@@ -198,7 +263,11 @@ mod tests {
             ("no JSON", DATA.to_owned(), Err("malformed")),
         ] {
             let answer = answer(&*extractor(), &[("cookie", &cookies(&record))]);
-            assert_eq!(answer, want.map(|session| session.map(str::to_owned)), "{case}");
+            assert_eq!(
+                answer,
+                want.map(|session| session.map(str::to_owned)),
+                "{case}"
+            );
         }
     }
 
@@ -208,37 +277,76 @@ mod tests {
         for (case, first, want) in [
             ("no mark", encrypted(ID), "cookie_name"),
             ("another cookie's mark", sealed("theme", ID), "cookie_name"),
-            ("short id", sealed("laravel_session", &ID[1..]), "session_id"),
-            ("another cookie's name", sealed("laravel_session", "theme"), "session_id"),
-            ("id with a dot", sealed("laravel_session", &ID.replace('L', ".")), "session_id"),
-            ("another session", sealed("laravel_session", &"a".repeat(40)), "no_session_cookie"),
+            (
+                "short id",
+                sealed("laravel_session", &ID[1..]),
+                "session_id",
+            ),
+            (
+                "another cookie's name",
+                sealed("laravel_session", "theme"),
+                "session_id",
+            ),
+            (
+                "id with a dot",
+                sealed("laravel_session", &ID.replace('L', ".")),
+                "session_id",
+            ),
+            (
+                "another session",
+                sealed("laravel_session", &"a".repeat(40)),
+                "no_session_cookie",
+            ),
         ] {
             let cookies = format!("laravel_session={first}; {second}");
-            assert_eq!(answer(&*extractor(), &[("cookie", &cookies)]), Err(want), "{case}");
+            assert_eq!(
+                answer(&*extractor(), &[("cookie", &cookies)]),
+                Err(want),
+                "{case}"
+            );
         }
         let swapped = format!(
             "laravel_session={}; {ID}={}",
             sealed("laravel_session", ID),
             sealed("laravel_session", &record(DATA, NOW))
         );
-        assert_eq!(answer(&*extractor(), &[("cookie", &swapped)]), Err("cookie_name"), "the second's mark");
+        assert_eq!(
+            answer(&*extractor(), &[("cookie", &swapped)]),
+            Err("cookie_name"),
+            "the second's mark"
+        );
         let other = sealed(ID, &record(DATA, NOW + 1));
         let twice = format!("{}; {ID}={other}", cookies(&record(DATA, NOW)));
-        assert_eq!(answer(&*extractor(), &[("cookie", &twice)]), Err("ambiguous_identity"));
+        assert_eq!(
+            answer(&*extractor(), &[("cookie", &twice)]),
+            Err("ambiguous_identity")
+        );
     }
 
     #[test]
     fn an_envelope_with_a_member_twice_is_refused() {
-        let good = STANDARD.decode(sealed("laravel_session", ID).replace("%3D", "=")).unwrap();
+        let good = STANDARD
+            .decode(sealed("laravel_session", ID).replace("%3D", "="))
+            .unwrap();
         let good = String::from_utf8(good).unwrap();
         for (case, json) in [
             ("iv twice", good.replacen('{', r#"{"iv":"AAAA","#, 1)),
-            ("tag twice", good.replace(r#""tag":"""#, r#""tag":"","tag":"""#)),
-            ("tag beside CBC", good.replace(r#""tag":"""#, r#""tag":"AAAAAAAAAAAAAAAAAAAAAA==""#)),
+            (
+                "tag twice",
+                good.replace(r#""tag":"""#, r#""tag":"","tag":"""#),
+            ),
+            (
+                "tag beside CBC",
+                good.replace(r#""tag":"""#, r#""tag":"AAAAAAAAAAAAAAAAAAAAAA==""#),
+            ),
             ("tag is null", good.replace(r#""tag":"""#, r#""tag":null"#)),
         ] {
             let cookie = format!("laravel_session={}", STANDARD.encode(json));
-            assert_eq!(answer(&*extractor(), &[("cookie", &cookie)]), Err("malformed"), "{case}");
+            assert_eq!(
+                answer(&*extractor(), &[("cookie", &cookie)]),
+                Err("malformed"),
+                "{case}"
+            );
         }
     }
 
@@ -251,16 +359,35 @@ mod tests {
             &[
                 ("no key", "", "app_key"),
                 ("short", "app_key = \"base64:aHVudGVyMg==\"", "app_key"),
-                ("no base64", "app_key = \"base64:hunter2-hunter2-hunter2\"", "app_key"),
-                ("short for its cipher", "app_key = \"hunter2-hunter2-\"", "app_key"),
+                (
+                    "no base64",
+                    "app_key = \"base64:hunter2-hunter2-hunter2\"",
+                    "app_key",
+                ),
+                (
+                    "short for its cipher",
+                    "app_key = \"hunter2-hunter2-\"",
+                    "app_key",
+                ),
                 ("placeholder", "app_key = \"changeme\"", "app_key"),
-                ("long for its cipher", &with("cipher = \"aes-128-cbc\""), "app_key"),
+                (
+                    "long for its cipher",
+                    &with("cipher = \"aes-128-cbc\""),
+                    "app_key",
+                ),
                 ("cipher", &with("cipher = \"aes-256-ctr\""), "cipher"),
-                ("previous", &with("previous_keys = [\"base64:aHVudGVyMmh1bnRlcjI=\"]"), "previous_keys"),
+                (
+                    "previous",
+                    &with("previous_keys = [\"base64:aHVudGVyMmh1bnRlcjI=\"]"),
+                    "previous_keys",
+                ),
                 ("lifetime", &with("lifetime = \"0s\""), "lifetime"),
                 ("cookie", &with("cookie = \"\""), "cookie"),
             ],
         );
-        assert!(build("laravel", &with("cipher = \"AES-256-GCM\"")).is_ok(), "as config/app.php writes it");
+        assert!(
+            build("laravel", &with("cipher = \"AES-256-GCM\"")).is_ok(),
+            "as config/app.php writes it"
+        );
     }
 }

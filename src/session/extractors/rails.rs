@@ -29,7 +29,11 @@ use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtr
 use reader::{Reader, Recipe};
 
 /// Where Devise puts the user's id.
-pub const KIND: Kind = Kind { build, subject: "{/warden.user.user.key/0/0}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{/warden.user.user.key/0/0}",
+    presets: &[],
+};
 
 const SWITCH: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or :hybrid, \
                       until all cookies are rewritten)";
@@ -97,8 +101,12 @@ struct Rails {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: Config = section.read(&mut problems);
-    let cookie =
-        Cookie::named(section, "cookie", config.cookie.as_deref().unwrap_or_default(), &mut problems);
+    let cookie = Cookie::named(
+        section,
+        "cookie",
+        config.cookie.as_deref().unwrap_or_default(),
+        &mut problems,
+    );
     let secret = app_secret::required(
         section,
         "secret_key_base",
@@ -112,13 +120,19 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     readers.extend(current.reader(section, "", secret.as_ref(), &mut problems));
     for (index, rotation) in config.rotations.iter().enumerate() {
         let path = format!("rotations.{index}.");
-        let older = rotation.secret(section, &path, &mut problems).or_else(|| secret.clone());
+        let older = rotation
+            .secret(section, &path, &mut problems)
+            .or_else(|| secret.clone());
         let recipe = current.rotated(rotation);
         readers.extend(recipe.reader(section, &path, older.as_ref(), &mut problems));
     }
-    let Some(cookie) = cookie else { return Err(problems) };
+    let Some(cookie) = cookie else {
+        return Err(problems);
+    };
     problems.or(Arc::new(Rails {
-        purpose: config.purpose.unwrap_or_else(|| format!("cookie.{}", cookie.name())),
+        purpose: config
+            .purpose
+            .unwrap_or_else(|| format!("cookie.{}", cookie.name())),
         cookie,
         readers,
         allow_missing_purpose: config.allow_missing_purpose,
@@ -156,12 +170,18 @@ impl<'a> Recipe<'a> {
     }
 
     fn rotated(&self, rotation: &'a Rotation) -> Self {
-        let same_scheme = rotation.scheme.as_deref().is_none_or(|scheme| scheme == self.scheme);
+        let same_scheme = rotation
+            .scheme
+            .as_deref()
+            .is_none_or(|scheme| scheme == self.scheme);
         Self {
             scheme: rotation.scheme.as_deref().unwrap_or(self.scheme),
             digest: rotation.digest.as_deref().unwrap_or(self.digest),
             // Another scheme's salt is no use.
-            salt: rotation.salt.as_deref().or(self.salt.filter(|_| same_scheme)),
+            salt: rotation
+                .salt
+                .as_deref()
+                .or(self.salt.filter(|_| same_scheme)),
             signed_salt: rotation.signed_salt.as_deref().unwrap_or(self.signed_salt),
             hmac_digest: rotation.hmac_digest.as_deref().unwrap_or(self.hmac_digest),
         }
@@ -170,10 +190,14 @@ impl<'a> Recipe<'a> {
 
 impl Rails {
     fn session(&self, request: &Parts) -> Extracted {
-        let Some(cookie) = self.cookie.find(request)? else { return Ok(None) };
-        let text = percent::decode(cookie, Plus::Space).ok_or_else(|| ExtractError::rejected("malformed"))?;
+        let Some(cookie) = self.cookie.find(request)? else {
+            return Ok(None);
+        };
+        let text = percent::decode(cookie, Plus::Space)
+            .ok_or_else(|| ExtractError::rejected("malformed"))?;
         let opened = self.readers.iter().find_map(|reader| reader.open(&text));
-        self.unwrap(&opened.ok_or_else(|| ExtractError::rejected("bad_seal"))?).map(Some)
+        self.unwrap(&opened.ok_or_else(|| ExtractError::rejected("bad_seal"))?)
+            .map(Some)
     }
 
     /// The session inside the metadata that says for which cookie it was made and until when. The real
@@ -183,7 +207,10 @@ impl Rails {
         let value = self.json(opened)?;
         let Some(metadata) = metadata(&value)? else {
             self.check_purpose(None)?;
-            return Ok(Session { attributes: value, expires_at: None });
+            return Ok(Session {
+                attributes: value,
+                expires_at: None,
+            });
         };
         self.check_purpose(text(metadata, "pur")?)?;
         let malformed = || ExtractError::rejected("malformed");
@@ -196,7 +223,10 @@ impl Rails {
         }
         let message = text(metadata, "message")?.ok_or_else(malformed)?;
         let attributes = self.json(&STANDARD.decode(message).map_err(|_| malformed())?)?;
-        Ok(Session { attributes, expires_at })
+        Ok(Session {
+            attributes,
+            expires_at,
+        })
     }
 
     fn check_purpose(&self, purpose: Option<&str>) -> Result<(), ExtractError> {
@@ -228,7 +258,9 @@ impl Rails {
 
 /// The metadata around the session, `{"_rails": {…}}`, if there is any.
 fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
-    let Value::Object(object) = value else { return Ok(None) };
+    let Value::Object(object) = value else {
+        return Ok(None);
+    };
     match object.get("_rails") {
         Ok(None) => Ok(None),
         Ok(Some(Value::Object(metadata))) => Ok(Some(metadata)),
@@ -267,20 +299,40 @@ mod tests {
     const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2hunter2";
 
     fn extractor(more: &str) -> Arc<dyn SessionExtractor> {
-        build("rails", &format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{more}")).unwrap()
+        build(
+            "rails",
+            &format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{more}"),
+        )
+        .unwrap()
     }
 
     /// A cookie that the app encrypted: what stands in it is up to the test.
     fn cookie(text: &[u8]) -> String {
         let salt = b"authenticated encrypted cookie";
-        let key = hkdf::pbkdf2(aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, SECRET.as_bytes(), salt);
+        let key = hkdf::pbkdf2(
+            aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA256,
+            ITERATIONS,
+            SECRET.as_bytes(),
+            salt,
+        );
         let (text, tag) = seal::gcm(&key, [3; 12], text, b"");
         let parts = [&text[..], &[3; 12], &tag].map(|part| STANDARD.encode(part));
-        format!("_app={}", parts.join("--").replace('+', "%2B").replace('/', "%2F").replace('=', "%3D"))
+        format!(
+            "_app={}",
+            parts
+                .join("--")
+                .replace('+', "%2B")
+                .replace('/', "%2F")
+                .replace('=', "%3D")
+        )
     }
 
     fn metadata(message: &str, more: &str) -> Vec<u8> {
-        format!(r#"{{"_rails":{{"message":"{}"{more}}}}}"#, STANDARD.encode(message)).into_bytes()
+        format!(
+            r#"{{"_rails":{{"message":"{}"{more}}}}}"#,
+            STANDARD.encode(message)
+        )
+        .into_bytes()
     }
 
     const PURPOSE: &str = r#","exp":null,"pur":"cookie._app""#;
@@ -296,32 +348,90 @@ mod tests {
     fn what_the_app_encrypted_must_be_a_session_for_this_cookie() {
         let extractor = extractor("");
         for (case, text, want) in [
-            ("session", metadata(r#"{"user_id":7}"#, PURPOSE), Ok(Some(r#"{"user_id":7}"#.to_owned()))),
-            ("a single value", metadata("7", PURPOSE), Ok(Some("7".to_owned()))),
+            (
+                "session",
+                metadata(r#"{"user_id":7}"#, PURPOSE),
+                Ok(Some(r#"{"user_id":7}"#.to_owned())),
+            ),
+            (
+                "a single value",
+                metadata("7", PURPOSE),
+                Ok(Some("7".to_owned())),
+            ),
             (
                 "not yet expired",
-                metadata("7", r#","exp":"2027-01-15T08:00:01.000Z","pur":"cookie._app""#),
+                metadata(
+                    "7",
+                    r#","exp":"2027-01-15T08:00:01.000Z","pur":"cookie._app""#,
+                ),
                 Ok(Some("7".to_owned())),
             ),
             (
                 "expired just now",
-                metadata("7", r#","exp":"2027-01-15T08:00:00.999Z","pur":"cookie._app""#),
+                metadata(
+                    "7",
+                    r#","exp":"2027-01-15T08:00:00.999Z","pur":"cookie._app""#,
+                ),
                 Err("expired"),
             ),
-            ("odd time", metadata("7", r#","exp":"tomorrow","pur":"cookie._app""#), Err("malformed")),
-            ("numeric time", metadata("7", r#","exp":1900000000,"pur":"cookie._app""#), Err("malformed")),
-            ("other cookie", metadata("7", r#","exp":null,"pur":"cookie._other""#), Err("purpose")),
-            ("no purpose", metadata("7", r#","exp":null,"pur":null"#), Err("purpose")),
-            ("two purposes", metadata("7", r#","pur":"cookie._app","pur":"x""#), Err("malformed")),
+            (
+                "odd time",
+                metadata("7", r#","exp":"tomorrow","pur":"cookie._app""#),
+                Err("malformed"),
+            ),
+            (
+                "numeric time",
+                metadata("7", r#","exp":1900000000,"pur":"cookie._app""#),
+                Err("malformed"),
+            ),
+            (
+                "other cookie",
+                metadata("7", r#","exp":null,"pur":"cookie._other""#),
+                Err("purpose"),
+            ),
+            (
+                "no purpose",
+                metadata("7", r#","exp":null,"pur":null"#),
+                Err("purpose"),
+            ),
+            (
+                "two purposes",
+                metadata("7", r#","pur":"cookie._app","pur":"x""#),
+                Err("malformed"),
+            ),
             ("no metadata", br#"{"user_id":7}"#.to_vec(), Err("purpose")),
-            ("no message", br#"{"_rails":{"pur":"cookie._app"}}"#.to_vec(), Err("malformed")),
-            ("metadata is text", br#"{"_rails":"x"}"#.to_vec(), Err("malformed")),
-            ("message is no JSON", metadata("user", PURPOSE), Err("payload_not_json")),
+            (
+                "no message",
+                br#"{"_rails":{"pur":"cookie._app"}}"#.to_vec(),
+                Err("malformed"),
+            ),
+            (
+                "metadata is text",
+                br#"{"_rails":"x"}"#.to_vec(),
+                Err("malformed"),
+            ),
+            (
+                "message is no JSON",
+                metadata("user", PURPOSE),
+                Err("payload_not_json"),
+            ),
             ("empty", Vec::new(), Err("payload_not_json")),
-            ("Marshal", b"\x04\x08{\x06I\"\x0cuser_id\x06:\x06ETi\x0c".to_vec(), Err("payload_not_json")),
-            ("Marshal inside", metadata("\u{4}\u{8}{\0", PURPOSE), Err("payload_not_json")),
+            (
+                "Marshal",
+                b"\x04\x08{\x06I\"\x0cuser_id\x06:\x06ETi\x0c".to_vec(),
+                Err("payload_not_json"),
+            ),
+            (
+                "Marshal inside",
+                metadata("\u{4}\u{8}{\0", PURPOSE),
+                Err("payload_not_json"),
+            ),
         ] {
-            assert_eq!(answer(&*extractor, &[("cookie", &cookie(&text))]), want, "{case}");
+            assert_eq!(
+                answer(&*extractor, &[("cookie", &cookie(&text))]),
+                want,
+                "{case}"
+            );
         }
     }
 
@@ -329,17 +439,31 @@ mod tests {
     fn cookies_without_metadata_are_taken_only_where_the_app_makes_them() {
         let extractor = extractor("allow_missing_purpose = true");
         let session = br#"{"user_id":7}"#;
-        assert!(answer(&*extractor, &[("cookie", &cookie(session))]).unwrap().is_some());
+        assert!(
+            answer(&*extractor, &[("cookie", &cookie(session))])
+                .unwrap()
+                .is_some()
+        );
         let other = metadata("7", r#","exp":null,"pur":"cookie._other""#);
-        assert_eq!(answer(&*extractor, &[("cookie", &cookie(&other))]), Err("purpose"));
+        assert_eq!(
+            answer(&*extractor, &[("cookie", &cookie(&other))]),
+            Err("purpose")
+        );
     }
 
     #[test]
     fn an_app_that_writes_marshal_is_told_how_to_switch() {
         let request = contract::request(&[("cookie", &cookie(b"\x04\x08{\x00"))]);
         let answer = extractor("").extract(&request).now_or_never().unwrap();
-        let Err(ExtractError::Rejected(reason)) = answer else { panic!("{answer:?}") };
-        assert!(reason.detail.unwrap().contains("cookies_serializer = :json"));
+        let Err(ExtractError::Rejected(reason)) = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(
+            reason
+                .detail
+                .unwrap()
+                .contains("cookies_serializer = :json")
+        );
     }
 
     #[test]
@@ -351,8 +475,14 @@ mod tests {
         };
         let new = "secret_key_base = \"the-new-secret-of-the-app\"";
         assert_eq!(with(new), Err("bad_seal"));
-        assert!(with(&format!("{new}\nrotations = [{{ secret_key_base = \"{SECRET}\" }}]")).is_ok());
-        let sha1 = format!("{new}\ndigest = \"sha1\"\nrotations = [{{ secret_key_base = \"{SECRET}\" }}]");
+        assert!(
+            with(&format!(
+                "{new}\nrotations = [{{ secret_key_base = \"{SECRET}\" }}]"
+            ))
+            .is_ok()
+        );
+        let sha1 =
+            format!("{new}\ndigest = \"sha1\"\nrotations = [{{ secret_key_base = \"{SECRET}\" }}]");
         assert_eq!(with(&sha1), Err("bad_seal"), "the digest is the section's");
         let both = format!(
             "{new}\nscheme = \"signed\"\nsalt = \"x\"\ndigest = \"sha1\"\nrotations = [{{ secret_key_base = \
@@ -363,22 +493,35 @@ mod tests {
 
     #[test]
     fn it_does_not_start_with_half_a_recipe() {
-        let with = |keys: &str| format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{keys}");
+        let with =
+            |keys: &str| format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{keys}");
         refused(
             "rails",
             &[
                 ("nothing", "", "secret_key_base"),
-                ("no cookie", "secret_key_base = \"hunter2-hunter2-hunter2\"", "cookie"),
+                (
+                    "no cookie",
+                    "secret_key_base = \"hunter2-hunter2-hunter2\"",
+                    "cookie",
+                ),
                 ("scheme", &with("scheme = \"plain\""), "scheme"),
                 ("digest", &with("digest = \"md5\""), "digest"),
                 ("hmac_digest", &with("hmac_digest = \"md5\""), "hmac_digest"),
-                ("rotation's digest", &with("rotations = [{ digest = \"md5\" }]"), "rotations.0.digest"),
+                (
+                    "rotation's digest",
+                    &with("rotations = [{ digest = \"md5\" }]"),
+                    "rotations.0.digest",
+                ),
                 (
                     "rotation's secret",
                     &with("rotations = [{}, { secret_key_base = \"changeme\" }]"),
                     "rotations.1.secret_key_base",
                 ),
-                ("rotation's typo", &with("rotations = [{ digset = \"sha1\" }]"), "rotations"),
+                (
+                    "rotation's typo",
+                    &with("rotations = [{ digset = \"sha1\" }]"),
+                    "rotations",
+                ),
             ],
         );
     }

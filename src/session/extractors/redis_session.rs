@@ -12,8 +12,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    RedisError, TlsCertificates,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, RedisError, TlsCertificates,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,11 @@ const PRESETS: &[(&str, &str)] = &[
     ),
 ];
 
-pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: PRESETS };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{user_id}",
+    presets: PRESETS,
+};
 
 /// `[extractors.NAME]` with `kind = "redis_session"`
 #[derive(Serialize, Deserialize)]
@@ -147,13 +151,21 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let config: Config = section.read(&mut problems);
     let url = section.secret("url", config.url, config.url_file.as_ref(), &mut problems);
     let authority = url.as_ref().map(Authority::store);
-    let password = section.secret("password", config.password, config.password_file.as_ref(), &mut problems);
+    let password = section.secret(
+        "password",
+        config.password,
+        config.password_file.as_ref(),
+        &mut problems,
+    );
     let ca = authority::read(section, config.ca_file.as_ref(), &mut problems);
     let server = if let Some(url) = url {
         let server = Server::new(section, &url, password.as_ref(), ca);
         problems.accept(section.key("url"), server)
     } else {
-        problems.add(section.key("url"), "name the server, such as \"redis://redis.internal:6379/0\"");
+        problems.add(
+            section.key("url"),
+            "name the server, such as \"redis://redis.internal:6379/0\"",
+        );
         None
     };
     let keys = session_cookie::Keys {
@@ -186,10 +198,17 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         ),
         Some(_) => {}
     }
-    let expires = config.expires_path.map(|path| format!("{{{path}}}").parse::<Template>());
+    let expires = config
+        .expires_path
+        .map(|path| format!("{{{path}}}").parse::<Template>());
     let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
-    let limits =
-        Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
+    let limits = Limits::read(
+        section,
+        config.max_connections,
+        config.pool_wait,
+        config.timeout,
+        &mut problems,
+    );
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
     let is_laravel = config.payload == "laravel";
     problems.require(
@@ -203,7 +222,9 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         "needs cookie_format = \"laravel\" as well",
     );
     let laravel = cookie.laravel().filter(|_| is_laravel).cloned();
-    let Some(server) = server.filter(|_| problems.is_empty()) else { return Err(problems) };
+    let Some(server) = server.filter(|_| problems.is_empty()) else {
+        return Err(problems);
+    };
     Ok(Arc::new(RedisSession {
         cookie,
         key_prefix: config.key_prefix.unwrap_or_default(),
@@ -229,7 +250,11 @@ impl SessionExtractor for RedisSession {
     }
 
     fn reach(&self) -> Reach {
-        Reach { jwts_of: None, authority: self.authority.clone(), ..Reach::everything(self.cookie.places()) }
+        Reach {
+            jwts_of: None,
+            authority: self.authority.clone(),
+            ..Reach::everything(self.cookie.places())
+        }
     }
 
     fn start(&self) {
@@ -250,16 +275,25 @@ impl RedisSession {
         };
         let now = self.clock.now();
         let attributes = self.attributes(&stored.value)?;
-        let says = self.expiry(&attributes)?.map(|expiry| expiry.check(now)).transpose()?;
-        let key_ends = stored.seconds_left.map(|seconds| now.saturating_add(seconds));
-        Ok(Session { attributes, expires_at: says.into_iter().chain(key_ends).min() })
+        let says = self
+            .expiry(&attributes)?
+            .map(|expiry| expiry.check(now))
+            .transpose()?;
+        let key_ends = stored
+            .seconds_left
+            .map(|seconds| now.saturating_add(seconds));
+        Ok(Session {
+            attributes,
+            expires_at: says.into_iter().chain(key_ends).min(),
+        })
     }
 
     fn attributes(&self, payload: &[u8]) -> Result<Value, ExtractError> {
         if let Some(keys) = &self.laravel {
             // The cache serializes once more what the session serialized.
             let data = php::string(payload);
-            let data = data.ok_or_else(|| corrupt("the value is not a text that PHP serialized"))?;
+            let data =
+                data.ok_or_else(|| corrupt("the value is not a text that PHP serialized"))?;
             return keys.attributes(data);
         }
         match Value::parse(payload) {
@@ -270,14 +304,18 @@ impl RedisSession {
     }
 
     fn expiry(&self, attributes: &Value) -> Result<Option<Expiry>, ExtractError> {
-        let Some(path) = &self.expires else { return Ok(None) };
+        let Some(path) = &self.expires else {
+            return Ok(None);
+        };
         match path.value(attributes) {
             Ok(None | Some(Value::Null)) => Ok(None),
             Ok(Some(value)) => match Expiry::read(&value) {
                 Some(expiry) => Ok(Some(expiry)),
                 None => Err(corrupt("expires_path leads to something that is no time")),
             },
-            Err(_) => Err(corrupt("expires_path leads through a member that stands twice")),
+            Err(_) => Err(corrupt(
+                "expires_path leads through a member that stands twice",
+            )),
         }
     }
 }
@@ -313,7 +351,8 @@ impl Server {
         password: Option<&Secret>,
         ca: Option<Vec<u8>>,
     ) -> Result<Self, &'static str> {
-        const HELP: &str = "must be a URL such as redis://user@redis.internal:6379/0, or rediss:// for TLS";
+        const HELP: &str =
+            "must be a URL such as redis://user@redis.internal:6379/0, or rediss:// for TLS";
         let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
         if !text.starts_with("redis://") && !text.starts_with("rediss://") {
             return Err(HELP);
@@ -335,7 +374,10 @@ impl Server {
         let client = match ca {
             None => Client::open(info).map_err(|_| HELP),
             Some(ca) => {
-                let trusted = TlsCertificates { client_tls: None, root_cert: Some(ca) };
+                let trusted = TlsCertificates {
+                    client_tls: None,
+                    root_cert: Some(ca),
+                };
                 Client::build_with_tls(info, trusted)
                     .map_err(|_| "must begin with rediss://, for ca_file is for TLS")
             }
@@ -360,7 +402,10 @@ impl Server {
         if self.reads_expiry {
             commands.cmd("PTTL").arg(key);
         }
-        commands.query_async(connection).await.map_err(|error| failure(&error))
+        commands
+            .query_async(connection)
+            .await
+            .map_err(|error| failure(&error))
     }
 
     /// Takes note that `GETRANGE` is refused where `GET` is not.
@@ -384,13 +429,19 @@ fn is_no_command(answer: Option<&redis::Value>) -> bool {
 /// What the server's errors mean, and answers that no server gives to these commands.
 fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
     let mut answers = answers.into_iter().map(redis::Value::extract_error);
-    let value = answers.next().transpose().map_err(|error| failure(&error))?;
-    let left = answers.next().transpose().map_err(|error| match failure(&error) {
-        Failure::Said(error) => Failure::Said(
-            error.because("the store refuses PTTL, which token.cap_to_session needs (ACL SETUSER … +pttl)"),
-        ),
-        other => other,
-    })?;
+    let value = answers
+        .next()
+        .transpose()
+        .map_err(|error| failure(&error))?;
+    let left = answers
+        .next()
+        .transpose()
+        .map_err(|error| match failure(&error) {
+            Failure::Said(error) => Failure::Said(error.because(
+                "the store refuses PTTL, which token.cap_to_session needs (ACL SETUSER … +pttl)",
+            )),
+            other => other,
+        })?;
     let value = match value {
         Some(redis::Value::BulkString(bytes)) => bytes,
         Some(redis::Value::Nil) => return Ok(None),
@@ -404,11 +455,16 @@ fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
         Some(_) => return Err(Failure::Lost("an answer that fits no PTTL".to_owned())),
     };
     // `GETRANGE` says of a key that is not there what it says of an empty value.
-    Ok(Some(Stored { value, seconds_left }).filter(|stored| !stored.value.is_empty()))
+    Ok(Some(Stored {
+        value,
+        seconds_left,
+    })
+    .filter(|stored| !stored.value.is_empty()))
 }
 
 fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionInfo, &'static str> {
-    let text = std::str::from_utf8(password.expose()).map_err(|_| "needs a password that is UTF-8")?;
+    let text =
+        std::str::from_utf8(password.expose()).map_err(|_| "needs a password that is UTF-8")?;
     let settings = info.redis_settings().clone().set_password(text);
     Ok(info.set_redis_settings(settings))
 }
@@ -430,21 +486,33 @@ impl Store for Server {
 
     async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
         // Time is kept by the pool, over connecting and asking together.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
         self.client
             .get_multiplexed_async_connection_with_config(&config)
             .await
             .map_err(|error| failure(&error))
     }
 
-    async fn ask(&self, connection: &mut MultiplexedConnection, key: &str) -> Result<Self::Answer, Failure> {
+    async fn ask(
+        &self,
+        connection: &mut MultiplexedConnection,
+        key: &str,
+    ) -> Result<Self::Answer, Failure> {
         let too_long = || corrupt("the value is longer than 1 MiB");
         if !self.only_get.load(Ordering::Relaxed) {
-            let range = redis::cmd("GETRANGE").arg(key).arg(0).arg(MAX_STORED).take();
+            let range = redis::cmd("GETRANGE")
+                .arg(key)
+                .arg(0)
+                .arg(MAX_STORED)
+                .take();
             let answers = self.send(connection, range, key).await?;
             if !is_no_command(answers.first()) {
                 return match stored(answers)? {
-                    Some(stored) if stored.value.len() > MAX_STORED => Err(Failure::Said(too_long())),
+                    Some(stored) if stored.value.len() > MAX_STORED => {
+                        Err(Failure::Said(too_long()))
+                    }
                     stored => Ok(stored),
                 };
             }
@@ -462,9 +530,14 @@ impl Store for Server {
 /// What an error means. The server's own text is left out: it may repeat the key.
 fn failure(error: &RedisError) -> Failure {
     match (error.kind(), error.code()) {
-        (_, Some("WRONGTYPE")) => Failure::Said(corrupt("the key holds something other than a string")),
+        (_, Some("WRONGTYPE")) => {
+            Failure::Said(corrupt("the key holds something other than a string"))
+        }
         (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {
-            let text = format!("the store answered {}", code.unwrap_or("that our credentials are wrong"));
+            let text = format!(
+                "the store answered {}",
+                code.unwrap_or("that our credentials are wrong")
+            );
             Failure::Said(ExtractError::unavailable("store_refused").because(text))
         }
         _ => Failure::Lost(error.to_string()),
@@ -480,7 +553,12 @@ mod tests {
     use crate::session::sections::testing::{broken_certificate, word};
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(&Registry::builtin(), "redis_session", keys, &Context::for_tests())
+        contract::build(
+            &Registry::builtin(),
+            "redis_session",
+            keys,
+            &Context::for_tests(),
+        )
     }
 
     const GOOD: &str = r#"
@@ -498,9 +576,14 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_is_not_there_is_no_fault_of_the_cookie() {
         let extractor =
-            extractor("url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"").unwrap();
-        let answer = extractor.extract(&contract::request(&[("cookie", "sid=abc")])).await;
-        let Err(ExtractError::Unavailable(cause)) = answer else { panic!("{answer:?}") };
+            extractor("url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"")
+                .unwrap();
+        let answer = extractor
+            .extract(&contract::request(&[("cookie", "sid=abc")]))
+            .await;
+        let Err(ExtractError::Unavailable(cause)) = answer else {
+            panic!("{answer:?}")
+        };
         assert_eq!(cause.word, "store_unreachable");
     }
 
@@ -512,13 +595,33 @@ mod tests {
             broken.path().display()
         );
         for (case, keys, key) in [
-            ("any key", "url = \"redis://h\"\ncookie = \"sid\"", "key_prefix"),
-            ("key_hash", "url = \"redis://h\"\ncookie = \"sid\"\nkey_hash = \"md5\"", "key_hash"),
+            (
+                "any key",
+                "url = \"redis://h\"\ncookie = \"sid\"",
+                "key_prefix",
+            ),
+            (
+                "key_hash",
+                "url = \"redis://h\"\ncookie = \"sid\"\nkey_hash = \"md5\"",
+                "key_hash",
+            ),
             ("no url", "cookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
             ("no cookie", "url = \"redis://h\"", "cookie"),
-            ("odd cookie", "url = \"redis://h\"\ncookie = \"a=b\"", "cookie"),
-            ("scheme", "url = \"http://u:hunter2@h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
-            ("no url at all", "url = \"hunter2\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
+            (
+                "odd cookie",
+                "url = \"redis://h\"\ncookie = \"a=b\"",
+                "cookie",
+            ),
+            (
+                "scheme",
+                "url = \"http://u:hunter2@h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
+                "url",
+            ),
+            (
+                "no url at all",
+                "url = \"hunter2\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
+                "url",
+            ),
             (
                 "unchecked TLS",
                 "url = \"rediss://:hunter2@h/#insecure\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
@@ -534,7 +637,11 @@ mod tests {
                 "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ncookie_format = \"x\"",
                 "cookie_format",
             ),
-            ("no secret", "url = \"redis://h\"\npreset = \"connect-redis\"", "cookie_secrets"),
+            (
+                "no secret",
+                "url = \"redis://h\"\npreset = \"connect-redis\"",
+                "cookie_secrets",
+            ),
             (
                 "secret for nothing",
                 "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ncookie_secrets = [\"hunter2\"]",
@@ -545,7 +652,11 @@ mod tests {
                 "url = \"redis://h\"\npreset = \"connect-redis\"\ncookie_secrets = [\"hunter2\", \"\"]",
                 "cookie_secrets",
             ),
-            ("no key of Laravel", "url = \"redis://h\"\npreset = \"laravel\"", "app_key"),
+            (
+                "no key of Laravel",
+                "url = \"redis://h\"\npreset = \"laravel\"",
+                "app_key",
+            ),
             (
                 "key for nothing",
                 "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\napp_key = \"hunter2\"",
@@ -589,7 +700,10 @@ mod tests {
             ),
         ] {
             let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
-            assert!(problems.starts_with(&format!("extractors.redis_session.{key}:")), "{case}: {problems}");
+            assert!(
+                problems.starts_with(&format!("extractors.redis_session.{key}:")),
+                "{case}: {problems}"
+            );
             assert!(!problems.contains("hunter2"), "{case}: {problems}");
         }
     }
@@ -608,7 +722,9 @@ mod tests {
             (&hashed, "cache:profile:42", "store_unreachable"),
         ] {
             let extractor = extractor(keys).unwrap();
-            let answer = extractor.extract(&contract::request(&[("cookie", &format!("sid={id}"))])).await;
+            let answer = extractor
+                .extract(&contract::request(&[("cookie", &format!("sid={id}"))]))
+                .await;
             assert_eq!(word(answer), want, "{keys}, {id}");
         }
     }
@@ -616,7 +732,9 @@ mod tests {
     #[test]
     fn a_preset_with_signed_ids_needs_no_key_prefix() {
         for preset in ["connect-redis", "better-auth"] {
-            let keys = format!("url = \"redis://h\"\npreset = \"{preset}\"\ncookie_secrets = [\"the-cat\"]");
+            let keys = format!(
+                "url = \"redis://h\"\npreset = \"{preset}\"\ncookie_secrets = [\"the-cat\"]"
+            );
             assert!(extractor(&keys).is_ok(), "{preset}");
         }
     }
@@ -634,7 +752,10 @@ mod tests {
             (vec![bytes(""), Int(-2)], Ok(None)),
             (vec![bytes("{}"), Int(0)], Ok(Some(Some(0)))),
             (vec![bytes("{}"), Int(59_999)], Ok(Some(Some(59)))),
-            (vec![bytes("{}"), Int(-3)], Err("an answer that fits no PTTL")),
+            (
+                vec![bytes("{}"), Int(-3)],
+                Err("an answer that fits no PTTL"),
+            ),
             (vec![bytes("{}"), Nil], Err("an answer that fits no PTTL")),
             (vec![Int(1)], Err("an answer that fits no GET")),
             (vec![Okay], Err("an answer that fits no GET")),
@@ -642,7 +763,11 @@ mod tests {
         ] {
             let shown = format!("{answers:?}");
             let found = stored(answers).map(|stored| stored.map(|stored| stored.seconds_left));
-            assert_eq!(found.map_err(|failure| failure.to_string()), want.map_err(str::to_owned), "{shown}");
+            assert_eq!(
+                found.map_err(|failure| failure.to_string()),
+                want.map_err(str::to_owned),
+                "{shown}"
+            );
         }
     }
 

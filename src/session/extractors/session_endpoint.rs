@@ -28,7 +28,11 @@ use crate::session::types::{
 };
 use crate::telemetry::spans;
 
-pub const KIND: Kind = Kind { build: config::build, subject: "{sub}", presets: presets::PRESETS };
+pub const KIND: Kind = Kind {
+    build: config::build,
+    subject: "{sub}",
+    presets: presets::PRESETS,
+};
 
 #[derive(Debug)]
 struct SessionEndpoint {
@@ -75,7 +79,10 @@ impl SessionExtractor for SessionEndpoint {
                 spans::pass_on(&request.headers, &mut call);
                 async move { whoami.ask(call).await }
             };
-            self.lookups.ask(self.question(&found), call).await.map(Some)
+            self.lookups
+                .ask(self.question(&found), call)
+                .await
+                .map(Some)
         }
         .boxed()
     }
@@ -129,14 +136,19 @@ impl SessionEndpoint {
             }
         }
         if found.iter().map(|(_, value)| value.len()).sum::<usize>() > MAX_CREDENTIAL {
-            return Err(ExtractError::rejected("too_large").because("more than 16 KiB would be forwarded"));
+            return Err(
+                ExtractError::rejected("too_large").because("more than 16 KiB would be forwarded")
+            );
         }
         Ok(found)
     }
 
     /// Everything that is forwarded: two callers who differ in any of it never share an answer.
     fn question(&self, found: &Found<'_>) -> Question {
-        let whom = [self.lookups.extractor().as_bytes(), self.whoami.endpoint.url.as_str().as_bytes()];
+        let whom = [
+            self.lookups.extractor().as_bytes(),
+            self.whoami.endpoint.url.as_str().as_bytes(),
+        ];
         let what = found.iter().flat_map(|(place, value)| {
             let (kind, name) = match place {
                 Forwarded::Cookie(name) => ("cookie", name.as_str()),
@@ -177,10 +189,22 @@ impl WhoAmI {
             StatusCode::OK if self.response_headers.is_empty() => endpoint::json(answer)?,
             StatusCode::OK => self.named_headers(answer)?,
             _ if self.says_signed_out(answer) => return Err(signed_out(answer)),
-            _ => return Err(self.wrong_url(answer).unwrap_or_else(|| endpoint::undecided(answer))),
+            _ => {
+                return Err(self
+                    .wrong_url(answer)
+                    .unwrap_or_else(|| endpoint::undecided(answer)));
+            }
         };
-        let expires_at = self.expires.as_ref().map(|path| expiry(path, &attributes)).transpose()?.flatten();
-        Ok(Session { attributes, expires_at })
+        let expires_at = self
+            .expires
+            .as_ref()
+            .map(|path| expiry(path, &attributes))
+            .transpose()?
+            .flatten();
+        Ok(Session {
+            attributes,
+            expires_at,
+        })
     }
 
     fn says_signed_out(&self, answer: &Answer) -> bool {
@@ -199,7 +223,8 @@ impl WhoAmI {
     fn leads_to_https(&self, answer: &Answer) -> bool {
         let url = &self.endpoint.url;
         self.target(answer).is_some_and(|target| {
-            target.scheme() == "https" && (target.path(), target.query()) == (url.path(), url.query())
+            target.scheme() == "https"
+                && (target.path(), target.query()) == (url.path(), url.query())
         })
     }
 
@@ -215,7 +240,9 @@ impl WhoAmI {
         if !matches!(status, 301 | 302 | 303 | 307 | 308 | 404 | 405) {
             return None;
         }
-        let location = self.target(answer).map(|url| format!(" with Location {}", without_query(url)));
+        let location = self
+            .target(answer)
+            .map(|url| format!(" with Location {}", without_query(url)));
         let detail = format!(
             "the endpoint answered {status}{}: correct url or method, or list the status in signed_out if it \
              means that the caller is not signed in",
@@ -230,7 +257,9 @@ impl WhoAmI {
         for name in &self.response_headers {
             match headers::single(&answer.headers, name) {
                 Ok(Some("") | None) => {}
-                Ok(Some(value)) => attributes.push((name.as_str(), Value::String(value.to_owned()))),
+                Ok(Some(value)) => {
+                    attributes.push((name.as_str(), Value::String(value.to_owned())))
+                }
                 Err(_) => {
                     let error = ExtractError::unavailable("malformed");
                     return Err(error.because(format!("{name} is there twice or is no text")));
@@ -270,7 +299,9 @@ fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, Ex
     let unclear = || ExtractError::unavailable("malformed").because("the expiry is no time");
     match path.value(attributes) {
         Ok(None | Some(Value::Null)) | Err(SubjectError::Absent) => Ok(None),
-        Ok(Some(value)) => Expiry::read(&value).map(|end| Some(end.floor)).ok_or_else(unclear),
+        Ok(Some(value)) => Expiry::read(&value)
+            .map(|end| Some(end.floor))
+            .ok_or_else(unclear),
         Err(SubjectError::Invalid(_)) => Err(unclear()),
     }
 }
@@ -284,7 +315,12 @@ mod tests {
     use crate::session::registry::Registry;
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(&Registry::builtin(), "session_endpoint", keys, &Context::for_tests())
+        contract::build(
+            &Registry::builtin(),
+            "session_endpoint",
+            keys,
+            &Context::for_tests(),
+        )
     }
 
     #[tokio::test]
@@ -300,14 +336,21 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_ambiguous_is_never_sent() {
-        let keys = "url = \"http://127.0.0.1:9/\"\ncookies = [\"sid\"]\nforward_headers = [\"X-Token\"]";
+        let keys =
+            "url = \"http://127.0.0.1:9/\"\ncookies = [\"sid\"]\nforward_headers = [\"X-Token\"]";
         for (headers, word) in [
             (&[("cookie", "sid=a; sid=b")][..], "ambiguous_identity"),
             (&[("x-token", "a"), ("x-token", "b")], "duplicate_header"),
-            (&[("cookie", "sid=a"), ("x-token", "a"), ("x-token", "a")], "duplicate_header"),
+            (
+                &[("cookie", "sid=a"), ("x-token", "a"), ("x-token", "a")],
+                "duplicate_header",
+            ),
             (&[("cookie", "sid=\u{e9}")], "malformed"),
         ] {
-            let outcome = extractor(keys).unwrap().extract(&contract::request(headers)).await;
+            let outcome = extractor(keys)
+                .unwrap()
+                .extract(&contract::request(headers))
+                .await;
             assert!(
                 matches!(&outcome, Err(ExtractError::Rejected(reason)) if reason.word == word),
                 "{outcome:?}"
@@ -322,16 +365,44 @@ mod tests {
             ("no URL", "cookies = [\"sid\"]".to_owned(), "url"),
             ("http", GOOD.replace("https", "http"), "url"),
             ("password", GOOD.replace("app.", "ann:hunter2@app."), "url"),
-            ("nothing forwarded", "url = \"https://app.example/me\"".to_owned(), "cookies"),
+            (
+                "nothing forwarded",
+                "url = \"https://app.example/me\"".to_owned(),
+                "cookies",
+            ),
             ("no cookie's name", GOOD.replace("sid", "s=d"), "cookies"),
-            ("every cookie", format!("{GOOD}forward_headers = [\"Cookie\"]"), "forward_headers"),
-            ("host", format!("{GOOD}forward_headers = [\"Host\"]"), "forward_headers"),
-            ("length", format!("{GOOD}forward_headers = [\"content-length\"]"), "forward_headers"),
+            (
+                "every cookie",
+                format!("{GOOD}forward_headers = [\"Cookie\"]"),
+                "forward_headers",
+            ),
+            (
+                "host",
+                format!("{GOOD}forward_headers = [\"Host\"]"),
+                "forward_headers",
+            ),
+            (
+                "length",
+                format!("{GOOD}forward_headers = [\"content-length\"]"),
+                "forward_headers",
+            ),
             ("method", format!("{GOOD}method = \"get\""), "method"),
-            ("long cache", format!("{GOOD}cache_ttl = \"11s\""), "cache_ttl"),
+            (
+                "long cache",
+                format!("{GOOD}cache_ttl = \"11s\""),
+                "cache_ttl",
+            ),
             ("no time", format!("{GOOD}timeout = \"0s\""), "timeout"),
-            ("long time", format!("{GOOD}connect_timeout = \"1m\""), "connect_timeout"),
-            ("bad path", format!("{GOOD}expires_path = \"{{a\""), "expires_path"),
+            (
+                "long time",
+                format!("{GOOD}connect_timeout = \"1m\""),
+                "connect_timeout",
+            ),
+            (
+                "bad path",
+                format!("{GOOD}expires_path = \"{{a\""),
+                "expires_path",
+            ),
             (
                 "fixed cookie",
                 format!("{GOOD}additional_headers = {{ cookie = \"a=b\" }}"),
@@ -342,7 +413,11 @@ mod tests {
                 format!("{GOOD}additional_headers = {{ x = \"hunter2\\r\\nx\" }}"),
                 "additional_headers.x",
             ),
-            ("empty", format!("{GOOD}additional_headers = {{ x = \"\" }}"), "additional_headers.x"),
+            (
+                "empty",
+                format!("{GOOD}additional_headers = {{ x = \"\" }}"),
+                "additional_headers.x",
+            ),
             (
                 "no file",
                 format!("{GOOD}additional_headers_file = {{ x = \"/nowhere\" }}"),
@@ -350,12 +425,17 @@ mod tests {
             ),
             (
                 "fixed and forwarded",
-                format!("{GOOD}forward_headers = [\"X\"]\nadditional_headers = {{ x = \"hunter2\" }}"),
+                format!(
+                    "{GOOD}forward_headers = [\"X\"]\nadditional_headers = {{ x = \"hunter2\" }}"
+                ),
                 "additional_headers.x",
             ),
         ] {
             let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
-            assert!(problems.contains(&format!("extractors.session_endpoint.{key}:")), "{case}: {problems}");
+            assert!(
+                problems.contains(&format!("extractors.session_endpoint.{key}:")),
+                "{case}: {problems}"
+            );
             assert!(!problems.contains("hunter2"), "{case}: {problems}");
         }
     }

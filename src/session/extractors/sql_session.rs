@@ -29,7 +29,11 @@ use payload::Payload;
 use statement::Statement;
 use users::Users;
 
-pub const KIND: Kind = Kind { build: config::build, subject: "{user_id}", presets: presets::PRESETS };
+pub const KIND: Kind = Kind {
+    build: config::build,
+    subject: "{user_id}",
+    presets: presets::PRESETS,
+};
 
 #[derive(Debug)]
 struct SqlSession {
@@ -62,7 +66,11 @@ impl SessionExtractor for SqlSession {
 
     fn reach(&self) -> Reach {
         let authority = Some(self.authority.clone());
-        Reach { jwts_of: None, authority, ..Reach::everything(self.cookie.places()) }
+        Reach {
+            jwts_of: None,
+            authority,
+            ..Reach::everything(self.cookie.places())
+        }
     }
 
     fn start(&self) {
@@ -76,19 +84,33 @@ impl SessionExtractor for SqlSession {
 
 impl SqlSession {
     async fn session(&self, id: &str) -> Result<Session, ExtractError> {
-        let question =
-            Question { table: Table::Sessions, statement: self.statement.clone(), key: id.to_owned() };
-        let Some(row) = self.pool.ask(&question).await? else {
-            return Err(ExtractError::rejected("session_not_found").because("the query finds no row"));
+        let question = Question {
+            table: Table::Sessions,
+            statement: self.statement.clone(),
+            key: id.to_owned(),
         };
-        let expires_at = self.end.as_ref().map_or(Ok(None), |end| end.check(&row, self.clock.now()))?;
+        let Some(row) = self.pool.ask(&question).await? else {
+            return Err(
+                ExtractError::rejected("session_not_found").because("the query finds no row")
+            );
+        };
+        let expires_at = self
+            .end
+            .as_ref()
+            .map_or(Ok(None), |end| end.check(&row, self.clock.now()))?;
         let session = self.payload.merge(row)?;
         if let Some(users) = &self.users
             && !users.are_signed_in(&session, &self.pool).await?
         {
-            return Ok(Session { attributes: Value::Null, expires_at });
+            return Ok(Session {
+                attributes: Value::Null,
+                expires_at,
+            });
         }
-        Ok(Session { attributes: Value::Object(session), expires_at })
+        Ok(Session {
+            attributes: Value::Object(session),
+            expires_at,
+        })
     }
 }
 
@@ -103,10 +125,14 @@ impl End {
             Err(_) => return Err(misfit(format!("the query gives {column} twice"))),
         };
         let Some(expiry) = expiry else {
-            return Err(misfit(format!("{column} is neither unix seconds nor a time in UTC")));
+            return Err(misfit(format!(
+                "{column} is neither unix seconds nor a time in UTC"
+            )));
         };
         // The last second of a lifetime counts, as in Laravel.
-        let expiry = self.lifetime.map_or(expiry, |seconds| expiry.plus(seconds.saturating_add(1)));
+        let expiry = self
+            .lifetime
+            .map_or(expiry, |seconds| expiry.plus(seconds.saturating_add(1)));
         expiry.check(now).map(Some)
     }
 }

@@ -22,7 +22,11 @@ use crate::session::sections::cookie::Cookie;
 use crate::session::types::{Extracted, Reach, Session, SessionExtractor};
 
 /// The middleware has no users of its own; this is what most apps write by hand.
-pub const KIND: Kind = Kind { build, subject: "{user_id}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{user_id}",
+    presets: &[],
+};
 
 /// What the middleware sets when a session ends, beside a date in the past. It is not signed.
 const SIGNED_OUT: &str = "null";
@@ -77,7 +81,11 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         // itsdangerous refuses a negative age.
         leeway: 0,
     };
-    problems.or(Arc::new(Starlette { cookie, signer, clock: context.clock.clone() }))
+    problems.or(Arc::new(Starlette {
+        cookie,
+        signer,
+        clock: context.clock.clone(),
+    }))
 }
 
 /// itsdangerous' key derivation `django-concat` with its default salt, which Starlette does not change.
@@ -91,11 +99,17 @@ fn derive(secret: &Secret) -> hmac::Key {
 
 impl Starlette {
     fn session(&self, request: &Parts) -> Extracted {
-        let text = self.cookie.find(request)?.filter(|text| *text != SIGNED_OUT);
+        let text = self
+            .cookie
+            .find(request)?
+            .filter(|text| *text != SIGNED_OUT);
         let Some(text) = text else { return Ok(None) };
         let opened = self.signer.open(text, self.clock.now())?;
         let attributes = payload::json(&payload::base64(opened.payload)?)?;
-        Ok(Some(Session { attributes, expires_at: opened.expires_at }))
+        Ok(Some(Session {
+            attributes,
+            expires_at: opened.expires_at,
+        }))
     }
 }
 
@@ -127,27 +141,42 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_the_contract() {
-        contract::check(&*build_at(STAMP, "starlette", KEY).unwrap(), &["public-starlette-secret"]).await;
+        contract::check(
+            &*build_at(STAMP, "starlette", KEY).unwrap(),
+            &["public-starlette-secret"],
+        )
+        .await;
     }
 
     #[test]
     fn a_session_ends_when_the_middleware_would_end_it() {
         let session = extract(KEY, STAMP, COOKIE).unwrap().unwrap();
-        assert_eq!(serde_json::to_string(&session.attributes).unwrap(), r#"{"flash":"x"}"#);
+        assert_eq!(
+            serde_json::to_string(&session.attributes).unwrap(),
+            r#"{"flash":"x"}"#
+        );
         assert_eq!(session.expires_at, Some(STAMP + 14 * 86_400));
         let late = extract(KEY, STAMP + 14 * 86_400 + 1, COOKIE);
         assert_eq!(late.unwrap_err(), ExtractError::expired());
         let early = extract(KEY, STAMP - 1, COOKIE);
-        assert_eq!(early.unwrap_err(), ExtractError::rejected("from_the_future"));
+        assert_eq!(
+            early.unwrap_err(),
+            ExtractError::rejected("from_the_future")
+        );
     }
 
     #[test]
     fn without_a_max_age_a_session_never_ends_but_still_has_to_have_begun() {
         let keys = format!("{KEY}\nmax_age = \"none\"");
-        let session = extract(&keys, STAMP + 999_999_999, COOKIE).unwrap().unwrap();
+        let session = extract(&keys, STAMP + 999_999_999, COOKIE)
+            .unwrap()
+            .unwrap();
         assert_eq!(session.expires_at, None);
         let early = extract(&keys, STAMP - 1, COOKIE);
-        assert_eq!(early.unwrap_err(), ExtractError::rejected("from_the_future"));
+        assert_eq!(
+            early.unwrap_err(),
+            ExtractError::rejected("from_the_future")
+        );
     }
 
     #[test]
@@ -166,9 +195,21 @@ mod tests {
             "starlette",
             &[
                 ("no key", "", "secret_key: is missing"),
-                ("placeholder", "secret_key = \"secret\"", "secret_key: is still a placeholder"),
-                ("age", &format!("{KEY}\nmax_age = \"never\""), "max_age: must be a duration"),
-                ("no fallbacks", &format!("{KEY}\nsecret_key_fallbacks = []"), "secret_key_fallbacks:"),
+                (
+                    "placeholder",
+                    "secret_key = \"secret\"",
+                    "secret_key: is still a placeholder",
+                ),
+                (
+                    "age",
+                    &format!("{KEY}\nmax_age = \"never\""),
+                    "max_age: must be a duration",
+                ),
+                (
+                    "no fallbacks",
+                    &format!("{KEY}\nsecret_key_fallbacks = []"),
+                    "secret_key_fallbacks:",
+                ),
             ],
         );
     }

@@ -13,7 +13,9 @@ use crate::config::{Problems, Section};
 use crate::session::backends::Context;
 use crate::session::formats::headers::{self, HeaderError};
 use crate::session::kind::Kind;
-use crate::session::types::{CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{
+    CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
+};
 
 /// Chooses the user per request.
 const DEV_USER: HeaderName = HeaderName::from_static("x-dev-user");
@@ -28,7 +30,9 @@ struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { user: "dev-user".to_owned() }
+        Self {
+            user: "dev-user".to_owned(),
+        }
     }
 }
 
@@ -37,7 +41,11 @@ struct StaticUser {
     user: String,
 }
 
-pub const KIND: Kind = Kind { build, subject: "{sub}", presets: &[] };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{sub}",
+    presets: &[],
+};
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();

@@ -36,7 +36,11 @@ const PRESETS: &[(&str, &str)] = &[
     ("tailscale", r#"header = "Tailscale-User-Login""#),
 ];
 
-pub const KIND: Kind = Kind { build, subject: "{sub}", presets: PRESETS };
+pub const KIND: Kind = Kind {
+    build,
+    subject: "{sub}",
+    presets: PRESETS,
+};
 
 /// `[extractors.NAME]` with `kind = "trusted_header"`
 #[derive(Default, Serialize, Deserialize)]
@@ -72,9 +76,14 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         .iter()
         .zip(1..)
         .filter_map(|(text, number)| {
-            let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            let net = text
+                .parse()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             let wrong = format!("entry {number}: is not an address or network such as 10.0.0.0/8");
-            problems.accept(section.key("trusted_proxies"), net.map(canonical).map_err(|_| wrong))
+            problems.accept(
+                section.key("trusted_proxies"),
+                net.map(canonical).map_err(|_| wrong),
+            )
         })
         .collect();
     problems.require(
@@ -82,8 +91,12 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         section.key("trusted_proxies"),
         "trusts every address of IPv4 or IPv6, in one entry or in several together: name the proxy's network",
     );
-    let secret_header =
-        header_name(section, "shared_secret_header", config.shared_secret_header.as_deref(), &mut problems);
+    let secret_header = header_name(
+        section,
+        "shared_secret_header",
+        config.shared_secret_header.as_deref(),
+        &mut problems,
+    );
     let secret = section.secret(
         "shared_secret",
         config.shared_secret,
@@ -91,18 +104,26 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         &mut problems,
     );
     if let Some(weakness) = secret.as_ref().and_then(Secret::weakness) {
-        problems
-            .add(section.key("shared_secret"), format!("{weakness}: make one with `openssl rand -hex 32`"));
+        problems.add(
+            section.key("shared_secret"),
+            format!("{weakness}: make one with `openssl rand -hex 32`"),
+        );
     }
     let shared_secret = match (secret_header, secret) {
         (Some(header), Some(secret)) => Some((header, secret)),
         (None, None) => None,
         (Some(_), None) => {
-            problems.add(section.key("shared_secret"), "is missing beside shared_secret_header");
+            problems.add(
+                section.key("shared_secret"),
+                "is missing beside shared_secret_header",
+            );
             None
         }
         (None, Some(_)) => {
-            problems.add(section.key("shared_secret_header"), "is missing beside shared_secret");
+            problems.add(
+                section.key("shared_secret_header"),
+                "is missing beside shared_secret",
+            );
             None
         }
     };
@@ -113,7 +134,11 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
          shared_secret_header and shared_secret",
     );
     match header {
-        Some(header) => problems.or(Arc::new(TrustedHeader { header, trusted_proxies, shared_secret })),
+        Some(header) => problems.or(Arc::new(TrustedHeader {
+            header,
+            trusted_proxies,
+            shared_secret,
+        })),
         None => Err(problems),
     }
 }
@@ -121,7 +146,10 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
 /// The network as peers' addresses are compared: those of IPv4 that are mapped into IPv6 are IPv4.
 fn canonical(net: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
-    match (net.network().to_canonical(), net.prefix_len().checked_sub(MAPPED)) {
+    match (
+        net.network().to_canonical(),
+        net.prefix_len().checked_sub(MAPPED),
+    ) {
         (address @ IpAddr::V4(_), Some(prefix)) if net.addr().is_ipv6() => {
             IpNet::new(address, prefix).unwrap_or(net)
         }
@@ -163,14 +191,21 @@ impl TrustedHeader {
             return Err(ExtractError::rejected("hop_by_hop"));
         }
         if !self.trusted_proxies.is_empty() {
-            let peer = request.extensions.get::<Peer>().map(|Peer(address)| address.ip().to_canonical());
-            let trusted = peer.is_some_and(|peer| self.trusted_proxies.iter().any(|net| net.contains(&peer)));
+            let peer = request
+                .extensions
+                .get::<Peer>()
+                .map(|Peer(address)| address.ip().to_canonical());
+            let trusted =
+                peer.is_some_and(|peer| self.trusted_proxies.iter().any(|net| net.contains(&peer)));
             if !trusted {
                 let shown = peer.map(|peer| peer.to_string()).unwrap_or_default();
-                return Err(ExtractError::rejected("untrusted_peer").because(format!("the peer is {shown}")));
+                return Err(ExtractError::rejected("untrusted_peer")
+                    .because(format!("the peer is {shown}")));
             }
         }
-        let Some((name, secret)) = &self.shared_secret else { return Ok(()) };
+        let Some((name, secret)) = &self.shared_secret else {
+            return Ok(());
+        };
         let given = request.headers.get_all(name).iter().collect::<Vec<_>>();
         let genuine = matches!(given.as_slice(), [one]
             if verify_slices_are_equal(one.as_bytes(), secret.expose()).is_ok());
@@ -201,13 +236,25 @@ mod tests {
     const SECRET: &str = "a-secret-shared-with-the-proxy";
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(&Registry::builtin(), "trusted_header", keys, &Context::for_tests())
+        contract::build(
+            &Registry::builtin(),
+            "trusted_header",
+            keys,
+            &Context::for_tests(),
+        )
     }
 
     fn answer(keys: &str, headers: &[(&str, &str)]) -> Result<Option<String>, &'static str> {
         let request = contract::request(headers);
-        match extractor(keys).expect("good keys").extract(&request).now_or_never().expect("no waiting") {
-            Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
+        match extractor(keys)
+            .expect("good keys")
+            .extract(&request)
+            .now_or_never()
+            .expect("no waiting")
+        {
+            Ok(session) => {
+                Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
+            }
             Err(error) => Err(error.word()),
         }
     }
@@ -230,26 +277,53 @@ mod tests {
         let user = |name: &str| Ok(Some(format!(r#"{{"sub":"{name}"}}"#)));
         for (case, headers, want) in [
             ("plain", &[("x-forwarded-user", "bob")][..], user("bob")),
-            ("spaces around", &[("x-forwarded-user", " bob\t")], user("bob")),
+            (
+                "spaces around",
+                &[("x-forwarded-user", " bob\t")],
+                user("bob"),
+            ),
             ("absent", &[("x-other", "bob")], Ok(None)),
             (
                 "underscore twin",
                 &[("x-forwarded-user", "bob"), ("x_forwarded_user", "admin")],
                 Err("ambiguous_identity"),
             ),
-            ("twin alone", &[("x_forwarded_user", "admin")], Err("ambiguous_identity")),
+            (
+                "twin alone",
+                &[("x_forwarded_user", "admin")],
+                Err("ambiguous_identity"),
+            ),
             (
                 "dotted twin",
                 &[("x-forwarded-user", "bob"), ("x.forwarded.user", "admin")],
                 Err("ambiguous_identity"),
             ),
-            ("twice", &[("x-forwarded-user", "bob"), ("x-forwarded-user", "bob")], Err("ambiguous_identity")),
-            ("list", &[("x-forwarded-user", "bob, admin")], Err("ambiguous_identity")),
-            ("trailing comma", &[("x-forwarded-user", "bob,")], Err("ambiguous_identity")),
-            ("empty", &[("x-forwarded-user", "")], Err("ambiguous_identity")),
+            (
+                "twice",
+                &[("x-forwarded-user", "bob"), ("x-forwarded-user", "bob")],
+                Err("ambiguous_identity"),
+            ),
+            (
+                "list",
+                &[("x-forwarded-user", "bob, admin")],
+                Err("ambiguous_identity"),
+            ),
+            (
+                "trailing comma",
+                &[("x-forwarded-user", "bob,")],
+                Err("ambiguous_identity"),
+            ),
+            (
+                "empty",
+                &[("x-forwarded-user", "")],
+                Err("ambiguous_identity"),
+            ),
             (
                 "hop by hop",
-                &[("x-forwarded-user", "bob"), ("connection", "close, X-Forwarded-User")],
+                &[
+                    ("x-forwarded-user", "bob"),
+                    ("connection", "close, X-Forwarded-User"),
+                ],
                 Err("hop_by_hop"),
             ),
         ] {
@@ -259,18 +333,30 @@ mod tests {
 
     #[test]
     fn ipv4_mapped_network_trusts_the_ipv4_peer() {
-        for (network, trusted) in [("::ffff:127.0.0.0/104", true), ("::ffff:10.0.0.0/104", false)] {
+        for (network, trusted) in [
+            ("::ffff:127.0.0.0/104", true),
+            ("::ffff:10.0.0.0/104", false),
+        ] {
             let keys = format!("header = \"X-User\"\ntrusted_proxies = [\"{network}\"]");
-            assert_eq!(answer(&keys, &[("x-user", "bob")]).is_ok(), trusted, "{network}");
+            assert_eq!(
+                answer(&keys, &[("x-user", "bob")]).is_ok(),
+                trusted,
+                "{network}"
+            );
         }
     }
 
     #[test]
     fn what_a_stranger_says_of_addresses_does_not_count() {
-        let elsewhere = "header = \"X-Forwarded-User\"\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.7\"]";
+        let elsewhere =
+            "header = \"X-Forwarded-User\"\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.7\"]";
         for claim in ["x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip"] {
             let headers = [("x-forwarded-user", "bob"), (claim, "10.0.0.1")];
-            assert_eq!(answer(elsewhere, &headers), Err("untrusted_peer"), "{claim}");
+            assert_eq!(
+                answer(elsewhere, &headers),
+                Err("untrusted_peer"),
+                "{claim}"
+            );
         }
     }
 
@@ -281,13 +367,27 @@ mod tests {
         );
         let with = |secret: &str| answer(&keys, &[("x-user", "bob"), ("x-proxy-secret", secret)]);
         assert!(with(SECRET).is_ok());
-        for wrong in ["", "a", &SECRET[..SECRET.len() - 1], &format!("{SECRET}x"), &SECRET.to_uppercase()] {
+        for wrong in [
+            "",
+            "a",
+            &SECRET[..SECRET.len() - 1],
+            &format!("{SECRET}x"),
+            &SECRET.to_uppercase(),
+        ] {
             assert_eq!(with(wrong), Err("shared_secret"));
         }
         assert_eq!(answer(&keys, &[("x-user", "bob")]), Err("shared_secret"));
-        let hop = [("x-user", "bob"), ("x-proxy-secret", SECRET), ("connection", "x-proxy-secret")];
+        let hop = [
+            ("x-user", "bob"),
+            ("x-proxy-secret", SECRET),
+            ("connection", "x-proxy-secret"),
+        ];
         assert_eq!(answer(&keys, &hop), Err("shared_secret"));
-        let twice = [("x-user", "bob"), ("x-proxy-secret", SECRET), ("x-proxy-secret", SECRET)];
+        let twice = [
+            ("x-user", "bob"),
+            ("x-proxy-secret", SECRET),
+            ("x-proxy-secret", SECRET),
+        ];
         assert_eq!(answer(&keys, &twice), Err("shared_secret"));
     }
 
@@ -296,8 +396,16 @@ mod tests {
         for (case, keys, key) in [
             ("no gate", "header = \"X-User\"", "trusted_proxies"),
             ("no header", "trusted_proxies = [\"10.0.0.1\"]", "header"),
-            ("everybody v4", "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusted_proxies"),
-            ("everybody v6", "header = \"X-User\"\ntrusted_proxies = [\"::/0\"]", "trusted_proxies"),
+            (
+                "everybody v4",
+                "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/0\"]",
+                "trusted_proxies",
+            ),
+            (
+                "everybody v6",
+                "header = \"X-User\"\ntrusted_proxies = [\"::/0\"]",
+                "trusted_proxies",
+            ),
             (
                 "all addresses in halves",
                 "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/1\", \"128.0.0.0/1\"]",
@@ -318,7 +426,11 @@ mod tests {
                 "header = \"X-User\"\ntrusted_proxies = [\"::ffff:0.0.0.0/97\", \"128.0.0.0/1\"]",
                 "trusted_proxies",
             ),
-            ("no network", "header = \"X-User\"\ntrusted_proxies = [\"proxy\"]", "trusted_proxies"),
+            (
+                "no network",
+                "header = \"X-User\"\ntrusted_proxies = [\"proxy\"]",
+                "trusted_proxies",
+            ),
             (
                 "half a secret",
                 "header = \"X-User\"\nshared_secret = \"0123456789abcdef\"",
@@ -331,7 +443,10 @@ mod tests {
             ),
         ] {
             let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
-            assert!(problems.contains(&format!("extractors.trusted_header.{key}:")), "{case}: {problems}");
+            assert!(
+                problems.contains(&format!("extractors.trusted_header.{key}:")),
+                "{case}: {problems}"
+            );
         }
     }
 }

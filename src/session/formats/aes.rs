@@ -2,7 +2,9 @@
 //! Every failure is the same `None`: what exactly was wrong would help only who guesses.
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::cipher::{AES_128, AES_256, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
+use aws_lc_rs::cipher::{
+    AES_128, AES_256, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey,
+};
 use aws_lc_rs::iv::FixedLength;
 
 /// The bytes of a block, and of CBC's initialisation vector.
@@ -19,7 +21,9 @@ impl Cbc {
     pub fn new(key: &[u8]) -> Option<Self> {
         let algorithm = if key.len() == 16 { &AES_128 } else { &AES_256 };
         let key = UnboundCipherKey::new(algorithm, key).ok()?;
-        PaddedBlockDecryptingKey::cbc_pkcs7(key).ok().map(|key| Self(Box::new(key)))
+        PaddedBlockDecryptingKey::cbc_pkcs7(key)
+            .ok()
+            .map(|key| Self(Box::new(key)))
     }
 
     pub fn open(&self, iv: &[u8], mut ciphertext: Vec<u8>) -> Option<Vec<u8>> {
@@ -41,18 +45,34 @@ pub struct Gcm(LessSafeKey);
 impl Gcm {
     /// `None` unless the key has 16 or 32 bytes.
     pub fn new(key: &[u8]) -> Option<Self> {
-        let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
-        UnboundKey::new(algorithm, key).ok().map(|key| Self(LessSafeKey::new(key)))
+        let algorithm = if key.len() == 16 {
+            &AES_128_GCM
+        } else {
+            &AES_256_GCM
+        };
+        UnboundKey::new(algorithm, key)
+            .ok()
+            .map(|key| Self(LessSafeKey::new(key)))
     }
 
-    pub fn open(&self, nonce: &[u8], mut ciphertext: Vec<u8>, tag: &[u8], aad: &[u8]) -> Option<Vec<u8>> {
+    pub fn open(
+        &self,
+        nonce: &[u8],
+        mut ciphertext: Vec<u8>,
+        tag: &[u8],
+        aad: &[u8],
+    ) -> Option<Vec<u8>> {
         let nonce: [u8; NONCE_LEN] = nonce.try_into().ok()?;
         if tag.len() != TAG {
             return None;
         }
         ciphertext.extend_from_slice(tag);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let length = self.0.open_in_place(nonce, Aad::from(aad), &mut ciphertext).ok()?.len();
+        let length = self
+            .0
+            .open_in_place(nonce, Aad::from(aad), &mut ciphertext)
+            .ok()?
+            .len();
         ciphertext.truncate(length);
         Some(ciphertext)
     }
@@ -83,7 +103,9 @@ pub mod seal {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
         let mut bytes = text.to_vec();
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut bytes).unwrap();
+        let tag = key
+            .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut bytes)
+            .unwrap();
         (bytes, tag.as_ref().to_vec())
     }
 }
@@ -99,13 +121,22 @@ mod tests {
     #[test]
     fn cbc_takes_whole_blocks_with_good_padding_only() {
         let cbc = Cbc::new(&[7; 32]).unwrap();
-        for text in [&b""[..], b"a", b"exactly 16 bytes", b"more than sixteen bytes"] {
+        for text in [
+            &b""[..],
+            b"a",
+            b"exactly 16 bytes",
+            b"more than sixteen bytes",
+        ] {
             assert_eq!(cbc.open(&[9; BLOCK], sealed(text)).as_deref(), Some(text));
         }
         let good = sealed(b"a");
         assert_eq!(cbc.open(&[9; 15], good.clone()), None, "short vector");
         assert_eq!(cbc.open(&[9; BLOCK], Vec::new()), None, "nothing");
-        assert_eq!(cbc.open(&[9; BLOCK], good[..15].to_vec()), None, "half a block");
+        assert_eq!(
+            cbc.open(&[9; BLOCK], good[..15].to_vec()),
+            None,
+            "half a block"
+        );
         // A changed vector changes the text's padding bytes: 15 of them here.
         for byte in 1..BLOCK {
             let mut iv = [9; BLOCK];
@@ -124,14 +155,21 @@ mod tests {
         assert_eq!(open(&[2; 12], &tag, b"aad"), None);
         assert_eq!(open(&[1; 11], &tag, b"aad"), None);
         for length in 0..16 {
-            assert_eq!(open(&[1; 12], &tag[..length], b"aad"), None, "{length} bytes of tag");
+            assert_eq!(
+                open(&[1; 12], &tag[..length], b"aad"),
+                None,
+                "{length} bytes of tag"
+            );
         }
     }
 
     #[test]
     fn keys_have_16_or_32_bytes() {
         for length in [0, 15, 17, 24, 31, 33, 64] {
-            assert!(Cbc::new(&vec![0; length]).is_none() && Gcm::new(&vec![0; length]).is_none(), "{length}");
+            assert!(
+                Cbc::new(&vec![0; length]).is_none() && Gcm::new(&vec![0; length]).is_none(),
+                "{length}"
+            );
         }
         assert!(Cbc::new(&[0; 16]).is_some() && Gcm::new(&[0; 16]).is_some());
     }

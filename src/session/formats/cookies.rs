@@ -23,7 +23,9 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, C
     let mut found = None;
     for header in headers.get_all(header::COOKIE) {
         for pair in header.as_bytes().split(|&byte| byte == b';') {
-            let Some(value) = value_of(pair, name.as_bytes()) else { continue };
+            let Some(value) = value_of(pair, name.as_bytes()) else {
+                continue;
+            };
             if found.replace(value).is_some_and(|other| other != value) {
                 return Err(CookieError::Duplicate);
             }
@@ -32,7 +34,9 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, C
     match found {
         None | Some([]) => Ok(None),
         Some(value) if value.iter().all(|byte| (b' '..=b'~').contains(byte)) => {
-            std::str::from_utf8(value).map(Some).map_err(|_| CookieError::Malformed)
+            std::str::from_utf8(value)
+                .map(Some)
+                .map_err(|_| CookieError::Malformed)
         }
         Some(_) => Err(CookieError::Malformed),
     }
@@ -59,7 +63,10 @@ mod tests {
     fn headers(lines: &[&[u8]]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(header::COOKIE, HeaderValue::from_bytes(line).expect("a header value"));
+            headers.append(
+                header::COOKIE,
+                HeaderValue::from_bytes(line).expect("a header value"),
+            );
         }
         headers
     }
@@ -85,7 +92,12 @@ mod tests {
             (b"\xc2\xa0sid=abc", None),
             (b"", None),
         ] {
-            assert_eq!(find(&headers(&[line]), "sid"), Ok(want), "{}", line.escape_ascii());
+            assert_eq!(
+                find(&headers(&[line]), "sid"),
+                Ok(want),
+                "{}",
+                line.escape_ascii()
+            );
         }
     }
 
@@ -108,6 +120,9 @@ mod tests {
 
     #[test]
     fn a_value_of_other_bytes_is_malformed() {
-        assert_eq!(find(&headers(&[b"sid=\xff"]), "sid"), Err(CookieError::Malformed));
+        assert_eq!(
+            find(&headers(&[b"sid=\xff"]), "sid"),
+            Err(CookieError::Malformed)
+        );
     }
 }

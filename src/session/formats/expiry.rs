@@ -32,9 +32,15 @@ impl Expiry {
 
     fn of_number(number: i64) -> Self {
         if number < MILLISECONDS_FROM {
-            return Self { floor: number, ceil: number };
+            return Self {
+                floor: number,
+                ceil: number,
+            };
         }
-        Self { floor: number / 1000, ceil: number / 1000 + i64::from(number % 1000 > 0) }
+        Self {
+            floor: number / 1000,
+            ceil: number / 1000 + i64::from(number % 1000 > 0),
+        }
     }
 
     /// RFC 3339, section 5.6: a time with its zone.
@@ -47,19 +53,31 @@ impl Expiry {
         };
         let moment = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
         let since = moment.duration_since(UNIX_EPOCH).ok()?;
-        let floor = UnixSeconds::try_from(since.as_secs()).ok()?.checked_sub(ahead)?;
-        Some(Self { floor, ceil: floor + i64::from(since.subsec_nanos() > 0) })
+        let floor = UnixSeconds::try_from(since.as_secs())
+            .ok()?
+            .checked_sub(ahead)?;
+        Some(Self {
+            floor,
+            ceil: floor + i64::from(since.subsec_nanos() > 0),
+        })
     }
 
     /// The same moment, so many seconds later.
     #[must_use]
     pub fn plus(self, seconds: i64) -> Self {
-        Self { floor: self.floor.saturating_add(seconds), ceil: self.ceil.saturating_add(seconds) }
+        Self {
+            floor: self.floor.saturating_add(seconds),
+            ceil: self.ceil.saturating_add(seconds),
+        }
     }
 
     /// Refuses a session whose time is over.
     pub fn check(self, now: UnixSeconds) -> Result<UnixSeconds, ExtractError> {
-        if now >= self.ceil { Err(ExtractError::expired()) } else { Ok(self.floor) }
+        if now >= self.ceil {
+            Err(ExtractError::expired())
+        } else {
+            Ok(self.floor)
+        }
     }
 }
 
@@ -88,14 +106,38 @@ mod tests {
             ("1795565550", Some((1_795_565_550, 1_795_565_550))),
             ("1795565550000", Some((1_795_565_550, 1_795_565_550))),
             ("1795565550001", Some((1_795_565_550, 1_795_565_551))),
-            ("\"2026-11-25T00:12:30Z\"", Some((1_795_565_550, 1_795_565_550))),
-            ("\"2026-11-25T00:12:30.750Z\"", Some((1_795_565_550, 1_795_565_551))),
-            ("\"2026-11-25T00:12:30.75+00:00\"", Some((1_795_565_550, 1_795_565_551))),
-            ("\"2026-11-25T02:12:30.75+02:00\"", Some((1_795_565_550, 1_795_565_551))),
-            ("\"2026-11-24T18:42:30z\"", Some((1_795_545_750, 1_795_545_750))),
-            ("\"2026-11-24T18:42:30-05:30\"", Some((1_795_565_550, 1_795_565_550))),
-            ("\"2024-02-29T12:00:00Z\"", Some((1_709_208_000, 1_709_208_000))),
-            ("\"9999-12-31T23:59:59Z\"", Some((253_402_300_799, 253_402_300_799))),
+            (
+                "\"2026-11-25T00:12:30Z\"",
+                Some((1_795_565_550, 1_795_565_550)),
+            ),
+            (
+                "\"2026-11-25T00:12:30.750Z\"",
+                Some((1_795_565_550, 1_795_565_551)),
+            ),
+            (
+                "\"2026-11-25T00:12:30.75+00:00\"",
+                Some((1_795_565_550, 1_795_565_551)),
+            ),
+            (
+                "\"2026-11-25T02:12:30.75+02:00\"",
+                Some((1_795_565_550, 1_795_565_551)),
+            ),
+            (
+                "\"2026-11-24T18:42:30z\"",
+                Some((1_795_545_750, 1_795_545_750)),
+            ),
+            (
+                "\"2026-11-24T18:42:30-05:30\"",
+                Some((1_795_565_550, 1_795_565_550)),
+            ),
+            (
+                "\"2024-02-29T12:00:00Z\"",
+                Some((1_709_208_000, 1_709_208_000)),
+            ),
+            (
+                "\"9999-12-31T23:59:59Z\"",
+                Some((253_402_300_799, 253_402_300_799)),
+            ),
             ("\"1795565550\"", Some((1_795_565_550, 1_795_565_550))),
             ("\"1795565550001\"", Some((1_795_565_550, 1_795_565_551))),
             ("\"2026-11-25T00:12:30\"", None),
@@ -117,13 +159,20 @@ mod tests {
             ("true", None),
         ] {
             let value = Value::parse(json.as_bytes()).unwrap();
-            assert_eq!(Expiry::read(&value).map(|it| (it.floor, it.ceil)), want, "{json}");
+            assert_eq!(
+                Expiry::read(&value).map(|it| (it.floor, it.ceil)),
+                want,
+                "{json}"
+            );
         }
     }
 
     #[test]
     fn a_session_lives_until_its_last_moment() {
-        let expiry = Expiry { floor: 29, ceil: 30 };
+        let expiry = Expiry {
+            floor: 29,
+            ceil: 30,
+        };
         assert_eq!(expiry.check(29), Ok(29));
         assert_eq!(expiry.check(30), Err(ExtractError::expired()));
     }

@@ -13,9 +13,14 @@ pub enum HeaderError {
 }
 
 /// The value of the header, without the spaces around it; `None` if it is not there.
-pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, HeaderError> {
+pub fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, HeaderError> {
     let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     if values.next().is_some() {
         return Err(HeaderError::Duplicate);
     }
@@ -30,9 +35,9 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
 pub fn has_twin(headers: &HeaderMap, name: &HeaderName) -> bool {
     let folded = |name: &HeaderName| name.as_str().replace(['_', '.'], "-");
     let wanted = folded(name);
-    headers
-        .keys()
-        .any(|other| other != name && other.as_str().len() == wanted.len() && folded(other) == wanted)
+    headers.keys().any(|other| {
+        other != name && other.as_str().len() == wanted.len() && folded(other) == wanted
+    })
 }
 
 /// Whether `Connection` names the header: a proxy that follows RFC 9110, section 7.6.1 would have
@@ -40,6 +45,10 @@ pub fn has_twin(headers: &HeaderMap, name: &HeaderName) -> bool {
 pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(header::CONNECTION).iter().any(|value| {
         let options = value.as_bytes().split(|&byte| byte == b',');
-        options.into_iter().any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+        options.into_iter().any(|option| {
+            option
+                .trim_ascii()
+                .eq_ignore_ascii_case(name.as_str().as_bytes())
+        })
     })
 }

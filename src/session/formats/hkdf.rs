@@ -24,7 +24,10 @@ pub fn hkdf<const N: usize>(secret: &[u8], salt: &str, info: &str) -> [u8; N] {
     const { assert!(N <= 255 * 32, "the most that the RFC allows") };
     let mut key = [0; N];
     let extracted = Salt::new(HKDF_SHA256, salt.as_bytes()).extract(secret);
-    #[expect(clippy::expect_used, reason = "it fails on a wrong length only: checked above, and N is N")]
+    #[expect(
+        clippy::expect_used,
+        reason = "it fails on a wrong length only: checked above, and N is N"
+    )]
     extracted
         .expand(&[info.as_bytes()], Length(N))
         .and_then(|material| material.fill(&mut key))
@@ -68,7 +71,12 @@ mod tests {
 
     #[test]
     fn pbkdf2_matches_rfc_6070() {
-        let key = pbkdf2::<20>(pbkdf2::PBKDF2_HMAC_SHA1, NonZeroU32::MIN, b"password", b"salt");
+        let key = pbkdf2::<20>(
+            pbkdf2::PBKDF2_HMAC_SHA1,
+            NonZeroU32::MIN,
+            b"password",
+            b"salt",
+        );
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "0c60c80f961f0e71f3a9b524af6012062fe037a6");
     }

@@ -45,7 +45,10 @@ impl ContentKey {
         let (mac, aes) = key.split_at(32);
         let mac = Box::new(hmac::Key::new(hmac::HMAC_SHA512, mac));
         let aes = Cbc::new(aes).expect("32 bytes");
-        Self { cipher: Cipher::CbcHs512 { mac, aes }, kid: kid.map(|hash| thumbprint(key, hash)) }
+        Self {
+            cipher: Cipher::CbcHs512 { mac, aes },
+            kid: kid.map(|hash| thumbprint(key, hash)),
+        }
     }
 
     /// A key of `A256GCM`.
@@ -55,7 +58,10 @@ impl ContentKey {
     #[expect(clippy::expect_used, reason = "AES takes every key of 32 bytes")]
     pub fn gcm(key: &[u8; 32], kid: Option<Thumbprint>) -> Self {
         let cipher = Cipher::Gcm(Gcm::new(key).expect("32 bytes"));
-        Self { cipher, kid: kid.map(|hash| thumbprint(key, hash)) }
+        Self {
+            cipher,
+            kid: kid.map(|hash| thumbprint(key, hash)),
+        }
     }
 
     fn encryption(&self) -> &'static str {
@@ -117,7 +123,9 @@ pub fn open<'k>(
     let sealed = split(token).ok_or_else(malformed)?;
     let header = decode_header(sealed.header).ok_or_else(malformed)?;
     let encryption = text(&header, "enc")?;
-    if text(&header, "alg")? != Some("dir") || !keys.clone().any(|key| encryption == Some(key.encryption())) {
+    if text(&header, "alg")? != Some("dir")
+        || !keys.clone().any(|key| encryption == Some(key.encryption()))
+    {
         return Err(ExtractError::rejected("alg_not_allowed"));
     }
     // Neither is ever made for a session: `zip` can be a bomb, `crit` asks for what nobody here knows.
@@ -125,12 +133,15 @@ pub fn open<'k>(
         return Err(ExtractError::rejected("header"));
     }
     let kid = text(&header, "kid")?;
-    let mut candidates =
-        keys.filter(|key| encryption == Some(key.encryption()) && key.answers_to(kid)).peekable();
+    let mut candidates = keys
+        .filter(|key| encryption == Some(key.encryption()) && key.answers_to(kid))
+        .peekable();
     if candidates.peek().is_none() {
         return Err(ExtractError::rejected("unknown_key"));
     }
-    candidates.find_map(|key| key.open(&sealed)).ok_or_else(|| ExtractError::rejected("bad_seal"))
+    candidates
+        .find_map(|key| key.open(&sealed))
+        .ok_or_else(|| ExtractError::rejected("bad_seal"))
 }
 
 fn split(token: &str) -> Option<Sealed<'_>> {
@@ -142,7 +153,12 @@ fn split(token: &str) -> Option<Sealed<'_>> {
         return None;
     }
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
-    Some(Sealed { header, iv: decode(iv)?, ciphertext: decode(ciphertext)?, tag: decode(tag)? })
+    Some(Sealed {
+        header,
+        iv: decode(iv)?,
+        ciphertext: decode(ciphertext)?,
+        tag: decode(tag)?,
+    })
 }
 
 fn decode_header(text: &str) -> Option<Object> {
@@ -183,17 +199,22 @@ mod tests {
         let sealed = Sealed {
             header: "The second principle of Auguste Kerckhoffs",
             iv: hex("1af38c2dc2b96ffdd86694092341bc04"),
-            ciphertext: hex("4affaaadb78c31c5da4b1b590d10ffbd 3dd8d5d302423526912da037ecbcc7bd
+            ciphertext: hex(
+                "4affaaadb78c31c5da4b1b590d10ffbd 3dd8d5d302423526912da037ecbcc7bd
                  822c301dd67c373bccb584ad3e9279c2 e6d12a1374b77f077553df829410446b
                  36ebd97066296ae6427ea75c2e0846a1 1a09ccf5370dc80bfecbad28c73f09b3
                  a3b75e662a2594410ae496b2e2e6609e 31e6e02cc837f053d21f37ff4f51950b
-                 be2638d09dd7a4930930806d0703b1f6"),
+                 be2638d09dd7a4930930806d0703b1f6",
+            ),
             tag: hex("4dd3b4c088a7f45c216839645b2012bf2e6269a8c56a816dbc1b267761955bc5"),
         };
         let text = key.open(&sealed).expect("it opens");
         assert!(text.starts_with(b"A cipher system must not be required to be secret"));
         for length in [0, 16, 31] {
-            let short = Sealed { tag: sealed.tag[..length].to_vec(), ..sealed_again(&sealed) };
+            let short = Sealed {
+                tag: sealed.tag[..length].to_vec(),
+                ..sealed_again(&sealed)
+            };
             assert!(key.open(&short).is_none(), "{length} bytes of tag");
         }
     }
@@ -212,17 +233,35 @@ mod tests {
         let keys = [ContentKey::cbc_hs512(&[1; 64], Some(Thumbprint::Sha512))];
         for (header, want) in [
             (r#"{"alg":"dir","enc":"A256CBC-HS512"}"#, "bad_seal"),
-            (r#"{"alg":"dir","enc":"A256CBC-HS512","kid":"x"}"#, "unknown_key"),
-            (r#"{"alg":"dir","enc":"A256CBC-HS512","kid":7}"#, "malformed"),
-            (r#"{"alg":"dir","enc":"A256CBC-HS512","zip":"DEF"}"#, "header"),
-            (r#"{"alg":"dir","enc":"A256CBC-HS512","crit":["exp"]}"#, "header"),
+            (
+                r#"{"alg":"dir","enc":"A256CBC-HS512","kid":"x"}"#,
+                "unknown_key",
+            ),
+            (
+                r#"{"alg":"dir","enc":"A256CBC-HS512","kid":7}"#,
+                "malformed",
+            ),
+            (
+                r#"{"alg":"dir","enc":"A256CBC-HS512","zip":"DEF"}"#,
+                "header",
+            ),
+            (
+                r#"{"alg":"dir","enc":"A256CBC-HS512","crit":["exp"]}"#,
+                "header",
+            ),
             (r#"{"alg":"dir","enc":"A256GCM"}"#, "alg_not_allowed"),
             (r#"{"alg":"dir","enc":"A128CBC-HS256"}"#, "alg_not_allowed"),
-            (r#"{"alg":"A256KW","enc":"A256CBC-HS512"}"#, "alg_not_allowed"),
+            (
+                r#"{"alg":"A256KW","enc":"A256CBC-HS512"}"#,
+                "alg_not_allowed",
+            ),
             (r#"{"alg":"none","enc":"A256CBC-HS512"}"#, "alg_not_allowed"),
             (r#"{"enc":"A256CBC-HS512"}"#, "alg_not_allowed"),
             (r#"{"alg":"dir"}"#, "alg_not_allowed"),
-            (r#"{"alg":"dir","alg":"dir","enc":"A256CBC-HS512"}"#, "malformed"),
+            (
+                r#"{"alg":"dir","alg":"dir","enc":"A256CBC-HS512"}"#,
+                "malformed",
+            ),
             ("[]", "malformed"),
             ("", "malformed"),
         ] {
@@ -243,7 +282,11 @@ mod tests {
             &format!("{header}..AAAA.AA+A.AAAA"),
             &format!("{header}=..AAAA.AAAA.AAAA"),
         ] {
-            assert_eq!(open(token, keys.iter()), Err(ExtractError::rejected("malformed")), "{token}");
+            assert_eq!(
+                open(token, keys.iter()),
+                Err(ExtractError::rejected("malformed")),
+                "{token}"
+            );
         }
     }
 }

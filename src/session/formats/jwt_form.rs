@@ -27,7 +27,9 @@ pub fn parts(text: &str) -> Option<[&str; 3]> {
 }
 
 fn is_base64url(part: &str) -> bool {
-    part.trim_end_matches('=').bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    part.trim_end_matches('=')
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// What the form of `text` tells; `None` if it is no JWT.
@@ -35,18 +37,29 @@ fn is_base64url(part: &str) -> bool {
 /// # Errors
 /// `Rejected` if it is one whose `alg` or `iss` cannot be read, or stands twice.
 pub fn read(text: &str) -> Result<Option<JwtForm>, ExtractError> {
-    let Some([header, payload, _]) = parts(text) else { return Ok(None) };
-    let Some(header) = decode(header) else { return Ok(None) };
-    let Some(alg) = alg(&header)? else { return Ok(None) };
+    let Some([header, payload, _]) = parts(text) else {
+        return Ok(None);
+    };
+    let Some(header) = decode(header) else {
+        return Ok(None);
+    };
+    let Some(alg) = alg(&header)? else {
+        return Ok(None);
+    };
     let payload = decode(payload);
     let claims = payload.as_ref().and_then(Value::as_object);
     let issuer = issuer(claims.ok_or_else(|| unreadable("the payload is no JSON object"))?)?;
-    Ok(Some(JwtForm { alg: alg.to_owned(), issuer: issuer.map(str::to_owned) }))
+    Ok(Some(JwtForm {
+        alg: alg.to_owned(),
+        issuer: issuer.map(str::to_owned),
+    }))
 }
 
 /// Whether `text` is a JWT, readable or not.
 pub fn is_jwt(text: &str) -> bool {
-    parts(text).and_then(|[header, ..]| decode(header)).is_some_and(|header| alg(&header) != Ok(None))
+    parts(text)
+        .and_then(|[header, ..]| decode(header))
+        .is_some_and(|header| alg(&header) != Ok(None))
 }
 
 /// One part as JSON.
@@ -56,7 +69,9 @@ pub fn decode(part: &str) -> Option<Value> {
 
 /// The header's `alg`; `None` if this is not the header of a JWT.
 pub fn alg(header: &Value) -> Result<Option<&str>, ExtractError> {
-    header.as_object().map_or(Ok(None), |header| text(header, "alg"))
+    header
+        .as_object()
+        .map_or(Ok(None), |header| text(header, "alg"))
 }
 
 /// Whether the algorithm signs with a shared secret (RFC 7518, section 3.1); `None` for one of neither family.
@@ -98,17 +113,29 @@ mod tests {
     #[test]
     fn three_parts_with_alg_in_the_first_are_a_jwt() {
         let form = |alg: &str, issuer: Option<&str>| {
-            Ok(Some(JwtForm { alg: alg.to_owned(), issuer: issuer.map(str::to_owned) }))
+            Ok(Some(JwtForm {
+                alg: alg.to_owned(),
+                issuer: issuer.map(str::to_owned),
+            }))
         };
         for (text, want) in [
-            (token(r#"{"alg":"RS256"}"#, r#"{"iss":"https://a"}"#), form("RS256", Some("https://a"))),
+            (
+                token(r#"{"alg":"RS256"}"#, r#"{"iss":"https://a"}"#),
+                form("RS256", Some("https://a")),
+            ),
             (token(r#"{"alg":"none"}"#, "{}"), form("none", None)),
-            (token(r#"{"typ":"JWT"}"#, r#"{"iss":"https://a"}"#), Ok(None)),
+            (
+                token(r#"{"typ":"JWT"}"#, r#"{"iss":"https://a"}"#),
+                Ok(None),
+            ),
             (token("[]", "{}"), Ok(None)),
             ("opaque".to_owned(), Ok(None)),
             ("a.b.c".to_owned(), Ok(None)),
             (format!("{}.x", token(r#"{"alg":"RS256"}"#, "{}")), Ok(None)),
-            (token(r#"{"alg":"RS256"}"#, "{}").replace('.', "!."), Ok(None)),
+            (
+                token(r#"{"alg":"RS256"}"#, "{}").replace('.', "!."),
+                Ok(None),
+            ),
         ] {
             assert_eq!(is_jwt(&text), want != Ok(None), "{text}");
             assert_eq!(read(&text), want, "{text}");
@@ -126,7 +153,11 @@ mod tests {
             (r#"{"alg":"RS256"}"#, "text"),
         ] {
             let text = token(header, payload);
-            assert_eq!(read(&text).map_err(|error| error.word()), Err("malformed"), "{header} {payload}");
+            assert_eq!(
+                read(&text).map_err(|error| error.word()),
+                Err("malformed"),
+                "{header} {payload}"
+            );
             assert!(is_jwt(&text), "{header} {payload}");
         }
     }

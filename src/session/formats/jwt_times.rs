@@ -10,7 +10,11 @@ const LATEST: UnixSeconds = 1 << 53;
 
 /// When the token ends. `exp` must be there; `nbf` must be past if it is. `tolerance` is what the
 /// framework grants for clocks that differ.
-pub fn check(claims: &Object, now: UnixSeconds, tolerance: UnixSeconds) -> Result<UnixSeconds, ExtractError> {
+pub fn check(
+    claims: &Object,
+    now: UnixSeconds,
+    tolerance: UnixSeconds,
+) -> Result<UnixSeconds, ExtractError> {
     let expires_at = date(claims, "exp")?.ok_or_else(|| ExtractError::rejected("exp"))?;
     if expires_at <= now - tolerance {
         return Err(ExtractError::expired());
@@ -24,12 +28,23 @@ pub fn check(claims: &Object, now: UnixSeconds, tolerance: UnixSeconds) -> Resul
 /// A claim that is a `NumericDate`, rounded down; `None` if it is not there.
 pub fn date(claims: &Object, name: &'static str) -> Result<Option<UnixSeconds>, ExtractError> {
     let wrong = || ExtractError::rejected(name);
-    let Some(value) = claims.get(name).map_err(|_| wrong())? else { return Ok(None) };
-    let Value::Number(number) = value else { return Err(wrong()) };
-    #[expect(clippy::cast_possible_truncation, reason = "it saturates, and such a date is then refused")]
+    let Some(value) = claims.get(name).map_err(|_| wrong())? else {
+        return Ok(None);
+    };
+    let Value::Number(number) = value else {
+        return Err(wrong());
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it saturates, and such a date is then refused"
+    )]
     let rounded = || number.as_f64().map(|float| float.floor() as UnixSeconds);
     let seconds = number.as_i64().or_else(rounded).ok_or_else(wrong)?;
-    if (-LATEST..=LATEST).contains(&seconds) { Ok(Some(seconds)) } else { Err(wrong()) }
+    if (-LATEST..=LATEST).contains(&seconds) {
+        Ok(Some(seconds))
+    } else {
+        Err(wrong())
+    }
 }
 
 #[cfg(test)]
@@ -54,17 +69,41 @@ mod tests {
             (r#"{"exp":1799999985.9}"#, Err(ExtractError::expired())),
             (r#"{"exp":0}"#, Err(ExtractError::expired())),
             (r#"{"exp":-1}"#, Err(ExtractError::expired())),
-            (r#"{"exp":1800000001,"nbf":1800000016}"#, Err(ExtractError::rejected("not_yet_valid"))),
-            (r#"{"exp":1800000001,"nbf":"1"}"#, Err(ExtractError::rejected("nbf"))),
+            (
+                r#"{"exp":1800000001,"nbf":1800000016}"#,
+                Err(ExtractError::rejected("not_yet_valid")),
+            ),
+            (
+                r#"{"exp":1800000001,"nbf":"1"}"#,
+                Err(ExtractError::rejected("nbf")),
+            ),
             ("{}", Err(ExtractError::rejected("exp"))),
             (r#"{"exp":null}"#, Err(ExtractError::rejected("exp"))),
             (r#"{"exp":true}"#, Err(ExtractError::rejected("exp"))),
-            (r#"{"exp":"1800000001"}"#, Err(ExtractError::rejected("exp"))),
-            (r#"{"exp":[1800000001]}"#, Err(ExtractError::rejected("exp"))),
-            (r#"{"exp":1800000001,"exp":1800000001}"#, Err(ExtractError::rejected("exp"))),
-            (r#"{"exp":9007199254740993}"#, Err(ExtractError::rejected("exp"))),
-            (r#"{"exp":18446744073709551615}"#, Err(ExtractError::rejected("exp"))),
-            (r#"{"exp":18446744073709551616}"#, Err(ExtractError::rejected("exp"))),
+            (
+                r#"{"exp":"1800000001"}"#,
+                Err(ExtractError::rejected("exp")),
+            ),
+            (
+                r#"{"exp":[1800000001]}"#,
+                Err(ExtractError::rejected("exp")),
+            ),
+            (
+                r#"{"exp":1800000001,"exp":1800000001}"#,
+                Err(ExtractError::rejected("exp")),
+            ),
+            (
+                r#"{"exp":9007199254740993}"#,
+                Err(ExtractError::rejected("exp")),
+            ),
+            (
+                r#"{"exp":18446744073709551615}"#,
+                Err(ExtractError::rejected("exp")),
+            ),
+            (
+                r#"{"exp":18446744073709551616}"#,
+                Err(ExtractError::rejected("exp")),
+            ),
             (r#"{"exp":1e300}"#, Err(ExtractError::rejected("exp"))),
             (r#"{"exp":-1e300}"#, Err(ExtractError::rejected("exp"))),
         ] {

@@ -20,13 +20,19 @@ pub const MAX_STORED: usize = 1024 * 1024;
 
 /// Bytes in base64 of the standard alphabet with its padding (RFC 4648, section 4).
 pub fn base64(text: &str) -> Result<Vec<u8>, ExtractError> {
-    STANDARD.decode(text).map_err(|_| ExtractError::rejected("malformed"))
+    STANDARD
+        .decode(text)
+        .map_err(|_| ExtractError::rejected("malformed"))
 }
 
 /// Bytes in base64 of the URL alphabet without padding; zlib's, if a dot stands in front. That is how
 /// itsdangerous and Django write a payload that compression makes shorter.
 pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
-    let decode = |text| URL_SAFE_NO_PAD.decode(text).map_err(|_| ExtractError::rejected("malformed"));
+    let decode = |text| {
+        URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| ExtractError::rejected("malformed"))
+    };
     match text.strip_prefix('.') {
         Some(compressed) => inflate(&decode(compressed)?, MAX_INFLATED),
         None => decode(text),
@@ -36,7 +42,9 @@ pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
 /// At most `most` bytes out of zlib.
 pub fn inflate(compressed: &[u8], most: usize) -> Result<Vec<u8>, ExtractError> {
     let mut bytes = Vec::new();
-    let read = ZlibDecoder::new(compressed).take(most as u64 + 1).read_to_end(&mut bytes);
+    let read = ZlibDecoder::new(compressed)
+        .take(most as u64 + 1)
+        .read_to_end(&mut bytes);
     match read {
         Err(_) => Err(ExtractError::rejected("malformed")),
         Ok(length) if length > most => Err(ExtractError::rejected("too_large")),
@@ -65,7 +73,11 @@ pub struct PickleWarning {
 
 impl PickleWarning {
     pub fn new(extractor: &str, mend: &'static str) -> Self {
-        Self { extractor: extractor.to_owned(), mend, given: Once::new() }
+        Self {
+            extractor: extractor.to_owned(),
+            mend,
+            given: Once::new(),
+        }
     }
 
     /// [`json`], with the warning if the app signed a pickle instead.
@@ -106,17 +118,32 @@ mod tests {
     #[test]
     fn zlib_stops_at_its_cap() {
         let spaces = |count: usize| zlib(&vec![b' '; count]);
-        assert_eq!(base64_or_zlib(&spaces(MAX_INFLATED)).unwrap().len(), MAX_INFLATED);
+        assert_eq!(
+            base64_or_zlib(&spaces(MAX_INFLATED)).unwrap().len(),
+            MAX_INFLATED
+        );
         assert_eq!(word(base64_or_zlib(&spaces(MAX_INFLATED + 1))), "too_large");
-        assert_eq!(word(base64_or_zlib(&spaces(64 * MAX_INFLATED))), "too_large");
+        assert_eq!(
+            word(base64_or_zlib(&spaces(64 * MAX_INFLATED))),
+            "too_large"
+        );
     }
 
     #[test]
     fn damaged_text_is_malformed() {
         let whole = zlib(b"{\"user_id\":1}");
-        for text in
-            [".", "..", ".AAAA", "e30=", "e3", "e31", "e3 0", "e3+/", "%65", &whole[..whole.len() - 4]]
-        {
+        for text in [
+            ".",
+            "..",
+            ".AAAA",
+            "e30=",
+            "e3",
+            "e31",
+            "e3 0",
+            "e3+/",
+            "%65",
+            &whole[..whole.len() - 4],
+        ] {
             assert_eq!(word(base64_or_zlib(text)), "malformed", "{text}");
         }
         for text in ["e30", "e31=", "e3-_", "e30=\n", "!!!"] {

@@ -56,7 +56,9 @@ impl<'a> Reader<'a> {
         }
         if self.eat("s:") {
             let text = std::str::from_utf8(self.string()?);
-            return Some(text.map_or(Value::Array(Vec::new()), |text| Value::String(text.to_owned())));
+            return Some(text.map_or(Value::Array(Vec::new()), |text| {
+                Value::String(text.to_owned())
+            }));
         }
         if self.eat("a:") {
             return self.array(depth.checked_sub(1)?);
@@ -150,7 +152,9 @@ impl<'a> Reader<'a> {
             return None;
         }
         if is_list {
-            return Some(Value::Array(members.into_iter().map(|(_, value)| value).collect()));
+            return Some(Value::Array(
+                members.into_iter().map(|(_, value)| value).collect(),
+            ));
         }
         Some(Value::Object(members.into_iter().collect::<Object>()))
     }
@@ -162,7 +166,10 @@ fn float(text: &str) -> Option<Value> {
         return Some(Value::Null);
     }
     // Rust also reads words such as `infinity`, which PHP does not write.
-    if !text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) {
+    if !text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))
+    {
         return None;
     }
     Some(Number::from_f64(text.parse().ok()?).map_or(Value::Null, Value::Number))
@@ -190,7 +197,10 @@ mod tests {
             ("a:0:{}", "[]"),
             ("a:2:{i:0;s:1:\"a\";i:1;N;}", r#"["a",null]"#),
             ("a:2:{i:1;i:1;i:0;i:0;}", r#"{"1":1,"0":0}"#),
-            ("a:2:{i:0;s:1:\"a\";s:1:\"x\";b:1;}", r#"{"0":"a","x":true}"#),
+            (
+                "a:2:{i:0;s:1:\"a\";s:1:\"x\";b:1;}",
+                r#"{"0":"a","x":true}"#,
+            ),
             ("a:1:{s:1:\"a\";a:1:{s:2:\"id\";i:7;}}", r#"{"a":{"id":7}}"#),
         ] {
             let value = value(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
@@ -262,13 +272,22 @@ mod tests {
     #[test]
     fn a_string_that_is_not_utf8_spoils_only_itself() {
         for (text, want) in [
-            (&b"a:2:{s:4:\"name\";s:4:\"Zo\xeb\xff\";s:2:\"id\";i:7;}"[..], r#"{"name":[],"id":7}"#),
-            (b"a:1:{s:4:\"name\";s:1:\"\xc3\xa9\";}", "refused: a length that ends inside a character"),
+            (
+                &b"a:2:{s:4:\"name\";s:4:\"Zo\xeb\xff\";s:2:\"id\";i:7;}"[..],
+                r#"{"name":[],"id":7}"#,
+            ),
+            (
+                b"a:1:{s:4:\"name\";s:1:\"\xc3\xa9\";}",
+                "refused: a length that ends inside a character",
+            ),
             (b"a:1:{s:4:\"name\";s:1:\"\xc3\";}", r#"{"name":[]}"#),
             (b"a:2:{s:1:\"\xff\";i:1;s:2:\"id\";i:7;}", r#"{"id":7}"#),
             (b"a:1:{s:1:\"\xff\";i:1;}", "{}"),
             (b"a:2:{i:0;s:1:\"\xff\";i:1;s:1:\"a\";}", r#"[[],"a"]"#),
-            (b"a:2:{s:1:\"o\";O:2:\"\xff\xfe\":1:{s:1:\"\xff\";N;}s:2:\"id\";i:7;}", r#"{"o":null,"id":7}"#),
+            (
+                b"a:2:{s:1:\"o\";O:2:\"\xff\xfe\":1:{s:1:\"\xff\";N;}s:2:\"id\";i:7;}",
+                r#"{"o":null,"id":7}"#,
+            ),
             (b"a:1:{i:0;i:\xff;}", "refused"),
             (b"\xff", "refused"),
         ] {
@@ -277,7 +296,13 @@ mod tests {
             assert_eq!(read.as_deref(), want, "{}", text.escape_ascii());
         }
         assert_eq!(string(b"s:2:\"\xff\"\";"), Some(&b"\xff\""[..]));
-        for text in [&b"s:2:\"\xff\";"[..], b"s:1:\"a\";s:1:\"a\";", b"a:0:{}", b"N;", b""] {
+        for text in [
+            &b"s:2:\"\xff\";"[..],
+            b"s:1:\"a\";s:1:\"a\";",
+            b"a:0:{}",
+            b"N;",
+            b"",
+        ] {
             assert_eq!(string(text), None, "{}", text.escape_ascii());
         }
         for text in [&b"s:1:\"\xff\";"[..], b"N;", b"i:1;", b"a:0:{}N;"] {
@@ -290,7 +315,11 @@ mod tests {
         let session = array(b"a:1:{s:2:\"id\";s:2:\"7\xff\";}").unwrap();
         for template in ["{id}", "user-{id}"] {
             let subject = template.parse::<Template>().unwrap().subject(&session);
-            assert_eq!(subject, Err(SubjectError::Invalid("subject_type")), "{template}");
+            assert_eq!(
+                subject,
+                Err(SubjectError::Invalid("subject_type")),
+                "{template}"
+            );
         }
     }
 
@@ -305,15 +334,19 @@ mod tests {
 
     #[test]
     fn a_repeated_key_stays_ambiguous() {
-        let Some(Value::Object(object)) = value(b"a:2:{s:1:\"5\";i:1;i:5;i:2;}") else { panic!("an object") };
+        let Some(Value::Object(object)) = value(b"a:2:{s:1:\"5\";i:1;i:5;i:2;}") else {
+            panic!("an object")
+        };
         assert!(object.get("5").is_err());
     }
 
     /// What `serialize()` writes for a value. A list's keys are its places.
     fn serialize(value: &Value) -> String {
         let array = |members: &[(String, &Value)]| {
-            let body: String =
-                members.iter().map(|(key, value)| format!("{key}{}", serialize(value))).collect();
+            let body: String = members
+                .iter()
+                .map(|(key, value)| format!("{key}{}", serialize(value)))
+                .collect();
             format!("a:{}:{{{body}}}", members.len())
         };
         match value {
@@ -322,8 +355,11 @@ mod tests {
             Value::Number(number) => format!("i:{number};"),
             Value::String(text) => format!("s:{}:\"{text}\";", text.len()),
             Value::Array(items) => {
-                let members: Vec<_> =
-                    items.iter().enumerate().map(|(place, item)| (format!("i:{place};"), item)).collect();
+                let members: Vec<_> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(place, item)| (format!("i:{place};"), item))
+                    .collect();
                 array(&members)
             }
             Value::Object(object) => {

@@ -37,7 +37,11 @@ pub fn algorithm(
         "sha512" => Some(hmac::HMAC_SHA512),
         _ => None,
     };
-    problems.require(algorithm.is_some(), section.key(key), "must be one of sha1, sha256, sha384, sha512");
+    problems.require(
+        algorithm.is_some(),
+        section.key(key),
+        "must be one of sha1, sha256, sha384, sha512",
+    );
     algorithm
 }
 
@@ -53,7 +57,8 @@ impl MaxAge {
 
     /// In seconds; `None` if the age is not checked.
     pub fn seconds(self) -> Option<UnixSeconds> {
-        self.0.map(|age| UnixSeconds::try_from(age.as_secs()).unwrap_or(UnixSeconds::MAX))
+        self.0
+            .map(|age| UnixSeconds::try_from(age.as_secs()).unwrap_or(UnixSeconds::MAX))
     }
 
     /// Refuses `"none"`, for a framework that always checks the age.
@@ -91,7 +96,9 @@ impl TryFrom<String> for MaxAge {
             _ if text == "none" => Ok(Self(None)),
             Ok(age) if age > LONGEST => Err("is longer than 100 years"),
             Ok(age) if age.as_secs() > 0 && age.subsec_nanos() == 0 => Ok(Self(Some(age))),
-            Ok(_) | Err(_) => Err("must be a duration in whole seconds with its unit, such as \"14d\""),
+            Ok(_) | Err(_) => {
+                Err("must be a duration in whole seconds with its unit, such as \"14d\"")
+            }
         }
     }
 }
@@ -136,14 +143,21 @@ impl Stamped {
         if expires_at.is_some_and(|end| now > end) {
             return Err(ExtractError::expired());
         }
-        Ok(Opened { payload, expires_at })
+        Ok(Opened {
+            payload,
+            expires_at,
+        })
     }
 
     /// Tries every key, so that the time does not tell which one fits.
     fn is_signed(&self, text: &str, signature: &str) -> bool {
-        let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else {
+            return false;
+        };
         let signs = |key| hmac::verify(key, text.as_bytes(), &signature).is_ok();
-        self.keys.iter().fold(false, |signed, key| signed | signs(key))
+        self.keys
+            .iter()
+            .fold(false, |signed, key| signed | signs(key))
     }
 }
 
@@ -158,10 +172,17 @@ pub struct StampedSession {
 
 impl StampedSession {
     fn session(&self, request: &Parts) -> Extracted {
-        let Some(text) = self.cookie.find(request)? else { return Ok(None) };
+        let Some(text) = self.cookie.find(request)? else {
+            return Ok(None);
+        };
         let opened = self.signer.open(text, self.clock.now())?;
-        let attributes = self.pickle.json(&payload::base64_or_zlib(opened.payload)?)?;
-        Ok(Some(Session { attributes, expires_at: opened.expires_at }))
+        let attributes = self
+            .pickle
+            .json(&payload::base64_or_zlib(opened.payload)?)?;
+        Ok(Some(Session {
+            attributes,
+            expires_at: opened.expires_at,
+        }))
     }
 }
 
@@ -182,7 +203,9 @@ pub fn itsdangerous(stamp: &str) -> Option<UnixSeconds> {
     if bytes.len() > 8 {
         return None;
     }
-    let seconds = bytes.iter().fold(0u64, |seconds, byte| seconds << 8 | u64::from(*byte));
+    let seconds = bytes
+        .iter()
+        .fold(0u64, |seconds, byte| seconds << 8 | u64::from(*byte));
     seconds.try_into().ok()
 }
 
@@ -195,23 +218,38 @@ mod tests {
     fn signer(max_age: Option<UnixSeconds>) -> Stamped {
         let keys = ["first", "second"].map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()));
         let stamp = |text: &str| text.parse().ok();
-        Stamped { separator: '.', keys: keys.to_vec(), stamp, max_age, leeway: 30 }
+        Stamped {
+            separator: '.',
+            keys: keys.to_vec(),
+            stamp,
+            max_age,
+            leeway: 30,
+        }
     }
 
     fn sign(key: &str, text: &str) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
-        format!("{text}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes())))
+        format!(
+            "{text}.{}",
+            URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes()))
+        )
     }
 
     fn word(text: &str) -> &'static str {
-        signer(Some(60)).open(text, NOW).expect_err("a refusal").word()
+        signer(Some(60))
+            .open(text, NOW)
+            .expect_err("a refusal")
+            .word()
     }
 
     #[test]
     fn every_key_opens_and_no_other() {
         for key in ["first", "second"] {
             let text = sign(key, &format!(".a.b.{NOW}"));
-            let opened = Opened { payload: ".a.b", expires_at: Some(NOW + 60) };
+            let opened = Opened {
+                payload: ".a.b",
+                expires_at: Some(NOW + 60),
+            };
             assert_eq!(signer(Some(60)).open(&text, NOW), Ok(opened));
         }
         assert_eq!(word(&sign("third", &format!("a.{NOW}"))), "bad_signature");
@@ -224,7 +262,11 @@ mod tests {
             ("padded", format!("{good}="), "bad_signature"),
             ("empty", format!("a.{NOW}."), "bad_signature"),
             ("half", good[..good.len() - 20].to_owned(), "bad_signature"),
-            ("bad stamp, unsigned", "a.x.AAAA".to_owned(), "bad_signature"),
+            (
+                "bad stamp, unsigned",
+                "a.x.AAAA".to_owned(),
+                "bad_signature",
+            ),
             ("bad stamp, signed", sign("first", "a.x"), "malformed"),
             ("no stamp, signed", sign("first", "a"), "malformed"),
             ("no separator", "garbage".to_owned(), "malformed"),
@@ -274,8 +316,21 @@ mod tests {
         let parse = |text: &str| MaxAge::try_from(text.to_owned());
         assert_eq!(parse("14d"), Ok(MaxAge::days(14)));
         assert_eq!(parse("none").map(MaxAge::seconds), Ok(None));
-        assert_eq!(parse("315360000s").map(|age| age.to_string()).as_deref(), Ok("3650d"));
-        for text in ["", "0s", "0", "14", "-1d", "1500ms", "101y", "1000000000000000000s", "None"] {
+        assert_eq!(
+            parse("315360000s").map(|age| age.to_string()).as_deref(),
+            Ok("3650d")
+        );
+        for text in [
+            "",
+            "0s",
+            "0",
+            "14",
+            "-1d",
+            "1500ms",
+            "101y",
+            "1000000000000000000s",
+            "None",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -15,7 +15,13 @@ pub fn required(
     setting: &str,
     problems: &mut Problems,
 ) -> Option<Secret> {
-    require_given(section, key, value.is_some() || file.is_some(), setting, problems);
+    require_given(
+        section,
+        key,
+        value.is_some() || file.is_some(),
+        setting,
+        problems,
+    );
     let secret = section.secret(key, value, file, problems);
     check(section, key, secret.as_slice(), problems);
     secret
@@ -43,12 +49,24 @@ pub fn required_list(
     setting: &str,
     problems: &mut Problems,
 ) -> Vec<Secret> {
-    require_given(section, key, !values.is_empty() || file.is_some(), setting, problems);
+    require_given(
+        section,
+        key,
+        !values.is_empty() || file.is_some(),
+        setting,
+        problems,
+    );
     listed(section, key, values, file, problems)
 }
 
 /// Says that a required secret is missing.
-pub fn require_given(section: &Section<'_>, key: &str, given: bool, setting: &str, problems: &mut Problems) {
+pub fn require_given(
+    section: &Section<'_>,
+    key: &str,
+    given: bool,
+    setting: &str,
+    problems: &mut Problems,
+) {
     problems.require(
         given,
         section.key(key),
@@ -81,10 +99,15 @@ pub fn check_jwt(
 ) {
     check(section, key, secrets, problems);
     let hashes = [("HS512", 64), ("HS384", 48), ("HS256", 32)];
-    let longest = hashes.into_iter().find(|(name, _)| algorithms.iter().any(|algorithm| algorithm == name));
-    let Some((name, length)) = longest else { return };
-    let short =
-        |secret: &&Secret| (16..length).contains(&secret.expose().len()) && secret.weakness().is_none();
+    let longest = hashes
+        .into_iter()
+        .find(|(name, _)| algorithms.iter().any(|algorithm| algorithm == name));
+    let Some((name, length)) = longest else {
+        return;
+    };
+    let short = |secret: &&Secret| {
+        (16..length).contains(&secret.expose().len()) && secret.weakness().is_none()
+    };
     for secret in secrets.iter().filter(short) {
         let found = secret.expose().len();
         section.warn(

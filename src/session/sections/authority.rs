@@ -11,23 +11,36 @@ use rustls::pki_types::pem::PemObject;
 use crate::config::{Problems, Section};
 
 /// The certificates in PEM in the file under `ca_file`, if that is given.
-pub fn read(section: &Section<'_>, file: Option<&PathBuf>, problems: &mut Problems) -> Option<Vec<u8>> {
+pub fn read(
+    section: &Section<'_>,
+    file: Option<&PathBuf>,
+    problems: &mut Problems,
+) -> Option<Vec<u8>> {
     let file = file?;
-    let pem = section.read_file(file).map_err(|error| format!("cannot read {}: {error}", file.display()));
+    let pem = section
+        .read_file(file)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()));
     let pem = problems.accept(section.key("ca_file"), pem)?;
-    problems.accept(section.key("ca_file"), check(&pem)).map(|()| pem)
+    problems
+        .accept(section.key("ca_file"), check(&pem))
+        .map(|()| pem)
 }
 
 /// Reads the certificates as the stores' libraries do, of which some look only when they connect.
 fn check(pem: &[u8]) -> Result<(), &'static str> {
     let mut authorities = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|_| "holds PEM that is broken: copy the file anew")?;
+        let certificate =
+            certificate.map_err(|_| "holds PEM that is broken: copy the file anew")?;
         authorities
             .add(certificate)
             .map_err(|_| "holds a certificate that cannot be read: copy the file anew")?;
     }
-    if authorities.is_empty() { Err("holds no certificate in PEM") } else { Ok(()) }
+    if authorities.is_empty() {
+        Err("holds no certificate in PEM")
+    } else {
+        Ok(())
+    }
 }
 
 /// Warns that the connection to `host` can be read on the way: it carries the app's sessions, and often a
@@ -43,7 +56,10 @@ pub fn warn_without_tls(section: &Section<'_>, host: &str, fix: &str) {
 
 /// Whether the host of a store's URL is this machine.
 fn is_loopback(host: &str) -> bool {
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let address = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host);
     match address.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback(),
         Err(_) => host.eq_ignore_ascii_case("localhost"),
@@ -56,7 +72,15 @@ mod tests {
 
     #[test]
     fn loopback_is_localhost_and_its_addresses_only() {
-        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.3.2.1", "::1", "[::1]", "::ffff:127.0.0.1"] {
+        for host in [
+            "localhost",
+            "LOCALHOST",
+            "127.0.0.1",
+            "127.3.2.1",
+            "::1",
+            "[::1]",
+            "::ffff:127.0.0.1",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
         for host in [
@@ -76,19 +100,38 @@ mod tests {
     #[test]
     fn only_whole_certificates_vouch() {
         let key = rcgen::KeyPair::generate().unwrap();
-        let good = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        let good = rcgen::CertificateParams::default()
+            .self_signed(&key)
+            .unwrap()
+            .pem();
         let line = good.lines().nth(1).unwrap();
         for (case, pem, want) in [
             ("one", good.clone(), true),
-            ("two, with words between", format!("{good}# another\n{good}"), true),
+            (
+                "two, with words between",
+                format!("{good}# another\n{good}"),
+                true,
+            ),
             ("line ends of Windows", good.replace('\n', "\r\n"), true),
             ("nothing", String::new(), false),
             ("a key", key.serialize_pem(), false),
             ("cut off", good[..good.len() / 2].to_owned(), false),
-            ("no end", good.replace("-----END CERTIFICATE-----", ""), false),
-            ("no base64", good.replace(line, &line.replace(&line[..4], "!!!!")), false),
+            (
+                "no end",
+                good.replace("-----END CERTIFICATE-----", ""),
+                false,
+            ),
+            (
+                "no base64",
+                good.replace(line, &line.replace(&line[..4], "!!!!")),
+                false,
+            ),
             ("a line lost", good.replace(line, ""), false),
-            ("the second is cut off", format!("{good}{}", &good[..good.len() / 2]), false),
+            (
+                "the second is cut off",
+                format!("{good}{}", &good[..good.len() / 2]),
+                false,
+            ),
         ] {
             assert_eq!(check(pem.as_bytes()).is_ok(), want, "{case}");
         }

@@ -54,7 +54,10 @@ impl ClaimRules {
     /// `Rejected`, if a claim is not as its rule says.
     pub fn check(&self, claims: &Object) -> Result<(), ExtractError> {
         for named in &self.0 {
-            if !named.find(claims).is_ok_and(|claim| named.rule.passes(claim)) {
+            if !named
+                .find(claims)
+                .is_ok_and(|claim| named.rule.passes(claim))
+            {
                 let detail = format!("{} is not as configured", named.name);
                 return Err(ExtractError::rejected("claim").because(detail));
             }
@@ -69,8 +72,12 @@ impl NamedRule {
         if let Some(claim) = claims.get(&self.name)? {
             return Ok(Some(claim));
         }
-        let Some((first, rest)) = self.path.split_first() else { return Ok(None) };
-        let Some(claim) = claims.get(first)? else { return Ok(None) };
+        let Some((first, rest)) = self.path.split_first() else {
+            return Ok(None);
+        };
+        let Some(claim) = claims.get(first)? else {
+            return Ok(None);
+        };
         lookup(claim, rest).map_err(|_| DuplicateMember)
     }
 }
@@ -78,23 +85,29 @@ impl NamedRule {
 impl Rule {
     fn passes(&self, claim: Option<&Value>) -> bool {
         let Some(claim) = claim else {
-            return matches!(self, Self::AbsentOr(_) | Self::Absent | Self::Unlike(_) | Self::Any);
+            return matches!(
+                self,
+                Self::AbsentOr(_) | Self::Absent | Self::Unlike(_) | Self::Any
+            );
         };
         let items = match claim {
             Value::Array(items) => items.as_slice(),
             one => std::slice::from_ref(one),
         };
-        let has =
-            |fits: &dyn Fn(&str) -> bool| items.iter().any(|item| text(item).is_some_and(|text| fits(&text)));
+        let has = |fits: &dyn Fn(&str) -> bool| {
+            items
+                .iter()
+                .any(|item| text(item).is_some_and(|text| fits(&text)))
+        };
         match self {
             Self::OneOf(values) | Self::AbsentOr(values) => {
                 has(&|text| values.iter().any(|value| value == text))
             }
             Self::Like(glob) => has(&|text| matches_glob(glob, text)),
             // A value that cannot be compared is not taken for an unlike one.
-            Self::Unlike(glob) => {
-                items.iter().all(|item| text(item).is_some_and(|text| !matches_glob(glob, &text)))
-            }
+            Self::Unlike(glob) => items
+                .iter()
+                .all(|item| text(item).is_some_and(|text| !matches_glob(glob, &text))),
             Self::Present => match claim {
                 Value::Null => false,
                 Value::String(text) => !text.is_empty(),
@@ -131,11 +144,20 @@ pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractE
             Some(one) => std::slice::from_ref(one),
             None => &[],
         };
-        granted.extend(items.iter().filter_map(Value::as_str).flat_map(|scopes| scopes.split(' ')));
+        granted.extend(
+            items
+                .iter()
+                .filter_map(Value::as_str)
+                .flat_map(|scopes| scopes.split(' ')),
+        );
     }
-    match required.iter().find(|scope| !granted.contains(&scope.as_str())) {
+    match required
+        .iter()
+        .find(|scope| !granted.contains(&scope.as_str()))
+    {
         Some(scope) => {
-            Err(ExtractError::rejected("scope").because(format!("the token lacks the scope {scope}")))
+            Err(ExtractError::rejected("scope")
+                .because(format!("the token lacks the scope {scope}")))
         }
         None => Ok(()),
     }
@@ -148,7 +170,11 @@ pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractE
 pub fn check_required_scopes(required: &[String]) -> Result<(), &'static str> {
     let is_scope = |scope: &String| !scope.is_empty() && !scope.contains(char::is_whitespace);
     let wrong = "must hold one scope an item: a scope is not empty and has no white space";
-    if required.iter().all(is_scope) { Ok(()) } else { Err(wrong) }
+    if required.iter().all(is_scope) {
+        Ok(())
+    } else {
+        Err(wrong)
+    }
 }
 
 impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
@@ -168,7 +194,11 @@ impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
 
 impl From<ClaimRules> for BTreeMap<String, Rule> {
     fn from(rules: ClaimRules) -> Self {
-        rules.0.into_iter().map(|named| (named.name, named.rule)).collect()
+        rules
+            .0
+            .into_iter()
+            .map(|named| (named.name, named.rule))
+            .collect()
     }
 }
 
@@ -235,16 +265,28 @@ impl<'de> Visitor<'de> for RuleVisitor {
         let rule = match access.next_key::<String>()?.as_deref() {
             Some("absent_or") => match access.next_value()? {
                 Rule::OneOf(values) => Rule::AbsentOr(values),
-                _ => return Err(de::Error::custom("absent_or takes a value or a list of values")),
+                _ => {
+                    return Err(de::Error::custom(
+                        "absent_or takes a value or a list of values",
+                    ));
+                }
             },
             Some("present") => access.next_value::<True>().map(|True| Rule::Present)?,
             Some("absent") => access.next_value::<True>().map(|True| Rule::Absent)?,
             Some("any") => access.next_value::<True>().map(|True| Rule::Any)?,
-            Some("like") => access.next_value::<Glob>().map(|Glob(glob)| Rule::Like(glob))?,
-            Some("unlike") => access.next_value::<Glob>().map(|Glob(glob)| Rule::Unlike(glob))?,
+            Some("like") => access
+                .next_value::<Glob>()
+                .map(|Glob(glob)| Rule::Like(glob))?,
+            Some("unlike") => access
+                .next_value::<Glob>()
+                .map(|Glob(glob)| Rule::Unlike(glob))?,
             Some(_) | None => return Err(wrong()),
         };
-        if access.next_key::<String>()?.is_some() { Err(wrong()) } else { Ok(rule) }
+        if access.next_key::<String>()?.is_some() {
+            Err(wrong())
+        } else {
+            Ok(rule)
+        }
     }
 }
 
@@ -254,11 +296,17 @@ fn one_of<E: de::Error>(items: impl IntoIterator<Item = Value>) -> Result<Rule, 
         let is_fraction = matches!(&item, Value::Number(number) if number.is_f64());
         match text(&item).filter(|text| !text.is_empty() && !is_fraction) {
             Some(text) => values.push(text.into_owned()),
-            None => return Err(E::custom("takes text that is not empty, whole numbers, true and false")),
+            None => {
+                return Err(E::custom(
+                    "takes text that is not empty, whole numbers, true and false",
+                ));
+            }
         }
     }
     if values.is_empty() {
-        return Err(E::custom("allows no value: name one, or write { absent = true }"));
+        return Err(E::custom(
+            "allows no value: name one, or write { absent = true }",
+        ));
     }
     Ok(Rule::OneOf(values))
 }
@@ -271,7 +319,9 @@ impl<'de> Deserialize<'de> for True {
         if bool::deserialize(deserializer)? {
             return Ok(Self);
         }
-        Err(de::Error::custom("present, absent and any can be true only: leave the rule out"))
+        Err(de::Error::custom(
+            "present, absent and any can be true only: leave the rule out",
+        ))
     }
 }
 
@@ -282,8 +332,7 @@ impl<'de> Deserialize<'de> for Glob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let glob = String::deserialize(deserializer)?;
         if glob.bytes().all(|byte| byte == b'*') {
-            let text =
-                "like and unlike need text beside the *: write { present = true } or { absent = true }";
+            let text = "like and unlike need text beside the *: write { present = true } or { absent = true }";
             return Err(de::Error::custom(text));
         }
         Ok(Self(glob))
@@ -304,25 +353,65 @@ mod tests {
     fn a_claim_is_compared_as_text() {
         for (name, rules, claims, want) in [
             ("text", r#"role = "user""#, r#"{"role":"user"}"#, true),
-            ("other text", r#"role = "user""#, r#"{"role":"users"}"#, false),
-            ("other case", r#"role = "user""#, r#"{"role":"User"}"#, false),
+            (
+                "other text",
+                r#"role = "user""#,
+                r#"{"role":"users"}"#,
+                false,
+            ),
+            (
+                "other case",
+                r#"role = "user""#,
+                r#"{"role":"User"}"#,
+                false,
+            ),
             ("missing", r#"role = "user""#, "{}", false),
             ("null", r#"role = "user""#, r#"{"role":null}"#, false),
-            ("repeated", r#"role = "user""#, r#"{"role":"user","role":"user"}"#, false),
+            (
+                "repeated",
+                r#"role = "user""#,
+                r#"{"role":"user","role":"user"}"#,
+                false,
+            ),
             ("list", r#"role = ["a", "b"]"#, r#"{"role":"b"}"#, true),
             ("bool", "ok = true", r#"{"ok":true}"#, true),
             ("bool as text", r#"ok = "true""#, r#"{"ok":true}"#, true),
             ("text as bool", "ok = true", r#"{"ok":"true"}"#, true),
             ("number", "v = 7", r#"{"v":7}"#, true),
             ("number as float", "v = 7", r#"{"v":7.0}"#, false),
-            ("array with it", r#"role = "a""#, r#"{"role":["b","a"]}"#, true),
-            ("array without it", r#"role = "a""#, r#"{"role":["b",["a"]]}"#, false),
+            (
+                "array with it",
+                r#"role = "a""#,
+                r#"{"role":["b","a"]}"#,
+                true,
+            ),
+            (
+                "array without it",
+                r#"role = "a""#,
+                r#"{"role":["b",["a"]]}"#,
+                false,
+            ),
             ("empty array", r#"role = "a""#, r#"{"role":[]}"#, false),
             ("object", r#"role = "a""#, r#"{"role":{"a":1}}"#, false),
             ("absent or", r#"sts = { absent_or = "active" }"#, "{}", true),
-            ("absent or right", r#"sts = { absent_or = ["active", "x"] }"#, r#"{"sts":"active"}"#, true),
-            ("absent or wrong", r#"sts = { absent_or = "active" }"#, r#"{"sts":"pending"}"#, false),
-            ("absent or null", r#"sts = { absent_or = "active" }"#, r#"{"sts":null}"#, false),
+            (
+                "absent or right",
+                r#"sts = { absent_or = ["active", "x"] }"#,
+                r#"{"sts":"active"}"#,
+                true,
+            ),
+            (
+                "absent or wrong",
+                r#"sts = { absent_or = "active" }"#,
+                r#"{"sts":"pending"}"#,
+                false,
+            ),
+            (
+                "absent or null",
+                r#"sts = { absent_or = "active" }"#,
+                r#"{"sts":null}"#,
+                false,
+            ),
         ] {
             assert_eq!(passes(rules, claims), want, "{name}");
         }
@@ -341,7 +430,11 @@ mod tests {
             ("{ absent = true }", Some("null"), false),
             ("{ absent = true }", Some(r#""""#), false),
             ("{ like = \"session_*\" }", Some(r#""session_1""#), true),
-            ("{ like = \"session_*\" }", Some(r#"["x","session_1"]"#), true),
+            (
+                "{ like = \"session_*\" }",
+                Some(r#"["x","session_1"]"#),
+                true,
+            ),
             ("{ like = \"session_*\" }", Some(r#""app_1""#), false),
             ("{ like = \"1*\" }", Some("12"), true),
             ("{ like = \"session_*\" }", Some("null"), false),
@@ -350,14 +443,22 @@ mod tests {
             ("{ unlike = \"*@clients\" }", None, true),
             ("{ unlike = \"*@clients\" }", Some("[]"), true),
             ("{ unlike = \"*@clients\" }", Some(r#""a@clients""#), false),
-            ("{ unlike = \"*@clients\" }", Some(r#"["auth0|1","a@clients"]"#), false),
+            (
+                "{ unlike = \"*@clients\" }",
+                Some(r#"["auth0|1","a@clients"]"#),
+                false,
+            ),
             ("{ unlike = \"*@clients\" }", Some("{}"), false),
             ("{ unlike = \"*@clients\" }", Some("null"), false),
             ("{ any = true }", None, true),
             ("{ any = true }", Some("null"), true),
         ] {
             let claims = claim.map_or("{}".to_owned(), |claim| format!(r#"{{"c":{claim}}}"#));
-            assert_eq!(passes(&format!("c = {rule}"), &claims), want, "{rule} {claims}");
+            assert_eq!(
+                passes(&format!("c = {rule}"), &claims),
+                want,
+                "{rule} {claims}"
+            );
         }
     }
 
@@ -372,26 +473,64 @@ mod tests {
         ] {
             assert_eq!(passes(rule, claims), want, "{claims}");
         }
-        assert!(passes(r#"groups = { absent_or = "a,b" }"#, r#"{"groups":"a,b"}"#));
-        assert!(!passes(r#"groups = { absent_or = "a,b" }"#, r#"{"groups":"b"}"#));
+        assert!(passes(
+            r#"groups = { absent_or = "a,b" }"#,
+            r#"{"groups":"a,b"}"#
+        ));
+        assert!(!passes(
+            r#"groups = { absent_or = "a,b" }"#,
+            r#"{"groups":"b"}"#
+        ));
     }
 
     #[test]
     fn the_literal_name_is_looked_up_before_the_path() {
         for (rules, claims, want) in [
-            (r#""realm_access.roles" = "a""#, r#"{"realm_access":{"roles":["a"]}}"#, true),
+            (
+                r#""realm_access.roles" = "a""#,
+                r#"{"realm_access":{"roles":["a"]}}"#,
+                true,
+            ),
             (
                 r#""realm_access.roles" = "a""#,
                 r#"{"realm_access.roles":"b","realm_access":{"roles":["a"]}}"#,
                 false,
             ),
-            (r#""realm_access.roles" = "a""#, r#"{"realm_access":{"roles":["b"]}}"#, false),
-            (r#""realm_access.roles" = "a""#, r#"{"realm_access":"a"}"#, false),
-            (r#""realm_access.roles" = "a""#, r#"{"realm_access":{"roles":"a","roles":"b"}}"#, false),
-            (r#""realm_access.roles" = { absent = true }"#, r#"{"realm_access":{}}"#, true),
-            (r#""realm_access.roles" = { absent = true }"#, r#"{"realm_access":{"roles":[]}}"#, false),
-            (r#""https://app.example.com/roles" = "a""#, r#"{"https://app.example.com/roles":"a"}"#, true),
-            (r#""/https:~1~1app/roles" = "a""#, r#"{"https://app":{"roles":"a"}}"#, true),
+            (
+                r#""realm_access.roles" = "a""#,
+                r#"{"realm_access":{"roles":["b"]}}"#,
+                false,
+            ),
+            (
+                r#""realm_access.roles" = "a""#,
+                r#"{"realm_access":"a"}"#,
+                false,
+            ),
+            (
+                r#""realm_access.roles" = "a""#,
+                r#"{"realm_access":{"roles":"a","roles":"b"}}"#,
+                false,
+            ),
+            (
+                r#""realm_access.roles" = { absent = true }"#,
+                r#"{"realm_access":{}}"#,
+                true,
+            ),
+            (
+                r#""realm_access.roles" = { absent = true }"#,
+                r#"{"realm_access":{"roles":[]}}"#,
+                false,
+            ),
+            (
+                r#""https://app.example.com/roles" = "a""#,
+                r#"{"https://app.example.com/roles":"a"}"#,
+                true,
+            ),
+            (
+                r#""/https:~1~1app/roles" = "a""#,
+                r#"{"https://app":{"roles":"a"}}"#,
+                true,
+            ),
             (r#""a..b" = "x""#, r#"{"a..b":"x"}"#, true),
         ] {
             assert_eq!(passes(rules, claims), want, "{rules} {claims}");
@@ -457,7 +596,10 @@ mod tests {
         }
         assert!(check_required_scopes(&required).is_ok());
         for wrong in ["", "read write", " read"] {
-            assert!(check_required_scopes(&[wrong.to_owned()]).is_err(), "{wrong}");
+            assert!(
+                check_required_scopes(&[wrong.to_owned()]).is_err(),
+                "{wrong}"
+            );
         }
     }
 }

@@ -23,22 +23,39 @@ pub struct Cookie {
 
 impl Cookie {
     /// The cookie called `name`, the value of `key`; `None` after a name that no cookie can have.
-    pub fn named(section: &Section<'_>, key: &str, name: &str, problems: &mut Problems) -> Option<Self> {
-        let good =
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"=;,".contains(&byte));
-        problems.require(good, section.key(key), "must be the name of a cookie, exactly as the app sets it");
-        good.then(|| Self { name: name.to_owned() })
+    pub fn named(
+        section: &Section<'_>,
+        key: &str,
+        name: &str,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let good = !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !b"=;,".contains(&byte));
+        problems.require(
+            good,
+            section.key(key),
+            "must be the name of a cookie, exactly as the app sets it",
+        );
+        good.then(|| Self {
+            name: name.to_owned(),
+        })
     }
 
     #[cfg(test)]
     pub(crate) fn of(name: &str) -> Self {
-        Self { name: name.to_owned() }
+        Self {
+            name: name.to_owned(),
+        }
     }
 
     /// The cookie whose name is this one's with `suffix` behind it.
     #[must_use]
     pub fn with_suffix(&self, suffix: &str) -> Self {
-        Self { name: format!("{}{suffix}", self.name) }
+        Self {
+            name: format!("{}{suffix}", self.name),
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -82,7 +99,9 @@ pub fn find_whole_or_parts<'a>(
 }
 
 fn find_parts(headers: &HeaderMap, name: &str, max: usize) -> Result<Option<String>, ExtractError> {
-    let Some(last) = highest_part(headers, name) else { return Ok(None) };
+    let Some(last) = highest_part(headers, name) else {
+        return Ok(None);
+    };
     if last >= max {
         return Err(ExtractError::rejected("too_many_parts"));
     }
@@ -106,7 +125,9 @@ pub fn find_one_of<'c, 'a>(
 ) -> Result<Option<(&'c Cookie, &'a str)>, ExtractError> {
     let mut found: Option<(&Cookie, &str)> = None;
     for cookie in cookies {
-        let Some(value) = find(headers, cookie.name())? else { continue };
+        let Some(value) = find(headers, cookie.name())? else {
+            continue;
+        };
         match found {
             Some((first, other)) if other != value => return Err(two_names(first, cookie)),
             Some(_) => {}
@@ -136,7 +157,10 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, E
 }
 
 fn without_quotes(value: &str) -> &str {
-    value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
+    value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or(value)
 }
 
 /// The highest number behind `NAME.` among the cookies that are not empty. One pass over the headers,
@@ -148,15 +172,27 @@ fn highest_part(headers: &HeaderMap, name: &str) -> Option<usize> {
 }
 
 fn part_number(pair: &[u8], name: &str) -> Option<usize> {
-    let behind = pair.trim_ascii_start().strip_prefix(name.as_bytes())?.strip_prefix(b".")?;
+    let behind = pair
+        .trim_ascii_start()
+        .strip_prefix(name.as_bytes())?
+        .strip_prefix(b".")?;
     let equals = behind.iter().position(|&byte| byte == b'=')?;
-    let (digits, value) = (behind[..equals].trim_ascii_end(), behind[equals + 1..].trim_ascii());
+    let (digits, value) = (
+        behind[..equals].trim_ascii_end(),
+        behind[equals + 1..].trim_ascii(),
+    );
     let canonical = digits == b"0" || !digits.starts_with(b"0");
-    if value.is_empty() || digits.is_empty() || !canonical || !digits.iter().all(u8::is_ascii_digit) {
+    if value.is_empty() || digits.is_empty() || !canonical || !digits.iter().all(u8::is_ascii_digit)
+    {
         return None;
     }
     // A number that does not even fit is beyond every maximum.
-    Some(std::str::from_utf8(digits).ok()?.parse().unwrap_or(usize::MAX))
+    Some(
+        std::str::from_utf8(digits)
+            .ok()?
+            .parse()
+            .unwrap_or(usize::MAX),
+    )
 }
 
 #[cfg(test)]
@@ -175,7 +211,9 @@ mod tests {
     fn found(cookies: &str) -> Result<Option<String>, &'static str> {
         let request = request(&[("cookie", cookies)]);
         let found = sid().find_whole_or_parts(&request, 12);
-        found.map(|value| value.map(Cow::into_owned)).map_err(|error| word(Err::<(), _>(error)))
+        found
+            .map(|value| value.map(Cow::into_owned))
+            .map_err(|error| word(Err::<(), _>(error)))
     }
 
     #[test]
@@ -187,11 +225,19 @@ mod tests {
             ("two", "sid.0=a; sid.1=b", Some("ab")),
             ("reversed", "sid.1=b; a=1; sid.0=a", Some("ab")),
             ("ten comes after nine", &twelve.join("; "), Some(&joined)),
-            ("the same part twice", "sid.0=a; sid.1=b; sid.0=a", Some("ab")),
+            (
+                "the same part twice",
+                "sid.0=a; sid.1=b; sid.0=a",
+                Some("ab"),
+            ),
             ("a cleared part", "sid.0=a; sid.1=b; sid.2=", Some("ab")),
             ("a cleared whole", "sid=; sid.0=a", Some("a")),
             ("cleared parts", "sid=a; sid.0=; sid.1=", Some("a")),
-            ("other names", "sid=a; sid.x=1; sid.=2; sid.01=3; xsid.0=4; sid.0x=5; sid.0", Some("a")),
+            (
+                "other names",
+                "sid=a; sid.x=1; sid.=2; sid.01=3; xsid.0=4; sid.0x=5; sid.0",
+                Some("a"),
+            ),
             ("none", "sid.=1; side.0=2", None),
         ] {
             assert_eq!(found(cookies), Ok(want.map(str::to_owned)), "{case}");
@@ -201,7 +247,9 @@ mod tests {
     #[test]
     fn missing_duplicate_mixed_and_excess_chunks_are_refused() {
         let hundred: Vec<String> = (0..100).map(|n| format!("sid.{n}=x")).collect();
-        let long: Vec<String> = (0..12).map(|n| format!("sid.{n}={}", "x".repeat(8000))).collect();
+        let long: Vec<String> = (0..12)
+            .map(|n| format!("sid.{n}={}", "x".repeat(8000)))
+            .collect();
         for (case, cookies, want) in [
             ("first missing", "sid.1=b", "missing_part"),
             ("middle missing", "sid.0=a; sid.2=b", "missing_part"),
@@ -211,9 +259,21 @@ mod tests {
             ("both", "sid=a; sid.0=b", "ambiguous_identity"),
             ("hundred", &hundred.join(";"), "too_many_parts"),
             ("one of a hundred", "sid=a; sid.99=b", "too_many_parts"),
-            ("beyond numbers", "sid.99999999999999999999999=b", "too_many_parts"),
-            ("long part", &format!("sid.0={}", "x".repeat(8193)), "too_large"),
-            ("long whole", &format!("sid={}", "x".repeat(8193)), "too_large"),
+            (
+                "beyond numbers",
+                "sid.99999999999999999999999=b",
+                "too_many_parts",
+            ),
+            (
+                "long part",
+                &format!("sid.0={}", "x".repeat(8193)),
+                "too_large",
+            ),
+            (
+                "long whole",
+                &format!("sid={}", "x".repeat(8193)),
+                "too_large",
+            ),
             ("long together", &long.join(";"), "too_large"),
         ] {
             assert_eq!(found(cookies), Err(want), "{case}");
@@ -231,7 +291,11 @@ mod tests {
             ("sid=\"abc", Some("\"abc")),
             ("sid=\"\"abc\"\"", Some("\"abc\"")),
         ] {
-            assert_eq!(sid().find(&request(&[("cookie", line)])), Ok(want), "{line}");
+            assert_eq!(
+                sid().find(&request(&[("cookie", line)])),
+                Ok(want),
+                "{line}"
+            );
         }
     }
 }

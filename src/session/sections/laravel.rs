@@ -66,16 +66,38 @@ impl Keys {
         let cipher = parse_cipher(fields.cipher)
             .ok_or("must be \"aes-256-cbc\", \"aes-256-gcm\", \"aes-128-cbc\" or \"aes-128-gcm\"");
         let cipher = problems.accept(section.key("cipher"), cipher);
-        let KeyFields { app_key, app_key_file, previous_keys, previous_keys_file, .. } = fields;
-        let current = app_secret::required(section, "app_key", app_key, app_key_file, "APP_KEY", problems);
-        let previous =
-            app_secret::listed(section, "previous_keys", previous_keys, previous_keys_file, problems);
+        let KeyFields {
+            app_key,
+            app_key_file,
+            previous_keys,
+            previous_keys_file,
+            ..
+        } = fields;
+        let current = app_secret::required(
+            section,
+            "app_key",
+            app_key,
+            app_key_file,
+            "APP_KEY",
+            problems,
+        );
+        let previous = app_secret::listed(
+            section,
+            "previous_keys",
+            previous_keys,
+            previous_keys_file,
+            problems,
+        );
         let mut keys = Vec::new();
         if let Some((mode, length)) = cipher {
             let current = current.iter().map(|secret| ("app_key", secret));
-            for (key, secret) in current.chain(previous.iter().map(|secret| ("previous_keys", secret))) {
+            for (key, secret) in
+                current.chain(previous.iter().map(|secret| ("previous_keys", secret)))
+            {
                 let made = AppKey::new(secret, mode, length).ok_or_else(|| {
-                    format!("must be \"base64:\" and {length} bytes in base64, as the cipher needs them")
+                    format!(
+                        "must be \"base64:\" and {length} bytes in base64, as the cipher needs them"
+                    )
                 });
                 keys.extend(problems.accept(section.key(key), made));
             }
@@ -98,17 +120,24 @@ impl Keys {
         let text = String::from_utf8(self.open(text.as_bytes())?).map_err(|_| malformed())?;
         // The mark may be older than the seal: Laravel tries every key for it too.
         let value = self.0.iter().find_map(|key| key.unmarked(name, &text));
-        value.map(str::to_owned).ok_or_else(|| ExtractError::rejected("cookie_name"))
+        value
+            .map(str::to_owned)
+            .ok_or_else(|| ExtractError::rejected("cookie_name"))
     }
 
     /// What the app sealed, for whatever purpose.
     fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, ExtractError> {
         let json = STANDARD.decode(sealed).map_err(|_| malformed())?;
-        let Ok(Value::Object(object)) = Value::parse(&json) else { return Err(malformed()) };
+        let Ok(Value::Object(object)) = Value::parse(&json) else {
+            return Err(malformed());
+        };
         let mode = self.0.first().map(AppKey::mode).ok_or_else(malformed)?;
         let envelope = Envelope::of(&object, mode).ok_or_else(malformed)?;
         let bad_seal = || ExtractError::rejected("bad_seal");
-        self.0.iter().find_map(|key| key.open(&envelope)).ok_or_else(bad_seal)
+        self.0
+            .iter()
+            .find_map(|key| key.open(&envelope))
+            .ok_or_else(bad_seal)
     }
 
     /// The session's attributes in what `Session/Store.php` hands to its driver: PHP's own format, JSON
@@ -166,12 +195,16 @@ impl AppKey {
             return None;
         }
         let cipher = match mode {
-            Mode::Cbc => {
-                Cipher::Cbc { mac: Box::new(hmac::Key::new(hmac::HMAC_SHA256, &key)), aes: Cbc::new(&key)? }
-            }
+            Mode::Cbc => Cipher::Cbc {
+                mac: Box::new(hmac::Key::new(hmac::HMAC_SHA256, &key)),
+                aes: Cbc::new(&key)?,
+            },
             Mode::Gcm => Cipher::Gcm(Gcm::new(&key)?),
         };
-        Some(Self { cipher, prefix: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key) })
+        Some(Self {
+            cipher,
+            prefix: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key),
+        })
     }
 
     fn open(&self, envelope: &Envelope<'_>) -> Option<Vec<u8>> {
@@ -225,10 +258,23 @@ impl<'a> Envelope<'a> {
             _ => None,
         };
         // Laravel before 8 writes no tag.
-        let tag = if object.contains("tag") { member("tag")? } else { "" };
-        let envelope = Self { iv: member("iv")?, value: member("value")?, mac: member("mac")?, tag };
+        let tag = if object.contains("tag") {
+            member("tag")?
+        } else {
+            ""
+        };
+        let envelope = Self {
+            iv: member("iv")?,
+            value: member("value")?,
+            mac: member("mac")?,
+            tag,
+        };
         // Each mode leaves the other's proof empty. A tag beside CBC once let attackers around the MAC.
-        let unused = if mode == Mode::Cbc { envelope.tag } else { envelope.mac };
+        let unused = if mode == Mode::Cbc {
+            envelope.tag
+        } else {
+            envelope.mac
+        };
         unused.is_empty().then_some(envelope)
     }
 }
@@ -247,10 +293,18 @@ pub mod sealing {
 
     /// A value that the app encrypted, with no mark of a cookie.
     pub fn encrypted(text: impl AsRef<[u8]>) -> String {
-        let (iv, value) =
-            (STANDARD.encode([3; 16]), STANDARD.encode(seal::cbc(&KEY, [3; 16], text.as_ref())));
-        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &KEY), format!("{iv}{value}").as_bytes());
-        let json = format!(r#"{{"iv":"{iv}","value":"{value}","mac":"{}","tag":""}}"#, hex::encode(mac));
+        let (iv, value) = (
+            STANDARD.encode([3; 16]),
+            STANDARD.encode(seal::cbc(&KEY, [3; 16], text.as_ref())),
+        );
+        let mac = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, &KEY),
+            format!("{iv}{value}").as_bytes(),
+        );
+        let json = format!(
+            r#"{{"iv":"{iv}","value":"{value}","mac":"{}","tag":""}}"#,
+            hex::encode(mac)
+        );
         STANDARD.encode(json)
     }
 

@@ -94,16 +94,30 @@ mod tests {
     #[test]
     fn one_text_or_a_table_and_never_a_secret_in_a_message() {
         let ids = |json: &str| {
-            let values = serde_json::from_str::<PerId<Secret>>(json).map(|values| values.by_id("1"));
-            values.map(|values| values.into_keys().collect::<Vec<_>>()).map_err(|error| error.to_string())
+            let values =
+                serde_json::from_str::<PerId<Secret>>(json).map(|values| values.by_id("1"));
+            values
+                .map(|values| values.into_keys().collect::<Vec<_>>())
+                .map_err(|error| error.to_string())
         };
         assert_eq!(ids(r#""text""#), Ok(vec!["1".to_owned()]));
-        assert_eq!(ids(r#"{"12":"a","7":"b"}"#), Ok(vec!["12".to_owned(), "7".to_owned()]));
-        for json in ["7654321", "-7654321", "76543.21", "true", "[7654321]", r#"{"1":7654321}"#] {
+        assert_eq!(
+            ids(r#"{"12":"a","7":"b"}"#),
+            Ok(vec!["12".to_owned(), "7".to_owned()])
+        );
+        for json in [
+            "7654321",
+            "-7654321",
+            "76543.21",
+            "true",
+            "[7654321]",
+            r#"{"1":7654321}"#,
+        ] {
             let error = ids(json).expect_err(json);
             assert!(!error.contains("765"), "{error}");
         }
-        let shown = serde_json::to_string(&serde_json::from_str::<PerId<Secret>>(r#""text""#).unwrap());
+        let shown =
+            serde_json::to_string(&serde_json::from_str::<PerId<Secret>>(r#""text""#).unwrap());
         assert_eq!(shown.unwrap(), "\"[REDACTED]\"");
     }
 }

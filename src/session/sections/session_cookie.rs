@@ -61,10 +61,19 @@ impl Format {
     /// Reads the keys of the format that is named, and refuses those of the others.
     fn read(section: &Section<'_>, keys: Keys<'_>, problems: &mut Problems) -> Self {
         let is_laravel = keys.cookie_format == "laravel";
-        let LaravelFields { app_key, app_key_file, previous_keys, previous_keys_file, .. } = &keys.laravel;
+        let LaravelFields {
+            app_key,
+            app_key_file,
+            previous_keys,
+            previous_keys_file,
+            ..
+        } = &keys.laravel;
         for (key, is_given) in [
             ("app_key", app_key.is_some() || app_key_file.is_some()),
-            ("previous_keys", !previous_keys.is_empty() || previous_keys_file.is_some()),
+            (
+                "previous_keys",
+                !previous_keys.is_empty() || previous_keys_file.is_some(),
+            ),
         ] {
             let fits = is_laravel || !is_given;
             problems.require(fits, section.key(key), "is for cookie_format = \"laravel\"");
@@ -95,7 +104,11 @@ impl Format {
             "plain" => Self::Plain,
             "express_signed" => Self::ExpressSigned(signing(secrets)),
             "better_auth_signed" => Self::BetterAuthSigned(signing(secrets)),
-            "laravel" => Self::Laravel(Arc::new(laravel::Keys::read(section, keys.laravel, problems))),
+            "laravel" => Self::Laravel(Arc::new(laravel::Keys::read(
+                section,
+                keys.laravel,
+                problems,
+            ))),
             _ => {
                 problems.add(
                     section.key("cookie_format"),
@@ -116,7 +129,9 @@ impl SessionCookie {
             "name the cookie that holds the session's id, or choose a preset",
         );
         let cookies = keys.cookie.iter();
-        let cookies = cookies.filter_map(|name| Cookie::named(section, "cookie", name, problems)).collect();
+        let cookies = cookies
+            .filter_map(|name| Cookie::named(section, "cookie", name, problems))
+            .collect();
         let hashes_id = match keys.key_hash {
             "none" => false,
             "sha256" => true,
@@ -125,7 +140,11 @@ impl SessionCookie {
                 false
             }
         };
-        Self { cookies, hashes_id, format: Format::read(section, keys, problems) }
+        Self {
+            cookies,
+            hashes_id,
+            format: Format::read(section, keys, problems),
+        }
     }
 
     /// Whether a client can have any text looked up in the store: the cookie is not signed, and its text is the
@@ -144,12 +163,16 @@ impl SessionCookie {
 
     /// Where the id stands.
     pub fn places(&self) -> impl Iterator<Item = CredentialSource> {
-        self.cookies.iter().map(|cookie| CredentialSource::Cookie(cookie.name().to_owned()))
+        self.cookies
+            .iter()
+            .map(|cookie| CredentialSource::Cookie(cookie.name().to_owned()))
     }
 
     /// The session's id as the store knows it; `None` if no cookie of the name is there.
     pub fn id(&self, headers: &HeaderMap) -> Result<Option<String>, ExtractError> {
-        let Some((cookie, value)) = cookie::find_one_of(headers, &self.cookies)? else { return Ok(None) };
+        let Some((cookie, value)) = cookie::find_one_of(headers, &self.cookies)? else {
+            return Ok(None);
+        };
         let id = match &self.format {
             Format::Plain => value.to_owned(),
             Format::ExpressSigned(keys) => {
@@ -171,7 +194,11 @@ impl SessionCookie {
         if !is_id || !(1..=MAX_ID_BYTES).contains(&id.len()) {
             return Err(malformed());
         }
-        Ok(Some(if self.hashes_id { hex::encode(digest(&SHA256, id.as_bytes())) } else { id }))
+        Ok(Some(if self.hashes_id {
+            hex::encode(digest(&SHA256, id.as_bytes()))
+        } else {
+            id
+        }))
     }
 }
 
@@ -185,7 +212,11 @@ fn verified(
     let signature = decode(signature).ok_or_else(malformed)?;
     let signs = |key| hmac::verify(key, id.as_bytes(), &signature).is_ok();
     let is_signed = keys.iter().fold(false, |found, key| found | signs(key));
-    if is_signed { Ok(id.to_owned()) } else { Err(ExtractError::rejected("bad_signature")) }
+    if is_signed {
+        Ok(id.to_owned())
+    } else {
+        Err(ExtractError::rejected("bad_signature"))
+    }
 }
 
 /// No app makes ids with spaces or control characters, so they must not become a part of a store's key.
@@ -203,23 +234,43 @@ mod tests {
     use axum::http::{HeaderValue, header};
 
     fn cookie(format: Format) -> SessionCookie {
-        SessionCookie { cookies: vec![Cookie::of("sid")], format, hashes_id: false }
+        SessionCookie {
+            cookies: vec![Cookie::of("sid")],
+            format,
+            hashes_id: false,
+        }
     }
 
     fn keys(secrets: &[&str]) -> Vec<hmac::Key> {
-        secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())).collect()
+        secrets
+            .iter()
+            .map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
+            .collect()
     }
 
     fn id(cookie: &SessionCookie, value: &str) -> Result<Option<String>, &'static str> {
         let mut headers = HeaderMap::new();
-        headers.append(header::COOKIE, HeaderValue::from_str(&format!("sid={value}")).unwrap());
+        headers.append(
+            header::COOKIE,
+            HeaderValue::from_str(&format!("sid={value}")).unwrap(),
+        );
         cookie.id(&headers).map_err(|error| error.word())
     }
 
     fn signed(id: &str, secret: &str, padded: bool) -> String {
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), id.as_bytes());
-        let tag = if padded { STANDARD.encode(tag) } else { STANDARD_NO_PAD.encode(tag) };
-        format!("{id}.{tag}").bytes().map(|byte| format!("%{byte:02X}")).collect()
+        let tag = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()),
+            id.as_bytes(),
+        );
+        let tag = if padded {
+            STANDARD.encode(tag)
+        } else {
+            STANDARD_NO_PAD.encode(tag)
+        };
+        format!("{id}.{tag}")
+            .bytes()
+            .map(|byte| format!("%{byte:02X}"))
+            .collect()
     }
 
     #[test]
@@ -236,21 +287,39 @@ mod tests {
             ("space", "a b", false),
         ] {
             let taken = || Ok(Some(text.to_owned()));
-            assert_eq!(id(&plain, text), if good { taken() } else { Err("malformed") }, "{name}");
-            let want = if text.len() <= MAX_ID_BYTES { taken() } else { Err("malformed") };
-            assert_eq!(id(&express, &format!("s:{}", signed(text, "old", false))), want, "{name}, signed");
+            assert_eq!(
+                id(&plain, text),
+                if good { taken() } else { Err("malformed") },
+                "{name}"
+            );
+            let want = if text.len() <= MAX_ID_BYTES {
+                taken()
+            } else {
+                Err("malformed")
+            };
+            assert_eq!(
+                id(&express, &format!("s:{}", signed(text, "old", false))),
+                want,
+                "{name}, signed"
+            );
         }
         for text in ["a\0b", "a\r\nFLUSHALL", "a\u{85}b", "user:7 \u{e9}", "\t"] {
             let value = format!("s%3A{}", signed(text, "new", false));
             assert_eq!(id(&express, &value), Ok(Some(text.to_owned())), "{text:?}");
         }
-        assert_eq!(id(&express, &format!("s%3A{}", signed("", "new", false))), Err("malformed"));
+        assert_eq!(
+            id(&express, &format!("s%3A{}", signed("", "new", false))),
+            Err("malformed")
+        );
         assert_eq!(id(&plain, ""), Ok(None));
     }
 
     #[test]
     fn key_hash_sha256_gives_the_hash_in_hexadecimal() {
-        let hashing = SessionCookie { hashes_id: true, ..cookie(Format::Plain) };
+        let hashing = SessionCookie {
+            hashes_id: true,
+            ..cookie(Format::Plain)
+        };
         let want = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(id(&hashing, "abc"), Ok(Some(want.to_owned())));
         assert_eq!(id(&hashing, "a b"), Err("malformed"));
@@ -284,10 +353,26 @@ mod tests {
         let express = cookie(Format::ExpressSigned(keys(&["new", "old"])));
         let better = cookie(Format::BetterAuthSigned(keys(&["new"])));
         for (cookie, value, want) in [
-            (&express, format!("s%3a{}", signed("a.b", "new", false)), Ok(Some("a.b".to_owned()))),
-            (&express, format!("\"s:{}\"", signed("a", "old", false)), Ok(Some("a".to_owned()))),
-            (&express, format!("s:{}", signed("a", "gone", false)), Err("bad_signature")),
-            (&express, format!("s:{}", signed("a", "new", true)), Err("malformed")),
+            (
+                &express,
+                format!("s%3a{}", signed("a.b", "new", false)),
+                Ok(Some("a.b".to_owned())),
+            ),
+            (
+                &express,
+                format!("\"s:{}\"", signed("a", "old", false)),
+                Ok(Some("a".to_owned())),
+            ),
+            (
+                &express,
+                format!("s:{}", signed("a", "gone", false)),
+                Err("bad_signature"),
+            ),
+            (
+                &express,
+                format!("s:{}", signed("a", "new", true)),
+                Err("malformed"),
+            ),
             (&express, signed("a", "new", false), Err("malformed")),
             (&express, "s:a".to_owned(), Err("malformed")),
             (&express, "s:a.".to_owned(), Err("bad_signature")),

@@ -15,7 +15,10 @@ use crate::session::types::{Extracted, SessionExtractor};
 pub const NOW: UnixSeconds = 1_800_000_000;
 
 /// An extractor of `kind` whose clock stands still.
-pub(in crate::session) fn build(kind: &str, keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
+pub(in crate::session) fn build(
+    kind: &str,
+    keys: &str,
+) -> Result<Arc<dyn SessionExtractor>, Problems> {
     build_at(NOW, kind, keys)
 }
 
@@ -30,9 +33,17 @@ pub(in crate::session) fn build_at(
 }
 
 /// What an extractor with these keys says at that time about a cookie, `NAME=VALUE`.
-pub(in crate::session) fn extract_at(now: UnixSeconds, kind: &str, keys: &str, cookie: &str) -> Extracted {
+pub(in crate::session) fn extract_at(
+    now: UnixSeconds,
+    kind: &str,
+    keys: &str,
+    cookie: &str,
+) -> Extracted {
     let extractor = build_at(now, kind, keys).expect("good keys");
-    extractor.extract(&contract::request(&[("cookie", cookie)])).now_or_never().expect("no waiting")
+    extractor
+        .extract(&contract::request(&[("cookie", cookie)]))
+        .now_or_never()
+        .expect("no waiting")
 }
 
 /// The word of a refusal.
@@ -45,8 +56,14 @@ pub(in crate::session) fn answer(
     extractor: &dyn SessionExtractor,
     headers: &[(&str, &str)],
 ) -> Result<Option<String>, &'static str> {
-    match extractor.extract(&contract::request(headers)).now_or_never().expect("no waiting") {
-        Ok(session) => Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap())),
+    match extractor
+        .extract(&contract::request(headers))
+        .now_or_never()
+        .expect("no waiting")
+    {
+        Ok(session) => {
+            Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
+        }
         Err(error) => Err(error.word()),
     }
 }
@@ -55,7 +72,10 @@ pub(in crate::session) fn answer(
 pub(in crate::session) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
     for (case, keys, key) in cases {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
-        assert!(problems.contains(&format!("extractors.{kind}.{key}:")), "{case}: {problems}");
+        assert!(
+            problems.contains(&format!("extractors.{kind}.{key}:")),
+            "{case}: {problems}"
+        );
         assert!(!problems.contains("hunter2"), "{case}: {problems}");
     }
 }
@@ -64,7 +84,10 @@ pub(in crate::session) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
 pub(in crate::session) fn mended(kind: &str, cases: &[(&str, &str, &str)]) {
     for (case, keys, line) in cases {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
-        assert!(problems.starts_with(&format!("extractors.{kind}.{line}")), "{case}: {problems}");
+        assert!(
+            problems.starts_with(&format!("extractors.{kind}.{line}")),
+            "{case}: {problems}"
+        );
         assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
     }
 }
@@ -72,6 +95,10 @@ pub(in crate::session) fn mended(kind: &str, cases: &[(&str, &str, &str)]) {
 /// A file that looks like a certificate.
 pub(in crate::session) fn broken_certificate() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    std::fs::write(
+        file.path(),
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
     file
 }

@@ -51,8 +51,17 @@ impl Peer {
         let (ours, theirs) = duplex(socket_bytes);
         let shared = shared();
         let state = ConnectionState::new(shared.settings.clone());
-        tokio::spawn(serve(ours, ([127, 0, 0, 1], 1).into(), state.clone(), shared.clone()));
-        Self { stream: theirs, state, shared }
+        tokio::spawn(serve(
+            ours,
+            ([127, 0, 0, 1], 1).into(),
+            state.clone(),
+            shared.clone(),
+        ));
+        Self {
+            stream: theirs,
+            state,
+            shared,
+        }
     }
 
     async fn send(&mut self, bytes: &[u8]) {
@@ -97,7 +106,11 @@ async fn dribbled_head_is_closed_after_header_timeout() {
     while peer.stream.write_all(b"a").await.is_ok() {
         pass(1000).await;
     }
-    assert!((10..=11).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(
+        (10..=11).contains(&start.elapsed().as_secs()),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,11 +134,16 @@ async fn empty_lines_do_not_extend_idle_timeout() {
     for (case, with_request, later) in [
         ("with the request", "\r\n", &[][..]),
         ("later", "", &[(5000, "\r\n")]),
-        ("dribbled", "\n", &[(100, "\r"), (5000, "\n"), (30_000, "\r"), (30_000, "\n")]),
+        (
+            "dribbled",
+            "\n",
+            &[(100, "\r"), (5000, "\n"), (30_000, "\r"), (30_000, "\n")],
+        ),
     ] {
         let mut peer = Peer::connect(4096);
         let start = Instant::now();
-        peer.send(&[REQUEST, with_request.as_bytes()].concat()).await;
+        peer.send(&[REQUEST, with_request.as_bytes()].concat())
+            .await;
         for (millis, text) in later {
             pass(*millis).await;
             peer.send(text.as_bytes()).await;
@@ -137,11 +155,15 @@ async fn empty_lines_do_not_extend_idle_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn request_after_empty_lines_is_answered() {
-    for (case, first, lines) in [("first", &b""[..], "\r\n\r\n"), ("later", REQUEST, "\r\n\n\r\n")] {
+    for (case, first, lines) in [
+        ("first", &b""[..], "\r\n\r\n"),
+        ("later", REQUEST, "\r\n\n\r\n"),
+    ] {
         let mut peer = Peer::connect(4096);
         peer.send(first).await;
         pass(5000).await;
-        peer.send(&[lines.repeat(20).as_bytes(), REQUEST].concat()).await;
+        peer.send(&[lines.repeat(20).as_bytes(), REQUEST].concat())
+            .await;
         let count = peer.rest().await.matches("HTTP/1.1 200").count();
         assert_eq!(count, 1 + usize::from(!first.is_empty()), "{case}");
     }
@@ -151,7 +173,12 @@ async fn request_after_empty_lines_is_answered() {
 async fn endless_empty_lines_end_the_connection() {
     let shared = shared();
     let state = ConnectionState::new(shared.settings.clone());
-    let served = serve(join(repeat(b'\n'), sink()), ([127, 0, 0, 1], 1).into(), state, shared);
+    let served = serve(
+        join(repeat(b'\n'), sink()),
+        ([127, 0, 0, 1], 1).into(),
+        state,
+        shared,
+    );
     assert!(timeout(Duration::from_secs(20), served).await.is_ok());
 }
 
@@ -165,24 +192,45 @@ async fn connection_waits_for_its_peer_except_inside_a_handler() {
         ("idle", REQUEST, b"", Some(true)),
         ("half a later head", REQUEST, b"GET / HT", Some(true)),
         ("body owed later", REQUEST, owed, Some(true)),
-        ("in a handler", b"", b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n", None),
-        ("in a handler later", REQUEST, b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n", None),
+        (
+            "in a handler",
+            b"",
+            b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n",
+            None,
+        ),
+        (
+            "in a handler later",
+            REQUEST,
+            b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n",
+            None,
+        ),
     ] {
         let mut peer = Peer::connect(4096);
         peer.send(before).await;
         peer.send(sent).await;
-        assert_eq!(peer.state.waiting().map(|(answered, _)| answered), expected, "{case}");
+        assert_eq!(
+            peer.state.waiting().map(|(answered, _)| answered),
+            expected,
+            "{case}"
+        );
     }
     let mut peer = Peer::connect(64);
     peer.send(REQUEST).await;
-    assert_eq!(peer.state.waiting().map(|(answered, _)| answered), Some(false), "an unread answer");
+    assert_eq!(
+        peer.state.waiting().map(|(answered, _)| answered),
+        Some(false),
+        "an unread answer"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn dribbled_head_or_body_does_not_restart_the_wait() {
     for (case, sent) in [
         ("a head", &b"POST /body HTTP/1.1\r\nHost: a\r\nX: "[..]),
-        ("a body", b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"),
+        (
+            "a body",
+            b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n",
+        ),
     ] {
         let mut peer = Peer::connect(4096);
         peer.send(sent).await;
@@ -208,7 +256,11 @@ async fn head_that_arrives_during_shutdown_is_answered() {
         pass(800).await;
         peer.send(rest).await;
         let answers = peer.rest().await;
-        assert_eq!(answers.matches("HTTP/1.1 200").count(), 1 + usize::from(!before.is_empty()), "{case}");
+        assert_eq!(
+            answers.matches("HTTP/1.1 200").count(),
+            1 + usize::from(!before.is_empty()),
+            "{case}"
+        );
     }
 }
 
@@ -220,7 +272,12 @@ async fn shutdown_waits_for_nothing_else() {
         ("a head that began long ago", b"GET / HT", 2000, 0),
         ("a head that does not go on", b"GET / HT", 0, 1000),
         ("idle", REQUEST, 0, 0),
-        ("idle with an empty line", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", 0, 0),
+        (
+            "idle with an empty line",
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n",
+            0,
+            0,
+        ),
     ] {
         let mut peer = Peer::connect(4096);
         peer.send(sent).await;
@@ -235,12 +292,16 @@ async fn shutdown_waits_for_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn request_in_progress_is_answered_during_shutdown_with_connection_close() {
     let mut peer = Peer::connect(4096);
-    peer.send(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na").await;
+    peer.send(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
+        .await;
     peer.shared.shutdown.cancel();
     pass(3000).await;
     peer.send(b"b").await;
     let answer = peer.rest().await;
-    assert!(answer.contains("connection: close") && answer.ends_with("\r\n\r\nab"), "{answer}");
+    assert!(
+        answer.contains("connection: close") && answer.ends_with("\r\n\r\nab"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,7 +316,10 @@ async fn peer_that_does_not_receive_its_answer_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn rest_of_a_refused_body_is_no_request() {
     let mut peer = Peer::connect(4096);
-    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", REQUEST.len());
+    let head = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        REQUEST.len()
+    );
     peer.send(head.as_bytes()).await;
     peer.send(REQUEST).await;
     assert_eq!(peer.rest().await.matches("HTTP/1.1 200").count(), 1);
@@ -265,19 +329,34 @@ async fn rest_of_a_refused_body_is_no_request() {
 async fn unparsed_head_is_refused_as_json_with_date_and_close() {
     for (sent, status) in [
         (b"\x16\x03\x01\x02\x00\x01".to_vec(), "HTTP/1.1 400"),
-        ([b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'y'; 40_000]].concat(), "HTTP/1.1 431"),
-        ([b"GET /".to_vec(), vec![b'y'; 40_000]].concat(), "HTTP/1.1 414"),
+        (
+            [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'y'; 40_000]].concat(),
+            "HTTP/1.1 431",
+        ),
+        (
+            [b"GET /".to_vec(), vec![b'y'; 40_000]].concat(),
+            "HTTP/1.1 414",
+        ),
     ] {
         let mut peer = Peer::connect(64 * 1024);
         peer.send(&sent).await;
         let answer = peer.rest().await;
         assert!(answer.starts_with(status), "{answer}");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        for header in ["connection: close", "content-type: application/problem+json"] {
+        for header in [
+            "connection: close",
+            "content-type: application/problem+json",
+        ] {
             assert!(head.contains(header), "{head}");
         }
-        let date = head.lines().find_map(|line| line.strip_prefix("date: ")).unwrap();
+        let date = head
+            .lines()
+            .find_map(|line| line.strip_prefix("date: "))
+            .unwrap();
         assert!(httpdate::parse_http_date(date).is_ok(), "{date}");
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+        assert!(
+            serde_json::from_str::<serde_json::Value>(body).is_ok(),
+            "{body}"
+        );
     }
 }

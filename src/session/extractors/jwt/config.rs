@@ -94,7 +94,10 @@ impl Default for Config {
 const DISCOVERY: &str = "{issuer}/.well-known/openid-configuration";
 
 /// Builds the extractor of a section.
-pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+pub fn build(
+    section: &Section<'_>,
+    context: &Context,
+) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let mut config: Config = section.read(&mut problems);
     if let (true, Some(issuer)) = (config.issuers.is_empty(), &config.oidc_issuer) {
@@ -109,7 +112,9 @@ pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn Session
     let algorithms = check_algorithms(section, &config, is_hmac, &mut problems);
     check_issuers(section, &config, is_hmac, &mut problems);
     let keys = check_keys(section, context, &mut config, &mut problems);
-    let Some(keys) = keys.filter(|_| problems.is_empty()) else { return Err(problems) };
+    let Some(keys) = keys.filter(|_| problems.is_empty()) else {
+        return Err(problems);
+    };
     Ok(Arc::new(Jwt {
         places,
         keys,
@@ -128,10 +133,20 @@ pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn Session
     }))
 }
 
-fn check_places(section: &Section<'_>, config: &Config, problems: &mut Problems) -> Vec<CredentialSource> {
-    problems.require(!config.from.is_empty(), section.key("from"), "names no place to look for a token");
+fn check_places(
+    section: &Section<'_>,
+    config: &Config,
+    problems: &mut Problems,
+) -> Vec<CredentialSource> {
+    problems.require(
+        !config.from.is_empty(),
+        section.key("from"),
+        "names no place to look for a token",
+    );
     let places = config.from.iter().map(|text| text.parse());
-    places.filter_map(|place| problems.accept(section.key("from"), place)).collect()
+    places
+        .filter_map(|place| problems.accept(section.key("from"), place))
+        .collect()
 }
 
 fn check_leeway(section: &Section<'_>, config: &Config, problems: &mut Problems) -> UnixSeconds {
@@ -155,7 +170,10 @@ fn check_limits(section: &Section<'_>, config: &Config, problems: &mut Problems)
         section.key("token_types"),
         "must not hold an empty name",
     );
-    problems.accept(section.key("required_scopes"), check_required_scopes(&config.required_scopes));
+    problems.accept(
+        section.key("required_scopes"),
+        check_required_scopes(&config.required_scopes),
+    );
 }
 
 fn check_audiences(section: &Section<'_>, config: &Config, problems: &mut Problems) {
@@ -183,7 +201,10 @@ fn check_required(section: &Section<'_>, config: &Config, problems: &mut Problem
     let required = &config.require_one_of;
     if let (Some(first), false) = (required.first(), required.iter().any(is_given)) {
         let all = required.join(" or ");
-        problems.add(section.key(first), format!("this preset needs {all}: without it others' tokens pass"));
+        problems.add(
+            section.key(first),
+            format!("this preset needs {all}: without it others' tokens pass"),
+        );
     }
     if let Some(key) = config.recommend.as_ref().filter(|key| !is_given(key)) {
         section.warn(
@@ -202,10 +223,18 @@ fn check_algorithms(
 ) -> Vec<Alg> {
     let key = section.key("algorithms");
     if config.algorithms.is_empty() {
-        problems.require(!is_hmac, key, "must name the one that signs, such as [\"HS256\"]");
+        problems.require(
+            !is_hmac,
+            key,
+            "must name the one that signs, such as [\"HS256\"]",
+        );
         return Alg::ALL.into_iter().filter(|alg| !alg.is_hmac()).collect();
     }
-    let algorithms: Vec<Alg> = config.algorithms.iter().filter_map(|name| Alg::named(name)).collect();
+    let algorithms: Vec<Alg> = config
+        .algorithms
+        .iter()
+        .filter_map(|name| Alg::named(name))
+        .collect();
     if algorithms.len() < config.algorithms.len() {
         let known = Alg::ALL.map(|alg| alg.name).join(", ");
         problems.add(key, format!("must be some of {known}"));
@@ -226,7 +255,11 @@ fn check_issuers(section: &Section<'_>, config: &Config, is_hmac: bool, problems
         key.clone(),
         "must name the tokens' issuer, exactly as it stands in their iss",
     );
-    problems.require(config.issuers.iter().all(|name| !name.is_empty()), key, "must not be empty");
+    problems.require(
+        config.issuers.iter().all(|name| !name.is_empty()),
+        key,
+        "must not be empty",
+    );
 }
 
 /// The one source of keys that the section names, or else the preset's.
@@ -241,7 +274,10 @@ fn check_keys(
         ("oidc_issuer", config.oidc_issuer.is_some()),
         ("jwks_file", config.jwks_file.is_some()),
         ("public_key_file", config.public_key_file.is_some()),
-        ("secret", config.secret.is_some() || config.secret_file.is_some()),
+        (
+            "secret",
+            config.secret.is_some() || config.secret_file.is_some(),
+        ),
     ]
     .into_iter()
     .filter_map(|(key, is_given)| is_given.then_some(key))
@@ -259,15 +295,22 @@ fn check_keys(
         }
         ["jwks_file"] => {
             let key = section.key("jwks_file");
-            let keys =
-                read_file(section, config.jwks_file.as_deref().unwrap_or(Path::new("")), KeySet::from_jwks);
-            problems.accept(key, keys).map(|keys| Keys::Set(Arc::new(keys)))
+            let keys = read_file(
+                section,
+                config.jwks_file.as_deref().unwrap_or(Path::new("")),
+                KeySet::from_jwks,
+            );
+            problems
+                .accept(key, keys)
+                .map(|keys| Keys::Set(Arc::new(keys)))
         }
         ["public_key_file"] => {
             let key = section.key("public_key_file");
             let path = config.public_key_file.as_deref().unwrap_or(Path::new(""));
             let keys = read_file(section, path, KeySet::from_pem);
-            problems.accept(key, keys).map(|keys| Keys::One(Arc::new(keys)))
+            problems
+                .accept(key, keys)
+                .map(|keys| Keys::One(Arc::new(keys)))
         }
         ["secret"] => {
             let secret = config.secret.take();
@@ -279,7 +322,10 @@ fn check_keys(
         [] => from_provider(section, context, config, problems),
         several => {
             let several = several.join(" and ");
-            problems.add(section.key("jwks_url"), format!("{several} are given: keep one source of keys"));
+            problems.add(
+                section.key("jwks_url"),
+                format!("{several} are given: keep one source of keys"),
+            );
             None
         }
     }
@@ -315,7 +361,9 @@ fn from_provider(
         );
         return None;
     }
-    let url = template.replace("{issuer}", bare).replace("{client_id}", tail);
+    let url = template
+        .replace("{issuer}", bare)
+        .replace("{client_id}", tail);
     from_url(section, context, config, "issuers", &url, problems)
 }
 
@@ -334,7 +382,13 @@ fn from_url(
         return problems.accept(section.key(key), keys).map(Keys::ByKid);
     }
     let url = problems.accept(section.key(key), check_url(url, config.allow_http))?;
-    Some(fetched(section, context, config, Source::Jwks(url), problems))
+    Some(fetched(
+        section,
+        context,
+        config,
+        Source::Jwks(url),
+        problems,
+    ))
 }
 
 fn fetched(
@@ -354,7 +408,8 @@ fn read_file<E: std::fmt::Display>(
     path: &Path,
     parse: fn(&[u8]) -> Result<KeySet, E>,
 ) -> Result<KeySet, String> {
-    let bytes =
-        section.read_file(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let bytes = section
+        .read_file(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     parse(&bytes).map_err(|error| format!("{} {error}", path.display()))
 }

@@ -46,7 +46,12 @@ fn sign(header: &str, payload: &[u8], key: &EncodingKey, algorithm: Algorithm) -
 }
 
 fn hs256(header: &str, payload: impl AsRef<[u8]>) -> String {
-    sign(header, payload.as_ref(), &EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS256)
+    sign(
+        header,
+        payload.as_ref(),
+        &EncodingKey::from_secret(SECRET.as_bytes()),
+        Algorithm::HS256,
+    )
 }
 
 /// Claims that pass, with these members over them; null takes one away.
@@ -60,7 +65,9 @@ fn claims(changes: &Value) -> String {
 
 async fn extract(extractor: &dyn SessionExtractor, token: &str) -> Extracted {
     let authorization = format!("Bearer {token}");
-    extractor.extract(&contract::request(&[("authorization", &authorization)])).await
+    extractor
+        .extract(&contract::request(&[("authorization", &authorization)]))
+        .await
 }
 
 /// `ok`, or the word of what is wrong.
@@ -79,15 +86,28 @@ async fn the_contract_holds() {
     let extractor = build(HMAC).expect("a good section");
     contract::check(&*extractor, &[SECRET]).await;
     let session = extract(&*extractor, &hs256(PLAIN, claims(&json!({})))).await;
-    let Ok(Some(Session { attributes, expires_at })) = session else { panic!("{session:?}") };
+    let Ok(Some(Session {
+        attributes,
+        expires_at,
+    })) = session
+    else {
+        panic!("{session:?}")
+    };
     assert_eq!(expires_at, Some(NOW + 60));
-    assert_eq!(serde_json::to_string(&attributes).unwrap(), claims(&json!({})));
+    assert_eq!(
+        serde_json::to_string(&attributes).unwrap(),
+        claims(&json!({}))
+    );
 }
 
 #[tokio::test]
 async fn a_header_that_asks_for_more_is_refused() {
     let extractor = build(HMAC).expect("a good section");
-    let deep = format!(r#"{{"alg":"HS256","x":{}1{}}}"#, "[".repeat(3000), "]".repeat(3000));
+    let deep = format!(
+        r#"{{"alg":"HS256","x":{}1{}}}"#,
+        "[".repeat(3000),
+        "]".repeat(3000)
+    );
     for (header, want) in [
         (PLAIN, "ok"),
         (r#"{"alg":"HS256","typ":"JWT"}"#, "ok"),
@@ -130,7 +150,12 @@ async fn a_header_that_asks_for_more_is_refused() {
         ("{}", "not_a_jwt"),
     ] {
         let outcome = extract(&*extractor, &hs256(header, claims(&json!({})))).await;
-        assert_eq!(word(&outcome), want, "{}", header.chars().take(60).collect::<String>());
+        assert_eq!(
+            word(&outcome),
+            want,
+            "{}",
+            header.chars().take(60).collect::<String>()
+        );
     }
 }
 
@@ -139,9 +164,17 @@ async fn a_header_that_was_seen_before_spares_nobody_the_rest() {
     let extractor = build(HMAC).expect("a good section");
     let genuine = hs256(PLAIN, claims(&json!({})));
     let other_key = EncodingKey::from_secret(b"another secret of 32 bytes, no less");
-    let forged = sign(PLAIN, claims(&json!({})).as_bytes(), &other_key, Algorithm::HS256);
+    let forged = sign(
+        PLAIN,
+        claims(&json!({})).as_bytes(),
+        &other_key,
+        Algorithm::HS256,
+    );
     let other_user = format!("{}.{}", part(PLAIN), part(claims(&json!({ "sub": "u-2" }))));
-    let grafted = format!("{other_user}.{}", genuine.rsplit('.').next().expect("a signature"));
+    let grafted = format!(
+        "{other_user}.{}",
+        genuine.rsplit('.').next().expect("a signature")
+    );
     let over = hs256(PLAIN, claims(&json!({ "exp": NOW - 60 })));
     for (name, token, want) in [
         ("before any header is known", &forged, "bad_signature"),
@@ -171,10 +204,22 @@ async fn a_token_of_another_form_is_refused() {
         ("no payload", format!("{header}..{signature}"), "malformed"),
         ("no header", format!(".{payload}.{signature}"), "not_a_jwt"),
         ("dots", ".".repeat(8000), "not_a_jwt"),
-        ("too large", format!("{}{good}", "x".repeat(8192)), "too_large"),
+        (
+            "too large",
+            format!("{}{good}", "x".repeat(8192)),
+            "too_large",
+        ),
         ("padded signature", format!("{good}="), "bad_signature"),
-        ("another token's signature", format!("{signed}.{other_signature}"), "bad_signature"),
-        ("cut signature", good[..good.len() - 1].to_owned(), "bad_signature"),
+        (
+            "another token's signature",
+            format!("{signed}.{other_signature}"),
+            "bad_signature",
+        ),
+        (
+            "cut signature",
+            good[..good.len() - 1].to_owned(),
+            "bad_signature",
+        ),
         ("other text", "opaque".to_owned(), "not_a_jwt"),
     ] {
         assert_eq!(word(&extract(&*extractor, &token).await), want, "{name}");
@@ -194,16 +239,35 @@ async fn a_token_of_another_form_is_refused() {
 async fn token_of_another_by_its_form_is_not_mine_and_any_other_fault_is_rejected() {
     let extractor = build(&format!("{HMAC}issuers = [\"https://us\"]")).expect("a good section");
     let token = |header: &str, issuer: &str| {
-        hs256(header, format!(r#"{{"sub":"u-1","aud":"app","exp":1900000000{issuer}}}"#))
+        hs256(
+            header,
+            format!(r#"{{"sub":"u-1","aud":"app","exp":1900000000{issuer}}}"#),
+        )
     };
     let ours = r#","iss":"https://us""#;
     for (name, token, want) in [
         ("opaque", "opaque".to_owned(), Some("not_a_jwt")),
-        ("five parts", format!("{}.x.x", token(PLAIN, ours)), Some("not_a_jwt")),
-        ("foreign issuer", token(PLAIN, r#","iss":"https://them""#), Some("issuer")),
+        (
+            "five parts",
+            format!("{}.x.x", token(PLAIN, ours)),
+            Some("not_a_jwt"),
+        ),
+        (
+            "foreign issuer",
+            token(PLAIN, r#","iss":"https://them""#),
+            Some("issuer"),
+        ),
         ("no issuer", token(PLAIN, ""), Some("issuer")),
-        ("public key", token(r#"{"alg":"RS256"}"#, ours), Some("alg_not_allowed")),
-        ("public key that we do not know", token(r#"{"alg":"ES512"}"#, ours), Some("alg_not_allowed")),
+        (
+            "public key",
+            token(r#"{"alg":"RS256"}"#, ours),
+            Some("alg_not_allowed"),
+        ),
+        (
+            "public key that we do not know",
+            token(r#"{"alg":"ES512"}"#, ours),
+            Some("alg_not_allowed"),
+        ),
         (
             "foreign issuer with odd header",
             token(r#"{"alg":"HS256","typ":"x"}"#, r#","iss":"x""#),
@@ -211,13 +275,25 @@ async fn token_of_another_by_its_form_is_not_mine_and_any_other_fault_is_rejecte
         ),
         ("other hash", token(r#"{"alg":"HS384"}"#, ours), None),
         ("none", token(r#"{"alg":"none"}"#, ours), None),
-        ("issuer twice", token(PLAIN, &format!(r#"{ours},"iss":"https://them""#)), None),
-        ("issuer is no text", token(PLAIN, r#","iss":["https://them"]"#), None),
+        (
+            "issuer twice",
+            token(PLAIN, &format!(r#"{ours},"iss":"https://them""#)),
+            None,
+        ),
+        (
+            "issuer is no text",
+            token(PLAIN, r#","iss":["https://them"]"#),
+            None,
+        ),
         ("bad signature", format!("{}A", token(PLAIN, ours)), None),
     ] {
         match (extract(&*extractor, &token).await, want) {
             (Err(ExtractError::NotMine(reason, place)), Some(want)) => {
-                assert_eq!((reason.word, &*place.to_string()), (want, "header:authorization"), "{name}");
+                assert_eq!(
+                    (reason.word, &*place.to_string()),
+                    (want, "header:authorization"),
+                    "{name}"
+                );
             }
             (Err(ExtractError::Rejected(_)), None) => {}
             (other, _) => panic!("{name}: {other:?}"),
@@ -253,18 +329,50 @@ async fn times_are_numbers_and_their_limits_are_exact() {
         ("object", r#""exp":{}"#, "exp"),
         ("missing", r#""x":1"#, "exp"),
         ("twice", r#""exp":1900000000,"exp":1900000000"#, "malformed"),
-        ("nbf at the leeway", r#""exp":1900000000,"nbf":1800000030"#, "ok"),
-        ("nbf ahead", r#""exp":1900000000,"nbf":1800000031"#, "not_yet_valid"),
-        ("nbf ahead by a fraction", r#""exp":1900000000,"nbf":1800000030.5"#, "not_yet_valid"),
-        ("nbf far ahead", r#""exp":1900000000,"nbf":1e300"#, "not_yet_valid"),
+        (
+            "nbf at the leeway",
+            r#""exp":1900000000,"nbf":1800000030"#,
+            "ok",
+        ),
+        (
+            "nbf ahead",
+            r#""exp":1900000000,"nbf":1800000031"#,
+            "not_yet_valid",
+        ),
+        (
+            "nbf ahead by a fraction",
+            r#""exp":1900000000,"nbf":1800000030.5"#,
+            "not_yet_valid",
+        ),
+        (
+            "nbf far ahead",
+            r#""exp":1900000000,"nbf":1e300"#,
+            "not_yet_valid",
+        ),
         ("nbf text", r#""exp":1900000000,"nbf":"0""#, "malformed"),
         ("nbf object", r#""exp":1900000000,"nbf":{}"#, "malformed"),
         ("nbf null", r#""exp":1900000000,"nbf":null"#, "malformed"),
-        ("iat at the leeway", r#""exp":1900000000,"iat":1800000030"#, "ok"),
-        ("iat ahead", r#""exp":1900000000,"iat":1800000031"#, "not_yet_valid"),
+        (
+            "iat at the leeway",
+            r#""exp":1900000000,"iat":1800000030"#,
+            "ok",
+        ),
+        (
+            "iat ahead",
+            r#""exp":1900000000,"iat":1800000031"#,
+            "not_yet_valid",
+        ),
         ("iat text", r#""exp":1900000000,"iat":"0""#, "malformed"),
-        ("auth_time ahead", r#""exp":1900000000,"auth_time":1800000031"#, "not_yet_valid"),
-        ("auth_time text", r#""exp":1900000000,"auth_time":"noon""#, "ok"),
+        (
+            "auth_time ahead",
+            r#""exp":1900000000,"auth_time":1800000031"#,
+            "not_yet_valid",
+        ),
+        (
+            "auth_time text",
+            r#""exp":1900000000,"auth_time":"noon""#,
+            "ok",
+        ),
     ] {
         let token = hs256(PLAIN, format!(r#"{{"sub":"u-1","aud":"app",{change}}}"#));
         let outcome = extract(&*extractor, &token).await;
@@ -291,7 +399,11 @@ async fn issuer_and_audience_match_exactly() {
         ("aud missing", json!({ "aud": null }), "audience"),
         ("aud empty list", json!({ "aud": [] }), "audience"),
         ("aud of null", json!({ "aud": [null] }), "audience"),
-        ("aud of text and number", json!({ "aud": ["app", 7] }), "audience"),
+        (
+            "aud of text and number",
+            json!({ "aud": ["app", 7] }),
+            "audience",
+        ),
         ("aud object", json!({ "aud": { "app": true } }), "audience"),
         ("aud number", json!({ "aud": 7 }), "audience"),
         ("aud prefix", json!({ "aud": "app2" }), "audience"),
@@ -303,7 +415,11 @@ async fn issuer_and_audience_match_exactly() {
         for (key, value) in changes.as_object().expect("an object") {
             all[key] = value.clone();
         }
-        assert_eq!(word(&extract(&*extractor, &hs256(PLAIN, claims(&all))).await), want, "{name}");
+        assert_eq!(
+            word(&extract(&*extractor, &hs256(PLAIN, claims(&all))).await),
+            want,
+            "{name}"
+        );
     }
 }
 
@@ -315,21 +431,37 @@ async fn a_payload_with_two_meanings_or_none_is_refused() {
     for (name, payload) in [
         ("sub twice", with(r#""sub":"u-2""#).into_bytes()),
         ("aud twice", with(r#""aud":"app""#).into_bytes()),
-        ("custom claim twice", with(r#""email":"a","email":"b""#).into_bytes()),
-        ("escaped name twice", with(r#""su\u0062":"u-2""#).into_bytes()),
+        (
+            "custom claim twice",
+            with(r#""email":"a","email":"b""#).into_bytes(),
+        ),
+        (
+            "escaped name twice",
+            with(r#""su\u0062":"u-2""#).into_bytes(),
+        ),
         ("twice inside", with(r#""x":[{"a":1,"a":1}]"#).into_bytes()),
         ("deep", deep.into_bytes()),
-        ("BOM", [b"\xef\xbb\xbf", with(r#""x":1"#).as_bytes()].concat()),
+        (
+            "BOM",
+            [b"\xef\xbb\xbf", with(r#""x":1"#).as_bytes()].concat(),
+        ),
         ("not UTF-8", b"{\"x\":\"\xff\"}".to_vec()),
         ("lone surrogate", with(r#""x":"\ud800""#).into_bytes()),
-        ("trailing text", [with(r#""x":1"#).as_bytes(), b"x"].concat()),
+        (
+            "trailing text",
+            [with(r#""x":1"#).as_bytes(), b"x"].concat(),
+        ),
         ("NaN", with(r#""x":NaN"#).into_bytes()),
         ("array", b"[]".to_vec()),
         ("text", b"\"x\"".to_vec()),
         ("null", b"null".to_vec()),
         ("blank", b" ".to_vec()),
     ] {
-        assert_eq!(word(&extract(&*extractor, &hs256(PLAIN, payload)).await), "malformed", "{name}");
+        assert_eq!(
+            word(&extract(&*extractor, &hs256(PLAIN, payload)).await),
+            "malformed",
+            "{name}"
+        );
     }
 }
 
@@ -351,18 +483,33 @@ async fn a_public_key_is_never_a_secret() {
         let token = sign(header, payload.as_bytes(), &key, Algorithm::ES256);
         assert_eq!(word(&extract(&*extractor, &token).await), "ok");
     }
-    for secret in [pem.clone(), pem.trim().to_owned(), pem.replace('\n', "\r\n")] {
+    for secret in [
+        pem.clone(),
+        pem.trim().to_owned(),
+        pem.replace('\n', "\r\n"),
+    ] {
         let key = EncodingKey::from_secret(secret.as_bytes());
         for alg in ["HS256", "ES256"] {
-            let token = sign(&format!(r#"{{"alg":"{alg}"}}"#), payload.as_bytes(), &key, Algorithm::HS256);
+            let token = sign(
+                &format!(r#"{{"alg":"{alg}"}}"#),
+                payload.as_bytes(),
+                &key,
+                Algorithm::HS256,
+            );
             assert_ne!(word(&extract(&*extractor, &token).await), "ok", "{alg}");
         }
     }
     // r and s of zero, r and s of the group's order, DER, one byte more.
     let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
-    let order: Vec<u8> =
-        (0..32).map(|i| u8::from_str_radix(&order[2 * i..2 * i + 2], 16).expect("hex")).collect();
-    let good = sign(r#"{"alg":"ES256"}"#, payload.as_bytes(), &key, Algorithm::ES256);
+    let order: Vec<u8> = (0..32)
+        .map(|i| u8::from_str_radix(&order[2 * i..2 * i + 2], 16).expect("hex"))
+        .collect();
+    let good = sign(
+        r#"{"alg":"ES256"}"#,
+        payload.as_bytes(),
+        &key,
+        Algorithm::ES256,
+    );
     let (signed, signature) = good.rsplit_once('.').expect("parts");
     let raw = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
     let der = [&[0x30, 0x44, 2, 32], &raw[..32], &[2, 32], &raw[32..]].concat();
@@ -372,14 +519,19 @@ async fn a_public_key_is_never_a_secret() {
     }
 
     std::fs::write(&file, pair.serialize_pem()).expect("a file");
-    let refused = build(&format!("public_key_file = {:?}", file.display().to_string()));
+    let refused = build(&format!(
+        "public_key_file = {:?}",
+        file.display().to_string()
+    ));
     let text = refused.expect_err("a private key").to_string();
     assert!(text.contains("extractors.jwt.public_key_file: "), "{text}");
 }
 
 #[tokio::test]
 async fn padded_base64_is_read_only_where_it_is_configured() {
-    let extractor = build(&format!("{HMAC}\nfrom = [\"header:x-token\"]\npadded_base64 = true"));
+    let extractor = build(&format!(
+        "{HMAC}\nfrom = [\"header:x-token\"]\npadded_base64 = true"
+    ));
     let extractor = extractor.expect("a good section");
     let pad = |text: &str| format!("{text}{}", "=".repeat((4 - text.len() % 4) % 4));
     let signed = format!("{}.{}", pad(&part(PLAIN)), pad(&part(claims(&json!({})))));
@@ -387,37 +539,81 @@ async fn padded_base64_is_read_only_where_it_is_configured() {
     let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).expect("a signature");
     for (name, token, want) in [
         ("padded", format!("{signed}.{}", pad(&signature)), "ok"),
-        ("signature without", format!("{signed}.{signature}"), "malformed"),
-        ("padded too far", format!("{signed}.{}====", pad(&signature)), "malformed"),
+        (
+            "signature without",
+            format!("{signed}.{signature}"),
+            "malformed",
+        ),
+        (
+            "padded too far",
+            format!("{signed}.{}====", pad(&signature)),
+            "malformed",
+        ),
         ("without", hs256(PLAIN, claims(&json!({}))), "malformed"),
     ] {
-        let outcome = extractor.extract(&contract::request(&[("x-token", &token)])).await;
+        let outcome = extractor
+            .extract(&contract::request(&[("x-token", &token)]))
+            .await;
         assert_eq!(word(&outcome), want, "{name}");
     }
 }
 
 #[test]
 fn a_section_that_is_not_safe_is_refused_by_key() {
-    let public = "jwks_url = \"https://id/keys\"\nissuers = [\"https://id\"]\naudiences = [\"app\"]\n";
+    let public =
+        "jwks_url = \"https://id/keys\"\nissuers = [\"https://id\"]\naudiences = [\"app\"]\n";
     for (toml, key) in [
         ("", "jwks_url"),
-        ("secret = \"a session secret of 32 bytes\"\naudiences = [\"app\"]", "algorithms"),
-        ("secret = \"\"\nalgorithms = [\"HS256\"]\naudiences = [\"app\"]", "secret"),
+        (
+            "secret = \"a session secret of 32 bytes\"\naudiences = [\"app\"]",
+            "algorithms",
+        ),
+        (
+            "secret = \"\"\nalgorithms = [\"HS256\"]\naudiences = [\"app\"]",
+            "secret",
+        ),
         (
             "secret = \"changeme-changeme-changeme\"\nalgorithms = [\"HS256\"]\naudiences = [\"app\"]",
             "secret",
         ),
-        ("jwks_url = \"https://id/keys\"\naudiences = [\"app\"]", "issuers"),
-        ("jwks_url = \"https://id/keys\"\nissuers = [\"\"]\naudiences = [\"app\"]", "issuers"),
-        ("jwks_url = \"https://id/keys\"\nissuers = [\"i\"]", "audiences"),
-        ("jwks_url = \"http://id/keys\"\nissuers = [\"i\"]\naudiences = [\"app\"]", "jwks_url"),
-        ("jwks_url = \"https://{kid}/keys\"\nissuers = [\"i\"]\naudiences = [\"app\"]", "jwks_url"),
-        ("oidc_issuer = \"http://id\"\naudiences = [\"app\"]", "oidc_issuer"),
-        ("jwks_file = \"/nowhere\"\nissuers = [\"i\"]\naudiences = [\"app\"]", "jwks_file"),
+        (
+            "jwks_url = \"https://id/keys\"\naudiences = [\"app\"]",
+            "issuers",
+        ),
+        (
+            "jwks_url = \"https://id/keys\"\nissuers = [\"\"]\naudiences = [\"app\"]",
+            "issuers",
+        ),
+        (
+            "jwks_url = \"https://id/keys\"\nissuers = [\"i\"]",
+            "audiences",
+        ),
+        (
+            "jwks_url = \"http://id/keys\"\nissuers = [\"i\"]\naudiences = [\"app\"]",
+            "jwks_url",
+        ),
+        (
+            "jwks_url = \"https://{kid}/keys\"\nissuers = [\"i\"]\naudiences = [\"app\"]",
+            "jwks_url",
+        ),
+        (
+            "oidc_issuer = \"http://id\"\naudiences = [\"app\"]",
+            "oidc_issuer",
+        ),
+        (
+            "jwks_file = \"/nowhere\"\nissuers = [\"i\"]\naudiences = [\"app\"]",
+            "jwks_file",
+        ),
         (&format!("{public}allow_any_audience = true"), "audiences"),
-        (&format!("{public}secret = \"a session secret of 32 bytes\""), "jwks_url"),
+        (
+            &format!("{public}secret = \"a session secret of 32 bytes\""),
+            "jwks_url",
+        ),
         (&format!("{public}oidc_issuer = \"https://id\""), "jwks_url"),
-        (&format!("{public}algorithms = [\"RS256\", \"HS256\"]"), "algorithms"),
+        (
+            &format!("{public}algorithms = [\"RS256\", \"HS256\"]"),
+            "algorithms",
+        ),
         (&format!("{public}algorithms = [\"none\"]"), "algorithms"),
         (&format!("{public}algorithms = [\"rs256\"]"), "algorithms"),
         (&format!("{public}from = []"), "from"),
@@ -426,13 +622,28 @@ fn a_section_that_is_not_safe_is_refused_by_key() {
         (&format!("{public}leeway = \"1500ms\""), "leeway"),
         (&format!("{public}max_token_bytes = 0"), "max_token_bytes"),
         (&format!("{public}typo = 1"), "typo"),
-        ("preset = \"cognito\"\nissuers = [\"https://id\"]", "claims.client_id"),
-        ("preset = \"aws-alb\"\njwks_url = \"https://k/{kid}\"\nissuers = [\"i\"]", "header_claims.signer"),
-        (&format!("{public}required_scopes = [\"a b\"]"), "required_scopes"),
+        (
+            "preset = \"cognito\"\nissuers = [\"https://id\"]",
+            "claims.client_id",
+        ),
+        (
+            "preset = \"aws-alb\"\njwks_url = \"https://k/{kid}\"\nissuers = [\"i\"]",
+            "header_claims.signer",
+        ),
+        (
+            &format!("{public}required_scopes = [\"a b\"]"),
+            "required_scopes",
+        ),
         (&format!("{public}claims.role = []"), "claims"),
-        (&format!("{public}claims.role = {{ present = false }}"), "claims"),
+        (
+            &format!("{public}claims.role = {{ present = false }}"),
+            "claims",
+        ),
         (&format!("{public}claims.role.inner = \"a\""), "claims"),
-        (&format!("{public}header_claims.kid = {{ like = \"*\" }}"), "header_claims"),
+        (
+            &format!("{public}header_claims.kid = {{ like = \"*\" }}"),
+            "header_claims",
+        ),
         (
             "preset = \"cognito\"\nissuers = [\"https://id\"]\nclaims.client_id = { any = true }",
             "claims.client_id",
@@ -441,14 +652,26 @@ fn a_section_that_is_not_safe_is_refused_by_key() {
             "preset = \"cognito\"\nissuers = [\"https://id\"]\nclaims.client_id = { absent_or = \"c\" }",
             "claims.client_id",
         ),
-        ("preset = \"workos\"\nissuers = [\"https://api.workos.com\"]", "issuers"),
-        ("preset = \"workos\"\nissuers = [\"https://auth.your-app.com/\"]", "issuers"),
+        (
+            "preset = \"workos\"\nissuers = [\"https://api.workos.com\"]",
+            "issuers",
+        ),
+        (
+            "preset = \"workos\"\nissuers = [\"https://auth.your-app.com/\"]",
+            "issuers",
+        ),
         ("preset = \"clerk\"", "issuers"),
         ("preset = \"clerk\"\nissuers = [\"not a URL\"]", "issuers"),
-        ("preset = \"auth0\"\nissuers = [\"https://id/\"]", "audiences"),
+        (
+            "preset = \"auth0\"\nissuers = [\"https://id/\"]",
+            "audiences",
+        ),
     ] {
         let text = build(toml).expect_err(toml).to_string();
-        assert!(text.contains(&format!("extractors.jwt.{key}: ")), "{toml}:\n{text}");
+        assert!(
+            text.contains(&format!("extractors.jwt.{key}: ")),
+            "{toml}:\n{text}"
+        );
         assert!(!text.contains("changeme-changeme"), "{text}");
     }
 }
@@ -456,20 +679,59 @@ fn a_section_that_is_not_safe_is_refused_by_key() {
 #[test]
 fn every_preset_is_complete_with_what_the_user_must_know() {
     for (preset, keys) in [
-        ("auth0", "issuers = [\"https://t.auth0.com/\"]\naudiences = [\"api\"]"),
-        ("aws-alb", "issuers = [\"i\"]\njwks_url = \"https://k/{kid}\"\nheader_claims.signer = \"arn\""),
+        (
+            "auth0",
+            "issuers = [\"https://t.auth0.com/\"]\naudiences = [\"api\"]",
+        ),
+        (
+            "aws-alb",
+            "issuers = [\"i\"]\njwks_url = \"https://k/{kid}\"\nheader_claims.signer = \"arn\"",
+        ),
         ("clerk", "issuers = [\"https://clerk.example.com\"]"),
-        ("clerk", "issuers = [\"https://clerk.example.com\"]\naudiences = [\"app\"]"),
-        ("cloudflare-access", "issuers = [\"https://t.cloudflareaccess.com\"]\naudiences = [\"a\"]"),
-        ("cognito", "issuers = [\"https://cognito/pool\"]\nclaims.client_id = \"c\""),
-        ("entra", "issuers = [\"https://login.microsoftonline.com/t/v2.0\"]\naudiences = [\"a\"]"),
-        ("firebase", "issuers = [\"https://securetoken.google.com/p\"]\naudiences = [\"p\"]"),
-        ("google-iap", "audiences = [\"/projects/1/global/backendServices/2\"]"),
-        ("keycloak", "issuers = [\"https://kc/realms/main\"]\naudiences = [\"account\"]"),
-        ("okta", "issuers = [\"https://o/oauth2/default\"]\naudiences = [\"api://default\"]"),
-        ("supabase", "issuers = [\"https://ref.supabase.co/auth/v1\"]"),
-        ("supabase", "secret = \"a session secret of 32 bytes\"\nalgorithms = [\"HS256\"]"),
-        ("workos", "issuers = [\"https://api.workos.com/user_management/client_1\"]"),
+        (
+            "clerk",
+            "issuers = [\"https://clerk.example.com\"]\naudiences = [\"app\"]",
+        ),
+        (
+            "cloudflare-access",
+            "issuers = [\"https://t.cloudflareaccess.com\"]\naudiences = [\"a\"]",
+        ),
+        (
+            "cognito",
+            "issuers = [\"https://cognito/pool\"]\nclaims.client_id = \"c\"",
+        ),
+        (
+            "entra",
+            "issuers = [\"https://login.microsoftonline.com/t/v2.0\"]\naudiences = [\"a\"]",
+        ),
+        (
+            "firebase",
+            "issuers = [\"https://securetoken.google.com/p\"]\naudiences = [\"p\"]",
+        ),
+        (
+            "google-iap",
+            "audiences = [\"/projects/1/global/backendServices/2\"]",
+        ),
+        (
+            "keycloak",
+            "issuers = [\"https://kc/realms/main\"]\naudiences = [\"account\"]",
+        ),
+        (
+            "okta",
+            "issuers = [\"https://o/oauth2/default\"]\naudiences = [\"api://default\"]",
+        ),
+        (
+            "supabase",
+            "issuers = [\"https://ref.supabase.co/auth/v1\"]",
+        ),
+        (
+            "supabase",
+            "secret = \"a session secret of 32 bytes\"\nalgorithms = [\"HS256\"]",
+        ),
+        (
+            "workos",
+            "issuers = [\"https://api.workos.com/user_management/client_1\"]",
+        ),
         (
             "workos",
             "issuers = [\"https://auth.your-app.com\"]\njwks_url = \"https://api.workos.com/sso/jwks/client_1\"",
@@ -478,7 +740,10 @@ fn every_preset_is_complete_with_what_the_user_must_know() {
         let built = build(&format!("preset = \"{preset}\"\n{keys}"));
         assert!(built.is_ok(), "{preset}: {built:?}");
     }
-    let names: std::collections::BTreeSet<_> = super::presets::PRESETS.iter().map(|(name, _)| name).collect();
+    let names: std::collections::BTreeSet<_> = super::presets::PRESETS
+        .iter()
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(names.len(), 12);
 }
 
@@ -495,9 +760,20 @@ async fn under_preset(preset: &str, keys: &str, cases: &[(Value, &str)]) {
     let key = EncodingKey::from_ec_der(&pair.serialize_der());
     for (changes, want) in cases {
         let mut all = json!({ "iss": "i" });
-        all.as_object_mut().expect("claims").extend(changes.as_object().expect("claims").clone());
-        let token = sign(r#"{"alg":"ES256"}"#, claims(&all).as_bytes(), &key, Algorithm::ES256);
-        assert_eq!(word(&extract(&*extractor, &token).await), *want, "{preset} {changes}");
+        all.as_object_mut()
+            .expect("claims")
+            .extend(changes.as_object().expect("claims").clone());
+        let token = sign(
+            r#"{"alg":"ES256"}"#,
+            claims(&all).as_bytes(),
+            &key,
+            Algorithm::ES256,
+        );
+        assert_eq!(
+            word(&extract(&*extractor, &token).await),
+            *want,
+            "{preset} {changes}"
+        );
     }
 }
 
@@ -533,7 +809,10 @@ async fn a_rule_of_the_section_replaces_the_presets_rule() {
     under_preset(
         "entra",
         text_over_table,
-        &[(json!({ "scp": "access" }), "ok"), (json!({ "scp": "x" }), "claim")],
+        &[
+            (json!({ "scp": "access" }), "ok"),
+            (json!({ "scp": "x" }), "claim"),
+        ],
     )
     .await;
 }
@@ -565,11 +844,21 @@ fn clerk_without_azp_is_a_warning() {
                 "S3cret of the client: 0f1e2d3c4b5a69788796a5b4c3d2e1f00112233445566778899",
             ),
         ];
-        let environment = client.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let sources = Sources { base: Some(toml), environment, ..Sources::default() };
-        let settings =
-            settings::load(&sources, &Registry::builtin(), &context()).expect("a good configuration");
-        settings.warnings.lines().filter(|line| line.contains("claims.azp")).count()
+        let environment = client
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let sources = Sources {
+            base: Some(toml),
+            environment,
+            ..Sources::default()
+        };
+        let settings = settings::load(&sources, &Registry::builtin(), &context())
+            .expect("a good configuration");
+        settings
+            .warnings
+            .lines()
+            .filter(|line| line.contains("claims.azp"))
+            .count()
     };
     assert_eq!(warnings(""), 1);
     assert_eq!(warnings("claims.azp = { any = true }"), 1);
@@ -584,15 +873,24 @@ async fn at_most_three_keys_are_tried() {
         .map(|_| rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key"))
         .map(|pair| EncodingKey::from_ec_der(&pair.serialize_der()))
         .collect();
-    let jwks: Vec<Jwk> =
-        keys.iter().map(|key| Jwk::from_encoding_key(key, Algorithm::ES256).expect("a JWK")).collect();
+    let jwks: Vec<Jwk> = keys
+        .iter()
+        .map(|key| Jwk::from_encoding_key(key, Algorithm::ES256).expect("a JWK"))
+        .collect();
     std::fs::write(&file, json!({ "keys": jwks }).to_string()).expect("a file");
-    let toml =
-        format!("jwks_file = {:?}\nissuers = [\"i\"]\naudiences = [\"app\"]", file.display().to_string());
+    let toml = format!(
+        "jwks_file = {:?}\nissuers = [\"i\"]\naudiences = [\"app\"]",
+        file.display().to_string()
+    );
     let extractor = build(&toml).expect("a good section");
     for (key, want) in keys.iter().zip(["ok", "ok", "ok", "bad_signature"]) {
         let payload = claims(&json!({ "iss": "i" }));
-        let token = sign(r#"{"alg":"ES256"}"#, payload.as_bytes(), key, Algorithm::ES256);
+        let token = sign(
+            r#"{"alg":"ES256"}"#,
+            payload.as_bytes(),
+            key,
+            Algorithm::ES256,
+        );
         assert_eq!(word(&extract(&*extractor, &token).await), want);
     }
 }
@@ -601,19 +899,31 @@ async fn at_most_three_keys_are_tried() {
 async fn the_environment_alone_is_enough() {
     let environment = [
         ("ROLLOUT_CLIENT_ID", "client"),
-        ("ROLLOUT_CLIENT_SECRET", "a client secret of 32 bytes, not theirs"),
+        (
+            "ROLLOUT_CLIENT_SECRET",
+            "a client secret of 32 bytes, not theirs",
+        ),
         ("ROLLOUT__SESSION__EXTRACTORS", "jwt"),
         ("ROLLOUT__EXTRACTORS__JWT__SECRET", SECRET),
         ("ROLLOUT__EXTRACTORS__JWT__ALGORITHMS", "HS256,HS512"),
         ("ROLLOUT__EXTRACTORS__JWT__ALLOW_ANY_AUDIENCE", "true"),
         ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__EMAIL_VERIFIED", "true"),
-        ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__PLAN__ABSENT_OR", "team, pro"),
+        (
+            "ROLLOUT__EXTRACTORS__JWT__CLAIMS__PLAN__ABSENT_OR",
+            "team, pro",
+        ),
         ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__SUB__LIKE", "u-*"),
         ("ROLLOUT__EXTRACTORS__JWT__CLAIMS__ACT__ABSENT", "true"),
     ];
-    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let sources = Sources { environment, ..Sources::default() };
-    let settings = settings::load(&sources, &Registry::builtin(), &context()).expect("a good configuration");
+    let environment = environment
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let sources = Sources {
+        environment,
+        ..Sources::default()
+    };
+    let settings =
+        settings::load(&sources, &Registry::builtin(), &context()).expect("a good configuration");
     let extractor = &settings.chain.links()[0].extractor;
     for (changes, want) in [
         (json!({ "email_verified": true }), "ok"),
@@ -621,7 +931,10 @@ async fn the_environment_alone_is_enough() {
         (json!({ "email_verified": true, "plan": "free" }), "claim"),
         (json!({ "email_verified": false }), "claim"),
         (json!({ "email_verified": true, "sub": "s-1" }), "claim"),
-        (json!({ "email_verified": true, "act": { "sub": "u-2" } }), "claim"),
+        (
+            json!({ "email_verified": true, "act": { "sub": "u-2" } }),
+            "claim",
+        ),
         (json!({}), "claim"),
     ] {
         let outcome = extract(&**extractor, &hs256(PLAIN, claims(&changes))).await;

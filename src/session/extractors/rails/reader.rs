@@ -42,10 +42,14 @@ impl Recipe<'_> {
         problems: &mut Problems,
     ) -> Option<Reader> {
         let mut digest = |key: &str, text: &str| {
-            let known = Digest::parse(text).ok_or("must be \"sha1\", \"sha256\", \"sha384\" or \"sha512\"");
+            let known =
+                Digest::parse(text).ok_or("must be \"sha1\", \"sha256\", \"sha384\" or \"sha512\"");
             problems.accept(section.key(&format!("{path}{key}")), known)
         };
-        let (kdf, mac) = (digest("digest", self.digest), digest("hmac_digest", self.hmac_digest));
+        let (kdf, mac) = (
+            digest("digest", self.digest),
+            digest("hmac_digest", self.hmac_digest),
+        );
         let default_salt = match self.scheme {
             "encrypted" => "authenticated encrypted cookie",
             "signed" => "signed cookie",
@@ -60,8 +64,12 @@ impl Recipe<'_> {
         };
         let (secret, kdf, mac) = (secret?.expose(), kdf?.pbkdf2(), mac?.hmac());
         let salt = self.salt.unwrap_or(default_salt).as_bytes();
-        let signing =
-            |salt: &[u8]| Box::new(hmac::Key::new(mac, &hkdf::pbkdf2::<64>(kdf, ITERATIONS, secret, salt)));
+        let signing = |salt: &[u8]| {
+            Box::new(hmac::Key::new(
+                mac,
+                &hkdf::pbkdf2::<64>(kdf, ITERATIONS, secret, salt),
+            ))
+        };
         let sealing = || hkdf::pbkdf2::<32>(kdf, ITERATIONS, secret, salt);
         match self.scheme {
             "encrypted" => Gcm::new(&sealing()).map(Reader::Encrypted),

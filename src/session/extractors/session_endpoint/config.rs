@@ -80,7 +80,10 @@ impl Default for Config {
     }
 }
 
-pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+pub fn build(
+    section: &Section<'_>,
+    context: &Context,
+) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let mut config: Config = section.read(&mut problems);
     add_path(&mut config);
@@ -108,14 +111,22 @@ pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn Session
     let additional_headers = check_additional(section, &config, &forwarded, &mut problems);
     let names = config.response_headers.iter();
     let response_headers = names
-        .filter_map(|name| problems.parse(section.key("response_headers"), name, "names of headers"))
+        .filter_map(|name| {
+            problems.parse(section.key("response_headers"), name, "names of headers")
+        })
         .collect();
     let expires = config.expires_path.as_deref().map(|path| {
-        let path = if path.contains('{') { path.to_owned() } else { format!("{{{path}}}") };
+        let path = if path.contains('{') {
+            path.to_owned()
+        } else {
+            format!("{{{path}}}")
+        };
         path.parse()
     });
     let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
-    let Some(endpoint) = endpoint.filter(|_| problems.is_empty()) else { return Err(problems) };
+    let Some(endpoint) = endpoint.filter(|_| problems.is_empty()) else {
+        return Err(problems);
+    };
     Ok(Arc::new(SessionEndpoint {
         forwarded,
         whoami: Arc::new(WhoAmI {
@@ -132,7 +143,10 @@ pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn Session
 
 /// Lets `url` be the product's address alone. What is no URL is reported later.
 fn add_path(config: &mut Config) {
-    let url = config.url.as_deref().and_then(|url| url::Url::parse(url).ok());
+    let url = config
+        .url
+        .as_deref()
+        .and_then(|url| url::Url::parse(url).ok());
     if let (Some(mut url), Some(path)) = (url, &config.path)
         && url.path() == "/"
     {
@@ -142,7 +156,9 @@ fn add_path(config: &mut Config) {
 }
 
 fn check_signed_out(section: &Section<'_>, config: &Config, problems: &mut Problems) -> SignedOut {
-    let Some(statuses) = &config.signed_out else { return SignedOut::Usual };
+    let Some(statuses) = &config.signed_out else {
+        return SignedOut::Usual;
+    };
     problems.require(
         statuses.iter().all(|status| (201..=499).contains(status)),
         section.key("signed_out"),
@@ -151,7 +167,11 @@ fn check_signed_out(section: &Section<'_>, config: &Config, problems: &mut Probl
     SignedOut::Listed(statuses.0.clone())
 }
 
-fn check_forwarded(section: &Section<'_>, config: &Config, problems: &mut Problems) -> Vec<Forwarded> {
+fn check_forwarded(
+    section: &Section<'_>,
+    config: &Config,
+    problems: &mut Problems,
+) -> Vec<Forwarded> {
     let mut forwarded = Vec::new();
     for name in config.cookies.iter() {
         let cookie = Cookie::named(section, "cookies", name, problems);
@@ -161,7 +181,10 @@ fn check_forwarded(section: &Section<'_>, config: &Config, problems: &mut Proble
         let key = section.key("forward_headers");
         match problems.parse::<HeaderName>(&*key, name, "names of headers") {
             Some(header::COOKIE) => {
-                problems.add(key, "would send every cookie: name those to send in cookies");
+                problems.add(
+                    key,
+                    "would send every cookie: name those to send in cookies",
+                );
             }
             Some(name) if name == header::HOST || NEVER_SENT.contains(&name) => {
                 problems.add(key, format!("{name} is never forwarded"));
@@ -185,7 +208,8 @@ fn check_additional(
     forwarded: &[Forwarded],
     problems: &mut Problems,
 ) -> HeaderMap {
-    let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
+    let mut headers =
+        HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
     let (values, files) = (&config.additional_headers, &config.additional_headers_file);
     for name in values.keys().chain(files.keys()).collect::<BTreeSet<_>>() {
         let key = format!("additional_headers.{name}");
@@ -193,8 +217,11 @@ fn check_additional(
         let Some(value) = secret else { continue };
         let key = section.key(&key);
         let name = problems.parse::<HeaderName>(&*key, name, "the name of a header");
-        let value = HeaderValue::from_bytes(value.expose()).map_err(|_| "must be text without line breaks");
-        let (Some(name), Some(mut value)) = (name, problems.accept(&*key, value)) else { continue };
+        let value =
+            HeaderValue::from_bytes(value.expose()).map_err(|_| "must be text without line breaks");
+        let (Some(name), Some(mut value)) = (name, problems.accept(&*key, value)) else {
+            continue;
+        };
         if NEVER_SENT.contains(&name) {
             problems.add(key, "is never sent");
         } else if forwarded.contains(&Forwarded::Header(name.clone())) {

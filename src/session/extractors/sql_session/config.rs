@@ -100,7 +100,10 @@ impl Default for Config {
     }
 }
 
-pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+pub fn build(
+    section: &Section<'_>,
+    context: &Context,
+) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let mut config: Config = section.read(&mut problems);
     let keys = session_cookie::Keys {
@@ -119,13 +122,25 @@ pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn Session
     };
     let cookie = SessionCookie::read(section, keys, &mut problems);
     let secrets = django_secrets(section, &mut config, &mut problems);
-    let payload = payload(section, &mut config, &secrets, cookie.laravel(), &mut problems);
-    let limits =
-        Limits::read(section, config.max_connections, config.pool_wait, config.timeout, &mut problems);
+    let payload = payload(
+        section,
+        &mut config,
+        &secrets,
+        cookie.laravel(),
+        &mut problems,
+    );
+    let limits = Limits::read(
+        section,
+        config.max_connections,
+        config.pool_wait,
+        config.timeout,
+        &mut problems,
+    );
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
     let database = database(section, &mut config, limits, &mut problems);
     let dialect = database.as_ref().map(|(dialect, ..)| *dialect);
-    let statement = dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
+    let statement =
+        dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
     let users = users(section, &config, dialect, &secrets, &mut problems);
     let end = end(section, &mut config, &mut problems);
     match (database, statement, payload) {
@@ -134,7 +149,13 @@ pub fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn Session
             Ok(Arc::new(SqlSession {
                 cookie,
                 authority,
-                pool: Pool::new(section, context, Rows::new(database, clock.clone()), limits, waiting),
+                pool: Pool::new(
+                    section,
+                    context,
+                    Rows::new(database, clock.clone()),
+                    limits,
+                    waiting,
+                ),
                 statement: Arc::new(statement),
                 payload,
                 users,
@@ -153,8 +174,12 @@ fn database(
     problems: &mut Problems,
 ) -> Option<(Dialect, Authority, Database)> {
     let url = section.secret("url", config.url.take(), config.url_file.as_ref(), problems);
-    let password =
-        section.secret("password", config.password.take(), config.password_file.as_ref(), problems);
+    let password = section.secret(
+        "password",
+        config.password.take(),
+        config.password_file.as_ref(),
+        problems,
+    );
     let ca = authority::read(section, config.ca_file.as_ref(), problems);
     let Some(dialect) = url.as_ref().and_then(Dialect::of) else {
         problems.add(
@@ -170,7 +195,14 @@ fn database(
         "is for PostgreSQL only",
     );
     let url = url?;
-    let database = Database::new(&url, dialect, password.as_ref(), ca, time_zone, limits.operation);
+    let database = Database::new(
+        &url,
+        dialect,
+        password.as_ref(),
+        ca,
+        time_zone,
+        limits.operation,
+    );
     let database = problems.accept(section.key("url"), database)?;
     if let Some((host, fix)) = database.without_tls() {
         authority::warn_without_tls(section, host, fix);
@@ -185,20 +217,37 @@ fn session_query(
     dialect: Dialect,
     problems: &mut Problems,
 ) -> Option<Statement> {
-    let Some(query) = config.query.take().or_else(|| config.queries.remove(dialect.name())) else {
+    let Some(query) = config
+        .query
+        .take()
+        .or_else(|| config.queries.remove(dialect.name()))
+    else {
         problems.add(
             section.key("query"),
-            format!("write how to look a session up in {}: SELECT … WHERE … = $1", dialect.name()),
+            format!(
+                "write how to look a session up in {}: SELECT … WHERE … = $1",
+                dialect.name()
+            ),
         );
         return None;
     };
-    problems.accept(section.key("query"), Statement::read(&query, dialect)).map(|read| read.limited(dialect))
+    problems
+        .accept(section.key("query"), Statement::read(&query, dialect))
+        .map(|read| read.limited(dialect))
 }
 
 /// `SECRET_KEY`, then `SECRET_KEY_FALLBACKS`.
-fn django_secrets(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Vec<Secret> {
-    let current =
-        section.secret("secret_key", config.secret_key.take(), config.secret_key_file.as_ref(), problems);
+fn django_secrets(
+    section: &Section<'_>,
+    config: &mut Config,
+    problems: &mut Problems,
+) -> Vec<Secret> {
+    let current = section.secret(
+        "secret_key",
+        config.secret_key.take(),
+        config.secret_key_file.as_ref(),
+        problems,
+    );
     app_secret::check(section, "secret_key", current.as_slice(), problems);
     let older = app_secret::listed(
         section,
@@ -231,20 +280,34 @@ fn payload(
     match (config.payload.as_str(), config.payload_column.take()) {
         ("columns", None) => return Some(Payload::Columns),
         ("json", Some(column)) => return Some(Payload::Json(column)),
-        ("django", Some(column)) => return Some(Payload::Django(column, django::Keys::new(secrets))),
+        ("django", Some(column)) => {
+            return Some(Payload::Django(column, django::Keys::new(secrets)));
+        }
         ("laravel", Some(column)) => {
             if let Some(keys) = laravel {
                 return Some(Payload::Laravel(column, keys.clone()));
             }
-            problems.add(section.key("payload"), "needs cookie_format = \"laravel\" as well");
+            problems.add(
+                section.key("payload"),
+                "needs cookie_format = \"laravel\" as well",
+            );
         }
         ("columns", Some(_)) => {
-            problems.add(section.key("payload_column"), "is not used with payload = \"columns\"");
+            problems.add(
+                section.key("payload_column"),
+                "is not used with payload = \"columns\"",
+            );
         }
         ("json" | "django" | "laravel", None) => {
-            problems.add(section.key("payload_column"), "name the column that holds the session's data");
+            problems.add(
+                section.key("payload_column"),
+                "name the column that holds the session's data",
+            );
         }
-        _ => problems.add(section.key("payload"), "must be one of columns, json, django, laravel"),
+        _ => problems.add(
+            section.key("payload"),
+            "must be one of columns, json, django, laravel",
+        ),
     }
     None
 }
@@ -268,7 +331,9 @@ fn users(
 }
 
 fn end(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Option<End> {
-    let lifetime = config.lifetime.map(|span| UnixSeconds::try_from(span.0.as_secs()).unwrap_or(0));
+    let lifetime = config
+        .lifetime
+        .map(|span| UnixSeconds::try_from(span.0.as_secs()).unwrap_or(0));
     problems.require(
         lifetime.is_none_or(|seconds| seconds > 0),
         section.key("lifetime"),

@@ -11,9 +11,9 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMod
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{
-    AssertSqlSafe, Column, ConnectOptions, Database as Driver, Encode, Executor, IntoArguments, MySql,
-    MySqlConnection, PgConnection, Postgres, Row, SqlSafeStr, Sqlite, SqliteConnection, Statement as _, Type,
-    TypeInfo, ValueRef,
+    AssertSqlSafe, Column, ConnectOptions, Database as Driver, Encode, Executor, IntoArguments,
+    MySql, MySqlConnection, PgConnection, Postgres, Row, SqlSafeStr, Sqlite, SqliteConnection,
+    Statement as _, Type, TypeInfo, ValueRef,
 };
 
 use super::statement::{Parameter, Statement};
@@ -27,7 +27,9 @@ use crate::session::types::ExtractError;
 /// Errors of a statement that cannot take its key (SQLSTATE): text that is no UUID, time or number, or a
 /// number too large for its type; characters that the database's set lacks; text too short to cut, or that
 /// is not in hexadecimal or base64.
-const BAD_KEY: [&str; 9] = ["22P02", "22003", "22007", "22008", "22009", "22021", "22P05", "22011", "22023"];
+const BAD_KEY: [&str; 9] = [
+    "22P02", "22003", "22007", "22008", "22009", "22021", "22P05", "22011", "22023",
+];
 
 /// The same by the numbers of `MySQL` and `MariaDB`, which have no state for them: characters that the
 /// column's set lacks (1267; 3854 and 3988 in newer ones), and text that is no UUID.
@@ -64,8 +66,14 @@ impl Dialect {
 /// How to connect. Statements can only read, and the server itself ends those that take too long.
 #[derive(Clone)]
 pub enum Database {
-    Postgres { options: PgConnectOptions, time_zone: Option<String> },
-    MySql { options: MySqlConnectOptions, timeout: Duration },
+    Postgres {
+        options: PgConnectOptions,
+        time_zone: Option<String>,
+    },
+    MySql {
+        options: MySqlConnectOptions,
+        timeout: Duration,
+    },
     Sqlite(SqliteConnectOptions),
 }
 
@@ -83,38 +91,57 @@ impl Database {
         const HELP: &str = "must be a URL such as postgres://user@db.internal/app";
         let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
         let has_password = url::Url::parse(text).is_ok_and(|url| url.password().is_some());
-        let password = password.map(|password| std::str::from_utf8(password.expose()).map_err(|_| HELP));
+        let password =
+            password.map(|password| std::str::from_utf8(password.expose()).map_err(|_| HELP));
         let password = match password.transpose()? {
-            Some(_) if has_password => return Err("holds a password beside the key password: keep one"),
+            Some(_) if has_password => {
+                return Err("holds a password beside the key password: keep one");
+            }
             password => password,
         };
         match dialect {
             Dialect::Postgres => {
                 let options = PgConnectOptions::from_str(text).map_err(|_| HELP)?;
-                let options = password.into_iter().fold(options, PgConnectOptions::password);
+                let options = password
+                    .into_iter()
+                    .fold(options, PgConnectOptions::password);
                 let settings = [
                     ("default_transaction_read_only", "on".to_owned()),
                     ("statement_timeout", timeout.as_millis().to_string()),
                 ];
                 let options = ca.into_iter().fold(options, |options, ca| {
-                    options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(ca)
+                    options
+                        .ssl_mode(PgSslMode::VerifyFull)
+                        .ssl_root_cert_from_pem(ca)
                 });
-                let options = options.application_name("rollout-token").extra_float_digits(None);
+                let options = options
+                    .application_name("rollout-token")
+                    .extra_float_digits(None);
                 let options = options.options(settings).disable_statement_logging();
                 Ok(Self::Postgres { options, time_zone })
             }
             Dialect::MySql => {
                 let options = MySqlConnectOptions::from_str(text).map_err(|_| HELP)?;
-                let options = password.into_iter().fold(options, MySqlConnectOptions::password);
+                let options = password
+                    .into_iter()
+                    .fold(options, MySqlConnectOptions::password);
                 let options = ca.into_iter().fold(options, |options, ca| {
-                    options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca_from_pem(ca)
+                    options
+                        .ssl_mode(MySqlSslMode::VerifyIdentity)
+                        .ssl_ca_from_pem(ca)
                 });
-                Ok(Self::MySql { options: options.disable_statement_logging(), timeout })
+                Ok(Self::MySql {
+                    options: options.disable_statement_logging(),
+                    timeout,
+                })
             }
             Dialect::Sqlite if ca.is_some() => Err("names a file, for which there is no ca_file"),
             Dialect::Sqlite => {
                 let options = SqliteConnectOptions::from_str(text).map_err(|_| HELP)?;
-                let options = options.read_only(true).create_if_missing(false).busy_timeout(timeout);
+                let options = options
+                    .read_only(true)
+                    .create_if_missing(false)
+                    .busy_timeout(timeout);
                 Ok(Self::Sqlite(options.disable_statement_logging()))
             }
         }
@@ -127,10 +154,13 @@ impl Database {
         match self {
             Self::Postgres { options, .. } => {
                 // A host that is a path is the folder of a socket.
-                let is_socket = options.get_socket().is_some() || options.get_host().starts_with('/');
+                let is_socket =
+                    options.get_socket().is_some() || options.get_host().starts_with('/');
                 let mode = options.get_ssl_mode();
-                let is_required =
-                    matches!(mode, PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+                let is_required = matches!(
+                    mode,
+                    PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull
+                );
                 let fix = "add sslmode=verify-full, and ca_file if your own authority signed its certificate";
                 (!is_socket && !is_required).then_some((options.get_host(), fix))
             }
@@ -140,9 +170,9 @@ impl Database {
                     mode,
                     MySqlSslMode::Required | MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity
                 );
-                let fix =
-                    "add ssl-mode=VERIFY_IDENTITY, and ca_file if your own authority signed its certificate";
-                (options.get_socket().is_none() && !is_required).then_some((options.get_host(), fix))
+                let fix = "add ssl-mode=VERIFY_IDENTITY, and ca_file if your own authority signed its certificate";
+                (options.get_socket().is_none() && !is_required)
+                    .then_some((options.get_host(), fix))
             }
             Self::Sqlite(_) => None,
         }
@@ -210,12 +240,20 @@ impl Rows {
         });
         let types: Vec<_> = types.collect();
         let sql = AssertSqlSafe(sql.clone()).into_sql_str();
-        let statement = connection.prepare_with(sql, &types).await.map_err(|error| failure(&error, None))?;
-        let query = parameters.iter().fold(statement.query(), |query, parameter| match parameter {
-            Parameter::Key => query.bind(question.key.clone()),
-            Parameter::Now => query.bind(self.clock.now()),
-        });
-        connection.fetch_all(query).await.map_err(|error| failure(&error, Some(&question.key)))
+        let statement = connection
+            .prepare_with(sql, &types)
+            .await
+            .map_err(|error| failure(&error, None))?;
+        let query = parameters
+            .iter()
+            .fold(statement.query(), |query, parameter| match parameter {
+                Parameter::Key => query.bind(question.key.clone()),
+                Parameter::Now => query.bind(self.clock.now()),
+            });
+        connection
+            .fetch_all(query)
+            .await
+            .map_err(|error| failure(&error, Some(&question.key)))
     }
 }
 
@@ -242,39 +280,64 @@ impl Store for Rows {
     async fn connect(&self) -> Result<Connection, Failure> {
         match &self.database {
             Database::Postgres { options, time_zone } => {
-                let mut connection = options.connect().await.map_err(|error| failure(&error, None))?;
+                let mut connection = options
+                    .connect()
+                    .await
+                    .map_err(|error| failure(&error, None))?;
                 if let Some(time_zone) = time_zone {
-                    let set = sqlx::query("SELECT set_config('TimeZone', $1, false)").bind(time_zone);
-                    connection.execute(set).await.map_err(|error| failure(&error, None))?;
+                    let set =
+                        sqlx::query("SELECT set_config('TimeZone', $1, false)").bind(time_zone);
+                    connection
+                        .execute(set)
+                        .await
+                        .map_err(|error| failure(&error, None))?;
                 }
                 Ok(Connection::Postgres(connection))
             }
             Database::MySql { options, timeout } => {
-                let mut connection = options.connect().await.map_err(|error| failure(&error, None))?;
-                restrict(&mut connection, *timeout).await.map_err(|error| failure(&error, None))?;
+                let mut connection = options
+                    .connect()
+                    .await
+                    .map_err(|error| failure(&error, None))?;
+                restrict(&mut connection, *timeout)
+                    .await
+                    .map_err(|error| failure(&error, None))?;
                 Ok(Connection::MySql(connection))
             }
             Database::Sqlite(options) => {
-                let connection = options.connect().await.map_err(|error| failure(&error, None))?;
+                let connection = options
+                    .connect()
+                    .await
+                    .map_err(|error| failure(&error, None))?;
                 Ok(Connection::Sqlite(connection))
             }
         }
     }
 
-    async fn ask(&self, connection: &mut Connection, question: &Question) -> Result<Option<Object>, Failure> {
+    async fn ask(
+        &self,
+        connection: &mut Connection,
+        question: &Question,
+    ) -> Result<Option<Object>, Failure> {
         let failed = |error: sqlx::Error| failure(&error, None);
         match connection {
             Connection::Postgres(connection) => {
                 let rows = self.find::<Postgres>(connection, question).await?;
-                only(rows)?.map(|row| of_json(row.try_get(0).map_err(failed)?)).transpose()
+                only(rows)?
+                    .map(|row| of_json(row.try_get(0).map_err(failed)?))
+                    .transpose()
             }
             Connection::MySql(connection) => {
                 let rows = self.find::<MySql>(connection, question).await?;
-                only(rows)?.map(|row| bounded(of_mysql(&row).map_err(failed)?)).transpose()
+                only(rows)?
+                    .map(|row| bounded(of_mysql(&row).map_err(failed)?))
+                    .transpose()
             }
             Connection::Sqlite(connection) => {
                 let rows = self.find::<Sqlite>(connection, question).await?;
-                only(rows)?.map(|row| bounded(of_sqlite(&row).map_err(failed)?)).transpose()
+                only(rows)?
+                    .map(|row| bounded(of_sqlite(&row).map_err(failed)?))
+                    .transpose()
             }
         }
     }
@@ -282,7 +345,9 @@ impl Store for Rows {
 
 /// `MySQL` and `MariaDB` have different names for the longest time of a statement, and units.
 async fn restrict(connection: &mut MySqlConnection, timeout: Duration) -> Result<(), sqlx::Error> {
-    connection.execute("SET SESSION TRANSACTION READ ONLY").await?;
+    connection
+        .execute("SET SESSION TRANSACTION READ ONLY")
+        .await?;
     let mysql = format!("SET SESSION max_execution_time = {}", timeout.as_millis());
     match connection.execute(AssertSqlSafe(mysql)).await {
         Err(sqlx::Error::Database(_)) => {
@@ -298,7 +363,8 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, Failure> {
     match (rows.next(), rows.next()) {
         (row, None) => Ok(row),
         (_, Some(_)) => Err(Failure::Said(
-            ExtractError::unavailable("store_ambiguous").because("the query finds several rows for one key"),
+            ExtractError::unavailable("store_ambiguous")
+                .because("the query finds several rows for one key"),
         )),
     }
 }
@@ -306,7 +372,9 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, Failure> {
 /// What an error means; `key` is what the statement was given, if it was. The database's text is kept
 /// unless it repeats the key.
 fn failure(error: &sqlx::Error, key: Option<&str>) -> Failure {
-    let sqlx::Error::Database(database) = error else { return Failure::Lost(error.to_string()) };
+    let sqlx::Error::Database(database) = error else {
+        return Failure::Lost(error.to_string());
+    };
     let code = database.code().unwrap_or_default();
     if key.is_some() && is_bad_key(&**database, &code) {
         let detail = format!("the query takes no key that looks like this one (error {code})");
@@ -324,7 +392,9 @@ fn failure(error: &sqlx::Error, key: Option<&str>) -> Failure {
 }
 
 fn is_bad_key(error: &dyn DatabaseError, code: &str) -> bool {
-    let number = error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
+    let number = error
+        .try_downcast_ref::<MySqlDatabaseError>()
+        .map(MySqlDatabaseError::number);
     BAD_KEY.contains(&code) || number.is_some_and(|number| BAD_KEY_NUMBERS.contains(&number))
 }
 
@@ -334,7 +404,11 @@ fn too_long() -> ExtractError {
 
 /// A row that came whole, however long it is: only a query can cut the columns that it selects.
 fn bounded((row, length): (Object, usize)) -> Result<Object, Failure> {
-    if length > MAX_STORED { Err(Failure::Oversized(too_long())) } else { Ok(row) }
+    if length > MAX_STORED {
+        Err(Failure::Oversized(too_long()))
+    } else {
+        Ok(row)
+    }
 }
 
 /// A row that the database cut behind the longest one that is taken.
@@ -345,7 +419,9 @@ fn of_json(text: &str) -> Result<Object, Failure> {
     match Value::parse(text.as_bytes()) {
         Ok(Value::Object(row)) => Ok(row),
         // PostgreSQL keeps json as it was written, and takes deeper nesting than we do.
-        _ => Err(Failure::Said(ExtractError::rejected("session_corrupt").because("the row is not JSON"))),
+        _ => Err(Failure::Said(
+            ExtractError::rejected("session_corrupt").because("the row is not JSON"),
+        )),
     }
 }
 
@@ -365,7 +441,8 @@ fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
             }
             "TINYINT UNSIGNED" | "SMALLINT UNSIGNED" | "INT UNSIGNED" | "MEDIUMINT UNSIGNED"
             | "BIGINT UNSIGNED" => Value::Number(row.try_get_unchecked::<u64, _>(index)?.into()),
-            "CHAR" | "VARCHAR" | "TINYTEXT" | "TEXT" | "MEDIUMTEXT" | "LONGTEXT" | "ENUM" | "JSON" => {
+            "CHAR" | "VARCHAR" | "TINYTEXT" | "TEXT" | "MEDIUMTEXT" | "LONGTEXT" | "ENUM"
+            | "JSON" => {
                 let text: String = row.try_get_unchecked(index)?;
                 length += text.len();
                 Value::String(text)
@@ -373,7 +450,9 @@ fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
             "BINARY" | "VARBINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" => {
                 let bytes: Vec<u8> = row.try_get_unchecked(index)?;
                 length += bytes.len();
-                let Ok(text) = String::from_utf8(bytes) else { continue };
+                let Ok(text) = String::from_utf8(bytes) else {
+                    continue;
+                };
                 Value::String(text)
             }
             _ => continue,

@@ -18,7 +18,12 @@ pub struct Keys(Vec<hmac::Key>);
 
 impl Keys {
     pub fn new(secrets: &[Secret]) -> Self {
-        Self(secrets.iter().map(|secret| hkdf::django(&[SALT, "signer"], secret)).collect())
+        Self(
+            secrets
+                .iter()
+                .map(|secret| hkdf::django(&[SALT, "signer"], secret))
+                .collect(),
+        )
     }
 
     /// The JSON in `data`.
@@ -27,15 +32,27 @@ impl Keys {
     /// A word for what is wrong with it.
     pub fn open(&self, data: &str) -> Result<Vec<u8>, &'static str> {
         let (signed, signature) = data.rsplit_once(':').ok_or("session_corrupt")?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| "session_corrupt")?;
-        let known = self.0.iter().any(|key| hmac::verify(key, signed.as_bytes(), &signature).is_ok());
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| "session_corrupt")?;
+        let known = self
+            .0
+            .iter()
+            .any(|key| hmac::verify(key, signed.as_bytes(), &signature).is_ok());
         if !known {
             return Err("bad_signature");
         }
         let (payload, _time) = signed.rsplit_once(':').ok_or("session_corrupt")?;
-        let (payload, is_compressed) =
-            payload.strip_prefix('.').map_or((payload, false), |rest| (rest, true));
-        let bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| "session_corrupt")?;
-        if is_compressed { inflate(&bytes, MAX_STORED).map_err(|_| "session_corrupt") } else { Ok(bytes) }
+        let (payload, is_compressed) = payload
+            .strip_prefix('.')
+            .map_or((payload, false), |rest| (rest, true));
+        let bytes = URL_SAFE_NO_PAD
+            .decode(payload)
+            .map_err(|_| "session_corrupt")?;
+        if is_compressed {
+            inflate(&bytes, MAX_STORED).map_err(|_| "session_corrupt")
+        } else {
+            Ok(bytes)
+        }
     }
 }

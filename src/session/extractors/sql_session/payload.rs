@@ -49,14 +49,18 @@ impl Payload {
                 Value::parse(&json).map_err(not_json)?
             }
             (Self::Laravel(_, keys), Value::String(text)) => {
-                let data = STANDARD.decode(text).map_err(|_| corrupt("the payload is not in base64"))?;
+                let data = STANDARD
+                    .decode(text)
+                    .map_err(|_| corrupt("the payload is not in base64"))?;
                 match keys.attributes(&data)? {
                     // That is how PHP writes an empty session.
                     Value::Array(items) if items.is_empty() => Value::Object(Object::default()),
                     attributes => attributes,
                 }
             }
-            (Self::Django(..) | Self::Laravel(..), _) => return Err(corrupt("the payload is no text")),
+            (Self::Django(..) | Self::Laravel(..), _) => {
+                return Err(corrupt("the payload is no text"));
+            }
             (Self::Columns | Self::Json(_), Value::String(text)) => {
                 Value::parse(text.as_bytes()).map_err(not_json)?
             }
@@ -97,18 +101,30 @@ mod tests {
         let payload = Payload::Json("data".to_owned());
         for (columns, want) in [
             (r#"{"id":1,"data":{"user":2}}"#, Ok(r#"{"id":1,"user":2}"#)),
-            (r#"{"data":"{\"user\":9007199254740993}"}"#, Ok(r#"{"user":9007199254740993}"#)),
+            (
+                r#"{"data":"{\"user\":9007199254740993}"}"#,
+                Ok(r#"{"user":9007199254740993}"#),
+            ),
             (r#"{"data":"[1]"}"#, Err("session_corrupt")),
             (r#"{"data":"x"}"#, Err("session_corrupt")),
             (r#"{"data":""}"#, Err("session_corrupt")),
             (r#"{"data":null}"#, Err("session_corrupt")),
-            (&format!(r#"{{"data":"{{}}{}"}}"#, " ".repeat(MAX_STORED - 1)), Err("session_corrupt")),
+            (
+                &format!(r#"{{"data":"{{}}{}"}}"#, " ".repeat(MAX_STORED - 1)),
+                Err("session_corrupt"),
+            ),
             (r#"{"id":1}"#, Err("store_misfit")),
             (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
         ] {
-            assert_eq!(payload.merge(row(columns)).map_err(|error| word(&error)), want.map(row), "{columns}");
+            assert_eq!(
+                payload.merge(row(columns)).map_err(|error| word(&error)),
+                want.map(row),
+                "{columns}"
+            );
         }
-        let twice = payload.merge(row(r#"{"user":1,"data":{"user":2}}"#)).unwrap();
+        let twice = payload
+            .merge(row(r#"{"user":1,"data":{"user":2}}"#))
+            .unwrap();
         assert!(twice.get("user").is_err(), "neither may win");
     }
 }

@@ -27,7 +27,10 @@ impl Statement {
     pub fn read(query: &str, dialect: Dialect) -> Result<Self, &'static str> {
         let query = query.trim().trim_end_matches(';').trim_end();
         let pieces = pieces(query)?;
-        let mut parameters: Vec<_> = pieces.iter().filter_map(|(_, parameter)| *parameter).collect();
+        let mut parameters: Vec<_> = pieces
+            .iter()
+            .filter_map(|(_, parameter)| *parameter)
+            .collect();
         if !parameters.contains(&Parameter::Key) {
             return Err("must look the session up by $1, the session's key");
         }
@@ -37,7 +40,10 @@ impl Statement {
             } else {
                 vec![Parameter::Key]
             };
-            return Ok(Self { sql: query.to_owned(), parameters });
+            return Ok(Self {
+                sql: query.to_owned(),
+                parameters,
+            });
         }
         let mut sql = String::new();
         for (text, parameter) in &pieces {
@@ -57,7 +63,10 @@ impl Statement {
             Dialect::Postgres => format!("left(row_to_json(found)::text, {})", MAX_STORED + 1),
             Dialect::MySql | Dialect::Sqlite => "*".to_owned(),
         };
-        Self { sql: format!("SELECT {columns} FROM ({}) AS found LIMIT 2", self.sql), ..self }
+        Self {
+            sql: format!("SELECT {columns} FROM ({}) AS found LIMIT 2", self.sql),
+            ..self
+        }
     }
 }
 
@@ -77,11 +86,18 @@ fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
             (None, '-') if query[at..].starts_with("--") => return Err("must not hold comments"),
             (None, '/') if query[at..].starts_with("/*") => return Err("must not hold comments"),
             (None, '$') => {
-                let digits = query[at + 1..].bytes().take_while(u8::is_ascii_alphanumeric).count();
+                let digits = query[at + 1..]
+                    .bytes()
+                    .take_while(u8::is_ascii_alphanumeric)
+                    .count();
                 let parameter = match &query[at + 1..at + 1 + digits] {
                     "1" => Parameter::Key,
                     "2" => Parameter::Now,
-                    _ => return Err("must hold no parameters but $1, the session's key, and $2, the time"),
+                    _ => {
+                        return Err(
+                            "must hold no parameters but $1, the session's key, and $2, the time",
+                        );
+                    }
                 };
                 pieces.push((&query[begin..at], Some(parameter)));
                 begin = at + 1 + digits;
@@ -109,10 +125,14 @@ mod tests {
         assert_eq!(postgres.parameters, [Key, Now]);
         for dialect in [Dialect::MySql, Dialect::Sqlite] {
             let statement = Statement::read(query, dialect).unwrap();
-            assert_eq!(statement.sql, "SELECT '$3', \"$1\", `$2` FROM t WHERE a > ? AND k = ? AND b < ?");
+            assert_eq!(
+                statement.sql,
+                "SELECT '$3', \"$1\", `$2` FROM t WHERE a > ? AND k = ? AND b < ?"
+            );
             assert_eq!(statement.parameters, [Now, Key, Now]);
         }
-        let doubled = Statement::read("SELECT 'it''s $2' FROM t WHERE k = $1", Dialect::MySql).unwrap();
+        let doubled =
+            Statement::read("SELECT 'it''s $2' FROM t WHERE k = $1", Dialect::MySql).unwrap();
         assert_eq!(doubled.parameters, [Key]);
     }
 
@@ -132,7 +152,10 @@ mod tests {
             "SELECT * FROM t WHERE k = $1 AND a = '\\'' OR $1",
             "SELECT * FROM t WHERE k = $1 AND a = 'b",
         ] {
-            assert!(Statement::read(query, Dialect::Postgres).is_err(), "{query}");
+            assert!(
+                Statement::read(query, Dialect::Postgres).is_err(),
+                "{query}"
+            );
         }
     }
 }

@@ -22,7 +22,12 @@ use crate::session::sections::testing::{broken_certificate, word};
 use crate::session::types::{ExtractError, SessionExtractor};
 
 fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-    contract::build(&Registry::builtin(), "sql_session", keys, &Context::for_tests())
+    contract::build(
+        &Registry::builtin(),
+        "sql_session",
+        keys,
+        &Context::for_tests(),
+    )
 }
 
 #[tokio::test]
@@ -38,11 +43,19 @@ async fn keeps_the_contract_and_connects_to_nobody() {
 
 #[tokio::test]
 async fn a_database_that_is_not_there_is_no_fault_of_the_cookie() {
-    let extractor = |url: &str| extractor(&format!("preset = \"authjs-database\"\nurl = \"{url}\"")).unwrap();
-    for url in ["postgres://127.0.0.1:1/db", "mysql://127.0.0.1:1/db", "sqlite:///nowhere/file"] {
+    let extractor =
+        |url: &str| extractor(&format!("preset = \"authjs-database\"\nurl = \"{url}\"")).unwrap();
+    for url in [
+        "postgres://127.0.0.1:1/db",
+        "mysql://127.0.0.1:1/db",
+        "sqlite:///nowhere/file",
+    ] {
         let request = contract::request(&[("cookie", "authjs.session-token=abc")]);
         let answer = extractor(url).extract(&request).await;
-        assert!(matches!(answer, Err(ExtractError::Unavailable(_))), "{url}: {answer:?}");
+        assert!(
+            matches!(answer, Err(ExtractError::Unavailable(_))),
+            "{url}: {answer:?}"
+        );
     }
 }
 
@@ -128,7 +141,12 @@ fn every_mistake_names_its_key_and_no_secret() {
 fn presets_have_the_database_cut_every_payload() {
     for (name, keys) in super::presets::PRESETS {
         let keys: toml::Table = keys.parse().unwrap();
-        let Some(column) = keys.get("payload_column").and_then(|column| column.as_str()) else { continue };
+        let Some(column) = keys
+            .get("payload_column")
+            .and_then(|column| column.as_str())
+        else {
+            continue;
+        };
         for (dialect, query) in keys["queries"].as_table().unwrap() {
             let want = match dialect.as_str() {
                 "mysql" => format!("left({column}, {}) AS {column}", MAX_STORED + 1),
@@ -139,8 +157,12 @@ fn presets_have_the_database_cut_every_payload() {
             assert!(query.as_str().unwrap().contains(&want), "{name}, {dialect}");
         }
     }
-    let query = super::statement::Statement::read("SELECT 1 WHERE 1 = $1", Dialect::Postgres).unwrap();
-    let cut = format!("SELECT left(row_to_json(found)::text, {}) FROM (", MAX_STORED + 1);
+    let query =
+        super::statement::Statement::read("SELECT 1 WHERE 1 = $1", Dialect::Postgres).unwrap();
+    let cut = format!(
+        "SELECT left(row_to_json(found)::text, {}) FROM (",
+        MAX_STORED + 1
+    );
     assert!(query.limited(Dialect::Postgres).sql.starts_with(&cut));
 }
 
@@ -148,13 +170,22 @@ fn presets_have_the_database_cut_every_payload() {
 fn a_url_that_does_not_require_tls_is_told_from_one_that_does() {
     for (url, want) in [
         ("postgres://u@db.internal/app", Some("db.internal")),
-        ("postgres://u@db.internal/app?sslmode=prefer", Some("db.internal")),
-        ("postgres://u@10.0.0.7/app?sslmode=disable", Some("10.0.0.7")),
+        (
+            "postgres://u@db.internal/app?sslmode=prefer",
+            Some("db.internal"),
+        ),
+        (
+            "postgres://u@10.0.0.7/app?sslmode=disable",
+            Some("10.0.0.7"),
+        ),
         ("postgres://u@db.internal/app?sslmode=require", None),
         ("postgres://u@db.internal/app?sslmode=verify-full", None),
         ("postgres://u@localhost/app?host=/run/postgresql", None),
         ("mysql://u@db.internal/app", Some("db.internal")),
-        ("mysql://u@db.internal/app?ssl-mode=disabled", Some("db.internal")),
+        (
+            "mysql://u@db.internal/app?ssl-mode=disabled",
+            Some("db.internal"),
+        ),
         ("mysql://u@db.internal/app?ssl-mode=required", None),
         ("mariadb://u@db.internal/app?ssl-mode=VERIFY_IDENTITY", None),
         ("mysql://u@localhost/app?socket=/run/mysqld.sock", None),
@@ -162,16 +193,23 @@ fn a_url_that_does_not_require_tls_is_told_from_one_that_does() {
     ] {
         let secret = Secret::new(url);
         let dialect = Dialect::of(&secret).unwrap();
-        let database = Database::new(&secret, dialect, None, None, None, Duration::from_secs(1)).unwrap();
+        let database =
+            Database::new(&secret, dialect, None, None, None, Duration::from_secs(1)).unwrap();
         assert_eq!(database.without_tls().map(|(host, _)| host), want, "{url}");
     }
 }
 
 /// What Django writes as `session_data`.
 fn django(session: &str, secret: &str) -> String {
-    let key = hkdf::django(&["django.contrib.sessions.SessionStore", "signer"], &Secret::new(secret));
+    let key = hkdf::django(
+        &["django.contrib.sessions.SessionStore", "signer"],
+        &Secret::new(secret),
+    );
     let signed = format!("{}:1vNNNN", URL_SAFE_NO_PAD.encode(session));
-    format!("{signed}:{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
+    format!(
+        "{signed}:{}",
+        URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes()))
+    )
 }
 
 /// `SQLite` keeps any text as a time. One that it cannot read is not the same as none.
@@ -179,26 +217,52 @@ fn django(session: &str, secret: &str) -> String {
 async fn an_end_that_sqlite_cannot_read_is_not_for_ever() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app.sqlite3");
-    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
     let mut database = options.connect().await.unwrap();
     let table = "CREATE TABLE django_session (session_key, session_data, expire_date)";
     sqlx::query(table).execute(&mut database).await.unwrap();
-    let keys =
-        format!("preset = \"django\"\nurl = \"sqlite://{}\"\nsecret_key = \"the-cat\"", path.display());
+    let keys = format!(
+        "preset = \"django\"\nurl = \"sqlite://{}\"\nsecret_key = \"the-cat\"",
+        path.display()
+    );
     let extractor = extractor(&keys).unwrap();
     for (id, end, want) in [
         ("no-end-at-all", None, Ok(None)),
-        ("as-django-writes-it", Some("2100-01-02 03:04:05.678901"), Ok(Some(4_102_542_245))),
-        ("without-a-fraction", Some("2100-01-02 03:04:05"), Ok(Some(4_102_542_245))),
-        ("with-a-zone", Some("2100-01-02 03:04:05+01:00"), Ok(Some(4_102_538_645))),
+        (
+            "as-django-writes-it",
+            Some("2100-01-02 03:04:05.678901"),
+            Ok(Some(4_102_542_245)),
+        ),
+        (
+            "without-a-fraction",
+            Some("2100-01-02 03:04:05"),
+            Ok(Some(4_102_542_245)),
+        ),
+        (
+            "with-a-zone",
+            Some("2100-01-02 03:04:05+01:00"),
+            Ok(Some(4_102_538_645)),
+        ),
         ("it-is-over", Some("2000-01-02 03:04:05"), Err("expired")),
         ("is-a-word", Some("tomorrow"), Err("store_misfit")),
         ("empty-text", Some(""), Err("store_misfit")),
-        ("another-order", Some("02/01/2100 03:04"), Err("store_misfit")),
-        ("no-such-day", Some("2100-13-45 03:04:05"), Err("store_misfit")),
+        (
+            "another-order",
+            Some("02/01/2100 03:04"),
+            Err("store_misfit"),
+        ),
+        (
+            "no-such-day",
+            Some("2100-13-45 03:04:05"),
+            Err("store_misfit"),
+        ),
     ] {
         let insert = sqlx::query("INSERT INTO django_session VALUES (?, ?, ?)").bind(id);
-        let insert = insert.bind(django(r#"{"_auth_user_id":"7"}"#, "the-cat")).bind(end);
+        let insert = insert
+            .bind(django(r#"{"_auth_user_id":"7"}"#, "the-cat"))
+            .bind(end);
         insert.execute(&mut database).await.unwrap();
         let request = contract::request(&[("cookie", &format!("sessionid={id}"))]);
         match extractor.extract(&request).await {

@@ -29,22 +29,38 @@ impl Users {
     pub fn new(statement: Statement, secrets: &[Secret]) -> Self {
         Self {
             statement: Arc::new(statement),
-            keys: secrets.iter().map(|secret| hkdf::django(&[SALT], secret)).collect(),
+            keys: secrets
+                .iter()
+                .map(|secret| hkdf::django(&[SALT], secret))
+                .collect(),
         }
     }
 
     /// Whether the session is somebody's; an error if it was once.
-    pub async fn are_signed_in(&self, session: &Object, pool: &Pool<Rows>) -> Result<bool, ExtractError> {
+    pub async fn are_signed_in(
+        &self,
+        session: &Object,
+        pool: &Pool<Rows>,
+    ) -> Result<bool, ExtractError> {
         let text = |name| session.get(name).ok().flatten().and_then(Value::as_str);
-        let Some(id) = text("_auth_user_id") else { return Ok(false) };
-        let hash = text("_auth_user_hash").and_then(hex::decode).unwrap_or_default();
-        let question =
-            Question { table: Table::Users, statement: self.statement.clone(), key: id.to_owned() };
+        let Some(id) = text("_auth_user_id") else {
+            return Ok(false);
+        };
+        let hash = text("_auth_user_hash")
+            .and_then(hex::decode)
+            .unwrap_or_default();
+        let question = Question {
+            table: Table::Users,
+            statement: self.statement.clone(),
+            key: id.to_owned(),
+        };
         let Some(user) = pool.ask(&question).await? else {
             return Err(ExtractError::rejected("user_not_found").because("user_query finds no row"));
         };
         let Ok(Some(Value::String(password))) = user.get("password") else {
-            return Err(misfit("user_query gives no text called password".to_owned()));
+            return Err(misfit(
+                "user_query gives no text called password".to_owned(),
+            ));
         };
         let fits = |key| hmac::verify(key, password.as_bytes(), &hash).is_ok();
         if self.keys.iter().fold(false, |found, key| found | fits(key)) {
