@@ -350,7 +350,7 @@ fn line_of_a_key_fetch_has_the_id_and_extractor_of_its_request() {
     assert_eq!(
         messages,
         [
-            "the keys that verify sessions could not be fetched",
+            "calls to the backend fail; at most one warning a minute says so",
             "token.refused"
         ],
         "{log}"
