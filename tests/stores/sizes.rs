@@ -28,7 +28,7 @@ async fn redis_values_are_cut_before_they_are_read_and_honest_callers_are_served
     set_large(&redis, "sess:large", 10 * MIB).await;
     let proxy = Proxy::start(redis.port).await;
     let service = Arc::new(service(
-        &format!("{REDIS}\ntimeout = \"10s\"\npool_wait = \"10s\""),
+        &format!("{REDIS}\ntimeout = \"5s\"\npool_wait = \"5s\""),
         proxy.port,
     ));
     let mut asking = JoinSet::new();
@@ -89,7 +89,7 @@ async fn redis_that_allows_get_only_is_read_whole_and_a_connection_is_closed_aft
     for (user, is_kept) in [("getter", false), ("reader", true)] {
         let proxy = Proxy::start(redis.port).await;
         let toml = REDIS.replace("127.0.0.1", &format!("{user}:hunter2@127.0.0.1"));
-        let service = service(&format!("{toml}\ntimeout = \"10s\""), proxy.port);
+        let service = service(&format!("{toml}\ntimeout = \"5s\""), proxy.port);
         assert_eq!(ask(&service, "s1").await.as_deref(), Ok("user-1"), "{user}");
         assert_eq!(ask(&service, "absent").await, invalid(), "{user}");
         assert_eq!(proxy.closed(), 0, "{user}");
@@ -230,7 +230,7 @@ async fn postgres_cuts_rows_before_they_are_read() {
     let proxy = Proxy::start(postgres.port).await;
     let query = r#"query = "SELECT user_id FROM sessions WHERE id = $1""#;
     let preset =
-        "preset = \"connect-pg-simple\"\ncookie_secrets = [\"keyboard cat\"]\ntimeout = \"10s\"";
+        "preset = \"connect-pg-simple\"\ncookie_secrets = [\"keyboard cat\"]\ntimeout = \"5s\"";
     let by_preset = service(&POSTGRES.replace(query, preset), proxy.port);
     assert_eq!(
         ask(&by_preset, &crate::faults::express_signed("large")).await,
@@ -243,7 +243,7 @@ async fn postgres_cuts_rows_before_they_are_read() {
         Ok("ann")
     );
     // The same for a query of the operator's own.
-    let own = "query = \"SELECT sess FROM session WHERE sid = $1\"\ntimeout = \"10s\"";
+    let own = "query = \"SELECT sess FROM session WHERE sid = $1\"\ntimeout = \"5s\"";
     let by_query = service(&POSTGRES.replace(query, own), proxy.port);
     assert_eq!(ask(&by_query, "large").await, invalid());
     assert!(
@@ -267,7 +267,7 @@ async fn mariadb_cuts_payloads_of_presets_and_a_connection_is_closed_after_a_lar
         .await;
     let proxy = Proxy::start(mariadb.port).await;
     let query = "query = \"SELECT user_id FROM sessions WHERE id = $1\"";
-    let preset = "preset = \"django\"\nsecret_key = \"a-secret-of-the-app\"\ntimeout = \"10s\"";
+    let preset = "preset = \"django\"\nsecret_key = \"a-secret-of-the-app\"\ntimeout = \"5s\"";
     let by_preset = service(&MARIADB.replace(query, preset), proxy.port);
     assert_eq!(ask(&by_preset, "large-session").await, invalid());
     assert!(
@@ -277,7 +277,7 @@ async fn mariadb_cuts_payloads_of_presets_and_a_connection_is_closed_after_a_lar
     );
 
     let proxy = Proxy::start(mariadb.port).await;
-    let own = "query = \"SELECT user_id, data FROM sessions WHERE id = $1\"\ntimeout = \"10s\"";
+    let own = "query = \"SELECT user_id, data FROM sessions WHERE id = $1\"\ntimeout = \"5s\"";
     let by_query = service(&MARIADB.replace(query, own), proxy.port);
     assert_eq!(ask(&by_query, "s1").await.as_deref(), Ok("ann"));
     assert_eq!(proxy.closed(), 0);
