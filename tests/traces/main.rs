@@ -267,7 +267,7 @@ async fn refusal_has_its_reason_and_only_a_server_fault_is_an_error() {
         (
             ("authorization", "Bearer a.b.c"),
             "session_invalid",
-            "malformed",
+            "not_a_jwt",
             None,
         ),
         (
