@@ -569,8 +569,8 @@ mod alone {
 
     /// Silent ones, and then such as had a request and are kept for the next.
     #[tokio::test(flavor = "multi_thread")]
-    async fn ten_thousand_waiting_connections_fit_into_64_mib() {
-        const BOUND: u64 = 64 * 1024;
+    async fn ten_thousand_waiting_connections_fit_into_160_mib() {
+        const BOUND: u64 = 160 * 1024;
         let limits =
             "server.max_connections = 10100\nserver.header_timeout = '60s'\nlog.level = 'info'";
         let s = Service::start(by_jwt().with(limits)).await;

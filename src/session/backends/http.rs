@@ -17,6 +17,7 @@ use tower::util::MapResponseLayer;
 use tracing::Instrument;
 use url::{Host, Url};
 
+use crate::session::backends::dns::Resolver;
 use crate::telemetry::spans;
 
 const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
@@ -204,6 +205,7 @@ impl HttpClient {
             .user_agent(USER_AGENT)
             .connect_timeout(kind.connect_timeout)
             .connector_layer(MapResponseLayer::new(opened))
+            .dns_resolver(Resolver::default())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(if kind.keeps_connections {
                 usize::MAX

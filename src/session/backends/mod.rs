@@ -1,6 +1,7 @@
 //! Backends that extractors ask: HTTP endpoints, key sets, session stores. Each has its limits on calls,
 //! waiting requests and memory. What an answer means is decided in `extractors`.
 
+pub mod dns;
 pub mod endpoint;
 pub mod health;
 pub mod http;
