@@ -1,9 +1,9 @@
 //! Look-ups of backends' names with the system's resolver.
 //!
 //! The system's resolver blocks a thread until the name server answers, which may be long after the timeout of
-//! the call that asked. So all calls of a name within a second share one look-up: a silent name server holds a
-//! few threads, however many requests there are. After a second another look-up begins, because a resolver
-//! that lost one packet repeats it only after several.
+//! the call that asked. So the calls of a name share a look-up while it runs: a silent name server holds a few
+//! threads, however many requests there are. After a second another look-up begins, because the resolver
+//! repeats a lost packet only after several.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,32 +15,43 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a look-up serves the calls that come after it began.
+/// How long a look-up that runs is shared by further calls.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
 type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
 
-/// The latest look-up of each name. The names are those of the configuration and of discovery documents.
-#[derive(Debug, Default)]
-pub(super) struct Resolver(Mutex<HashMap<String, (Instant, watch::Receiver<Found>)>>);
+#[derive(Debug)]
+pub(super) struct Resolver {
+    system: fn(&str) -> io::Result<Vec<SocketAddr>>,
+    /// The latest look-up of each name. The names are those of the configuration and of discovery documents.
+    latest: Mutex<HashMap<String, (Instant, watch::Receiver<Found>)>>,
+}
 
 impl Resolver {
+    pub(super) fn of_the_system() -> Self {
+        Self::with(|name| Ok((name, 0).to_socket_addrs()?.collect()))
+    }
+
+    fn with(system: fn(&str) -> io::Result<Vec<SocketAddr>>) -> Self {
+        Self {
+            system,
+            latest: Mutex::default(),
+        }
+    }
+
     fn look_up(&self, name: &str) -> watch::Receiver<Found> {
-        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((begun, found)) = latest.get(name)
             && begun.elapsed() < SHARED_FOR
+            && matches!(found.has_changed(), Ok(false))
         {
             return found.clone();
         }
         let (sender, found) = watch::channel(Ok(Vec::new()));
         latest.insert(name.to_owned(), (Instant::now(), found.clone()));
-        let name = name.to_owned();
+        let (system, name) = (self.system, name.to_owned());
         tokio::task::spawn_blocking(move || {
-            let addresses = (&*name, 0)
-                .to_socket_addrs()
-                .map(Iterator::collect)
-                .map_err(Arc::new);
-            let _ = sender.send(addresses);
+            let _ = sender.send(system(&name).map_err(Arc::new));
         });
         found
     }
@@ -50,7 +61,6 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let mut found = self.look_up(name.as_str());
         Box::pin(async move {
-            // The kept receiver has seen nothing, so its clones learn of an answer that is older than they.
             found.changed().await?;
             let addresses = found.borrow().clone()?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
@@ -63,27 +73,33 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn calls_within_a_second_share_a_look_up() {
-        let resolver = Resolver::default();
-        let first = resolver.look_up("localhost");
-        assert!(first.same_channel(&resolver.look_up("localhost")));
-        assert!(!first.same_channel(&resolver.look_up("127.0.0.1")));
+    async fn calls_within_a_second_share_a_look_up_that_runs() {
+        static SILENT: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let resolver = Resolver::with(|_| {
+            drop(SILENT.blocking_lock());
+            Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0))])
+        });
+        let silent = SILENT.lock().await;
+        let first = resolver.look_up("a.example");
+        assert!(first.same_channel(&resolver.look_up("a.example")));
+        assert!(!first.same_channel(&resolver.look_up("b.example")));
         tokio::time::advance(SHARED_FOR).await;
-        assert!(!first.same_channel(&resolver.look_up("localhost")));
+        let second = resolver.look_up("a.example");
+        assert!(!first.same_channel(&second));
+        drop(silent);
+        for mut found in [first, second.clone()] {
+            found.changed().await.expect("an answer");
+        }
+        assert!(!second.same_channel(&resolver.look_up("a.example")));
     }
 
     #[tokio::test]
-    async fn later_calls_get_the_answer_of_an_earlier_look_up() {
-        let resolver = Resolver::default();
-        for _ in 0..2 {
-            let addresses = resolver
-                .resolve("127.0.0.1".parse().expect("a name"))
-                .await
-                .expect("addresses");
-            assert_eq!(
-                addresses.collect::<Vec<_>>(),
-                [SocketAddr::from(([127, 0, 0, 1], 0))]
-            );
-        }
+    async fn system_resolver_finds_the_addresses_of_a_name() {
+        let name = "localhost".parse().expect("a name");
+        let mut addresses = Resolver::of_the_system()
+            .resolve(name)
+            .await
+            .expect("addresses");
+        assert!(addresses.all(|address| address.ip().is_loopback()));
     }
 }

@@ -205,7 +205,7 @@ impl HttpClient {
             .user_agent(USER_AGENT)
             .connect_timeout(kind.connect_timeout)
             .connector_layer(MapResponseLayer::new(opened))
-            .dns_resolver(Resolver::default())
+            .dns_resolver(Resolver::of_the_system())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(if kind.keeps_connections {
                 usize::MAX
