@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::formats::{payload, signed_timestamp};
+use crate::session::formats::payload;
 use crate::session::kind::Kind;
-use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// Passport's place for whatever the app's `serializeUser` gave it; without Passport there is no usual
@@ -75,8 +75,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         &mut problems,
     );
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
-    let algorithm =
-        signed_timestamp::algorithm(section, "algorithm", &config.algorithm, &mut problems);
+    let algorithm = hmac_algorithm::read(section, "algorithm", &config.algorithm, &mut problems);
     let encode = encoder(&config.encoding);
     problems.require(
         encode.is_some(),

@@ -12,11 +12,11 @@ use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::hkdf;
-use crate::session::formats::payload::PickleWarning;
-use crate::session::formats::signed_timestamp::{MaxAge, Stamped, StampedSession};
+use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::types::SessionExtractor;
 
 /// Where `django.contrib.auth.login` puts the user's primary key, as text even if it is a number.
@@ -80,10 +80,10 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         return Err(problems);
     };
     let key = |secret: &Secret| hkdf::django(&[&config.salt, "signer"], secret);
-    let signer = Stamped {
+    let verifier = SignedTimestampVerifier {
         separator: ':',
         keys: current.iter().chain(&fallbacks).map(key).collect(),
-        stamp: base62,
+        parse_timestamp: base62,
         max_age: config.max_age.seconds(),
         leeway: LEEWAY,
     };
@@ -91,9 +91,9 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.name(),
         "set the app's SESSION_SERIALIZER to django.contrib.sessions.serializers.JSONSerializer",
     );
-    problems.or(Arc::new(StampedSession {
+    problems.or(Arc::new(SignedTimestampSession {
         cookie,
-        signer,
+        verifier,
         pickle,
         clock: context.clock.clone(),
     }))

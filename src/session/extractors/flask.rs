@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::formats::payload::PickleWarning;
-use crate::session::formats::signed_timestamp::{self, MaxAge, Stamped, StampedSession};
+use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier};
 use crate::session::kind::Kind;
-use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
+use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::SessionExtractor;
 
 /// Flask-Login's place.
@@ -75,18 +75,18 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     );
     config.max_age.require(section, &mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
-    let digest = signed_timestamp::algorithm(section, "digest", &config.digest, &mut problems);
+    let digest = hmac_algorithm::read(section, "digest", &config.digest, &mut problems);
     let (Some(cookie), Some(digest)) = (cookie, digest) else {
         return Err(problems);
     };
-    let signer = Stamped {
+    let verifier = SignedTimestampVerifier {
         separator: '.',
         keys: current
             .iter()
             .chain(&fallbacks)
             .map(|key| derive(digest, key, &config.salt))
             .collect(),
-        stamp: signed_timestamp::itsdangerous,
+        parse_timestamp: signed_timestamp::itsdangerous_timestamp,
         max_age: config.max_age.seconds(),
         // itsdangerous refuses a negative age.
         leeway: 0,
@@ -95,9 +95,9 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.name(),
         "give the app Flask's own session interface, which writes JSON, instead of one that pickles",
     );
-    problems.or(Arc::new(StampedSession {
+    problems.or(Arc::new(SignedTimestampSession {
         cookie,
-        signer,
+        verifier,
         pickle,
         clock: context.clock.clone(),
     }))

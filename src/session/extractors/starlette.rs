@@ -15,10 +15,11 @@ use crate::config::{Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::payload;
-use crate::session::formats::signed_timestamp::{self, MaxAge, Stamped};
+use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier};
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::signed_timestamp::MaxAge;
 use crate::session::types::{Extracted, Reach, Session, SessionExtractor};
 
 /// The middleware has no users of its own; this is what most apps write by hand.
@@ -55,7 +56,7 @@ impl Default for Config {
 #[derive(Debug)]
 struct Starlette {
     cookie: Cookie,
-    signer: Stamped,
+    verifier: SignedTimestampVerifier,
     clock: Clock,
 }
 
@@ -73,17 +74,17 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
         return Err(problems);
     };
-    let signer = Stamped {
+    let verifier = SignedTimestampVerifier {
         separator: '.',
         keys: secret.iter().map(derive).collect(),
-        stamp: signed_timestamp::itsdangerous,
+        parse_timestamp: signed_timestamp::itsdangerous_timestamp,
         max_age: config.max_age.seconds(),
         // itsdangerous refuses a negative age.
         leeway: 0,
     };
     problems.or(Arc::new(Starlette {
         cookie,
-        signer,
+        verifier,
         clock: context.clock.clone(),
     }))
 }
@@ -104,7 +105,7 @@ impl Starlette {
             .find(request)?
             .filter(|text| *text != SIGNED_OUT);
         let Some(text) = text else { return Ok(None) };
-        let opened = self.signer.open(text, self.clock.now())?;
+        let opened = self.verifier.open(text, self.clock.now())?;
         let attributes = payload::json(&payload::base64(opened.payload)?)?;
         Ok(Some(Session {
             attributes,

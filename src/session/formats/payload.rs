@@ -2,7 +2,6 @@
 //! Call it once the signature is checked.
 
 use std::io::Read;
-use std::sync::Once;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -61,42 +60,8 @@ pub fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     }
 }
 
-/// Tells the operator of an app that pickles its sessions, once: every user's cookie would say so again.
-/// A pickle is a program. Nothing here ever runs one.
-#[derive(Debug)]
-pub struct PickleWarning {
-    extractor: String,
-    /// How to make this framework write JSON.
-    mend: &'static str,
-    given: Once,
-}
-
-impl PickleWarning {
-    pub fn new(extractor: &str, mend: &'static str) -> Self {
-        Self {
-            extractor: extractor.to_owned(),
-            mend,
-            given: Once::new(),
-        }
-    }
-
-    /// [`json`], with the warning if the app signed a pickle instead.
-    pub fn json(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
-        if is_pickle(bytes) {
-            self.given.call_once(|| {
-                tracing::warn!(
-                    extractor = self.extractor,
-                    "the app's sessions are pickled, so all of them are refused: {}",
-                    self.mend
-                );
-            });
-        }
-        json(bytes)
-    }
-}
-
 /// Python's pickle of a dict, protocols 0 to 5, ends in its STOP opcode, as no JSON does.
-fn is_pickle(bytes: &[u8]) -> bool {
+pub fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80 | b'(' | b'}', .., b'.'])
 }
 
@@ -163,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pickle_is_told_from_json_and_not_run() {
+    fn pickle_is_recognised_by_its_first_and_last_bytes() {
         // {"a": 1} in protocols 0, 1, 2 and 4.
         let pickles: [&[u8]; 4] = [
             b"(dp0\nVa\np1\nI1\ns.",
@@ -171,14 +136,8 @@ mod tests {
             b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01K\x01s.",
             b"\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s.",
         ];
-        let warning = PickleWarning::new("web", "use JSON");
-        for pickle in pickles {
-            assert!(is_pickle(pickle));
-            assert_eq!(word(warning.json(pickle)), "payload_not_json");
-        }
-        assert!(warning.given.is_completed());
-        for other in [&b"{}"[..], b"null", b"", b".", b"{\"a\":\".\"}"] {
-            assert!(!is_pickle(other));
-        }
+        assert!(pickles.into_iter().all(is_pickle));
+        let others = [&b"{}"[..], b"null", b"", b".", b"{\"a\":\".\"}"];
+        assert!(!others.into_iter().any(is_pickle));
     }
 }

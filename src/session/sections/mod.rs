@@ -4,8 +4,10 @@ pub mod app_secret;
 pub mod authority;
 pub mod claims;
 pub mod cookie;
+pub mod hmac_algorithm;
 pub mod laravel;
 pub mod one_or_map;
 pub mod session_cookie;
+pub mod signed_timestamp;
 #[cfg(test)]
 pub mod testing;

@@ -1,0 +1,28 @@
+//! The key that names a HMAC algorithm, for the kinds that let the app choose one.
+
+use aws_lc_rs::hmac;
+
+use crate::config::{Problems, Section};
+use crate::session::formats::signed_timestamp::HMAC_SHA1;
+
+/// The HMAC algorithm called `name`, as Node and Python spell it. An unknown name is a problem under `key`.
+pub fn read(
+    section: &Section<'_>,
+    key: &str,
+    name: &str,
+    problems: &mut Problems,
+) -> Option<hmac::Algorithm> {
+    let algorithm = match name {
+        "sha1" => Some(HMAC_SHA1),
+        "sha256" => Some(hmac::HMAC_SHA256),
+        "sha384" => Some(hmac::HMAC_SHA384),
+        "sha512" => Some(hmac::HMAC_SHA512),
+        _ => None,
+    };
+    problems.require(
+        algorithm.is_some(),
+        section.key(key),
+        "must be one of sha1, sha256, sha384, sha512",
+    );
+    algorithm
+}

@@ -1,0 +1,186 @@
+//! Sessions that are JSON in one cookie, signed with a timestamp, as Flask and Django write them, and the key
+//! `max_age` that limits their age. The format is in [`crate::session::formats::signed_timestamp`].
+
+use std::fmt;
+use std::sync::Once;
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::{HumanDuration, Problems, Section};
+use crate::json::Value;
+use crate::session::formats::payload;
+use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
+use crate::session::sections::cookie::Cookie;
+use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+
+/// How long a cookie is valid after its timestamp: a duration, or `"none"` for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MaxAge(Option<Duration>);
+
+impl MaxAge {
+    pub const fn days(days: u64) -> Self {
+        Self(Some(Duration::from_secs(days * 24 * 60 * 60)))
+    }
+
+    /// In seconds; `None` if the age is not checked.
+    pub fn seconds(self) -> Option<UnixSeconds> {
+        self.0
+            .map(|age| UnixSeconds::try_from(age.as_secs()).unwrap_or(UnixSeconds::MAX))
+    }
+
+    /// Refuses `"none"`, for a framework that always checks the age.
+    pub fn require(self, section: &Section<'_>, problems: &mut Problems) {
+        problems.require(
+            self.0.is_some(),
+            section.key("max_age"),
+            "must be a duration: the framework itself always checks the age",
+        );
+    }
+}
+
+impl fmt::Display for MaxAge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(age) => HumanDuration(age).fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+impl From<MaxAge> for String {
+    fn from(age: MaxAge) -> Self {
+        age.to_string()
+    }
+}
+
+impl TryFrom<String> for MaxAge {
+    type Error = &'static str;
+
+    /// Does not use [`HumanDuration`], whose maximum is 400 days: apps that never sign users out set ten years.
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const LONGEST: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
+        match humantime::parse_duration(&text) {
+            _ if text == "none" => Ok(Self(None)),
+            Ok(age) if age > LONGEST => Err("is longer than 100 years"),
+            Ok(age) if age.as_secs() > 0 && age.subsec_nanos() == 0 => Ok(Self(Some(age))),
+            Ok(_) | Err(_) => {
+                Err("must be a duration in whole seconds with its unit, such as \"14d\"")
+            }
+        }
+    }
+}
+
+/// Parses a session as JSON. The first pickled session logs a warning; the later ones do not, because the cookie
+/// of every user would repeat it. A pickle is a program, and is never run.
+#[derive(Debug)]
+pub struct PickleWarning {
+    extractor: String,
+    /// How to make this framework write JSON.
+    fix: &'static str,
+    logged: Once,
+}
+
+impl PickleWarning {
+    pub fn new(extractor: &str, fix: &'static str) -> Self {
+        Self {
+            extractor: extractor.to_owned(),
+            fix,
+            logged: Once::new(),
+        }
+    }
+
+    /// [`payload::json`], with the warning if the app signed a pickle instead.
+    pub fn json(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
+        if payload::is_pickle(bytes) {
+            self.logged.call_once(|| {
+                tracing::warn!(
+                    extractor = self.extractor,
+                    "the app's sessions are pickled, so all of them are refused: {}",
+                    self.fix
+                );
+            });
+        }
+        payload::json(bytes)
+    }
+}
+
+/// An extractor for a whole session in one cookie, as JSON that may be compressed.
+#[derive(Debug)]
+pub struct SignedTimestampSession {
+    pub cookie: Cookie,
+    pub verifier: SignedTimestampVerifier,
+    pub pickle: PickleWarning,
+    pub clock: Clock,
+}
+
+impl SignedTimestampSession {
+    fn session(&self, request: &Parts) -> Extracted {
+        let Some(text) = self.cookie.find(request)? else {
+            return Ok(None);
+        };
+        let verified = self.verifier.open(text, self.clock.now())?;
+        let json = payload::base64_or_zlib(verified.payload)?;
+        Ok(Some(Session {
+            attributes: self.pickle.json(&json)?,
+            expires_at: verified.expires_at,
+        }))
+    }
+}
+
+impl SessionExtractor for SignedTimestampSession {
+    fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+        ready(self.session(request)).boxed()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::cookie(self.cookie.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_age_is_whole_seconds_up_to_100_years_or_none() {
+        let parse = |text: &str| MaxAge::try_from(text.to_owned());
+        assert_eq!(parse("14d"), Ok(MaxAge::days(14)));
+        assert_eq!(parse("none").map(MaxAge::seconds), Ok(None));
+        assert_eq!(
+            parse("315360000s").map(|age| age.to_string()).as_deref(),
+            Ok("3650d")
+        );
+        for text in [
+            "",
+            "0s",
+            "0",
+            "14",
+            "-1d",
+            "1500ms",
+            "101y",
+            "1000000000000000000s",
+            "None",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pickle_is_payload_not_json_and_logs_the_warning() {
+        let warning = PickleWarning::new("web", "use JSON");
+        assert!(warning.json(b"{}").is_ok());
+        assert!(!warning.logged.is_completed());
+        let pickle = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01K\x01s.";
+        assert_eq!(
+            warning.json(pickle),
+            Err(ExtractError::rejected("payload_not_json"))
+        );
+        assert!(warning.logged.is_completed());
+    }
+}
