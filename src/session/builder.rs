@@ -367,7 +367,8 @@ fn preset_keys(kind: &Kind, preset: &str) -> Result<Table, String> {
     parse(keys, None)
 }
 
-/// Builds one extractor from the keys of its section, for the tests of its kind.
+/// Builds one extractor from the keys of its section, for [`crate::session::contract`].
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn build_extractor(
     registry: &Registry,
     kind: &str,

@@ -1,9 +1,9 @@
-//! What every extractor owes the chain, as checks that the tests of each kind call.
-//! The service itself never runs them.
+//! Checks that every extractor has to pass, whatever its kind. The tests of each kind call them.
+//! This module exists with the cargo feature `testing` only; the service is built without it.
 
 #![expect(
     clippy::expect_used,
-    reason = "a check says that it failed by panicking"
+    reason = "a check reports its failure by panicking"
 )]
 
 use std::sync::Arc;
@@ -13,22 +13,23 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use crate::config::Problems;
 use crate::session::backends::Context;
+use crate::session::registry::Registry;
 use crate::session::types::{ExtractError, Peer, SessionExtractor};
 
 /// The head of a `POST /rollout/token` from loopback with these headers.
 ///
 /// # Panics
-/// On a name or value that cannot be a header: a mistake in the test.
+/// If a name or value is not a valid header.
 pub fn request(headers: &[(&str, &str)]) -> Parts {
     let (mut parts, ()) = Request::post("/rollout/token")
         .body(())
         .expect("a request")
         .into_parts();
     for (name, value) in headers {
-        let name = HeaderName::try_from(*name).expect("a header's name");
+        let name = HeaderName::try_from(*name).expect("a header name");
         parts.headers.append(
             name,
-            HeaderValue::from_bytes(value.as_bytes()).expect("a header's value"),
+            HeaderValue::from_bytes(value.as_bytes()).expect("a header value"),
         );
     }
     parts
@@ -37,12 +38,12 @@ pub fn request(headers: &[(&str, &str)]) -> Parts {
     parts
 }
 
-/// Builds an extractor of `kind` from the keys in `toml`, as the service would.
+/// Builds an extractor of `kind` from the keys in `toml`, as the service does at start.
 ///
 /// # Errors
 /// The problems that the service would report.
 pub fn build(
-    registry: &super::Registry,
+    registry: &Registry,
     kind: &str,
     toml: &str,
     context: &Context,
@@ -50,12 +51,14 @@ pub fn build(
     crate::session::builder::build_extractor(registry, kind, toml, context)
 }
 
-/// Checks the promises that do not depend on the kind: a request without any credential, and one
-/// full of other people's headers and cookies, is `Ok(None)`; odd bytes never panic; the extractor's
-/// `Debug` shows none of `secrets`.
+/// Checks what holds for every kind:
+///
+/// - A request without any credential, or with unrelated headers and cookies only, is `Ok(None)`.
+/// - Bytes that are not text do not panic, and are `Ok(None)`, `NotMine` or `Rejected`.
+/// - The extractor's `Debug` shows none of `secrets`.
 ///
 /// # Panics
-/// If a promise is broken.
+/// If a check fails.
 pub async fn check(extractor: &dyn SessionExtractor, secrets: &[&str]) {
     let nothing = extractor.extract(&request(&[])).await;
     assert!(
@@ -63,19 +66,19 @@ pub async fn check(extractor: &dyn SessionExtractor, secrets: &[&str]) {
         "a request without credentials: {nothing:?}"
     );
 
-    let others = request(&[
+    let unrelated = request(&[
         ("accept", "*/*"),
         ("cookie", "_ga=GA1.2.3; theme=dark; broken; =x; a=\"b"),
         ("x-unrelated", "value"),
     ]);
-    let unrelated = extractor.extract(&others).await;
+    let unrelated = extractor.extract(&unrelated).await;
     assert!(
         matches!(unrelated, Ok(None)),
-        "somebody else's headers: {unrelated:?}"
+        "unrelated headers and cookies: {unrelated:?}"
     );
 
-    let mut odd = request(&[]);
-    odd.headers = HeaderMap::from_iter([
+    let mut not_text = request(&[]);
+    not_text.headers = HeaderMap::from_iter([
         (
             header::AUTHORIZATION,
             HeaderValue::from_bytes(b"\xff\xfe").expect("opaque bytes"),
@@ -85,13 +88,13 @@ pub async fn check(extractor: &dyn SessionExtractor, secrets: &[&str]) {
             HeaderValue::from_bytes(b"\xff=\xfe; a=\xc3").expect("opaque bytes"),
         ),
     ]);
-    let answer = extractor.extract(&odd).await;
+    let outcome = extractor.extract(&not_text).await;
     assert!(
         matches!(
-            answer,
+            outcome,
             Ok(None) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_))
         ),
-        "bytes that are no text: {answer:?}"
+        "bytes that are not text: {outcome:?}"
     );
 
     let shown = format!("{extractor:?}");

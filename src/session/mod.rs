@@ -1,9 +1,10 @@
-//! Who is signed in: the extractors, in the order in which they are asked, and the subject of the session
-//! that one of them finds.
+//! Finds the session of a request: the chain asks the extractors in order, and the subject rule names the user of
+//! the session that one of them finds.
 
 pub mod backends;
 pub mod builder;
 pub mod chain;
+#[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod credential_source;
 pub mod extractors;
