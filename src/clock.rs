@@ -1,5 +1,5 @@
-//! Time as an argument: the one place that reads the machine's clocks, and a clock to set by hand.
-//! What time means for a session or a token is with them.
+//! The clock, which callers pass on as an argument: the system's clocks are read here only, and tests set a clock
+//! by hand.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Seconds since 1970-01-01T00:00:00Z (a JWT `NumericDate`, RFC 7519, section 2).
 pub type UnixSeconds = i64;
 
-/// 2020-01-01T00:00:00Z. A clock that is earlier was never set.
-const SET_SINCE: UnixSeconds = 1_577_836_800;
+/// 2020-01-01T00:00:00Z. A clock that shows an earlier time was never set.
+const EARLIEST_SET: UnixSeconds = 1_577_836_800;
 
-/// Whether the clock that says `now` was set. One that starts in 1970, as on boards without a battery, makes tokens
-/// that have expired by every other clock, and accepts expired sessions.
+/// Whether the clock that shows `now` was set. Boards without a battery start in 1970: tokens minted with such a
+/// clock have expired by every other clock, and expired sessions would be accepted.
 pub fn is_set(now: UnixSeconds) -> bool {
-    now >= SET_SINCE
+    now >= EARLIEST_SET
 }
 
-/// Where time comes from.
+/// A source of time.
 pub trait TimeSource: fmt::Debug + Send + Sync + 'static {
     /// The wall clock, rounded down: what `iat`, `exp` and `nbf` are compared with.
     fn now(&self) -> UnixSeconds;
-    /// A clock that never steps back, for the ages of caches.
+    /// A clock that never goes back, for the ages of cache entries.
     fn monotonic(&self) -> Duration;
 }
 
@@ -31,7 +31,7 @@ pub trait TimeSource: fmt::Debug + Send + Sync + 'static {
 pub struct Clock(Arc<dyn TimeSource>);
 
 impl Clock {
-    /// The machine's clocks.
+    /// The system's clocks.
     pub fn system() -> Self {
         Self(Arc::new(SystemTimeSource {
             start: Instant::now(),
@@ -62,7 +62,7 @@ impl TimeSource for SystemTimeSource {
         reason = "the one place that reads the wall clock"
     )]
     fn now(&self) -> UnixSeconds {
-        // A clock before 1970 counts as 1970, which is not set either.
+        // A clock before 1970 counts as 1970, which `is_set` refuses too.
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -74,7 +74,7 @@ impl TimeSource for SystemTimeSource {
     }
 }
 
-/// A clock that stands still until it is told otherwise. For tests.
+/// A clock for tests: it changes only when `set` or `advance` is called.
 #[derive(Debug)]
 pub struct ManualClock {
     now: AtomicI64,
@@ -94,7 +94,7 @@ impl ManualClock {
         self.now.store(now, Ordering::SeqCst);
     }
 
-    /// Lets time pass on both clocks.
+    /// Advances both clocks.
     pub fn advance(&self, by: Duration) {
         let seconds = UnixSeconds::try_from(by.as_secs()).unwrap_or(UnixSeconds::MAX);
         self.now.fetch_add(seconds, Ordering::SeqCst);

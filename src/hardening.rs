@@ -1,15 +1,15 @@
-//! What keeps the memory of this process, and with it the secrets, from others on the machine.
-//! What keeps them out of texts is `secret.rs`.
+//! Protects the memory of this process, and the secrets in it, from other users of the machine.
+//! `secret.rs` keeps secrets out of logs and messages.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// No core dump is written when the process dies, and nobody without the right to trace every process
-/// may read its memory or environment (prctl(2), `PR_SET_DUMPABLE`).
+/// Disables core dumps, and makes the process non-dumpable: only processes with `CAP_SYS_PTRACE` may read its
+/// memory or environment (prctl(2), `PR_SET_DUMPABLE`).
 ///
 /// # Errors
-/// The kernel's, as from a filter on system calls that knows neither.
+/// The error of the system call, for example if a seccomp filter forbids it.
 pub fn keep_memory_private() -> io::Result<()> {
     setrlimit(
         Resource::Core,
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_core_is_dumped_and_the_memory_is_nobodys_business() {
+    fn core_dumps_are_disabled_and_the_process_is_not_dumpable() {
         keep_memory_private().unwrap();
         assert_eq!(
             getrlimit(Resource::Core),

@@ -1,9 +1,9 @@
-//! The extractors in their configured order, and the rules that join them.
+//! The extractors in their configured order, and the rule that selects the one that decides.
 //!
-//! The first extractor that finds a credential of its own decides. A credential that by its form is another's
-//! ([`ExtractError::NotMine`]) leads on to the extractors behind: a cookie is passed over, since browsers send
-//! it unasked, but a header names who the client wants to be. From then on only that header counts, so that
-//! the client is not given the token of a cookie or of another header.
+//! The first extractor that finds a credential of its own decides. After a credential of another issuer
+//! ([`ExtractError::NotMine`]) the chain asks the next extractors. Such a cookie is ignored, because browsers send
+//! cookies unasked. Such a header names the identity that the client chose: from then on the extractors see only
+//! that header, so that the client does not get the token of a cookie or of another header.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::session::types::{
 };
 use crate::telemetry::spans;
 
-/// One extractor with its configured name and the rule for its subject.
+/// An extractor with its configured name and its subject rule.
 #[derive(Clone, Debug)]
 pub struct ConfiguredExtractor {
     pub name: Arc<str>,
@@ -33,16 +33,16 @@ pub struct ConfiguredExtractor {
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
     links: Vec<ConfiguredExtractor>,
-    /// What each of them decides about.
+    /// The reach of each extractor, in the same order.
     reaches: Vec<Reach>,
 }
 
-/// A caller whose session is genuine and names a subject.
+/// A caller with a valid session that names a subject.
 #[derive(Debug)]
 pub struct Authenticated {
     /// The name of the extractor that decided.
     pub extractor: Arc<str>,
-    /// Where it looked for a credential.
+    /// The places that it reads.
     pub places: Arc<[CredentialSource]>,
     pub subject: Subject,
     pub session: Session,
@@ -59,9 +59,9 @@ pub struct Denied {
 /// Why a caller gets no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// No credential, or a session in which nobody is signed in; the word is for logs.
+    /// No credential, or a session without a signed-in user; the text is a stable reason for logs.
     Nobody(&'static str),
-    /// The credential in this place was issued by another.
+    /// Another party issued the credential in this place.
     NotMine(Reason, CredentialSource),
     Rejected(Reason),
     Unavailable(Cause),
@@ -114,7 +114,7 @@ impl Chain {
         Err(asking.denied())
     }
 
-    /// Begins to ask the extractors about a request.
+    /// Starts a walk through the extractors for a request.
     pub fn asking<'a>(&'a self, request: &'a Parts) -> Asking<'a> {
         Asking {
             chain: self,
@@ -124,12 +124,12 @@ impl Chain {
         }
     }
 
-    /// Every extractor with what it decides about.
+    /// Every extractor with its reach.
     pub fn with_reaches(&self) -> impl Iterator<Item = (&ConfiguredExtractor, &Reach)> {
         self.links.iter().zip(&self.reaches)
     }
 
-    /// Lets every extractor fetch ahead what it needs.
+    /// Lets every extractor prefetch what it needs.
     pub fn start(&self) {
         for link in &self.links {
             link.extractor.start();
@@ -150,8 +150,8 @@ impl Chain {
             .all(|link| !matches!(link.extractor.readiness(), Readiness::Waiting(_)))
     }
 
-    /// Pairs of sections of which one gets the other's credentials, or whose users could be mistaken for each
-    /// other.
+    /// Warns about two sections that accept the same credentials, and about two sections whose different users
+    /// could get the same subject.
     pub fn warnings(&self) -> Warnings {
         let mut warnings = Warnings::default();
         let all: Vec<_> = self.with_reaches().collect();
@@ -161,8 +161,8 @@ impl Chain {
                     warnings.add(
                         format!("extractors.{}", later.name),
                         format!(
-                            "credentials in {place} that this section could accept reach extractors.{} first, \
-                             which decides alone: give each section its own issuers or place, or change the \
+                            "extractors.{} comes first and decides about the credentials in {place} that this \
+                             section could accept: give each section its own issuers or place, or change the \
                              order in session.extractors",
                             earlier.name
                         ),
@@ -172,9 +172,9 @@ impl Chain {
                     warnings.add(
                         format!("extractors.{}.subject", later.name),
                         format!(
-                            "a user here and another in extractors.{} could have the same id, and would be one \
-                             Rollout user: put a literal prefix before one of them, such as \"{}:{{sub}}\", \
-                             unless both know the same users by the same ids",
+                            "two different users, one here and one in extractors.{}, could have the same id and \
+                             would be one Rollout user: start one of the templates with a literal prefix, such as \
+                             \"{}:{{sub}}\", unless both sections use the same ids for the same users",
                             earlier.name, later.name
                         ),
                     );
@@ -185,8 +185,8 @@ impl Chain {
     }
 }
 
-/// The place where a credential for `later` is decided about by `earlier`, if there is one. A section that takes
-/// any JWT behind one that takes those of its issuers is the usual order.
+/// A place where `earlier` decides about credentials that `later` could accept, if there is one. An `earlier` for
+/// some issuers does not shadow a `later` for every issuer: that is the usual order.
 fn shadowed(earlier: &Reach, later: &Reach) -> Option<CredentialSource> {
     let same_family = earlier.hmac.is_none() || later.hmac.is_none() || earlier.hmac == later.hmac;
     let same_issuer = match (&earlier.jwts_of, &later.jwts_of) {
@@ -207,7 +207,7 @@ fn shadowed(earlier: &Reach, later: &Reach) -> Option<CredentialSource> {
         .flatten()
 }
 
-/// Whether two sections get their users' ids from different issuers, or from different stores.
+/// Whether the user ids of two sections come from different issuers, or from different stores.
 fn are_other_users(one: &Reach, other: &Reach) -> bool {
     match (&one.authority, &other.authority) {
         (Some(Authority::Issuers(one)), Some(Authority::Issuers(other))) => {
@@ -218,15 +218,15 @@ fn are_other_users(one: &Reach, other: &Reach) -> bool {
     }
 }
 
-/// How far one request has come in the chain.
+/// The state of one request's walk through the chain.
 #[derive(Debug)]
 pub struct Asking<'a> {
     chain: &'a Chain,
-    /// As the next extractor sees it.
+    /// The request as the next extractor sees it.
     request: Cow<'a, Parts>,
-    /// The header with another's credential: from then on the only place that counts.
+    /// The header whose credential was `NotMine`: from then on the only place that extractors see.
     header: Option<HeaderName>,
-    /// The first extractor whose kind of credential was there, but another's.
+    /// The first `NotMine`.
     passed_over: Option<Denied>,
 }
 
@@ -245,7 +245,7 @@ impl Asking<'_> {
         })
     }
 
-    /// The extractor said that the credential in `place` is another's.
+    /// Records that the extractor answered `NotMine` for the credential in `place`.
     pub fn pass_over(
         &mut self,
         link: &ConfiguredExtractor,
@@ -273,7 +273,7 @@ impl Asking<'_> {
         self.header = Some(header.clone());
     }
 
-    /// What the caller is told if no extractor found a credential of its own.
+    /// The denial if no extractor found a credential of its own.
     pub fn denied(self) -> Denied {
         self.passed_over.unwrap_or(Denied {
             extractor: None,
@@ -282,7 +282,7 @@ impl Asking<'_> {
     }
 }
 
-/// What the extractor answered, for traces.
+/// Records the extractor's outcome in its span.
 fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
     match answer {
         Ok(None) => spans::record_outcome(span, "not_present", None),
@@ -300,7 +300,7 @@ fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
 }
 
 impl ConfiguredExtractor {
-    /// What this extractor alone says: `Ok(None)` if it finds no credential of its kind.
+    /// Asks this extractor alone; `Ok(None)` if the request has no credential of its kind.
     pub async fn authenticate(
         &self,
         request: &Parts,
@@ -311,7 +311,7 @@ impl ConfiguredExtractor {
         }
     }
 
-    /// The session that this extractor finds, whoever it may be.
+    /// The session that this extractor finds; its subject is not checked.
     pub async fn session(&self, request: &Parts) -> Result<Option<Session>, Denial> {
         self.extractor
             .extract(request)
@@ -323,7 +323,7 @@ impl ConfiguredExtractor {
             })
     }
 
-    /// Whom the session is for.
+    /// The subject of the session.
     pub fn subject(&self, session: &Session) -> Result<Subject, Denial> {
         self.subject
             .subject(&session.attributes)

@@ -1,4 +1,4 @@
-//! A kind of extractor: how one is built from its section, and what the section may leave out.
+//! A kind of extractor: how one is built from its section, and the defaults of such a section.
 
 use std::sync::Arc;
 
@@ -6,21 +6,21 @@ use crate::config::{Problems, Section};
 use crate::session::backends::Context;
 use crate::session::types::SessionExtractor;
 
-/// Makes an extractor from its section. Must not touch the network: `check-config` calls it too.
+/// Builds an extractor from its section. Must not use the network, because `check-config` works offline.
 pub type Build = fn(&Section<'_>, &Context) -> Result<Arc<dyn SessionExtractor>, Problems>;
 
-/// A kind of extractor: how it is built, and what a section of that kind may leave out.
+/// A kind of extractor.
 #[derive(Clone, Debug)]
 pub struct Kind {
     pub build: Build,
-    /// The `subject` of a section that names none.
+    /// The default of `subject`.
     pub subject: &'static str,
-    /// Keys by preset, as TOML; an explicit key wins.
+    /// Presets by name: keys as TOML. A key that the section sets wins.
     pub presets: &'static [(&'static str, &'static str)],
 }
 
 impl Kind {
-    /// A kind without presets whose subject is `{sub}` unless configured.
+    /// A kind without presets, whose default `subject` is `{sub}`.
     pub const fn new(build: Build) -> Self {
         Self {
             build,

@@ -1,5 +1,5 @@
-//! The table of all kinds of extractors. A new kind is its file in `extractors/`, its row here, its keys in
-//! `config/default.toml` and its page in the docs.
+//! The table of all kinds of extractors. To add a kind, add its file in `extractors/`, its row here, its keys in
+//! `config/default.toml` and its page in `docs/`.
 
 use std::collections::BTreeMap;
 
@@ -38,14 +38,14 @@ impl Registry {
         ]))
     }
 
-    /// Adds a kind, or replaces the one of that name.
+    /// Adds a kind, or replaces the kind of that name.
     #[must_use]
     pub fn with(mut self, name: &'static str, kind: Kind) -> Self {
         self.0.insert(name, kind);
         self
     }
 
-    /// The kind called `name`, with its name as the table spells it.
+    /// The kind called `name`, and its name with a static lifetime.
     pub fn entry(&self, name: &str) -> Option<(&'static str, &Kind)> {
         self.0.get_key_value(name).map(|(name, kind)| (*name, kind))
     }

@@ -1,5 +1,5 @@
-//! What a session extractor is, and what it says about a request.
-//! Which kinds there are is in `registry`; how they are asked in turn is in `chain`.
+//! The trait [`SessionExtractor`], and the outcomes of asking one about a request.
+//! `registry` lists the kinds; `chain` asks the configured extractors in order.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,78 +16,77 @@ use crate::clock::UnixSeconds;
 use crate::json::Value;
 use crate::secret::Secret;
 
-/// What an extractor says about one request:
+/// The outcome of one extractor for one request:
 ///
-/// - `Ok(None)`: no credential of my kind. The next extractor is asked.
-/// - `Ok(Some(session))`: genuine. The chain stops.
-/// - `Err(NotMine)`: a credential of my kind that by its form was issued by another. What the chain does then
-///   is in `chain.rs`.
-/// - `Err(Rejected)`: a credential is present and not acceptable. The chain stops; it never falls through.
+/// - `Ok(None)`: the request has no credential of this kind. The chain asks the next extractor.
+/// - `Ok(Some(session))`: the credential is valid. The chain stops.
+/// - `Err(NotMine)`: a credential of this kind whose form shows that another party issued it. `chain.rs` says how
+///   the chain goes on.
+/// - `Err(Rejected)`: a credential is present and not acceptable. The chain stops and asks no other extractor.
 /// - `Err(Unavailable)`: a credential is present and cannot be checked right now. The chain stops.
 pub type Extracted = Result<Option<Session>, ExtractError>;
 
 /// Recognises one kind of session in a request.
 pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
-    /// Looks for a session in the request's head. The peer's address is in its extensions as
-    /// [`Peer`].
+    /// Looks for a session in the request head. The peer's address is in its extensions as [`Peer`].
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted>;
 
-    /// Which credentials this extractor decides about. After a credential in a header that is another's, only
-    /// extractors that read the same header are asked. The default reads none.
+    /// The credentials that this extractor decides about. After `NotMine` for a credential in a header, the chain
+    /// asks only extractors that read the same header. The default reads no credential.
     fn reach(&self) -> Reach {
         Reach::default()
     }
 
-    /// Called once when the service starts, inside its runtime: fetch ahead what requests will need.
+    /// Called once when the service starts, inside its runtime: prefetch what requests will need.
     fn start(&self) {}
 
-    /// Called before metrics are read: the place to set gauges.
+    /// Called before metrics are read: set gauges here.
     fn observe(&self) {}
 
-    /// Whether the extractor can decide about requests now. Requests are sent to it in any case.
+    /// Whether the extractor can decide about requests now. The chain asks it even if it is not ready.
     fn readiness(&self) -> Readiness {
         Readiness::Ready
     }
 }
 
-/// One place where a credential may stand.
+/// A place in a request that can hold a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialSource {
     /// `header:authorization`: a bearer token (RFC 6750, section 2.1).
     Bearer,
-    /// Any other header, which holds the bare credential.
+    /// Any other header; its whole value is the credential.
     Header(HeaderName),
     Cookie(String),
-    /// The cookie of `@supabase/ssr`, whole or in parts: a JSON session with the token in it
-    /// (`src/cookies.ts` and `utils/chunker.ts` there).
+    /// The cookie of `@supabase/ssr`, whole or in chunks: a JSON session that contains the token
+    /// (`src/cookies.ts` and `utils/chunker.ts` in that library).
     Supabase(String),
 }
 
-/// The credentials that an extractor decides about, as far as their place and form tell.
+/// The credentials that an extractor decides about, described by their place and form.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
-    /// Where they stand in a request.
+    /// The places that the extractor reads.
     pub places: Arc<[CredentialSource]>,
-    /// Credentials that are no JWT.
+    /// Whether it decides about credentials that are not JWTs.
     pub opaque: bool,
-    /// JWTs of these issuers; an empty list means of any.
+    /// It decides about JWTs of these issuers, of every issuer if the list is empty, and of none if `None`.
     pub jwts_of: Option<Vec<String>>,
-    /// Only JWTs signed with a shared secret (`true`) or with a private key (`false`).
+    /// It decides only about JWTs signed with a shared secret (`true`) or with a private key (`false`).
     pub hmac: Option<bool>,
-    /// Where users get their ids, if it is known.
+    /// The authority that assigns user ids, if it is known.
     pub authority: Option<Authority>,
 }
 
-/// Where the users of a section get their ids.
+/// The authority that assigns the user ids of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authority {
     Issuers(Vec<String>),
-    /// A session store, by a hash of its address, of which a part may be secret.
+    /// A session store, identified by a hash of its address. The address itself may contain a secret.
     Store(u64),
 }
 
 impl Authority {
-    /// The store at `url`, without the credentials in it.
+    /// The store at `url`; credentials in the URL are ignored.
     pub fn store(url: &Secret) -> Self {
         let url = std::str::from_utf8(url.expose())
             .ok()
@@ -106,7 +105,7 @@ impl Authority {
 }
 
 impl Reach {
-    /// Everything that stands in these places.
+    /// Every credential in these places.
     pub fn everything(places: impl IntoIterator<Item = CredentialSource>) -> Self {
         let places = places.into_iter().collect();
         Self {
@@ -117,17 +116,17 @@ impl Reach {
         }
     }
 
-    /// The cookie called `name` and its parts.
+    /// The cookie called `name` and its chunks.
     pub fn cookie(name: &str) -> Self {
         Self::everything([CredentialSource::Cookie(name.to_owned())])
     }
 }
 
-/// The address on the other end of the connection: a proxy's, if there is one.
+/// The remote address of the connection: a proxy's, if there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// A genuine session: its decoded attributes, and when it ends if it says so.
+/// A valid session: its decoded attributes, and its expiry if it has one.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub attributes: Value,
@@ -135,7 +134,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that only says who its user is.
+    /// A session whose only attribute is `sub`.
     pub fn of_subject(subject: &str) -> Self {
         let sub = Value::String(subject.to_owned());
         Self {
@@ -145,41 +144,41 @@ impl Session {
     }
 }
 
-/// Why a credential that is present does not give a session.
+/// Why a credential that is present yields no session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtractError {
-    /// By its form the credential, which stands in this place, was issued by another. To be decided before a
-    /// key is fetched or a backend is asked.
+    /// The form of the credential in this place shows that another party issued it. To be decided before a key is
+    /// fetched or a backend is asked.
     NotMine(Reason, CredentialSource),
     Rejected(Reason),
     Unavailable(Cause),
 }
 
-/// What is wrong with a credential.
+/// Why a credential is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// A stable word for logs, such as `bad_signature`.
+    /// A stable identifier for logs, such as `bad_signature`.
     pub word: &'static str,
-    /// The credential was good once: the user has to sign in again.
+    /// The credential was valid and has expired: the user has to sign in again.
     pub expired: bool,
-    /// More for the operator, shown by `explain` only. May quote the credential's claims, never a
-    /// secret or a signature.
+    /// Details for the operator, shown by `explain` only. May quote the credential's claims, never a secret or a
+    /// signature.
     pub detail: Option<String>,
 }
 
-/// What keeps an extractor from deciding.
+/// Why an extractor cannot decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// A stable word for logs, such as `jwks_unreachable`.
+    /// A stable identifier for logs, such as `jwks_unreachable`.
     pub word: &'static str,
-    /// More for the operator's log. Holds no part of the request.
+    /// Details for the log. Contains no part of the request.
     pub detail: Option<String>,
-    /// When to ask again, if a back end said so.
+    /// When to retry, if a backend said so.
     pub retry_after: Option<Duration>,
 }
 
 impl ExtractError {
-    /// The credential's time is over.
+    /// The credential has expired.
     pub fn expired() -> Self {
         Self::Rejected(Reason {
             word: "expired",
@@ -188,7 +187,7 @@ impl ExtractError {
         })
     }
 
-    /// The credential is wrong in the way that `word` names.
+    /// The credential is not accepted, for the reason `word`.
     pub fn rejected(word: &'static str) -> Self {
         Self::Rejected(Reason {
             word,
@@ -197,7 +196,7 @@ impl ExtractError {
         })
     }
 
-    /// The credential in `place` was issued by another, as `word` says.
+    /// Another party issued the credential in `place`, for the reason `word`.
     pub fn not_mine(word: &'static str, place: &CredentialSource) -> Self {
         Self::NotMine(
             Reason {
@@ -209,7 +208,7 @@ impl ExtractError {
         )
     }
 
-    /// Nobody can tell right now, for the cause that `word` names.
+    /// The credential cannot be checked right now, for the cause `word`.
     pub fn unavailable(word: &'static str) -> Self {
         Self::Unavailable(Cause {
             word,
@@ -218,7 +217,7 @@ impl ExtractError {
         })
     }
 
-    /// The same, with something more for the operator.
+    /// Adds details for the operator.
     #[must_use]
     pub fn because(mut self, text: impl Into<String>) -> Self {
         match &mut self {
@@ -229,7 +228,7 @@ impl ExtractError {
         self
     }
 
-    /// The stable word for logs.
+    /// The stable identifier for logs.
     pub fn word(&self) -> &'static str {
         match self {
             Self::NotMine(reason, _) | Self::Rejected(reason) => reason.word,
@@ -237,7 +236,7 @@ impl ExtractError {
         }
     }
 
-    /// The same, with the back end's word on when to ask again. A rejection stays what it is.
+    /// Adds the backend's advice on when to retry. A rejection is not changed.
     #[must_use]
     pub fn again_after(mut self, wait: Option<Duration>) -> Self {
         if let Self::Unavailable(cause) = &mut self {
@@ -251,8 +250,8 @@ impl ExtractError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
-    /// It works with what it has, which is old, or the back end that it asks did not answer last time.
+    /// It decides with old data, or its backend did not answer last time.
     Stale,
-    /// It never had what it needs; the word says what.
+    /// It does not have yet what it needs; the text is a stable identifier of what is missing.
     Waiting(&'static str),
 }
