@@ -1,5 +1,5 @@
-//! A JSON value that keeps what identity depends on: every duplicate member and every digit.
-//! What a session's attributes mean is not here: see `subject.rs`.
+//! A JSON value that keeps duplicate members and every digit of an integer, because a user's identity may depend on
+//! them.
 
 use std::fmt;
 
@@ -9,25 +9,24 @@ use serde_json::Number;
 
 /// Any JSON value.
 ///
-/// `serde_json::Value` keeps only the last of two members with the same name, so two readers of one
-/// document can see two different users. This type keeps them all, and looking up such a name is an
-/// error.
+/// `serde_json::Value` keeps only the last of two members with the same name, so two readers of one document could
+/// see two different users. This type keeps both members, and [`Object::get`] fails for their name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,
     Bool(bool),
-    /// Integers of 64 bits are exact; anything else is a float, which never names a subject.
+    /// A 64-bit integer is exact; any other number is a float, which is never used as a subject.
     Number(Number),
     String(String),
     Array(Vec<Value>),
     Object(Object),
 }
 
-/// The members of a JSON object in the order they were written, duplicates included.
+/// The members of a JSON object in their original order, including duplicates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object(Vec<(String, Value)>);
 
-/// A member's name stands twice in the same object.
+/// Two members of an object have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DuplicateMember;
 
@@ -37,7 +36,7 @@ impl Value {
         serde_json::from_slice(json)
     }
 
-    /// The value as an object, if it is one.
+    /// The object; `None` for any other value.
     pub fn as_object(&self) -> Option<&Object> {
         match self {
             Self::Object(object) => Some(object),
@@ -45,7 +44,7 @@ impl Value {
         }
     }
 
-    /// The value as text, if it is a string.
+    /// The string; `None` for any other value.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
@@ -53,12 +52,29 @@ impl Value {
         }
     }
 
-    /// Whether any object in the whole value names a member twice.
+    /// The text of a configuration key that takes only text. The error does not quote the value, which may be a
+    /// secret in the wrong place.
+    ///
+    /// # Errors
+    /// What to write instead, if the value is not a string.
+    pub(crate) fn into_text(self) -> Result<String, &'static str> {
+        match self {
+            Self::String(text) => Ok(text),
+            Self::Number(_) => Err("must be text in quotes, not a number"),
+            Self::Bool(_) => Err("must be text in quotes, not true or false"),
+            Self::Array(_) => Err("must be text in quotes, not a list"),
+            Self::Object(_) => Err("must be text in quotes, not a table"),
+            Self::Null => Err("must be text in quotes"),
+        }
+    }
+
+    /// Whether an object anywhere in the value has two members of the same name.
     pub fn has_duplicates(&self) -> bool {
         match self {
             Self::Array(items) => items.iter().any(Self::has_duplicates),
             Self::Object(object) => {
-                object.names_repeat() || object.0.iter().any(|(_, value)| value.has_duplicates())
+                object.has_duplicate_names()
+                    || object.0.iter().any(|(_, value)| value.has_duplicates())
             }
             Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => false,
         }
@@ -76,12 +92,12 @@ impl Object {
         }
     }
 
-    /// Whether a member is called `name`, however often.
+    /// Whether at least one member is called `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|(member, _)| member == name)
     }
 
-    fn names_repeat(&self) -> bool {
+    fn has_duplicate_names(&self) -> bool {
         let mut names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         names.windows(2).any(|pair| pair[0] == pair[1])
@@ -136,8 +152,8 @@ impl Serialize for Value {
             Self::Number(number) => number.serialize(serializer),
             Self::String(text) => serializer.serialize_str(text),
             Self::Array(items) => serializer.collect_seq(items),
-            Self::Object(object) if object.names_repeat() => Err(S::Error::custom(
-                "an object with a duplicate member has no single meaning",
+            Self::Object(object) if object.has_duplicate_names() => Err(S::Error::custom(
+                "an object with two members of the same name is ambiguous",
             )),
             Self::Object(object) => {
                 let mut map = serializer.serialize_map(Some(object.0.len()))?;
@@ -217,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repeated_name_is_an_error_to_look_up_and_seen_at_any_depth() {
+    fn duplicate_member_is_an_error_for_get_and_found_at_any_depth() {
         let value = Value::parse(br#"{"a":1,"b":[{"c":1,"c":1}],"a":2}"#).unwrap();
         let object = value.as_object().unwrap();
         assert_eq!(object.get("a"), Err(DuplicateMember));
@@ -227,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_above_2_to_the_53_survive_a_round_trip() {
+    fn integers_above_2_to_the_53_keep_every_digit() {
         let text = r#"{"id":9007199254740993,"big":18446744073709551615}"#;
         assert_eq!(
             serde_json::to_string(&Value::parse(text.as_bytes()).unwrap()).unwrap(),
@@ -236,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_exactly_one_json_text_is_refused() {
+    fn invalid_json_is_refused() {
         let nested = "[".repeat(3000) + &"]".repeat(3000);
         let broken: [&[u8]; 6] = [
             b"",

@@ -1,20 +1,21 @@
-//! Bytes that must never be seen: the type that holds them, and how they are given, by a value or a file.
-//! Which secrets there are is in `config`, and with each kind of extractor.
+//! A secret: bytes that are never printed, given by value or by file, and the checks for weak ones.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::json::Value;
 
 const REDACTED: &str = "[REDACTED]";
 
-/// A secret's bytes. It cannot be printed.
+/// The bytes of a secret. `Debug` and `Serialize` print a placeholder.
 ///
-/// Its memory is not wiped when it is dropped: the keys that are made of it, and the variables that a reload reads
-/// again, stay for the life of the process. What protects them is that no core is dumped and that other users
-/// cannot read the process's memory (`process.rs`).
+/// The memory is not wiped on drop, because the keys derived from it and the environment variables that a reload
+/// reads again stay in memory as long as the process runs. They are protected by disabled core dumps and by keeping
+/// other users from reading the process's memory (`hardening.rs`).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
@@ -23,16 +24,16 @@ impl Secret {
         Self(bytes.into())
     }
 
-    /// The bytes, for the cryptography that needs them and nothing else.
+    /// The bytes, for cryptographic use only.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// The secret that a file holds; one trailing newline, which editors and `echo` add, is dropped.
+    /// The secret in a file. One trailing newline, which editors and `echo` add, is removed.
     fn from_file(path: &Path, content: io::Result<Vec<u8>>) -> Result<Self, String> {
         let mut bytes = content.map_err(|error| {
-            // What is in no folder may be the secret itself, put into the wrong variable.
-            if is_in_a_folder(path) {
+            // A path outside of every existing folder may be the secret itself, set under the wrong key.
+            if is_in_existing_folder(path) {
                 format!("cannot read {}: {error}", path.display())
             } else {
                 format!(
@@ -49,7 +50,7 @@ impl Secret {
         Ok(Self(bytes))
     }
 
-    /// The secret given by its value xor by the name of a file, which `read` reads; `None` if neither is.
+    /// The secret given either by value or by the name of a file, which `read` reads; `None` if neither is given.
     pub fn from_value_or_file(
         value: Option<Self>,
         file: Option<&PathBuf>,
@@ -66,7 +67,7 @@ impl Secret {
         }
     }
 
-    /// Why these bytes cannot protect anything; `None` if they might.
+    /// Why the secret is weak; `None` if no weakness is known.
     pub fn weakness(&self) -> Option<&'static str> {
         let text = String::from_utf8_lossy(self.expose())
             .trim()
@@ -75,9 +76,9 @@ impl Secret {
             Some(placeholder)
         } else if is_unfilled(&text) {
             Some("is still a placeholder")
-        } else if is_published(&text) {
+        } else if is_published_example(&text) {
             Some("is an example from documentation")
-        } else if is_path(&text) {
+        } else if is_file_path(&text) {
             Some("is the name of a file, which belongs into the key that ends in _file")
         } else if is_repeated(self.expose()) {
             Some("is 1 to 8 bytes repeated")
@@ -88,7 +89,7 @@ impl Secret {
         }
     }
 
-    /// Why these bytes are nobody's secret, however long a secret of its kind has to be.
+    /// Why this is an empty value or a placeholder, whatever length a secret of its kind must have.
     pub fn placeholder(&self) -> Option<&'static str> {
         const PLACEHOLDERS: [&str; 12] = [
             "changeme",
@@ -118,7 +119,7 @@ impl Secret {
     }
 }
 
-/// Whether the text stands for a secret that was to be filled in. It is in small letters.
+/// Whether the text, in lower case, is a placeholder that was to be replaced by a secret.
 fn is_unfilled(text: &str) -> bool {
     const BRACKETS: [(&str, &str); 5] = [
         ("<", ">"),
@@ -148,15 +149,14 @@ fn is_unfilled(text: &str) -> bool {
         .filter(|word| !word.is_empty());
     let words = words.collect::<Vec<_>>().join(" ");
     BRACKETS.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
-        // A variable that no shell replaced, or an address.
+        // A variable that no shell expanded, or a URL.
         || text.starts_with('$') && text.contains("secret")
         || text.starts_with("https://")
         || PHRASES.iter().any(|phrase| words.contains(phrase))
 }
 
-/// Whether the text is an example in the documentation of a framework or a library, or in ours. It is in small
-/// letters.
-fn is_published(text: &str) -> bool {
+/// Whether the text, in lower case, is an example from the documentation of a framework or library, or from ours.
+fn is_published_example(text: &str) -> bool {
     const EXAMPLES: [&str; 30] = [
         // Express, cookie-session, koa-session
         "keyboard cat",
@@ -200,22 +200,22 @@ fn is_published(text: &str) -> bool {
     EXAMPLES.contains(&text) || text.starts_with("django-insecure-")
 }
 
-/// Whether the text is the path of a secret's file, put where the secret belongs. It is in small letters; base64 too
-/// may begin with a slash.
-fn is_path(text: &str) -> bool {
+/// Whether the text, in lower case, is the path of a secret's file instead of the secret. A leading slash alone is
+/// not enough, because base64 may begin with one too.
+fn is_file_path(text: &str) -> bool {
     let is_known = ["/etc/", "/run/", "/var/", "./"]
         .iter()
         .any(|folder| text.starts_with(folder));
     is_known || text.starts_with('/') && text.contains("secret")
 }
 
-/// Whether the bytes are one unit of 1 to 8 bytes, repeated; the last may be cut off.
+/// Whether the bytes repeat one unit of 1 to 8 bytes; the last repetition may be incomplete.
 fn is_repeated(bytes: &[u8]) -> bool {
     (1..=8).any(|unit| bytes.len() > unit && bytes[unit..] == bytes[..bytes.len() - unit])
 }
 
-/// Whether the path leads into a folder that exists; the root does not count, for base64 may begin with a slash.
-fn is_in_a_folder(path: &Path) -> bool {
+/// Whether the path's folder exists. The root folder does not count, because base64 may begin with a slash.
+fn is_in_existing_folder(path: &Path) -> bool {
     path.parent()
         .is_some_and(|folder| folder.file_name().is_some() && folder.is_dir())
 }
@@ -233,41 +233,10 @@ impl Serialize for Secret {
 }
 
 impl<'de> Deserialize<'de> for Secret {
+    /// Through a JSON value, because serde's own type errors quote the value.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SecretVisitor)
-    }
-}
-
-/// Serde's own messages quote the value they stumbled over; these never do.
-struct SecretVisitor;
-
-impl Visitor<'_> for SecretVisitor {
-    type Value = Secret;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a secret as text in quotes")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
-        Ok(Secret::new(text))
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
-        Err(E::custom("a secret must be text in quotes, not a number"))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
-        Err(E::custom("a secret must be text in quotes, not a number"))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
-        Err(E::custom("a secret must be text in quotes, not a number"))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
-        Err(E::custom(
-            "a secret must be text in quotes, not true or false",
-        ))
+        let text = Value::deserialize(deserializer)?.into_text();
+        text.map(Self::new).map_err(D::Error::custom)
     }
 }
 
@@ -276,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_never_printed() {
+    fn secret_is_redacted_in_debug_json_and_type_errors() {
         let secret = Secret::new("hunter2hunter2hunter2");
         assert_eq!(format!("{secret:?}"), "[REDACTED]");
         assert_eq!(serde_json::to_string(&secret).unwrap(), "\"[REDACTED]\"");
@@ -291,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn weak_secrets_are_told_apart() {
+    fn placeholder_path_repetition_and_short_secret_are_weak() {
         for (secret, weak) in [
             ("", true),
             (" \n\t                    ", true),

@@ -25,7 +25,7 @@ use crate::session::formats::hkdf;
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
-use crate::session::sections::one_or_map::PerId;
+use crate::session::sections::one_or_map::OneOrMap;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// The library leaves the shape of a session to the app; its README and examples keep a `user` in it.
@@ -53,8 +53,8 @@ const MAX_PARTS: usize = 4;
 #[serde(default, deny_unknown_fields)]
 struct Config {
     cookie: Option<String>,
-    password: Option<PerId<Secret>>,
-    password_file: Option<PerId<PathBuf>>,
+    password: Option<OneOrMap<Secret>>,
+    password_file: Option<OneOrMap<PathBuf>>,
     version: String,
 }
 
@@ -114,8 +114,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
 /// The passwords by id, each given by its value or its file.
 fn passwords(
     section: &Section<'_>,
-    values: Option<PerId<Secret>>,
-    files: Option<PerId<PathBuf>>,
+    values: Option<OneOrMap<Secret>>,
+    files: Option<OneOrMap<PathBuf>>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Secret> {
     let given = values.is_some() || files.is_some();
@@ -257,7 +257,7 @@ impl IronSession {
         match self.cookie.find(request)? {
             Some(whole) => Ok(Some(Cow::Borrowed(whole))),
             None if self.reads_parts => {
-                Ok(self.cookie.find_parts(request, MAX_PARTS)?.map(Cow::Owned))
+                Ok(self.cookie.find_chunks(request, MAX_PARTS)?.map(Cow::Owned))
             }
             None => Ok(None),
         }

@@ -1,88 +1,58 @@
-//! A key that is either one text or a table of them by id: `"…"` or `{ 1 = "…", 2 = "…" }`.
-//! What the ids stand for is with each kind.
+//! A key whose value is one text or a table of texts by id: `"…"` or `{ 1 = "…", 2 = "…" }`.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::value::StrDeserializer;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-use serde::{Serialize, Serializer};
+use serde::de::value::StringDeserializer;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::json::Value;
 
 /// One value, or several by id.
-pub enum PerId<T> {
+#[derive(Debug)]
+pub enum OneOrMap<T> {
     One(T),
-    Many(BTreeMap<String, T>),
+    Map(BTreeMap<String, T>),
 }
 
-impl<T> PerId<T> {
-    /// All values by id; `only` is the id of one that is given alone.
-    pub fn by_id(self, only: &str) -> BTreeMap<String, T> {
+impl<T> OneOrMap<T> {
+    /// All values by id. A single value gets the id `default`.
+    pub fn by_id(self, default: &str) -> BTreeMap<String, T> {
         match self {
-            Self::One(value) => BTreeMap::from([(only.to_owned(), value)]),
-            Self::Many(values) => values,
+            Self::One(value) => BTreeMap::from([(default.to_owned(), value)]),
+            Self::Map(values) => values,
         }
     }
 }
 
-// Not derived: it would show nothing for a secret, but reveals nothing else of use either.
-impl<T> fmt::Debug for PerId<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PerId")
-    }
-}
-
-impl<T: Serialize> Serialize for PerId<T> {
+impl<T: Serialize> Serialize for OneOrMap<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::One(value) => value.serialize(serializer),
-            Self::Many(values) => values.serialize(serializer),
+            Self::Map(values) => values.serialize(serializer),
         }
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for PerId<T> {
+impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMap<T> {
+    /// Through a JSON value, because serde's own type errors quote the value, which may be a secret.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(PerIdVisitor(PhantomData))
-    }
-}
-
-struct PerIdVisitor<T>(PhantomData<T>);
-
-/// Serde's own messages quote the value they stumbled over, which may be a secret; these do not.
-impl<'de, T: Deserialize<'de>> Visitor<'de> for PerIdVisitor<T> {
-    type Value = PerId<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text in quotes, or a table of texts by id")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<PerId<T>, E> {
-        T::deserialize(StrDeserializer::new(text)).map(PerId::One)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<PerId<T>, A::Error> {
-        let mut values = BTreeMap::new();
-        while let Some((id, value)) = access.next_entry()? {
-            values.insert(id, value);
+        let read = |text| T::deserialize(StringDeserializer::new(text));
+        match Value::deserialize(deserializer)? {
+            Value::Object(members) => {
+                let entry = |(id, value): (String, Value)| {
+                    let text = value.into_text();
+                    let text = text.map_err(|error| D::Error::custom(format!("{id} {error}")))?;
+                    Ok((id, read(text)?))
+                };
+                members
+                    .into_iter()
+                    .map(entry)
+                    .collect::<Result<_, _>>()
+                    .map(Self::Map)
+            }
+            value => read(value.into_text().map_err(D::Error::custom)?).map(Self::One),
         }
-        Ok(PerId::Many(values))
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<PerId<T>, E> {
-        Err(E::custom("must be text in quotes, not a number"))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<PerId<T>, E> {
-        Err(E::custom("must be text in quotes, not a number"))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<PerId<T>, E> {
-        Err(E::custom("must be text in quotes, not a number"))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<PerId<T>, E> {
-        Err(E::custom("must be text in quotes, not true or false"))
     }
 }
 
@@ -92,10 +62,10 @@ mod tests {
     use crate::secret::Secret;
 
     #[test]
-    fn one_text_or_a_table_and_never_a_secret_in_a_message() {
+    fn text_or_table_of_texts_is_read_and_type_errors_do_not_quote_the_value() {
         let ids = |json: &str| {
             let values =
-                serde_json::from_str::<PerId<Secret>>(json).map(|values| values.by_id("1"));
+                serde_json::from_str::<OneOrMap<Secret>>(json).map(|values| values.by_id("1"));
             values
                 .map(|values| values.into_keys().collect::<Vec<_>>())
                 .map_err(|error| error.to_string())
@@ -117,7 +87,7 @@ mod tests {
             assert!(!error.contains("765"), "{error}");
         }
         let shown =
-            serde_json::to_string(&serde_json::from_str::<PerId<Secret>>(r#""text""#).unwrap());
+            serde_json::to_string(&serde_json::from_str::<OneOrMap<Secret>>(r#""text""#).unwrap());
         assert_eq!(shown.unwrap(), "\"[REDACTED]\"");
     }
 }
