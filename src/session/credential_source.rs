@@ -1,5 +1,5 @@
-//! Where in a request a credential stands: `header:NAME`, `cookie:NAME`, `supabase:NAME`.
-//! What the credential means is the extractor's business.
+//! The places of credentials in a request: `header:NAME`, `cookie:NAME`, `supabase:NAME`.
+//! Extractors validate the credential.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,8 +15,8 @@ use crate::session::formats::percent::{self, Plus};
 use crate::session::sections::cookie;
 use crate::session::types::{CredentialSource, ExtractError};
 
-/// An app cuts its session into parts of 3,180 characters; more than these were not made by one.
-const MAX_PARTS: usize = 10;
+/// `@supabase/ssr` splits a session into chunks of 3,180 characters; no session needs more chunks than this.
+const MAX_CHUNKS: usize = 10;
 
 /// A credential and its place.
 #[derive(Debug)]
@@ -25,10 +25,10 @@ pub struct Found<'a> {
     pub text: Cow<'a, str>,
 }
 
-/// The first credential that stands in one of `places`; `None` if all are empty.
+/// The credential in the first of `places` that is not empty; `None` if all are empty.
 ///
 /// # Errors
-/// If the first place that is not empty is ambiguous or malformed: the later places are not asked.
+/// If the first place that is not empty is ambiguous or malformed. The later places are not read.
 pub fn find<'a>(
     places: &'a [CredentialSource],
     request: &'a Parts,
@@ -41,8 +41,8 @@ pub fn find<'a>(
     Ok(None)
 }
 
-/// Everything that was sent in `places`, as it was sent: a credential that is the same each time is the same
-/// here, whatever other cookies and headers come along.
+/// The raw bytes that the request sends in `places`, without any other cookies and headers. Two requests with the
+/// same credential give the same bytes, so these identify it.
 pub fn sent<'a>(
     places: &'a [CredentialSource],
     headers: &'a HeaderMap,
@@ -55,7 +55,7 @@ pub fn sent<'a>(
 }
 
 impl CredentialSource {
-    /// The header in which the credential stands; `None` for a cookie.
+    /// The header that holds the credential; `None` for a cookie.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Bearer => Some(&header::AUTHORIZATION),
@@ -64,7 +64,7 @@ impl CredentialSource {
         }
     }
 
-    /// What of a header's line stands in this place.
+    /// The pieces of a header line that belong to this place.
     fn pieces<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let cookie = match self {
             Self::Cookie(name) | Self::Supabase(name) => Some(name.as_bytes()),
@@ -73,10 +73,10 @@ impl CredentialSource {
         let end = if cookie.is_some() { b';' } else { b'\n' };
         let pieces = line.split(move |&byte| byte == end);
         let pieces = pieces.map(<[u8]>::trim_ascii);
-        pieces.filter(move |pair| cookie.is_none_or(|name| is_cookie_or_part(pair, name)))
+        pieces.filter(move |pair| cookie.is_none_or(|name| is_cookie_or_chunk(pair, name)))
     }
 
-    /// The credential in this place; `None` if there is none of this kind.
+    /// The credential in this place; `None` if there is none.
     fn find<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
         let headers = &request.headers;
         let credential = match self {
@@ -90,7 +90,7 @@ impl CredentialSource {
             },
             Self::Cookie(name) => cookie::find(headers, name)?,
             Self::Supabase(name) => {
-                let session = cookie::find_whole_or_parts(headers, name, MAX_PARTS)?;
+                let session = cookie::find_whole_or_chunks(headers, name, MAX_CHUNKS)?;
                 return session
                     .map(|session| access_token(&session).map(Cow::Owned))
                     .transpose();
@@ -101,7 +101,7 @@ impl CredentialSource {
 }
 
 impl fmt::Display for CredentialSource {
-    /// As it is configured.
+    /// As written in the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bearer => f.write_str("header:authorization"),
@@ -112,8 +112,8 @@ impl fmt::Display for CredentialSource {
     }
 }
 
-/// Whether a pair is the cookie called `name` or one of its numbered parts, `NAME.0`, `NAME_0` or `NAMEC1`.
-fn is_cookie_or_part(pair: &[u8], name: &[u8]) -> bool {
+/// Whether a pair is the cookie called `name` or one of its numbered chunks, `NAME.0`, `NAME_0` or `NAMEC1`.
+fn is_cookie_or_chunk(pair: &[u8], name: &[u8]) -> bool {
     let Some(rest) = pair.strip_prefix(name) else {
         return false;
     };
@@ -127,7 +127,7 @@ fn is_cookie_or_part(pair: &[u8], name: &[u8]) -> bool {
     }
 }
 
-/// The one part of a Supabase session that proves anything: everything beside it is not signed.
+/// The access token of a Supabase session: only the token is signed, so nothing else in the session is used.
 fn access_token(session: &str) -> Result<String, ExtractError> {
     let json = match session.strip_prefix("base64-") {
         Some(encoded) => URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?,
@@ -182,7 +182,7 @@ fn single<'a>(
     }
 }
 
-/// The token of `Bearer TOKEN`. Another scheme, or `Bearer` alone, is somebody else's or nobody's.
+/// The token of `Bearer TOKEN`. Another scheme, or `Bearer` without a token, counts as absent.
 fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     let end = value
         .iter()
@@ -205,12 +205,12 @@ fn malformed() -> ExtractError {
     ExtractError::rejected("malformed")
 }
 
-/// The bytes of a token in RFC 9110, section 5.6.2: schemes and cookie names are made of them.
+/// Whether the byte may occur in a token of RFC 9110, section 5.6.2: schemes and cookie names are tokens.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The bytes of a bearer token, without the `=` at its end. A table, since there are hundreds of them.
+/// The bytes of a bearer token before its `=` padding. A lookup table, since every byte of a long token is checked.
 const TOKEN68: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_u8;
@@ -240,17 +240,20 @@ mod tests {
         parts
     }
 
-    fn word<'a>(
-        outcome: &'a Result<Option<Found<'_>>, ExtractError>,
-    ) -> Result<Option<&'a str>, &'static str> {
-        match outcome {
-            Ok(found) => Ok(found.as_ref().map(|found| &*found.text)),
-            Err(error) => Err(error.word()),
-        }
+    #[track_caller]
+    fn assert_found(
+        places: &[CredentialSource],
+        request: &Parts,
+        want: Result<Option<&str>, &str>,
+        case: &str,
+    ) {
+        let found = find(places, request).map_err(|error| error.word());
+        let text = found.map(|found| found.map(|found| found.text.into_owned()));
+        assert_eq!(text, want.map(|text| text.map(str::to_owned)), "{case}");
     }
 
     #[test]
-    fn bearer_is_read_as_rfc_6750_writes_it() {
+    fn bearer_token_follows_rfc_6750_and_another_scheme_is_absent() {
         let malformed = Err("malformed");
         for (name, value, want) in [
             (
@@ -281,24 +284,18 @@ mod tests {
             ("no-break space", b"Bearer\xc2\xa0x", malformed),
         ] {
             let request = request(&[("authorization", value)]);
-            assert_eq!(
-                word(&find(&[CredentialSource::Bearer], &request)),
-                want,
-                "{name}"
-            );
+            assert_found(&[CredentialSource::Bearer], &request, want, name);
         }
         let twice = request(&[
             ("authorization", b"Bearer x"),
             ("authorization", b"Bearer x"),
         ]);
-        assert_eq!(
-            word(&find(&[CredentialSource::Bearer], &twice)),
-            Err("duplicate_header")
-        );
+        let want = Err("duplicate_header");
+        assert_found(&[CredentialSource::Bearer], &twice, want, "twice");
     }
 
     #[test]
-    fn the_first_place_that_is_not_empty_decides() {
+    fn first_place_that_is_not_empty_decides() {
         let places: Vec<CredentialSource> = ["header:x-token", "cookie:sid"]
             .map(|text| text.parse().expect("a place"))
             .into();
@@ -331,12 +328,12 @@ mod tests {
                 Err("ambiguous_identity"),
             ),
         ] {
-            assert_eq!(word(&find(&places, &request(&pairs))), want, "{name}");
+            assert_found(&places, &request(&pairs), want, name);
         }
     }
 
     #[test]
-    fn sent_is_what_stands_in_the_places_and_nothing_beside_it() {
+    fn sent_bytes_are_those_of_the_places_only() {
         let places: Vec<CredentialSource> = ["header:authorization", "cookie:sid"]
             .map(|text| text.parse().expect("a place"))
             .into();
@@ -351,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_is_refused() {
+    fn invalid_place_is_refused() {
         for text in [
             "",
             "authorization",

@@ -1,5 +1,5 @@
-//! Who a token is for: the template over a session's attributes, and what may stand in `sub`.
-//! Which session is genuine is not decided here.
+//! The subject of a token: the template over a session's attributes, and the rules for its value.
+//! The session was already validated by an extractor.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,34 +10,34 @@ use crate::json::{DuplicateMember, Object, Value};
 /// The longest subject, in bytes of UTF-8.
 pub const MAX_BYTES: usize = 256;
 
-/// A subject that passed the hygiene rules. Compared and minted byte for byte, never normalised.
+/// A valid subject. It is compared and minted byte for byte, never normalised.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject(String);
 
-/// Why no subject came out of a session.
+/// Why a session has no usable subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubjectError {
-    /// The member is absent or null: a session in which nobody is signed in.
+    /// The member is absent or null: the session has no signed-in user.
     Absent,
-    /// Something is there that must not name anybody; the word is for logs.
+    /// The value is not allowed as a subject; the text is a stable reason for logs.
     Invalid(&'static str),
 }
 
 impl Subject {
-    /// Accepts 1 to [`MAX_BYTES`] bytes that are not blank and hold no control, bidirectional or
-    /// zero-width character: such text can look like another user's id to whoever reads it.
+    /// Accepts 1 to [`MAX_BYTES`] bytes that are not blank and contain no control, bidirectional or zero-width
+    /// character: with such a character, a subject can look like another user's id to a human reader.
     pub fn new(text: impl Into<String>) -> Result<Self, SubjectError> {
         let text = text.into();
-        let fault = if text.trim().is_empty() {
+        let reason = if text.trim().is_empty() {
             "subject_blank"
         } else if text.len() > MAX_BYTES {
             "subject_too_long"
-        } else if has_deceptive(&text) {
+        } else if has_invisible(&text) {
             "subject_characters"
         } else {
             return Ok(Self(text));
         };
-        Err(SubjectError::Invalid(fault))
+        Err(SubjectError::Invalid(reason))
     }
 
     pub fn as_str(&self) -> &str {
@@ -51,16 +51,16 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Whether the text holds a character that is not seen. The joiner between two emoji is seen: it makes
-/// one picture of them.
-fn has_deceptive(text: &str) -> bool {
+/// Whether the text contains an invisible character. The zero-width joiner between two emoji is allowed: it is
+/// visible, because it combines them into one picture.
+fn has_invisible(text: &str) -> bool {
     let mut before = '\0';
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
         let joins = c == '\u{200d}'
             && is_pictographic(before)
             && rest.clone().next().is_some_and(is_pictographic);
-        if is_deceptive(c) && !joins {
+        if is_invisible(c) && !joins {
             return true;
         }
         before = c;
@@ -73,7 +73,7 @@ fn is_pictographic(c: char) -> bool {
     matches!(c, '\u{2190}'..='\u{2bff}' | '\u{fe0f}' | '\u{1f000}'..='\u{1faff}')
 }
 
-fn is_deceptive(c: char) -> bool {
+fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
@@ -82,7 +82,7 @@ fn is_deceptive(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Text with placeholders over a session: `{sub}`, `{user.id}`, `org:{org_id}`,
+/// Text with placeholders that are filled from a session: `{sub}`, `{user.id}`, `org:{org_id}`,
 /// `{/https:~1~1app~1org}` (a JSON Pointer, RFC 6901, for names with dots), `{}` (the whole session).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
@@ -90,13 +90,13 @@ pub struct Template(Vec<Part>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Literal(String),
-    /// The names to follow from the session's root; none of them is the session itself.
+    /// The member names from the session's root to the value; empty for the session itself.
     Placeholder(Vec<String>),
 }
 
 impl Template {
-    /// The subject that the session names. The number 0 is nobody: it is what programs write where they
-    /// have a number but no user.
+    /// The subject that the session names. The number 0 counts as absent: programs write it for "no user" where the
+    /// type is a number.
     pub fn subject(&self, session: &Value) -> Result<Subject, SubjectError> {
         for part in &self.0 {
             if let Part::Placeholder(path) = part
@@ -109,7 +109,7 @@ impl Template {
         Subject::new(self.text(session)?)
     }
 
-    /// The template filled in.
+    /// The template with its placeholders replaced.
     pub fn text(&self, session: &Value) -> Result<String, SubjectError> {
         let mut text = String::new();
         for part in &self.0 {
@@ -121,10 +121,10 @@ impl Template {
         Ok(text)
     }
 
-    /// Refuses values from which the subject could be put together in two ways. With `{a}-{b}`, `a` = `x-y`
-    /// and `b` = `z` would be the same user as `a` = `x` and `b` = `y-z`. Where no value but the last holds the
-    /// first character of the literal behind it, that character ends the value.
-    fn check_joints(&self, session: &Value) -> Result<(), SubjectError> {
+    /// Refuses values that make the subject ambiguous. With `{a}-{b}`, `a` = `x-y` and `b` = `z` would give the same
+    /// subject as `a` = `x` and `b` = `y-z`. The subject is unambiguous if no value but the last contains the first
+    /// character of the literal after it, because that character then marks the end of the value.
+    fn check_unambiguous(&self, session: &Value) -> Result<(), SubjectError> {
         let last = self
             .0
             .iter()
@@ -155,8 +155,8 @@ impl Template {
         })
     }
 
-    /// The value itself, of whatever type, if the template is one placeholder and nothing else;
-    /// otherwise the text. `None` if the session lacks it.
+    /// The value with its JSON type if the template is a single placeholder, otherwise the text. `None` if the
+    /// session has no such value.
     pub fn value(&self, session: &Value) -> Result<Option<Value>, SubjectError> {
         match self.0.as_slice() {
             [Part::Placeholder(path)] => Ok(lookup(session, path)?.cloned()),
@@ -169,22 +169,23 @@ impl Template {
     }
 }
 
-/// How a section's sessions name their users: a template, and what its values must fulfil.
+/// How the subject of a section's sessions is formed: a template, and the checks of its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubjectRule {
     pub template: Template,
-    /// Who may be named by an e-mail address; `None`: any address.
+    /// How the session shows that an e-mail address in the subject is verified; `None`: not checked.
     pub email: Option<VerifiedEmail>,
-    /// Values may be such that they could be joined in two ways.
+    /// Accept values that make the subject ambiguous.
     pub allow_ambiguous: bool,
 }
 
-/// How a session says that its `email` was verified.
+/// How a session shows that its `email` was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifiedEmail {
-    /// `email_verified` beside it (`OpenID` Connect Core, section 5.1); some providers write the text `"true"`.
+    /// The sibling member `email_verified` (`OpenID` Connect Core, section 5.1); some providers write the text
+    /// `"true"`.
     Oidc,
-    /// `emailVerified` beside it, as Better Auth names it.
+    /// The sibling member `emailVerified` of Better Auth.
     BetterAuth,
 }
 
@@ -192,20 +193,19 @@ impl SubjectRule {
     /// The subject that the session names.
     ///
     /// # Errors
-    /// If the session names none, or its values break the rule.
+    /// If the session has no subject, or a value fails a check.
     pub fn subject(&self, session: &Value) -> Result<Subject, SubjectError> {
         let subject = self.template.subject(session)?;
         if let Some(email) = self.email {
             email.check(&self.template, session)?;
         }
         if !self.allow_ambiguous {
-            self.template.check_joints(session)?;
+            self.template.check_unambiguous(session)?;
         }
         Ok(subject)
     }
 
-    /// Whether a session under this rule and one under `other` could name the same subject: the literal
-    /// before the first placeholder of one begins that of the other.
+    /// Whether this rule and `other` could form the same subject: one rule's literal prefix starts with the other's.
     pub fn may_equal(&self, other: &Self) -> bool {
         let (one, other) = (self.template.prefix(), other.template.prefix());
         one.starts_with(other) || other.starts_with(one)
@@ -236,7 +236,7 @@ impl VerifiedEmail {
     }
 }
 
-/// What stands for a placeholder in a text.
+/// The text that replaces a placeholder.
 fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, SubjectError> {
     match lookup(session, path)? {
         None | Some(Value::Null) => Err(SubjectError::Absent),
@@ -244,7 +244,7 @@ fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, S
             Err(SubjectError::Invalid("subject_blank"))
         }
         Some(Value::String(value)) => Ok(Cow::Borrowed(value)),
-        // A float is refused: 1.0, 1e0 and 1 would be three spellings of one user.
+        // A float is refused: 1.0, 1e0 and 1 would be three subjects for one user.
         Some(Value::Number(number)) if !number.is_f64() => Ok(Cow::Owned(number.to_string())),
         Some(Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
             Err(SubjectError::Invalid("subject_type"))
@@ -307,26 +307,26 @@ impl FromStr for Template {
 }
 
 impl Template {
-    /// Whether the template takes anything from the session.
+    /// Whether the template has a placeholder.
     pub fn has_placeholder(&self) -> bool {
         self.placeholders().next().is_some()
     }
 
-    /// Whether two placeholders stand next to each other, so that nothing tells where one's value ends.
+    /// Whether two placeholders have no text between them, so that the end of the first value is unknown.
     pub fn has_adjacent_placeholders(&self) -> bool {
         self.0
             .windows(2)
             .any(|pair| matches!(pair, [Part::Placeholder(_), Part::Placeholder(_)]))
     }
 
-    /// Whether a placeholder takes something below the member `name` of the session.
+    /// Whether a placeholder reads the session's member `name` or a value below it.
     pub fn reads_below(&self, name: &str) -> bool {
         self.placeholders()
             .any(|path| path.first().is_some_and(|first| first == name))
     }
 }
 
-/// The names of a dotted path or a JSON Pointer; none for an empty path.
+/// The member names of a dotted path or a JSON Pointer; empty for an empty path.
 pub(crate) fn parse_path(path: &str) -> Result<Vec<String>, &'static str> {
     if path.contains('{') {
         return Err("a `{` inside a placeholder");
@@ -405,10 +405,10 @@ mod tests {
     }
 
     #[test]
-    fn unverified_email_is_email_unverified_and_a_verified_one_is_the_subject() {
+    fn email_is_the_subject_if_verified_and_email_unverified_otherwise() {
         use VerifiedEmail::{BetterAuth, Oidc};
         let unverified = Err(SubjectError::Invalid("email_unverified"));
-        for (email, template, session, is_verified) in [
+        for (email, template, session, verified) in [
             (
                 Oidc,
                 "{email}",
@@ -483,7 +483,7 @@ mod tests {
                 false,
             ),
         ] {
-            let want = if is_verified {
+            let want = if verified {
                 Ok("a@b".to_owned())
             } else {
                 unverified.clone()
@@ -496,7 +496,7 @@ mod tests {
             assert_eq!(
                 ruled(template, None, false, session).as_deref(),
                 Ok("a@b"),
-                "lifted: {session}"
+                "not checked: {session}"
             );
         }
         let twice = r#"{"email":"a@b","email_verified":true,"email_verified":false}"#;
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_could_be_joined_in_two_ways_are_subject_ambiguous() {
+    fn value_with_the_separator_is_subject_ambiguous_unless_it_is_the_last() {
         let ambiguous = SubjectError::Invalid("subject_ambiguous");
         for (template, session, want) in [
             ("{a}-{b}", r#"{"a":"x","b":"y-z"}"#, Some("x-y-z")),
@@ -534,13 +534,13 @@ mod tests {
             );
             assert!(
                 ruled(template, None, true, session).is_ok(),
-                "lifted: {template} {session}"
+                "allow_ambiguous: {template} {session}"
             );
         }
     }
 
     #[test]
-    fn only_literal_prefixes_keep_the_subjects_of_two_sections_apart() {
+    fn subjects_of_two_rules_may_equal_unless_their_literal_prefixes_differ() {
         let rule = |text: &str| SubjectRule {
             template: text.parse().expect("a good template"),
             email: None,
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_signed_in_is_absent_and_everything_else_is_invalid() {
+    fn missing_subject_is_absent_and_unusable_subject_is_invalid() {
         for session in [
             "{}",
             r#"{"sub":null}"#,
@@ -616,7 +616,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_template_says_what_is_wrong() {
+    fn malformed_template_is_refused() {
         for template in ["{sub", "sub}", "{a{b}}", "{a..b}", "{.a}"] {
             assert!(template.parse::<Template>().is_err(), "{template}");
         }

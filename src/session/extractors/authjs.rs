@@ -229,7 +229,7 @@ impl AuthJs {
     fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
         let mut found: Option<(&Cookie, Found<'a>)> = None;
         for Sealed { cookie, keys } in &self.cookies {
-            let Some(token) = cookie.find_whole_or_parts(request, MAX_PARTS)? else {
+            let Some(token) = cookie.find_whole_or_chunks(request, MAX_PARTS)? else {
                 continue;
             };
             match &mut found {
@@ -404,7 +404,7 @@ mod tests {
                 Err("ambiguous_identity"),
             ),
             (
-                "whole and in parts",
+                "whole and in chunks",
                 format!("{one}; {part}"),
                 Err("ambiguous_identity"),
             ),

@@ -220,7 +220,7 @@ fn with_claims(payload: &[u8], now: UnixSeconds) -> Result<(Object, UnixSeconds)
 
 impl BetterAuth {
     fn session(&self, request: &Parts) -> Extracted {
-        let Some(text) = self.cookie.find_whole_or_parts(request, MAX_PARTS)? else {
+        let Some(text) = self.cookie.find_whole_or_chunks(request, MAX_PARTS)? else {
             return Ok(None);
         };
         let now = self.clock.now();

@@ -17,7 +17,7 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::kind::Kind;
 use crate::session::sections::cookie::{self, Cookie};
-use crate::session::sections::laravel::{self, KeyFields, Keys};
+use crate::session::sections::laravel::{self, AppKeySet, KeyFields};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// Where the guard `web` puts the user's id; the digits are the SHA-1 of its class's name.
@@ -60,7 +60,7 @@ impl Default for Config {
 #[derive(Debug)]
 struct Laravel {
     cookie: Cookie,
-    keys: Keys,
+    keys: AppKeySet,
     lifetime: UnixSeconds,
     clock: Clock,
 }
@@ -76,7 +76,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         previous_keys_file: config.previous_keys_file.as_ref(),
         cipher: &config.cipher,
     };
-    let keys = Keys::read(section, fields, &mut problems);
+    let keys = AppKeySet::read(section, fields, &mut problems);
     problems.require(
         !config.lifetime.0.is_zero(),
         section.key("lifetime"),

@@ -140,7 +140,7 @@ struct RedisSession {
     authority: Option<Authority>,
     pool: Arc<Pool<Server>>,
     /// The value is what Laravel's cache wrote; `None` if it is JSON.
-    laravel: Option<Arc<laravel::Keys>>,
+    laravel: Option<Arc<laravel::AppKeySet>>,
     /// Where the session says when it ends; the server's own expiry of keys counts in any case.
     expires: Option<Template>,
     clock: Clock,
@@ -168,7 +168,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         );
         None
     };
-    let keys = session_cookie::Keys {
+    let keys = session_cookie::CookieFields {
         cookie: &config.cookie,
         cookie_format: &config.cookie_format,
         cookie_secrets: config.cookie_secrets,

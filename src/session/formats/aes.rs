@@ -1,5 +1,5 @@
-//! AES as frameworks seal cookies with it: CBC with padding, and GCM whose tag stands apart.
-//! Every failure is the same `None`: what exactly was wrong would help only who guesses.
+//! AES decryption of cookies and tokens: CBC with padding, and GCM with a separate tag.
+//! Every failure is the same `None`, so that an attacker does not learn which check failed.
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{
@@ -7,12 +7,12 @@ use aws_lc_rs::cipher::{
 };
 use aws_lc_rs::iv::FixedLength;
 
-/// The bytes of a block, and of CBC's initialisation vector.
+/// The length in bytes of a block and of a CBC initialisation vector.
 pub const BLOCK: usize = 16;
-/// A shorter tag can be guessed, so none is taken.
+/// The length in bytes of a full tag. A shorter tag could be guessed and is refused.
 const TAG: usize = 16;
 
-/// AES-CBC with PKCS#7 padding. It does not notice changes: call it after the MAC was checked.
+/// AES-CBC with PKCS#7 padding. CBC does not detect changes: verify the MAC first.
 #[derive(Debug)]
 pub struct Cbc(Box<PaddedBlockDecryptingKey>);
 
@@ -38,7 +38,7 @@ impl Cbc {
     }
 }
 
-/// AES-GCM with a nonce of 12 bytes and a whole tag.
+/// AES-GCM with a nonce of 12 bytes and a tag of 16 bytes.
 #[derive(Debug)]
 pub struct Gcm(LessSafeKey);
 
@@ -78,7 +78,7 @@ impl Gcm {
     }
 }
 
-/// What the app's side does, for tests of what it never would.
+/// The encrypting side, for tests.
 #[cfg(test)]
 pub mod seal {
     use super::*;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn cbc_takes_whole_blocks_with_good_padding_only() {
+    fn cbc_decrypts_whole_blocks_with_valid_padding_only() {
         let cbc = Cbc::new(&[7; 32]).unwrap();
         for text in [
             &b""[..],
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn gcm_takes_whole_tags_only() {
+    fn gcm_refuses_a_truncated_tag_a_wrong_nonce_and_wrong_aad() {
         let gcm = Gcm::new(&[7; 32]).unwrap();
         let (bytes, tag) = seal::gcm(&[7; 32], [1; 12], b"text", b"aad");
         let open = |nonce: &[u8], tag: &[u8], aad: &[u8]| gcm.open(nonce, bytes.clone(), tag, aad);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_have_16_or_32_bytes() {
+    fn only_keys_of_16_or_32_bytes_are_accepted() {
         for length in [0, 15, 17, 24, 31, 33, 64] {
             assert!(
                 Cbc::new(&vec![0; length]).is_none() && Gcm::new(&vec![0; length]).is_none(),

@@ -1,24 +1,23 @@
-//! Finding one cookie by its exact name in the bytes of the `Cookie` headers.
-//! What the value means is the extractor's business.
+//! Finds a cookie by its exact name in the bytes of the `Cookie` headers. The value is not interpreted.
 
-// Why not the `cookie` crate: it trims U+00A0 before a name, decodes names on request and keeps the
-// last duplicate. Each of these lets two parties see two different cookies under one name.
+// Why not the `cookie` crate: it trims U+00A0 before a name, decodes names on request and keeps the last duplicate.
+// With each of these, two programs could read different cookies under the same name.
 
 use axum::http::{HeaderMap, header};
 
-/// Why a cookie that is there cannot be used.
+/// Why a cookie that is present cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CookieError {
-    /// The name stands more than once, with different values; frameworks disagree on which one counts.
+    /// The name occurs with different values; frameworks disagree on which value to use.
     Duplicate,
-    /// The value holds bytes outside of printable ASCII (RFC 6265, section 4.1.1).
+    /// The value contains a byte outside printable ASCII (RFC 6265, section 4.1.1).
     Malformed,
 }
 
-/// The value of the cookie called exactly `name`, as it was sent: not decoded, quotes kept.
+/// The raw value of the cookie called exactly `name`: not decoded, with its quotes.
 ///
-/// `None` if there is none, or if it is empty: frameworks clear a session by emptying its cookie.
-/// Pairs that are broken or have other names change nothing. The same value twice counts once.
+/// `None` if it is absent or empty: frameworks clear a session by setting its cookie empty. Malformed pairs and other
+/// names are ignored. Duplicates with the same value count once.
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, CookieError> {
     let mut found = None;
     for header in headers.get_all(header::COOKIE) {
@@ -47,7 +46,7 @@ fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     value.strip_prefix(b"=").map(trim)
 }
 
-/// RFC 6265, section 5.2 strips spaces and tabs around a name and a value, and nothing else.
+/// Removes the spaces and tabs around a name or a value, and no other characters (RFC 6265, section 5.2).
 fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exact_name_is_found_whatever_stands_beside_it() {
+    fn only_the_exact_name_is_found_among_other_and_malformed_pairs() {
         for (line, want) in [
             (&b"sid=abc"[..], Some("abc")),
             (b"a=1; sid=abc; b=2", Some("abc")),
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn two_values_of_one_name_are_refused_and_the_same_value_twice_counts_once() {
+    fn duplicate_with_another_value_is_refused_and_with_the_same_value_counts_once() {
         for (lines, want) in [
             (&[&b"sid=a; sid=b"[..]][..], Err(CookieError::Duplicate)),
             (&[b"sid=a", b"sid=b"], Err(CookieError::Duplicate)),
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_other_bytes_is_malformed() {
+    fn value_that_is_not_printable_ascii_is_malformed() {
         assert_eq!(
             find(&headers(&[b"sid=\xff"]), "sid"),
             Err(CookieError::Malformed)

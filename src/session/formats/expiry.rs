@@ -1,5 +1,4 @@
-//! When a session ends, in the forms in which apps and stores write it.
-//! Which member of a session says it is with each kind.
+//! Parses the expiry of a session in the formats that apps and stores write.
 
 use std::time::UNIX_EPOCH;
 
@@ -7,10 +6,10 @@ use crate::clock::UnixSeconds;
 use crate::json::Value;
 use crate::session::types::ExtractError;
 
-/// Seconds above this are milliseconds: as seconds it is the year 5138.
+/// A number from here on is in milliseconds: in seconds it would be after the year 5138.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
 
-/// A moment, rounded down and up to whole seconds.
+/// A time, rounded down and up to whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
     pub floor: UnixSeconds,
@@ -18,7 +17,7 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// Unix seconds, unix milliseconds, either of them as text, or RFC 3339; `None` for anything else.
+    /// Reads Unix seconds or Unix milliseconds, as a number or as text, or RFC 3339; `None` for anything else.
     pub fn read(value: &Value) -> Option<Self> {
         match value {
             Value::Number(number) => number.as_i64().map(Self::of_number),
@@ -43,26 +42,26 @@ impl Expiry {
         }
     }
 
-    /// RFC 3339, section 5.6: a time with its zone.
+    /// Reads a time with its zone (RFC 3339, section 5.6).
     pub fn of_text(text: &str) -> Option<Self> {
-        let (local, ahead) = if let Some(local) = text.strip_suffix(['Z', 'z']) {
+        let (local, offset) = if let Some(local) = text.strip_suffix(['Z', 'z']) {
             (local, 0)
         } else {
             let (local, zone) = text.split_at_checked(text.len().checked_sub("+00:00".len())?)?;
-            (local, seconds_ahead(zone)?)
+            (local, offset_in_seconds(zone)?)
         };
-        let moment = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
-        let since = moment.duration_since(UNIX_EPOCH).ok()?;
+        let time = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+        let since = time.duration_since(UNIX_EPOCH).ok()?;
         let floor = UnixSeconds::try_from(since.as_secs())
             .ok()?
-            .checked_sub(ahead)?;
+            .checked_sub(offset)?;
         Some(Self {
             floor,
             ceil: floor + i64::from(since.subsec_nanos() > 0),
         })
     }
 
-    /// The same moment, so many seconds later.
+    /// The time that is `seconds` later.
     #[must_use]
     pub fn plus(self, seconds: i64) -> Self {
         Self {
@@ -71,7 +70,10 @@ impl Expiry {
         }
     }
 
-    /// Refuses a session whose time is over.
+    /// The expiry rounded down, unless it has passed.
+    ///
+    /// # Errors
+    /// `Rejected` as expired if `now` is at or after it.
     pub fn check(self, now: UnixSeconds) -> Result<UnixSeconds, ExtractError> {
         if now >= self.ceil {
             Err(ExtractError::expired())
@@ -81,8 +83,8 @@ impl Expiry {
     }
 }
 
-/// `+02:00` as the seconds by which local time is ahead.
-fn seconds_ahead(zone: &str) -> Option<UnixSeconds> {
+/// The offset of a zone such as `+02:00`, in seconds.
+fn offset_in_seconds(zone: &str) -> Option<UnixSeconds> {
     let (sign, rest) = match zone.split_at_checked(1)? {
         ("+", rest) => (1, rest),
         ("-", rest) => (-1, rest),
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_form_is_read_and_anything_else_is_not() {
+    fn seconds_milliseconds_and_rfc_3339_are_read_and_anything_else_is_none() {
         for (json, want) in [
             ("1795565550", Some((1_795_565_550, 1_795_565_550))),
             ("1795565550000", Some((1_795_565_550, 1_795_565_550))),
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_lives_until_its_last_moment() {
+    fn session_with_a_fraction_expires_at_the_next_whole_second() {
         let expiry = Expiry {
             floor: 29,
             ceil: 30,

@@ -1,6 +1,6 @@
-//! Text in which `*` stands for any text.
+//! Glob patterns in which `*` matches any text.
 
-/// Whether `text` fits `glob`, in which `*` stands for any text, also none.
+/// Whether `text` matches `glob`, in which `*` matches any text, including the empty text.
 pub fn matches_glob(glob: &str, text: &str) -> bool {
     let Some((head, tail)) = glob.split_once('*') else {
         return glob == text;
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_any_text() {
+    fn star_matches_any_text() {
         for (glob, text, want) in [
             ("*", "", true),
             ("a*c", "abc", true),

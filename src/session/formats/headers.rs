@@ -1,18 +1,18 @@
-//! Reading one header that says who somebody is, so that nobody can smuggle in a second one.
-//! Which header that is, and whom to believe it, is with each kind.
+//! Reads a header that identifies the user, and refuses a request in which it could be read in two ways.
+//! Each kind decides whether the sender of the header is trusted.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// Why a header that is there cannot be used.
+/// Why a header that is present cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderError {
-    /// It stands twice, or a proxy may take another spelling of its name for it.
+    /// It occurs twice, or a header is present whose name a proxy may treat as the same.
     Duplicate,
-    /// Its value is not UTF-8 text.
+    /// Its value is not UTF-8.
     Malformed,
 }
 
-/// The value of the header, without the spaces around it; `None` if it is not there.
+/// The value of the header without surrounding spaces and tabs; `None` if it is absent.
 pub fn single<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -30,8 +30,8 @@ pub fn single<'a>(
     }
 }
 
-/// Whether a header's name is another spelling of `name`: WSGI, CGI and some proxies fold `-`, `_`
-/// and `.` into one, so that `X_User` overwrites `X-User` there.
+/// Whether a header is present whose name differs from `name` only in `-`, `_` and `.`. WSGI, CGI and some proxies
+/// treat these characters as equal, so that `X_User` overwrites `X-User`.
 pub fn has_twin(headers: &HeaderMap, name: &HeaderName) -> bool {
     let folded = |name: &HeaderName| name.as_str().replace(['_', '.'], "-");
     let wanted = folded(name);
@@ -40,8 +40,8 @@ pub fn has_twin(headers: &HeaderMap, name: &HeaderName) -> bool {
     })
 }
 
-/// Whether `Connection` names the header: a proxy that follows RFC 9110, section 7.6.1 would have
-/// removed it, so two hops may disagree on whether it is there.
+/// Whether `Connection` lists the header. A proxy that follows RFC 9110, section 7.6.1 removes such a header, so two
+/// hops may disagree on whether it is present.
 pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(header::CONNECTION).iter().any(|value| {
         let options = value.as_bytes().split(|&byte| byte == b',');

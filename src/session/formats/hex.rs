@@ -1,7 +1,7 @@
-//! Hexadecimal as frameworks write MACs and hashes: lower case, two digits a byte.
-//! Which those are is with each kind.
+//! Lower-case hexadecimal, in which frameworks write MACs and hashes.
 
-/// The bytes; `None` if it is not whole bytes in lower case. Frameworks compare such a MAC as text.
+/// The decoded bytes; `None` unless the text is an even number of lower-case digits. Upper case is refused, because
+/// frameworks compare a MAC as text.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if !rest.is_empty() {
@@ -13,7 +13,8 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-fn digit(byte: u8) -> Option<u8> {
+/// The value of a lower-case digit.
+pub fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -21,7 +22,7 @@ fn digit(byte: u8) -> Option<u8> {
     }
 }
 
-/// The text of these bytes.
+/// The bytes as lower-case digits.
 pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     bytes
         .as_ref()
@@ -35,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_bytes_in_lower_case() {
+    fn only_an_even_number_of_lower_case_digits_is_decoded() {
         assert_eq!(decode("00ff1a"), Some(vec![0, 255, 26]));
         assert_eq!(decode(""), Some(vec![]));
         for text in ["0", "0F", "0g", "+1", "é"] {

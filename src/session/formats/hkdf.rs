@@ -1,5 +1,5 @@
-//! Keys made of an app's secret. Costly by design: done when an extractor is built, not per request,
-//! unless the format puts the salt into the cookie.
+//! Derivation of keys from an app's secret. Extractors derive keys when they are built, because derivation is slow by
+//! design; only a format with the salt in the cookie derives per request.
 
 use std::num::NonZeroU32;
 
@@ -19,19 +19,19 @@ impl KeyType for Length {
 /// `N` bytes of HKDF with SHA-256 (RFC 5869).
 ///
 /// # Panics
-/// Never: a length that is too long does not compile.
+/// Never: too large an `N` does not compile.
 pub fn hkdf<const N: usize>(secret: &[u8], salt: &str, info: &str) -> [u8; N] {
-    const { assert!(N <= 255 * 32, "the most that the RFC allows") };
+    const { assert!(N <= 255 * 32, "the maximum of RFC 5869") };
     let mut key = [0; N];
     let extracted = Salt::new(HKDF_SHA256, salt.as_bytes()).extract(secret);
     #[expect(
         clippy::expect_used,
-        reason = "it fails on a wrong length only: checked above, and N is N"
+        reason = "expand fails only for too large a length, which does not compile"
     )]
     extracted
         .expand(&[info.as_bytes()], Length(N))
         .and_then(|material| material.fill(&mut key))
-        .expect("a key that is not too long");
+        .expect("a length within the maximum");
     key
 }
 
@@ -47,8 +47,7 @@ pub fn pbkdf2<const N: usize>(
     key
 }
 
-/// The key of Django's `salted_hmac` (`django/utils/crypto.py`) with SHA-256; the parts of the salt are
-/// joined.
+/// The key of Django's `salted_hmac` (`django/utils/crypto.py`) with SHA-256. The salt is the concatenation of `salt`.
 pub fn django(salt: &[&str], secret: &Secret) -> hmac::Key {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in salt {
@@ -61,9 +60,10 @@ pub fn django(salt: &[&str], secret: &Secret) -> hmac::Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::formats::hex;
 
     #[test]
-    fn hkdf_gives_a_prefix_for_a_shorter_key() {
+    fn shorter_hkdf_key_is_a_prefix_of_the_longer_one() {
         let long = hkdf::<64>(b"secret", "salt", "info");
         assert_eq!(hkdf::<32>(b"secret", "salt", "info")[..], long[..32]);
         assert_ne!(hkdf::<64>(b"secret", "", "info"), long);
@@ -77,7 +77,6 @@ mod tests {
             b"password",
             b"salt",
         );
-        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "0c60c80f961f0e71f3a9b524af6012062fe037a6");
+        assert_eq!(hex::encode(key), "0c60c80f961f0e71f3a9b524af6012062fe037a6");
     }
 }

@@ -1,5 +1,5 @@
-//! Opening a compact JWE whose content key both sides derive themselves: RFC 7516, section 5.2 with
-//! `alg: dir` (RFC 7518, section 4.5). Nothing is made here, and the payload's claims mean nothing here.
+//! Decrypts a compact JWE (RFC 7516, section 5.2) with direct encryption, `alg: dir` (RFC 7518, section 4.5): both
+//! sides derive the content key. The claims in the payload are not checked here.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
@@ -11,14 +11,14 @@ use crate::json::{Object, Value};
 use crate::session::formats::aes::{Cbc, Gcm};
 use crate::session::types::ExtractError;
 
-/// A header is a few dozen bytes.
+/// The maximum length of an encoded header in bytes. Real headers are a few dozen bytes long.
 const MAX_HEADER: usize = 1024;
 
-/// A content key, and the `kid` that a token names it by.
+/// A content key and its `kid`.
 #[derive(Debug)]
 pub struct ContentKey {
     cipher: Cipher,
-    /// `None`: a key whose tokens carry no `kid`, and whose format does not look at one.
+    /// `None` for a format whose tokens have no `kid` and that does not compare one.
     kid: Option<String>,
 }
 
@@ -28,7 +28,7 @@ enum Cipher {
     Gcm(Gcm),
 }
 
-/// The hash in the thumbprint of a key (RFC 7638) that serves as its `kid`.
+/// The hash of the JWK thumbprint (RFC 7638) that is used as `kid`.
 #[derive(Clone, Copy, Debug)]
 pub enum Thumbprint {
     Sha256,
@@ -36,11 +36,11 @@ pub enum Thumbprint {
 }
 
 impl ContentKey {
-    /// A key of `A256CBC-HS512` (RFC 7518, section 5.2.5): half for the MAC, half for AES.
+    /// A key for `A256CBC-HS512` (RFC 7518, section 5.2.5): the first half is the MAC key, the second half the AES key.
     ///
     /// # Panics
-    /// Never: AES takes every key of 32 bytes.
-    #[expect(clippy::expect_used, reason = "AES takes every key of 32 bytes")]
+    /// Never: AES accepts every key of 32 bytes.
+    #[expect(clippy::expect_used, reason = "AES accepts every key of 32 bytes")]
     pub fn cbc_hs512(key: &[u8; 64], kid: Option<Thumbprint>) -> Self {
         let (mac, aes) = key.split_at(32);
         let mac = Box::new(hmac::Key::new(hmac::HMAC_SHA512, mac));
@@ -51,11 +51,11 @@ impl ContentKey {
         }
     }
 
-    /// A key of `A256GCM`.
+    /// A key for `A256GCM`.
     ///
     /// # Panics
-    /// Never: AES takes every key of 32 bytes.
-    #[expect(clippy::expect_used, reason = "AES takes every key of 32 bytes")]
+    /// Never: AES accepts every key of 32 bytes.
+    #[expect(clippy::expect_used, reason = "AES accepts every key of 32 bytes")]
     pub fn gcm(key: &[u8; 32], kid: Option<Thumbprint>) -> Self {
         let cipher = Cipher::Gcm(Gcm::new(key).expect("32 bytes"));
         Self {
@@ -71,8 +71,8 @@ impl ContentKey {
         }
     }
 
-    /// Whether a token that names its key so, or names none, may be one of this key's.
-    fn answers_to(&self, kid: Option<&str>) -> bool {
+    /// Whether this key may decrypt a token with this `kid`. A token or a key without a `kid` matches any.
+    fn matches(&self, kid: Option<&str>) -> bool {
         match (kid, &self.kid) {
             (Some(wanted), Some(own)) => wanted == own,
             _ => true,
@@ -107,14 +107,15 @@ fn thumbprint(key: &[u8], hash: Thumbprint) -> String {
 }
 
 struct Sealed<'a> {
-    /// Still in base64: that text is what the tag covers.
+    /// Still encoded, because the tag authenticates the encoded text.
     header: &'a str,
     iv: Vec<u8>,
     ciphertext: Vec<u8>,
     tag: Vec<u8>,
 }
 
-/// The payload of `token` if one of `keys` opens it. `keys` also say which encryptions are allowed.
+/// Decrypts the payload of `token` with the first of `keys` that fits. The keys also determine which values of `enc`
+/// are allowed.
 pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,
@@ -128,13 +129,13 @@ pub fn open<'k>(
     {
         return Err(ExtractError::rejected("alg_not_allowed"));
     }
-    // Neither is ever made for a session: `zip` can be a bomb, `crit` asks for what nobody here knows.
+    // No session format uses them: `zip` could be a decompression bomb, and `crit` requires unknown extensions.
     if header.contains("zip") || header.contains("crit") {
         return Err(ExtractError::rejected("header"));
     }
     let kid = text(&header, "kid")?;
     let mut candidates = keys
-        .filter(|key| encryption == Some(key.encryption()) && key.answers_to(kid))
+        .filter(|key| encryption == Some(key.encryption()) && key.matches(kid))
         .peekable();
     if candidates.peek().is_none() {
         return Err(ExtractError::rejected("unknown_key"));
@@ -148,7 +149,7 @@ fn split(token: &str) -> Option<Sealed<'_>> {
     let mut parts = token.split('.');
     let mut next = || parts.next();
     let (header, key, iv, ciphertext, tag) = (next()?, next()?, next()?, next()?, next()?);
-    // With `dir` there is no encrypted key to carry.
+    // With `dir` the encrypted key is empty.
     if parts.next().is_some() || !key.is_empty() {
         return None;
     }
@@ -182,19 +183,17 @@ fn text<'a>(header: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::formats::hex;
 
-    // RFC 7518, appendix B.3 checks the MAC of A256CBC-HS512 with a key of 00 to 3f; its header is no
-    // JOSE header, so only the parts below `open` can run it.
+    // RFC 7518, appendix B.3 has an example of A256CBC-HS512 with the key 00 to 3f. Its header is not a JOSE header, so
+    // the test calls `ContentKey::open` and not the public `open`.
     #[test]
-    fn the_example_of_rfc_7518_opens() {
+    fn example_of_rfc_7518_is_decrypted_and_a_truncated_tag_refused() {
         let key: [u8; 64] = std::array::from_fn(|index| u8::try_from(index).unwrap());
         let key = ContentKey::cbc_hs512(&key, None);
-        let hex = |text: &str| -> Vec<u8> {
-            let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-            digits
-                .chunks(2)
-                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-                .collect()
+        let hex = |text: &str| {
+            let digits: String = text.split_whitespace().collect();
+            hex::decode(&digits).expect("hex digits")
         };
         let sealed = Sealed {
             header: "The second principle of Auguste Kerckhoffs",
@@ -208,7 +207,7 @@ mod tests {
             ),
             tag: hex("4dd3b4c088a7f45c216839645b2012bf2e6269a8c56a816dbc1b267761955bc5"),
         };
-        let text = key.open(&sealed).expect("it opens");
+        let text = key.open(&sealed).expect("the plaintext");
         assert!(text.starts_with(b"A cipher system must not be required to be secret"));
         for length in [0, 16, 31] {
             let short = Sealed {
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_asks_for_more_is_refused_before_anything_is_decrypted() {
+    fn unsupported_header_unknown_kid_and_malformed_token_are_refused() {
         let keys = [ContentKey::cbc_hs512(&[1; 64], Some(Thumbprint::Sha512))];
         for (header, want) in [
             (r#"{"alg":"dir","enc":"A256CBC-HS512"}"#, "bad_seal"),

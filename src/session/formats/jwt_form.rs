@@ -1,5 +1,5 @@
-//! Whether a credential is a JWT, and whose, as far as its form tells. Nothing here verifies anything: it
-//! decides which extractor a credential is for, before a key is fetched or a backend is asked.
+//! Recognises a JWT by its form and reads its algorithm and issuer, without verification. The result selects the
+//! extractor of a credential before a key is fetched or a backend is asked.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::json::{Object, Value};
 use crate::session::types::ExtractError;
 
-/// What the form of a JWT tells.
+/// The unverified algorithm and issuer of a JWT.
 #[derive(Debug, PartialEq, Eq)]
 pub struct JwtForm {
     pub alg: String,
@@ -32,10 +32,10 @@ fn is_base64url(part: &str) -> bool {
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-/// What the form of `text` tells; `None` if it is no JWT.
+/// Reads the form of `text`; `None` if it is not a JWT.
 ///
 /// # Errors
-/// `Rejected` if it is one whose `alg` or `iss` cannot be read, or stands twice.
+/// `Rejected` if `alg` or `iss` is unreadable or occurs twice.
 pub fn read(text: &str) -> Result<Option<JwtForm>, ExtractError> {
     let Some([header, payload, _]) = parts(text) else {
         return Ok(None);
@@ -48,33 +48,33 @@ pub fn read(text: &str) -> Result<Option<JwtForm>, ExtractError> {
     };
     let payload = decode(payload);
     let claims = payload.as_ref().and_then(Value::as_object);
-    let issuer = issuer(claims.ok_or_else(|| unreadable("the payload is no JSON object"))?)?;
+    let issuer = issuer(claims.ok_or_else(|| unreadable("the payload is not a JSON object"))?)?;
     Ok(Some(JwtForm {
         alg: alg.to_owned(),
         issuer: issuer.map(str::to_owned),
     }))
 }
 
-/// Whether `text` is a JWT, readable or not.
+/// Whether `text` is a JWT, even if its `alg` or `iss` is unreadable.
 pub fn is_jwt(text: &str) -> bool {
     parts(text)
         .and_then(|[header, ..]| decode(header))
         .is_some_and(|header| alg(&header) != Ok(None))
 }
 
-/// One part as JSON.
+/// Decodes one part as JSON.
 pub fn decode(part: &str) -> Option<Value> {
     Value::parse(&URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?).ok()
 }
 
-/// The header's `alg`; `None` if this is not the header of a JWT.
+/// The header's `alg`; `None` if this is not a JWT header.
 pub fn alg(header: &Value) -> Result<Option<&str>, ExtractError> {
     header
         .as_object()
         .map_or(Ok(None), |header| text(header, "alg"))
 }
 
-/// Whether the algorithm signs with a shared secret (RFC 7518, section 3.1); `None` for one of neither family.
+/// Whether the algorithm signs with a shared secret (RFC 7518, section 3.1); `None` for an unknown algorithm.
 pub fn is_hmac(alg: &str) -> Option<bool> {
     match alg.get(..2)? {
         "HS" => Some(true),
@@ -92,8 +92,8 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
     match object.get(name) {
         Ok(None) => Ok(None),
         Ok(Some(Value::String(text))) => Ok(Some(text)),
-        Ok(Some(_)) => Err(unreadable(&format!("{name} is no text"))),
-        Err(_) => Err(unreadable(&format!("{name} stands twice"))),
+        Ok(Some(_)) => Err(unreadable(&format!("{name} is not a string"))),
+        Err(_) => Err(unreadable(&format!("{name} occurs twice"))),
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn three_parts_with_alg_in_the_first_are_a_jwt() {
+    fn three_parts_with_alg_in_the_header_are_a_jwt() {
         let form = |alg: &str, issuer: Option<&str>| {
             Ok(Some(JwtForm {
                 alg: alg.to_owned(),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_or_repeated_alg_or_iss_is_rejected() {
+    fn unreadable_or_duplicate_alg_or_iss_is_rejected() {
         for (header, payload) in [
             (r#"{"alg":5}"#, "{}"),
             (r#"{"alg":null}"#, "{}"),

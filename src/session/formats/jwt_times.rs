@@ -1,15 +1,17 @@
-//! The times in the claims of a token whose seal or signature was already checked: RFC 7519,
-//! sections 4.1.4 and 4.1.5.
+//! Checks `exp` and `nbf` (RFC 7519, sections 4.1.4 and 4.1.5) in claims that are already decrypted or verified.
 
 use crate::clock::UnixSeconds;
 use crate::json::{Object, Value};
 use crate::session::types::ExtractError;
 
-/// Beyond 2^53 JavaScript, which wrote the number, cannot count seconds any more.
+/// 2^53: JavaScript, which wrote the number, represents every integer up to here exactly.
 const LATEST: UnixSeconds = 1 << 53;
 
-/// When the token ends. `exp` must be there; `nbf` must be past if it is. `tolerance` is what the
-/// framework grants for clocks that differ.
+/// The expiry of the token. `exp` is required, and `nbf` must have passed if it is present. `tolerance` is the clock
+/// difference that the framework allows.
+///
+/// # Errors
+/// `Rejected` if a time is missing or malformed, or if the token has expired or is not valid yet.
 pub fn check(
     claims: &Object,
     now: UnixSeconds,
@@ -25,26 +27,41 @@ pub fn check(
     }
 }
 
-/// A claim that is a `NumericDate`, rounded down; `None` if it is not there.
+/// The claim `name` as a `NumericDate`, rounded down; `None` if it is absent.
+///
+/// # Errors
+/// `Rejected` if it is not a number, out of range or a duplicate.
 pub fn date(claims: &Object, name: &'static str) -> Result<Option<UnixSeconds>, ExtractError> {
     let wrong = || ExtractError::rejected(name);
     let Some(value) = claims.get(name).map_err(|_| wrong())? else {
         return Ok(None);
     };
-    let Value::Number(number) = value else {
-        return Err(wrong());
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "it saturates, and such a date is then refused"
-    )]
-    let rounded = || number.as_f64().map(|float| float.floor() as UnixSeconds);
-    let seconds = number.as_i64().or_else(rounded).ok_or_else(wrong)?;
+    let (seconds, _) = numeric_date(value).ok_or_else(wrong)?;
     if (-LATEST..=LATEST).contains(&seconds) {
         Ok(Some(seconds))
     } else {
         Err(wrong())
     }
+}
+
+/// A `NumericDate` (RFC 7519, section 2), rounded down and up to whole seconds, because it may have a fraction; `None`
+/// if the value is not a number.
+pub fn numeric_date(value: &Value) -> Option<(UnixSeconds, UnixSeconds)> {
+    let Value::Number(number) = value else {
+        return None;
+    };
+    if let Some(seconds) = number.as_i64() {
+        return Some((seconds, seconds));
+    }
+    let seconds = number.as_f64()?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a cast from a float saturates"
+    )]
+    Some((
+        seconds.floor() as UnixSeconds,
+        seconds.ceil() as UnixSeconds,
+    ))
 }
 
 #[cfg(test)]
@@ -59,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn the_boundaries_are_exact() {
+    fn exp_and_nbf_are_compared_with_tolerance_and_malformed_dates_refused() {
         for (claims, want) in [
             (r#"{"exp":1799999986}"#, Ok(1_799_999_986)),
             (r#"{"exp":1800000000.9}"#, Ok(NOW)),

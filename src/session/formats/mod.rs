@@ -1,5 +1,5 @@
-//! The formats in which frameworks and identity providers write sessions: functions over bytes, without
-//! input or output and without configuration.
+//! The formats in which frameworks and identity providers write sessions: pure functions over bytes, without I/O and
+//! without configuration.
 
 pub mod aes;
 pub mod cookies;

@@ -1,5 +1,5 @@
-//! From the text of a genuine session to its attributes: base64, zlib, JSON, and nothing else.
-//! Call it once the signature is checked.
+//! Decodes the payload of a session into its attributes: base64, zlib and JSON.
+//! Verify the signature first.
 
 use std::io::Read;
 
@@ -10,22 +10,22 @@ use flate2::read::ZlibDecoder;
 use crate::json::Value;
 use crate::session::types::ExtractError;
 
-/// The most that a cookie's compressed session may become. Zlib can make a thousand bytes of one.
+/// The maximum size of a cookie's session after decompression. Zlib can expand one byte to a thousand.
 const MAX_INFLATED: usize = 64 * 1024;
 
-/// The most that a store's session may be. A larger one is a mistake, and parsing it would delay all other
-/// requests. Stores are asked for one byte more, which tells that the value is longer.
+/// The maximum size of a session in a store. A larger session is a mistake, and parsing it would delay other requests.
+/// Stores are asked for one byte more, which shows whether the value is larger.
 pub const MAX_STORED: usize = 1024 * 1024;
 
-/// Bytes in base64 of the standard alphabet with its padding (RFC 4648, section 4).
+/// Decodes padded base64 (RFC 4648, section 4).
 pub fn base64(text: &str) -> Result<Vec<u8>, ExtractError> {
     STANDARD
         .decode(text)
         .map_err(|_| ExtractError::rejected("malformed"))
 }
 
-/// Bytes in base64 of the URL alphabet without padding; zlib's, if a dot stands in front. That is how
-/// itsdangerous and Django write a payload that compression makes shorter.
+/// Decodes unpadded base64url, and decompresses zlib data if the text begins with a dot. itsdangerous and Django
+/// compress a payload in this way if that makes it shorter.
 pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
     let decode = |text| {
         URL_SAFE_NO_PAD
@@ -38,20 +38,20 @@ pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
     }
 }
 
-/// At most `most` bytes out of zlib.
-pub fn inflate(compressed: &[u8], most: usize) -> Result<Vec<u8>, ExtractError> {
+/// Decompresses zlib data of at most `max` bytes.
+pub fn inflate(compressed: &[u8], max: usize) -> Result<Vec<u8>, ExtractError> {
     let mut bytes = Vec::new();
     let read = ZlibDecoder::new(compressed)
-        .take(most as u64 + 1)
+        .take(max as u64 + 1)
         .read_to_end(&mut bytes);
     match read {
         Err(_) => Err(ExtractError::rejected("malformed")),
-        Ok(length) if length > most => Err(ExtractError::rejected("too_large")),
+        Ok(length) if length > max => Err(ExtractError::rejected("too_large")),
         Ok(_) => Ok(bytes),
     }
 }
 
-/// The session in JSON: an object, or `null` for a session in which nobody is signed in.
+/// Parses a session in JSON: an object, or `null` for a session without a signed-in user.
 pub fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     match Value::parse(bytes) {
         Ok(session @ (Value::Object(_) | Value::Null)) => Ok(session),
@@ -60,7 +60,8 @@ pub fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     }
 }
 
-/// Python's pickle of a dict, protocols 0 to 5, ends in its STOP opcode, as no JSON does.
+/// Whether the bytes are Python's pickle of a dict, protocols 0 to 5. A pickle ends with the STOP opcode, a dot, which
+/// cannot end JSON.
 pub fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80 | b'(' | b'}', .., b'.'])
 }
@@ -70,8 +71,8 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn word<T: std::fmt::Debug>(result: Result<T, ExtractError>) -> &'static str {
-        result.expect_err("a refusal").word()
+    fn refused<T>(reason: &'static str) -> Result<T, ExtractError> {
+        Err(ExtractError::rejected(reason))
     }
 
     fn zlib(bytes: &[u8]) -> String {
@@ -81,21 +82,24 @@ mod tests {
     }
 
     #[test]
-    fn zlib_stops_at_its_cap() {
+    fn decompression_stops_at_the_maximum_size() {
         let spaces = |count: usize| zlib(&vec![b' '; count]);
         assert_eq!(
             base64_or_zlib(&spaces(MAX_INFLATED)).unwrap().len(),
             MAX_INFLATED
         );
-        assert_eq!(word(base64_or_zlib(&spaces(MAX_INFLATED + 1))), "too_large");
         assert_eq!(
-            word(base64_or_zlib(&spaces(64 * MAX_INFLATED))),
-            "too_large"
+            base64_or_zlib(&spaces(MAX_INFLATED + 1)),
+            refused("too_large")
+        );
+        assert_eq!(
+            base64_or_zlib(&spaces(64 * MAX_INFLATED)),
+            refused("too_large")
         );
     }
 
     #[test]
-    fn damaged_text_is_malformed() {
+    fn damaged_base64_or_zlib_is_malformed() {
         let whole = zlib(b"{\"user_id\":1}");
         for text in [
             ".",
@@ -109,21 +113,21 @@ mod tests {
             "%65",
             &whole[..whole.len() - 4],
         ] {
-            assert_eq!(word(base64_or_zlib(text)), "malformed", "{text}");
+            assert_eq!(base64_or_zlib(text), refused("malformed"), "{text}");
         }
         for text in ["e30", "e31=", "e3-_", "e30=\n", "!!!"] {
-            assert_eq!(word(base64(text)), "malformed", "{text}");
+            assert_eq!(base64(text), refused("malformed"), "{text}");
         }
     }
 
     #[test]
-    fn only_an_object_or_null_is_a_session() {
+    fn session_is_a_json_object_or_null() {
         assert!(json(b"{}").is_ok() && json(b" null").is_ok());
         for text in ["[]", "\"user\"", "7", "true"] {
-            assert_eq!(word(json(text.as_bytes())), "malformed", "{text}");
+            assert_eq!(json(text.as_bytes()), refused("malformed"), "{text}");
         }
         for text in ["", "{", "{}x", "{\"a\":NaN}", "\u{feff}{}"] {
-            assert_eq!(word(json(text.as_bytes())), "payload_not_json", "{text}");
+            assert_eq!(json(text.as_bytes()), refused("payload_not_json"), "{text}");
         }
     }
 

@@ -1,16 +1,17 @@
-//! Percent-decoding of cookie values (RFC 3986, section 2.1), strictly: a `%` without two hex digits is
-//! an error, not text.
+//! Strict percent-decoding of cookie values (RFC 3986, section 2.1): a `%` without two hex digits is an error.
 
-/// What a bare `+` stands for.
+use crate::session::formats::hex;
+
+/// The meaning of `+`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plus {
-    /// Itself.
+    /// A plus sign.
     Plus,
-    /// A space, as in HTML forms: Rack decodes cookies that way.
+    /// A space, as in HTML forms. Rack decodes cookies that way.
     Space,
 }
 
-/// The decoded text; `None` if it is not encoded rightly, or not UTF-8.
+/// The decoded text; `None` if the encoding is malformed or the result is not UTF-8.
 pub fn decode(text: &str, plus: Plus) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -19,7 +20,8 @@ pub fn decode(text: &str, plus: Plus) -> Option<String> {
         match byte {
             b'%' => {
                 let ([high, low], tail) = rest.split_first_chunk()?;
-                bytes.push(hex(*high)? << 4 | hex(*low)?);
+                let digit = |byte: u8| hex::digit(byte.to_ascii_lowercase());
+                bytes.push(digit(*high)? << 4 | digit(*low)?);
                 rest = tail;
             }
             b'+' if plus == Plus::Space => bytes.push(b' '),
@@ -29,21 +31,12 @@ pub fn decode(text: &str, plus: Plus) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_escapes_of_utf_8_are_decoded() {
+    fn incomplete_escape_and_invalid_utf_8_are_refused() {
         for (text, want) in [
             ("", Some("")),
             ("a%2Bb%2f%3D%3d", Some("a+b/==")),

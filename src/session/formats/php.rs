@@ -1,24 +1,27 @@
-//! Reading what PHP's `serialize()` wrote: null, booleans, numbers, strings and arrays of them.
-//! Format: php-src `ext/standard/var_unserializer.re`. PHP runs an object's code while it reads it. Here
-//! nothing is made of an object, an enum or a reference: their text is read over, and they count as null.
-//! (A form that fails leaves such an object in the session, so refusing them would sign its user out.)
-//! PHP's strings are bytes. One that is not UTF-8 is an empty list here, which names nobody and holds
-//! nothing; as a key of an array it is left out, for no configuration can name it.
+//! Parses the output of PHP's `serialize()`: null, booleans, numbers, strings and arrays of them.
+//! Format: php-src `ext/standard/var_unserializer.re`.
+//!
+//! PHP runs an object's code while it unserializes it. This parser never creates an object, an enum or a reference:
+//! it skips their text and reads them as null. They are not refused, because a form that fails validation leaves such
+//! an object in the session, and a refusal would sign the user out.
+//!
+//! PHP's strings are bytes. A string that is not UTF-8 is read as an empty list, which is never a subject. An array
+//! key that is not UTF-8 is left out with its value, because no configuration can name it.
 
 use serde_json::Number;
 
 use crate::json::{Object, Value};
 
-/// A session nests a handful of arrays.
+/// The maximum depth of nested arrays. Real sessions nest a handful.
 const MAX_DEPTH: usize = 32;
 
-/// The array; `None` unless the whole text is one. A list becomes an array, any other array an object
-/// whose members keep their order.
+/// Parses an array; `None` unless the whole text is one array. A list becomes a JSON array, any other array an object
+/// with its members in order.
 pub fn array(text: &[u8]) -> Option<Value> {
     text.starts_with(b"a:").then(|| value(text)).flatten()
 }
 
-/// The bytes of the string; `None` unless the whole text is one.
+/// Parses a string into its bytes; `None` unless the whole text is one string.
 pub fn string(text: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader { rest: text };
     let bytes = reader.eat("s:").then(|| reader.string()).flatten()?;
@@ -95,7 +98,7 @@ impl<'a> Reader<'a> {
     fn integer(&mut self) -> Option<i64> {
         let text = self.until(b';')?;
         let number: i64 = text.parse().ok()?;
-        // PHP writes a number in one way only.
+        // PHP writes every number in one canonical form.
         (number.to_string() == text).then_some(number)
     }
 
@@ -117,7 +120,7 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
-    /// The class's name, and what would be the object's properties.
+    /// Skips an object: its class name, then its properties.
     fn object(&mut self, depth: usize) -> Option<Value> {
         self.quoted()?;
         if !self.eat(":") {
@@ -126,7 +129,7 @@ impl<'a> Reader<'a> {
         self.array(depth).map(|_| Value::Null)
     }
 
-    /// The count is not trusted with memory: elements are read one by one until it is used up.
+    /// Reads the elements one by one. No memory is reserved for the count, which the text could exaggerate.
     fn array(&mut self, depth: usize) -> Option<Value> {
         let count = self.length()?;
         if !self.eat("{") {
@@ -160,12 +163,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What JSON cannot hold counts as null, as JavaScript writes it.
+/// Numbers that JSON cannot represent are read as null, as in JavaScript's `JSON.stringify`.
 fn float(text: &str) -> Option<Value> {
     if ["INF", "-INF", "NAN"].contains(&text) {
         return Some(Value::Null);
     }
-    // Rust also reads words such as `infinity`, which PHP does not write.
+    // Rust also parses texts such as `infinity`, which PHP does not write.
     if !text
         .bytes()
         .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))
@@ -182,7 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn plain_data_is_read() {
+    fn plain_data_is_parsed() {
         for (text, want) in [
             ("N;", "null"),
             ("b:1;", "true"),
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn lies_are_refused() {
+    fn malformed_text_is_refused() {
         for text in [
             "",
             "N",
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_that_is_not_utf8_spoils_only_itself() {
+    fn string_that_is_not_utf8_is_an_empty_list_and_such_a_key_is_left_out() {
         for (text, want) in [
             (
                 &b"a:2:{s:4:\"name\";s:4:\"Zo\xeb\xff\";s:2:\"id\";i:7;}"[..],
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_that_is_not_utf8_names_nobody() {
+    fn string_that_is_not_utf8_is_no_subject() {
         let session = array(b"a:1:{s:2:\"id\";s:2:\"7\xff\";}").unwrap();
         for template in ["{id}", "user-{id}"] {
             let subject = template.parse::<Template>().unwrap().subject(&session);
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_bounded_on_the_way_in() {
+    fn nesting_deeper_than_the_maximum_is_refused() {
         let nested = |depth: usize| "a:1:{i:0;".repeat(depth) + "N;" + &"}".repeat(depth);
         assert!(value(nested(MAX_DEPTH).as_bytes()).is_some());
         assert_eq!(value(nested(MAX_DEPTH + 1).as_bytes()), None);
@@ -333,14 +336,14 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_key_stays_ambiguous() {
+    fn key_that_is_both_text_and_number_is_a_duplicate_member() {
         let Some(Value::Object(object)) = value(b"a:2:{s:1:\"5\";i:1;i:5;i:2;}") else {
             panic!("an object")
         };
         assert!(object.get("5").is_err());
     }
 
-    /// What `serialize()` writes for a value. A list's keys are its places.
+    /// The output of PHP's `serialize()` for a value. The keys of a list are its indices.
     fn serialize(value: &Value) -> String {
         let array = |members: &[(String, &Value)]| {
             let body: String = members
@@ -358,7 +361,7 @@ mod tests {
                 let members: Vec<_> = items
                     .iter()
                     .enumerate()
-                    .map(|(place, item)| (format!("i:{place};"), item))
+                    .map(|(index, item)| (format!("i:{index};"), item))
                     .collect();
                 array(&members)
             }
@@ -391,12 +394,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_php_writes_is_read_back(value in values()) {
+        fn serialized_value_is_parsed_back(value in values()) {
             prop_assert_eq!(super::value(serialize(&value).as_bytes()), Some(value));
         }
 
         #[test]
-        fn bytes_of_a_string_do_not_change_what_follows(bytes: Vec<u8>, id: i64) {
+        fn string_of_any_bytes_does_not_change_the_values_after_it(bytes: Vec<u8>, id: i64) {
             let text = [
                 format!("a:2:{{s:1:\"x\";s:{}:\"", bytes.len()).as_bytes(),
                 &bytes,
@@ -410,7 +413,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_looks_like_it_makes_trouble(text in "([aOsiEbdNRr]:|[0-9]{1,3}|[;:{}\"]|é|x){0,40}") {
+        fn similar_text_does_not_panic(text in "([aOsiEbdNRr]:|[0-9]{1,3}|[;:{}\"]|é|x){0,40}") {
             drop(super::value(text.as_bytes()));
         }
     }

@@ -1,12 +1,12 @@
-//! The secret that the app signs its cookies with, and the older ones that it still accepts.
-//! How a key is made of it is each kind's own business.
+//! Keys for the secrets of the app: the current one, and older ones that the app still accepts.
+//! Each kind derives its cryptographic keys from them itself.
 
 use std::path::PathBuf;
 
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 
-/// The app's one secret, under `key` or `key_file`. `setting` is what the app's framework calls it.
+/// The app's secret, a required key: `key` or its `_file` twin. `setting` is the name in the app's framework.
 pub fn required(
     section: &Section<'_>,
     key: &str,
@@ -27,7 +27,7 @@ pub fn required(
     secret
 }
 
-/// A list of the app's secrets, under `key` or, one a line, in the file under `key_file`.
+/// A list of the app's secrets: `key`, or its `_file` twin with one secret per line.
 pub fn listed(
     section: &Section<'_>,
     key: &str,
@@ -40,7 +40,7 @@ pub fn listed(
     secrets
 }
 
-/// The same for a list that must hold one.
+/// Like [`listed`], for a list that must not be empty.
 pub fn required_list(
     section: &Section<'_>,
     key: &str,
@@ -59,7 +59,7 @@ pub fn required_list(
     listed(section, key, values, file, problems)
 }
 
-/// Says that a required secret is missing.
+/// Reports a problem if a required secret is missing.
 pub fn require_given(
     section: &Section<'_>,
     key: &str,
@@ -74,8 +74,8 @@ pub fn require_given(
     );
 }
 
-/// A weak secret is a warning: the app uses it already, and refusing it here would not make the app safer. A
-/// placeholder is a problem.
+/// Checks the strength of secrets. A weak secret is a warning, because the app already uses it and a refusal here
+/// would not make the app safer. A placeholder is a problem.
 pub fn check(section: &Section<'_>, key: &str, secrets: &[Secret], problems: &mut Problems) {
     let advice = "sessions can be forged by guessing it. Give the app a random secret (`openssl rand -hex 32`), and \
                   the same one here";
@@ -88,8 +88,8 @@ pub fn check(section: &Section<'_>, key: &str, secrets: &[Secret], problems: &mu
     }
 }
 
-/// The same for secrets that sign JWTs by these algorithms, whose names are as in a token's header: a secret should
-/// have at least as many bytes as the hash (RFC 7518, section 3.2).
+/// Like [`check`], for secrets that sign JWTs with `algorithms` (their names in a token's header). Warns about a
+/// secret that is shorter than the hash (RFC 7518, section 3.2).
 pub fn check_jwt(
     section: &Section<'_>,
     key: &str,
@@ -99,10 +99,10 @@ pub fn check_jwt(
 ) {
     check(section, key, secrets, problems);
     let hashes = [("HS512", 64), ("HS384", 48), ("HS256", 32)];
-    let longest = hashes
+    let longest_hash = hashes
         .into_iter()
         .find(|(name, _)| algorithms.iter().any(|algorithm| algorithm == name));
-    let Some((name, length)) = longest else {
+    let Some((name, length)) = longest_hash else {
         return;
     };
     let short = |secret: &&Secret| {

@@ -1,5 +1,5 @@
-//! TLS to a store: a certificate authority of the operator's own, and a warning where TLS is not required.
-//! Connecting to a store is with its kind.
+//! TLS to a session store: the key `ca_file` for a private certificate authority, and a warning if the URL does not
+//! require TLS.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::config::{Problems, Section};
 
-/// The certificates in PEM in the file under `ca_file`, if that is given.
+/// The PEM certificates in the file that `ca_file` names; `None` if the key is not set or the file is unusable.
 pub fn read(
     section: &Section<'_>,
     file: Option<&PathBuf>,
@@ -26,35 +26,34 @@ pub fn read(
         .map(|()| pem)
 }
 
-/// Reads the certificates as the stores' libraries do, of which some look only when they connect.
+/// Parses the certificates at start, because some store libraries parse them only when they connect.
 fn check(pem: &[u8]) -> Result<(), &'static str> {
     let mut authorities = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate =
-            certificate.map_err(|_| "holds PEM that is broken: copy the file anew")?;
+        let certificate = certificate.map_err(|_| "contains broken PEM: copy the file again")?;
         authorities
             .add(certificate)
-            .map_err(|_| "holds a certificate that cannot be read: copy the file anew")?;
+            .map_err(|_| "contains a certificate that cannot be parsed: copy the file again")?;
     }
     if authorities.is_empty() {
-        Err("holds no certificate in PEM")
+        Err("contains no PEM certificate")
     } else {
         Ok(())
     }
 }
 
-/// Warns that the connection to `host` can be read on the way: it carries the app's sessions, and often a
-/// password. `fix` says how the URL asks for TLS.
+/// Warns that the connection to `host` is not encrypted unless `host` is this machine. It carries the app's sessions
+/// and often a password. `fix` says how to require TLS in the URL.
 pub fn warn_without_tls(section: &Section<'_>, host: &str, fix: &str) {
     if !is_loopback(host) {
         section.warn(
             "url",
-            format!("does not require TLS to another host, so sessions and the password can be read on the way: {fix}"),
+            format!("does not require TLS to another host, so sessions and the password can be read on the network: {fix}"),
         );
     }
 }
 
-/// Whether the host of a store's URL is this machine.
+/// Whether `host`, from a store's URL, is this machine.
 fn is_loopback(host: &str) -> bool {
     let address = host
         .strip_prefix('[')
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_localhost_and_its_addresses_only() {
+    fn loopback_is_localhost_or_a_loopback_address() {
         for host in [
             "localhost",
             "LOCALHOST",
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_certificates_vouch() {
+    fn only_complete_pem_certificates_are_accepted() {
         let key = rcgen::KeyPair::generate().unwrap();
         let good = rcgen::CertificateParams::default()
             .self_signed(&key)

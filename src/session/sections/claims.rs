@@ -1,5 +1,5 @@
-//! Rules about claims: `claims` and `header_claims` of `jwt`, `claims` of `introspection`, and
-//! `required_scopes` of both. The claims that every token has (`exp`, `iss`, `aud`) are not checked here.
+//! Claim rules: `claims` and `header_claims` of `jwt`, `claims` of `introspection`, and `required_scopes` of both.
+//! The extractors check the registered claims (`exp`, `iss`, `aud`) themselves.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::session::formats::glob::matches_glob;
 use crate::session::subject::{lookup, parse_path};
 use crate::session::types::ExtractError;
 
-/// Rules by the name of the claim.
+/// Rules by claim name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "BTreeMap<String, Rule>", into = "BTreeMap<String, Rule>")]
 pub struct ClaimRules(Vec<NamedRule>);
@@ -21,15 +21,15 @@ pub struct ClaimRules(Vec<NamedRule>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct NamedRule {
     name: String,
-    /// The name as a path, for a claim that stands inside another. Empty if it is no path.
+    /// The name parsed as a path, for a claim inside another claim. Empty if the name is not a path.
     path: Vec<String>,
     rule: Rule,
 }
 
-/// What one claim may be.
+/// The condition on one claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
-    /// One of these values. They are compared as text, so that `true` from a variable means `true` in JSON.
+    /// One of these values, compared as text, so that the text `true` from a variable equals `true` in JSON.
     OneOf(Vec<String>),
     AbsentOr(Vec<String>),
     /// Any value but null, empty text and an empty list.
@@ -37,28 +37,28 @@ enum Rule {
     Absent,
     Like(String),
     Unlike(String),
-    /// Takes the place of a preset's rule.
+    /// Any value or none: overrides a preset's rule.
     Any,
 }
 
 impl ClaimRules {
-    /// Whether only some values of `claim` pass.
+    /// Whether a rule restricts the values of `claim`.
     pub fn limit(&self, claim: &str) -> bool {
         let mut rules = self.0.iter().filter(|named| named.name == claim);
         rules.any(|named| matches!(named.rule, Rule::OneOf(_) | Rule::Like(_)))
     }
 
-    /// Checks all of them.
+    /// Checks every rule.
     ///
     /// # Errors
-    /// `Rejected`, if a claim is not as its rule says.
+    /// `Rejected` if a claim does not satisfy its rule.
     pub fn check(&self, claims: &Object) -> Result<(), ExtractError> {
         for named in &self.0 {
             if !named
                 .find(claims)
                 .is_ok_and(|claim| named.rule.passes(claim))
             {
-                let detail = format!("{} is not as configured", named.name);
+                let detail = format!("{} does not satisfy its rule", named.name);
                 return Err(ExtractError::rejected("claim").because(detail));
             }
         }
@@ -67,7 +67,7 @@ impl ClaimRules {
 }
 
 impl NamedRule {
-    /// The claim of exactly this name, or else the one at this path.
+    /// The claim with exactly this name, or else the claim at this path.
     fn find<'a>(&self, claims: &'a Object) -> Result<Option<&'a Value>, DuplicateMember> {
         if let Some(claim) = claims.get(&self.name)? {
             return Ok(Some(claim));
@@ -94,17 +94,17 @@ impl Rule {
             Value::Array(items) => items.as_slice(),
             one => std::slice::from_ref(one),
         };
-        let has = |fits: &dyn Fn(&str) -> bool| {
+        let any = |matches: &dyn Fn(&str) -> bool| {
             items
                 .iter()
-                .any(|item| text(item).is_some_and(|text| fits(&text)))
+                .any(|item| text(item).is_some_and(|text| matches(&text)))
         };
         match self {
             Self::OneOf(values) | Self::AbsentOr(values) => {
-                has(&|text| values.iter().any(|value| value == text))
+                any(&|text| values.iter().any(|value| value == text))
             }
-            Self::Like(glob) => has(&|text| matches_glob(glob, text)),
-            // A value that cannot be compared is not taken for an unlike one.
+            Self::Like(glob) => any(&|text| matches_glob(glob, text)),
+            // A value that cannot be compared as text does not satisfy `unlike`.
             Self::Unlike(glob) => items
                 .iter()
                 .all(|item| text(item).is_some_and(|text| !matches_glob(glob, &text))),
@@ -120,7 +120,7 @@ impl Rule {
     }
 }
 
-/// A value that a rule can name, as text.
+/// The value as text, if it has a type that rules compare.
 fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
@@ -130,16 +130,17 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Whether the token was granted all of these scopes: in `scope` (RFC 9068) or `scp`, as text with spaces
-/// or as a list.
+/// Checks that the token has all required scopes, in `scope` (RFC 9068) or `scp`, as space-separated text or as a
+/// list.
 ///
 /// # Errors
-/// `Rejected`, if one is missing.
+/// `Rejected` if a scope is missing.
 pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractError> {
     let mut granted = Vec::new();
     for name in ["scope", "scp"] {
-        let twice = |_| ExtractError::rejected("malformed").because(format!("{name} stands twice"));
-        let items = match claims.get(name).map_err(twice)? {
+        let duplicate =
+            |_| ExtractError::rejected("malformed").because(format!("{name} occurs twice"));
+        let items = match claims.get(name).map_err(duplicate)? {
             Some(Value::Array(items)) => items.as_slice(),
             Some(one) => std::slice::from_ref(one),
             None => &[],
@@ -163,13 +164,13 @@ pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractE
     }
 }
 
-/// What is wrong with `required_scopes`, if anything: a scope is one word (RFC 6749, section 3.3).
+/// Checks the key `required_scopes`: a scope is one token (RFC 6749, section 3.3).
 ///
 /// # Errors
-/// If there is a scope that no token can have.
+/// If a scope is empty or contains white space, because no token can have it.
 pub fn check_required_scopes(required: &[String]) -> Result<(), &'static str> {
     let is_scope = |scope: &String| !scope.is_empty() && !scope.contains(char::is_whitespace);
-    let wrong = "must hold one scope an item: a scope is not empty and has no white space";
+    let wrong = "must have one scope per item: a scope is not empty and has no white space";
     if required.iter().all(is_scope) {
         Ok(())
     } else {
@@ -182,7 +183,7 @@ impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
 
     fn try_from(rules: BTreeMap<String, Rule>) -> Result<Self, Self::Error> {
         if rules.contains_key("") {
-            return Err("has a rule for a claim without a name");
+            return Err("has a rule with an empty claim name");
         }
         let named = |(name, rule): (String, Rule)| {
             let path = parse_path(&name).unwrap_or_default();
@@ -216,10 +217,10 @@ impl Serialize for Rule {
     }
 }
 
-// By hand: an untagged enum would read from files but not from the environment.
+// Written by hand, because an untagged enum would load from files but not from environment variables.
 impl<'de> Deserialize<'de> for Rule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As a list, so that a variable's text is split at its commas, and text in TOML is not.
+        // Read as a list: then the text of a variable is split at its commas, and text in TOML is not.
         deserializer.deserialize_seq(RuleVisitor)
     }
 }
@@ -259,7 +260,7 @@ impl<'de> Visitor<'de> for RuleVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Rule, A::Error> {
         const FORMS: &str = "must be a value, a list of values, or a table with one of absent_or, present, \
-                             absent, like, unlike, any (for a claim inside another write its path in quotes: \
+                             absent, like, unlike, any (for a claim inside another claim write its path in quotes: \
                              \"outer.inner\" = …)";
         let wrong = || de::Error::custom(FORMS);
         let rule = match access.next_key::<String>()?.as_deref() {
@@ -298,14 +299,14 @@ fn one_of<E: de::Error>(items: impl IntoIterator<Item = Value>) -> Result<Rule, 
             Some(text) => values.push(text.into_owned()),
             None => {
                 return Err(E::custom(
-                    "takes text that is not empty, whole numbers, true and false",
+                    "takes non-empty text, whole numbers, true and false",
                 ));
             }
         }
     }
     if values.is_empty() {
         return Err(E::custom(
-            "allows no value: name one, or write { absent = true }",
+            "allows no value: give at least one, or write { absent = true }",
         ));
     }
     Ok(Rule::OneOf(values))
@@ -320,7 +321,7 @@ impl<'de> Deserialize<'de> for True {
             return Ok(Self);
         }
         Err(de::Error::custom(
-            "present, absent and any can be true only: leave the rule out",
+            "present, absent and any can only be true: remove the rule instead",
         ))
     }
 }
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_compared_as_text() {
+    fn claim_passes_if_it_equals_one_of_the_values_as_text() {
         for (name, rules, claims, want) in [
             ("text", r#"role = "user""#, r#"{"role":"user"}"#, true),
             (
@@ -418,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_passes_its_claims_and_no_others() {
+    fn present_absent_like_unlike_and_any_pass_their_claims_only() {
         for (rule, claim, want) in [
             ("{ present = true }", Some(r#""a""#), true),
             ("{ present = true }", Some("false"), true),
@@ -484,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn the_literal_name_is_looked_up_before_the_path() {
+    fn literal_claim_name_is_looked_up_before_the_path() {
         for (rules, claims, want) in [
             (
                 r#""realm_access.roles" = "a""#,
@@ -538,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_no_claim_can_match_is_refused() {
+    fn invalid_rule_is_refused() {
         for rules in [
             r#"role = """#,
             r#"role = ["a", ""]"#,
@@ -566,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_printed_as_they_are_written() {
+    fn rules_serialize_in_the_form_of_the_configuration() {
         let text = r#"{"a":["x","7"],"b":{"absent_or":["y"]},"c":{"present":true},"d":{"absent":true},"e":{"like":"s_*"},"f":{"unlike":"*c"},"g":{"any":true}}"#;
         let rules: ClaimRules = toml::from_str(
             "a = [\"x\", 7]\nb = { absent_or = \"y\" }\nc = { present = true }\nd = { absent = true }\n\
@@ -577,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_stand_in_scope_or_scp_as_text_or_as_a_list() {
+    fn required_scopes_are_found_in_scope_and_scp_as_text_or_list() {
         let required = ["read".to_owned(), "write".to_owned()];
         for (claims, want) in [
             (r#"{"scope":"write read"}"#, true),

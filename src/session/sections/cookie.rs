@@ -1,5 +1,5 @@
-//! The one cookie that a kind reads, or the numbered parts that a framework cuts it into when it is too
-//! long for a browser. How to look for a name is in `crate::session::formats::cookies`.
+//! The cookie that an extractor reads, whole or in the numbered chunks into which frameworks split a value that is
+//! too long for one cookie. [`crate::session::formats::cookies`] finds a cookie by its name.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use crate::config::{Problems, Section};
 use crate::session::formats::cookies::{self, CookieError};
 use crate::session::types::ExtractError;
 
-/// Browsers keep 4 KiB of a cookie; what is longer than twice that was made for this service.
+/// Browsers store at most 4 KiB per cookie, so a value longer than twice that comes from no browser.
 const MAX_BYTES: usize = 8 * 1024;
-/// All parts together: as much as the service can be configured to read of a request's headers.
-const MAX_BYTES_OF_PARTS: usize = 64 * 1024;
+/// Limit for all chunks together: the most that `max_header_bytes` can allow for a request's headers.
+const MAX_BYTES_OF_CHUNKS: usize = 64 * 1024;
 
 /// A cookie by its exact name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,23 +22,23 @@ pub struct Cookie {
 }
 
 impl Cookie {
-    /// The cookie called `name`, the value of `key`; `None` after a name that no cookie can have.
+    /// The cookie called `name`, which is the value of `key`. An invalid name is a problem and gives `None`.
     pub fn named(
         section: &Section<'_>,
         key: &str,
         name: &str,
         problems: &mut Problems,
     ) -> Option<Self> {
-        let good = !name.is_empty()
+        let is_valid = !name.is_empty()
             && name
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !b"=;,".contains(&byte));
         problems.require(
-            good,
+            is_valid,
             section.key(key),
             "must be the name of a cookie, exactly as the app sets it",
         );
-        good.then(|| Self {
+        is_valid.then(|| Self {
             name: name.to_owned(),
         })
     }
@@ -50,7 +50,7 @@ impl Cookie {
         }
     }
 
-    /// The cookie whose name is this one's with `suffix` behind it.
+    /// The cookie whose name is this cookie's name followed by `suffix`.
     #[must_use]
     pub fn with_suffix(&self, suffix: &str) -> Self {
         Self {
@@ -67,39 +67,49 @@ impl Cookie {
         find(&request.headers, &self.name)
     }
 
-    /// The whole cookie, or its parts: see [`find_whole_or_parts`].
-    pub fn find_whole_or_parts<'a>(
+    /// The whole cookie, or its chunks: see [`find_whole_or_chunks`].
+    pub fn find_whole_or_chunks<'a>(
         &self,
         request: &'a Parts,
-        max_parts: usize,
+        max_chunks: usize,
     ) -> Result<Option<Cow<'a, str>>, ExtractError> {
-        find_whole_or_parts(&request.headers, &self.name, max_parts)
+        find_whole_or_chunks(&request.headers, &self.name, max_chunks)
     }
 
-    /// The parts alone: see [`find_whole_or_parts`].
-    pub fn find_parts(&self, request: &Parts, max: usize) -> Result<Option<String>, ExtractError> {
-        find_parts(&request.headers, &self.name, max)
+    /// The chunks only: see [`find_whole_or_chunks`].
+    pub fn find_chunks(&self, request: &Parts, max: usize) -> Result<Option<String>, ExtractError> {
+        find_chunks(&request.headers, &self.name, max)
     }
 }
 
-/// The cookie called `name`, or its parts `NAME.0`, `NAME.1` … joined by number. Both at once are
-/// refused: one of them is stale, and nothing says which. A gap, a number twice with different values, or
-/// more than `max_parts` refuse the request. Empty parts count as absent: frameworks clear them by emptying them.
-pub fn find_whole_or_parts<'a>(
+/// The cookie called `name`, or its chunks `NAME.0`, `NAME.1` … joined in the order of their numbers. An empty chunk
+/// counts as absent, because frameworks clear a chunk by setting it empty.
+///
+/// # Errors
+/// `Rejected` if the whole cookie and chunks are both present (one is stale, and the request does not show which),
+/// if a number is missing or has two different values, or if there are more than `max_chunks`.
+pub fn find_whole_or_chunks<'a>(
     headers: &'a HeaderMap,
     name: &str,
-    max_parts: usize,
+    max_chunks: usize,
 ) -> Result<Option<Cow<'a, str>>, ExtractError> {
-    match (find(headers, name)?, find_parts(headers, name, max_parts)?) {
+    match (
+        find(headers, name)?,
+        find_chunks(headers, name, max_chunks)?,
+    ) {
         (Some(_), Some(_)) => Err(ExtractError::rejected("ambiguous_identity")
-            .because(format!("{name} is there both whole and in parts"))),
+            .because(format!("{name} is present both whole and in chunks"))),
         (whole, None) => Ok(whole.map(Cow::Borrowed)),
-        (None, parts) => Ok(parts.map(Cow::Owned)),
+        (None, chunks) => Ok(chunks.map(Cow::Owned)),
     }
 }
 
-fn find_parts(headers: &HeaderMap, name: &str, max: usize) -> Result<Option<String>, ExtractError> {
-    let Some(last) = highest_part(headers, name) else {
+fn find_chunks(
+    headers: &HeaderMap,
+    name: &str,
+    max: usize,
+) -> Result<Option<String>, ExtractError> {
+    let Some(last) = highest_chunk(headers, name) else {
         return Ok(None);
     };
     if last >= max {
@@ -107,18 +117,18 @@ fn find_parts(headers: &HeaderMap, name: &str, max: usize) -> Result<Option<Stri
     }
     let mut joined = String::new();
     for number in 0..=last {
-        let part = find(headers, &format!("{name}.{number}"))?;
-        joined.push_str(part.ok_or_else(|| ExtractError::rejected("missing_part"))?);
-        if joined.len() > MAX_BYTES_OF_PARTS {
+        let chunk = find(headers, &format!("{name}.{number}"))?;
+        joined.push_str(chunk.ok_or_else(|| ExtractError::rejected("missing_part"))?);
+        if joined.len() > MAX_BYTES_OF_CHUNKS {
             return Err(ExtractError::rejected("too_large"));
         }
     }
     Ok(Some(joined))
 }
 
-/// The one value of the cookies called `names`, with the first of the names that has it. Several are for an
-/// app that names its cookie differently under https: two different values are refused, because one of them
-/// is left over from another deployment or was planted by a neighbour without https.
+/// The single value of the given cookies, with the first cookie that has it. Several names are for an app that uses
+/// another cookie name with https. Two different values are refused, because one of them is left over from another
+/// deployment or was set by an attacker on a neighbouring site without https.
 pub fn find_one_of<'c, 'a>(
     headers: &'a HeaderMap,
     cookies: &'c [Cookie],
@@ -137,16 +147,16 @@ pub fn find_one_of<'c, 'a>(
     Ok(found)
 }
 
-/// The refusal of a request in which two cookies, of which an app sets one, have different values.
+/// The error if two alternative cookies of an app have different values.
 pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
     ExtractError::rejected("ambiguous_identity").because(format!(
-        "{} and {} are there with different values: set `cookie` to the name that the app uses",
+        "{} and {} are present with different values: set `cookie` to the name that the app uses",
         first.name, second.name
     ))
 }
 
-/// The value of the cookie called `name` as it was sent, without the quotes that RFC 6265 allows around
-/// it and that frameworks take off; `None` if the cookie is absent or empty.
+/// The raw value of the cookie called `name`, without the enclosing quotes that RFC 6265 allows and frameworks
+/// remove; `None` if the cookie is absent or empty.
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ExtractError> {
     match cookies::find(headers, name) {
         Ok(Some(value)) if value.len() > MAX_BYTES => Err(ExtractError::rejected("too_large")),
@@ -163,30 +173,30 @@ fn without_quotes(value: &str) -> &str {
         .unwrap_or(value)
 }
 
-/// The highest number behind `NAME.` among the cookies that are not empty. One pass over the headers,
-/// because most requests have no parts.
-fn highest_part(headers: &HeaderMap, name: &str) -> Option<usize> {
+/// The highest chunk number among the cookies that are not empty. It takes one pass over the headers, because most
+/// requests have no chunks.
+fn highest_chunk(headers: &HeaderMap, name: &str) -> Option<usize> {
     let pairs = headers.get_all(header::COOKIE).iter();
     let pairs = pairs.flat_map(|header| header.as_bytes().split(|&byte| byte == b';'));
-    pairs.filter_map(|pair| part_number(pair, name)).max()
+    pairs.filter_map(|pair| chunk_number(pair, name)).max()
 }
 
-fn part_number(pair: &[u8], name: &str) -> Option<usize> {
-    let behind = pair
+fn chunk_number(pair: &[u8], name: &str) -> Option<usize> {
+    let rest = pair
         .trim_ascii_start()
         .strip_prefix(name.as_bytes())?
         .strip_prefix(b".")?;
-    let equals = behind.iter().position(|&byte| byte == b'=')?;
+    let equals = rest.iter().position(|&byte| byte == b'=')?;
     let (digits, value) = (
-        behind[..equals].trim_ascii_end(),
-        behind[equals + 1..].trim_ascii(),
+        rest[..equals].trim_ascii_end(),
+        rest[equals + 1..].trim_ascii(),
     );
     let canonical = digits == b"0" || !digits.starts_with(b"0");
     if value.is_empty() || digits.is_empty() || !canonical || !digits.iter().all(u8::is_ascii_digit)
     {
         return None;
     }
-    // A number that does not even fit is beyond every maximum.
+    // A number too large for `usize` is above every maximum.
     Some(
         std::str::from_utf8(digits)
             .ok()?
@@ -204,20 +214,16 @@ mod tests {
         Cookie::of("sid")
     }
 
-    fn word<T: std::fmt::Debug>(result: Result<T, ExtractError>) -> &'static str {
-        result.expect_err("a refusal").word()
-    }
-
     fn found(cookies: &str) -> Result<Option<String>, &'static str> {
         let request = request(&[("cookie", cookies)]);
-        let found = sid().find_whole_or_parts(&request, 12);
+        let found = sid().find_whole_or_chunks(&request, 12);
         found
             .map(|value| value.map(Cow::into_owned))
-            .map_err(|error| word(Err::<(), _>(error)))
+            .map_err(|error| error.word())
     }
 
     #[test]
-    fn parts_are_joined_by_number() {
+    fn chunks_are_joined_by_number() {
         let twelve: Vec<String> = (0..12).rev().map(|n| format!("sid.{n}=<{n}>")).collect();
         let joined: String = (0..12).map(|n| format!("<{n}>")).collect();
         for (case, cookies, want) in [
@@ -226,13 +232,13 @@ mod tests {
             ("reversed", "sid.1=b; a=1; sid.0=a", Some("ab")),
             ("ten comes after nine", &twelve.join("; "), Some(&joined)),
             (
-                "the same part twice",
+                "the same chunk twice",
                 "sid.0=a; sid.1=b; sid.0=a",
                 Some("ab"),
             ),
-            ("a cleared part", "sid.0=a; sid.1=b; sid.2=", Some("ab")),
+            ("a cleared chunk", "sid.0=a; sid.1=b; sid.2=", Some("ab")),
             ("a cleared whole", "sid=; sid.0=a", Some("a")),
-            ("cleared parts", "sid=a; sid.0=; sid.1=", Some("a")),
+            ("cleared chunks", "sid=a; sid.0=; sid.1=", Some("a")),
             (
                 "other names",
                 "sid=a; sid.x=1; sid.=2; sid.01=3; xsid.0=4; sid.0x=5; sid.0",
@@ -265,7 +271,7 @@ mod tests {
                 "too_many_parts",
             ),
             (
-                "long part",
+                "long chunk",
                 &format!("sid.0={}", "x".repeat(8193)),
                 "too_large",
             ),
@@ -281,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_around_a_value_are_not_part_of_it() {
+    fn enclosing_quotes_are_removed() {
         for (line, want) in [
             ("sid=abc", Some("abc")),
             ("sid=\"abc\"", Some("abc")),

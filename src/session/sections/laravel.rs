@@ -1,6 +1,6 @@
-//! What every session driver of Laravel has in common: the keys, the sealed cookie, the session's data.
+//! What all session drivers of Laravel share: the application keys, the encrypted cookie, the session data.
 //! Format: Laravel `src/Illuminate/Encryption/Encrypter.php`, `Cookie/CookieValuePrefix.php`,
-//! `Session/Store.php`, `Session/EncryptedStore.php`. Where the data is kept is each kind's business.
+//! `Session/Store.php`, `Session/EncryptedStore.php`. Each kind reads the data from its own store.
 
 use std::path::PathBuf;
 
@@ -18,16 +18,16 @@ use crate::session::formats::{hex, php};
 use crate::session::sections::app_secret;
 use crate::session::types::ExtractError;
 
-/// The cookie's name in a fresh app; it follows `APP_NAME`.
+/// The cookie name of a new app. Laravel derives it from `APP_NAME`.
 pub const COOKIE: &str = "laravel_session";
 
-/// The cipher in a fresh app.
+/// The cipher of a new app.
 pub const CIPHER: &str = "aes-256-cbc";
 
-/// The characters of a session's id. Laravel replaces an id of any other form.
+/// The length of a session id in characters. Laravel replaces an id of any other form.
 const ID_LENGTH: usize = 40;
 
-/// The keys of a section that say how the app seals.
+/// The keys of a section that configure the app's encrypter.
 #[derive(Debug)]
 pub struct KeyFields<'a> {
     pub app_key: Option<Secret>,
@@ -37,11 +37,11 @@ pub struct KeyFields<'a> {
     pub cipher: &'a str,
 }
 
-/// The keys that may have sealed, the current one first.
+/// The application keys, the current one first.
 #[derive(Debug)]
-pub struct Keys(Vec<AppKey>);
+pub struct AppKeySet(Vec<AppKey>);
 
-/// An `APP_KEY`: it seals values and marks for which cookie a value was made.
+/// An `APP_KEY`: it encrypts cookie values, and authenticates the prefix that binds a value to its cookie.
 #[derive(Debug)]
 struct AppKey {
     cipher: Cipher,
@@ -60,8 +60,8 @@ enum Mode {
     Gcm,
 }
 
-impl Keys {
-    /// Checks the keys of a section; problems are reported under their names.
+impl AppKeySet {
+    /// Reads and checks the keys of a section.
     pub fn read(section: &Section<'_>, fields: KeyFields<'_>, problems: &mut Problems) -> Self {
         let cipher = parse_cipher(fields.cipher)
             .ok_or("must be \"aes-256-cbc\", \"aes-256-gcm\", \"aes-128-cbc\" or \"aes-128-gcm\"");
@@ -94,18 +94,18 @@ impl Keys {
             for (key, secret) in
                 current.chain(previous.iter().map(|secret| ("previous_keys", secret)))
             {
-                let made = AppKey::new(secret, mode, length).ok_or_else(|| {
+                let app_key = AppKey::new(secret, mode, length).ok_or_else(|| {
                     format!(
-                        "must be \"base64:\" and {length} bytes in base64, as the cipher needs them"
+                        "must be \"base64:\" and {length} bytes in base64, the key length of the cipher"
                     )
                 });
-                keys.extend(problems.accept(section.key(key), made));
+                keys.extend(problems.accept(section.key(key), app_key));
             }
         }
         Self(keys)
     }
 
-    /// The session's id out of the cookie called `name`.
+    /// The session id in the cookie called `name`.
     pub fn session_id(&self, name: &str, cookie: &str) -> Result<String, ExtractError> {
         let id = self.open_cookie(name, cookie)?;
         if id.len() != ID_LENGTH || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
@@ -114,20 +114,23 @@ impl Keys {
         Ok(id)
     }
 
-    /// The text that the app sealed into the cookie called `name`.
+    /// The text that the app encrypted into the cookie called `name`.
     pub fn open_cookie(&self, name: &str, cookie: &str) -> Result<String, ExtractError> {
         let text = percent::decode(cookie, Plus::Plus).ok_or_else(malformed)?;
         let text = String::from_utf8(self.open(text.as_bytes())?).map_err(|_| malformed())?;
-        // The mark may be older than the seal: Laravel tries every key for it too.
-        let value = self.0.iter().find_map(|key| key.unmarked(name, &text));
+        // The prefix may be older than the encryption: Laravel tries every key for the prefix too.
+        let value = self
+            .0
+            .iter()
+            .find_map(|key| key.without_prefix(name, &text));
         value
             .map(str::to_owned)
             .ok_or_else(|| ExtractError::rejected("cookie_name"))
     }
 
-    /// What the app sealed, for whatever purpose.
-    fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, ExtractError> {
-        let json = STANDARD.decode(sealed).map_err(|_| malformed())?;
+    /// Decrypts a value that the app encrypted, whatever its purpose.
+    fn open(&self, encrypted: &[u8]) -> Result<Vec<u8>, ExtractError> {
+        let json = STANDARD.decode(encrypted).map_err(|_| malformed())?;
         let Ok(Value::Object(object)) = Value::parse(&json) else {
             return Err(malformed());
         };
@@ -140,10 +143,10 @@ impl Keys {
             .ok_or_else(bad_seal)
     }
 
-    /// The session's attributes in what `Session/Store.php` hands to its driver: PHP's own format, JSON
-    /// with `session.serialization = "json"`, and either of them sealed with `session.encrypt`.
+    /// The session's attributes in the data that `Session/Store.php` gives to its driver: PHP's own format, or JSON
+    /// with `session.serialization = "json"`. Either is encrypted with `session.encrypt`.
     pub fn attributes(&self, data: &[u8]) -> Result<Value, ExtractError> {
-        if data.starts_with(SEALED) {
+        if data.starts_with(ENCRYPTED) {
             let serialized = self.open(data)?;
             return attributes(php::string(&serialized).ok_or_else(not_plain)?);
         }
@@ -151,10 +154,10 @@ impl Keys {
     }
 }
 
-/// What every envelope begins with: `{"` in base64.
-const SEALED: &[u8] = b"eyJ";
+/// The beginning of every encrypted value: `{"` in base64.
+const ENCRYPTED: &[u8] = b"eyJ";
 
-/// Both formats write an empty session as an empty list.
+/// An empty session is an empty list in both formats.
 fn attributes(data: &[u8]) -> Result<Value, ExtractError> {
     let value = match data.first() {
         Some(b'{' | b'[') => Value::parse(data).ok(),
@@ -165,7 +168,7 @@ fn attributes(data: &[u8]) -> Result<Value, ExtractError> {
 
 fn not_plain() -> ExtractError {
     ExtractError::rejected("payload_not_plain").because(
-        "the session is no array of plain data; `'serialization' => 'json'` in config/session.php writes plain data",
+        "the session is not an array of plain data; set `'serialization' => 'json'` in config/session.php",
     )
 }
 
@@ -173,7 +176,7 @@ fn malformed() -> ExtractError {
     ExtractError::rejected("malformed")
 }
 
-/// The mode, and the bytes of a key. Laravel's own configuration writes the names in capitals.
+/// The mode and the key length in bytes. Laravel's own configuration has the names in upper case.
 fn parse_cipher(text: &str) -> Option<(Mode, usize)> {
     match text.to_ascii_lowercase().as_str() {
         "aes-128-cbc" => Some((Mode::Cbc, 16)),
@@ -215,8 +218,8 @@ impl AppKey {
                 let mut context = hmac::Context::with_key(mac);
                 context.update(envelope.iv.as_bytes());
                 context.update(envelope.value.as_bytes());
-                let given = hex::decode(envelope.mac)?;
-                verify_slices_are_equal(context.sign().as_ref(), &given).ok()?;
+                let expected = hex::decode(envelope.mac)?;
+                verify_slices_are_equal(context.sign().as_ref(), &expected).ok()?;
                 aes.open(&iv, value)
             }
             Cipher::Gcm(gcm) => gcm.open(&iv, value, &STANDARD.decode(envelope.tag).ok()?, b""),
@@ -230,19 +233,19 @@ impl AppKey {
         }
     }
 
-    /// The value behind this key's mark for the cookie called `name`. Without the mark any value that
-    /// the app seals for a visitor could be sent back as a session's id.
-    fn unmarked<'a>(&self, name: &str, text: &'a str) -> Option<&'a str> {
-        let (mark, value) = text.split_once('|')?;
+    /// The value after this key's prefix for the cookie called `name`. Without the check of the prefix, a client could
+    /// send any other value that the app encrypted for it as a session id.
+    fn without_prefix<'a>(&self, name: &str, text: &'a str) -> Option<&'a str> {
+        let (prefix, value) = text.split_once('|')?;
         let mut context = hmac::Context::with_key(&self.prefix);
         context.update(name.as_bytes());
         context.update(b"v2");
-        verify_slices_are_equal(context.sign().as_ref(), &hex::decode(mark)?).ok()?;
+        verify_slices_are_equal(context.sign().as_ref(), &hex::decode(prefix)?).ok()?;
         Some(value)
     }
 }
 
-/// What `Encrypter::encrypt` writes, not yet trusted.
+/// The output of `Encrypter::encrypt`, not verified yet.
 struct Envelope<'a> {
     iv: &'a str,
     value: &'a str,
@@ -251,13 +254,13 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// `None` if it is not what an encrypter of that mode writes.
+    /// `None` if an encrypter of that mode does not write such an object.
     fn of(object: &'a Object, mode: Mode) -> Option<Self> {
         let member = |name| match object.get(name) {
             Ok(Some(Value::String(text))) => Some(text.as_str()),
             _ => None,
         };
-        // Laravel before 8 writes no tag.
+        // Laravel before version 8 writes no tag.
         let tag = if object.contains("tag") {
             member("tag")?
         } else {
@@ -269,7 +272,7 @@ impl<'a> Envelope<'a> {
             mac: member("mac")?,
             tag,
         };
-        // Each mode leaves the other's proof empty. A tag beside CBC once let attackers around the MAC.
+        // Each mode leaves the field of the other mode empty. A tag with CBC once allowed to bypass the MAC.
         let unused = if mode == Mode::Cbc {
             envelope.tag
         } else {
@@ -279,7 +282,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// What the app's side does, for tests.
+/// The encrypting side, which the app implements. For tests.
 #[cfg(test)]
 pub mod sealing {
     use super::*;
@@ -291,7 +294,7 @@ pub mod sealing {
         format!("base64:{}", STANDARD.encode(KEY))
     }
 
-    /// A value that the app encrypted, with no mark of a cookie.
+    /// An encrypted value without a cookie prefix.
     pub fn encrypted(text: impl AsRef<[u8]>) -> String {
         let (iv, value) = (
             STANDARD.encode([3; 16]),
@@ -308,10 +311,10 @@ pub mod sealing {
         STANDARD.encode(json)
     }
 
-    /// A cookie's value.
+    /// An encrypted cookie value.
     pub fn sealed(name: &str, text: &str) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &KEY);
-        let mark = hmac::sign(&key, format!("{name}v2").as_bytes());
-        encrypted(format!("{}|{text}", hex::encode(mark))).replace('=', "%3D")
+        let prefix = hmac::sign(&key, format!("{name}v2").as_bytes());
+        encrypted(format!("{}|{text}", hex::encode(prefix))).replace('=', "%3D")
     }
 }

@@ -1,4 +1,4 @@
-//! Keys that the sections of several kinds have in common: secrets of the app, cookies, certificates.
+//! Parts of a section that several kinds share: secrets of the app, cookies, certificates, claim rules.
 
 pub mod app_secret;
 pub mod authority;

@@ -1,5 +1,5 @@
-//! From a framework's session cookie to the key under which its store knows the session.
-//! Nothing reaches a store that was not signed where the framework signs, or that cannot be an id.
+//! Reads the session id from a framework's cookie, and forms the key of the session in the framework's store.
+//! An id whose signature is missing or wrong, or that has no valid form, is never looked up.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::session::sections::laravel::KeyFields as LaravelFields;
 use crate::session::sections::{app_secret, laravel};
 use crate::session::types::{CredentialSource, ExtractError};
 
-/// The longest session id that is looked up, in bytes; frameworks make ids of up to 64.
+/// The longest session id that is looked up, in bytes; frameworks make ids of up to 64 bytes.
 const MAX_ID_BYTES: usize = 256;
 
-/// The keys of a section that say what its cookie looks like.
+/// The keys of a section that describe its cookie.
 #[derive(Debug)]
-pub struct Keys<'a> {
+pub struct CookieFields<'a> {
     pub cookie: &'a List<String>,
     pub cookie_format: &'a str,
     pub cookie_secrets: List<Secret>,
@@ -33,33 +33,32 @@ pub struct Keys<'a> {
     pub laravel: laravel::KeyFields<'a>,
 }
 
-/// A cookie that holds the id of a session.
+/// A cookie that contains a session id.
 #[derive(Debug)]
 pub struct SessionCookie {
-    /// The names that the app may give it, of which a request has one.
+    /// The possible names of the cookie; a request has one of them.
     cookies: Vec<Cookie>,
     format: Format,
-    /// The store knows the session by the SHA-256 of its id, so that what is in it opens no session.
+    /// Whether the store's key is the SHA-256 of the id. Then a leak of the store does not reveal session ids.
     hashes_id: bool,
 }
 
-/// How the id is written into the cookie, with the keys that all verify: the first signs, the others are
-/// being retired.
+/// The form of the cookie, with the keys that verify it: the current key, then older ones that are still accepted.
 #[derive(Debug)]
 enum Format {
-    /// The bare id.
+    /// The id itself.
     Plain,
     /// `s:ID.HMAC` of cookie-signature, as express-session writes it.
     ExpressSigned(Vec<hmac::Key>),
     /// `ID.HMAC` of better-call, as Better Auth writes it.
     BetterAuthSigned(Vec<hmac::Key>),
-    /// The id sealed by Laravel's encrypter.
-    Laravel(Arc<laravel::Keys>),
+    /// The id, encrypted by Laravel's encrypter.
+    Laravel(Arc<laravel::AppKeySet>),
 }
 
 impl Format {
-    /// Reads the keys of the format that is named, and refuses those of the others.
-    fn read(section: &Section<'_>, keys: Keys<'_>, problems: &mut Problems) -> Self {
+    /// Reads the keys of the configured format, and refuses keys of other formats.
+    fn read(section: &Section<'_>, keys: CookieFields<'_>, problems: &mut Problems) -> Self {
         let is_laravel = keys.cookie_format == "laravel";
         let LaravelFields {
             app_key,
@@ -75,8 +74,12 @@ impl Format {
                 !previous_keys.is_empty() || previous_keys_file.is_some(),
             ),
         ] {
-            let fits = is_laravel || !is_given;
-            problems.require(fits, section.key(key), "is for cookie_format = \"laravel\"");
+            let is_allowed = is_laravel || !is_given;
+            problems.require(
+                is_allowed,
+                section.key(key),
+                "is for cookie_format = \"laravel\"",
+            );
         }
         let secrets = app_secret::listed(
             section,
@@ -93,7 +96,7 @@ impl Format {
         problems.require(
             signs || secrets.is_empty(),
             section.key("cookie_secrets"),
-            "is for a cookie_format that signs: name it, or remove this key",
+            "is for a signed cookie_format: set cookie_format, or remove this key",
         );
         problems.require(
             !signs || !secrets.is_empty(),
@@ -104,7 +107,7 @@ impl Format {
             "plain" => Self::Plain,
             "express_signed" => Self::ExpressSigned(signing(secrets)),
             "better_auth_signed" => Self::BetterAuthSigned(signing(secrets)),
-            "laravel" => Self::Laravel(Arc::new(laravel::Keys::read(
+            "laravel" => Self::Laravel(Arc::new(laravel::AppKeySet::read(
                 section,
                 keys.laravel,
                 problems,
@@ -121,12 +124,12 @@ impl Format {
 }
 
 impl SessionCookie {
-    /// Checks the keys of a section; problems are reported under their names.
-    pub fn read(section: &Section<'_>, keys: Keys<'_>, problems: &mut Problems) -> Self {
+    /// Reads and checks the keys of a section.
+    pub fn read(section: &Section<'_>, keys: CookieFields<'_>, problems: &mut Problems) -> Self {
         problems.require(
             !keys.cookie.is_empty(),
             section.key("cookie"),
-            "name the cookie that holds the session's id, or choose a preset",
+            "is missing: name the cookie that contains the session id, or set a preset",
         );
         let cookies = keys.cookie.iter();
         let cookies = cookies
@@ -147,28 +150,27 @@ impl SessionCookie {
         }
     }
 
-    /// Whether a client can have any text looked up in the store: the cookie is not signed, and its text is the
-    /// key.
+    /// Whether a client can choose any key of the store: the cookie is not signed, and the id is the key.
     pub fn takes_any_key(&self) -> bool {
         matches!(self.format, Format::Plain) && !self.hashes_id
     }
 
-    /// The keys of Laravel's encrypter, if that is the format.
-    pub fn laravel(&self) -> Option<&Arc<laravel::Keys>> {
+    /// Laravel's application keys, if the format is Laravel's.
+    pub fn laravel(&self) -> Option<&Arc<laravel::AppKeySet>> {
         match &self.format {
             Format::Laravel(keys) => Some(keys),
             Format::Plain | Format::ExpressSigned(_) | Format::BetterAuthSigned(_) => None,
         }
     }
 
-    /// Where the id stands.
+    /// The places that are read.
     pub fn places(&self) -> impl Iterator<Item = CredentialSource> {
         self.cookies
             .iter()
             .map(|cookie| CredentialSource::Cookie(cookie.name().to_owned()))
     }
 
-    /// The session's id as the store knows it; `None` if no cookie of the name is there.
+    /// The key of the session in the store; `None` if the request has no such cookie.
     pub fn id(&self, headers: &HeaderMap) -> Result<Option<String>, ExtractError> {
         let Some((cookie, value)) = cookie::find_one_of(headers, &self.cookies)? else {
             return Ok(None);
@@ -188,7 +190,7 @@ impl SessionCookie {
         };
         let is_id = match self.format {
             Format::Plain => is_visible(&id),
-            // The app made it, of whatever characters it likes.
+            // The app created and signed this id, so it may contain any characters.
             Format::ExpressSigned(_) | Format::BetterAuthSigned(_) | Format::Laravel(_) => true,
         };
         if !is_id || !(1..=MAX_ID_BYTES).contains(&id.len()) {
@@ -202,7 +204,7 @@ impl SessionCookie {
     }
 }
 
-/// What stands before the last dot, if what stands behind it is its HMAC-SHA-256 by one of the keys.
+/// The text before the last dot, if the text after it is its HMAC-SHA-256 by one of the keys.
 fn verified(
     keys: &[hmac::Key],
     signed: &str,
@@ -210,8 +212,8 @@ fn verified(
 ) -> Result<String, ExtractError> {
     let (id, signature) = signed.rsplit_once('.').ok_or_else(malformed)?;
     let signature = decode(signature).ok_or_else(malformed)?;
-    let signs = |key| hmac::verify(key, id.as_bytes(), &signature).is_ok();
-    let is_signed = keys.iter().fold(false, |found, key| found | signs(key));
+    let matches = |key| hmac::verify(key, id.as_bytes(), &signature).is_ok();
+    let is_signed = keys.iter().fold(false, |found, key| found | matches(key));
     if is_signed {
         Ok(id.to_owned())
     } else {
@@ -219,7 +221,8 @@ fn verified(
     }
 }
 
-/// No app makes ids with spaces or control characters, so they must not become a part of a store's key.
+/// Whether the text has no spaces or control characters. No app creates ids with such characters, so they are not
+/// sent to a store.
 fn is_visible(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_id_is_short_visible_text_and_a_signed_one_is_any_short_text() {
+    fn plain_id_is_visible_text_and_signed_id_is_any_text_of_256_bytes_at_most() {
         let plain = cookie(Format::Plain);
         let express = cookie(Format::ExpressSigned(keys(&["new", "old"])));
         let long = "x".repeat(257);
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn key_hash_sha256_gives_the_hash_in_hexadecimal() {
+    fn key_hash_sha256_gives_the_lower_case_hex_digest() {
         let hashing = SessionCookie {
             hashes_id: true,
             ..cookie(Format::Plain)
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_known_secret_signed_gets_through() {
+    fn signature_by_an_unknown_secret_is_bad_signature_and_a_damaged_value_is_malformed() {
         let express = cookie(Format::ExpressSigned(keys(&["new", "old"])));
         let better = cookie(Format::BetterAuthSigned(keys(&["new"])));
         for (cookie, value, want) in [

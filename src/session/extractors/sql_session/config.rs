@@ -106,7 +106,7 @@ pub fn build(
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let mut config: Config = section.read(&mut problems);
-    let keys = session_cookie::Keys {
+    let keys = session_cookie::CookieFields {
         cookie: &config.cookie,
         cookie_format: &config.cookie_format,
         cookie_secrets: std::mem::take(&mut config.cookie_secrets),
@@ -274,7 +274,7 @@ fn payload(
     section: &Section<'_>,
     config: &mut Config,
     secrets: &[Secret],
-    laravel: Option<&Arc<laravel::Keys>>,
+    laravel: Option<&Arc<laravel::AppKeySet>>,
     problems: &mut Problems,
 ) -> Option<Payload> {
     match (config.payload.as_str(), config.payload_column.take()) {

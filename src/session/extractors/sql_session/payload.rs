@@ -19,7 +19,7 @@ pub enum Payload {
     /// JSON in this column, as text or as the database's own type.
     Json(String),
     Django(String, django::Keys),
-    Laravel(String, Arc<laravel::Keys>),
+    Laravel(String, Arc<laravel::AppKeySet>),
 }
 
 impl Payload {
