@@ -1,5 +1,5 @@
-//! `session.extractors` and the sections it names, made into a chain by the registry's kinds.
-//! What a kind's own section may hold is with the kind, in `extractors`.
+//! Builds the chain from `session.extractors` and the sections that it names.
+//! The keys of a kind's section are defined by the kind, in `extractors`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,31 +18,31 @@ use crate::session::registry::Registry;
 use crate::session::subject::{SubjectRule, Template, VerifiedEmail};
 use crate::session::types::SessionExtractor;
 
-/// What the sections were made into.
+/// The result of building the chain.
 #[derive(Debug, Default)]
 pub(crate) struct Built {
     pub(crate) chain: Chain,
-    /// The sections as they were understood, by name.
+    /// The effective sections, with defaults and presets applied, by name.
     pub(crate) effective: serde_json::Map<String, serde_json::Value>,
-    /// What each extractor was built from, by its name.
+    /// The inputs of each extractor, by its name.
     pub(crate) sources: BTreeMap<String, BuiltFrom>,
     pub(crate) warnings: Warnings,
 }
 
-/// What an extractor was built from. If it is the same after a reload, the extractor is kept.
+/// The inputs of an extractor. A reload keeps the extractor if they did not change.
 #[derive(PartialEq)]
 pub(crate) struct BuiltFrom {
     section: Table,
-    /// `token.cap_to_session`, for which stores read the end of the session.
+    /// `token.cap_to_session`: if it is set, stores read the expiry of the session.
     cap_to_session: bool,
-    /// `server.max_in_flight`, from which the default of `max_waiting` follows.
+    /// `server.max_in_flight`, which determines the default of `max_waiting`.
     max_in_flight: usize,
-    /// The files of secrets and keys that the section names.
+    /// The files that the section names, with secrets and keys.
     pub(crate) files: Vec<FileFingerprint>,
 }
 
 impl fmt::Debug for BuiltFrom {
-    /// The section holds secrets as plain text.
+    /// Leaves out the section, which contains secrets as plain text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BuiltFrom")
             .field("files", &self.files)
@@ -50,7 +50,7 @@ impl fmt::Debug for BuiltFrom {
     }
 }
 
-/// Makes extractors from their sections.
+/// Builds extractors from their sections.
 pub(crate) struct Builder<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) elsewhere: Elsewhere<'a>,
@@ -59,7 +59,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) max_in_flight: usize,
 }
 
-/// The keys that every extractor's section may have.
+/// The keys that are common to the sections of all kinds.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Common {
@@ -79,8 +79,8 @@ impl Common {
         "allow_ambiguous_subject",
     ];
 
-    /// These keys, and those of the section's preset where they are not given.
-    fn over(self, preset: Self) -> Self {
+    /// These keys, with those of the section's preset as defaults.
+    fn or_from(self, preset: Self) -> Self {
         Self {
             kind: self.kind,
             preset: self.preset,
@@ -96,7 +96,7 @@ impl Common {
 }
 
 impl Builder<'_> {
-    /// Builds the extractors called `names`, in that order; sections beside them are problems.
+    /// Builds the extractors called `names`, in that order. Any other section is a problem.
     pub(crate) fn chain(
         &self,
         names: &[String],
@@ -104,19 +104,19 @@ impl Builder<'_> {
         problems: &mut Problems,
     ) -> Built {
         let mut built = Built::default();
-        let mut links = Vec::new();
+        let mut extractors = Vec::new();
         if names.is_empty() {
             problems.add(
                 "session.extractors",
-                "names no extractor, so nobody could get a token: set it to [\"web\"] and add a section \
-                 [extractors.web], in a file that --config names, or set ROLLOUT__SESSION__EXTRACTORS",
+                "is empty, so every request would be 401 no_session: set it to [\"web\"] and add a section \
+                 [extractors.web], in a file for --config, or set ROLLOUT__SESSION__EXTRACTORS",
             );
         }
         for (index, name) in names.iter().enumerate() {
             if names[..index].contains(name) {
                 problems.add("session.extractors", format!("names {name} twice"));
             } else if let Some(table) = self.table(name, &mut sections, problems) {
-                links.extend(self.link(name, table, &mut built, problems));
+                extractors.extend(self.configure(name, table, &mut built, problems));
             }
         }
         for unused in sections.keys().collect::<BTreeSet<_>>() {
@@ -125,22 +125,23 @@ impl Builder<'_> {
                 "is not used: add it to session.extractors or remove the section",
             );
         }
-        built.chain = Chain::new(links);
+        built.chain = Chain::new(extractors);
         built.warnings.extend(built.chain.warnings());
         built
     }
 
-    /// The section of the extractor called `name`. A kind that needs no keys needs no section.
+    /// The section of the extractor called `name`. It may be missing if the name is a kind, because some kinds have no
+    /// required keys.
     fn table(&self, name: &str, sections: &mut Table, problems: &mut Problems) -> Option<Table> {
         let path = join("extractors", name);
-        let plain = name.bytes().all(|byte| {
+        let is_plain = name.bytes().all(|byte| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte)
         });
         let section = sections.remove(name);
-        if !plain || name.len() > 64 {
+        if !is_plain || name.len() > 64 {
             problems.add(
                 path,
-                "a name has up to 64 small letters, digits, `_` and `-`, as variables can spell them",
+                "a name has at most 64 lower-case letters, digits, `_` and `-`, so that a variable can contain it",
             );
             return None;
         }
@@ -157,15 +158,14 @@ impl Builder<'_> {
             None => {
                 problems.add(
                     &path,
-                    format!("session.extractors names it, but there is no section [{path}]"),
+                    format!("is in session.extractors, but there is no section [{path}]"),
                 );
                 None
             }
         }
     }
 
-    /// What is wrong with a section of no kind there is. Often it is called after its provider, which
-    /// is a preset.
+    /// The message for a section with an unknown kind. Often the name is that of a provider, which is a preset.
     fn wrong_kind(&self, name: &str, common: &Common) -> String {
         let given = common.kind.as_deref();
         let spelled = given.unwrap_or(name).replace('-', "_");
@@ -204,7 +204,7 @@ impl Builder<'_> {
         Some(self.registry.names().filter(has).collect()).filter(|kinds: &Vec<_>| !kinds.is_empty())
     }
 
-    fn link(
+    fn configure(
         &self,
         name: &str,
         mut table: Table,
@@ -219,15 +219,14 @@ impl Builder<'_> {
             problems.add(join(&path, "kind"), self.wrong_kind(name, &common));
             return None;
         };
-        // A preset may know better where its provider puts the user, or what to tell an operator who does not
-        // say so.
+        // A preset may set the default of `subject`, or the message for a section without `subject`.
         let mut preset_subject = Table::new();
         if let Some(preset) = &common.preset {
             match preset_keys(kind, preset) {
                 Ok(mut keys) => {
                     preset_subject = take(&mut keys, &Common::KEYS);
                     preset_subject.extend(take(&mut keys, &["subject_missing"]));
-                    forget_members(&mut keys, &table);
+                    remove_overridden_members(&mut keys, &table);
                     lay(
                         std::mem::replace(&mut table, keys),
                         &mut table,
@@ -243,7 +242,7 @@ impl Builder<'_> {
             .remove("subject_missing")
             .and_then(|text| text.into_string().ok());
         let from_preset = read(&path, &preset_subject, &[], problems);
-        let common = common.over(from_preset);
+        let common = common.or_from(from_preset);
         let subject = common
             .subject
             .clone()
@@ -293,24 +292,24 @@ impl Builder<'_> {
     }
 }
 
-/// Removes the members of a preset's tables that the section gives too. Such a member may be a table itself,
-/// as a claim rule is; it replaces the preset's and is not laid over it.
-fn forget_members(preset: &mut Table, section: &Table) {
+/// Removes the members of a preset's tables that the section also sets. Such a member may itself be a table, for
+/// example a claim rule. It replaces the preset's member and is not merged with it.
+fn remove_overridden_members(preset: &mut Table, section: &Table) {
     for (key, value) in section {
         if let (
             Some(Value {
                 kind: ValueKind::Table(preset),
                 ..
             }),
-            ValueKind::Table(given),
+            ValueKind::Table(own),
         ) = (preset.get_mut(key), &value.kind)
         {
-            preset.retain(|member, _| !given.contains_key(member));
+            preset.retain(|member, _| !own.contains_key(member));
         }
     }
 }
 
-/// The rule that the common keys make of `subject`.
+/// The subject rule for the template `subject`, with the checks that the common keys configure.
 fn subject_rule(
     path: &str,
     kind: &str,
@@ -324,19 +323,19 @@ fn subject_rule(
     problems.require(
         template.has_placeholder(),
         key(),
-        "has no placeholder, so everybody would be the same user: write for example \"{sub}\"",
+        "has no placeholder, so all users would have the same subject: write for example \"{sub}\"",
     );
     problems.require(
         allow_ambiguous || !template.has_adjacent_placeholders(),
         key(),
-        "has two placeholders without text between them, so that two users could get one id: write for example \
+        "has two placeholders without text between them, so two users could have the same subject: write for example \
          \"{org}:{sub}\" (or set allow_ambiguous_subject = true)",
     );
     problems.require(
         common.preset.as_deref() != Some("supabase") || !template.reads_below("user_metadata"),
         key(),
-        "reads user_metadata, which users write themselves, so that each could be any other: use {sub}, or put \
-         the id into app_metadata",
+        "reads user_metadata, which users can change, so a user could become any other: use {sub}, or put the id into \
+         app_metadata",
     );
     let email = match kind {
         _ if common.allow_unverified_email.unwrap_or_default() => None,
@@ -383,9 +382,9 @@ pub(crate) fn build_extractor(
         context,
         max_in_flight: 512,
     };
-    let link = builder.link(kind, table, &mut Built::default(), &mut problems);
-    match link {
-        Some(link) if problems.is_empty() => Ok(link.extractor),
+    let configured = builder.configure(kind, table, &mut Built::default(), &mut problems);
+    match configured {
+        Some(configured) if problems.is_empty() => Ok(configured.extractor),
         _ => Err(problems),
     }
 }
@@ -403,7 +402,7 @@ pub fn keys_of_kind(
         &Common::KEYS,
         Elsewhere::DEFAULT,
     );
-    // That required keys are missing does not matter here.
+    // The problems are ignored: they only say that required keys are missing.
     let _ = (kind.build)(&section, context);
     section.into_findings().effective
 }

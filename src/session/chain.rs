@@ -32,7 +32,7 @@ pub struct ConfiguredExtractor {
 /// The configured extractors, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
-    links: Vec<ConfiguredExtractor>,
+    extractors: Vec<ConfiguredExtractor>,
     /// The reach of each extractor, in the same order.
     reaches: Vec<Reach>,
 }
@@ -68,25 +68,31 @@ pub enum Denial {
 }
 
 impl Chain {
-    pub fn new(links: Vec<ConfiguredExtractor>) -> Self {
-        let reaches = links.iter().map(|link| link.extractor.reach()).collect();
-        Self { links, reaches }
+    pub fn new(extractors: Vec<ConfiguredExtractor>) -> Self {
+        let reaches = extractors
+            .iter()
+            .map(|configured| configured.extractor.reach())
+            .collect();
+        Self {
+            extractors,
+            reaches,
+        }
     }
 
     pub fn links(&self) -> &[ConfiguredExtractor] {
-        &self.links
+        &self.extractors
     }
 
     /// Asks the extractors in order; the first that finds a credential of its own decides.
     pub async fn authenticate(&self, request: &Parts) -> Result<Authenticated, Denied> {
         let mut asking = self.asking(request);
-        for (link, reach) in self.links.iter().zip(&self.reaches) {
+        for (configured, reach) in self.extractors.iter().zip(&self.reaches) {
             if !asking.includes(reach) {
                 continue;
             }
-            spans::record_extractor(&link.name);
-            let span = spans::extractor_span(&link.name, link.kind);
-            let answer = link
+            spans::record_extractor(&configured.name);
+            let span = spans::extractor_span(&configured.name, configured.kind);
+            let answer = configured
                 .authenticate(asking.request())
                 .instrument(span.clone())
                 .await;
@@ -94,7 +100,7 @@ impl Chain {
             match answer {
                 Ok(None) => {}
                 Ok(Some((subject, session))) => {
-                    let (extractor, places) = (link.name.clone(), reach.places.clone());
+                    let (extractor, places) = (configured.name.clone(), reach.places.clone());
                     return Ok(Authenticated {
                         extractor,
                         places,
@@ -102,10 +108,10 @@ impl Chain {
                         session,
                     });
                 }
-                Err(Denial::NotMine(reason, place)) => asking.pass_over(link, reason, &place),
+                Err(Denial::NotMine(reason, place)) => asking.pass_over(configured, reason, &place),
                 Err(denial) => {
                     return Err(Denied {
-                        extractor: Some(link.name.clone()),
+                        extractor: Some(configured.name.clone()),
                         denial,
                     });
                 }
@@ -126,28 +132,28 @@ impl Chain {
 
     /// Every extractor with its reach.
     pub fn with_reaches(&self) -> impl Iterator<Item = (&ConfiguredExtractor, &Reach)> {
-        self.links.iter().zip(&self.reaches)
+        self.extractors.iter().zip(&self.reaches)
     }
 
     /// Lets every extractor prefetch what it needs.
     pub fn start(&self) {
-        for link in &self.links {
-            link.extractor.start();
+        for configured in &self.extractors {
+            configured.extractor.start();
         }
     }
 
     /// Lets every extractor set its gauges.
     pub fn observe(&self) {
-        for link in &self.links {
-            link.extractor.observe();
+        for configured in &self.extractors {
+            configured.extractor.observe();
         }
     }
 
     /// Whether every extractor has what it needs to decide.
     pub fn is_ready(&self) -> bool {
-        self.links
+        self.extractors
             .iter()
-            .all(|link| !matches!(link.extractor.readiness(), Readiness::Waiting(_)))
+            .all(|configured| !matches!(configured.extractor.readiness(), Readiness::Waiting(_)))
     }
 
     /// Warns about two sections that accept the same credentials, and about two sections whose different users
@@ -248,12 +254,12 @@ impl Asking<'_> {
     /// Records that the extractor answered `NotMine` for the credential in `place`.
     pub fn pass_over(
         &mut self,
-        link: &ConfiguredExtractor,
+        configured: &ConfiguredExtractor,
         reason: Reason,
         place: &CredentialSource,
     ) {
         self.passed_over.get_or_insert_with(|| Denied {
-            extractor: Some(link.name.clone()),
+            extractor: Some(configured.name.clone()),
             denial: Denial::Rejected(reason),
         });
         let Some(header) = place.header() else { return };

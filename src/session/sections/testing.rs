@@ -1,5 +1,5 @@
-//! What the tests of several kinds do: build an extractor at a fixed time, and ask it.
-//! What every extractor has to pass is in `contract.rs`.
+//! Helpers for the tests of the kinds: build an extractor at a fixed time, and ask it.
+//! `contract.rs` has the checks that every extractor has to pass.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::session::types::{Extracted, SessionExtractor};
 
 pub const NOW: UnixSeconds = 1_800_000_000;
 
-/// An extractor of `kind` whose clock stands still.
+/// Builds an extractor of `kind` whose clock stands at [`NOW`].
 pub(in crate::session) fn build(
     kind: &str,
     keys: &str,
@@ -22,7 +22,7 @@ pub(in crate::session) fn build(
     build_at(NOW, kind, keys)
 }
 
-/// The same at another time.
+/// Like [`build`], at another time.
 pub(in crate::session) fn build_at(
     now: UnixSeconds,
     kind: &str,
@@ -32,7 +32,7 @@ pub(in crate::session) fn build_at(
     contract::build(&Registry::builtin(), kind, keys, &context)
 }
 
-/// What an extractor with these keys says at that time about a cookie, `NAME=VALUE`.
+/// The outcome of an extractor with these keys, at this time, for a cookie `NAME=VALUE`.
 pub(in crate::session) fn extract_at(
     now: UnixSeconds,
     kind: &str,
@@ -43,15 +43,15 @@ pub(in crate::session) fn extract_at(
     extractor
         .extract(&contract::request(&[("cookie", cookie)]))
         .now_or_never()
-        .expect("no waiting")
+        .expect("an outcome without waiting")
 }
 
-/// The word of a refusal.
+/// The reason of a refusal.
 pub(in crate::session) fn word(extracted: Extracted) -> &'static str {
     extracted.expect_err("a refusal").word()
 }
 
-/// The attributes of the session as JSON, or the word of the refusal.
+/// The attributes of the session as JSON, or the reason of the refusal.
 pub(in crate::session) fn answer(
     extractor: &dyn SessionExtractor,
     headers: &[(&str, &str)],
@@ -59,7 +59,7 @@ pub(in crate::session) fn answer(
     match extractor
         .extract(&contract::request(headers))
         .now_or_never()
-        .expect("no waiting")
+        .expect("an outcome without waiting")
     {
         Ok(session) => {
             Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
@@ -68,7 +68,7 @@ pub(in crate::session) fn answer(
     }
 }
 
-/// Checks that every case is refused with a line for its key and without the secret in it.
+/// Checks that building each case reports a problem with its key and does not show the secret.
 pub(in crate::session) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
     for (case, keys, key) in cases {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
@@ -80,7 +80,7 @@ pub(in crate::session) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
     }
 }
 
-/// Checks that every case is refused with one line, which begins with its key and says what to mend.
+/// Checks that building each case reports exactly one problem, which begins with this key and message.
 pub(in crate::session) fn mended(kind: &str, cases: &[(&str, &str, &str)]) {
     for (case, keys, line) in cases {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
@@ -92,7 +92,7 @@ pub(in crate::session) fn mended(kind: &str, cases: &[(&str, &str, &str)]) {
     }
 }
 
-/// A file that looks like a certificate.
+/// A PEM file whose certificate cannot be parsed.
 pub(in crate::session) fn broken_certificate() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(
