@@ -20,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod hardening;
+mod headers;
 pub mod http;
 pub mod json;
 pub mod secret;

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::headers::single;
 use crate::json::Value;
 use crate::session::formats::percent::{self, Plus};
 use crate::session::sections::cookie;
@@ -166,19 +167,6 @@ impl FromStr for CredentialSource {
                 Err("must be places such as \"header:authorization\" or \"cookie:__session\"")
             }
         }
-    }
-}
-
-/// The header called `name`. Two of it are refused: the next party might read the other one.
-fn single<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<&'a HeaderValue>, ExtractError> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    match values.next() {
-        Some(_) => Err(ExtractError::rejected("duplicate_header")),
-        None => Ok(first),
     }
 }
 

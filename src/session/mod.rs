@@ -19,4 +19,5 @@ pub use kind::Kind;
 pub use registry::Registry;
 pub use types::{
     CredentialSource, ExtractError, Extracted, Peer, Reach, Readiness, Session, SessionExtractor,
+    decided,
 };

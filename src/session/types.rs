@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use axum::http::HeaderName;
 use axum::http::request::Parts;
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use url::Url;
 
 use crate::clock::UnixSeconds;
+use crate::headers::DuplicateHeader;
 use crate::json::Value;
 use crate::secret::Secret;
 
@@ -25,6 +27,11 @@ use crate::secret::Secret;
 /// - `Err(Rejected)`: a credential is present and not acceptable. The chain stops and asks no other extractor.
 /// - `Err(Unavailable)`: a credential is present and cannot be checked right now. The chain stops.
 pub type Extracted = Result<Option<Session>, ExtractError>;
+
+/// The future of an outcome that is already known, for an extractor that does not wait for anything.
+pub fn decided<'a>(outcome: Extracted) -> BoxFuture<'a, Extracted> {
+    ready(outcome).boxed()
+}
 
 /// Recognises one kind of session in a request.
 pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
@@ -175,6 +182,12 @@ pub struct Cause {
     pub detail: Option<String>,
     /// When to retry, if a backend said so.
     pub retry_after: Option<Duration>,
+}
+
+impl From<DuplicateHeader> for ExtractError {
+    fn from(_: DuplicateHeader) -> Self {
+        Self::rejected("duplicate_header")
+    }
 }
 
 impl ExtractError {

@@ -248,13 +248,7 @@ impl AuthJs {
         if !self.accept_bearer {
             return Ok(None);
         }
-        let value =
-            headers::single(&request.headers, &header::AUTHORIZATION).map_err(
-                |error| match error {
-                    headers::HeaderError::Duplicate => ExtractError::rejected("duplicate_header"),
-                    headers::HeaderError::Malformed => ExtractError::rejected("malformed"),
-                },
-            )?;
+        let value = headers::single(&request.headers, &header::AUTHORIZATION)?;
         let Some((scheme, token)) = value.and_then(|value| value.split_once(' ')) else {
             return Ok(None);
         };

@@ -18,9 +18,9 @@ use crate::json::{Object, Value};
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::http::Answer;
 use crate::session::backends::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
-use crate::session::formats::cookies::{self, CookieError};
+use crate::session::formats::cookies;
 use crate::session::formats::expiry::Expiry;
-use crate::session::formats::headers::{self, HeaderError};
+use crate::session::formats::headers;
 use crate::session::kind::Kind;
 use crate::session::subject::{SubjectError, Template};
 use crate::session::types::{
@@ -111,15 +111,10 @@ impl Forwarded {
     /// The value exactly as it was sent, quotes and all: the app reads it, not we.
     fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
         match self {
-            Self::Cookie(name) => cookies::find(headers, name).map_err(|error| match error {
-                CookieError::Duplicate => ExtractError::rejected("ambiguous_identity"),
-                CookieError::Malformed => ExtractError::rejected("malformed"),
-            }),
-            Self::Header(name) => match headers::single(headers, name) {
-                Ok(value) => Ok(value.filter(|value| !value.is_empty())),
-                Err(HeaderError::Duplicate) => Err(ExtractError::rejected("duplicate_header")),
-                Err(HeaderError::Malformed) => Err(ExtractError::rejected("malformed")),
-            },
+            Self::Cookie(name) => cookies::find(headers, name),
+            Self::Header(name) => {
+                Ok(headers::single(headers, name)?.filter(|value| !value.is_empty()))
+            }
         }
     }
 }

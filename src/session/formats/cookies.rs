@@ -5,20 +5,17 @@
 
 use axum::http::{HeaderMap, header};
 
-/// Why a cookie that is present cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CookieError {
-    /// The name occurs with different values; frameworks disagree on which value to use.
-    Duplicate,
-    /// The value contains a byte outside printable ASCII (RFC 6265, section 4.1.1).
-    Malformed,
-}
+use crate::session::types::ExtractError;
 
 /// The raw value of the cookie called exactly `name`: not decoded, with its quotes.
 ///
 /// `None` if it is absent or empty: frameworks clear a session by setting its cookie empty. Malformed pairs and other
 /// names are ignored. Duplicates with the same value count once.
-pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, CookieError> {
+///
+/// # Errors
+/// `Rejected` if the name occurs with different values, because frameworks disagree on which value to use, or if the
+/// value contains a byte outside printable ASCII (RFC 6265, section 4.1.1).
+pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ExtractError> {
     let mut found = None;
     for header in headers.get_all(header::COOKIE) {
         for pair in header.as_bytes().split(|&byte| byte == b';') {
@@ -26,18 +23,19 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, C
                 continue;
             };
             if found.replace(value).is_some_and(|other| other != value) {
-                return Err(CookieError::Duplicate);
+                return Err(ExtractError::rejected("ambiguous_identity"));
             }
         }
     }
+    let malformed = || ExtractError::rejected("malformed");
     match found {
         None | Some([]) => Ok(None),
         Some(value) if value.iter().all(|byte| (b' '..=b'~').contains(byte)) => {
             std::str::from_utf8(value)
                 .map(Some)
-                .map_err(|_| CookieError::Malformed)
+                .map_err(|_| malformed())
         }
-        Some(_) => Err(CookieError::Malformed),
+        Some(_) => Err(malformed()),
     }
 }
 
@@ -102,13 +100,14 @@ mod tests {
 
     #[test]
     fn duplicate_with_another_value_is_refused_and_with_the_same_value_counts_once() {
+        let duplicate = Err(ExtractError::rejected("ambiguous_identity"));
         for (lines, want) in [
-            (&[&b"sid=a; sid=b"[..]][..], Err(CookieError::Duplicate)),
-            (&[b"sid=a", b"sid=b"], Err(CookieError::Duplicate)),
-            (&[b"sid=a; sid=a; sid=b"], Err(CookieError::Duplicate)),
-            (&[b"sid=a; sid=b; sid=a"], Err(CookieError::Duplicate)),
-            (&[b"sid=; sid=a"], Err(CookieError::Duplicate)),
-            (&[b"sid=a; sid=\"a\""], Err(CookieError::Duplicate)),
+            (&[&b"sid=a; sid=b"[..]][..], duplicate.clone()),
+            (&[b"sid=a", b"sid=b"], duplicate.clone()),
+            (&[b"sid=a; sid=a; sid=b"], duplicate.clone()),
+            (&[b"sid=a; sid=b; sid=a"], duplicate.clone()),
+            (&[b"sid=; sid=a"], duplicate.clone()),
+            (&[b"sid=a; sid=\"a\""], duplicate.clone()),
             (&[b"sid=a; x=1; sid= a "], Ok(Some("a"))),
             (&[b"sid=a", b"sid=a"], Ok(Some("a"))),
             (&[b"sid=; sid="], Ok(None)),
@@ -121,7 +120,7 @@ mod tests {
     fn value_that_is_not_printable_ascii_is_malformed() {
         assert_eq!(
             find(&headers(&[b"sid=\xff"]), "sid"),
-            Err(CookieError::Malformed)
+            Err(ExtractError::rejected("malformed"))
         );
     }
 }

@@ -3,30 +3,23 @@
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// Why a header that is present cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderError {
-    /// It occurs twice, or a header is present whose name a proxy may treat as the same.
-    Duplicate,
-    /// Its value is not UTF-8.
-    Malformed,
-}
+use crate::headers;
+use crate::session::types::ExtractError;
 
 /// The value of the header without surrounding spaces and tabs; `None` if it is absent.
+///
+/// # Errors
+/// `Rejected` if the header occurs twice or is not UTF-8.
 pub fn single<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
-) -> Result<Option<&'a str>, HeaderError> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else {
+) -> Result<Option<&'a str>, ExtractError> {
+    let Some(value) = headers::single(headers, name)? else {
         return Ok(None);
     };
-    if values.next().is_some() {
-        return Err(HeaderError::Duplicate);
-    }
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => Ok(Some(text.trim_matches([' ', '\t']))),
-        Err(_) => Err(HeaderError::Malformed),
+        Err(_) => Err(ExtractError::rejected("malformed")),
     }
 }
 

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use crate::config::{Problems, Section};
-use crate::session::formats::cookies::{self, CookieError};
+use crate::session::formats::cookies;
 use crate::session::types::ExtractError;
 
 /// Browsers store at most 4 KiB per cookie, so a value longer than twice that comes from no browser.
@@ -158,11 +158,9 @@ pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
 /// The raw value of the cookie called `name`, without the enclosing quotes that RFC 6265 allows and frameworks
 /// remove; `None` if the cookie is absent or empty.
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ExtractError> {
-    match cookies::find(headers, name) {
-        Ok(Some(value)) if value.len() > MAX_BYTES => Err(ExtractError::rejected("too_large")),
-        Ok(value) => Ok(value.map(without_quotes).filter(|value| !value.is_empty())),
-        Err(CookieError::Duplicate) => Err(ExtractError::rejected("ambiguous_identity")),
-        Err(CookieError::Malformed) => Err(ExtractError::rejected("malformed")),
+    match cookies::find(headers, name)? {
+        Some(value) if value.len() > MAX_BYTES => Err(ExtractError::rejected("too_large")),
+        value => Ok(value.map(without_quotes).filter(|value| !value.is_empty())),
     }
 }
 

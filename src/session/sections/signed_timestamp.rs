@@ -6,8 +6,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
@@ -16,7 +15,7 @@ use crate::json::Value;
 use crate::session::formats::payload;
 use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
 use crate::session::sections::cookie::Cookie;
-use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor, decided};
 
 /// How long a cookie is valid after its timestamp: a duration, or `"none"` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +134,7 @@ impl SignedTimestampSession {
 
 impl SessionExtractor for SignedTimestampSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        decided(self.session(request))
     }
 
     fn reach(&self) -> Reach {
