@@ -1,20 +1,19 @@
 //! Sessions that are signed JWTs (RFC 7519), as identity providers issue them.
-//! Keys are kept in `shared/jwks.rs`; configuration and the providers' presets are in `jwt/`.
+//! The configuration and the providers' presets are in `jwt/`, the cache of fetched keys in `backends/jwks.rs`.
 
 mod config;
 mod presets;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::future::{self, BoxFuture, FutureExt};
+use futures_util::future::BoxFuture;
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::json::{Object, Value};
-use crate::session::backends::jwks::{FetchedKeys, Found, KeysByKid, Wait};
+use crate::session::backends::jwks::{FetchedKeys, Found, KeysByKid};
 use crate::session::backends::keys::{Alg, KeySet};
 use crate::session::credential_source;
 use crate::session::formats::jwt_form;
@@ -31,27 +30,27 @@ pub const KIND: Kind = Kind {
     presets: presets::PRESETS,
 };
 
-/// Header parameters that change what is verified, or bring the key along (RFC 7515, section 4.1,
-/// RFC 7797). A token that needs them is not for us; one that does not need them must not have them.
+/// Header parameters that change what is verified, or that contain or locate the key (RFC 7515, section 4.1,
+/// RFC 7797). A token with any of them is refused.
 const REFUSED_PARAMETERS: [&str; 8] = ["crit", "b64", "zip", "cty", "jwk", "jku", "x5u", "x5c"];
 
-/// The last second of the year 9999: a later expiry is a mistake, such as milliseconds.
-const LAST_SECOND: UnixSeconds = 253_402_300_799;
+/// The last second of the year 9999. A later expiry is a mistake, such as a time in milliseconds.
+const LATEST_EXPIRY: UnixSeconds = 253_402_300_799;
 
 /// Verifies JWTs.
 ///
-/// Only the signature is left to `jsonwebtoken`. Its `decode` reads the machine's clock, keeps the
-/// last of two members with one name, ignores `crit`, `b64`, `zip` and `typ`, and quotes the token in
-/// its errors.
+/// Only the signature is checked with `jsonwebtoken`. Its `decode` is not used: it reads the machine's clock,
+/// keeps the last of two members with the same name, ignores `crit`, `b64`, `zip` and `typ`, and quotes the
+/// token in its errors.
 #[derive(Debug)]
 struct Jwt {
     places: Vec<CredentialSource>,
-    keys: Keys,
-    /// The algorithms that a header may name.
+    keys: KeySource,
+    /// Accepted values of the header's `alg`.
     algorithms: Vec<Alg>,
-    /// Who may have issued the token; empty means anybody who has the key.
+    /// Accepted values of `iss`; an empty list accepts any, also none.
     issuers: Vec<String>,
-    /// Whom the token may be meant for; empty means anybody.
+    /// Accepted values of `aud`; an empty list accepts any, also none.
     audiences: Vec<String>,
     leeway: UnixSeconds,
     claims: ClaimRules,
@@ -61,81 +60,64 @@ struct Jwt {
     token_types: Vec<String>,
     padded_base64: bool,
     clock: Clock,
-    /// The header of the last genuine token. An issuer writes the same one into all of its tokens.
-    last_header: ArcSwapOption<Header>,
 }
 
-/// A header that is in order.
+/// Where the keys that verify tokens come from.
 #[derive(Debug)]
-struct Header {
-    /// As it stands in the token.
-    encoded: String,
-    alg: Alg,
-    kid: Option<String>,
-}
-
-/// The keys that verify tokens.
-#[derive(Debug)]
-enum Keys {
-    /// One key, whatever id a token's header gives it.
-    One(Arc<KeySet>),
-    /// A set that does not change while the service runs.
+enum KeySource {
+    /// Keys from the configuration that are used for every `kid`.
+    AnyKid(Arc<KeySet>),
+    /// A JWK set from the configuration, whose keys are chosen by `kid`.
     Set(Arc<KeySet>),
+    /// A published JWK set.
     Fetched(FetchedKeys),
+    /// A URL for each `kid`.
     ByKid(KeysByKid),
 }
 
-impl Keys {
-    fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
-        match self {
-            Self::One(keys) | Self::Set(keys) => Ok(Found::Keys(keys.clone())),
-            Self::Fetched(keys) => keys.get(kid),
-            Self::ByKid(keys) => keys.get(kid),
+impl KeySource {
+    /// The keys for a token that names `kid`, after a fetch if one is needed.
+    async fn get(&self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
+        let found = match self {
+            Self::AnyKid(keys) | Self::Set(keys) => return Ok(keys.clone()),
+            Self::Fetched(keys) => keys.get(kid)?,
+            Self::ByKid(keys) => keys.get(kid)?,
+        };
+        match found {
+            Found::Keys(keys) => Ok(keys),
+            Found::Wait(wait) => wait.keys(self.kid_in_set(kid)).await,
         }
     }
 
-    /// The key id to look for among the keys that were found.
-    fn wanted<'a>(&self, kid: Option<&'a str>) -> Option<&'a str> {
+    /// The key id by which a key is chosen in the set; `None` if every key of the set may be used.
+    fn kid_in_set<'a>(&self, kid: Option<&'a str>) -> Option<&'a str> {
         match self {
-            Self::One(_) | Self::ByKid(_) => None,
+            Self::AnyKid(_) | Self::ByKid(_) => None,
             Self::Set(_) | Self::Fetched(_) => kid,
         }
     }
 }
 
-/// A token whose form and header are in order, and nothing more.
-struct Unverified<'a> {
-    header: Arc<Header>,
-    /// It is not the one of the last genuine token.
-    is_new: bool,
+/// A token whose form and header were checked. Neither its signature nor its claims were.
+struct UnverifiedToken<'a> {
+    alg: Alg,
+    kid: Option<String>,
+    /// Header and payload, as they were signed.
     signed: &'a str,
     payload: Value,
     signature: &'a str,
 }
 
-impl Unverified<'_> {
-    fn kid(&self) -> Option<&str> {
-        self.header.kid.as_deref()
-    }
-}
-
 impl SessionExtractor for Jwt {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        let found = match credential_source::find(&self.places, request) {
-            Ok(Some(found)) => found,
-            Ok(None) => return future::ready(Ok(None)).boxed(),
-            Err(error) => return future::ready(Err(error)).boxed(),
-        };
-        match self.session(&found) {
-            Ok(Step::Done(session)) => future::ready(Ok(Some(session))).boxed(),
-            Ok(Step::Wait(wait)) => async move {
-                let token = self.read(&found)?;
-                let keys = wait.keys(self.keys.wanted(token.kid())).await?;
-                self.verify(token, &keys).map(Some)
-            }
-            .boxed(),
-            Err(error) => future::ready(Err(error)).boxed(),
-        }
+        Box::pin(async move {
+            let Some(found) = credential_source::find(&self.places, request)? else {
+                return Ok(None);
+            };
+            let token = self.read(&found)?;
+            let keys = self.keys.get(token.kid.as_deref()).await?;
+            self.verify(token, &keys).map(Some)
+        })
     }
 
     fn reach(&self) -> Reach {
@@ -149,47 +131,33 @@ impl SessionExtractor for Jwt {
     }
 
     fn start(&self) {
-        if let Keys::Fetched(keys) = &self.keys {
+        if let KeySource::Fetched(keys) = &self.keys {
             keys.start();
         }
     }
 
     fn observe(&self) {
-        if let Keys::Fetched(keys) = &self.keys {
+        if let KeySource::Fetched(keys) = &self.keys {
             keys.observe();
         }
     }
 
     fn readiness(&self) -> Readiness {
         match &self.keys {
-            Keys::Fetched(keys) => keys.readiness(),
-            Keys::ByKid(keys) => keys.readiness(),
-            Keys::One(_) | Keys::Set(_) => Readiness::Ready,
+            KeySource::Fetched(keys) => keys.readiness(),
+            KeySource::ByKid(keys) => keys.readiness(),
+            KeySource::AnyKid(_) | KeySource::Set(_) => Readiness::Ready,
         }
     }
-}
-
-/// How far a token can be taken without waiting.
-enum Step {
-    Done(Session),
-    /// Its keys have to be fetched first.
-    Wait(Wait),
 }
 
 impl Jwt {
-    fn session(&self, found: &credential_source::Found<'_>) -> Result<Step, ExtractError> {
-        let token = self.read(found)?;
-        match self.keys.get(token.kid())? {
-            Found::Keys(keys) => self.verify(token, &keys).map(Step::Done),
-            Found::Wait(wait) => Ok(Step::Wait(wait)),
-        }
-    }
-
-    /// Checks everything about a token that can be checked without a key, first whose it is.
+    /// Checks the form and the header of a token. The first checks decide whether another extractor may be
+    /// asked (`NotMine`): the form, the family of `alg`, and the issuer.
     fn read<'a>(
         &self,
         found: &'a credential_source::Found<'_>,
-    ) -> Result<Unverified<'a>, ExtractError> {
+    ) -> Result<UnverifiedToken<'a>, ExtractError> {
         let token = &*found.text;
         if token.len() > self.max_token_bytes {
             return Err(ExtractError::rejected("too_large"));
@@ -197,16 +165,10 @@ impl Jwt {
         let not_mine = |word| ExtractError::not_mine(word, found.place);
         let [header, payload, signature] =
             jwt_form::parts(token).ok_or_else(|| not_mine("not_a_jwt"))?;
-        let known = self
-            .last_header
-            .load_full()
-            .filter(|last| last.encoded == header);
-        if known.is_none() {
-            let header = jwt_form::decode(header).ok_or_else(|| not_mine("not_a_jwt"))?;
-            let alg = jwt_form::alg(&header)?.ok_or_else(|| not_mine("not_a_jwt"))?;
-            if jwt_form::is_hmac(alg).is_some_and(|is_hmac| is_hmac != self.is_hmac()) {
-                return Err(not_mine("alg_not_allowed"));
-            }
+        let form = jwt_form::decode(header).ok_or_else(|| not_mine("not_a_jwt"))?;
+        let alg = jwt_form::alg(&form)?.ok_or_else(|| not_mine("not_a_jwt"))?;
+        if jwt_form::is_hmac(alg).is_some_and(|is_hmac| is_hmac != self.is_hmac()) {
+            return Err(not_mine("alg_not_allowed"));
         }
         if payload.is_empty() || signature.is_empty() {
             return Err(malformed("a part is empty"));
@@ -219,20 +181,19 @@ impl Jwt {
                 not_mine("issuer").because(format!("iss is {}", issuer.unwrap_or("missing")))
             );
         }
-        let (header, is_new) = match known {
-            Some(last) => (last, false),
-            None => (Arc::new(self.read_header(header)?), true),
-        };
-        Ok(Unverified {
-            header,
-            is_new,
+        // Parsed again, because the first time padding and duplicate members were accepted.
+        let header = self.json(header)?;
+        let (alg, kid) = self.check_header(object(&header, "the header")?)?;
+        Ok(UnverifiedToken {
+            alg,
+            kid,
             signed,
             payload,
             signature: self.unpadded(signature)?,
         })
     }
 
-    /// Whether tokens are signed with a shared secret: a section never takes both families.
+    /// Whether tokens are signed with a shared secret. A section never accepts both families.
     fn is_hmac(&self) -> bool {
         self.algorithms.iter().any(|alg| alg.is_hmac())
     }
@@ -245,65 +206,49 @@ impl Jwt {
                 .any(|known| Some(known.as_str()) == issuer)
     }
 
-    fn read_header(&self, encoded: &str) -> Result<Header, ExtractError> {
-        let header = self.json(encoded)?;
-        let header = object(&header, "the header")?;
-        let alg = self.check_header(header)?;
-        let kid = member(header, "kid")?
-            .and_then(Value::as_str)
-            .map(str::to_owned);
-        Ok(Header {
-            encoded: encoded.to_owned(),
-            alg,
-            kid,
-        })
-    }
-
-    fn check_header(&self, header: &Object) -> Result<Alg, ExtractError> {
+    /// Checks the header; gives its `alg` and `kid`.
+    fn check_header(&self, header: &Object) -> Result<(Alg, Option<String>), ExtractError> {
         if let Some(name) = REFUSED_PARAMETERS
             .into_iter()
             .find(|name| header.contains(name))
         {
-            return Err(ExtractError::rejected("header").because(format!("the header has {name}")));
+            return Err(ExtractError::rejected("header")
+                .because(format!("the header parameter {name} is not supported")));
         }
         match member(header, "typ")? {
             None => {}
             Some(Value::String(typ)) if self.is_token_type(typ) => {}
             Some(_) => return Err(ExtractError::rejected("token_type")),
         }
-        if !matches!(member(header, "kid")?, None | Some(Value::String(_))) {
-            return Err(malformed("the key id is no text"));
-        }
+        let kid = match member(header, "kid")? {
+            None => None,
+            Some(Value::String(kid)) => Some(kid.clone()),
+            Some(_) => return Err(malformed("kid is not a string")),
+        };
         self.header_claims.check(header)?;
         let name = member(header, "alg")?.and_then(Value::as_str);
         let alg = self.algorithms.iter().find(|alg| Some(alg.name) == name);
-        alg.copied()
-            .ok_or_else(|| ExtractError::rejected("alg_not_allowed"))
+        let alg = alg.ok_or_else(|| ExtractError::rejected("alg_not_allowed"))?;
+        Ok((*alg, kid))
     }
 
-    /// Media types may drop their `application/` (RFC 7515, section 4.1.9).
+    /// The prefix `application/` may be left out of a media type (RFC 7515, section 4.1.9).
     fn is_token_type(&self, typ: &str) -> bool {
         self.token_types
             .iter()
             .any(|known| bare_type(known).eq_ignore_ascii_case(bare_type(typ)))
     }
 
-    fn verify(&self, token: Unverified<'_>, keys: &KeySet) -> Result<Session, ExtractError> {
-        let kid = self.keys.wanted(token.kid());
-        match keys.verify(
-            token.signed.as_bytes(),
-            token.signature,
-            token.header.alg,
-            kid,
-        ) {
-            Some(true) if token.is_new => self.last_header.store(Some(token.header.clone())),
+    fn verify(&self, token: UnverifiedToken<'_>, keys: &KeySet) -> Result<Session, ExtractError> {
+        let kid = self.keys.kid_in_set(token.kid.as_deref());
+        match keys.verify(token.signed.as_bytes(), token.signature, token.alg, kid) {
             Some(true) => {}
             Some(false) => return Err(ExtractError::rejected("bad_signature")),
             None => return Err(ExtractError::rejected("unknown_key")),
         }
         let attributes = token.payload;
         if attributes.has_duplicates() {
-            return Err(malformed("a member stands twice"));
+            return Err(malformed("a member is repeated"));
         }
         let expires_at = self.check_claims(object(&attributes, "the payload")?)?;
         Ok(Session {
@@ -316,12 +261,11 @@ impl Jwt {
     fn check_claims(&self, claims: &Object) -> Result<UnixSeconds, ExtractError> {
         let now = self.clock.now();
         let exp = member(claims, "exp")?.and_then(numeric_date);
-        let Some((ends, over)) = exp.filter(|(ends, _)| *ends <= LAST_SECOND) else {
-            return Err(
-                ExtractError::rejected("exp").because("exp is missing, no number, or too far away")
-            );
+        let Some(exp) = exp.filter(|exp| exp.floor <= LATEST_EXPIRY) else {
+            return Err(ExtractError::rejected("exp")
+                .because("exp is missing, not a number, or after the year 9999"));
         };
-        if now >= over.saturating_add(self.leeway) {
+        if now >= exp.ceil.saturating_add(self.leeway) {
             return Err(ExtractError::expired());
         }
         for (name, must_be_number) in [("nbf", true), ("iat", true), ("auth_time", false)] {
@@ -329,19 +273,20 @@ impl Jwt {
                 continue;
             };
             match numeric_date(value) {
-                Some((_, begins)) if begins > now.saturating_add(self.leeway) => {
-                    return Err(
-                        ExtractError::rejected("not_yet_valid").because(format!("{name} is ahead"))
-                    );
+                Some(date) if date.ceil > now.saturating_add(self.leeway) => {
+                    return Err(ExtractError::rejected("not_yet_valid")
+                        .because(format!("{name} is in the future")));
                 }
-                None if must_be_number => return Err(malformed(format!("{name} is no number"))),
+                None if must_be_number => {
+                    return Err(malformed(format!("{name} is not a number")));
+                }
                 Some(_) | None => {}
             }
         }
         self.check_audience(claims)?;
         self.claims.check(claims)?;
         check_scopes(&self.required_scopes, claims)?;
-        Ok(ends)
+        Ok(exp.floor)
     }
 
     fn check_audience(&self, claims: &Object) -> Result<(), ExtractError> {
@@ -350,23 +295,28 @@ impl Jwt {
         }
         let audience = match member(claims, "aud")? {
             Some(Value::Array(items)) => items.as_slice(),
-            Some(one) => std::slice::from_ref(one),
+            Some(single) => std::slice::from_ref(single),
             None => &[],
         };
-        let is_text = audience.iter().all(|item| item.as_str().is_some());
-        let mut known = self.audiences.iter();
-        if is_text && known.any(|known| audience.iter().any(|item| item.as_str() == Some(known))) {
+        // Every item must be a string (RFC 7519, section 4.1.3).
+        let audience: Option<Vec<&str>> = audience.iter().map(Value::as_str).collect();
+        let is_accepted = audience.is_some_and(|audience| {
+            self.audiences
+                .iter()
+                .any(|known| audience.contains(&known.as_str()))
+        });
+        if is_accepted {
             return Ok(());
         }
         Err(ExtractError::rejected("audience")
-            .because("aud names none of the configured audiences"))
+            .because("aud contains none of the configured audiences"))
     }
 
-    /// One part of a token as JSON in which every name has one meaning.
+    /// One part of a token as JSON without duplicate members.
     fn json(&self, part: &str) -> Result<Value, ExtractError> {
         let value = self.parse(part)?;
         if value.has_duplicates() {
-            Err(malformed("a member stands twice"))
+            Err(malformed("a member is repeated"))
         } else {
             Ok(value)
         }
@@ -379,7 +329,7 @@ impl Jwt {
         Value::parse(&bytes).map_err(|_| malformed("not JSON"))
     }
 
-    /// The part without padding, which is required where it is configured and refused elsewhere.
+    /// The part without padding. Padding is required with `padded_base64`; without it the decoder refuses it.
     fn unpadded<'a>(&self, part: &'a str) -> Result<&'a str, ExtractError> {
         if !self.padded_base64 {
             return Ok(part);
@@ -399,13 +349,13 @@ fn malformed(detail: impl Into<String>) -> ExtractError {
 fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Object, ExtractError> {
     value
         .as_object()
-        .ok_or_else(|| malformed(format!("{what} is no object")))
+        .ok_or_else(|| malformed(format!("{what} is not a JSON object")))
 }
 
 fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, ExtractError> {
     object
         .get(name)
-        .map_err(|_| malformed("a member stands twice"))
+        .map_err(|_| malformed("a member is repeated"))
 }
 
 fn bare_type(media_type: &str) -> &str {
@@ -416,23 +366,31 @@ fn bare_type(media_type: &str) -> &str {
     }
 }
 
-/// A `NumericDate`, rounded down and up to whole seconds: it may have a fraction.
-fn numeric_date(value: &Value) -> Option<(UnixSeconds, UnixSeconds)> {
+/// A `NumericDate` (RFC 7519, section 2), which may have a fraction, rounded to whole seconds.
+struct NumericDate {
+    floor: UnixSeconds,
+    ceil: UnixSeconds,
+}
+
+fn numeric_date(value: &Value) -> Option<NumericDate> {
     let Value::Number(number) = value else {
         return None;
     };
     if let Some(seconds) = number.as_i64() {
-        return Some((seconds, seconds));
+        return Some(NumericDate {
+            floor: seconds,
+            ceil: seconds,
+        });
     }
     let seconds = number.as_f64()?;
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "a cast from a float stops at the bounds"
+        reason = "the cast saturates, and such a date is then refused"
     )]
-    Some((
-        seconds.floor() as UnixSeconds,
-        seconds.ceil() as UnixSeconds,
-    ))
+    Some(NumericDate {
+        floor: seconds.floor() as UnixSeconds,
+        ceil: seconds.ceil() as UnixSeconds,
+    })
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
-//! The keys of a `jwt` section, and the extractor that they describe.
-//! How a token is judged is in `jwt.rs`.
+//! The configuration of a `jwt` section: its keys, their checks, and the extractor built from them.
+//! How a token is verified is in `jwt.rs`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
-use super::{Jwt, Keys};
+use super::{Jwt, KeySource};
 use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
@@ -20,10 +19,11 @@ use crate::session::sections::app_secret;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes};
 use crate::session::types::{CredentialSource, SessionExtractor};
 
+/// `[extractors.NAME]` with `kind = "jwt"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
-struct Config {
+#[expect(clippy::struct_excessive_bools, reason = "each is a configuration key")]
+struct JwtConfig {
     from: List<String>,
     jwks_url: Option<String>,
     oidc_issuer: Option<String>,
@@ -44,22 +44,22 @@ struct Config {
     max_waiting: Option<usize>,
     allow_http: bool,
     padded_base64: bool,
-    /// Where a provider publishes the keys of an issuer, for presets: `{issuer}` is the first of
-    /// `issuers`, `{client_id}` the client id at its end. Used if no other source of keys is named.
+    /// For presets: the URL where the provider publishes an issuer's keys. `{issuer}` is the first of
+    /// `issuers`, `{client_id}` the client id at its end. Used if the section names no other source of keys.
     #[serde(skip_serializing)]
     provider_keys: Option<String>,
     /// For presets of providers whose tokens have no audience: `audiences` may be left out.
     #[serde(skip_serializing)]
     audience_optional: bool,
-    /// For presets that are not safe alone: keys of which the user must give one.
+    /// For presets that are not safe alone: the section must set one of these keys.
     #[serde(skip_serializing)]
     require_one_of: List<String>,
-    /// For presets that are safer with it: a key without which there is a warning.
+    /// For presets that are safer with it: a warning is given if the section does not set this key.
     #[serde(skip_serializing)]
     recommend: Option<String>,
 }
 
-impl Default for Config {
+impl Default for JwtConfig {
     fn default() -> Self {
         Self {
             from: List::of(&["header:authorization"]),
@@ -99,7 +99,7 @@ pub fn build(
     context: &Context,
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let mut config: Config = section.read(&mut problems);
+    let mut config: JwtConfig = section.read(&mut problems);
     if let (true, Some(issuer)) = (config.issuers.is_empty(), &config.oidc_issuer) {
         config.issuers = List(vec![issuer.clone()]);
     }
@@ -129,19 +129,18 @@ pub fn build(
         token_types: config.token_types.0,
         padded_base64: config.padded_base64,
         clock: context.clock.clone(),
-        last_header: ArcSwapOption::empty(),
     }))
 }
 
 fn check_places(
     section: &Section<'_>,
-    config: &Config,
+    config: &JwtConfig,
     problems: &mut Problems,
 ) -> Vec<CredentialSource> {
     problems.require(
         !config.from.is_empty(),
         section.key("from"),
-        "names no place to look for a token",
+        "is empty: name at least one place to look for a token",
     );
     let places = config.from.iter().map(|text| text.parse());
     places
@@ -149,17 +148,17 @@ fn check_places(
         .collect()
 }
 
-fn check_leeway(section: &Section<'_>, config: &Config, problems: &mut Problems) -> UnixSeconds {
+fn check_leeway(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) -> UnixSeconds {
     let leeway = config.leeway.0;
     problems.require(
         leeway.subsec_nanos() == 0 && leeway.as_secs() <= 300,
         section.key("leeway"),
-        "must be whole seconds, at most 5m",
+        "must be in whole seconds and at most 5m",
     );
     UnixSeconds::try_from(leeway.as_secs()).unwrap_or_default()
 }
 
-fn check_limits(section: &Section<'_>, config: &Config, problems: &mut Problems) {
+fn check_limits(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) {
     problems.require(
         (256..=64 * 1024).contains(&config.max_token_bytes),
         section.key("max_token_bytes"),
@@ -168,7 +167,7 @@ fn check_limits(section: &Section<'_>, config: &Config, problems: &mut Problems)
     problems.require(
         config.token_types.iter().all(|name| !name.is_empty()),
         section.key("token_types"),
-        "must not hold an empty name",
+        "must not contain an empty name",
     );
     problems.accept(
         section.key("required_scopes"),
@@ -176,23 +175,27 @@ fn check_limits(section: &Section<'_>, config: &Config, problems: &mut Problems)
     );
 }
 
-fn check_audiences(section: &Section<'_>, config: &Config, problems: &mut Problems) {
+fn check_audiences(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) {
     let key = section.key("audiences");
     match (config.audiences.is_empty(), config.allow_any_audience) {
         (true, false) if !config.audience_optional => problems.add(
             key,
-            "must name your app as the provider does, so that tokens for other apps are refused \
-             (or set allow_any_audience = true)",
+            "must contain the audience of your app's tokens (their aud), so that tokens for other apps are refused; \
+             or set allow_any_audience = true",
         ),
         (false, true) => problems.add(
             key,
-            "contradicts allow_any_audience = true: keep one (audiences = [] takes back a preset's)",
+            "contradicts allow_any_audience = true: remove one (audiences = [] removes a preset's audiences)",
         ),
-        _ => problems.require(config.audiences.iter().all(|name| !name.is_empty()), key, "must not be empty"),
+        _ => problems.require(
+            config.audiences.iter().all(|name| !name.is_empty()),
+            key,
+            "must not contain an empty name",
+        ),
     }
 }
 
-fn check_required(section: &Section<'_>, config: &Config, problems: &mut Problems) {
+fn check_required(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) {
     let is_given = |key: &String| match key.split_once('.') {
         Some(("claims", claim)) => config.claims.limit(claim),
         Some(("header_claims", parameter)) => config.header_claims.limit(parameter),
@@ -203,21 +206,21 @@ fn check_required(section: &Section<'_>, config: &Config, problems: &mut Problem
         let all = required.join(" or ");
         problems.add(
             section.key(first),
-            format!("this preset needs {all}: without it others' tokens pass"),
+            format!("this preset needs {all}: without it tokens for other apps are accepted"),
         );
     }
     if let Some(key) = config.recommend.as_ref().filter(|key| !is_given(key)) {
         section.warn(
             key,
-            "is not given: a token that was made for any other page of this issuer passes too. List the \
-             origins of your own pages",
+            "is not set: tokens that this issuer made for other pages are accepted too. List the origins of your \
+             own pages",
         );
     }
 }
 
 fn check_algorithms(
     section: &Section<'_>,
-    config: &Config,
+    config: &JwtConfig,
     is_hmac: bool,
     problems: &mut Problems,
 ) -> Vec<Alg> {
@@ -226,7 +229,7 @@ fn check_algorithms(
         problems.require(
             !is_hmac,
             key,
-            "must name the one that signs, such as [\"HS256\"]",
+            "is missing: name the algorithm that signs the tokens, such as [\"HS256\"]",
         );
         return Alg::ALL.into_iter().filter(|alg| !alg.is_hmac()).collect();
     }
@@ -237,38 +240,43 @@ fn check_algorithms(
         .collect();
     if algorithms.len() < config.algorithms.len() {
         let known = Alg::ALL.map(|alg| alg.name).join(", ");
-        problems.add(key, format!("must be some of {known}"));
+        problems.add(key, format!("must be one or more of {known}"));
     } else if algorithms.iter().any(|alg| alg.is_hmac() != is_hmac) {
-        // Whoever knows the public key could sign with it as the secret.
+        // With both families, anyone who knows the public key could sign with it as an HMAC secret.
         problems.add(
             key,
-            "must fit the key: HS256, HS384, HS512 with secret, all others with public keys, never both",
+            "must fit the kind of key: HS256, HS384, HS512 with secret, all others with public keys, never both",
         );
     }
     algorithms
 }
 
-fn check_issuers(section: &Section<'_>, config: &Config, is_hmac: bool, problems: &mut Problems) {
+fn check_issuers(
+    section: &Section<'_>,
+    config: &JwtConfig,
+    is_hmac: bool,
+    problems: &mut Problems,
+) {
     let key = section.key("issuers");
     problems.require(
         is_hmac || !config.issuers.is_empty(),
         key.clone(),
-        "must name the tokens' issuer, exactly as it stands in their iss",
+        "is missing: name the issuer exactly as in the iss claim of its tokens",
     );
     problems.require(
         config.issuers.iter().all(|name| !name.is_empty()),
         key,
-        "must not be empty",
+        "must not contain an empty name",
     );
 }
 
-/// The one source of keys that the section names, or else the preset's.
+/// The source of keys: the one that the section names, or else the preset's.
 fn check_keys(
     section: &Section<'_>,
     context: &Context,
-    config: &mut Config,
+    config: &mut JwtConfig,
     problems: &mut Problems,
-) -> Option<Keys> {
+) -> Option<KeySource> {
     let given: Vec<&str> = [
         ("jwks_url", config.jwks_url.is_some()),
         ("oidc_issuer", config.oidc_issuer.is_some()),
@@ -302,7 +310,7 @@ fn check_keys(
             );
             problems
                 .accept(key, keys)
-                .map(|keys| Keys::Set(Arc::new(keys)))
+                .map(|keys| KeySource::Set(Arc::new(keys)))
         }
         ["public_key_file"] => {
             let key = section.key("public_key_file");
@@ -310,21 +318,21 @@ fn check_keys(
             let keys = read_file(section, path, KeySet::from_pem);
             problems
                 .accept(key, keys)
-                .map(|keys| Keys::One(Arc::new(keys)))
+                .map(|keys| KeySource::AnyKid(Arc::new(keys)))
         }
         ["secret"] => {
             let secret = config.secret.take();
             let secret = section.secret("secret", secret, config.secret_file.as_ref(), problems)?;
             let secrets = std::slice::from_ref(&secret);
             app_secret::check_jwt(section, "secret", secrets, &config.algorithms, problems);
-            Some(Keys::One(Arc::new(KeySet::from_secret(&secret))))
+            Some(KeySource::AnyKid(Arc::new(KeySet::from_secret(&secret))))
         }
         [] => from_provider(section, context, config, problems),
         several => {
             let several = several.join(" and ");
             problems.add(
                 section.key("jwks_url"),
-                format!("{several} are given: keep one source of keys"),
+                format!("{several} are set: keep one source of keys"),
             );
             None
         }
@@ -334,17 +342,17 @@ fn check_keys(
 fn from_provider(
     section: &Section<'_>,
     context: &Context,
-    config: &Config,
+    config: &JwtConfig,
     problems: &mut Problems,
-) -> Option<Keys> {
+) -> Option<KeySource> {
     let Some(template) = &config.provider_keys else {
         problems.add(
             section.key("jwks_url"),
-            "say where the keys are: one of jwks_url, oidc_issuer, jwks_file, public_key_file, secret",
+            "no source of keys: set one of jwks_url, oidc_issuer, jwks_file, public_key_file, secret",
         );
         return None;
     };
-    // Without an issuer its own problem is already in the report.
+    // A missing issuer is already in the report.
     let issuer = config.issuers.first()?;
     if template == DISCOVERY {
         let source = Source::discovery(issuer, config.allow_http);
@@ -356,8 +364,8 @@ fn from_provider(
     if template.contains("{client_id}") && !tail.starts_with("client_") {
         problems.add(
             section.key("issuers"),
-            "does not end in a client id (client_…), by which the keys are found: copy iss from a token of \
-             yours, or give jwks_url as well",
+            "does not end in a client id (client_…), which the URL of the keys contains: copy iss from one of your \
+             tokens, or set jwks_url as well",
         );
         return None;
     }
@@ -367,19 +375,21 @@ fn from_provider(
     from_url(section, context, config, "issuers", &url, problems)
 }
 
-/// Keys that are fetched from `url`, which the value of `key` says.
+/// Keys that are fetched from `url`. Problems are reported under `key`.
 fn from_url(
     section: &Section<'_>,
     context: &Context,
-    config: &Config,
+    config: &JwtConfig,
     key: &str,
     url: &str,
     problems: &mut Problems,
-) -> Option<Keys> {
+) -> Option<KeySource> {
     if url.contains(KID_PLACEHOLDER) {
         let waiting = Waiting::read(section, context, config.max_waiting, problems);
         let keys = KeysByKid::new(section.name(), url, config.allow_http, context, waiting);
-        return problems.accept(section.key(key), keys).map(Keys::ByKid);
+        return problems
+            .accept(section.key(key), keys)
+            .map(KeySource::ByKid);
     }
     let url = problems.accept(section.key(key), check_url(url, config.allow_http))?;
     Some(fetched(
@@ -394,15 +404,15 @@ fn from_url(
 fn fetched(
     section: &Section<'_>,
     context: &Context,
-    config: &Config,
+    config: &JwtConfig,
     source: Source,
     problems: &mut Problems,
-) -> Keys {
+) -> KeySource {
     let waiting = Waiting::read(section, context, config.max_waiting, problems);
-    Keys::Fetched(FetchedKeys::new(section.name(), source, context, waiting))
+    KeySource::Fetched(FetchedKeys::new(section.name(), source, context, waiting))
 }
 
-/// Reads keys from a file, which is watched from then on.
+/// Reads keys from a file. A change of the file reloads the configuration.
 fn read_file<E: std::fmt::Display>(
     section: &Section<'_>,
     path: &Path,

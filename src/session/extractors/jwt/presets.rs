@@ -1,15 +1,16 @@
-//! What is known about providers, as keys that a section need not write.
-//! What the keys mean is in `config.rs`; an explicit key wins over these.
+//! Defaults for identity providers: the keys that a preset sets in its section.
+//! What the keys mean is in `config.rs`. A key in the section overrides the preset's.
 
-/// Keys by provider. `provider_keys`, `audience_optional`, `require_one_of` and `recommend` are for this table.
+/// Keys by provider. `provider_keys`, `audience_optional`, `require_one_of` and `recommend` exist only for
+/// presets.
 ///
 /// A provider signs more than users' sessions with its keys: ID tokens, tokens of services, tokens for other
-/// apps. The rules of a preset take the sessions only; `tests/vectors/idp-token-classes.json` has tokens of
-/// each class and says which code of the provider's own decides.
+/// apps. The rules of a preset accept sessions only. `tests/vectors/idp-token-classes.json` has tokens of each
+/// class and names the provider's source code that decides about it.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // A token of the client-credentials grant is a service's. It has `gty`, or in the RFC 9068 profile only
-        // a subject that ends in `@clients`. A user's token that was refreshed has `gty`, too.
+        // A token of the client-credentials grant belongs to a service. It has `gty`, or in the RFC 9068 profile
+        // only a subject that ends in `@clients`. A refreshed token of a user has `gty`, too.
         "auth0",
         r#"
             algorithms = ["RS256"]
@@ -20,7 +21,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The load balancer signs for whoever sets its header: `signer` says which balancer it was.
+        // Anyone can run a load balancer whose keys are published at the same URL: `signer` says which one signed.
         "aws-alb",
         r#"
             from = ["header:x-amzn-oidc-data"]
@@ -31,10 +32,10 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The header's `cat` tells session tokens from those of JWT templates and of machines; the second value
-        // says nothing, and some instances write it everywhere. Tokens of OAuth applications are `at+jwt`.
-        // A session in state `pending` still has to be completed, for example by choosing a team.
-        // The cookie may be stale or another app's, so the header decides.
+        // The header's `cat` distinguishes session tokens from tokens of JWT templates and of machines. Its second
+        // value carries no information: some instances write it into every token. Tokens of OAuth applications
+        // have the type `at+jwt`. A session in state `pending` is not complete: the user still has to choose a
+        // team, for example. The cookie may be stale or another app's, so the header is read first.
         "clerk",
         r#"
             from = ["header:authorization", "cookie:__session"]
@@ -52,8 +53,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // A service token has an empty subject, which names no user. The identity provider behind Access signed the
-        // user in; its assertion has no `email_verified`.
+        // A service token has an empty subject, which is not a user. The identity provider behind Access signed the
+        // user in; the assertion has no `email_verified`.
         "cloudflare-access",
         r#"
             allow_unverified_email = true
@@ -63,7 +64,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The access token of a user pool has no audience, but names the app's client. One of the
+        // The access token of a user pool has no audience; it names the app's client instead. A token of the
         // client-credentials grant has no user name.
         "cognito",
         r#"
@@ -77,8 +78,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // `sub` is another one in every app of the tenant; `oid` is the user. Only a token that was asked for in a
-        // user's name has scopes: a service's has roles alone, an ID token neither.
+        // `sub` differs between the apps of a tenant; `oid` identifies the user in all of them. Only a token that was
+        // requested on behalf of a user has scopes: a service's token has roles only, an ID token has neither.
         "entra",
         r#"
             subject = "{oid}"
@@ -96,7 +97,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Service accounts come through the proxy as well as users. The address is that of a Google account, or one
+        // Service accounts pass the proxy as well as users. The address belongs to a Google account, or to an account
         // that Identity Platform signed in; the assertion has no `email_verified`.
         "google-iap",
         r#"
@@ -110,8 +111,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // ID, refresh and offline tokens have another `typ`. A service account has a user name of this form, and
-        // the address that it came from.
+        // ID, refresh and offline tokens have another `typ`. The token of a service account has a user name of this
+        // form, and the claims `clientHost` and `clientAddress`.
         "keycloak",
         r#"
             algorithms = ["RS256", "ES256"]
@@ -124,7 +125,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // `sub` is the login name, which can change; `uid` is the user, and services have none.
+        // `sub` is the login name, which can change. `uid` identifies the user; tokens of services have none.
         "okta",
         r#"
             subject = "{uid}"
@@ -135,8 +136,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Anonymous and service keys are JWTs of the same project; they have another `role`. A token with
-        // `client_id` was given to another app, to which the user signed in with this project.
+        // Anonymous and service keys are JWTs of the same project with another `role`. A token with `client_id` was
+        // issued to another app, to which the user signed in through this project.
         "supabase",
         r#"
             algorithms = ["ES256", "RS256"]

@@ -1,5 +1,5 @@
-//! The envelope, the claims and the configuration of JWT sessions, a table each.
-//! Real tokens are in `tests/sessions`; published keys in `tests/jwks.rs`.
+//! Tests of the envelope, the claims and the configuration of JWT sessions, one table each.
+//! Real tokens are in `tests/sessions`, published keys in `tests/jwks.rs`.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ fn hs256(header: &str, payload: impl AsRef<[u8]>) -> String {
     )
 }
 
-/// Claims that pass, with these members over them; null takes one away.
+/// Valid claims with these members changed.
 fn claims(changes: &Value) -> String {
     let mut claims = json!({ "sub": "u-1", "aud": "app", "exp": NOW + 60 });
     for (name, value) in changes.as_object().expect("an object") {
@@ -70,7 +70,7 @@ async fn extract(extractor: &dyn SessionExtractor, token: &str) -> Extracted {
         .await
 }
 
-/// `ok`, or the word of what is wrong.
+/// `ok`, `absent`, or the reason of the refusal.
 fn word(extracted: &Extracted) -> &'static str {
     match extracted {
         Ok(Some(_)) => "ok",
@@ -82,9 +82,14 @@ fn word(extracted: &Extracted) -> &'static str {
 const PLAIN: &str = r#"{"alg":"HS256"}"#;
 
 #[tokio::test]
-async fn the_contract_holds() {
+async fn keeps_the_contract() {
     let extractor = build(HMAC).expect("a good section");
     contract::check(&*extractor, &[SECRET]).await;
+}
+
+#[tokio::test]
+async fn valid_token_is_a_session_with_its_claims_and_expiry() {
+    let extractor = build(HMAC).expect("a good section");
     let session = extract(&*extractor, &hs256(PLAIN, claims(&json!({})))).await;
     let Ok(Some(Session {
         attributes,
@@ -160,7 +165,7 @@ async fn a_header_that_asks_for_more_is_refused() {
 }
 
 #[tokio::test]
-async fn a_header_that_was_seen_before_spares_nobody_the_rest() {
+async fn token_with_the_header_of_a_valid_token_is_still_verified() {
     let extractor = build(HMAC).expect("a good section");
     let genuine = hs256(PLAIN, claims(&json!({})));
     let other_key = EncodingKey::from_secret(b"another secret of 32 bytes, no less");
@@ -171,18 +176,20 @@ async fn a_header_that_was_seen_before_spares_nobody_the_rest() {
         Algorithm::HS256,
     );
     let other_user = format!("{}.{}", part(PLAIN), part(claims(&json!({ "sub": "u-2" }))));
-    let grafted = format!(
+    let with_other_signature = format!(
         "{other_user}.{}",
         genuine.rsplit('.').next().expect("a signature")
     );
-    let over = hs256(PLAIN, claims(&json!({ "exp": NOW - 60 })));
+    let expired = hs256(PLAIN, claims(&json!({ "exp": NOW - 60 })));
     for (name, token, want) in [
-        ("before any header is known", &forged, "bad_signature"),
-        ("genuine", &genuine, "ok"),
-        ("forged", &forged, "bad_signature"),
-        ("another's signature", &grafted, "bad_signature"),
-        ("over", &over, "expired"),
-        ("genuine again", &genuine, "ok"),
+        ("valid", &genuine, "ok"),
+        ("signed with another key", &forged, "bad_signature"),
+        (
+            "signature of another token",
+            &with_other_signature,
+            "bad_signature",
+        ),
+        ("expired", &expired, "expired"),
     ] {
         assert_eq!(word(&extract(&*extractor, token).await), want, "{name}");
     }
@@ -224,7 +231,7 @@ async fn a_token_of_another_form_is_refused() {
     ] {
         assert_eq!(word(&extract(&*extractor, &token).await), want, "{name}");
     }
-    // A change of any character is noticed, also of the last one's spare bits.
+    // A change of any character is detected, also of the unused bits of the last one.
     for index in 0..good.len() {
         for with in ["A", "B", "Q", "-", "."] {
             let mut flipped = good.clone();
@@ -747,7 +754,7 @@ fn every_preset_is_complete_with_what_the_user_must_know() {
     assert_eq!(names.len(), 12);
 }
 
-/// Claims that a preset's tokens have, changed, and what becomes of them.
+/// Checks the outcome of tokens with these claims under a preset.
 async fn under_preset(preset: &str, keys: &str, cases: &[(Value, &str)]) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
