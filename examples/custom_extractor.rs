@@ -156,12 +156,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract_of_extractors() {
+    async fn keeps_the_contract() {
         contract::check(&*extractor(&format!("key = \"{KEY}\"")).unwrap(), &[KEY]).await;
     }
 
     #[tokio::test]
-    async fn a_genuine_ticket_is_a_session_and_any_other_is_refused() {
+    async fn valid_ticket_is_a_session_and_any_other_is_refused() {
         let extractor = extractor(&format!("key = \"{KEY}\"")).unwrap();
         let good = ticket("ann");
         let session = extractor
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_is_a_problem_that_names_it() {
+    fn missing_key_is_a_problem_with_its_name() {
         assert!(
             extractor("")
                 .unwrap_err()

@@ -1,5 +1,5 @@
-//! `api_key`: the app's own back end asks for a user, and proves itself by a key.
-//! What may stand in a header that names a user is in `shared/headers.rs`.
+//! `api_key`: the app's own backend authenticates with a key and names the user in a header.
+//! Headers are read as in `formats/headers.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,15 +8,14 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::HeaderName;
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{List, Problems, Section};
 use crate::session::backends::Context;
 use crate::session::credential_source;
 use crate::session::formats::glob::matches_glob;
-use crate::session::formats::headers;
+use crate::session::formats::{headers, hex};
 use crate::session::kind::Kind;
 use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
@@ -28,7 +27,7 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// Keys that people leave in place; a key like that protects nothing.
+/// Well-known defaults. A key that equals one of them protects nothing.
 const DEFAULT_KEYS: [&str; 8] = [
     "",
     "changeme",
@@ -43,14 +42,14 @@ const DEFAULT_KEYS: [&str; 8] = [
 /// `[extractors.NAME]` with `kind = "api_key"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct ApiKeyConfig {
     from: List<String>,
     keys: BTreeMap<String, String>,
     subject_header: String,
     allowed_subjects: List<String>,
 }
 
-impl Default for Config {
+impl Default for ApiKeyConfig {
     fn default() -> Self {
         Self {
             from: List::of(&["header:x-api-key", "header:authorization"]),
@@ -64,7 +63,7 @@ impl Default for Config {
 #[derive(Debug)]
 struct ApiKey {
     places: Vec<CredentialSource>,
-    /// SHA-256 of each key: the keys themselves are never here.
+    /// SHA-256 of each key. The keys themselves are not known to the service.
     hashes: Vec<[u8; 32]>,
     subject_header: HeaderName,
     allowed_subjects: Vec<String>,
@@ -72,12 +71,12 @@ struct ApiKey {
 
 fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: ApiKeyConfig = section.read(&mut problems);
     problems.require(
         !config.keys.is_empty(),
         section.key("keys"),
-        "add at least one: NAME = the SHA-256, in hex, of a random key (`openssl rand -hex 32 | tee key | \
-         tr -d '\\n' | sha256sum`)",
+        "is empty: add at least one entry NAME = the SHA-256, in hex, of a random key (`openssl rand -hex 32 | \
+         tee key | tr -d '\\n' | sha256sum`)",
     );
     let mut hashes = Vec::new();
     for (name, hex) in &config.keys {
@@ -85,7 +84,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         match parse_hash(hex) {
             None => problems.add(
                 key,
-                "must be the 64 hex digits of the key's SHA-256, not the key itself",
+                "must be the SHA-256 of the key as 64 hex digits, not the key itself",
             ),
             Some(hash)
                 if DEFAULT_KEYS
@@ -103,7 +102,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     problems.require(
         !config.from.is_empty(),
         section.key("from"),
-        "names no place to look for a key",
+        "is empty: name at least one place to look for a key",
     );
     let places = config.from.iter().map(|text| text.parse());
     let places = places
@@ -117,7 +116,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     problems.require(
         !config.allowed_subjects.is_empty(),
         section.key("allowed_subjects"),
-        "allows nobody: list subjects, with * for any text",
+        "is empty, so no subject is allowed: list subjects, with * for any text",
     );
     match subject_header {
         Some(subject_header) => problems.or(Arc::new(ApiKey {
@@ -136,15 +135,8 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-fn parse_hash(hex: &str) -> Option<[u8; 32]> {
-    if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, digits) in hash.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(hash)
+fn parse_hash(text: &str) -> Option<[u8; 32]> {
+    hex::decode(&text.to_ascii_lowercase())?.try_into().ok()
 }
 
 impl ApiKey {
@@ -153,7 +145,7 @@ impl ApiKey {
             return Ok(None);
         };
         if !self.knows(&key.text) {
-            // Tokens of every kind stand in Authorization; the other places are for keys alone.
+            // Authorization may hold tokens of other kinds; the other places are for keys only.
             return Err(match key.place {
                 CredentialSource::Bearer => ExtractError::not_mine("unknown_key", key.place),
                 _ => ExtractError::rejected("unknown_key"),
@@ -164,7 +156,8 @@ impl ApiKey {
         {
             return Err(ExtractError::rejected("ambiguous_identity"));
         }
-        // A known key without a subject is a session in which nobody is signed in.
+        // A known key without a subject is a session without attributes: the subject is absent, so the answer is
+        // `no_session`.
         let Some(subject) = headers::single(&request.headers, &self.subject_header)
             .map_err(|_| ExtractError::rejected("ambiguous_identity"))?
         else {
@@ -183,18 +176,18 @@ impl ApiKey {
         Ok(Some(Session::of_subject(subject)))
     }
 
-    /// Compares with every key, so that the time does not tell which came close.
+    /// Compares with every key in constant time.
     fn knows(&self, key: &str) -> bool {
         let hash = sha256(key.as_bytes());
-        self.hashes.iter().fold(false, |known, one| {
-            known | verify_slices_are_equal(one, &hash).is_ok()
+        self.hashes.iter().fold(false, |known, other| {
+            known | verify_slices_are_equal(other, &hash).is_ok()
         })
     }
 }
 
 impl SessionExtractor for ApiKey {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
@@ -208,87 +201,68 @@ impl SessionExtractor for ApiKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::backends::Context;
     use crate::session::contract;
-    use crate::session::registry::Registry;
+    use crate::session::sections::testing::{answer, build, refused};
 
     const KEY: &str = "3f1c8a5e0b7d49c2a6e8f0d1b3c5a7e9f1d3b5c7";
 
-    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(&Registry::builtin(), "api_key", keys, &Context::for_tests())
+    fn extractor() -> Arc<dyn SessionExtractor> {
+        let hash = hex::encode(sha256(KEY.as_bytes()));
+        let keys = format!("allowed_subjects = [\"user-*\"]\nkeys = {{ backend = \"{hash}\" }}");
+        build("api_key", &keys).unwrap()
     }
 
-    fn good() -> Arc<dyn SessionExtractor> {
-        let hash: String = sha256(KEY.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        extractor(&format!(
-            "allowed_subjects = [\"user-*\"]\nkeys = {{ backend = \"{hash}\" }}"
-        ))
-        .unwrap()
-    }
-
-    fn answer(headers: &[(&str, &str)]) -> Result<Option<String>, &'static str> {
-        match good()
-            .extract(&contract::request(headers))
-            .now_or_never()
-            .expect("no waiting")
-        {
-            Ok(session) => {
-                Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
-            }
-            Err(error) => Err(error.word()),
-        }
+    fn asked(headers: &[(&str, &str)]) -> Result<Option<String>, &'static str> {
+        answer(&*extractor(), headers)
     }
 
     #[tokio::test]
     async fn keeps_the_contract() {
-        contract::check(&*good(), &[KEY]).await;
+        contract::check(&*extractor(), &[KEY]).await;
     }
 
     #[test]
-    fn the_exact_key_asks_for_an_allowed_subject() {
+    fn known_key_is_a_session_for_allowed_subjects_only() {
         let user = [("x-api-key", KEY), ("x-rollout-subject", "user-7")];
-        assert_eq!(answer(&user), Ok(Some(r#"{"sub":"user-7"}"#.to_owned())));
+        assert_eq!(asked(&user), Ok(Some(r#"{"sub":"user-7"}"#.to_owned())));
         assert_eq!(
-            answer(&[("x-rollout-subject", "user-7")]),
+            asked(&[("x-rollout-subject", "user-7")]),
             Ok(None),
-            "a subject alone is nothing"
+            "a subject without a key"
         );
         assert_eq!(
-            answer(&[("x-api-key", KEY)]),
+            asked(&[("x-api-key", KEY)]),
             Ok(Some("{}".to_owned())),
-            "nobody asked for"
+            "a key without a subject"
         );
         let bearer = format!("Bearer {KEY}");
         assert!(
-            answer(&[("authorization", &bearer), ("x-rollout-subject", "user-7")])
+            asked(&[("authorization", &bearer), ("x-rollout-subject", "user-7")])
                 .unwrap()
                 .is_some()
         );
         assert_eq!(
-            answer(&[("authorization", "Bearer a.b.c")]),
+            asked(&[("authorization", "Bearer a.b.c")]),
             Err("unknown_key")
         );
         let other = [("x-api-key", KEY), ("x-rollout-subject", "admin")];
-        assert_eq!(answer(&other), Err("subject_not_allowed"));
+        assert_eq!(asked(&other), Err("subject_not_allowed"));
         let twin = [
             ("x-api-key", KEY),
             ("x-rollout-subject", "user-7"),
             ("x_rollout_subject", "user-8"),
         ];
-        assert_eq!(answer(&twin), Err("ambiguous_identity"));
+        assert_eq!(asked(&twin), Err("ambiguous_identity"));
         let two = [
             ("x-api-key", KEY),
             ("x-rollout-subject", "user-7"),
             ("x-rollout-subject", "user-8"),
         ];
-        assert_eq!(answer(&two), Err("ambiguous_identity"));
+        assert_eq!(asked(&two), Err("ambiguous_identity"));
     }
 
     #[test]
-    fn any_other_key_is_refused() {
+    fn key_that_differs_is_unknown_key() {
         for (case, key) in [
             ("wrong", "0000000000000000000000000000000000000000"),
             ("prefix", &KEY[..KEY.len() - 1]),
@@ -300,33 +274,28 @@ mod tests {
                 ("authorization", format!("Bearer {key}")),
             ] {
                 let headers = [(name, value.as_str()), ("x-rollout-subject", "user-7")];
-                assert_eq!(answer(&headers), Err("unknown_key"), "{case} in {name}");
+                assert_eq!(asked(&headers), Err("unknown_key"), "{case} in {name}");
             }
         }
         let nbsp = [
             ("x-api-key", &format!("{KEY}\u{a0}")[..]),
             ("x-rollout-subject", "user-7"),
         ];
-        assert_eq!(answer(&nbsp), Err("malformed"));
+        assert_eq!(asked(&nbsp), Err("malformed"));
         let twice = [
             ("x-api-key", KEY),
             ("x-api-key", KEY),
             ("x-rollout-subject", "user-7"),
         ];
-        assert_eq!(answer(&twice), Err("duplicate_header"));
+        assert_eq!(asked(&twice), Err("duplicate_header"));
     }
 
-    #[test]
-    fn an_unknown_bearer_is_not_mine_and_an_unknown_key_elsewhere_is_rejected() {
-        let extractor = good();
-        let ask = |headers: &[(&str, &str)]| {
-            extractor
-                .extract(&contract::request(headers))
-                .now_or_never()
-                .expect("no waiting")
-        };
+    #[tokio::test]
+    async fn unknown_key_is_not_mine_as_bearer_and_rejected_elsewhere() {
+        let extractor = extractor();
         for bearer in ["Bearer opaque", "Bearer a.b.c"] {
-            let answer = ask(&[("authorization", bearer)]);
+            let request = contract::request(&[("authorization", bearer)]);
+            let answer = extractor.extract(&request).await;
             assert!(
                 matches!(
                     answer,
@@ -335,7 +304,8 @@ mod tests {
                 "{answer:?}"
             );
         }
-        let answer = ask(&[("x-api-key", "a.b.c")]);
+        let request = contract::request(&[("x-api-key", "a.b.c")]);
+        let answer = extractor.extract(&request).await;
         assert!(
             matches!(answer, Err(ExtractError::Rejected(_))),
             "{answer:?}"
@@ -343,26 +313,19 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_start_with_a_key_in_plain_or_a_default_one() {
-        let changeme: String = sha256(b"changeme")
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        for (case, keys, key) in [
-            ("no keys", "", "keys"),
-            ("plain", "keys = { a = \"hunter2\" }", "keys.a"),
-            (
-                "default",
-                &format!("keys = {{ a = \"{changeme}\" }}"),
-                "keys.a",
-            ),
-        ] {
-            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
-            assert!(
-                problems.contains(&format!("extractors.api_key.{key}:")),
-                "{case}: {problems}"
-            );
-            assert!(!problems.contains("hunter2"), "{case}");
-        }
+    fn missing_plain_or_default_key_is_refused() {
+        let changeme = hex::encode(sha256(b"changeme"));
+        refused(
+            "api_key",
+            &[
+                ("no keys", "", "keys"),
+                ("plain", "keys = { a = \"hunter2\" }", "keys.a"),
+                (
+                    "default",
+                    &format!("keys = {{ a = \"{changeme}\" }}"),
+                    "keys.a",
+                ),
+            ],
+        );
     }
 }

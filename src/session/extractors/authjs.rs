@@ -1,6 +1,6 @@
 //! `authjs`: the session of Auth.js v5 or `NextAuth` v4 with the JWT strategy: a JWE in a cookie.
 //! Format: Auth.js `packages/core/src/jwt.ts` and `lib/utils/cookie.ts`; for v4 next-auth
-//! `src/jwt/index.ts`. Sessions that are kept in a database are not read here.
+//! `src/jwt/index.ts`. Sessions in a database are read by `sql_session`.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use axum::http::header;
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
@@ -33,24 +32,24 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// Auth.js v5 makes the user's id with `crypto.randomUUID()` at each sign-in if no adapter keeps users
+/// Without an adapter that keeps users, Auth.js v5 makes the user's id with `crypto.randomUUID()` at each sign-in
 /// (`packages/core/src/lib/actions/callback/oauth/callback.ts` and `.../callback/index.ts`).
-const SUBJECT_MISSING: &str = "is missing: without a database adapter, Auth.js v5 gives a user another random \
-     `sub` at each sign-in, and so does authorize() that returns no id. Keep what is stable in the app's jwt \
-     callback, such as token.userId = account.providerAccountId, and write subject = \"{userId}\"; or write \
-     subject = \"{email}\" if every provider verifies addresses, or subject = \"{sub}\" if an adapter keeps the users";
+const SUBJECT_MISSING: &str = "is missing: without a database adapter, Auth.js v5 gives a user a new random `sub` \
+     at each sign-in, and so does authorize() that returns no id. Store a stable id in the app's jwt callback, such \
+     as token.userId = account.providerAccountId, and set subject = \"{userId}\"; or set subject = \"{email}\" if \
+     every provider verifies addresses, or subject = \"{sub}\" if an adapter keeps the users";
 
-/// What both versions grant for clocks that differ, in seconds.
+/// The clock tolerance of both versions, in seconds.
 const TOLERANCE: UnixSeconds = 15;
-/// Sixteen parts are more than the headers of a request can hold by default.
+/// The most parts that are read. By default the headers of a request cannot contain as many.
 const MAX_PARTS: usize = 16;
-/// As long as a cookie in parts can be.
+/// The longest bearer token, in bytes: as long as a cookie in parts can be.
 const MAX_BEARER: usize = 64 * 1024;
 
 /// `[extractors.NAME]` with `kind = "authjs"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct AuthJsConfig {
     version: String,
     secrets: List<Secret>,
     secrets_file: Option<PathBuf>,
@@ -59,7 +58,7 @@ struct Config {
     accept_bearer: bool,
 }
 
-impl Default for Config {
+impl Default for AuthJsConfig {
     fn default() -> Self {
         Self {
             version: "v5".to_owned(),
@@ -78,33 +77,30 @@ enum Version {
     V5,
 }
 
-/// A token, and the keys that may open it.
-type Found<'a> = (Cow<'a, str>, Vec<&'a ContentKey>);
-
 #[derive(Debug)]
 struct AuthJs {
-    cookies: Vec<Sealed>,
+    cookies: Vec<EncryptedCookie>,
     accept_bearer: bool,
     clock: Clock,
 }
 
-/// A cookie's name, and the keys of what is in it: v5 makes the name part of the key.
+/// A cookie, and the keys that decrypt it. In v5 the keys depend on the cookie's name.
 #[derive(Debug)]
-struct Sealed {
+struct EncryptedCookie {
     cookie: Cookie,
     keys: Vec<ContentKey>,
 }
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: AuthJsConfig = section.read(&mut problems);
     let version = Version::parse(&config.version).map_err(|()| "must be \"v5\" or \"v4\"");
     let version = problems
         .accept(section.key("version"), version)
         .unwrap_or(Version::V5);
     match version {
         Version::V5 => section.require_subject(SUBJECT_MISSING, &mut problems),
-        // v4's `sub` is the id that the provider or `authorize()` gave.
+        // In v4 `sub` is the id from the provider or from `authorize()`.
         Version::V4 => {}
     }
 
@@ -131,7 +127,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
             .iter()
             .flat_map(|secret| version.keys(secret, salt))
             .collect();
-        Some(Sealed { cookie, keys })
+        Some(EncryptedCookie { cookie, keys })
     });
     let cookies = cookies.collect();
     let clock = context.clock.clone();
@@ -151,7 +147,7 @@ impl Version {
         }
     }
 
-    /// The names without and with https.
+    /// The names of the cookie without and with https.
     fn cookies(self) -> [&'static str; 2] {
         match self {
             Self::V4 => [
@@ -169,7 +165,7 @@ impl Version {
         }
     }
 
-    /// A key for each encryption that the version reads.
+    /// One key for each encryption that the version can decrypt.
     fn keys(self, secret: &Secret, salt: &str) -> Vec<ContentKey> {
         match self {
             Self::V4 => {
@@ -207,7 +203,7 @@ impl AuthJs {
             Some((token, keys)) => jwe::open(&token, keys.into_iter())?,
             None => match self.bearer(request)? {
                 Some(token) => {
-                    jwe::open(&token, self.cookies.iter().flat_map(|sealed| &sealed.keys))?
+                    jwe::open(&token, self.cookies.iter().flat_map(|cookie| &cookie.keys))?
                 }
                 None => return Ok(None),
             },
@@ -215,8 +211,8 @@ impl AuthJs {
         let Ok(Value::Object(claims)) = Value::parse(&payload) else {
             return Err(ExtractError::rejected("malformed"));
         };
-        // The library takes a token without `exp`; it never makes one, so here it would live for ever
-        // by somebody's mistake.
+        // `exp` is required. The library accepts a token without it but never makes one: such a token would never
+        // expire.
         let expires_at = jwt_times::check(&claims, self.clock.now(), TOLERANCE)?;
         Ok(Some(Session {
             attributes: Value::Object(claims),
@@ -224,26 +220,29 @@ impl AuthJs {
         }))
     }
 
-    /// The token in the session's cookie, and the keys of the names under which it is there: see
-    /// [`cookie::find_one_of`], which does the same for cookies that come whole.
-    fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<Found<'a>>, ExtractError> {
-        let mut found: Option<(&Cookie, Found<'a>)> = None;
-        for Sealed { cookie, keys } in &self.cookies {
-            let Some(token) = cookie.find_whole_or_chunks(request, MAX_PARTS)? else {
+    /// The token in the session's cookie, and the keys of each name under which it was sent. Different tokens
+    /// under two names are refused. [`cookie::find_one_of`] does the same for cookies without parts.
+    fn cookie<'a>(
+        &'a self,
+        request: &'a Parts,
+    ) -> Result<Option<(Cow<'a, str>, Vec<&'a ContentKey>)>, ExtractError> {
+        let mut found: Vec<(&EncryptedCookie, Cow<'a, str>)> = Vec::new();
+        for candidate in &self.cookies {
+            let Some(token) = candidate.cookie.find_whole_or_chunks(request, MAX_PARTS)? else {
                 continue;
             };
-            match &mut found {
-                Some((first, (other, _))) if *other != token => {
-                    return Err(cookie::two_names(first, cookie));
-                }
-                Some((_, (_, known))) => known.extend(keys),
-                None => found = Some((cookie, (token, keys.iter().collect()))),
+            if let Some((first, other)) = found.first()
+                && *other != token
+            {
+                return Err(cookie::two_names(&first.cookie, &candidate.cookie));
             }
+            found.push((candidate, token));
         }
-        Ok(found.map(|(_, found)| found))
+        let keys = found.iter().flat_map(|(cookie, _)| &cookie.keys).collect();
+        Ok(found.into_iter().next().map(|(_, token)| (token, keys)))
     }
 
-    /// The same token as `Authorization: Bearer`, percent-encoded, as `getToken()` reads it.
+    /// The token in `Authorization: Bearer`, percent-encoded, as the library's `getToken()` reads it.
     fn bearer(&self, request: &Parts) -> Result<Option<String>, ExtractError> {
         if !self.accept_bearer {
             return Ok(None);
@@ -260,7 +259,7 @@ impl AuthJs {
         }
         let token = percent::decode(token, Plus::Plus)
             .ok_or_else(|| ExtractError::rejected("malformed"))?;
-        // The library's own tokens are encrypted and have five parts.
+        // A token of the library is encrypted and has five parts, so a signed JWT was issued by another.
         if jwt_form::is_jwt(&token) {
             return Err(ExtractError::not_mine(
                 "signed_jwt",
@@ -273,14 +272,14 @@ impl AuthJs {
 
 impl SessionExtractor for AuthJs {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
         let cookies = self
             .cookies
             .iter()
-            .map(|sealed| CredentialSource::Cookie(sealed.cookie.name().to_owned()));
+            .map(|encrypted| CredentialSource::Cookie(encrypted.cookie.name().to_owned()));
         let bearer = self.accept_bearer.then_some(CredentialSource::Bearer);
         Reach {
             jwts_of: None,
@@ -309,7 +308,7 @@ mod tests {
         .unwrap()
     }
 
-    /// A token of `NextAuth` v4, which needs no `kid`.
+    /// A token of `NextAuth` v4, which has no `kid`.
     fn token(secret: &str, payload: &str) -> String {
         let key = hkdf::hkdf(
             secret.as_bytes(),
@@ -326,8 +325,8 @@ mod tests {
         format!(r#"{{"sub":"u-1","exp":{}{more}}}"#, NOW + 60)
     }
 
-    #[test]
-    fn signed_jwt_as_bearer_is_not_mine() {
+    #[tokio::test]
+    async fn signed_jwt_as_bearer_is_not_mine() {
         let signed = jsonwebtoken::encode(
             &jsonwebtoken::Header::default(),
             &serde_json::json!({ "sub": "bob" }),
@@ -335,10 +334,7 @@ mod tests {
         );
         let bearer = format!("Bearer {}", signed.expect("a token"));
         let request = contract::request(&[("authorization", &bearer)]);
-        let answer = v4("accept_bearer = true")
-            .extract(&request)
-            .now_or_never()
-            .expect("no waiting");
+        let answer = v4("accept_bearer = true").extract(&request).await;
         assert!(
             matches!(
                 answer,
@@ -360,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_unexpired_object_is_a_session() {
+    fn payload_that_is_expired_or_no_object_is_refused() {
         let session = |payload: &str| {
             answer(
                 &*v4(""),
@@ -434,7 +430,7 @@ mod tests {
                 Ok(true),
             ),
             (
-                "a cleared one beside it",
+                "a cleared cookie beside it",
                 format!("{COOKIE}=; __Secure-{one}"),
                 Ok(true),
             ),
@@ -451,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn v5_without_subject_is_refused_and_says_what_to_put() {
+    fn v5_without_subject_is_refused_with_advice() {
         let secrets = format!("secrets = [\"{SECRET}\"]");
         let problems = build("authjs", &secrets)
             .map(|_| ())
@@ -461,20 +457,20 @@ mod tests {
             problems.starts_with("extractors.authjs.subject: is missing"),
             "{problems}"
         );
-        for word in [
+        for text in [
             "account.providerAccountId",
             "subject = \"{userId}\"",
             "{email}",
             "authorize()",
         ] {
-            assert!(problems.contains(word), "{word}: {problems}");
+            assert!(problems.contains(text), "{text}: {problems}");
         }
         assert!(build("authjs", &format!("{secrets}\nsubject = \"{{sub}}\"")).is_ok());
         assert!(build("authjs", &format!("{secrets}\nversion = \"v4\"")).is_ok());
     }
 
     #[test]
-    fn every_listed_secret_is_accepted_and_no_other() {
+    fn listed_secret_is_accepted_and_any_other_is_refused() {
         let cookie = |secret: &str| format!("{COOKIE}={}", token(secret, &payload("")));
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(
@@ -498,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bearer_counts_only_where_it_is_wanted_and_no_cookie_is_there() {
+    fn bearer_is_read_only_with_accept_bearer_and_without_a_session_cookie() {
         let (good, bad) = (
             token(SECRET, &payload("")),
             token("another-secret-of-another-app", &payload("")),
@@ -557,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_start_without_a_good_secret() {
+    fn invalid_section_is_refused_with_its_key() {
         refused(
             "authjs",
             &[

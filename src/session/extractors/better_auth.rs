@@ -1,6 +1,7 @@
 //! `better_auth`: the cookie cache of Better Auth, a short-lived copy of the session that needs no look-up.
 //! Format: better-auth `packages/better-auth/src/cookies/index.ts` (`setCookieCache`, `getCookieCache`)
-//! and `crypto/jwt.ts`. The session's token itself is not read here: only the app's database knows it.
+//! and `crypto/jwt.ts`. The session's token needs a look-up in the app's database: see `sql_session` and
+//! `redis_session`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,8 +10,7 @@ use aws_lc_rs::hmac;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
@@ -32,7 +32,7 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// A cache of session and user takes one or two; the library has no limit.
+/// The most parts of the cookie. A cache of session and user has one or two; the library has no limit.
 const MAX_PARTS: usize = 10;
 /// How far the app's clock may be ahead of ours, in seconds.
 const SKEW: UnixSeconds = 60;
@@ -40,7 +40,7 @@ const SKEW: UnixSeconds = 60;
 /// `[extractors.NAME]` with `kind = "better_auth"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct BetterAuthConfig {
     cookie: String,
     secret: Option<Secret>,
     secret_file: Option<PathBuf>,
@@ -48,7 +48,7 @@ struct Config {
     max_age: HumanDuration,
 }
 
-impl Default for Config {
+impl Default for BetterAuthConfig {
     fn default() -> Self {
         Self {
             cookie: "better-auth.session_data".to_owned(),
@@ -68,7 +68,7 @@ struct BetterAuth {
     clock: Clock,
 }
 
-/// How the app protects the cache.
+/// How the app signs or encrypts the cache.
 #[derive(Debug)]
 enum Strategy {
     Compact(hmac::Key),
@@ -78,7 +78,7 @@ enum Strategy {
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: BetterAuthConfig = section.read(&mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let secret = app_secret::required(
         section,
@@ -91,7 +91,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         !config.max_age.0.is_zero(),
         section.key("max_age"),
-        "must be longer than nothing",
+        "must be greater than 0s",
     );
     let known = matches!(config.strategy.as_str(), "compact" | "jwt" | "jwe");
     problems.require(
@@ -126,7 +126,7 @@ impl Strategy {
         }
     }
 
-    /// The cached session, and when the app lets it end.
+    /// The cached session, and the expiry of the cache.
     fn open(&self, text: &str, now: UnixSeconds) -> Result<(Object, UnixSeconds), ExtractError> {
         match self {
             Self::Compact(key) => open_compact(key, text),
@@ -136,9 +136,9 @@ impl Strategy {
     }
 }
 
-/// `{"session":{…},"expiresAt":…,"signature":"…"}` in base64. The app signs the text that JavaScript makes
-/// of `{...session, expiresAt}`. That text is taken from the cookie as it stands rather than written
-/// again: what JavaScript did not write itself, or would write otherwise, cannot match.
+/// `{"session":{…},"expiresAt":…,"signature":"…"}` in base64. The app signs `JSON.stringify` of
+/// `{...session, expiresAt}`. The signed text is cut from the cookie instead of being serialized again, because
+/// only JavaScript's own spelling of numbers and escapes has a valid signature.
 fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), ExtractError> {
     let malformed = || ExtractError::rejected("malformed");
     let json = URL_SAFE_NO_PAD
@@ -157,7 +157,7 @@ fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), Ex
     let Ok(Value::Object(session)) = Value::parse(compact.session.as_bytes()) else {
         return Err(malformed());
     };
-    // JavaScript would have put the outer one in its place.
+    // JavaScript would have overwritten it with the outer `expiresAt`.
     if session.contains("expiresAt") {
         return Err(malformed());
     }
@@ -173,7 +173,7 @@ struct Compact<'a> {
 }
 
 impl<'a> Compact<'a> {
-    /// Cuts from the end: neither base64 nor digits can hold what separates them.
+    /// Splits from the end, because neither base64 nor digits can contain the separators.
     fn split(json: &'a str) -> Option<Self> {
         let rest = json.strip_prefix(r#"{"session":"#)?.strip_suffix(r#""}"#)?;
         let (rest, signature) = rest.rsplit_once(r#","signature":""#)?;
@@ -236,7 +236,7 @@ impl BetterAuth {
         if now >= expires_at.min(session_ends).min(too_old) {
             return Err(ExtractError::expired());
         }
-        // The cache ends; the session that it is a copy of goes on.
+        // The expiry of the session, not of the cache, which is only a copy.
         Ok(Some(Session {
             attributes: Value::Object(cache),
             expires_at: Some(session_ends),
@@ -244,7 +244,7 @@ impl BetterAuth {
     }
 }
 
-/// When the session itself ends, which the library checks beside the cache's own end.
+/// The expiry of the session itself. The library checks it as well as the expiry of the cache.
 fn session_end(cache: &Object) -> Result<UnixSeconds, ExtractError> {
     let malformed = || ExtractError::rejected("malformed");
     let Ok(Some(Value::Object(session))) = cache.get("session") else {
@@ -258,7 +258,7 @@ fn session_end(cache: &Object) -> Result<UnixSeconds, ExtractError> {
     }
 }
 
-/// When the app wrote the cache; versions before 1.4 do not say it in the compact form.
+/// When the app wrote the cache; `None` for the compact form of versions before 1.4, which does not contain it.
 fn written_at(cache: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
     match cache.get("updatedAt") {
         Ok(Some(Value::Number(millis))) => match millis.as_i64() {
@@ -272,7 +272,7 @@ fn written_at(cache: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
 
 impl SessionExtractor for BetterAuth {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
@@ -350,10 +350,10 @@ mod tests {
     }
 
     #[test]
-    fn the_compact_text_counts_as_javascript_wrote_it() {
+    fn compact_cache_is_verified_as_the_text_in_the_cookie() {
         let good = compact(SESSION, SOON);
         assert_eq!(asked("", &good), Ok(Some(SESSION.to_owned())));
-        // Numbers and escapes in every form that JSON allows: signed so, they stand so in the cookie.
+        // Any spelling of numbers and escapes is accepted if the app signed it.
         let odd = SESSION.replace("u-1\"", r#"u-1","n":1e+21,"e":"é\u2028\"""#);
         assert!(asked("", &compact(&odd, SOON)).unwrap().is_some());
 
@@ -371,7 +371,7 @@ mod tests {
             ),
             ("a space", SESSION.replacen(':', ": ", 1)),
             (
-                "a number written otherwise",
+                "a number in another spelling",
                 SESSION.replace("1800000000000", "1.8e12"),
             ),
             (
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_end_counts() {
+    fn cache_expires_at_the_first_of_its_limits() {
         let written =
             |seconds: i64| SESSION.replace("1800000000000", &format!("{}", seconds * 1000));
         for (case, session, expires_at, want) in [
@@ -424,7 +424,12 @@ mod tests {
             ),
             ("nearly max_age ago", written(NOW - 299), SOON, Ok(())),
             ("max_age ago", written(NOW - 300), SOON, Err("expired")),
-            ("a clock ahead", written(NOW + 60), SOON, Ok(())),
+            (
+                "from the future, within the tolerance",
+                written(NOW + 60),
+                SOON,
+                Ok(()),
+            ),
             (
                 "the future",
                 written(NOW + 61),
@@ -463,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jwt_is_hs256_and_nothing_else() {
+    fn jwt_cache_other_than_hs256_is_refused() {
         let claims = format!(
             r#"{},"exp":{}}}"#,
             SESSION.strip_suffix('}').unwrap(),
@@ -523,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_start_without_a_good_secret() {
+    fn invalid_section_is_refused_with_its_key() {
         let with = |keys: &str| format!("secret = \"{SECRET}\"\n{keys}");
         refused(
             "better_auth",

@@ -2,7 +2,6 @@
 //! and its Keygrip signature in another, NAME and NAME.sig.
 //! Format: cookie-session `index.js`, cookies `index.js`, keygrip `index.js`.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,21 +10,20 @@ use aws_lc_rs::hmac;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::formats::payload;
+use crate::session::formats::{hex, payload};
 use crate::session::kind::Kind;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
-/// Passport's place for whatever the app's `serializeUser` gave it; without Passport there is no usual
-/// place.
+/// The default subject is where Passport stores the value of the app's `serializeUser`. Without Passport there is
+/// no common place.
 pub const KIND: Kind = Kind {
     build,
     subject: "{passport.user}",
@@ -35,7 +33,7 @@ pub const KIND: Kind = Kind {
 /// `[extractors.NAME]` with `kind = "cookie_session"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct CookieSessionConfig {
     cookie: String,
     keys: List<Secret>,
     keys_file: Option<PathBuf>,
@@ -43,7 +41,7 @@ struct Config {
     encoding: String,
 }
 
-impl Default for Config {
+impl Default for CookieSessionConfig {
     fn default() -> Self {
         Self {
             cookie: "session".to_owned(),
@@ -65,7 +63,7 @@ struct CookieSession {
 
 fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: CookieSessionConfig = section.read(&mut problems);
     let secrets = app_secret::required_list(
         section,
         "keys",
@@ -80,7 +78,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     problems.require(
         encode.is_some(),
         section.key("encoding"),
-        "must be one of base64url, base64, hex: the app's Keygrip says which, base64 unless told otherwise",
+        "must be one of base64url, base64, hex: the encoding that the app passes to Keygrip, by default base64",
     );
     let (Some(cookie), Some(algorithm), Some(encode)) = (cookie, algorithm, encode) else {
         return Err(problems);
@@ -98,22 +96,13 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     }))
 }
 
-/// Keygrip writes what Node calls base64 in the URL's alphabet and without padding, so that both names
-/// mean the same signature.
+/// For `base64` Keygrip writes the URL-safe alphabet without padding, so both names mean the same.
 fn encoder(name: &str) -> Option<fn(&[u8]) -> String> {
     match name {
         "base64url" | "base64" => Some(|bytes| URL_SAFE_NO_PAD.encode(bytes)),
-        "hex" => Some(hex),
+        "hex" => Some(|bytes| hex::encode(bytes)),
         _ => None,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a String does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl CookieSession {
@@ -121,7 +110,7 @@ impl CookieSession {
         let Some(value) = self.cookie.find(request)? else {
             return Ok(None);
         };
-        // An app with `signed: false` sends no signature: anybody can write such a session.
+        // An app with `signed: false` sends no signature, so any client could write such a session.
         let Some(signature) = self.signature.find(request)? else {
             return Err(ExtractError::rejected("unsigned"));
         };
@@ -135,7 +124,7 @@ impl CookieSession {
         }))
     }
 
-    /// Signatures are compared as text, as Keygrip does, and with every key.
+    /// Compares the signature with that of every key in constant time, as text like Keygrip.
     fn is_signed(&self, value: &str, signature: &str) -> bool {
         let text = format!("{}={value}", self.cookie.name());
         let signs = |key| {
@@ -150,7 +139,7 @@ impl CookieSession {
 
 impl SessionExtractor for CookieSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
@@ -161,46 +150,29 @@ impl SessionExtractor for CookieSession {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::backends::Context;
     use crate::session::contract;
-    use crate::session::registry::Registry;
+    use crate::session::sections::testing::{self, build, mended};
 
     // `default-0-anonymous` of the vectors: {"views":3}, signed by Keygrip.
     const VALUE: &str = "eyJ2aWV3cyI6M30=";
     const SIGNATURE: &str = "tAYRp_NqmQwb7KMEFDJ6ioMO_dE";
     const KEYS: &str = "keys = [\"keyboard cat\"]";
 
-    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(
-            &Registry::builtin(),
-            "cookie_session",
-            keys,
-            &Context::for_tests(),
-        )
+    fn extractor(keys: &str) -> Arc<dyn SessionExtractor> {
+        build("cookie_session", keys).expect("a good section")
     }
 
     fn answer(keys: &str, cookies: &str) -> Result<Option<String>, &'static str> {
-        let request = contract::request(&[("cookie", cookies)]);
-        match extractor(keys)
-            .expect("good keys")
-            .extract(&request)
-            .now_or_never()
-            .expect("no waiting")
-        {
-            Ok(session) => {
-                Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
-            }
-            Err(error) => Err(error.word()),
-        }
+        testing::answer(&*extractor(keys), &[("cookie", cookies)])
     }
 
     #[tokio::test]
     async fn keeps_the_contract() {
-        contract::check(&*extractor(KEYS).unwrap(), &["keyboard cat"]).await;
+        contract::check(&*extractor(KEYS), &["keyboard cat"]).await;
     }
 
     #[test]
-    fn a_signed_cookie_is_a_session_and_every_other_is_none() {
+    fn signed_cookie_is_a_session_and_unsigned_or_ambiguous_cookie_is_refused() {
         let good = format!("session={VALUE}; session.sig={SIGNATURE}");
         assert_eq!(answer(KEYS, &good), Ok(Some("{\"views\":3}".to_owned())));
         for (case, cookies, want) in [
@@ -277,10 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn keygrips_encodings() {
+    fn signature_in_each_keygrip_encoding_is_accepted() {
         let key = hmac::Key::new(hmac::HMAC_SHA512, b"keyboard cat");
         let tag = hmac::sign(&key, format!("session={VALUE}").as_bytes());
-        let hex = hex(tag.as_ref());
+        let hex = hex::encode(tag);
         let keys = format!("{KEYS}\nalgorithm = \"sha512\"\nencoding = \"hex\"");
         assert!(answer(&keys, &format!("session={VALUE}; session.sig={hex}")).is_ok());
         let upper = hex.to_uppercase();
@@ -300,11 +272,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_section_says_what_to_mend() {
+    fn invalid_section_is_refused_with_its_key() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let empty = format!("keys_file = {:?}", file.path());
         let both = format!("{KEYS}\nkeys_file = {:?}", file.path());
-        for (case, keys, key) in [
+        let cases = [
             ("no keys", "", "keys: is missing"),
             ("an empty list", "keys = []", "keys: is missing"),
             (
@@ -335,13 +307,7 @@ mod tests {
                 &format!("{KEYS}\ncookie = \"a=b\""),
                 "cookie: must be",
             ),
-        ] {
-            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
-            assert!(
-                problems.starts_with(&format!("extractors.cookie_session.{key}")),
-                "{case}: {problems}"
-            );
-            assert_eq!(problems.lines().count(), 1, "{case}: {problems}");
-        }
+        ];
+        mended("cookie_session", &cases);
     }
 }

@@ -1,6 +1,6 @@
 //! `django_signed`: Django with the session engine `signed_cookies`, the whole session in one cookie.
 //! Format: Django `contrib/sessions/backends/signed_cookies.py`, `core/signing.py`.
-//! Sessions that Django keeps in a database are not read here.
+//! Sessions that Django keeps in a database are read by `sql_session`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,21 +19,22 @@ use crate::session::sections::cookie::Cookie;
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::types::SessionExtractor;
 
-/// Where `django.contrib.auth.login` puts the user's primary key, as text even if it is a number.
+/// The default subject is where `django.contrib.auth.login` stores the user's primary key, as text even if it is a
+/// number.
 pub const KIND: Kind = Kind {
     build,
     subject: "{_auth_user_id}",
     presets: &[],
 };
 
-/// Django does not look whether a stamp lies ahead, so a difference between its clock and ours must not
-/// keep out who has just signed in. Anything more is refused.
+/// How far a timestamp may be in the future, in seconds. Django does not check this, so with a clock ahead of ours
+/// it signs timestamps that are in the future here.
 const LEEWAY: UnixSeconds = 30;
 
 /// `[extractors.NAME]` with `kind = "django_signed"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct DjangoSignedConfig {
     cookie: String,
     secret_key: Option<Secret>,
     secret_key_file: Option<PathBuf>,
@@ -43,7 +44,7 @@ struct Config {
     max_age: MaxAge,
 }
 
-impl Default for Config {
+impl Default for DjangoSignedConfig {
     fn default() -> Self {
         Self {
             cookie: "sessionid".to_owned(),
@@ -59,7 +60,7 @@ impl Default for Config {
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: DjangoSignedConfig = section.read(&mut problems);
     let current = app_secret::required(
         section,
         "secret_key",
@@ -99,8 +100,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// Stamps of Django: seconds since 1970 in base 62 (`b62_encode`), digits before capitals before small
-/// letters.
+/// Decodes a timestamp of Django: Unix seconds in base 62 (`b62_encode`), digits before upper-case before
+/// lower-case letters.
 fn base62(stamp: &str) -> Option<UnixSeconds> {
     if stamp.is_empty() {
         return None;
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_cookie_is_a_session_for_two_weeks() {
+    fn signed_cookie_expires_after_max_age() {
         let session = extract(&key(SECRET), STAMP, COOKIE).unwrap().unwrap();
         assert_eq!(
             serde_json::to_string(&session.attributes).unwrap(),
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn stamps_in_base_62() {
+    fn base62_timestamp_is_decoded() {
         for (stamp, want) in [
             ("1xW0i3", Some(STAMP)),
             ("0", Some(0)),
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_section_says_what_to_mend() {
+    fn invalid_section_is_refused_with_its_key() {
         let with = |more: &str| format!("{}\n{more}", key(SECRET));
         mended(
             "django_signed",

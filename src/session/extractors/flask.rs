@@ -1,6 +1,6 @@
 //! `flask`: Flask's own session cookie, signed by itsdangerous' `URLSafeTimedSerializer`.
 //! Format: Flask `sessions.py` (`SecureCookieSessionInterface`), itsdangerous `url_safe.py`, `timed.py`.
-//! Flask's tags for what JSON lacks, such as `{" u": …}` for a UUID, are left as they are.
+//! Flask's tags for values that JSON lacks, such as `{" u": …}` for a UUID, are not converted.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTi
 use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::SessionExtractor;
 
-/// Flask-Login's place.
+/// The default subject is where Flask-Login stores the user's id.
 pub const KIND: Kind = Kind {
     build,
     subject: "{_user_id}",
@@ -28,7 +28,7 @@ pub const KIND: Kind = Kind {
 /// `[extractors.NAME]` with `kind = "flask"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct FlaskConfig {
     cookie: String,
     secret_key: Option<Secret>,
     secret_key_file: Option<PathBuf>,
@@ -39,7 +39,7 @@ struct Config {
     max_age: MaxAge,
 }
 
-impl Default for Config {
+impl Default for FlaskConfig {
     fn default() -> Self {
         Self {
             cookie: "session".to_owned(),
@@ -56,7 +56,7 @@ impl Default for Config {
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: FlaskConfig = section.read(&mut problems);
     let current = app_secret::required(
         section,
         "secret_key",
@@ -65,7 +65,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         "SECRET_KEY",
         &mut problems,
     );
-    // Flask 3.1.0 signs with the last fallback, so a fallback is as good as the key itself.
+    // Flask 3.1.0 signs with the last fallback, so fallback keys are accepted like the key itself.
     let fallbacks = app_secret::listed(
         section,
         "secret_key_fallbacks",
@@ -103,7 +103,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// itsdangerous' key derivation `hmac`, which Flask asks for.
+/// The key derivation `hmac` of itsdangerous, which Flask uses.
 fn derive(digest: hmac::Algorithm, secret: &Secret, salt: &str) -> hmac::Key {
     let secret = hmac::Key::new(digest, secret.expose());
     hmac::Key::new(digest, hmac::sign(&secret, salt.as_bytes()).as_ref())
@@ -128,7 +128,7 @@ mod tests {
         extract_at(now, "flask", keys, &format!("session={cookie}"))
     }
 
-    /// A cookie as Flask would sign it, over whatever payload.
+    /// A cookie with this payload, signed as Flask does.
     fn sign(secret: &str, payload: &str) -> String {
         let key = derive(
             signed_timestamp::HMAC_SHA1,
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_section_says_what_to_mend() {
+    fn invalid_section_is_refused_with_its_key() {
         let with = |more: &str| format!("{}\n{more}", key(NEW));
         mended(
             "flask",

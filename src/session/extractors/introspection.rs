@@ -62,7 +62,7 @@ const LEEWAY: UnixSeconds = 30;
 /// `[extractors.NAME]` with `kind = "introspection"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct IntrospectionConfig {
     url: Option<String>,
     client_id: Option<String>,
     client_secret: Option<Secret>,
@@ -82,7 +82,7 @@ struct Config {
     allow_http: bool,
 }
 
-impl Default for Config {
+impl Default for IntrospectionConfig {
     fn default() -> Self {
         Self {
             url: None,
@@ -132,7 +132,7 @@ struct Issuer {
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: IntrospectionConfig = section.read(&mut problems);
     let keys = endpoint::Keys {
         url: config.url.as_deref(),
         timeout: config.timeout,
@@ -195,7 +195,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
 }
 
 /// An issuer knows tokens of all its apps, so a section says which of them count.
-fn check_clients(section: &Section<'_>, config: &Config, problems: &mut Problems) {
+fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: &mut Problems) {
     let lists = [
         ("audiences", &config.audiences),
         ("client_ids", &config.client_ids),
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn both_halves_of_basic_are_form_encoded() {
+    fn client_id_and_secret_are_form_encoded() {
         let value = basic("my client", &Secret::new("p:ss wörd+")).unwrap();
         let text = STANDARD
             .decode(value.to_str().unwrap().strip_prefix("Basic ").unwrap())
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_names_audiences_clients_or_scopes_or_allows_any_client() {
+    fn section_with_any_client_restriction_builds() {
         let without =
             format!("{GOOD}client_secret = \"{SECRET}\"\n").replace("client_ids", "# client_ids");
         for key in [
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_section_says_what_is_wrong() {
+    fn invalid_section_is_refused_with_its_key() {
         let good = format!("{GOOD}client_secret = \"{SECRET}\"\n");
         for (case, keys, key) in [
             ("no URL", good.replace("url", "# url"), "url"),

@@ -1,5 +1,5 @@
-//! `iron_session`: the session of iron-session v8 or v9, sealed into one cookie.
-//! Format: @hapi/iron `lib/index.js` (`Fe26.2`), iron-session `src/core.ts` for what stands around it.
+//! `iron_session`: the session of iron-session v8 or v9, encrypted and signed ("sealed") in one cookie.
+//! Format: @hapi/iron `lib/index.js` (`Fe26.2`), iron-session `src/core.ts` for the suffix and the cookies.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,8 +11,7 @@ use aws_lc_rs::{hmac, pbkdf2};
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
@@ -28,37 +27,38 @@ use crate::session::sections::cookie::Cookie;
 use crate::session::sections::one_or_map::OneOrMap;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
-/// The library leaves the shape of a session to the app; its README and examples keep a `user` in it.
+/// The app decides what a session contains. The default subject follows the library's README and examples.
 pub const KIND: Kind = Kind {
     build,
     subject: "{user.id}",
     presets: &[],
 };
 
-/// The version of the seal, in front, and of the layout of the data, behind. v8 reads any other layout as
-/// that of v6; v9 does not look at it. Neither is ever written today, and it is outside of the MAC.
+/// The version of the seal, at the beginning.
 const PREFIX: &str = "Fe26.2";
+/// The version of the data's layout, at the end, outside of the MAC. v8 reads any other layout as that of v6, and v9
+/// ignores it. Neither version writes another one, so any other is refused here.
 const LAYOUT: &str = "~2";
-/// The library's name for a password that is given alone.
-const ONLY_ID: &str = "1";
-/// What the library itself asks for.
+/// The library's id for a single password.
+const SINGLE_ID: &str = "1";
+/// The library's own minimum length of a password.
 const MIN_PASSWORD: usize = 32;
-/// The library's `timestampSkewSec`, in seconds.
+/// The library's `timestampSkewSec`.
 const SKEW: UnixSeconds = 60;
-/// v9 writes and reads no more.
+/// The most parts that v9 writes and reads.
 const MAX_PARTS: usize = 4;
 
 /// `[extractors.NAME]` with `kind = "iron_session"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct IronSessionConfig {
     cookie: Option<String>,
     password: Option<OneOrMap<Secret>>,
     password_file: Option<OneOrMap<PathBuf>>,
     version: String,
 }
 
-impl Default for Config {
+impl Default for IronSessionConfig {
     fn default() -> Self {
         Self {
             cookie: None,
@@ -72,16 +72,16 @@ impl Default for Config {
 #[derive(Debug)]
 struct IronSession {
     cookie: Cookie,
-    /// By the id that a seal names. A seal brings its own salts, so nothing can be derived ahead.
+    /// By the id in the seal. Each seal has its own salts, so keys cannot be derived in advance.
     passwords: BTreeMap<String, Secret>,
-    /// v9 cuts a long seal into parts.
+    /// v9 splits a long seal into numbered cookies.
     reads_parts: bool,
     clock: Clock,
 }
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: IronSessionConfig = section.read(&mut problems);
     let cookie = Cookie::named(
         section,
         "cookie",
@@ -121,15 +121,17 @@ fn passwords(
     let given = values.is_some() || files.is_some();
     app_secret::require_given(section, "password", given, "password", problems);
     let mut values = values
-        .map(|values| values.by_id(ONLY_ID))
+        .map(|values| values.by_id(SINGLE_ID))
         .unwrap_or_default();
-    let mut files = files.map(|files| files.by_id(ONLY_ID)).unwrap_or_default();
+    let mut files = files
+        .map(|files| files.by_id(SINGLE_ID))
+        .unwrap_or_default();
     let mut ids: Vec<String> = values.keys().chain(files.keys()).cloned().collect();
     ids.sort_unstable();
     ids.dedup();
     let mut passwords = BTreeMap::new();
     for id in ids {
-        let key = if id == ONLY_ID {
+        let key = if id == SINGLE_ID {
             "password".to_owned()
         } else {
             format!("password.{id}")
@@ -143,31 +145,31 @@ fn passwords(
         problems.require(
             password.expose().len() >= MIN_PASSWORD,
             section.key(&key),
-            "is shorter than the 32 characters that iron-session asks for",
+            "is shorter than 32 characters, the minimum of iron-session: copy the app's password",
         );
-        let good = !id.is_empty()
+        let is_valid = !id.is_empty()
             && id
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         problems.require(
-            good,
+            is_valid,
             section.key("password"),
-            "an id has letters, digits and `_`",
+            "must have ids of letters, digits and `_`",
         );
         passwords.insert(id, password);
     }
     passwords
 }
 
-/// A seal cut at its stars.
+/// A seal, split at its `*`.
 struct Seal<'a> {
-    /// Everything that the MAC covers.
+    /// The text that the MAC covers.
     covered: &'a str,
     id: &'a str,
     salt: &'a str,
     iv: Vec<u8>,
     ciphertext: Vec<u8>,
-    /// Unix milliseconds; `None` for a seal without end.
+    /// Unix milliseconds; `None` for a seal that does not expire.
     expires_at: Option<i64>,
     mac_salt: &'a str,
     mac: Vec<u8>,
@@ -181,7 +183,7 @@ impl<'a> Seal<'a> {
         else {
             return None;
         };
-        let behind = mac_salt.len() + mac.len() + 2;
+        let uncovered = "*".len() + mac_salt.len() + "*".len() + mac.len();
         if prefix != PREFIX || salt.is_empty() || mac_salt.is_empty() {
             return None;
         }
@@ -194,7 +196,7 @@ impl<'a> Seal<'a> {
         };
         let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
         Some(Self {
-            covered: seal.get(..seal.len() - behind)?,
+            covered: seal.get(..seal.len() - uncovered)?,
             id,
             salt,
             iv: decode(iv)?,
@@ -205,8 +207,8 @@ impl<'a> Seal<'a> {
         })
     }
 
-    /// The sealed text if the password made this seal. The salts are used as text, not as the bytes
-    /// that their digits stand for.
+    /// The decrypted text; `None` if the seal was not made with this password. The salts are used as text: their
+    /// hexadecimal digits are not decoded.
     fn open(&self, password: &Secret) -> Option<Vec<u8>> {
         let derive = |salt: &str| {
             hkdf::pbkdf2::<32>(
@@ -252,7 +254,7 @@ impl IronSession {
         }
     }
 
-    /// As the library reads it: a whole cookie wins over parts.
+    /// The seal. Like in the library, a whole cookie takes precedence over parts.
     fn text<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
         match self.cookie.find(request)? {
             Some(whole) => Ok(Some(Cow::Borrowed(whole))),
@@ -266,7 +268,7 @@ impl IronSession {
 
 impl SessionExtractor for IronSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_genuine_seal_ends_a_minute_after_its_time() {
+    fn seal_is_accepted_until_60_s_after_its_expiry() {
         for (case, seal, want) in [
             ("no end", sealed("1", "", "{}"), Ok(Some("{}".to_owned()))),
             (
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_of_the_mac_is_exact() {
+    fn changed_text_outside_of_the_mac_is_refused() {
         let good = sealed("1", "", "{}");
         let bare = good.strip_suffix("~2").unwrap();
         for changed in [
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_read_as_the_version_writes_them() {
+    fn cookie_in_parts_is_read_for_v9_and_not_for_v8() {
         let seal = sealed("1", "", "{}");
         let (head, tail) = seal.split_at(20);
         let parts = format!("sid.0={head}; sid.1={tail}");
@@ -436,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_start_without_a_good_password() {
+    fn invalid_section_is_refused_with_its_key() {
         let with = |keys: &str| format!("cookie = \"sid\"\npassword = \"{PASSWORD}\"\n{keys}");
         refused(
             "iron_session",

@@ -1,13 +1,13 @@
-//! `laravel`: Laravel with the session driver `cookie`: one sealed cookie names the session, another one,
-//! called like the session's id, holds it. Format: Laravel `src/Illuminate/Session/CookieSessionHandler.php`.
+//! `laravel`: Laravel with the session driver `cookie`. One encrypted cookie contains the session's id; a second
+//! cookie, whose name is that id, contains the session. Format: Laravel
+//! `src/Illuminate/Session/CookieSessionHandler.php`.
 //! Sessions that are kept in a database or in Redis are read by `sql_session` and `redis_session`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
@@ -20,7 +20,8 @@ use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::laravel::{self, AppKeySet, KeyFields};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
-/// Where the guard `web` puts the user's id; the digits are the SHA-1 of its class's name.
+/// The default subject is where the guard `web` stores the user's id. The digits are the SHA-1 of the guard's class
+/// name.
 pub const KIND: Kind = Kind {
     build,
     subject: "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}",
@@ -33,7 +34,7 @@ const SKEW: UnixSeconds = 60;
 /// `[extractors.NAME]` with `kind = "laravel"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct LaravelConfig {
     cookie: String,
     app_key: Option<Secret>,
     app_key_file: Option<PathBuf>,
@@ -43,7 +44,7 @@ struct Config {
     lifetime: HumanDuration,
 }
 
-impl Default for Config {
+impl Default for LaravelConfig {
     fn default() -> Self {
         Self {
             cookie: laravel::COOKIE.to_owned(),
@@ -67,7 +68,7 @@ struct Laravel {
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: LaravelConfig = section.read(&mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let fields = KeyFields {
         app_key: config.app_key,
@@ -80,7 +81,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         !config.lifetime.0.is_zero(),
         section.key("lifetime"),
-        "must be longer than nothing",
+        "must be greater than 0s",
     );
     let Some(cookie) = cookie else {
         return Err(problems);
@@ -102,7 +103,7 @@ impl Laravel {
         let id = self.keys.session_id(self.cookie.name(), cookie)?;
         let Some(cookie) = cookie::find(&request.headers, &id)? else {
             return Err(ExtractError::rejected("no_session_cookie").because(
-                "the cookie called like the session's id is not there: is SESSION_DRIVER=cookie?",
+                "the cookie whose name is the session's id is missing: check that the app has SESSION_DRIVER=cookie",
             ));
         };
         self.unwrap(&self.keys.open_cookie(&id, cookie)?).map(Some)
@@ -126,8 +127,8 @@ impl Laravel {
         })
     }
 
-    /// `expires` is the app's lifetime after the last request; further ahead means that the lifetime
-    /// here is not the app's.
+    /// The app sets `expires` to its lifetime after the last request. A later time means that `lifetime` here differs
+    /// from the app's.
     fn check_time(&self, expires_at: UnixSeconds) -> Result<(), ExtractError> {
         let now = self.clock.now();
         if now > expires_at {
@@ -135,7 +136,7 @@ impl Laravel {
         }
         if expires_at > now.saturating_add(self.lifetime).saturating_add(SKEW) {
             return Err(ExtractError::rejected("from_the_future").because(
-                "it ends later than `lifetime` from now: set it to the app's SESSION_LIFETIME",
+                "the session expires later than `lifetime` from now: set lifetime to the app's SESSION_LIFETIME",
             ));
         }
         Ok(())
@@ -144,7 +145,7 @@ impl Laravel {
 
 impl SessionExtractor for Laravel {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_cookie_is_plain_data_that_has_not_ended() {
+    fn session_that_is_expired_or_no_plain_data_is_refused() {
         for (case, record, want) in [
             ("PHP", record(DATA, NOW), Ok(Some(r#"{"login":42}"#))),
             (
@@ -195,7 +196,7 @@ mod tests {
                 record(r#"{"login":42}"#, NOW + 7200),
                 Ok(Some(r#"{"login":42}"#)),
             ),
-            ("nobody", record("a:0:{}", NOW), Ok(Some("[]"))),
+            ("not signed in", record("a:0:{}", NOW), Ok(Some("[]"))),
             ("ended", record(DATA, NOW - 1), Err("expired")),
             (
                 "a longer lifetime",
@@ -275,8 +276,12 @@ mod tests {
     fn value_sealed_for_another_cookie_is_refused() {
         let second = format!("{ID}={}", sealed(ID, &record(DATA, NOW)));
         for (case, first, want) in [
-            ("no mark", encrypted(ID), "cookie_name"),
-            ("another cookie's mark", sealed("theme", ID), "cookie_name"),
+            ("no name prefix", encrypted(ID), "cookie_name"),
+            (
+                "another cookie's name prefix",
+                sealed("theme", ID),
+                "cookie_name",
+            ),
             (
                 "short id",
                 sealed("laravel_session", &ID[1..]),
@@ -313,7 +318,7 @@ mod tests {
         assert_eq!(
             answer(&*extractor(), &[("cookie", &swapped)]),
             Err("cookie_name"),
-            "the second's mark"
+            "the second cookie's name prefix"
         );
         let other = sealed(ID, &record(DATA, NOW + 1));
         let twice = format!("{}; {ID}={other}", cookies(&record(DATA, NOW)));
@@ -324,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_with_a_member_twice_is_refused() {
+    fn ambiguous_envelope_is_malformed() {
         let good = STANDARD
             .decode(sealed("laravel_session", ID).replace("%3D", "="))
             .unwrap();
@@ -351,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_start_with_a_key_that_does_not_fit() {
+    fn invalid_section_is_refused_with_its_key() {
         let good = app_key();
         let with = |keys: &str| format!("app_key = \"{good}\"\n{keys}");
         refused(

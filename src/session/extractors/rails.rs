@@ -1,7 +1,7 @@
 //! `rails`: the session cookie of Ruby on Rails (`CookieStore`), or one of `cookies.encrypted` and
 //! `cookies.signed`. Format: Rails `actionpack/lib/action_dispatch/middleware/cookies.rs`,
 //! `activesupport/lib/active_support/message_encryptor.rs`, `message_verifier.rs`, `messages/metadata.rb`.
-//! JSON only: the Marshal serializer writes programs, and none is ever run here.
+//! Sessions must be JSON. Marshal data can execute code when it is loaded, so it is refused and never loaded.
 
 mod reader;
 
@@ -11,8 +11,7 @@ use std::sync::{Arc, Once};
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
@@ -35,13 +34,14 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-const SWITCH: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or :hybrid, \
+/// What to change in an app that uses the Marshal serializer.
+const SERIALIZER_ADVICE: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or :hybrid, \
                       until all cookies are rewritten)";
 
 /// `[extractors.NAME]` with `kind = "rails"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct RailsConfig {
     cookie: Option<String>,
     secret_key_base: Option<Secret>,
     secret_key_base_file: Option<PathBuf>,
@@ -52,10 +52,10 @@ struct Config {
     hmac_digest: String,
     purpose: Option<String>,
     allow_missing_purpose: bool,
-    rotations: Vec<Rotation>,
+    rotations: Vec<RotationConfig>,
 }
 
-impl Default for Config {
+impl Default for RailsConfig {
     fn default() -> Self {
         Self {
             cookie: None,
@@ -73,10 +73,10 @@ impl Default for Config {
     }
 }
 
-/// What an older cookie was made with; what is left out is as in the section itself.
+/// How an older cookie was made. A key that is left out has the value of the section itself.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Rotation {
+struct RotationConfig {
     secret_key_base: Option<Secret>,
     secret_key_base_file: Option<PathBuf>,
     scheme: Option<String>,
@@ -89,18 +89,18 @@ struct Rotation {
 #[derive(Debug)]
 struct Rails {
     cookie: Cookie,
-    /// The current one first.
+    /// The current way to make cookies first, then the rotations.
     readers: Vec<Reader>,
     purpose: String,
     allow_missing_purpose: bool,
     clock: Clock,
     extractor: String,
-    marshal_was_told: Once,
+    marshal_warning: Once,
 }
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: RailsConfig = section.read(&mut problems);
     let cookie = Cookie::named(
         section,
         "cookie",
@@ -138,11 +138,11 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         allow_missing_purpose: config.allow_missing_purpose,
         clock: context.clock.clone(),
         extractor: section.name().to_owned(),
-        marshal_was_told: Once::new(),
+        marshal_warning: Once::new(),
     }))
 }
 
-impl Rotation {
+impl RotationConfig {
     fn secret(&self, section: &Section<'_>, path: &str, problems: &mut Problems) -> Option<Secret> {
         if self.secret_key_base.is_none() && self.secret_key_base_file.is_none() {
             return None;
@@ -159,7 +159,7 @@ impl Rotation {
 }
 
 impl<'a> Recipe<'a> {
-    fn current(config: &'a Config) -> Self {
+    fn current(config: &'a RailsConfig) -> Self {
         Self {
             scheme: &config.scheme,
             digest: &config.digest,
@@ -169,7 +169,7 @@ impl<'a> Recipe<'a> {
         }
     }
 
-    fn rotated(&self, rotation: &'a Rotation) -> Self {
+    fn rotated(&self, rotation: &'a RotationConfig) -> Self {
         let same_scheme = rotation
             .scheme
             .as_deref()
@@ -177,7 +177,7 @@ impl<'a> Recipe<'a> {
         Self {
             scheme: rotation.scheme.as_deref().unwrap_or(self.scheme),
             digest: rotation.digest.as_deref().unwrap_or(self.digest),
-            // Another scheme's salt is no use.
+            // Each scheme has its own default salt.
             salt: rotation
                 .salt
                 .as_deref()
@@ -200,9 +200,9 @@ impl Rails {
             .map(Some)
     }
 
-    /// The session inside the metadata that says for which cookie it was made and until when. The real
-    /// cookie jar tries again without metadata, so that a value made for anything passes: here only if
-    /// that is configured.
+    /// The session inside the metadata, which contains the purpose (the cookie's name) and the expiry. Rails also
+    /// accepts a value without metadata, which may have been made for any purpose. Here that needs
+    /// `allow_missing_purpose`.
     fn unwrap(&self, opened: &[u8]) -> Result<Session, ExtractError> {
         let value = self.json(opened)?;
         let Some(metadata) = metadata(&value)? else {
@@ -233,30 +233,30 @@ impl Rails {
         match purpose {
             Some(purpose) if purpose == self.purpose => Ok(()),
             None if self.allow_missing_purpose => Ok(()),
-            Some(_) => Err(ExtractError::rejected("purpose").because("it was made for another cookie")),
+            Some(_) => Err(ExtractError::rejected("purpose").because("the value was made for another cookie")),
             None => Err(ExtractError::rejected("purpose").because(
-                "it says no purpose: use_cookies_with_metadata is off in the Rails app; turn it on, or set \
+                "the value has no purpose: turn on use_cookies_with_metadata in the Rails app, or set \
                  allow_missing_purpose = true",
             )),
         }
     }
 
     fn json(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
-        // Marshal's version bytes, which no JSON begins with.
+        // The version bytes of Marshal. JSON never begins with them.
         if bytes.starts_with(b"\x04\x08") {
-            self.marshal_was_told.call_once(|| {
+            self.marshal_warning.call_once(|| {
                 tracing::warn!(
                     extractor = self.extractor,
-                    "the app's cookies are in Ruby's Marshal format, so all of them are refused: {SWITCH}"
+                    "the app's cookies are in Ruby's Marshal format, so every one is refused: {SERIALIZER_ADVICE}"
                 );
             });
-            return Err(ExtractError::rejected("payload_not_json").because(SWITCH));
+            return Err(ExtractError::rejected("payload_not_json").because(SERIALIZER_ADVICE));
         }
         Value::parse(bytes).map_err(|_| ExtractError::rejected("payload_not_json"))
     }
 }
 
-/// The metadata around the session, `{"_rails": {…}}`, if there is any.
+/// The metadata around the session, `{"_rails": {…}}`; `None` if the value has none.
 fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
     let Value::Object(object) = value else {
         return Ok(None);
@@ -268,7 +268,7 @@ fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
     }
 }
 
-/// A member that is text, or absent, or null.
+/// A member that is a string; `None` if it is absent or null.
 fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractError> {
     match object.get(name) {
         Ok(None | Some(Value::Null)) => Ok(None),
@@ -279,7 +279,7 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
 
 impl SessionExtractor for Rails {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
@@ -306,7 +306,7 @@ mod tests {
         .unwrap()
     }
 
-    /// A cookie that the app encrypted: what stands in it is up to the test.
+    /// A cookie that the app encrypted with this content.
     fn cookie(text: &[u8]) -> String {
         let salt = b"authenticated encrypted cookie";
         let key = hkdf::pbkdf2(
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_app_encrypted_must_be_a_session_for_this_cookie() {
+    fn encrypted_value_that_is_no_session_for_this_cookie_is_refused() {
         let extractor = extractor("");
         for (case, text, want) in [
             (
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_without_metadata_are_taken_only_where_the_app_makes_them() {
+    fn cookie_without_metadata_is_accepted_only_with_allow_missing_purpose() {
         let extractor = extractor("allow_missing_purpose = true");
         let session = br#"{"user_id":7}"#;
         assert!(
@@ -451,10 +451,10 @@ mod tests {
         );
     }
 
-    #[test]
-    fn an_app_that_writes_marshal_is_told_how_to_switch() {
+    #[tokio::test]
+    async fn marshal_cookie_is_refused_with_the_setting_to_change() {
         let request = contract::request(&[("cookie", &cookie(b"\x04\x08{\x00"))]);
-        let answer = extractor("").extract(&request).now_or_never().unwrap();
+        let answer = extractor("").extract(&request).await;
         let Err(ExtractError::Rejected(reason)) = answer else {
             panic!("{answer:?}")
         };
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_start_with_half_a_recipe() {
+    fn invalid_section_is_refused_with_its_key() {
         let with =
             |keys: &str| format!("cookie = \"_app\"\nsecret_key_base = \"{SECRET}\"\n{keys}");
         refused(

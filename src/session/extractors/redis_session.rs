@@ -79,7 +79,7 @@ pub const KIND: Kind = Kind {
 /// `[extractors.NAME]` with `kind = "redis_session"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct RedisSessionConfig {
     url: Option<Secret>,
     url_file: Option<PathBuf>,
     password: Option<Secret>,
@@ -104,7 +104,7 @@ struct Config {
     timeout: HumanDuration,
 }
 
-impl Default for Config {
+impl Default for RedisSessionConfig {
     fn default() -> Self {
         Self {
             url: None,
@@ -148,7 +148,7 @@ struct RedisSession {
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: RedisSessionConfig = section.read(&mut problems);
     let url = section.secret("url", config.url, config.url_file.as_ref(), &mut problems);
     let authority = url.as_ref().map(Authority::store);
     let password = section.secret(
@@ -568,13 +568,13 @@ mod tests {
     "#;
 
     #[tokio::test]
-    async fn keeps_the_contract_and_connects_to_nobody() {
+    async fn keeps_the_contract_without_a_connection() {
         let extractor = extractor(GOOD).unwrap();
         contract::check(&*extractor, &["hunter2", "keyboard-cat", "older-cat"]).await;
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_no_fault_of_the_cookie() {
+    async fn unreachable_server_is_store_unreachable() {
         let extractor =
             extractor("url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"")
                 .unwrap();
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_names_its_key_and_no_secret() {
+    fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
         let broken = broken_certificate();
         let broken = format!(
             "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"{}\"",
@@ -709,7 +709,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unsigned_id_with_a_colon_is_malformed_and_a_hashed_or_signed_one_is_not() {
+    async fn unsigned_id_with_a_colon_is_malformed_and_hashed_id_is_looked_up() {
         let plain = "url = \"redis://127.0.0.1:1\"\ncookie = \"sid\"";
         let prefixed = format!("{plain}\nkey_prefix = \"sess:\"");
         let empty = format!("{plain}\nkey_prefix = \"\"");
@@ -730,7 +730,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preset_with_signed_ids_needs_no_key_prefix() {
+    fn preset_with_signed_ids_needs_no_key_prefix() {
         for preset in ["connect-redis", "better-auth"] {
             let keys = format!(
                 "url = \"redis://h\"\npreset = \"{preset}\"\ncookie_secrets = [\"the-cat\"]"
@@ -740,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_the_server_are_told_apart() {
+    fn unexpected_server_answer_is_a_lost_connection() {
         use redis::Value::{BulkString, Int, Nil, Okay};
         let bytes = |text: &str| BulkString(text.as_bytes().to_vec());
         for (answers, want) in [
@@ -772,7 +772,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_may_stand_in_a_file_one_on_each_line() {
+    fn cookie_secrets_file_holds_one_secret_per_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "new, with a comma\r\n\nold\n").unwrap();
         let keys = |more: &str| {

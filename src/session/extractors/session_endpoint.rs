@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_ambiguous_is_never_sent() {
+    async fn ambiguous_credential_is_refused_without_a_call() {
         let keys =
             "url = \"http://127.0.0.1:9/\"\ncookies = [\"sid\"]\nforward_headers = [\"X-Token\"]";
         for (headers, word) in [
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_section_says_what_is_wrong() {
+    fn invalid_section_is_refused_with_its_key() {
         const GOOD: &str = "url = \"https://app.example/me\"\ncookies = [\"sid\"]\n";
         for (case, keys, key) in [
             ("no URL", "cookies = [\"sid\"]".to_owned(), "url"),
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_is_read_where_its_path_leads() {
+    fn expiry_is_read_at_expires_path() {
         let path: Template = "{end}".parse().unwrap();
         for (end, want) in [
             ("1800000000", Some(Some(1_800_000_000))),

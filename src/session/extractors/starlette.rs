@@ -1,4 +1,4 @@
-//! `starlette`: the cookie of Starlette's `SessionMiddleware`, `FastAPI`'s too.
+//! `starlette`: the cookie of Starlette's `SessionMiddleware`, which `FastAPI` uses too.
 //! Format: Starlette `middleware/sessions.py`, itsdangerous `timed.py`.
 
 use std::path::PathBuf;
@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac};
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
@@ -22,27 +21,27 @@ use crate::session::sections::cookie::Cookie;
 use crate::session::sections::signed_timestamp::MaxAge;
 use crate::session::types::{Extracted, Reach, Session, SessionExtractor};
 
-/// The middleware has no users of its own; this is what most apps write by hand.
+/// The middleware does not know users. The default subject is the key that most apps use.
 pub const KIND: Kind = Kind {
     build,
     subject: "{user_id}",
     presets: &[],
 };
 
-/// What the middleware sets when a session ends, beside a date in the past. It is not signed.
+/// The cookie's value after the session was cleared. The middleware sets it unsigned, with an expiry in the past.
 const SIGNED_OUT: &str = "null";
 
 /// `[extractors.NAME]` with `kind = "starlette"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct StarletteConfig {
     cookie: String,
     secret_key: Option<Secret>,
     secret_key_file: Option<PathBuf>,
     max_age: MaxAge,
 }
 
-impl Default for Config {
+impl Default for StarletteConfig {
     fn default() -> Self {
         Self {
             cookie: "session".to_owned(),
@@ -62,7 +61,7 @@ struct Starlette {
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: StarletteConfig = section.read(&mut problems);
     let secret = app_secret::required(
         section,
         "secret_key",
@@ -89,7 +88,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// itsdangerous' key derivation `django-concat` with its default salt, which Starlette does not change.
+/// The key derivation `django-concat` of itsdangerous with the default salt, as Starlette uses it.
 fn derive(secret: &Secret) -> hmac::Key {
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(b"itsdangerous.Signer");
@@ -116,7 +115,7 @@ impl Starlette {
 
 impl SessionExtractor for Starlette {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_ends_when_the_middleware_would_end_it() {
+    fn signed_cookie_expires_after_max_age() {
         let session = extract(KEY, STAMP, COOKIE).unwrap().unwrap();
         assert_eq!(
             serde_json::to_string(&session.attributes).unwrap(),
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_max_age_a_session_never_ends_but_still_has_to_have_begun() {
+    fn max_age_none_disables_expiry_and_still_refuses_a_future_timestamp() {
         let keys = format!("{KEY}\nmax_age = \"none\"");
         let session = extract(&keys, STAMP + 999_999_999, COOKIE)
             .unwrap()
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn signed_out_is_no_session_and_nothing_like_it_is() {
+    fn cookie_null_is_no_session_and_similar_values_are_refused() {
         for signed_out in ["null", "\"null\""] {
             assert!(matches!(extract(KEY, STAMP, signed_out), Ok(None)));
         }
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_section_says_what_to_mend() {
+    fn invalid_section_is_refused_with_its_key() {
         mended(
             "starlette",
             &[

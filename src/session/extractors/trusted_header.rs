@@ -1,5 +1,5 @@
-//! `trusted_header`: a reverse proxy signed the user in and says who it is in a header.
-//! The header is believed only from that proxy, told by its address or by a shared secret.
+//! `trusted_header`: a reverse proxy signed the user in and names the user in a header.
+//! The header is trusted only from that proxy, which is identified by its address or by a shared secret.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,8 +8,7 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::http::HeaderName;
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +27,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("oauth2-proxy", r#"header = "X-Forwarded-User""#),
     // Trusted Header SSO.
     ("authelia", r#"header = "Remote-User""#),
-    // Proxy provider: the uid is stable, the username is not.
+    // Proxy provider: the uid is stable, the user name is not.
     ("authentik", r#"header = "X-authentik-uid""#),
     // Needs `jwt_claims_headers: { X-Pomerium-Claim-Sub: sub }`.
     ("pomerium", r#"header = "X-Pomerium-Claim-Sub""#),
@@ -45,7 +44,7 @@ pub const KIND: Kind = Kind {
 /// `[extractors.NAME]` with `kind = "trusted_header"`
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct TrustedHeaderConfig {
     header: Option<String>,
     trusted_proxies: List<String>,
     shared_secret_header: Option<String>,
@@ -56,20 +55,20 @@ struct Config {
 #[derive(Debug)]
 struct TrustedHeader {
     header: HeaderName,
-    /// Empty: any peer that knows the shared secret.
+    /// Networks of accepted peers. If empty, only the shared secret identifies the proxy.
     trusted_proxies: Vec<IpNet>,
     shared_secret: Option<(HeaderName, Secret)>,
 }
 
 fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: Config = section.read(&mut problems);
+    let config: TrustedHeaderConfig = section.read(&mut problems);
 
     let header = header_name(section, "header", config.header.as_deref(), &mut problems);
     problems.require(
         config.header.is_some(),
         section.key("header"),
-        "name the header in which the proxy puts the user, or choose a preset",
+        "is missing: name the header in which the proxy sends the user, or choose a preset",
     );
     let trusted_proxies: Vec<IpNet> = config
         .trusted_proxies
@@ -79,7 +78,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
             let net = text
                 .parse()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            let wrong = format!("entry {number}: is not an address or network such as 10.0.0.0/8");
+            let wrong = format!("entry {number} is not an address or network such as 10.0.0.0/8");
             problems.accept(
                 section.key("trusted_proxies"),
                 net.map(canonical).map_err(|_| wrong),
@@ -89,7 +88,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     problems.require(
         IpNet::aggregate(&trusted_proxies).iter().all(|net| net.prefix_len() > 0),
         section.key("trusted_proxies"),
-        "trusts every address of IPv4 or IPv6, in one entry or in several together: name the proxy's network",
+        "covers every address of IPv4 or IPv6, in one entry or in several together: name the proxy's network",
     );
     let secret_header = header_name(
         section,
@@ -115,14 +114,14 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         (Some(_), None) => {
             problems.add(
                 section.key("shared_secret"),
-                "is missing beside shared_secret_header",
+                "is missing, but shared_secret_header is set: set both or neither",
             );
             None
         }
         (None, Some(_)) => {
             problems.add(
                 section.key("shared_secret_header"),
-                "is missing beside shared_secret",
+                "is missing, but shared_secret is set: set both or neither",
             );
             None
         }
@@ -130,7 +129,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     problems.require(
         !config.trusted_proxies.is_empty() || shared_secret.is_some() || !problems.is_empty(),
         section.key("trusted_proxies"),
-        "anybody could claim to be anybody: set it to the proxy's address or network, or set \
+        "is empty, so any client could name any user: set it to the proxy's address or network, or set \
          shared_secret_header and shared_secret",
     );
     match header {
@@ -143,7 +142,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     }
 }
 
-/// The network as peers' addresses are compared: those of IPv4 that are mapped into IPv6 are IPv4.
+/// The network in the form in which peers are compared: IPv4-mapped IPv6 addresses are IPv4 addresses.
 fn canonical(net: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
     match (
@@ -185,7 +184,7 @@ impl TrustedHeader {
         Ok(Some(Session::of_subject(user)))
     }
 
-    /// Only the peer's own address counts: whatever a request says of addresses, anybody can write.
+    /// Only the address of the connection's peer counts. Headers such as `X-Forwarded-For` can be set by any client.
     fn check_proxy(&self, request: &Parts) -> Result<(), ExtractError> {
         if headers::is_hop_by_hop(&request.headers, &self.header) {
             return Err(ExtractError::rejected("hop_by_hop"));
@@ -198,7 +197,7 @@ impl TrustedHeader {
             let trusted =
                 peer.is_some_and(|peer| self.trusted_proxies.iter().any(|net| net.contains(&peer)));
             if !trusted {
-                let shown = peer.map(|peer| peer.to_string()).unwrap_or_default();
+                let shown = peer.map_or("unknown".to_owned(), |peer| peer.to_string());
                 return Err(ExtractError::rejected("untrusted_peer")
                     .because(format!("the peer is {shown}")));
             }
@@ -206,10 +205,15 @@ impl TrustedHeader {
         let Some((name, secret)) = &self.shared_secret else {
             return Ok(());
         };
-        let given = request.headers.get_all(name).iter().collect::<Vec<_>>();
-        let genuine = matches!(given.as_slice(), [one]
-            if verify_slices_are_equal(one.as_bytes(), secret.expose()).is_ok());
-        if !genuine || headers::is_hop_by_hop(&request.headers, name) {
+        // Compared as bytes: a secret need not be text.
+        let mut values = request.headers.get_all(name).iter();
+        let is_genuine = match (values.next(), values.next()) {
+            (Some(value), None) => {
+                verify_slices_are_equal(value.as_bytes(), secret.expose()).is_ok()
+            }
+            _ => false,
+        };
+        if !is_genuine || headers::is_hop_by_hop(&request.headers, name) {
             return Err(ExtractError::rejected("shared_secret"));
         }
         Ok(())
@@ -218,7 +222,7 @@ impl TrustedHeader {
 
 impl SessionExtractor for TrustedHeader {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
@@ -229,34 +233,17 @@ impl SessionExtractor for TrustedHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::backends::Context;
     use crate::session::contract;
-    use crate::session::registry::Registry;
+    use crate::session::sections::testing::{self, build, refused};
 
     const SECRET: &str = "a-secret-shared-with-the-proxy";
 
-    fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(
-            &Registry::builtin(),
-            "trusted_header",
-            keys,
-            &Context::for_tests(),
-        )
+    fn extractor(keys: &str) -> Arc<dyn SessionExtractor> {
+        build("trusted_header", keys).expect("a good section")
     }
 
     fn answer(keys: &str, headers: &[(&str, &str)]) -> Result<Option<String>, &'static str> {
-        let request = contract::request(headers);
-        match extractor(keys)
-            .expect("good keys")
-            .extract(&request)
-            .now_or_never()
-            .expect("no waiting")
-        {
-            Ok(session) => {
-                Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
-            }
-            Err(error) => Err(error.word()),
-        }
+        testing::answer(&*extractor(keys), headers)
     }
 
     const BY_ADDRESS: &str = r#"
@@ -269,11 +256,11 @@ mod tests {
         let by_secret = format!(
             "preset = \"oauth2-proxy\"\nshared_secret_header = \"X-Proxy\"\nshared_secret = \"{SECRET}\""
         );
-        contract::check(&*extractor(&by_secret).unwrap(), &[SECRET]).await;
+        contract::check(&*extractor(&by_secret), &[SECRET]).await;
     }
 
     #[test]
-    fn the_user_comes_from_one_clean_header_of_the_trusted_peer() {
+    fn user_is_read_from_exactly_one_header_of_a_trusted_peer() {
         let user = |name: &str| Ok(Some(format!(r#"{{"sub":"{name}"}}"#)));
         for (case, headers, want) in [
             ("plain", &[("x-forwarded-user", "bob")][..], user("bob")),
@@ -347,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_says_of_addresses_does_not_count() {
+    fn forwarded_address_headers_do_not_make_a_peer_trusted() {
         let elsewhere =
             "header = \"X-Forwarded-User\"\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.7\"]";
         for claim in ["x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip"] {
@@ -361,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shared_secret_must_be_exact() {
+    fn shared_secret_that_differs_is_refused() {
         let keys = format!(
             "header = \"X-User\"\nshared_secret_header = \"X-Proxy-Secret\"\nshared_secret = \"{SECRET}\""
         );
@@ -392,17 +379,17 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_start_without_a_gate() {
-        for (case, keys, key) in [
+    fn invalid_gate_is_refused_with_its_key() {
+        let cases = [
             ("no gate", "header = \"X-User\"", "trusted_proxies"),
             ("no header", "trusted_proxies = [\"10.0.0.1\"]", "header"),
             (
-                "everybody v4",
+                "all of IPv4",
                 "header = \"X-User\"\ntrusted_proxies = [\"0.0.0.0/0\"]",
                 "trusted_proxies",
             ),
             (
-                "everybody v6",
+                "all of IPv6",
                 "header = \"X-User\"\ntrusted_proxies = [\"::/0\"]",
                 "trusted_proxies",
             ),
@@ -441,12 +428,7 @@ mod tests {
                 "header = \"X-User\"\nshared_secret_header = \"X-S\"\nshared_secret = \"changeme\"",
                 "shared_secret",
             ),
-        ] {
-            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
-            assert!(
-                problems.contains(&format!("extractors.trusted_header.{key}:")),
-                "{case}: {problems}"
-            );
-        }
+        ];
+        refused("trusted_header", &cases);
     }
 }

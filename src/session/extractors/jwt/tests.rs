@@ -106,7 +106,7 @@ async fn valid_token_is_a_session_with_its_claims_and_expiry() {
 }
 
 #[tokio::test]
-async fn a_header_that_asks_for_more_is_refused() {
+async fn unsupported_header_parameter_is_refused() {
     let extractor = build(HMAC).expect("a good section");
     let deep = format!(
         r#"{{"alg":"HS256","x":{}1{}}}"#,
@@ -196,7 +196,7 @@ async fn token_with_the_header_of_a_valid_token_is_still_verified() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_form_is_refused() {
+async fn token_that_is_no_compact_jws_is_refused() {
     let extractor = build(HMAC).expect("a good section");
     let good = hs256(PLAIN, claims(&json!({})));
     let (signed, signature) = good.rsplit_once('.').expect("parts");
@@ -243,7 +243,7 @@ async fn a_token_of_another_form_is_refused() {
 }
 
 #[tokio::test]
-async fn token_of_another_by_its_form_is_not_mine_and_any_other_fault_is_rejected() {
+async fn foreign_token_is_not_mine_and_faulty_token_is_rejected() {
     let extractor = build(&format!("{HMAC}issuers = [\"https://us\"]")).expect("a good section");
     let token = |header: &str, issuer: &str| {
         hs256(
@@ -310,7 +310,7 @@ async fn token_of_another_by_its_form_is_not_mine_and_any_other_fault_is_rejecte
 }
 
 #[tokio::test]
-async fn times_are_numbers_and_their_limits_are_exact() {
+async fn time_claim_outside_its_bounds_is_refused() {
     let extractor = build(HMAC).expect("a good section");
     for (name, change, want) in [
         ("last second of the leeway", r#""exp":1799999971"#, "ok"),
@@ -390,7 +390,7 @@ async fn times_are_numbers_and_their_limits_are_exact() {
 }
 
 #[tokio::test]
-async fn issuer_and_audience_match_exactly() {
+async fn issuer_or_audience_that_is_no_exact_match_is_refused() {
     let toml = format!("{HMAC}\nissuers = [\"https://id\", \"https://id2\"]");
     let extractor = build(&toml).expect("a good section");
     let crowd: Vec<String> = (0..500).map(|number| format!("a{number}")).collect();
@@ -431,7 +431,7 @@ async fn issuer_and_audience_match_exactly() {
 }
 
 #[tokio::test]
-async fn a_payload_with_two_meanings_or_none_is_refused() {
+async fn payload_that_is_ambiguous_or_no_object_is_malformed() {
     let extractor = build(HMAC).expect("a good section");
     let with = |member: &str| format!(r#"{{"sub":"u-1","aud":"app","exp":1900000000,{member}}}"#);
     let deep = with(&format!(r#""x":{}1{}"#, "[".repeat(1000), "]".repeat(1000)));
@@ -473,7 +473,7 @@ async fn a_payload_with_two_meanings_or_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_public_key_is_never_a_secret() {
+async fn token_signed_with_the_public_key_as_secret_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("key.pem");
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
@@ -535,7 +535,7 @@ async fn a_public_key_is_never_a_secret() {
 }
 
 #[tokio::test]
-async fn padded_base64_is_read_only_where_it_is_configured() {
+async fn padded_token_is_accepted_only_with_padded_base64() {
     let extractor = build(&format!(
         "{HMAC}\nfrom = [\"header:x-token\"]\npadded_base64 = true"
     ));
@@ -566,7 +566,7 @@ async fn padded_base64_is_read_only_where_it_is_configured() {
 }
 
 #[test]
-fn a_section_that_is_not_safe_is_refused_by_key() {
+fn unsafe_section_is_refused_with_its_key() {
     let public =
         "jwks_url = \"https://id/keys\"\nissuers = [\"https://id\"]\naudiences = [\"app\"]\n";
     for (toml, key) in [
@@ -684,7 +684,7 @@ fn a_section_that_is_not_safe_is_refused_by_key() {
 }
 
 #[test]
-fn every_preset_is_complete_with_what_the_user_must_know() {
+fn preset_with_its_required_keys_builds() {
     for (preset, keys) in [
         (
             "auth0",
@@ -785,7 +785,7 @@ async fn under_preset(preset: &str, keys: &str, cases: &[(Value, &str)]) {
 }
 
 #[tokio::test]
-async fn auth0_services_are_refused_and_refreshed_users_are_not() {
+async fn auth0_service_token_is_refused_and_refreshed_user_token_is_accepted() {
     let cases = [
         (json!({ "gty": "password" }), "ok"),
         (json!({ "gty": "refresh_token" }), "ok"),
@@ -801,7 +801,7 @@ async fn auth0_services_are_refused_and_refreshed_users_are_not() {
 }
 
 #[tokio::test]
-async fn a_rule_of_the_section_replaces_the_presets_rule() {
+async fn claim_rule_of_the_section_replaces_the_rule_of_the_preset() {
     let service = json!({ "sub": "c@clients", "gty": "client-credentials" });
     let presets = [(service.clone(), "claim")];
     under_preset("auth0", "audiences = [\"app\"]", &presets).await;
@@ -825,7 +825,7 @@ async fn a_rule_of_the_section_replaces_the_presets_rule() {
 }
 
 #[tokio::test]
-async fn required_scopes_are_looked_for_in_scope_and_scp() {
+async fn required_scope_is_found_in_scope_or_scp() {
     let keys = "audiences = [\"app\"]\nrequired_scopes = [\"access\"]";
     let cases = [
         (json!({ "scp": "openid access" }), "ok"),
@@ -903,7 +903,7 @@ async fn at_most_three_keys_are_tried() {
 }
 
 #[tokio::test]
-async fn the_environment_alone_is_enough() {
+async fn section_from_variables_alone_is_complete() {
     let environment = [
         ("ROLLOUT_CLIENT_ID", "client"),
         (

@@ -1,5 +1,5 @@
-//! The ways in which Rails seals and signs its cookies: the keys, and what a genuine cookie holds.
-//! Which of them an app uses, and what its session means, is in `rails.rs`.
+//! The schemes by which Rails encrypts and signs its cookies: key derivation and decryption.
+//! Which scheme an app uses, and what the decrypted value means, is in `rails.rs`.
 
 use std::num::NonZeroU32;
 
@@ -12,10 +12,10 @@ use crate::secret::Secret;
 use crate::session::formats::aes::{Cbc, Gcm};
 use crate::session::formats::{hex, hkdf};
 
-/// `ActiveSupport::KeyGenerator` as the application sets it up.
+/// The iterations of `ActiveSupport::KeyGenerator`, as a Rails application sets it up.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
-/// One way in which the app makes its cookies.
+/// Opens cookies of one scheme with one secret.
 #[derive(Debug)]
 pub enum Reader {
     Encrypted(Gcm),
@@ -23,7 +23,7 @@ pub enum Reader {
     EncryptedCbc { mac: Box<hmac::Key>, aes: Cbc },
 }
 
-/// The texts from which a [`Reader`] is made.
+/// The settings from which a [`Reader`] is made, as they are in the configuration.
 pub struct Recipe<'a> {
     pub scheme: &'a str,
     pub digest: &'a str,
@@ -33,7 +33,7 @@ pub struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    /// The reader, or `None` after its problems were reported under the keys behind `path`.
+    /// The reader; `None` after problems, which are reported under `path` and the key.
     pub fn reader(
         &self,
         section: &Section<'_>,
@@ -121,7 +121,7 @@ impl Digest {
 }
 
 impl Reader {
-    /// What the app put in, if the app did. Anything else is the same `None`.
+    /// The value that the app wrote; `None` for every fault alike.
     pub fn open(&self, text: &str) -> Option<Vec<u8>> {
         match self {
             Self::Encrypted(gcm) => {
@@ -142,7 +142,7 @@ impl Reader {
     }
 }
 
-/// The bytes in front of a signature that is genuine. The signature covers their base64.
+/// The bytes before the signature; `None` if it is invalid. The signature covers their base64 text.
 fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
     let (data, signature) = text.rsplit_once("--")?;
     hmac::verify(key, data.as_bytes(), &hex::decode(signature)?).ok()?;

@@ -37,7 +37,7 @@ const NEVER_SENT: [HeaderName; 10] = [
 /// `[extractors.NAME]` with `kind = "session_endpoint"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct SessionEndpointConfig {
     url: Option<String>,
     method: String,
     cookies: List<String>,
@@ -58,7 +58,7 @@ struct Config {
     path: Option<String>,
 }
 
-impl Default for Config {
+impl Default for SessionEndpointConfig {
     fn default() -> Self {
         Self {
             url: None,
@@ -85,7 +85,7 @@ pub fn build(
     context: &Context,
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let mut config: Config = section.read(&mut problems);
+    let mut config: SessionEndpointConfig = section.read(&mut problems);
     add_path(&mut config);
     let keys = endpoint::Keys {
         url: config.url.as_deref(),
@@ -142,7 +142,7 @@ pub fn build(
 }
 
 /// Lets `url` be the product's address alone. What is no URL is reported later.
-fn add_path(config: &mut Config) {
+fn add_path(config: &mut SessionEndpointConfig) {
     let url = config
         .url
         .as_deref()
@@ -155,7 +155,11 @@ fn add_path(config: &mut Config) {
     }
 }
 
-fn check_signed_out(section: &Section<'_>, config: &Config, problems: &mut Problems) -> SignedOut {
+fn check_signed_out(
+    section: &Section<'_>,
+    config: &SessionEndpointConfig,
+    problems: &mut Problems,
+) -> SignedOut {
     let Some(statuses) = &config.signed_out else {
         return SignedOut::Usual;
     };
@@ -169,7 +173,7 @@ fn check_signed_out(section: &Section<'_>, config: &Config, problems: &mut Probl
 
 fn check_forwarded(
     section: &Section<'_>,
-    config: &Config,
+    config: &SessionEndpointConfig,
     problems: &mut Problems,
 ) -> Vec<Forwarded> {
     let mut forwarded = Vec::new();
@@ -204,7 +208,7 @@ fn check_forwarded(
 
 fn check_additional(
     section: &Section<'_>,
-    config: &Config,
+    config: &SessionEndpointConfig,
     forwarded: &[Forwarded],
     problems: &mut Problems,
 ) -> HeaderMap {

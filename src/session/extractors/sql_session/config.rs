@@ -26,7 +26,7 @@ use crate::session::types::{Authority, SessionExtractor};
 /// `[extractors.NAME]` with `kind = "sql_session"`
 #[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct SqlSessionConfig {
     url: Option<Secret>,
     url_file: Option<PathBuf>,
     password: Option<Secret>,
@@ -62,7 +62,7 @@ struct Config {
     queries: BTreeMap<String, String>,
 }
 
-impl Default for Config {
+impl Default for SqlSessionConfig {
     fn default() -> Self {
         Self {
             url: None,
@@ -105,7 +105,7 @@ pub fn build(
     context: &Context,
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let mut config: Config = section.read(&mut problems);
+    let mut config: SqlSessionConfig = section.read(&mut problems);
     let keys = session_cookie::CookieFields {
         cookie: &config.cookie,
         cookie_format: &config.cookie_format,
@@ -169,7 +169,7 @@ pub fn build(
 
 fn database(
     section: &Section<'_>,
-    config: &mut Config,
+    config: &mut SqlSessionConfig,
     limits: Limits,
     problems: &mut Problems,
 ) -> Option<(Dialect, Authority, Database)> {
@@ -213,7 +213,7 @@ fn database(
 /// The query for the session, which a preset has for each database.
 fn session_query(
     section: &Section<'_>,
-    config: &mut Config,
+    config: &mut SqlSessionConfig,
     dialect: Dialect,
     problems: &mut Problems,
 ) -> Option<Statement> {
@@ -239,7 +239,7 @@ fn session_query(
 /// `SECRET_KEY`, then `SECRET_KEY_FALLBACKS`.
 fn django_secrets(
     section: &Section<'_>,
-    config: &mut Config,
+    config: &mut SqlSessionConfig,
     problems: &mut Problems,
 ) -> Vec<Secret> {
     let current = section.secret(
@@ -272,7 +272,7 @@ fn django_secrets(
 
 fn payload(
     section: &Section<'_>,
-    config: &mut Config,
+    config: &mut SqlSessionConfig,
     secrets: &[Secret],
     laravel: Option<&Arc<laravel::AppKeySet>>,
     problems: &mut Problems,
@@ -314,7 +314,7 @@ fn payload(
 
 fn users(
     section: &Section<'_>,
-    config: &Config,
+    config: &SqlSessionConfig,
     dialect: Option<Dialect>,
     secrets: &[Secret],
     problems: &mut Problems,
@@ -330,7 +330,11 @@ fn users(
     Some(Users::new(statement.limited(dialect), secrets))
 }
 
-fn end(section: &Section<'_>, config: &mut Config, problems: &mut Problems) -> Option<End> {
+fn end(
+    section: &Section<'_>,
+    config: &mut SqlSessionConfig,
+    problems: &mut Problems,
+) -> Option<End> {
     let lifetime = config
         .lifetime
         .map(|span| UnixSeconds::try_from(span.0.as_secs()).unwrap_or(0));

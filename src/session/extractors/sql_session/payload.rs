@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_stands_beside_the_columns_and_hides_none() {
+    fn payload_member_named_like_a_column_is_a_duplicate() {
         let payload = Payload::Json("data".to_owned());
         for (columns, want) in [
             (r#"{"id":1,"data":{"user":2}}"#, Ok(r#"{"id":1,"user":2}"#)),

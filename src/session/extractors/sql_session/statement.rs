@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_written_as_the_database_counts_them() {
+    fn parameters_become_placeholders_of_the_dialect() {
         let query = "SELECT '$3', \"$1\", `$2` FROM t WHERE a > $2 AND k = $1 AND b < $2;";
         let postgres = Statement::read(query, Dialect::Postgres).unwrap();
         assert_eq!(postgres.sql, query.trim_end_matches(';'));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_cannot_be_read_for_certain_is_refused() {
+    fn query_without_key_or_with_unclear_quoting_is_refused() {
         for query in [
             "",
             "SELECT 1",

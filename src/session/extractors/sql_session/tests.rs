@@ -31,7 +31,7 @@ fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
 }
 
 #[tokio::test]
-async fn keeps_the_contract_and_connects_to_nobody() {
+async fn keeps_the_contract_without_a_connection() {
     for keys in [
         "preset = \"connect-pg-simple\"\nurl = \"postgres://u:hunter2@h/db\"\ncookie_secrets = [\"the-cat\"]",
         "preset = \"django\"\nurl = \"mysql://u@h/db\"\npassword = \"hunter2\"\nsecret_key = \"the-cat\"",
@@ -42,7 +42,7 @@ async fn keeps_the_contract_and_connects_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_no_fault_of_the_cookie() {
+async fn unreachable_database_is_unavailable() {
     let extractor =
         |url: &str| extractor(&format!("preset = \"authjs-database\"\nurl = \"{url}\"")).unwrap();
     for url in [
@@ -60,7 +60,7 @@ async fn a_database_that_is_not_there_is_no_fault_of_the_cookie() {
 }
 
 #[test]
-fn every_mistake_names_its_key_and_no_secret() {
+fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
     let query = "query = \"SELECT 1 WHERE 1 = $1\"";
     let broken = broken_certificate();
     for (case, keys, key) in [
@@ -138,7 +138,7 @@ fn every_mistake_names_its_key_and_no_secret() {
 }
 
 #[test]
-fn presets_have_the_database_cut_every_payload() {
+fn preset_query_cuts_the_payload_in_the_database() {
     for (name, keys) in super::presets::PRESETS {
         let keys: toml::Table = keys.parse().unwrap();
         let Some(column) = keys
@@ -167,7 +167,7 @@ fn presets_have_the_database_cut_every_payload() {
 }
 
 #[test]
-fn a_url_that_does_not_require_tls_is_told_from_one_that_does() {
+fn url_that_does_not_require_tls_is_detected() {
     for (url, want) in [
         ("postgres://u@db.internal/app", Some("db.internal")),
         (
@@ -214,7 +214,7 @@ fn django(session: &str, secret: &str) -> String {
 
 /// `SQLite` keeps any text as a time. One that it cannot read is not the same as none.
 #[tokio::test]
-async fn an_end_that_sqlite_cannot_read_is_not_for_ever() {
+async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app.sqlite3");
     let options = SqliteConnectOptions::new()
