@@ -1,5 +1,5 @@
-//! `introspection`: an opaque bearer token, about which its issuer is asked (RFC 7662).
-//! Calls are made and shared in `shared/`.
+//! `introspection`: an opaque bearer token that its issuer validates on request (RFC 7662).
+//! Calls are made in `backends/endpoint.rs`; identical look-ups share one call (`backends/lookup.rs`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use reqwest::{Body, Method, Request};
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
@@ -40,9 +39,9 @@ pub const KIND: Kind = Kind {
     presets: PRESETS,
 };
 
-/// What is known about issuers, as keys that a section need not write.
+/// Defaults for issuers: the keys that a preset sets in its section.
 const PRESETS: &[(&str, &str)] = &[(
-    // A service account has a user name of this form, and the address that it came from.
+    // The token of a service account has a user name of this form, and the claims `clientHost` and `clientAddress`.
     "keycloak",
     r#"
         [claims]
@@ -53,10 +52,10 @@ const PRESETS: &[(&str, &str)] = &[(
     "#,
 )];
 
-/// The longest time for which "not active" is kept: such a token may become active.
+/// The longest time for which the answer "not active" is cached, because the token may become active.
 const INACTIVE_TTL: Duration = Duration::from_secs(5);
 
-/// How far the issuer's clock may be ahead of ours. A token's end knows no grace.
+/// How far the issuer's clock may be ahead of ours, in seconds. It applies to `nbf` only, not to `exp`.
 const LEEWAY: UnixSeconds = 30;
 
 /// `[extractors.NAME]` with `kind = "introspection"`
@@ -113,7 +112,7 @@ struct Introspection {
     lookups: Lookups,
 }
 
-/// Whom we ask, as whom, and what a token must have to be good.
+/// The issuer's endpoint, our credentials there, and what is required of a token.
 #[derive(Debug)]
 struct Issuer {
     extractor: Arc<str>,
@@ -121,7 +120,7 @@ struct Issuer {
     /// `Basic …`, marked as sensitive.
     authorization: HeaderValue,
     required_scopes: Vec<String>,
-    /// Allowed values; an empty list allows all, also none.
+    /// Accepted values of `iss`; an empty list accepts any, also none. The same holds for the next two.
     issuers: Vec<String>,
     audiences: Vec<String>,
     client_ids: Vec<String>,
@@ -147,7 +146,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         !config.from.is_empty(),
         section.key("from"),
-        "names no place to look for a token",
+        "is empty: name at least one place to look for a token",
     );
     let places = config.from.iter().map(|text| text.parse());
     let places = places
@@ -158,14 +157,14 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         !id.is_empty(),
         section.key("client_id"),
-        "is missing: the issuer answers only clients that it knows (RFC 7662, section 2.1)",
+        "is missing: set it to the client id by which the issuer knows this service (RFC 7662, section 2.1)",
     );
     let file = config.client_secret_file.as_ref();
     let is_given = config.client_secret.is_some() || file.is_some();
     problems.require(
         is_given,
         section.key("client_secret"),
-        "is missing: give it, or client_secret_file",
+        "is missing: set it, or client_secret_file",
     );
     let secret = section.secret("client_secret", config.client_secret, file, &mut problems);
     let authorization = secret.and_then(|secret| basic(&id, &secret));
@@ -194,7 +193,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// An issuer knows tokens of all its apps, so a section says which of them count.
+/// Requires a restriction to some clients, because an issuer validates the tokens of all its apps.
 fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: &mut Problems) {
     let lists = [
         ("audiences", &config.audiences),
@@ -207,7 +206,7 @@ fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: 
         problems.require(
             list.iter().all(|item| !item.is_empty()),
             section.key(key),
-            "must not hold empty text",
+            "must not contain an empty name",
         );
     }
     problems.accept(
@@ -218,17 +217,17 @@ fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: 
     problems.require(
         is_limited || config.allow_any_client,
         section.key("client_ids"),
-        "must name your apps, so that tokens given to other apps of the issuer are refused (or audiences, or \
-         required_scopes, or allow_any_client = true)",
+        "is empty: name the clients of your apps, so that tokens of other apps are refused; or set audiences, or \
+         required_scopes, or allow_any_client = true",
     );
     problems.require(
         !(is_limited && config.allow_any_client),
         section.key("allow_any_client"),
-        "contradicts audiences, client_ids and required_scopes: keep one side",
+        "contradicts audiences, client_ids and required_scopes: remove it or them",
     );
 }
 
-/// Client authentication by Basic; both halves are form-encoded first (RFC 6749, section 2.3.1).
+/// Client authentication by `Basic`. Client id and secret are form-encoded first (RFC 6749, section 2.3.1).
 fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
     let encode = |bytes| form_urlencoded::byte_serialize(bytes).collect::<String>();
     let pair = format!("{}:{}", encode(id.as_bytes()), encode(secret.expose()));
@@ -239,32 +238,27 @@ fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
 
 impl SessionExtractor for Introspection {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        let found = match credential_source::find(&self.places, request) {
-            Ok(Some(found)) => found,
-            Ok(None) => return ready(Ok(None)).boxed(),
-            Err(error) => return ready(Err(error)).boxed(),
-        };
-        if let Err(error) = self.issuer.check_form(&found) {
-            return ready(Err(error)).boxed();
-        }
-        let token = found.text;
-        if token.len() > MAX_CREDENTIAL {
-            return ready(Err(ExtractError::rejected("too_large"))).boxed();
-        }
-        async move {
+        Box::pin(async move {
+            let Some(found) = credential_source::find(&self.places, request)? else {
+                return Ok(None);
+            };
+            self.issuer.check_form(&found)?;
+            let token = found.text;
+            if token.len() > MAX_CREDENTIAL {
+                return Err(ExtractError::rejected("too_large"));
+            }
             let call = || {
                 let (issuer, mut call) = (self.issuer.clone(), self.issuer.request(&token));
                 spans::pass_on(&request.headers, &mut call);
                 async move { issuer.ask(call).await }
             };
-            let whom = [
+            let question = Question::new([
                 self.issuer.extractor.as_bytes(),
                 self.issuer.endpoint.url.as_str().as_bytes(),
-            ];
-            let question = Question::new(whom.into_iter().chain([token.as_bytes()]));
+                token.as_bytes(),
+            ]);
             self.lookups.ask(question, call).await.map(Some)
-        }
-        .boxed()
+        })
     }
 
     fn reach(&self) -> Reach {
@@ -289,7 +283,7 @@ impl SessionExtractor for Introspection {
 }
 
 impl Issuer {
-    /// A JWT of an issuer that is not in `issuers` is another's; without `issuers` any may be ours.
+    /// Refuses a JWT whose issuer is not in `issuers` as not ours. Without `issuers` every token is sent to the issuer.
     fn check_form(&self, found: &credential_source::Found<'_>) -> Result<(), ExtractError> {
         if self.issuers.is_empty() {
             return Ok(());
@@ -304,7 +298,7 @@ impl Issuer {
         }
     }
 
-    /// RFC 7662, section 2.1.
+    /// The introspection request (RFC 7662, section 2.1).
     fn request(&self, token: &str) -> Request {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("token", token)
@@ -332,7 +326,7 @@ impl Issuer {
     fn read(&self, answer: &Answer) -> Outcome {
         match answer.status {
             StatusCode::OK => {}
-            // It is our own client that the issuer refuses, which says nothing about the caller.
+            // The issuer refuses our own client. This says nothing about the caller's token.
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 return Err(
                     ExtractError::unavailable("introspection_client_rejected").because(format!(
@@ -346,7 +340,7 @@ impl Issuer {
         let attributes = endpoint::json(answer)?;
         let Value::Object(claims) = &attributes else {
             return Err(
-                ExtractError::unavailable("malformed").because("the answer is no JSON object")
+                ExtractError::unavailable("malformed").because("the answer is not a JSON object")
             );
         };
         let expires_at = self.check(claims)?;
@@ -356,18 +350,18 @@ impl Issuer {
         })
     }
 
-    /// Checks what the issuer says about the token (RFC 7662, section 2.2); gives its end.
+    /// Checks the issuer's answer about the token (RFC 7662, section 2.2); gives its expiry.
     fn check(&self, claims: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
         if member(claims, "active")? != Some(&Value::Bool(true)) {
             return Err(inactive());
         }
         self.check_type(claims)?;
         let now = self.clock.now();
-        let end = time(claims, "exp")?;
-        if end.is_some_and(|end| end <= now) {
+        let expires_at = time(claims, "exp")?;
+        if expires_at.is_some_and(|expires_at| expires_at <= now) {
             return Err(ExtractError::expired());
         }
-        if time(claims, "nbf")?.is_some_and(|begin| begin > now.saturating_add(LEEWAY)) {
+        if time(claims, "nbf")?.is_some_and(|not_before| not_before > now.saturating_add(LEEWAY)) {
             return Err(ExtractError::rejected("not_yet_valid"));
         }
         check_any(&self.issuers, &texts(member(claims, "iss")?), "issuer")?;
@@ -379,7 +373,7 @@ impl Issuer {
         )?;
         check_scopes(&self.required_scopes, claims)?;
         self.claims.check(claims)?;
-        Ok(end)
+        Ok(expires_at)
     }
 
     /// Refresh and ID tokens are active too. Sender-constrained tokens (RFC 8705, RFC 9449) are refused: there is
@@ -395,24 +389,26 @@ impl Issuer {
                 None | Some(Value::Null) => {}
                 Some(Value::String(text)) if is_known(text) => {}
                 Some(_) => {
-                    return Err(ExtractError::rejected("token_type").because(format!("see {name}")));
+                    return Err(ExtractError::rejected("token_type")
+                        .because(format!("{name} is not one of token_types")));
                 }
             }
         }
         match member(claims, "cnf")? {
             None | Some(Value::Null) => Ok(()),
             Some(_) => {
-                Err(ExtractError::rejected("token_type").because("the token is bound to a key"))
+                Err(ExtractError::rejected("token_type")
+                    .because("the token is bound to a key (cnf)"))
             }
         }
     }
 }
 
 fn inactive() -> ExtractError {
-    ExtractError::rejected("inactive").because("the issuer does not say that the token is active")
+    ExtractError::rejected("inactive").because("the answer does not contain active = true")
 }
 
-/// Whether one of `given` is allowed, if anything is asked of it.
+/// Refuses with `word` if none of the `given` values is allowed. An empty `allowed` allows all.
 fn check_any(allowed: &[String], given: &[&str], word: &'static str) -> Result<(), ExtractError> {
     if allowed.is_empty()
         || given
@@ -421,10 +417,10 @@ fn check_any(allowed: &[String], given: &[&str], word: &'static str) -> Result<(
     {
         return Ok(());
     }
-    Err(ExtractError::rejected(word).because(format!("the answer says {given:?}")))
+    Err(ExtractError::rejected(word).because(format!("the answer contains {given:?}")))
 }
 
-/// One text or a list of texts; anything else is none.
+/// The strings of a claim that is a string or a list. Other values are left out.
 fn texts(value: Option<&Value>) -> Vec<&str> {
     match value {
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
@@ -433,16 +429,14 @@ fn texts(value: Option<&Value>) -> Vec<&str> {
     }
 }
 
-/// A time in whole seconds, rounded down. One that is no number cannot be checked.
+/// A `NumericDate`, rounded down to whole seconds; `None` if it is absent or null.
 fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError> {
-    let malformed = || ExtractError::rejected("malformed").because(format!("{name} is no number"));
+    let malformed =
+        || ExtractError::rejected("malformed").because(format!("{name} is not a number"));
     match member(claims, name)? {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(number)) => {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "a cast from a float stops at the bounds"
-            )]
+            #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
             let rounded = number
                 .as_f64()
                 .map(|seconds| seconds.floor() as UnixSeconds);
@@ -453,28 +447,23 @@ fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError
 }
 
 fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, ExtractError> {
-    let twice = |_| ExtractError::rejected("malformed").because(format!("{name} stands twice"));
-    object.get(name).map_err(twice)
+    object
+        .get(name)
+        .map_err(|_| ExtractError::rejected("malformed").because(format!("{name} is repeated")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::backends::Context;
     use crate::session::contract;
-    use crate::session::registry::Registry;
+    use crate::session::sections::testing::build;
 
     const SECRET: &str = "the-secret-of-our-client";
     const GOOD: &str =
         "url = \"http://127.0.0.1:9/introspect\"\nclient_id = \"us\"\nclient_ids = [\"app\"]\n";
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(
-            &Registry::builtin(),
-            "introspection",
-            keys,
-            &Context::for_tests(),
-        )
+        build("introspection", keys)
     }
 
     #[tokio::test]
@@ -547,7 +536,7 @@ mod tests {
                 format!("{good}cache_ttl = \"61s\""),
                 "cache_ttl",
             ),
-            ("nowhere", format!("{good}from = []"), "from"),
+            ("no place", format!("{good}from = []"), "from"),
             (
                 "any client by default",
                 good.replace("client_ids", "# client_ids"),
@@ -574,7 +563,7 @@ mod tests {
                 "required_scopes",
             ),
             (
-                "a rule that nothing passes",
+                "a rule that no claim can match",
                 format!("{good}claims.sub = {{ present = false }}"),
                 "claims",
             ),

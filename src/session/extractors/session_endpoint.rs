@@ -1,5 +1,6 @@
-//! `session_endpoint`: the app's own "who am I" URL, asked with the caller's cookies or headers.
-//! Calls are made and shared in `shared/`; the products that are presets are in `session_endpoint/`.
+//! `session_endpoint`: the app's own "who am I" URL, called with the caller's cookies or headers.
+//! Calls are made in `backends/endpoint.rs`; identical look-ups share one call (`backends/lookup.rs`). The
+//! configuration and the presets are in `session_endpoint/`.
 
 mod config;
 mod presets;
@@ -8,8 +9,7 @@ use std::sync::Arc;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use reqwest::{Method, Request};
 use url::Url;
 
@@ -36,44 +36,43 @@ pub const KIND: Kind = Kind {
 
 #[derive(Debug)]
 struct SessionEndpoint {
-    /// The cookies and headers that are forwarded; nothing else of a request is.
+    /// The cookies and headers that are forwarded. Nothing else of the caller's request is.
     forwarded: Vec<Forwarded>,
     whoami: Arc<WhoAmI>,
     lookups: Lookups,
 }
 
-/// What is asked, apart from the caller's credentials, and how an answer is read.
+/// The call to the app without the caller's credentials, and how the answer is read.
 #[derive(Debug)]
 struct WhoAmI {
     endpoint: Endpoint,
     method: Method,
     additional_headers: HeaderMap,
     signed_out: SignedOut,
-    /// Where the session is; empty means the body.
+    /// The headers of the answer that contain the session; if empty, the body does.
     response_headers: Vec<HeaderName>,
     expires: Option<Template>,
 }
 
-/// The statuses that say that the caller is not signed in.
+/// Which statuses mean that the caller is not signed in.
 #[derive(Debug)]
 enum SignedOut {
-    /// [`SIGNED_OUT`], and redirects but those from http to https.
-    Usual,
-    /// Those in `signed_out`, as they are there.
+    /// [`SIGNED_OUT`], except redirects from http to https.
+    Default,
+    /// Exactly those in the key `signed_out`.
     Listed(Vec<u16>),
 }
 
-/// The statuses by which apps say that the caller is not signed in.
+/// The statuses with which apps usually answer a caller who is not signed in.
 const SIGNED_OUT: [u16; 7] = [204, 401, 403, 410, 302, 303, 307];
 
 impl SessionExtractor for SessionEndpoint {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        let found = match self.find(&request.headers) {
-            Ok(found) if found.is_empty() => return ready(Ok(None)).boxed(),
-            Ok(found) => found,
-            Err(error) => return ready(Err(error)).boxed(),
-        };
-        async move {
+        Box::pin(async move {
+            let found = self.find(&request.headers)?;
+            if found.is_empty() {
+                return Ok(None);
+            }
             let call = || {
                 let (whoami, mut call) = (self.whoami.clone(), self.whoami.request(&found));
                 spans::pass_on(&request.headers, &mut call);
@@ -83,8 +82,7 @@ impl SessionExtractor for SessionEndpoint {
                 .ask(self.question(&found), call)
                 .await
                 .map(Some)
-        }
-        .boxed()
+        })
     }
 
     fn reach(&self) -> Reach {
@@ -100,7 +98,7 @@ impl SessionExtractor for SessionEndpoint {
     }
 }
 
-/// Something of the caller's that goes to the endpoint.
+/// A cookie or header of the caller that is sent to the endpoint.
 #[derive(Debug, PartialEq, Eq)]
 enum Forwarded {
     Cookie(String),
@@ -108,7 +106,7 @@ enum Forwarded {
 }
 
 impl Forwarded {
-    /// The value exactly as it was sent, quotes and all: the app reads it, not we.
+    /// The value exactly as it was sent, also its quotes, because the app parses it.
     fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
         match self {
             Self::Cookie(name) => cookies::find(headers, name),
@@ -119,11 +117,11 @@ impl Forwarded {
     }
 }
 
-/// What of the caller's was found.
-type Found<'a> = Vec<(&'a Forwarded, &'a str)>;
+/// The caller's cookies and headers that are forwarded, with their values.
+type Credentials<'a> = Vec<(&'a Forwarded, &'a str)>;
 
 impl SessionEndpoint {
-    fn find<'a>(&'a self, headers: &'a HeaderMap) -> Result<Found<'a>, ExtractError> {
+    fn find<'a>(&'a self, headers: &'a HeaderMap) -> Result<Credentials<'a>, ExtractError> {
         let mut found = Vec::new();
         for place in &self.forwarded {
             if let Some(value) = place.find(headers)? {
@@ -138,26 +136,27 @@ impl SessionEndpoint {
         Ok(found)
     }
 
-    /// Everything that is forwarded: two callers who differ in any of it never share an answer.
-    fn question(&self, found: &Found<'_>) -> Question {
-        let whom = [
+    /// The key of the look-up. It contains everything that is forwarded, so callers with different credentials never
+    /// share an answer.
+    fn question(&self, found: &Credentials<'_>) -> Question {
+        let endpoint = [
             self.lookups.extractor().as_bytes(),
             self.whoami.endpoint.url.as_str().as_bytes(),
         ];
-        let what = found.iter().flat_map(|(place, value)| {
+        let credentials = found.iter().flat_map(|(place, value)| {
             let (kind, name) = match place {
                 Forwarded::Cookie(name) => ("cookie", name.as_str()),
                 Forwarded::Header(name) => ("header", name.as_str()),
             };
             [kind.as_bytes(), name.as_bytes(), value.as_bytes()]
         });
-        Question::new(whom.into_iter().chain(what))
+        Question::new(endpoint.into_iter().chain(credentials))
     }
 }
 
 impl WhoAmI {
-    /// The request to the app: a new one, so that nothing of the caller's is in it but what was found.
-    fn request(&self, found: &Found<'_>) -> Request {
+    /// The request to the app. It is built anew, so that it contains nothing of the caller's but the credentials.
+    fn request(&self, found: &Credentials<'_>) -> Request {
         let mut request = Request::new(self.method.clone(), self.endpoint.url.clone());
         let mut cookies = Vec::new();
         *request.headers_mut() = self.additional_headers.clone();
@@ -177,8 +176,8 @@ impl WhoAmI {
         self.endpoint.ask(request, |answer| self.read(answer)).await
     }
 
-    /// Only 200 is yes. Everything but 200 and the statuses that say "not signed in" says nothing about the
-    /// caller: a wrong URL or a broken app must not sign everyone out.
+    /// Only 200 is a session. Any status other than 200 and those that mean "not signed in" says nothing about the
+    /// caller and is `Unavailable`, because a wrong URL or a broken app must not sign all users out.
     fn read(&self, answer: &Answer) -> Outcome {
         let attributes = match answer.status {
             StatusCode::OK if self.response_headers.is_empty() => endpoint::json(answer)?,
@@ -206,37 +205,37 @@ impl WhoAmI {
         let status = answer.status.as_u16();
         match &self.signed_out {
             SignedOut::Listed(statuses) => statuses.contains(&status),
-            SignedOut::Usual => {
+            SignedOut::Default => {
                 SIGNED_OUT.contains(&status)
                     && !(answer.status.is_redirection() && self.leads_to_https(answer))
             }
         }
     }
 
-    /// Whether the answer redirects to the same path and query over https: a server that wants https sends
-    /// that to every caller.
+    /// Whether the answer redirects to the same path and query over https. A server that requires https answers so to
+    /// every caller.
     fn leads_to_https(&self, answer: &Answer) -> bool {
         let url = &self.endpoint.url;
-        self.target(answer).is_some_and(|target| {
+        self.redirect_target(answer).is_some_and(|target| {
             target.scheme() == "https"
                 && (target.path(), target.query()) == (url.path(), url.query())
         })
     }
 
-    /// Where the answer's `Location` leads.
-    fn target(&self, answer: &Answer) -> Option<Url> {
+    /// The URL in the answer's `Location`.
+    fn redirect_target(&self, answer: &Answer) -> Option<Url> {
         let location = answer.headers.get(header::LOCATION)?.to_str().ok()?;
         self.endpoint.url.join(location).ok()
     }
 
-    /// The error of an answer by which a server says that there is nothing at this URL for this method.
+    /// The error for a status that means that the URL or the method is wrong; `None` for any other status.
     fn wrong_url(&self, answer: &Answer) -> Option<ExtractError> {
         let status = answer.status.as_u16();
         if !matches!(status, 301 | 302 | 303 | 307 | 308 | 404 | 405) {
             return None;
         }
         let location = self
-            .target(answer)
+            .redirect_target(answer)
             .map(|url| format!(" with Location {}", without_query(url)));
         let detail = format!(
             "the endpoint answered {status}{}: correct url or method, or list the status in signed_out if it \
@@ -246,7 +245,7 @@ impl WhoAmI {
         Some(ExtractError::unavailable("wrong_url").because(detail))
     }
 
-    /// The configured headers of the answer as a session: an absent or empty one is nobody's.
+    /// The configured headers of the answer as a session. Absent and empty headers are left out.
     fn named_headers(&self, answer: &Answer) -> Result<Value, ExtractError> {
         let mut attributes = Vec::new();
         for name in &self.response_headers {
@@ -257,7 +256,9 @@ impl WhoAmI {
                 }
                 Err(_) => {
                     let error = ExtractError::unavailable("malformed");
-                    return Err(error.because(format!("{name} is there twice or is no text")));
+                    return Err(
+                        error.because(format!("the header {name} is repeated or is not text"))
+                    );
                 }
             }
         }
@@ -270,18 +271,18 @@ fn signed_out(answer: &Answer) -> ExtractError {
     ExtractError::rejected("signed_out").because(format!("the endpoint answered {status}"))
 }
 
-/// A URL as it may be logged: its query can hold something secret.
+/// A URL as it may be logged. Query, fragment and credentials are removed, because they can contain secrets.
 fn without_query(mut url: Url) -> String {
     const MAX: usize = 256;
     url.set_query(None);
     url.set_fragment(None);
-    // Fails only for URLs that can have neither.
+    // These fail only for URLs that cannot have credentials.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.as_str().chars().take(MAX).collect()
 }
 
-/// Found values are printable ASCII, which is what a header may hold.
+/// Sets a header. A value with characters outside of ASCII is left out.
 fn insert(request: &mut Request, name: HeaderName, value: &str) {
     if let Ok(mut value) = HeaderValue::from_str(value) {
         value.set_sensitive(true);
@@ -289,15 +290,17 @@ fn insert(request: &mut Request, name: HeaderName, value: &str) {
     }
 }
 
-/// When the session ends; `None` if it does not say, as where nobody is signed in.
+/// When the session ends; `None` if the answer does not say, for example because the caller is not signed in.
 fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, ExtractError> {
-    let unclear = || ExtractError::unavailable("malformed").because("the expiry is no time");
+    let invalid = || {
+        ExtractError::unavailable("malformed").because("the value at expires_path is not a time")
+    };
     match path.value(attributes) {
         Ok(None | Some(Value::Null)) | Err(SubjectError::Absent) => Ok(None),
         Ok(Some(value)) => Expiry::read(&value)
             .map(|end| Some(end.floor))
-            .ok_or_else(unclear),
-        Err(SubjectError::Invalid(_)) => Err(unclear()),
+            .ok_or_else(invalid),
+        Err(SubjectError::Invalid(_)) => Err(invalid()),
     }
 }
 
@@ -305,17 +308,11 @@ fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, Ex
 mod tests {
     use super::*;
     use crate::config::Problems;
-    use crate::session::backends::Context;
     use crate::session::contract;
-    use crate::session::registry::Registry;
+    use crate::session::sections::testing::build;
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(
-            &Registry::builtin(),
-            "session_endpoint",
-            keys,
-            &Context::for_tests(),
-        )
+        build("session_endpoint", keys)
     }
 
     #[tokio::test]
@@ -399,7 +396,7 @@ mod tests {
                 "expires_path",
             ),
             (
-                "fixed cookie",
+                "additional cookie",
                 format!("{GOOD}additional_headers = {{ cookie = \"a=b\" }}"),
                 "additional_headers.cookie",
             ),
@@ -419,7 +416,7 @@ mod tests {
                 "additional_headers.x",
             ),
             (
-                "fixed and forwarded",
+                "additional and forwarded",
                 format!(
                     "{GOOD}forward_headers = [\"X\"]\nadditional_headers = {{ x = \"hunter2\" }}"
                 ),

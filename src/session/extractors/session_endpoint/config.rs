@@ -1,5 +1,5 @@
-//! The keys of a `session_endpoint` section, and the extractor that they describe.
-//! What is asked, and how answers are read, is in `session_endpoint.rs`.
+//! The configuration of a `session_endpoint` section: its keys, their checks, and the extractor built from them.
+//! The call, and how answers are read, is in `session_endpoint.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use crate::session::backends::waiting::Waiting;
 use crate::session::sections::cookie::Cookie;
 use crate::session::types::SessionExtractor;
 
-/// Headers that belong to one connection or one message (RFC 9110, sections 7.6.1 and 8.6), or would
-/// change what an answer means. They are never sent.
+/// Headers that are never sent: they belong to one connection or one message (RFC 9110, sections 7.6.1 and 8.6),
+/// or they change what an answer means.
 const NEVER_SENT: [HeaderName; 10] = [
     header::ACCEPT_ENCODING,
     header::CONNECTION,
@@ -42,7 +42,7 @@ struct SessionEndpointConfig {
     method: String,
     cookies: List<String>,
     forward_headers: List<String>,
-    /// Often an API key, so never shown.
+    /// The values are often API keys, so they are never printed.
     additional_headers: BTreeMap<String, Secret>,
     additional_headers_file: BTreeMap<String, PathBuf>,
     signed_out: Option<List<u16>>,
@@ -141,7 +141,7 @@ pub fn build(
     }))
 }
 
-/// Lets `url` be the product's address alone. What is no URL is reported later.
+/// Adds the preset's path to a `url` without path. An invalid URL is reported later.
 fn add_path(config: &mut SessionEndpointConfig) {
     let url = config
         .url
@@ -161,12 +161,12 @@ fn check_signed_out(
     problems: &mut Problems,
 ) -> SignedOut {
     let Some(statuses) = &config.signed_out else {
-        return SignedOut::Usual;
+        return SignedOut::Default;
     };
     problems.require(
         statuses.iter().all(|status| (201..=499).contains(status)),
         section.key("signed_out"),
-        "must be statuses from 201 to 499: 200 is an answer, and 5xx is a failure, which signs out no one",
+        "must be statuses from 201 to 499: 200 is a session, and 5xx is a failure of the app",
     );
     SignedOut::Listed(statuses.0.clone())
 }
@@ -187,11 +187,14 @@ fn check_forwarded(
             Some(header::COOKIE) => {
                 problems.add(
                     key,
-                    "would send every cookie: name those to send in cookies",
+                    "must not contain Cookie, which would send every cookie: name the cookies to send in cookies",
                 );
             }
             Some(name) if name == header::HOST || NEVER_SENT.contains(&name) => {
-                problems.add(key, format!("{name} is never forwarded"));
+                problems.add(
+                    key,
+                    format!("must not contain {name}, which is never forwarded"),
+                );
             }
             Some(name) => forwarded.push(Forwarded::Header(name)),
             None => {}
@@ -200,7 +203,7 @@ fn check_forwarded(
     problems.require(
         !(config.cookies.is_empty() && config.forward_headers.is_empty()),
         section.key("cookies"),
-        "names nothing by which the endpoint could know the caller: list its session cookies, or headers in \
+        "is empty, so the endpoint could not recognise the caller: list the app's session cookies, or headers in \
          forward_headers",
     );
     forwarded
@@ -227,9 +230,9 @@ fn check_additional(
             continue;
         };
         if NEVER_SENT.contains(&name) {
-            problems.add(key, "is never sent");
+            problems.add(key, "is a header that is never sent: remove it");
         } else if forwarded.contains(&Forwarded::Header(name.clone())) {
-            problems.add(key, "is also in forward_headers: keep one");
+            problems.add(key, "is also in forward_headers: remove one");
         } else {
             value.set_sensitive(true);
             headers.insert(name, value);

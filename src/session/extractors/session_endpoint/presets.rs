@@ -1,18 +1,18 @@
-//! Products that have a "who am I" URL: where it is, and what its answer looks like, as they document it.
-//! An explicit key wins over these.
+//! Products with a "who am I" URL: its path and the form of its answer, from their documentation.
+//! A key in the section overrides the preset's.
 
-/// `path` is what a preset adds to a `url` that has none.
+/// Keys by product. A preset's `path` is added to a `url` without path.
 pub const PRESETS: &[(&str, &str)] = &[
-    // `GET /api/auth/session`: null (v5) or {} (v4) if nobody is signed in. The user's id is there only if the
-    // app's session callback puts it there, and v5's own `token.sub` is another one at each sign-in. Long cookies
-    // come in pieces.
+    // `GET /api/auth/session`: null (v5) or {} (v4) for a caller who is not signed in. The answer contains the user's
+    // id only if the app's session callback adds it, and v5's own `token.sub` is a new one at each sign-in. Long
+    // cookies are split into parts.
     (
         "authjs",
         r#"
-            subject_missing = """is missing: without a database adapter, Auth.js v5 gives a user another random id \
-                at each sign-in, and so does authorize() that returns no id. Keep account.providerAccountId in the \
-                app's jwt callback, give it to session.user.id in its session callback, and write \
-                subject = "{user.id}"; or write subject = "{user.email}" if every provider verifies addresses"""
+            subject_missing = """is missing: without a database adapter, Auth.js v5 gives a user a new random id \
+                at each sign-in, and so does authorize() that returns no id. Store account.providerAccountId in the \
+                app's jwt callback, copy it to session.user.id in its session callback, and set \
+                subject = "{user.id}"; or set subject = "{user.email}" if every provider verifies addresses"""
             path = "/api/auth/session"
             expires_path = "{expires}"
             cookies = [
@@ -29,8 +29,8 @@ pub const PRESETS: &[(&str, &str)] = &[
             ]
         "#,
     ),
-    // `GET /api/auth/get-session`: null if nobody is signed in. Its cache cookie is not sent: it would
-    // answer for minutes after a sign-out.
+    // `GET /api/auth/get-session`: null for a caller who is not signed in. The cache cookie is not sent, because the
+    // app would accept it for minutes after a sign-out.
     (
         "better-auth",
         r#"
@@ -40,8 +40,8 @@ pub const PRESETS: &[(&str, &str)] = &[
             cookies = ["better-auth.session_token", "__Secure-better-auth.session_token"]
         "#,
     ),
-    // `GET /sessions/whoami` of the public API: 401 if nobody is signed in, 403 if a second factor is
-    // still due.
+    // `GET /sessions/whoami` of the public API: 401 for a caller who is not signed in, 403 if a second factor is
+    // still required.
     (
         "kratos",
         r#"
@@ -52,7 +52,7 @@ pub const PRESETS: &[(&str, &str)] = &[
             forward_headers = ["X-Session-Token"]
         "#,
     ),
-    // `/oauth2/userinfo`, not `/oauth2/auth`, which answers 202. Long cookies come in pieces.
+    // `/oauth2/userinfo`, not `/oauth2/auth`, which answers 202. Long cookies are split into parts.
     (
         "oauth2-proxy",
         r#"
