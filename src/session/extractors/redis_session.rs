@@ -1,6 +1,6 @@
-//! `redis_session`: the app keeps its sessions in Redis; the cookie holds the key, the value is JSON or
-//! Laravel's. Defined by connect-redis (`index.ts`), Better Auth's secondary storage
-//! (`internal-adapter.ts`) and Laravel (`Illuminate/Cache/RedisStore.php`).
+//! `redis_session`: the app keeps its sessions in Redis. The cookie contains the key; the value is JSON or Laravel's
+//! serialization. Format: connect-redis (`index.ts`), Better Auth's secondary storage (`internal-adapter.ts`) and
+//! Laravel (`Illuminate/Cache/RedisStore.php`).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
@@ -36,9 +35,10 @@ use crate::session::types::{
     Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
 };
 
+/// Keys by session library. A key in the section overrides the preset's.
 const PRESETS: &[(&str, &str)] = &[
     (
-        // The keys are the bare tokens; the namespace is shared with lists of a user's sessions.
+        // The keys are the tokens without prefix. The same namespace contains lists of each user's sessions.
         "better-auth",
         r#"
             subject = "{session.userId}"
@@ -48,8 +48,8 @@ const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Which member holds the user is up to the app; this is where Passport puts it. The key's own expiry is
-        // the session's: `touch` extends that, and leaves `cookie.expires` in the value as it was.
+        // The app decides which member contains the user; the default is that of Passport. The key's expiry in Redis
+        // is the session's: `touch` extends it and does not change `cookie.expires` in the value.
         "connect-redis",
         r#"
             subject = "{passport.user}"
@@ -59,7 +59,7 @@ const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The prefix is of two parts that follow APP_NAME and Laravel's version, so it has no default.
+        // `key_prefix` has no default, because Laravel derives it from APP_NAME and its own version.
         "laravel",
         r#"
             subject = "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}"
@@ -138,10 +138,10 @@ struct RedisSession {
     cookie: SessionCookie,
     key_prefix: String,
     authority: Option<Authority>,
-    pool: Arc<Pool<Server>>,
-    /// The value is what Laravel's cache wrote; `None` if it is JSON.
+    pool: Arc<Pool<RedisServer>>,
+    /// The keys for values that Laravel's cache wrote; `None` if values are JSON.
     laravel: Option<Arc<laravel::AppKeySet>>,
-    /// Where the session says when it ends; the server's own expiry of keys counts in any case.
+    /// Where in the value the session's expiry is. The expiry of the key in Redis is checked in any case.
     expires: Option<Template>,
     clock: Clock,
 }
@@ -159,12 +159,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     );
     let ca = authority::read(section, config.ca_file.as_ref(), &mut problems);
     let server = if let Some(url) = url {
-        let server = Server::new(section, &url, password.as_ref(), ca);
+        let server = RedisServer::new(section, &url, password.as_ref(), ca);
         problems.accept(section.key("url"), server)
     } else {
         problems.add(
             section.key("url"),
-            "name the server, such as \"redis://redis.internal:6379/0\"",
+            "is missing: name the server, such as \"redis://redis.internal:6379/0\"",
         );
         None
     };
@@ -187,14 +187,14 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         None => problems.require(
             !cookie.takes_any_key(),
             section.key("key_prefix"),
-            "is missing: the cookie is not signed, so a client could have any key of this Redis read as its \
-             session. Write what stands before the session's id in the store's keys, such as \"sess:\", or \
-             key_hash = \"sha256\" if the app stores hashes of the ids",
+            "is missing: the cookie is not signed, so a client could name any key of this Redis as its session. Set \
+             it to the prefix of the session keys, such as \"sess:\", or set key_hash = \"sha256\" if the app \
+             stores hashes of the ids",
         ),
         Some(prefix) if prefix.is_empty() && cookie.takes_any_key() => section.warn(
             "key_prefix",
-            "is empty and the cookie is not signed, so a client can have any key without a colon in this Redis \
-             read as its session: keep nothing else there, or store sessions under a prefix",
+            "is empty and the cookie is not signed, so a client can name any key without a colon in this Redis as \
+             its session: keep nothing else there, or store sessions under a prefix",
         ),
         Some(_) => {}
     }
@@ -214,12 +214,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.require(
         is_laravel || config.payload == "json",
         section.key("payload"),
-        "must be one of json, laravel",
+        "must be \"json\" or \"laravel\"",
     );
     problems.require(
         !is_laravel || cookie.laravel().is_some(),
         section.key("payload"),
-        "needs cookie_format = \"laravel\" as well",
+        "is \"laravel\", which needs cookie_format = \"laravel\" as well",
     );
     let laravel = cookie.laravel().filter(|_| is_laravel).cloned();
     let Some(server) = server.filter(|_| problems.is_empty()) else {
@@ -238,15 +238,17 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
 
 impl SessionExtractor for RedisSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        match self.cookie.id(&request.headers) {
-            // Colons stand between the parts of a key: such an id would be a key below another prefix.
-            Ok(Some(id)) if self.cookie.takes_any_key() && id.contains(':') => {
-                ready(Err(ExtractError::rejected("malformed"))).boxed()
+        Box::pin(async move {
+            let Some(id) = self.cookie.id(&request.headers)? else {
+                return Ok(None);
+            };
+            // Colons separate the parts of a key, so with an unsigned id a client could name a key under another
+            // prefix.
+            if self.cookie.takes_any_key() && id.contains(':') {
+                return Err(ExtractError::rejected("malformed"));
             }
-            Ok(Some(id)) => async move { self.session(&id).await.map(Some) }.boxed(),
-            Ok(None) => ready(Ok(None)).boxed(),
-            Err(error) => ready(Err(error)).boxed(),
-        }
+            self.session(&id).await.map(Some)
+        })
     }
 
     fn reach(&self) -> Reach {
@@ -270,35 +272,37 @@ impl RedisSession {
     async fn session(&self, id: &str) -> Result<Session, ExtractError> {
         let key = format!("{}{id}", self.key_prefix);
         let Some(stored) = self.pool.ask(&key).await? else {
-            let detail = format!("the store has no such key below {:?}", self.key_prefix);
+            let detail = format!(
+                "the store has no such key with prefix {:?}",
+                self.key_prefix
+            );
             return Err(ExtractError::rejected("session_not_found").because(detail));
         };
         let now = self.clock.now();
         let attributes = self.attributes(&stored.value)?;
-        let says = self
+        let value_expires_at = self
             .expiry(&attributes)?
             .map(|expiry| expiry.check(now))
             .transpose()?;
-        let key_ends = stored
+        let key_expires_at = stored
             .seconds_left
             .map(|seconds| now.saturating_add(seconds));
         Ok(Session {
             attributes,
-            expires_at: says.into_iter().chain(key_ends).min(),
+            expires_at: value_expires_at.into_iter().chain(key_expires_at).min(),
         })
     }
 
     fn attributes(&self, payload: &[u8]) -> Result<Value, ExtractError> {
         if let Some(keys) = &self.laravel {
-            // The cache serializes once more what the session serialized.
-            let data = php::string(payload);
-            let data =
-                data.ok_or_else(|| corrupt("the value is not a text that PHP serialized"))?;
+            // The cache serializes the session's own serialization once more, as a PHP string.
+            let data = php::string(payload)
+                .ok_or_else(|| corrupt("the value is not a string that PHP serialized"))?;
             return keys.attributes(data);
         }
         match Value::parse(payload) {
             Ok(attributes @ Value::Object(_)) => Ok(attributes),
-            Ok(_) => Err(corrupt("the value is JSON, but no object")),
+            Ok(_) => Err(corrupt("the value is not a JSON object")),
             Err(_) => Err(corrupt("the value is not JSON")),
         }
     }
@@ -311,11 +315,9 @@ impl RedisSession {
             Ok(None | Some(Value::Null)) => Ok(None),
             Ok(Some(value)) => match Expiry::read(&value) {
                 Some(expiry) => Ok(Some(expiry)),
-                None => Err(corrupt("expires_path leads to something that is no time")),
+                None => Err(corrupt("the value at expires_path is not a time")),
             },
-            Err(_) => Err(corrupt(
-                "expires_path leads through a member that stands twice",
-            )),
+            Err(_) => Err(corrupt("a member on expires_path is repeated")),
         }
     }
 }
@@ -324,27 +326,27 @@ fn corrupt(detail: &str) -> ExtractError {
     ExtractError::rejected("session_corrupt").because(detail)
 }
 
-/// A Redis server, or one that speaks its protocol.
-struct Server {
+/// A Redis server, or another one with the same protocol.
+struct RedisServer {
     client: Client,
-    name: Arc<str>,
-    /// Tokens end with the session, so the key's expiry is read beside its value.
+    extractor: Arc<str>,
+    /// Tokens end no later than the session, so the key's expiry is read together with its value.
     reads_expiry: bool,
-    /// The server does not let us use `GETRANGE`, which would leave what is too long where it is.
-    only_get: AtomicBool,
+    /// The server refuses `GETRANGE`, which limits how much of a value is sent.
+    getrange_is_refused: AtomicBool,
 }
 
-/// What a key holds.
+/// The value of a key.
 #[derive(Debug)]
 struct Stored {
     value: Vec<u8>,
-    /// Until the key expires, rounded down; `None` if it never does, or was not asked.
+    /// Seconds until the key expires, rounded down; `None` if it does not expire or if this was not asked.
     seconds_left: Option<UnixSeconds>,
 }
 
-impl Server {
+impl RedisServer {
     /// # Errors
-    /// What is wrong with the URL, in words that repeat no part of it: it may hold a password.
+    /// What is wrong with the URL. The text contains no part of it, because it may contain a password.
     fn new(
         section: &Section<'_>,
         url: &Secret,
@@ -359,11 +361,11 @@ impl Server {
         }
         let info = text.into_connection_info().map_err(|_| HELP)?;
         if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
-            return Err("must not end in #insecure: the server's certificate is always checked");
+            return Err("must not end in #insecure: the server's certificate is always verified");
         }
         let info = match password {
             Some(_) if info.redis_settings().password().is_some() => {
-                return Err("holds a password beside the key password: keep one");
+                return Err("contains a password, and the key password is set too: keep one");
             }
             Some(password) => with_password(info, password)?,
             None => info,
@@ -379,18 +381,18 @@ impl Server {
                     root_cert: Some(ca),
                 };
                 Client::build_with_tls(info, trusted)
-                    .map_err(|_| "must begin with rediss://, for ca_file is for TLS")
+                    .map_err(|_| "must begin with rediss:// (TLS), because ca_file is set")
             }
         };
         client.map(|client| Self {
             client,
-            name: Arc::from(section.name()),
+            extractor: Arc::from(section.name()),
             reads_expiry: section.cap_to_session(),
-            only_get: AtomicBool::new(false),
+            getrange_is_refused: AtomicBool::new(false),
         })
     }
 
-    /// The answers to `command` and, if it matters, to `PTTL`. The server's errors are among them.
+    /// The answers to `command` and, if the expiry is needed, to `PTTL`. They may be errors of the server.
     async fn send(
         &self,
         connection: &mut MultiplexedConnection,
@@ -408,25 +410,27 @@ impl Server {
             .map_err(|error| failure(&error))
     }
 
-    /// Takes note that `GETRANGE` is refused where `GET` is not.
-    fn gets_only(&self) {
-        if !self.only_get.swap(true, Ordering::Relaxed) {
+    /// Records that `GETRANGE` is refused and `GET` is not, and warns once.
+    fn use_get_only(&self) {
+        if !self.getrange_is_refused.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                extractor = &*self.name,
-                "the store does not let us use GETRANGE, so a session of any length is read whole: allow the \
-                 command (ACL SETUSER … +getrange), then restart this service"
+                extractor = &*self.extractor,
+                "the store refuses GETRANGE, so sessions are read whole, however long they are: allow the command \
+                 (ACL SETUSER … +getrange), then restart this service"
             );
         }
     }
 }
 
-/// Whether the answer says that the command itself is not allowed or not known.
-fn is_no_command(answer: Option<&redis::Value>) -> bool {
+/// Whether the server refused the command itself: it is not allowed or not known.
+fn is_refused_command(answer: Option<&redis::Value>) -> bool {
     matches!(answer, Some(redis::Value::ServerError(error)) if matches!(error.code(), "NOPERM" | "ERR"))
 }
 
+/// The stored value in the answers to `GETRANGE` or `GET` and, if it was asked, `PTTL`.
+///
 /// # Errors
-/// What the server's errors mean, and answers that no server gives to these commands.
+/// Errors of the server, and answers that do not fit these commands.
 fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
     let mut answers = answers.into_iter().map(redis::Value::extract_error);
     let value = answers
@@ -445,16 +449,16 @@ fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
     let value = match value {
         Some(redis::Value::BulkString(bytes)) => bytes,
         Some(redis::Value::Nil) => return Ok(None),
-        _ => return Err(Failure::Lost("an answer that fits no GET".to_owned())),
+        _ => return Err(Failure::Lost("an unexpected answer to GET".to_owned())),
     };
     let seconds_left = match left {
         None | Some(redis::Value::Int(-1)) => None,
-        // It expired after its value was read.
+        // The key expired after its value was read.
         Some(redis::Value::Int(-2)) => return Ok(None),
         Some(redis::Value::Int(milliseconds @ 0..)) => Some(milliseconds / 1000),
-        Some(_) => return Err(Failure::Lost("an answer that fits no PTTL".to_owned())),
+        Some(_) => return Err(Failure::Lost("an unexpected answer to PTTL".to_owned())),
     };
-    // `GETRANGE` says of a key that is not there what it says of an empty value.
+    // `GETRANGE` gives the same answer for a missing key and for an empty value.
     Ok(Some(Stored {
         value,
         seconds_left,
@@ -463,19 +467,18 @@ fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
 }
 
 fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionInfo, &'static str> {
-    let text =
-        std::str::from_utf8(password.expose()).map_err(|_| "needs a password that is UTF-8")?;
+    let text = std::str::from_utf8(password.expose()).map_err(|_| "needs a password in UTF-8")?;
     let settings = info.redis_settings().clone().set_password(text);
     Ok(info.set_redis_settings(settings))
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for RedisServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").finish_non_exhaustive()
+        f.debug_struct("RedisServer").finish_non_exhaustive()
     }
 }
 
-impl Store for Server {
+impl Store for RedisServer {
     type Connection = MultiplexedConnection;
     type Question = str;
     type Answer = Option<Stored>;
@@ -485,7 +488,7 @@ impl Store for Server {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
-        // Time is kept by the pool, over connecting and asking together.
+        // The pool's own timeout covers connecting and asking together.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
@@ -501,14 +504,14 @@ impl Store for Server {
         key: &str,
     ) -> Result<Self::Answer, Failure> {
         let too_long = || corrupt("the value is longer than 1 MiB");
-        if !self.only_get.load(Ordering::Relaxed) {
+        if !self.getrange_is_refused.load(Ordering::Relaxed) {
             let range = redis::cmd("GETRANGE")
                 .arg(key)
                 .arg(0)
                 .arg(MAX_STORED)
                 .take();
             let answers = self.send(connection, range, key).await?;
-            if !is_no_command(answers.first()) {
+            if !is_refused_command(answers.first()) {
                 return match stored(answers)? {
                     Some(stored) if stored.value.len() > MAX_STORED => {
                         Err(Failure::Said(too_long()))
@@ -519,7 +522,7 @@ impl Store for Server {
         }
         let get = redis::cmd("GET").arg(key).take();
         let stored = stored(self.send(connection, get, key).await?)?;
-        self.gets_only();
+        self.use_get_only();
         match stored {
             Some(stored) if stored.value.len() > MAX_STORED => Err(Failure::Oversized(too_long())),
             stored => Ok(stored),
@@ -527,12 +530,10 @@ impl Store for Server {
     }
 }
 
-/// What an error means. The server's own text is left out: it may repeat the key.
+/// Maps an error of the client library. The server's own text is left out, because it may contain the key.
 fn failure(error: &RedisError) -> Failure {
     match (error.kind(), error.code()) {
-        (_, Some("WRONGTYPE")) => {
-            Failure::Said(corrupt("the key holds something other than a string"))
-        }
+        (_, Some("WRONGTYPE")) => Failure::Said(corrupt("the key's value is not a string")),
         (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {
             let text = format!(
                 "the store answered {}",
@@ -547,18 +548,11 @@ fn failure(error: &RedisError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::backends::Context;
     use crate::session::contract;
-    use crate::session::registry::Registry;
-    use crate::session::sections::testing::{broken_certificate, word};
+    use crate::session::sections::testing::{broken_certificate, build, word};
 
     fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-        contract::build(
-            &Registry::builtin(),
-            "redis_session",
-            keys,
-            &Context::for_tests(),
-        )
+        build("redis_session", keys)
     }
 
     const GOOD: &str = r#"
@@ -673,13 +667,13 @@ mod tests {
                 "payload",
             ),
             (
-                "no such CA",
+                "no CA file",
                 "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/nowhere\"",
                 "ca_file",
             ),
             ("broken CA", &broken, "ca_file"),
             (
-                "no CA",
+                "CA file without certificates",
                 "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/dev/null\"",
                 "ca_file",
             ),
@@ -754,12 +748,12 @@ mod tests {
             (vec![bytes("{}"), Int(59_999)], Ok(Some(Some(59)))),
             (
                 vec![bytes("{}"), Int(-3)],
-                Err("an answer that fits no PTTL"),
+                Err("an unexpected answer to PTTL"),
             ),
-            (vec![bytes("{}"), Nil], Err("an answer that fits no PTTL")),
-            (vec![Int(1)], Err("an answer that fits no GET")),
-            (vec![Okay], Err("an answer that fits no GET")),
-            (vec![], Err("an answer that fits no GET")),
+            (vec![bytes("{}"), Nil], Err("an unexpected answer to PTTL")),
+            (vec![Int(1)], Err("an unexpected answer to GET")),
+            (vec![Okay], Err("an unexpected answer to GET")),
+            (vec![], Err("an unexpected answer to GET")),
         ] {
             let shown = format!("{answers:?}");
             let found = stored(answers).map(|stored| stored.map(|stored| stored.seconds_left));
