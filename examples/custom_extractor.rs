@@ -1,6 +1,6 @@
-//! A service with a session extractor of your own, next to all that come with it.
+//! A service with a session extractor of your own, in addition to the built-in ones.
 //!
-//! The app of this example gives its users tickets, `X-Ticket: <user>.<HMAC-SHA-256 in hex>`. Run it with
+//! The app of this example issues tickets to its users, `X-Ticket: <user>.<HMAC-SHA-256 in hex>`. Run it with
 //!
 //! ```text
 //! export ROLLOUT_CLIENT_ID=my-client ROLLOUT_CLIENT_SECRET=$(openssl rand -hex 32)
@@ -15,8 +15,7 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use axum::http::HeaderName;
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use rollout_token::Cli;
 use rollout_token::Registry;
 use rollout_token::config::{Problems, Section};
@@ -31,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 const TICKET: HeaderName = HeaderName::from_static("x-ticket");
 
-/// The keys of a section with `kind = "ticket"`. Every key needs a default; a secret has a `_file` twin.
+/// The keys of a section with `kind = "ticket"`. Every key needs a default, and every secret a key `…_file`.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TicketConfig {
@@ -45,7 +44,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Called once at start, and by `check-config`: no network here. Every problem names its key.
+    /// Called at start, at a reload and by `check-config`: it must not use the network. Every problem names its key.
     fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
@@ -53,7 +52,7 @@ impl Ticket {
         problems.require(
             given,
             section.key("key"),
-            "set it to the secret with which the app signs its tickets",
+            "is missing: set it to the secret with which the app signs its tickets",
         );
         let key = section.secret("key", config.key, config.key_file.as_ref(), &mut problems);
         if let Some(weakness) = key.as_ref().and_then(Secret::weakness) {
@@ -69,16 +68,16 @@ impl Ticket {
     }
 
     fn session(&self, request: &Parts) -> Extracted {
-        // Two of them are refused: who else reads the request may take the other one.
+        // A repeated header is refused, because another reader of the request may use the other value.
         let ticket = headers::single(&request.headers, &TICKET);
         let Some(ticket) = ticket.map_err(|_| ExtractError::rejected("ambiguous_identity"))? else {
             return Ok(None);
         };
-        // There, and from here on it is accepted or refused; it never falls through.
+        // A ticket is present, so from here on the answer is a session or an error, never `Ok(None)`.
         let malformed = || ExtractError::rejected("malformed");
         let (user, tag) = ticket.rsplit_once('.').ok_or_else(malformed)?;
         let tag = from_hex(tag).ok_or_else(malformed)?;
-        // Compares in constant time.
+        // This compares in constant time.
         hmac::verify(&self.key, user.as_bytes(), &tag)
             .map_err(|_| ExtractError::rejected("bad_signature"))?;
         Ok(Some(Session::of_subject(user)))
@@ -87,7 +86,7 @@ impl Ticket {
 
 impl SessionExtractor for Ticket {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        ready(self.session(request)).boxed()
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {
@@ -95,7 +94,7 @@ impl SessionExtractor for Ticket {
     }
 }
 
-/// Exactly two small digits a byte: a tag has one spelling.
+/// Decodes two lower-case digits per byte, so that every tag has exactly one spelling.
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2)
         || !text

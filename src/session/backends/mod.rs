@@ -41,9 +41,4 @@ impl Context {
             dev: false,
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn for_tests() -> Self {
-        Self::new(Clock::system(), Arc::default())
-    }
 }

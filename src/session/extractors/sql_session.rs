@@ -1,5 +1,5 @@
-//! `sql_session`: the app keeps its sessions in a table; the cookie holds the key of a row.
-//! The tables are defined by the frameworks' own sources: see `sql_session/presets.rs`.
+//! `sql_session`: the app keeps its sessions in a table, and the cookie contains the key of a row.
+//! The tables of frameworks are in `sql_session/presets.rs`.
 
 mod config;
 mod database;
@@ -12,8 +12,7 @@ mod users;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::json::{Object, Value};
@@ -24,10 +23,10 @@ use crate::session::sections::session_cookie::SessionCookie;
 use crate::session::types::{
     Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
 };
-use database::{Question, Rows, Table};
+use database::{RowLookup, RowQuery, Table};
 use payload::Payload;
 use statement::Statement;
-use users::Users;
+use users::UserCheck;
 
 pub const KIND: Kind = Kind {
     build: config::build,
@@ -39,29 +38,31 @@ pub const KIND: Kind = Kind {
 struct SqlSession {
     cookie: SessionCookie,
     authority: Authority,
-    pool: Arc<Pool<Rows>>,
+    pool: Arc<Pool<RowLookup>>,
     statement: Arc<Statement>,
     payload: Payload,
-    users: Option<Users>,
-    end: Option<End>,
+    /// Checks the session against its user, where `user_query` is set.
+    user_check: Option<UserCheck>,
+    expiry_column: Option<ExpiryColumn>,
     clock: Clock,
 }
 
-/// The column that says when the session ends, if the query does not compare it.
+/// The column with the session's expiry. Without one the query itself must compare the expiry.
 #[derive(Debug)]
-struct End {
+struct ExpiryColumn {
     column: String,
-    /// The column says when the session was last used, and it ends so many seconds later.
+    /// If set, the column is the time of the last use, and the session ends this many seconds later.
     lifetime: Option<UnixSeconds>,
 }
 
 impl SessionExtractor for SqlSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        match self.cookie.id(&request.headers) {
-            Ok(Some(id)) => async move { self.session(&id).await.map(Some) }.boxed(),
-            Ok(None) => ready(Ok(None)).boxed(),
-            Err(error) => ready(Err(error)).boxed(),
-        }
+        Box::pin(async move {
+            match self.cookie.id(&request.headers)? {
+                Some(id) => self.session(&id).await.map(Some),
+                None => Ok(None),
+            }
+        })
     }
 
     fn reach(&self) -> Reach {
@@ -84,23 +85,23 @@ impl SessionExtractor for SqlSession {
 
 impl SqlSession {
     async fn session(&self, id: &str) -> Result<Session, ExtractError> {
-        let question = Question {
+        let query = RowQuery {
             table: Table::Sessions,
             statement: self.statement.clone(),
             key: id.to_owned(),
         };
-        let Some(row) = self.pool.ask(&question).await? else {
+        let Some(row) = self.pool.ask(&query).await? else {
             return Err(
                 ExtractError::rejected("session_not_found").because("the query finds no row")
             );
         };
-        let expires_at = self
-            .end
-            .as_ref()
-            .map_or(Ok(None), |end| end.check(&row, self.clock.now()))?;
+        let expires_at = match &self.expiry_column {
+            Some(column) => column.check(&row, self.clock.now())?,
+            None => None,
+        };
         let session = self.payload.merge(row)?;
-        if let Some(users) = &self.users
-            && !users.are_signed_in(&session, &self.pool).await?
+        if let Some(check) = &self.user_check
+            && !check.is_signed_in(&session, &self.pool).await?
         {
             return Ok(Session {
                 attributes: Value::Null,
@@ -114,22 +115,25 @@ impl SqlSession {
     }
 }
 
-impl End {
-    /// When the session ends; an error if that was before `now`, `None` if it never does.
+impl ExpiryColumn {
+    /// When the session ends; `None` if it does not expire.
+    ///
+    /// # Errors
+    /// If the session has expired at `now`, or if the column is missing or not a time.
     fn check(&self, row: &Object, now: UnixSeconds) -> Result<Option<UnixSeconds>, ExtractError> {
         let column = &self.column;
         let expiry = match row.get(column) {
             Ok(Some(Value::Null)) => return Ok(None),
             Ok(Some(value)) => Expiry::read(value),
-            Ok(None) => return Err(misfit(format!("the query gives no {column}"))),
-            Err(_) => return Err(misfit(format!("the query gives {column} twice"))),
+            Ok(None) => return Err(misfit(format!("the query returns no column {column}"))),
+            Err(_) => return Err(misfit(format!("the query returns two columns {column}"))),
         };
         let Some(expiry) = expiry else {
             return Err(misfit(format!(
-                "{column} is neither unix seconds nor a time in UTC"
+                "{column} is neither Unix seconds nor a time in UTC"
             )));
         };
-        // The last second of a lifetime counts, as in Laravel.
+        // The session is still valid in the last second of its lifetime, as in Laravel.
         let expiry = self
             .lifetime
             .map_or(expiry, |seconds| expiry.plus(seconds.saturating_add(1)));
@@ -137,7 +141,7 @@ impl End {
     }
 }
 
-/// The row is not as the configuration says: no fault of whoever asks.
+/// The row does not fit the configuration. This says nothing about the caller, so it is `Unavailable`.
 fn misfit(detail: String) -> ExtractError {
     ExtractError::unavailable("store_misfit").because(detail)
 }

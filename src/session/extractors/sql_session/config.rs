@@ -1,4 +1,4 @@
-//! The keys of a `sql_session` section, and the extractor that they describe.
+//! The configuration of a `sql_session` section: its keys, their checks, and the extractor built from them.
 //! How a session is looked up is in `sql_session.rs`.
 
 use std::collections::BTreeMap;
@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::database::{Database, Dialect, Rows};
+use super::database::{ConnectConfig, Dialect, RowLookup};
+use super::django::DjangoKeys;
 use super::payload::Payload;
 use super::statement::Statement;
-use super::users::Users;
-use super::{End, SqlSession, django};
+use super::users::UserCheck;
+use super::{ExpiryColumn, SqlSession};
 use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
@@ -57,7 +58,7 @@ struct SqlSessionConfig {
     max_connections: usize,
     pool_wait: HumanDuration,
     timeout: HumanDuration,
-    /// For presets: the query for each database, by the name of its dialect.
+    /// For presets: one query per database, by the name of its dialect.
     #[serde(skip_serializing)]
     queries: BTreeMap<String, String>,
 }
@@ -141,8 +142,8 @@ pub fn build(
     let dialect = database.as_ref().map(|(dialect, ..)| *dialect);
     let statement =
         dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
-    let users = users(section, &config, dialect, &secrets, &mut problems);
-    let end = end(section, &mut config, &mut problems);
+    let user_check = user_check(section, &config, dialect, &secrets, &mut problems);
+    let expiry_column = expiry_column(section, &mut config, &mut problems);
     match (database, statement, payload) {
         (Some((_, authority, database)), Some(statement), Some(payload)) if problems.is_empty() => {
             let clock = context.clock.clone();
@@ -152,14 +153,14 @@ pub fn build(
                 pool: Pool::new(
                     section,
                     context,
-                    Rows::new(database, clock.clone()),
+                    RowLookup::new(database, clock.clone()),
                     limits,
                     waiting,
                 ),
                 statement: Arc::new(statement),
                 payload,
-                users,
-                end,
+                user_check,
+                expiry_column,
                 clock,
             }))
         }
@@ -172,7 +173,7 @@ fn database(
     config: &mut SqlSessionConfig,
     limits: Limits,
     problems: &mut Problems,
-) -> Option<(Dialect, Authority, Database)> {
+) -> Option<(Dialect, Authority, ConnectConfig)> {
     let url = section.secret("url", config.url.take(), config.url_file.as_ref(), problems);
     let password = section.secret(
         "password",
@@ -184,7 +185,7 @@ fn database(
     let Some(dialect) = url.as_ref().and_then(Dialect::of) else {
         problems.add(
             section.key("url"),
-            "name the database: postgres://user@db.internal/app, mysql://… or sqlite:///path/to/file",
+            "must name the database: postgres://user@db.internal/app, mysql://… or sqlite:///path/to/file",
         );
         return None;
     };
@@ -192,10 +193,10 @@ fn database(
     problems.require(
         time_zone.is_none() || dialect == Dialect::Postgres,
         section.key("time_zone"),
-        "is for PostgreSQL only",
+        "is supported for PostgreSQL only: remove it",
     );
     let url = url?;
-    let database = Database::new(
+    let database = ConnectConfig::new(
         &url,
         dialect,
         password.as_ref(),
@@ -210,7 +211,7 @@ fn database(
     Some((dialect, Authority::store(&url), database))
 }
 
-/// The query for the session, which a preset has for each database.
+/// The query for the session: the section's, or the preset's for this database.
 fn session_query(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,
@@ -225,7 +226,7 @@ fn session_query(
         problems.add(
             section.key("query"),
             format!(
-                "write how to look a session up in {}: SELECT … WHERE … = $1",
+                "is missing: write the query that finds a session in {}, such as SELECT … WHERE … = $1",
                 dialect.name()
             ),
         );
@@ -236,7 +237,7 @@ fn session_query(
         .map(|read| read.limited(dialect))
 }
 
-/// `SECRET_KEY`, then `SECRET_KEY_FALLBACKS`.
+/// Django's `SECRET_KEY`, then its `SECRET_KEY_FALLBACKS`.
 fn django_secrets(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,
@@ -262,9 +263,9 @@ fn django_secrets(
         is_django != secrets.is_empty(),
         section.key("secret_key"),
         if is_django {
-            "is missing: copy SECRET_KEY of your settings"
+            "is missing: set it to SECRET_KEY of the Django settings"
         } else {
-            "is for payload = \"django\""
+            "is used with payload = \"django\" only: remove it"
         },
     );
     secrets
@@ -281,7 +282,7 @@ fn payload(
         ("columns", None) => return Some(Payload::Columns),
         ("json", Some(column)) => return Some(Payload::Json(column)),
         ("django", Some(column)) => {
-            return Some(Payload::Django(column, django::Keys::new(secrets)));
+            return Some(Payload::Django(column, DjangoKeys::new(secrets)));
         }
         ("laravel", Some(column)) => {
             if let Some(keys) = laravel {
@@ -289,19 +290,19 @@ fn payload(
             }
             problems.add(
                 section.key("payload"),
-                "needs cookie_format = \"laravel\" as well",
+                "is \"laravel\", which needs cookie_format = \"laravel\" as well",
             );
         }
         ("columns", Some(_)) => {
             problems.add(
                 section.key("payload_column"),
-                "is not used with payload = \"columns\"",
+                "is not used with payload = \"columns\": remove it",
             );
         }
         ("json" | "django" | "laravel", None) => {
             problems.add(
                 section.key("payload_column"),
-                "name the column that holds the session's data",
+                "is missing: name the column that contains the session's data",
             );
         }
         _ => problems.add(
@@ -312,42 +313,42 @@ fn payload(
     None
 }
 
-fn users(
+fn user_check(
     section: &Section<'_>,
     config: &SqlSessionConfig,
     dialect: Option<Dialect>,
     secrets: &[Secret],
     problems: &mut Problems,
-) -> Option<Users> {
+) -> Option<UserCheck> {
     let query = config.user_query.as_deref()?;
     problems.require(
         config.payload == "django",
         section.key("user_query"),
-        "is for payload = \"django\"; elsewhere the query itself can join the users",
+        "is used with payload = \"django\" only: join the users in query instead",
     );
     let dialect = dialect?;
     let statement = problems.accept(section.key("user_query"), Statement::read(query, dialect))?;
-    Some(Users::new(statement.limited(dialect), secrets))
+    Some(UserCheck::new(statement.limited(dialect), secrets))
 }
 
-fn end(
+fn expiry_column(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,
     problems: &mut Problems,
-) -> Option<End> {
+) -> Option<ExpiryColumn> {
     let lifetime = config
         .lifetime
-        .map(|span| UnixSeconds::try_from(span.0.as_secs()).unwrap_or(0));
+        .map(|lifetime| UnixSeconds::try_from(lifetime.0.as_secs()).unwrap_or(UnixSeconds::MAX));
     problems.require(
         lifetime.is_none_or(|seconds| seconds > 0),
         section.key("lifetime"),
-        "must be a second or longer",
+        "must be at least 1s",
     );
     let column = config.expires_column.take();
     problems.require(
         lifetime.is_none() || column.is_some(),
         section.key("lifetime"),
-        "needs expires_column, the column that says when the session was last used",
+        "needs expires_column, the column with the time of the last use",
     );
-    column.map(|column| End { column, lifetime })
+    column.map(|column| ExpiryColumn { column, lifetime })
 }

@@ -1,4 +1,4 @@
-//! The databases that can be asked, and how a row of each becomes a session's attributes.
+//! The supported databases: how to connect, how to query one row, and how the row becomes JSON.
 //! The query is in `statement.rs`.
 
 use std::fmt;
@@ -24,15 +24,15 @@ use crate::session::backends::pool::{Failure, Store};
 use crate::session::formats::payload::MAX_STORED;
 use crate::session::types::ExtractError;
 
-/// Errors of a statement that cannot take its key (SQLSTATE): text that is no UUID, time or number, or a
-/// number too large for its type; characters that the database's set lacks; text too short to cut, or that
-/// is not in hexadecimal or base64.
+/// Errors (SQLSTATE) that mean that the key does not fit the statement: it is not a UUID, time or number, or a number
+/// too large for its type; it has characters that the database's character set lacks; it is too short to cut, or
+/// not in hexadecimal or base64.
 const BAD_KEY: [&str; 9] = [
     "22P02", "22003", "22007", "22008", "22009", "22021", "22P05", "22011", "22023",
 ];
 
-/// The same by the numbers of `MySQL` and `MariaDB`, which have no state for them: characters that the
-/// column's set lacks (1267; 3854 and 3988 in newer ones), and text that is no UUID.
+/// The same errors by the numbers of `MySQL` and `MariaDB`, which have no SQLSTATE for them: characters that the
+/// column's character set lacks (1267; 3854 and 3988 in newer versions), and text that is not a UUID (1411).
 const BAD_KEY_NUMBERS: [u16; 4] = [1267, 3854, 3988, 1411];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Told by the scheme of a URL.
+    /// The dialect of a URL, by its scheme; `None` if the scheme is not supported.
     pub fn of(url: &Secret) -> Option<Self> {
         let text = std::str::from_utf8(url.expose()).ok()?;
         match text.split_once(':')?.0 {
@@ -63,9 +63,9 @@ impl Dialect {
     }
 }
 
-/// How to connect. Statements can only read, and the server itself ends those that take too long.
+/// How to connect. Connections are read-only, and the server itself cancels statements that exceed the timeout.
 #[derive(Clone)]
-pub enum Database {
+pub enum ConnectConfig {
     Postgres {
         options: PgConnectOptions,
         time_zone: Option<String>,
@@ -77,9 +77,9 @@ pub enum Database {
     Sqlite(SqliteConnectOptions),
 }
 
-impl Database {
+impl ConnectConfig {
     /// # Errors
-    /// What is wrong with the URL, in words that repeat no part of it: it may hold a password.
+    /// What is wrong with the URL. The text contains no part of it, because it may contain a password.
     pub fn new(
         url: &Secret,
         dialect: Dialect,
@@ -95,7 +95,7 @@ impl Database {
             password.map(|password| std::str::from_utf8(password.expose()).map_err(|_| HELP));
         let password = match password.transpose()? {
             Some(_) if has_password => {
-                return Err("holds a password beside the key password: keep one");
+                return Err("contains a password, and the key password is set too: keep one");
             }
             password => password,
         };
@@ -135,7 +135,9 @@ impl Database {
                     timeout,
                 })
             }
-            Dialect::Sqlite if ca.is_some() => Err("names a file, for which there is no ca_file"),
+            Dialect::Sqlite if ca.is_some() => {
+                Err("names a file, so ca_file has no use: remove it")
+            }
             Dialect::Sqlite => {
                 let options = SqliteConnectOptions::from_str(text).map_err(|_| HELP)?;
                 let options = options
@@ -146,14 +148,12 @@ impl Database {
             }
         }
     }
-}
 
-impl Database {
-    /// The host, if the connection may do without TLS, and how the URL asks for it.
+    /// The host and how to require TLS in the URL, if the connection does not require it.
     pub fn without_tls(&self) -> Option<(&str, &'static str)> {
         match self {
             Self::Postgres { options, .. } => {
-                // A host that is a path is the folder of a socket.
+                // A host that is a path is the directory of a Unix socket.
                 let is_socket =
                     options.get_socket().is_some() || options.get_host().starts_with('/');
                 let mode = options.get_ssl_mode();
@@ -179,13 +179,13 @@ impl Database {
     }
 }
 
-impl fmt::Debug for Database {
+impl fmt::Debug for ConnectConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").finish_non_exhaustive()
+        f.debug_struct("ConnectConfig").finish_non_exhaustive()
     }
 }
 
-/// A connection of either kind.
+/// An open connection.
 #[derive(Debug)]
 pub enum Connection {
     Postgres(PgConnection),
@@ -193,39 +193,39 @@ pub enum Connection {
     Sqlite(SqliteConnection),
 }
 
-/// Looks rows up by their key.
+/// Finds rows by their key.
 #[derive(Debug)]
-pub struct Rows {
-    database: Database,
+pub struct RowLookup {
+    config: ConnectConfig,
     clock: Clock,
 }
 
-/// What the rows are.
+/// Which table a query reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
     Sessions,
     Users,
 }
 
-/// Which row is looked for.
+/// A query for one row.
 #[derive(Debug)]
-pub struct Question {
+pub struct RowQuery {
     pub table: Table,
     pub statement: Arc<Statement>,
     pub key: String,
 }
 
-impl Rows {
-    pub fn new(database: Database, clock: Clock) -> Self {
-        Self { database, clock }
+impl RowLookup {
+    pub fn new(config: ConnectConfig, clock: Clock) -> Self {
+        Self { config, clock }
     }
 
-    /// The rows that the database finds. It is given the key only after it took the statement, so that a
-    /// mistake in the statement is not put down to the key.
+    /// The rows that the query finds. The statement is prepared before the key is sent, so that an error in the
+    /// statement is not mistaken for an error of the key.
     async fn find<DB: Driver>(
         &self,
         connection: &mut DB::Connection,
-        question: &Question,
+        row_query: &RowQuery,
     ) -> Result<Vec<DB::Row>, Failure>
     where
         for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
@@ -233,7 +233,7 @@ impl Rows {
         UnixSeconds: for<'q> Encode<'q, DB> + Type<DB>,
         DB::Arguments: IntoArguments<DB>,
     {
-        let Statement { sql, parameters } = &*question.statement;
+        let Statement { sql, parameters } = &*row_query.statement;
         let types = parameters.iter().map(|parameter| match parameter {
             Parameter::Key => <String as Type<DB>>::type_info(),
             Parameter::Now => <UnixSeconds as Type<DB>>::type_info(),
@@ -247,39 +247,39 @@ impl Rows {
         let query = parameters
             .iter()
             .fold(statement.query(), |query, parameter| match parameter {
-                Parameter::Key => query.bind(question.key.clone()),
+                Parameter::Key => query.bind(row_query.key.clone()),
                 Parameter::Now => query.bind(self.clock.now()),
             });
         connection
             .fetch_all(query)
             .await
-            .map_err(|error| failure(&error, Some(&question.key)))
+            .map_err(|error| failure(&error, Some(&row_query.key)))
     }
 }
 
-impl Store for Rows {
+impl Store for RowLookup {
     type Connection = Connection;
-    type Question = Question;
+    type Question = RowQuery;
     type Answer = Option<Object>;
 
     fn system(&self) -> &'static str {
-        match self.database {
-            Database::Postgres { .. } => "postgresql",
-            Database::MySql { .. } => "mysql",
-            Database::Sqlite(_) => "sqlite",
+        match self.config {
+            ConnectConfig::Postgres { .. } => "postgresql",
+            ConnectConfig::MySql { .. } => "mysql",
+            ConnectConfig::Sqlite(_) => "sqlite",
         }
     }
 
-    fn statement(question: &Question) -> u8 {
-        match question.table {
+    fn statement(query: &RowQuery) -> u8 {
+        match query.table {
             Table::Sessions => 0,
             Table::Users => 1,
         }
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
-        match &self.database {
-            Database::Postgres { options, time_zone } => {
+        match &self.config {
+            ConnectConfig::Postgres { options, time_zone } => {
                 let mut connection = options
                     .connect()
                     .await
@@ -294,7 +294,7 @@ impl Store for Rows {
                 }
                 Ok(Connection::Postgres(connection))
             }
-            Database::MySql { options, timeout } => {
+            ConnectConfig::MySql { options, timeout } => {
                 let mut connection = options
                     .connect()
                     .await
@@ -304,7 +304,7 @@ impl Store for Rows {
                     .map_err(|error| failure(&error, None))?;
                 Ok(Connection::MySql(connection))
             }
-            Database::Sqlite(options) => {
+            ConnectConfig::Sqlite(options) => {
                 let connection = options
                     .connect()
                     .await
@@ -317,24 +317,24 @@ impl Store for Rows {
     async fn ask(
         &self,
         connection: &mut Connection,
-        question: &Question,
+        query: &RowQuery,
     ) -> Result<Option<Object>, Failure> {
         let failed = |error: sqlx::Error| failure(&error, None);
         match connection {
             Connection::Postgres(connection) => {
-                let rows = self.find::<Postgres>(connection, question).await?;
+                let rows = self.find::<Postgres>(connection, query).await?;
                 only(rows)?
                     .map(|row| of_json(row.try_get(0).map_err(failed)?))
                     .transpose()
             }
             Connection::MySql(connection) => {
-                let rows = self.find::<MySql>(connection, question).await?;
+                let rows = self.find::<MySql>(connection, query).await?;
                 only(rows)?
                     .map(|row| bounded(of_mysql(&row).map_err(failed)?))
                     .transpose()
             }
             Connection::Sqlite(connection) => {
-                let rows = self.find::<Sqlite>(connection, question).await?;
+                let rows = self.find::<Sqlite>(connection, query).await?;
                 only(rows)?
                     .map(|row| bounded(of_sqlite(&row).map_err(failed)?))
                     .transpose()
@@ -343,7 +343,8 @@ impl Store for Rows {
     }
 }
 
-/// `MySQL` and `MariaDB` have different names for the longest time of a statement, and units.
+/// Makes a connection read-only and limits the time of statements. `MySQL` and `MariaDB` have different names and
+/// units for that limit.
 async fn restrict(connection: &mut MySqlConnection, timeout: Duration) -> Result<(), sqlx::Error> {
     connection
         .execute("SET SESSION TRANSACTION READ ONLY")
@@ -358,6 +359,7 @@ async fn restrict(connection: &mut MySqlConnection, timeout: Duration) -> Result
     }
 }
 
+/// The row; `None` if there is none. Several rows are an error, because they may belong to different users.
 fn only<R>(rows: Vec<R>) -> Result<Option<R>, Failure> {
     let mut rows = rows.into_iter();
     match (rows.next(), rows.next()) {
@@ -369,22 +371,22 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, Failure> {
     }
 }
 
-/// What an error means; `key` is what the statement was given, if it was. The database's text is kept
-/// unless it repeats the key.
+/// Maps an error of the database library. `key` is the key that was sent, if it was. The database's text is kept
+/// unless it contains the key.
 fn failure(error: &sqlx::Error, key: Option<&str>) -> Failure {
     let sqlx::Error::Database(database) = error else {
         return Failure::Lost(error.to_string());
     };
     let code = database.code().unwrap_or_default();
     if key.is_some() && is_bad_key(&**database, &code) {
-        let detail = format!("the query takes no key that looks like this one (error {code})");
+        let detail = format!("the database does not accept this key in the query (error {code})");
         return Failure::Said(ExtractError::rejected("malformed").because(detail));
     }
     let text = match key {
         Some(key) if database.message().contains(key) => format!("error {code}"),
         _ => format!("error {code}: {}", database.message()),
     };
-    // The server is shutting down, or ended the connection.
+    // The server is shutting down, or has closed the connection.
     if code.starts_with("57P") || code.starts_with("08") {
         return Failure::Lost(text);
     }
@@ -402,7 +404,7 @@ fn too_long() -> ExtractError {
     ExtractError::rejected("session_corrupt").because("the row is longer than 1 MiB")
 }
 
-/// A row that came whole, however long it is: only a query can cut the columns that it selects.
+/// Checks the length of a row that was read whole. Only the query itself could have cut its columns.
 fn bounded((row, length): (Object, usize)) -> Result<Object, Failure> {
     if length > MAX_STORED {
         Err(Failure::Oversized(too_long()))
@@ -411,22 +413,22 @@ fn bounded((row, length): (Object, usize)) -> Result<Object, Failure> {
     }
 }
 
-/// A row that the database cut behind the longest one that is taken.
+/// Parses a row that the database cut one character after the longest accepted length.
 fn of_json(text: &str) -> Result<Object, Failure> {
     if text.len() > MAX_STORED {
         return Err(Failure::Said(too_long()));
     }
     match Value::parse(text.as_bytes()) {
         Ok(Value::Object(row)) => Ok(row),
-        // PostgreSQL keeps json as it was written, and takes deeper nesting than we do.
+        // PostgreSQL keeps values of type json as they were written, and accepts deeper nesting than our parser.
         _ => Err(Failure::Said(
             ExtractError::rejected("session_corrupt").because("the row is not JSON"),
         )),
     }
 }
 
-/// The columns of a row, and how long their texts are together. Columns of other types are left out: the query
-/// can cast them to text.
+/// The columns of a row, and the length of all their texts together. Columns of types that are not listed are left
+/// out; the query can cast them to text.
 fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
     let mut columns = Vec::new();
     let mut length = 0;
@@ -462,6 +464,7 @@ fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
     Ok((columns.into_iter().collect(), length))
 }
 
+/// The same for `SQLite`.
 fn of_sqlite(row: &SqliteRow) -> Result<(Object, usize), sqlx::Error> {
     let mut columns = Vec::new();
     let mut length = 0;

@@ -1,5 +1,5 @@
 //! Django's `session_data`: JSON signed by `django.core.signing.dumps` with `compress=True`.
-//! The time in it is not checked: the row's `expire_date` decides, as in Django.
+//! Its timestamp is not checked. As in Django, the row's `expire_date` decides.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -9,14 +9,14 @@ use crate::secret::Secret;
 use crate::session::formats::hkdf;
 use crate::session::formats::payload::{MAX_STORED, inflate};
 
-/// What `django.contrib.sessions.backends.base` signs with.
+/// The salt with which `django.contrib.sessions.backends.base` signs.
 const SALT: &str = "django.contrib.sessions.SessionStore";
 
-/// The keys that may have signed: `SECRET_KEY`, then `SECRET_KEY_FALLBACKS`.
+/// The keys that verify sessions: of `SECRET_KEY`, then of `SECRET_KEY_FALLBACKS`.
 #[derive(Debug)]
-pub struct Keys(Vec<hmac::Key>);
+pub struct DjangoKeys(Vec<hmac::Key>);
 
-impl Keys {
+impl DjangoKeys {
     pub fn new(secrets: &[Secret]) -> Self {
         Self(
             secrets
@@ -29,20 +29,20 @@ impl Keys {
     /// The JSON in `data`.
     ///
     /// # Errors
-    /// A word for what is wrong with it.
+    /// The reason of the refusal.
     pub fn open(&self, data: &str) -> Result<Vec<u8>, &'static str> {
         let (signed, signature) = data.rsplit_once(':').ok_or("session_corrupt")?;
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
             .map_err(|_| "session_corrupt")?;
-        let known = self
+        let is_genuine = self
             .0
             .iter()
             .any(|key| hmac::verify(key, signed.as_bytes(), &signature).is_ok());
-        if !known {
+        if !is_genuine {
             return Err("bad_signature");
         }
-        let (payload, _time) = signed.rsplit_once(':').ok_or("session_corrupt")?;
+        let (payload, _timestamp) = signed.rsplit_once(':').ok_or("session_corrupt")?;
         let (payload, is_compressed) = payload
             .strip_prefix('.')
             .map_or((payload, false), |rest| (rest, true));

@@ -1,30 +1,32 @@
-//! Where a row keeps the session's attributes, and how they are read out of it.
-//! The row is found in `database.rs`.
+//! The formats in which a row contains the session's attributes, and how they are decoded.
+//! Finding the row is in `database.rs`.
 
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{django, misfit};
+use super::django::DjangoKeys;
+use super::misfit;
 use crate::json::{Object, Value};
 use crate::session::formats::payload::MAX_STORED;
 use crate::session::sections::laravel;
 use crate::session::types::ExtractError;
 
-/// Where the session's attributes are, beside the row's own columns.
+/// Where the session's attributes are, in addition to the row's own columns.
 #[derive(Debug)]
 pub enum Payload {
+    /// Nowhere else: the columns are the attributes.
     Columns,
     /// JSON in this column, as text or as the database's own type.
     Json(String),
-    Django(String, django::Keys),
+    Django(String, DjangoKeys),
     Laravel(String, Arc<laravel::AppKeySet>),
 }
 
 impl Payload {
-    /// The row with its payload's members beside its columns. A name in both is there twice, and names
-    /// nobody.
+    /// The row with the payload's members added to its columns. A name in both becomes a duplicate member, which
+    /// cannot be used as subject.
     pub fn merge(&self, row: Object) -> Result<Object, ExtractError> {
         let column = match self {
             Self::Columns => return Ok(row),
@@ -32,8 +34,8 @@ impl Payload {
         };
         let payload = match row.get(column) {
             Ok(Some(value)) => self.decode(value)?,
-            Ok(None) => return Err(misfit(format!("the query gives no {column}"))),
-            Err(_) => return Err(misfit(format!("the query gives {column} twice"))),
+            Ok(None) => return Err(misfit(format!("the query returns no column {column}"))),
+            Err(_) => return Err(misfit(format!("the query returns two columns {column}"))),
         };
         let columns = row.into_iter().filter(|(name, _)| name != column);
         Ok(columns.chain(payload).collect())
@@ -53,13 +55,13 @@ impl Payload {
                     .decode(text)
                     .map_err(|_| corrupt("the payload is not in base64"))?;
                 match keys.attributes(&data)? {
-                    // That is how PHP writes an empty session.
+                    // PHP serializes an empty session as an empty list.
                     Value::Array(items) if items.is_empty() => Value::Object(Object::default()),
                     attributes => attributes,
                 }
             }
             (Self::Django(..) | Self::Laravel(..), _) => {
-                return Err(corrupt("the payload is no text"));
+                return Err(corrupt("the payload is not text"));
             }
             (Self::Columns | Self::Json(_), Value::String(text)) => {
                 Value::parse(text.as_bytes()).map_err(not_json)?
@@ -68,7 +70,7 @@ impl Payload {
         };
         match payload {
             Value::Object(payload) => Ok(payload),
-            _ => Err(corrupt("the payload is no object")),
+            _ => Err(corrupt("the payload is not a JSON object")),
         }
     }
 }
@@ -84,10 +86,6 @@ fn corrupt(detail: &'static str) -> ExtractError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn word(error: &ExtractError) -> &'static str {
-        error.word()
-    }
 
     fn row(json: &str) -> Object {
         match Value::parse(json.as_bytes()).unwrap() {
@@ -117,7 +115,7 @@ mod tests {
             (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
         ] {
             assert_eq!(
-                payload.merge(row(columns)).map_err(|error| word(&error)),
+                payload.merge(row(columns)).map_err(|error| error.word()),
                 want.map(row),
                 "{columns}"
             );
@@ -125,6 +123,6 @@ mod tests {
         let twice = payload
             .merge(row(r#"{"user":1,"data":{"user":2}}"#))
             .unwrap();
-        assert!(twice.get("user").is_err(), "neither may win");
+        assert!(twice.get("user").is_err(), "neither takes precedence");
     }
 }

@@ -1,13 +1,14 @@
-//! How frameworks lay out their tables of sessions, from their own sources.
-//! An explicit key wins over these; `queries` has one query a database. Payloads are cut by the database one
-//! character behind the longest that is taken, 1 MiB; for `PostgreSQL`, `statement.rs` has the whole row cut.
+//! The session tables of frameworks, from their own sources.
+//! A key in the section overrides the preset's; `queries` has one query per database. The query cuts the payload one
+//! character after the longest accepted length, 1 MiB. For `PostgreSQL`, `statement.rs` cuts the whole row.
 
-/// `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a second is lost.
-/// What the database cannot read as a time is handed on as it is: NULL would be a session without an end.
-/// `MySQL` has times that `UNIX_TIMESTAMP` does not know, those before 1970 among them.
+/// Keys by framework. `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a second
+/// is lost. A value that the database cannot read as a time is returned unchanged and then refused: NULL would mean
+/// a session that does not expire. `MySQL` uses `TIMESTAMPDIFF`, because `UNIX_TIMESTAMP` does not support all of its
+/// times, such as those before 1970.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // The table as Prisma names it; valid while `expires` is ahead.
+        // The table as Prisma names it. A session is valid while `expires` is in the future.
         "authjs-database",
         r#"
             subject = "{userId}"
@@ -42,8 +43,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // `expire` has no time zone and counts up to its last moment: the server compares it. Which
-        // member holds the user is up to the app; this is where Passport puts it.
+        // `expire` has no time zone, so the database compares it; the session is valid up to and including that time.
+        // The app decides which member contains the user; the default is that of Passport.
         "connect-pg-simple",
         r#"
             subject = "{passport.user}"
@@ -56,7 +57,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Django refuses keys of fewer than 8 characters, whatever the table holds.
+        // Django refuses keys of fewer than 8 characters, even if the table contains them.
         "django",
         r#"
             subject = "{_auth_user_id}"
@@ -74,8 +75,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // `last_activity` is in seconds. The column `user_id` names the user of whichever guard served the
-        // last request, an administrator perhaps; the payload names whom the guard `web` signed in.
+        // `last_activity` is in seconds. The column `user_id` is the user of the guard that served the last request,
+        // perhaps an administrator's guard. The payload contains the user that the guard `web` signed in.
         "laravel",
         r#"
             subject = "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}"

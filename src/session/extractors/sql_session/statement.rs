@@ -1,26 +1,28 @@
-//! The configured query, made fit for its database: where its parameters stand, and in what order.
-//! Asking it is in `database.rs`.
+//! Translates the configured query into the parameter syntax of its database.
+//! Running it is in `database.rs`.
 
 use super::database::Dialect;
 use crate::session::formats::payload::MAX_STORED;
 
-/// A query with parameters as its database writes them.
+/// A query in the syntax of its database.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement {
     pub sql: String,
+    /// In the order in which they are bound.
     pub parameters: Vec<Parameter>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parameter {
-    /// `$1`
+    /// `$1`: the session's key.
     Key,
-    /// `$2`: the service's clock, in unix seconds.
+    /// `$2`: the service's clock, in Unix seconds.
     Now,
 }
 
 impl Statement {
-    /// Reads a query with `$1` and perhaps `$2`; `PostgreSQL` knows them, the others count `?`.
+    /// Parses a query with `$1` and optionally `$2`. `PostgreSQL` supports this syntax; for the others each parameter
+    /// becomes `?`.
     ///
     /// # Errors
     /// What is wrong with the query.
@@ -32,7 +34,7 @@ impl Statement {
             .filter_map(|(_, parameter)| *parameter)
             .collect();
         if !parameters.contains(&Parameter::Key) {
-            return Err("must look the session up by $1, the session's key");
+            return Err("must find the session by $1, the session's key");
         }
         if dialect == Dialect::Postgres {
             parameters = if parameters.contains(&Parameter::Now) {
@@ -52,11 +54,9 @@ impl Statement {
         }
         Ok(Self { sql, parameters })
     }
-}
 
-impl Statement {
-    /// The same query for at most two rows: a second row would be a second user. `PostgreSQL` turns a row
-    /// of any types into JSON itself, and cuts what is too long.
+    /// The same query, limited to two rows: two are enough to detect that the key is ambiguous. `PostgreSQL` converts a
+    /// row with columns of any types into JSON and cuts it one character after the longest accepted length.
     #[must_use]
     pub fn limited(self, dialect: Dialect) -> Self {
         let columns = match dialect {
@@ -70,21 +70,25 @@ impl Statement {
     }
 }
 
-/// The query cut behind every parameter: the text before it, and which it is.
+/// The query, split at its parameters: each text with the parameter that follows it.
 ///
-/// Quoted text is skipped. What would make quoting a matter of the dialect is refused instead.
+/// Quoted text is skipped. Backslashes, comments and `;` are refused, because their meaning depends on the dialect.
 fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
     let mut pieces = Vec::new();
     let mut begin = 0;
     let mut quote = None;
     for (at, c) in query.char_indices() {
         match (quote, c) {
-            (_, '\\') => return Err("must not hold a backslash"),
+            (_, '\\') => return Err("must not contain a backslash"),
             (Some(open), c) if open == c => quote = None,
             (None, '\'' | '"' | '`') => quote = Some(c),
             (None, ';') => return Err("must be one statement"),
-            (None, '-') if query[at..].starts_with("--") => return Err("must not hold comments"),
-            (None, '/') if query[at..].starts_with("/*") => return Err("must not hold comments"),
+            (None, '-') if query[at..].starts_with("--") => {
+                return Err("must not contain comments");
+            }
+            (None, '/') if query[at..].starts_with("/*") => {
+                return Err("must not contain comments");
+            }
             (None, '$') => {
                 let digits = query[at + 1..]
                     .bytes()
@@ -95,7 +99,7 @@ fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
                     "2" => Parameter::Now,
                     _ => {
                         return Err(
-                            "must hold no parameters but $1, the session's key, and $2, the time",
+                            "must contain no parameters other than $1, the session's key, and $2, the time",
                         );
                     }
                 };
@@ -106,7 +110,7 @@ fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {
         }
     }
     if quote.is_some() {
-        return Err("has a quote that does not end");
+        return Err("contains a quote that is not closed");
     }
     pieces.push((&query[begin..], None));
     Ok(pieces)

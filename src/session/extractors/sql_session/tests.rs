@@ -1,5 +1,5 @@
-//! What a section may say, and what comes of a real table.
-//! The databases that are servers are in `tests/stores`.
+//! Tests of the configuration, and of a real table in `SQLite`.
+//! Tests with database servers are in `tests/stores`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +10,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use super::database::{Database, Dialect};
+use super::database::{ConnectConfig, Dialect};
 use crate::config::Problems;
 use crate::secret::Secret;
-use crate::session::backends::Context;
 use crate::session::contract;
 use crate::session::formats::hkdf;
 use crate::session::formats::payload::MAX_STORED;
-use crate::session::registry::Registry;
-use crate::session::sections::testing::{broken_certificate, word};
+use crate::session::sections::testing::{broken_certificate, build, word};
 use crate::session::types::{ExtractError, SessionExtractor};
 
 fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
-    contract::build(
-        &Registry::builtin(),
-        "sql_session",
-        keys,
-        &Context::for_tests(),
-    )
+    build("sql_session", keys)
 }
 
 #[tokio::test]
@@ -101,18 +94,18 @@ fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
             "payload",
         ),
         (
-            "users of others",
+            "user_query without Django",
             format!("cookie = \"sid\"\nurl = \"mysql://h\"\nuser_query = \"SELECT 1 WHERE $1\"\n{query}"),
             "user_query",
         ),
         (
-            "users by no key",
+            "user_query without key",
             "url = \"mysql://h\"\npreset = \"django\"\nsecret_key = \"hunter2\"\nuser_query = \"SELECT 1\""
                 .to_owned(),
             "user_query",
         ),
         (
-            "lifetime of what",
+            "lifetime without column",
             format!("cookie = \"sid\"\nurl = \"mysql://h\"\nlifetime = \"1h\"\n{query}"),
             "lifetime",
         ),
@@ -151,7 +144,7 @@ fn preset_query_cuts_the_payload_in_the_database() {
             let want = match dialect.as_str() {
                 "mysql" => format!("left({column}, {}) AS {column}", MAX_STORED + 1),
                 "sqlite" => format!("substr({column}, 1, {}) AS {column}", MAX_STORED + 1),
-                // The row as a whole is cut, whatever the query.
+                // `Statement::limited` cuts the whole row for every query.
                 _ => continue,
             };
             assert!(query.as_str().unwrap().contains(&want), "{name}, {dialect}");
@@ -194,12 +187,12 @@ fn url_that_does_not_require_tls_is_detected() {
         let secret = Secret::new(url);
         let dialect = Dialect::of(&secret).unwrap();
         let database =
-            Database::new(&secret, dialect, None, None, None, Duration::from_secs(1)).unwrap();
+            ConnectConfig::new(&secret, dialect, None, None, None, Duration::from_secs(1)).unwrap();
         assert_eq!(database.without_tls().map(|(host, _)| host), want, "{url}");
     }
 }
 
-/// What Django writes as `session_data`.
+/// A `session_data` as Django writes it.
 fn django(session: &str, secret: &str) -> String {
     let key = hkdf::django(
         &["django.contrib.sessions.SessionStore", "signer"],
@@ -212,7 +205,7 @@ fn django(session: &str, secret: &str) -> String {
     )
 }
 
-/// `SQLite` keeps any text as a time. One that it cannot read is not the same as none.
+/// `SQLite` stores any text in a column for times. An unreadable expiry must not count as no expiry.
 #[tokio::test]
 async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
     let directory = tempfile::tempdir().unwrap();
@@ -245,8 +238,8 @@ async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
             Some("2100-01-02 03:04:05+01:00"),
             Ok(Some(4_102_538_645)),
         ),
-        ("it-is-over", Some("2000-01-02 03:04:05"), Err("expired")),
-        ("is-a-word", Some("tomorrow"), Err("store_misfit")),
+        ("in-the-past", Some("2000-01-02 03:04:05"), Err("expired")),
+        ("tomorrow-as-text", Some("tomorrow"), Err("store_misfit")),
         ("empty-text", Some(""), Err("store_misfit")),
         (
             "another-order",

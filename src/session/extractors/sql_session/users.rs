@@ -1,11 +1,11 @@
-//! Django's own check of every session against its user: one from before the last change of password is
-//! over (`django/contrib/auth/__init__.py`, `get_user`). So is one whose user is not found any more.
+//! Django's check of every session against its user (`django/contrib/auth/__init__.py`, `get_user`): a session from
+//! before the last change of password is refused, and so is one whose user no longer exists.
 
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 
-use super::database::{Question, Rows, Table};
+use super::database::{RowLookup, RowQuery, Table};
 use super::misfit;
 use super::statement::Statement;
 use crate::json::{Object, Value};
@@ -14,18 +14,18 @@ use crate::session::backends::pool::Pool;
 use crate::session::formats::{hex, hkdf};
 use crate::session::types::ExtractError;
 
-/// What `AbstractBaseUser.get_session_auth_hash` signs the password's hash with.
+/// The salt with which `AbstractBaseUser.get_session_auth_hash` signs the password's hash.
 const SALT: &str = "django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
 
-/// Looks up the user of a session.
+/// Looks up the user of a session and compares the password's hash.
 #[derive(Debug)]
-pub struct Users {
+pub struct UserCheck {
     /// Finds the column `password` by the user's id.
     statement: Arc<Statement>,
     keys: Vec<hmac::Key>,
 }
 
-impl Users {
+impl UserCheck {
     pub fn new(statement: Statement, secrets: &[Secret]) -> Self {
         Self {
             statement: Arc::new(statement),
@@ -36,11 +36,14 @@ impl Users {
         }
     }
 
-    /// Whether the session is somebody's; an error if it was once.
-    pub async fn are_signed_in(
+    /// Whether the session belongs to a user.
+    ///
+    /// # Errors
+    /// If it belonged to one, who no longer exists or has changed the password.
+    pub async fn is_signed_in(
         &self,
         session: &Object,
-        pool: &Pool<Rows>,
+        pool: &Pool<RowLookup>,
     ) -> Result<bool, ExtractError> {
         let text = |name| session.get(name).ok().flatten().and_then(Value::as_str);
         let Some(id) = text("_auth_user_id") else {
@@ -49,21 +52,21 @@ impl Users {
         let hash = text("_auth_user_hash")
             .and_then(hex::decode)
             .unwrap_or_default();
-        let question = Question {
+        let query = RowQuery {
             table: Table::Users,
             statement: self.statement.clone(),
             key: id.to_owned(),
         };
-        let Some(user) = pool.ask(&question).await? else {
+        let Some(user) = pool.ask(&query).await? else {
             return Err(ExtractError::rejected("user_not_found").because("user_query finds no row"));
         };
         let Ok(Some(Value::String(password))) = user.get("password") else {
             return Err(misfit(
-                "user_query gives no text called password".to_owned(),
+                "user_query returns no text column password".to_owned(),
             ));
         };
-        let fits = |key| hmac::verify(key, password.as_bytes(), &hash).is_ok();
-        if self.keys.iter().fold(false, |found, key| found | fits(key)) {
+        let matches = |key| hmac::verify(key, password.as_bytes(), &hash).is_ok();
+        if self.keys.iter().any(matches) {
             return Ok(true);
         }
         Err(ExtractError::rejected("password_changed")
