@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::headers::single;
+use crate::config::{List, Problems, Section};
 use crate::json::Value;
 use crate::session::formats::percent::{self, Plus};
 use crate::session::sections::cookie;
@@ -53,6 +54,23 @@ pub fn sent<'a>(
         let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
         lines.flat_map(move |line| place.pieces(line))
     })
+}
+
+/// The places in the key `from` of a section, which must name at least one.
+pub fn read_from(
+    section: &Section<'_>,
+    from: &List<String>,
+    problems: &mut Problems,
+) -> Vec<CredentialSource> {
+    let key = section.key("from");
+    problems.require(
+        !from.is_empty(),
+        key.clone(),
+        "is empty: name at least one place to look for a credential",
+    );
+    from.iter()
+        .filter_map(|text| problems.accept(key.clone(), text.parse()))
+        .collect()
 }
 
 impl CredentialSource {

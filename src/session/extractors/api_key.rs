@@ -99,15 +99,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
             Some(hash) => hashes.push(hash),
         }
     }
-    problems.require(
-        !config.from.is_empty(),
-        section.key("from"),
-        "is empty: name at least one place to look for a key",
-    );
-    let places = config.from.iter().map(|text| text.parse());
-    let places = places
-        .filter_map(|place| problems.accept(section.key("from"), place))
-        .collect();
+    let places = credential_source::read_from(section, &config.from, &mut problems);
     let subject_header = problems.parse(
         section.key("subject_header"),
         &config.subject_header,

@@ -409,7 +409,7 @@ mod tests {
                 Err("ambiguous_identity"),
             ),
             (
-                "one of them bad",
+                "one of them invalid",
                 format!("{one}; __Secure-{COOKIE}=bad"),
                 Err("ambiguous_identity"),
             ),
@@ -524,7 +524,7 @@ mod tests {
                 Err("bad_seal"),
             ),
             (
-                "half an escape",
+                "incomplete percent-encoding",
                 &[("authorization", &format!("Bearer {good}%2"))],
                 Err("malformed"),
             ),
@@ -539,7 +539,7 @@ mod tests {
                 Err("duplicate_header"),
             ),
             (
-                "a bad cookie first",
+                "invalid cookie and valid bearer",
                 &[
                     ("authorization", &bearer),
                     ("cookie", &format!("{COOKIE}={bad}")),
@@ -576,12 +576,12 @@ mod tests {
                     "version",
                 ),
                 (
-                    "no cookie",
+                    "empty cookie name",
                     "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"\"",
                     "cookie",
                 ),
                 (
-                    "bad cookie",
+                    "invalid cookie name",
                     "secrets = [\"hunter2-hunter2-hunter2\"]\ncookie = \"a b\"",
                     "cookie",
                 ),

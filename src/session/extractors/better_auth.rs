@@ -374,10 +374,7 @@ mod tests {
                 "a number in another spelling",
                 SESSION.replace("1800000000000", "1.8e12"),
             ),
-            (
-                "an escape for a letter",
-                SESSION.replace("u-1", "\\u0075-1"),
-            ),
+            ("a letter as an escape", SESSION.replace("u-1", "\\u0075-1")),
             ("another user", SESSION.replace("u-1", "u-2")),
         ] {
             assert_eq!(
@@ -389,7 +386,7 @@ mod tests {
         assert_eq!(
             asked("", &wrapped(SESSION, SOON + 1, &signed)),
             Err("bad_signature"),
-            "another end"
+            "another expiry"
         );
         assert_eq!(
             asked("", &wrapped(SESSION, SOON, &format!("{signed}="))),
@@ -400,7 +397,7 @@ mod tests {
         assert_eq!(
             asked("", &compact(&ambiguous, SOON)),
             Err("malformed"),
-            "two ends"
+            "two expiries"
         );
     }
 
@@ -411,13 +408,13 @@ mod tests {
         for (case, session, expires_at, want) in [
             ("just written", SESSION.to_owned(), SOON, Ok(())),
             (
-                "the cache ended",
+                "cache expired",
                 SESSION.to_owned(),
                 NOW * 1000,
                 Err("expired"),
             ),
             (
-                "the session ended",
+                "session expired",
                 SESSION.replace("T09", "T08"),
                 SOON,
                 Err("expired"),
@@ -431,31 +428,31 @@ mod tests {
                 Ok(()),
             ),
             (
-                "the future",
+                "from the future",
                 written(NOW + 61),
                 SOON,
                 Err("from_the_future"),
             ),
             (
-                "not said",
+                "no updatedAt",
                 SESSION.replace(r#","updatedAt":1800000000000"#, ""),
                 SOON,
                 Ok(()),
             ),
             (
-                "said oddly",
+                "updatedAt is text",
                 SESSION.replace("1800000000000", "\"now\""),
                 SOON,
                 Err("malformed"),
             ),
             (
-                "no end of the session",
+                "session without expiry",
                 SESSION.replace("expiresAt", "expires"),
                 SOON,
                 Err("malformed"),
             ),
             (
-                "an odd end",
+                "an invalid expiry",
                 SESSION.replace("2027-01-15T09:00:00.000Z", "tomorrow"),
                 SOON,
                 Err("malformed"),
@@ -481,7 +478,7 @@ mod tests {
             ("none", jwt(r#"{"alg":"none"}"#, &claims), "alg_not_allowed"),
             ("no alg", jwt("{}", &claims), "alg_not_allowed"),
             (
-                "two algs",
+                "repeated alg",
                 jwt(r#"{"alg":"HS256","alg":"HS256"}"#, &claims),
                 "alg_not_allowed",
             ),

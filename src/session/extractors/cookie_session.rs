@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(answer(KEYS, &good), Ok(Some("{\"views\":3}".to_owned())));
         for (case, cookies, want) in [
             (
-                "odd neighbours",
+                "malformed cookies beside it",
                 format!("foo; =x; a=\"b; {good}"),
                 Ok(Some("{\"views\":3}".to_owned())),
             ),

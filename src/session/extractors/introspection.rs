@@ -120,7 +120,7 @@ struct Issuer {
     /// `Basic …`, marked as sensitive.
     authorization: HeaderValue,
     required_scopes: Vec<String>,
-    /// Accepted values of `iss`; an empty list accepts any, also none. The same holds for the next two.
+    /// Accepted values of `iss`; an empty list accepts any, also none. `audiences` and `client_ids` work alike.
     issuers: Vec<String>,
     audiences: Vec<String>,
     client_ids: Vec<String>,
@@ -143,15 +143,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     };
     let endpoint = Endpoint::new(section, context, keys, &mut problems);
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
-    problems.require(
-        !config.from.is_empty(),
-        section.key("from"),
-        "is empty: name at least one place to look for a token",
-    );
-    let places = config.from.iter().map(|text| text.parse());
-    let places = places
-        .filter_map(|place| problems.accept(section.key("from"), place))
-        .collect();
+    let places = credential_source::read_from(section, &config.from, &mut problems);
     check_clients(section, &config, &mut problems);
     let id = config.client_id.unwrap_or_default();
     problems.require(
@@ -283,7 +275,7 @@ impl SessionExtractor for Introspection {
 }
 
 impl Issuer {
-    /// Refuses a JWT whose issuer is not in `issuers` as not ours. Without `issuers` every token is sent to the issuer.
+    /// A JWT whose issuer is not in `issuers` is `NotMine`. Without `issuers` every token is sent to the issuer.
     fn check_form(&self, found: &credential_source::Found<'_>) -> Result<(), ExtractError> {
         if self.issuers.is_empty() {
             return Ok(());

@@ -254,7 +254,7 @@ impl IronSession {
         }
     }
 
-    /// The seal. Like in the library, a whole cookie takes precedence over parts.
+    /// The seal. As in the library, a whole cookie takes precedence over parts.
     fn text<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
         match self.cookie.find(request)? {
             Some(whole) => Ok(Some(Cow::Borrowed(whole))),
@@ -323,7 +323,11 @@ mod tests {
     #[test]
     fn seal_is_accepted_until_60_s_after_its_expiry() {
         for (case, seal, want) in [
-            ("no end", sealed("1", "", "{}"), Ok(Some("{}".to_owned()))),
+            (
+                "no expiry",
+                sealed("1", "", "{}"),
+                Ok(Some("{}".to_owned())),
+            ),
             (
                 "within the skew",
                 sealed("1", &format!("{}", (NOW - 60) * 1000 + 1), "{}"),
@@ -337,17 +341,17 @@ mod tests {
             ("zero", sealed("1", "0", "{}"), Err("expired")),
             ("negative", sealed("1", "-1", "{}"), Err("malformed")),
             (
-                "signed",
+                "with a plus sign",
                 sealed("1", "+1900000000000", "{}"),
                 Err("malformed"),
             ),
             (
-                "beyond numbers",
+                "number too large",
                 sealed("1", "99999999999999999999", "{}"),
                 Err("malformed"),
             ),
             ("a list", sealed("1", "", "[]"), Err("malformed")),
-            ("no JSON", sealed("1", "", "user"), Err("malformed")),
+            ("not JSON", sealed("1", "", "user"), Err("malformed")),
             ("unknown id", sealed("2", "", "{}"), Err("unknown_key")),
             ("no id", sealed("", "", "{}"), Err("unknown_key")),
         ] {
@@ -386,7 +390,7 @@ mod tests {
         assert_eq!(
             asked("version = \"v8\"", &parts),
             Ok(None),
-            "v8 knows no parts"
+            "v8 does not read parts"
         );
         assert_eq!(asked("", &format!("sid.1={tail}")), Err("missing_part"));
         assert_eq!(
@@ -451,12 +455,12 @@ mod tests {
                     "password",
                 ),
                 (
-                    "one of two",
+                    "short password of several",
                     "cookie = \"sid\"\npassword = { 2 = \"hunter2\" }",
                     "password.2",
                 ),
                 (
-                    "odd id",
+                    "invalid id",
                     "cookie = \"sid\"\npassword = { \"a*b\" = \"hunter2-hunter2-hunter2-hunter2-\" }",
                     "password",
                 ),

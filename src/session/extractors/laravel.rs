@@ -197,15 +197,19 @@ mod tests {
                 Ok(Some(r#"{"login":42}"#)),
             ),
             ("not signed in", record("a:0:{}", NOW), Ok(Some("[]"))),
-            ("ended", record(DATA, NOW - 1), Err("expired")),
             (
-                "a longer lifetime",
+                "expired a second ago",
+                record(DATA, NOW - 1),
+                Err("expired"),
+            ),
+            (
+                "longer than the lifetime",
                 record(DATA, NOW + 7261),
                 Err("from_the_future"),
             ),
             ("far future", record(DATA, i64::MAX), Err("from_the_future")),
             (
-                "object beside",
+                "object in another member",
                 record(
                     "a:2:{s:6:\"errors\";O:1:\"A\":0:{}s:5:\"login\";i:42;}",
                     NOW,
@@ -213,12 +217,12 @@ mod tests {
                 Ok(Some(r#"{"errors":null,"login":42}"#)),
             ),
             (
-                "sealed",
+                "encrypted",
                 record(&encrypted(format!("s:{}:\"{DATA}\";", DATA.len())), NOW),
                 Ok(Some(r#"{"login":42}"#)),
             ),
             (
-                "sealed, with a name that is not UTF-8",
+                "encrypted, with a name that is not UTF-8",
                 record(
                     &encrypted(b"s:42:\"a:2:{s:4:\"name\";s:1:\"\xff\";s:5:\"login\";i:42;}\";"),
                     NOW,
@@ -226,12 +230,12 @@ mod tests {
                 Ok(Some(r#"{"name":[],"login":42}"#)),
             ),
             (
-                "sealed, no text",
+                "encrypted, not a string",
                 record(&encrypted(DATA), NOW),
                 Err("payload_not_plain"),
             ),
             (
-                "sealed, broken",
+                "encrypted, cut off",
                 record(&encrypted(DATA)[..40], NOW),
                 Err("malformed"),
             ),
@@ -245,23 +249,27 @@ mod tests {
                 record("i:42;", NOW),
                 Err("payload_not_plain"),
             ),
-            ("broken", record("a:1:{", NOW), Err("payload_not_plain")),
             (
-                "no end",
+                "invalid PHP",
+                record("a:1:{", NOW),
+                Err("payload_not_plain"),
+            ),
+            (
+                "no expiry",
                 r#"{"data":"a:0:{}"}"#.to_owned(),
                 Err("malformed"),
             ),
             (
-                "end is text",
+                "expiry is text",
                 r#"{"data":"a:0:{}","expires":"1900000000"}"#.to_owned(),
                 Err("malformed"),
             ),
             (
-                "two ends",
+                "two expiries",
                 r#"{"data":"a:0:{}","expires":1,"expires":1800000001}"#.to_owned(),
                 Err("malformed"),
             ),
-            ("no JSON", DATA.to_owned(), Err("malformed")),
+            ("not JSON", DATA.to_owned(), Err("malformed")),
         ] {
             let answer = answer(&*extractor(), &[("cookie", &cookies(&record))]);
             assert_eq!(
@@ -365,7 +373,7 @@ mod tests {
                 ("no key", "", "app_key"),
                 ("short", "app_key = \"base64:aHVudGVyMg==\"", "app_key"),
                 (
-                    "no base64",
+                    "not base64",
                     "app_key = \"base64:hunter2-hunter2-hunter2\"",
                     "app_key",
                 ),

@@ -27,7 +27,7 @@ use crate::session::sections::cookie::Cookie;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 use reader::{Reader, Recipe};
 
-/// Where Devise puts the user's id.
+/// The default subject is where Devise stores the user's id.
 pub const KIND: Kind = Kind {
     build,
     subject: "{/warden.user.user.key/0/0}",
@@ -375,7 +375,7 @@ mod tests {
                 Err("expired"),
             ),
             (
-                "odd time",
+                "invalid time",
                 metadata("7", r#","exp":"tomorrow","pur":"cookie._app""#),
                 Err("malformed"),
             ),
@@ -411,7 +411,7 @@ mod tests {
                 Err("malformed"),
             ),
             (
-                "message is no JSON",
+                "message is not JSON",
                 metadata("user", PURPOSE),
                 Err("payload_not_json"),
             ),

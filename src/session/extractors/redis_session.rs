@@ -590,7 +590,7 @@ mod tests {
         );
         for (case, keys, key) in [
             (
-                "any key",
+                "unsigned without key_prefix",
                 "url = \"redis://h\"\ncookie = \"sid\"",
                 "key_prefix",
             ),
@@ -602,7 +602,7 @@ mod tests {
             ("no url", "cookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
             ("no cookie", "url = \"redis://h\"", "cookie"),
             (
-                "odd cookie",
+                "invalid cookie name",
                 "url = \"redis://h\"\ncookie = \"a=b\"",
                 "cookie",
             ),
@@ -612,12 +612,12 @@ mod tests {
                 "url",
             ),
             (
-                "no url at all",
+                "not a URL",
                 "url = \"hunter2\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
                 "url",
             ),
             (
-                "unchecked TLS",
+                "unverified TLS",
                 "url = \"rediss://:hunter2@h/#insecure\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
                 "url",
             ),
@@ -637,7 +637,7 @@ mod tests {
                 "cookie_secrets",
             ),
             (
-                "secret for nothing",
+                "secret without signed cookies",
                 "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ncookie_secrets = [\"hunter2\"]",
                 "cookie_secrets",
             ),
@@ -652,7 +652,7 @@ mod tests {
                 "app_key",
             ),
             (
-                "key for nothing",
+                "app_key without Laravel",
                 "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\napp_key = \"hunter2\"",
                 "app_key",
             ),
@@ -662,7 +662,7 @@ mod tests {
                 "payload",
             ),
             (
-                "payload alone",
+                "payload without cookie_format",
                 "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\npayload = \"laravel\"",
                 "payload",
             ),
@@ -683,12 +683,12 @@ mod tests {
                 "expires_path",
             ),
             (
-                "no pool",
+                "no connections",
                 "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nmax_connections = 0",
                 "max_connections",
             ),
             (
-                "no time",
+                "timeout of zero",
                 "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ntimeout = \"0s\"",
                 "timeout",
             ),

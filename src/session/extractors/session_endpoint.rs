@@ -155,7 +155,7 @@ impl SessionEndpoint {
 }
 
 impl WhoAmI {
-    /// The request to the app. It is built anew, so that it contains nothing of the caller's but the credentials.
+    /// The request to the app. It is a new request, so that it contains nothing of the caller's but the credentials.
     fn request(&self, found: &Credentials<'_>) -> Request {
         let mut request = Request::new(self.method.clone(), self.endpoint.url.clone());
         let mut cookies = Vec::new();
@@ -362,7 +362,7 @@ mod tests {
                 "url = \"https://app.example/me\"".to_owned(),
                 "cookies",
             ),
-            ("no cookie's name", GOOD.replace("sid", "s=d"), "cookies"),
+            ("invalid cookie name", GOOD.replace("sid", "s=d"), "cookies"),
             (
                 "every cookie",
                 format!("{GOOD}forward_headers = [\"Cookie\"]"),
@@ -384,14 +384,18 @@ mod tests {
                 format!("{GOOD}cache_ttl = \"11s\""),
                 "cache_ttl",
             ),
-            ("no time", format!("{GOOD}timeout = \"0s\""), "timeout"),
             (
-                "long time",
+                "timeout of zero",
+                format!("{GOOD}timeout = \"0s\""),
+                "timeout",
+            ),
+            (
+                "long connect_timeout",
                 format!("{GOOD}connect_timeout = \"1m\""),
                 "connect_timeout",
             ),
             (
-                "bad path",
+                "invalid template",
                 format!("{GOOD}expires_path = \"{{a\""),
                 "expires_path",
             ),

@@ -1,5 +1,5 @@
-//! `static_user`: every request is signed in. It works under `rollout-token dev` only, which listens on loopback
-//! and refuses requests with a foreign `Host` (`http/routes/dev.rs`).
+//! `static_user`: every request is signed in. It works under `rollout-token dev` only. `dev` listens on loopback only
+//! and refuses requests with a foreign `Host` (`http/app.rs`).
 
 use std::sync::Arc;
 

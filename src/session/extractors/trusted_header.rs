@@ -414,12 +414,12 @@ mod tests {
                 "trusted_proxies",
             ),
             (
-                "no network",
+                "not a network",
                 "header = \"X-User\"\ntrusted_proxies = [\"proxy\"]",
                 "trusted_proxies",
             ),
             (
-                "half a secret",
+                "secret without its header",
                 "header = \"X-User\"\nshared_secret = \"0123456789abcdef\"",
                 "shared_secret_header",
             ),

@@ -15,9 +15,10 @@ use crate::session::backends::http::check_url;
 use crate::session::backends::jwks::{FetchedKeys, KID_PLACEHOLDER, KeysByKid, Source};
 use crate::session::backends::keys::{Alg, KeySet};
 use crate::session::backends::waiting::Waiting;
+use crate::session::credential_source;
 use crate::session::sections::app_secret;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes};
-use crate::session::types::{CredentialSource, SessionExtractor};
+use crate::session::types::SessionExtractor;
 
 /// `[extractors.NAME]` with `kind = "jwt"`
 #[derive(Serialize, Deserialize)]
@@ -103,7 +104,7 @@ pub fn build(
     if let (true, Some(issuer)) = (config.issuers.is_empty(), &config.oidc_issuer) {
         config.issuers = List(vec![issuer.clone()]);
     }
-    let places = check_places(section, &config, &mut problems);
+    let places = credential_source::read_from(section, &config.from, &mut problems);
     let leeway = check_leeway(section, &config, &mut problems);
     check_limits(section, &config, &mut problems);
     check_audiences(section, &config, &mut problems);
@@ -132,22 +133,6 @@ pub fn build(
     }))
 }
 
-fn check_places(
-    section: &Section<'_>,
-    config: &JwtConfig,
-    problems: &mut Problems,
-) -> Vec<CredentialSource> {
-    problems.require(
-        !config.from.is_empty(),
-        section.key("from"),
-        "is empty: name at least one place to look for a token",
-    );
-    let places = config.from.iter().map(|text| text.parse());
-    places
-        .filter_map(|place| problems.accept(section.key("from"), place))
-        .collect()
-}
-
 fn check_leeway(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) -> UnixSeconds {
     let leeway = config.leeway.0;
     problems.require(
@@ -155,7 +140,7 @@ fn check_leeway(section: &Section<'_>, config: &JwtConfig, problems: &mut Proble
         section.key("leeway"),
         "must be in whole seconds and at most 5m",
     );
-    UnixSeconds::try_from(leeway.as_secs()).unwrap_or_default()
+    UnixSeconds::try_from(leeway.as_secs()).unwrap_or(UnixSeconds::MAX)
 }
 
 fn check_limits(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) {
@@ -360,7 +345,7 @@ fn from_provider(
         return Some(fetched(section, context, config, source, problems));
     }
     let bare = issuer.trim_end_matches('/');
-    let tail = bare.rsplit('/').next().unwrap_or_default();
+    let tail = bare.rsplit_once('/').map_or(bare, |(_, tail)| tail);
     if template.contains("{client_id}") && !tail.starts_with("client_") {
         problems.add(
             section.key("issuers"),

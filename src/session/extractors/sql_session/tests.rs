@@ -58,16 +58,16 @@ fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
     let broken = broken_certificate();
     for (case, keys, key) in [
         ("no url", format!("cookie = \"sid\"\n{query}"), "url"),
-        ("hash", format!("cookie = \"sid\"\nurl = \"mysql://h\"\nkey_hash = \"md5\"\n{query}"), "key_hash"),
+        ("key_hash", format!("cookie = \"sid\"\nurl = \"mysql://h\"\nkey_hash = \"md5\"\n{query}"), "key_hash"),
         ("scheme", format!("cookie = \"sid\"\nurl = \"oracle://u:hunter2@h\"\n{query}"), "url"),
-        ("broken", format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@:x\"\n{query}"), "url"),
+        ("invalid port", format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@:x\"\n{query}"), "url"),
         (
             "two passwords",
             format!("cookie = \"sid\"\nurl = \"postgres://u:hunter2@h\"\npassword = \"x\"\n{query}"),
             "url",
         ),
         ("no query", "cookie = \"sid\"\nurl = \"postgres://h/db\"".to_owned(), "query"),
-        ("no key", "cookie = \"sid\"\nurl = \"postgres://h/db\"\nquery = \"SELECT 1\"".to_owned(), "query"),
+        ("query without key", "cookie = \"sid\"\nurl = \"postgres://h/db\"\nquery = \"SELECT 1\"".to_owned(), "query"),
         (
             "preset of another database",
             "url = \"mysql://h/db\"\npreset = \"connect-pg-simple\"\ncookie_secrets = [\"x\"]".to_owned(),
@@ -75,19 +75,19 @@ fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
         ),
         ("payload", format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"php\"\n{query}"), "payload"),
         (
-            "no column",
+            "no payload_column",
             format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"json\"\n{query}"),
             "payload_column",
         ),
         ("no key of Django", "url = \"mysql://h\"\npreset = \"django\"".to_owned(), "secret_key"),
         (
-            "key for nothing",
+            "secret_key without Django",
             format!("cookie = \"sid\"\nurl = \"mysql://h\"\nsecret_key = \"hunter2\"\n{query}"),
             "secret_key",
         ),
         ("no key of Laravel", "url = \"mysql://h\"\npreset = \"laravel\"".to_owned(), "app_key"),
         (
-            "payload alone",
+            "payload without cookie_format",
             format!(
                 "cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"laravel\"\npayload_column = \"p\"\n{query}"
             ),
@@ -118,11 +118,11 @@ fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
             "ca_file",
         ),
         (
-            "no CA",
+            "CA file without certificates",
             format!("cookie = \"sid\"\nurl = \"mysql://h\"\nca_file = \"/dev/null\"\n{query}"),
             "ca_file",
         ),
-        ("zone", format!("cookie = \"sid\"\nurl = \"mysql://h\"\ntime_zone = \"UTC\"\n{query}"), "time_zone"),
+        ("time_zone for MySQL", format!("cookie = \"sid\"\nurl = \"mysql://h\"\ntime_zone = \"UTC\"\n{query}"), "time_zone"),
     ] {
         let problems = extractor(&keys).map(|_| ()).expect_err(case).to_string();
         assert!(problems.starts_with(&format!("extractors.sql_session.{key}:")), "{case}: {problems}");

@@ -39,7 +39,7 @@ impl UserCheck {
     /// Whether the session belongs to a user.
     ///
     /// # Errors
-    /// If it belonged to one, who no longer exists or has changed the password.
+    /// If the session's user no longer exists, or has changed the password since.
     pub async fn is_signed_in(
         &self,
         session: &Object,
