@@ -189,7 +189,7 @@ fn describe(said: &Result<Option<Subject>, Denial>) -> String {
     match said {
         Ok(None) => "not present".to_owned(),
         Ok(Some(subject)) => format!("subject = {:?}", subject.as_str()),
-        Err(Denial::Nobody(word)) => format!("nobody is signed in: {word}"),
+        Err(Denial::NotSignedIn(word)) => format!("nobody is signed in: {word}"),
         Err(Denial::NotMine(reason, place)) => {
             let more = more(reason.detail.as_deref());
             format!(

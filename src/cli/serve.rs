@@ -159,7 +159,7 @@ fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
     let names: Vec<&str> = live
         .settings
         .chain
-        .links()
+        .extractors()
         .iter()
         .map(|link| &*link.name)
         .collect();

@@ -98,7 +98,7 @@ impl Error {
         match self {
             Self::BadRequest(word) => word,
             Self::Denied(Denied { denial, .. }) => match denial {
-                Denial::Nobody(word) => word,
+                Denial::NotSignedIn(word) => word,
                 Denial::NotMine(reason, _) | Denial::Rejected(reason) => reason.word,
                 Denial::Unavailable(cause) => cause.word,
             },
@@ -183,7 +183,7 @@ impl Error {
         let (status, code, header, title, detail) = match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request", None,
                 "Bad request", "The request is not well-formed HTTP/1.1 with one Host and no Transfer-Encoding."),
-            Self::Denied(Denied { denial: Denial::Nobody(_), .. }) => (StatusCode::UNAUTHORIZED, "no_session", Some((header::WWW_AUTHENTICATE, CHALLENGE)),
+            Self::Denied(Denied { denial: Denial::NotSignedIn(_), .. }) => (StatusCode::UNAUTHORIZED, "no_session", Some((header::WWW_AUTHENTICATE, CHALLENGE)),
                 "Not signed in", "The request carries no session of a signed-in user."),
             Self::Denied(Denied { denial: Denial::Rejected(reason), .. }) if reason.expired => (StatusCode::UNAUTHORIZED, "session_expired", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
                 "Session expired", "The session is over; sign in again."),
@@ -245,7 +245,7 @@ impl Error {
         };
         vec![
             Self::BadRequest(""),
-            denied(Denial::Nobody("")),
+            denied(Denial::NotSignedIn("")),
             rejected(true),
             rejected(false),
             Self::OriginNotAllowed,

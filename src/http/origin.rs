@@ -3,6 +3,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::headers::single;
 use crate::settings::Origin;
 
 /// What a listed page may send along. Under dev it also chooses its user.
@@ -63,8 +64,10 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), NotAFetch> {
 /// # Errors
 /// If the request comes from a page whose origin is neither `allowed` nor the service's own, or does not tell clearly.
 pub fn check(allowed: &[Origin], headers: &HeaderMap) -> Result<Caller, Forbidden> {
-    let origin = single(headers, &header::ORIGIN)?;
-    let site = single(headers, &SEC_FETCH_SITE)?.map(HeaderValue::as_bytes);
+    let origin = single(headers, &header::ORIGIN).map_err(|_| Forbidden)?;
+    let site = single(headers, &SEC_FETCH_SITE)
+        .map_err(|_| Forbidden)?
+        .map(HeaderValue::as_bytes);
     match (origin, site) {
         (None, None | Some(b"none")) => Ok(Caller::NoBrowser),
         (None, Some(b"same-origin")) => Ok(Caller::SameOrigin),
@@ -79,19 +82,6 @@ pub fn check(allowed: &[Origin], headers: &HeaderMap) -> Result<Caller, Forbidde
 pub fn listed<'a>(allowed: &[Origin], headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
     let origin = single(headers, &header::ORIGIN).ok().flatten()?;
     allowed.iter().any(|one| one == origin).then_some(origin)
-}
-
-fn single<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<&'a HeaderValue>, Forbidden> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() {
-        Err(Forbidden)
-    } else {
-        Ok(first)
-    }
 }
 
 /// For browsers without `Sec-Fetch-Site`: does the origin's host and port equal `Host`? The scheme is

@@ -7,9 +7,10 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::uri::Uri;
-use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
+use axum::http::{HeaderMap, Method, Version, header};
 use http_body_util::BodyExt;
 
+use crate::headers::{DuplicateHeader, single};
 use crate::http::error::Error;
 use crate::settings::Server;
 
@@ -106,12 +107,12 @@ fn size(headers: &HeaderMap) -> usize {
 
 /// Exactly one `Host`, and one that could be a host (RFC 9112, section 3.2). HTTP/1.0 may go without.
 fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
-    match single(headers, header::HOST) {
+    match single(headers, &header::HOST) {
         Ok(Some(host)) if is_host(host.as_bytes()) => Ok(()),
         Ok(None) if version < Version::HTTP_11 => Ok(()),
         Ok(Some(_)) => Err(Error::BadRequest("host")),
         Ok(None) => Err(Error::BadRequest("no_host")),
-        Err(Twice) => Err(Error::BadRequest("two_hosts")),
+        Err(DuplicateHeader) => Err(Error::BadRequest("two_hosts")),
     }
 }
 
@@ -147,7 +148,8 @@ fn is_port(port: &str) -> bool {
 /// The length that the head announces: 0 if it announces none.
 fn announced_length(headers: &HeaderMap) -> Result<u64, Error> {
     const WRONG: Error = Error::BadRequest("content_length");
-    let Some(length) = single(headers, header::CONTENT_LENGTH).map_err(|Twice| WRONG)? else {
+    let Some(length) = single(headers, &header::CONTENT_LENGTH).map_err(|DuplicateHeader| WRONG)?
+    else {
         return Ok(0);
     };
     let digits = length
@@ -155,16 +157,6 @@ fn announced_length(headers: &HeaderMap) -> Result<u64, Error> {
         .ok()
         .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or(WRONG)
-}
-
-struct Twice;
-
-fn single(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<&HeaderValue>, Twice> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (first, None) => Ok(first),
-        _ => Err(Twice),
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use tower_http::request_id::{MakeRequestId, RequestId};
 
+use crate::headers::single;
+
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const MAX_LENGTH: usize = 64;
@@ -23,8 +25,7 @@ pub fn drop_malformed(mut request: Request) -> Request {
 }
 
 fn is_well_formed(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(X_REQUEST_ID).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
+    let Ok(Some(value)) = single(headers, &X_REQUEST_ID) else {
         return false;
     };
     let is_safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);

@@ -60,7 +60,7 @@ pub struct Denied {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// No credential, or a session without a signed-in user; the text is a stable reason for logs.
-    Nobody(&'static str),
+    NotSignedIn(&'static str),
     /// Another party issued the credential in this place.
     NotMine(Reason, CredentialSource),
     Rejected(Reason),
@@ -79,7 +79,7 @@ impl Chain {
         }
     }
 
-    pub fn links(&self) -> &[ConfiguredExtractor] {
+    pub fn extractors(&self) -> &[ConfiguredExtractor] {
         &self.extractors
     }
 
@@ -283,7 +283,7 @@ impl Asking<'_> {
     pub fn denied(self) -> Denied {
         self.passed_over.unwrap_or(Denied {
             extractor: None,
-            denial: Denial::Nobody("no_credential"),
+            denial: Denial::NotSignedIn("no_credential"),
         })
     }
 }
@@ -293,7 +293,7 @@ fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
     match answer {
         Ok(None) => spans::record_outcome(span, "not_present", None),
         Ok(Some(_)) => spans::record_outcome(span, "session", None),
-        Err(Denial::Nobody(word)) => spans::record_outcome(span, "nobody", Some(word)),
+        Err(Denial::NotSignedIn(word)) => spans::record_outcome(span, "nobody", Some(word)),
         Err(Denial::NotMine(reason, _)) => {
             spans::record_outcome(span, "not_mine", Some(reason.word))
         }
@@ -334,7 +334,7 @@ impl ConfiguredExtractor {
         self.subject
             .subject(&session.attributes)
             .map_err(|error| match error {
-                SubjectError::Absent => Denial::Nobody("no_subject"),
+                SubjectError::Absent => Denial::NotSignedIn("no_subject"),
                 SubjectError::Invalid(word) => Denial::Rejected(Reason {
                     word,
                     expired: false,

@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::headers::single;
 use crate::config::{List, Problems, Section};
+use crate::headers::single;
 use crate::json::Value;
 use crate::session::formats::percent::{self, Plus};
 use crate::session::sections::cookie;

@@ -19,5 +19,4 @@ pub use kind::Kind;
 pub use registry::Registry;
 pub use types::{
     CredentialSource, ExtractError, Extracted, Peer, Reach, Readiness, Session, SessionExtractor,
-    decided,
 };

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use axum::http::HeaderName;
 use axum::http::request::Parts;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use url::Url;
 
 use crate::clock::UnixSeconds;
@@ -27,11 +26,6 @@ use crate::secret::Secret;
 /// - `Err(Rejected)`: a credential is present and not acceptable. The chain stops and asks no other extractor.
 /// - `Err(Unavailable)`: a credential is present and cannot be checked right now. The chain stops.
 pub type Extracted = Result<Option<Session>, ExtractError>;
-
-/// The future of an outcome that is already known, for an extractor that does not wait for anything.
-pub fn decided<'a>(outcome: Extracted) -> BoxFuture<'a, Extracted> {
-    ready(outcome).boxed()
-}
 
 /// Recognises one kind of session in a request.
 pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {

@@ -250,8 +250,8 @@ impl Settings {
     /// its caches and connections. Gives the others, which have yet to be started.
     pub fn keep_unchanged(&mut self, old: &Self) -> Chain {
         let (mut links, mut new) = (Vec::new(), Vec::new());
-        for link in self.chain.links() {
-            let same = old.chain.links().iter().find(|old_link| {
+        for link in self.chain.extractors() {
+            let same = old.chain.extractors().iter().find(|old_link| {
                 old_link.name == link.name
                     && old.built_from.get(&*link.name) == self.built_from.get(&*link.name)
             });

@@ -9,6 +9,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 #[cfg(feature = "otel")]
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
+use crate::headers::single;
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A span in a trace, as others are told of it (W3C Trace Context, section 3.2), in the form of version 00.
@@ -22,11 +24,7 @@ impl TraceParent {
     /// The caller's. `None` if there is none, more than one, or one that is not well-formed: the request
     /// then begins a trace.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all(TRACEPARENT).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return None;
-        };
-        Self::parse(value.as_bytes())
+        Self::parse(single(headers, &TRACEPARENT).ok()??.as_bytes())
     }
 
     fn parse(text: &[u8]) -> Option<Self> {

@@ -543,7 +543,9 @@ const COUNTED: &str = "session.extractors = [\"counted\"]\n[extractors.counted]\
 impl Reloading {
     /// The extractor that is in force.
     fn extractor(&self) -> Arc<dyn SessionExtractor> {
-        self.app.live().settings.chain.links()[0].extractor.clone()
+        self.app.live().settings.chain.extractors()[0]
+            .extractor
+            .clone()
     }
 }
 

@@ -165,7 +165,7 @@ fn damaged_is_refused(
             prop_assert!(!reason.expired, "{}: {damage:?}: expired", good.name);
         }
         Err(Denied {
-            denial: Denial::Nobody(_),
+            denial: Denial::NotSignedIn(_),
             extractor: None,
         }) => {}
         Err(denied) => prop_assert!(false, "{}: {damage:?}: {denied:?}", good.name),

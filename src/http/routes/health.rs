@@ -95,7 +95,7 @@ fn answer(report: Report) -> Result<Json<Report>, Error> {
 
 fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report {
     let chain = &live.settings.chain;
-    let extractors = chain.links().iter().map(|link| {
+    let extractors = chain.extractors().iter().map(|link| {
         let (state, missing) = match link.extractor.readiness() {
             Readiness::Ready => ("ready", None),
             Readiness::Stale => ("stale", None),

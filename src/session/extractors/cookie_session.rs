@@ -151,7 +151,7 @@ impl SessionExtractor for CookieSession {
 mod tests {
     use super::*;
     use crate::session::contract;
-    use crate::session::sections::testing::{self, build, mended};
+    use crate::session::sections::testing::{self, assert_single_problem, build};
 
     // `default-0-anonymous` of the vectors: {"views":3}, signed by Keygrip.
     const VALUE: &str = "eyJ2aWV3cyI6M30=";
@@ -308,6 +308,6 @@ mod tests {
                 "cookie: must be",
             ),
         ];
-        mended("cookie_session", &cases);
+        assert_single_problem("cookie_session", &cases);
     }
 }

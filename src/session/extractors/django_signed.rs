@@ -121,7 +121,7 @@ fn base62(stamp: &str) -> Option<UnixSeconds> {
 mod tests {
     use super::*;
     use crate::session::contract;
-    use crate::session::sections::testing::{build_at, extract_at, mended, word};
+    use crate::session::sections::testing::{assert_single_problem, build_at, extract_at, word};
     use crate::session::types::Extracted;
     use aws_lc_rs::hmac;
     use base64::Engine;
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn invalid_section_is_refused_with_its_key() {
         let with = |more: &str| format!("{}\n{more}", key(SECRET));
-        mended(
+        assert_single_problem(
             "django_signed",
             &[
                 ("no key", "", "secret_key: is missing"),

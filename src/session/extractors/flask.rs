@@ -113,7 +113,7 @@ fn derive(digest: hmac::Algorithm, secret: &Secret, salt: &str) -> hmac::Key {
 mod tests {
     use super::*;
     use crate::session::contract;
-    use crate::session::sections::testing::{build_at, extract_at, mended, word};
+    use crate::session::sections::testing::{assert_single_problem, build_at, extract_at, word};
     use crate::session::types::{ExtractError, Extracted};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn invalid_section_is_refused_with_its_key() {
         let with = |more: &str| format!("{}\n{more}", key(NEW));
-        mended(
+        assert_single_problem(
             "flask",
             &[
                 (

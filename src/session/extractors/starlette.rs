@@ -127,7 +127,7 @@ impl SessionExtractor for Starlette {
 mod tests {
     use super::*;
     use crate::session::contract;
-    use crate::session::sections::testing::{build_at, extract_at, mended};
+    use crate::session::sections::testing::{assert_single_problem, build_at, extract_at};
     use crate::session::types::ExtractError;
 
     // `anonymous` of the vectors: {"flash": "x"}, signed by Starlette.
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn invalid_section_is_refused_with_its_key() {
-        mended(
+        assert_single_problem(
             "starlette",
             &[
                 ("no key", "", "secret_key: is missing"),

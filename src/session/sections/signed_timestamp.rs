@@ -15,7 +15,7 @@ use crate::json::Value;
 use crate::session::formats::payload;
 use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
 use crate::session::sections::cookie::Cookie;
-use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor, decided};
+use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// How long a cookie is valid after its timestamp: a duration, or `"none"` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ impl SignedTimestampSession {
 
 impl SessionExtractor for SignedTimestampSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        decided(self.session(request))
+        Box::pin(async move { self.session(request) })
     }
 
     fn reach(&self) -> Reach {

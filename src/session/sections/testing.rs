@@ -81,7 +81,7 @@ pub(in crate::session) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
 }
 
 /// Checks that building each case reports exactly one problem, which begins with this key and message.
-pub(in crate::session) fn mended(kind: &str, cases: &[(&str, &str, &str)]) {
+pub(in crate::session) fn assert_single_problem(kind: &str, cases: &[(&str, &str, &str)]) {
     for (case, keys, line) in cases {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
         assert!(

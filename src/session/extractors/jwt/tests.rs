@@ -942,7 +942,7 @@ async fn section_from_variables_alone_is_complete() {
     };
     let settings =
         settings::load(&sources, &Registry::builtin(), &context()).expect("a good configuration");
-    let extractor = &settings.chain.links()[0].extractor;
+    let extractor = &settings.chain.extractors()[0].extractor;
     for (changes, want) in [
         (json!({ "email_verified": true }), "ok"),
         (json!({ "email_verified": true, "plan": "pro" }), "ok"),
