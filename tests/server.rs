@@ -17,11 +17,12 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use rollout_token::config::HumanDuration;
 use rollout_token::http::error::{Error, protect};
 use rollout_token::http::request_checks::{check_head, discard_body};
 use rollout_token::http::request_id::{RequestIds, X_REQUEST_ID};
-use rollout_token::http::server::{self, Drain, Listener, Outcome};
-use rollout_token::settings::Server;
+use rollout_token::http::server::{self, Drain, Listener, LiveSettings, Outcome};
+use rollout_token::settings::{ServerConfig, ServerRestartConfig};
 use rollout_token::telemetry::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,32 +32,39 @@ use tokio::time::{Instant, timeout};
 
 /// Far beyond anything that a test waits for: reaching it means that the server hangs.
 const HANG: Duration = Duration::from_secs(20);
-const LONG: Duration = Duration::from_secs(60);
-const SHORT: Duration = Duration::from_millis(150);
+const LONG: HumanDuration = HumanDuration::secs(60);
+const SHORT: HumanDuration = HumanDuration::millis(150);
 
-fn settings() -> Server {
-    Server {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        docs_alias: false,
-        header_timeout: LONG,
-        idle_timeout: LONG,
+fn settings() -> ServerConfig {
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    ServerConfig {
+        restart: ServerRestartConfig {
+            listen: any_port,
+            admin_listen: any_port,
+            header_timeout: LONG,
+            idle_timeout: LONG,
+            max_headers: 64,
+            max_connections: 64,
+            ..ServerRestartConfig::default()
+        },
         body_timeout: LONG,
         request_timeout: LONG,
-        max_header_bytes: 32 * 1024,
-        max_headers: 64,
-        max_uri_bytes: 2048,
-        max_body_bytes: 4096,
-        max_connections: 64,
-        max_in_flight: 64,
-        drain_delay: Duration::ZERO,
-        drain_timeout: HANG,
+        drain_delay: HumanDuration::secs(0),
+        drain_timeout: HumanDuration(HANG),
         hard_stop: LONG,
+        ..ServerConfig::default()
     }
 }
 
+/// The settings with other keys that are read at start only.
+fn restarted(change: impl FnOnce(&mut ServerRestartConfig)) -> ServerConfig {
+    let mut settings = settings();
+    change(&mut settings.restart);
+    settings
+}
+
 struct App {
-    settings: Server,
+    settings: ServerConfig,
     ids: RequestIds,
     drain: Drain,
     /// `/slow` waits for a permit.
@@ -102,7 +110,7 @@ async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) ->
     response
 }
 
-fn start(settings: Server) -> Service {
+fn start(settings: ServerConfig) -> Service {
     let app = Arc::new(App {
         settings: settings.clone(),
         ids: RequestIds::new(),
@@ -126,18 +134,20 @@ fn start(settings: Server) -> Service {
         .fallback(|| async { Error::NotFound })
         .layer(from_fn_with_state(app.clone(), outermost));
     let public = Listener {
-        socket: server::bind(settings.listen).unwrap(),
+        socket: server::bind(settings.restart.listen).unwrap(),
         router,
     };
     let address = public.socket.local_addr().unwrap();
     let admin = Listener {
-        socket: server::bind(settings.admin_listen).unwrap(),
+        socket: server::bind(settings.restart.admin_listen).unwrap(),
         router: Router::new(),
     };
     let metrics = Arc::new(Metrics::new());
     let (counted, drain) = (metrics.clone(), app.drain.clone());
+    let settings = Arc::new(settings);
+    let live: LiveSettings = Arc::new(move || settings.clone());
     let ended =
-        tokio::spawn(async move { server::run(public, admin, &settings, counted, &drain).await });
+        tokio::spawn(async move { server::run(public, admin, live, counted, &drain).await });
     Service {
         address,
         app,
@@ -496,10 +506,7 @@ async fn a_peer_that_closed_its_sending_side_gets_its_answer() {
 
 #[tokio::test]
 async fn silent_and_half_sent_heads_are_closed() {
-    let service = start(Server {
-        header_timeout: SHORT,
-        ..settings()
-    });
+    let service = start(restarted(|keys| keys.header_timeout = SHORT));
     for (name, bytes) in [
         ("silent", &b""[..]),
         ("half a head", b"POST / HTTP/1.1\r\nHost: a"),
@@ -516,10 +523,7 @@ async fn silent_and_half_sent_heads_are_closed() {
 
 #[tokio::test]
 async fn idle_connections_have_a_time_out_of_their_own() {
-    let service = start(Server {
-        idle_timeout: SHORT,
-        ..settings()
-    });
+    let service = start(restarted(|keys| keys.idle_timeout = SHORT));
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
     assert!(read_to_close(&mut stream).await.starts_with("HTTP/1.1 200"));
@@ -527,7 +531,7 @@ async fn idle_connections_have_a_time_out_of_their_own() {
 
 #[tokio::test]
 async fn slow_bodies_are_answered_408() {
-    let service = start(Server {
+    let service = start(ServerConfig {
         body_timeout: SHORT,
         ..settings()
     });
@@ -542,10 +546,7 @@ async fn slow_bodies_are_answered_408() {
 
 #[tokio::test]
 async fn connections_over_the_cap_wait_for_a_place() {
-    let service = start(Server {
-        max_connections: 1,
-        ..settings()
-    });
+    let service = start(restarted(|keys| keys.max_connections = 1));
     let first = service.connect().await;
     service.wait_for_connections(1).await;
     let mut second = service.connect().await;
@@ -561,10 +562,7 @@ async fn connections_over_the_cap_wait_for_a_place() {
 
 #[tokio::test]
 async fn silent_connection_is_closed_when_all_connections_are_taken() {
-    let service = start(Server {
-        max_connections: 1,
-        ..settings()
-    });
+    let service = start(restarted(|keys| keys.max_connections = 1));
     let mut silent = service.connect().await;
     service.wait_for_connections(1).await;
     let answer = service.talk(&post_with("Connection: close\r\n", "")).await;
@@ -574,10 +572,7 @@ async fn silent_connection_is_closed_when_all_connections_are_taken() {
 
 #[tokio::test]
 async fn connection_that_never_had_an_answer_is_closed_before_an_idle_one() {
-    let service = start(Server {
-        max_connections: 2,
-        ..settings()
-    });
+    let service = start(restarted(|keys| keys.max_connections = 2));
     let mut idle = service.connect().await;
     idle.write_all(&post_with("", "")).await.unwrap();
     read_answer(&mut idle).await;
@@ -592,10 +587,7 @@ async fn connection_that_never_had_an_answer_is_closed_before_an_idle_one() {
 
 #[tokio::test]
 async fn request_inside_a_handler_is_not_closed_when_all_connections_are_taken() {
-    let service = start(Server {
-        max_connections: 2,
-        ..settings()
-    });
+    let service = start(restarted(|keys| keys.max_connections = 2));
     let mut slow = service.connect().await;
     slow.write_all(format!("GET /slow HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n").as_bytes())
         .await
@@ -714,8 +706,8 @@ async fn a_drain_finishes_what_is_under_way_and_waits_for_nobody_else() {
 
 #[tokio::test]
 async fn connections_are_still_accepted_for_the_drain_delay() {
-    let service = start(Server {
-        drain_delay: Duration::from_millis(500),
+    let service = start(ServerConfig {
+        drain_delay: HumanDuration::millis(500),
         ..settings()
     });
     service.app.drain.begin();
@@ -729,7 +721,7 @@ async fn connections_are_still_accepted_for_the_drain_delay() {
 
 #[tokio::test]
 async fn a_drain_that_takes_too_long_is_forced() {
-    let service = start(Server {
+    let service = start(ServerConfig {
         drain_timeout: SHORT,
         ..settings()
     });

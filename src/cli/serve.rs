@@ -93,8 +93,10 @@ async fn run(
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
     let (receiver, send) = (settings.traces.as_ref(), send_traces(context.http.clone()));
+    let log = settings.log.restart;
     let traces = telemetry::start(
-        settings.log,
+        log.format,
+        log.level,
         writer,
         receiver,
         send,
@@ -103,9 +105,8 @@ async fn run(
     .map_err(|error| Failure::Runtime(format!("cannot start logging or traces: {error}")))?;
     let signals = Signals::install()
         .map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
-    let limits = settings.server.clone();
-    let public = bind("server.listen", limits.listen)?;
-    let admin = bind("server.admin_listen", limits.admin_listen)?;
+    let public = bind("server.listen", settings.server.restart.listen)?;
+    let admin = bind("server.admin_listen", settings.server.restart.admin_listen)?;
     settings.log_warnings();
     let drain = Drain::default();
     let app = App::new(settings, context.clone(), drain.clone());
@@ -134,8 +135,9 @@ async fn run(
         socket: admin,
         router: app::admin(&app),
     };
+    let settings = app.server_settings();
     let served = async {
-        let outcome = server::run(public, admin, &limits, app.metrics.clone(), &drain).await;
+        let outcome = server::run(public, admin, settings, app.metrics.clone(), &drain).await;
         traces.flush().await;
         outcome
     };

@@ -1,14 +1,93 @@
-//! How serde reads what the `config` crate gathered: text may stand for a number or for true and false, since a
-//! variable is nothing but text; everything else is taken for what it is.
+//! How serde reads what the `config` crate gathered. Text is accepted for a number and for true or false, because
+//! a variable holds only text. Every other value must have the type that the key expects.
 //!
-//! The crate's own reader goes further: it makes a number of `true`, a whole one of 1.5 and text of them all.
+//! The crate's own deserializer converts more: `true` to a number, 1.5 to a whole number, and both to text.
+
+use std::fmt;
 
 use config::{Value, ValueKind};
-use serde::de::value::{Error, MapDeserializer, SeqDeserializer};
-use serde::de::{Deserializer, IntoDeserializer, Visitor};
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{self, Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::layers::PREFIX;
+use super::suggest::unknown;
+
+/// Why a value does not fit its key. It never holds the value, which may be a secret under the wrong key.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// The value has another type than `expected`; `is_container` if it is a list or a table.
+    Type {
+        expected: String,
+        is_container: bool,
+    },
+    /// An integer that the key's type cannot hold.
+    OutOfRange,
+    /// A table has a key that it must not have. The text says so.
+    UnknownKey(String),
+    /// In the words of the type that was read.
+    Invalid(String),
+}
+
+impl Error {
+    fn expected(expected: &str, value: &Value) -> Self {
+        Self::Type {
+            expected: expected.to_owned(),
+            is_container: is_container(value),
+        }
+    }
+}
+
+/// Whether the value is a list or a table.
+pub(super) fn is_container(value: &Value) -> bool {
+    matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_))
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Type { expected, .. } => write!(f, "must be {expected}"),
+            Self::OutOfRange => f.write_str("is out of range"),
+            Self::UnknownKey(text) | Self::Invalid(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl de::Error for Error {
+    fn custom<T: fmt::Display>(text: T) -> Self {
+        Self::Invalid(text.to_string())
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::Type {
+            expected: expected.to_string(),
+            is_container: matches!(found, Unexpected::Seq | Unexpected::Map),
+        }
+    }
+
+    /// serde's own text repeats the value.
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        match found {
+            Unexpected::Signed(_) | Unexpected::Unsigned(_) => Self::OutOfRange,
+            _ => Self::Invalid(format!("must be {expected}")),
+        }
+    }
+
+    /// serde's own text repeats the value.
+    fn unknown_variant(_: &str, known: &'static [&'static str]) -> Self {
+        let known: Vec<String> = known.iter().map(|name| format!("\"{name}\"")).collect();
+        Self::Invalid(format!("must be {}", known.join(" or ")))
+    }
+
+    fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
+        Self::UnknownKey(format!(
+            "{key} {}",
+            unknown("key of its table", key, known.iter().copied())
+        ))
+    }
+}
 
 /// A value as it was given.
 pub(crate) struct StrictValue(pub(crate) Value);
@@ -34,9 +113,39 @@ impl StrictValue {
         } else if let Some(number) = self.text().and_then(|text| text.parse().ok()) {
             visitor.visit_i64(number)
         } else {
-            self.deserialize_any(visitor)
+            self.only(WHOLE_NUMBER, visitor, |kind| {
+                matches!(
+                    kind,
+                    ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_)
+                )
+            })
         }
     }
+
+    /// Accepts values of one type only. The error is made here and not by the visitor, which would name Rust's type.
+    fn only<'de, V: Visitor<'de>>(
+        self,
+        expected: &str,
+        visitor: V,
+        is_it: impl FnOnce(&ValueKind) -> bool,
+    ) -> Result<V::Value, Error> {
+        if is_it(&self.0.kind) {
+            self.deserialize_any(visitor)
+        } else {
+            Err(Error::expected(expected, &self.0))
+        }
+    }
+}
+
+pub(super) const WHOLE_NUMBER: &str = "a whole number";
+pub(super) const FLAG: &str = "true or false";
+
+macro_rules! of_one_kind {
+    ($($method:ident $expected:literal $kind:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            self.only($expected, visitor, |kind| matches!(kind, ValueKind::$kind(_)))
+        })*
+    };
 }
 
 /// The integers, of whatever size: the visitor knows which fit.
@@ -71,12 +180,12 @@ impl<'de> Deserializer<'de> for StrictValue {
         }
     }
 
-    /// In the words that the crate knows.
+    /// The words are those that the `config` crate accepts.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text().map(str::to_lowercase).as_deref() {
             Some("true" | "yes" | "on" | "1") => visitor.visit_bool(true),
             Some("false" | "no" | "off" | "0") => visitor.visit_bool(false),
-            _ => self.deserialize_any(visitor),
+            _ => self.only(FLAG, visitor, |kind| matches!(kind, ValueKind::Boolean(_))),
         }
     }
 
@@ -97,6 +206,21 @@ impl<'de> Deserializer<'de> for StrictValue {
             }
             None => self.deserialize_any(visitor),
         }
+    }
+
+    of_one_kind! {
+        deserialize_str "text in quotes" String
+        deserialize_string "text in quotes" String
+        deserialize_map "a table" Table
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_map(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -124,13 +248,12 @@ impl<'de> Deserializer<'de> for StrictValue {
             ValueKind::String(text) => text
                 .into_deserializer()
                 .deserialize_enum(name, variants, visitor),
-            _ => self.deserialize_any(visitor),
+            _ => Err(Error::expected("text in quotes", &self.0)),
         }
     }
 
     forward_to_deserialize_any! {
-        f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier
-        ignored_any
+        f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
     }
 }
 

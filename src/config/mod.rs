@@ -14,6 +14,6 @@ pub use layers::Sources;
 pub(crate) use layers::{Merged, lay, parse};
 pub use problems::{Problems, Warnings};
 pub use section::Section;
-pub(crate) use section::{Elsewhere, Table, join, no_section, read, take};
+pub(crate) use section::{Elsewhere, Table, join, keys_of, no_section, read, take};
 pub(crate) use suggest::unknown;
 pub use values::{HumanDuration, List};

@@ -11,7 +11,7 @@ use config::{Map, Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::deserializer::StrictValue;
+use super::deserializer::{Error, FLAG, StrictValue, WHOLE_NUMBER, is_container};
 use super::fingerprint::FileFingerprint;
 use super::problems::{Problems, Warnings};
 use super::suggest::unknown;
@@ -21,32 +21,37 @@ use crate::secret::Secret;
 /// A tree of values that know where they are from.
 pub(crate) type Table = Map<String, Value>;
 
+/// The keys of a section, which are the fields of its struct. Keys that only presets may set are not serialized, and
+/// are left out here.
+pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
+    match serde_json::to_value(T::default()) {
+        Ok(serde_json::Value::Object(fields)) => fields.into_iter().map(|(key, _)| key).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Reads a table into `T`, whose fields all have defaults.
 ///
-/// Serde stops at the first error. Here every key is tried alone first, so that each gets its own
-/// line in the report; the keys that are good are then read together. `more` are keys that may stand
-/// there too, but were taken out before: they matter to who misspelled one.
+/// Serde stops at the first error. So every key is read alone first, which gives each wrong key its own line in the
+/// report. The good keys are then read together. `more` are keys of the section that were taken out of the table
+/// before; they are suggested for a misspelled key.
 pub(crate) fn read<T>(path: &str, table: &Table, more: &[&str], problems: &mut Problems) -> T
 where
     T: DeserializeOwned + Default + Serialize,
 {
+    let known = keys_of::<T>();
     let mut good = Table::new();
     let mut keys: Vec<_> = table.iter().collect();
     keys.sort_unstable_by_key(|(key, _)| *key);
     for (key, value) in keys {
-        match try_alone::<T>(key, value) {
-            Ok(()) => {
+        let alone = Table::from([(key.clone(), value.clone())]);
+        match T::deserialize(StrictValue(alone.into())) {
+            Ok(_) => {
                 good.insert(key.clone(), value.clone());
             }
-            Err(error) if error.starts_with(&format!("unknown field `{key}`")) => {
-                // What is not shown is for presets only.
-                let shown = serde_json::to_value(T::default()).unwrap_or_default();
-                let keys = shown
-                    .as_object()
-                    .into_iter()
-                    .flat_map(|keys| keys.keys().map(String::as_str));
-                let text = unknown("key of this section", key, more.iter().copied().chain(keys));
-                problems.add(join(path, key), text);
+            Err(Error::UnknownKey(_)) if !known.contains(key) => {
+                let known = more.iter().copied().chain(known.iter().map(String::as_str));
+                problems.add(join(path, key), unknown("key of this section", key, known));
             }
             Err(error) => problems.add(join(path, key), describe(&error, value)),
         }
@@ -57,14 +62,6 @@ where
     })
 }
 
-/// Whether a struct takes this key with this value, or serde's words why not.
-fn try_alone<T: DeserializeOwned>(key: &str, value: &Value) -> Result<(), String> {
-    let alone = Table::from([(key.to_owned(), value.clone())]);
-    T::deserialize(StrictValue(alone.into()))
-        .map(drop)
-        .map_err(|error| error.to_string())
-}
-
 pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() {
         key.to_owned()
@@ -73,25 +70,17 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// What serde says of a value, but for the value itself.
-fn describe(error: &str, value: &Value) -> String {
-    let text = if error.starts_with("invalid ") {
-        let expected = error
-            .rsplit_once(", expected ")
-            .map_or("something else", |(_, expected)| expected);
-        let holds = matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_));
-        let itself = ["invalid type: sequence", "invalid type: map"]
-            .iter()
-            .any(|it| error.starts_with(it));
-        match (plainly(expected), type_name(value)) {
-            (WHOLE_NUMBER, WHOLE_NUMBER) => "is out of range".to_owned(),
-            (expected, given) if holds && !itself => {
-                format!("is {given} that must hold {expected}")
-            }
-            (expected, given) => format!("must be {expected}, not {given}"),
+/// What is wrong with a value, without the value itself.
+fn describe(error: &Error, value: &Value) -> String {
+    let text = match error {
+        Error::Type {
+            expected,
+            is_container: false,
+        } if is_container(value) => {
+            format!("is {} that must hold {expected}", type_name(value))
         }
-    } else {
-        error.to_owned()
+        Error::Type { expected, .. } => format!("must be {expected}, not {}", type_name(value)),
+        error => error.to_string(),
     };
     format!("{text}{}", origin(value))
 }
@@ -112,26 +101,11 @@ fn origin(value: &Value) -> String {
         .unwrap_or_default()
 }
 
-const WHOLE_NUMBER: &str = "a whole number";
-
-/// The types of Rust and of serde as somebody knows them who knows neither.
-fn plainly(expected: &str) -> &str {
-    match expected {
-        "a boolean" => "true or false",
-        "a string" | "path string" => "text in quotes",
-        "a sequence" => "a list",
-        "a map" => "a table",
-        "u32" | "u64" | "usize" => WHOLE_NUMBER,
-        other if other.contains("integer") => WHOLE_NUMBER,
-        other => other,
-    }
-}
-
 /// The type of a value, without the value: it may be a secret under the wrong key.
 pub(crate) fn type_name(value: &Value) -> &'static str {
     match value.kind {
         ValueKind::Nil => "nothing",
-        ValueKind::Boolean(_) => "true or false",
+        ValueKind::Boolean(_) => FLAG,
         ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => {
             WHOLE_NUMBER
         }

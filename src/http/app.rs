@@ -23,12 +23,13 @@ use crate::http::rate_limit::TokenLimiter;
 use crate::http::request_checks;
 use crate::http::request_id::{self, RequestIds, X_REQUEST_ID};
 use crate::http::routes::{assets, dev, health, openapi, token};
-use crate::http::server::Drain;
+use crate::http::server::{Drain, LiveSettings};
 use crate::session::backends::Context;
 use crate::session::chain::Authenticated;
 use crate::session::subject::Subject;
+use crate::settings::log::LogSubject;
 use crate::settings::reload::Reloadable;
-use crate::settings::{RateLimit, Settings};
+use crate::settings::{RateLimitConfig, Settings};
 use crate::telemetry::logs::SubjectLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{Outcome, RequestLog};
@@ -71,12 +72,12 @@ impl App {
         let live = Live {
             limiter: limiter(settings.rate_limit, &context.clock),
             in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight)),
-            subject_log: SubjectLog::new(settings.log.plain_subject, &settings.client.secret),
+            subject_log: subject_log(&settings),
             settings: Arc::new(settings),
         };
         let log = RequestLog::new(
             context.clock.clone(),
-            live.settings.log.level,
+            live.settings.log.restart.level,
             &context.metrics,
         );
         Arc::new(Self {
@@ -93,6 +94,12 @@ impl App {
     /// The settings in force now.
     pub fn live(&self) -> Arc<Live> {
         self.live.load_full()
+    }
+
+    /// `[server]` as it is in force, for the listeners.
+    pub fn server_settings(self: &Arc<Self>) -> LiveSettings {
+        let app = self.clone();
+        Arc::new(move || app.live().settings.server.clone())
     }
 }
 
@@ -116,7 +123,7 @@ impl Reloadable for App {
         } else {
             Arc::new(Semaphore::new(settings.server.max_in_flight))
         };
-        let subject_log = SubjectLog::new(settings.log.plain_subject, &settings.client.secret);
+        let subject_log = subject_log(&settings);
         self.live.store(Arc::new(Live {
             settings: Arc::new(settings),
             limiter,
@@ -141,8 +148,13 @@ impl Live {
     }
 }
 
-fn limiter(limit: Option<RateLimit>, clock: &Clock) -> Option<Arc<TokenLimiter>> {
-    limit.map(|limit| Arc::new(TokenLimiter::new(limit, clock)))
+fn limiter(config: RateLimitConfig, clock: &Clock) -> Option<Arc<TokenLimiter>> {
+    TokenLimiter::new(config, clock).map(Arc::new)
+}
+
+fn subject_log(settings: &Settings) -> SubjectLog {
+    let plain = settings.log.subject == LogSubject::Plain;
+    SubjectLog::new(plain, &settings.client.secret)
 }
 
 /// What the public listener serves.
@@ -273,7 +285,7 @@ async fn check(
     if app.dev && !dev::is_local(request.headers()) {
         return Err(Error::HostNotAllowed);
     }
-    tokio::time::timeout(limits.request_timeout, next.run(request))
+    tokio::time::timeout(limits.request_timeout.0, next.run(request))
         .await
         .map_err(|_| Error::DeadlineExceeded)
 }

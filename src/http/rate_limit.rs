@@ -14,7 +14,7 @@ use governor::{Quota, RateLimiter};
 
 use crate::clock::Clock;
 use crate::session::subject::Subject;
-use crate::settings::RateLimit;
+use crate::settings::RateLimitConfig;
 
 /// A subject has this many times the share of one of its credentials. Many people may share a subject, such as
 /// an organisation; a loop whose credential changes with each call ends here.
@@ -38,7 +38,10 @@ pub struct TokenLimiter {
 }
 
 impl TokenLimiter {
-    pub fn new(limit: RateLimit, clock: &Clock) -> Self {
+    /// `None` if the limit is switched off.
+    pub fn new(config: RateLimitConfig, clock: &Clock) -> Option<Self> {
+        let per_minute = NonZeroU32::new(config.per_minute)?;
+        let burst = NonZeroU32::new(config.burst)?;
         let keyed = |per_minute: NonZeroU32, burst| {
             let quota = Quota::per_minute(per_minute).allow_burst(burst);
             RateLimiter::new(
@@ -48,12 +51,12 @@ impl TokenLimiter {
             )
         };
         let times = |share: NonZeroU32| share.saturating_mul(CREDENTIALS_PER_SUBJECT);
-        Self {
-            credentials: keyed(limit.per_minute, limit.burst),
-            subjects: keyed(times(limit.per_minute), times(limit.burst)),
+        Some(Self {
+            credentials: keyed(per_minute, burst),
+            subjects: keyed(times(per_minute), times(burst)),
             hasher: RandomState::new(),
             requests: AtomicU32::new(0),
-        }
+        })
     }
 
     /// Takes one token from the share of the credential, given as it was sent, and one from the subject's. A
@@ -115,11 +118,11 @@ mod tests {
     use crate::clock::ManualClock;
 
     fn limiter(clock: &std::sync::Arc<ManualClock>) -> TokenLimiter {
-        let limit = RateLimit {
-            per_minute: NonZeroU32::new(60).unwrap(),
-            burst: NonZeroU32::new(20).unwrap(),
+        let config = RateLimitConfig {
+            per_minute: 60,
+            burst: 20,
         };
-        TokenLimiter::new(limit, &Clock::new(clock.clone()))
+        TokenLimiter::new(config, &Clock::new(clock.clone())).unwrap()
     }
 
     fn check(limiter: &TokenLimiter, subject: &str, credential: &str) -> Result<(), Duration> {

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 
 use crate::headers::{DuplicateHeader, single};
 use crate::http::error::Error;
-use crate::settings::Server;
+use crate::settings::ServerConfig;
 
 /// A header's share of the limit beside its name and value: `: ` and the end of its line.
 const HEADER_OVERHEAD: usize = 4;
@@ -29,7 +29,7 @@ const TUNNELS_NOWHERE: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS
 ///
 /// # Errors
 /// Those of [`check_head`] and [`discard_body`].
-pub async fn check(request: Request, limits: &Server) -> Result<Request, Error> {
+pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, Error> {
     let (head, body) = request.into_parts();
     check_head(&head, limits)?;
     discard_body(body, limits).await?;
@@ -42,11 +42,12 @@ pub async fn check(request: Request, limits: &Server) -> Result<Request, Error> 
 ///
 /// # Errors
 /// `UriTooLong`, `HeadersTooLarge`, `BodyTooLarge` by announcement, or `BadRequest`.
-pub fn check_head(head: &Parts, limits: &Server) -> Result<(), Error> {
+pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     if target_length(&head.uri) > limits.max_uri_bytes {
         return Err(Error::UriTooLong);
     }
-    if head.headers.len() > limits.max_headers || size(&head.headers) > limits.max_header_bytes {
+    let (count, bytes) = (head.headers.len(), size(&head.headers));
+    if count > limits.restart.max_headers || bytes > limits.restart.max_header_bytes {
         return Err(Error::HeadersTooLarge);
     }
     // A body whose end two parsers could see in different places is how requests are smuggled. Ours
@@ -75,12 +76,12 @@ pub fn check_head(head: &Parts, limits: &Server) -> Result<(), Error> {
 /// # Errors
 /// `RequestTimeout` if the whole takes longer than `server.body_timeout`, `BodyTooLarge`, or
 /// `BadRequest` if it breaks off.
-pub async fn discard_body(body: Body, limits: &Server) -> Result<(), Error> {
+pub async fn discard_body(body: Body, limits: &ServerConfig) -> Result<(), Error> {
     if body.is_end_stream() {
         return Ok(());
     }
     let read = read_to_end(body, limits.max_body_bytes);
-    tokio::time::timeout(limits.body_timeout, read)
+    tokio::time::timeout(limits.body_timeout.0, read)
         .await
         .unwrap_or(Err(Error::RequestTimeout))
 }

@@ -1,39 +1,45 @@
 //! From layers of text to typed settings: defaults, files, environment, and every problem at once.
 //! What a key means is in `config/default.toml`; which kinds of extractors exist is in `extractors`.
 
-mod checks;
+mod client;
+pub mod log;
 mod origins;
-mod raw;
+mod rate_limit;
 pub mod reload;
+mod server;
+mod session;
+mod token;
 mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
-use config::{Value, ValueKind};
-
-use checks::{
-    address, check_client, check_log, check_origins, check_rate_limit, check_server, check_traces,
-    check_ttl, positive,
-};
+use ::config::{Value, ValueKind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Elsewhere, FileFingerprint, Merged, Problems, Sources, Table, Warnings, no_section, read, take,
-    unknown,
+    Elsewhere, FileFingerprint, HumanDuration, Merged, Problems, Sources, Table, Warnings, join,
+    keys_of, no_section, read, take, unknown,
 };
 use crate::session::backends::Context;
 use crate::session::backends::waiting::Backends;
 use crate::session::builder::{Builder, BuiltFrom};
 use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::registry::Registry;
-use crate::telemetry::logs::LogConfig;
 use crate::telemetry::traces::TraceReceiver;
-use crate::token::{ClaimTemplates, Minter, RolloutClient};
+use crate::token::{Minter, RolloutClient};
+use client::ClientConfig;
+use log::{LogConfig, LogRestartConfig};
+use origins::OriginsConfig;
+use reload::ReloadConfig;
+use session::SessionConfig;
+use token::TokenConfig;
 
 pub use origins::Origin;
+pub use rate_limit::RateLimitConfig;
+pub use server::{ServerConfig, ServerRestartConfig};
 
 const CLIENT_KEYS: [&str; 3] = ["client_id", "client_secret", "client_secret_file"];
 const SECTIONS: [&str; 8] = [
@@ -52,12 +58,12 @@ const SECTIONS: [&str; 8] = [
 pub struct Settings {
     pub client: RolloutClient,
     pub minter: Minter,
-    pub server: Server,
+    pub server: Arc<ServerConfig>,
     pub origins: Vec<Origin>,
     pub chain: Chain,
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: RateLimitConfig,
     pub log: LogConfig,
-    pub poll_interval: Duration,
+    pub reload: ReloadConfig,
     /// Read at the start only.
     pub traces: Option<TraceReceiver>,
     /// What is accepted, but what the operator should know.
@@ -71,32 +77,32 @@ pub struct Settings {
     built_from: BTreeMap<String, BuiltFrom>,
 }
 
-/// How connections and requests are served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    pub listen: SocketAddr,
-    pub admin_listen: SocketAddr,
-    pub docs_alias: bool,
-    pub header_timeout: Duration,
-    pub idle_timeout: Duration,
-    pub body_timeout: Duration,
-    pub request_timeout: Duration,
-    pub max_header_bytes: usize,
-    pub max_headers: usize,
-    pub max_uri_bytes: usize,
-    pub max_body_bytes: u64,
-    pub max_connections: usize,
-    pub max_in_flight: usize,
-    pub drain_delay: Duration,
-    pub drain_timeout: Duration,
-    pub hard_stop: Duration,
+/// All keys that are read at start only. Every other key is in force for the connections and requests that begin
+/// after a reload.
+#[derive(PartialEq, Eq, Serialize)]
+struct RestartKeys<'a> {
+    server: &'a ServerRestartConfig,
+    log: &'a LogRestartConfig,
 }
 
-/// Tokens per subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    pub per_minute: NonZeroU32,
-    pub burst: NonZeroU32,
+impl RestartKeys<'_> {
+    /// The names of the keys whose values are others in `new`.
+    fn changed(&self, new: &Self) -> Vec<String> {
+        let sections = |keys: &Self| match serde_json::to_value(keys) {
+            Ok(serde_json::Value::Object(sections)) => sections,
+            _ => serde_json::Map::new(),
+        };
+        let new = sections(new);
+        let mut changed = Vec::new();
+        for (section, keys) in sections(self) {
+            for (key, value) in keys.as_object().into_iter().flatten() {
+                if new[&section][key] != *value {
+                    changed.push(join(&section, key));
+                }
+            }
+        }
+        changed
+    }
 }
 
 /// Loads and checks the whole configuration. Reads files, but never the network.
@@ -110,33 +116,35 @@ pub fn load(
 ) -> Result<Settings, Problems> {
     let mut problems = Problems::default();
     // What a layer that cannot be read would say is not missing.
-    let Some(Merged { mut tree, files }) = sources.merge(&mut problems) else {
+    let Some(Merged { tree, files }) = sources.merge(&mut problems) else {
         return Err(problems);
     };
-    let mut effective = serde_json::Map::new();
+    let mut warnings = Warnings::default();
+    let mut sections = Sections::new(tree);
+    let client: ClientConfig = read(
+        "",
+        &take(&mut sections.tree, &CLIENT_KEYS),
+        &[],
+        &mut problems,
+    );
+    let server = sections.server(&mut problems);
+    let token: TokenConfig = sections.read("token", &mut problems);
+    let origins: OriginsConfig = sections.read("origins", &mut problems);
+    let session: SessionConfig = sections.read("session", &mut problems);
+    let rate_limit: RateLimitConfig = sections.read("rate_limit", &mut problems);
+    let (log_restart, log) = sections.read_in_two("log", &mut problems);
+    let log = LogConfig {
+        restart: log_restart,
+        ..log
+    };
+    let reload: ReloadConfig = sections.read("reload", &mut problems);
+    let extractors = sections.table("extractors", &mut problems);
+    let mut effective = sections.finish(&mut problems);
+    show(&client, &mut effective);
 
-    let client_table = take(&mut tree, &CLIENT_KEYS);
-    let client: raw::Client = read("", &client_table, &[], &mut problems);
-    let server: raw::Server = section(&mut tree, "server", &mut problems, &mut effective);
-    let token: raw::Token = section(&mut tree, "token", &mut problems, &mut effective);
-    let origins: raw::Origins = section(&mut tree, "origins", &mut problems, &mut effective);
-    let session: raw::Session = section(&mut tree, "session", &mut problems, &mut effective);
-    let rate_limit: raw::RateLimit =
-        section(&mut tree, "rate_limit", &mut problems, &mut effective);
-    let log: raw::Log = section(&mut tree, "log", &mut problems, &mut effective);
-    let reload: raw::Reload = section(&mut tree, "reload", &mut problems, &mut effective);
-    let extractors = table(&mut tree, "extractors", &mut problems);
-    for key in tree.keys().collect::<BTreeSet<_>>() {
-        problems.add(key, unknown_at_top(key));
-    }
-    if let serde_json::Value::Object(keys) = serde_json::to_value(&client).unwrap_or_default() {
-        effective.extend(keys.into_iter().filter(|(_, value)| !value.is_null()));
-    }
-
-    let client = check_client(client, &mut problems);
-    let client_secret = client.as_ref().map(|(client, _)| &client.secret);
+    let client = client.check(&mut problems, &mut warnings);
     let elsewhere = Elsewhere {
-        client_secret,
+        client_secret: client.as_ref().map(|(client, _)| &client.secret),
         request_timeout: server.request_timeout.0,
         cap_to_session: token.cap_to_session,
     };
@@ -152,37 +160,27 @@ pub fn load(
     };
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());
-    let server = check_server(&server, context.dev, &mut problems);
-    let ttl = check_ttl(token.ttl, &mut problems);
-    let claims = problems.accept("token.claims", ClaimTemplates::parse(token.claims));
-    let origins = check_origins(&origins.allowed, &mut problems);
-    let log = check_log(&log, &mut problems);
-    let poll_interval = positive("reload.poll_interval", reload.poll_interval, &mut problems);
-    let rate_limit = check_rate_limit(&rate_limit, &mut problems);
-    let mut warnings = built.warnings;
-    let traces = check_traces(&sources.environment, &mut problems, &mut warnings);
+    warnings.extend(built.warnings);
+    server.check(context.dev, &mut problems);
+    let claims = token.check(&mut problems);
+    let origins = origins.check(&mut problems);
+    rate_limit.check(&mut problems);
+    require_positive("reload.poll_interval", reload.poll_interval, &mut problems);
+    let traces = traces::load(&sources.environment, &mut problems, &mut warnings);
 
-    let (Some((client, secret_file)), Some(server), Some(claims), Some(log), true) =
-        (client, server, claims, log, problems.is_empty())
+    let (Some((client, secret_file)), Some(claims), true) = (client, claims, problems.is_empty())
     else {
         return Err(problems);
     };
-    if client.secret.expose().len() < 64 {
-        warnings.add(
-            "client_secret",
-            "is shorter than the 64 bytes that RFC 7518, section 3.2 asks for with HS512; Rollout chooses it, \
-             so this is only for your information",
-        );
-    }
     Ok(Settings {
-        minter: Minter::new(&client, ttl, token.cap_to_session, claims),
+        minter: Minter::new(&client, token.ttl.0, token.cap_to_session, claims),
         client,
-        server,
+        server: Arc::new(server),
         origins,
         chain: built.chain,
         rate_limit,
         log,
-        poll_interval,
+        reload,
         traces,
         warnings,
         effective: effective.into(),
@@ -201,9 +199,8 @@ pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else {
         return Err(problems);
     };
-    let client = read("", &take(&mut tree, &CLIENT_KEYS), &[], &mut problems);
-    let client = check_client(client, &mut problems);
-    match client {
+    let client: ClientConfig = read("", &take(&mut tree, &CLIENT_KEYS), &[], &mut problems);
+    match client.check(&mut problems, &mut Warnings::default()) {
         Some((client, _)) if problems.is_empty() => Ok(client),
         _ => Err(problems),
     }
@@ -215,20 +212,11 @@ pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
 /// What is wrong with `[server]`.
 pub fn load_listen(sources: &Sources) -> Result<SocketAddr, Problems> {
     let mut problems = Problems::default();
-    let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else {
+    let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
         return Err(problems);
     };
-    let server: raw::Server = section(
-        &mut tree,
-        "server",
-        &mut problems,
-        &mut serde_json::Map::new(),
-    );
-    let listen = address("server.listen", &server.listen, &mut problems);
-    match listen {
-        Some(listen) if problems.is_empty() => Ok(listen),
-        _ => Err(problems),
-    }
+    let server = Sections::new(tree).server(&mut problems);
+    problems.or(server.restart.listen)
 }
 
 impl Settings {
@@ -269,6 +257,21 @@ impl Settings {
         Chain::new(new)
     }
 
+    /// Keeps the values in force of all keys that are read at start only. Gives the names of those that are changed.
+    pub fn keep_restart_keys(&mut self, current: &Self) -> Vec<String> {
+        let changed = current.restart_keys().changed(&self.restart_keys());
+        Arc::make_mut(&mut self.server).restart = current.server.restart.clone();
+        self.log.restart = current.log.restart;
+        changed
+    }
+
+    fn restart_keys(&self) -> RestartKeys<'_> {
+        RestartKeys {
+            server: &self.server.restart,
+            log: &self.log.restart,
+        }
+    }
+
     /// Logs each warning, at start and after a reload.
     pub fn log_warnings(&self) {
         for warning in self.warnings.lines() {
@@ -302,38 +305,96 @@ fn unknown_at_top(key: &str) -> String {
     }
 }
 
-/// The table called `name`, empty if it is not there.
-fn table(tree: &mut Table, name: &str, problems: &mut Problems) -> Table {
-    let text = match tree.remove(name) {
-        None => return Table::new(),
-        Some(Value {
-            kind: ValueKind::Table(table),
-            ..
-        }) => return table,
-        Some(_) if name == "extractors" => {
-            "must be sections, [extractors.NAME]; the list of their names is session.extractors"
-                .to_owned()
-        }
-        Some(value) => no_section(name, &value),
-    };
-    problems.add(name, text);
-    Table::new()
+/// The sections of a configuration, each of which is taken out once.
+struct Sections {
+    tree: Table,
+    effective: serde_json::Map<String, serde_json::Value>,
 }
 
-fn section<T>(
-    tree: &mut Table,
-    name: &str,
-    problems: &mut Problems,
-    effective: &mut serde_json::Map<String, serde_json::Value>,
-) -> T
-where
-    T: serde::de::DeserializeOwned + serde::Serialize + Default,
-{
-    let table = table(tree, name, problems);
-    let section = read(name, &table, &[], problems);
-    effective.insert(
-        name.to_owned(),
-        serde_json::to_value(&section).unwrap_or_default(),
-    );
-    section
+impl Sections {
+    fn new(tree: Table) -> Self {
+        Self {
+            tree,
+            effective: serde_json::Map::new(),
+        }
+    }
+
+    /// The table called `name`, empty if it is not there.
+    fn table(&mut self, name: &str, problems: &mut Problems) -> Table {
+        let text = match self.tree.remove(name) {
+            None => return Table::new(),
+            Some(Value {
+                kind: ValueKind::Table(table),
+                ..
+            }) => return table,
+            Some(_) if name == "extractors" => {
+                "must be sections, [extractors.NAME]; the list of their names is session.extractors"
+                    .to_owned()
+            }
+            Some(value) => no_section(name, &value),
+        };
+        problems.add(name, text);
+        Table::new()
+    }
+
+    fn read<T>(&mut self, name: &str, problems: &mut Problems) -> T
+    where
+        T: DeserializeOwned + Serialize + Default,
+    {
+        let table = self.table(name, problems);
+        let section = read(name, &table, &[], problems);
+        self.show(name, &section);
+        section
+    }
+
+    /// A section whose keys are the fields of two structs.
+    fn read_in_two<A, B>(&mut self, name: &str, problems: &mut Problems) -> (A, B)
+    where
+        A: DeserializeOwned + Serialize + Default,
+        B: DeserializeOwned + Serialize + Default,
+    {
+        let mut table = self.table(name, problems);
+        let keys = keys_of::<A>();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let first = read(name, &take(&mut table, &keys), &[], problems);
+        let second = read(name, &table, &keys, problems);
+        self.show(name, &first);
+        self.show(name, &second);
+        (first, second)
+    }
+
+    fn server(&mut self, problems: &mut Problems) -> ServerConfig {
+        let (restart, server) = self.read_in_two("server", problems);
+        ServerConfig { restart, ..server }
+    }
+
+    /// Adds the keys of a section to what `check-config --print` shows.
+    fn show(&mut self, name: &str, section: &impl Serialize) {
+        let shown = self
+            .effective
+            .entry(name)
+            .or_insert_with(|| serde_json::Map::new().into());
+        if let serde_json::Value::Object(shown) = shown {
+            show(section, shown);
+        }
+    }
+
+    /// Refuses what was not taken. Gives the sections as they were understood.
+    fn finish(self, problems: &mut Problems) -> serde_json::Map<String, serde_json::Value> {
+        for key in self.tree.keys().collect::<BTreeSet<_>>() {
+            problems.add(key, unknown_at_top(key));
+        }
+        self.effective
+    }
+}
+
+/// Adds the keys of a struct that have a value.
+fn show(keys: &impl Serialize, shown: &mut serde_json::Map<String, serde_json::Value>) {
+    if let Ok(serde_json::Value::Object(keys)) = serde_json::to_value(keys) {
+        shown.extend(keys.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+}
+
+fn require_positive(key: &str, duration: HumanDuration, problems: &mut Problems) {
+    problems.require(!duration.0.is_zero(), key, "must be greater than 0s");
 }

@@ -2,7 +2,27 @@
 //! in `http::origin`.
 
 use axum::http::HeaderValue;
+use serde::{Deserialize, Serialize};
 use url::Url;
+
+use crate::config::{List, Problems};
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct OriginsConfig {
+    allowed: List<String>,
+}
+
+impl OriginsConfig {
+    pub(super) fn check(&self, problems: &mut Problems) -> Vec<Origin> {
+        let parsed = self.allowed.iter().zip(1..).map(|(text, number)| {
+            Origin::parse(text).map_err(|error| format!("entry {number}: {error}"))
+        });
+        parsed
+            .filter_map(|origin| problems.accept("origins.allowed", origin))
+            .collect()
+    }
+}
 
 /// An origin in the form in which browsers send it: `https://app.example`, `http://localhost:3000`.
 #[derive(Clone, Debug, PartialEq, Eq)]

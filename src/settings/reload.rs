@@ -1,11 +1,13 @@
-//! Reloading the configuration on SIGHUP, or when a file that holds a secret changes.
-//! A reload is all or nothing: what does not load changes nothing.
+//! `[reload]`, and reloading the configuration on SIGHUP, or when a file that holds a secret changes.
+//! A reload is all or nothing: a configuration that does not load changes nothing.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Problems, Sources};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{HumanDuration, Problems, Sources};
 use crate::session::backends::Context;
 use crate::session::chain::Chain;
 use crate::session::registry::Registry;
@@ -24,6 +26,22 @@ const MAX_READS: usize = 10;
 
 /// How long reading the files may take. A network file system may never answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `[reload]`
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadConfig {
+    /// How often files are looked at.
+    pub poll_interval: HumanDuration,
+}
+
+impl Default for ReloadConfig {
+    fn default() -> Self {
+        Self {
+            poll_interval: HumanDuration::secs(10),
+        }
+    }
+}
 
 /// What has settings in force that can be replaced.
 pub trait Reloadable: fmt::Debug + Send + Sync + 'static {
@@ -67,7 +85,7 @@ impl Reloader {
         let this = Arc::new(self);
         spawn(async move {
             loop {
-                let interval = this.app.settings().poll_interval;
+                let interval = this.app.settings().reload.poll_interval.0;
                 let triggered = match timeout(interval, asked.recv()).await {
                     Ok(Some(())) => spawn(this.clone().reload("signal")),
                     Ok(None) => return,
@@ -117,9 +135,11 @@ impl Reloader {
     async fn load(self: &Arc<Self>) -> Result<Settings, Problems> {
         let mut settings = self.read_settled().await?;
         let current = self.app.settings();
-        if current.server != settings.server || current.log != settings.log {
+        let changed = settings.keep_restart_keys(&current);
+        if !changed.is_empty() {
             tracing::warn!(
-                "[server] and [log] have changed: not all of it is in force before a restart"
+                keys = changed.join(", "),
+                "these keys have changed, and are in force only after a restart"
             );
         }
         let new = settings.keep_unchanged(&current);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::Problems;
+use crate::config::{Problems, Warnings};
 use crate::session::backends::http::check_url;
 use crate::telemetry::traces::TraceReceiver;
 
@@ -51,11 +51,27 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// What the variables ask for; `None` if they name no receiver, or switch traces off.
-pub(super) fn read(
+/// What the variables ask for. A build without traces warns if they ask for traces.
+pub(super) fn load(
     environment: &BTreeMap<String, String>,
     problems: &mut Problems,
+    warnings: &mut Warnings,
 ) -> Option<TraceReceiver> {
+    if cfg!(feature = "otel") {
+        return read(environment, problems);
+    }
+    if read(environment, &mut Problems::default()).is_some() {
+        warnings.add(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "asks for traces, which this build does not send: build it with --features otel, or set \
+             OTEL_TRACES_EXPORTER=none",
+        );
+    }
+    None
+}
+
+/// What the variables ask for; `None` if they name no receiver, or switch traces off.
+fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Option<TraceReceiver> {
     let variables = Variables(environment);
     let (name, text) = variables
         .first([TRACES_ENDPOINT, ENDPOINT])

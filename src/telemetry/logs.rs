@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use serde::{Deserialize, Serialize};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -30,15 +31,8 @@ const BATCH: usize = 64 * 1024;
 /// How long the end of the process waits until the last lines are written.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What is logged, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    pub format: LogFormat,
-    pub level: Level,
-    pub plain_subject: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Json,
     Pretty,
@@ -161,17 +155,22 @@ impl Drop for LastLines {
 
 /// The layer that writes the log. `with_traces` says that spans for traces are made: lines inside them
 /// still have the fields of their request.
-pub(super) fn layer(log: LogConfig, writer: LogWriter, with_traces: bool) -> BoxedLayer {
+pub(super) fn layer(
+    format: LogFormat,
+    level: Level,
+    writer: LogWriter,
+    with_traces: bool,
+) -> BoxedLayer {
     let targets = Targets::new()
         // Libraries log whole requests at the finer levels; those must never reach the log.
-        .with_default(log.level.min(Level::WARN))
-        .with_target(env!("CARGO_CRATE_NAME"), log.level);
+        .with_default(level.min(Level::WARN))
+        .with_target(env!("CARGO_CRATE_NAME"), level);
     let traces = if with_traces {
         LevelFilter::INFO
     } else {
         LevelFilter::OFF
     };
-    match log.format {
+    match format {
         LogFormat::Json => JsonLines(writer.0)
             .with_filter(targets.with_target(spans::TRACES, traces))
             .boxed(),

@@ -13,11 +13,12 @@ pub mod traces;
 
 use std::sync::Arc;
 
+use tracing::Level;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-use crate::telemetry::logs::{LogConfig, LogWriter};
+use crate::telemetry::logs::{LogFormat, LogWriter};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{SendTraces, TraceReceiver, Traces};
 
@@ -30,14 +31,15 @@ type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// # Errors
 /// If logging was started before, or the exporter of traces cannot be built.
 pub fn start(
-    log: LogConfig,
+    format: LogFormat,
+    level: Level,
     writer: LogWriter,
     receiver: Option<&TraceReceiver>,
     send: SendTraces,
     metrics: Arc<Metrics>,
 ) -> Result<Traces, String> {
     let (trace_layer, traces) = traces::layer(receiver, send)?;
-    let mut layers = vec![logs::layer(log, writer, receiver.is_some())];
+    let mut layers = vec![logs::layer(format, level, writer, receiver.is_some())];
     layers.extend(trace_layer);
     tracing_subscriber::registry()
         .with(layers)

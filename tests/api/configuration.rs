@@ -8,6 +8,7 @@ use rollout_token::session::backends::Context;
 use rollout_token::session::builder::keys_of_kind;
 use rollout_token::session::registry::Registry;
 use rollout_token::settings::Settings;
+use rollout_token::settings::log::LogSubject;
 use rollout_token::telemetry::metrics::Metrics;
 use serde_json::Value;
 
@@ -467,7 +468,7 @@ fn a_bad_address_hides_no_other_mistake() {
     for key in [
         "server.listen:",
         "server.idle_timeout:",
-        "server.hard_stop: must be longer",
+        "server.hard_stop: must be greater than 0s",
     ] {
         assert!(report.contains(key), "{key} in {report}");
     }
@@ -533,6 +534,58 @@ fn a_slip_of_the_keyboard_is_told_what_was_meant() {
         report.contains("did you mean session.extractors?"),
         "{report}"
     );
+}
+
+#[test]
+fn reload_keeps_the_restart_keys_and_names_those_that_changed() {
+    let changed = format!(
+        r#"
+        [server]
+        listen = "127.0.0.1:1"
+        admin_listen = "127.0.0.1:2"
+        header_timeout = "1s"
+        idle_timeout = "1s"
+        max_header_bytes = 1
+        max_headers = 1
+        max_connections = 1
+        max_uri_bytes = 1
+        [log]
+        level = "warn"
+        format = "pretty"
+        subject = "plain"
+        {BY_HEADER}"#
+    );
+    let current = load(BY_HEADER).unwrap();
+    let mut new = load(&changed).unwrap();
+    let mut names = new.keep_restart_keys(&current);
+    names.sort();
+    let all = [
+        "log.format",
+        "log.level",
+        "server.admin_listen",
+        "server.header_timeout",
+        "server.idle_timeout",
+        "server.listen",
+        "server.max_connections",
+        "server.max_header_bytes",
+        "server.max_headers",
+    ];
+    assert_eq!(names, all);
+    assert_eq!(new.server.restart, current.server.restart);
+    assert_eq!(new.log.restart, current.log.restart);
+    assert_eq!(new.server.max_uri_bytes, 1, "live");
+    assert_eq!(new.log.subject, LogSubject::Plain, "live");
+    assert_eq!(
+        load(BY_HEADER).unwrap().keep_restart_keys(&current),
+        [""; 0]
+    );
+
+    let page = include_str!("../../docs/configuration.md");
+    let (_, text) = page.split_once("are read at start only").unwrap();
+    let (text, _) = text.split_once("If one of them").unwrap();
+    let mut documented: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    documented.sort_unstable();
+    assert_eq!(documented, all);
 }
 
 #[test]
@@ -849,6 +902,8 @@ fn example_values() -> Vec<String> {
     ] {
         files(&root.join(name), &mut paths);
     }
+    // Prose and no values.
+    paths.retain(|path| !path.ends_with("openapi.json"));
     let mut values = Vec::new();
     for path in paths {
         let Ok(text) = std::fs::read_to_string(&path) else {
@@ -944,9 +999,15 @@ fn variables_win_over_files_and_other_peoples_variables_are_ignored() {
         ("ROLLOUT_SERVICE_HOST", "10.0.0.1"),
     ])
     .unwrap();
-    assert_eq!(settings.server.listen, "127.0.0.1:9".parse().unwrap());
     assert_eq!(
-        (settings.server.max_headers, settings.server.docs_alias),
+        settings.server.restart.listen,
+        "127.0.0.1:9".parse().unwrap()
+    );
+    assert_eq!(
+        (
+            settings.server.restart.max_headers,
+            settings.server.docs_alias
+        ),
         (10, true)
     );
     let shown = settings.effective();

@@ -87,9 +87,9 @@ impl Service {
         }
         let file = file_of(toml);
         let settings = load_from(vec![file.path().to_owned()], variables, &registry, &context)?;
-        let limits = settings.server.clone();
-        let public = server::bind(limits.listen).expect("a free port");
-        let admin = server::bind(limits.admin_listen).expect("a free port");
+        let addresses = &settings.server.restart;
+        let public = server::bind(addresses.listen).expect("a free port");
+        let admin = server::bind(addresses.admin_listen).expect("a free port");
         let (address, admin_address) = (public.local_addr().unwrap(), admin.local_addr().unwrap());
         let drain = Drain::default();
         let app = App::new(settings, context, drain.clone());
@@ -102,8 +102,8 @@ impl Service {
             socket: admin,
             router: app::admin(&app),
         };
-        let (metrics, draining) = (app.metrics.clone(), drain.clone());
-        tokio::spawn(async move { server::run(public, admin, &limits, metrics, &draining).await });
+        let (live, metrics, draining) = (app.server_settings(), app.metrics.clone(), drain.clone());
+        tokio::spawn(async move { server::run(public, admin, live, metrics, &draining).await });
         let http = client();
         Ok(Self {
             address,

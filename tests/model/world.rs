@@ -107,7 +107,7 @@ pub mod stand_ins {
 pub mod config {
     use std::sync::Arc;
 
-    pub use rollout_token::config::Problems;
+    pub use rollout_token::config::{HumanDuration, Problems};
 
     use crate::sync::Mutex;
 
@@ -128,10 +128,9 @@ pub mod config {
 
 /// What stands for `src/settings`: settings are read from two files, one after the other.
 pub mod settings {
-    use std::time::Duration;
-
-    use super::config::{Problems, Sources};
+    use super::config::{HumanDuration, Problems, Sources};
     use super::stand_ins::{Chain, Context, Registry};
+    use crate::files::reload::ReloadConfig;
 
     #[derive(Debug)]
     pub struct Settings {
@@ -139,9 +138,7 @@ pub mod settings {
         pub client: u8,
         sources: Sources,
         pub chain: Chain,
-        pub server: u8,
-        pub log: u8,
-        pub poll_interval: Duration,
+        pub reload: ReloadConfig,
     }
 
     impl Settings {
@@ -155,6 +152,10 @@ pub mod settings {
         }
 
         pub fn log_warnings(&self) {}
+
+        pub fn keep_restart_keys(&mut self, _: &Self) -> Vec<String> {
+            Vec::new()
+        }
 
         pub fn keep_unchanged(&mut self, _: &Self) -> Chain {
             Chain
@@ -171,9 +172,9 @@ pub mod settings {
             client: 0,
             sources: sources.clone(),
             chain: Chain,
-            server: 0,
-            log: 0,
-            poll_interval: Duration::ZERO,
+            reload: ReloadConfig {
+                poll_interval: HumanDuration::secs(0),
+            },
         })
     }
 }

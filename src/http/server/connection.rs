@@ -29,8 +29,9 @@ use crate::clock::Clock;
 use crate::http::error::{Error, protect};
 use crate::http::request_checks::FragmentInTarget;
 use crate::http::request_id::{RequestIds, X_REQUEST_ID};
+use crate::http::server::LiveSettings;
 use crate::session::types::Peer;
-use crate::settings::Server;
+use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
 
 /// The request line beside its target: a method, two spaces and the version.
@@ -42,11 +43,9 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
 
 /// What all connections of a listener share.
-#[derive(Debug)]
 pub(super) struct Shared {
     router: Router,
-    http: http1::Builder,
-    pub(super) settings: Arc<Server>,
+    pub(super) settings: LiveSettings,
     /// Cancelled when connections are to end after the request in progress.
     pub(super) shutdown: CancellationToken,
     ids: RequestIds,
@@ -55,20 +54,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// hyper's limits are just above ours, so that a head that is a little too large is refused by `wire`, with
-    /// the log line and the CORS headers of every other refusal.
-    pub(super) fn new(router: Router, settings: &Server, metrics: Arc<Metrics>) -> Self {
-        let head_bytes = settings.max_uri_bytes + settings.max_header_bytes + REQUEST_LINE_BYTES;
-        let mut http = http1::Builder::new();
-        // A peer that closed its sending side after a whole request still gets its answer.
-        http.half_close(true)
-            .header_read_timeout(None)
-            .max_buf_size(head_bytes.max(MIN_BUFFER_BYTES))
-            .max_headers(settings.max_headers + 1);
+    pub(super) fn new(router: Router, settings: LiveSettings, metrics: Arc<Metrics>) -> Self {
         Self {
             router,
-            http,
-            settings: Arc::new(settings.clone()),
+            settings,
             shutdown: CancellationToken::new(),
             ids: RequestIds::new(),
             clock: Clock::system(),
@@ -77,7 +66,21 @@ impl Shared {
     }
 }
 
-/// Serves one connection until it ends.
+/// hyper's limits are just above ours, so that a head that is a little too large is refused by `request_checks`,
+/// with the log line and the CORS headers of every other refusal.
+fn http1_builder(settings: &ServerConfig) -> http1::Builder {
+    let head_bytes =
+        settings.max_uri_bytes + settings.restart.max_header_bytes + REQUEST_LINE_BYTES;
+    let mut http = http1::Builder::new();
+    // A peer that closed its sending side after a whole request still gets its answer.
+    http.half_close(true)
+        .header_read_timeout(None)
+        .max_buf_size(head_bytes.max(MIN_BUFFER_BYTES))
+        .max_headers(settings.restart.max_headers + 1);
+    http
+}
+
+/// Serves one connection until it ends, with the settings that were in force when it was accepted.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: SocketAddr,
@@ -101,7 +104,7 @@ pub(super) async fn serve(
         })
     });
     let io = TokioIo::new(TimedIo::new(stream, state.clone()));
-    let mut http = shared.http.serve_connection(io, answer);
+    let mut http = http1_builder(&state.settings).serve_connection(io, answer);
     let result = tokio::select! {
         biased;
         result = poll_fn(|cx| http.poll_without_shutdown(cx)) => result,
@@ -125,7 +128,7 @@ pub(super) async fn serve(
         _ if timed_out => debug!(%peer, "connection timed out"),
         Ok(()) => linger(stream).await,
         Err(error) if error.is_parse() => {
-            let answer = refuse(&refusal(&error, &parts.read_buf, &shared.settings), &shared).await;
+            let answer = refuse(&refusal(&error, &parts.read_buf, &state.settings), &shared).await;
             drop(parts.read_buf);
             if let Ok(Ok(())) = timeout(LINGER_TIMEOUT, stream.write_all(&answer)).await {
                 linger(stream).await;
@@ -144,7 +147,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 }
 
 /// Why a head is refused that hyper could not parse and of which `unparsed` is left.
-fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &Server) -> Error {
+fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Error {
     if !error.is_parse_too_large() {
         return Error::BadRequest("malformed");
     }

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::target::TargetScan;
-use crate::settings::Server;
+use crate::settings::ServerConfig;
 
 /// How long a peer may take to receive its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ pub(super) enum Phase {
 /// Shared by the connection's task, which changes it, and the acceptor, which looks for connections to close.
 #[derive(Debug)]
 pub(super) struct ConnectionState {
-    settings: Arc<Server>,
+    pub(super) settings: Arc<ServerConfig>,
     current: Mutex<Current>,
 }
 
@@ -69,7 +69,7 @@ impl Current {
 }
 
 impl ConnectionState {
-    pub(super) fn new(settings: Arc<Server>) -> Arc<Self> {
+    pub(super) fn new(settings: Arc<ServerConfig>) -> Arc<Self> {
         let current = Current {
             phase: Phase::Head,
             since: Instant::now(),
@@ -145,17 +145,16 @@ impl ConnectionState {
 
     fn deadline(&self) -> Instant {
         let (settings, current) = (&self.settings, self.current());
+        let header_timeout = settings.restart.header_timeout.0;
         let timeout = match current.phase {
-            Phase::Head if current.closing => {
-                settings.header_timeout.min(HEAD_TIMEOUT_WHEN_CLOSING)
-            }
-            Phase::Head => settings.header_timeout,
+            Phase::Head if current.closing => header_timeout.min(HEAD_TIMEOUT_WHEN_CLOSING),
+            Phase::Head => header_timeout,
             Phase::Handler | Phase::Body => {
-                settings.body_timeout + settings.request_timeout + ANSWER_TIMEOUT
+                settings.body_timeout.0 + settings.request_timeout.0 + ANSWER_TIMEOUT
             }
             Phase::Answer => ANSWER_TIMEOUT,
             Phase::Idle if current.closing => Duration::ZERO,
-            Phase::Idle => settings.idle_timeout,
+            Phase::Idle => settings.restart.idle_timeout.0,
         };
         current.since + timeout
     }

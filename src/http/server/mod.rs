@@ -27,7 +27,7 @@ use tracing::{debug, error, info, warn};
 pub use drain::{Drain, Signals};
 pub use fd_limit::{Room, make_room};
 
-use crate::settings::Server;
+use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
 use connection::Shared;
 use connection_state::ConnectionState;
@@ -43,6 +43,10 @@ const MAX_WAIT_WHEN_FULL: Duration = Duration::from_secs(1);
 /// How often to look for such a connection, and to log that the limit is reached.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Gives the settings in force, which a reload replaces. Each connection is served with those in force when it was
+/// accepted.
+pub type LiveSettings = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// A bound address and what is served there.
 #[derive(Debug)]
@@ -85,24 +89,24 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn run(
     public: Listener,
     admin: Listener,
-    settings: &Server,
+    settings: LiveSettings,
     metrics: Arc<Metrics>,
     drain: &Drain,
 ) -> Outcome {
-    let room = make_room(settings.max_connections);
+    let room = make_room(settings().restart.max_connections);
     if let Some(warning) = &room.warning {
         warn!("{warning}");
     }
     let gauge = metrics.connections.clone();
-    let shared = Shared::new(public.router, settings, metrics.clone());
+    let shared = Shared::new(public.router, settings.clone(), metrics.clone());
     let acceptor = Acceptor::new(shared, room.connections, Some(gauge));
     let mut admin_acceptor = Acceptor::new(
-        Shared::new(admin.router, settings, metrics),
+        Shared::new(admin.router, settings.clone(), metrics),
         ADMIN_CONNECTIONS,
         None,
     );
     tokio::select! {
-        outcome = serve_until_drained(public.socket, acceptor, settings, drain) => outcome,
+        outcome = serve_until_drained(public.socket, acceptor, &settings, drain) => outcome,
         never = admin_acceptor.accept_from(&admin.socket) => match never {},
     }
 }
@@ -110,23 +114,24 @@ pub async fn run(
 async fn serve_until_drained(
     socket: TcpListener,
     mut acceptor: Acceptor,
-    settings: &Server,
+    settings: &LiveSettings,
     drain: &Drain,
 ) -> Outcome {
     let delay_is_over = async {
         drain.begun().await;
-        let begun = Instant::now();
-        sleep(settings.drain_delay).await;
-        begun
+        let (begun, settings) = (Instant::now(), settings());
+        sleep(settings.drain_delay.0).await;
+        (begun, settings)
     };
-    let begun = tokio::select! {
+    let (begun, settings) = tokio::select! {
         begun = delay_is_over => begun,
         never = acceptor.accept_from(&socket) => match never {},
     };
     drop(socket);
     let patience = settings
         .drain_timeout
-        .min(settings.hard_stop.saturating_sub(begun.elapsed()));
+        .0
+        .min(settings.hard_stop.0.saturating_sub(begun.elapsed()));
     let outcome = acceptor.close(patience).await;
     match outcome {
         Outcome::Clean => info!("drained"),
@@ -219,7 +224,7 @@ impl Acceptor {
         // An answer is one small write; waiting for another would only delay it. This fails if the peer is gone,
         // which the first read will tell.
         let _ = stream.set_nodelay(true);
-        let state = ConnectionState::new(self.shared.settings.clone());
+        let state = ConnectionState::new((self.shared.settings)());
         let task = self.tasks.spawn(connection::serve(
             stream,
             peer,

@@ -9,34 +9,16 @@ use super::*;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn settings() -> Server {
-    let seconds = Duration::from_secs;
-    Server {
-        listen: ([127, 0, 0, 1], 0).into(),
-        admin_listen: ([127, 0, 0, 1], 0).into(),
-        docs_alias: false,
-        header_timeout: seconds(10),
-        idle_timeout: seconds(75),
-        body_timeout: seconds(5),
-        request_timeout: seconds(5),
-        max_header_bytes: 32 * 1024,
-        max_headers: 64,
-        max_uri_bytes: 2048,
-        max_body_bytes: 4096,
-        max_connections: 1,
-        max_in_flight: 1,
-        drain_delay: seconds(5),
-        drain_timeout: seconds(15),
-        hard_stop: seconds(25),
-    }
-}
-
 fn shared() -> Arc<Shared> {
     let router = Router::new()
         .route("/", get(|| async { "x".repeat(1000) }))
         .route("/body", post(|body: String| async { body }))
         .route("/never", get(std::future::pending::<()>));
-    Arc::new(Shared::new(router, &settings(), Arc::new(Metrics::new())))
+    Arc::new(Shared::new(
+        router,
+        Arc::new(Arc::<ServerConfig>::default),
+        Arc::new(Metrics::new()),
+    ))
 }
 
 /// The peer's end of a connection that is served, by way of a socket with a buffer of this size.
@@ -50,7 +32,7 @@ impl Peer {
     fn connect(socket_bytes: usize) -> Self {
         let (ours, theirs) = duplex(socket_bytes);
         let shared = shared();
-        let state = ConnectionState::new(shared.settings.clone());
+        let state = ConnectionState::new((shared.settings)());
         tokio::spawn(serve(
             ours,
             ([127, 0, 0, 1], 1).into(),
@@ -172,7 +154,7 @@ async fn request_after_empty_lines_is_answered() {
 #[tokio::test]
 async fn endless_empty_lines_end_the_connection() {
     let shared = shared();
-    let state = ConnectionState::new(shared.settings.clone());
+    let state = ConnectionState::new((shared.settings)());
     let served = serve(
         join(repeat(b'\n'), sink()),
         ([127, 0, 0, 1], 1).into(),

@@ -1,0 +1,67 @@
+//! The keys before the first section: the client id and secret.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{FileFingerprint, Problems, Warnings};
+use crate::secret::Secret;
+use crate::token::RolloutClient;
+
+/// RFC 7518, section 3.2: a key of HS512 has at least the size of its hash.
+const RECOMMENDED_SECRET_BYTES: usize = 64;
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "these are the keys' names")]
+pub(super) struct ClientConfig {
+    client_id: Option<String>,
+    client_secret: Option<Secret>,
+    client_secret_file: Option<PathBuf>,
+}
+
+impl ClientConfig {
+    /// The client, with the file that its secret was read from, if there is one.
+    pub(super) fn check(
+        self,
+        problems: &mut Problems,
+        warnings: &mut Warnings,
+    ) -> Option<(RolloutClient, Option<FileFingerprint>)> {
+        let id = self.client_id.unwrap_or_default();
+        if id.trim().is_empty() || id.trim() != id {
+            problems.add(
+                "client_id",
+                "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard",
+            );
+        }
+        let mut file = None;
+        let read = |path: &Path| {
+            let (bytes, watched) = FileFingerprint::read(path)?;
+            file = Some(watched);
+            Ok(bytes)
+        };
+        let given =
+            Secret::from_value_or_file(self.client_secret, self.client_secret_file.as_ref(), read);
+        let Some(secret) = problems.accept("client_secret", given)? else {
+            problems.add(
+                "client_secret",
+                "set ROLLOUT_CLIENT_SECRET, or ROLLOUT_CLIENT_SECRET_FILE to the name of a file that holds it",
+            );
+            return None;
+        };
+        if let Some(weakness) = secret.weakness() {
+            problems.add(
+                "client_secret",
+                format!("{weakness}: copy the client secret from your Rollout dashboard"),
+            );
+        }
+        if secret.expose().len() < RECOMMENDED_SECRET_BYTES {
+            warnings.add(
+                "client_secret",
+                "is shorter than the 64 bytes that RFC 7518, section 3.2 asks for with HS512; Rollout chooses it, \
+                 so this is only for your information",
+            );
+        }
+        Some((RolloutClient { id, secret }, file))
+    }
+}

@@ -1,0 +1,32 @@
+//! `[rate_limit]`: tokens for one credential and one subject. `http::rate_limit` counts them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Problems;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimitConfig {
+    /// 0 switches the limit off.
+    pub per_minute: u32,
+    pub burst: u32,
+}
+
+impl Default for RateLimitConfig {
+    fn default() -> Self {
+        Self {
+            per_minute: 60,
+            burst: 20,
+        }
+    }
+}
+
+impl RateLimitConfig {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        problems.require(
+            self.per_minute == 0 || self.burst > 0,
+            "rate_limit.burst",
+            "must be at least 1; to switch the limit off set rate_limit.per_minute = 0",
+        );
+    }
+}
