@@ -4,10 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::Error as _;
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::json::Value;
 
 const REDACTED: &str = "[REDACTED]";
 
@@ -30,7 +29,10 @@ impl Secret {
     }
 
     /// The secret in a file. One trailing newline, which editors and `echo` add, is removed.
-    fn from_file(path: &Path, content: io::Result<Vec<u8>>) -> Result<Self, String> {
+    pub(crate) fn from_file(path: &Path, content: io::Result<Vec<u8>>) -> Result<Self, String> {
+        if path.as_os_str().is_empty() {
+            return Err("the file's name is empty: name the file or unset the variable".to_owned());
+        }
         let mut bytes = content.map_err(|error| {
             // A path outside of every existing folder may be the secret itself, set under the wrong key.
             if is_in_existing_folder(path) {
@@ -59,9 +61,6 @@ impl Secret {
         match (value, file) {
             (Some(_), Some(_)) => Err("is given both by value and by file: keep one".to_owned()),
             (Some(value), None) => Ok(Some(value)),
-            (None, Some(path)) if path.as_os_str().is_empty() => {
-                Err("the file's name is empty: name the file or unset the variable".to_owned())
-            }
             (None, Some(path)) => Self::from_file(path, read(path)).map(Some),
             (None, None) => Ok(None),
         }
@@ -233,10 +232,46 @@ impl Serialize for Secret {
 }
 
 impl<'de> Deserialize<'de> for Secret {
-    /// Through a JSON value, because serde's own type errors quote the value.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Value::deserialize(deserializer)?.into_text();
-        text.map(Self::new).map_err(D::Error::custom)
+        deserializer.deserialize_any(SecretVisitor)
+    }
+}
+
+/// Serde's own messages quote the value they stumbled over; these never do.
+struct SecretVisitor;
+
+impl Visitor<'_> for SecretVisitor {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a secret as text in quotes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
+        Ok(Secret::new(text))
+    }
+
+    /// The content of a file.
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Secret, E> {
+        Ok(Secret::new(bytes))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
+        Err(E::custom("a secret must be text in quotes, not a number"))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
+        Err(E::custom("a secret must be text in quotes, not a number"))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
+        Err(E::custom("a secret must be text in quotes, not a number"))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
+        Err(E::custom(
+            "a secret must be text in quotes, not true or false",
+        ))
     }
 }
 

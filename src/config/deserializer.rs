@@ -4,6 +4,7 @@
 //! The crate's own deserializer converts more: `true` to a number, 1.5 to a whole number, and both to text.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use config::{Value, ValueKind};
 use serde::de::value::{MapDeserializer, SeqDeserializer};
@@ -12,6 +13,7 @@ use serde::forward_to_deserialize_any;
 
 use super::layers::PREFIX;
 use super::suggest::unknown;
+use crate::secret::Secret;
 
 /// Why a value does not fit its key. It never holds the value, which may be a secret under the wrong key.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) enum Error {
     },
     /// An integer that the key's type cannot hold.
     OutOfRange,
+    /// The key's type cannot be read from a file.
+    NotFromFile,
     /// A table has a key that it must not have. The text says so.
     UnknownKey(String),
     /// In the words of the type that was read.
@@ -48,6 +52,7 @@ impl fmt::Display for Error {
         match self {
             Self::Type { expected, .. } => write!(f, "must be {expected}"),
             Self::OutOfRange => f.write_str("is out of range"),
+            Self::NotFromFile => f.write_str("cannot be given by a file"),
             Self::UnknownKey(text) | Self::Invalid(text) => f.write_str(text),
         }
     }
@@ -61,9 +66,13 @@ impl de::Error for Error {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::Type {
-            expected: expected.to_string(),
-            is_container: matches!(found, Unexpected::Seq | Unexpected::Map),
+        match found {
+            // Only the content of a file is bytes.
+            Unexpected::Bytes(_) => Self::NotFromFile,
+            _ => Self::Type {
+                expected: expected.to_string(),
+                is_container: matches!(found, Unexpected::Seq | Unexpected::Map),
+            },
         }
     }
 
@@ -89,22 +98,33 @@ impl de::Error for Error {
     }
 }
 
-/// A value as it was given.
-pub(crate) struct StrictValue(pub(crate) Value);
+/// A value as it was given: in a layer, or by the content of a file that the layer names.
+#[derive(Clone)]
+pub(crate) enum StrictValue {
+    Given(Value),
+    /// Bytes, which only types that may stand in a file of their own accept: [`Secret`] and lists of it.
+    FileContent(Secret),
+}
 
 impl StrictValue {
     fn text(&self) -> Option<&str> {
-        match &self.0.kind {
-            ValueKind::String(text) => Some(text),
+        match self {
+            Self::Given(Value {
+                kind: ValueKind::String(text),
+                ..
+            }) => Some(text),
             _ => None,
         }
     }
 
     /// Whether the value is the text of a variable, which has no other way to write a list.
     fn is_variable(&self) -> bool {
-        self.0
-            .origin()
-            .is_some_and(|origin| origin.starts_with(PREFIX))
+        match self {
+            Self::Given(value) => value
+                .origin()
+                .is_some_and(|origin| origin.starts_with(PREFIX)),
+            Self::FileContent(_) => false,
+        }
     }
 
     fn number<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -129,10 +149,10 @@ impl StrictValue {
         visitor: V,
         is_it: impl FnOnce(&ValueKind) -> bool,
     ) -> Result<V::Value, Error> {
-        if is_it(&self.0.kind) {
-            self.deserialize_any(visitor)
-        } else {
-            Err(Error::expected(expected, &self.0))
+        match &self {
+            Self::Given(value) if is_it(&value.kind) => self.deserialize_any(visitor),
+            Self::Given(value) => Err(Error::expected(expected, value)),
+            Self::FileContent(_) => Err(Error::NotFromFile),
         }
     }
 }
@@ -161,7 +181,11 @@ impl<'de> Deserializer<'de> for StrictValue {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0.kind {
+        let value = match self {
+            Self::Given(value) => value,
+            Self::FileContent(content) => return visitor.visit_bytes(content.expose()),
+        };
+        match value.kind {
             ValueKind::Nil => visitor.visit_unit(),
             ValueKind::Boolean(flag) => visitor.visit_bool(flag),
             ValueKind::I64(number) => visitor.visit_i64(number),
@@ -171,10 +195,12 @@ impl<'de> Deserializer<'de> for StrictValue {
             ValueKind::Float(number) => visitor.visit_f64(number),
             ValueKind::String(text) => visitor.visit_string(text),
             ValueKind::Array(items) => {
-                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Self)))
+                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Self::Given)))
             }
             ValueKind::Table(members) => {
-                let members = members.into_iter().map(|(key, value)| (key, Self(value)));
+                let members = members
+                    .into_iter()
+                    .map(|(key, value)| (key, Self::Given(value)));
                 visitor.visit_map(MapDeserializer::new(members))
             }
         }
@@ -202,7 +228,9 @@ impl<'de> Deserializer<'de> for StrictValue {
                     .split(',')
                     .map(str::trim)
                     .filter(|item| !item.is_empty());
-                visitor.visit_seq(SeqDeserializer::new(items.map(|item| Self(item.into()))))
+                visitor.visit_seq(SeqDeserializer::new(
+                    items.map(|item| Self::Given(item.into())),
+                ))
             }
             None => self.deserialize_any(visitor),
         }
@@ -224,8 +252,11 @@ impl<'de> Deserializer<'de> for StrictValue {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0.kind {
-            ValueKind::Nil => visitor.visit_none(),
+        match self {
+            Self::Given(Value {
+                kind: ValueKind::Nil,
+                ..
+            }) => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -244,11 +275,12 @@ impl<'de> Deserializer<'de> for StrictValue {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.0.kind {
-            ValueKind::String(text) => text
+        match self.text() {
+            Some(text) => text
+                .to_owned()
                 .into_deserializer()
                 .deserialize_enum(name, variants, visitor),
-            _ => Err(Error::expected("text in quotes", &self.0)),
+            None => self.deserialize_string(visitor),
         }
     }
 
@@ -265,6 +297,37 @@ impl IntoDeserializer<'_, Error> for StrictValue {
     }
 }
 
+/// One line of a file that holds a list. Like a whole file it is bytes.
+pub(super) struct FileLine<'a, E>(&'a [u8], PhantomData<E>);
+
+impl<'a, E> FileLine<'a, E> {
+    pub(super) fn new(line: &'a [u8]) -> Self {
+        Self(line, PhantomData)
+    }
+}
+
+impl<'de, E: de::Error> Deserializer<'de> for FileLine<'_, E> {
+    type Error = E;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
+        visitor.visit_bytes(self.0)
+    }
+
+    /// A visitor of text would accept bytes.
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
+        Err(E::invalid_type(Unexpected::Bytes(&[]), &visitor))
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
+        self.deserialize_str(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char bytes byte_buf option unit unit_struct newtype_struct seq
+        tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde::de::DeserializeOwned;
@@ -272,7 +335,7 @@ mod tests {
     use super::*;
 
     fn read<T: DeserializeOwned>(value: impl Into<Value>) -> Option<T> {
-        T::deserialize(StrictValue(value.into())).ok()
+        T::deserialize(StrictValue::Given(value.into())).ok()
     }
 
     #[test]

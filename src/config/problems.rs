@@ -57,6 +57,11 @@ impl Problems {
         self.list.extend(others.list);
     }
 
+    /// Whether something is wrong with this key, so that its value is missing although it was given.
+    pub fn are_about(&self, key: &str) -> bool {
+        self.list.iter().any(|(other, _)| other == key)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -98,6 +103,11 @@ impl Warnings {
     /// Adds all of `others`.
     pub fn extend(&mut self, others: Self) {
         self.list.extend(others.list);
+    }
+
+    /// Whether something is wrong with this key, so that its value is missing although it was given.
+    pub fn are_about(&self, key: &str) -> bool {
+        self.list.iter().any(|(other, _)| other == key)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use config::{Map, Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::de::value::MapDeserializer;
 
 use super::deserializer::{Error, FLAG, StrictValue, WHOLE_NUMBER, is_container};
 use super::fingerprint::FileFingerprint;
@@ -35,31 +36,89 @@ pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
 /// Serde stops at the first error. So every key is read alone first, which gives each wrong key its own line in the
 /// report. The good keys are then read together. `more` are keys of the section that were taken out of the table
 /// before; they are suggested for a misspelled key.
-pub(crate) fn read<T>(path: &str, table: &Table, more: &[&str], problems: &mut Problems) -> T
+///
+/// Instead of a key `X` whose type accepts bytes, as a secret does, the table may have `X_file`, the name of a file
+/// with the value. The files that are read are added to `files`.
+pub(crate) fn read<T>(
+    path: &str,
+    table: &Table,
+    more: &[&str],
+    files: &mut Vec<FileFingerprint>,
+    problems: &mut Problems,
+) -> T
 where
     T: DeserializeOwned + Default + Serialize,
 {
     let known = keys_of::<T>();
-    let mut good = Table::new();
+    let mut good = Vec::new();
     let mut keys: Vec<_> = table.iter().collect();
     keys.sort_unstable_by_key(|(key, _)| *key);
     for (key, value) in keys {
-        let alone = Table::from([(key.clone(), value.clone())]);
-        match T::deserialize(StrictValue(alone.into())) {
-            Ok(_) => {
-                good.insert(key.clone(), value.clone());
+        let of_file = key
+            .strip_suffix("_file")
+            .filter(|of_file| !known.contains(key) && accepts_file::<T>(of_file));
+        let (name, given) = match of_file.map(|name| (name, read_named_file(value, files))) {
+            None => (key.as_str(), StrictValue::Given(value.clone())),
+            Some((name, Ok(_))) if table.contains_key(name) => {
+                problems.add(
+                    join(path, name),
+                    "is given both by value and by file: keep one",
+                );
+                continue;
             }
+            Some((name, Ok(content))) => (name, StrictValue::FileContent(content)),
+            Some((name, Err(text))) => {
+                problems.add(join(path, name), text);
+                continue;
+            }
+        };
+        match read_key::<T>(name, given.clone()) {
+            Ok(()) => good.push((name, given)),
             Err(Error::UnknownKey(_)) if !known.contains(key) => {
                 let known = more.iter().copied().chain(known.iter().map(String::as_str));
                 problems.add(join(path, key), unknown("key of this section", key, known));
             }
+            Err(error) if of_file.is_some() => {
+                problems.add(join(path, name), format!("the file of {key} {error}"));
+            }
             Err(error) => problems.add(join(path, key), describe(&error, value)),
         }
     }
-    T::deserialize(StrictValue(good.into())).unwrap_or_else(|error| {
+    T::deserialize(MapDeserializer::new(good.into_iter())).unwrap_or_else(|error| {
         problems.add(path, error.to_string());
         T::default()
     })
+}
+
+/// Whether `T` takes this value of one key.
+fn read_key<T: DeserializeOwned>(key: &str, value: StrictValue) -> Result<(), Error> {
+    T::deserialize(MapDeserializer::new(std::iter::once((key, value)))).map(drop)
+}
+
+/// Whether a file may hold the value of this key.
+fn accepts_file<T: DeserializeOwned>(key: &str) -> bool {
+    let nothing = StrictValue::FileContent(Secret::new(""));
+    !matches!(
+        read_key::<T>(key, nothing),
+        Err(Error::UnknownKey(_) | Error::NotFromFile)
+    )
+}
+
+/// The content of the file that the value names.
+fn read_named_file(value: &Value, files: &mut Vec<FileFingerprint>) -> Result<Secret, String> {
+    let ValueKind::String(name) = &value.kind else {
+        return Err(format!(
+            "the name of its file must be text in quotes, not {}{}",
+            type_name(value),
+            origin(value)
+        ));
+    };
+    let path = Path::new(name);
+    let content = FileFingerprint::read(path).map(|(bytes, watched)| {
+        files.push(watched);
+        bytes
+    });
+    Secret::from_file(path, content)
 }
 
 pub(crate) fn join(path: &str, key: &str) -> String {
@@ -212,7 +271,15 @@ impl<'a> Section<'a> {
     where
         T: DeserializeOwned + Default + Serialize,
     {
-        let config: T = read(&self.path, &self.table, self.common_keys, problems);
+        let mut files = Vec::new();
+        let config: T = read(
+            &self.path,
+            &self.table,
+            self.common_keys,
+            &mut files,
+            problems,
+        );
+        self.watched.borrow_mut().extend(files);
         *self.effective.borrow_mut() = serde_json::to_value(&config).ok();
         config
     }

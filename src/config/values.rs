@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 
+use super::deserializer::FileLine;
+
 /// A duration written with its unit: `"500ms"`, `"15m"`, `"1h 30m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
@@ -142,6 +144,22 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
             .map(|item| T::deserialize(item.into_deserializer()))
             .collect::<Result<_, _>>()
             .map(List)
+    }
+
+    /// The content of a file: one item a line. Empty lines are left out.
+    fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<List<T>, E> {
+        let lines = content.split(|&byte| byte == b'\n');
+        let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let items: Vec<T> = lines
+            .filter(|line| !line.is_empty())
+            .map(|line| T::deserialize(FileLine::new(line)))
+            .collect::<Result<_, _>>()?;
+        if items.is_empty() {
+            return Err(E::custom(
+                "holds no secret: write one a line, or leave the key out",
+            ));
+        }
+        Ok(List(items))
     }
 
     // Serde's own messages quote the number, and the list may be one of secrets.

@@ -16,7 +16,6 @@ use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::kind::Kind;
 use crate::session::registry::Registry;
 use crate::session::subject::{SubjectRule, Template, VerifiedEmail};
-use crate::session::types::SessionExtractor;
 
 /// The result of building the chain.
 #[derive(Debug, Default)]
@@ -213,7 +212,13 @@ impl Builder<'_> {
     ) -> Option<ConfiguredExtractor> {
         let path = join("extractors", name);
         let section = table.clone();
-        let common: Common = read(&path, &take(&mut table, &Common::KEYS), &[], problems);
+        let common: Common = read(
+            &path,
+            &take(&mut table, &Common::KEYS),
+            &[],
+            &mut Vec::new(),
+            problems,
+        );
         let Some((kind_name, kind)) = self.registry.entry(common.kind.as_deref().unwrap_or(name))
         else {
             problems.add(join(&path, "kind"), self.wrong_kind(name, &common));
@@ -241,7 +246,7 @@ impl Builder<'_> {
         let subject_missing = preset_subject
             .remove("subject_missing")
             .and_then(|text| text.into_string().ok());
-        let from_preset = read(&path, &preset_subject, &[], problems);
+        let from_preset = read(&path, &preset_subject, &[], &mut Vec::new(), problems);
         let common = common.or_from(from_preset);
         let subject = common
             .subject

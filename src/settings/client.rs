@@ -1,10 +1,8 @@
 //! The keys before the first section: the client id and secret.
 
-use std::path::{Path, PathBuf};
-
 use serde::{Deserialize, Serialize};
 
-use crate::config::{FileFingerprint, Problems, Warnings};
+use crate::config::{Problems, Warnings};
 use crate::secret::Secret;
 use crate::token::RolloutClient;
 
@@ -13,20 +11,17 @@ const RECOMMENDED_SECRET_BYTES: usize = 64;
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "these are the keys' names")]
 pub(super) struct ClientConfig {
     client_id: Option<String>,
     client_secret: Option<Secret>,
-    client_secret_file: Option<PathBuf>,
 }
 
 impl ClientConfig {
-    /// The client, with the file that its secret was read from, if there is one.
     pub(super) fn check(
         self,
         problems: &mut Problems,
         warnings: &mut Warnings,
-    ) -> Option<(RolloutClient, Option<FileFingerprint>)> {
+    ) -> Option<RolloutClient> {
         let id = self.client_id.unwrap_or_default();
         if id.trim().is_empty() || id.trim() != id {
             problems.add(
@@ -34,16 +29,9 @@ impl ClientConfig {
                 "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard",
             );
         }
-        let mut file = None;
-        let read = |path: &Path| {
-            let (bytes, watched) = FileFingerprint::read(path)?;
-            file = Some(watched);
-            Ok(bytes)
-        };
-        let given =
-            Secret::from_value_or_file(self.client_secret, self.client_secret_file.as_ref(), read);
-        let Some(secret) = problems.accept("client_secret", given)? else {
-            problems.add(
+        let Some(secret) = self.client_secret else {
+            problems.require(
+                problems.are_about("client_secret"),
                 "client_secret",
                 "set ROLLOUT_CLIENT_SECRET, or ROLLOUT_CLIENT_SECRET_FILE to the name of a file that holds it",
             );
@@ -62,6 +50,6 @@ impl ClientConfig {
                  so this is only for your information",
             );
         }
-        Some((RolloutClient { id, secret }, file))
+        Some(RolloutClient { id, secret })
     }
 }

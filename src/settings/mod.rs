@@ -71,8 +71,8 @@ pub struct Settings {
     effective: serde_json::Value,
     /// The files that `--config` names.
     config_files: Vec<FileFingerprint>,
-    /// The file of the client secret.
-    secret_file: Option<FileFingerprint>,
+    /// The files of secrets that keys outside the extractors' sections name.
+    secret_files: Vec<FileFingerprint>,
     /// What each extractor was built from, by its name.
     built_from: BTreeMap<String, BuiltFrom>,
 }
@@ -121,12 +121,7 @@ pub fn load(
     };
     let mut warnings = Warnings::default();
     let mut sections = Sections::new(tree);
-    let client: ClientConfig = read(
-        "",
-        &take(&mut sections.tree, &CLIENT_KEYS),
-        &[],
-        &mut problems,
-    );
+    let client = sections.client(&mut problems);
     let server = sections.server(&mut problems);
     let token: TokenConfig = sections.read("token", &mut problems);
     let origins: OriginsConfig = sections.read("origins", &mut problems);
@@ -139,12 +134,11 @@ pub fn load(
     };
     let reload: ReloadConfig = sections.read("reload", &mut problems);
     let extractors = sections.table("extractors", &mut problems);
-    let mut effective = sections.finish(&mut problems);
-    show(&client, &mut effective);
+    let (mut effective, secret_files) = sections.finish(&mut problems);
 
     let client = client.check(&mut problems, &mut warnings);
     let elsewhere = Elsewhere {
-        client_secret: client.as_ref().map(|(client, _)| &client.secret),
+        client_secret: client.as_ref().map(|client| &client.secret),
         request_timeout: server.request_timeout.0,
         cap_to_session: token.cap_to_session,
     };
@@ -168,8 +162,7 @@ pub fn load(
     require_positive("reload.poll_interval", reload.poll_interval, &mut problems);
     let traces = traces::load(&sources.environment, &mut problems, &mut warnings);
 
-    let (Some((client, secret_file)), Some(claims), true) = (client, claims, problems.is_empty())
-    else {
+    let (Some(client), Some(claims), true) = (client, claims, problems.is_empty()) else {
         return Err(problems);
     };
     Ok(Settings {
@@ -185,7 +178,7 @@ pub fn load(
         warnings,
         effective: effective.into(),
         config_files: files,
-        secret_file,
+        secret_files,
         built_from: built.sources,
     })
 }
@@ -196,12 +189,12 @@ pub fn load(
 /// What is wrong with either.
 pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     let mut problems = Problems::default();
-    let Some(Merged { mut tree, .. }) = sources.merge(&mut problems) else {
+    let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
         return Err(problems);
     };
-    let client: ClientConfig = read("", &take(&mut tree, &CLIENT_KEYS), &[], &mut problems);
+    let client = Sections::new(tree).client(&mut problems);
     match client.check(&mut problems, &mut Warnings::default()) {
-        Some((client, _)) if problems.is_empty() => Ok(client),
+        Some(client) if problems.is_empty() => Ok(client),
         _ => Err(problems),
     }
 }
@@ -223,7 +216,7 @@ impl Settings {
     /// Whether a file of secrets or keys holds something else now, which is a reason to reload.
     pub fn are_outdated(&self) -> bool {
         let of_extractors = self.built_from.values().flat_map(|from| &from.files);
-        self.secret_file
+        self.secret_files
             .iter()
             .chain(of_extractors)
             .any(FileFingerprint::has_changed)
@@ -308,7 +301,10 @@ fn unknown_at_top(key: &str) -> String {
 /// The sections of a configuration, each of which is taken out once.
 struct Sections {
     tree: Table,
+    /// The sections as they were understood, for `check-config --print`.
     effective: serde_json::Map<String, serde_json::Value>,
+    /// The files that keys were read from.
+    files: Vec<FileFingerprint>,
 }
 
 impl Sections {
@@ -316,7 +312,16 @@ impl Sections {
         Self {
             tree,
             effective: serde_json::Map::new(),
+            files: Vec::new(),
         }
+    }
+
+    /// The keys before the first section.
+    fn client(&mut self, problems: &mut Problems) -> ClientConfig {
+        let table = take(&mut self.tree, &CLIENT_KEYS);
+        let client = read("", &table, &[], &mut self.files, problems);
+        show(&client, &mut self.effective);
+        client
     }
 
     /// The table called `name`, empty if it is not there.
@@ -342,7 +347,7 @@ impl Sections {
         T: DeserializeOwned + Serialize + Default,
     {
         let table = self.table(name, problems);
-        let section = read(name, &table, &[], problems);
+        let section = read(name, &table, &[], &mut self.files, problems);
         self.show(name, &section);
         section
     }
@@ -356,8 +361,14 @@ impl Sections {
         let mut table = self.table(name, problems);
         let keys = keys_of::<A>();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let first = read(name, &take(&mut table, &keys), &[], problems);
-        let second = read(name, &table, &keys, problems);
+        let first = read(
+            name,
+            &take(&mut table, &keys),
+            &[],
+            &mut self.files,
+            problems,
+        );
+        let second = read(name, &table, &keys, &mut self.files, problems);
         self.show(name, &first);
         self.show(name, &second);
         (first, second)
@@ -368,7 +379,7 @@ impl Sections {
         ServerConfig { restart, ..server }
     }
 
-    /// Adds the keys of a section to what `check-config --print` shows.
+    /// Adds the keys of a section to `effective`.
     fn show(&mut self, name: &str, section: &impl Serialize) {
         let shown = self
             .effective
@@ -379,12 +390,18 @@ impl Sections {
         }
     }
 
-    /// Refuses what was not taken. Gives the sections as they were understood.
-    fn finish(self, problems: &mut Problems) -> serde_json::Map<String, serde_json::Value> {
+    /// Refuses what was not taken. Gives the sections as they were understood, and the files that were read.
+    fn finish(
+        self,
+        problems: &mut Problems,
+    ) -> (
+        serde_json::Map<String, serde_json::Value>,
+        Vec<FileFingerprint>,
+    ) {
         for key in self.tree.keys().collect::<BTreeSet<_>>() {
             problems.add(key, unknown_at_top(key));
         }
-        self.effective
+        (self.effective, self.files)
     }
 }
 

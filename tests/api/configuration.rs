@@ -711,6 +711,86 @@ fn section(keys: &str) -> String {
 }
 
 #[test]
+fn value_in_a_file_is_read_and_only_secrets_may_stand_there() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let with = |content: &[u8], keys: &str| {
+        std::fs::write(file.path(), content).unwrap();
+        let toml = section(&format!("kind = \"flask\"\nsubject = \"{{id}}\"\n{keys}"));
+        load(&toml.replace("FILE", &format!("{:?}", file.path())))
+            .map_err(|problems| problems.to_string())
+    };
+    let secret_key = "secret_key_file = FILE\n";
+    let settings = with(b"not UTF-8 \xff, and long enough\n", secret_key).unwrap();
+    assert!(!settings.are_outdated());
+    std::fs::write(file.path(), "another").unwrap();
+    assert!(settings.are_outdated(), "the file is watched");
+
+    let client = format!("{CLIENT_SECRET}\r\n");
+    for (case, content, keys, line) in [
+        (
+            "one newline is dropped",
+            client.as_bytes(),
+            secret_key,
+            "secret_key: is the same secret as client_secret",
+        ),
+        (
+            "both",
+            b"a-secret-long-enough",
+            "secret_key_file = FILE\nsecret_key = \"a-secret-long-enough\"",
+            "secret_key: is given both by value and by file",
+        ),
+        (
+            "no text",
+            b"",
+            "secret_key_file = 5",
+            "secret_key: the name of its file must be text in quotes, not a whole number (from /",
+        ),
+        (
+            "no name",
+            b"",
+            "secret_key_file = \"\"",
+            "secret_key: the file's name is empty",
+        ),
+        (
+            "unreadable",
+            b"",
+            "secret_key_file = \"/nowhere/at/all\"",
+            "secret_key: cannot read",
+        ),
+        (
+            "no secret",
+            b"x",
+            "cookie_file = FILE",
+            "cookie_file: is not a key of this section",
+        ),
+        (
+            "no secret's type",
+            b"1h",
+            "max_age_file = FILE",
+            "max_age_file: is not a key of this section",
+        ),
+        (
+            "no key",
+            b"x",
+            "secrt_file = FILE",
+            "secrt_file: is not a key of this section",
+        ),
+    ] {
+        let report = with(content, keys).map(|_| ()).expect_err(case);
+        let line = format!("extractors.web.{line}");
+        let lines: Vec<_> = report
+            .lines()
+            .filter(|line| line.starts_with("extractors.web.secret_key: "))
+            .collect();
+        assert!(
+            report.lines().any(|found| found.starts_with(&line)),
+            "{case}: {report}"
+        );
+        assert!(lines.len() < 2, "{case}: {report}");
+    }
+}
+
+#[test]
 fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret() {
     let jwt = |algorithm: &str, secret: &str| {
         let keys = format!(
@@ -832,13 +912,14 @@ fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret()
 #[test]
 fn file_of_a_list_of_secrets_that_holds_none_is_refused_in_every_kind() {
     let registry = Registry::builtin();
+    let documented = documented_kinds();
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut lists = Vec::new();
     for kind in registry.names() {
         let keys = keys_of_kind(&registry, kind, &context()).unwrap();
         let keys = keys.as_object().unwrap();
         for (key, _) in keys.iter().filter(|(_, default)| default.is_array()) {
-            if !keys.contains_key(&format!("{key}_file")) {
+            if !documented[kind].0.contains_key(&format!("{key}_file")) {
                 continue;
             }
             lists.push(format!("{kind}.{key}"));
@@ -1167,8 +1248,10 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
             if key == "preset" || key == "subject" {
                 continue;
             }
+            let of_file = key.strip_suffix("_file").unwrap_or(key);
             let default = real
                 .get(key)
+                .or_else(|| real.get(of_file))
                 .unwrap_or_else(|| panic!("{kind} has no key {key}"));
             let shown = serde_json::to_value(value).unwrap();
             if examples.contains(key) {

@@ -68,7 +68,7 @@ pub fn require_given(
     problems: &mut Problems,
 ) {
     problems.require(
-        given,
+        given || problems.are_about(&section.key(key)),
         section.key(key),
         format!("is missing: set it, or {key}_file, to the app's own {setting}"),
     );
