@@ -2,7 +2,6 @@
 //! The header is trusted only from that proxy, which is identified by its address or by a shared secret.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -49,7 +48,6 @@ struct TrustedHeaderConfig {
     trusted_proxies: List<String>,
     shared_secret_header: Option<String>,
     shared_secret: Option<Secret>,
-    shared_secret_file: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -96,12 +94,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         config.shared_secret_header.as_deref(),
         &mut problems,
     );
-    let secret = section.secret(
-        "shared_secret",
-        config.shared_secret,
-        config.shared_secret_file.as_ref(),
-        &mut problems,
-    );
+    let secret = section.secret("shared_secret", config.shared_secret, None, &mut problems);
     if let Some(weakness) = secret.as_ref().and_then(Secret::weakness) {
         problems.add(
             section.key("shared_secret"),
