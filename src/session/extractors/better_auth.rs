@@ -3,7 +3,6 @@
 //! and `crypto/jwt.ts`. The session's token needs a look-up in the app's database: see `sql_session` and
 //! `redis_session`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
@@ -43,7 +42,6 @@ const SKEW: UnixSeconds = 60;
 struct BetterAuthConfig {
     cookie: String,
     secret: Option<Secret>,
-    secret_file: Option<PathBuf>,
     strategy: String,
     max_age: HumanDuration,
 }
@@ -53,7 +51,6 @@ impl Default for BetterAuthConfig {
         Self {
             cookie: "better-auth.session_data".to_owned(),
             secret: None,
-            secret_file: None,
             strategy: "compact".to_owned(),
             max_age: HumanDuration::secs(5 * 60),
         }
@@ -84,7 +81,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret",
         config.secret,
-        config.secret_file.as_ref(),
+        None,
         "BETTER_AUTH_SECRET",
         &mut problems,
     );
