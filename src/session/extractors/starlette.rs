@@ -1,7 +1,6 @@
 //! `starlette`: the cookie of Starlette's `SessionMiddleware`, which `FastAPI` uses too.
 //! Format: Starlette `middleware/sessions.py`, itsdangerous `timed.py`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac};
@@ -37,7 +36,6 @@ const SIGNED_OUT: &str = "null";
 struct StarletteConfig {
     cookie: String,
     secret_key: Option<Secret>,
-    secret_key_file: Option<PathBuf>,
     max_age: MaxAge,
 }
 
@@ -46,7 +44,6 @@ impl Default for StarletteConfig {
         Self {
             cookie: "session".to_owned(),
             secret_key: None,
-            secret_key_file: None,
             max_age: MaxAge::days(14),
         }
     }
@@ -66,7 +63,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret_key",
         config.secret_key,
-        config.secret_key_file.as_ref(),
+        None,
         "secret_key",
         &mut problems,
     );
