@@ -2,7 +2,6 @@
 //! Format: Flask `sessions.py` (`SecureCookieSessionInterface`), itsdangerous `url_safe.py`, `timed.py`.
 //! Flask's tags for values that JSON lacks, such as `{" u": …}` for a UUID, are not converted.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
@@ -31,9 +30,7 @@ pub const KIND: Kind = Kind {
 struct FlaskConfig {
     cookie: String,
     secret_key: Option<Secret>,
-    secret_key_file: Option<PathBuf>,
     secret_key_fallbacks: List<Secret>,
-    secret_key_fallbacks_file: Option<PathBuf>,
     salt: String,
     digest: String,
     max_age: MaxAge,
@@ -44,9 +41,7 @@ impl Default for FlaskConfig {
         Self {
             cookie: "session".to_owned(),
             secret_key: None,
-            secret_key_file: None,
             secret_key_fallbacks: List::default(),
-            secret_key_fallbacks_file: None,
             salt: "cookie-session".to_owned(),
             digest: "sha1".to_owned(),
             max_age: MaxAge::days(31),
@@ -61,7 +56,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret_key",
         config.secret_key,
-        config.secret_key_file.as_ref(),
+        None,
         "SECRET_KEY",
         &mut problems,
     );
@@ -70,7 +65,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret_key_fallbacks",
         config.secret_key_fallbacks,
-        config.secret_key_fallbacks_file.as_ref(),
+        None,
         &mut problems,
     );
     config.max_age.require(section, &mut problems);
