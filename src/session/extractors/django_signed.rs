@@ -2,7 +2,6 @@
 //! Format: Django `contrib/sessions/backends/signed_cookies.py`, `core/signing.py`.
 //! Sessions that Django keeps in a database are read by `sql_session`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -37,9 +36,7 @@ const LEEWAY: UnixSeconds = 30;
 struct DjangoSignedConfig {
     cookie: String,
     secret_key: Option<Secret>,
-    secret_key_file: Option<PathBuf>,
     secret_key_fallbacks: List<Secret>,
-    secret_key_fallbacks_file: Option<PathBuf>,
     salt: String,
     max_age: MaxAge,
 }
@@ -49,9 +46,7 @@ impl Default for DjangoSignedConfig {
         Self {
             cookie: "sessionid".to_owned(),
             secret_key: None,
-            secret_key_file: None,
             secret_key_fallbacks: List::default(),
-            secret_key_fallbacks_file: None,
             salt: "django.contrib.sessions.backends.signed_cookies".to_owned(),
             max_age: MaxAge::days(14),
         }
@@ -65,7 +60,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret_key",
         config.secret_key,
-        config.secret_key_file.as_ref(),
+        None,
         "SECRET_KEY",
         &mut problems,
     );
@@ -73,7 +68,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret_key_fallbacks",
         config.secret_key_fallbacks,
-        config.secret_key_fallbacks_file.as_ref(),
+        None,
         &mut problems,
     );
     config.max_age.require(section, &mut problems);
