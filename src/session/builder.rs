@@ -378,7 +378,7 @@ pub(crate) fn build_extractor(
     kind: &str,
     toml: &str,
     context: &Context,
-) -> Result<Arc<dyn SessionExtractor>, Problems> {
+) -> Result<Arc<dyn crate::session::types::SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let table = problems.accept(kind, parse(toml, None)).unwrap_or_default();
     let builder = Builder {

@@ -2,7 +2,6 @@
 //! and its Keygrip signature in another, NAME and NAME.sig.
 //! Format: cookie-session `index.js`, cookies `index.js`, keygrip `index.js`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -36,7 +35,6 @@ pub const KIND: Kind = Kind {
 struct CookieSessionConfig {
     cookie: String,
     keys: List<Secret>,
-    keys_file: Option<PathBuf>,
     algorithm: String,
     encoding: String,
 }
@@ -46,7 +44,6 @@ impl Default for CookieSessionConfig {
         Self {
             cookie: "session".to_owned(),
             keys: List::default(),
-            keys_file: None,
             algorithm: "sha1".to_owned(),
             encoding: "base64url".to_owned(),
         }
@@ -68,7 +65,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         section,
         "keys",
         config.keys,
-        config.keys_file.as_ref(),
+        None,
         "keys, or its one secret",
         &mut problems,
     );
