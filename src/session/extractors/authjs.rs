@@ -3,7 +3,6 @@
 //! `src/jwt/index.ts`. Sessions in a database are read by `sql_session`.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::header;
@@ -52,7 +51,6 @@ const MAX_BEARER: usize = 64 * 1024;
 struct AuthJsConfig {
     version: String,
     secrets: List<Secret>,
-    secrets_file: Option<PathBuf>,
     cookie: Option<String>,
     salt: Option<String>,
     accept_bearer: bool,
@@ -63,7 +61,6 @@ impl Default for AuthJsConfig {
         Self {
             version: "v5".to_owned(),
             secrets: List::default(),
-            secrets_file: None,
             cookie: None,
             salt: None,
             accept_bearer: false,
@@ -108,7 +105,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secrets",
         config.secrets,
-        config.secrets_file.as_ref(),
+        None,
         "AUTH_SECRET or NEXTAUTH_SECRET",
         &mut problems,
     );
