@@ -3,7 +3,6 @@
 //! `src/Illuminate/Session/CookieSessionHandler.php`.
 //! Sessions that are kept in a database or in Redis are read by `sql_session` and `redis_session`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -37,9 +36,7 @@ const SKEW: UnixSeconds = 60;
 struct LaravelConfig {
     cookie: String,
     app_key: Option<Secret>,
-    app_key_file: Option<PathBuf>,
     previous_keys: List<Secret>,
-    previous_keys_file: Option<PathBuf>,
     cipher: String,
     lifetime: HumanDuration,
 }
@@ -49,9 +46,7 @@ impl Default for LaravelConfig {
         Self {
             cookie: laravel::COOKIE.to_owned(),
             app_key: None,
-            app_key_file: None,
             previous_keys: List::default(),
-            previous_keys_file: None,
             cipher: laravel::CIPHER.to_owned(),
             lifetime: HumanDuration::secs(120 * 60),
         }
@@ -72,9 +67,9 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let fields = KeyFields {
         app_key: config.app_key,
-        app_key_file: config.app_key_file.as_ref(),
+        app_key_file: None,
         previous_keys: config.previous_keys,
-        previous_keys_file: config.previous_keys_file.as_ref(),
+        previous_keys_file: None,
         cipher: &config.cipher,
     };
     let keys = AppKeySet::read(section, fields, &mut problems);
