@@ -1,10 +1,11 @@
-//! `doctor`: mints a token and asks Rollout whether it accepts it, and says what to mend if not.
-//! How a token is made is in `token.rs`.
+//! `doctor`: mints a token and asks Rollout whether it accepts it, and says what to fix if not.
+//! How tokens are made is in the room `token`.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Method, Request};
 
-use super::{Failure, TOKEN_LIFE, block_on, context, mint_for, say};
+use super::mint::{TOKEN_LIFE, mint_for};
+use super::{Failure, block_on, context, say};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Sources};
 use crate::session::backends::http::{HttpClient, Limits, check_url};

@@ -1,5 +1,5 @@
 //! `explain`: one request through the chain, and what each extractor says about it.
-//! The chain is in `extractors/chain.rs`; what a real request goes through is in `app.rs`.
+//! The chain is in `session/chain.rs`; what a real request goes through is in `http/app.rs`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Request};
 
-use super::serve::dev_sources;
+use super::dev::dev_sources;
 use super::{Failure, block_on, context, say};
 use crate::config::Sources;
 use crate::http::error::Error;

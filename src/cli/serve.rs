@@ -1,22 +1,17 @@
-//! `serve` and `dev`: from a configuration to a running service, and until its end.
-//! Accepting connections and draining are in `server`.
+//! `serve`: from a configuration to a running service, and until its end.
+//! Accepting connections and draining are in `http/server`.
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt;
 use sd_notify::NotifyState;
 
 use super::{Failure, block_on, context};
-use crate::config::{Problems, Sources};
+use crate::config::Sources;
 use crate::http::app::{self, App};
 use crate::http::server::{self, Drain, Listener, Outcome, Signals};
-use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::http::{HttpClient, Limits};
 use crate::session::registry::Registry;
@@ -26,37 +21,14 @@ use crate::telemetry;
 use crate::telemetry::logs::{LastLines, LogWriter, fingerprint};
 use crate::telemetry::traces::SendTraces;
 
-const DEV_BASE: &str = include_str!("../../config/dev.toml");
-
-/// Variables by which deployments say what they are for.
-const STAGE_VARIABLES: [&str; 5] = [
-    "ENV",
-    "APP_ENV",
-    "NODE_ENV",
-    "RAILS_ENV",
-    "ROLLOUT_TOKEN_ENV",
-];
-
-pub fn serve(sources: Sources, registry: &Registry) -> Result<(), Failure> {
+pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let context = context();
     let settings = settings::load(&sources, registry, &context)?;
     let (writer, _last_lines) = start_log(&context)?;
-    block_on(run(settings, sources, registry, context, writer, |_| {}))?
+    block_on(serve(settings, sources, registry, context, writer, |_| {}))?
 }
 
-pub fn dev(sources: Sources, registry: &Registry) -> Result<(), Failure> {
-    refuse_in_production()?;
-    let mut context = context();
-    context.dev = true;
-    let (sources, throwaway) = dev_sources(sources)?;
-    let settings = settings::load(&sources, registry, &context)?;
-    let (writer, _last_lines) = start_log(&context)?;
-    let throwaway = Some(throwaway).filter(|secret| *secret == settings.client.secret);
-    let banner = |address: SocketAddr| print_banner(address, throwaway.as_ref());
-    block_on(run(settings, sources, registry, context, writer, banner))?
-}
-
-fn start_log(context: &Context) -> Result<(LogWriter, LastLines), Failure> {
+pub(super) fn start_log(context: &Context) -> Result<(LogWriter, LastLines), Failure> {
     LogWriter::start(&context.metrics)
         .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))
 }
@@ -84,7 +56,7 @@ fn send_traces(http: HttpClient) -> SendTraces {
 }
 
 /// Binds, lets the extractors fetch ahead, and serves until a signal ends it.
-async fn run(
+pub(super) async fn serve(
     settings: Settings,
     sources: Sources,
     registry: &Registry,
@@ -188,56 +160,4 @@ fn local(listener: &tokio::net::TcpListener) -> Result<SocketAddr, Failure> {
     listener
         .local_addr()
         .map_err(|error| Failure::Runtime(format!("cannot tell the own address: {error}")))
-}
-
-/// Dev mode signs everybody in. Where a variable says that this is production, it must not run.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "asks the process itself what it is for"
-)]
-fn refuse_in_production() -> Result<(), Failure> {
-    for name in STAGE_VARIABLES {
-        let stage = std::env::var(name).unwrap_or_default().to_ascii_lowercase();
-        if matches!(stage.as_str(), "production" | "prod") {
-            return Err(Failure::Config(Problems::of(
-                name,
-                "is production, and `dev` signs everybody in: use `serve`",
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// The sources as `dev` takes them: with a layer of its own below everything, which also holds a
-/// throwaway client for whoever names none. Gives that client's secret too.
-pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
-    let mut bytes = [0; 48];
-    rand::fill(&mut bytes)
-        .map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
-    let secret = URL_SAFE_NO_PAD.encode(bytes);
-    let base = format!("client_id = \"dev-client\"\nclient_secret = \"{secret}\"\n{DEV_BASE}");
-    Ok((
-        Sources {
-            base: Some(base),
-            ..sources
-        },
-        Secret::new(secret),
-    ))
-}
-
-fn print_banner(address: SocketAddr, throwaway: Option<&Secret>) {
-    let throwaway = throwaway.map(|secret| String::from_utf8_lossy(secret.expose()));
-    let secret =
-        throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
-    // A reader that has gone does not miss it.
-    let _ = write!(
-        io::stdout(),
-        "
-  Development mode: everybody is signed in. Loopback only.
-  Page      http://{address}/
-  A token   curl -sS -X POST -H 'X-Dev-User: ann' http://{address}/rollout/token
-{}
-",
-        secret.unwrap_or_default()
-    );
 }

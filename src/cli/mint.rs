@@ -1,0 +1,55 @@
+//! `mint`: prints a token. How tokens are made is in the room `token`.
+
+use std::time::Duration;
+
+use super::{Failure, say};
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::Sources;
+use crate::session::subject::Subject;
+use crate::session::types::Session;
+use crate::settings;
+use crate::token::{ClaimTemplates, MintError, Minter, RolloutClient};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Who the token is for, as your sessions would say it: up to 256 bytes.
+    subject: String,
+}
+
+pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
+    let client = settings::load_client(sources)?;
+    let subject = Subject::new(args.subject.as_str()).map_err(|_| {
+        Failure::Usage(
+            "SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned(),
+        )
+    })?;
+    say(mint_for(&client, &subject, &Clock::system())?)
+}
+
+/// Seconds.
+pub(super) const TOKEN_LIFE: UnixSeconds = 900;
+
+/// A token with the four claims of every token; `[token]` does not matter to the commands.
+pub(super) fn mint_for(
+    client: &RolloutClient,
+    subject: &Subject,
+    clock: &Clock,
+) -> Result<String, Failure> {
+    let minter = Minter::new(
+        client,
+        Duration::from_secs(TOKEN_LIFE.unsigned_abs()),
+        false,
+        ClaimTemplates::default(),
+    );
+    minter
+        .mint(subject, &Session::of_subject(subject.as_str()), clock.now())
+        .map(|minted| minted.token)
+        .map_err(|error| {
+            Failure::Runtime(match error {
+                MintError::ClockNotSet => {
+                    "cannot mint: the machine's clock is before 2020: set it".to_owned()
+                }
+                MintError::SessionOver | MintError::Claim(_) => format!("cannot mint: {error:?}"),
+            })
+        })
+}
