@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` and nothing else.
 
-.PHONY: help run check test tools lint rust model stores proxies traces web browser interop frameworks faults faults-smoke soak docs docs-test bench bench-parts bench-check bench-counts fuzz image image-test audit sbom
+.PHONY: help run check generate test tools lint rust model stores proxies traces web browser interop frameworks faults faults-smoke soak docs docs-test bench bench-parts bench-check bench-counts fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -12,6 +12,9 @@ check: ## Format, clippy with warnings denied, cargo test: under two minutes onc
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
+
+generate: ## Writes the parts of the docs that follow from the code
+	cargo run --quiet --locked --example generate
 
 test: tools lint rust stores proxies traces web browser interop frameworks deploy docs-test faults-smoke ## Everything: installs what is missing, checks, runs all tests
 

@@ -23,6 +23,8 @@ mod identity;
 mod idp;
 mod limits;
 mod logs;
+#[path = "../shared/reference.rs"]
+mod pages;
 mod providers;
 mod reference;
 mod rotation;

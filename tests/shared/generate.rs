@@ -1,0 +1,19 @@
+//! `make generate`: writes the parts of `docs/` that follow from the code.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a program for maintainers, which may end with a panic"
+)]
+
+mod reference;
+
+fn main() {
+    for page in reference::pages() {
+        if page.generated != page.found {
+            std::fs::write(&page.path, page.generated).unwrap();
+            println!("written: {}", page.path.display());
+        }
+    }
+}
