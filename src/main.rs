@@ -1,5 +1,5 @@
-//! The start-up story: read the command line, run the command, turn a failure into words and an exit
-//! code. What each command does is in `rollout_token::cli`.
+//! Reads the command line, runs the command, and turns a failure into a message and an exit code. What each command
+//! does is in `rollout_token::cli`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match cli.run(&Registry::builtin()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Not `eprintln!`, which panics when the reader has gone.
+            // Not `eprintln!`, which panics when standard error is closed.
             let _ = writeln!(io::stderr(), "rollout-token: {failure}");
             failure.exit_code()
         }

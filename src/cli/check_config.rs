@@ -28,7 +28,7 @@ pub(super) fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result
     }
     let mut err = io::stderr().lock();
     for warning in settings.warnings.lines() {
-        // Not `eprintln!`, which panics when the reader has gone.
+        // Not `eprintln!`, which panics when standard error is closed.
         let _ = writeln!(err, "{warning}");
     }
     Ok(())

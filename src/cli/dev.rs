@@ -38,7 +38,7 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
     ))?
 }
 
-/// Dev mode signs everybody in. Where a variable says that this is production, it must not run.
+/// `dev` signs every caller in, so it refuses to run where a variable says that this is production.
 #[expect(
     clippy::disallowed_methods,
     reason = "asks the process itself what it is for"
@@ -49,15 +49,15 @@ fn refuse_in_production() -> Result<(), Failure> {
         if matches!(stage.as_str(), "production" | "prod") {
             return Err(Failure::Config(Problems::of(
                 name,
-                "is production, and `dev` signs everybody in: use `serve`",
+                "is production, and `dev` signs every caller in: use `serve`",
             )));
         }
     }
     Ok(())
 }
 
-/// The sources as `dev` takes them: with a layer of its own below everything, which also holds a
-/// throwaway client for whoever names none. Gives that client's secret too.
+/// The sources with the layer of `dev` below all others. It also has a throwaway client, which is used if the
+/// operator names none. Gives that client's secret too.
 pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
     let mut bytes = [0; 48];
     rand::fill(&mut bytes)
@@ -77,11 +77,11 @@ fn print_banner(address: SocketAddr, throwaway: Option<&Secret>) {
     let throwaway = throwaway.map(|secret| String::from_utf8_lossy(secret.expose()));
     let secret =
         throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
-    // A reader that has gone does not miss it.
+    // That standard output is closed does not matter to the service.
     let _ = write!(
         io::stdout(),
         "
-  Development mode: everybody is signed in. Loopback only.
+  Development mode: every caller is signed in. Loopback only.
   Page      http://{address}/
   A token   curl -sS -X POST -H 'X-Dev-User: ann' http://{address}/rollout/token
 {}

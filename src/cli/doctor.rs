@@ -12,11 +12,11 @@ use crate::session::backends::http::{HttpClient, Limits, check_url};
 use crate::session::subject::Subject;
 use crate::settings;
 
-/// What Rollout's API is called with; nobody's credentials are stored under it.
+/// The subject of the token that Rollout's API is called with. No user has it, so no credentials are stored under it.
 const SUBJECT: &str = "rollout-token-doctor";
-/// Verifiers differ in how much of a difference they forgive; from here on some forgive none.
+/// Seconds of difference from which on some verifiers refuse tokens.
 const CLOCK_TOLERANCE: UnixSeconds = 5;
-/// Far away and perhaps behind a slow name server: patience costs nothing here.
+/// Longer than for a backend of the service: a person waits, and the name server may be slow.
 const LIMITS: Limits = Limits {
     connect: std::time::Duration::from_secs(5),
     total: std::time::Duration::from_secs(10),
@@ -76,7 +76,7 @@ pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
                 None => Ok(()),
             }
         }
-        StatusCode::UNAUTHORIZED if clock.spoils_tokens() => Err(Failure::Runtime(format!(
+        StatusCode::UNAUTHORIZED if clock.invalidates_tokens() => Err(Failure::Runtime(format!(
             "{host} refuses the token, and {}: set the clock (NTP) and try again",
             clock.describe().unwrap_or_default()
         ))),
@@ -96,7 +96,7 @@ pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
 struct ClockDifference(UnixSeconds);
 
 impl ClockDifference {
-    /// Without a `Date` there is none to see.
+    /// 0 without a `Date`.
     fn of(headers: &HeaderMap, now: UnixSeconds) -> Self {
         let date = headers
             .get(header::DATE)
@@ -116,8 +116,8 @@ impl ClockDifference {
         (by > CLOCK_TOLERANCE).then(|| format!("this machine's clock is {by} s {direction}"))
     }
 
-    /// Whether a good token would look made in the future, or over.
-    fn spoils_tokens(self) -> bool {
+    /// Whether a good token would seem to be issued in the future, or expired.
+    fn invalidates_tokens(self) -> bool {
         self.0 > CLOCK_TOLERANCE || self.0 < CLOCK_TOLERANCE - TOKEN_LIFE
     }
 }

@@ -140,7 +140,7 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
 const ANOTHERS: &str =
     "because a header holds another's credential and this section does not read that header";
 
-/// From this length on a drawing helps nobody.
+/// The most bytes of a drawing; a longer one is not read.
 const MAX_DRAWN: usize = 2000;
 
 /// What the session holds, without what it says: enough to find where the user is.
@@ -214,7 +214,7 @@ fn describe(said: &Result<Option<Subject>, Denial>) -> String {
     }
 }
 
-/// A detail may quote what somebody sent: it is escaped, so that it cannot drive the terminal.
+/// A detail may quote the request. It is escaped, so that it cannot send commands to the terminal.
 fn more(detail: Option<&str>) -> String {
     detail
         .map(|detail| format!(" ({})", detail.escape_debug()))
@@ -270,8 +270,8 @@ fn wrong(line: &[u8], what: &str) -> Failure {
     Failure::Usage(format!("the header {name:?} {what}"))
 }
 
-/// The header lines of a raw request: after its first line, up to the empty one. Bytes, since odd
-/// ones are what somebody would want explained.
+/// The header lines of a raw request: after its first line, up to the empty one. They are bytes, because a request
+/// that is not UTF-8 can be explained too.
 fn raw_headers(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     let mut bytes = Vec::new();
     let read = if path.as_os_str() == "-" {
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drawing_has_names_and_types_and_an_end() {
+    fn drawing_has_names_and_types_without_values_and_is_cut_at_its_limit() {
         let drawn = |json: &str| {
             let mut shape = String::new();
             draw(&Value::parse(json.as_bytes()).expect("JSON"), &mut shape);

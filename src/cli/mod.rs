@@ -54,7 +54,7 @@ enum Command {
     ///
     /// SIGTERM finishes what is under way and stops, SIGHUP reads the configuration again.
     Serve,
-    /// Serves on loopback with a throwaway client, signing everybody in: for development.
+    /// Serves on loopback with a throwaway client, signing every caller in: for development.
     ///
     /// Callers are dev-user, or whom their header X-Dev-User names. A page at / shows what the service does. Settings
     /// and a client of your own are used if they are there; addresses that others can reach are refused.
@@ -168,8 +168,8 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-/// Runs to the end, and then does not wait for what a library still does in the background, such as
-/// the look-up of a name that nobody answers.
+/// Runs to the end, and then does not wait for what a library still does in the background, such as a DNS query
+/// without an answer.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -180,7 +180,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     Ok(done)
 }
 
-/// Writes a line to standard output. Not `println!`, which panics when the reader has gone.
+/// Writes a line to standard output. Not `println!`, which panics when standard output is closed.
 fn say(line: impl fmt::Display) -> Result<(), Failure> {
     writeln!(io::stdout(), "{line}")
         .map_err(|error| Failure::Runtime(format!("cannot write: {error}")))

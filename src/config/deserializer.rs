@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn text_stands_for_numbers_and_flags_and_nothing_else_for_anything_but_itself() {
+    fn text_is_accepted_for_numbers_and_flags_and_no_other_type_is_converted() {
         assert_eq!(
             ["12", "-3", "on", "1.5", ""].map(read::<i64>),
             [Some(12), Some(-3), None, None, None]

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_is_read_once_and_never_changes() {
+    fn pipe_is_read_once_and_never_counts_as_changed() {
         let (reader, mut writer) = pipe().unwrap();
         writer.write_all(b"secret").unwrap();
         drop(writer);

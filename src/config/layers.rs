@@ -1,5 +1,5 @@
-//! The layers of text that a configuration is laid together from, each over the one before.
-//! Making typed values of the whole is in `section.rs`.
+//! The layers of a configuration (defaults of `dev`, files, variables), and how they are merged: a later layer wins.
+//! `section.rs` makes typed values of the result.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -64,7 +64,7 @@ impl Sources {
             ..Self::default()
         };
         for (name, value) in std::env::vars_os() {
-            // Other names are nobody's business here.
+            // A name that is not UTF-8 is none of ours.
             let Ok(name) = name.into_string() else {
                 continue;
             };
@@ -85,7 +85,7 @@ impl Sources {
 
     /// Lays the layers over each other; `None` if one of them cannot be read.
     ///
-    /// The `config` crate would do it too, but there a section takes the place of a value in silence.
+    /// Not by `config::Config::builder()`: there a section replaces a value of another layer silently.
     pub(crate) fn merge(&self, problems: &mut Problems) -> Option<Merged> {
         for name in &self.not_text {
             problems.add(
@@ -104,7 +104,7 @@ impl Sources {
         for layer in layers.into_iter().chain(self.variables()) {
             lay(layer, &mut above, "", problems);
         }
-        // The throwaway client of `dev` is there for whoever names none.
+        // `client_secret` in the base is the throwaway one of `dev`. It gives way to a secret of the operator's.
         if above.contains_key("client_secret_file") {
             tree.remove("client_secret");
         }
@@ -118,9 +118,10 @@ impl Sources {
             let path = name.strip_prefix(PREFIX)?.to_lowercase();
             Some(variable(name, &path, text))
         });
-        let rollouts = ROLLOUT_NAMES
-            .into_iter()
-            .filter_map(|(name, key)| Some(variable(name, key, self.environment.get(name)?)));
+        let rollouts = ROLLOUT_NAMES.into_iter().filter_map(|(name, key)| {
+            let (name, text) = self.environment.get_key_value(name)?;
+            Some(variable(name, key, text))
+        });
         ours.chain(rollouts)
     }
 }
@@ -153,14 +154,12 @@ pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String
 }
 
 /// The layer of one variable, whose path is `server__listen` for `listen` in `[server]`.
-fn variable(name: &str, path: &str, text: &str) -> Table {
-    let origin = name.to_owned();
-    let in_table =
-        |value, key: &str| Value::new(Some(&origin), Table::from([(key.to_owned(), value)]));
-    let tree = path
-        .rsplit("__")
-        .fold(Value::new(Some(&origin), text), in_table);
-    tree.into_table().unwrap_or_default()
+fn variable(name: &String, path: &str, text: &str) -> Table {
+    let (key, value) = match path.split_once("__") {
+        Some((section, rest)) => (section, Value::new(Some(name), variable(name, rest, text))),
+        None => (path, Value::new(Some(name), text)),
+    };
+    Table::from([(key.to_owned(), value)])
 }
 
 /// Lays one layer over another.

@@ -1,12 +1,11 @@
-//! Everything that is wrong with a configuration, gathered into one report, and what is only a warning.
-//! What is wrong is found where each value is checked.
+//! All problems of a configuration in one report, and its warnings. Each is found where the value is checked.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// Problems, each under the key it belongs to. Empty means the configuration is good.
 ///
-/// The texts name keys and say how to mend them; they never hold a secret's value.
+/// The texts name keys and say how to fix them. They never hold a secret's value.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     list: Vec<(String, String)>,
@@ -138,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_sees_text_only() {
+    fn control_characters_are_escaped() {
         let problems = Problems::of("extractors.\u{1b}[31m", "must be\u{9b}31m text");
         assert_eq!(
             problems.to_string(),

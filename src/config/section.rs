@@ -1,5 +1,5 @@
-//! One table of the configuration on its way to typed values, with every problem reported by key.
-//! Which keys there are is in `raw.rs`, and with each kind of extractor.
+//! The reader of one section: from a table to typed values, with every problem reported under its key.
+//! Which keys there are is in `settings`, and with each kind of extractor.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -191,7 +191,7 @@ pub(crate) fn take(table: &mut Table, keys: &[&str]) -> Table {
         .collect()
 }
 
-/// What sections are checked against that stands elsewhere in the configuration.
+/// The values outside a section that its own are checked against.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Elsewhere<'a> {
     /// The secret that signs our tokens, which no section may use.

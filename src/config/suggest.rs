@@ -1,7 +1,6 @@
-//! "Did you mean": what is said of a name that does not exist.
-//! Which names exist is known elsewhere.
+//! "Did you mean": the text for a name that does not exist. The caller knows which names exist.
 
-/// From here on two names look like one and its misspelling.
+/// From this similarity on (Jaro-Winkler), a name counts as a misspelling of the other.
 const ALIKE: f64 = 0.85;
 
 /// Says that `name` is no such thing, and which one it may stand for, or else all that there are.
@@ -25,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_typo_gets_the_name_and_anything_else_the_list() {
+    fn misspelled_name_is_told_the_closest_and_any_other_all_names() {
         let said = |name| unknown("key", name, ["issuers", "claims", "from"].into_iter());
         assert_eq!(said("issuer"), "is not a key: did you mean issuers?");
         assert_eq!(said("clams"), "is not a key: did you mean claims?");

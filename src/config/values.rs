@@ -1,5 +1,5 @@
 //! The forms in which values are written: durations with a unit, lists from a file or a variable.
-//! Which key takes which of them is in `raw.rs`, and with each kind of extractor.
+//! Which key takes which of them is in `settings`, and with each kind of extractor.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,7 +14,7 @@ use super::deserializer::FileLine;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
 
-/// Nothing that this service waits for takes longer; a longer time is a slip of the keyboard.
+/// No timeout or lifetime of this service is longer, so a longer duration is a typing error.
 const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 impl HumanDuration {
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_needs_its_unit_and_a_sane_size() {
+    fn duration_without_unit_or_above_400_days_is_refused() {
         for (text, want) in [
             ("\"15m\"", Some(Duration::from_secs(900))),
             ("\"500ms\"", Some(Duration::from_millis(500))),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_is_shown_in_the_largest_unit_that_fits() {
+    fn duration_is_shown_in_the_largest_unit_that_fits() {
         for text in ["0s", "500ms", "75s", "15m", "2h", "31d", "1500ms"] {
             let span: HumanDuration = serde_json::from_value(text.into()).unwrap();
             assert_eq!(span.to_string(), text);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_reads_from_a_sequence_and_from_text() {
+    fn list_is_read_from_a_sequence_and_from_text_with_commas() {
         for text in ["[\"a\",\"b\"]", "\"a, b\"", "\"a,b,\""] {
             assert_eq!(
                 serde_json::from_str::<List<String>>(text).unwrap(),

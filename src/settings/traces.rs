@@ -1,8 +1,8 @@
 //! Where traces are sent: the variables that OpenTelemetry defines for it.
 //!
 //! Their names are a standard across languages, so there are no keys of ours for the same. The library itself
-//! reads what only it needs (headers, timeouts, batches, attributes of the resource). Checked here is what it
-//! would ignore without a word if it is wrong.
+//! reads what only it needs (headers, timeouts, batches, attributes of the resource). The variables checked here are
+//! those whose wrong values the library ignores silently.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ fn check(variables: &Variables<'_>, problems: &mut Problems) {
                 allowed.contains(&value),
                 name,
                 format!(
-                    "must be one of {}; nothing else is built in",
+                    "must be one of {}; this build supports no other",
                     allowed.join(", ")
                 ),
             );
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_receiver_is_where_the_standard_says() {
+    fn receiver_is_the_endpoint_of_the_standard_variables() {
         let traces = |url: &str| Some(url.to_owned());
         for (pairs, want) in [
             (&[][..], None),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_named_by_its_variable_and_repeats_no_secret() {
+    fn wrong_variable_is_a_problem_under_its_name_without_its_value() {
         let on = (ENDPOINT, "http://c:4318");
         for (pairs, name) in [
             (&[(ENDPOINT, "c:4318")][..], ENDPOINT),

@@ -46,7 +46,7 @@ fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
 }
 
 #[test]
-fn six_mistakes_are_one_report_of_six_lines_and_no_secret() {
+fn every_problem_is_in_one_report_without_secrets() {
     let secret = "hunter2-hunter2-hunter2-hunter2";
     let report = problems(&format!(
         r#"
@@ -88,7 +88,7 @@ fn six_mistakes_are_one_report_of_six_lines_and_no_secret() {
 }
 
 #[test]
-fn every_mistake_names_its_key() {
+fn every_problem_begins_with_its_key() {
     let with = |toml: &str| format!("{toml}\n{BY_HEADER}");
     let endpoint = |keys: &str| {
         section(&format!(
@@ -315,7 +315,7 @@ fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, St
 }
 
 #[test]
-fn no_section_hides_a_value_of_another_layer() {
+fn section_over_a_value_of_another_layer_is_refused() {
     let server = ("ROLLOUT__SERVER__DOCS_ALIAS", "true");
     let below = |toml: &str| format!("{toml}\n{BY_HEADER}");
     for (case, files, variables, key, places) in [
@@ -375,7 +375,7 @@ fn no_section_hides_a_value_of_another_layer() {
 }
 
 #[test]
-fn a_later_value_wins_over_a_section_where_both_may_stand() {
+fn later_value_replaces_a_table_where_both_are_accepted() {
     let iron = |password: &str| {
         format!(
             "[session]\nextractors = [\"iron_session\"]\n[extractors.iron_session]\ncookie = \"c\"\n{password}"
@@ -392,7 +392,7 @@ fn a_later_value_wins_over_a_section_where_both_may_stand() {
 }
 
 #[test]
-fn a_value_of_another_type_is_refused_and_told_what_it_should_be() {
+fn value_of_another_type_is_refused_with_the_expected_type() {
     for (keys, line) in [
         (
             "max_headers = true",
@@ -461,7 +461,7 @@ fn a_value_of_another_type_is_refused_and_told_what_it_should_be() {
 }
 
 #[test]
-fn a_bad_address_hides_no_other_mistake() {
+fn bad_address_hides_no_other_problem() {
     let report = problems(&format!(
         "[server]\nlisten = \"x\"\nidle_timeout = \"0s\"\nhard_stop = \"0s\"\n{BY_HEADER}"
     ));
@@ -475,7 +475,7 @@ fn a_bad_address_hides_no_other_mistake() {
 }
 
 #[test]
-fn a_slip_of_the_keyboard_is_told_what_was_meant() {
+fn misspelled_key_or_kind_is_answered_with_the_closest_name() {
     let section =
         |keys: &str| format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}");
     for (toml, line) in [
@@ -589,7 +589,7 @@ fn reload_keeps_the_restart_keys_and_names_those_that_changed() {
 }
 
 #[test]
-fn a_file_that_is_not_toml_is_refused_without_its_text() {
+fn file_that_is_not_toml_is_refused_without_its_text() {
     let report = problems("[server]\n# fine\nsecret = \"hunter2\n");
     assert!(report.contains("line 3 is not TOML"), "{report}");
     assert!(!report.contains("hunter2"), "{report}");
@@ -601,7 +601,7 @@ fn a_file_that_is_not_toml_is_refused_without_its_text() {
 }
 
 #[test]
-fn the_client_comes_from_the_names_of_rollouts_docs() {
+fn client_is_read_from_the_variables_of_rollouts_docs() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{CLIENT_SECRET}\n")).unwrap();
     let path = file.path().to_str().unwrap();
@@ -674,7 +674,7 @@ fn the_client_comes_from_the_names_of_rollouts_docs() {
 }
 
 #[test]
-fn a_secret_is_kept_as_it_is_written() {
+fn secret_of_a_variable_is_used_byte_for_byte() {
     for secret in [
         "0012345678901234567890",
         "dHJ1ZQ==ZmFsc2U=dHJ1ZQ==",
@@ -687,7 +687,7 @@ fn a_secret_is_kept_as_it_is_written() {
 }
 
 #[test]
-fn a_short_secret_is_noted_and_a_long_one_is_not() {
+fn client_secret_under_64_bytes_is_a_warning() {
     let short = load_variables(&[("ROLLOUT_CLIENT_SECRET", "0123456789abcdef")]).unwrap();
     let warnings: Vec<String> = short.warnings.lines().collect();
     assert!(
@@ -1062,7 +1062,7 @@ fn example_value_of_our_docs_is_refused_as_the_client_secret() {
 }
 
 #[test]
-fn variables_win_over_files_and_other_peoples_variables_are_ignored() {
+fn variables_win_over_files_and_foreign_variables_are_ignored() {
     let settings = load_variables(&[
         ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:9"),
         ("ROLLOUT__SERVER__MAX_HEADERS", "10"),
@@ -1126,7 +1126,7 @@ fn variables_alone_are_enough() {
 }
 
 #[test]
-fn a_secret_that_verifies_sessions_must_not_sign_tokens() {
+fn client_secret_as_the_secret_of_a_section_is_refused() {
     let report = problems(&format!(
         "{}shared_secret_header = \"X-S\"\nshared_secret = \"{CLIENT_SECRET}\"",
         BY_HEADER.replace("    ", "")
@@ -1139,7 +1139,7 @@ fn a_secret_that_verifies_sessions_must_not_sign_tokens() {
 }
 
 #[test]
-fn no_secret_is_in_what_is_printed_of_a_configuration() {
+fn printed_configuration_redacts_secrets() {
     let toml = format!(
         "{}shared_secret_header = \"X-S\"\nshared_secret = \"hunter2-hunter3-hunter4\"",
         BY_HEADER.replace("    ", "")
@@ -1154,7 +1154,7 @@ fn no_secret_is_in_what_is_printed_of_a_configuration() {
 }
 
 #[test]
-fn a_secret_in_the_wrong_place_is_not_repeated() {
+fn secret_under_a_wrong_key_is_not_repeated_in_the_report() {
     const SECRET: &str = "hunter2-hunter2-hunter2";
     for (name, value) in [
         ("ROLLOUT_CLIENT_SECRET_FILE", SECRET),
@@ -1185,7 +1185,7 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
 }
 
 #[test]
-fn what_holds_raw_configuration_does_not_show_it() {
+fn debug_output_of_sources_shows_no_secret() {
     let sources = rollout_token::config::Sources {
         environment: client_variables(),
         ..rollout_token::config::Sources::default()
@@ -1194,7 +1194,7 @@ fn what_holds_raw_configuration_does_not_show_it() {
 }
 
 #[test]
-fn the_documented_defaults_are_the_real_ones() {
+fn documented_defaults_are_the_real_ones() {
     let mut documented: Value =
         serde_json::to_value(toml::from_str::<toml::Table>(DEFAULTS).unwrap()).unwrap();
     let mut real = load(BY_HEADER).unwrap().effective().clone();
@@ -1278,7 +1278,7 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
 }
 
 #[test]
-fn no_key_of_any_kind_repeats_what_was_written() {
+fn problem_of_any_key_of_any_kind_does_not_repeat_its_value() {
     let registry = Registry::builtin();
     for kind in registry.names() {
         let keys = keys_of_kind(&registry, kind, &context()).unwrap();
@@ -1325,7 +1325,7 @@ fn section_warnings(section: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_store_on_another_host_without_tls_is_a_warning_that_names_the_url_and_no_password() {
+fn store_on_another_host_without_tls_is_a_warning_without_the_password() {
     let redis = "kind = \"redis_session\"\npreset = \"connect-redis\"\ncookie_secrets = [\"a-secret-of-the-app\"]\n";
     let sql = "kind = \"sql_session\"\npreset = \"authjs-database\"\n";
     let ca = tempfile::NamedTempFile::new().unwrap();

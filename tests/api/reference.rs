@@ -92,7 +92,7 @@ fn reference_of_the_reasons() {
         .collect();
     assert!(
         gone.is_empty(),
-        "docs/errors.md explains {gone:?}, which nothing says any more"
+        "docs/errors.md explains {gone:?}, which the code does not give"
     );
 }
 
