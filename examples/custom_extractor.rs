@@ -8,7 +8,6 @@
 //! cargo run --example custom_extractor -- serve
 //! ```
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -30,12 +29,12 @@ use serde::{Deserialize, Serialize};
 
 const TICKET: HeaderName = HeaderName::from_static("x-ticket");
 
-/// The keys of a section with `kind = "ticket"`. Every key needs a default, and every secret a key `…_file`.
+/// The keys of a section with `kind = "ticket"`. Every key needs a default. A secret may also be
+/// given by `key_file`, which the section reader understands.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TicketConfig {
     key: Option<Secret>,
-    key_file: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -48,13 +47,14 @@ impl Ticket {
     fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
-        let given = config.key.is_some() || config.key_file.is_some();
+        let name = section.key("key");
+        // A file that cannot be read is reported already.
         problems.require(
-            given,
-            section.key("key"),
-            "is missing: set it to the secret with which the app signs its tickets",
+            config.key.is_some() || problems.are_about(&name),
+            name,
+            "set it to the secret with which the app signs its tickets",
         );
-        let key = section.secret("key", config.key, config.key_file.as_ref(), &mut problems);
+        let key = section.secret("key", config.key, &mut problems);
         if let Some(weakness) = key.as_ref().and_then(Secret::weakness) {
             problems.add(
                 section.key("key"),

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-
 const REDACTED: &str = "[REDACTED]";
 
 /// The bytes of a secret. `Debug` and `Serialize` print a placeholder.

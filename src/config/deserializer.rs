@@ -6,7 +6,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use config::{Value, ValueKind};
+use config::{Map, Value, ValueKind};
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{self, Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
@@ -104,6 +104,8 @@ pub(crate) enum StrictValue {
     Given(Value),
     /// Bytes, which only types that may stand in a file of their own accept: [`Secret`] and lists of it.
     FileContent(Secret),
+    /// A table of which some members are in files.
+    Members(Vec<(String, StrictValue)>),
 }
 
 impl StrictValue {
@@ -123,7 +125,7 @@ impl StrictValue {
             Self::Given(value) => value
                 .origin()
                 .is_some_and(|origin| origin.starts_with(PREFIX)),
-            Self::FileContent(_) => false,
+            Self::FileContent(_) | Self::Members(_) => false,
         }
     }
 
@@ -147,12 +149,15 @@ impl StrictValue {
         self,
         expected: &str,
         visitor: V,
-        is_it: impl FnOnce(&ValueKind) -> bool,
+        is_it: impl Fn(&ValueKind) -> bool,
     ) -> Result<V::Value, Error> {
         match &self {
             Self::Given(value) if is_it(&value.kind) => self.deserialize_any(visitor),
             Self::Given(value) => Err(Error::expected(expected, value)),
-            Self::FileContent(_) => Err(Error::NotFromFile),
+            Self::Members(_) if is_it(&ValueKind::Table(Map::new())) => {
+                self.deserialize_any(visitor)
+            }
+            Self::FileContent(_) | Self::Members(_) => Err(Error::NotFromFile),
         }
     }
 }
@@ -184,6 +189,9 @@ impl<'de> Deserializer<'de> for StrictValue {
         let value = match self {
             Self::Given(value) => value,
             Self::FileContent(content) => return visitor.visit_bytes(content.expose()),
+            Self::Members(members) => {
+                return visitor.visit_map(MapDeserializer::new(members.into_iter()));
+            }
         };
         match value.kind {
             ValueKind::Nil => visitor.visit_unit(),

@@ -2,9 +2,10 @@
 //! Which keys there are is in `settings`, and with each kind of extractor.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
@@ -38,7 +39,7 @@ pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
 /// before; they are suggested for a misspelled key.
 ///
 /// Instead of a key `X` whose type accepts bytes, as a secret does, the table may have `X_file`, the name of a file
-/// with the value. The files that are read are added to `files`.
+/// with the value, or a table of such names by member. The files that are read are added to `files`.
 pub(crate) fn read<T>(
     path: &str,
     table: &Table,
@@ -54,23 +55,26 @@ where
     let mut keys: Vec<_> = table.iter().collect();
     keys.sort_unstable_by_key(|(key, _)| *key);
     for (key, value) in keys {
+        let named_by = format!("{key}_file");
+        if let (Some(file), ValueKind::Table(_)) = (table.get(&named_by), &value.kind)
+            && matches!(file.kind, ValueKind::Table(_))
+            && !known.contains(&named_by)
+            && accepts_file::<T>(key, file)
+        {
+            // Its members are read together with those of its files.
+            continue;
+        }
         let of_file = key
             .strip_suffix("_file")
-            .filter(|of_file| !known.contains(key) && accepts_file::<T>(of_file));
-        let (name, given) = match of_file.map(|name| (name, read_named_file(value, files))) {
-            None => (key.as_str(), StrictValue::Given(value.clone())),
-            Some((name, Ok(_))) if table.contains_key(name) => {
-                problems.add(
-                    join(path, name),
-                    "is given both by value and by file: keep one",
-                );
-                continue;
+            .filter(|of_file| !known.contains(key) && accepts_file::<T>(of_file, value));
+        let (name, given) = if let Some(name) = of_file {
+            let path = join(path, name);
+            match read_named_files(&path, value, table.get(name), files, problems) {
+                Some(content) => (name, content),
+                None => continue,
             }
-            Some((name, Ok(content))) => (name, StrictValue::FileContent(content)),
-            Some((name, Err(text))) => {
-                problems.add(join(path, name), text);
-                continue;
-            }
+        } else {
+            (key.as_str(), StrictValue::Given(value.clone()))
         };
         match read_key::<T>(name, given.clone()) {
             Ok(()) => good.push((name, given)),
@@ -79,7 +83,11 @@ where
                 problems.add(join(path, key), unknown("key of this section", key, known));
             }
             Err(error) if of_file.is_some() => {
-                problems.add(join(path, name), format!("the file of {key} {error}"));
+                let whose = match given {
+                    StrictValue::FileContent(_) => format!("the file of {key} "),
+                    _ => String::new(),
+                };
+                problems.add(join(path, name), format!("{whose}{error}"));
             }
             Err(error) => problems.add(join(path, key), describe(&error, value)),
         }
@@ -95,13 +103,55 @@ fn read_key<T: DeserializeOwned>(key: &str, value: StrictValue) -> Result<(), Er
     T::deserialize(MapDeserializer::new(std::iter::once((key, value)))).map(drop)
 }
 
-/// Whether a file may hold the value of this key.
-fn accepts_file<T: DeserializeOwned>(key: &str) -> bool {
-    let nothing = StrictValue::FileContent(Secret::new(""));
-    !matches!(
-        read_key::<T>(key, nothing),
-        Err(Error::UnknownKey(_) | Error::NotFromFile)
-    )
+/// Whether files may hold the value of this key: one, or one for each member if `names` is a table.
+fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> bool {
+    let accepts = |value| {
+        !matches!(
+            read_key::<T>(key, value),
+            Err(Error::UnknownKey(_) | Error::NotFromFile | Error::Type { .. })
+        )
+    };
+    let content = StrictValue::FileContent(Secret::new(""));
+    let is_table = matches!(names.kind, ValueKind::Table(_));
+    accepts(content.clone())
+        || is_table && accepts(StrictValue::Members(vec![("name".to_owned(), content)]))
+}
+
+/// The value of the key at `path`, whose file or whose members' files are in `names`. `given` is the key's own value.
+fn read_named_files(
+    path: &str,
+    names: &Value,
+    given: Option<&Value>,
+    files: &mut Vec<FileFingerprint>,
+    problems: &mut Problems,
+) -> Option<StrictValue> {
+    const BOTH: &str = "is given both by value and by file: keep one";
+    let none = Table::new();
+    let (names, given) = match (&names.kind, given.map(|given| &given.kind)) {
+        (ValueKind::Table(names), None) => (names, &none),
+        (ValueKind::Table(names), Some(ValueKind::Table(given))) => (names, given),
+        (_, Some(_)) => {
+            problems.add(path, BOTH);
+            return None;
+        }
+        (_, None) => {
+            let content = problems.accept(path, read_named_file(names, files))?;
+            return Some(StrictValue::FileContent(content));
+        }
+    };
+    let mut members: Vec<_> = given
+        .iter()
+        .map(|(member, value)| (member.clone(), StrictValue::Given(value.clone())))
+        .collect();
+    for member in names.keys().collect::<BTreeSet<_>>() {
+        let key = join(path, member);
+        if given.contains_key(member) {
+            problems.add(key, BOTH);
+        } else if let Some(content) = problems.accept(key, read_named_file(&names[member], files)) {
+            members.push((member.clone(), StrictValue::FileContent(content)));
+        }
+    }
+    Some(StrictValue::Members(members))
 }
 
 /// The content of the file that the value names.
@@ -284,7 +334,7 @@ impl<'a> Section<'a> {
         config
     }
 
-    /// The secret under `key` or `key_file`, if it is given; both, or an empty one, is a problem.
+    /// The secret under `key`, if it is given; an empty one is a problem.
     ///
     /// A secret that verifies sessions must not be the one that signs our tokens: such a token
     /// would then be accepted as a session.
@@ -292,50 +342,19 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         value: Option<Secret>,
-        file: Option<&PathBuf>,
         problems: &mut Problems,
     ) -> Option<Secret> {
-        let given = Secret::from_value_or_file(value, file, |path| self.read_file(path));
-        let secret = problems.accept(self.key(key), given)??;
+        let secret = value?;
         self.check_secret(key, &secret, problems);
         Some(secret)
     }
 
-    /// The secrets listed under `key`, or in the file under `key_file`, one a line and empty lines left
-    /// out; empty if neither is given. A file that holds none is a problem. Each is checked as [`Self::secret`]
-    /// checks one.
-    pub fn secrets(
-        &self,
-        key: &str,
-        values: List<Secret>,
-        file: Option<&PathBuf>,
-        problems: &mut Problems,
-    ) -> Vec<Secret> {
-        // Both at once is a problem for a list as it is for one secret.
-        let given =
-            Secret::from_value_or_file(values.first().cloned(), file, |path| self.read_file(path));
-        let one = problems.accept(self.key(key), given).flatten();
-        let secrets = match (one, file) {
-            (Some(text), Some(_)) => {
-                let lines = text.expose().split(|&byte| byte == b'\n');
-                let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-                let secrets: Vec<_> = lines
-                    .filter(|line| !line.is_empty())
-                    .map(Secret::new)
-                    .collect();
-                problems.require(
-                    !secrets.is_empty(),
-                    self.key(key),
-                    format!("the file of {key}_file holds no secret: write one a line, or leave the key out"),
-                );
-                secrets
-            }
-            _ => values.0,
-        };
-        for secret in &secrets {
+    /// The secrets listed under `key`. Each is checked as [`Self::secret`] checks one.
+    pub fn secrets(&self, key: &str, values: List<Secret>, problems: &mut Problems) -> Vec<Secret> {
+        for secret in values.iter() {
             self.check_secret(key, secret, problems);
         }
-        secrets
+        values.0
     }
 
     fn check_secret(&self, key: &str, secret: &Secret, problems: &mut Problems) {

@@ -15,6 +15,7 @@ use rollout_token::clock::{Clock, ManualClock};
 use rollout_token::config::{Problems, Section, Sources};
 use rollout_token::http::app::App;
 use rollout_token::http::server::Drain;
+use rollout_token::secret::Secret;
 use rollout_token::session::backends::Context;
 use rollout_token::session::kind::Kind;
 use rollout_token::session::registry::Registry;
@@ -497,14 +498,14 @@ struct Counted {
 #[serde(default, deny_unknown_fields)]
 struct CountedConfig {
     waits: bool,
-    secret_file: Option<std::path::PathBuf>,
+    secret: Option<Secret>,
 }
 
 impl Counted {
     fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: CountedConfig = section.read(&mut problems);
-        section.secret("secret", None, config.secret_file.as_ref(), &mut problems);
+        section.secret("secret", config.secret, &mut problems);
         problems.or(Arc::new(Self {
             waits: config.waits,
             starts: AtomicUsize::new(0),

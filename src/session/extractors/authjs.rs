@@ -105,7 +105,6 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secrets",
         config.secrets,
-        None,
         "AUTH_SECRET or NEXTAUTH_SECRET",
         &mut problems,
     );

@@ -81,7 +81,6 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret",
         config.secret,
-        None,
         "BETTER_AUTH_SECRET",
         &mut problems,
     );

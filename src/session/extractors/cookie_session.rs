@@ -65,7 +65,6 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         section,
         "keys",
         config.keys,
-        None,
         "keys, or its one secret",
         &mut problems,
     );

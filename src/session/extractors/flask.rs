@@ -56,7 +56,6 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret_key",
         config.secret_key,
-        None,
         "SECRET_KEY",
         &mut problems,
     );
@@ -65,7 +64,6 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret_key_fallbacks",
         config.secret_key_fallbacks,
-        None,
         &mut problems,
     );
     config.max_age.require(section, &mut problems);

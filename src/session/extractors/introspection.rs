@@ -1,7 +1,6 @@
 //! `introspection`: an opaque bearer token that its issuer validates on request (RFC 7662).
 //! Calls are made in `backends/endpoint.rs`; identical look-ups share one call (`backends/lookup.rs`).
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +64,6 @@ struct IntrospectionConfig {
     url: Option<String>,
     client_id: Option<String>,
     client_secret: Option<Secret>,
-    client_secret_file: Option<PathBuf>,
     from: List<String>,
     required_scopes: List<String>,
     issuers: List<String>,
@@ -87,7 +85,6 @@ impl Default for IntrospectionConfig {
             url: None,
             client_id: None,
             client_secret: None,
-            client_secret_file: None,
             from: List::of(&["header:authorization"]),
             required_scopes: List::default(),
             issuers: List::default(),
@@ -151,14 +148,13 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.key("client_id"),
         "is missing: set it to the client id by which the issuer knows this service (RFC 7662, section 2.1)",
     );
-    let file = config.client_secret_file.as_ref();
-    let is_given = config.client_secret.is_some() || file.is_some();
+    let key = section.key("client_secret");
     problems.require(
-        is_given,
-        section.key("client_secret"),
+        config.client_secret.is_some() || problems.are_about(&key),
+        key,
         "is missing: set it, or client_secret_file",
     );
-    let secret = section.secret("client_secret", config.client_secret, file, &mut problems);
+    let secret = section.secret("client_secret", config.client_secret, &mut problems);
     let authorization = secret.and_then(|secret| basic(&id, &secret));
     let (Some(endpoint), Some(authorization), true) =
         (endpoint, authorization, problems.is_empty())

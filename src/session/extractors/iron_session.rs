@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::{hmac, pbkdf2};
@@ -54,7 +53,6 @@ const MAX_PARTS: usize = 4;
 struct IronSessionConfig {
     cookie: Option<String>,
     password: Option<OneOrMap<Secret>>,
-    password_file: Option<OneOrMap<PathBuf>>,
     version: String,
 }
 
@@ -63,7 +61,6 @@ impl Default for IronSessionConfig {
         Self {
             cookie: None,
             password: None,
-            password_file: None,
             version: "v9".to_owned(),
         }
     }
@@ -93,12 +90,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.key("version"),
         "must be \"v9\" or \"v8\"",
     );
-    let passwords = passwords(
-        section,
-        config.password,
-        config.password_file,
-        &mut problems,
-    );
+    let passwords = passwords(section, config.password, &mut problems);
     let Some(cookie) = cookie else {
         return Err(problems);
     };
@@ -111,34 +103,24 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// The passwords by id, each given by its value or its file.
+/// The passwords by id.
 fn passwords(
     section: &Section<'_>,
     values: Option<OneOrMap<Secret>>,
-    files: Option<OneOrMap<PathBuf>>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Secret> {
-    let given = values.is_some() || files.is_some();
-    app_secret::require_given(section, "password", given, "password", problems);
-    let mut values = values
+    app_secret::require_given(section, "password", values.is_some(), "password", problems);
+    let values = values
         .map(|values| values.by_id(SINGLE_ID))
         .unwrap_or_default();
-    let mut files = files
-        .map(|files| files.by_id(SINGLE_ID))
-        .unwrap_or_default();
-    let mut ids: Vec<String> = values.keys().chain(files.keys()).cloned().collect();
-    ids.sort_unstable();
-    ids.dedup();
     let mut passwords = BTreeMap::new();
-    for id in ids {
+    for (id, value) in values {
         let key = if id == SINGLE_ID {
             "password".to_owned()
         } else {
             format!("password.{id}")
         };
-        let (value, file) = (values.remove(&id), files.remove(&id));
-        let Some(password) =
-            app_secret::required(section, &key, value, file.as_ref(), "password", problems)
+        let Some(password) = app_secret::required(section, &key, Some(value), "password", problems)
         else {
             continue;
         };

@@ -67,9 +67,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let fields = KeyFields {
         app_key: config.app_key,
-        app_key_file: None,
         previous_keys: config.previous_keys,
-        previous_keys_file: None,
         cipher: &config.cipher,
     };
     let keys = AppKeySet::read(section, fields, &mut problems);

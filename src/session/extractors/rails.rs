@@ -44,7 +44,6 @@ const SERIALIZER_ADVICE: &str = "set config.action_dispatch.cookies_serializer =
 struct RailsConfig {
     cookie: Option<String>,
     secret_key_base: Option<Secret>,
-    secret_key_base_file: Option<PathBuf>,
     scheme: String,
     digest: String,
     salt: Option<String>,
@@ -60,7 +59,6 @@ impl Default for RailsConfig {
         Self {
             cookie: None,
             secret_key_base: None,
-            secret_key_base_file: None,
             scheme: "encrypted".to_owned(),
             digest: "sha256".to_owned(),
             salt: None,
@@ -111,7 +109,6 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret_key_base",
         config.secret_key_base.clone(),
-        config.secret_key_base_file.as_ref(),
         "secret_key_base",
         &mut problems,
     );
@@ -144,17 +141,15 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
 
 impl RotationConfig {
     fn secret(&self, section: &Section<'_>, path: &str, problems: &mut Problems) -> Option<Secret> {
-        if self.secret_key_base.is_none() && self.secret_key_base_file.is_none() {
-            return None;
-        }
-        app_secret::required(
-            section,
-            &format!("{path}secret_key_base"),
+        let key = format!("{path}secret_key_base");
+        // The section reader resolves files of the section's own keys only.
+        let secret = Secret::from_value_or_file(
             self.secret_key_base.clone(),
             self.secret_key_base_file.as_ref(),
-            "secret_key_base",
-            problems,
-        )
+            |file| section.read_file(file),
+        );
+        let secret = problems.accept(section.key(&key), secret)??;
+        app_secret::required(section, &key, Some(secret), "secret_key_base", problems)
     }
 }
 

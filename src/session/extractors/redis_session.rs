@@ -81,18 +81,13 @@ pub const KIND: Kind = Kind {
 #[serde(default, deny_unknown_fields)]
 struct RedisSessionConfig {
     url: Option<Secret>,
-    url_file: Option<PathBuf>,
     password: Option<Secret>,
-    password_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     cookie: List<String>,
     cookie_format: String,
     cookie_secrets: List<Secret>,
-    cookie_secrets_file: Option<PathBuf>,
     app_key: Option<Secret>,
-    app_key_file: Option<PathBuf>,
     previous_keys: List<Secret>,
-    previous_keys_file: Option<PathBuf>,
     cipher: String,
     key_prefix: Option<String>,
     key_hash: String,
@@ -108,18 +103,13 @@ impl Default for RedisSessionConfig {
     fn default() -> Self {
         Self {
             url: None,
-            url_file: None,
             password: None,
-            password_file: None,
             ca_file: None,
             cookie: List::default(),
             cookie_format: "plain".to_owned(),
             cookie_secrets: List::default(),
-            cookie_secrets_file: None,
             app_key: None,
-            app_key_file: None,
             previous_keys: List::default(),
-            previous_keys_file: None,
             cipher: laravel::CIPHER.to_owned(),
             key_prefix: None,
             key_hash: "none".to_owned(),
@@ -149,14 +139,9 @@ struct RedisSession {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: RedisSessionConfig = section.read(&mut problems);
-    let url = section.secret("url", config.url, config.url_file.as_ref(), &mut problems);
+    let url = section.secret("url", config.url, &mut problems);
     let authority = url.as_ref().map(Authority::store);
-    let password = section.secret(
-        "password",
-        config.password,
-        config.password_file.as_ref(),
-        &mut problems,
-    );
+    let password = section.secret("password", config.password, &mut problems);
     let ca = authority::read(section, config.ca_file.as_ref(), &mut problems);
     let server = if let Some(url) = url {
         let server = RedisServer::new(section, &url, password.as_ref(), ca);
@@ -172,13 +157,10 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         cookie: &config.cookie,
         cookie_format: &config.cookie_format,
         cookie_secrets: config.cookie_secrets,
-        cookie_secrets_file: config.cookie_secrets_file.as_ref(),
         key_hash: &config.key_hash,
         laravel: KeyFields {
             app_key: config.app_key,
-            app_key_file: config.app_key_file.as_ref(),
             previous_keys: config.previous_keys,
-            previous_keys_file: config.previous_keys_file.as_ref(),
             cipher: &config.cipher,
         },
     };

@@ -63,7 +63,6 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section,
         "secret_key",
         config.secret_key,
-        None,
         "secret_key",
         &mut problems,
     );

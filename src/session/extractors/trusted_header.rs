@@ -94,7 +94,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         config.shared_secret_header.as_deref(),
         &mut problems,
     );
-    let secret = section.secret("shared_secret", config.shared_secret, None, &mut problems);
+    let secret = section.secret("shared_secret", config.shared_secret, &mut problems);
     if let Some(weakness) = secret.as_ref().and_then(Secret::weakness) {
         problems.add(
             section.key("shared_secret"),

@@ -1,41 +1,31 @@
 //! Keys for the secrets of the app: the current one, and older ones that the app still accepts.
 //! Each kind derives its cryptographic keys from them itself.
 
-use std::path::PathBuf;
-
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 
-/// The app's secret, a required key: `key` or its `_file` twin. `setting` is the name in the app's framework.
+/// The app's one secret, under `key`. `setting` is what the app's framework calls it.
 pub fn required(
     section: &Section<'_>,
     key: &str,
     value: Option<Secret>,
-    file: Option<&PathBuf>,
     setting: &str,
     problems: &mut Problems,
 ) -> Option<Secret> {
-    require_given(
-        section,
-        key,
-        value.is_some() || file.is_some(),
-        setting,
-        problems,
-    );
-    let secret = section.secret(key, value, file, problems);
+    require_given(section, key, value.is_some(), setting, problems);
+    let secret = section.secret(key, value, problems);
     check(section, key, secret.as_slice(), problems);
     secret
 }
 
-/// A list of the app's secrets: `key`, or its `_file` twin with one secret per line.
+/// A list of the app's secrets, under `key`.
 pub fn listed(
     section: &Section<'_>,
     key: &str,
     values: List<Secret>,
-    file: Option<&PathBuf>,
     problems: &mut Problems,
 ) -> Vec<Secret> {
-    let secrets = section.secrets(key, values, file, problems);
+    let secrets = section.secrets(key, values, problems);
     check(section, key, &secrets, problems);
     secrets
 }
@@ -45,18 +35,11 @@ pub fn required_list(
     section: &Section<'_>,
     key: &str,
     values: List<Secret>,
-    file: Option<&PathBuf>,
     setting: &str,
     problems: &mut Problems,
 ) -> Vec<Secret> {
-    require_given(
-        section,
-        key,
-        !values.is_empty() || file.is_some(),
-        setting,
-        problems,
-    );
-    listed(section, key, values, file, problems)
+    require_given(section, key, !values.is_empty(), setting, problems);
+    listed(section, key, values, problems)
 }
 
 /// Reports a problem if a required secret is missing.

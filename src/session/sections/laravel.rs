@@ -2,8 +2,6 @@
 //! Format: Laravel `src/Illuminate/Encryption/Encrypter.php`, `Cookie/CookieValuePrefix.php`,
 //! `Session/Store.php`, `Session/EncryptedStore.php`. Each kind reads the data from its own store.
 
-use std::path::PathBuf;
-
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -31,9 +29,7 @@ const ID_LENGTH: usize = 40;
 #[derive(Debug)]
 pub struct KeyFields<'a> {
     pub app_key: Option<Secret>,
-    pub app_key_file: Option<&'a PathBuf>,
     pub previous_keys: List<Secret>,
-    pub previous_keys_file: Option<&'a PathBuf>,
     pub cipher: &'a str,
 }
 
@@ -68,26 +64,11 @@ impl AppKeySet {
         let cipher = problems.accept(section.key("cipher"), cipher);
         let KeyFields {
             app_key,
-            app_key_file,
             previous_keys,
-            previous_keys_file,
             ..
         } = fields;
-        let current = app_secret::required(
-            section,
-            "app_key",
-            app_key,
-            app_key_file,
-            "APP_KEY",
-            problems,
-        );
-        let previous = app_secret::listed(
-            section,
-            "previous_keys",
-            previous_keys,
-            previous_keys_file,
-            problems,
-        );
+        let current = app_secret::required(section, "app_key", app_key, "APP_KEY", problems);
+        let previous = app_secret::listed(section, "previous_keys", previous_keys, problems);
         let mut keys = Vec::new();
         if let Some((mode, length)) = cipher {
             let current = current.iter().map(|secret| ("app_key", secret));

@@ -1,27 +1,34 @@
-//! A key whose value is one text or a table of texts by id: `"…"` or `{ 1 = "…", 2 = "…" }`.
+//! A key that is either one text or a table of them by id: `"…"` or `{ 1 = "…", 2 = "…" }`.
+//! What the ids stand for is with each kind.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::value::StringDeserializer;
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::json::Value;
+use serde::de::value::{BytesDeserializer, StrDeserializer};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::{Serialize, Serializer};
 
 /// One value, or several by id.
-#[derive(Debug)]
 pub enum OneOrMap<T> {
     One(T),
     Map(BTreeMap<String, T>),
 }
 
 impl<T> OneOrMap<T> {
-    /// All values by id. A single value gets the id `default`.
-    pub fn by_id(self, default: &str) -> BTreeMap<String, T> {
+    /// All values by id; `only` is the id of one that is given alone.
+    pub fn by_id(self, only: &str) -> BTreeMap<String, T> {
         match self {
-            Self::One(value) => BTreeMap::from([(default.to_owned(), value)]),
+            Self::One(value) => BTreeMap::from([(only.to_owned(), value)]),
             Self::Map(values) => values,
         }
+    }
+}
+
+// Not derived: it would show nothing for a secret, but reveals nothing else of use either.
+impl<T> fmt::Debug for OneOrMap<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OneOrMap")
     }
 }
 
@@ -34,25 +41,53 @@ impl<T: Serialize> Serialize for OneOrMap<T> {
     }
 }
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMap<T> {
-    /// Through a JSON value, because serde's own type errors quote the value, which may be a secret.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMap<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text| T::deserialize(StringDeserializer::new(text));
-        match Value::deserialize(deserializer)? {
-            Value::Object(members) => {
-                let entry = |(id, value): (String, Value)| {
-                    let text = value.into_text();
-                    let text = text.map_err(|error| D::Error::custom(format!("{id} {error}")))?;
-                    Ok((id, read(text)?))
-                };
-                members
-                    .into_iter()
-                    .map(entry)
-                    .collect::<Result<_, _>>()
-                    .map(Self::Map)
-            }
-            value => read(value.into_text().map_err(D::Error::custom)?).map(Self::One),
+        deserializer.deserialize_any(OneOrMapVisitor(PhantomData))
+    }
+}
+
+struct OneOrMapVisitor<T>(PhantomData<T>);
+
+/// Serde's own messages quote the value they stumbled over, which may be a secret; these do not.
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMapVisitor<T> {
+    type Value = OneOrMap<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text in quotes, or a table of texts by id")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMap<T>, E> {
+        T::deserialize(StrDeserializer::new(text)).map(OneOrMap::One)
+    }
+
+    /// The content of a file.
+    fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<OneOrMap<T>, E> {
+        T::deserialize(BytesDeserializer::new(content)).map(OneOrMap::One)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<OneOrMap<T>, A::Error> {
+        let mut values = BTreeMap::new();
+        while let Some((id, value)) = access.next_entry()? {
+            values.insert(id, value);
         }
+        Ok(OneOrMap::Map(values))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<OneOrMap<T>, E> {
+        Err(E::custom("must be text in quotes, not a number"))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<OneOrMap<T>, E> {
+        Err(E::custom("must be text in quotes, not a number"))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<OneOrMap<T>, E> {
+        Err(E::custom("must be text in quotes, not a number"))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<OneOrMap<T>, E> {
+        Err(E::custom("must be text in quotes, not true or false"))
     }
 }
 
@@ -62,7 +97,7 @@ mod tests {
     use crate::secret::Secret;
 
     #[test]
-    fn text_or_table_of_texts_is_read_and_type_errors_do_not_quote_the_value() {
+    fn one_text_or_a_table_and_never_a_secret_in_a_message() {
         let ids = |json: &str| {
             let values =
                 serde_json::from_str::<OneOrMap<Secret>>(json).map(|values| values.by_id("1"));

@@ -1,7 +1,6 @@
 //! Reads the session id from a framework's cookie, and forms the key of the session in the framework's store.
 //! An id whose signature is missing or wrong, or that has no valid form, is never looked up.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -28,7 +27,6 @@ pub struct CookieFields<'a> {
     pub cookie: &'a List<String>,
     pub cookie_format: &'a str,
     pub cookie_secrets: List<Secret>,
-    pub cookie_secrets_file: Option<&'a PathBuf>,
     pub key_hash: &'a str,
     pub laravel: laravel::KeyFields<'a>,
 }
@@ -62,17 +60,12 @@ impl Format {
         let is_laravel = keys.cookie_format == "laravel";
         let LaravelFields {
             app_key,
-            app_key_file,
             previous_keys,
-            previous_keys_file,
             ..
         } = &keys.laravel;
         for (key, is_given) in [
-            ("app_key", app_key.is_some() || app_key_file.is_some()),
-            (
-                "previous_keys",
-                !previous_keys.is_empty() || previous_keys_file.is_some(),
-            ),
+            ("app_key", app_key.is_some()),
+            ("previous_keys", !previous_keys.is_empty()),
         ] {
             let is_allowed = is_laravel || !is_given;
             problems.require(
@@ -81,13 +74,7 @@ impl Format {
                 "is for cookie_format = \"laravel\"",
             );
         }
-        let secrets = app_secret::listed(
-            section,
-            "cookie_secrets",
-            keys.cookie_secrets,
-            keys.cookie_secrets_file,
-            problems,
-        );
+        let secrets = app_secret::listed(section, "cookie_secrets", keys.cookie_secrets, problems);
         let signing = |secrets: Vec<Secret>| {
             let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
             secrets.iter().map(key).collect::<Vec<_>>()

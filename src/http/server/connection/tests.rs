@@ -1,6 +1,8 @@
 //! One connection over a socket in memory, with time paused: its timeouts, its end, and what is no request.
 //! Real sockets, eviction and the drain as a whole are in `tests/server.rs`.
 
+use std::sync::Mutex;
+
 use axum::routing::{get, post};
 use tokio::io::{DuplexStream, duplex, join, repeat};
 use tokio::time::Instant;
@@ -9,16 +11,16 @@ use super::*;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn shared() -> Arc<Shared> {
-    let router = Router::new()
+fn router() -> Router {
+    Router::new()
         .route("/", get(|| async { "x".repeat(1000) }))
         .route("/body", post(|body: String| async { body }))
-        .route("/never", get(std::future::pending::<()>));
-    Arc::new(Shared::new(
-        router,
-        Arc::new(Arc::<ServerConfig>::default),
-        Arc::new(Metrics::new()),
-    ))
+        .route("/never", get(std::future::pending::<()>))
+}
+
+fn shared() -> Arc<Shared> {
+    let settings = Arc::new(Arc::<ServerConfig>::default);
+    Arc::new(Shared::new(router(), settings, Arc::new(Metrics::new())))
 }
 
 /// The peer's end of a connection that is served, by way of a socket with a buffer of this size.
@@ -30,8 +32,11 @@ struct Peer {
 
 impl Peer {
     fn connect(socket_bytes: usize) -> Self {
+        Self::connect_to(shared(), socket_bytes)
+    }
+
+    fn connect_to(shared: Arc<Shared>, socket_bytes: usize) -> Self {
         let (ours, theirs) = duplex(socket_bytes);
-        let shared = shared();
         let state = ConnectionState::new((shared.settings)());
         tokio::spawn(serve(
             ours,
@@ -74,6 +79,32 @@ async fn settle() {
 
 async fn pass(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_connection_has_the_settings_of_the_last_reload() {
+    let live = Arc::new(Mutex::new(Arc::<ServerConfig>::default()));
+    let settings = live.clone();
+    let shared = Arc::new(Shared::new(
+        router(),
+        Arc::new(move || settings.lock().unwrap().clone()),
+        Arc::new(Metrics::new()),
+    ));
+    let target = "a".repeat(50_000);
+    let request = format!("GET /?{target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    for (max_uri_bytes, status) in [(2048, "414"), (60_000, "200")] {
+        *live.lock().unwrap() = Arc::new(ServerConfig {
+            max_uri_bytes,
+            ..ServerConfig::default()
+        });
+        let mut peer = Peer::connect_to(shared.clone(), 64 * 1024);
+        peer.send(request.as_bytes()).await;
+        let answer = peer.rest().await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

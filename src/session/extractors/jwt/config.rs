@@ -31,7 +31,6 @@ struct JwtConfig {
     jwks_file: Option<PathBuf>,
     public_key_file: Option<PathBuf>,
     secret: Option<Secret>,
-    secret_file: Option<PathBuf>,
     algorithms: List<String>,
     issuers: List<String>,
     audiences: List<String>,
@@ -69,7 +68,6 @@ impl Default for JwtConfig {
             jwks_file: None,
             public_key_file: None,
             secret: None,
-            secret_file: None,
             algorithms: List::default(),
             issuers: List::default(),
             audiences: List::default(),
@@ -109,7 +107,7 @@ pub fn build(
     check_limits(section, &config, &mut problems);
     check_audiences(section, &config, &mut problems);
     check_required(section, &config, &mut problems);
-    let is_hmac = config.secret.is_some() || config.secret_file.is_some();
+    let is_hmac = gives_secret(section, &config, &problems);
     let algorithms = check_algorithms(section, &config, is_hmac, &mut problems);
     check_issuers(section, &config, is_hmac, &mut problems);
     let keys = check_keys(section, context, &mut config, &mut problems);
@@ -267,10 +265,7 @@ fn check_keys(
         ("oidc_issuer", config.oidc_issuer.is_some()),
         ("jwks_file", config.jwks_file.is_some()),
         ("public_key_file", config.public_key_file.is_some()),
-        (
-            "secret",
-            config.secret.is_some() || config.secret_file.is_some(),
-        ),
+        ("secret", gives_secret(section, config, problems)),
     ]
     .into_iter()
     .filter_map(|(key, is_given)| is_given.then_some(key))
@@ -306,8 +301,7 @@ fn check_keys(
                 .map(|keys| KeySource::AnyKid(Arc::new(keys)))
         }
         ["secret"] => {
-            let secret = config.secret.take();
-            let secret = section.secret("secret", secret, config.secret_file.as_ref(), problems)?;
+            let secret = section.secret("secret", config.secret.take(), problems)?;
             let secrets = std::slice::from_ref(&secret);
             app_secret::check_jwt(section, "secret", secrets, &config.algorithms, problems);
             Some(KeySource::AnyKid(Arc::new(KeySet::from_secret(&secret))))
@@ -322,6 +316,11 @@ fn check_keys(
             None
         }
     }
+}
+
+/// Whether the keys are a secret, even if its file could not be read.
+fn gives_secret(section: &Section<'_>, config: &JwtConfig, problems: &Problems) -> bool {
+    config.secret.is_some() || problems.are_about(&section.key("secret"))
 }
 
 fn from_provider(

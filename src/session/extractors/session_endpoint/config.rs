@@ -1,8 +1,7 @@
 //! The configuration of a `session_endpoint` section: its keys, their checks, and the extractor built from them.
 //! The call, and how answers are read, is in `session_endpoint.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -44,7 +43,6 @@ struct SessionEndpointConfig {
     forward_headers: List<String>,
     /// The values are often API keys, so they are never printed.
     additional_headers: BTreeMap<String, Secret>,
-    additional_headers_file: BTreeMap<String, PathBuf>,
     signed_out: Option<List<u16>>,
     response_headers: List<String>,
     expires_path: Option<String>,
@@ -66,7 +64,6 @@ impl Default for SessionEndpointConfig {
             cookies: List::default(),
             forward_headers: List::default(),
             additional_headers: BTreeMap::new(),
-            additional_headers_file: BTreeMap::new(),
             signed_out: None,
             response_headers: List::default(),
             expires_path: None,
@@ -217,10 +214,9 @@ fn check_additional(
 ) -> HeaderMap {
     let mut headers =
         HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
-    let (values, files) = (&config.additional_headers, &config.additional_headers_file);
-    for name in values.keys().chain(files.keys()).collect::<BTreeSet<_>>() {
+    for (name, value) in &config.additional_headers {
         let key = format!("additional_headers.{name}");
-        let secret = section.secret(&key, values.get(name).cloned(), files.get(name), problems);
+        let secret = section.secret(&key, Some(value.clone()), problems);
         let Some(value) = secret else { continue };
         let key = section.key(&key);
         let name = problems.parse::<HeaderName>(&*key, name, "the name of a header");

@@ -29,9 +29,7 @@ use crate::session::types::{Authority, SessionExtractor};
 #[serde(default, deny_unknown_fields)]
 struct SqlSessionConfig {
     url: Option<Secret>,
-    url_file: Option<PathBuf>,
     password: Option<Secret>,
-    password_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     query: Option<String>,
     user_query: Option<String>,
@@ -39,11 +37,8 @@ struct SqlSessionConfig {
     cookie: List<String>,
     cookie_format: String,
     cookie_secrets: List<Secret>,
-    cookie_secrets_file: Option<PathBuf>,
     app_key: Option<Secret>,
-    app_key_file: Option<PathBuf>,
     previous_keys: List<Secret>,
-    previous_keys_file: Option<PathBuf>,
     cipher: String,
     key_hash: String,
     payload: String,
@@ -51,9 +46,7 @@ struct SqlSessionConfig {
     expires_column: Option<String>,
     lifetime: Option<HumanDuration>,
     secret_key: Option<Secret>,
-    secret_key_file: Option<PathBuf>,
     secret_key_fallbacks: List<Secret>,
-    secret_key_fallbacks_file: Option<PathBuf>,
     max_waiting: Option<usize>,
     max_connections: usize,
     pool_wait: HumanDuration,
@@ -67,9 +60,7 @@ impl Default for SqlSessionConfig {
     fn default() -> Self {
         Self {
             url: None,
-            url_file: None,
             password: None,
-            password_file: None,
             ca_file: None,
             query: None,
             user_query: None,
@@ -77,11 +68,8 @@ impl Default for SqlSessionConfig {
             cookie: List::default(),
             cookie_format: "plain".to_owned(),
             cookie_secrets: List::default(),
-            cookie_secrets_file: None,
             app_key: None,
-            app_key_file: None,
             previous_keys: List::default(),
-            previous_keys_file: None,
             cipher: laravel::CIPHER.to_owned(),
             key_hash: "none".to_owned(),
             payload: "columns".to_owned(),
@@ -89,9 +77,7 @@ impl Default for SqlSessionConfig {
             expires_column: None,
             lifetime: None,
             secret_key: None,
-            secret_key_file: None,
             secret_key_fallbacks: List::default(),
-            secret_key_fallbacks_file: None,
             max_waiting: None,
             max_connections: 8,
             pool_wait: HumanDuration::millis(250),
@@ -111,13 +97,10 @@ pub fn build(
         cookie: &config.cookie,
         cookie_format: &config.cookie_format,
         cookie_secrets: std::mem::take(&mut config.cookie_secrets),
-        cookie_secrets_file: config.cookie_secrets_file.as_ref(),
         key_hash: &config.key_hash,
         laravel: KeyFields {
             app_key: config.app_key.take(),
-            app_key_file: config.app_key_file.as_ref(),
             previous_keys: std::mem::take(&mut config.previous_keys),
-            previous_keys_file: config.previous_keys_file.as_ref(),
             cipher: &config.cipher,
         },
     };
@@ -174,13 +157,8 @@ fn database(
     limits: Limits,
     problems: &mut Problems,
 ) -> Option<(Dialect, Authority, ConnectConfig)> {
-    let url = section.secret("url", config.url.take(), config.url_file.as_ref(), problems);
-    let password = section.secret(
-        "password",
-        config.password.take(),
-        config.password_file.as_ref(),
-        problems,
-    );
+    let url = section.secret("url", config.url.take(), problems);
+    let password = section.secret("password", config.password.take(), problems);
     let ca = authority::read(section, config.ca_file.as_ref(), problems);
     let Some(dialect) = url.as_ref().and_then(Dialect::of) else {
         problems.add(
@@ -243,18 +221,12 @@ fn django_secrets(
     config: &mut SqlSessionConfig,
     problems: &mut Problems,
 ) -> Vec<Secret> {
-    let current = section.secret(
-        "secret_key",
-        config.secret_key.take(),
-        config.secret_key_file.as_ref(),
-        problems,
-    );
+    let current = section.secret("secret_key", config.secret_key.take(), problems);
     app_secret::check(section, "secret_key", current.as_slice(), problems);
     let older = app_secret::listed(
         section,
         "secret_key_fallbacks",
         std::mem::take(&mut config.secret_key_fallbacks),
-        config.secret_key_fallbacks_file.as_ref(),
         problems,
     );
     let is_django = config.payload == "django";
