@@ -52,22 +52,6 @@ impl Value {
         }
     }
 
-    /// The text of a configuration key that takes only text. The error does not quote the value, which may be a
-    /// secret in the wrong place.
-    ///
-    /// # Errors
-    /// What to write instead, if the value is not a string.
-    pub(crate) fn into_text(self) -> Result<String, &'static str> {
-        match self {
-            Self::String(text) => Ok(text),
-            Self::Number(_) => Err("must be text in quotes, not a number"),
-            Self::Bool(_) => Err("must be text in quotes, not true or false"),
-            Self::Array(_) => Err("must be text in quotes, not a list"),
-            Self::Object(_) => Err("must be text in quotes, not a table"),
-            Self::Null => Err("must be text in quotes"),
-        }
-    }
-
     /// Whether an object anywhere in the value has two members of the same name.
     pub fn has_duplicates(&self) -> bool {
         match self {

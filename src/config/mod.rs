@@ -16,4 +16,4 @@ pub use problems::{Problems, Warnings};
 pub use section::Section;
 pub(crate) use section::{Elsewhere, Table, join, keys_of, no_section, read, take};
 pub(crate) use suggest::unknown;
-pub use values::{HumanDuration, List};
+pub use values::{HumanDuration, List, PublicText};

@@ -94,6 +94,54 @@ impl Visitor<'_> for HumanDurationVisitor {
     }
 }
 
+/// Text that is not secret and is usually in a file of its own: certificates, public keys, a key set.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicText(Vec<u8>);
+
+impl PublicText {
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+// Shown by its size only: a key set may hold private keys by mistake.
+impl fmt::Debug for PublicText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
+}
+
+impl Serialize for PublicText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PublicTextVisitor)
+    }
+}
+
+struct PublicTextVisitor;
+
+impl Visitor<'_> for PublicTextVisitor {
+    type Value = PublicText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text in quotes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<PublicText, E> {
+        Ok(PublicText(text.as_bytes().to_vec()))
+    }
+
+    /// The content of a file.
+    fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<PublicText, E> {
+        Ok(PublicText(content.to_vec()))
+    }
+}
+
 /// A list: a sequence in a file, or items separated by commas (as in an environment variable).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]

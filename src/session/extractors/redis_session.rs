@@ -3,7 +3,6 @@
 //! Laravel (`Illuminate/Cache/RedisStore.php`).
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +16,7 @@ use redis::{
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::{HumanDuration, List, Problems, Section};
+use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::json::Value;
 use crate::secret::Secret;
 use crate::session::backends::Context;
@@ -82,7 +81,7 @@ pub const KIND: Kind = Kind {
 struct RedisSessionConfig {
     url: Option<Secret>,
     password: Option<Secret>,
-    ca_file: Option<PathBuf>,
+    ca: Option<PublicText>,
     cookie: List<String>,
     cookie_format: String,
     cookie_secrets: List<Secret>,
@@ -104,7 +103,7 @@ impl Default for RedisSessionConfig {
         Self {
             url: None,
             password: None,
-            ca_file: None,
+            ca: None,
             cookie: List::default(),
             cookie_format: "plain".to_owned(),
             cookie_secrets: List::default(),
@@ -142,7 +141,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let url = section.secret("url", config.url, &mut problems);
     let authority = url.as_ref().map(Authority::store);
     let password = section.secret("password", config.password, &mut problems);
-    let ca = authority::read(section, config.ca_file.as_ref(), &mut problems);
+    let ca = authority::read(section, config.ca.as_ref(), &mut problems);
     let server = if let Some(url) = url {
         let server = RedisServer::new(section, &url, password.as_ref(), ca);
         problems.accept(section.key("url"), server)
@@ -651,13 +650,13 @@ mod tests {
             (
                 "no CA file",
                 "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/nowhere\"",
-                "ca_file",
+                "ca",
             ),
-            ("broken CA", &broken, "ca_file"),
+            ("broken CA", &broken, "ca"),
             (
                 "CA file without certificates",
                 "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/dev/null\"",
-                "ca_file",
+                "ca",
             ),
             (
                 "path",

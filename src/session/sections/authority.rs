@@ -2,28 +2,23 @@
 //! require TLS.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::config::{Problems, Section};
+use crate::config::{Problems, PublicText, Section};
 
-/// The PEM certificates in the file that `ca_file` names; `None` if the key is not set or the file is unusable.
+/// The certificates in PEM under `ca`, if they are given.
 pub fn read(
     section: &Section<'_>,
-    file: Option<&PathBuf>,
+    ca: Option<&PublicText>,
     problems: &mut Problems,
 ) -> Option<Vec<u8>> {
-    let file = file?;
-    let pem = section
-        .read_file(file)
-        .map_err(|error| format!("cannot read {}: {error}", file.display()));
-    let pem = problems.accept(section.key("ca_file"), pem)?;
+    let pem = ca?.bytes();
     problems
-        .accept(section.key("ca_file"), check(&pem))
-        .map(|()| pem)
+        .accept(section.key("ca"), check(pem))
+        .map(|()| pem.to_vec())
 }
 
 /// Parses the certificates at start, because some store libraries parse them only when they connect.

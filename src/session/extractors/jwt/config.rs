@@ -1,14 +1,13 @@
 //! The configuration of a `jwt` section: its keys, their checks, and the extractor built from them.
 //! How a token is verified is in `jwt.rs`.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Jwt, KeySource};
 use crate::clock::UnixSeconds;
-use crate::config::{HumanDuration, List, Problems, Section};
+use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::http::check_url;
@@ -28,8 +27,8 @@ struct JwtConfig {
     from: List<String>,
     jwks_url: Option<String>,
     oidc_issuer: Option<String>,
-    jwks_file: Option<PathBuf>,
-    public_key_file: Option<PathBuf>,
+    jwks: Option<PublicText>,
+    public_key: Option<PublicText>,
     secret: Option<Secret>,
     algorithms: List<String>,
     issuers: List<String>,
@@ -65,8 +64,8 @@ impl Default for JwtConfig {
             from: List::of(&["header:authorization"]),
             jwks_url: None,
             oidc_issuer: None,
-            jwks_file: None,
-            public_key_file: None,
+            jwks: None,
+            public_key: None,
             secret: None,
             algorithms: List::default(),
             issuers: List::default(),
@@ -107,7 +106,7 @@ pub fn build(
     check_limits(section, &config, &mut problems);
     check_audiences(section, &config, &mut problems);
     check_required(section, &config, &mut problems);
-    let is_hmac = gives_secret(section, &config, &problems);
+    let is_hmac = is_given(section, &problems, "secret", config.secret.is_some());
     let algorithms = check_algorithms(section, &config, is_hmac, &mut problems);
     check_issuers(section, &config, is_hmac, &mut problems);
     let keys = check_keys(section, context, &mut config, &mut problems);
@@ -263,12 +262,12 @@ fn check_keys(
     let given: Vec<&str> = [
         ("jwks_url", config.jwks_url.is_some()),
         ("oidc_issuer", config.oidc_issuer.is_some()),
-        ("jwks_file", config.jwks_file.is_some()),
-        ("public_key_file", config.public_key_file.is_some()),
-        ("secret", gives_secret(section, config, problems)),
+        ("jwks", config.jwks.is_some()),
+        ("public_key", config.public_key.is_some()),
+        ("secret", config.secret.is_some()),
     ]
     .into_iter()
-    .filter_map(|(key, is_given)| is_given.then_some(key))
+    .filter_map(|(key, has_value)| is_given(section, problems, key, has_value).then_some(key))
     .collect();
     match given.as_slice() {
         ["jwks_url"] => {
@@ -281,23 +280,16 @@ fn check_keys(
             let source = problems.accept(section.key("oidc_issuer"), source)?;
             Some(fetched(section, context, config, source, problems))
         }
-        ["jwks_file"] => {
-            let key = section.key("jwks_file");
-            let keys = read_file(
-                section,
-                config.jwks_file.as_deref().unwrap_or(Path::new("")),
-                KeySet::from_jwks,
-            );
+        ["jwks"] => {
+            let keys = KeySet::from_jwks(config.jwks.as_ref()?.bytes());
             problems
-                .accept(key, keys)
+                .accept(section.key("jwks"), keys)
                 .map(|keys| KeySource::Set(Arc::new(keys)))
         }
-        ["public_key_file"] => {
-            let key = section.key("public_key_file");
-            let path = config.public_key_file.as_deref().unwrap_or(Path::new(""));
-            let keys = read_file(section, path, KeySet::from_pem);
+        ["public_key"] => {
+            let keys = KeySet::from_pem(config.public_key.as_ref()?.bytes());
             problems
-                .accept(key, keys)
+                .accept(section.key("public_key"), keys)
                 .map(|keys| KeySource::AnyKid(Arc::new(keys)))
         }
         ["secret"] => {
@@ -318,9 +310,9 @@ fn check_keys(
     }
 }
 
-/// Whether the keys are a secret, even if its file could not be read.
-fn gives_secret(section: &Section<'_>, config: &JwtConfig, problems: &Problems) -> bool {
-    config.secret.is_some() || problems.are_about(&section.key("secret"))
+/// Whether the key is in the section, even if it has no value because its file could not be read.
+fn is_given(section: &Section<'_>, problems: &Problems, key: &str, has_value: bool) -> bool {
+    has_value || problems.are_about(&section.key(key))
 }
 
 fn from_provider(
@@ -332,7 +324,7 @@ fn from_provider(
     let Some(template) = &config.provider_keys else {
         problems.add(
             section.key("jwks_url"),
-            "no source of keys: set one of jwks_url, oidc_issuer, jwks_file, public_key_file, secret",
+            "no source of keys: set one of jwks_url, oidc_issuer, jwks, public_key, secret, or the last three with _file",
         );
         return None;
     };
@@ -394,16 +386,4 @@ fn fetched(
 ) -> KeySource {
     let waiting = Waiting::read(section, context, config.max_waiting, problems);
     KeySource::Fetched(FetchedKeys::new(section.name(), source, context, waiting))
-}
-
-/// Reads keys from a file. A change of the file reloads the configuration.
-fn read_file<E: std::fmt::Display>(
-    section: &Section<'_>,
-    path: &Path,
-    parse: fn(&[u8]) -> Result<KeySet, E>,
-) -> Result<KeySet, String> {
-    let bytes = section
-        .read_file(path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    parse(&bytes).map_err(|error| format!("{} {error}", path.display()))
 }

@@ -538,7 +538,7 @@ async fn token_signed_with_the_public_key_as_secret_is_refused() {
         file.display().to_string()
     ));
     let text = refused.expect_err("a private key").to_string();
-    assert!(text.contains("extractors.jwt.public_key_file: "), "{text}");
+    assert!(text.contains("extractors.jwt.public_key: "), "{text}");
 }
 
 #[tokio::test]
@@ -620,7 +620,7 @@ fn unsafe_section_is_refused_with_its_key() {
         ),
         (
             "jwks_file = \"/nowhere\"\nissuers = [\"i\"]\naudiences = [\"app\"]",
-            "jwks_file",
+            "jwks",
         ),
         (&format!("{public}allow_any_audience = true"), "audiences"),
         (

@@ -2,7 +2,6 @@
 //! How a session is looked up is in `sql_session.rs`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,7 @@ use super::statement::Statement;
 use super::users::UserCheck;
 use super::{ExpiryColumn, SqlSession};
 use crate::clock::UnixSeconds;
-use crate::config::{HumanDuration, List, Problems, Section};
+use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::pool::{Limits, Pool};
@@ -30,7 +29,7 @@ use crate::session::types::{Authority, SessionExtractor};
 struct SqlSessionConfig {
     url: Option<Secret>,
     password: Option<Secret>,
-    ca_file: Option<PathBuf>,
+    ca: Option<PublicText>,
     query: Option<String>,
     user_query: Option<String>,
     time_zone: Option<String>,
@@ -61,7 +60,7 @@ impl Default for SqlSessionConfig {
         Self {
             url: None,
             password: None,
-            ca_file: None,
+            ca: None,
             query: None,
             user_query: None,
             time_zone: None,
@@ -159,7 +158,7 @@ fn database(
 ) -> Option<(Dialect, Authority, ConnectConfig)> {
     let url = section.secret("url", config.url.take(), problems);
     let password = section.secret("password", config.password.take(), problems);
-    let ca = authority::read(section, config.ca_file.as_ref(), problems);
+    let ca = authority::read(section, config.ca.as_ref(), problems);
     let Some(dialect) = url.as_ref().and_then(Dialect::of) else {
         problems.add(
             section.key("url"),

@@ -115,12 +115,12 @@ fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
                 "cookie = \"sid\"\nurl = \"postgres://h\"\nca_file = \"{}\"\n{query}",
                 broken.path().display()
             ),
-            "ca_file",
+            "ca",
         ),
         (
             "CA file without certificates",
             format!("cookie = \"sid\"\nurl = \"mysql://h\"\nca_file = \"/dev/null\"\n{query}"),
-            "ca_file",
+            "ca",
         ),
         ("time_zone for MySQL", format!("cookie = \"sid\"\nurl = \"mysql://h\"\ntime_zone = \"UTC\"\n{query}"), "time_zone"),
     ] {
