@@ -1,5 +1,5 @@
 //! The layers of a configuration (defaults of `dev`, files, variables), and how they are merged: a later layer wins.
-//! `section.rs` makes typed values of the result.
+//! `reader.rs` makes typed values of the result.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use config::{FileFormat, Format, Value, ValueKind};
 
 use super::fingerprint::FileFingerprint;
 use super::problems::Problems;
-use super::section::{Table, join, type_name};
+use super::reader::{Table, join, type_name};
 
 /// The three names of Rollout's own docs, and the keys they stand for.
 const ROLLOUT_NAMES: [(&str, &str); 3] = [

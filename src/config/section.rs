@@ -1,229 +1,19 @@
-//! The reader of one section: from a table to typed values, with every problem reported under its key.
-//! Which keys there are is in `settings`, and with each kind of extractor.
+//! One extractor's section: its keys, its secrets, and what is found out about it.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use config::{Map, Value, ValueKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::de::value::MapDeserializer;
 
-use super::deserializer::{Error, FLAG, StrictValue, WHOLE_NUMBER, is_container};
 use super::fingerprint::FileFingerprint;
 use super::problems::{Problems, Warnings};
-use super::suggest::unknown;
+use super::reader::{Table, join, read};
 use super::values::{HumanDuration, List};
 use crate::secret::Secret;
-
-/// A tree of values that know where they are from.
-pub(crate) type Table = Map<String, Value>;
-
-/// The keys of a section, which are the fields of its struct. Keys that only presets may set are not serialized, and
-/// are left out here.
-pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
-    match serde_json::to_value(T::default()) {
-        Ok(serde_json::Value::Object(fields)) => fields.into_iter().map(|(key, _)| key).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// Reads a table into `T`, whose fields all have defaults.
-///
-/// Serde stops at the first error. So every key is read alone first, which gives each wrong key its own line in the
-/// report. The good keys are then read together. `more` are keys of the section that were taken out of the table
-/// before; they are suggested for a misspelled key.
-///
-/// Instead of a key `X` whose type accepts bytes, as a secret does, the table may have `X_file`, the name of a file
-/// with the value, or a table of such names by member. The files that are read are added to `files`.
-pub(crate) fn read<T>(
-    path: &str,
-    table: &Table,
-    more: &[&str],
-    files: &mut Vec<FileFingerprint>,
-    problems: &mut Problems,
-) -> T
-where
-    T: DeserializeOwned + Default + Serialize,
-{
-    let known = keys_of::<T>();
-    let mut good = Vec::new();
-    let mut keys: Vec<_> = table.iter().collect();
-    keys.sort_unstable_by_key(|(key, _)| *key);
-    for (key, value) in keys {
-        let named_by = format!("{key}_file");
-        if let (Some(file), ValueKind::Table(_)) = (table.get(&named_by), &value.kind)
-            && matches!(file.kind, ValueKind::Table(_))
-            && !known.contains(&named_by)
-            && accepts_file::<T>(key, file)
-        {
-            // Its members are read together with those of its files.
-            continue;
-        }
-        let of_file = key
-            .strip_suffix("_file")
-            .filter(|of_file| !known.contains(key) && accepts_file::<T>(of_file, value));
-        let (name, given) = if let Some(name) = of_file {
-            let path = join(path, name);
-            match read_named_files(&path, value, table.get(name), files, problems) {
-                Some(content) => (name, content),
-                None => continue,
-            }
-        } else {
-            (key.as_str(), StrictValue::Given(value.clone()))
-        };
-        match read_key::<T>(name, given.clone()) {
-            Ok(()) => good.push((name, given)),
-            Err(Error::UnknownKey(_)) if !known.contains(key) => {
-                let known = more.iter().copied().chain(known.iter().map(String::as_str));
-                problems.add(join(path, key), unknown("key of this section", key, known));
-            }
-            Err(error) if of_file.is_some() => {
-                let whose = match given {
-                    StrictValue::FileContent(_) => format!("the file of {key} "),
-                    _ => String::new(),
-                };
-                problems.add(join(path, name), format!("{whose}{error}"));
-            }
-            Err(error) => problems.add(join(path, key), describe(&error, value)),
-        }
-    }
-    T::deserialize(MapDeserializer::new(good.into_iter())).unwrap_or_else(|error| {
-        problems.add(path, error.to_string());
-        T::default()
-    })
-}
-
-/// Whether `T` takes this value of one key.
-fn read_key<T: DeserializeOwned>(key: &str, value: StrictValue) -> Result<(), Error> {
-    T::deserialize(MapDeserializer::new(std::iter::once((key, value)))).map(drop)
-}
-
-/// Whether files may hold the value of this key: one, or one for each member if `names` is a table.
-fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> bool {
-    let accepts = |value| {
-        !matches!(
-            read_key::<T>(key, value),
-            Err(Error::UnknownKey(_) | Error::NotFromFile | Error::Type { .. })
-        )
-    };
-    let content = StrictValue::FileContent(Secret::new(""));
-    let is_table = matches!(names.kind, ValueKind::Table(_));
-    accepts(content.clone())
-        || is_table && accepts(StrictValue::Members(vec![("name".to_owned(), content)]))
-}
-
-/// The value of the key at `path`, whose file or whose members' files are in `names`. `given` is the key's own value.
-fn read_named_files(
-    path: &str,
-    names: &Value,
-    given: Option<&Value>,
-    files: &mut Vec<FileFingerprint>,
-    problems: &mut Problems,
-) -> Option<StrictValue> {
-    const BOTH: &str = "is given both by value and by file: keep one";
-    let none = Table::new();
-    let (names, given) = match (&names.kind, given.map(|given| &given.kind)) {
-        (ValueKind::Table(names), None) => (names, &none),
-        (ValueKind::Table(names), Some(ValueKind::Table(given))) => (names, given),
-        (_, Some(_)) => {
-            problems.add(path, BOTH);
-            return None;
-        }
-        (_, None) => {
-            let content = problems.accept(path, read_named_file(names, files))?;
-            return Some(StrictValue::FileContent(content));
-        }
-    };
-    let mut members: Vec<_> = given
-        .iter()
-        .map(|(member, value)| (member.clone(), StrictValue::Given(value.clone())))
-        .collect();
-    for member in names.keys().collect::<BTreeSet<_>>() {
-        let key = join(path, member);
-        if given.contains_key(member) {
-            problems.add(key, BOTH);
-        } else if let Some(content) = problems.accept(key, read_named_file(&names[member], files)) {
-            members.push((member.clone(), StrictValue::FileContent(content)));
-        }
-    }
-    Some(StrictValue::Members(members))
-}
-
-/// The content of the file that the value names.
-fn read_named_file(value: &Value, files: &mut Vec<FileFingerprint>) -> Result<Secret, String> {
-    let ValueKind::String(name) = &value.kind else {
-        return Err(format!(
-            "the name of its file must be text in quotes, not {}{}",
-            type_name(value),
-            origin(value)
-        ));
-    };
-    let path = Path::new(name);
-    let content = FileFingerprint::read(path).map(|(bytes, watched)| {
-        files.push(watched);
-        bytes
-    });
-    Secret::from_file(path, content)
-}
-
-pub(crate) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
-}
-
-/// What is wrong with a value, without the value itself.
-fn describe(error: &Error, value: &Value) -> String {
-    let text = match error {
-        Error::Type {
-            expected,
-            is_container: false,
-        } if is_container(value) => {
-            format!("is {} that must hold {expected}", type_name(value))
-        }
-        Error::Type { expected, .. } => format!("must be {expected}, not {}", type_name(value)),
-        error => error.to_string(),
-    };
-    format!("{text}{}", origin(value))
-}
-
-/// What is wrong with a value where a section has to be.
-pub(crate) fn no_section(path: &str, value: &Value) -> String {
-    format!(
-        "must be a section, [{path}], not {}{}",
-        type_name(value),
-        origin(value)
-    )
-}
-
-fn origin(value: &Value) -> String {
-    value
-        .origin()
-        .map(|origin| format!(" (from {origin})"))
-        .unwrap_or_default()
-}
-
-/// The type of a value, without the value: it may be a secret under the wrong key.
-pub(crate) fn type_name(value: &Value) -> &'static str {
-    match value.kind {
-        ValueKind::Nil => "nothing",
-        ValueKind::Boolean(_) => FLAG,
-        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => {
-            WHOLE_NUMBER
-        }
-        ValueKind::Float(_) => "a number",
-        ValueKind::String(_) => "text",
-        ValueKind::Table(_) => "a table",
-        ValueKind::Array(_) => "a list",
-    }
-}
 
 /// What building an extractor tells about its section, beside the extractor and its problems.
 pub(crate) struct Findings {
@@ -232,13 +22,6 @@ pub(crate) struct Findings {
     /// The files that keys were read from.
     pub(crate) watched: Vec<FileFingerprint>,
     pub(crate) warnings: Warnings,
-}
-
-/// Takes these keys out of a table.
-pub(crate) fn take(table: &mut Table, keys: &[&str]) -> Table {
-    keys.iter()
-        .filter_map(|key| table.remove_entry(*key))
-        .collect()
 }
 
 /// The values outside a section that its own are checked against.
