@@ -74,6 +74,12 @@ enum Version {
     V5,
 }
 
+/// The token of a session cookie, and the keys that may decrypt it.
+struct CookieToken<'a> {
+    token: Cow<'a, str>,
+    keys: Vec<&'a ContentKey>,
+}
+
 #[derive(Debug)]
 struct AuthJs {
     cookies: Vec<EncryptedCookie>,
@@ -196,7 +202,7 @@ impl Version {
 impl AuthJs {
     fn session(&self, request: &Parts) -> Extracted {
         let payload = match self.cookie(request)? {
-            Some((token, keys)) => jwe::open(&token, keys.into_iter())?,
+            Some(CookieToken { token, keys }) => jwe::open(&token, keys.into_iter())?,
             None => match self.bearer(request)? {
                 Some(token) => {
                     jwe::open(&token, self.cookies.iter().flat_map(|cookie| &cookie.keys))?
@@ -216,12 +222,9 @@ impl AuthJs {
         }))
     }
 
-    /// The token in the session's cookie, and the keys of each name under which it was sent. Different tokens
+    /// The token in the session's cookie, with the keys of each name under which it was sent. Different tokens
     /// under two names are refused. [`cookie::find_one_of`] does the same for cookies without parts.
-    fn cookie<'a>(
-        &'a self,
-        request: &'a Parts,
-    ) -> Result<Option<(Cow<'a, str>, Vec<&'a ContentKey>)>, ExtractError> {
+    fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<CookieToken<'a>>, ExtractError> {
         let mut found: Vec<(&EncryptedCookie, Cow<'a, str>)> = Vec::new();
         for candidate in &self.cookies {
             let Some(token) = candidate.cookie.find_whole_or_chunks(request, MAX_PARTS)? else {
@@ -235,7 +238,10 @@ impl AuthJs {
             found.push((candidate, token));
         }
         let keys = found.iter().flat_map(|(cookie, _)| &cookie.keys).collect();
-        Ok(found.into_iter().next().map(|(_, token)| (token, keys)))
+        Ok(found
+            .into_iter()
+            .next()
+            .map(|(_, token)| CookieToken { token, keys }))
     }
 
     /// The token in `Authorization: Bearer`, percent-encoded, as the library's `getToken()` reads it.

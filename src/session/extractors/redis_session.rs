@@ -1,29 +1,23 @@
 //! `redis_session`: the app keeps its sessions in Redis. The cookie contains the key; the value is JSON or Laravel's
 //! serialization. Format: connect-redis (`index.ts`), Better Auth's secondary storage (`internal-adapter.ts`) and
-//! Laravel (`Illuminate/Cache/RedisStore.php`).
+//! Laravel (`Illuminate/Cache/RedisStore.php`). Reading a key from the server is in `redis_session/server.rs`.
 
-use std::fmt;
+mod server;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
-use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, RedisError, TlsCertificates,
-};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Clock, UnixSeconds};
+use crate::clock::Clock;
 use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::json::Value;
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::backends::pool::{Failure, Limits, Pool, Store};
+use crate::session::backends::pool::{Limits, Pool};
 use crate::session::backends::waiting::Waiting;
 use crate::session::formats::expiry::Expiry;
-use crate::session::formats::payload::MAX_STORED;
 use crate::session::formats::php;
 use crate::session::kind::Kind;
 use crate::session::sections::authority;
@@ -33,6 +27,7 @@ use crate::session::subject::Template;
 use crate::session::types::{
     Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
 };
+use server::RedisServer;
 
 /// Keys by session library. A key in the section overrides the preset's.
 const PRESETS: &[(&str, &str)] = &[
@@ -307,225 +302,6 @@ fn corrupt(detail: &str) -> ExtractError {
     ExtractError::rejected("session_corrupt").because(detail)
 }
 
-/// A Redis server, or another one with the same protocol.
-struct RedisServer {
-    client: Client,
-    extractor: Arc<str>,
-    /// Tokens end no later than the session, so the key's expiry is read together with its value.
-    reads_expiry: bool,
-    /// The server refuses `GETRANGE`, which limits how much of a value is sent.
-    getrange_is_refused: AtomicBool,
-}
-
-/// The value of a key.
-#[derive(Debug)]
-struct Stored {
-    value: Vec<u8>,
-    /// Seconds until the key expires, rounded down; `None` if it does not expire or if this was not asked.
-    seconds_left: Option<UnixSeconds>,
-}
-
-impl RedisServer {
-    /// # Errors
-    /// What is wrong with the URL. The text contains no part of it, because it may contain a password.
-    fn new(
-        section: &Section<'_>,
-        url: &Secret,
-        password: Option<&Secret>,
-        ca: Option<Vec<u8>>,
-    ) -> Result<Self, &'static str> {
-        const HELP: &str =
-            "must be a URL such as redis://user@redis.internal:6379/0, or rediss:// for TLS";
-        let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
-        if !text.starts_with("redis://") && !text.starts_with("rediss://") {
-            return Err(HELP);
-        }
-        let info = text.into_connection_info().map_err(|_| HELP)?;
-        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
-            return Err("must not end in #insecure: the server's certificate is always verified");
-        }
-        let info = match password {
-            Some(_) if info.redis_settings().password().is_some() => {
-                return Err("contains a password, and the key password is set too: keep one");
-            }
-            Some(password) => with_password(info, password)?,
-            None => info,
-        };
-        if let ConnectionAddr::Tcp(host, _) = info.addr() {
-            authority::warn_without_tls(section, host, "begin it with rediss://");
-        }
-        let client = match ca {
-            None => Client::open(info).map_err(|_| HELP),
-            Some(ca) => {
-                let trusted = TlsCertificates {
-                    client_tls: None,
-                    root_cert: Some(ca),
-                };
-                Client::build_with_tls(info, trusted)
-                    .map_err(|_| "must begin with rediss:// (TLS), because ca_file is set")
-            }
-        };
-        client.map(|client| Self {
-            client,
-            extractor: Arc::from(section.name()),
-            reads_expiry: section.cap_to_session(),
-            getrange_is_refused: AtomicBool::new(false),
-        })
-    }
-
-    /// The answers to `command` and, if the expiry is needed, to `PTTL`. They may be errors of the server.
-    async fn send(
-        &self,
-        connection: &mut MultiplexedConnection,
-        command: Cmd,
-        key: &str,
-    ) -> Result<Vec<redis::Value>, Failure> {
-        let mut commands = redis::pipe();
-        commands.ignore_errors().add_command(command);
-        if self.reads_expiry {
-            commands.cmd("PTTL").arg(key);
-        }
-        commands
-            .query_async(connection)
-            .await
-            .map_err(|error| failure(&error))
-    }
-
-    /// Records that `GETRANGE` is refused and `GET` is not, and warns once.
-    fn use_get_only(&self) {
-        if !self.getrange_is_refused.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                extractor = &*self.extractor,
-                "the store refuses GETRANGE, so sessions are read whole, however long they are: allow the command \
-                 (ACL SETUSER … +getrange), then restart this service"
-            );
-        }
-    }
-}
-
-/// Whether the server refused the command itself: it is not allowed or not known.
-fn is_refused_command(answer: Option<&redis::Value>) -> bool {
-    matches!(answer, Some(redis::Value::ServerError(error)) if matches!(error.code(), "NOPERM" | "ERR"))
-}
-
-/// The stored value in the answers to `GETRANGE` or `GET` and, if it was asked, `PTTL`.
-///
-/// # Errors
-/// Errors of the server, and answers that do not fit these commands.
-fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
-    let mut answers = answers.into_iter().map(redis::Value::extract_error);
-    let value = answers
-        .next()
-        .transpose()
-        .map_err(|error| failure(&error))?;
-    let left = answers
-        .next()
-        .transpose()
-        .map_err(|error| match failure(&error) {
-            Failure::Said(error) => Failure::Said(error.because(
-                "the store refuses PTTL, which token.cap_to_session needs (ACL SETUSER … +pttl)",
-            )),
-            other => other,
-        })?;
-    let value = match value {
-        Some(redis::Value::BulkString(bytes)) => bytes,
-        Some(redis::Value::Nil) => return Ok(None),
-        _ => return Err(Failure::Lost("an unexpected answer to GET".to_owned())),
-    };
-    let seconds_left = match left {
-        None | Some(redis::Value::Int(-1)) => None,
-        // The key expired after its value was read.
-        Some(redis::Value::Int(-2)) => return Ok(None),
-        Some(redis::Value::Int(milliseconds @ 0..)) => Some(milliseconds / 1000),
-        Some(_) => return Err(Failure::Lost("an unexpected answer to PTTL".to_owned())),
-    };
-    // `GETRANGE` gives the same answer for a missing key and for an empty value.
-    Ok(Some(Stored {
-        value,
-        seconds_left,
-    })
-    .filter(|stored| !stored.value.is_empty()))
-}
-
-fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionInfo, &'static str> {
-    let text = std::str::from_utf8(password.expose()).map_err(|_| "needs a password in UTF-8")?;
-    let settings = info.redis_settings().clone().set_password(text);
-    Ok(info.set_redis_settings(settings))
-}
-
-impl fmt::Debug for RedisServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisServer").finish_non_exhaustive()
-    }
-}
-
-impl Store for RedisServer {
-    type Connection = MultiplexedConnection;
-    type Question = str;
-    type Answer = Option<Stored>;
-
-    fn system(&self) -> &'static str {
-        "redis"
-    }
-
-    async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
-        // The pool's own timeout covers connecting and asking together.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        self.client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| failure(&error))
-    }
-
-    async fn ask(
-        &self,
-        connection: &mut MultiplexedConnection,
-        key: &str,
-    ) -> Result<Self::Answer, Failure> {
-        let too_long = || corrupt("the value is longer than 1 MiB");
-        if !self.getrange_is_refused.load(Ordering::Relaxed) {
-            let range = redis::cmd("GETRANGE")
-                .arg(key)
-                .arg(0)
-                .arg(MAX_STORED)
-                .take();
-            let answers = self.send(connection, range, key).await?;
-            if !is_refused_command(answers.first()) {
-                return match stored(answers)? {
-                    Some(stored) if stored.value.len() > MAX_STORED => {
-                        Err(Failure::Said(too_long()))
-                    }
-                    stored => Ok(stored),
-                };
-            }
-        }
-        let get = redis::cmd("GET").arg(key).take();
-        let stored = stored(self.send(connection, get, key).await?)?;
-        self.use_get_only();
-        match stored {
-            Some(stored) if stored.value.len() > MAX_STORED => Err(Failure::Oversized(too_long())),
-            stored => Ok(stored),
-        }
-    }
-}
-
-/// Maps an error of the client library. The server's own text is left out, because it may contain the key.
-fn failure(error: &RedisError) -> Failure {
-    match (error.kind(), error.code()) {
-        (_, Some("WRONGTYPE")) => Failure::Said(corrupt("the key's value is not a string")),
-        (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {
-            let text = format!(
-                "the store answered {}",
-                code.unwrap_or("that our credentials are wrong")
-            );
-            Failure::Said(ExtractError::unavailable("store_refused").because(text))
-        }
-        _ => Failure::Lost(error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -562,23 +338,26 @@ mod tests {
         assert_eq!(cause.word, "store_unreachable");
     }
 
+    /// A section without problems, to which tests add keys.
+    const PLAIN: &str = "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\n";
+
+    fn assert_refused(case: &str, keys: &str, key: &str) {
+        let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
+        assert!(
+            problems.starts_with(&format!("extractors.redis_session.{key}:")),
+            "{case}: {problems}"
+        );
+        assert!(!problems.contains("hunter2"), "{case}: {problems}");
+    }
+
     #[test]
     fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
-        let broken = broken_certificate();
-        let broken = format!(
-            "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"{}\"",
-            broken.path().display()
-        );
+        let preset = "url = \"redis://h\"\npreset";
         for (case, keys, key) in [
             (
                 "unsigned without key_prefix",
                 "url = \"redis://h\"\ncookie = \"sid\"",
                 "key_prefix",
-            ),
-            (
-                "key_hash",
-                "url = \"redis://h\"\ncookie = \"sid\"\nkey_hash = \"md5\"",
-                "key_hash",
             ),
             ("no url", "cookie = \"sid\"\nkey_prefix = \"sess:\"", "url"),
             ("no cookie", "url = \"redis://h\"", "cookie"),
@@ -589,97 +368,80 @@ mod tests {
             ),
             (
                 "scheme",
-                "url = \"http://u:hunter2@h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
+                &PLAIN.replace("redis://h", "http://u:hunter2@h"),
                 "url",
             ),
-            (
-                "not a URL",
-                "url = \"hunter2\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
-                "url",
-            ),
+            ("not a URL", &PLAIN.replace("redis://h", "hunter2"), "url"),
             (
                 "unverified TLS",
-                "url = \"rediss://:hunter2@h/#insecure\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
+                &PLAIN.replace("redis://h", "rediss://:hunter2@h/#insecure"),
                 "url",
             ),
             (
                 "two passwords",
-                "url = \"redis://:hunter2@h\"\npassword = \"x\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"",
+                &PLAIN.replace("redis://h\"", "redis://:hunter2@h\"\npassword = \"x\""),
                 "url",
             ),
             (
-                "format",
-                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ncookie_format = \"x\"",
-                "cookie_format",
-            ),
-            (
                 "no secret",
-                "url = \"redis://h\"\npreset = \"connect-redis\"",
-                "cookie_secrets",
-            ),
-            (
-                "secret without signed cookies",
-                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ncookie_secrets = [\"hunter2\"]",
+                &format!("{preset} = \"connect-redis\""),
                 "cookie_secrets",
             ),
             (
                 "empty secret",
-                "url = \"redis://h\"\npreset = \"connect-redis\"\ncookie_secrets = [\"hunter2\", \"\"]",
+                &format!("{preset} = \"connect-redis\"\ncookie_secrets = [\"hunter2\", \"\"]"),
                 "cookie_secrets",
             ),
             (
                 "no key of Laravel",
-                "url = \"redis://h\"\npreset = \"laravel\"",
+                &format!("{preset} = \"laravel\""),
                 "app_key",
+            ),
+        ] {
+            assert_refused(case, keys, key);
+        }
+    }
+
+    #[test]
+    fn invalid_or_unused_key_is_refused() {
+        for (case, added, key) in [
+            ("key_hash", "key_hash = \"md5\"", "key_hash"),
+            ("format", "cookie_format = \"x\"", "cookie_format"),
+            (
+                "secret without signed cookies",
+                "cookie_secrets = [\"hunter2\"]",
+                "cookie_secrets",
             ),
             (
                 "app_key without Laravel",
-                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\napp_key = \"hunter2\"",
+                "app_key = \"hunter2\"",
                 "app_key",
             ),
-            (
-                "payload",
-                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\npayload = \"php\"",
-                "payload",
-            ),
+            ("payload", "payload = \"php\"", "payload"),
             (
                 "payload without cookie_format",
-                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\npayload = \"laravel\"",
+                "payload = \"laravel\"",
                 "payload",
             ),
-            (
-                "no CA file",
-                "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/nowhere\"",
-                "ca",
-            ),
-            ("broken CA", &broken, "ca"),
-            (
-                "CA file without certificates",
-                "url = \"rediss://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nca_file = \"/dev/null\"",
-                "ca",
-            ),
-            (
-                "path",
-                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nexpires_path = \"a..b\"",
-                "expires_path",
-            ),
-            (
-                "no connections",
-                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\nmax_connections = 0",
-                "max_connections",
-            ),
-            (
-                "timeout of zero",
-                "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\ntimeout = \"0s\"",
-                "timeout",
-            ),
+            ("path", "expires_path = \"a..b\"", "expires_path"),
+            ("no connections", "max_connections = 0", "max_connections"),
+            ("timeout of zero", "timeout = \"0s\"", "timeout"),
         ] {
-            let problems = extractor(keys).map(|_| ()).expect_err(case).to_string();
-            assert!(
-                problems.starts_with(&format!("extractors.redis_session.{key}:")),
-                "{case}: {problems}"
-            );
-            assert!(!problems.contains("hunter2"), "{case}: {problems}");
+            assert_refused(case, &format!("{PLAIN}{added}"), key);
+        }
+    }
+
+    #[test]
+    fn invalid_ca_file_is_refused() {
+        let broken = broken_certificate();
+        let broken = broken.path().display().to_string();
+        for (case, file) in [
+            ("no such file", "/nowhere"),
+            ("broken certificate", &*broken),
+            ("no certificate", "/dev/null"),
+        ] {
+            let tls = PLAIN.replace("redis://", "rediss://");
+            assert_refused(case, &format!("{tls}ca_file = \"{file}\""), "ca");
         }
     }
 
@@ -711,38 +473,6 @@ mod tests {
                 "url = \"redis://h\"\npreset = \"{preset}\"\ncookie_secrets = [\"the-cat\"]"
             );
             assert!(extractor(&keys).is_ok(), "{preset}");
-        }
-    }
-
-    #[test]
-    fn unexpected_server_answer_is_a_lost_connection() {
-        use redis::Value::{BulkString, Int, Nil, Okay};
-        let bytes = |text: &str| BulkString(text.as_bytes().to_vec());
-        for (answers, want) in [
-            (vec![Nil], Ok(None)),
-            (vec![bytes("")], Ok(None)),
-            (vec![bytes("{}")], Ok(Some(None))),
-            (vec![bytes("{}"), Int(-1)], Ok(Some(None))),
-            (vec![bytes("{}"), Int(-2)], Ok(None)),
-            (vec![bytes(""), Int(-2)], Ok(None)),
-            (vec![bytes("{}"), Int(0)], Ok(Some(Some(0)))),
-            (vec![bytes("{}"), Int(59_999)], Ok(Some(Some(59)))),
-            (
-                vec![bytes("{}"), Int(-3)],
-                Err("an unexpected answer to PTTL"),
-            ),
-            (vec![bytes("{}"), Nil], Err("an unexpected answer to PTTL")),
-            (vec![Int(1)], Err("an unexpected answer to GET")),
-            (vec![Okay], Err("an unexpected answer to GET")),
-            (vec![], Err("an unexpected answer to GET")),
-        ] {
-            let shown = format!("{answers:?}");
-            let found = stored(answers).map(|stored| stored.map(|stored| stored.seconds_left));
-            assert_eq!(
-                found.map_err(|failure| failure.to_string()),
-                want.map_err(str::to_owned),
-                "{shown}"
-            );
         }
     }
 

@@ -252,7 +252,7 @@ impl WhoAmI {
             match headers::single(&answer.headers, name) {
                 Ok(Some("") | None) => {}
                 Ok(Some(value)) => {
-                    attributes.push((name.as_str(), Value::String(value.to_owned())))
+                    attributes.push((name.as_str(), Value::String(value.to_owned())));
                 }
                 Err(_) => {
                     let error = ExtractError::unavailable("malformed");

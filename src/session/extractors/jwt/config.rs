@@ -271,11 +271,11 @@ fn check_keys(
     .collect();
     match given.as_slice() {
         ["jwks_url"] => {
-            let url = config.jwks_url.as_deref().unwrap_or_default();
+            let url = config.jwks_url.as_deref()?;
             from_url(section, context, config, "jwks_url", url, problems)
         }
         ["oidc_issuer"] => {
-            let issuer = config.oidc_issuer.as_deref().unwrap_or_default();
+            let issuer = config.oidc_issuer.as_deref()?;
             let source = Source::discovery(issuer, config.allow_http);
             let source = problems.accept(section.key("oidc_issuer"), source)?;
             Some(fetched(section, context, config, source, problems))

@@ -576,6 +576,15 @@ async fn padded_token_is_accepted_only_with_padded_base64() {
     }
 }
 
+fn assert_refused(toml: &str, key: &str) {
+    let text = build(toml).expect_err(toml).to_string();
+    assert!(
+        text.contains(&format!("extractors.jwt.{key}: ")),
+        "{toml}:\n{text}"
+    );
+    assert!(!text.contains("changeme-changeme"), "{text}");
+}
+
 #[test]
 fn unsafe_section_is_refused_with_its_key() {
     let public =
@@ -641,14 +650,6 @@ fn unsafe_section_is_refused_with_its_key() {
         (&format!("{public}max_token_bytes = 0"), "max_token_bytes"),
         (&format!("{public}typo = 1"), "typo"),
         (
-            "preset = \"cognito\"\nissuers = [\"https://id\"]",
-            "claims.client_id",
-        ),
-        (
-            "preset = \"aws-alb\"\njwks_url = \"https://k/{kid}\"\nissuers = [\"i\"]",
-            "header_claims.signer",
-        ),
-        (
             &format!("{public}required_scopes = [\"a b\"]"),
             "required_scopes",
         ),
@@ -661,6 +662,22 @@ fn unsafe_section_is_refused_with_its_key() {
         (
             &format!("{public}header_claims.kid = {{ like = \"*\" }}"),
             "header_claims",
+        ),
+    ] {
+        assert_refused(toml, key);
+    }
+}
+
+#[test]
+fn incomplete_preset_is_refused_with_its_missing_key() {
+    for (toml, key) in [
+        (
+            "preset = \"cognito\"\nissuers = [\"https://id\"]",
+            "claims.client_id",
+        ),
+        (
+            "preset = \"aws-alb\"\njwks_url = \"https://k/{kid}\"\nissuers = [\"i\"]",
+            "header_claims.signer",
         ),
         (
             "preset = \"cognito\"\nissuers = [\"https://id\"]\nclaims.client_id = { any = true }",
@@ -685,12 +702,7 @@ fn unsafe_section_is_refused_with_its_key() {
             "audiences",
         ),
     ] {
-        let text = build(toml).expect_err(toml).to_string();
-        assert!(
-            text.contains(&format!("extractors.jwt.{key}: ")),
-            "{toml}:\n{text}"
-        );
-        assert!(!text.contains("changeme-changeme"), "{text}");
+        assert_refused(toml, key);
     }
 }
 

@@ -91,49 +91,49 @@ impl ConnectConfig {
         const HELP: &str = "must be a URL such as postgres://user@db.internal/app";
         let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
         let has_password = url::Url::parse(text).is_ok_and(|url| url.password().is_some());
-        let password =
-            password.map(|password| std::str::from_utf8(password.expose()).map_err(|_| HELP));
-        let password = match password.transpose()? {
-            Some(_) if has_password => {
-                return Err("contains a password, and the key password is set too: keep one");
-            }
-            password => password,
+        if password.is_some() && has_password {
+            return Err("contains a password, and the key password is set too: keep one");
+        }
+        let password = match password {
+            Some(password) => Some(
+                std::str::from_utf8(password.expose()).map_err(|_| "needs a password in UTF-8")?,
+            ),
+            None => None,
         };
         match dialect {
             Dialect::Postgres => {
-                let options = PgConnectOptions::from_str(text).map_err(|_| HELP)?;
-                let options = password
-                    .into_iter()
-                    .fold(options, PgConnectOptions::password);
-                let settings = [
-                    ("default_transaction_read_only", "on".to_owned()),
-                    ("statement_timeout", timeout.as_millis().to_string()),
-                ];
-                let options = ca.into_iter().fold(options, |options, ca| {
-                    options
-                        .ssl_mode(PgSslMode::VerifyFull)
-                        .ssl_root_cert_from_pem(ca)
-                });
-                let options = options
+                let mut options = PgConnectOptions::from_str(text)
+                    .map_err(|_| HELP)?
                     .application_name("rollout-token")
-                    .extra_float_digits(None);
-                let options = options.options(settings).disable_statement_logging();
+                    .extra_float_digits(None)
+                    .options([
+                        ("default_transaction_read_only", "on".to_owned()),
+                        ("statement_timeout", timeout.as_millis().to_string()),
+                    ])
+                    .disable_statement_logging();
+                if let Some(password) = password {
+                    options = options.password(password);
+                }
+                if let Some(ca) = ca {
+                    options = options
+                        .ssl_mode(PgSslMode::VerifyFull)
+                        .ssl_root_cert_from_pem(ca);
+                }
                 Ok(Self::Postgres { options, time_zone })
             }
             Dialect::MySql => {
-                let options = MySqlConnectOptions::from_str(text).map_err(|_| HELP)?;
-                let options = password
-                    .into_iter()
-                    .fold(options, MySqlConnectOptions::password);
-                let options = ca.into_iter().fold(options, |options, ca| {
-                    options
+                let mut options = MySqlConnectOptions::from_str(text)
+                    .map_err(|_| HELP)?
+                    .disable_statement_logging();
+                if let Some(password) = password {
+                    options = options.password(password);
+                }
+                if let Some(ca) = ca {
+                    options = options
                         .ssl_mode(MySqlSslMode::VerifyIdentity)
-                        .ssl_ca_from_pem(ca)
-                });
-                Ok(Self::MySql {
-                    options: options.disable_statement_logging(),
-                    timeout,
-                })
+                        .ssl_ca_from_pem(ca);
+                }
+                Ok(Self::MySql { options, timeout })
             }
             Dialect::Sqlite if ca.is_some() => {
                 Err("names a file, so ca_file has no use: remove it")

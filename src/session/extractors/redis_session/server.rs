@@ -1,0 +1,277 @@
+//! The Redis server: how to connect, how to read a key with its expiry, and what the server's errors mean.
+//! What the value means is in `redis_session.rs`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, RedisError, TlsCertificates,
+};
+
+use super::corrupt;
+use crate::clock::UnixSeconds;
+use crate::config::Section;
+use crate::secret::Secret;
+use crate::session::backends::pool::{Failure, Store};
+use crate::session::formats::payload::MAX_STORED;
+use crate::session::sections::authority;
+use crate::session::types::ExtractError;
+
+/// A Redis server, or another one with the same protocol.
+pub struct RedisServer {
+    client: Client,
+    extractor: Arc<str>,
+    /// Tokens end no later than the session, so the key's expiry is read together with its value.
+    reads_expiry: bool,
+    /// The server refuses `GETRANGE`, which limits how much of a value is sent.
+    getrange_is_refused: AtomicBool,
+}
+
+/// The value of a key.
+#[derive(Debug)]
+pub struct Stored {
+    pub value: Vec<u8>,
+    /// Seconds until the key expires, rounded down; `None` if it does not expire or if this was not asked.
+    pub seconds_left: Option<UnixSeconds>,
+}
+
+impl RedisServer {
+    /// # Errors
+    /// What is wrong with the URL. The text contains no part of it, because it may contain a password.
+    pub fn new(
+        section: &Section<'_>,
+        url: &Secret,
+        password: Option<&Secret>,
+        ca: Option<Vec<u8>>,
+    ) -> Result<Self, &'static str> {
+        const HELP: &str =
+            "must be a URL such as redis://user@redis.internal:6379/0, or rediss:// for TLS";
+        let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
+        if !text.starts_with("redis://") && !text.starts_with("rediss://") {
+            return Err(HELP);
+        }
+        let info = text.into_connection_info().map_err(|_| HELP)?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+            return Err("must not end in #insecure: the server's certificate is always verified");
+        }
+        let info = match password {
+            Some(_) if info.redis_settings().password().is_some() => {
+                return Err("contains a password, and the key password is set too: keep one");
+            }
+            Some(password) => with_password(info, password)?,
+            None => info,
+        };
+        if let ConnectionAddr::Tcp(host, _) = info.addr() {
+            authority::warn_without_tls(section, host, "begin it with rediss://");
+        }
+        let client = match ca {
+            None => Client::open(info).map_err(|_| HELP),
+            Some(ca) => {
+                let trusted = TlsCertificates {
+                    client_tls: None,
+                    root_cert: Some(ca),
+                };
+                Client::build_with_tls(info, trusted)
+                    .map_err(|_| "must begin with rediss:// (TLS), because ca_file is set")
+            }
+        };
+        client.map(|client| Self {
+            client,
+            extractor: Arc::from(section.name()),
+            reads_expiry: section.cap_to_session(),
+            getrange_is_refused: AtomicBool::new(false),
+        })
+    }
+
+    /// The answers to `command` and, if the expiry is needed, to `PTTL`. They may be errors of the server.
+    async fn send(
+        &self,
+        connection: &mut MultiplexedConnection,
+        command: Cmd,
+        key: &str,
+    ) -> Result<Vec<redis::Value>, Failure> {
+        let mut commands = redis::pipe();
+        commands.ignore_errors().add_command(command);
+        if self.reads_expiry {
+            commands.cmd("PTTL").arg(key);
+        }
+        commands
+            .query_async(connection)
+            .await
+            .map_err(|error| failure(&error))
+    }
+
+    /// Records that `GETRANGE` is refused and `GET` is not, and warns once.
+    fn use_get_only(&self) {
+        if !self.getrange_is_refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                extractor = &*self.extractor,
+                "the store refuses GETRANGE, so sessions are read whole, however long they are: allow the command \
+                 (ACL SETUSER … +getrange), then restart this service"
+            );
+        }
+    }
+}
+
+/// Whether the server refused the command itself: it is not allowed or not known.
+fn is_refused_command(answer: Option<&redis::Value>) -> bool {
+    matches!(answer, Some(redis::Value::ServerError(error)) if matches!(error.code(), "NOPERM" | "ERR"))
+}
+
+/// The stored value in the answers to `GETRANGE` or `GET` and, if it was asked, `PTTL`.
+///
+/// # Errors
+/// Errors of the server, and answers that do not fit these commands.
+fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
+    let mut answers = answers.into_iter().map(redis::Value::extract_error);
+    let value = answers
+        .next()
+        .transpose()
+        .map_err(|error| failure(&error))?;
+    let left = answers
+        .next()
+        .transpose()
+        .map_err(|error| match failure(&error) {
+            Failure::Said(error) => Failure::Said(error.because(
+                "the store refuses PTTL, which token.cap_to_session needs (ACL SETUSER … +pttl)",
+            )),
+            other => other,
+        })?;
+    let value = match value {
+        Some(redis::Value::BulkString(bytes)) => bytes,
+        Some(redis::Value::Nil) => return Ok(None),
+        _ => return Err(Failure::Lost("an unexpected answer to GET".to_owned())),
+    };
+    let seconds_left = match left {
+        None | Some(redis::Value::Int(-1)) => None,
+        // The key expired after its value was read.
+        Some(redis::Value::Int(-2)) => return Ok(None),
+        Some(redis::Value::Int(milliseconds @ 0..)) => Some(milliseconds / 1000),
+        Some(_) => return Err(Failure::Lost("an unexpected answer to PTTL".to_owned())),
+    };
+    // `GETRANGE` gives the same answer for a missing key and for an empty value.
+    Ok(Some(Stored {
+        value,
+        seconds_left,
+    })
+    .filter(|stored| !stored.value.is_empty()))
+}
+
+fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionInfo, &'static str> {
+    let text = std::str::from_utf8(password.expose()).map_err(|_| "needs a password in UTF-8")?;
+    let settings = info.redis_settings().clone().set_password(text);
+    Ok(info.set_redis_settings(settings))
+}
+
+impl fmt::Debug for RedisServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisServer").finish_non_exhaustive()
+    }
+}
+
+impl Store for RedisServer {
+    type Connection = MultiplexedConnection;
+    type Question = str;
+    type Answer = Option<Stored>;
+
+    fn system(&self) -> &'static str {
+        "redis"
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
+        // The pool's own timeout covers connecting and asking together.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| failure(&error))
+    }
+
+    async fn ask(
+        &self,
+        connection: &mut MultiplexedConnection,
+        key: &str,
+    ) -> Result<Self::Answer, Failure> {
+        let too_long = || corrupt("the value is longer than 1 MiB");
+        if !self.getrange_is_refused.load(Ordering::Relaxed) {
+            let range = redis::cmd("GETRANGE")
+                .arg(key)
+                .arg(0)
+                .arg(MAX_STORED)
+                .take();
+            let answers = self.send(connection, range, key).await?;
+            if !is_refused_command(answers.first()) {
+                return match stored(answers)? {
+                    Some(stored) if stored.value.len() > MAX_STORED => {
+                        Err(Failure::Said(too_long()))
+                    }
+                    stored => Ok(stored),
+                };
+            }
+        }
+        let get = redis::cmd("GET").arg(key).take();
+        let stored = stored(self.send(connection, get, key).await?)?;
+        self.use_get_only();
+        match stored {
+            Some(stored) if stored.value.len() > MAX_STORED => Err(Failure::Oversized(too_long())),
+            stored => Ok(stored),
+        }
+    }
+}
+
+/// Maps an error of the client library. The server's own text is left out, because it may contain the key.
+fn failure(error: &RedisError) -> Failure {
+    match (error.kind(), error.code()) {
+        (_, Some("WRONGTYPE")) => Failure::Said(corrupt("the key's value is not a string")),
+        (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {
+            let text = format!(
+                "the store answered {}",
+                code.unwrap_or("that our credentials are wrong")
+            );
+            Failure::Said(ExtractError::unavailable("store_refused").because(text))
+        }
+        _ => Failure::Lost(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unexpected_server_answer_is_a_lost_connection() {
+        use redis::Value::{BulkString, Int, Nil, Okay};
+        let bytes = |text: &str| BulkString(text.as_bytes().to_vec());
+        for (answers, want) in [
+            (vec![Nil], Ok(None)),
+            (vec![bytes("")], Ok(None)),
+            (vec![bytes("{}")], Ok(Some(None))),
+            (vec![bytes("{}"), Int(-1)], Ok(Some(None))),
+            (vec![bytes("{}"), Int(-2)], Ok(None)),
+            (vec![bytes(""), Int(-2)], Ok(None)),
+            (vec![bytes("{}"), Int(0)], Ok(Some(Some(0)))),
+            (vec![bytes("{}"), Int(59_999)], Ok(Some(Some(59)))),
+            (
+                vec![bytes("{}"), Int(-3)],
+                Err("an unexpected answer to PTTL"),
+            ),
+            (vec![bytes("{}"), Nil], Err("an unexpected answer to PTTL")),
+            (vec![Int(1)], Err("an unexpected answer to GET")),
+            (vec![Okay], Err("an unexpected answer to GET")),
+            (vec![], Err("an unexpected answer to GET")),
+        ] {
+            let shown = format!("{answers:?}");
+            let found = stored(answers).map(|stored| stored.map(|stored| stored.seconds_left));
+            assert_eq!(
+                found.map_err(|failure| failure.to_string()),
+                want.map_err(str::to_owned),
+                "{shown}"
+            );
+        }
+    }
+}
