@@ -227,7 +227,9 @@ impl Store for RedisServer {
 /// Maps an error of the client library. The server's own text is left out, because it may contain the key.
 fn failure(error: &RedisError) -> Failure {
     match (error.kind(), error.code()) {
-        (_, Some("WRONGTYPE")) => Failure::Said(corrupt("the key's value is not a string")),
+        (_, Some("WRONGTYPE")) => {
+            Failure::Said(corrupt("the key holds something other than a string"))
+        }
         (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {
             let text = format!(
                 "the store answered {}",
