@@ -30,7 +30,7 @@ impl Secret {
     /// The secret in a file. One trailing newline, which editors and `echo` add, is removed.
     pub(crate) fn from_file(path: &Path, content: io::Result<Vec<u8>>) -> Result<Self, String> {
         if path.as_os_str().is_empty() {
-            return Err("the file's name is empty: name the file or unset the variable".to_owned());
+            return Err("the file name is empty: name the file or unset the variable".to_owned());
         }
         let mut bytes = content.map_err(|error| {
             // A path outside of every existing folder may be the secret itself, set under the wrong key.
@@ -77,7 +77,7 @@ impl Secret {
         } else if is_published_example(&text) {
             Some("is an example from documentation")
         } else if is_file_path(&text) {
-            Some("is the name of a file, which belongs into the key that ends in _file")
+            Some("is the name of a file: set it as the key that ends in _file")
         } else if is_repeated(self.expose()) {
             Some("is 1 to 8 bytes repeated")
         } else if self.0.len() < 16 {

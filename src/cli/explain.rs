@@ -92,16 +92,16 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
             Some(describe_answer(&error))
         }
     };
-    let mut asking = settings.chain.asking(request);
+    let mut walk = settings.chain.walk(request);
     for (link, reach) in settings.chain.with_reaches() {
-        if !asking.includes(reach) {
+        if !walk.includes(reach) {
             say(format_args!(
                 "{} ({}): not asked, {ANOTHERS}",
                 link.name, link.kind
             ))?;
             continue;
         }
-        let (session, said) = match link.session(asking.request()).await {
+        let (session, said) = match link.session(walk.request()).await {
             Ok(None) => (None, Ok(None)),
             Ok(Some(session)) => {
                 let subject = link.subject(&session).map(Some);
@@ -110,7 +110,7 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
             Err(denial) => (None, Err(denial)),
         };
         if let Err(Denial::NotMine(reason, place)) = &said {
-            asking.pass_over(link, reason.clone(), place);
+            walk.pass_over(link, reason.clone(), place);
         }
         let decides = verdict.is_none() && !matches!(said, Ok(None) | Err(Denial::NotMine(..)));
         let mark = if decides { "  <- decides" } else { "" };
@@ -132,7 +132,7 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
             });
         }
     }
-    let verdict = verdict.unwrap_or_else(|| describe_answer(&asking.denied().into()));
+    let verdict = verdict.unwrap_or_else(|| describe_answer(&walk.denied().into()));
     say(format_args!("answer: {verdict}"))
 }
 

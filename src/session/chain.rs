@@ -85,15 +85,15 @@ impl Chain {
 
     /// Asks the extractors in order; the first that finds a credential of its own decides.
     pub async fn authenticate(&self, request: &Parts) -> Result<Authenticated, Denied> {
-        let mut asking = self.asking(request);
+        let mut walk = self.walk(request);
         for (configured, reach) in self.extractors.iter().zip(&self.reaches) {
-            if !asking.includes(reach) {
+            if !walk.includes(reach) {
                 continue;
             }
             spans::record_extractor(&configured.name);
             let span = spans::extractor_span(&configured.name, configured.kind);
             let answer = configured
-                .authenticate(asking.request())
+                .authenticate(walk.request())
                 .instrument(span.clone())
                 .await;
             record(&span, &answer);
@@ -108,7 +108,7 @@ impl Chain {
                         session,
                     });
                 }
-                Err(Denial::NotMine(reason, place)) => asking.pass_over(configured, reason, &place),
+                Err(Denial::NotMine(reason, place)) => walk.pass_over(configured, reason, &place),
                 Err(denial) => {
                     return Err(Denied {
                         extractor: Some(configured.name.clone()),
@@ -117,12 +117,12 @@ impl Chain {
                 }
             }
         }
-        Err(asking.denied())
+        Err(walk.denied())
     }
 
     /// Starts a walk through the extractors for a request.
-    pub fn asking<'a>(&'a self, request: &'a Parts) -> Asking<'a> {
-        Asking {
+    pub fn walk<'a>(&'a self, request: &'a Parts) -> ChainWalk<'a> {
+        ChainWalk {
             chain: self,
             request: Cow::Borrowed(request),
             header: None,
@@ -226,7 +226,7 @@ fn are_other_users(one: &Reach, other: &Reach) -> bool {
 
 /// The state of one request's walk through the chain.
 #[derive(Debug)]
-pub struct Asking<'a> {
+pub struct ChainWalk<'a> {
     chain: &'a Chain,
     /// The request as the next extractor sees it.
     request: Cow<'a, Parts>,
@@ -236,7 +236,7 @@ pub struct Asking<'a> {
     passed_over: Option<Denied>,
 }
 
-impl Asking<'_> {
+impl ChainWalk<'_> {
     pub fn request(&self) -> &Parts {
         &self.request
     }
@@ -295,7 +295,7 @@ fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
         Ok(Some(_)) => spans::record_outcome(span, "session", None),
         Err(Denial::NotSignedIn(word)) => spans::record_outcome(span, "nobody", Some(word)),
         Err(Denial::NotMine(reason, _)) => {
-            spans::record_outcome(span, "not_mine", Some(reason.word))
+            spans::record_outcome(span, "not_mine", Some(reason.word));
         }
         Err(Denial::Rejected(reason)) => spans::record_outcome(span, "rejected", Some(reason.word)),
         Err(Denial::Unavailable(cause)) => {

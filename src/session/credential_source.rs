@@ -172,7 +172,7 @@ impl FromStr for CredentialSource {
             Some(("header", name)) => match HeaderName::try_from(name) {
                 Ok(header::AUTHORIZATION) => Ok(Self::Bearer),
                 Ok(name) => Ok(Self::Header(name)),
-                Err(_) => Err("names no header after header:"),
+                Err(_) => Err("has no valid header name after \"header:\""),
             },
             Some(("cookie", name)) if !name.is_empty() && name.bytes().all(is_token) => {
                 Ok(Self::Cookie(name.to_owned()))
@@ -180,9 +180,9 @@ impl FromStr for CredentialSource {
             Some(("supabase", name)) if !name.is_empty() && name.bytes().all(is_token) => {
                 Ok(Self::Supabase(name.to_owned()))
             }
-            Some(("cookie" | "supabase", _)) => Err("names no cookie after the colon"),
+            Some(("cookie" | "supabase", _)) => Err("has no valid cookie name after the colon"),
             Some(_) | None => {
-                Err("must be places such as \"header:authorization\" or \"cookie:__session\"")
+                Err("must be a place such as \"header:authorization\" or \"cookie:__session\"")
             }
         }
     }
