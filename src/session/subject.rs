@@ -408,81 +408,62 @@ mod tests {
     fn email_is_the_subject_if_verified_and_email_unverified_otherwise() {
         use VerifiedEmail::{BetterAuth, Oidc};
         let unverified = Err(SubjectError::Invalid("email_unverified"));
-        for (email, template, session, verified) in [
+        let oidc = [
+            ("{email}", r#"{"email":"a@b","email_verified":true}"#, true),
             (
-                Oidc,
-                "{email}",
-                r#"{"email":"a@b","email_verified":true}"#,
-                true,
-            ),
-            (
-                Oidc,
                 "{email}",
                 r#"{"email":"a@b","email_verified":"true"}"#,
                 true,
             ),
             (
-                Oidc,
                 "{email}",
                 r#"{"email":"a@b","email_verified":false}"#,
                 false,
             ),
             (
-                Oidc,
                 "{email}",
                 r#"{"email":"a@b","email_verified":"false"}"#,
                 false,
             ),
+            ("{email}", r#"{"email":"a@b","email_verified":1}"#, false),
+            ("{email}", r#"{"email":"a@b"}"#, false),
             (
-                Oidc,
-                "{email}",
-                r#"{"email":"a@b","email_verified":1}"#,
-                false,
-            ),
-            (Oidc, "{email}", r#"{"email":"a@b"}"#, false),
-            (
-                Oidc,
                 "{user.email}",
                 r#"{"user":{"email":"a@b"},"email_verified":true}"#,
                 false,
             ),
             (
-                Oidc,
                 "{/user/email}",
                 r#"{"user":{"email":"a@b","email_verified":true}}"#,
                 true,
             ),
             (
-                Oidc,
                 "{/https:~1~1a~1email}",
                 r#"{"https://a/email":"a@b"}"#,
                 true,
             ),
+            ("{email}", r#"{"email":"a@b","emailVerified":true}"#, false),
+        ];
+        let better_auth = [
             (
-                Oidc,
-                "{email}",
-                r#"{"email":"a@b","emailVerified":true}"#,
-                false,
-            ),
-            (
-                BetterAuth,
                 "{user.email}",
                 r#"{"user":{"email":"a@b","emailVerified":true}}"#,
                 true,
             ),
             (
-                BetterAuth,
                 "{user.email}",
                 r#"{"user":{"email":"a@b","emailVerified":"true"}}"#,
                 false,
             ),
             (
-                BetterAuth,
                 "{user.email}",
                 r#"{"user":{"email":"a@b","email_verified":true}}"#,
                 false,
             ),
-        ] {
+        ];
+        let oidc = oidc.map(|case| (Oidc, case));
+        let better_auth = better_auth.map(|case| (BetterAuth, case));
+        for (email, (template, session, verified)) in oidc.into_iter().chain(better_auth) {
             let want = if verified {
                 Ok("a@b".to_owned())
             } else {
