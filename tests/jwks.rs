@@ -355,12 +355,43 @@ async fn keys_that_never_came_are_asked_for_once_a_second() {
 
     server.answers(set(&[&signer]));
     subject.clock.advance(SECOND);
-    // Asking whether it is ready is enough: no request comes to an instance that is not.
+    assert_eq!(subject.ask(&token).await, "ok");
+    assert_eq!(subject.extractor.readiness(), Readiness::Ready);
+    assert_eq!(server.hits(), 2);
+}
+
+#[tokio::test]
+async fn readiness_starts_no_fetch() {
+    let signer = Signer::new("k");
+    let server = Server::start(set(&[&signer])).await;
+    let subject = Subject::new(&server);
     assert_eq!(subject.extractor.readiness(), Readiness::Waiting("jwks"));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.hits(), 0);
+    assert_eq!(subject.ask(&signer.token()).await, "ok");
+    subject.clock.advance(TTL);
+    assert_eq!(subject.extractor.readiness(), Readiness::Stale);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.hits(), 1);
+}
+
+#[tokio::test]
+async fn failed_first_fetch_is_repeated_without_a_request_until_the_instance_is_ready() {
+    let signer = Signer::new("k");
+    let server = Server::start(Reply::status(500)).await;
+    let subject = Subject::new(&server);
+    subject.extractor.start();
+    subject.until_fetched(1).await;
+    assert_eq!(subject.extractor.readiness(), Readiness::Waiting("jwks"));
+
+    server.answers(set(&[&signer]));
+    subject.clock.advance(SECOND);
     subject.until_fetched(2).await;
     assert_eq!(subject.extractor.readiness(), Readiness::Ready);
-    assert_eq!(subject.ask(&token).await, "ok");
-    assert_eq!(server.hits(), 2);
 }
 
 #[tokio::test]

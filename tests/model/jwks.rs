@@ -1,9 +1,9 @@
-//! The keys of a provider: one fetch at a time, and its end is told to all who wait for it.
+//! The keys of a provider: at most one fetch is in flight, and every request that waits for it learns of its end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use shuttle::future::{block_on, spawn};
+use shuttle::future::{block_on, spawn, yield_now};
 
 use crate::Model;
 use crate::Schedule;
@@ -11,29 +11,34 @@ use crate::clock::{Clock, ManualClock};
 use crate::files::jwks::{FetchedKeys, Found, Source};
 use crate::session::backends::Context;
 use crate::session::backends::waiting::Waiting;
-use crate::session::types::ExtractError;
+use crate::session::types::{ExtractError, Readiness};
 use crate::sync;
 
-pub const MODELS: [Model; 4] = [
+pub const MODELS: [Model; 5] = [
     (
-        "jwks_cold_start_is_one_fetch_that_serves_all",
+        "jwks_requests_at_a_cold_start_share_one_fetch",
         cold_start,
         Schedule::Any,
     ),
     (
-        "jwks_rotation_is_one_fetch_and_no_torn_set",
+        "jwks_rotated_key_is_fetched_once_and_old_keys_stay_usable",
         rotation,
         Schedule::Any,
     ),
     (
-        "jwks_failed_fetch_is_told_to_all_and_tried_again_later",
+        "jwks_failed_fetch_fails_all_waiting_requests_and_is_repeated_after_the_cooldown",
         failure,
         Schedule::Any,
     ),
     (
-        "jwks_fetch_goes_on_without_who_began_it",
+        "jwks_fetch_continues_when_its_first_request_is_dropped",
         abandoned,
         Schedule::Any,
+    ),
+    (
+        "jwks_failed_first_fetch_is_repeated_without_a_request",
+        repeated,
+        Schedule::Fair,
     ),
 ];
 
@@ -72,7 +77,7 @@ fn world(body: Option<&'static str>) -> World {
     }
 }
 
-/// What a request does that brings a token signed with `kid`.
+/// What the extractor does for a request with a token whose header has this `kid`.
 async fn verify(keys: Arc<FetchedKeys>, kid: &'static str) -> Result<(), ExtractError> {
     let keys = match keys.get(Some(kid))? {
         Found::Keys(keys) => keys,
@@ -83,7 +88,7 @@ async fn verify(keys: Arc<FetchedKeys>, kid: &'static str) -> Result<(), Extract
 }
 
 impl World {
-    /// That many requests at once, with tokens signed by these keys in turn.
+    /// [`REQUESTS`] concurrent requests, whose tokens have these `kid`s in turn.
     fn requests(&self, kids: &[&'static str]) -> Vec<Result<(), ExtractError>> {
         let kids = kids.iter().cycle().take(REQUESTS);
         let tasks: Vec<_> = kids
@@ -131,6 +136,21 @@ fn failure() {
         answer.expect("keys");
     }
     assert_eq!(world.context.http.calls(), 2);
+}
+
+fn repeated() {
+    let world = world(None);
+    world.keys.start();
+    block_on(async {
+        while world.context.http.calls() == 0 {
+            yield_now().await;
+        }
+        world.context.http.publish(Some(OLD));
+        while world.keys.readiness() != Readiness::Ready {
+            world.clock.advance(Duration::from_secs(1));
+            yield_now().await;
+        }
+    });
 }
 
 fn abandoned() {

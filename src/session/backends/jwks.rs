@@ -1,5 +1,5 @@
-//! Keys that a provider publishes: fetched, kept, refreshed, and shared by all requests.
-//! What a key is, and which one fits a token, is in `keys.rs`.
+//! Caches of the keys that an identity provider publishes. All requests share a cache; at most one fetch of a
+//! source is in flight. What a key is, and which one fits a token, is in `keys.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,9 +18,10 @@ use crate::session::backends::http::{Answer, CallError, Limits, check_url};
 use crate::session::backends::keys::{KeySet, KeysError};
 use crate::session::backends::waiting::{Waiting, WaitingPlace};
 use crate::session::types::{ExtractError, Readiness};
-use crate::sync::{ArcSwapOption, Mutex, MutexGuard, Semaphore, spawn, timeout, watch};
+use crate::sync::{ArcSwapOption, Mutex, MutexGuard, Semaphore, sleep, spawn, timeout, watch};
 
-/// One whole fetch. Providers may be far away, so connecting may take longer than to a neighbour.
+/// The limits of one fetch. Providers are reached over the internet, so the connect timeout is longer than that of
+/// backends in the same network.
 const LIMITS: Limits = Limits {
     connect: Duration::from_secs(2),
     total: Duration::from_secs(3),
@@ -28,30 +29,33 @@ const LIMITS: Limits = Limits {
     retry_closed: true,
 };
 
-/// How long keys are fresh if the provider does not say, and the bounds of what it may say.
+/// How long keys are fresh if the response has no `max-age`, and the bounds of a `max-age`.
 const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
 const MIN_TTL: Duration = Duration::from_secs(30);
 const MAX_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// How long keys serve beyond their time while no newer ones can be had.
+/// How long keys are used after their TTL while newer ones cannot be fetched.
 const STALE_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// The least time between two fetches while there are keys to work with: made-up key ids must not become a
-/// flood at the provider.
+/// The minimum time between two fetches while the cache holds usable keys. Tokens with made-up key ids must not
+/// cause more requests to the provider than this.
 const COOLDOWN: Duration = Duration::from_secs(30);
 
-/// The same while there are none, when every request waits for a fetch.
+/// The minimum time between two fetches while the cache is empty, when every request waits for a fetch.
 const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
 
-/// Where each key has a URL of its own: how many keys are kept, how many look-ups are made at a time and
-/// begin in a second, how long a key that was not there is remembered, and how many of them are.
+/// How often the background task of [`FetchedKeys::start`] looks whether the keys need a fetch.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The limits of [`KeysByKid`]: keys in the cache, concurrent look-ups, look-ups that start in one second, how long
+/// an unknown key id stays in the negative cache, and how many ids that holds.
 const MAX_KEYS: usize = 100;
 const MAX_LOOKUPS: usize = 8;
 const MAX_LOOKUPS_PER_SECOND: u32 = 50;
 const ABSENT_FOR: Duration = Duration::from_secs(30);
 const MAX_ABSENT: usize = 1000;
 
-/// What stands for the key's id in the URL of [`KeysByKid`].
+/// The placeholder for the key id in the URL template of [`KeysByKid`].
 pub const KID_PLACEHOLDER: &str = "{kid}";
 
 /// Where keys are published.
@@ -88,13 +92,13 @@ impl Source {
     }
 }
 
-/// Why a fetch brought no keys.
+/// Why a fetch failed.
 #[derive(Clone, Debug)]
 enum FetchError {
     Call(CallError),
     Keys(KeysError),
     Discovery(&'static str),
-    /// The task that fetched went away, as at the end of the process or after a panic.
+    /// The task of the fetch was dropped: at the end of the process, or after a panic.
     Interrupted,
 }
 
@@ -109,7 +113,7 @@ impl FetchError {
         }
     }
 
-    /// Whether the server said that there is no such document.
+    /// Whether the status says that the document does not exist.
     fn is_not_found(&self) -> bool {
         matches!(self, Self::Call(CallError::Status(status)) if matches!(status.as_u16(), 403 | 404 | 410))
     }
@@ -126,7 +130,7 @@ impl fmt::Display for FetchError {
     }
 }
 
-/// Keys as they were fetched.
+/// The result of a successful fetch.
 #[derive(Debug)]
 struct Loaded {
     keys: Arc<KeySet>,
@@ -137,9 +141,11 @@ struct Loaded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freshness {
     Fresh,
-    /// Still fresh, but it is time to fetch the next ones in the background.
+    /// Usable, with less than a fifth of the TTL left: fetch the next keys in the background.
     Due,
+    /// Past the TTL, but within [`STALE_FOR`]: used while newer keys cannot be fetched.
     Stale,
+    /// Not used any more.
     TooOld,
 }
 
@@ -158,15 +164,15 @@ impl Loaded {
     }
 }
 
-/// What the cells of one extractor share.
+/// What all caches of one extractor share.
 #[derive(Clone)]
 struct Provider {
     extractor: Arc<str>,
     context: Context,
     waiting: Arc<Waiting>,
     health: Arc<BackendHealth>,
-    /// Turns for fetches, where there are many cells.
-    turns: Option<Arc<Semaphore>>,
+    /// Limits concurrent fetches, where the extractor has many caches.
+    permits: Option<Arc<Semaphore>>,
 }
 
 impl Provider {
@@ -174,61 +180,62 @@ impl Provider {
         extractor: &str,
         context: &Context,
         waiting: Arc<Waiting>,
-        turns: Option<usize>,
+        permits: Option<usize>,
     ) -> Self {
         Self {
             extractor: Arc::from(extractor),
             context: context.clone(),
             waiting,
             health: Arc::new(BackendHealth::new(extractor, &context.clock)),
-            turns: turns.map(|turns| Arc::new(Semaphore::new(turns))),
+            permits: permits.map(|permits| Arc::new(Semaphore::new(permits))),
         }
     }
 }
 
 /// Cache of one source's keys; at most one fetch is in flight.
-struct Cell {
+struct JwksCache {
     provider: Provider,
     source: Source,
     loaded: ArcSwapOption<Loaded>,
     progress: Mutex<Progress>,
-    /// Counts the fetches that ended; requests that need one wait for the next count.
+    /// The number of fetches that ended. A request that waits for a fetch waits for this to change.
     finished: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Progress {
     fetching: bool,
-    /// When the last fetch ended, and how.
+    /// When the last fetch ended, and its result.
     last: Option<(Duration, Result<(), FetchError>)>,
 }
 
-/// What a request that needs keys gets.
+/// The keys for a token, or the fetch to wait for.
 #[derive(Debug)]
 pub enum Found {
     Keys(Arc<KeySet>),
-    /// A fetch is under way.
     Wait(Wait),
 }
 
-/// A fetch under way, which may bring the keys for one token.
+/// A fetch in flight that may bring the key of a token, and the place of the waiting request.
 #[derive(Debug)]
 pub struct Wait {
-    cell: Arc<Cell>,
+    cache: Arc<JwksCache>,
     finished: watch::Receiver<u64>,
     _place: WaitingPlace,
 }
 
 impl Wait {
-    /// The keys to verify with, once the fetch has ended.
+    /// Waits for the end of the fetch, and returns the keys to verify with.
     pub async fn keys(mut self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
-        // The sender lives in the cell, which `self` keeps alive.
+        // This cannot fail: the sender is in the cache, which `self` keeps alive.
         let _ = self.finished.changed().await;
-        self.cell.suitable(kid).ok_or_else(|| self.cell.verdict())
+        self.cache
+            .suitable(kid)
+            .ok_or_else(|| self.cache.no_key_error())
     }
 }
 
-impl Cell {
+impl JwksCache {
     fn new(provider: Provider, source: Source) -> Arc<Self> {
         Arc::new(Self {
             provider,
@@ -243,9 +250,9 @@ impl Cell {
         self.provider.context.clock.monotonic()
     }
 
-    /// The keys for a token that names `kid`. Does not wait; at most it starts a fetch.
+    /// The keys for a token with this `kid`. Starts a fetch if one is needed; does not wait for it.
     fn get(self: &Arc<Self>, kid: Option<&str>) -> Result<Found, ExtractError> {
-        self.keep_fresh();
+        self.refresh();
         if let Some(keys) = self.suitable(kid) {
             return Ok(Found::Keys(keys));
         }
@@ -256,20 +263,20 @@ impl Cell {
                         .because("max_waiting requests await the keys")
                 })?;
                 Ok(Found::Wait(Wait {
-                    cell: self.clone(),
+                    cache: self.clone(),
                     finished,
                     _place: place,
                 }))
             }
-            // A fetch may have ended since the look above.
+            // Another request's fetch may have ended since the check above.
             None => self
                 .suitable(kid)
                 .map(Found::Keys)
-                .ok_or_else(|| self.verdict()),
+                .ok_or_else(|| self.no_key_error()),
         }
     }
 
-    /// The keys in use, unless they are too old or do not know `kid`.
+    /// The keys in the cache, unless they are too old or none of them has this `kid`.
     fn suitable(&self, kid: Option<&str>) -> Option<Arc<KeySet>> {
         let loaded = self.usable()?;
         kid.is_none_or(|kid| loaded.keys.knows(kid))
@@ -283,14 +290,14 @@ impl Cell {
             .filter(|loaded| loaded.freshness(now) != Freshness::TooOld)
     }
 
-    /// Whether the fetch failed because there is no key of this id, rather than because of the provider.
+    /// Whether the fetch failed because there is no key with this id, as opposed to a failure of the provider.
     fn is_absent(&self, error: &FetchError) -> bool {
         matches!(self.source, Source::Pem(_)) && error.is_not_found()
     }
 
-    /// What to tell a request for which there are no keys. While the provider cannot be reached, an
-    /// unknown key may be one that it has just begun to use: that must not sign users out.
-    fn verdict(&self) -> ExtractError {
+    /// The error for a token whose key is not in the cache. After a failed fetch it is `Unavailable`: the provider may
+    /// have rotated to that key, and a 401 would sign its users out.
+    fn no_key_error(&self) -> ExtractError {
         match &self.progress().last {
             Some((_, Ok(()))) => ExtractError::rejected("unknown_key"),
             Some((_, Err(error))) if self.is_absent(error) => ExtractError::rejected("unknown_key"),
@@ -300,21 +307,26 @@ impl Cell {
         }
     }
 
-    /// Starts a fetch in the background if the keys in use are about to be, or are, past their time.
-    fn keep_fresh(self: &Arc<Self>) {
-        let now = self.now();
-        let loaded = self.loaded.load();
-        if loaded
-            .as_ref()
-            .is_some_and(|loaded| loaded.freshness(now) != Freshness::Fresh)
+    /// Starts a fetch in the background if there are keys and they are due or past their TTL.
+    fn refresh(self: &Arc<Self>) {
+        if self
+            .freshness()
+            .is_some_and(|freshness| freshness != Freshness::Fresh)
         {
             self.fetch();
         }
     }
 
-    /// Joins the fetch that is under way, or starts one; `None` if it is too early for another.
+    /// How old the keys are. `None` if none were ever fetched.
+    fn freshness(&self) -> Option<Freshness> {
+        let now = self.now();
+        let loaded = self.loaded.load();
+        loaded.as_ref().map(|loaded| loaded.freshness(now))
+    }
+
+    /// Joins the fetch in flight, or starts one. `None` within the cooldown of the last one.
     ///
-    /// A fetch is a task of its own: it goes on when the request that began it is dropped.
+    /// A fetch is a task of its own, so that it continues when the request that started it is dropped.
     fn fetch(self: &Arc<Self>) -> Option<watch::Receiver<u64>> {
         let now = self.now();
         let cooldown = if self.usable().is_some() {
@@ -323,7 +335,7 @@ impl Cell {
             EMPTY_COOLDOWN
         };
         let mut progress = self.progress();
-        // Subscribed under the lock and before the fetch begins, so that its end cannot be missed.
+        // Subscribe under the lock and before the fetch starts, so that its end is not missed.
         let finished = self.finished.subscribe();
         if progress.fetching {
             return Some(finished);
@@ -336,16 +348,16 @@ impl Cell {
             return None;
         }
         progress.fetching = true;
-        // A runtime that is shutting down drops what it is given at once, and that takes the lock.
+        // Unlock first: a runtime that is shutting down drops the task inside `spawn`, and the drop takes the lock.
         drop(progress);
-        spawn(Attempt::of(self.clone(), now).run());
+        spawn(Fetch::new(self.clone(), now).run());
         Some(finished)
     }
 
     async fn download(&self) -> Result<Loaded, FetchError> {
         let download = async {
-            let _turn = match &self.provider.turns {
-                Some(turns) => turns.acquire().await.ok(),
+            let _permit = match &self.provider.permits {
+                Some(permits) => permits.acquire().await.ok(),
                 None => None,
             };
             let answer = match &self.source {
@@ -371,7 +383,7 @@ impl Cell {
                 ttl: ttl(&answer.headers),
             })
         };
-        // Waiting for a turn and both calls of discovery share the time of one call.
+        // One timeout for the wait for a permit and both calls of discovery.
         timeout(LIMITS.total, download)
             .await
             .unwrap_or(Err(FetchError::Call(CallError::Timeout)))
@@ -388,8 +400,8 @@ impl Cell {
             .map_err(FetchError::Call)
     }
 
-    /// Takes note of how a fetch ended. Only good keys replace those in use.
-    fn finish(&self, began: Duration, outcome: Result<Loaded, FetchError>) {
+    /// Records the result of a fetch. A failed fetch leaves the keys in the cache.
+    fn finish(&self, started: Duration, outcome: Result<Loaded, FetchError>) {
         let now = self.now();
         let Provider {
             extractor,
@@ -401,7 +413,7 @@ impl Cell {
         context.metrics.jwks_refreshed(extractor, result);
         context
             .metrics
-            .backend_call(extractor, result, now.saturating_sub(began));
+            .backend_call(extractor, result, now.saturating_sub(started));
         match &outcome {
             Err(error) if !self.is_absent(error) => {
                 health.failed(0, result, Some(&error.to_string()))
@@ -417,62 +429,56 @@ impl Cell {
         self.finished.send_modify(|count| *count += 1);
     }
 
-    /// Nothing panics while it holds the lock; if something did, the data would still be whole.
+    /// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Cell {
+impl fmt::Debug for JwksCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cell")
+        f.debug_struct("JwksCache")
             .field("extractor", &self.provider.extractor)
             .finish_non_exhaustive()
     }
 }
 
-/// A fetch under way. However its task ends, the cell learns of it: requests wait for that.
-struct Attempt {
-    cell: Arc<Cell>,
-    began: Duration,
+/// A fetch in flight. Dropping it records the result, so that the requests that wait for it also learn of a panic or
+/// of the end of the runtime.
+struct Fetch {
+    cache: Arc<JwksCache>,
+    started: Duration,
     outcome: Result<Loaded, FetchError>,
 }
 
-impl Attempt {
-    fn of(cell: Arc<Cell>, began: Duration) -> Self {
+impl Fetch {
+    fn new(cache: Arc<JwksCache>, started: Duration) -> Self {
         Self {
-            cell,
-            began,
+            cache,
+            started,
             outcome: Err(FetchError::Interrupted),
         }
     }
 
     async fn run(mut self) {
-        let outcome = self.cell.download().await;
-        self.end(outcome);
-    }
-
-    fn end(&mut self, outcome: Result<Loaded, FetchError>) {
-        self.outcome = outcome;
+        self.outcome = self.cache.download().await;
     }
 }
 
-impl Drop for Attempt {
+impl Drop for Fetch {
     fn drop(&mut self) {
         let outcome = std::mem::replace(&mut self.outcome, Err(FetchError::Interrupted));
-        self.cell.finish(self.began, outcome);
+        self.cache.finish(self.started, outcome);
     }
 }
 
-/// The address of the JWK set in a discovery document, if the document is about `issuer`.
+/// The URL of the JWK set in a discovery document, if the document is for `issuer`.
 fn jwks_uri(document: &[u8], issuer: &str, allow_http: bool) -> Result<Url, FetchError> {
     let document =
         Value::parse(document).map_err(|_| FetchError::Discovery("the document is not JSON"))?;
     let text = |name| document.as_object()?.get(name).ok()??.as_str();
     if text("issuer") != Some(issuer) {
-        return Err(FetchError::Discovery(
-            "the document is about another issuer",
-        ));
+        return Err(FetchError::Discovery("the document is for another issuer"));
     }
     let uri = text("jwks_uri").ok_or(FetchError::Discovery("the document has no jwks_uri"))?;
     let uri = check_url(uri, allow_http)
@@ -486,7 +492,7 @@ fn jwks_uri(document: &[u8], issuer: &str, allow_http: bool) -> Result<Url, Fetc
     Ok(uri)
 }
 
-/// Whether the URL names this machine in any of the ways that resolvers and the system know.
+/// Whether the URL's host is this machine, in any form that resolvers or the kernel accept.
 fn is_loopback(url: &Url) -> bool {
     let is_loopback_v4 = |address: Ipv4Addr| address.is_loopback() || address.is_unspecified();
     match url.host() {
@@ -503,7 +509,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// How long an answer is fresh (RFC 9111, section 5.2.2.1), within our bounds.
+/// The `max-age` of a response (RFC 9111, section 5.2.2.1), within [`MIN_TTL`] and [`MAX_TTL`].
 fn ttl(headers: &HeaderMap) -> Duration {
     let values = headers
         .get_all(header::CACHE_CONTROL)
@@ -515,7 +521,7 @@ fn ttl(headers: &HeaderMap) -> Duration {
             let (name, seconds) = directive.split_once('=')?;
             let digits = seconds.trim().trim_matches('"');
             let is_max_age = name.trim().eq_ignore_ascii_case("max-age") && !digits.is_empty();
-            // More digits than fit are a long time, not no time.
+            // A number that overflows is the maximum, not the default.
             (is_max_age && digits.bytes().all(|byte| byte.is_ascii_digit()))
                 .then(|| digits.parse().unwrap_or(u64::MAX))
         });
@@ -524,32 +530,44 @@ fn ttl(headers: &HeaderMap) -> Duration {
     })
 }
 
-/// A set of keys at one address.
+/// The keys at one URL.
 #[derive(Debug)]
-pub struct FetchedKeys(Arc<Cell>);
+pub struct FetchedKeys(Arc<JwksCache>);
 
 impl FetchedKeys {
     pub fn new(extractor: &str, source: Source, context: &Context, waiting: Arc<Waiting>) -> Self {
-        Self(Cell::new(
+        Self(JwksCache::new(
             Provider::new(extractor, context, waiting, None),
             source,
         ))
     }
 
-    /// The keys for a token that names `kid`: at hand, or on their way.
+    /// The keys for a token with this `kid`, or the fetch to wait for.
     ///
     /// # Errors
-    /// `Rejected` if the provider has no such key, `Unavailable` if it cannot be asked.
+    /// `Rejected` if the provider has no such key, `Unavailable` if its keys cannot be fetched.
     pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
         self.0.get(kid)
     }
 
-    /// Fetches ahead of the first request.
+    /// Fetches the keys, and starts a task that fetches them again when a fetch failed or they are due. Requests are not
+    /// enough: an instance without keys is not ready, so it gets none. The task ends with this value. Must be called
+    /// inside the runtime.
     pub fn start(&self) {
         self.0.fetch();
+        let cache = Arc::downgrade(&self.0);
+        spawn(async move {
+            loop {
+                sleep(REFRESH_INTERVAL).await;
+                let Some(cache) = cache.upgrade() else { return };
+                if cache.freshness() != Some(Freshness::Fresh) {
+                    cache.fetch();
+                }
+            }
+        });
     }
 
-    /// Sets the gauge of the keys' age.
+    /// Sets the gauge for the age of the keys.
     pub fn observe(&self) {
         if let Some(loaded) = self.0.loaded.load().as_ref() {
             let age = self.0.now().saturating_sub(loaded.at);
@@ -561,61 +579,50 @@ impl FetchedKeys {
         }
     }
 
-    /// Whether there are keys. Asking also keeps them coming: an instance without keys is not ready,
-    /// so no request would reach it that could set off the next fetch. Needs the runtime around it.
+    /// `Waiting` until the first keys are there, `Stale` if they are old or the last fetch failed.
     pub fn readiness(&self) -> Readiness {
-        let now = self.0.now();
-        let freshness = self
-            .0
-            .loaded
-            .load()
-            .as_ref()
-            .map(|loaded| loaded.freshness(now));
-        if freshness != Some(Freshness::Fresh) {
-            self.0.fetch();
-        }
-        match freshness {
+        match self.0.freshness() {
             Some(Freshness::Fresh | Freshness::Due) => self.0.provider.health.readiness(),
-            // Once it had keys, an instance stays ready: if all instances left the balancer, one provider's
-            // outage would be an outage for all users.
+            // Never `Waiting` again: if all instances left the load balancer during one provider's outage, the users
+            // of all other extractors would be affected, too.
             Some(Freshness::Stale | Freshness::TooOld) => Readiness::Stale,
             None => Readiness::Waiting("jwks"),
         }
     }
 }
 
-/// Keys that have a URL each, with their id in it. The id comes from a token that is not verified yet, so that
-/// look-ups are bounded in number and pace, and no made-up id keeps a genuine one from being looked up.
+/// Keys that each have a URL of their own with the key id in it. The id is taken from a token that is not verified yet,
+/// so the number and rate of look-ups are limited, and a made-up id never evicts the key of a genuine one.
 #[derive(Debug)]
 pub struct KeysByKid {
     provider: Provider,
     template: String,
-    cells: Mutex<Cells>,
+    caches: Mutex<CachesByKid>,
 }
 
 #[derive(Debug, Default)]
-struct Cells {
-    by_kid: BTreeMap<String, Arc<Cell>>,
-    /// When the current second of look-ups began, and how many began in it.
+struct CachesByKid {
+    by_kid: BTreeMap<String, Arc<JwksCache>>,
+    /// The start of the current second, and the number of look-ups that started in it.
     second: (Duration, u32),
 }
 
-/// What is known of the key of one cell.
+/// The state of the key in one cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Its first fetch is in flight, or about to be.
+    /// The first fetch is in flight, or about to start.
     Fetching,
-    /// Loaded at this time.
+    /// Fetched at this time.
     Loaded(Duration),
-    /// The provider had no such key at this time.
+    /// The provider answered at this time that it has no such key.
     Absent(Duration),
-    /// The fetch failed a moment ago.
+    /// The fetch failed less than [`EMPTY_COOLDOWN`] ago.
     Failed,
-    /// Nothing that still counts.
-    Over,
+    /// The negative result or failure is too old to be used.
+    Expired,
 }
 
-impl Cell {
+impl JwksCache {
     fn stage(&self, now: Duration) -> Stage {
         if let Some(loaded) = self.loaded.load().as_ref() {
             return Stage::Loaded(loaded.at);
@@ -627,7 +634,7 @@ impl Cell {
                 match self.is_absent(error) {
                     true if age < ABSENT_FOR => Stage::Absent(*at),
                     false if age < EMPTY_COOLDOWN => Stage::Failed,
-                    true | false => Stage::Over,
+                    true | false => Stage::Expired,
                 }
             }
             Some(_) | None => Stage::Fetching,
@@ -635,32 +642,33 @@ impl Cell {
     }
 }
 
-impl Cells {
-    /// Counts one more look-up; false if too many began in this second.
+impl CachesByKid {
+    /// Counts one more look-up. False if too many started in this second.
     fn may_look_up(&mut self, now: Duration) -> bool {
-        let (began, count) = &mut self.second;
-        if now.saturating_sub(*began) >= Duration::from_secs(1) {
-            (*began, *count) = (now, 0);
+        let (start, count) = &mut self.second;
+        if now.saturating_sub(*start) >= Duration::from_secs(1) {
+            (*start, *count) = (now, 0);
         }
         *count += 1;
         *count <= MAX_LOOKUPS_PER_SECOND
     }
 
-    /// Forgets what does not count any more and, where there are too many, the oldest. Fetches in flight and
-    /// failed ones are as few as look-ups may begin in the time of one.
+    /// Removes expired entries, and the oldest one where a limit is reached. Entries that are being fetched or failed
+    /// need no limit of their own: [`MAX_LOOKUPS_PER_SECOND`] bounds them.
     fn make_room(&mut self, now: Duration) {
-        self.by_kid.retain(|_, cell| cell.stage(now) != Stage::Over);
+        self.by_kid
+            .retain(|_, cache| cache.stage(now) != Stage::Expired);
         let (mut loaded, mut absent) = (Vec::new(), Vec::new());
-        for (kid, cell) in &self.by_kid {
-            match cell.stage(now) {
+        for (kid, cache) in &self.by_kid {
+            match cache.stage(now) {
                 Stage::Loaded(at) => loaded.push((at, kid.clone())),
                 Stage::Absent(at) => absent.push((at, kid.clone())),
-                Stage::Fetching | Stage::Failed | Stage::Over => {}
+                Stage::Fetching | Stage::Failed | Stage::Expired => {}
             }
         }
-        for (cells, most) in [(loaded, MAX_KEYS), (absent, MAX_ABSENT)] {
-            if cells.len() >= most
-                && let Some((_, oldest)) = cells.into_iter().min()
+        for (caches, most) in [(loaded, MAX_KEYS), (absent, MAX_ABSENT)] {
+            if caches.len() >= most
+                && let Some((_, oldest)) = caches.into_iter().min()
             {
                 self.by_kid.remove(&oldest);
             }
@@ -688,14 +696,14 @@ impl KeysByKid {
         Ok(Self {
             provider: Provider::new(extractor, context, waiting, Some(MAX_LOOKUPS)),
             template: template.to_owned(),
-            cells: Mutex::default(),
+            caches: Mutex::default(),
         })
     }
 
-    /// The key called `kid`: at hand, or on its way.
+    /// The key with this id, or the fetch to wait for.
     ///
     /// # Errors
-    /// `Rejected` if there can be no such key, `Unavailable` if the provider cannot be asked now.
+    /// `Rejected` if the id is malformed or unknown, `Unavailable` if the provider cannot be asked now.
     pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
         let is_safe = |kid: &&str| {
             (1..=64).contains(&kid.len())
@@ -706,36 +714,36 @@ impl KeysByKid {
         let kid = kid
             .filter(is_safe)
             .ok_or_else(|| ExtractError::rejected("unknown_key"))?;
-        // The whole document is this one key: it need not repeat its name.
-        self.cell(kid)?.get(None)
+        // The document is this one key, which need not repeat its id.
+        self.cache(kid)?.get(None)
     }
 
-    /// `Stale` if the last look-up failed. That a key is not there is no failure.
+    /// `Stale` if the last look-up failed. An unknown key is no failure.
     pub fn readiness(&self) -> Readiness {
         self.provider.health.readiness()
     }
 
-    fn cell(&self, kid: &str) -> Result<Arc<Cell>, ExtractError> {
+    fn cache(&self, kid: &str) -> Result<Arc<JwksCache>, ExtractError> {
         let now = self.provider.context.clock.monotonic();
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cell) = cells.by_kid.get(kid) {
-            match cell.stage(now) {
-                Stage::Fetching | Stage::Loaded(_) => return Ok(cell.clone()),
-                Stage::Absent(_) | Stage::Failed => return Err(cell.verdict()),
-                Stage::Over => {}
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cache) = caches.by_kid.get(kid) {
+            match cache.stage(now) {
+                Stage::Fetching | Stage::Loaded(_) => return Ok(cache.clone()),
+                Stage::Absent(_) | Stage::Failed => return Err(cache.no_key_error()),
+                Stage::Expired => {}
             }
         }
-        if !cells.may_look_up(now) {
+        if !caches.may_look_up(now) {
             return Err(
                 ExtractError::unavailable("jwks_busy").because("too many keys are looked up")
             );
         }
         let text = self.template.replace(KID_PLACEHOLDER, kid);
         let url = Url::parse(&text).map_err(|_| ExtractError::rejected("unknown_key"))?;
-        cells.make_room(now);
-        let cell = Cell::new(self.provider.clone(), Source::Pem(url));
-        cells.by_kid.insert(kid.to_owned(), cell.clone());
-        Ok(cell)
+        caches.make_room(now);
+        let cache = JwksCache::new(self.provider.clone(), Source::Pem(url));
+        caches.by_kid.insert(kid.to_owned(), cache.clone());
+        Ok(cache)
     }
 }
 
