@@ -1,13 +1,15 @@
-//! A bounded set of connections to a session store, each lent to one request at a time.
-//! What is said on a connection is the store's business.
+//! A pool of connections to a session store. Each connection is used by one request at a time.
+//! The protocol on a connection is in the store's extractor.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument;
 
 use crate::config::{HumanDuration, Problems, Section};
@@ -18,26 +20,28 @@ use crate::session::types::{ExtractError, Readiness};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 
-/// A firewall in between forgets silent connections after minutes; younger ones are worth keeping.
-const IDLE: Duration = Duration::from_secs(60);
+/// An idle connection is closed after this time. Firewalls drop the state of silent connections after minutes, so that
+/// the first query on an older one would time out.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a pool connects to, and asks.
+/// The store behind a pool: how to connect, and how to query.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     type Connection: Send + 'static;
     type Question: Sync + ?Sized;
     type Answer: Send;
 
-    /// What it is, as traces name it.
+    /// The attribute `db.system.name` of traces.
     fn system(&self) -> &'static str;
 
-    /// Which of its statements a question is, from 0 to 7: one may be refused while another is answered.
+    /// The number of the statement, from 0 to 7. The health of each statement is tracked separately, because a store may
+    /// refuse one (missing privileges, for example) and answer another.
     fn statement(_: &Self::Question) -> u8 {
         0
     }
 
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, Failure>> + Send;
 
-    /// Asks one thing. `Ok` only after the whole answer was read: the connection is then used again.
+    /// Runs one query. `Ok` only after the whole answer was read, because the connection is then used again.
     fn ask(
         &self,
         connection: &mut Self::Connection,
@@ -45,29 +49,29 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
 }
 
-/// Why a store gave nothing to work with.
+/// Why a query gave no result.
 #[derive(Debug)]
 pub enum Failure {
-    /// The connection broke or makes no sense; the text is the transport's.
+    /// The connection broke, or what was read is not the store's protocol. The text is the transport's.
     Lost(String),
-    /// The store answered, and this is what it means.
+    /// The store answered; this is what the answer means.
     Said(ExtractError),
-    /// The same, after an answer so long that the connection is closed to free its buffer.
+    /// Like `Said`, but the answer was so long that the connection is closed to free its buffer.
     Oversized(ExtractError),
 }
 
-/// How much one store may take.
+/// The limits of one pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub connections: usize,
-    /// For a free connection, while all are lent.
+    /// The timeout of waiting for a free connection.
     pub wait: Duration,
-    /// For connecting, asking and reading the answer together.
+    /// The timeout of connecting, sending the query and reading the answer together.
     pub operation: Duration,
 }
 
 impl Limits {
-    /// The limits of a section with the keys `max_connections`, `pool_wait` and `timeout`.
+    /// Validates the keys `max_connections`, `pool_wait` and `timeout` of a section.
     pub fn read(
         section: &Section<'_>,
         connections: usize,
@@ -80,9 +84,9 @@ impl Limits {
             section.key("max_connections"),
             "must be from 1 to 256",
         );
-        for (key, span) in [("pool_wait", wait), ("timeout", operation)] {
+        for (key, duration) in [("pool_wait", wait), ("timeout", operation)] {
             problems.require(
-                (Duration::from_millis(1)..=Duration::from_secs(10)).contains(&span.0),
+                (Duration::from_millis(1)..=Duration::from_secs(10)).contains(&duration.0),
                 section.key(key),
                 "must be from 1ms to 10s",
             );
@@ -97,25 +101,51 @@ impl Limits {
     }
 }
 
-/// Lends connections. A request that is cancelled or runs out of time takes its connection with it:
-/// an answer still on its way can never be read by the next request.
+/// Connections that are opened on demand and used again. The connection of a request that is cancelled or times out is
+/// closed, so that the next request can never read an answer that is still in transit.
 pub struct Pool<S: Store> {
     store: S,
     name: Arc<str>,
     limits: Limits,
-    /// The requests that await the store, on a connection or for one.
+    /// The requests that wait for the store: on a connection, or for a free one.
     waiting: Arc<Waiting>,
     permits: Semaphore,
-    idle: Mutex<Vec<(S::Connection, Instant)>>,
+    idle: SharedIdle<S::Connection>,
     health: BackendHealth,
     metrics: Arc<Metrics>,
+}
+
+type SharedIdle<C> = Arc<Mutex<Idle<C>>>;
+
+/// The connections that no request uses, and since when; the longest idle first.
+struct Idle<C> {
+    connections: VecDeque<(C, Instant)>,
+    /// The task that closes them in time. It runs while there are any, and is aborted with the pool.
+    closer: Option<AbortHandle>,
+}
+
+impl<C> Default for Idle<C> {
+    fn default() -> Self {
+        Self {
+            connections: VecDeque::new(),
+            closer: None,
+        }
+    }
+}
+
+impl<C> Drop for Idle<C> {
+    fn drop(&mut self) {
+        if let Some(closer) = &self.closer {
+            closer.abort();
+        }
+    }
 }
 
 /// Errors that mean the store is down, as opposed to busy or a bad query.
 const DOWN: [&str; 3] = ["store_unreachable", "store_timeout", "store_refused"];
 
 impl<S: Store> Pool<S> {
-    /// A pool for the extractor of `section`; it connects when it is first asked.
+    /// A pool for the extractor of `section`. It connects on the first query, or in [`Self::warm`].
     pub fn new(
         section: &Section<'_>,
         context: &Context,
@@ -129,13 +159,13 @@ impl<S: Store> Pool<S> {
             limits,
             waiting,
             permits: Semaphore::new(limits.connections),
-            idle: Mutex::default(),
+            idle: Arc::default(),
             health: BackendHealth::new(section.name(), &context.clock),
             metrics: context.metrics.clone(),
         })
     }
 
-    /// What the store says to `question`.
+    /// Runs one query within the limits, and records its result in metrics, traces and health.
     pub async fn ask(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let started = Instant::now();
         let span = spans::store_span(self.store.system());
@@ -152,7 +182,7 @@ impl<S: Store> Pool<S> {
                 }
                 cause.word
             }
-            // A session that is refused was still looked up well.
+            // A refused session is no failure of the store.
             Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {
                 self.health.answered(statement);
                 "ok"
@@ -171,7 +201,7 @@ impl<S: Store> Pool<S> {
     async fn ask_in_time(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let Some(_place) = self.waiting.enter() else {
             return Err(ExtractError::unavailable("store_busy")
-                .because("max_waiting requests await the store"));
+                .because("max_waiting requests wait for the store"));
         };
         let Ok(Ok(_permit)) = timeout(self.limits.wait, self.permits.acquire()).await else {
             return Err(
@@ -190,11 +220,12 @@ impl<S: Store> Pool<S> {
         }
     }
 
-    /// A kept connection may have gone stale, which shows only when it is used: then a new one is tried.
+    /// Tries an idle connection first. The store may have closed it, which shows only in use: the query is then sent
+    /// again on a new connection, and the other idle ones, probably closed as well, are dropped.
     async fn ask_twice(&self, question: &S::Question) -> Result<S::Answer, Failure> {
-        if let Some(kept) = self.take() {
-            match self.ask_on(kept, question).await {
-                Err(Failure::Lost(_)) => self.lock().clear(),
+        if let Some(idle) = self.take() {
+            match self.ask_on(idle, question).await {
+                Err(Failure::Lost(_)) => lock(&self.idle).connections.clear(),
                 answer => return answer,
             }
         }
@@ -202,7 +233,7 @@ impl<S: Store> Pool<S> {
         self.ask_on(new, question).await
     }
 
-    /// The connection is owned here until its whole answer was read, so it is dropped in all other cases.
+    /// Owns the connection until the whole answer was read, so that every other outcome closes it.
     async fn ask_on(
         &self,
         mut connection: S::Connection,
@@ -218,7 +249,7 @@ impl<S: Store> Pool<S> {
         answer
     }
 
-    /// Connects ahead of the first request. A store that is down is no reason not to start.
+    /// Opens the first connection in the background. The service also starts if the store is down.
     pub fn warm(self: &Arc<Self>) {
         let pool = self.clone();
         tokio::spawn(async move {
@@ -236,19 +267,52 @@ impl<S: Store> Pool<S> {
         });
     }
 
+    /// The connection that was used last, so that the others can reach their idle timeout.
     fn take(&self) -> Option<S::Connection> {
-        let mut idle = self.lock();
-        idle.retain(|(_, since)| since.elapsed() < IDLE);
-        idle.pop().map(|(connection, _)| connection)
+        let (connection, since) = lock(&self.idle).connections.pop_back()?;
+        (since.elapsed() < IDLE_TIMEOUT).then_some(connection)
     }
 
     fn keep(&self, connection: S::Connection) {
-        self.lock().push((connection, Instant::now()));
+        let mut idle = lock(&self.idle);
+        idle.connections.push_back((connection, Instant::now()));
+        if idle.closer.is_none() {
+            let closer = tokio::spawn(close_in_time(Arc::downgrade(&self.idle)));
+            idle.closer = Some(closer.abort_handle());
+        }
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(S::Connection, Instant)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+/// Closes each connection when it reaches its idle timeout. Returns when none is left.
+async fn close_in_time<C>(idle: Weak<Mutex<Idle<C>>>) {
+    while let Some(next) = close_expired(&idle) {
+        sleep_until(next).await;
     }
+}
+
+/// Closes the connections that have reached their idle timeout. Returns when the next one will.
+fn close_expired<C>(idle: &Weak<Mutex<Idle<C>>>) -> Option<Instant> {
+    let idle = idle.upgrade()?;
+    let mut idle = lock(&idle);
+    let is_young = |(_, since): &(C, Instant)| since.elapsed() < IDLE_TIMEOUT;
+    while idle
+        .connections
+        .pop_front_if(|first| !is_young(first))
+        .is_some()
+    {}
+    let next = idle
+        .connections
+        .front()
+        .map(|(_, since)| *since + IDLE_TIMEOUT);
+    if next.is_none() {
+        idle.closer = None;
+    }
+    next
+}
+
+/// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
+fn lock<C>(idle: &Mutex<Idle<C>>) -> MutexGuard<'_, Idle<C>> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S: Store> fmt::Debug for Pool<S> {
@@ -278,11 +342,11 @@ mod tests {
     use crate::clock::Clock;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Answers with the number of the connection; keys say what goes wrong.
+    /// Answers with the number of the connection. The question names the fault, if any.
     #[derive(Debug, Default)]
     struct Fake {
         connected: AtomicUsize,
-        /// Connections up to this one are broken when they are used.
+        /// Connections with a number up to this one break when they are used.
         broken: AtomicUsize,
     }
 
@@ -341,7 +405,7 @@ mod tests {
             limits,
             waiting: Waiting::new(max_waiting, &Arc::default()),
             permits: Semaphore::new(connections),
-            idle: Mutex::default(),
+            idle: Arc::default(),
             health: BackendHealth::new("test", &Clock::system()),
             metrics: Arc::default(),
         })
@@ -352,7 +416,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_used_again_only_after_a_whole_answer() {
+    async fn connection_is_used_again_only_after_a_whole_answer() {
         let pool = pool(1);
         assert_eq!(word(pool.ask("a").await), Ok(1));
         assert_eq!(word(pool.ask("wrong").await), Err("session_corrupt"));
@@ -365,13 +429,13 @@ mod tests {
         assert_eq!(
             word(pool.ask("c").await),
             Ok(2),
-            "its answer may still come"
+            "the answer of the timed-out query may still come"
         );
         assert!(
             timeout(Duration::from_millis(1), pool.ask("slow"))
                 .await
                 .is_err(),
-            "cancelled"
+            "the request is cancelled"
         );
         assert_eq!(word(pool.ask("d").await), Ok(3));
         assert_eq!(pool.readiness(), Readiness::Ready);
@@ -380,7 +444,7 @@ mod tests {
         assert_eq!(
             word(pool.ask("e").await),
             Ok(4),
-            "another server may have taken over"
+            "after a failover another server answers"
         );
         assert_eq!(pool.readiness(), Readiness::Ready);
         assert_eq!(word(pool.ask("long").await), Err("session_corrupt"));
@@ -393,7 +457,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_statement_that_is_refused_is_not_forgotten_for_another() {
+    async fn refused_statement_stays_stale_while_another_is_answered() {
         let pool = pool(1);
         for _ in 0..3 {
             assert_eq!(
@@ -411,7 +475,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stale_connection_is_replaced_once() {
+    async fn broken_idle_connection_is_replaced_once() {
         let pool = pool(2);
         assert_eq!(word(pool.ask("a").await), Ok(1));
         pool.store.broken.store(1, Ordering::SeqCst);
@@ -421,19 +485,45 @@ mod tests {
         assert_eq!(pool.store.connected.load(Ordering::SeqCst), 3);
         pool.store.broken.store(0, Ordering::SeqCst);
         assert_eq!(word(pool.ask("d").await), Ok(4));
-        tokio::time::advance(IDLE).await;
-        assert_eq!(word(pool.ask("e").await), Ok(5), "too old to be trusted");
+        tokio::time::advance(IDLE_TIMEOUT).await;
+        assert_eq!(word(pool.ask("e").await), Ok(5), "past its idle timeout");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_crowd_waits_within_bounds() {
+    async fn idle_connection_is_closed_after_60_seconds_without_another_request() {
+        let pool = pool(2);
+        let idle = |pool: &Pool<Fake>| lock(&pool.idle).connections.len();
+        let (first, second) = tokio::join!(pool.ask("slow"), pool.ask("a"));
+        assert_eq!((word(first), word(second)), (Ok(1), Ok(2)));
+        assert_eq!(idle(&pool), 2);
+        tokio::time::sleep(IDLE_TIMEOUT - Duration::from_millis(100)).await;
+        assert_eq!(idle(&pool), 1, "the other was used for 200 ms longer");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(idle(&pool), 0);
+        assert!(lock(&pool.idle).closer.is_none(), "the task has ended");
+        assert_eq!(word(pool.ask("b").await), Ok(3));
+        assert!(lock(&pool.idle).closer.is_some(), "and is started again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn task_that_closes_idle_connections_ends_with_the_pool() {
+        let pool = pool(1);
+        assert_eq!(word(pool.ask("a").await), Ok(1));
+        let closer = lock(&pool.idle).closer.clone().expect("a task");
+        drop(pool);
+        tokio::task::yield_now().await;
+        assert!(closer.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_beyond_the_pool_are_store_busy_after_the_pool_wait() {
         let pool = pool(8);
-        let mut crowd = tokio::task::JoinSet::new();
+        let mut requests = tokio::task::JoinSet::new();
         for _ in 0..1000 {
             let pool = pool.clone();
-            crowd.spawn(async move { word(pool.ask("slow").await) });
+            requests.spawn(async move { word(pool.ask("slow").await) });
         }
-        let answers = crowd.join_all().await;
+        let answers = requests.join_all().await;
         assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
         assert_eq!(
             answers
@@ -446,12 +536,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_beyond_max_waiting_are_refused_without_a_wait() {
+    async fn requests_beyond_max_waiting_are_store_busy_at_once() {
         let pool = pool_with(1, Some(2));
-        let began = Instant::now();
+        let started = Instant::now();
         let (first, second, third) = tokio::join!(pool.ask("slow"), pool.ask("a"), async {
             let refused = pool.ask("b").await;
-            (refused, began.elapsed())
+            (refused, started.elapsed())
         });
         assert_eq!((word(first), word(second)), (Ok(1), Ok(1)));
         assert_eq!(
@@ -461,7 +551,7 @@ mod tests {
         assert_eq!(
             word(pool.ask("c").await),
             Ok(1),
-            "the places are free again"
+            "the places are free again after the requests"
         );
     }
 }
