@@ -1,5 +1,5 @@
-//! The server and the wire checks as a peer sees them: raw bytes over real sockets.
-//! What the application does with a good request is tested in `tests/api`.
+//! The server and the request checks from outside: raw bytes over real sockets. The application is tested in
+//! `tests/api`.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,6 +17,7 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use rollout_token::clock::Clock;
 use rollout_token::config::HumanDuration;
 use rollout_token::http::error::{Error, protect};
 use rollout_token::http::request_checks::{check_head, discard_body};
@@ -24,13 +25,15 @@ use rollout_token::http::request_id::{RequestIds, X_REQUEST_ID};
 use rollout_token::http::server::{self, Drain, Listener, LiveSettings, Outcome};
 use rollout_token::settings::{ServerConfig, ServerRestartConfig};
 use rollout_token::telemetry::metrics::Metrics;
+use rollout_token::telemetry::requests::RequestLog;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tracing::Level;
 
-/// Far beyond anything that a test waits for: reaching it means that the server hangs.
+/// Longer than any test has to wait: the server hangs if it is reached.
 const HANG: Duration = Duration::from_secs(20);
 const LONG: HumanDuration = HumanDuration::secs(60);
 const SHORT: HumanDuration = HumanDuration::millis(150);
@@ -69,7 +72,7 @@ struct App {
     drain: Drain,
     /// `/slow` waits for a permit.
     gate: Arc<Semaphore>,
-    /// `/slow` gives a permit for each request that got to it.
+    /// `/slow` adds a permit for each request that arrives.
     arrived: Arc<Semaphore>,
 }
 
@@ -80,7 +83,7 @@ struct Service {
     ended: JoinHandle<Outcome>,
 }
 
-/// The outermost layer, as the real application has it.
+/// The middleware, in the order of the real application.
 async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let id = app.ids.next();
@@ -143,11 +146,12 @@ fn start(settings: ServerConfig) -> Service {
         router: Router::new(),
     };
     let metrics = Arc::new(Metrics::new());
+    let log = Arc::new(RequestLog::new(Clock::system(), Level::INFO, &metrics));
     let (counted, drain) = (metrics.clone(), app.drain.clone());
     let settings = Arc::new(settings);
     let live: LiveSettings = Arc::new(move || settings.clone());
     let ended =
-        tokio::spawn(async move { server::run(public, admin, live, counted, &drain).await });
+        tokio::spawn(async move { server::run(public, admin, live, counted, log, &drain).await });
     Service {
         address,
         app,
@@ -161,10 +165,10 @@ impl Service {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Everything that the server says to these bytes until it closes.
+    /// Sends these bytes. Returns all that the server sends until it closes the connection.
     async fn talk(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect().await;
-        // A server that refuses early need not take everything.
+        // This fails if the server refuses before it has read everything.
         let _ = stream.write_all(bytes).await;
         read_to_close(&mut stream).await
     }
@@ -197,7 +201,7 @@ async fn read_to_close(stream: &mut TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// One answer of a connection that stays open; it must be there in one piece.
+/// One answer on a connection that stays open. It must arrive in one read.
 async fn read_answer(stream: &mut TcpStream) -> String {
     let mut answer = vec![0; 4096];
     let length = timeout(HANG, stream.read(&mut answer))
@@ -207,7 +211,7 @@ async fn read_answer(stream: &mut TcpStream) -> String {
     String::from_utf8(answer[..length].to_vec()).unwrap()
 }
 
-/// Exactly one answer, of that status, with the headers and the JSON that every refusal has.
+/// Asserts that there is exactly one answer, with one of these statuses, and the headers and JSON of every refusal.
 fn assert_refused(name: &str, answer: &str, statuses: &[u16]) {
     assert_eq!(
         answer.to_lowercase().matches("x-request-id: ").count(),
@@ -390,7 +394,7 @@ async fn hostile_heads_get_one_json_answer_and_a_close() {
             &[413],
         ),
         (
-            "T preface",
+            "HTTP/2 preface",
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(),
             bad,
         ),
@@ -426,7 +430,7 @@ async fn hostile_heads_get_one_json_answer_and_a_close() {
 }
 
 #[tokio::test]
-async fn harmless_requests_are_answered_and_the_connection_goes_on() {
+async fn unusual_but_valid_requests_are_answered_on_one_connection() {
     let service = start(settings());
     let mut stream = service.connect().await;
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
@@ -485,7 +489,7 @@ async fn harmless_requests_are_answered_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn garbage_after_a_request_does_not_swallow_its_answer() {
+async fn request_followed_by_garbage_is_answered_before_the_garbage_is_400() {
     let service = start(settings());
     let answer = service
         .talk(&[post_with("", ""), b"\0\0\0\0\r\n\r\n".to_vec()].concat())
@@ -496,7 +500,7 @@ async fn garbage_after_a_request_does_not_swallow_its_answer() {
 }
 
 #[tokio::test]
-async fn a_peer_that_closed_its_sending_side_gets_its_answer() {
+async fn peer_that_closed_its_sending_side_gets_its_answer() {
     let service = start(settings());
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
@@ -505,7 +509,7 @@ async fn a_peer_that_closed_its_sending_side_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn silent_and_half_sent_heads_are_closed() {
+async fn silent_connections_and_half_heads_are_closed_after_header_timeout() {
     let service = start(restarted(|keys| keys.header_timeout = SHORT));
     for (name, bytes) in [
         ("silent", &b""[..]),
@@ -513,7 +517,7 @@ async fn silent_and_half_sent_heads_are_closed() {
     ] {
         assert_eq!(service.talk(bytes).await, "", "{name}");
     }
-    // On a connection that was idle before, the head's own time-out counts.
+    // On a connection that was idle before, too.
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
     read_answer(&mut stream).await;
@@ -522,7 +526,7 @@ async fn silent_and_half_sent_heads_are_closed() {
 }
 
 #[tokio::test]
-async fn idle_connections_have_a_time_out_of_their_own() {
+async fn idle_connection_is_closed_after_its_own_timeout() {
     let service = start(restarted(|keys| keys.idle_timeout = SHORT));
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
@@ -530,7 +534,7 @@ async fn idle_connections_have_a_time_out_of_their_own() {
 }
 
 #[tokio::test]
-async fn slow_bodies_are_answered_408() {
+async fn slow_body_is_408() {
     let service = start(ServerConfig {
         body_timeout: SHORT,
         ..settings()
@@ -545,7 +549,7 @@ async fn slow_bodies_are_answered_408() {
 }
 
 #[tokio::test]
-async fn connections_over_the_cap_wait_for_a_place() {
+async fn connection_over_the_limit_is_served_when_another_ends() {
     let service = start(restarted(|keys| keys.max_connections = 1));
     let first = service.connect().await;
     service.wait_for_connections(1).await;
@@ -595,7 +599,7 @@ async fn request_inside_a_handler_is_not_closed_when_all_connections_are_taken()
     service.app.arrived.acquire().await.unwrap().forget();
     let mut silent = service.connect().await;
     service.wait_for_connections(2).await;
-    // Which takes the silent connection's place, more than a second after the slow request arrived.
+    // It replaces the silent connection, more than a second after the slow request arrived.
     let answer = service.talk(&post_with("Connection: close\r\n", "")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     assert_eq!(read_to_close(&mut silent).await, "");
@@ -603,7 +607,8 @@ async fn request_inside_a_handler_is_not_closed_when_all_connections_are_taken()
     assert!(read_to_close(&mut slow).await.starts_with("HTTP/1.1 200"));
 }
 
-/// 200 connections that send only these bytes hold all of 64. Two honest clients connect behind them.
+/// Opens 200 connections that send only these bytes to a server with a limit of 64, then asserts that two more clients are
+/// served.
 async fn assert_served_behind(bytes: &[u8]) {
     let service = start(settings());
     let mut held = Vec::new();
@@ -612,7 +617,7 @@ async fn assert_served_behind(bytes: &[u8]) {
         stream.write_all(bytes).await.unwrap();
         held.push(stream);
     }
-    // The second 64 are being closed: all that connected before the clients are closed within another second.
+    // The second 64 are being closed, so all that connected before the two clients are closed within another second.
     let closed = timeout(HANG, held[64].read(&mut [0; 4096]))
         .await
         .expect("not closed");
@@ -656,7 +661,7 @@ async fn two_clients_are_served_while_200_owed_bodies_hold_all_64_connections() 
 }
 
 #[tokio::test]
-async fn a_drain_finishes_what_is_under_way_and_waits_for_nobody_else() {
+async fn drain_answers_requests_in_flight_and_closes_all_other_connections() {
     let service = start(settings());
     let (mut silent, mut half, mut idle) = (
         service.connect().await,
@@ -705,7 +710,7 @@ async fn a_drain_finishes_what_is_under_way_and_waits_for_nobody_else() {
 }
 
 #[tokio::test]
-async fn connections_are_still_accepted_for_the_drain_delay() {
+async fn connections_are_accepted_during_the_drain_delay() {
     let service = start(ServerConfig {
         drain_delay: HumanDuration::millis(500),
         ..settings()
@@ -720,7 +725,7 @@ async fn connections_are_still_accepted_for_the_drain_delay() {
 }
 
 #[tokio::test]
-async fn a_drain_that_takes_too_long_is_forced() {
+async fn request_that_outlasts_drain_timeout_is_cut_off() {
     let service = start(ServerConfig {
         drain_timeout: SHORT,
         ..settings()

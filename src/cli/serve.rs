@@ -109,7 +109,8 @@ pub(super) async fn serve(
     };
     let settings = app.server_settings();
     let served = async {
-        let outcome = server::run(public, admin, settings, app.metrics.clone(), &drain).await;
+        let (metrics, log) = (app.metrics.clone(), app.log.clone());
+        let outcome = server::run(public, admin, settings, metrics, log, &drain).await;
         traces.flush().await;
         outcome
     };

@@ -1,5 +1,5 @@
-//! The application: its state, the router with every route, and the middleware around it in order.
-//! Sockets are in `server`; statuses and codes are in `error.rs`.
+//! The application: its state, the router with every route, and the middleware in order.
+//! Connections are in `server`; statuses and codes are in `error.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ use crate::telemetry::spans::{RequestSpan, request_span};
 
 const X_ROLLOUT_DEV: HeaderName = HeaderName::from_static("x-rollout-dev");
 
-/// What all requests share.
+/// The state that all requests share.
 #[derive(Debug)]
 pub struct App {
     live: ArcSwap<Live>,
@@ -49,7 +49,7 @@ pub struct App {
     pub log: Arc<RequestLog>,
 }
 
-/// What a reload replaces.
+/// The part of the state that a reload replaces.
 #[derive(Debug)]
 pub struct Live {
     pub settings: Arc<Settings>,
@@ -58,7 +58,7 @@ pub struct Live {
     subject_log: SubjectLog,
 }
 
-/// What one request is served with: the settings in force when it began, whatever is reloaded meanwhile.
+/// The state of one request: the settings in force when it started, which a reload does not change, and its span.
 #[derive(Clone, Debug)]
 pub struct InForce {
     pub live: Arc<Live>,
@@ -108,9 +108,8 @@ impl Reloadable for App {
         self.live().settings.clone()
     }
 
-    /// Puts other settings in force for the requests that begin from now on.
-    ///
-    /// Counts whose limit did not change are kept: a subject over its quota stays limited.
+    /// Puts new settings in force for the requests that start from now on. A rate limiter whose limits did not change is
+    /// kept, so that subjects over their quota stay limited.
     fn replace(&self, settings: Settings) {
         let old = self.live();
         let limiter = if old.settings.rate_limit == settings.rate_limit {
@@ -142,7 +141,7 @@ impl Live {
         self.in_flight.try_acquire().map_err(|_| Error::Overloaded)
     }
 
-    /// The number of token requests that are being answered.
+    /// The number of token requests in flight.
     pub fn in_flight(&self) -> usize {
         self.settings.server.max_in_flight - self.in_flight.available_permits()
     }
@@ -157,7 +156,7 @@ fn subject_log(settings: &Settings) -> SubjectLog {
     SubjectLog::new(plain, &settings.client.secret)
 }
 
-/// What the public listener serves.
+/// The router of the public listener.
 pub fn public(app: &Arc<App>) -> Router {
     let mut routes = Router::new()
         .route(
@@ -168,7 +167,7 @@ pub fn public(app: &Arc<App>) -> Router {
         )
         .route(
             token::DOCS_PATH,
-            // Without a handler of its own, HEAD would be answered by that of GET.
+            // Without a handler of its own, axum would answer HEAD with that of GET.
             get(token::issue_as_documented)
                 .head(token::docs_method_not_allowed)
                 .options(token::docs_preflight)
@@ -189,7 +188,7 @@ pub fn public(app: &Arc<App>) -> Router {
     with_middleware(routes, app)
 }
 
-/// What the admin listener serves.
+/// The router of the admin listener.
 pub fn admin(app: &Arc<App>) -> Router {
     let routes = Router::new()
         .route("/metrics", read_only(get(health::metrics)))
@@ -202,7 +201,7 @@ fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
     route.fallback(|| async { Error::MethodNotAllowed("GET, HEAD") })
 }
 
-/// The middleware around all routes; a request passes it from top to bottom, its answer from bottom to top.
+/// Adds the middleware of all routes. A request passes the layers from top to bottom, its answer from bottom to top.
 fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     routes
         .fallback(|| async { Error::NotFound })
@@ -220,7 +219,7 @@ fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
         )
 }
 
-/// Turns errors of all layers below into answers, gives every answer its headers, and logs refusals.
+/// Builds the answer of every error, adds the headers that all answers have, and logs refusals.
 async fn finish(
     State(app): State<Arc<App>>,
     route: Option<MatchedPath>,
@@ -273,7 +272,7 @@ async fn finish(
     response
 }
 
-/// Refuses requests that are malformed or too large, and bounds the time of all others.
+/// Refuses requests that are malformed or too large, and applies `server.request_timeout` to the others.
 async fn check(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
@@ -311,7 +310,7 @@ impl App {
             .answered(&in_force.span, &outcome, &in_force.live.subject_log);
     }
 
-    /// Logs and counts a request that was refused. Probes of an instance that is not ready ask for no token.
+    /// Logs and counts a refused request. A readiness probe is no refused request.
     fn refused(
         &self,
         error: &Error,
@@ -335,7 +334,7 @@ impl App {
             subject: error.subject().map(Subject::as_str),
             before_extractors: error.is_before_extractors(),
             hint: stripped
-                .then_some("the path ends in `token`: does a proxy in front remove `/rollout`?"),
+                .then_some("the path ends in `token`: does the proxy in front strip `/rollout`?"),
             duration,
         };
         self.log.answered(span, &outcome, subjects);

@@ -1,10 +1,10 @@
-//! The one map from what went wrong to what the caller is told: RFC 9457 problem details.
-//! Causes never reach the caller; they are for the log.
+//! The one map from errors to HTTP answers (RFC 9457, problem details). Reasons and causes are for the log; the caller
+//! gets the code.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -14,44 +14,44 @@ use crate::session::chain::{Denial, Denied};
 use crate::session::subject::Subject;
 use crate::session::types::Cause;
 
-/// Why a request gets no 2xx answer.
+/// Why a request was refused or failed.
 #[derive(Clone, Debug)]
 pub enum Error {
-    /// The request breaks HTTP's rules or ours; the word is for logs.
+    /// The request violates HTTP or our stricter rules; the reason is for logs.
     BadRequest(&'static str),
     Denied(Denied),
     OriginNotAllowed,
-    /// A browser navigates to the path or embeds it.
+    /// A browser navigates to the path, or loads it as an embedded document.
     NotAFetch,
-    /// Dev mode was reached under a name that is not this machine's.
+    /// In dev mode, the `Host` is not a loopback name.
     HostNotAllowed,
     NotFound,
-    /// With the methods that are allowed.
+    /// The value of `Allow`.
     MethodNotAllowed(&'static str),
-    /// The client was too slow to send its request.
+    /// The body did not arrive within `server.body_timeout`.
     RequestTimeout,
     BodyTooLarge,
     UriTooLong,
     HeadersTooLarge,
-    /// This subject had its share, and may try again after this time.
+    /// The credential or the subject is over its rate limit.
     RateLimited {
         extractor: Arc<str>,
-        /// For the log. `None` only where answers are described.
+        /// For the log. `None` only in [`Error::every`].
         subject: Option<Subject>,
         retry_after: Duration,
     },
     Internal,
-    /// The machine's clock is before 2020, so that neither sessions nor tokens can be timed.
+    /// The clock is before 2020, so the times of sessions and tokens would be wrong.
     ClockNotSet,
     /// The whole request took longer than `server.request_timeout`.
     DeadlineExceeded,
     Overloaded,
-    /// `/readyz` while the instance should get no requests, with the reason.
+    /// The answer of `/readyz` while the instance is not ready.
     Unready(Arc<Report>),
 }
 
-/// What the caller sees of an error, but for the request's id.
-struct Answer {
+/// What one error is mapped to.
+struct Mapping {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
@@ -59,14 +59,14 @@ struct Answer {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-/// `application/problem+json`, RFC 9457, section 3.1, with our `code` and `request_id`.
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: &'a str,
-    title: &'a str,
+/// `application/problem+json` (RFC 9457, section 3.1) with the extension members `code` and `request_id`.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem<'a> {
+    r#type: String,
+    title: &'static str,
     status: u16,
-    detail: &'a str,
-    code: &'a str,
+    detail: &'static str,
+    code: &'static str,
     request_id: &'a str,
     #[serde(flatten)]
     report: Option<&'a Report>,
@@ -76,24 +76,24 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="rollout
 const CHALLENGE_INVALID: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="rollout-token", error="invalid_token""#);
 
-/// When to ask an instance again that is busy or waits for something.
+/// `Retry-After` where the backend gave none.
 const SOON: Duration = Duration::from_secs(2);
 
-fn after(wait: Duration) -> (HeaderName, HeaderValue) {
+fn wait_header(wait: Duration) -> (HeaderName, HeaderValue) {
     (header::RETRY_AFTER, wait.as_secs().into())
 }
 
 impl Error {
-    /// The stable code: part of the contract, and the outcome in metrics and logs.
+    /// The stable code: part of the API, and the outcome in metrics and logs.
     pub fn code(&self) -> &'static str {
-        self.answer().code
+        self.mapping().code
     }
 
     pub fn status(&self) -> StatusCode {
-        self.answer().status
+        self.mapping().status
     }
 
-    /// The finer word for the log.
+    /// The reason for logs, finer than the code.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(word) => word,
@@ -119,12 +119,12 @@ impl Error {
         Some(cause)
     }
 
-    /// More for the operator's log, where there is more.
+    /// The details of a failing backend, for logs.
     pub fn cause(&self) -> Option<&str> {
         self.unavailable()?.detail.as_deref()
     }
 
-    /// When to ask again if nobody can tell right now: as the back end says, or shortly.
+    /// The backend's own `Retry-After`, or [`SOON`].
     fn wait(&self) -> Duration {
         self.unavailable()
             .and_then(|cause| cause.retry_after)
@@ -140,7 +140,7 @@ impl Error {
         }
     }
 
-    /// Who was refused, where the session is genuine.
+    /// The subject of a genuine session that was refused.
     pub fn subject(&self) -> Option<&Subject> {
         let Self::RateLimited { subject, .. } = self else {
             return None;
@@ -148,12 +148,13 @@ impl Error {
         subject.as_ref()
     }
 
-    /// Whether no extractor was asked: the log then says which request it was.
+    /// Whether the request was refused before any extractor was asked. Its log line then has method, path, host and origin.
     pub fn is_before_extractors(&self) -> bool {
         matches!(
             self,
             Self::BadRequest(_)
                 | Self::OriginNotAllowed
+                | Self::NotAFetch
                 | Self::HostNotAllowed
                 | Self::NotFound
                 | Self::MethodNotAllowed(_)
@@ -165,8 +166,8 @@ impl Error {
         )
     }
 
-    /// Whether the connection must not be used for another request: where this one ends is unknown,
-    /// or its rest is not worth reading.
+    /// Whether the connection is closed after the answer, because the end of the request is unknown or the rest of it is
+    /// not read.
     fn closes_connection(&self) -> bool {
         matches!(
             self,
@@ -179,7 +180,7 @@ impl Error {
     }
 
     #[rustfmt::skip]
-    fn answer(&self) -> Answer {
+    fn mapping(&self) -> Mapping {
         let (status, code, header, title, detail) = match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request", None,
                 "Bad request", "The request is not well-formed HTTP/1.1 with one Host and no Transfer-Encoding."),
@@ -207,7 +208,7 @@ impl Error {
                 "URI too long", "The request's target is too long."),
             Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", None,
                 "Headers too large", "The request's headers are too many or too large; the browser may hold too many cookies for this host."),
-            Self::RateLimited { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(after(retry_after.saturating_add(Duration::from_secs(1)))),
+            Self::RateLimited { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(wait_header(retry_after.saturating_add(Duration::from_secs(1)))),
                 "Too many requests", "This user asked for too many tokens; try again later."),
             Self::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service's clock is not set; see /readyz."),
@@ -215,19 +216,19 @@ impl Error {
                 "Internal error", "The machine's clock is before 2020: set it, by NTP for example."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
                 "Internal error", "The service failed; the operator's log has the request id."),
-            Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(after(self.wait())),
+            Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(self.wait())),
                 "Session cannot be checked", "The session cannot be checked right now; try again."),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(after(SOON)),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(wait_header(SOON)),
                 "Overloaded", "The service has too many requests under way; try again."),
-            Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(after(SOON)),
+            Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(wait_header(SOON)),
                 "Shutting down", "This instance is shutting down; another will take over."),
-            Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(after(SOON)),
+            Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(SOON)),
                 "Not ready", "An extractor is waiting for what it needs to check sessions."),
         };
-        Answer { status, code, title, detail, header }
+        Mapping { status, code, title, detail, header }
     }
 
-    /// One error of each code, for the API's description.
+    /// One error of each code, for the dev page and for tests of the documentation.
     pub fn every() -> Vec<Self> {
         use crate::session::types::{Cause, Reason};
         let denied = |denial| {
@@ -273,23 +274,22 @@ impl Error {
         ]
     }
 
-    /// The short human-readable name of the code.
+    /// The `title` of the problem details.
     pub fn title(&self) -> &'static str {
-        self.answer().title
+        self.mapping().title
     }
 
-    /// The header that this answer has beside those of every answer.
+    /// The header that this error adds to those of every answer.
     pub fn header(&self) -> Option<HeaderName> {
-        self.answer().header.map(|(name, _)| name)
+        self.mapping().header.map(|(name, _)| name)
     }
 
-    /// The whole answer.
+    /// The complete answer.
     pub fn respond(&self, request_id: &str) -> Response {
-        let answer = self.answer();
-        let mut response = Response::new(Body::from(self.body(request_id)));
-        *response.status_mut() = answer.status;
+        let Mapping { status, header, .. } = self.mapping();
+        let mut response = (status, Json(self.problem(request_id))).into_response();
         let headers = response.headers_mut();
-        headers.extend(answer.header);
+        headers.extend(header);
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
@@ -300,29 +300,32 @@ impl Error {
         response
     }
 
-    /// The problem details in JSON.
-    pub fn body(&self, request_id: &str) -> Vec<u8> {
-        let answer = self.answer();
+    pub(super) fn problem<'a>(&'a self, request_id: &'a str) -> Problem<'a> {
+        let Mapping {
+            status,
+            code,
+            title,
+            detail,
+            ..
+        } = self.mapping();
         let report = match self {
             Self::Unready(report) => Some(&**report),
             _ => None,
         };
-        let problem = Problem {
-            r#type: &format!("urn:rollout-token:{}", answer.code),
-            title: answer.title,
-            status: answer.status.as_u16(),
-            detail: answer.detail,
-            code: answer.code,
+        Problem {
+            r#type: format!("urn:rollout-token:{code}"),
+            title,
+            status: status.as_u16(),
+            detail,
+            code,
             request_id,
             report,
-        };
-        // Strings, numbers and flags: nothing here can fail to be written.
-        serde_json::to_vec(&problem).unwrap_or_default()
+        }
     }
 }
 
-/// An error on its way out of a handler or a layer: the outermost layer, which knows the request's
-/// id, turns it into the answer.
+/// Carries the error in the response's extensions. The middleware `finish` in `app.rs`, which knows the request id,
+/// logs it and builds the answer.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
@@ -331,8 +334,8 @@ impl IntoResponse for Error {
     }
 }
 
-/// The headers that every answer carries. No cache may keep one that does not say itself
-/// how: only embedded files do.
+/// Adds the headers that every answer has. Answers are not cacheable, except embedded files, which set `Cache-Control`
+/// themselves.
 pub fn protect(headers: &mut HeaderMap) {
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,

@@ -1,12 +1,12 @@
-//! The one policy for browsers: which origins may ask for tokens (Fetch, section 3.2) and what they
-//! may read. Sessions are not looked at here.
+//! The policy for browsers: pages of which origins may request tokens (Fetch, section 3.2), and the CORS headers of the
+//! answers. It does not depend on the session.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::headers::single;
 use crate::settings::Origin;
 
-/// What a listed page may send along. Under dev it also chooses its user.
+/// The request headers that a listed page may send. In dev mode it can also choose its user.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent",
 );
@@ -18,10 +18,10 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Who a request comes from, as far as browsers tell.
+/// Where a request comes from, according to the headers that browsers set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// No sign of a browser: curl, a back end.
+    /// Not a browser, such as curl or a server.
     NoBrowser,
     /// A page of this service's own origin.
     SameOrigin,
@@ -29,16 +29,16 @@ pub enum Caller {
     Listed,
 }
 
-/// A page that may not ask.
+/// The page's origin is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forbidden;
 
-/// The browser does not ask for a script: it navigates, submits a form or loads an embedded document.
+/// The request was not made by a script: the browser navigates, submits a form or loads an embedded document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAFetch;
 
-/// Refuses everything of a browser but the calls of `fetch` and `XMLHttpRequest`: a token must not become a
-/// document, a file or a history entry. Browsers that send neither header pass.
+/// Of a browser's requests, accepts only those of `fetch` and `XMLHttpRequest`, so that a token does not become a
+/// document, a file or a history entry. Requests with neither header are accepted.
 ///
 /// # Errors
 /// If `Sec-Fetch-Mode` is `navigate`, or `Sec-Fetch-Dest` is other than `empty`.
@@ -58,11 +58,11 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), NotAFetch> {
     }
 }
 
-/// Decides whether the request may go on. Nothing is trusted but what a page cannot set itself: `Origin` and
-/// `Sec-Fetch-Site` are forbidden request headers (Fetch, section 2.2.2).
+/// Checks the origin of the request by `Origin` and `Sec-Fetch-Site`, which scripts cannot set: both are forbidden
+/// request headers (Fetch, section 2.2.2).
 ///
 /// # Errors
-/// If the request comes from a page whose origin is neither `allowed` nor the service's own, or does not tell clearly.
+/// If the page's origin is neither `allowed` nor the service's own, or the headers are repeated or contradictory.
 pub fn check(allowed: &[Origin], headers: &HeaderMap) -> Result<Caller, Forbidden> {
     let origin = single(headers, &header::ORIGIN).map_err(|_| Forbidden)?;
     let site = single(headers, &SEC_FETCH_SITE)
@@ -78,29 +78,30 @@ pub fn check(allowed: &[Origin], headers: &HeaderMap) -> Result<Caller, Forbidde
     }
 }
 
-/// The `Origin` of the request, if there is exactly one and it is allowed.
+/// The `Origin` of the request, if there is exactly one and it is in `allowed`.
 pub fn listed<'a>(allowed: &[Origin], headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
     let origin = single(headers, &header::ORIGIN).ok().flatten()?;
     allowed.iter().any(|one| one == origin).then_some(origin)
 }
 
-/// For browsers without `Sec-Fetch-Site`: does the origin's host and port equal `Host`? The scheme is
-/// left out, since TLS ends in front of this service.
+/// For browsers without `Sec-Fetch-Site`: whether the host and port of the origin equal `Host`. The scheme is not
+/// compared, because TLS ends at the proxy in front of this service.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
-    let (Ok(Some(host)), Ok(origin)) = (single(headers, &header::HOST), origin.to_str()) else {
+    let Ok(Some(host)) = single(headers, &header::HOST) else {
         return false;
     };
-    let own = |scheme: &str| {
-        let own = format!("{scheme}://{}", host.to_str().unwrap_or_default());
-        Origin::parse(&own).is_ok_and(|own| own.as_str() == origin)
+    let (Ok(host), Ok(origin)) = (host.to_str(), origin.to_str()) else {
+        return false;
     };
     match origin.split_once("://") {
-        Some((scheme @ ("http" | "https"), _)) => own(scheme),
+        Some((scheme @ ("http" | "https"), _)) => {
+            Origin::parse(&format!("{scheme}://{host}")).is_ok_and(|own| own.as_str() == origin)
+        }
         _ => false,
     }
 }
 
-/// Lets a listed page read the answer.
+/// Adds the CORS headers that let a listed page read the answer.
 pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
@@ -113,8 +114,7 @@ pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue) {
     );
 }
 
-/// What a preflight request from a listed page is told (Fetch, section 3.2.2). Two hours is the
-/// longest that any browser keeps it.
+/// Adds the CORS headers of the answer to a preflight (Fetch, section 3.2.2). Chromium caches it for at most two hours.
 pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, dev: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     let names = if dev {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn navigations_and_embedded_documents_are_no_fetch() {
+    fn navigations_and_embedded_documents_are_not_a_fetch() {
         for (mode, destination, is_fetch) in [
             ("cors", "empty", true),
             ("same-origin", "empty", true),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_pages_listed_pages_and_programs_may_ask() {
+    fn same_origin_pages_listed_pages_and_non_browsers_are_allowed() {
         use Caller::{Listed, NoBrowser, SameOrigin};
         type Case = (
             &'static [(&'static str, &'static str)],

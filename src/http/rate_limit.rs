@@ -1,4 +1,4 @@
-//! How many tokens are given out per minute for one credential and for one subject, in bounded memory.
+//! Limits the tokens per minute of one credential and of one subject, in bounded memory.
 //! The answer to a caller over the limit is in `error.rs`.
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
@@ -16,20 +16,20 @@ use crate::clock::Clock;
 use crate::session::subject::Subject;
 use crate::settings::RateLimitConfig;
 
-/// A subject has this many times the share of one of its credentials. Many people may share a subject, such as
-/// an organisation; a loop whose credential changes with each call ends here.
+/// The limit of a subject is this many times that of one of its credentials. Many users may share a subject, such as an
+/// organisation. The limit of the subject stops a loop whose credential changes with each request.
 const CREDENTIALS_PER_SUBJECT: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
-/// Above this many keys, those with their full share again are dropped, which changes nothing for them. One
-/// request lengthens the life of its key by the time for one token, so a limiter holds no more than the
-/// requests of that time and these.
+/// Above this many keys, those whose full burst is available again are removed, which does not change their limit. A
+/// request keeps its key for the time in which one token is refilled, so a limiter holds at most these keys and those
+/// of the requests in that time.
 const KEYS_KEPT: usize = 10_000;
-/// How many requests pass between two looks at the number of keys.
+/// The number of requests between two checks of the number of keys.
 const SWEEP_EVERY: u32 = 1024;
 
 type Keyed = RateLimiter<u64, DashMapStateStore<u64>, LimiterClock, NoOpMiddleware<Nanos>>;
 
-/// A limit for each credential of a subject, and one for the subject as a whole. Both are kept as 64-bit hashes
-/// under a random key.
+/// A limit for each credential of a subject, and one for the subject as a whole. The keys of both are 64-bit hashes with
+/// a random key.
 pub struct TokenLimiter {
     credentials: Keyed,
     subjects: Keyed,
@@ -50,7 +50,7 @@ impl TokenLimiter {
                 LimiterClock(clock.clone()),
             )
         };
-        let times = |share: NonZeroU32| share.saturating_mul(CREDENTIALS_PER_SUBJECT);
+        let times = |limit: NonZeroU32| limit.saturating_mul(CREDENTIALS_PER_SUBJECT);
         Some(Self {
             credentials: keyed(per_minute, burst),
             subjects: keyed(times(per_minute), times(burst)),
@@ -59,11 +59,12 @@ impl TokenLimiter {
         })
     }
 
-    /// Takes one token from the share of the credential, given as it was sent, and one from the subject's. A
-    /// credential over its limit takes nothing from the subject. Without a credential the subject is one itself.
+    /// Counts one token against the limit of the credential, hashed as it was sent, and one against the subject's. A
+    /// credential over its limit does not count against the subject. Without a credential, the subject also has the
+    /// limit of one credential.
     ///
     /// # Errors
-    /// If a share is used up, with the time until the next token.
+    /// If one of the limits is reached, with the time until the next token.
     pub fn check<'a>(
         &self,
         subject: &Subject,
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_credential_takes_nothing_from_its_subject() {
+    fn refused_credential_does_not_count_against_its_subject() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
         let looping = (0..10_000)
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn changing_credentials_of_one_subject_end_at_twenty_times_the_share() {
+    fn subject_with_changing_credentials_gets_twenty_times_the_limit_of_one() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
         let given = |from: u32| {
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn subject_without_credential_has_the_share_of_one() {
+    fn subject_without_credential_has_the_limit_of_one_credential() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
         assert_eq!(
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_subjects_and_credentials_do_not_stay_in_memory() {
+    fn keys_stay_bounded_with_a_million_subjects_and_credentials() {
         let clock = ManualClock::at(0);
         let limiter = limiter(&clock);
         for n in 0..1_000_000 {

@@ -1,5 +1,5 @@
-//! What a request must look like before anything else is asked of it: its head is checked, its body
-//! is read and thrown away. What cannot be parsed at all is refused in `server::connection`.
+//! Checks the form of a request before anything else: validates its head, and reads and discards its body.
+//! Heads that cannot be parsed are refused in `server::connection`.
 
 use std::net::Ipv6Addr;
 
@@ -14,18 +14,18 @@ use crate::headers::{DuplicateHeader, single};
 use crate::http::error::Error;
 use crate::settings::ServerConfig;
 
-/// A header's share of the limit beside its name and value: `: ` and the end of its line.
+/// The bytes of a header line beside name and value: `: ` and CR LF.
 const HEADER_OVERHEAD: usize = 4;
-/// In the extensions of a request whose target had a `#`, which its `Uri` does not show.
+const MAX_HOST_BYTES: usize = 255;
+
+/// An extension of requests whose target had a `#`, which the `Uri` drops.
 #[derive(Clone, Copy, Debug)]
 pub struct FragmentInTarget;
 
-const MAX_HOST_BYTES: usize = 255;
-/// No path takes CONNECT, so it is refused before its odd target gets to the router.
-const TUNNELS_NOWHERE: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS");
+/// CONNECT is refused before the router, because its target is no path.
+const NO_CONNECT: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS");
 
-/// Checks the head, and reads the body to its end so that the connection can be used again. The request that comes
-/// back has no body.
+/// Checks the head and discards the body. Returns the request without its body.
 ///
 /// # Errors
 /// Those of [`check_head`] and [`discard_body`].
@@ -36,12 +36,11 @@ pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, E
     Ok(Request::from_parts(head, Body::empty()))
 }
 
-/// Checks all of the head that can be checked without knowing what is asked for.
-///
-/// Sizes come first, so that no later check works on more than the limits allow.
+/// Checks everything in the head that does not depend on the route. Sizes come first, so that the limits also bound the
+/// work of the later checks.
 ///
 /// # Errors
-/// `UriTooLong`, `HeadersTooLarge`, `BodyTooLarge` by announcement, or `BadRequest`.
+/// `UriTooLong`, `HeadersTooLarge`, `BodyTooLarge` by `Content-Length`, or `BadRequest`.
 pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     if target_length(&head.uri) > limits.max_uri_bytes {
         return Err(Error::UriTooLong);
@@ -50,14 +49,14 @@ pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     if count > limits.restart.max_headers || bytes > limits.restart.max_header_bytes {
         return Err(Error::HeadersTooLarge);
     }
-    // A body whose end two parsers could see in different places is how requests are smuggled. Ours
-    // needs none, so chunks are not even looked at.
+    // Request smuggling: the proxy in front could see the end of the body elsewhere. No route needs a body, so every
+    // `Transfer-Encoding` is refused.
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Error::BadRequest("transfer_encoding"));
     }
     check_host(&head.headers, head.version)?;
     if head.method == Method::CONNECT {
-        return Err(TUNNELS_NOWHERE);
+        return Err(NO_CONNECT);
     }
     if head.extensions.get::<FragmentInTarget>().is_some() {
         return Err(Error::BadRequest("fragment"));
@@ -65,17 +64,16 @@ pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     if head.uri.authority().is_some() {
         return Err(Error::BadRequest("absolute_target"));
     }
-    if announced_length(&head.headers)? > limits.max_body_bytes {
+    if content_length(&head.headers)? > limits.max_body_bytes {
         return Err(Error::BodyTooLarge);
     }
     Ok(())
 }
 
-/// Reads the body to its end, so that the connection can be used again, and forgets it.
+/// Reads the body to its end, so that the connection can be used again, and discards it.
 ///
 /// # Errors
-/// `RequestTimeout` if the whole takes longer than `server.body_timeout`, `BodyTooLarge`, or
-/// `BadRequest` if it breaks off.
+/// `RequestTimeout` after `server.body_timeout`, `BodyTooLarge`, or `BadRequest` if the body is incomplete.
 pub async fn discard_body(body: Body, limits: &ServerConfig) -> Result<(), Error> {
     if body.is_end_stream() {
         return Ok(());
@@ -106,7 +104,7 @@ fn size(headers: &HeaderMap) -> usize {
         .sum()
 }
 
-/// Exactly one `Host`, and one that could be a host (RFC 9112, section 3.2). HTTP/1.0 may go without.
+/// Requires exactly one valid `Host` (RFC 9112, section 3.2). In HTTP/1.0 it may be absent.
 fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
     match single(headers, &header::HOST) {
         Ok(Some(host)) if is_host(host.as_bytes()) => Ok(()),
@@ -117,8 +115,8 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
     }
 }
 
-/// A name or address that clients really send, and perhaps a port. The rest of RFC 3986's grammar
-/// (user info, percent-encoding, sub-delimiters) has no business in a `Host`.
+/// Whether this is a host name or an IP address, with an optional port. The rest of RFC 3986's grammar (user info,
+/// percent-encoding, sub-delimiters) is refused, because clients do not send it in `Host`.
 fn is_host(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else {
         return false;
@@ -146,10 +144,11 @@ fn is_port(port: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
-/// The length that the head announces: 0 if it announces none.
-fn announced_length(headers: &HeaderMap) -> Result<u64, Error> {
-    const WRONG: Error = Error::BadRequest("content_length");
-    let Some(length) = single(headers, &header::CONTENT_LENGTH).map_err(|DuplicateHeader| WRONG)?
+/// The `Content-Length`; 0 if there is none.
+fn content_length(headers: &HeaderMap) -> Result<u64, Error> {
+    const MALFORMED: Error = Error::BadRequest("content_length");
+    let Some(length) =
+        single(headers, &header::CONTENT_LENGTH).map_err(|DuplicateHeader| MALFORMED)?
     else {
         return Ok(0);
     };
@@ -157,7 +156,9 @@ fn announced_length(headers: &HeaderMap) -> Result<u64, Error> {
         .to_str()
         .ok()
         .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits.and_then(|digits| digits.parse().ok()).ok_or(WRONG)
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or(MALFORMED)
 }
 
 #[cfg(test)]
@@ -165,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
+    fn host_is_a_name_or_an_address_with_an_optional_port() {
         let long = "a".repeat(256);
         let cases = [
             ("localhost", true),

@@ -1,5 +1,5 @@
-//! The id of a request, `X-Request-Id`: the caller's if it is well-formed, else a new one.
-//! tower-http's layers put it into the request and the answer.
+//! The request id, `X-Request-Id`: the caller's if it is well-formed, else a new one.
+//! tower-http's layers set it on the request and the answer.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const MAX_LENGTH: usize = 64;
 
-/// Removes the caller's id unless it is one id of 1 to 64 letters, digits, `.`, `_` and `-`, which is safe in a
-/// header, a log line and JSON. tower-http keeps an id that is there and makes one otherwise.
+/// Removes the caller's id unless there is exactly one and it has 1 to 64 letters, digits, `.`, `_` and `-`: it is copied
+/// into headers, log lines and JSON. tower-http keeps an id that is present, and generates one otherwise.
 pub fn drop_malformed(mut request: Request) -> Request {
     if !is_well_formed(request.headers()) {
         request.headers_mut().remove(X_REQUEST_ID);
@@ -32,7 +32,7 @@ fn is_well_formed(headers: &HeaderMap) -> bool {
     (1..=MAX_LENGTH).contains(&value.len()) && value.as_bytes().iter().all(is_safe)
 }
 
-/// Makes ids that are unique among processes and requests: a random prefix and a counter.
+/// Generates ids that are unique across processes: a random prefix and a counter.
 #[derive(Clone, Debug)]
 pub struct RequestIds(Arc<Counter>);
 
@@ -44,7 +44,7 @@ struct Counter {
 
 impl RequestIds {
     pub fn new() -> Self {
-        // The standard library seeds its hashers at random. An id has to be unique, not secret.
+        // The standard library seeds its hashers randomly. That is enough: an id must be unique, not secret.
         let prefix = format!("{:016x}", RandomState::new().build_hasher().finish());
         Self(Arc::new(Counter {
             prefix,
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_id_of_the_caller_is_replaced() {
+    fn malformed_or_repeated_id_of_the_caller_is_replaced() {
         let long = "x".repeat(65);
         let cases: [(&str, &[&[u8]]); 7] = [
             ("none", &[]),

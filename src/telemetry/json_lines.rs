@@ -1,9 +1,9 @@
-//! The log's JSON format: one object per line, with the fields of the event and of the spans around it side
-//! by side. If both have a field, the event's is written; of two spans, the inner one's.
+//! The JSON format of the log: one object per line, with the fields of the event and of its spans at the top level. A
+//! field of the event hides one of a span, and a field of an inner span one of an outer span.
 //!
-//! Neither of the two crates for this fits: the JSON layer of `tracing-subscriber` writes a span's fields
-//! into an object of their own, where the log queries of operators do not look for `request_id`;
-//! `json-subscriber` 0.3 adds the span's name to every line, and writes a field twice that both have.
+//! Neither of the two crates for this fits: the JSON layer of `tracing-subscriber` writes span fields into a nested
+//! object, where the log queries of operators do not look for `request_id`; `json-subscriber` 0.3 adds the span's name to
+//! every line, and writes a field twice if event and span have it.
 
 use std::fmt;
 use std::io::Write;
@@ -22,7 +22,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 pub(super) struct JsonLines<W>(pub(super) W);
 
-/// The fields of one span, or of one line, in the order in which they were recorded.
+/// The fields of a span or a line, in the order in which they were recorded.
 #[derive(Debug, Default)]
 struct Fields(Vec<(&'static str, Value)>);
 
@@ -35,13 +35,13 @@ impl Fields {
     }
 
     fn record(&mut self, field: &Field, value: impl Into<Value>) {
-        // A name with a dot is an attribute of OpenTelemetry: it is for traces only.
+        // A name with a dot is an OpenTelemetry attribute, which is for traces only.
         if !field.name().contains('.') {
             self.set(field.name(), value.into());
         }
     }
 
-    /// Adds what an outer span says and no inner one did.
+    /// Adds the fields of an outer span that are not there yet.
     fn inherit(&mut self, outer: &Self) {
         for (name, value) in &outer.0 {
             if !self.0.iter().any(|(known, _)| known == name) {
@@ -117,7 +117,7 @@ where
             return;
         };
         text.push(b'\n');
-        // The writer counts what it cannot take.
+        // The writer itself counts lost lines.
         let _ = self.0.make_writer().write_all(&text);
     }
 }
@@ -154,7 +154,7 @@ mod tests {
         }
     }
 
-    /// What is written while `work` runs, line by line.
+    /// The lines that are written while `work` runs.
     fn lines(work: impl FnOnce()) -> Vec<Value> {
         let output = Output::default();
         let writer = output.clone();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_fields_of_its_event_and_of_the_spans_around_it_once_each() {
+    fn line_has_each_field_of_its_event_and_its_spans_once() {
         let lines = lines(|| {
             let request = info_span!(
                 "request",
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spawned_task_that_carries_the_span_inherits_its_fields() {
+    fn lines_of_a_spawned_task_have_the_fields_of_the_request_span() {
         let lines = lines(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .build()

@@ -1,4 +1,4 @@
-//! The log: how its lines reach standard output. What is logged of a request is in `requests.rs`.
+//! The log: its writer to standard output, its format and level. The lines of requests are in `requests.rs`.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -22,13 +22,13 @@ use crate::telemetry::lost_lines::LostLines;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 
-/// How many lines wait for a slow reader: some 2 MB. More are dropped, and counted.
+/// The queue between the service and the writer, about 2 MB. Lines that do not fit are dropped and counted.
 const QUEUED_LINES: usize = 4096;
 
-/// As many bytes are written at once if they are there.
+/// Queued lines are written together, up to about this many bytes.
 const BATCH: usize = 64 * 1024;
 
-/// How long the end of the process waits until the last lines are written.
+/// How long the process waits at its end until the last lines are written.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,17 +38,17 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// Takes lines without ever waiting: a thread of `tracing-appender` writes them to standard output.
+/// A writer that never blocks: a thread of `tracing-appender` writes the lines to standard output.
 #[derive(Debug)]
 pub struct LogWriter(NonBlocking);
 
 impl LogWriter {
-    /// Starts the thread. The last lines are written when what is returned beside the writer is dropped.
+    /// Starts the thread. Dropping the returned [`LastLines`] writes the last lines.
     ///
     /// # Errors
-    /// If standard output cannot be duplicated.
+    /// If the file descriptor of standard output cannot be duplicated.
     pub fn start(metrics: &Metrics) -> io::Result<(Self, LastLines)> {
-        // A handle of its own, so that a blocked write does not hold the lock of `io::stdout`.
+        // A duplicate of the descriptor, so that a blocked write does not hold the lock of `io::stdout`.
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let lost = metrics.log_lines_lost.clone();
         let (writer, guard) = NonBlockingBuilder::default()
@@ -61,12 +61,12 @@ impl LogWriter {
     }
 }
 
-/// Gathers the lines that are queued, writes them at once, and counts those that could not be written:
-/// `tracing-appender` writes each line by itself and ignores errors.
+/// Collects queued lines, writes them together, and counts those that could not be written. `tracing-appender` itself
+/// writes each line separately and ignores errors.
 struct Lines<W> {
     out: W,
     batch: Vec<u8>,
-    /// The last write ended inside a line: the next one begins with a line break.
+    /// The last write ended inside a line, so the next one starts with a line break.
     torn: bool,
     lost: LostLines,
 }
@@ -91,7 +91,7 @@ impl<W: Write> Write for Lines<W> {
         Ok(line.len())
     }
 
-    /// Called when the queue is empty.
+    /// `tracing-appender` calls this when the queue is empty.
     fn flush(&mut self) -> io::Result<()> {
         if self.torn {
             self.batch.insert(0, b'\n');
@@ -117,7 +117,7 @@ fn write_as_much_as_possible(out: &mut impl Write, bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(count) => written += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Another process that shares the pipe has made it non-blocking.
+            // Another process that has the same pipe made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => pause(),
             Err(_) => break,
         }
@@ -127,20 +127,20 @@ fn write_as_much_as_possible(out: &mut impl Write, bytes: &[u8]) -> usize {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the log's own thread: no request waits for it"
+    reason = "this is the log's own thread, which no request waits for"
 )]
 fn pause() {
     thread::sleep(Duration::from_millis(10));
 }
 
-/// Dropping it writes the last lines, for at most [`LAST_LINES_TIMEOUT`].
+/// Its drop writes the last lines, for at most [`LAST_LINES_TIMEOUT`].
 #[derive(Debug)]
 pub struct LastLines(Option<WorkerGuard>);
 
 impl Drop for LastLines {
     fn drop(&mut self) {
-        // In a thread, since the guard itself prints to standard output if the queue is full, and a reader
-        // that has stopped reading would then keep the process from ending.
+        // In a thread: if the queue is full, the guard prints to standard output, which blocks when nothing reads it. The
+        // process would then not end.
         let guard = self.0.take();
         let (sender, written) = mpsc::channel::<()>();
         let flush = move || {
@@ -153,8 +153,8 @@ impl Drop for LastLines {
     }
 }
 
-/// The layer that writes the log. `with_traces` says that spans for traces are made: lines inside them
-/// still have the fields of their request.
+/// The layer that writes the log. With `with_traces`, the request span is inside a trace span, so this layer must see both
+/// to put the fields of the request on its lines.
 pub(super) fn layer(
     format: LogFormat,
     level: Level,
@@ -162,7 +162,7 @@ pub(super) fn layer(
     with_traces: bool,
 ) -> BoxedLayer {
     let targets = Targets::new()
-        // Libraries log whole requests at the finer levels; those must never reach the log.
+        // At finer levels libraries log whole requests, which may hold credentials.
         .with_default(level.min(Level::WARN))
         .with_target(env!("CARGO_CRATE_NAME"), level);
     let traces = if with_traces {
@@ -179,14 +179,14 @@ pub(super) fn layer(
             .with_target(false)
             .with_ansi(io::stdout().is_terminal())
             .with_writer(writer.0)
-            // It would print their attributes.
+            // This format would print the attributes of trace spans.
             .with_filter(targets.with_target(spans::TRACES, LevelFilter::OFF))
             .boxed(),
     }
 }
 
-/// How subjects appear in the log: plain, or as 64 bits of a keyed hash (HMAC-SHA-256), which is the same on
-/// every instance with the same client secret.
+/// The form of subjects in the log: plain, or 64 bits of a keyed hash (HMAC-SHA-256) that is equal on all instances with
+/// the same client secret.
 #[derive(Debug)]
 pub struct SubjectLog {
     plain: bool,
@@ -209,20 +209,20 @@ impl SubjectLog {
         }
     }
 
-    /// The hash, also where the log is plain.
+    /// The keyed hash, also if the log has plain subjects.
     pub(super) fn hash(&self, subject: &str) -> String {
         short_hex(hmac::sign(&self.key, subject.as_bytes()).as_ref())
     }
 }
 
-/// Equal on instances with the same client secret. It shows nothing of a secret that is random; guesses of a weak one
-/// can be tried on it, so that only operators see it.
+/// Equal on all instances with the same client secret. It reveals nothing about a random secret. Guesses of a weak one can
+/// be compared with it, so only operators may see it.
 pub fn fingerprint(client_secret: &Secret) -> String {
     let key = derived_key(client_secret, b"fingerprint");
     short_hex(hmac::sign(&key, b"").as_ref())
 }
 
-/// The client secret itself signs tokens only; every other use has a key derived from it.
+/// The client secret itself only signs tokens. Every other purpose has a key that is derived from it.
 fn derived_key(client_secret: &Secret, purpose: &[u8]) -> hmac::Key {
     let root = hmac::Key::new(hmac::HMAC_SHA256, client_secret.expose());
     let message = [b"rollout-token ", purpose].concat();
@@ -264,7 +264,7 @@ mod tests {
         );
     }
 
-    /// Answers each write as it is told: how many bytes it takes, or the error.
+    /// Answers each write with the number of bytes that it accepts, or an error.
     struct Script {
         answers: std::vec::IntoIter<Result<usize, ErrorKind>>,
         written: Vec<u8>,

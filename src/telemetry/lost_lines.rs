@@ -1,4 +1,4 @@
-//! How many lines of the log were lost, and the metric that says so.
+//! The number of lost log lines, and its metric.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use tracing_appender::non_blocking::ErrorCounter;
 
-/// Counts lines for which the queue had no room, and lines that could not be written.
+/// Counts lines that did not fit into the queue, and lines that could not be written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LostLines(Arc<Counts>);
 
@@ -17,11 +17,12 @@ pub(super) struct LostLines(Arc<Counts>);
 struct Counts {
     dropped: OnceLock<ErrorCounter>,
     failed: AtomicU64,
-    told: AtomicU64,
+    /// The count in the last log line about it.
+    reported: AtomicU64,
 }
 
 impl LostLines {
-    /// Counts what this queue drops, too. The first queue stays.
+    /// Adds the lines that this queue drops to the count. Only the first queue is counted.
     pub(super) fn watch(&self, queue: ErrorCounter) {
         let _ = self.0.dropped.set(queue);
     }
@@ -35,10 +36,10 @@ impl LostLines {
         self.0.failed.load(Ordering::Relaxed) + dropped as u64
     }
 
-    /// Logs the count if it has changed. A line that is lost itself changes it again.
+    /// Logs the count if it has changed since the last report. If that line is lost as well, the next report logs again.
     pub(super) fn report(&self) {
         let lines = self.total();
-        if self.0.told.swap(lines, Ordering::Relaxed) != lines {
+        if self.0.reported.swap(lines, Ordering::Relaxed) != lines {
             tracing::warn!(
                 lines,
                 "log lines were lost since the start: standard output is read too slowly, closed or full"

@@ -1,5 +1,4 @@
-//! The service's metrics and how they are counted. Labels hold configured names and fixed words
-//! only, never a caller's text.
+//! The metrics of the service. Label values are configured names and fixed values only, never a caller's text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::telemetry::lost_lines::LostLines;
 
-/// Upper bounds in seconds: most answers take well under a millisecond, a slow back end takes seconds.
+/// Upper bounds in seconds: most answers take well under a millisecond, a slow backend takes seconds.
 const DURATION_BUCKETS: [f64; 11] = [
     0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0,
 ];
@@ -52,11 +51,11 @@ pub struct Metrics {
     jwks_age: Family<ExtractorLabels, Gauge>,
     jwks_refresh: Family<ResultLabels, Counter>,
     config_reloads: Family<ReloadLabels, Counter>,
-    /// Requests being answered.
+    /// Token requests in flight.
     pub in_flight: Gauge,
-    /// Open connections to the public listener.
+    /// Open connections of the public listener.
     pub connections: Gauge,
-    /// Panics caught anywhere.
+    /// Caught panics.
     pub panics: Counter,
     pub(super) log_lines_lost: LostLines,
 }
@@ -85,13 +84,13 @@ impl Metrics {
         );
         registry.register_with_unit(
             "request_duration",
-            "Time from a request's head to its answer",
+            "Time from the request head to the answer",
             Unit::Seconds,
             metrics.request_duration.clone(),
         );
         registry.register_with_unit(
             "backend_duration",
-            "Time of calls to back ends",
+            "Time of calls to backends",
             Unit::Seconds,
             metrics.backend_duration.clone(),
         );
@@ -131,7 +130,7 @@ impl Metrics {
         }
     }
 
-    /// A request was answered: `outcome` is `issued` or an error's code.
+    /// Counts an answered request: `outcome` is `issued` or the code of an error.
     pub fn answered(
         &self,
         extractor: Option<&Arc<str>>,
@@ -145,7 +144,7 @@ impl Metrics {
         self.request_duration.observe(duration.as_secs_f64());
     }
 
-    /// A call to a back end ended: `result` is `ok` or a fixed word for what went wrong.
+    /// Observes a call to a backend: `result` is `ok` or the reason of the failure.
     pub fn backend_call(&self, extractor: &Arc<str>, result: &'static str, duration: Duration) {
         let labels = ResultLabels {
             extractor: extractor.clone(),
@@ -156,7 +155,7 @@ impl Metrics {
             .observe(duration.as_secs_f64());
     }
 
-    /// Signing keys were fetched: `result` is `ok` or a fixed word for what went wrong.
+    /// Counts a fetch of signing keys: `result` is `ok` or the reason of the failure.
     pub fn jwks_refreshed(&self, extractor: &Arc<str>, result: &'static str) {
         self.jwks_refresh
             .get_or_create(&ResultLabels {
@@ -166,7 +165,7 @@ impl Metrics {
             .inc();
     }
 
-    /// The age of the signing keys in use, told when metrics are about to be read.
+    /// Sets the age of the signing keys in use. Called before metrics are read.
     pub fn jwks_age(&self, extractor: &Arc<str>, age: Duration) {
         let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         self.jwks_age
@@ -176,7 +175,7 @@ impl Metrics {
             .set(seconds);
     }
 
-    /// The configuration was reloaded: `ok` or `error`.
+    /// Counts a reload of the configuration: `ok` or `error`.
     pub fn reloaded(&self, result: &'static str) {
         self.config_reloads
             .get_or_create(&ReloadLabels { result })

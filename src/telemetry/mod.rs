@@ -1,4 +1,4 @@
-//! Logs, metrics and traces. This room takes plain fields and knows nothing of routes, errors or extractors.
+//! Logs, metrics and traces. This module takes plain fields and does not depend on routes, errors or extractors.
 
 mod json_lines;
 pub mod logs;
@@ -22,14 +22,14 @@ use crate::telemetry::logs::{LogFormat, LogWriter};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{SendTraces, TraceReceiver, Traces};
 
-/// One of the outputs of spans and events.
+/// A layer that writes the log or exports traces.
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Starts logging to `writer`, and sending traces if there is a receiver. A panic is counted, and logged
-/// with its place and nothing else. Must be called inside the runtime.
+/// Starts logging to `writer`, and exporting traces if there is a receiver. Installs a panic hook that counts the panic
+/// and logs its location. Must be called inside the runtime.
 ///
 /// # Errors
-/// If logging was started before, or the exporter of traces cannot be built.
+/// If logging was started before, or the trace exporter cannot be built.
 pub fn start(
     format: LogFormat,
     level: Level,
@@ -47,15 +47,12 @@ pub fn start(
         .map_err(|error| error.to_string())?;
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panics.inc();
-        let location = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        // Not the message: it may quote the data that was being processed.
+        let location = panic.location().map(tracing::field::display);
+        // The message is not logged, because it may quote the data that was processed.
         tracing::error!(location, "panic");
     }));
     if let Some(receiver) = receiver {
-        // Not the whole URL: its query may hold a key.
+        // The origin only, because the query may hold a key.
         tracing::info!(
             receiver = receiver.endpoint.origin().ascii_serialization(),
             "traces are sent"

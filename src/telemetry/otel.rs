@@ -1,4 +1,4 @@
-//! Sends the spans of `spans.rs` as traces: OTLP over HTTP.
+//! Exports the spans of `spans.rs` as traces: OTLP over HTTP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,15 +25,15 @@ use crate::telemetry::spans::TRACES;
 use crate::telemetry::trace_parent::TraceParent;
 use crate::telemetry::traces::{SendTraces, TraceReceiver};
 
-/// How long the end of the process waits until the last spans are taken.
+/// How long the process waits at its end for the export of the last spans.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The spans on their way. At most 2,048 wait to be sent; more are dropped.
+/// The exporter. At most 2,048 spans wait to be sent; more are dropped.
 #[derive(Debug)]
 pub struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
-    /// Sends what is left, for at most [`FLUSH_TIMEOUT`].
+    /// Sends the remaining spans, for at most [`FLUSH_TIMEOUT`].
     pub async fn flush(self) {
         let Some(provider) = self.0 else { return };
         let ended =
@@ -45,7 +45,7 @@ impl Traces {
     }
 }
 
-/// The layer that makes spans of OpenTelemetry from ours, and from nothing else.
+/// The layer that turns our trace spans, and no other spans, into spans of OpenTelemetry.
 pub(super) fn layer(
     receiver: Option<&TraceReceiver>,
     send: SendTraces,
@@ -75,27 +75,28 @@ pub(super) fn layer(
         .build();
     let layer = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
-        // A span has the attributes that are written in `spans.rs`, and no others.
+        // No attributes beside those in `spans.rs`.
         .with_location(false)
         .with_threads(false)
         .with_level(false)
         .with_target(false)
         .with_tracked_inactivity(false)
-        // The parent of a span is the current span of `tracing`, which a spawned task carries.
+        // The parent of a span is tracing's current span, which spawned tasks are instrumented with.
         .with_context_activation(false)
         .with_filter(Targets::new().with_target(TRACES, LevelFilter::INFO));
     Ok((Some(layer.boxed()), Traces(Some(provider))))
 }
 
-/// Puts a request's span below its caller's.
-pub(super) fn set_parent(span: &Span, caller: Option<TraceParent>) {
-    if let Some(caller) = caller.filter(|_| !span.is_disabled()) {
-        // It fails for a span that has already begun, which this one has not.
-        let _ = span.set_parent(Context::new().with_remote_span_context(caller.span_context()));
+/// Makes the caller's span the parent of the request's span.
+pub(super) fn set_parent(span: &Span, caller: Option<&TraceParent>) {
+    let caller = caller.filter(|_| !span.is_disabled());
+    if let Some(context) = caller.and_then(TraceParent::span_context) {
+        // It fails only for a span that has already started.
+        let _ = span.set_parent(Context::new().with_remote_span_context(context));
     }
 }
 
-/// A span as others are told of it. `None` if it is not made, because no receiver is configured.
+/// The `traceparent` of a span. `None` if the span is disabled, because no receiver is configured.
 pub(super) fn trace_parent(span: &Span) -> Option<TraceParent> {
     if span.is_disabled() {
         return None;
@@ -103,19 +104,19 @@ pub(super) fn trace_parent(span: &Span) -> Option<TraceParent> {
     TraceParent::of_span_context(span.context().span().span_context())
 }
 
-/// Tells the backend that is called which span it is called in.
+/// Adds the `traceparent` of the call's span to the request to a backend.
 pub fn inject(span: &Span, headers: &mut HeaderMap) {
     if let Some(parent) = trace_parent(span) {
         parent.put_into(headers);
     }
 }
 
-/// How the library's own thread sends: by the service's HTTP client, in the service's runtime.
+/// The HTTP client of the exporter's own thread. It sends in the service's runtime, by the service's client.
 #[derive(Clone, Debug)]
 struct Transport {
     send: SendTraces,
     runtime: Handle,
-    /// The last try failed: a row of failures is logged once.
+    /// The last export failed. Only the first of consecutive failures is logged.
     failing: Arc<AtomicBool>,
 }
 

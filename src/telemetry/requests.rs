@@ -1,8 +1,7 @@
-//! What is logged of each request: at most one event, and at most [`LINES_PER_SECOND`] of those that were
-//! refused for the same reason.
+//! The log lines of requests: at most one per request, and at most [`LINES_PER_SECOND`] per reason for refused ones.
 //!
-//! No event holds a header but the `Host` and `Origin` of a refused request, a query, a token or a secret; a
-//! subject is a keyed hash unless the operator asks for the plain text.
+//! No line has a query, a token, a secret, or a header other than `Host` and `Origin` of a refused request. A subject is
+//! a keyed hash, unless `log.subject` is `plain`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,45 +16,47 @@ use crate::telemetry::lost_lines::LostLines;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::{self, RequestSpan};
 
-/// A flood of requests must not fill the disk, and one kind of refusal must not hide another.
+/// The budget of each reason. It keeps a flood of requests from filling the disk, and one kind of refusal from hiding
+/// another.
 const LINES_PER_SECOND: u32 = 100;
 
-/// The longest path, host or origin that is logged, in bytes.
+/// The maximum length of a path, host or origin in the log, in bytes.
 const MAX_TEXT: usize = 256;
 
-/// How a request ended, in plain fields.
+/// The result of a request, in plain fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome<'a> {
-    /// The status that was answered.
+    /// The status of the answer.
     pub status: StatusCode,
     /// `issued`, or an error's code.
     pub code: &'static str,
     /// Why no token was issued.
     pub reason: Option<&'static str>,
-    /// More about a failing backend.
+    /// The details of a failing backend.
     pub cause: Option<&'a str>,
     /// The extractor that decided.
     pub extractor: Option<&'a str>,
-    /// Whom the session is for, where it is genuine.
+    /// The subject of a genuine session.
     pub subject: Option<&'a str>,
-    /// It was refused before an extractor was asked: the log says which request it was.
+    /// The request was refused before an extractor was asked. Its line has method, path, host and origin.
     pub before_extractors: bool,
     /// What the operator may have to fix.
     pub hint: Option<&'static str>,
     pub duration: Duration,
 }
 
-/// Writes the events of requests.
+/// Writes the log lines of requests, and counts those over budget.
 #[derive(Debug)]
 pub struct RequestLog {
     clock: Clock,
-    /// Not asked by `tracing::enabled!`: with several layers it can make the next span or event disappear.
+    /// The configured level. `tracing::enabled!` is not used, because with several layers it can disable the next span or
+    /// event.
     level: Level,
     lost: LostLines,
     budgets: Mutex<BTreeMap<&'static str, Budget>>,
 }
 
-/// The lines of one reason in the second that began at `second` of the clock.
+/// The lines of one reason in the second `second` of the monotonic clock.
 #[derive(Debug, Default)]
 struct Budget {
     second: u64,
@@ -73,7 +74,7 @@ impl RequestLog {
         }
     }
 
-    /// A request was answered: completes its span for traces, and logs it.
+    /// Completes the trace span of an answered request, and logs the request.
     pub fn answered(&self, span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
         record(span, outcome, subjects);
         let server_fault = outcome.status.is_server_error();
@@ -149,7 +150,20 @@ impl RequestLog {
         }
     }
 
-    /// Logs what was left out since the last call.
+    /// Logs the refusal of a request head that could not be parsed. It has no span, and no method, path or host.
+    pub fn refused_head(&self, request_id: &str, code: &'static str, reason: &'static str) {
+        if self.level >= Level::INFO && self.takes_line_for(reason) {
+            tracing::info!(
+                request_id,
+                extractor = "none",
+                code,
+                reason,
+                "request.refused"
+            );
+        }
+    }
+
+    /// Logs how many lines of each reason were left out since the last call.
     pub fn report(&self) {
         let suppressed: Vec<(&str, u64)> = self
             .budgets()
@@ -191,13 +205,13 @@ impl RequestLog {
         true
     }
 
-    /// Nothing panics while it holds the lock; if something did, the counts would still be whole.
+    /// A poisoned lock is used anyway: no code that holds it leaves the counts inconsistent.
     fn budgets(&self) -> MutexGuard<'_, BTreeMap<&'static str, Budget>> {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The attributes of the request's span for traces.
+/// Sets the attributes of the request's trace span.
 fn record(span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
     let trace = &span.trace;
     if trace.is_disabled() {
@@ -216,7 +230,7 @@ fn record(span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
     }
 }
 
-/// At most [`MAX_TEXT`] bytes of a caller's text, with everything escaped that is not printable ASCII.
+/// The first [`MAX_TEXT`] bytes of a caller's text. Bytes that are not printable ASCII are escaped.
 fn printable(bytes: &[u8]) -> String {
     bytes[..bytes.len().min(MAX_TEXT)]
         .escape_ascii()
@@ -233,7 +247,7 @@ mod tests {
     use crate::clock::ManualClock;
 
     #[test]
-    fn each_reason_has_its_own_lines_and_what_is_left_out_is_counted() {
+    fn each_reason_has_a_budget_of_100_lines_a_second_and_lines_over_it_are_counted() {
         let manual = ManualClock::at(0);
         let log = RequestLog::new(Clock::new(manual.clone()), Level::INFO, &Metrics::new());
         let lines = |reason| (0..300).filter(|_| log.takes_line_for(reason)).count();
@@ -251,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_text_is_cut_and_made_printable() {
+    fn callers_text_is_truncated_to_256_bytes_and_escaped() {
         assert_eq!(printable(b"app.example:80"), "app.example:80");
         assert_eq!(
             printable("\u{9b}31m\u{1b}\"".as_bytes()),

@@ -1,10 +1,10 @@
-//! The spans of a request: one for the log, whose fields every line inside it has, and those that are sent
-//! as traces.
+//! The spans of a request: one for the log, whose fields are on every line inside it, and those that are exported as
+//! traces.
 //!
-//! Spans for traces have the target [`TRACES`]. They exist only while a receiver is configured, and are all
-//! that is ever sent: no span or event of a library, no line of the log. Their fields are the attributes
-//! that OpenTelemetry defines, and ours under `rollout.`: never a header, a cookie, a path or query that a
-//! caller made up, a token, a secret, or a subject other than its keyed hash.
+//! Trace spans have the target [`TRACES`]. They are enabled only while a trace receiver is configured, and only they are
+//! exported: no spans or events of libraries, no log lines. Their fields are attributes that OpenTelemetry defines, and
+//! our own under `rollout.`. They never hold a header, a cookie, a caller's path or query, a token, a secret, or a
+//! subject in plain text.
 
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use tracing::field::Empty;
@@ -17,22 +17,21 @@ pub use crate::telemetry::traces::inject;
 
 use crate::telemetry::traces;
 
-/// The target of spans that are sent as traces.
+/// The target of spans that are exported as traces.
 pub(super) const TRACES: &str = "rollout::traces";
 
-/// The spans of one request. Everything that happens inside [`RequestSpan::instrument`] is part of them.
+/// The spans of one request. Work is added to them by [`RequestSpan::instrument`].
 #[derive(Debug)]
 pub struct RequestSpan {
-    /// An `error_span!`, so that it exists at every level of the log.
+    /// An `error_span!`, so that it is enabled at every log level.
     pub(super) log: Span,
-    /// Requests for a token only.
+    /// Disabled unless the request is for a token.
     pub(super) trace: Span,
     pub(super) asks_for_token: bool,
     pub(super) head: RequestHead,
 }
 
-/// What the log says of a request that is refused before an extractor is asked. It shares the buffers of the
-/// request.
+/// What is logged of a request that is refused before an extractor is asked. It shares the buffers of the request.
 #[derive(Debug)]
 pub(super) struct RequestHead {
     pub(super) method: Method,
@@ -41,8 +40,8 @@ pub(super) struct RequestHead {
     pub(super) origin: Option<HeaderValue>,
 }
 
-/// Begins the spans of a request. `token_route` is the route's own path if the request asks for a token: a
-/// caller's path may be anything.
+/// Creates the spans of a request. `token_route` is the path of the matched route if the request is for a token; a
+/// caller's path must not become an attribute.
 pub fn request_span<B>(
     request: &Request<B>,
     request_id: &str,
@@ -70,7 +69,7 @@ pub fn request_span<B>(
             error.type = Empty,
         )
     });
-    traces::set_parent(&trace, caller);
+    traces::set_parent(&trace, caller.as_ref());
     let parent = traces::trace_parent(&trace).or(caller);
     let trace_id = parent.as_ref().map(TraceParent::trace_id);
     let log =
@@ -90,19 +89,19 @@ pub fn request_span<B>(
 }
 
 impl RequestSpan {
-    /// Makes `work` a part of this request.
+    /// Runs `work` inside both spans.
     pub fn instrument<F: Future>(&self, work: F) -> Instrumented<Instrumented<F>> {
         work.instrument(self.log.clone())
             .instrument(self.trace.clone())
     }
 }
 
-/// Gives the request's span, which must be the current one, the name of the extractor that is asked now.
+/// Records the name of the extractor that is asked now. The log span of the request must be the current span.
 pub fn record_extractor(name: &str) {
     Span::current().record("extractor", name);
 }
 
-/// The span of one extractor that is asked.
+/// The span of a call of one extractor.
 pub fn extractor_span(name: &str, kind: &'static str) -> Span {
     tracing::info_span!(
         target: TRACES,
@@ -117,13 +116,13 @@ pub fn extractor_span(name: &str, kind: &'static str) -> Span {
     )
 }
 
-/// What the extractor answered.
+/// Records what the extractor returned.
 pub fn record_outcome(extractor: &Span, outcome: &'static str, reason: Option<&'static str>) {
     extractor.record("rollout.outcome", outcome);
     extractor.record("rollout.reason", reason);
 }
 
-/// The span of one call to a backend. Path and query are left out: they may hold a key, or a part of a
+/// The span of one HTTP call to a backend. It has no path or query, because these may hold an API key or a part of a
 /// caller's token.
 pub fn call_span(method: &Method, url: &Url) -> Span {
     let method = known(method);
@@ -141,7 +140,7 @@ pub fn call_span(method: &Method, url: &Url) -> Span {
     )
 }
 
-/// The status that a backend answered with. A 401, by which many say "not signed in", is no failure.
+/// Records the status of a backend's answer. A 4xx is no failure: many backends answer 401 for "not signed in".
 pub fn record_status(call: &Span, status: StatusCode) {
     call.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
@@ -149,7 +148,7 @@ pub fn record_status(call: &Span, status: StatusCode) {
     }
 }
 
-/// The span of one question to a session store.
+/// The span of one query to a session store.
 pub fn store_span(system: &'static str) -> Span {
     tracing::info_span!(
         target: TRACES,
@@ -162,13 +161,13 @@ pub fn store_span(system: &'static str) -> Span {
     )
 }
 
-/// Something of ours failed. That a caller is refused is not a failure (OpenTelemetry's rule for servers).
+/// Marks the span as failed. A refused caller is no failure (OpenTelemetry's rule for server spans).
 pub fn record_failure(span: &Span, error_type: &str) {
     span.record("error.type", error_type);
     span.record("otel.status_code", "ERROR");
 }
 
-/// A caller can make up methods; this gives those that exist.
+/// The method if it is a standard one, else `_OTHER`: a caller's text must not become an attribute.
 fn known(method: &Method) -> &'static str {
     ["GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH"]
         .into_iter()

@@ -1,9 +1,7 @@
-//! The header `traceparent`, by which a request is part of its caller's trace.
+//! The header `traceparent`, which makes a request a part of its caller's trace.
 //!
-//! Only a well-formed one is read, and backends get one that is written from what was read. `tracestate` and
-//! `baggage` can hold anything, so they are neither read nor passed on.
-
-use std::fmt;
+//! A malformed value is ignored, and backends get a value that is rebuilt from the parsed one. `tracestate` and `baggage`
+//! can hold arbitrary data, so they are neither read nor passed on.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 #[cfg(feature = "otel")]
@@ -13,94 +11,87 @@ use crate::headers::single;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A span in a trace, as others are told of it (W3C Trace Context, section 3.2), in the form of version 00.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TraceParent([u8; Self::LENGTH]);
+/// A `traceparent` (W3C Trace Context, section 3.2) in the format of version 00.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceParent(String);
 
 impl TraceParent {
-    /// `00-`, the trace's id in 32 digits, `-`, the span's in 16, `-`, flags in 2.
+    /// `00-`, the trace id in 32 digits, `-`, the span id in 16, `-`, flags in 2.
     const LENGTH: usize = 55;
 
-    /// The caller's. `None` if there is none, more than one, or one that is not well-formed: the request
-    /// then begins a trace.
+    /// The caller's `traceparent`. `None` if it is absent, repeated or malformed; the request then starts a new trace.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        Self::parse(single(headers, &TRACEPARENT).ok()??.as_bytes())
+        Self::parse(single(headers, &TRACEPARENT).ok()??.to_str().ok()?)
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
-        let (known, more) = text.split_first_chunk::<{ Self::LENGTH }>()?;
-        let digits = |range: std::ops::Range<usize>| {
-            known[range]
-                .iter()
+    fn parse(text: &str) -> Option<Self> {
+        let (known, more) = text.split_at_checked(Self::LENGTH)?;
+        let mut fields = known.split('-');
+        let (version, trace_id, span_id, flags) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
+        let is_hex = |text: &str| {
+            text.bytes()
                 .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
-        let not_zero =
-            |range: std::ops::Range<usize>| known[range].iter().any(|&byte| byte != b'0');
-        // A later version may add fields; what this one has stays where it is.
-        let fits = match &known[..2] {
-            b"00" => more.is_empty(),
-            b"ff" => false,
-            _ => more.is_empty() || more.starts_with(b"-"),
+        let is_id = |text: &str, length| {
+            text.len() == length && is_hex(text) && text.bytes().any(|byte| byte != b'0')
         };
-        let dashes = [2, 35, 52].iter().all(|&at| known[at] == b'-');
-        let hex = digits(0..2) && digits(3..35) && digits(36..52) && digits(53..55);
-        if !(fits && dashes && hex && not_zero(3..35) && not_zero(36..52)) {
-            return None;
-        }
-        let mut own = Self(*known);
-        own.0[..2].copy_from_slice(b"00");
-        Some(own)
+        // A later version may add fields at the end.
+        let is_version = match version {
+            "00" => more.is_empty(),
+            "ff" => false,
+            _ => {
+                version.len() == 2 && is_hex(version) && (more.is_empty() || more.starts_with('-'))
+            }
+        };
+        let is_well_formed = is_version
+            && is_id(trace_id, 32)
+            && is_id(span_id, 16)
+            && flags.len() == 2
+            && is_hex(flags);
+        is_well_formed.then(|| Self(format!("00-{trace_id}-{span_id}-{flags}")))
     }
 
     pub fn trace_id(&self) -> &str {
-        self.text(3..35)
+        &self.0[3..35]
     }
 
-    /// The library's form, as the span of another process.
+    /// The same as the OpenTelemetry context of a remote span.
     #[cfg(feature = "otel")]
-    pub(super) fn span_context(&self) -> SpanContext {
-        let flags = u8::from_str_radix(self.text(53..55), 16).unwrap_or_default();
-        SpanContext::new(
-            TraceId::from_hex(self.trace_id()).unwrap_or(TraceId::INVALID),
-            SpanId::from_hex(self.text(36..52)).unwrap_or(SpanId::INVALID),
-            // The other flags have no meaning here.
+    pub(super) fn span_context(&self) -> Option<SpanContext> {
+        let flags = u8::from_str_radix(&self.0[53..], 16).ok()?;
+        Some(SpanContext::new(
+            TraceId::from_hex(self.trace_id()).ok()?,
+            SpanId::from_hex(&self.0[36..52]).ok()?,
+            // The other flags are not used here.
             TraceFlags::new(flags & TraceFlags::SAMPLED.to_u8()),
             true,
             TraceState::NONE,
-        )
+        ))
     }
 
     #[cfg(feature = "otel")]
     pub(super) fn of_span_context(own: &SpanContext) -> Option<Self> {
-        let text = format!(
+        Self::parse(&format!(
             "00-{}-{}-{:02x}",
             own.trace_id(),
             own.span_id(),
             own.trace_flags()
-        );
-        Self::parse(text.as_bytes())
+        ))
     }
 
-    fn text(&self, range: std::ops::Range<usize>) -> &str {
-        // It is digits and dashes.
-        std::str::from_utf8(&self.0[range]).unwrap_or_default()
-    }
-
-    pub(super) fn put_into(self, headers: &mut HeaderMap) {
-        if let Ok(value) = HeaderValue::from_bytes(&self.0) {
+    pub(super) fn put_into(&self, headers: &mut HeaderMap) {
+        if let Ok(value) = HeaderValue::from_str(&self.0) {
             headers.insert(TRACEPARENT, value);
         }
     }
 }
 
-impl fmt::Debug for TraceParent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text(0..Self::LENGTH))
-    }
-}
-
-/// Passes the caller's trace on to a backend that is called for them. Where traces are sent, the span of the
-/// call takes its place.
+/// Passes the caller's trace on to a backend. Where traces are exported, the span of the call replaces it.
 pub fn pass_on(caller: &HeaderMap, request: &mut reqwest::Request) {
     if let Some(parent) = TraceParent::of(caller) {
         parent.put_into(request.headers_mut());

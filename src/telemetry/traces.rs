@@ -1,5 +1,4 @@
-//! Where traces go, if they go anywhere. A build without the feature `otel` sends none; how the others do it
-//! is in `otel.rs`.
+//! The export of traces, which needs the feature `otel` (`otel.rs`). Without it, the functions here do nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,16 +12,16 @@ pub use crate::telemetry::otel::{Traces, inject};
 #[cfg(feature = "otel")]
 pub(super) use crate::telemetry::otel::{layer, set_parent, trace_parent};
 
-/// Who takes the traces.
+/// The collector that traces are exported to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceReceiver {
     pub endpoint: Url,
-    /// The name of this service among those that send there.
+    /// The attribute `service.name`.
     pub service: String,
 }
 
-/// How one batch of traces is sent: with the timeouts, proxy and certificates of all outgoing calls. Gives
-/// the answer's status, or why there is none.
+/// Sends one batch of traces, with the timeouts, proxy and certificates of all outgoing calls. Returns the status of the
+/// answer, or why there is none.
 #[derive(Clone)]
 pub struct SendTraces(pub Arc<dyn Fn(reqwest::Request) -> Sent + Send + Sync>);
 
@@ -50,11 +49,11 @@ mod without {
     pub struct Traces;
 
     impl Traces {
-        #[expect(clippy::unused_async, reason = "with the feature it waits")]
+        #[expect(clippy::unused_async, reason = "async with the feature `otel`")]
         pub async fn flush(self) {}
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
+    #[expect(clippy::unnecessary_wraps, reason = "fallible with the feature `otel`")]
     pub(in crate::telemetry) fn layer(
         _: Option<&TraceReceiver>,
         _: SendTraces,
@@ -62,7 +61,7 @@ mod without {
         Ok((None, Traces))
     }
 
-    pub(in crate::telemetry) fn set_parent(_: &Span, _: Option<TraceParent>) {}
+    pub(in crate::telemetry) fn set_parent(_: &Span, _: Option<&TraceParent>) {}
 
     pub(in crate::telemetry) fn trace_parent(_: &Span) -> Option<TraceParent> {
         None

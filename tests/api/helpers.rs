@@ -102,8 +102,11 @@ impl Service {
             socket: admin,
             router: app::admin(&app),
         };
-        let (live, metrics, draining) = (app.server_settings(), app.metrics.clone(), drain.clone());
-        tokio::spawn(async move { server::run(public, admin, live, metrics, &draining).await });
+        let (live, draining) = (app.server_settings(), drain.clone());
+        let (metrics, log) = (app.metrics.clone(), app.log.clone());
+        tokio::spawn(
+            async move { server::run(public, admin, live, metrics, log, &draining).await },
+        );
         let http = client();
         Ok(Self {
             address,

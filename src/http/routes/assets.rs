@@ -1,57 +1,52 @@
-//! What browsers load from this service, embedded in the binary. Caches may keep it, but ask before each
-//! use whether it still is what they have (RFC 9110, section 13.1.2), so that a new version counts at once.
+//! Files for browsers, embedded in the binary. Caches may store them but revalidate before each use (RFC 9110, section
+//! 13.1.2), so that a new version is used at once.
 
 use std::sync::LazyLock;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// One embedded file.
 #[derive(Debug)]
 pub struct Asset {
     content: &'static str,
-    content_type: HeaderValue,
-    etag: HeaderValue,
+    content_type: &'static str,
+    etag: String,
 }
 
 impl Asset {
     pub fn new(content: &'static str, content_type: &'static str) -> Self {
         let hash = digest(&SHA256, content.as_bytes());
-        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash));
         Self {
             content,
-            content_type: HeaderValue::from_static(content_type),
-            // The base64 alphabet in quotes is a header's value.
-            etag: HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"\"")),
+            content_type,
+            etag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash)),
         }
     }
 
-    /// The file, or 304 if the caller has it.
+    /// The file, or 304 if the caller has its current version.
     pub fn answer(&self, request: &HeaderMap) -> Response {
         let validators = [
-            (header::CACHE_CONTROL, REVALIDATE),
-            (header::ETAG, self.etag.clone()),
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::ETAG, &self.etag),
         ];
-        if self.is_known(request) {
+        if self.is_current(request) {
             return (StatusCode::NOT_MODIFIED, validators).into_response();
         }
         (
             validators,
-            [(header::CONTENT_TYPE, self.content_type.clone())],
+            [(header::CONTENT_TYPE, self.content_type)],
             self.content,
         )
             .into_response()
     }
 
-    /// Whether `If-None-Match` names this content. The weak comparison is the one to use here: caches on the way
-    /// that compress mark the tag as weak.
-    fn is_known(&self, request: &HeaderMap) -> bool {
-        let etag = self.etag.to_str().unwrap_or_default();
+    /// Whether `If-None-Match` has this file's tag. The comparison is weak, because proxies that compress answers mark
+    /// the tag as weak.
+    fn is_current(&self, request: &HeaderMap) -> bool {
         request
             .get_all(header::IF_NONE_MATCH)
             .iter()
@@ -60,12 +55,12 @@ impl Asset {
                 value
                     .split(',')
                     .map(str::trim)
-                    .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+                    .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == self.etag)
             })
     }
 }
 
-/// `GET /rollout/client.js`: the browser helper, as a module to import.
+/// `GET /rollout/client.js`: the browser helper, as a JavaScript module.
 pub async fn client(headers: HeaderMap) -> Response {
     static CLIENT: LazyLock<Asset> = LazyLock::new(|| {
         Asset::new(

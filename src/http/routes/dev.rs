@@ -1,4 +1,4 @@
-//! What only `rollout-token dev` serves: the page at `/` with its parts, and the rule that keeps other hosts out.
+//! The routes that only `rollout-token dev` serves: the page at `/` and its files, and the check of `Host`.
 //! The page itself is in `web/`.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::assets::Asset;
 use crate::http::error::{self, Error};
 
-/// Nothing but the page itself, its own script, style and icon, and fetches to this service.
+/// Allows the page's own script, style and icon and fetches to this service, and nothing else.
 const CSP: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -60,17 +60,17 @@ pub async fn icon(headers: HeaderMap) -> Response {
     ICON.answer(&headers)
 }
 
-/// An answer as it would go out.
+/// An answer as it would be sent.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     code: &'static str,
     status: u16,
     headers: BTreeMap<String, String>,
-    /// As text, which keeps the order of its members.
+    /// As text, which keeps the order of the members.
     body: String,
 }
 
-/// One answer of each code: the page shows those that no page can cause, such as a refused origin.
+/// One answer of each code. The page shows those that it cannot cause itself, such as a refused origin.
 pub async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     let mut samples = Vec::new();
     for error in Error::every() {
@@ -96,8 +96,8 @@ pub async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     Ok(Json(samples))
 }
 
-/// Whether the request names this machine as its host. A page of another name that resolves to this
-/// machine (DNS rebinding) would otherwise count as our own.
+/// Whether the `Host` is a loopback name. Otherwise a page whose host name resolves to this machine (DNS rebinding)
+/// would count as same-origin.
 pub fn is_local(headers: &HeaderMap) -> bool {
     let host = headers
         .get(header::HOST)
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_this_machine_are_local() {
+    fn only_loopback_hosts_are_local() {
         for (host, want) in [
             ("localhost", true),
             ("localhost:8080", true),

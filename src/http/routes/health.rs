@@ -1,11 +1,9 @@
-//! What orchestrators and Prometheus ask: alive, ready, metrics.
-//! What is counted is in `metrics.rs`.
+//! Liveness, readiness and metrics. The metrics themselves are in `telemetry/metrics.rs`.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::Extension;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde::Serialize;
@@ -27,22 +25,22 @@ impl Alive {
     }
 }
 
-/// Whether this instance should get requests, and why not.
+/// Whether this instance should get requests, and if not, why.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// `ready`, `waiting`, `draining`, or `clock_not_set` while the machine's clock is before 2020.
     pub state: &'static str,
     extractors: Vec<ExtractorReport>,
-    /// Equal on instances that have the same client secret. On the admin listener only: guesses of a weak secret
-    /// can be tried on it.
+    /// Equal on instances that have the same client secret. On the admin listener only, because guesses of a weak
+    /// secret can be compared with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret_fingerprint: Option<String>,
-    /// Everybody is signed in: this must not be reachable by others.
+    /// The instance runs in dev mode, where callers choose their user: it must not be reachable from outside.
     dev: bool,
 }
 
 impl Report {
-    /// What an instance says that is shutting down, at its shortest.
+    /// The report of an instance that is shutting down, without extractors.
     pub fn draining() -> Self {
         Self {
             state: "draining",
@@ -58,17 +56,17 @@ struct ExtractorReport {
     name: Arc<str>,
     kind: &'static str,
     state: &'static str,
-    /// What it is waiting for.
+    /// What it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<&'static str>,
 }
 
-/// Alive: the process answers. No back end is asked, so that none can get it killed.
+/// `GET /healthz`: the process answers. It touches no backend, because an orchestrator restarts instances that fail it.
 pub async fn live() -> impl IntoResponse {
     Json(Alive::ok())
 }
 
-/// Ready: every extractor once had what it needs, the clock is set, and the instance is not shutting down.
+/// `GET /readyz`: every extractor has once had what it needs, the clock is set, and the instance is not shutting down.
 pub async fn ready(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
@@ -76,7 +74,7 @@ pub async fn ready(
     answer(report(&app, &live, None))
 }
 
-/// The same for operators, with the fingerprint of the client secret.
+/// `GET /readyz` on the admin listener: with the fingerprint of the client secret.
 pub async fn ready_for_operators(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
@@ -125,7 +123,7 @@ fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report 
     }
 }
 
-/// The metrics, in the text format that Prometheus asks for.
+/// `GET /metrics`
 pub async fn metrics(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,

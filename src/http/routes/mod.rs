@@ -1,5 +1,4 @@
-//! The handlers, one file a subject.
-//! Which path leads to which is in `app.rs`.
+//! The handlers, one file per subject. The router is in `app.rs`.
 
 pub mod assets;
 pub mod dev;

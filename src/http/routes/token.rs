@@ -1,5 +1,4 @@
-//! `POST /rollout/token`: from a session to a token.
-//! Who the user is is decided in `session`; the token is made in `token`.
+//! `POST /rollout/token`: from a session to a token. `session` recognises the user; `token` mints.
 
 use std::sync::Arc;
 
@@ -19,11 +18,11 @@ use crate::session::credential_source;
 use crate::session::types::Reason;
 use crate::token::MintError;
 
-/// The route of this service's own contract.
+/// The path of the API.
 pub const PATH: &str = "/rollout/token";
 const METHODS: &str = "POST, OPTIONS";
 
-/// The route of the snippets in Rollout's docs.
+/// The path in the snippets of Rollout's docs.
 pub const DOCS_PATH: &str = "/rollout-token";
 const DOCS_METHODS: &str = "GET, OPTIONS";
 
@@ -31,13 +30,13 @@ const DOCS_METHODS: &str = "GET, OPTIONS";
 #[derive(Debug, Serialize)]
 pub struct TokenResponse {
     token: String,
-    /// Always `Bearer`: how the token is to be sent (RFC 6750).
+    /// Always `Bearer` (RFC 6750).
     token_type: &'static str,
     /// Seconds from now.
     expires_in: i64,
     /// The token's `exp`, in seconds since 1970.
     expires_at: i64,
-    /// Seconds from now after which a front end should ask again.
+    /// Seconds from now after which a front end should fetch the next token.
     refresh_in: i64,
 }
 
@@ -66,8 +65,8 @@ pub async fn issue(
     token_for(&app, &in_force, &head).await
 }
 
-/// `GET /rollout-token`, as the snippets in Rollout's docs call it. Any page can cause a GET, so the browser has to
-/// name the page's origin, or the request has to carry a credential that no browser adds by itself.
+/// `GET /rollout-token`, as the snippets in Rollout's docs call it. Any page can cause a GET, so either the browser names
+/// an allowed origin, or the request has a credential that browsers do not add by themselves.
 pub async fn issue_as_documented(
     State(app): State<Arc<App>>,
     Extension(in_force): Extension<InForce>,
@@ -119,8 +118,8 @@ fn require_docs_alias(live: &Live) -> Result<(), Error> {
     }
 }
 
-/// Whether there is a bearer token. Credentials of the scheme Basic do not count: a browser sends them by itself
-/// once its user has entered them.
+/// Whether there is a bearer token. The scheme `Basic` does not count: a browser sends such credentials by itself once
+/// its user has entered them.
 fn has_bearer(headers: &HeaderMap) -> bool {
     let scheme = headers
         .get(header::AUTHORIZATION)
@@ -128,14 +127,14 @@ fn has_bearer(headers: &HeaderMap) -> bool {
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
-/// From a session to a token.
+/// Authenticates the request and mints a token for its subject.
 async fn token_for(
     app: &App,
     in_force: &InForce,
     head: &Parts,
 ) -> Result<Json<TokenResponse>, Error> {
     let live = &*in_force.live;
-    // Before any session is judged: by a clock that was never set, expired ones are good and others not yet valid.
+    // Before any session is checked: with a clock that was never set, expired sessions would be accepted.
     if !clock::is_set(app.clock.now()) {
         return Err(Error::ClockNotSet);
     }
@@ -166,12 +165,12 @@ async fn token_for(
     }))
 }
 
-/// A minute before the end, or 5 % of the life if that is longer, but never in the past.
+/// One minute before the token expires, or 5 % of its lifetime if that is longer, but at least 0.
 fn refresh_in(expires_in: i64) -> i64 {
     (expires_in - (expires_in / 20).max(60)).max(0)
 }
 
-/// A session that is genuine and yet gives no token.
+/// The error for a genuine session for which no token can be minted.
 fn not_mintable(error: MintError, user: &Authenticated) -> Error {
     let (word, expired) = match error {
         MintError::ClockNotSet => return Error::ClockNotSet,
@@ -189,7 +188,7 @@ fn not_mintable(error: MintError, user: &Authenticated) -> Error {
     })
 }
 
-/// A preflight of a listed page, or a client that asks for the methods.
+/// Answers the preflight of a listed page, or a plain OPTIONS request.
 fn answer_options(
     app: &App,
     live: &Live,
@@ -234,9 +233,9 @@ mod tests {
     use super::refresh_in;
 
     #[test]
-    fn a_front_end_is_told_to_ask_again_before_the_end() {
-        for (life, want) in [(900, 840), (3600, 3420), (61, 1), (60, 0), (30, 0)] {
-            assert_eq!(refresh_in(life), want, "{life}");
+    fn refresh_in_is_60_seconds_or_5_percent_before_the_end_and_at_least_0() {
+        for (lifetime, want) in [(900, 840), (3600, 3420), (61, 1), (60, 0), (30, 0)] {
+            assert_eq!(refresh_in(lifetime), want, "{lifetime}");
         }
     }
 }

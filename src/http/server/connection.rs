@@ -1,8 +1,8 @@
 //! One connection, from accept to close.
 //!
-//! hyper serves the requests. What it cannot parse gets a JSON answer from here, because hyper's own has no
-//! body. A connection that ends after an answer lingers: closing a socket with bytes of the peer unread resets
-//! it, and a reset destroys the answer on its way.
+//! hyper serves the requests. A head that it cannot parse gets a JSON answer from here, because hyper's own answer has no
+//! body. After its last answer, a connection is read from for a short time: closing a socket with unread bytes resets it,
+//! and the peer may then lose the answer.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::to_bytes;
-use axum::http::{HeaderValue, Request, header};
+use axum::http::Request;
 use futures_util::future::poll_fn;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -22,39 +22,46 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::connection_state::{ConnectionState, Phase, TimedIo};
 use crate::clock::Clock;
 use crate::http::error::{Error, protect};
 use crate::http::request_checks::FragmentInTarget;
-use crate::http::request_id::{RequestIds, X_REQUEST_ID};
+use crate::http::request_id::RequestIds;
 use crate::http::server::LiveSettings;
 use crate::session::types::Peer;
 use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::requests::RequestLog;
 
-/// The request line beside its target: a method, two spaces and the version.
+/// The bytes of the request line beside the target: the method, two spaces and the version.
 const REQUEST_LINE_BYTES: usize = 1024;
-/// The smallest buffer that hyper works with.
+/// The smallest buffer that hyper accepts.
 const MIN_BUFFER_BYTES: usize = 8192;
-/// How long, and for how many bytes, the peer is read from after its last answer.
+/// The limits of reading after the last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
 
-/// What all connections of a listener share.
+/// The state that all connections of a listener share.
 pub(super) struct Shared {
     router: Router,
     pub(super) settings: LiveSettings,
-    /// Cancelled when connections are to end after the request in progress.
+    /// Cancelled when connections shall end after the request in flight.
     pub(super) shutdown: CancellationToken,
     ids: RequestIds,
     clock: Clock,
     metrics: Arc<Metrics>,
+    log: Arc<RequestLog>,
 }
 
 impl Shared {
-    pub(super) fn new(router: Router, settings: LiveSettings, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        router: Router,
+        settings: LiveSettings,
+        metrics: Arc<Metrics>,
+        log: Arc<RequestLog>,
+    ) -> Self {
         Self {
             router,
             settings,
@@ -62,6 +69,7 @@ impl Shared {
             ids: RequestIds::new(),
             clock: Clock::system(),
             metrics,
+            log,
         }
     }
 }
@@ -95,7 +103,7 @@ pub(super) async fn serve(
         }
         let response = shared.router.clone().call(request);
         Box::pin(async move {
-            // The body owns the exchange. hyper drops both when it has taken the whole body.
+            // The body of the answer owns the exchange. hyper drops both when it has taken the whole body.
             let hold = move |error| {
                 let _ = &exchange;
                 error
@@ -111,7 +119,7 @@ pub(super) async fn serve(
         () = shared.shutdown.cancelled() => {
             match state.close() {
                 Phase::Idle => return,
-                // hyper would drop the head of a later request of which it has only a part.
+                // With a graceful shutdown, hyper would drop an incomplete head.
                 Phase::Head => {}
                 _ => std::pin::Pin::new(&mut http).graceful_shutdown(),
             }
@@ -128,17 +136,22 @@ pub(super) async fn serve(
         _ if timed_out => debug!(%peer, "connection timed out"),
         Ok(()) => linger(stream).await,
         Err(error) if error.is_parse() => {
-            let answer = refuse(&refusal(&error, &parts.read_buf, &state.settings), &shared).await;
+            let refusal = refusal(&error, &parts.read_buf, &state.settings);
             drop(parts.read_buf);
-            if let Ok(Ok(())) = timeout(LINGER_TIMEOUT, stream.write_all(&answer)).await {
-                linger(stream).await;
+            match refuse(&refusal, &shared).await {
+                Ok(answer) => {
+                    if let Ok(Ok(())) = timeout(LINGER_TIMEOUT, stream.write_all(&answer)).await {
+                        linger(stream).await;
+                    }
+                }
+                Err(error) => error!(%error, "cannot build an answer"),
             }
         }
         Err(error) => debug!(%peer, ?error, "connection broke"),
     }
 }
 
-/// Ends our half of the connection, then reads until the peer ends its own, or has sent or waited too long.
+/// Closes the sending side, then reads until the peer closes the connection or a limit is reached.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     if stream.shutdown().await.is_ok() {
         let mut rest = stream.take(LINGER_BYTES);
@@ -146,51 +159,44 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     }
 }
 
-/// Why a head is refused that hyper could not parse and of which `unparsed` is left.
+/// The error for a head that hyper could not parse; `unparsed` is what it had read of it.
 fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Error {
     if !error.is_parse_too_large() {
         return Error::BadRequest("malformed");
     }
-    let line = unparsed
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    if line.len() > limits.max_uri_bytes {
+    let request_line = unparsed.iter().take_while(|byte| **byte != b'\n');
+    if request_line.count() > limits.max_uri_bytes {
         Error::UriTooLong
     } else {
         Error::HeadersTooLarge
     }
 }
 
-/// Counts and logs a refusal that the application does not see. Returns the bytes of the answer.
-async fn refuse(error: &Error, shared: &Shared) -> Vec<u8> {
+/// Counts and logs a refusal that never reaches the application. Returns the bytes of the answer.
+async fn refuse(error: &Error, shared: &Shared) -> Result<Vec<u8>, axum::Error> {
     let id = shared.ids.next();
-    debug!(code = error.code(), reason = error.reason(), request_id = %id, "request refused");
+    shared.log.refused_head(&id, error.code(), error.reason());
     shared.metrics.answered(None, error.code(), Duration::ZERO);
 
     let (mut head, body) = error.respond(&id).into_parts();
-    // An error's body is in memory, so reading it cannot fail.
-    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    let now = Duration::from_secs(shared.clock.now().try_into().unwrap_or_default());
+    let body = to_bytes(body, usize::MAX).await?;
+    // A clock before 1970 counts as 1970.
+    let now = Duration::from_secs(u64::try_from(shared.clock.now()).unwrap_or(0));
     let date = httpdate::fmt_http_date(UNIX_EPOCH + now);
     protect(&mut head.headers);
-    head.headers
-        .extend(HeaderValue::try_from(id).map(|id| (X_REQUEST_ID, id)));
-    head.headers
-        .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    head.headers
-        .insert(header::CONTENT_LENGTH, body.len().into());
-    head.headers
-        .extend(HeaderValue::from_str(&date).map(|date| (header::DATE, date)));
 
-    let mut answer = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    let (status, length) = (head.status, body.len());
+    let mut answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {length}\r\ndate: {date}\r\nx-request-id: {id}\r\n"
+    )
+    .into_bytes();
     for (name, value) in &head.headers {
         answer.extend_from_slice(
             &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat(),
         );
     }
     answer.extend_from_slice(&[b"\r\n", &*body].concat());
-    answer
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
-//! What one connection is doing, and since when: its idle timeout, its head timeout, and whether it may be
-//! closed when all connections are taken.
+//! The phase of one connection, and since when. It decides which timeout applies, and whether the connection may be
+//! closed when the connection limit is reached.
 //!
-//! [`TimedIo`] stands between hyper and the socket and sees the phase change. The first byte after an idle time
-//! begins a head. A request that hyper hands to the application begins an [`Exchange`]. hyper reads the socket
-//! during an exchange only while the body is incomplete, so a read that has to wait means that the peer owes
-//! the rest of it. When hyper has taken the whole answer and the socket is flushed, the connection is idle
-//! again. A read or write that has to wait longer than its phase allows fails with `TimedOut`, which ends the
-//! connection.
+//! [`TimedIo`] is between hyper and the socket, and derives the phase from what hyper does:
+//! - The first byte on an idle connection starts a request head.
+//! - When hyper calls the application, an [`Exchange`] starts.
+//! - During an exchange, hyper reads the socket only while the body is incomplete, so a pending read means that the rest
+//!   of the body is missing.
+//! - When hyper has taken the whole answer and the socket is flushed, the connection is idle again.
 //!
-//! hyper's `header_read_timeout` is off: it runs from the end of the previous answer, so that it would close
-//! idle connections as well.
+//! A read or write that is pending for longer than the phase allows fails with `TimedOut`, which ends the connection.
+//!
+//! hyper's `header_read_timeout` is off: it starts at the end of the previous answer, so it would close idle connections
+//! as well.
 
 use std::io;
 use std::pin::Pin;
@@ -25,24 +27,24 @@ use crate::settings::ServerConfig;
 
 /// How long a peer may take to receive its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a head that has begun is waited for while the service stops.
+/// The timeout of an incomplete head during shutdown.
 const HEAD_TIMEOUT_WHEN_CLOSING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// A head has begun to arrive. A new connection starts here.
+    /// The request head is incomplete. A new connection starts in this phase.
     Head,
-    /// The application has a request.
+    /// The application handles the request.
     Handler,
-    /// The application waits for the rest of the request's body.
+    /// The application waits for the rest of the request body.
     Body,
-    /// The answer is complete; the peer has yet to receive it.
+    /// The answer is complete, but not sent yet.
     Answer,
     /// Between two requests.
     Idle,
 }
 
-/// Shared by the connection's task, which changes it, and the acceptor, which looks for connections to close.
+/// Shared by the task of the connection, which changes it, and the acceptor, which selects connections to close.
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     pub(super) settings: Arc<ServerConfig>,
@@ -53,11 +55,11 @@ pub(super) struct ConnectionState {
 struct Current {
     phase: Phase,
     since: Instant,
-    /// The connection has had an answer.
+    /// At least one request was answered.
     answered: bool,
-    /// The connection ends after the request that is in progress or arriving.
+    /// The connection ends after the request that is in flight or arriving.
     closing: bool,
-    /// A request target arrived with a `#`.
+    /// A request target had a `#`.
     fragment: bool,
 }
 
@@ -87,27 +89,27 @@ impl ConnectionState {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Since when the connection has waited for its peer, after whether it has had an answer: connections that
-    /// compare as less are closed first. `None` while the application works on a request.
+    /// Whether the connection has had an answer, and since when it waits for its peer. Connections are closed in the order
+    /// of this pair. `None` while the application handles a request.
     pub(super) fn waiting(&self) -> Option<(bool, Instant)> {
         let current = self.current();
         (current.phase != Phase::Handler).then_some((current.answered, current.since))
     }
 
-    /// Ends the connection after the request that is in progress or arriving. Returns the phase it is in.
+    /// Makes the connection end after the request that is in flight or arriving. Returns the current phase.
     pub(super) fn close(&self) -> Phase {
         let mut current = self.current();
         current.closing = true;
         current.phase
     }
 
-    /// Begins an exchange, which lasts until the guard is dropped.
+    /// Starts an exchange, which ends when the guard is dropped.
     pub(super) fn begin_exchange(self: &Arc<Self>) -> Exchange {
         self.current().enter(Phase::Handler);
         Exchange(self.clone())
     }
 
-    /// Whether a target arrived with a `#`: that of this request, or of one that was pipelined behind it.
+    /// Whether a target had a `#`: that of this request, or of one that is pipelined after it.
     pub(super) fn has_fragment(&self) -> bool {
         self.current().fragment
     }
@@ -116,7 +118,7 @@ impl ConnectionState {
         let mut current = self.current();
         match current.phase {
             Phase::Body => current.phase = Phase::Handler,
-            // Empty lines before a head are no part of it (RFC 9112, section 2.2).
+            // Empty lines before a request line are ignored (RFC 9112, section 2.2).
             Phase::Idle if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) => {
                 current.enter(Phase::Head);
             }
@@ -172,8 +174,8 @@ impl Drop for Exchange {
 
 /// The socket as hyper sees it.
 ///
-/// What hyper writes outside an exchange is its own answer to a head that it could not parse, without a body.
-/// It is discarded, because `connection` writes a JSON answer in its place.
+/// Outside an exchange, hyper writes only its own answer, without a body, to a head that it cannot parse. These bytes are
+/// discarded, because `connection` writes a JSON answer instead.
 #[derive(Debug)]
 pub(super) struct TimedIo<S> {
     pub(super) stream: S,

@@ -1,4 +1,4 @@
-//! The request to stop, and the signals that make it. What happens then is in `server::run`.
+//! The signals of the process, and the flag that a drain has begun. The drain itself is in `server::run`.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// A handle to begin a drain, and to see that it has begun.
+/// A handle to begin a drain, and to check or wait for its beginning.
 #[derive(Clone, Debug, Default)]
 pub struct Drain(CancellationToken);
 
@@ -20,8 +20,7 @@ impl Drain {
         self.0.cancel();
     }
 
-    /// Whether balancers and clients are told to go elsewhere: true from the moment of [`Self::begin`], which
-    /// is `server.drain_delay` before the last connection is accepted.
+    /// Whether [`Self::begin`] was called. For `server.drain_delay` after it, connections are still accepted.
     pub fn is_draining(&self) -> bool {
         self.0.is_cancelled()
     }
@@ -32,22 +31,22 @@ impl Drain {
     }
 }
 
-/// The signals that the process understands. From their installation on, none of them kills it.
+/// The handlers of the signals. Once installed, none of these signals kills the process.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// A shell's `Ctrl-\`: stops like the other two. There is no core to dump.
+    /// `Ctrl-\` in a terminal: stops like the other two, without a core dump.
     quit: Signal,
     hangup: Signal,
 }
 
 impl Signals {
     /// # Errors
-    /// The kernel's, which does not refuse these signals in practice.
+    /// If the kernel refuses a handler, which it does not do for these signals.
     pub fn install() -> io::Result<Self> {
-        // Nothing is done on these, but their default is to kill, and a handler outlives its stream.
-        // SIGPIPE is ignored by Rust's runtime, SIGWINCH by the kernel.
+        // These are ignored: their default action kills the process, and the handler stays installed after the stream is
+        // dropped. Rust's runtime already ignores SIGPIPE, the kernel SIGWINCH.
         let _ = signal(SignalKind::user_defined1())?;
         let _ = signal(SignalKind::user_defined2())?;
         Ok(Self {
@@ -58,10 +57,10 @@ impl Signals {
         })
     }
 
-    /// Obeys signals: SIGHUP calls `reload`, the first request to stop begins the drain. Returns at the second,
-    /// which asks for the end at once.
+    /// Handles signals: SIGHUP calls `reload`, and the first signal to stop begins the drain. Returns at the second one,
+    /// upon which the process ends at once.
     pub async fn obey(mut self, drain: Drain, reload: impl Fn()) {
-        let mut asked = false;
+        let mut stopping = false;
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => {
@@ -72,12 +71,12 @@ impl Signals {
                 _ = self.interrupt.recv() => {}
                 _ = self.quit.recv() => {}
             }
-            if asked {
+            if stopping {
                 warn!("stopped by a second signal");
                 return;
             }
-            info!("asked to stop: draining");
-            asked = true;
+            info!("stop signal received: draining");
+            stopping = true;
             drain.begin();
         }
     }

@@ -1,12 +1,12 @@
-//! Whether the process may open as many files as `server.max_connections` needs.
-//! Keeping to what fits is in `server/mod.rs`.
+//! Raises the limit on open files as far as `server.max_connections` needs. The acceptor in `server/mod.rs` applies the
+//! number of connections that fit.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files beside the clients' connections: listeners, the runtime's own, connections to back ends.
+/// File descriptors that are not client connections: listeners, the runtime's, connections to backends.
 const OTHER_FILES: u64 = 256;
 
-/// How many connections fit, and what the operator should know if that is fewer than wanted.
+/// How many connections fit, and a warning if these are fewer than configured.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Room {
     pub connections: usize,
@@ -35,7 +35,7 @@ pub fn make_room(wanted: usize) -> Room {
 }
 
 fn fit(wanted: usize, allowed: u64) -> Room {
-    // Under a very small limit the other files get a quarter of it rather than everything.
+    // Under a small limit, a quarter of it is left for other files.
     let free = allowed - OTHER_FILES.min(allowed / 4);
     let connections = usize::try_from(free)
         .unwrap_or(usize::MAX)
@@ -44,7 +44,7 @@ fn fit(wanted: usize, allowed: u64) -> Room {
     let warning = (connections < wanted).then(|| {
         format!(
             "server.max_connections: {wanted} connections do not fit into the limit of {allowed} open files; \
-             serving {connections} at a time (raise the limit with `ulimit -n`)"
+             serving at most {connections} (raise the limit with `ulimit -n`)"
         )
     });
     Room {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_fit_into_the_limit() {
+    fn connections_are_limited_by_the_open_files_with_a_warning() {
         for (wanted, allowed, connections) in [
             (8192, 65_536, 8192),
             (8192, 8448, 8192),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_modest_wish_is_granted() {
+    fn sixteen_connections_fit_without_a_warning() {
         assert_eq!(
             make_room(16),
             Room {

@@ -1,8 +1,8 @@
-//! Listens, accepts connections up to a limit, and stops without losing a request.
+//! Listens, accepts connections up to a limit, and shuts down gracefully.
 //!
-//! Each connection is served by a task of its own, as described in `connection`. When all connections are taken,
-//! the next one waits, accepted but not served, while the acceptor closes the connection that has waited
-//! longest for its peer (`connection_state` knows which).
+//! Each connection is a task (`connection`). When the limit is reached, the next connection waits, accepted but not
+//! served, until another one ends. Meanwhile the acceptor closes the connection that has waited longest for its peer
+//! (`connection_state`).
 
 mod connection;
 mod connection_state;
@@ -29,18 +29,19 @@ pub use fd_limit::{Room, make_room};
 
 use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::requests::RequestLog;
 use connection::Shared;
 use connection_state::ConnectionState;
 
-/// Connections that the kernel keeps for us while we are busy.
+/// The kernel's queue of connections that are not accepted yet.
 const BACKLOG: u32 = 4096;
-/// The limit of the admin listener, which has few clients.
+/// The connection limit of the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
-/// The pause after a failure to accept, for example because there are no file descriptors left.
+/// The pause after a failed `accept`, for example because the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a connection may wait for its peer when all connections are taken.
+/// How long a connection may wait for its peer when the connection limit is reached.
 const MAX_WAIT_WHEN_FULL: Duration = Duration::from_secs(1);
-/// How often to look for such a connection, and to log that the limit is reached.
+/// How often the acceptor looks for such a connection, and how often it logs that the limit is reached.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -48,33 +49,33 @@ const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// accepted.
 pub type LiveSettings = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
-/// A bound address and what is served there.
+/// A listening socket and the router that it serves.
 #[derive(Debug)]
 pub struct Listener {
     pub socket: TcpListener,
     pub router: Router,
 }
 
-/// How the service stopped.
+/// How the drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every request that was accepted got its answer.
+    /// Every accepted request was answered.
     Clean,
-    /// This many connections had to be cut off.
+    /// This many connections were cut off.
     Forced(usize),
 }
 
 /// Listens on an address; port 0 lets the kernel choose one. Must be called inside the runtime.
 ///
 /// # Errors
-/// The address is in use, is not ours, or is not allowed.
+/// If the address is in use, belongs to no interface, or needs a privilege.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
         TcpSocket::new_v6()
     }?;
-    // A restart need not wait for the old process's connections to time out.
+    // A restart would otherwise fail while connections of the old process are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -82,15 +83,18 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves both listeners until the drain is over.
 ///
-/// A drain takes three steps. For `server.drain_delay` everything goes on as before, but readiness
-/// says no, so that balancers stop sending. Then nothing is accepted any more and idle connections
-/// are closed, while requests in progress have `server.drain_timeout` to finish. What is left then, or
-/// `server.hard_stop` after the drain began, is cut off. The admin listener is served to the end.
+/// A drain has three steps:
+/// 1. For `server.drain_delay`, requests are served as before, but `/readyz` is 503, so that load balancers stop sending.
+/// 2. The public listener is closed and idle connections end. Requests in flight have `server.drain_timeout` to finish.
+/// 3. Connections that are left then, or `server.hard_stop` after the drain started, are cut off.
+///
+/// The admin listener is served until the end.
 pub async fn run(
     public: Listener,
     admin: Listener,
     settings: LiveSettings,
     metrics: Arc<Metrics>,
+    log: Arc<RequestLog>,
     drain: &Drain,
 ) -> Outcome {
     let room = make_room(settings().restart.max_connections);
@@ -98,10 +102,15 @@ pub async fn run(
         warn!("{warning}");
     }
     let gauge = metrics.connections.clone();
-    let shared = Shared::new(public.router, settings.clone(), metrics.clone());
+    let shared = Shared::new(
+        public.router,
+        settings.clone(),
+        metrics.clone(),
+        log.clone(),
+    );
     let acceptor = Acceptor::new(shared, room.connections, Some(gauge));
     let mut admin_acceptor = Acceptor::new(
-        Shared::new(admin.router, settings.clone(), metrics),
+        Shared::new(admin.router, settings.clone(), metrics, log),
         ADMIN_CONNECTIONS,
         None,
     );
@@ -117,22 +126,22 @@ async fn serve_until_drained(
     settings: &LiveSettings,
     drain: &Drain,
 ) -> Outcome {
-    let delay_is_over = async {
+    let drain_delay = async {
         drain.begun().await;
-        let (begun, settings) = (Instant::now(), settings());
+        let (start, settings) = (Instant::now(), settings());
         sleep(settings.drain_delay.0).await;
-        (begun, settings)
+        (start, settings)
     };
-    let (begun, settings) = tokio::select! {
-        begun = delay_is_over => begun,
+    let (start, settings) = tokio::select! {
+        start = drain_delay => start,
         never = acceptor.accept_from(&socket) => match never {},
     };
     drop(socket);
-    let patience = settings
+    let time_left = settings
         .drain_timeout
         .0
-        .min(settings.hard_stop.0.saturating_sub(begun.elapsed()));
-    let outcome = acceptor.close(patience).await;
+        .min(settings.hard_stop.0.saturating_sub(start.elapsed()));
+    let outcome = acceptor.close(time_left).await;
     match outcome {
         Outcome::Clean => info!("drained"),
         Outcome::Forced(connections) => warn!(connections, "drain_forced"),
@@ -140,7 +149,7 @@ async fn serve_until_drained(
     outcome
 }
 
-/// Accepts the connections of one listener and keeps track of those that are open.
+/// Accepts the connections of one listener and tracks those that are open.
 struct Acceptor {
     shared: Arc<Shared>,
     max_connections: usize,
@@ -148,9 +157,9 @@ struct Acceptor {
     /// The open connections by the ids of their tasks.
     open: HashMap<Id, (AbortHandle, Arc<ConnectionState>)>,
     gauge: Option<Gauge>,
-    /// When the log last said that all connections are taken.
+    /// When the log last had a line that the limit is reached.
     full_logged: Option<Instant>,
-    /// The last attempt to accept failed. Only the first of several failures in a row is logged.
+    /// The last `accept` failed. Only the first of consecutive failures is logged.
     is_failing: bool,
 }
 
@@ -183,7 +192,7 @@ impl Acceptor {
         }
     }
 
-    /// Returns when another connection may be open.
+    /// Returns when fewer connections than the limit are open.
     async fn make_room(&mut self) {
         while self.tasks.len() >= self.max_connections {
             self.evict();
@@ -194,8 +203,8 @@ impl Acceptor {
         }
     }
 
-    /// Closes the connection that has waited longest for its peer, if that is too long. Those that never had an
-    /// answer go before those that a proxy keeps for later requests.
+    /// Closes the connection that has waited longest for its peer, if that is longer than [`MAX_WAIT_WHEN_FULL`].
+    /// Connections that never had an answer are closed before those that a proxy keeps alive for later requests.
     fn evict(&mut self) {
         let now = Instant::now();
         let waiting = self
@@ -215,14 +224,14 @@ impl Acceptor {
             self.full_logged = Some(now);
             warn!(
                 limit = self.max_connections,
-                "connection limit reached; closing connections that wait for their peer for more than 1 s"
+                "connection limit reached; closing connections that have waited for their peer for more than 1 s"
             );
         }
     }
 
     fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // An answer is one small write; waiting for another would only delay it. This fails if the peer is gone,
-        // which the first read will tell.
+        // Nagle's algorithm would delay the answer. This fails if the peer has closed the connection, which the first
+        // read reports as well.
         let _ = stream.set_nodelay(true);
         let state = ConnectionState::new((self.shared.settings)());
         let task = self.tasks.spawn(connection::serve(
@@ -240,11 +249,11 @@ impl Acceptor {
             error.kind(),
             ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
         ) {
-            debug!(%error, "a peer left before it was accepted");
+            debug!(%error, "the peer closed the connection before it was accepted");
             return;
         }
         if !self.is_failing {
-            warn!(%error, "cannot accept connections; trying again");
+            warn!(%error, "cannot accept connections; retrying");
             self.is_failing = true;
         }
         sleep(ACCEPT_PAUSE).await;
@@ -255,7 +264,7 @@ impl Acceptor {
             Ok((id, ())) => *id,
             Err(error) => {
                 if error.is_panic() {
-                    error!("a connection's task panicked");
+                    error!("the task of a connection panicked");
                 }
                 error.id()
             }
@@ -270,15 +279,16 @@ impl Acceptor {
         }
     }
 
-    /// Ends idle connections at once and the others after the request in progress.
-    async fn close(mut self, patience: Duration) -> Outcome {
+    /// Ends idle connections at once, and the others after the request in flight. Cuts off those that take longer than
+    /// `time_left`.
+    async fn close(mut self, time_left: Duration) -> Outcome {
         self.shared.shutdown.cancel();
         let all_ended = async {
             while let Some(ended) = self.tasks.join_next_with_id().await {
                 self.ended(&ended);
             }
         };
-        match timeout(patience, all_ended).await {
+        match timeout(time_left, all_ended).await {
             Ok(()) => Outcome::Clean,
             Err(_) => Outcome::Forced(self.tasks.len()),
         }

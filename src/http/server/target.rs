@@ -1,13 +1,14 @@
-//! Seeing a `#` in a request's target, which RFC 9112, section 3.2 does not allow.
+//! Detects a `#` in a request target, which RFC 9112, section 3.2 does not allow.
 //!
-//! The `Uri` of the crate `http` drops a fragment while it parses, so a request for `/rollout/token#x` looks like
-//! one for `/rollout/token`, while the proxy in front may have read it otherwise. Only the bytes tell.
+//! `Uri` of the `http` crate drops a fragment in parsing, so a request for `/rollout/token#x` looks like one for
+//! `/rollout/token`, which the proxy in front may have interpreted differently. The fragment is visible only in the bytes
+//! of the connection.
 
-/// What follows the target in a request line.
+/// The bytes that follow the target in a request line.
 const VERSION: &[u8] = b" HTTP/1.";
 
-/// Looks for `#…` and the version behind it. It does not follow where requests begin: a header or a body that
-/// holds exactly that counts as well, which no client sends.
+/// Searches for a `#` that is followed by the HTTP version on the same line. It does not track where requests begin, so
+/// such bytes in a header or body are detected too; clients do not send them.
 #[derive(Debug, Default)]
 pub(super) struct TargetScan {
     state: State,
@@ -17,14 +18,14 @@ pub(super) struct TargetScan {
 enum State {
     #[default]
     Outside,
-    /// Behind a `#`.
+    /// After a `#`.
     Fragment,
-    /// Behind so many bytes of the version.
+    /// After this many bytes of the version.
     Version(usize),
 }
 
 impl TargetScan {
-    /// Reads on; tells whether a version came up behind a fragment.
+    /// Scans the next bytes. True if a version followed a fragment.
     pub(super) fn finds_fragment(&mut self, bytes: &[u8]) -> bool {
         if matches!(self.state, State::Outside) && !bytes.contains(&b'#') {
             return false;
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fragment_in_a_request_line_is_found_however_the_bytes_arrive() {
+    fn fragment_in_a_request_line_is_found_in_one_piece_and_byte_by_byte() {
         for (bytes, found) in [
             ("POST /rollout/token HTTP/1.1\r\nHost: a\r\n\r\n", false),
             ("POST /rollout/token#x HTTP/1.1\r\nHost: a\r\n\r\n", true),

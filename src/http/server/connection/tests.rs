@@ -1,13 +1,16 @@
-//! One connection over a socket in memory, with time paused: its timeouts, its end, and what is no request.
-//! Real sockets, eviction and the drain as a whole are in `tests/server.rs`.
+//! One connection over an in-memory socket, with paused time: its timeouts, its end, and heads that cannot be parsed.
+//! Tests with real sockets, eviction and the drain are in `tests/server.rs`.
 
+use std::io::{self, Write};
 use std::sync::Mutex;
 
 use axum::routing::{get, post};
 use tokio::io::{DuplexStream, duplex, join, repeat};
 use tokio::time::Instant;
+use tracing::Level;
 
 use super::*;
+use crate::clock::ManualClock;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -19,11 +22,17 @@ fn router() -> Router {
 }
 
 fn shared() -> Arc<Shared> {
-    let settings = Arc::new(Arc::<ServerConfig>::default);
-    Arc::new(Shared::new(router(), settings, Arc::new(Metrics::new())))
+    shared_with(Arc::new(Arc::<ServerConfig>::default))
 }
 
-/// The peer's end of a connection that is served, by way of a socket with a buffer of this size.
+fn shared_with(settings: LiveSettings) -> Arc<Shared> {
+    let metrics = Arc::new(Metrics::new());
+    let clock = Clock::new(ManualClock::at(0));
+    let log = Arc::new(RequestLog::new(clock, Level::INFO, &metrics));
+    Arc::new(Shared::new(router(), settings, metrics, log))
+}
+
+/// The peer's end of a served connection.
 struct Peer {
     stream: DuplexStream,
     state: Arc<ConnectionState>,
@@ -31,6 +40,7 @@ struct Peer {
 }
 
 impl Peer {
+    /// Connects by a socket with a buffer of this size.
     fn connect(socket_bytes: usize) -> Self {
         Self::connect_to(shared(), socket_bytes)
     }
@@ -56,7 +66,7 @@ impl Peer {
         settle().await;
     }
 
-    /// All answers until the service closes.
+    /// All answers until the service closes the connection.
     async fn rest(&mut self) -> String {
         let mut answers = Vec::new();
         self.stream.read_to_end(&mut answers).await.unwrap();
@@ -70,7 +80,7 @@ impl Peer {
     }
 }
 
-/// Lets the service do all that it can do now.
+/// Lets the service run until it waits.
 async fn settle() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
@@ -85,11 +95,7 @@ async fn pass(millis: u64) {
 async fn new_connection_has_the_settings_of_the_last_reload() {
     let live = Arc::new(Mutex::new(Arc::<ServerConfig>::default()));
     let settings = live.clone();
-    let shared = Arc::new(Shared::new(
-        router(),
-        Arc::new(move || settings.lock().unwrap().clone()),
-        Arc::new(Metrics::new()),
-    ));
+    let shared = shared_with(Arc::new(move || settings.lock().unwrap().clone()));
     let target = "a".repeat(50_000);
     let request = format!("GET /?{target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     for (max_uri_bytes, status) in [(2048, "414"), (60_000, "200")] {
@@ -278,7 +284,7 @@ async fn head_that_arrives_during_shutdown_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_waits_for_nothing_else() {
+async fn shutdown_waits_at_most_one_second_for_a_connection_without_a_request() {
     for (case, sent, pause, wait) in [
         ("silent", &b""[..], 300, 700),
         ("silent for long", b"", 2000, 0),
@@ -321,13 +327,13 @@ async fn request_in_progress_is_answered_during_shutdown_with_connection_close()
 async fn peer_that_does_not_receive_its_answer_is_closed() {
     let mut peer = Peer::connect(64);
     let start = Instant::now();
-    // The next requests are not even read: the write ends when the connection does.
+    // The next requests are not read, so the write ends with the connection.
     assert!(peer.stream.write_all(&REQUEST.repeat(1000)).await.is_err());
     assert_eq!(start.elapsed().as_secs(), 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn rest_of_a_refused_body_is_no_request() {
+async fn unread_body_is_not_parsed_as_a_request() {
     let mut peer = Peer::connect(4096);
     let head = format!(
         "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
@@ -372,4 +378,42 @@ async fn unparsed_head_is_refused_as_json_with_date_and_close() {
             "{body}"
         );
     }
+}
+
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn flood_of_unparsed_heads_is_logged_within_the_budget_of_its_reason() {
+    let output = Output::default();
+    let writer = output.clone();
+    let log = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(log);
+    let shared = shared();
+    for _ in 0..300 {
+        let state = ConnectionState::new((shared.settings)());
+        let (ours, mut theirs) = duplex(4096);
+        theirs.write_all(b"\x16\x03\x01\r\n\r\n").await.unwrap();
+        theirs.shutdown().await.unwrap();
+        serve(ours, ([127, 0, 0, 1], 1).into(), state, shared.clone()).await;
+    }
+    shared.log.report();
+    let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+    let lines = |part: &str| text.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(lines("request.refused"), 100, "{text}");
+    assert_eq!(lines("reason=\"malformed\" suppressed=200"), 1, "{text}");
 }
