@@ -22,7 +22,7 @@ impl Default for RateLimitConfig {
 }
 
 impl RateLimitConfig {
-    pub(super) fn check(&self, problems: &mut Problems) {
+    pub(super) fn check(self, problems: &mut Problems) {
         problems.require(
             self.per_minute == 0 || self.burst > 0,
             "rate_limit.burst",

@@ -7,6 +7,7 @@
     clippy::needless_pass_by_value,
     clippy::unnecessary_wraps,
     clippy::redundant_closure_for_method_calls,
+    clippy::too_many_lines,
     reason = "a test says what it expects by panicking, and reads best when it is short"
 )]
 

@@ -264,7 +264,7 @@ fn help(command: &mut clap::Command) -> String {
 
 fn errors() -> String {
     let mut errors = Error::every();
-    errors.sort_by_key(|error| error.status());
+    errors.sort_by_key(Error::status);
     let mut table = "| status | code | title | header |\n| --- | --- | --- | --- |\n".to_owned();
     for error in errors {
         let header = error
