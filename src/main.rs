@@ -1,5 +1,5 @@
-//! Reads the command line, runs the command, and turns a failure into a message and an exit code. What each command
-//! does is in `rollout_token::cli`.
+//! Parses the command line, runs the command, and turns a failure into a message and an exit code. The commands are in
+//! `rollout_token::cli`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,17 +8,17 @@ use mimalloc::MiMalloc;
 use rollout_token::cli::Cli;
 use rollout_token::session::registry::Registry;
 
-/// A request is some forty small allocations: the C library's took a tenth of its time.
+/// A request makes about forty small allocations, which took a tenth of its time with the C library's allocator.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    // A wrong command line ends here, with clap's own words and exit code 2.
+    // On a usage error, clap prints its message and exits with code 2.
     let cli = Cli::parse();
     match cli.run(&Registry::builtin()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Not `eprintln!`, which panics when standard error is closed.
+            // Not `eprintln!`, which panics if standard error is closed.
             let _ = writeln!(io::stderr(), "rollout-token: {failure}");
             failure.exit_code()
         }

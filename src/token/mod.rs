@@ -1,5 +1,5 @@
-//! Minting: the claims of a Rollout auth token and its signature.
-//! Format: Rollout's guide "Getting your API Key"; JWT (RFC 7519) signed with HS512 (RFC 7518, 3.2).
+//! Mints Rollout auth tokens: a JWT (RFC 7519) signed with HS512 (RFC 7518, section 3.2), with the claims of Rollout's
+//! guide "Getting your API Key".
 
 use std::time::Duration;
 
@@ -17,26 +17,26 @@ use crate::session::types::Session;
 /// `{"typ":"JWT","alg":"HS512"}` in base64url, with the dot that follows it.
 const HEADER: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzUxMiJ9.";
 
-/// The longest token: servers and proxies commonly take 8 KiB of headers, in which it is sent on.
+/// The maximum length of a token. It is sent in a header, and servers and proxies commonly limit headers to 8 KiB.
 const MAX_BYTES: usize = 4096;
 
-/// A signature of HS512 in base64url, with the dot before it.
+/// The length of an HS512 signature in base64url, with the dot before it.
 const SIGNATURE_BYTES: usize = 1 + 86;
 
-/// The claims that are ours alone; an operator cannot set them.
+/// The claims that `token.claims` cannot set.
 const RESERVED: [&str; 5] = ["iss", "sub", "iat", "exp", "nbf"];
 
-/// Who we are at Rollout.
+/// The client credentials from Rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolloutClient {
     pub id: String,
     pub secret: Secret,
 }
 
-/// Makes tokens. Nothing that it makes is kept.
+/// Mints tokens. It stores none of them.
 ///
-/// The key is prepared once. `jsonwebtoken::encode` derives it from the secret for every token, which
-/// takes longer than the signature itself; the tests still check every token with that library.
+/// The HMAC key is prepared once. `jsonwebtoken::encode` prepares it for every token, which takes longer than the signature
+/// itself. The tests verify the tokens with that library.
 #[derive(Debug)]
 pub struct Minter {
     client_id: String,
@@ -46,7 +46,7 @@ pub struct Minter {
     claims: ClaimTemplates,
 }
 
-/// A signed token and its times.
+/// A signed token, its `iat` and its `exp`.
 #[derive(Debug)]
 pub struct Minted {
     pub token: String,
@@ -54,14 +54,14 @@ pub struct Minted {
     pub expires_at: UnixSeconds,
 }
 
-/// Why no token can be made for a genuine session.
+/// Why no token is minted for a genuine session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MintError {
-    /// The clock was never set: the token's times would be wrong.
+    /// The clock was never set, so `iat` and `exp` would be wrong.
     ClockNotSet,
-    /// The session ends now, and `token.cap_to_session` ends the token with it.
+    /// `token.cap_to_session` is set, and the session has expired.
     SessionOver,
-    /// A configured claim cannot be taken from this session; the word is for logs.
+    /// A configured claim cannot be filled from this session; the reason is for logs.
     Claim(&'static str),
 }
 
@@ -85,17 +85,16 @@ impl Minter {
         Self {
             client_id: client.id.clone(),
             key: hmac::Key::new(hmac::HMAC_SHA512, client.secret.expose()),
-            ttl: ttl.as_secs().try_into().unwrap_or(900),
+            ttl: ttl.as_secs().try_into().unwrap_or(UnixSeconds::MAX),
             cap_to_session,
             claims,
         }
     }
 
-    /// A token for `subject` that lives from `now` for the configured time.
+    /// Mints a token for `subject` that is valid from `now` for `token.ttl`.
     ///
     /// # Errors
-    /// If the clock is not set, the session is over, a configured claim is ambiguous in it, or the claims make the
-    /// token too long.
+    /// If the clock is not set, the session has expired, a configured claim is ambiguous in it, or the token is too long.
     pub fn mint(
         &self,
         subject: &Subject,
@@ -105,7 +104,7 @@ impl Minter {
         if !clock::is_set(now) {
             return Err(MintError::ClockNotSet);
         }
-        let mut exp = now + self.ttl;
+        let mut exp = now.saturating_add(self.ttl);
         if let (true, Some(end)) = (self.cap_to_session, session.expires_at) {
             exp = exp.min(end);
         }
@@ -119,7 +118,7 @@ impl Minter {
             exp,
             configured: self.claims.fill(&session.attributes)?,
         };
-        // Claims are strings, integers and JSON values: none of them can fail to be written.
+        // The claims are strings, integers and JSON values, whose serialization cannot fail.
         let payload =
             serde_json::to_vec(&claims).map_err(|_| MintError::Claim("claim_unwritable"))?;
 
@@ -141,7 +140,7 @@ impl Minter {
     }
 }
 
-/// `[token.claims]`: what a token says beside `iss`, `sub`, `iat` and `exp`.
+/// `[token.claims]`: the claims beside `iss`, `sub`, `iat` and `exp`.
 #[derive(Clone, Debug, Default)]
 pub struct ClaimTemplates(Vec<(String, Node)>);
 
@@ -154,10 +153,10 @@ enum Node {
 }
 
 impl ClaimTemplates {
-    /// Reads the table.
+    /// Parses the table.
     ///
     /// # Errors
-    /// On a claim that is ours, or a broken template, with the claim's name.
+    /// If a claim is reserved or a template is malformed. The error names the claim.
     pub fn parse(claims: serde_json::Map<String, serde_json::Value>) -> Result<Self, String> {
         if let Some(ours) = RESERVED.iter().find(|name| claims.contains_key(**name)) {
             return Err(format!("{ours} is set by the service: remove it"));
@@ -200,7 +199,7 @@ fn parse_node(value: serde_json::Value) -> Result<Node, String> {
     }
 }
 
-/// A claim that the session has nothing for is left out.
+/// Omits claims for which the session has no value.
 fn fill_members(
     members: &[(String, Node)],
     session: &Value,
@@ -231,7 +230,7 @@ fn fill_node(node: &Node, session: &Value) -> Result<Option<serde_json::Value>, 
             Ok(Some(value)) => serde_json::to_value(value)
                 .map(Some)
                 .map_err(|_| MintError::Claim("claim_duplicate_member")),
-            Err(SubjectError::Invalid(word)) => Err(MintError::Claim(word)),
+            Err(SubjectError::Invalid(reason)) => Err(MintError::Claim(reason)),
         },
     }
 }
@@ -268,7 +267,7 @@ mod tests {
         }
     }
 
-    /// The claims as the `jsonwebtoken` library reads them, signature checked.
+    /// The claims according to `jsonwebtoken`, which also verifies the signature.
     fn verified(token: &str) -> serde_json::Value {
         let mut validation = Validation::new(Algorithm::HS512);
         validation.validate_exp = false;
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_exactly_what_rollout_documents() {
+    fn token_has_exactly_the_header_and_claims_that_rollout_documents() {
         let subject = Subject::new("user-\u{fc}\"\\,\"admin\":true").unwrap();
         let minted = minter(900, false, serde_json::json!({}))
             .mint(
@@ -314,13 +313,13 @@ mod tests {
     }
 
     #[test]
-    fn the_token_ends_with_the_session_only_if_asked_to() {
+    fn token_expires_with_the_session_only_if_cap_to_session_is_set() {
         let subject = Subject::new("u").unwrap();
         let ends_soon = session(serde_json::json!({}), Some(NOW + 60));
-        let lives =
+        let mint =
             |cap: bool| minter(900, cap, serde_json::json!({})).mint(&subject, &ends_soon, NOW);
-        assert_eq!(lives(false).unwrap().expires_at, NOW + 900);
-        assert_eq!(lives(true).unwrap().expires_at, NOW + 60);
+        assert_eq!(mint(false).unwrap().expires_at, NOW + 900);
+        assert_eq!(mint(true).unwrap().expires_at, NOW + 60);
         let over = minter(900, true, serde_json::json!({})).mint(&subject, &ends_soon, NOW + 60);
         assert_eq!(over.unwrap_err(), MintError::SessionOver);
     }
@@ -384,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_are_ours_cannot_be_configured() {
+    fn reserved_claims_cannot_be_configured() {
         for name in RESERVED {
             let claims = serde_json::Map::from_iter([(name.to_owned(), "x".into())]);
             assert!(ClaimTemplates::parse(claims).is_err(), "{name}");

@@ -1,4 +1,4 @@
-//! Questions to a backend: identical ones share a call, and its end is told to all who wait for it.
+//! Look-ups at a backend: identical ones share a call, and every request that waits for it learns of its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,35 +22,35 @@ pub const MODELS: [Model; 5] = [
         Schedule::Any,
     ),
     (
-        "lookup_a_kept_answer_is_not_asked_for_again",
+        "lookup_cached_answer_needs_no_second_call",
         kept,
         Schedule::Any,
     ),
     (
-        "lookup_a_backend_that_is_down_is_told_to_all",
+        "lookup_failed_call_fails_all_waiting_requests",
         down,
         Schedule::Any,
     ),
-    ("lookup_gives_every_place_back", places, Schedule::Any),
+    ("lookup_frees_every_waiting_place", places, Schedule::Any),
     (
-        "lookup_goes_on_without_who_began_it",
+        "lookup_continues_when_its_first_request_is_dropped",
         abandoned,
         Schedule::Any,
     ),
 ];
 
-/// Room for every request of a model.
+/// The number of requests in a model.
 const MAX_WAITING: usize = 3;
 
 #[derive(Default)]
-struct BackEnd {
+struct Backend {
     calls: AtomicUsize,
     under_way: AtomicUsize,
 }
 
 struct World {
     lookups: Arc<Lookups>,
-    back_end: Arc<BackEnd>,
+    backend: Arc<Backend>,
 }
 
 fn world() -> World {
@@ -59,24 +59,24 @@ fn world() -> World {
     let waiting = Waiting::new(Some(MAX_WAITING), &Arc::default());
     World {
         lookups: Arc::new(Lookups::new("web", &context, waiting)),
-        back_end: Arc::default(),
+        backend: Arc::default(),
     }
 }
 
 impl World {
-    /// A request with the one credential; the backend answers with this verdict.
+    /// A request with the same credential as all others. The backend answers with this verdict.
     fn ask(&self, verdict: fn() -> Verdict) -> impl Future<Output = Outcome> + Send + 'static {
-        let (lookups, back_end) = (self.lookups.clone(), self.back_end.clone());
+        let (lookups, backend) = (self.lookups.clone(), self.backend.clone());
         async move {
             let call = || async move {
-                back_end.calls.fetch_add(1, Ordering::SeqCst);
+                backend.calls.fetch_add(1, Ordering::SeqCst);
                 assert_eq!(
-                    back_end.under_way.fetch_add(1, Ordering::SeqCst),
+                    backend.under_way.fetch_add(1, Ordering::SeqCst),
                     0,
-                    "asked twice at a time"
+                    "two calls at a time"
                 );
                 yield_now().await;
-                back_end.under_way.fetch_sub(1, Ordering::SeqCst);
+                backend.under_way.fetch_sub(1, Ordering::SeqCst);
                 verdict()
             };
             lookups.ask(Question::new([&b"credential"[..]]), call).await
@@ -92,7 +92,7 @@ impl World {
     }
 
     fn calls(&self) -> usize {
-        self.back_end.calls.load(Ordering::SeqCst)
+        self.backend.calls.load(Ordering::SeqCst)
     }
 }
 

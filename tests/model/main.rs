@@ -1,25 +1,25 @@
-//! The service's own concurrent code, run by shuttle in thousands of orders: nobody waits for ever, nothing
-//! is fetched or asked twice, no change is missed, nobody sees half of anything.
+//! Model tests of the service's own concurrent code, which shuttle runs in thousands of orders: no request waits without
+//! end, nothing is fetched twice, no change is missed, and no partial state is visible.
 //!
-//! The files under test are compiled a second time, into this program, with a `crate::sync` that gives other
-//! tasks a turn at every step. Back ends and files are stand-ins that do the same. It is no test harness's
-//! program, since those files bring tests of their own, which need the real `sync`.
+//! The files under test are compiled a second time, into this program, with a `crate::sync` that lets other tasks run at
+//! every step. The backends and configuration files are fakes that do the same. The program has no test harness, because
+//! the files under test contain unit tests that need the real `sync`.
 
 #![allow(
     dead_code,
     unused_imports,
-    reason = "each file under test is here whole, its tests' helpers too"
+    reason = "the files under test are included whole, with code that the models do not use"
 )]
 #![allow(
     unfulfilled_lint_expectations,
-    reason = "they are about the real `sync`"
+    reason = "they apply to the real `sync`"
 )]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::pedantic,
-    reason = "a model says what it expects by panicking"
+    reason = "a model reports failures by panicking"
 )]
 
 mod files;
@@ -35,17 +35,18 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 pub use world::{config, session, settings};
 
-/// In how many orders each model runs.
+/// The number of orders in which each model runs.
 const ORDERS: usize = 2_000;
 
-/// A name, what runs, and whether it needs a fair scheduler: a time-out that may strike at any moment is a
-/// loop that only the turn of another task ends.
+/// The name of a model, its function, and the schedulers that it may run with.
 type Model = (&'static str, fn(), Schedule);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Schedule {
-    /// At random, and also with few changes of turn at the worst places.
+    /// A random scheduler, and PCT, which switches tasks at few but critical places.
     Any,
+    /// The random scheduler only: the model has a loop that ends only when another task runs, such as one with a timeout
+    /// that may expire at any moment.
     Fair,
 }
 
@@ -61,7 +62,7 @@ fn main() {
             continue;
         }
         let mut config = Config::new();
-        // It warns of relaxed atomics: ours is a bound that may be a little off.
+        // It warns of relaxed atomics; ours is a limit that need not be exact.
         config.silence_warnings = true;
         let outcome = std::panic::catch_unwind(|| {
             Runner::new(RandomScheduler::new(ORDERS), config.clone()).run(model);

@@ -1,5 +1,5 @@
-//! Reloading: no change is missed, whether a signal tells of it or the clock, and no request sees files of
-//! two minds.
+//! Reload: no change is missed, with or without a signal, and no request sees one file from before and one from after a
+//! change.
 
 use std::sync::Arc;
 
@@ -18,14 +18,18 @@ use crate::sync::{self, mpsc};
 use crate::world::app::App;
 
 pub const MODELS: [Model; 3] = [
-    ("reload_a_signal_is_never_lost", signalled, Schedule::Any),
     (
-        "reload_a_changed_file_is_seen_without_a_signal",
+        "reload_change_before_a_signal_is_loaded",
+        signalled,
+        Schedule::Any,
+    ),
+    (
+        "reload_changed_file_is_loaded_without_a_signal",
         polled,
         Schedule::Fair,
     ),
     (
-        "reload_half_a_file_changes_nothing",
+        "reload_half_written_file_changes_nothing",
         half_written,
         Schedule::Fair,
     ),
@@ -48,11 +52,11 @@ fn world(time_passes: bool) -> World {
 }
 
 impl World {
-    /// Waits until this is in force. What is in force until then is one or the other, never half of each.
+    /// Waits until these files are in force. Until then, both files in force are of the same change.
     async fn until(&self, wanted: u32) {
         loop {
             let [one, other] = self.app.settings().files;
-            assert_eq!(one, other, "files of two minds");
+            assert_eq!(one, other, "files of different changes");
             if one == wanted {
                 return;
             }
@@ -60,7 +64,7 @@ impl World {
         }
     }
 
-    /// As the handler of SIGHUP does it.
+    /// What the handler of SIGHUP does.
     fn signal(&self) {
         let _ = self.ask.try_send(());
     }
@@ -71,7 +75,7 @@ fn signalled() {
     block_on(async {
         for content in 2..5 {
             world.files.replace(content);
-            // Several signals may come for one change, and a change may come without.
+            // There may be several signals for one change, or none.
             if content == 4 || thread_rng().gen_bool(0.5) {
                 world.signal();
                 world.signal();

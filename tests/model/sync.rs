@@ -1,5 +1,5 @@
-//! What stands for the service's `src/sync.rs` in a model: every step that another task could see is a
-//! place where another task may run. What only wakes (channels, semaphores) is the real thing.
+//! Replaces `src/sync.rs` in a model: at every step that other tasks can observe, another task may run. Channels and
+//! semaphores are the real ones.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use shuttle::sync::atomic::AtomicUsize;
 pub use shuttle::sync::{Mutex, MutexGuard};
 pub use tokio::sync::{Semaphore, mpsc};
 
-/// Whether a time-out may strike. It then does so at any moment.
+/// Whether timeouts may expire. They then expire at any moment.
 static TIME_PASSES: AtomicBool = AtomicBool::new(false);
 
 pub fn let_time_pass(passes: bool) {
     TIME_PASSES.store(passes, Ordering::SeqCst);
 }
 
-/// Another task may run here, as it may at every use of a lock or an atomic.
+/// Lets another task run, as every use of a lock or an atomic does.
 fn step() {
     AtomicUsize::new(0).load(Ordering::SeqCst);
 }
@@ -45,7 +45,7 @@ pub async fn timeout<F: Future>(_: Duration, work: F) -> Result<F::Output, Elaps
     .await
 }
 
-/// Runs at once, after other tasks had a turn.
+/// Runs the work after other tasks had a chance to run.
 pub async fn spawn_blocking<T>(work: impl FnOnce() -> T) -> Result<T, Elapsed> {
     shuttle::future::yield_now().await;
     Ok(work())
@@ -55,7 +55,7 @@ pub async fn sleep(_: Duration) {
     shuttle::future::yield_now().await;
 }
 
-/// The real swap, which is one step; others may run before it.
+/// The real `ArcSwapOption`. Other tasks may run before each of its operations.
 #[derive(Debug)]
 pub struct ArcSwapOption<T>(arc_swap::ArcSwapOption<T>);
 
@@ -80,7 +80,7 @@ impl<T> ArcSwapOption<T> {
     }
 }
 
-/// The real channel, whose every use is one step.
+/// The real channel. Other tasks may run before each of its operations.
 pub mod watch {
     pub use tokio::sync::watch::Receiver;
 

@@ -1,27 +1,26 @@
-//! What the files under test need of the service, as far as they need it: a back end to call, files to
-//! read, settings to replace.
+//! Fakes of the modules that the files under test use: a backend to call, files to read, settings to replace.
 
-/// What stands for `src/session`: the real thing but for what calls and what is configured.
+/// Replaces `src/session`: the real modules, except those that call backends or read the configuration.
 pub mod session {
     pub use rollout_token::session::types;
 
     pub mod backends {
         pub use rollout_token::session::backends::{health, http, keys, waiting};
 
-        pub use crate::world::stand_ins::Context;
+        pub use crate::world::fakes::Context;
     }
 
     pub mod chain {
-        pub use crate::world::stand_ins::Chain;
+        pub use crate::world::fakes::Chain;
     }
 
     pub mod registry {
-        pub use crate::world::stand_ins::Registry;
+        pub use crate::world::fakes::Registry;
     }
 }
 
-/// A provider to call, and a configuration without extractors.
-pub mod stand_ins {
+/// A fake provider, and a configuration without extractors.
+pub mod fakes {
     use std::sync::Arc;
 
     use axum::http::HeaderMap;
@@ -48,7 +47,7 @@ pub mod stand_ins {
         }
     }
 
-    /// What every call gets: a body, or no answer at all. Counts the calls.
+    /// Answers every call with the same body, or not at all, and counts the calls.
     #[derive(Debug, Default)]
     pub struct Provider(Mutex<State>);
 
@@ -87,7 +86,7 @@ pub mod stand_ins {
         }
     }
 
-    /// No kinds of extractors: configurations have none here.
+    /// A registry without kinds.
     #[derive(Debug)]
     pub struct Registry;
 
@@ -103,7 +102,7 @@ pub mod stand_ins {
     }
 }
 
-/// What stands for `src/config`.
+/// Replaces `src/config`.
 pub mod config {
     use std::sync::Arc;
 
@@ -111,7 +110,7 @@ pub mod config {
 
     use crate::sync::Mutex;
 
-    /// Two files that are always replaced together. Zero is a file half written.
+    /// Two files that are always replaced together. The content 0 is a half-written file.
     #[derive(Clone, Debug, Default)]
     pub struct Sources(Arc<Mutex<[u32; 2]>>);
 
@@ -126,10 +125,10 @@ pub mod config {
     }
 }
 
-/// What stands for `src/settings`: settings are read from two files, one after the other.
+/// Replaces `src/settings`: settings are read from two files, one after the other.
 pub mod settings {
     use super::config::{HumanDuration, Problems, Sources};
-    use super::stand_ins::{Chain, Context, Registry};
+    use super::fakes::{Chain, Context, Registry};
     use crate::files::reload::ReloadConfig;
 
     #[derive(Debug)]
@@ -142,7 +141,7 @@ pub mod settings {
     }
 
     impl Settings {
-        /// As `FileFingerprint` does it: each file is looked at again.
+        /// Reads each file again, as `FileFingerprint` does.
         pub fn are_outdated(&self) -> bool {
             (0..2).any(|file| self.sources.read(file) != self.files[file])
         }
@@ -179,7 +178,7 @@ pub mod settings {
     }
 }
 
-/// Where a reload puts new settings.
+/// The application, in which a reload replaces the settings.
 pub mod app {
     use std::sync::Arc;
 

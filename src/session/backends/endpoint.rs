@@ -1,5 +1,5 @@
-//! One URL that an extractor asks about credentials: its keys, and what the form of an answer says.
-//! What the content says is the extractor's business.
+//! An HTTP endpoint that an extractor calls about credentials: the keys of its section, and the checks of an answer's
+//! form. The extractor interprets the content.
 
 use std::time::Duration;
 
@@ -15,28 +15,28 @@ use crate::session::backends::http::{Answer, HttpClient, Limits, check_url};
 use crate::session::backends::lookup::{Outcome, Verdict};
 use crate::session::types::ExtractError;
 
-/// The longest answer, in bytes.
+/// The maximum length of an answer, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// How long a backend may make callers wait.
+/// The bounds of a backend's `Retry-After`, in seconds.
 const RETRY_AFTER: (u64, u64) = (1, 60);
 
-/// The keys that describe an endpoint, as they stand in a section.
+/// The keys of a section that describe its endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Keys<'a> {
     pub url: Option<&'a str>,
     pub timeout: HumanDuration,
     pub connect_timeout: HumanDuration,
     pub cache_ttl: HumanDuration,
-    /// The longest `cache_ttl` of this kind.
+    /// The maximum of `cache_ttl` for this kind.
     pub longest_cache_ttl: HumanDuration,
-    /// Whether a call changes nothing at the backend, so that one on a kept connection that turns out closed
-    /// may be made again.
+    /// Whether a call changes nothing at the backend: it may then be repeated when an idle connection turns out to be
+    /// closed.
     pub is_repeatable: bool,
     pub allow_http: bool,
 }
 
-/// An endpoint, and how it may be called.
+/// An endpoint and the limits of its calls.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub url: Url,
@@ -47,7 +47,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Checks all keys; `None` after their problems were added.
+    /// Validates all keys. `None` if problems were added.
     pub fn new(
         section: &Section<'_>,
         context: &Context,
@@ -59,11 +59,11 @@ impl Endpoint {
             section.key("url"),
             "is missing: set it to the URL to ask",
         );
-        for (key, span) in [
+        for (key, duration) in [
             ("timeout", keys.timeout),
             ("connect_timeout", keys.connect_timeout),
         ] {
-            let sane = (HumanDuration::millis(1)..=HumanDuration::secs(10)).contains(&span);
+            let sane = (HumanDuration::millis(1)..=HumanDuration::secs(10)).contains(&duration);
             problems.require(sane, section.key(key), "must be from 1ms to 10s");
         }
         section.check_timeouts(
@@ -98,7 +98,7 @@ impl Endpoint {
         })
     }
 
-    /// Sends a request and reads the answer; what `read` makes of it is the outcome.
+    /// Sends a request. `read` turns the answer into the outcome.
     pub async fn ask(
         &self,
         request: Request,
@@ -114,34 +114,34 @@ impl Endpoint {
         }
     }
 
-    /// How long a session may be kept: not beyond its end.
+    /// How long a session may be cached: at most until it expires.
     fn keep_for(&self, outcome: &Outcome) -> Duration {
         let Ok(session) = outcome else {
             return Duration::ZERO;
         };
-        let left = session
-            .expires_at
-            .map(|end| u64::try_from(end - self.clock.now()).unwrap_or_default());
-        left.map_or(self.cache_ttl, |left| {
-            self.cache_ttl.min(Duration::from_secs(left))
-        })
+        let Some(end) = session.expires_at else {
+            return self.cache_ttl;
+        };
+        // A session that has expired has 0 s left.
+        let left = u64::try_from(end - self.clock.now()).unwrap_or(0);
+        self.cache_ttl.min(Duration::from_secs(left))
     }
 
-    /// The time for which answers may be kept; zero is not at all.
+    /// How long answers may be cached. With zero they are not.
     pub fn cache_ttl(&self) -> Duration {
         self.cache_ttl
     }
 }
 
-/// An answer whose status is neither yes nor no.
+/// The error for an answer whose status says neither that the session is valid nor that it is not.
 pub fn undecided(answer: &Answer) -> ExtractError {
     ExtractError::unavailable("status")
         .because(format!("the endpoint answered {}", answer.status.as_u16()))
         .again_after(retry_after(&answer.headers))
 }
 
-/// The JSON of an answer that says it is JSON. Anything else, such as a login or maintenance page with
-/// status 200, tells nothing about the caller.
+/// Parses the body of an answer whose content type is JSON. Other answers, such as a login or maintenance page with
+/// status 200, say nothing about the session.
 pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
     let malformed = |text: &str| ExtractError::unavailable("malformed").because(text);
     if !is_json(&answer.headers) {
@@ -152,28 +152,26 @@ pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
 
 /// `application/json`, or a type that ends in `+json` (RFC 6839, section 3.1).
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers
+    let content_type = headers
         .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let media_type = value
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    media_type == "application/json"
-        || media_type
-            .strip_prefix("application/")
-            .is_some_and(|name| name.ends_with("+json"))
+        .and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|text| {
+        let media_type = text
+            .split_once(';')
+            .map_or(text, |(media_type, _)| media_type);
+        let media_type = media_type.trim().to_ascii_lowercase();
+        media_type == "application/json"
+            || media_type
+                .strip_prefix("application/")
+                .is_some_and(|name| name.ends_with("+json"))
+    })
 }
 
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3), within bounds that a front end can use. A date
-/// is left to the default.
+/// `Retry-After` in seconds (RFC 9110, section 10.2.3), within [`RETRY_AFTER`]. A date is ignored.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    // More digits than fit are a long time, not no time.
+    // A number that overflows is the maximum, not absent.
     is_number.then(|| {
         Duration::from_secs(
             text.parse()
@@ -194,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn only_json_is_json() {
+    fn only_application_json_and_plus_json_types_are_json() {
         for (value, want) in [
             ("application/json", true),
             ("Application/JSON; charset=utf-8", true),
@@ -215,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_back_ends_wait_is_kept_within_a_minute() {
+    fn retry_after_of_a_backend_is_from_1_to_60_seconds() {
         for (value, want) in [
             ("7", Some(7)),
             ("0", Some(1)),

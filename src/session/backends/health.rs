@@ -1,5 +1,5 @@
-//! What is known of a backend from its last calls, for `/readyz` and the log. Nothing is decided by it: one
-//! caller's failing call must not decide for another.
+//! The health of a backend according to its last calls, for `/readyz` and the log only: requests are sent to a failing
+//! backend as well, because one caller's failing calls must not refuse other callers.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::session::types::Readiness;
 /// The least time between two warnings about one backend.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Whether the last call of one backend failed.
+/// Tracks whether the last call of one backend failed.
 pub struct BackendHealth {
     extractor: Arc<str>,
     clock: Clock,
@@ -20,13 +20,13 @@ pub struct BackendHealth {
 
 #[derive(Default)]
 struct State {
-    /// A bit for each statement whose last call failed.
+    /// One bit for each statement whose last call failed.
     failing: u8,
-    /// Since the last warning.
+    /// The failures since the last warning.
     failures: u64,
     warned_at: Option<Duration>,
-    /// The log says that it fails, and not yet that it answers again.
-    told: bool,
+    /// There was a warning, and no line yet that the backend answers again.
+    warned: bool,
 }
 
 impl BackendHealth {
@@ -38,8 +38,8 @@ impl BackendHealth {
         }
     }
 
-    /// A call failed. `statement` is from 0 to 7 where a backend is asked for several things, of which one
-    /// may fail while another is answered. The first failure is a warning, and then one a minute.
+    /// Records a failed call. `statement` is from 0 to 7, for backends with several statements of which one may fail while
+    /// another is answered. The first failure logs a warning; later ones log at most one per minute.
     pub fn failed(&self, statement: u8, reason: &str, detail: Option<&str>) {
         let now = self.clock.monotonic();
         let mut state = self.state();
@@ -52,27 +52,27 @@ impl BackendHealth {
             return;
         }
         state.warned_at = Some(now);
-        state.told = true;
+        state.warned = true;
         let failures = std::mem::take(&mut state.failures);
         drop(state);
         tracing::warn!(
             extractor = %self.extractor, reason, detail, failures,
-            "calls to the backend fail; at most one warning a minute says so"
+            "calls to the backend fail; this warning is logged at most once a minute"
         );
     }
 
-    /// A call was answered, whatever the answer says about the caller.
+    /// Records a call that was answered, whatever the answer says about the caller.
     pub fn answered(&self, statement: u8) {
         let mut state = self.state();
         state.failing &= !(1 << statement);
-        if state.failing == 0 && std::mem::take(&mut state.told) {
+        if state.failing == 0 && std::mem::take(&mut state.warned) {
             drop(state);
             tracing::info!(extractor = %self.extractor, "the backend answers again");
         }
     }
 
-    /// Never `Waiting`: if all instances left the balancer because a backend failed, there would be none left
-    /// when it answers again.
+    /// `Stale` while a statement fails. Never `Waiting`: if all instances left the load balancer because a backend
+    /// fails, none would be left when it answers again.
     pub fn readiness(&self) -> Readiness {
         if self.state().failing == 0 {
             Readiness::Ready
@@ -81,7 +81,7 @@ impl BackendHealth {
         }
     }
 
-    /// Nothing panics while it holds the lock; if something did, the data would still be whole.
+    /// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,8 +128,8 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(log, || {
             for _ in 0..100 {
-                health.failed(0, "timeout", Some("no whole answer in time"));
-                // One honest caller's success between two failures must not start the minute again.
+                health.failed(0, "timeout", Some("no complete answer in time"));
+                // A success between two failures must not restart the minute.
                 health.answered(0);
             }
             clock.advance(WARNING_INTERVAL);

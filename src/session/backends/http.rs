@@ -1,5 +1,4 @@
-//! Outgoing HTTP with every limit on, and the rule for which URLs may be called.
-//! Who is called, and what an answer means, is the caller's business.
+//! The client for outgoing HTTP, with limits for every call, and the check of URLs that may be called.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -22,71 +21,71 @@ use crate::telemetry::spans;
 
 const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
 
-/// A backend in the same network answers a connection attempt well within this time.
+/// The connect timeout for backends in the same network.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long an idle connection is kept. Node closes one after five seconds: a request that is sent at that
-/// moment is lost.
-const IDLE: Duration = Duration::from_secs(4);
+/// An idle connection is closed after this time. Node closes its side after five seconds, and a request that is sent at
+/// that moment is lost.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 tokio::task_local! {
-    /// The local address of the connection that was opened for the request that this task sends.
+    /// The local address of the connection that was opened for the request of this task.
     static OPENED: Cell<Option<SocketAddr>>;
 }
 
-/// Calls other services: no redirects, no proxy from the environment, no cookies, no decompression,
-/// HTTP/1.1 only, and no retries but one: see [`Limits::retry_closed`]. Cheap to clone.
+/// The client for all outgoing HTTP. It follows no redirects, uses no proxy from the environment, stores no cookies,
+/// requests no compression, uses HTTP/1.1 only, and retries only in the case of [`Limits::retry_closed`]. Cheap to clone.
 ///
-/// The clients beneath are built on first use: reading the machine's CA certificates takes milliseconds that
-/// a start does not have.
+/// The reqwest clients are built on first use, because loading the CA certificates of the system would add milliseconds
+/// to the start.
 #[derive(Clone, Default)]
 pub struct HttpClient(Arc<Mutex<BTreeMap<ClientKind, Client>>>);
 
-/// What the clients beneath differ in.
+/// In what the reqwest clients differ.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct ClientKind {
     connect_timeout: Duration,
-    /// Whether connections are kept and used again.
+    /// Whether idle connections are kept for later requests.
     keeps_connections: bool,
 }
 
-/// How much one call may take.
+/// The limits of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the name's look-up to the end of the TLS handshake.
+    /// The timeout from the DNS look-up to the end of the TLS handshake.
     pub connect: Duration,
-    /// From the first look-up to the last byte of the body.
+    /// The timeout from the DNS look-up to the last byte of the body.
     pub total: Duration,
-    /// The longest body, in bytes; reading stops there.
+    /// The maximum length of the body, in bytes.
     pub body: usize,
-    /// Whether a request is sent once more, on a new connection, when a kept connection turns out to be
-    /// closed before the answer. The backend may have read the request, so it must change nothing there.
+    /// Whether a request is repeated once, on a new connection, when an idle connection is closed before the answer. The
+    /// backend may have read the first request, so it must not change anything there.
     pub retry_closed: bool,
 }
 
-/// What came back, whatever its status.
+/// An HTTP response with any status.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Empty unless the status is 200: an error page says nothing that counts, and a long one must not
-    /// hide the status.
+    /// Empty unless the status is 200. Error pages are not interpreted, and a page over the limit must not hide the
+    /// status.
     pub body: Vec<u8>,
 }
 
-/// Why a call brought nothing to work with.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// No connection, no TLS, or the connection broke; the text is the transport's, without the URL.
+    /// The connection or its TLS handshake failed, or the connection broke. The text is reqwest's, without the URL.
     Unreachable(String),
     Timeout,
     Status(StatusCode),
-    /// The body is longer than the cap, which is given in bytes.
+    /// The body is longer than this limit in bytes.
     TooLarge(usize),
 }
 
 impl CallError {
-    /// A stable word for metrics and logs.
+    /// The stable reason for metrics and logs.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
@@ -113,15 +112,15 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(text) => f.write_str(text),
-            Self::Timeout => f.write_str("no whole answer in time"),
-            Self::Status(status) => write!(f, "the answer's status is {}", status.as_u16()),
-            Self::TooLarge(cap) => write!(f, "the answer is longer than {cap} bytes"),
+            Self::Timeout => f.write_str("no complete answer in time"),
+            Self::Status(status) => write!(f, "the status of the answer is {}", status.as_u16()),
+            Self::TooLarge(limit) => write!(f, "the answer is longer than {limit} bytes"),
         }
     }
 }
 
 impl Answer {
-    /// The answer if its status is 200, which is the only one that ever means yes.
+    /// The answer if its status is 200; no other status means success.
     pub fn ok(self) -> Result<Self, CallError> {
         if self.status == StatusCode::OK {
             Ok(self)
@@ -132,7 +131,7 @@ impl Answer {
 }
 
 impl HttpClient {
-    /// Sends one request and reads the whole answer within `limits`.
+    /// Sends one request and reads the complete answer within `limits`.
     pub async fn send(&self, mut request: Request, limits: Limits) -> Result<Answer, CallError> {
         let span = spans::call_span(request.method(), request.url());
         spans::inject(&span, request.headers_mut());
@@ -147,13 +146,13 @@ impl HttpClient {
         answer
     }
 
-    /// The same for what is no part of a trace: the traces themselves.
+    /// Like [`Self::send`], without a trace span: for the export of traces.
     pub async fn send_untraced(
         &self,
         request: Request,
         limits: Limits,
     ) -> Result<Answer, CallError> {
-        // Before the time begins to count: a client is built slowly.
+        // Outside the timeout, because the first use builds the client.
         let kind = ClientKind {
             connect_timeout: limits.connect,
             keeps_connections: true,
@@ -184,7 +183,9 @@ impl HttpClient {
             })
             .await;
         let response = match (response, again) {
-            (Err(error), Some(again)) if is_closed(&error) && is_on_kept(&error, opened) => {
+            (Err(error), Some(again))
+                if is_closed(&error) && is_on_idle_connection(&error, opened) =>
+            {
                 let client = self.client(ClientKind {
                     keeps_connections: false,
                     ..kind
@@ -206,7 +207,7 @@ impl HttpClient {
             .connect_timeout(kind.connect_timeout)
             .connector_layer(MapResponseLayer::new(opened))
             .dns_resolver(Resolver::of_the_system())
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(if kind.keeps_connections {
                 usize::MAX
             } else {
@@ -224,8 +225,8 @@ impl HttpClient {
     }
 }
 
-/// Called with each connection that was opened. One that is opened for later use, after a kept one became
-/// free, belongs to no task that sends a request.
+/// Called with each new connection. If an idle connection became free in the meantime, the new one is opened for later
+/// use, outside the task of a request.
 fn opened<C: Connection>(connection: C) -> C {
     let _ = OPENED.try_with(|opened| opened.set(local_address(&connection.connected())));
     connection
@@ -237,8 +238,8 @@ fn local_address(connection: &Connected) -> Option<SocketAddr> {
     extras.get::<HttpInfo>().map(HttpInfo::local_addr)
 }
 
-/// Whether the request went out on another connection than the one that was `opened` for it.
-fn is_on_kept(error: &reqwest::Error, opened: Option<SocketAddr>) -> bool {
+/// Whether the request was sent on an idle connection, as opposed to the one that was `opened` for it.
+fn is_on_idle_connection(error: &reqwest::Error, opened: Option<SocketAddr>) -> bool {
     let error = error
         .source()
         .and_then(|cause| cause.downcast_ref::<legacy::Error>());
@@ -248,7 +249,7 @@ fn is_on_kept(error: &reqwest::Error, opened: Option<SocketAddr>) -> bool {
     used.is_some() && used != opened
 }
 
-/// Whether the connection was closed before the whole head of an answer.
+/// Whether the connection was closed before the complete head of the answer.
 fn is_closed(error: &reqwest::Error) -> bool {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
@@ -281,10 +282,10 @@ impl fmt::Debug for HttpClient {
     }
 }
 
-async fn read_answer(mut response: Response, cap: usize) -> Result<Answer, CallError> {
+async fn read_answer(mut response: Response, limit: usize) -> Result<Answer, CallError> {
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-    // A short page is read to its end in any case: only then can the connection be used again.
-    let body = match read(response, cap).await {
+    // A body within the limit is always read, because only then the connection can be used again.
+    let body = match read(response, limit).await {
         Ok(body) if status == StatusCode::OK => body,
         Err(error) if status == StatusCode::OK => return Err(error),
         Ok(_) | Err(_) => Vec::new(),
@@ -296,25 +297,25 @@ async fn read_answer(mut response: Response, cap: usize) -> Result<Answer, CallE
     })
 }
 
-async fn read(mut response: Response, cap: usize) -> Result<Vec<u8>, CallError> {
-    let announced = response.content_length().unwrap_or_default();
-    if usize::try_from(announced).map_or(true, |length| length > cap) {
-        return Err(CallError::TooLarge(cap));
+async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, CallError> {
+    let is_too_long = |length| usize::try_from(length).map_or(true, |length| length > limit);
+    if response.content_length().is_some_and(is_too_long) {
+        return Err(CallError::TooLarge(limit));
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(CallError::transport)? {
-        if body.len() + chunk.len() > cap {
-            return Err(CallError::TooLarge(cap));
+        if body.len() + chunk.len() > limit {
+            return Err(CallError::TooLarge(limit));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-/// Checks a URL that is to be called: https, or http to this machine or with `allow_http`.
+/// Validates a URL that shall be called: https, or http with a loopback host or `allow_http`.
 ///
 /// # Errors
-/// What is wrong with it, in words that repeat no part of it: it may hold a password.
+/// What is wrong, without any part of the URL, which may contain a password.
 pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
     let url = Url::parse(text).map_err(|_| "must be a URL, such as https://id.example.com/keys")?;
     let loopback = match url.host() {
@@ -357,7 +358,7 @@ mod tests {
     };
 
     #[test]
-    fn only_plain_urls_that_may_be_called_pass() {
+    fn only_https_and_loopback_http_urls_without_credentials_are_accepted() {
         for (url, allow_http, good) in [
             ("https://id.example.com/keys?v=1", false, true),
             ("https://id.example.com:8443/keys", false, true),
@@ -423,7 +424,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_kind_of_trouble_has_its_word() {
+    async fn each_call_error_has_its_reason_and_no_part_of_the_query() {
         let base = serve().await;
         let seen = call(&format!("{base}/seen"))
             .await

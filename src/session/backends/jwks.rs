@@ -260,7 +260,7 @@ impl JwksCache {
             Some(finished) => {
                 let place = self.provider.waiting.enter().ok_or_else(|| {
                     ExtractError::unavailable("jwks_busy")
-                        .because("max_waiting requests await the keys")
+                        .because("max_waiting requests wait for the keys")
                 })?;
                 Ok(Found::Wait(Wait {
                     cache: self.clone(),
@@ -583,8 +583,8 @@ impl FetchedKeys {
     pub fn readiness(&self) -> Readiness {
         match self.0.freshness() {
             Some(Freshness::Fresh | Freshness::Due) => self.0.provider.health.readiness(),
-            // Never `Waiting` again: if all instances left the load balancer during one provider's outage, the users
-            // of all other extractors would be affected, too.
+            // Never `Waiting` again: if all instances left the load balancer, one provider's outage would be an outage
+            // for all users.
             Some(Freshness::Stale | Freshness::TooOld) => Readiness::Stale,
             None => Readiness::Waiting("jwks"),
         }

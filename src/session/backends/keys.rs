@@ -1,5 +1,5 @@
-//! Keys that verify signatures: reading them from JWKs and PEM, and choosing those that fit a token.
-//! Where keys come from, and how old they may be, is in `jwks.rs`.
+//! Keys that verify signatures: parses them from JWKs and PEM, and selects those that fit a token.
+//! Fetching and caching is in `jwks.rs`.
 
 use std::fmt;
 
@@ -15,15 +15,15 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 
-/// The most keys that a set keeps. Providers publish a handful.
+/// The maximum number of keys in a set. Providers publish a handful.
 const MAX_KEYS: usize = 100;
-/// The most keys that are tried on one token: each try costs a signature check.
+/// The maximum number of keys that are tried for one token, because each costs a signature check.
 const MAX_TRIES: usize = 3;
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
-/// Members of a JWK that only the owner of the private key may know (RFC 7518, section 6).
+/// The members of a JWK that hold private or secret key material (RFC 7518, section 6).
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// A signature algorithm under the name that a token's header gives it.
+/// A signature algorithm, by its name in a JOSE header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alg {
     pub name: &'static str,
@@ -31,8 +31,8 @@ pub struct Alg {
 }
 
 impl Alg {
-    /// All that can be configured. RFC 9864 gave `EdDSA` over Ed25519 a name of its own; the two
-    /// names are the same arithmetic but not the same entry in an allow-list.
+    /// All algorithms that can be configured. `Ed25519` is the name that RFC 9864 gave to `EdDSA` over Ed25519. They are
+    /// the same computation, but separate entries in `algorithms`.
     #[rustfmt::skip]
     pub const ALL: [Self; 13] = [
         Self { name: "HS256", algorithm: Algorithm::HS256 },
@@ -50,7 +50,7 @@ impl Alg {
         Self { name: "Ed25519", algorithm: Algorithm::EdDSA },
     ];
 
-    /// The algorithm called exactly `name`.
+    /// The algorithm with exactly this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|alg| alg.name == name)
     }
@@ -64,7 +64,7 @@ impl Alg {
     }
 }
 
-/// What a key is, which decides the algorithms it may be used with.
+/// The type of a key, which determines the algorithms that it may be used with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     Secret,
@@ -79,20 +79,20 @@ enum Family {
 struct Key {
     kid: Option<String>,
     family: Family,
-    /// The one algorithm that its owner meant it for, if the owner said so.
+    /// The `alg` of the JWK, if it has one: the key is used with no other algorithm.
     only: Option<Algorithm>,
     material: Material,
 }
 
 #[derive(Debug)]
 enum Material {
-    /// A shared secret, prepared for the one algorithm. `jsonwebtoken` prepares it for every token anew,
-    /// which takes as long as the check itself, and has no way to keep it; the tests compare the two.
+    /// A shared secret, prepared for one algorithm. `jsonwebtoken` prepares the key for every token, which takes as long
+    /// as the check itself, and cannot keep it. The tests compare the results of both.
     Secret(Box<hmac::Key>),
     Public(DecodingKey),
 }
 
-/// Why a document gives no keys.
+/// Why a document has no keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeysError {
     /// Not a JWK set, or not a public key in PEM.
@@ -106,7 +106,7 @@ impl fmt::Display for KeysError {
         f.write_str(match self {
             Self::Malformed => "is not a set of keys",
             Self::NoUsableKey => {
-                "holds no usable key: RSA (2048 to 4096 bits), P-256, P-384 or Ed25519, for signatures, public"
+                "has no usable key: expected a public signature key, RSA (2048 to 4096 bits), P-256, P-384 or Ed25519"
             }
         })
     }
@@ -117,7 +117,7 @@ impl fmt::Display for KeysError {
 pub struct KeySet(Vec<Key>);
 
 impl KeySet {
-    /// Reads a JWK set (RFC 7517). Keys that cannot be used are left out; the others count.
+    /// Parses a JWK set (RFC 7517). Keys that cannot be used are skipped.
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {
         let document = Value::parse(json).map_err(|_| KeysError::Malformed)?;
         let keys = document
@@ -133,10 +133,10 @@ impl KeySet {
         )
     }
 
-    /// Reads one public key in PEM: SPKI, or PKCS #1 for RSA.
+    /// Parses one public key in PEM: SPKI, or PKCS #1 for RSA.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeysError> {
         let text = std::str::from_utf8(pem).map_err(|_| KeysError::Malformed)?;
-        // The readers below also take private keys and certificates; neither belongs here.
+        // The parsers below also accept private keys and certificates, which are refused here.
         let public = [
             "-----BEGIN PUBLIC KEY-----",
             "-----BEGIN RSA PUBLIC KEY-----",
@@ -151,7 +151,7 @@ impl KeySet {
             .or_else(|_| DecodingKey::from_ec_pem(pem))
             .or_else(|_| DecodingKey::from_ed_pem(pem))
             .map_err(|_| KeysError::Malformed)?;
-        // By way of a JWK, so that one piece of code decides which keys may be used.
+        // Converted to a JWK, so that `Key::from_jwk` alone decides which keys may be used.
         let jwk = Jwk::from_decoding_key(&key, None).map_err(|_| KeysError::NoUsableKey)?;
         let jwk = serde_json::to_value(jwk)
             .map(Value::from)
@@ -159,7 +159,7 @@ impl KeySet {
         Self::of(jwk.as_object().and_then(Key::from_jwk))
     }
 
-    /// A shared secret.
+    /// A shared secret, for all HMAC algorithms.
     pub fn from_secret(secret: &Secret) -> Self {
         let key = |(algorithm, hash)| Key {
             kid: None,
@@ -184,13 +184,13 @@ impl KeySet {
         }
     }
 
-    /// Whether a key is called exactly `kid`.
+    /// Whether there is a key with exactly this `kid`.
     pub fn knows(&self, kid: &str) -> bool {
         self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
-    /// Whether one of the keys that fit made the signature: those called `kid`, or any if the token
-    /// names none. `None` if no key fits.
+    /// Verifies the signature with the keys that fit `alg` and have this `kid`; without a `kid`, with all that fit `alg`.
+    /// `None` if no key fits.
     pub fn verify(
         &self,
         signed: &[u8],
@@ -207,18 +207,18 @@ impl KeySet {
             .take(MAX_TRIES)
             .peekable();
         fitting.peek()?;
-        Some(fitting.any(|key| key.made(signature, signed, alg.algorithm)))
+        Some(fitting.any(|key| key.verifies(signature, signed, alg.algorithm)))
     }
 }
 
 impl Key {
-    /// The key in a JWK; `None` if it must not or cannot be used to verify.
+    /// Parses a JWK. `None` if it must not or cannot be used to verify.
     fn from_jwk(jwk: &Object) -> Option<Self> {
         let text = |name| match jwk.get(name) {
             Ok(Some(Value::String(text))) => Some(text.as_str()),
             Ok(_) | Err(_) => None,
         };
-        // A member that is there but is not what it should be spoils the key, as does a repeated one.
+        // A key with a member of the wrong type or a repeated member is refused.
         let is_absent_or_text = |name| !jwk.contains(name) || text(name).is_some();
         if PRIVATE_MEMBERS.iter().any(|name| jwk.contains(name))
             || !["kid", "alg", "use"].into_iter().all(is_absent_or_text)
@@ -260,7 +260,7 @@ impl Key {
         })
     }
 
-    fn made(&self, signature: &str, signed: &[u8], algorithm: Algorithm) -> bool {
+    fn verifies(&self, signature: &str, signed: &[u8], algorithm: Algorithm) -> bool {
         match &self.material {
             Material::Secret(key) => URL_SAFE_NO_PAD
                 .decode(signature)
@@ -308,8 +308,8 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
         .then(|| DecodingKey::from_rsa_raw_components(modulus, exponent))
 }
 
-/// An uncompressed point (SEC 1, section 2.3.3) of two coordinates of exactly `length` bytes. One that is
-/// not on the curve verifies nothing: a set of such keys must not take the place of good ones.
+/// A key from the two coordinates of a point, each of exactly `length` bytes (uncompressed form, SEC 1, section 2.3.3). A
+/// point that is not on the curve is refused, so that a set of such keys does not replace a usable set.
 fn ec(
     x: &[u8],
     y: &[u8],
@@ -322,11 +322,11 @@ fn ec(
     is_point.then(|| DecodingKey::from_ec_der(&point))
 }
 
-/// Whether a public key of Ed25519 is one of the eight points whose order divides 8, in any encoding. Under such
-/// a key, signatures can be made for many or all messages without a private key.
+/// Whether an Ed25519 public key is one of the eight points whose order divides 8, in any encoding. For such a key,
+/// signatures of many or all messages can be forged without a private key.
 fn is_of_small_order(point: &[u8; 32]) -> bool {
-    // The y coordinates, little-endian: of the orders 4, 1 and 2, the first two again with the prime added, and
-    // the two of order 8.
+    // The y coordinates, little-endian: those of orders 4, 1 and 2, the first two of these again plus the prime, and the
+    // two of order 8.
     const EDGES: [(u8, u8, u8); 5] = [
         (0, 0, 0),
         (1, 0, 0),
@@ -346,7 +346,7 @@ fn is_of_small_order(point: &[u8; 32]) -> bool {
             0x92, 0xac, 0x03, 0x7a,
         ],
     ];
-    // The highest bit is the sign of x, which is any.
+    // The highest bit is the sign of x, which does not matter.
     let mut y = *point;
     y[31] &= 0x7f;
     let is_edge = |(first, middle, last): (u8, u8, u8)| {
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn only_public_signature_keys_of_known_kinds_count() {
+    fn only_public_signature_keys_of_supported_types_are_used() {
         let with = |name: &str, value: serde_json::Value| {
             let mut jwk = rsa_of(2048);
             jwk[name] = value;
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn every_family_reads_from_pem_and_verifies_its_own_algorithm_alone() {
+    fn key_of_each_type_is_parsed_from_pem_and_verifies_only_its_own_algorithm() {
         use jsonwebtoken::EncodingKey;
         type Maker = fn(&[u8]) -> EncodingKey;
         let families: [(_, &[&str], Algorithm, Maker); 3] = [
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_verifies_what_the_library_signs_and_nothing_else() {
+    fn secret_verifies_signatures_of_jsonwebtoken_and_refuses_others() {
         let (ours, other) = (Secret::new("session-secret"), Secret::new("another-secret"));
         for name in ["HS256", "HS384", "HS512"] {
             let alg = Alg::named(name).expect("a known algorithm");
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn an_rsa_key_reads_from_both_forms_of_pem() {
+    fn rsa_key_is_parsed_from_spki_and_pkcs1_pem() {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
         let mut signature = vec![0; pair.public_modulus_len()];
         pair.sign(

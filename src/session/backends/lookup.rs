@@ -1,9 +1,8 @@
-//! Asking a backend about a credential without asking too much: identical look-ups share one call, calls and
-//! waiting requests are bounded, and answers may be kept for a moment.
-//! What is asked, and what an answer means, is the extractor's business.
+//! Single-flight look-ups at a backend: identical look-ups share one call, calls and waiting requests are limited, and
+//! answers may be cached for a short time. The extractor decides what is sent and what an answer means.
 //!
-//! There is no circuit breaker. A call may fail because of the credential in it, so that one caller's
-//! failing calls must not decide for another.
+//! There is no circuit breaker. A call may fail because of the credential in it, so one caller's failing calls must not
+//! refuse other callers.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -20,33 +19,33 @@ use crate::session::backends::waiting::{Waiting, WaitingPlace};
 use crate::session::types::{ExtractError, Readiness, Session};
 use crate::sync::{Mutex, MutexGuard, Semaphore, spawn, timeout, watch};
 
-/// The most calls to one backend at a time. More wait for their turn.
+/// The maximum number of concurrent calls to one backend. More calls wait for a permit.
 pub const MAX_CALLS: usize = 64;
 
-/// The longest credential that is sent to a backend, in bytes.
+/// The maximum length of a credential that is sent to a backend, in bytes.
 pub const MAX_CREDENTIAL: usize = 16 * 1024;
 
-/// How long a call waits for its turn, and how many may be open. Callers that went away leave their call
-/// behind until it has its turn, so that the number of waiting requests does not bound it.
+/// How long a call waits for a permit, and how many calls may run or wait. A call whose requests were dropped still waits
+/// for its permit, so `max_waiting` does not limit their number.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 const MAX_OPEN: usize = 1024;
 
-/// The bounds of what is kept: answers of one backend, bytes of one answer, bytes of all backends together.
-const MAX_KEPT: usize = 10_000;
-const MAX_KEPT_BYTES: usize = 8 * 1024;
-const MAX_KEPT_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
+/// The limits of the caches: answers of one backend, bytes of one answer, bytes of all backends together.
+const MAX_CACHED: usize = 10_000;
+const MAX_CACHED_BYTES: usize = 8 * 1024;
+const MAX_CACHED_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 
-/// What a kept answer takes beside its bytes, rounded up: its hash in a map and a queue, times, allocations.
-const KEPT_OVERHEAD: usize = 256;
+/// The memory of a cached answer beside its bytes, rounded up: its hash in a map and a queue, times, allocations.
+const CACHED_OVERHEAD: usize = 256;
 
-/// What is asked, as a hash over all of it: a question never shares an answer with another one, and no
-/// credential is kept.
+/// The identity of a look-up: a hash of everything that is sent. No credential is stored, and different look-ups never
+/// share an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Question([u8; 32]);
 
 impl Question {
-    /// Every part that the answer may depend on. Lengths are hashed too, so that no two lists of parts
-    /// read the same.
+    /// Hashes all parts that the answer may depend on. The lengths are hashed as well, so that different lists of parts
+    /// with the same bytes have different hashes.
     pub fn new<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hasher = Hasher::new(&SHA256);
         for part in parts {
@@ -59,22 +58,22 @@ impl Question {
     }
 }
 
-/// What became of a question.
+/// The result of a look-up.
 pub type Outcome = Result<Session, ExtractError>;
 
-/// What one call to the backend brought.
+/// The result of one call to the backend.
 #[derive(Debug)]
 pub struct Verdict {
     /// `Unavailable` if the call failed.
     pub outcome: Outcome,
-    /// For how long other requests may have the same outcome; zero is not at all.
+    /// How long the outcome is cached for identical look-ups. With zero it is not cached.
     pub keep_for: Duration,
 }
 
-/// Everything that is known and under way between one extractor and its backend.
-pub struct Lookups(Arc<Desk>);
+/// The look-ups of one extractor at its backend.
+pub struct Lookups(Arc<BackendLookup>);
 
-struct Desk {
+struct BackendLookup {
     extractor: Arc<str>,
     context: Context,
     waiting: Arc<Waiting>,
@@ -86,19 +85,19 @@ struct Desk {
 #[derive(Default)]
 struct State {
     flights: HashMap<Question, watch::Receiver<Option<Outcome>>>,
-    kept: Kept,
+    cache: Cache,
 }
 
-/// Where a request finds its answer.
+/// Where a request gets its answer from.
 enum Joined {
-    Kept(KeptOutcome),
-    /// The call that will bring it, and the request's place among those that await the backend.
+    Cached(CachedOutcome),
+    /// The call in flight, and the place of the request among those that wait for the backend.
     Flight(watch::Receiver<Option<Outcome>>, WaitingPlace),
 }
 
 impl Lookups {
     pub fn new(extractor: &str, context: &Context, waiting: Arc<Waiting>) -> Self {
-        Self(Arc::new(Desk {
+        Self(Arc::new(BackendLookup {
             extractor: Arc::from(extractor),
             context: context.clone(),
             waiting,
@@ -108,19 +107,19 @@ impl Lookups {
         }))
     }
 
-    /// The answer to `question`: a kept one, that of a call under way, or that of a new `call`. A session that is
-    /// over by now is refused.
+    /// Looks up `question`: in the cache, by joining an identical call in flight, or by a new `call`. A session that has
+    /// expired in the meantime is refused.
     ///
-    /// A call is a task of its own: it goes on for the others when the request that began it is dropped.
+    /// A call is a task of its own, so that it continues when the request that started it is dropped.
     pub async fn ask<F>(&self, question: Question, call: impl FnOnce() -> F) -> Outcome
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
         let outcome = match self.0.join(question, call)? {
-            Joined::Kept(kept) => kept.and_then(|session| session.parse()),
-            Joined::Flight(mut landing, _place) => {
-                // A flight tells its outcome however it ends; that it is gone is the end of the process.
-                let outcome = landing
+            Joined::Cached(cached) => cached.and_then(|session| session.parse()),
+            Joined::Flight(mut result, _place) => {
+                // A dropped flight sends its outcome as well. The channel closes only when the runtime shuts down.
+                let outcome = result
                     .wait_for(Option::is_some)
                     .await
                     .ok()
@@ -128,7 +127,7 @@ impl Lookups {
                 outcome.unwrap_or_else(|| Err(interrupted()))
             }
         };
-        // It may have been kept for longer than the session lives.
+        // The session may have expired while it was cached.
         let now = self.0.context.clock.now();
         outcome.and_then(|session| match session.expires_at {
             Some(end) if end <= now => Err(ExtractError::expired()),
@@ -155,8 +154,8 @@ impl fmt::Debug for Lookups {
     }
 }
 
-impl Desk {
-    /// Where the answer is, or will be.
+impl BackendLookup {
+    /// Finds the answer in the cache, or joins or starts the call.
     fn join<F>(
         self: &Arc<Self>,
         question: Question,
@@ -167,25 +166,25 @@ impl Desk {
     {
         let now = self.context.clock.monotonic();
         let mut state = self.state();
-        if let Some(outcome) = state.kept.get(question, now) {
-            return Ok(Joined::Kept(outcome));
+        if let Some(outcome) = state.cache.get(question, now) {
+            return Ok(Joined::Cached(outcome));
         }
         let place = self
             .waiting
             .enter()
-            .ok_or_else(|| busy("max_waiting requests await the backend"))?;
+            .ok_or_else(|| busy("max_waiting requests wait for the backend"))?;
         if let Some(flight) = state.flights.get(&question) {
             return Ok(Joined::Flight(flight.clone(), place));
         }
         if state.flights.len() >= MAX_OPEN {
-            return Err(busy("too many calls wait for their turn"));
+            return Err(busy("too many calls wait for a permit"));
         }
         let (sender, flight) = watch::channel(None);
         state.flights.insert(question, flight.clone());
-        // A runtime that is shutting down drops what it is given at once, and that takes the lock.
+        // Unlock first: a runtime that is shutting down drops the task inside `spawn`, and the drop takes the lock.
         drop(state);
         let started = Flight {
-            desk: self.clone(),
+            lookup: self.clone(),
             question,
             sender,
             verdict: None,
@@ -195,35 +194,40 @@ impl Desk {
         Ok(Joined::Flight(flight, place))
     }
 
-    /// Takes note of how a flight ended.
-    fn land(&self, question: Question, verdict: Verdict) -> Outcome {
+    /// Records the result of a flight, and caches it.
+    fn finish(&self, question: Question, verdict: Verdict) -> Outcome {
         let now = self.context.clock.monotonic();
         let Verdict { outcome, keep_for } = verdict;
-        let kept = if keep_for.is_zero() {
+        let cached = if keep_for.is_zero() {
             None
         } else {
-            keep(&outcome)
+            to_cached(&outcome)
         };
         let mut state = self.state();
         state.flights.remove(&question);
-        if let Some(kept) = kept {
-            let most = self.waiting.share_of(MAX_KEPT_BYTES_IN_ALL);
-            state
-                .kept
-                .put(question, kept, now, now.saturating_add(keep_for), most);
+        if let Some(cached) = cached {
+            let max_bytes = self.waiting.share_of(MAX_CACHED_BYTES_IN_ALL);
+            state.cache.put(
+                question,
+                cached,
+                now,
+                now.saturating_add(keep_for),
+                max_bytes,
+            );
         }
         outcome
     }
 
-    /// Nothing panics while it holds the lock; if something did, the data would still be whole.
+    /// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call under way. However its task ends, the desk and all who wait learn of it.
+/// A call in flight. Its drop sends the result, so that the requests that wait for it also learn of a panic or of the end
+/// of the runtime.
 struct Flight {
-    desk: Arc<Desk>,
+    lookup: Arc<BackendLookup>,
     question: Question,
     sender: watch::Sender<Option<Outcome>>,
     verdict: Option<Verdict>,
@@ -232,37 +236,38 @@ struct Flight {
 
 impl Flight {
     async fn run(mut self, call: impl Future<Output = Verdict> + Send) {
-        let desk = self.desk.clone();
-        let Ok(Ok(_turn)) = timeout(MAX_WAIT, desk.calls.acquire()).await else {
-            self.verdict = Some(failed(busy("no call ended in time for this one's turn")));
+        let lookup = self.lookup.clone();
+        let Ok(Ok(_permit)) = timeout(MAX_WAIT, lookup.calls.acquire()).await else {
+            self.verdict = Some(failed(busy("no permit for the call within 1 s")));
             return;
         };
         if self.abandon() {
             return;
         }
-        let began = desk.context.clock.monotonic();
+        let started = lookup.context.clock.monotonic();
         let verdict = call.await;
-        let took = desk.context.clock.monotonic().saturating_sub(began);
+        let took = lookup.context.clock.monotonic().saturating_sub(started);
         let result = match &verdict.outcome {
             Err(ExtractError::Unavailable(cause)) => {
-                desk.health.failed(0, cause.word, cause.detail.as_deref());
+                lookup.health.failed(0, cause.word, cause.detail.as_deref());
                 cause.word
             }
             Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {
-                desk.health.answered(0);
+                lookup.health.answered(0);
                 "ok"
             }
         };
-        desk.context
+        lookup
+            .context
             .metrics
-            .backend_call(&desk.extractor, result, took);
+            .backend_call(&lookup.extractor, result, took);
         self.verdict = Some(verdict);
     }
 
-    /// Ends the flight if every request that awaited it went away before its turn.
+    /// Ends the flight if all requests that waited for it were dropped before it had its permit.
     fn abandon(&mut self) -> bool {
-        let mut state = self.desk.state();
-        // One of the receivers is the desk's own, and others are made only under its lock.
+        let mut state = self.lookup.state();
+        // One receiver is in `flights`. Others are created only under the lock.
         if self.sender.receiver_count() <= 1 {
             state.flights.remove(&self.question);
             self.is_abandoned = true;
@@ -277,7 +282,7 @@ impl Drop for Flight {
             return;
         }
         let verdict = self.verdict.take().unwrap_or_else(|| failed(interrupted()));
-        let outcome = self.desk.land(self.question, verdict);
+        let outcome = self.lookup.finish(self.question, verdict);
         self.sender.send_replace(Some(outcome));
     }
 }
@@ -297,16 +302,16 @@ fn interrupted() -> ExtractError {
     ExtractError::unavailable("interrupted")
 }
 
-/// A kept outcome. A parsed session takes seventeen times its bytes, so that it is kept as JSON.
-type KeptOutcome = Result<KeptSession, ExtractError>;
+/// A cached outcome. The session is cached as JSON, because a parsed one takes seventeen times as many bytes.
+type CachedOutcome = Result<CachedSession, ExtractError>;
 
 #[derive(Clone)]
-struct KeptSession {
+struct CachedSession {
     attributes: Arc<[u8]>,
     expires_at: Option<UnixSeconds>,
 }
 
-impl KeptSession {
+impl CachedSession {
     fn parse(&self) -> Outcome {
         let attributes = Value::parse(&self.attributes).map_err(|_| interrupted())?;
         Ok(Session {
@@ -316,57 +321,56 @@ impl KeptSession {
     }
 }
 
-/// The outcome in the form in which it is kept. `None` if it is too long, or if a member's name is there
-/// twice, which JSON that is written here never has.
-fn keep(outcome: &Outcome) -> Option<KeptOutcome> {
+/// The outcome in its cached form. `None` if it is too long, or has a duplicate member, which serialization refuses.
+fn to_cached(outcome: &Outcome) -> Option<CachedOutcome> {
     let session = match outcome {
         Ok(session) => session,
         Err(error) => return Some(Err(error.clone())),
     };
     let attributes = serde_json::to_vec(&session.attributes).ok()?;
-    let is_short = attributes.len() <= MAX_KEPT_BYTES;
+    let is_short = attributes.len() <= MAX_CACHED_BYTES;
     is_short.then(|| {
-        Ok(KeptSession {
+        Ok(CachedSession {
             attributes: attributes.into(),
             expires_at: session.expires_at,
         })
     })
 }
 
-/// Answers that may be given again, in the order in which they came.
+/// Cached outcomes, in the order in which they were added.
 #[derive(Default)]
-struct Kept {
-    answers: HashMap<Question, (Duration, KeptOutcome)>,
+struct Cache {
+    outcomes: HashMap<Question, (Duration, CachedOutcome)>,
     order: VecDeque<(Duration, Question)>,
     bytes: usize,
 }
 
-impl Kept {
-    fn get(&self, question: Question, now: Duration) -> Option<KeptOutcome> {
-        let (until, outcome) = self.answers.get(&question)?;
+impl Cache {
+    fn get(&self, question: Question, now: Duration) -> Option<CachedOutcome> {
+        let (until, outcome) = self.outcomes.get(&question)?;
         (now < *until).then(|| outcome.clone())
     }
 
-    /// Makes room first, for what is over, and then for the oldest: all together stay within `most` bytes.
+    /// Adds an outcome. Removes expired outcomes first, and the oldest ones until all fit into `max_bytes`.
     fn put(
         &mut self,
         question: Question,
-        outcome: KeptOutcome,
+        outcome: CachedOutcome,
         now: Duration,
         until: Duration,
-        most: usize,
+        max_bytes: usize,
     ) {
         let bytes = size(&outcome);
-        if bytes > most {
+        if bytes > max_bytes {
             return;
         }
         while let Some((end, oldest)) = self.order.front().copied() {
-            if now < end && self.order.len() < MAX_KEPT && self.bytes + bytes <= most {
+            if now < end && self.order.len() < MAX_CACHED && self.bytes + bytes <= max_bytes {
                 break;
             }
             self.order.pop_front();
             if self
-                .answers
+                .outcomes
                 .get(&oldest)
                 .is_some_and(|(until, _)| *until == end)
             {
@@ -375,19 +379,19 @@ impl Kept {
         }
         self.remove(question);
         self.bytes += bytes;
-        self.answers.insert(question, (until, outcome));
+        self.outcomes.insert(question, (until, outcome));
         self.order.push_back((until, question));
     }
 
     fn remove(&mut self, question: Question) {
-        if let Some((_, outcome)) = self.answers.remove(&question) {
+        if let Some((_, outcome)) = self.outcomes.remove(&question) {
             self.bytes -= size(&outcome);
         }
     }
 }
 
-fn size(outcome: &KeptOutcome) -> usize {
-    KEPT_OVERHEAD
+fn size(outcome: &CachedOutcome) -> usize {
+    CACHED_OVERHEAD
         + outcome
             .as_ref()
             .map_or(0, |session| session.attributes.len())
@@ -444,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_bytes_in_other_parts_are_another_question() {
+    fn same_bytes_in_different_parts_are_different_questions() {
         let of = |parts: &[&str]| Question::new(parts.iter().map(|part| part.as_bytes()));
         assert!(of(&["ab", "c"]) == of(&["ab", "c"]));
         for other in [
@@ -459,7 +463,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn identical_questions_share_a_call_that_survives_who_began_it() {
+    async fn identical_questions_share_one_call_after_its_first_request_is_dropped() {
         let (lookups, _) = lookups();
         let calls = AtomicUsize::new(0);
         let (release, gate) = watch::channel(false);
@@ -490,7 +494,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_are_capped_and_so_are_open_questions() {
+    async fn at_most_64_calls_run_and_1024_questions_are_open() {
         let (lookups, _) = lookups();
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let call = || {
@@ -513,7 +517,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_panics_is_an_answer_too() {
+    async fn call_that_panics_is_interrupted_and_the_next_one_is_made() {
         let (lookups, _) = lookups();
         let outcome = lookups
             .ask(question("a"), || async { panic!("a bug") })
@@ -526,7 +530,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_kept_for_its_time_and_for_its_question() {
+    async fn answer_is_cached_for_its_question_until_it_expires() {
         let (lookups, clock) = lookups();
         let ask = |text: &str, user: &'static str| {
             let question = question(text);
@@ -541,33 +545,33 @@ mod tests {
             }
         };
         assert!(ask("a", "ann").await.contains("ann"));
-        assert!(ask("a", "bob").await.contains("ann"), "kept");
+        assert!(ask("a", "bob").await.contains("ann"), "cached");
         assert!(ask("b", "bob").await.contains("bob"), "another question");
         clock.advance(A_WHILE);
-        assert!(ask("a", "cid").await.contains("cid"), "over");
+        assert!(ask("a", "cid").await.contains("cid"), "expired");
     }
 
     #[tokio::test]
-    async fn kept_answer_is_given_when_no_place_is_free() {
+    async fn cached_answer_needs_no_waiting_place() {
         let (lookups, _) = lookups_with(1);
-        let kept = || async { decided("ann", A_WHILE) };
-        assert!(lookups.ask(question("a"), kept).await.is_ok());
+        let cached = || async { decided("ann", A_WHILE) };
+        assert!(lookups.ask(question("a"), cached).await.is_ok());
         let mut hangs = Box::pin(lookups.ask(question("b"), std::future::pending::<Verdict>));
         assert!((&mut hangs).now_or_never().is_none());
         assert_eq!(
-            word(lookups.ask(question("c"), kept).await),
+            word(lookups.ask(question("c"), cached).await),
             Err("backend_busy")
         );
-        assert!(lookups.ask(question("a"), kept).await.is_ok());
+        assert!(lookups.ask(question("a"), cached).await.is_ok());
         drop(hangs);
         assert!(
-            lookups.ask(question("c"), kept).await.is_ok(),
+            lookups.ask(question("c"), cached).await.is_ok(),
             "the place is free again"
         );
     }
 
     #[tokio::test]
-    async fn call_whose_requests_went_away_before_its_turn_is_not_made() {
+    async fn call_whose_requests_were_dropped_before_its_permit_is_not_made() {
         let (lookups, _) = lookups();
         let calls = AtomicUsize::new(0);
         let (release, gate) = watch::channel(false);
@@ -609,82 +613,89 @@ mod tests {
     }
 
     #[test]
-    fn kept_answers_and_their_order_are_bounded() {
+    fn at_most_10_000_answers_are_cached() {
         const TOKENS: usize = 1_000_000;
-        const MOST: usize = MAX_KEPT_BYTES_IN_ALL;
-        let (mut kept, answer) = (
-            Kept::default(),
-            keep(&Ok(Session::of_subject("ann"))).unwrap(),
+        const MOST: usize = MAX_CACHED_BYTES_IN_ALL;
+        let (mut cache, answer) = (
+            Cache::default(),
+            to_cached(&Ok(Session::of_subject("ann"))).unwrap(),
         );
         let of = |n: usize| question(&n.to_string());
         for n in 0..TOKENS {
-            kept.put(of(n), answer.clone(), Duration::ZERO, A_WHILE, MOST);
+            cache.put(of(n), answer.clone(), Duration::ZERO, A_WHILE, MOST);
         }
-        assert_eq!((kept.answers.len(), kept.order.len()), (MAX_KEPT, MAX_KEPT));
-        assert!(
-            kept.get(of(0), Duration::ZERO).is_none(),
-            "the oldest made room"
-        );
-        assert!(kept.get(of(TOKENS - 1), Duration::ZERO).is_some());
-        kept.put(of(0), answer.clone(), A_WHILE, 2 * A_WHILE, MOST);
         assert_eq!(
-            (kept.answers.len(), kept.order.len()),
-            (1, 1),
-            "what is over made room"
+            (cache.outcomes.len(), cache.order.len()),
+            (MAX_CACHED, MAX_CACHED)
         );
-        kept.put(of(0), answer.clone(), A_WHILE, 3 * A_WHILE, MOST);
-        assert_eq!(kept.bytes, size(&answer), "counted once");
+        assert!(
+            cache.get(of(0), Duration::ZERO).is_none(),
+            "the oldest was evicted"
+        );
+        assert!(cache.get(of(TOKENS - 1), Duration::ZERO).is_some());
+        cache.put(of(0), answer.clone(), A_WHILE, 2 * A_WHILE, MOST);
+        assert_eq!(
+            (cache.outcomes.len(), cache.order.len()),
+            (1, 1),
+            "expired answers were evicted"
+        );
+        cache.put(of(0), answer.clone(), A_WHILE, 3 * A_WHILE, MOST);
+        assert_eq!(cache.bytes, size(&answer), "counted once");
     }
 
     #[test]
-    fn kept_answers_are_at_most_16_mib_of_json_in_all() {
+    fn cached_answers_are_at_most_16_mib_of_json() {
         let session = |text: &str| Session::of_subject(&text.repeat(1000));
-        let mut kept = Kept::default();
+        let mut cache = Cache::default();
         for n in 0..9000 {
-            let answer = keep(&Ok(session("8 bytes "))).expect("short enough");
-            kept.put(
+            let answer = to_cached(&Ok(session("8 bytes "))).expect("short enough");
+            cache.put(
                 question(&n.to_string()),
                 answer,
                 Duration::ZERO,
                 A_WHILE,
-                MAX_KEPT_BYTES_IN_ALL,
+                MAX_CACHED_BYTES_IN_ALL,
             );
         }
         assert!(
-            (1900..2100).contains(&kept.answers.len()),
+            (1900..2100).contains(&cache.outcomes.len()),
             "{}",
-            kept.answers.len()
+            cache.outcomes.len()
         );
-        let sum: usize = kept.answers.values().map(|(_, answer)| size(answer)).sum();
-        assert_eq!(kept.bytes, sum);
-        assert!(sum <= MAX_KEPT_BYTES_IN_ALL);
+        let sum: usize = cache
+            .outcomes
+            .values()
+            .map(|(_, answer)| size(answer))
+            .sum();
+        assert_eq!(cache.bytes, sum);
+        assert!(sum <= MAX_CACHED_BYTES_IN_ALL);
         assert!(
-            keep(&Ok(session("9 bytes. "))).is_none(),
+            to_cached(&Ok(session("9 bytes. "))).is_none(),
             "longer than 8 KiB"
         );
     }
 
     #[test]
-    fn kept_session_is_parsed_as_it_was_and_one_with_a_duplicate_member_is_not_kept() {
+    fn cached_session_is_unchanged_and_one_with_a_duplicate_member_is_not_cached() {
         let json =
             r#"{"id":9007199254740993,"name":"Zoë \u0000","list":[1,null,true,1.5,{"a":{}}]}"#;
         let session = |json: &str| Session {
             attributes: Value::parse(json.as_bytes()).unwrap(),
             expires_at: Some(7),
         };
-        let Some(Ok(kept)) = keep(&Ok(session(json))) else {
-            panic!("kept")
+        let Some(Ok(cached)) = to_cached(&Ok(session(json))) else {
+            panic!("not cached")
         };
-        let parsed = kept.parse().unwrap();
+        let parsed = cached.parse().unwrap();
         assert_eq!(
             (parsed.attributes, parsed.expires_at),
             (session(json).attributes, Some(7))
         );
-        assert!(keep(&Ok(session(r#"{"id":1,"a":{"b":1,"b":2}}"#))).is_none());
+        assert!(to_cached(&Ok(session(r#"{"id":1,"a":{"b":1,"b":2}}"#))).is_none());
     }
 
     #[tokio::test]
-    async fn failing_calls_of_one_caller_do_not_decide_for_another() {
+    async fn failing_calls_of_one_caller_do_not_refuse_another() {
         let (lookups, _) = lookups();
         for n in 0..100 {
             let stranger = lookups

@@ -1,5 +1,5 @@
-//! Backends that extractors ask: HTTP endpoints, key sets, session stores. Each has its limits on calls,
-//! waiting requests and memory. What an answer means is decided in `extractors`.
+//! The backends of extractors: HTTP endpoints, key sets, session stores. Each limits its calls, waiting requests and
+//! memory. The extractors interpret the answers.
 
 pub mod dns;
 pub mod endpoint;
@@ -18,20 +18,20 @@ use crate::telemetry::metrics::Metrics;
 use http::HttpClient;
 use waiting::Backends;
 
-/// What the service lends to extractors when they are built.
+/// The services that extractors get when they are built.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub http: HttpClient,
-    /// The backends of the configuration that is read.
+    /// The backends of the configuration that is loaded.
     pub backends: Arc<Backends>,
-    /// `rollout-token dev`: kinds that trust everybody are allowed.
+    /// Dev mode: kinds that authenticate nobody, such as `static_user`, are allowed.
     pub dev: bool,
 }
 
 impl Context {
-    /// The context of a service that is not `dev`, with the machine's clocks.
+    /// A context that is not in dev mode, with a new HTTP client.
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
         Self {
             clock,

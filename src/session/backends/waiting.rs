@@ -1,5 +1,5 @@
-//! How many requests may await one backend, in a call or queued for one: a backend that hangs must not take
-//! every in-flight request of the service.
+//! Limits the requests that wait for one backend, in a call or queued for one, so that a backend that hangs cannot take
+//! all in-flight requests of the service.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::session::backends::Context;
 /// The default of `server.max_in_flight`.
 const DEFAULT_MAX_IN_FLIGHT: usize = 512;
 
-/// The backends of one configuration. What one of them may take by default is an equal share, so that one
-/// share is left for requests that need no backend.
+/// The backends of one configuration. By default each may take an equal share of `server.max_in_flight`, and one share is
+/// left for requests that need no backend.
 #[derive(Debug)]
 pub struct Backends {
     max_in_flight: usize,
@@ -38,16 +38,16 @@ impl Default for Backends {
     }
 }
 
-/// The requests that await one backend.
+/// The requests that wait for one backend.
 pub struct Waiting {
-    /// `max_waiting` of the section, if it is there.
+    /// `max_waiting` of the section, if it is set.
     max: Option<usize>,
     backends: Arc<Backends>,
     requests: AtomicUsize,
 }
 
 impl Waiting {
-    /// For the backend of `section`, whose key `max_waiting` is `max`.
+    /// Adds the backend of `section`, whose key `max_waiting` is `max`.
     pub fn read(
         section: &Section<'_>,
         context: &Context,
@@ -62,7 +62,7 @@ impl Waiting {
         Self::new(max, &context.backends)
     }
 
-    /// For one more backend of `backends`.
+    /// Adds one more backend to `backends`.
     pub fn new(max: Option<usize>, backends: &Arc<Backends>) -> Arc<Self> {
         backends.count.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
@@ -72,20 +72,20 @@ impl Waiting {
         })
     }
 
-    /// A place for one request, or `None` if all are taken.
+    /// A place for one request. `None` if the limit is reached.
     pub fn enter(self: &Arc<Self>) -> Option<WaitingPlace> {
-        // Counted before it is compared, so that many at once cannot all pass.
+        // Count before comparing, so that concurrent requests cannot exceed the limit together.
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
         let place = WaitingPlace(self.clone());
         (before < self.max()).then_some(place)
     }
 
-    /// This backend's equal part of what all backends together may have of something.
+    /// This backend's equal share of a total for all backends.
     pub fn share_of(&self, total: usize) -> usize {
         total / self.backends.count().max(1)
     }
 
-    /// Computed at each use: a section is read before it is known how many follow.
+    /// Computed at each use, because the number of backends is not known while sections are read.
     fn max(&self) -> usize {
         self.max
             .unwrap_or_else(|| (self.backends.max_in_flight / (self.backends.count() + 1)).max(1))
@@ -100,7 +100,7 @@ impl fmt::Debug for Waiting {
     }
 }
 
-/// The place of one request that awaits a backend. Dropping it gives it back.
+/// The place of one request that waits for a backend. Its drop frees the place.
 #[derive(Debug)]
 pub struct WaitingPlace(Arc<Waiting>);
 
