@@ -1,34 +1,126 @@
-//! `rollout-token` recognises the session that a user already has and answers with a short-lived
-//! Rollout auth token.
+//! `rollout-token` recognises the session that a user already has in an app, and answers with a short-lived Rollout auth
+//! token.
 //!
-//! The way of one request, and where to read it:
+//! # One request, step by step
 //!
-//! 1. [`server`] accepts the connection and keeps slow, silent and too many peers in bounds.
-//! 2. [`wire`] refuses what is not well-formed, too large or ambiguous.
-//! 3. [`app`] gives the request its id and settings, and leads it to its route in [`routes`].
-//! 4. [`origin`] decides whether a page of that origin may ask at all.
-//! 5. [`extractors`] find the session: the first that sees a credential of its kind decides.
-//! 6. [`subject`] says who the session is, if it may say so.
-//! 7. [`limiter`] keeps one subject from asking too often.
-//! 8. [`token`] mints.
-//! 9. [`error`] turns everything that went otherwise into one kind of answer.
-//! 10. [`telemetry`], [`metrics`] and [`trace`] write down what happened, and no secret.
+//! 1. `http/server/mod.rs` accepts the connection, and `http/server/connection.rs` serves it with hyper. They apply the
+//!    connection limit and the timeouts of slow and idle clients.
+//! 2. `http/app.rs` has the router with every route. Its middleware sets the request id, opens the request's span, builds
+//!    the answer of every error, and writes the log line of a refused request.
+//! 3. `http/request_checks.rs` refuses requests that are malformed, ambiguous or too large, and discards the body.
+//! 4. `http/routes/token.rs` handles `POST /rollout/token`. It asks `http/origin.rs` whether pages of that origin may
+//!    request tokens.
+//! 5. `session/chain.rs` asks the extractors in the order of `session.extractors`. The first that finds a credential of
+//!    its kind decides.
+//! 6. `session/extractors/` has one file per kind. Kinds that need a key set, an HTTP endpoint or a store call it by
+//!    `session/backends/`.
+//! 7. `session/subject.rs` makes the subject from the attributes of the session.
+//! 8. `http/rate_limit.rs` limits the tokens of one credential and of one subject.
+//! 9. `token/mod.rs` mints the token.
+//! 10. `http/error.rs` maps every error on the way to status, code and text.
+//! 11. `telemetry/` writes the log line, metrics and traces.
 //!
-//! To serve with a session extractor of your own, see `examples/custom_extractor.rs`.
+//! The settings that all steps read are in `settings/`; a reload replaces them as a whole. `docs/architecture.md` has the
+//! layers.
+//!
+//! # A session extractor of your own
+//!
+//! Implement [`SessionExtractor`], and run the command line with a registry that has its [`Kind`]:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use axum::http::HeaderName;
+//! use axum::http::request::Parts;
+//! use futures_util::FutureExt;
+//! use futures_util::future::{BoxFuture, ready};
+//! use rollout_token::{
+//!     Cli, Context, CredentialSource, ExtractError, Extracted, Kind, Problems, Reach, Registry, Section, Session,
+//!     SessionExtractor,
+//! };
+//! use serde::{Deserialize, Serialize};
+//!
+//! const HEADER: HeaderName = HeaderName::from_static("x-user");
+//!
+//! /// The keys of a section with `kind = "my_header"`.
+//! #[derive(Default, Serialize, Deserialize)]
+//! #[serde(default, deny_unknown_fields)]
+//! struct MyHeaderConfig {
+//!     users: Vec<String>,
+//! }
+//!
+//! #[derive(Debug)]
+//! struct MyHeader {
+//!     users: Vec<String>,
+//! }
+//!
+//! impl SessionExtractor for MyHeader {
+//!     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
+//!         let session = match request.headers.get(HEADER).map(|user| user.to_str()) {
+//!             None => Ok(None),
+//!             Some(Ok(user)) if self.users.iter().any(|known| known == user) => Ok(Some(Session::of_subject(user))),
+//!             Some(_) => Err(ExtractError::rejected("malformed")),
+//!         };
+//!         ready(session).boxed()
+//!     }
+//!
+//!     fn reach(&self) -> Reach {
+//!         Reach::everything([CredentialSource::Header(HEADER)])
+//!     }
+//! }
+//!
+//! fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+//!     let mut problems = Problems::default();
+//!     let MyHeaderConfig { users } = section.read(&mut problems);
+//!     problems.require(!users.is_empty(), section.key("users"), "must have at least one user");
+//!     problems.or(Arc::new(MyHeader { users }))
+//! }
+//!
+//! let registry = Registry::builtin().with("my_header", Kind::new(build));
+//! if let Err(failure) = Cli::parse().run(&registry) {
+//!     eprintln!("{failure}");
+//! }
+//! ```
+//!
+//! `examples/custom_extractor.rs` is a complete one with a secret, and with tests.
 
+// The public API: what an extractor of one's own needs.
+pub use cli::Cli;
+pub use clock::{Clock, UnixSeconds};
+pub use config::{HumanDuration, List, Problems, Section};
+pub use json::{DuplicateMember, Object, Value};
+pub use secret::Secret;
+pub use session::backends::Context;
+pub use session::backends::http::HttpClient;
+pub use session::kind::Build;
+pub use session::types::{Authority, Cause, Reason};
+pub use session::{
+    CredentialSource, ExtractError, Extracted, Kind, Peer, Reach, Readiness, Registry, Session,
+    SessionExtractor,
+};
+pub use telemetry::metrics::Metrics;
+
+// Public only for this crate's own binary, tests, benchmarks and fuzz targets, which are other crates. No part of the API.
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod clock;
+#[doc(hidden)]
 pub mod config;
 mod hardening;
 mod headers;
+#[doc(hidden)]
 pub mod http;
+#[doc(hidden)]
 pub mod json;
+#[doc(hidden)]
 pub mod secret;
+#[doc(hidden)]
 pub mod session;
+#[doc(hidden)]
 pub mod settings;
 mod sync;
+#[doc(hidden)]
 pub mod telemetry;
+#[doc(hidden)]
 pub mod token;
-
-pub use cli::Cli;
-pub use session::Registry;
