@@ -8,7 +8,7 @@ use super::mint::{TOKEN_LIFE, mint_for};
 use super::{Failure, block_on, context, say};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{Problems, Sources};
-use crate::session::backends::http::{HttpClient, Limits, check_url};
+use crate::session::backends::http::{CallLimits, HttpClient, check_url};
 use crate::session::subject::Subject;
 use crate::settings;
 
@@ -17,7 +17,7 @@ const SUBJECT: &str = "rollout-token-doctor";
 /// Seconds of difference from which on some verifiers refuse tokens.
 const CLOCK_TOLERANCE: UnixSeconds = 5;
 /// Longer than for a backend of the service: a person waits, and the name server may be slow.
-const LIMITS: Limits = Limits {
+const LIMITS: CallLimits = CallLimits {
     connect: std::time::Duration::from_secs(5),
     total: std::time::Duration::from_secs(10),
     body: 1024 * 1024,

@@ -13,7 +13,7 @@ use crate::config::Sources;
 use crate::http::app::{self, App};
 use crate::http::server::{self, Drain, Listener, Outcome, Signals};
 use crate::session::backends::Context;
-use crate::session::backends::http::{HttpClient, Limits};
+use crate::session::backends::http::{CallLimits, HttpClient};
 use crate::session::registry::Registry;
 use crate::settings::reload::Reloader;
 use crate::settings::{self, Settings};
@@ -34,7 +34,7 @@ pub(super) fn start_log(context: &Context) -> Result<(LogWriter, LastLines), Fai
 }
 
 /// One call to the receiver of traces. After a timeout the library tries again with the next batch.
-const TRACES: Limits = Limits {
+const TRACES: CallLimits = CallLimits {
     connect: Duration::from_secs(2),
     total: Duration::from_secs(10),
     body: 64 * 1024,

@@ -25,7 +25,7 @@ pub mod fakes {
 
     use axum::http::HeaderMap;
     use reqwest::{Request, StatusCode};
-    use rollout_token::session::backends::http::{Answer, CallError, Limits};
+    use rollout_token::session::backends::http::{Answer, CallError, CallLimits};
 
     use crate::clock::Clock;
     use crate::sync::Mutex;
@@ -67,7 +67,7 @@ pub mod fakes {
             self.0.lock().unwrap().calls
         }
 
-        pub async fn send(&self, _: Request, _: Limits) -> Result<Answer, CallError> {
+        pub async fn send(&self, _: Request, _: CallLimits) -> Result<Answer, CallError> {
             {
                 let mut state = self.0.lock().unwrap();
                 state.calls += 1;

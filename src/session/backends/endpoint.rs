@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{HumanDuration, Problems, Section};
 use crate::json::Value;
 use crate::session::backends::Context;
-use crate::session::backends::http::{Answer, HttpClient, Limits, check_url};
+use crate::session::backends::http::{Answer, CallLimits, HttpClient, check_url};
 use crate::session::backends::lookup::{Outcome, Verdict};
 use crate::session::types::ExtractError;
 
@@ -23,7 +23,7 @@ const RETRY_AFTER: (u64, u64) = (1, 60);
 
 /// The keys of a section that describe its endpoint.
 #[derive(Clone, Copy, Debug)]
-pub struct Keys<'a> {
+pub struct EndpointConfig<'a> {
     pub url: Option<&'a str>,
     pub timeout: HumanDuration,
     pub connect_timeout: HumanDuration,
@@ -40,7 +40,7 @@ pub struct Keys<'a> {
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub url: Url,
-    limits: Limits,
+    limits: CallLimits,
     cache_ttl: Duration,
     http: HttpClient,
     clock: Clock,
@@ -51,7 +51,7 @@ impl Endpoint {
     pub fn new(
         section: &Section<'_>,
         context: &Context,
-        keys: Keys<'_>,
+        keys: EndpointConfig<'_>,
         problems: &mut Problems,
     ) -> Option<Self> {
         problems.require(
@@ -82,7 +82,7 @@ impl Endpoint {
             ),
         );
         let url = problems.accept(section.key("url"), check_url(keys.url?, keys.allow_http))?;
-        let limits = Limits {
+        let limits = CallLimits {
             connect: keys.connect_timeout.0,
             total: keys.timeout.0,
             body: MAX_BODY,

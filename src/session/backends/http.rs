@@ -34,7 +34,7 @@ tokio::task_local! {
 }
 
 /// The client for all outgoing HTTP. It follows no redirects, uses no proxy from the environment, stores no cookies,
-/// requests no compression, uses HTTP/1.1 only, and retries only in the case of [`Limits::retry_closed`]. Cheap to clone.
+/// requests no compression, uses HTTP/1.1 only, and retries only in the case of [`CallLimits::retry_closed`]. Cheap to clone.
 ///
 /// The reqwest clients are built on first use, because loading the CA certificates of the system would add milliseconds
 /// to the start.
@@ -51,7 +51,7 @@ struct ClientKind {
 
 /// The limits of one call.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct CallLimits {
     /// The timeout from the DNS look-up to the end of the TLS handshake.
     pub connect: Duration,
     /// The timeout from the DNS look-up to the last byte of the body.
@@ -132,7 +132,11 @@ impl Answer {
 
 impl HttpClient {
     /// Sends one request and reads the complete answer within `limits`.
-    pub async fn send(&self, mut request: Request, limits: Limits) -> Result<Answer, CallError> {
+    pub async fn send(
+        &self,
+        mut request: Request,
+        limits: CallLimits,
+    ) -> Result<Answer, CallError> {
         let span = spans::call_span(request.method(), request.url());
         spans::inject(&span, request.headers_mut());
         let answer = self
@@ -150,7 +154,7 @@ impl HttpClient {
     pub async fn send_untraced(
         &self,
         request: Request,
-        limits: Limits,
+        limits: CallLimits,
     ) -> Result<Answer, CallError> {
         // Outside the timeout, because the first use builds the client.
         let kind = ClientKind {
@@ -169,7 +173,7 @@ impl HttpClient {
         client: &Client,
         kind: ClientKind,
         request: Request,
-        limits: Limits,
+        limits: CallLimits,
     ) -> Result<Answer, CallError> {
         let again = if limits.retry_closed {
             request.try_clone()
@@ -350,7 +354,7 @@ mod tests {
     use futures_util::{StreamExt, stream};
     use reqwest::Method;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: CallLimits = CallLimits {
         connect: CONNECT_TIMEOUT,
         total: Duration::from_millis(200),
         body: 16 * 1024,

@@ -14,7 +14,7 @@ use url::{Host, Url};
 use crate::json::Value;
 use crate::session::backends::Context;
 use crate::session::backends::health::BackendHealth;
-use crate::session::backends::http::{Answer, CallError, Limits, check_url};
+use crate::session::backends::http::{Answer, CallError, CallLimits, check_url};
 use crate::session::backends::keys::{KeySet, KeysError};
 use crate::session::backends::waiting::{Waiting, WaitingPlace};
 use crate::session::types::{ExtractError, Readiness};
@@ -22,7 +22,7 @@ use crate::sync::{ArcSwapOption, Mutex, MutexGuard, Semaphore, sleep, spawn, tim
 
 /// The limits of one fetch. Providers are reached over the internet, so the connect timeout is longer than that of
 /// backends in the same network.
-const LIMITS: Limits = Limits {
+const LIMITS: CallLimits = CallLimits {
     connect: Duration::from_secs(2),
     total: Duration::from_secs(3),
     body: 512 * 1024,

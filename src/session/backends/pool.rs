@@ -39,19 +39,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Failure>> + Send;
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, StoreError>> + Send;
 
     /// Runs one query. `Ok` only after the whole answer was read, because the connection is then used again.
     fn ask(
         &self,
         connection: &mut Self::Connection,
         question: &Self::Question,
-    ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
+    ) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
 }
 
 /// Why a query gave no result.
 #[derive(Debug)]
-pub enum Failure {
+pub enum StoreError {
     /// The connection broke, or what was read is not the store's protocol. The text is the transport's.
     Lost(String),
     /// The store answered; this is what the answer means.
@@ -62,7 +62,7 @@ pub enum Failure {
 
 /// The limits of one pool.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct PoolLimits {
     pub connections: usize,
     /// The timeout of waiting for a free connection.
     pub wait: Duration,
@@ -70,7 +70,7 @@ pub struct Limits {
     pub operation: Duration,
 }
 
-impl Limits {
+impl PoolLimits {
     /// Validates the keys `max_connections`, `pool_wait` and `timeout` of a section.
     pub fn read(
         section: &Section<'_>,
@@ -106,7 +106,7 @@ impl Limits {
 pub struct Pool<S: Store> {
     store: S,
     name: Arc<str>,
-    limits: Limits,
+    limits: PoolLimits,
     /// The requests that wait for the store: on a connection, or for a free one.
     waiting: Arc<Waiting>,
     permits: Semaphore,
@@ -150,7 +150,7 @@ impl<S: Store> Pool<S> {
         section: &Section<'_>,
         context: &Context,
         store: S,
-        limits: Limits,
+        limits: PoolLimits,
         waiting: Arc<Waiting>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -210,8 +210,8 @@ impl<S: Store> Pool<S> {
         };
         match timeout(self.limits.operation, self.ask_twice(question)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Failure::Said(error) | Failure::Oversized(error))) => Err(error),
-            Ok(Err(Failure::Lost(text))) => {
+            Ok(Err(StoreError::Said(error) | StoreError::Oversized(error))) => Err(error),
+            Ok(Err(StoreError::Lost(text))) => {
                 Err(ExtractError::unavailable("store_unreachable").because(text))
             }
             Err(_) => {
@@ -222,10 +222,10 @@ impl<S: Store> Pool<S> {
 
     /// Tries an idle connection first. The store may have closed it, which shows only in use: the query is then sent
     /// again on a new connection, and the other idle ones, probably closed as well, are dropped.
-    async fn ask_twice(&self, question: &S::Question) -> Result<S::Answer, Failure> {
+    async fn ask_twice(&self, question: &S::Question) -> Result<S::Answer, StoreError> {
         if let Some(idle) = self.take() {
             match self.ask_on(idle, question).await {
-                Err(Failure::Lost(_)) => lock(&self.idle).connections.clear(),
+                Err(StoreError::Lost(_)) => lock(&self.idle).connections.clear(),
                 answer => return answer,
             }
         }
@@ -238,11 +238,11 @@ impl<S: Store> Pool<S> {
         &self,
         mut connection: S::Connection,
         question: &S::Question,
-    ) -> Result<S::Answer, Failure> {
+    ) -> Result<S::Answer, StoreError> {
         let answer = self.store.ask(&mut connection, question).await;
         if matches!(
             answer,
-            Ok(_) | Err(Failure::Said(ExtractError::Rejected(_)))
+            Ok(_) | Err(StoreError::Said(ExtractError::Rejected(_)))
         ) {
             self.keep(connection);
         }
@@ -323,7 +323,7 @@ impl<S: Store> fmt::Debug for Pool<S> {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lost(text) => f.write_str(text),
@@ -363,25 +363,25 @@ mod tests {
             u8::from(key.starts_with("the users' "))
         }
 
-        async fn connect(&self) -> Result<usize, Failure> {
+        async fn connect(&self) -> Result<usize, StoreError> {
             Ok(self.connected.fetch_add(1, Ordering::SeqCst) + 1)
         }
 
-        async fn ask(&self, connection: &mut usize, key: &str) -> Result<usize, Failure> {
+        async fn ask(&self, connection: &mut usize, key: &str) -> Result<usize, StoreError> {
             if *connection <= self.broken.load(Ordering::SeqCst) {
-                return Err(Failure::Lost("broken".to_owned()));
+                return Err(StoreError::Lost("broken".to_owned()));
             }
             match key {
                 "never" => std::future::pending().await,
                 "slow" => tokio::time::sleep(Duration::from_millis(200)).await,
-                "wrong" => return Err(Failure::Said(ExtractError::rejected("session_corrupt"))),
+                "wrong" => return Err(StoreError::Said(ExtractError::rejected("session_corrupt"))),
                 "long" => {
-                    return Err(Failure::Oversized(ExtractError::rejected(
+                    return Err(StoreError::Oversized(ExtractError::rejected(
                         "session_corrupt",
                     )));
                 }
                 "down" | "the users' down" => {
-                    return Err(Failure::Said(ExtractError::unavailable("store_refused")));
+                    return Err(StoreError::Said(ExtractError::unavailable("store_refused")));
                 }
                 _ => {}
             }
@@ -394,7 +394,7 @@ mod tests {
     }
 
     fn pool_with(connections: usize, max_waiting: Option<usize>) -> Arc<Pool<Fake>> {
-        let limits = Limits {
+        let limits = PoolLimits {
             connections,
             wait: Duration::from_millis(250),
             operation: Duration::from_millis(500),

@@ -129,7 +129,7 @@ struct Issuer {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: IntrospectionConfig = section.read(&mut problems);
-    let keys = endpoint::Keys {
+    let keys = endpoint::EndpointConfig {
         url: config.url.as_deref(),
         timeout: config.timeout,
         connect_timeout: config.connect_timeout,

@@ -15,7 +15,7 @@ use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::json::Value;
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::backends::pool::{Limits, Pool};
+use crate::session::backends::pool::{Pool, PoolLimits};
 use crate::session::backends::waiting::Waiting;
 use crate::session::formats::expiry::Expiry;
 use crate::session::formats::php;
@@ -178,7 +178,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         .expires_path
         .map(|path| format!("{{{path}}}").parse::<Template>());
     let expires = expires.and_then(|path| problems.accept(section.key("expires_path"), path));
-    let limits = Limits::read(
+    let limits = PoolLimits::read(
         section,
         config.max_connections,
         config.pool_wait,

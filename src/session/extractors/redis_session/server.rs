@@ -15,7 +15,7 @@ use super::corrupt;
 use crate::clock::UnixSeconds;
 use crate::config::Section;
 use crate::secret::Secret;
-use crate::session::backends::pool::{Failure, Store};
+use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::payload::MAX_STORED;
 use crate::session::sections::authority;
 use crate::session::types::ExtractError;
@@ -92,7 +92,7 @@ impl RedisServer {
         connection: &mut MultiplexedConnection,
         command: Cmd,
         key: &str,
-    ) -> Result<Vec<redis::Value>, Failure> {
+    ) -> Result<Vec<redis::Value>, StoreError> {
         let mut commands = redis::pipe();
         commands.ignore_errors().add_command(command);
         if self.reads_expiry {
@@ -125,7 +125,7 @@ fn is_refused_command(answer: Option<&redis::Value>) -> bool {
 ///
 /// # Errors
 /// Errors of the server, and answers that do not fit these commands.
-fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
+fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, StoreError> {
     let mut answers = answers.into_iter().map(redis::Value::extract_error);
     let value = answers
         .next()
@@ -135,7 +135,7 @@ fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
         .next()
         .transpose()
         .map_err(|error| match failure(&error) {
-            Failure::Said(error) => Failure::Said(error.because(
+            StoreError::Said(error) => StoreError::Said(error.because(
                 "the store refuses PTTL, which token.cap_to_session needs (ACL SETUSER … +pttl)",
             )),
             other => other,
@@ -143,14 +143,14 @@ fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, Failure> {
     let value = match value {
         Some(redis::Value::BulkString(bytes)) => bytes,
         Some(redis::Value::Nil) => return Ok(None),
-        _ => return Err(Failure::Lost("an unexpected answer to GET".to_owned())),
+        _ => return Err(StoreError::Lost("an unexpected answer to GET".to_owned())),
     };
     let seconds_left = match left {
         None | Some(redis::Value::Int(-1)) => None,
         // The key expired after its value was read.
         Some(redis::Value::Int(-2)) => return Ok(None),
         Some(redis::Value::Int(milliseconds @ 0..)) => Some(milliseconds / 1000),
-        Some(_) => return Err(Failure::Lost("an unexpected answer to PTTL".to_owned())),
+        Some(_) => return Err(StoreError::Lost("an unexpected answer to PTTL".to_owned())),
     };
     // `GETRANGE` gives the same answer for a missing key and for an empty value.
     Ok(Some(Stored {
@@ -181,7 +181,7 @@ impl Store for RedisServer {
         "redis"
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
+    async fn connect(&self) -> Result<MultiplexedConnection, StoreError> {
         // The pool's own timeout covers connecting and asking together.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -196,7 +196,7 @@ impl Store for RedisServer {
         &self,
         connection: &mut MultiplexedConnection,
         key: &str,
-    ) -> Result<Self::Answer, Failure> {
+    ) -> Result<Self::Answer, StoreError> {
         let too_long = || corrupt("the value is longer than 1 MiB");
         if !self.getrange_is_refused.load(Ordering::Relaxed) {
             let range = redis::cmd("GETRANGE")
@@ -208,7 +208,7 @@ impl Store for RedisServer {
             if !is_refused_command(answers.first()) {
                 return match stored(answers)? {
                     Some(stored) if stored.value.len() > MAX_STORED => {
-                        Err(Failure::Said(too_long()))
+                        Err(StoreError::Said(too_long()))
                     }
                     stored => Ok(stored),
                 };
@@ -218,26 +218,28 @@ impl Store for RedisServer {
         let stored = stored(self.send(connection, get, key).await?)?;
         self.use_get_only();
         match stored {
-            Some(stored) if stored.value.len() > MAX_STORED => Err(Failure::Oversized(too_long())),
+            Some(stored) if stored.value.len() > MAX_STORED => {
+                Err(StoreError::Oversized(too_long()))
+            }
             stored => Ok(stored),
         }
     }
 }
 
 /// Maps an error of the client library. The server's own text is left out, because it may contain the key.
-fn failure(error: &RedisError) -> Failure {
+fn failure(error: &RedisError) -> StoreError {
     match (error.kind(), error.code()) {
         (_, Some("WRONGTYPE")) => {
-            Failure::Said(corrupt("the key holds something other than a string"))
+            StoreError::Said(corrupt("the key holds something other than a string"))
         }
         (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, code) => {
             let text = format!(
                 "the store answered {}",
                 code.unwrap_or("that our credentials are wrong")
             );
-            Failure::Said(ExtractError::unavailable("store_refused").because(text))
+            StoreError::Said(ExtractError::unavailable("store_refused").because(text))
         }
-        _ => Failure::Lost(error.to_string()),
+        _ => StoreError::Lost(error.to_string()),
     }
 }
 

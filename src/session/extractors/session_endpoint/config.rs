@@ -84,7 +84,7 @@ pub fn build(
     let mut problems = Problems::default();
     let mut config: SessionEndpointConfig = section.read(&mut problems);
     add_path(&mut config);
-    let keys = endpoint::Keys {
+    let keys = endpoint::EndpointConfig {
         url: config.url.as_deref(),
         timeout: config.timeout,
         connect_timeout: config.connect_timeout,

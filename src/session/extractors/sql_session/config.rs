@@ -16,7 +16,7 @@ use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::backends::pool::{Limits, Pool};
+use crate::session::backends::pool::{Pool, PoolLimits};
 use crate::session::backends::waiting::Waiting;
 use crate::session::sections::laravel::{self, KeyFields};
 use crate::session::sections::session_cookie::{self, SessionCookie};
@@ -112,7 +112,7 @@ pub fn build(
         cookie.laravel(),
         &mut problems,
     );
-    let limits = Limits::read(
+    let limits = PoolLimits::read(
         section,
         config.max_connections,
         config.pool_wait,
@@ -153,7 +153,7 @@ pub fn build(
 fn database(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,
-    limits: Limits,
+    limits: PoolLimits,
     problems: &mut Problems,
 ) -> Option<(Dialect, Authority, ConnectConfig)> {
     let url = section.secret("url", config.url.take(), problems);

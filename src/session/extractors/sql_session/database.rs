@@ -20,7 +20,7 @@ use super::statement::{Parameter, Statement};
 use crate::clock::{Clock, UnixSeconds};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
-use crate::session::backends::pool::{Failure, Store};
+use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::payload::MAX_STORED;
 use crate::session::types::ExtractError;
 
@@ -226,7 +226,7 @@ impl RowLookup {
         &self,
         connection: &mut DB::Connection,
         row_query: &RowQuery,
-    ) -> Result<Vec<DB::Row>, Failure>
+    ) -> Result<Vec<DB::Row>, StoreError>
     where
         for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
         String: for<'q> Encode<'q, DB> + Type<DB>,
@@ -277,7 +277,7 @@ impl Store for RowLookup {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
+    async fn connect(&self) -> Result<Connection, StoreError> {
         match &self.config {
             ConnectConfig::Postgres { options, time_zone } => {
                 let mut connection = options
@@ -318,7 +318,7 @@ impl Store for RowLookup {
         &self,
         connection: &mut Connection,
         query: &RowQuery,
-    ) -> Result<Option<Object>, Failure> {
+    ) -> Result<Option<Object>, StoreError> {
         let failed = |error: sqlx::Error| failure(&error, None);
         match connection {
             Connection::Postgres(connection) => {
@@ -360,11 +360,11 @@ async fn restrict(connection: &mut MySqlConnection, timeout: Duration) -> Result
 }
 
 /// The row; `None` if there is none. Several rows are an error, because they may belong to different users.
-fn only<R>(rows: Vec<R>) -> Result<Option<R>, Failure> {
+fn only<R>(rows: Vec<R>) -> Result<Option<R>, StoreError> {
     let mut rows = rows.into_iter();
     match (rows.next(), rows.next()) {
         (row, None) => Ok(row),
-        (_, Some(_)) => Err(Failure::Said(
+        (_, Some(_)) => Err(StoreError::Said(
             ExtractError::unavailable("store_ambiguous")
                 .because("the query finds several rows for one key"),
         )),
@@ -373,14 +373,14 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, Failure> {
 
 /// Maps an error of the database library. `key` is the key that was sent, if it was. The database's text is kept
 /// unless it contains the key.
-fn failure(error: &sqlx::Error, key: Option<&str>) -> Failure {
+fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
     let sqlx::Error::Database(database) = error else {
-        return Failure::Lost(error.to_string());
+        return StoreError::Lost(error.to_string());
     };
     let code = database.code().unwrap_or_default();
     if key.is_some() && is_bad_key(&**database, &code) {
         let detail = format!("the database does not accept this key in the query (error {code})");
-        return Failure::Said(ExtractError::rejected("malformed").because(detail));
+        return StoreError::Said(ExtractError::rejected("malformed").because(detail));
     }
     let text = match key {
         Some(key) if database.message().contains(key) => format!("error {code}"),
@@ -388,9 +388,9 @@ fn failure(error: &sqlx::Error, key: Option<&str>) -> Failure {
     };
     // The server is shutting down, or has closed the connection.
     if code.starts_with("57P") || code.starts_with("08") {
-        return Failure::Lost(text);
+        return StoreError::Lost(text);
     }
-    Failure::Said(ExtractError::unavailable("store_refused").because(text))
+    StoreError::Said(ExtractError::unavailable("store_refused").because(text))
 }
 
 fn is_bad_key(error: &dyn DatabaseError, code: &str) -> bool {
@@ -405,23 +405,23 @@ fn too_long() -> ExtractError {
 }
 
 /// Checks the length of a row that was read whole. Only the query itself could have cut its columns.
-fn bounded((row, length): (Object, usize)) -> Result<Object, Failure> {
+fn bounded((row, length): (Object, usize)) -> Result<Object, StoreError> {
     if length > MAX_STORED {
-        Err(Failure::Oversized(too_long()))
+        Err(StoreError::Oversized(too_long()))
     } else {
         Ok(row)
     }
 }
 
 /// Parses a row that the database cut one character after the longest accepted length.
-fn of_json(text: &str) -> Result<Object, Failure> {
+fn of_json(text: &str) -> Result<Object, StoreError> {
     if text.len() > MAX_STORED {
-        return Err(Failure::Said(too_long()));
+        return Err(StoreError::Said(too_long()));
     }
     match Value::parse(text.as_bytes()) {
         Ok(Value::Object(row)) => Ok(row),
         // PostgreSQL keeps values of type json as they were written, and accepts deeper nesting than our parser.
-        _ => Err(Failure::Said(
+        _ => Err(StoreError::Said(
             ExtractError::rejected("session_corrupt").because("the row is not JSON"),
         )),
     }
