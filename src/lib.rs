@@ -84,7 +84,7 @@
 //!
 //! `examples/custom_extractor.rs` is a complete one with a secret, and with tests.
 
-// The public API: what an extractor of one's own needs.
+// The public API: what an extractor outside this crate needs.
 pub use cli::Cli;
 pub use clock::{Clock, UnixSeconds};
 pub use config::{HumanDuration, List, Problems, Section};

@@ -96,9 +96,9 @@ impl Error {
     /// The reason for logs, finer than the code.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::BadRequest(word) => word,
+            Self::BadRequest(reason) => reason,
             Self::Denied(Denied { denial, .. }) => match denial {
-                Denial::NotSignedIn(word) => word,
+                Denial::NotSignedIn(reason) => reason,
                 Denial::NotMine(reason, _) | Denial::Rejected(reason) => reason.word,
                 Denial::Unavailable(cause) => cause.word,
             },
@@ -219,7 +219,7 @@ impl Error {
             Self::Denied(Denied { denial: Denial::Unavailable(_), .. }) | Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(self.wait())),
                 "Session cannot be checked", "The session cannot be checked right now; try again."),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(wait_header(SOON)),
-                "Overloaded", "The service has too many requests under way; try again."),
+                "Overloaded", "The service has too many requests in flight; try again."),
             Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(wait_header(SOON)),
                 "Shutting down", "This instance is shutting down; another will take over."),
             Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(SOON)),

@@ -134,7 +134,8 @@ async fn token_for(
     head: &Parts,
 ) -> Result<Json<TokenResponse>, Error> {
     let live = &*in_force.live;
-    // Before any session is checked: with a clock that was never set, expired sessions would be accepted.
+    // Before any session is checked: with a clock that was never set, expired sessions would be accepted,
+    // and new ones refused as not valid yet.
     if !clock::is_set(app.clock.now()) {
         return Err(Error::ClockNotSet);
     }
@@ -172,13 +173,13 @@ fn refresh_in(expires_in: i64) -> i64 {
 
 /// The error for a genuine session for which no token can be minted.
 fn not_mintable(error: MintError, user: &Authenticated) -> Error {
-    let (word, expired) = match error {
+    let (reason, expired) = match error {
         MintError::ClockNotSet => return Error::ClockNotSet,
         MintError::SessionOver => ("session_over", true),
-        MintError::Claim(word) => (word, false),
+        MintError::Claim(reason) => (reason, false),
     };
     let denial = Denial::Rejected(Reason {
-        word,
+        word: reason,
         expired,
         detail: None,
     });

@@ -482,12 +482,12 @@ mod tests {
         let mut waiting: Vec<_> = (0..10_000)
             .map(|_| Box::pin(lookups.ask(question("a"), call)))
             .collect();
-        for one in &mut waiting {
-            assert!(one.now_or_never().is_none());
+        for request in &mut waiting {
+            assert!(request.now_or_never().is_none());
         }
         release.send_replace(true);
-        for one in waiting {
-            assert_eq!(word(one.await).as_deref(), Ok(r#"{"sub":"ann"}"#));
+        for request in waiting {
+            assert_eq!(word(request.await).as_deref(), Ok(r#"{"sub":"ann"}"#));
         }
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         assert_eq!(lookups.0.state().flights.len(), 0);
@@ -698,10 +698,10 @@ mod tests {
     async fn failing_calls_of_one_caller_do_not_refuse_another() {
         let (lookups, _) = lookups();
         for n in 0..100 {
-            let stranger = lookups
+            let failing = lookups
                 .ask(question(&n.to_string()), || async { down() })
                 .await;
-            assert_eq!(word(stranger), Err("timeout"));
+            assert_eq!(word(failing), Err("timeout"));
             assert_eq!(
                 lookups.readiness(),
                 Readiness::Stale,

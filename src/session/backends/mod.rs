@@ -26,7 +26,7 @@ pub struct Context {
     pub http: HttpClient,
     /// The backends of the configuration that is loaded.
     pub backends: Arc<Backends>,
-    /// Dev mode: kinds that authenticate nobody, such as `static_user`, are allowed.
+    /// Dev mode: kinds that check no credential, such as `static_user`, are allowed.
     pub dev: bool,
 }
 
