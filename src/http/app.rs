@@ -334,7 +334,7 @@ impl App {
             subject: error.subject().map(Subject::as_str),
             before_extractors: error.is_before_extractors(),
             hint: stripped
-                .then_some("the path ends in `token`: does the proxy in front strip `/rollout`?"),
+                .then_some("the path ends in `token`: does the proxy in front remove `/rollout`?"),
             duration,
         };
         self.log.answered(span, &outcome, subjects);

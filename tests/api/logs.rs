@@ -350,7 +350,7 @@ fn line_of_a_key_fetch_has_the_id_and_extractor_of_its_request() {
     assert_eq!(
         messages,
         [
-            "calls to the backend fail; at most one warning a minute says so",
+            "calls to the backend fail; this warning is logged at most once a minute",
             "token.refused"
         ],
         "{log}"

@@ -274,7 +274,7 @@ async fn a_reload_during_the_drain_does_not_disturb_it() {
     fs::write(&file, CLIENT_SECRET).unwrap();
     let mut process = start_with(&file);
     process.signal(Signal::TERM);
-    process.line_with("asked to stop");
+    process.line_with("stop signal received");
     fs::write(&file, "half").unwrap();
     process.line_with("config_reload_failed");
     assert!(is_signed_with(&token(&process).await, CLIENT_SECRET));

@@ -391,7 +391,7 @@ async fn spawned_key_fetch_is_part_of_its_request_in_traces_and_log() {
     );
     let line: Value = log
         .lines()
-        .find(|line| line.contains("could not be fetched"))
+        .find(|line| line.contains("calls to the backend fail"))
         .unwrap()
         .parse()
         .unwrap();
