@@ -217,7 +217,7 @@ mod tests {
             let spawning = async {
                 crate::sync::spawn(async { info!("fetched") })
                     .await
-                    .unwrap()
+                    .unwrap();
             };
             runtime.block_on(spawning.instrument(request));
         });

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the description of the API (OpenAPI 3.1). The document is checked in; the tests below compare it
+//! `GET /openapi.json`: the description of the API (`OpenAPI` 3.1). The document is checked in; the tests below compare it
 //! with the types and errors of the code.
 
 use axum::http::header;

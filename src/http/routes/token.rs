@@ -151,9 +151,12 @@ async fn token_for(
                 retry_after,
             })?;
     }
-    let minter = &live.settings.minter;
-    let minted = minter.mint(&user.subject, &user.session, app.clock.now());
-    let minted = minted.map_err(|error| not_mintable(error, &user))?;
+    let now = app.clock.now();
+    let minted = live
+        .settings
+        .minter
+        .mint(&user.subject, &user.session, now)
+        .map_err(|error| not_mintable(error, &user))?;
 
     app.issued(&user, in_force);
     let expires_in = minted.expires_at - minted.issued_at;

@@ -416,7 +416,7 @@ impl JwksCache {
             .backend_call(extractor, result, now.saturating_sub(started));
         match &outcome {
             Err(error) if !self.is_absent(error) => {
-                health.failed(0, result, Some(&error.to_string()))
+                health.failed(0, result, Some(&error.to_string()));
             }
             Ok(_) | Err(_) => health.answered(0),
         }
