@@ -382,31 +382,14 @@ async fn incomplete_or_excess_cookie_chunks_are_401() {
             .await;
         let mut doubled = numbered(&parts(count));
         doubled.push((0, parts(count)[0].clone()));
-        s.expect("one twice", &borrowed(&doubled), &["200"]).await;
-        doubled[count].1.push('x');
+        s.expect("one twice, equal", &borrowed(&doubled), &["200"])
+            .await;
+        let last = doubled.len() - 1;
+        doubled[last].1.push('x');
         s.expect(
-            "one in two versions",
+            "one twice, different",
             &borrowed(&doubled),
             &["401 session_invalid"],
-        )
-        .await;
-    }
-    s.expect(
-        "a hundred",
-        &borrowed(&numbered(&parts(100))),
-        &["401 session_invalid"],
-    )
-    .await;
-    for name in [
-        "sb-x-auth-token.00",
-        "sb-x-auth-token.-1",
-        "sb-x-auth-token.a",
-        "sb-x-auth-token.",
-    ] {
-        s.expect(
-            name,
-            &cookies(&format!("{name}={whole}")),
-            &["401 no_session", "401 session_invalid"],
         )
         .await;
     }

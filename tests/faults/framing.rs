@@ -162,12 +162,12 @@ async fn transfer_encoding_other_than_chunked_is_400() {
 }
 
 #[tokio::test]
-async fn empty_chunked_body_is_400() {
+async fn empty_chunked_body_is_200() {
     let s = Service::start(by_jwt()).await;
     s.expect(
         "empty",
         &with("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
-        BAD,
+        &["200"],
     )
     .await;
     s.expect(
@@ -176,7 +176,7 @@ async fn empty_chunked_body_is_400() {
             "Transfer-Encoding: chunked\r\n",
             "0\r\nAuthorization: Bearer x\r\n\r\n",
         ),
-        BAD,
+        &["200"],
     )
     .await;
     s.finish().await;
@@ -376,8 +376,7 @@ async fn request_beyond_a_size_limit_is_431_or_414() {
             .collect::<String>()
     };
     let too_large = &["431 headers_too_large"];
-    // `Host` and `Connection` come on top.
-    for count in [99, 100, 101, 150, 1000, 5000] {
+    for count in [101, 102, 150, 1000, 5000] {
         s.expect(&format!("{count} headers"), &post(&many(count)), too_large)
             .await;
     }
@@ -410,9 +409,8 @@ async fn request_beyond_a_size_limit_is_431_or_414() {
         )
         .await;
     }
-    // Just below each limit all is well.
-    s.expect("100 headers", &with(&many(97), ""), &["200"])
-        .await;
+    // Just below each limit the request is served.
+    s.expect("95 headers", &with(&many(95), ""), &["200"]).await;
     s.expect(
         "30 KiB",
         &with(&format!("Cookie: a={}\r\n", "y".repeat(30 * 1024)), ""),
@@ -440,19 +438,23 @@ async fn long_header_name_is_431_and_repeated_header_is_a_duplicate() {
     )
     .await;
     s.expect(
-        "64 of one name",
+        "62 of one name",
         &post(&"Authorization: Bearer x\r\n".repeat(62)),
         &["401 session_invalid"],
     )
     .await;
     s.expect(
-        "60 cookies headers",
+        "60 cookie headers",
         &post(&"Cookie: session=x\r\n".repeat(60)),
         &["401 session_invalid"],
     )
     .await;
-    s.expect("62 of another", &with(&"X: y\r\n".repeat(60), ""), &["200"])
-        .await;
+    s.expect(
+        "60 of another name",
+        &with(&"X: y\r\n".repeat(60), ""),
+        &["200"],
+    )
+    .await;
     s.finish().await;
 }
 
@@ -709,7 +711,7 @@ async fn absolute_or_malformed_target_is_400() {
     s.expect(
         "fragment",
         &request("POST /rollout/token#x HTTP/1.1", &good()),
-        &["400 bad_request", "404 not_found", "200"],
+        BAD,
     )
     .await;
     s.finish().await;
@@ -731,12 +733,12 @@ async fn repeated_credential_or_browser_header_is_refused() {
             "200",
         ),
         (
-            "cookies that differ",
+            "different cookies",
             format!("Cookie: session={token}; session=x\r\n"),
             "401 session_invalid",
         ),
         (
-            "cookies that differ, in two headers",
+            "different cookie headers",
             format!("Cookie: session={token}\r\nCookie: session=x\r\n"),
             "401 session_invalid",
         ),

@@ -793,9 +793,13 @@ async fn other_token_type_and_our_own_token_are_401() {
 async fn client_secret_or_placeholder_for_sessions_refuses_to_start() {
     let with_secret = |secret: &str| by_jwt().with(format!("extractors.web.secret = '{secret}'"));
     refuses(with_secret(CLIENT_SECRET), "extractors.web.secret").await;
-    for placeholder in ["", "changeme", "secret"] {
+    for placeholder in ["", "changeme", "secret", "your-client-secret"] {
         refuses(with_secret(placeholder), "extractors.web.secret").await;
     }
+    // The app uses a weak secret already, so it is a warning.
+    let s = Service::start(with_secret("short-one")).await;
+    s.logs("is shorter than 16 bytes", 1).await;
+    s.finish().await;
 }
 
 #[tokio::test]

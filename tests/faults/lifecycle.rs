@@ -137,6 +137,8 @@ async fn kept_connection_is_closed_during_the_drain() {
 }
 
 /// A service whose configuration file can be rewritten.
+const RELOADS: &str = "rollout_token_config_reloads_total";
+
 async fn with_file(toml: &str) -> (Arc<Service>, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), toml).expect("a file");
@@ -241,13 +243,18 @@ async fn reload_under_load_is_atomic() {
             seen
         });
     }
-    for (n, version) in ["two", "one", "two", "one"].into_iter().enumerate() {
-        std::fs::write(file.path(), config(version)).expect("a file");
-        // A hundred at once do no harm.
+    for n in 0..4 {
+        let reloads = s.metric(RELOADS, &["ok"]).await;
+        std::fs::write(file.path(), config(if n % 2 == 0 { "two" } else { "one" }))
+            .expect("a file");
+        // A hundred signals at once are a few reloads.
         for _ in 0..100 {
             s.signal(Signal::HUP);
         }
-        s.logs("config_reloaded", n + 1).await;
+        // A changed file is taken once two reads, a second apart, are equal.
+        while s.metric(RELOADS, &["ok"]).await <= reloads {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
     stop.store(true, std::sync::atomic::Ordering::SeqCst);
     let seen = load.join_all().await;
@@ -457,7 +464,8 @@ async fn port_in_use_is_a_clean_start_error() {
 
 #[tokio::test]
 async fn two_thousand_connections_at_once_are_all_answered() {
-    let s = Service::start(by_jwt().with("log.level = 'info'")).await;
+    let limits = "server.max_connections = 2100\nlog.level = 'info'";
+    let s = Service::start(by_jwt().with(limits)).await;
     // Stopped, so that all of them wait in the kernel's queue.
     s.signal(Signal::STOP);
     let mut crowd = JoinSet::new();

@@ -233,6 +233,7 @@ impl Output {
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub resident_kib: u64,
+    pub peak_kib: u64,
     pub files: usize,
     /// Of processor time, in hundredths of a second.
     pub ticks: u64,
@@ -297,6 +298,7 @@ impl Service {
             scanned: Mutex::new(0),
             baseline: Usage {
                 resident_kib: 0,
+                peak_kib: 0,
                 files: 0,
                 ticks: 0,
             },
@@ -426,6 +428,7 @@ impl Service {
         };
         Usage {
             resident_kib: kib("VmRSS"),
+            peak_kib,
             files,
             ticks: ticks(&read("stat")),
         }
