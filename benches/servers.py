@@ -22,7 +22,7 @@ SESSION_SECRET = "session-secret-session-secret-session-secret"
 CLIENT_SECRET = "client-secret-client-secret-client-secret-client-secret-client-secret"
 PATH = "/rollout/token"
 
-# The server has one processor for itself, whoever asks has the other.
+# The server has one processor to itself; the clients run on the other.
 SERVER_CPU, CLIENT_CPU = "0", "1"
 
 CLIENT = {"ROLLOUT_CLIENT_ID": "client", "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET}
@@ -55,7 +55,7 @@ def session():
 
 
 def free_port(given=set()):
-    """A port that nobody has, and that none of our servers was given before: they bind theirs later."""
+    """A free port that was not given out before: servers bind theirs later."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
