@@ -1,4 +1,4 @@
-//! The `Authorization` header, whole: nobody has the key, so no bytes are a session.
+//! The whole `Authorization` header. The fuzzer does not know the key, so no input is a valid session.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

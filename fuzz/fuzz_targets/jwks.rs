@@ -1,4 +1,4 @@
-//! A JWK set and a PEM from whoever answers at the configured address.
+//! A JWK set and a PEM, as the server at the configured address may answer.
 #![no_main]
 
 use rollout_token::session::backends::keys::KeySet;

@@ -1,4 +1,4 @@
-//! The body of a "who am I" endpoint's answer: only JSON that says who it is becomes a session.
+//! The body of a session endpoint's answer: only JSON with a subject becomes a session.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             serde_json::from_slice::<serde_json::Value>(bytes).expect("a session is JSON");
         }
         Err(ExtractError::Rejected(_) | ExtractError::Unavailable(_)) => {}
-        Err(ExtractError::NotMine(..)) => panic!("an endpoint reads any cookie"),
-        Ok(None) => panic!("there was a cookie"),
+        Err(ExtractError::NotMine(..)) => panic!("the endpoint reads any cookie"),
+        Ok(None) => panic!("a cookie was sent"),
     }
 });

@@ -1,5 +1,4 @@
-//! What the targets share: one extractor for each target, and the fuzzer's bytes where a browser would put
-//! its cookie, or a back end its answer.
+//! Shared by the targets: one extractor per target, with the fuzzer's bytes as a cookie or as a backend's answer.
 
 #[path = "../../tests/shared/samples.rs"]
 mod samples;
@@ -19,10 +18,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
-/// The clock of all targets but those with a framework's cookie.
+/// The time in all targets except those with a framework's cookie.
 pub const NOW: i64 = 1_800_000_000;
 
-/// What signs the sessions of [`jwt`].
+/// The secret that signs the sessions of [`jwt`].
 pub const JWT_SECRET: &str = "public-jwt-secret-with-more-than-32-characters";
 
 fn build(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
@@ -36,7 +35,7 @@ pub fn jwt(more: &str) -> Arc<dyn SessionExtractor> {
     build("jwt", &format!("secret = \"{JWT_SECRET}\"\n{keys}\n{more}"))
 }
 
-/// An extractor that asks a back end, and that back end.
+/// An extractor that asks a backend, and that backend.
 pub struct Asking {
     runtime: Runtime,
     extractor: Arc<dyn SessionExtractor>,
@@ -44,18 +43,18 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// An extractor of `kind` with these keys and the back end's `url`.
+    /// An extractor of `kind` with these keys and the backend's `url`.
     pub fn of(kind: &str, keys: &str) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let body = Arc::default();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
-        runtime.spawn(back_end(listener, Arc::clone(&body)));
+        runtime.spawn(backend(listener, Arc::clone(&body)));
         let extractor = build(kind, &format!("url = \"{url}\"\n{keys}"));
         Self { runtime, extractor, body }
     }
 
-    /// What is made of a request with this header when the back end answers with this body.
+    /// The outcome of a request with this header when the backend answers with this body.
     pub fn answer(&self, header: [(&str, &str); 1], body: &[u8]) -> Extracted {
         *self.body.lock().expect("no panic before") = body.to_vec();
         let request = contract::request(&header);
@@ -63,13 +62,13 @@ impl Asking {
     }
 }
 
-async fn back_end(listener: TcpListener, body: Arc<Mutex<Vec<u8>>>) {
+async fn backend(listener: TcpListener, body: Arc<Mutex<Vec<u8>>>) {
     while let Ok((stream, _)) = listener.accept().await {
         tokio::spawn(converse(BufStream::new(stream), body.clone()));
     }
 }
 
-/// Answers every request on a connection with the body of the moment.
+/// Answers every request on a connection with the current body.
 async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -> Option<()> {
     loop {
         let mut length = 0;
@@ -95,12 +94,12 @@ async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -
     }
 }
 
-/// A genuine session of each framework, as the cookie's value: the corpus starts there.
+/// A genuine session of a framework, as the cookie's value. The corpus starts from it.
 pub fn sample(kind: &str) -> &'static Sample {
     SAMPLES.iter().find(|sample| sample.kind == kind).expect("a sample of the kind")
 }
 
-/// A kind under test: its extractor, the cookies of a genuine session, and what is in it.
+/// A kind under test: its extractor, and the cookies and attributes of a genuine session.
 struct Subject {
     extractor: Arc<dyn SessionExtractor>,
     cookies: Vec<(String, String)>,
@@ -121,8 +120,8 @@ impl Subject {
     }
 }
 
-/// Gives an extractor of `kind` the bytes as its cookie. Whatever they are, it must answer, and a session
-/// that it finds in them must be the genuine one.
+/// Gives an extractor of `kind` the bytes as its cookie. It must answer without a panic, and the only session
+/// that it may find is the genuine one.
 pub fn cookie(kind: &'static str, bytes: &[u8]) {
     static SUBJECT: OnceLock<Subject> = OnceLock::new();
     let subject = SUBJECT.get_or_init(|| Subject::of(kind));
@@ -136,7 +135,7 @@ pub fn cookie(kind: &'static str, bytes: &[u8]) {
     }
     match subject.extractor.extract(&request).now_or_never().expect("no waiting") {
         Ok(None) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {}
-        Ok(Some(session)) => assert_eq!(session.attributes, subject.attributes, "taken for a session"),
+        Ok(Some(session)) => assert_eq!(session.attributes, subject.attributes, "accepted another session than the genuine one"),
         Err(ExtractError::Unavailable(cause)) => panic!("nothing can be unavailable: {cause:?}"),
     }
 }
