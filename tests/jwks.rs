@@ -231,7 +231,7 @@ impl Subject {
 }
 
 #[tokio::test]
-async fn a_rotated_key_is_fetched_by_the_first_request_after_the_cooldown() {
+async fn rotated_key_is_fetched_by_the_first_request_after_the_cooldown() {
     let (old, new) = (Signer::new("old"), Signer::new("new"));
     let server = Server::start(set(&[&old])).await;
     let subject = Subject::new(&server);
@@ -246,7 +246,7 @@ async fn a_rotated_key_is_fetched_by_the_first_request_after_the_cooldown() {
 }
 
 #[tokio::test]
-async fn ten_thousand_unknown_keys_are_one_fetch_per_cooldown() {
+async fn ten_thousand_unknown_kids_cause_one_fetch_per_cooldown() {
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;
     let subject = Subject::new(&server);
@@ -265,7 +265,7 @@ async fn ten_thousand_unknown_keys_are_one_fetch_per_cooldown() {
 }
 
 #[tokio::test]
-async fn a_cold_start_under_load_is_one_fetch() {
+async fn cold_start_under_load_causes_one_fetch() {
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;
     server.gate.forget_permits(Semaphore::MAX_PERMITS);
@@ -288,7 +288,7 @@ async fn a_cold_start_under_load_is_one_fetch() {
 }
 
 #[tokio::test]
-async fn a_request_that_goes_away_does_not_take_the_fetch_with_it() {
+async fn cancelled_request_does_not_cancel_the_shared_fetch() {
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;
     server.gate.forget_permits(Semaphore::MAX_PERMITS);
@@ -305,7 +305,7 @@ async fn a_request_that_goes_away_does_not_take_the_fetch_with_it() {
 }
 
 #[tokio::test]
-async fn an_outage_is_survived_by_keys_that_are_not_too_old() {
+async fn stale_keys_are_used_for_an_hour_of_outage() {
     let (signer, new) = (Signer::new("k"), Signer::new("new"));
     let server = Server::start(set(&[&signer])).await;
     let subject = Subject::new(&server);
@@ -342,7 +342,7 @@ async fn an_outage_is_survived_by_keys_that_are_not_too_old() {
 }
 
 #[tokio::test]
-async fn keys_that_never_came_are_asked_for_once_a_second() {
+async fn keys_never_loaded_are_fetched_at_most_once_a_second() {
     let signer = Signer::new("k");
     let server = Server::start(Reply::status(500)).await;
     let subject = Subject::new(&server);
@@ -419,7 +419,7 @@ async fn start_fetches_ahead_and_due_keys_are_refreshed_in_the_background() {
 }
 
 #[tokio::test]
-async fn a_bad_answer_never_replaces_good_keys() {
+async fn unusable_answer_keeps_the_old_keys() {
     let signer = Signer::new("k");
     let private = {
         let mut jwk = signer.jwk();
@@ -492,7 +492,7 @@ async fn a_bad_answer_never_replaces_good_keys() {
 }
 
 #[tokio::test]
-async fn one_bad_key_does_not_spoil_the_others() {
+async fn unusable_key_leaves_the_other_keys_usable() {
     let signer = Signer::new("k");
     let mut keys: Vec<Value> = vec![
         json!(7),
@@ -517,7 +517,7 @@ async fn one_bad_key_does_not_spoil_the_others() {
 }
 
 #[tokio::test]
-async fn cache_control_is_taken_within_bounds() {
+async fn cache_control_max_age_is_clamped() {
     for (value, ttl) in [
         ("max-age=0", 30),
         ("max-age=60", 60),
@@ -541,7 +541,7 @@ async fn cache_control_is_taken_within_bounds() {
 }
 
 #[tokio::test]
-async fn what_a_header_points_to_is_never_fetched() {
+async fn key_url_in_the_token_header_is_never_fetched() {
     let (signer, stranger) = (Signer::new("k"), Signer::new("k"));
     let server = Server::start(set(&[&signer])).await;
     let trap = Server::start(set(&[&stranger])).await;
@@ -559,7 +559,7 @@ async fn what_a_header_points_to_is_never_fetched() {
 }
 
 #[tokio::test]
-async fn discovery_finds_the_keys_of_exactly_its_issuer() {
+async fn discovery_document_of_another_issuer_is_refused() {
     let signer = Signer::new("k");
     let keys = Server::start(set(&[&signer])).await;
     let issuer = Server::start(Reply::status(404)).await;
@@ -621,7 +621,7 @@ async fn discovery_finds_the_keys_of_exactly_its_issuer() {
 }
 
 #[tokio::test]
-async fn a_key_with_its_own_address_is_fetched_by_its_id() {
+async fn key_url_with_kid_placeholder_is_fetched_per_kid() {
     let signer = Signer::new("11111111-2222");
     let server = Server::start(Reply::ok(signer.pair.public_key_pem())).await;
     let subject = Subject::with(&format!("jwks_url = \"{}/{{kid}}\"", server.base));
@@ -729,7 +729,7 @@ async fn at_most_50_kids_are_looked_up_in_a_second() {
 }
 
 #[tokio::test]
-async fn kid_that_was_not_there_is_remembered_for_30_seconds_and_1000_of_them() {
+async fn missing_kid_is_cached_for_30_seconds_and_at_most_1000_of_them() {
     let signer = Signer::new("genuine");
     let (server, subject) = key_by_kid(&signer, "").await;
     let ask = async |n: usize| {
@@ -771,7 +771,7 @@ async fn header_rules_are_checked_before_a_kid_is_looked_up() {
 }
 
 #[tokio::test]
-async fn failed_look_up_of_a_kid_is_made_again_after_a_second() {
+async fn failed_kid_lookup_is_retried_after_a_second() {
     let signer = Signer::new("genuine");
     let (server, subject) = key_by_kid(&signer, "").await;
     server.answers(Reply::status(500));
@@ -805,7 +805,7 @@ async fn fresh_keys_are_stale_in_readiness_after_a_failed_fetch() {
 }
 
 #[tokio::test]
-async fn a_failed_handshake_is_an_outage() {
+async fn failed_tls_handshake_counts_as_an_outage() {
     // Nobody speaks TLS here, and plain text is not tried instead.
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;

@@ -55,7 +55,7 @@ fn version(text: &str) -> Vec<u64> {
 }
 
 #[test]
-fn no_dependency_is_older_than_the_mending_of_a_flaw_that_would_reach_us() {
+fn no_dependency_is_older_than_the_fix_of_a_known_flaw() {
     let lock: toml::Table = read("Cargo.lock").parse().expect("TOML");
     let packages = lock["package"].as_array().expect("packages");
     for (name, floor, flaw) in FLOORS {
@@ -86,17 +86,17 @@ fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
                 .split("fn ")
                 .skip(1)
                 .filter_map(|rest| rest.split('(').next());
-            let models = text
-                .split("(\"")
-                .skip(1)
-                .filter_map(|rest| rest.split_once("\", ").map(|(name, _)| name));
+            let models = text.split('(').skip(1).filter_map(|rest| {
+                let (name, _) = rest.trim_start().strip_prefix('"')?.split_once("\",")?;
+                Some(name)
+            });
             names.extend(functions.chain(models).map(str::to_owned));
         }
     }
 }
 
 #[test]
-fn every_promise_names_tests_and_they_exist() {
+fn every_promise_in_security_md_names_existing_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut tests = BTreeSet::new();
     for folder in ["src", "tests"] {
@@ -150,7 +150,7 @@ fn attacks() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_threat_case_names_a_test_and_every_attack_is_a_threat_case() {
+fn every_threat_case_names_a_test_and_every_attack_has_a_threat_case() {
     let page = read("docs/threat-cases.md");
     let rows = page
         .lines()

@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use crate::helpers::{BY_HEADER, Service, refused};
 
 #[tokio::test]
-async fn the_browser_helper_is_a_module_that_caches_ask_about_before_each_use() {
+async fn client_js_is_a_module_with_an_etag_and_is_revalidated() {
     for service in [
         Service::start(BY_HEADER),
         Service::start_dev("[session]\nextractors = [\"static_user\"]"),
@@ -68,7 +68,7 @@ async fn the_browser_helper_is_a_module_that_caches_ask_about_before_each_use() 
 }
 
 #[tokio::test]
-async fn the_browser_helper_can_be_imported_by_listed_pages_only_and_is_only_read() {
+async fn client_js_is_readable_by_listed_origins_and_other_methods_are_405() {
     let service = Service::start(&format!(
         "[origins]\nallowed = [\"https://app.example\"]\n{BY_HEADER}"
     ));
@@ -100,7 +100,7 @@ async fn the_browser_helper_can_be_imported_by_listed_pages_only_and_is_only_rea
 }
 
 #[tokio::test]
-async fn the_page_and_its_parts_exist_in_dev_mode_only() {
+async fn dev_page_and_its_assets_are_404_outside_dev_mode() {
     let parts = ["/", "/dev.js", "/dev.css", "/dev.svg", "/dev/samples"];
     let dev = Service::start_dev("[session]\nextractors = [\"static_user\"]");
     for path in parts {
@@ -126,7 +126,7 @@ async fn the_page_and_its_parts_exist_in_dev_mode_only() {
 }
 
 #[tokio::test]
-async fn a_sample_is_what_the_service_answers() {
+async fn sample_answers_of_the_dev_page_match_the_service() {
     let dev = Service::start_dev("[session]\nextractors = [\"static_user\"]");
     let samples: serde_json::Value = dev
         .request(Method::GET, "/dev/samples")

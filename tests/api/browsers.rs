@@ -22,7 +22,7 @@ fn allowed_for(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn a_listed_page_may_ask_and_read_also_errors() {
+async fn listed_origin_can_read_tokens_and_errors() {
     let service = Service::start(&config());
     for user in [Some("ann"), None] {
         for site in [None, Some("cross-site"), Some("same-site")] {
@@ -58,7 +58,7 @@ async fn a_listed_page_may_ask_and_read_also_errors() {
 }
 
 #[tokio::test]
-async fn other_pages_are_refused_before_any_extractor_is_asked() {
+async fn unlisted_origin_is_403_before_any_extractor_runs() {
     let service = Service::start(&config());
     for (case, headers) in [
         ("evil", &[("origin", "https://evil.example")][..]),
@@ -116,7 +116,7 @@ async fn other_pages_are_refused_before_any_extractor_is_asked() {
 }
 
 #[tokio::test]
-async fn our_own_pages_and_programs_may_ask() {
+async fn same_origin_page_and_program_without_an_origin_are_allowed() {
     let service = Service::start(&config());
     let own = format!("http://{}", service.address);
     for headers in [
@@ -143,7 +143,7 @@ async fn our_own_pages_and_programs_may_ask() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_for_listed_pages_only() {
+async fn preflight_is_allowed_for_listed_origins_and_paths_only() {
     let service = Service::start(&config());
     let preflight = |origin: &str| {
         service
@@ -198,7 +198,7 @@ async fn a_preflight_is_answered_for_listed_pages_only() {
 }
 
 #[tokio::test]
-async fn the_route_of_rollouts_docs_needs_a_page_of_ours_or_a_bearer() {
+async fn docs_alias_needs_an_allowed_origin_or_a_bearer() {
     let service = Service::start(&format!("[server]\ndocs_alias = true\n{}", config()));
     for (case, headers, want) in [
         ("own page", &[("sec-fetch-site", "same-origin")][..], 200),
@@ -251,7 +251,7 @@ async fn the_route_of_rollouts_docs_needs_a_page_of_ours_or_a_bearer() {
 }
 
 #[tokio::test]
-async fn dev_mode_says_so_and_answers_only_under_names_of_this_machine() {
+async fn dev_mode_marks_answers_and_refuses_foreign_hosts() {
     let service = Service::start_dev("[session]\nextractors = [\"static_user\"]");
     let response = service
         .post()

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::helpers::{BY_HEADER, BY_JWT, NOW, Service, client, refused, session_token};
 
 #[tokio::test]
-async fn absent_expired_and_wrong_sessions_are_told_apart() {
+async fn absent_expired_and_invalid_sessions_have_different_codes() {
     let service = Service::start(BY_JWT);
     let expired = session_token(json!({"exp": NOW - 30}));
     let wrong = format!("{}x", session_token(json!({})));
@@ -40,7 +40,7 @@ async fn absent_expired_and_wrong_sessions_are_told_apart() {
 }
 
 #[tokio::test]
-async fn other_paths_and_methods_are_refused_in_json() {
+async fn unknown_path_is_404_json_and_unknown_method_405_json() {
     let service = Service::start(BY_HEADER);
     for path in [
         "/",
@@ -102,7 +102,7 @@ async fn other_paths_and_methods_are_refused_in_json() {
 }
 
 #[tokio::test]
-async fn the_admin_listener_gives_no_tokens() {
+async fn token_route_on_the_admin_listener_is_404() {
     let service = Service::start(BY_JWT);
     for path in ["/rollout/token", "/rollout-token"] {
         let request = client().post(format!("http://{}{path}", service.admin));
@@ -120,7 +120,7 @@ async fn the_admin_listener_gives_no_tokens() {
 }
 
 #[tokio::test]
-async fn a_method_override_is_ignored() {
+async fn method_override_header_does_not_change_the_method() {
     let service = Service::start(BY_HEADER);
     let request = service.request(Method::GET, "/rollout/token?_method=POST");
     let response = request
@@ -133,7 +133,7 @@ async fn a_method_override_is_ignored() {
 }
 
 #[tokio::test]
-async fn the_callers_request_id_is_kept_if_it_is_harmless() {
+async fn valid_request_id_of_the_caller_is_kept_and_any_other_replaced() {
     let service = Service::start(BY_HEADER);
     for (sent, kept) in [
         ("abc-1.2_3", true),
@@ -153,7 +153,7 @@ async fn the_callers_request_id_is_kept_if_it_is_harmless() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_cause_is_told() {
+async fn error_body_does_not_contain_the_cause() {
     let service = Service::start(BY_JWT);
     let sentinel = "SENTINEL-5c1b";
     for (name, value) in [
@@ -181,7 +181,7 @@ async fn nothing_of_the_cause_is_told() {
 }
 
 #[tokio::test]
-async fn a_panicking_extractor_is_500_and_the_next_request_is_served() {
+async fn panicking_extractor_is_500_and_the_next_request_is_served() {
     use axum::http::request::Parts;
     use futures_util::future::BoxFuture;
     use rollout_token::config::{Problems, Section};

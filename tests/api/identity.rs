@@ -152,7 +152,7 @@ async fn jwt_beside_introspection_serves_both_and_no_backend_is_asked_about_anot
 }
 
 #[tokio::test]
-async fn own_credential_that_is_bad_never_reaches_the_next_extractor() {
+async fn invalid_credential_of_an_extractor_does_not_fall_through_to_the_next() {
     let a = jwt("a", "https://a", "header:authorization");
     let b = jwt("b", "https://a", "header:authorization").replace("issuers", "# issuers");
     let service = chain(
@@ -175,7 +175,7 @@ async fn own_credential_that_is_bad_never_reaches_the_next_extractor() {
 }
 
 #[tokio::test]
-async fn client_that_names_one_identity_in_a_header_is_never_given_anothers() {
+async fn identity_named_in_a_header_is_never_replaced_by_a_cookies() {
     let app = Backend::json("{\"sub\":\"ann\"}").await;
     let endpoint = format!(
         "[extractors.app]\nkind = \"session_endpoint\"\nurl = \"{}\"\ncookies = [\"sid\"]\nforward_headers = [\"X-Token\"]\n",
@@ -214,7 +214,7 @@ async fn client_that_names_one_identity_in_a_header_is_never_given_anothers() {
 }
 
 #[tokio::test]
-async fn header_that_was_not_mine_goes_to_the_endpoint_without_cookies_and_other_headers() {
+async fn foreign_header_is_forwarded_to_the_endpoint_without_cookies_and_other_headers() {
     let app = Backend::start(|seen| async move {
         let user = if seen.header("authorization").is_some() {
             "bob"
@@ -252,7 +252,7 @@ async fn header_that_was_not_mine_goes_to_the_endpoint_without_cookies_and_other
 }
 
 #[tokio::test]
-async fn foreign_cookie_is_passed_over_and_alone_it_is_session_invalid() {
+async fn foreign_cookie_falls_through_and_alone_is_session_invalid() {
     let service = chain(
         &["web", "proxy"],
         &[&jwt("web", "https://a", "cookie:session"), PROXY],
@@ -270,7 +270,7 @@ async fn foreign_cookie_is_passed_over_and_alone_it_is_session_invalid() {
 }
 
 #[test]
-fn explain_shows_what_is_not_mine_and_who_is_not_asked() {
+fn explain_shows_foreign_credentials_and_extractors_not_called() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let sections = [
         &*jwt("api", "https://a", "header:authorization"),
@@ -305,7 +305,7 @@ fn explain_shows_what_is_not_mine_and_who_is_not_asked() {
 }
 
 #[test]
-fn sections_that_one_token_could_reach_are_a_warning() {
+fn two_sections_that_accept_the_same_token_are_a_warning() {
     let place = "header:authorization";
     let (a, b) = (jwt("a", "https://a", place), jwt("b", "https://b", place));
     let any = jwt("any", "https://x", place).replace("issuers = [\"https://x\"]\n", "");
@@ -483,7 +483,7 @@ async fn unverified_email_is_401_and_allow_unverified_email_lifts_it() {
 }
 
 #[test]
-fn presets_of_gates_that_verify_users_themselves_allow_unverified_email() {
+fn trusted_header_presets_allow_unverified_email() {
     for (preset, more) in [
         (
             "cloudflare-access",
@@ -613,7 +613,7 @@ async fn given(service: &Service, cookies: impl Iterator<Item = String>) -> usiz
 }
 
 #[tokio::test]
-async fn agents_of_one_brokerage_are_served_while_a_looping_page_is_limited() {
+async fn shared_subject_is_served_while_one_looping_credential_is_rate_limited() {
     let service = brokerage();
     let session = agent(0).split_once(' ').expect("two cookies").1.to_owned();
     // Another cookie that changes with each call does not make it another credential.
@@ -625,7 +625,7 @@ async fn agents_of_one_brokerage_are_served_while_a_looping_page_is_limited() {
 }
 
 #[tokio::test]
-async fn agents_are_served_beside_a_looping_page_whose_credential_changes_and_which_is_limited() {
+async fn looping_page_with_changing_credentials_reaches_the_subject_limit() {
     let service = brokerage();
     let (mut agents, mut looping) = (0, 0);
     for n in 1..=120 {

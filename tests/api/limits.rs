@@ -14,7 +14,7 @@ use rollout_token::session::types::{Extracted, Session, SessionExtractor};
 use crate::helpers::{BY_HEADER, Service, refused};
 
 #[tokio::test]
-async fn one_subject_has_its_share_and_others_do_not_notice() {
+async fn subject_above_burst_is_429_and_other_subjects_are_served() {
     let service = Service::start(&format!("[rate_limit]\nburst = 3\n{BY_HEADER}"));
     for _ in 0..3 {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
@@ -33,7 +33,7 @@ async fn one_subject_has_its_share_and_others_do_not_notice() {
 }
 
 #[tokio::test]
-async fn the_limit_can_be_switched_off() {
+async fn rate_limit_of_0_per_minute_limits_nothing() {
     let service = Service::start(&format!("[rate_limit]\nper_minute = 0\n{BY_HEADER}"));
     for _ in 0..100 {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
@@ -58,7 +58,7 @@ fn hung(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Probl
 }
 
 #[tokio::test]
-async fn a_hung_back_end_ends_in_503_and_what_is_too_much_is_shed_at_once() {
+async fn hung_backend_is_503_and_requests_above_max_in_flight_are_shed_at_once() {
     let config = "[server]\nmax_in_flight = 4\nrequest_timeout = \"300ms\"\n[session]\nextractors = [\"hung\"]";
     let service = Service::with(
         config,
@@ -86,7 +86,7 @@ async fn a_hung_back_end_ends_in_503_and_what_is_too_much_is_shed_at_once() {
 }
 
 #[tokio::test]
-async fn labels_hold_no_text_of_callers() {
+async fn metric_labels_contain_no_request_text() {
     let service = Service::start(BY_HEADER);
     for n in 0..200 {
         let name = format!("sentinel-{n}");
@@ -122,7 +122,7 @@ async fn labels_hold_no_text_of_callers() {
 }
 
 #[tokio::test]
-async fn probes_of_an_instance_that_is_not_ready_are_no_refused_requests() {
+async fn readiness_probe_of_a_draining_instance_is_not_logged_as_refused() {
     let service = Service::start(
         r#"
         [session]
@@ -155,7 +155,7 @@ async fn probes_of_an_instance_that_is_not_ready_are_no_refused_requests() {
 }
 
 #[tokio::test]
-async fn health_needs_no_back_end_and_readiness_tells_of_the_drain() {
+async fn healthz_calls_no_backend_and_readyz_is_503_while_draining() {
     let service = Service::start(BY_HEADER);
     let get = |path: &str| service.request(reqwest::Method::GET, path).send();
     assert_eq!(get("/healthz").await.unwrap().status(), 200);

@@ -115,7 +115,7 @@ fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
 }
 
 #[test]
-fn closed_log_pipe_stops_nothing() {
+fn service_answers_after_its_log_pipe_is_closed() {
     let (process, stdout) = Process::start_unread(&mut talkative());
     drop(stdout);
     ask(process.address, 100);
@@ -125,7 +125,7 @@ fn closed_log_pipe_stops_nothing() {
 }
 
 #[test]
-fn full_disk_stops_nothing() {
+fn service_answers_while_the_log_disk_is_full() {
     let (address, admin) = (free(), free());
     let full = File::options().write(true).open("/dev/full").unwrap();
     let process = Process::start_silent(
@@ -142,7 +142,7 @@ fn full_disk_stops_nothing() {
 }
 
 #[test]
-fn unread_log_does_not_keep_the_process_from_ending() {
+fn unread_log_does_not_delay_the_exit() {
     // Fewer lines than the queue holds, and more.
     for times in [1_000, 12_000] {
         let (process, stdout) = Process::start_unread(&mut talkative());
@@ -248,7 +248,7 @@ fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
 }
 
 #[test]
-fn refusal_before_the_extractors_says_which_request_it_was() {
+fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
     let mut process = Process::start(&mut talkative());
     let mut logged = |head: &str| {
         send(
@@ -363,9 +363,9 @@ fn line_of_a_key_fetch_has_the_id_and_extractor_of_its_request() {
     );
 }
 
-/// N1, N2: whatever callers send, a line stays one line, and no text of theirs controls a terminal.
+/// Line breaks and terminal escapes in a request are logged escaped, so each event stays one line.
 #[test]
-fn callers_cannot_forge_log_lines() {
+fn request_text_cannot_forge_a_log_line() {
     let forged = "x\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\u{1b}[31m\u{9b}2J";
     let escaped = serde_json::to_string(forged).unwrap();
     let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);

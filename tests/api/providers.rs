@@ -49,17 +49,17 @@ const CLASSES: [(&str, usize, &str); 12] = [
 ];
 
 #[tokio::test]
-async fn the_providers_pages_take_their_providers_tokens_and_no_others() {
+async fn provider_preset_accepts_its_own_tokens_and_refuses_others() {
     check_pages(&PAGES, include_str!("../vectors/idp-shapes.json")).await;
 }
 
 #[tokio::test]
-async fn the_providers_pages_refuse_what_is_no_users_session() {
+async fn provider_preset_refuses_tokens_that_are_no_user_session() {
     check_pages(&CLASSES, include_str!("../vectors/idp-token-classes.json")).await;
 }
 
 #[test]
-fn a_fresh_header_goes_before_a_stale_cookie() {
+fn fresh_header_precedes_stale_cookie() {
     for (page, block) in [("supabase", 0), ("supabase", 1)] {
         let table = shown(page, block);
         let section = &table["extractors"]["supabase"];

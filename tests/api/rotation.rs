@@ -77,7 +77,7 @@ async fn token(process: &Process) -> String {
 }
 
 #[tokio::test]
-async fn a_secret_that_cannot_be_used_changes_nothing_until_it_can() {
+async fn unusable_new_secret_keeps_the_old_one() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, CLIENT_SECRET).unwrap();
@@ -137,7 +137,7 @@ impl Mount {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn secrets_that_are_swapped_together_are_taken_up_together_under_load() {
+async fn secrets_swapped_together_are_reloaded_together_under_load() {
     let mount = Mount::new([("client", CLIENT_SECRET), ("session", SESSION_SECRET)]);
     let mut process = Process::start(
         binary(&["serve"])
@@ -194,7 +194,7 @@ async fn secrets_that_are_swapped_together_are_taken_up_together_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_changed_configuration_is_in_force_for_whole_requests() {
+async fn reload_changes_no_request_in_flight() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rollout.toml");
     let write = |origin: &str, secret: &str| {
@@ -246,7 +246,7 @@ async fn a_changed_configuration_is_in_force_for_whole_requests() {
 }
 
 #[tokio::test]
-async fn a_hundred_signals_are_a_few_reloads_and_the_last_change_is_in_force() {
+async fn hundred_sighups_cause_few_reloads_and_the_last_change_applies() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, CLIENT_SECRET).unwrap();
@@ -268,7 +268,7 @@ async fn a_hundred_signals_are_a_few_reloads_and_the_last_change_is_in_force() {
 }
 
 #[tokio::test]
-async fn a_reload_during_the_drain_does_not_disturb_it() {
+async fn reload_during_the_drain_does_not_disturb_it() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, CLIENT_SECRET).unwrap();
@@ -414,7 +414,7 @@ impl Reloading {
 
 /// On a paused clock: a second takes no time, and begins only when no file is being read.
 #[tokio::test(start_paused = true)]
-async fn half_written_secret_is_never_used() {
+async fn half_written_secret_is_never_loaded() {
     let service = Reloading::start(Registry::builtin(), BY_HEADER);
     // Longer than the shortest secret that is accepted.
     service.write("secret", &OTHER_SECRET[..20]);
@@ -435,7 +435,7 @@ async fn half_written_secret_is_never_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_configuration_file_at_the_signal_is_read_again() {
+async fn half_written_configuration_at_sighup_is_read_again() {
     let service = Reloading::start(Registry::builtin(), BY_HEADER);
     service.write("rollout.toml", "[session]\nextractors = [\"pro");
     service.ask.send(()).await.expect("it listens");
@@ -466,7 +466,7 @@ async fn half_a_configuration_file_at_the_signal_is_read_again() {
 
 /// On one thread: a read that blocked it would end the test's progress.
 #[tokio::test]
-async fn file_that_does_not_answer_holds_up_nothing_but_the_reload() {
+async fn file_that_blocks_on_read_delays_only_the_reload() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     let service = Reloading::start(Registry::builtin(), BY_HEADER);
     let file = service.directory.path().join("secret");
@@ -625,7 +625,7 @@ async fn changed_section_that_cannot_start_is_refused_but_not_if_the_client_secr
 
 /// An extractor of one's own may panic while it is built.
 #[tokio::test(start_paused = true)]
-async fn a_panic_during_a_reload_is_not_the_end_of_reloads() {
+async fn panic_during_a_reload_does_not_end_reloading() {
     static PANICS: AtomicBool = AtomicBool::new(false);
     static BUILT: AtomicUsize = AtomicUsize::new(0);
     fn build(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {

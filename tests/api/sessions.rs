@@ -21,7 +21,7 @@ fn two() -> String {
 }
 
 #[tokio::test]
-async fn only_absence_falls_through() {
+async fn absent_credential_falls_through_and_an_invalid_one_does_not() {
     let service = Service::start(&two());
     let good = session_token(json!({}));
     let expired = session_token(json!({"exp": NOW - 3600}));
@@ -68,7 +68,7 @@ async fn only_absence_falls_through() {
 }
 
 #[tokio::test]
-async fn the_first_place_that_is_there_decides() {
+async fn first_present_credential_source_decides() {
     let service = Service::start(BY_JWT);
     let (good, bad) = (session_token(json!({})), "broken");
     let ask = |bearer: &str, cookie: &str| {
@@ -88,7 +88,7 @@ async fn the_first_place_that_is_there_decides() {
 }
 
 #[tokio::test]
-async fn two_cookies_of_the_name_are_refused() {
+async fn two_cookies_of_one_name_are_session_invalid() {
     let service = Service::start(BY_JWT);
     let good = session_token(json!({}));
     for cookie in [

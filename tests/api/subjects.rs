@@ -52,7 +52,7 @@ async fn subjects_are_minted_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn nobody_and_nobody_sensible_are_told_apart() {
+async fn missing_subject_is_no_session_and_invalid_subject_is_session_invalid() {
     let service = Service::start(BY_JWT);
     assert_eq!(
         subject_of(&service, &session_token(json!({"sub": null})))
@@ -97,7 +97,7 @@ async fn nobody_and_nobody_sensible_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_template_names_an_organisation() {
+async fn subject_template_combines_several_claims() {
     let config = BY_JWT.replace(
         "kind = \"jwt\"",
         "kind = \"jwt\"\nsubject = \"org:{/https:~1~1app~1org}/{user.id}\"",

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::helpers::{BY_HEADER, BY_JWT, CLIENT_ID, NOW, Service, answer, session_token, verified};
 
 #[tokio::test]
-async fn a_session_gives_exactly_the_documented_answer() {
+async fn valid_session_is_200_with_the_documented_answer() {
     let service = Service::start(BY_JWT);
     let response = service
         .post()
@@ -49,7 +49,7 @@ async fn a_session_gives_exactly_the_documented_answer() {
 }
 
 #[tokio::test]
-async fn the_same_session_as_a_cookie_gives_a_token_too() {
+async fn session_in_a_cookie_is_200() {
     let service = Service::start(BY_JWT);
     let cookie = format!("_ga=1; session={}; broken; x=\"", session_token(json!({})));
     let (status, body) = service.ask(&[("cookie", &cookie)]).await;
@@ -60,7 +60,7 @@ async fn the_same_session_as_a_cookie_gives_a_token_too() {
 }
 
 #[tokio::test]
-async fn every_call_mints_a_full_life() {
+async fn every_call_mints_a_token_with_the_full_ttl() {
     let service = Service::start(BY_JWT);
     let session = format!("Bearer {}", session_token(json!({})));
     for later in [0, 1, 299] {
@@ -75,7 +75,7 @@ async fn every_call_mints_a_full_life() {
 }
 
 #[tokio::test]
-async fn a_body_is_accepted_and_never_names_anybody() {
+async fn request_body_is_accepted_and_does_not_change_the_subject() {
     let service = Service::start(BY_HEADER);
     for (kind, body) in [
         ("application/json", "{\"sub\":\"admin\"}"),
@@ -103,7 +103,7 @@ async fn a_body_is_accepted_and_never_names_anybody() {
 }
 
 #[tokio::test]
-async fn only_configured_claims_of_the_session_are_copied() {
+async fn minted_token_contains_only_configured_session_claims() {
     let claims = "[token.claims.\"rollout.com\"]\nauthData = \"{org}\"\n[token.claims]\nEmail = \"{email}\"\n";
     let service = Service::start(&format!("{claims}{BY_JWT}"));
     let session = session_token(json!({"org": {"id": 7}, "email": "a@b.example", "role": "admin"}));
@@ -117,7 +117,7 @@ async fn only_configured_claims_of_the_session_are_copied() {
 }
 
 #[tokio::test]
-async fn a_token_may_be_shorter_and_may_end_with_the_session() {
+async fn ttl_and_cap_to_session_shorten_the_token() {
     let service = Service::start(&format!("[token]\nttl = \"2m\"\n{BY_JWT}"));
     let ask = |service: &Service, exp: i64| {
         let session = format!("Bearer {}", session_token(json!({"exp": exp})));
@@ -141,7 +141,7 @@ async fn a_token_may_be_shorter_and_may_end_with_the_session() {
 }
 
 #[tokio::test]
-async fn our_own_token_is_no_session() {
+async fn minted_token_is_not_accepted_as_a_session() {
     let service = Service::start(BY_JWT);
     let (_, body) = service
         .ask(&[(
@@ -158,7 +158,7 @@ async fn our_own_token_is_no_session() {
 }
 
 #[tokio::test]
-async fn clock_before_2020_mints_nothing_and_readyz_says_why() {
+async fn clock_before_2020_is_500_and_readyz_names_the_cause() {
     let service = Service::start(BY_HEADER);
     for (now, minted) in [
         (100, false),

@@ -16,7 +16,7 @@ const PROXY_KEEPS: Duration = Duration::from_millis(600);
 const SERVICE_KEEPS: &str = "750ms";
 
 #[tokio::test]
-async fn a_request_at_the_end_of_an_idle_connections_time_is_not_lost() {
+async fn request_at_the_end_of_the_idle_timeout_is_not_lost() {
     let address = free_address();
     let _service =
         Process::start(service(address).env("ROLLOUT__SERVER__IDLE_TIMEOUT", SERVICE_KEEPS));
@@ -54,7 +54,7 @@ async fn a_request_at_the_end_of_an_idle_connections_time_is_not_lost() {
 }
 
 #[tokio::test]
-async fn the_way_a_proxy_passes_bodies_on_changes_no_answer() {
+async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
     let address = free_address();
     let _service = start_service(address);
     for buffering in ["on", "off"] {

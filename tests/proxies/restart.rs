@@ -116,7 +116,7 @@ async fn ends_well(process: Process) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn behind_haproxy_which_finds_out_by_its_checks() {
+async fn rolling_restart_behind_haproxy_health_checks_loses_no_request() {
     let addresses = [free_address(), free_address()];
     let mut instances = Vec::from(addresses.map(start));
     let proxy = Proxy::haproxy(&haproxy_to(&addresses, ""));
@@ -132,7 +132,7 @@ async fn behind_haproxy_which_finds_out_by_its_checks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn behind_nginx_whose_list_of_endpoints_is_a_second_late() {
+async fn rolling_restart_behind_nginx_with_a_late_endpoint_list_loses_no_request() {
     let mut addresses = [free_address(), free_address()];
     let mut instances = addresses.map(start);
     let proxy = Proxy::nginx(&nginx_to(&addresses, ""));

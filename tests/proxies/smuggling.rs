@@ -97,7 +97,7 @@ pub async fn talk(proxy: SocketAddr, bytes: &[u8], then: Talk) -> String {
 }
 
 #[tokio::test]
-async fn no_request_hides_in_another() {
+async fn smuggled_request_behind_a_proxy_is_never_answered() {
     let address = free_address();
     let service = start_service(address);
     for (what, proxy) in [

@@ -18,7 +18,7 @@ const ATTEMPTS: [(&str, &str); 8] = [
 ];
 
 #[tokio::test]
-async fn nobody_but_the_proxy_names_the_user() {
+async fn only_the_proxy_sets_the_user_header() {
     let address = free_address();
     let _service = start_service(address);
     let named = "proxy_set_header X-Forwarded-User bob;";
@@ -73,7 +73,7 @@ async fn nobody_but_the_proxy_names_the_user() {
 }
 
 #[tokio::test]
-async fn an_answer_is_never_kept_for_the_next_caller() {
+async fn token_answer_is_never_cached_by_the_proxy() {
     let address = free_address();
     let _service = start_service(address);
     // Each is told to keep whatever it may.

@@ -46,7 +46,7 @@ macro_rules! families {
         )*
 
         #[test]
-        fn every_file_has_its_test() {
+        fn every_vector_file_has_a_test() {
             let files = std::fs::read_dir(directory()).expect("vectors");
             let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
             let mut files: Vec<_> = names.filter(|name| name.ends_with(".json")).collect();
@@ -81,7 +81,7 @@ families! {
 
 /// In an app with several guards `user_id` is the id of whoever used the last of them.
 #[tokio::test]
-async fn laravels_user_is_the_one_in_the_payload() {
+async fn laravel_subject_comes_from_the_payload() {
     let (_directory, path) = database();
     let count = check_all("laravel", async |case| {
         if case.config["subject_from"] != "payload" {
@@ -99,7 +99,7 @@ async fn laravels_user_is_the_one_in_the_payload() {
 
 /// PHP's strings are bytes: one that is not UTF-8 changes nothing for the others.
 #[tokio::test]
-async fn laravel_with_a_string_that_is_not_utf8() {
+async fn laravel_session_with_a_non_utf8_string_is_accepted() {
     let (_directory, path) = database();
     let mut spoilt = 0;
     let count = check_all("laravel", async |case| {

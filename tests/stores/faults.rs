@@ -178,7 +178,7 @@ async fn a_crowd_is_kept_in_bounds(toml: &str, upstream: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_behind_faults() {
+async fn redis_with_network_faults_is_503_and_recovers() {
     let redis = redis_with_users(&[]).await;
     every_fault_is_503(REDIS, redis.port).await;
     answers_reach_only_their_own(REDIS, redis.port).await;
@@ -186,7 +186,7 @@ async fn redis_behind_faults() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_behind_faults() {
+async fn postgres_with_network_faults_is_503_and_recovers() {
     let postgres = Postgres::start(&[]).await;
     postgres.run("postgres", USERS).await;
     every_fault_is_503(POSTGRES, postgres.port).await;
@@ -195,7 +195,7 @@ async fn postgres_behind_faults() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mariadb_behind_faults() {
+async fn mariadb_with_network_faults_is_503_and_recovers() {
     let mariadb = MariaDb::start(&[]).await;
     mariadb
         .run("CREATE TABLE sessions (id varchar(40) PRIMARY KEY, user_id varchar(40))")
@@ -275,7 +275,7 @@ async fn state(service: &Service) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_is_killed_under_load_and_comes_back() {
+async fn redis_killed_under_load_is_503_until_it_is_back() {
     let mut redis = redis_with_users(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let (service, seen) = (
         Arc::new(service(REDIS, redis.port)),
@@ -328,7 +328,7 @@ async fn redis_is_killed_under_load_and_comes_back() {
 
 /// A Redis that answers, but not now, not here or not us.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_that_says_no_is_503_and_recovers() {
+async fn redis_that_answers_errors_is_503_and_recovers() {
     let redis = redis_with_users(&["--replica-serve-stale-data", "no"]).await;
     let proxy = Proxy::start(redis.port).await;
     let behind = service(REDIS, proxy.port);
@@ -393,7 +393,7 @@ async fn explain(toml: &str, port: u16, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn explain_and_metrics_say_what_a_store_said_and_no_secret() {
+async fn explain_and_metrics_show_the_store_error_and_no_secret() {
     let (redis, postgres) = (redis_with_users(&[]).await, Postgres::start(&[]).await);
     redis.run(&["RPUSH", "sess:s3cr3t-list", "x"]).await;
     redis
@@ -487,7 +487,7 @@ async fn explain_and_metrics_say_what_a_store_said_and_no_secret() {
 
 /// whatever an id looks like, Redis is asked for one key, or for nothing.
 #[tokio::test]
-async fn redis_is_only_ever_asked_for_one_key() {
+async fn redis_lookup_reads_one_key() {
     let redis = redis_with_users(&[]).await;
     let mut monitor = redis.monitor().await;
     let signed = REDIS.replace(
@@ -572,7 +572,7 @@ pub fn express_signed(id: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_user_of_redis_that_may_only_getrange_is_enough() {
+async fn redis_user_with_getrange_only_is_sufficient() {
     let redis = redis_with_users(&[]).await;
     redis
         .run(&[
@@ -635,7 +635,7 @@ async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificat
 }
 
 #[tokio::test]
-async fn redis_over_tls() {
+async fn redis_session_over_tls_is_read() {
     let certificate = Certificate::issue("root");
     let port = free_port();
     let path = |path: &std::path::Path| path.display().to_string();
@@ -658,7 +658,7 @@ async fn redis_over_tls() {
 }
 
 #[tokio::test]
-async fn postgres_over_tls() {
+async fn postgres_session_over_tls_is_read() {
     let certificate = Certificate::issue("postgres");
     let setting = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
     let postgres = Postgres::start(&[
@@ -687,7 +687,7 @@ async fn postgres_over_tls() {
 }
 
 #[tokio::test]
-async fn mariadb_over_tls() {
+async fn mariadb_session_over_tls_is_read() {
     let certificate = Certificate::issue("mysql");
     let setting = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
     let mariadb = MariaDb::start(&[
@@ -709,7 +709,7 @@ async fn mariadb_over_tls() {
 
 /// what is there and no session is the caller's problem.
 #[tokio::test]
-async fn redis_holds_something_else() {
+async fn redis_value_that_is_no_session_is_401() {
     let redis = Redis::start(&[]).await;
     redis.run(&["RPUSH", "sess:list", "x"]).await;
     for (id, value) in [
@@ -744,7 +744,7 @@ async fn redis_holds_something_else() {
 }
 
 #[tokio::test]
-async fn redis_that_refuses_us_is_503() {
+async fn redis_that_refuses_the_login_is_503() {
     let redis = Redis::start(&["--requirepass", "hunter2"]).await;
     for (case, user) in [
         ("no password", ""),
@@ -772,7 +772,7 @@ async fn redis_that_refuses_us_is_503() {
 }
 
 #[tokio::test]
-async fn postgres_that_cannot_answer_is_503() {
+async fn postgres_that_cannot_answer_the_query_is_503() {
     let postgres = Postgres::start(&[]).await;
     postgres.run("postgres", USERS).await;
     postgres

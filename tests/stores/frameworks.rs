@@ -86,7 +86,7 @@ async fn check(family: &str, place: impl AsyncFnMut(&Case) -> Place) -> (usize, 
 }
 
 #[tokio::test]
-async fn express_session_in_redis() {
+async fn express_session_in_redis_is_accepted() {
     let redis = Redis::start(&[]).await;
     let ran = check("express-session-redis", async |case| {
         load_redis(&redis, case).await
@@ -96,7 +96,7 @@ async fn express_session_in_redis() {
 }
 
 #[tokio::test]
-async fn stores_of_postgres() {
+async fn framework_sessions_in_postgres_are_accepted() {
     let postgres = Postgres::start(&[]).await;
     let here = || Place::Store(postgres.url("postgres"));
     let connection = &mut postgres.connection("postgres").await;
@@ -150,7 +150,7 @@ async fn stores_of_postgres() {
 }
 
 #[tokio::test]
-async fn stores_of_mariadb() {
+async fn framework_sessions_in_mariadb_are_accepted() {
     let mariadb = MariaDb::start(&[]).await;
     let here = || Place::Store(mariadb.url());
     let connection = &mut mariadb.connection().await;
@@ -209,7 +209,7 @@ async fn stores_of_mariadb() {
 }
 
 #[tokio::test]
-async fn better_auth_in_postgres_and_redis() {
+async fn better_auth_sessions_in_postgres_and_redis_are_accepted() {
     let (postgres, redis) = (Postgres::start(&[]).await, Redis::start(&[]).await);
     let connection = &mut postgres.connection("postgres").await;
     let ran = check("better-auth", async |case| {
@@ -237,7 +237,7 @@ async fn better_auth_in_postgres_and_redis() {
 
 /// Laravel's driver for Redis keeps the same sessions, serialized once more, under the id behind a prefix.
 #[tokio::test]
-async fn laravel_in_redis() {
+async fn laravel_sessions_in_redis_are_accepted() {
     let redis = Redis::start(&[]).await;
     let ran = check("laravel", async |case| {
         if case.config["driver"] == "cookie" || case.config["subject_from"] != "payload" {

@@ -21,7 +21,7 @@ fn invalid() -> Result<String, String> {
     Err("session_invalid".to_owned())
 }
 
-/// U6: eight requests for a value of 10 MiB, and honest ones beside them.
+/// Eight concurrent requests for a value of 10 MiB, and honest requests beside them.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_values_are_cut_before_they_are_read_and_honest_callers_are_served() {
     let redis = redis_with_users(&[]).await;
@@ -201,7 +201,7 @@ async fn connect_redis_session_is_active_until_its_key_expires() {
 }
 
 #[tokio::test]
-async fn key_hash_sha256_finds_what_the_app_stored_by_hash() {
+async fn key_hash_sha256_finds_the_session_stored_by_hash() {
     let redis = Redis::start(&[]).await;
     let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     redis

@@ -6,7 +6,7 @@ use crate::servers::{MariaDb, Postgres};
 
 /// What the query makes of its key is the caller's doing; what it makes of anything else is not.
 #[tokio::test]
-async fn postgres_cannot_take_every_key() {
+async fn session_id_of_another_type_than_the_postgres_column_is_401() {
     let postgres = Postgres::start(&[]).await;
     postgres.run("postgres", USERS).await;
     postgres
@@ -55,7 +55,7 @@ async fn postgres_cannot_take_every_key() {
 }
 
 #[tokio::test]
-async fn mariadb_cannot_take_every_key_and_has_odd_times() {
+async fn session_id_that_mariadb_refuses_is_401_and_unusual_dates_are_read() {
     let mariadb = MariaDb::start(&[]).await;
     odd_keys(&mariadb).await;
     odd_times(&mariadb).await;

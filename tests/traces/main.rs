@@ -512,7 +512,7 @@ async fn serves_although_receiver_fails(endpoint: &str) -> String {
 }
 
 #[tokio::test]
-async fn unreachable_receiver_stops_nothing_and_is_logged_once() {
+async fn unreachable_receiver_delays_no_request_and_is_logged_once() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -522,7 +522,7 @@ async fn unreachable_receiver_stops_nothing_and_is_logged_once() {
 }
 
 #[tokio::test]
-async fn silent_slow_or_refusing_receiver_stops_nothing() {
+async fn silent_slow_or_refusing_receiver_delays_no_request() {
     let silent = backend::raw(|_stream| std::future::pending()).await;
     serves_although_receiver_fails(&format!("http://{silent}")).await;
     let slow = backend::raw(|stream| drip(stream, b"HTTP/1.1 200 OK\r\n", b"x", true)).await;
