@@ -1,5 +1,5 @@
-//! Published keys over a real HTTP server that counts its requests and answers as it is told.
-//! Time is set by hand: nothing here waits for a clock.
+//! Key sets from a real HTTP server that counts its requests and answers as the test says.
+//! The test sets the clock, so nothing here waits for time to pass.
 
 #![expect(
     clippy::expect_used,
@@ -63,7 +63,7 @@ impl Signer {
     }
 
     fn token_of(&self, issuer: &str, header: &Value) -> String {
-        // Beyond every test's end, so that only the keys' age matters.
+        // Later than the end of every test, so that only the age of the keys matters.
         let claims = json!({ "iss": issuer, "sub": "u-1", "exp": NOW + 100_000 });
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(header), part(&claims));
@@ -84,7 +84,7 @@ struct Reply {
     headers: Vec<(&'static str, String)>,
     body: String,
     endless: bool,
-    /// The end of the only path at which it is found; 403 elsewhere.
+    /// The suffix of the only path that has this answer; other paths are 403.
     only_at: Option<&'static str>,
 }
 
@@ -116,7 +116,7 @@ struct Server {
     base: String,
     hits: Arc<AtomicUsize>,
     reply: Arc<Mutex<Reply>>,
-    /// A permit for each answer, where a test holds them back.
+    /// One permit per answer, if a test delays answers.
     gate: Arc<Semaphore>,
 }
 
@@ -203,7 +203,7 @@ impl Subject {
         }
     }
 
-    /// `ok`, or the word of what is wrong.
+    /// `ok`, or the reason of the refusal.
     async fn ask(&self, token: &str) -> &'static str {
         let request = contract::request(&[("authorization", &format!("Bearer {token}"))]);
         match self.extractor.extract(&request).await {
@@ -252,7 +252,7 @@ async fn ten_thousand_unknown_kids_cause_one_fetch_per_cooldown() {
     let subject = Subject::new(&server);
     assert_eq!(subject.ask(&signer.token()).await, "ok");
     subject.clock.advance(COOLDOWN);
-    // The signature does not matter: the key is looked for first.
+    // The signature does not matter: the key is looked up first.
     let good = signer.token();
     let (_, rest) = good.split_once('.').expect("a header");
     for number in 0..10_000 {
@@ -317,7 +317,7 @@ async fn stale_keys_are_used_for_an_hour_of_outage() {
     subject.clock.advance(Duration::from_secs(599));
     assert_eq!(subject.ask(&token).await, "ok", "fresh");
     subject.until_fetched(2).await;
-    // Nobody can tell whether a new key is genuine while the provider is away.
+    // A new key cannot be verified while the provider is down.
     assert_eq!(subject.ask(&new.token()).await, "jwks_unavailable");
 
     subject.clock.advance(STALE_FOR);
@@ -483,7 +483,7 @@ async fn unusable_answer_keeps_the_old_keys() {
         assert_eq!(subject.ask(&signer.token()).await, "ok", "{name}");
         subject.until_fetched(2).await;
         assert_eq!(subject.ask(&signer.token()).await, "ok", "{name}");
-        // A redirect that was followed would have been a third request.
+        // A followed redirect would be a third request.
         assert_eq!(server.hits(), 2, "{name}");
         let metrics = subject.metrics.render();
         let line = format!("jwks_refresh_total{{extractor=\"jwt\",result=\"{word}\"}} 1");
@@ -506,7 +506,7 @@ async fn unusable_key_leaves_the_other_keys_usable() {
     let server = Server::start(Reply::ok(json!({ "keys": keys }).to_string())).await;
     assert_eq!(Subject::new(&server).ask(&signer.token()).await, "ok");
 
-    // A hundred keys are kept, and those that come later are not.
+    // The first 100 keys are kept and later ones are not.
     let mut many: Vec<Value> = vec![Signer::new("first").jwk(); 100];
     many.push(signer.jwk());
     server.answers(Reply::ok(json!({ "keys": many }).to_string()));
@@ -640,7 +640,7 @@ async fn key_url_with_kid_placeholder_is_fetched_per_kid() {
     assert_eq!(subject.ask(&signer.token()).await, "ok");
 }
 
-/// A provider that has one key, at a URL of its own, and an extractor that knows it.
+/// A provider whose one key has its own URL, and an extractor that reads it.
 async fn key_by_kid(signer: &Signer, more: &str) -> (Server, Subject) {
     let reply = Reply {
         only_at: Some(signer.kid),
@@ -745,7 +745,7 @@ async fn missing_kid_is_cached_for_30_seconds_and_at_most_1000_of_them() {
     assert_eq!((ask(0).await, server.hits()), ("unknown_key", 1));
     subject.clock.advance(SECOND);
     assert_eq!((ask(0).await, server.hits()), ("unknown_key", 2));
-    // 50 in each of 21 seconds are more than are remembered, and none is over.
+    // 50 in each of 21 seconds are more than the cache holds, and none has expired.
     for n in 1..=1050 {
         if n % 50 == 0 {
             subject.clock.advance(SECOND);
@@ -806,7 +806,7 @@ async fn fresh_keys_are_stale_in_readiness_after_a_failed_fetch() {
 
 #[tokio::test]
 async fn failed_tls_handshake_counts_as_an_outage() {
-    // Nobody speaks TLS here, and plain text is not tried instead.
+    // The server does not speak TLS, and the extractor does not fall back to plain HTTP.
     let signer = Signer::new("k");
     let server = Server::start(set(&[&signer])).await;
     let subject = Subject::with(&format!(

@@ -1,17 +1,17 @@
-//! What the repository says about itself is true: the versions in its lock file, and the tests that
+//! Checks what the repository says about itself: the versions in its lock file, and the tests that
 //! `SECURITY.md` and `docs/threat-cases.md` name. Nothing here runs the service.
 #![expect(
     clippy::expect_used,
     clippy::panic,
-    reason = "tests say what they expect by panicking"
+    reason = "a test fails by panicking"
 )]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The first version of each package in which a flaw that would reach us is mended. `make audit` knows more
-/// of them, but not the first one, which the advisory database lacks, and only with a network.
+/// The first version of each package in which a vulnerability that would affect the service is fixed. `make audit`
+/// knows more of them but needs a network, and the advisory database lacks the first one.
 const FLOORS: [(&str, [u64; 3], &str); 5] = [
     (
         "jsonwebtoken",
@@ -45,7 +45,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The numbers of a version; what stands behind a `-` or `+` does not count.
+/// The numbers of a version, without a suffix after `-` or `+`.
 fn version(text: &str) -> Vec<u64> {
     let numbers = text.split(['-', '+']).next().unwrap_or_default();
     numbers
@@ -113,17 +113,20 @@ fn every_promise_in_security_md_names_existing_tests() {
         .collect();
     assert!(
         promises.len() > 15,
-        "the page is there to promise something"
+        "SECURITY.md makes fewer promises than expected"
     );
     for promise in promises {
-        // Whatever stands in backticks and looks like a sentence is a test; other code has fewer words.
+        // Code in backticks with more than two underscores is a test; other code has fewer words.
         let named = promise
             .split('`')
             .skip(1)
             .step_by(2)
             .filter(|name| name.matches('_').count() > 2);
         let named: Vec<&str> = named.collect();
-        assert!(!named.is_empty(), "no test holds us to this: {promise}");
+        assert!(
+            !named.is_empty(),
+            "no test is named for the promise: {promise}"
+        );
         for name in named {
             assert!(tests.contains(name), "there is no test {name}: {promise}");
         }

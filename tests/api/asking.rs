@@ -15,8 +15,9 @@ use tokio::io::AsyncWriteExt;
 
 use crate::backend::{Backend, Seen, drip, json as json_answer, raw, raw_requests, respond};
 use crate::helpers::{NOW, Service, verified};
+use crate::settings::ConfigBuilder;
 
-/// A section that asks `url` about the cookie `sid`, with more keys.
+/// A `session_endpoint` section that forwards the cookie `sid` to `url`, with more keys.
 fn by_asking(url: &str, more: &str) -> String {
     format!(
         "[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\nurl = \"{url}\"\n\
@@ -26,7 +27,7 @@ fn by_asking(url: &str, more: &str) -> String {
 
 const SID: (&str, &str) = ("cookie", "sid=s3cr3t-of-ann");
 
-/// What a request with `headers` gets: a subject, or status and code.
+/// The outcome of a request with `headers`: the subject, or status and code.
 async fn outcome(service: &Service, headers: &[(&str, &str)]) -> Result<String, (u16, String)> {
     let (status, body) = service.ask(headers).await;
     if status.as_u16() == 200 {
@@ -144,19 +145,19 @@ async fn endpoint_status_and_content_type_decide_before_the_body() {
 
 #[tokio::test]
 async fn answer_without_a_user_is_no_session_and_a_malformed_id_is_session_invalid() {
-    let nobody = || refused(401, "no_session");
+    let no_session = || refused(401, "no_session");
     let invalid = || refused(401, "session_invalid");
     for (case, body, want) in [
-        ("null user", r#"{"user":null}"#, nobody()),
-        ("empty object", "{}", nobody()),
-        ("empty list", "[]", nobody()),
-        ("empty text", "\"\"", nobody()),
-        ("null", "null", nobody()),
-        ("false", "false", nobody()),
-        ("null id", r#"{"user":{"id":null}}"#, nobody()),
-        ("no id", r#"{"user":{"name":"Ann"}}"#, nobody()),
+        ("null user", r#"{"user":null}"#, no_session()),
+        ("empty object", "{}", no_session()),
+        ("empty list", "[]", no_session()),
+        ("empty text", "\"\"", no_session()),
+        ("null", "null", no_session()),
+        ("false", "false", no_session()),
+        ("null id", r#"{"user":{"id":null}}"#, no_session()),
+        ("no id", r#"{"user":{"name":"Ann"}}"#, no_session()),
         ("empty id", r#"{"user":{"id":""}}"#, invalid()),
-        ("zero", r#"{"user":{"id":0}}"#, nobody()),
+        ("zero", r#"{"user":{"id":0}}"#, no_session()),
         ("blank id", r#"{"user":{"id":"  "}}"#, invalid()),
         ("true", r#"{"user":{"id":true}}"#, invalid()),
         ("fraction", r#"{"user":{"id":1.5}}"#, invalid()),
@@ -342,7 +343,7 @@ async fn endpoint_receives_only_configured_cookies_and_headers() {
         ("cookie", cookie.as_str()),
         ("x-tenant", "t1"),
         ("set-cookie", "sid=evil"),
-        ("authorization", "Bearer somebody's"),
+        ("authorization", "Bearer of-another-user"),
         ("x-forwarded-user", "admin"),
         ("range", "bytes=0-1"),
         ("accept-encoding", "gzip"),
@@ -525,7 +526,7 @@ async fn session_in_response_headers_is_read_and_its_expiry_honoured() {
 
 /// The user that the fake app has for a cookie.
 fn user_of(seen: &Seen) -> String {
-    let cookie = seen.header("cookie").unwrap_or("sid=nobody");
+    let cookie = seen.header("cookie").unwrap_or("sid=none");
     format!(
         r#"{{"sub":"{}","expires":"2027-01-15T08:00:05Z"}}"#,
         cookie.trim_start_matches("sid=")
@@ -706,15 +707,15 @@ async fn backend_that_was_down_serves_the_first_call_after_recovery() {
 enum Fault {
     /// The status of an outage.
     Gateway,
-    /// A status that says nothing.
+    /// A status that tells neither signed in nor signed out.
     Nonsense,
-    /// No answer until the caller gave up.
+    /// No answer before the timeout.
     Hangs,
-    /// The connection ends without an answer, as of a server that drops long heads.
+    /// The connection is closed without an answer, as servers do that drop long heads.
     Closes,
 }
 
-/// A backend that fails for requests in which `evil` stands, and answers `body` to all others.
+/// A backend that fails for requests that contain `evil`, and answers `body` to all others.
 async fn failing_for_one(fault: Fault, body: &'static str) -> std::net::SocketAddr {
     raw_requests(move |mut stream, request| async move {
         let text = String::from_utf8_lossy(&request).into_owned();
@@ -788,29 +789,30 @@ async fn requests_waiting_for_a_hung_backend_do_not_refuse_other_extractors() {
     })
     .await;
     let other = Backend::json(r#"{"active":true,"sub":"bob"}"#).await;
-    let section = |name: &str, keys: &str| format!("[extractors.{name}]\n{keys}\n");
-    let service = Arc::new(Service::start(&format!(
-        "[server]\nmax_in_flight = 16\n[session]\nextractors = [\"app\", \"api\", \"own\"]\n{}{}{}",
-        section(
-            "app",
-            &format!(
-                "kind = \"session_endpoint\"\nurl = \"{}\"\ncookies = [\"sid\"]\ntimeout = \"5s\"",
-                hung.url("/me")
-            )
-        ),
-        section(
-            "api",
-            &format!(
-                "kind = \"introspection\"\nurl = \"{}\"\nfrom = [\"header:x-token\"]\nclient_id = \"us\"\n\
-                 client_secret = \"our secret:of 24 bytes\"\nallow_any_client = true",
-                other.url("/introspect")
-            )
-        ),
-        section(
-            "own",
-            "kind = \"trusted_header\"\nheader = \"x-user\"\ntrusted_proxies = [\"127.0.0.1\"]"
-        )
-    )));
+    let config = ConfigBuilder::new(
+        "server.max_in_flight = 16
+        session.extractors = ['app', 'api', 'own']
+        [extractors.app]
+        kind = 'session_endpoint'
+        cookies = ['sid']
+        timeout = '5s'
+        [extractors.api]
+        kind = 'introspection'
+        from = ['header:x-token']
+        client_id = 'us'
+        client_secret = 'our secret:of 24 bytes'
+        allow_any_client = true
+        [extractors.own]
+        kind = 'trusted_header'
+        header = 'x-user'
+        trusted_proxies = ['127.0.0.1']",
+    )
+    .with(format!("extractors.app.url = '{}'", hung.url("/me")))
+    .with(format!(
+        "extractors.api.url = '{}'",
+        other.url("/introspect")
+    ));
+    let service = Arc::new(Service::start(config));
     let mut strangers = tokio::task::JoinSet::new();
     for n in 0..16 {
         let service = service.clone();
@@ -838,7 +840,7 @@ async fn requests_waiting_for_a_hung_backend_do_not_refuse_other_extractors() {
 async fn requests_waiting_for_a_hung_store_do_not_refuse_other_extractors() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    // Connections are taken by the kernel, and nothing reads from them.
+    // The kernel accepts connections, and nothing reads from them.
     for keys in [
         format!("kind = \"redis_session\"\nurl = \"redis://{address}\"\nkey_prefix = \"sess:\""),
         format!(
@@ -975,7 +977,7 @@ async fn credential_above_16_kib_is_401_and_not_forwarded() {
     assert_eq!(app.visits(), 2);
 }
 
-/// A server whose connections serve one request each and close at the second, without a word. Counts the
+/// A server whose connections answer one request each and close at the second without an answer. Counts the
 /// requests.
 async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let requests = Arc::new(AtomicUsize::new(0));
@@ -1172,7 +1174,7 @@ fn signed_out_status_outside_201_to_499_refuses_to_start() {
     }
 }
 
-/// A service that asks a product, given by the name of its preset and its address alone.
+/// A service with a preset of `session_endpoint`, given by its name and address only.
 async fn product(
     preset: &str,
     answers: Vec<(&'static str, &'static str, u16, &'static str)>,
@@ -1190,7 +1192,7 @@ async fn product(
         async move { respond(status, &json, body) }
     })
     .await;
-    // Where an app with Auth.js puts the user is its own business.
+    // An app with Auth.js decides where it puts the user's id, so `subject` is required.
     let subject = if preset == "authjs" {
         "subject = \"{user.id}\"\n"
     } else {
@@ -1363,7 +1365,7 @@ async fn oauth2_proxy() {
     }
 }
 
-/// A section that introspects at `url`, with more keys. If they name no app, tokens of any will do.
+/// An `introspection` section for `url`, with more keys. Without `client_ids` tokens of any client are accepted.
 fn by_introspection(url: &str, more: &str) -> String {
     let any = if more.contains("client_ids") {
         ""
@@ -1431,7 +1433,7 @@ async fn inactive_expired_or_foreign_introspected_token_is_401() {
     });
     let invalid = || refused(401, "session_invalid");
     for (case, change, want) in [
-        ("good", json!({}), Ok("ann".to_owned())),
+        ("active", json!({}), Ok("ann".to_owned())),
         ("false", json!({"active": false}), invalid()),
         ("missing", json!({"active": "(remove)"}), invalid()),
         ("text", json!({"active": "true"}), invalid()),
@@ -1742,21 +1744,17 @@ async fn introspection_cache_is_separate_per_issuer() {
     let one = Backend::json(r#"{"active":true,"sub":"ann"}"#).await;
     let two = Backend::json(r#"{"active":false}"#).await;
     let section = |name: &str, issuer: &Backend, place: &str| {
-        let keys = by_introspection(
-            &issuer.url("/"),
-            &format!("from = [\"{place}\"]\ncache_ttl = \"60s\""),
-        );
-        keys.split_once("[extractors.api]").unwrap().1.replacen(
-            '\n',
-            &format!("\n[extractors.{name}]\n"),
-            1,
+        format!(
+            "[extractors.{name}]\nkind = 'introspection'\nurl = '{}'\nfrom = ['{place}']\nclient_id = 'us'\n\
+             client_secret = 'our secret:of 24 bytes'\nallow_any_client = true\ncache_ttl = '60s'",
+            issuer.url("/")
         )
     };
-    let service = Service::start(&format!(
-        "[session]\nextractors = [\"one\", \"two\"]{}{}",
-        section("one", &one, "header:x-one"),
-        section("two", &two, "header:x-two")
-    ));
+    let service = Service::start(
+        ConfigBuilder::new("session.extractors = ['one', 'two']")
+            .with(section("one", &one, "header:x-one"))
+            .with(section("two", &two, "header:x-two")),
+    );
     assert!(outcome(&service, &[("x-one", "t")]).await.is_ok());
     assert_eq!(
         outcome(&service, &[("x-two", "t")]).await,
@@ -1765,7 +1763,7 @@ async fn introspection_cache_is_separate_per_issuer() {
     assert_eq!((one.visits(), two.visits()), (1, 1));
 }
 
-/// What `rollout-token explain` says about this header, with these variables.
+/// The output of `rollout-token explain` for this header, with these variables.
 async fn explain(header: &'static str, variables: Vec<(&'static str, String)>) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollout-token"));
     command

@@ -1,4 +1,4 @@
-//! The embedded files: what caches and other pages may do with them (SPEC section 2).
+//! The embedded files: caching, and access from other origins.
 
 use reqwest::{Method, StatusCode};
 

@@ -1,4 +1,4 @@
-//! A backend that extractors ask: it answers as a test says and remembers what it was sent.
+//! A backend for extractors: it answers as the test says and records its requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Answers every request by `answer`.
+    /// Answers every request with the result of `answer`.
     pub async fn start<F>(answer: impl Fn(Seen) -> F + Clone + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Response<Body>> + Send,
@@ -89,7 +89,7 @@ impl Backend {
         backend
     }
 
-    /// Answers every request by the same.
+    /// Gives every request the same answer.
     pub async fn always(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
         let headers: Vec<_> = headers
             .iter()
@@ -103,7 +103,7 @@ impl Backend {
         .await
     }
 
-    /// Answers every request by this JSON.
+    /// Answers every request with this JSON.
     pub async fn json(body: &str) -> Self {
         Self::always(200, &[("content-type", "application/json")], body).await
     }
@@ -137,7 +137,7 @@ pub fn json(body: &str) -> Response<Body> {
     )
 }
 
-/// A server that hands every connection, once its request was read, to `misbehave`.
+/// A server that reads one request from each connection and hands the connection to `misbehave`.
 pub async fn raw<F>(
     misbehave: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
 ) -> SocketAddr
@@ -160,8 +160,8 @@ where
     address
 }
 
-/// A server that hands every request, head and body, to `answer`, with the connection it came on. The
-/// connection is kept if it is given back.
+/// A server that hands every request, head and body, and its connection to `answer`. The connection stays open if
+/// `answer` returns it.
 pub async fn raw_requests<F>(
     answer: impl Fn(TcpStream, Vec<u8>) -> F + Clone + Send + Sync + 'static,
 ) -> SocketAddr
@@ -186,7 +186,7 @@ where
     address
 }
 
-/// One whole request; `None` if the other side closed the connection.
+/// One whole request; `None` if the peer closed the connection.
 async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     loop {
@@ -205,7 +205,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     }
 }
 
-/// Writes these bytes and then this one, again and again, until the other side has had enough.
+/// Writes `head` and then `part` repeatedly until the peer closes the connection.
 pub async fn drip(mut stream: TcpStream, head: &'static [u8], again: &'static [u8], pause: bool) {
     if stream.write_all(head).await.is_err() {
         return;

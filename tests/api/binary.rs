@@ -1,5 +1,4 @@
-//! The binary as a process: started with variables alone, listened to, and sent signals. What is
-//! expected of it stands in the tests.
+//! The binary as a process: started with variables only, its output read, and signals sent to it.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::helpers::{CLIENT_ID, CLIENT_SECRET, sign_session};
 
-/// Session tokens of the binary's tests live by the machine's clock.
+/// A session token by the machine's clock, which the binary uses.
 pub const FAR: i64 = 4_000_000_000;
 
 const ENVIRONMENT: [(&str, &str); 9] = [
@@ -41,7 +40,7 @@ const MORE: [(&str, &str); 5] = [
 
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
-/// The binary with nothing in its environment but this.
+/// The binary with these variables only.
 pub fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
     command
@@ -62,7 +61,7 @@ pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
     (status.code(), text(stdout), text(stderr))
 }
 
-/// A running process; it is killed with the test.
+/// A running process. It is killed when the test ends.
 pub struct Process {
     child: Child,
     lines: Receiver<String>,
@@ -85,7 +84,7 @@ impl Process {
         process
     }
 
-    /// With what it writes, read as far as the line that tells where it listens.
+    /// Starts it and reads its output up to the line with its addresses.
     pub fn start_unread(command: &mut Command) -> (Self, BufReader<ChildStdout>) {
         let mut process = Self::start_silent(command.stdout(Stdio::piped()));
         let mut stdout = BufReader::new(process.child.stdout.take().expect("piped"));
@@ -107,7 +106,7 @@ impl Process {
         (process, stdout)
     }
 
-    /// Without waiting for a word from it.
+    /// Starts it without waiting for output.
     pub fn start_silent(command: &mut Command) -> Self {
         let child = command.stderr(Stdio::inherit()).spawn().expect("it starts");
         Self {
@@ -143,7 +142,7 @@ impl Process {
         rustix::process::kill_process(pid, signal).expect("it lives");
     }
 
-    /// Waits for the end; gives the exit code and everything that was written.
+    /// Waits for the exit; returns the exit code and the whole output.
     pub fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().expect("it ends");
         self.seen.extend(self.lines.iter());

@@ -1,4 +1,4 @@
-//! Pages that may ask and pages that may not (SPEC section 2, FAULTS group L).
+//! The origin rule: pages that may ask for a token, and pages that may not.
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -97,7 +97,7 @@ async fn unlisted_origin_is_403_before_any_extractor_runs() {
             ],
         ),
     ] {
-        // A good session and a bad one get the same answer: no extractor was asked.
+        // A valid and an invalid session get the same answer: no extractor ran.
         for user in ["ann", "ann, bob"] {
             let request = headers
                 .iter()

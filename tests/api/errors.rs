@@ -1,4 +1,4 @@
-//! Every refusal: its status, its code, its headers, and that nothing of its cause leaks.
+//! Every refusal: its status, code and headers, and that its body does not contain the cause.
 
 use reqwest::Method;
 use serde_json::json;

@@ -1,6 +1,7 @@
-//! A running service, and what tests say to it. What is expected of it stands in the tests.
+//! The harness: a running service in this process, and requests to it.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ pub const BY_JWT: &str = r#"
     allow_any_audience = true
 "#;
 
-/// A section that believes `X-User` from loopback.
+/// A section that trusts `X-User` from loopback.
 pub const BY_HEADER: &str = r#"
     [session]
     extractors = ["proxy"]
@@ -46,7 +47,7 @@ pub const BY_HEADER: &str = r#"
     trusted_proxies = ["127.0.0.1"]
 "#;
 
-/// A service on a port of its own, with a clock that stands still. It ends with the test.
+/// A service on a free port, with a clock that only the test moves. It stops when the test ends.
 pub struct Service {
     pub address: SocketAddr,
     pub admin: SocketAddr,
@@ -56,16 +57,16 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn start(toml: &str) -> Self {
+    pub fn start(toml: impl Display) -> Self {
         Self::with(toml, Registry::builtin(), false)
     }
 
-    pub fn start_dev(toml: &str) -> Self {
+    pub fn start_dev(toml: impl Display) -> Self {
         Self::with(toml, Registry::builtin(), true)
     }
 
-    pub fn with(toml: &str, registry: Registry, dev: bool) -> Self {
-        Self::try_with(toml, registry, dev).expect("a good configuration")
+    pub fn with(toml: impl Display, registry: Registry, dev: bool) -> Self {
+        Self::try_with(toml, registry, dev).expect("a valid configuration")
     }
 
     /// Must be called inside a runtime.
@@ -73,11 +74,11 @@ impl Service {
         dead_code,
         reason = "not every test that shares this harness expects refusals"
     )]
-    pub fn try_start(toml: &str) -> Result<Self, Problems> {
+    pub fn try_start(toml: impl Display) -> Result<Self, Problems> {
         Self::try_with(toml, Registry::builtin(), false)
     }
 
-    fn try_with(toml: &str, registry: Registry, dev: bool) -> Result<Self, Problems> {
+    fn try_with(toml: impl Display, registry: Registry, dev: bool) -> Result<Self, Problems> {
         let clock = ManualClock::at(NOW);
         let mut context = Context::new(Clock::new(clock.clone()), Arc::new(Metrics::new()));
         context.dev = dev;
@@ -85,7 +86,7 @@ impl Service {
         for name in ["ROLLOUT__SERVER__LISTEN", "ROLLOUT__SERVER__ADMIN_LISTEN"] {
             variables.insert(name.to_owned(), "127.0.0.1:0".to_owned());
         }
-        let file = file_of(toml);
+        let file = file_of(&toml.to_string());
         let settings = load_from(vec![file.path().to_owned()], variables, &registry, &context)?;
         let addresses = &settings.server.restart;
         let public = server::bind(addresses.listen).expect("a free port");
@@ -250,7 +251,7 @@ pub async fn answer(response: Response) -> (StatusCode, Value) {
     (status, body)
 }
 
-/// Checks what every refusal promises, and gives its code.
+/// Checks the headers and members that every refusal has; returns its status and code.
 pub async fn refused(response: Response) -> (u16, String) {
     let (status, headers) = (response.status(), response.headers().clone());
     assert_eq!(headers["content-type"], "application/problem+json");

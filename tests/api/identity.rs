@@ -1,5 +1,4 @@
-//! Which extractor decides, and whose token comes of it: a client that names one identity is never given
-//! another's (SPEC section 3, *not mine*).
+//! Which extractor of a chain decides. A client that names one identity never gets a token for another.
 
 use std::time::Duration;
 
@@ -8,8 +7,9 @@ use serde_json::{Value, json};
 use crate::backend::{self, Backend};
 use crate::binary::{binary, run};
 use crate::helpers::{CLIENT_ID, CLIENT_SECRET, NOW, Service, load, sign_session, verified};
+use crate::settings::ConfigBuilder;
 
-/// What a request comes to: `Ok(subject)`, or the code.
+/// The outcome of a request: the subject, or the code.
 async fn outcome(service: &Service, headers: &[(&str, &str)]) -> Result<String, String> {
     let (status, body) = service.ask(headers).await;
     let text = |value: &Value| value.as_str().expect("text").to_owned();
@@ -50,7 +50,7 @@ fn introspection(url: &str, more: &str) -> String {
     )
 }
 
-/// An issuer that knows every token as a user of the same name.
+/// An issuer for which every token is active, with the token itself as subject.
 async fn issuer() -> Backend {
     Backend::start(|seen| async move {
         let form = String::from_utf8(seen.body.to_vec()).expect("a form");
@@ -91,7 +91,7 @@ async fn api_key_before_introspection_serves_keys_and_opaque_bearers() {
         outcome(&service, &[(name, &token)]).await,
         Ok("opaque:bobs-token".to_owned())
     );
-    // The subject's header counts beside a key only.
+    // The subject's header is read only beside a valid key.
     let spoofed = [(name, &*token), ("x-rollout-subject", "ann")];
     assert_eq!(
         outcome(&service, &spoofed).await,
@@ -141,7 +141,7 @@ async fn jwt_beside_introspection_serves_both_and_no_backend_is_asked_about_anot
             Err("session_invalid".to_owned())
         );
         assert_eq!(issuer.visits(), before, "{names:?}");
-        // The answer has no `iss`, which `issuers` asks for; what counts is that the issuer was asked.
+        // The answer lacks the `iss` that `issuers` requires; this checks only that the issuer was asked.
         let (name, token) = bearer("opaque-token");
         assert_eq!(
             outcome(&service, &[(name, &token)]).await,
@@ -153,15 +153,11 @@ async fn jwt_beside_introspection_serves_both_and_no_backend_is_asked_about_anot
 
 #[tokio::test]
 async fn invalid_credential_of_an_extractor_does_not_fall_through_to_the_next() {
-    let a = jwt("a", "https://a", "header:authorization");
-    let b = jwt("b", "https://a", "header:authorization").replace("issuers", "# issuers");
-    let service = chain(
-        &["a", "b"],
-        &[
-            &a.replace("session-secret-session", "another-secret-another"),
-            &b,
-        ],
-    );
+    let a = ConfigBuilder::new(&jwt("a", "https://a", "header:authorization"))
+        .with("extractors.a.secret = 'another-secret-another-secret-another-secret'");
+    let b = ConfigBuilder::new(&jwt("b", "https://a", "header:authorization"))
+        .without("extractors.b.issuers");
+    let service = chain(&["a", "b"], &[&a.to_string(), &b.to_string()]);
     let (name, token) = bearer(&signed("https://a", "ann"));
     assert_eq!(
         outcome(&service, &[(name, &token)]).await,
@@ -308,7 +304,9 @@ fn explain_shows_foreign_credentials_and_extractors_not_called() {
 fn two_sections_that_accept_the_same_token_are_a_warning() {
     let place = "header:authorization";
     let (a, b) = (jwt("a", "https://a", place), jwt("b", "https://b", place));
-    let any = jwt("any", "https://x", place).replace("issuers = [\"https://x\"]\n", "");
+    let any = ConfigBuilder::new(&jwt("any", "https://x", place))
+        .without("extractors.any.issuers")
+        .to_string();
     let opaque = introspection("http://127.0.0.1:9/", "");
     let public = "[extractors.idp]\nkind = \"jwt\"\njwks_url = \"http://127.0.0.1:9/keys\"\nissuers = [\"https://a\"]\n\
                   allow_any_audience = true\n";
@@ -317,7 +315,7 @@ fn two_sections_that_accept_the_same_token_are_a_warning() {
         (
             "same issuer",
             ["a", "a2"],
-            [&a, &a.replace("extractors.a]", "extractors.a2]")],
+            [&a, &jwt("a2", "https://a", place)],
             Some("a2"),
         ),
         ("any issuer first", ["any", "a"], [&any, &a], Some("a")),
@@ -587,7 +585,7 @@ async fn claims_beyond_4_kib_are_session_invalid() {
     }
 }
 
-/// An organisation whose 120 agents share a subject, as SPEC's rate limit is meant for.
+/// An organisation whose 120 agents share a subject.
 fn brokerage() -> Service {
     chain(
         &["web"],
@@ -616,7 +614,7 @@ async fn given(service: &Service, cookies: impl Iterator<Item = String>) -> usiz
 async fn shared_subject_is_served_while_one_looping_credential_is_rate_limited() {
     let service = brokerage();
     let session = agent(0).split_once(' ').expect("two cookies").1.to_owned();
-    // Another cookie that changes with each call does not make it another credential.
+    // Another cookie that changes with each call does not change the credential.
     let looping = given(&service, (0..300).map(|n| format!("{session}; _ga={n}"))).await;
     let agents = given(&service, (1..=120).map(agent)).await;
     assert_eq!((looping, agents), (20, 120));
@@ -661,7 +659,7 @@ async fn fragment_in_the_target_is_400() {
             "{target}: {answer}"
         );
     }
-    // A request behind a good one, with and without a body between them, gets no token either.
+    // The same for a pipelined request after a good one, with and without a body between them.
     let two = request("/rollout/token") + &request("/rollout/token#x");
     let answer = service.raw(two.as_bytes()).await;
     assert!(

@@ -1,4 +1,4 @@
-//! An identity provider: an ES256 key, a JWKS endpoint that counts its visitors, and tokens.
+//! An identity provider: an ES256 key, a JWKS endpoint that counts its requests, and tokens.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How much one subject and all together may ask for, and what stays in bounds (SPEC section 4).
+//! Rate limit, limit of in-flight requests, bounded metrics, and readiness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ async fn rate_limit_of_0_per_minute_limits_nothing() {
     }
 }
 
-/// An extractor whose back end never answers.
+/// An extractor whose backend never answers.
 #[derive(Debug)]
 struct Hung;
 
@@ -48,7 +48,7 @@ impl SessionExtractor for Hung {
     fn extract<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Extracted> {
         Box::pin(async {
             std::future::pending::<()>().await;
-            Ok(Some(Session::of_subject("nobody")))
+            Ok(Some(Session::of_subject("never")))
         })
     }
 }
@@ -191,6 +191,6 @@ async fn healthz_calls_no_backend_and_readyz_is_503_while_draining() {
         (&draining["code"], draining.get("secret_fingerprint")),
         (&"draining".into(), None)
     );
-    // Still serving, for balancers that have not noticed yet.
+    // Requests are still served during the drain delay, until balancers notice.
     assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
 }

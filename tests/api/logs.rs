@@ -1,5 +1,5 @@
-//! What is logged of a request and how much of it, and what happens when nothing reads the log: the service
-//! goes on, and says how many lines were lost. See `commands.rs` for the lines of one good and one bad request.
+//! Log lines of requests, their budgets, and a log that is not read: the service goes on and counts the lost
+//! lines. `commands.rs` has the lines of one good and one bad request.
 
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::binary::{FAR, Process, binary, good_session};
 use crate::helpers::sign_session;
 
-/// A service that lets one subject ask without end: every answer is a line in the log.
+/// A service without a rate limit: every answer is a line in the log.
 fn talkative() -> Command {
     let mut command = binary(&["serve"]);
     command
@@ -32,7 +32,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Asks for so many tokens on one connection, many at a time, and checks that all of them come.
+/// Requests this many tokens on one connection, pipelined, and checks that every one is issued.
 fn ask(address: SocketAddr, times: usize) {
     let mut stream = connect(address);
     let request = |close: &str| {
@@ -54,7 +54,7 @@ fn ask(address: SocketAddr, times: usize) {
     assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), times);
 }
 
-/// A port that is free now, for a service that cannot tell which one it took.
+/// A free port, for a service whose log cannot be read for its address.
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -81,7 +81,7 @@ fn lost(admin: SocketAddr) -> usize {
     line.expect("the metric").parse().unwrap()
 }
 
-/// The service writes a little later than it answers.
+/// Waits for a line: the service writes its log after it answers.
 fn wait_until_lost(admin: SocketAddr, count: usize) {
     for _ in 0..10_000 {
         if lost(admin) >= count {
@@ -93,14 +93,14 @@ fn wait_until_lost(admin: SocketAddr, count: usize) {
 
 #[test]
 fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
-    // More than the pipe, the queue and a batch between them hold.
+    // More lines than the pipe, the queue and one batch hold together.
     const TIMES: usize = 12_000;
     let (process, stdout) = Process::start_unread(&mut talkative());
     ask(process.address, TIMES);
     let missed = lost(process.admin);
     assert!(missed > 0);
 
-    // The log is read again: first what was queued, then, within a second, how much was not.
+    // The log is read again: first the queued lines, then, within a second, the number of lost ones.
     let mut lines = stdout.lines().map(|line| line.expect("text"));
     let told = |line: &String| line.contains("log lines were lost");
     let kept = lines
@@ -223,7 +223,7 @@ fn start_line_has_version_extractors_addresses_and_fingerprint() {
 #[test]
 fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
     let mut process = Process::start(&mut talkative());
-    // At once, on one connection.
+    // Pipelined on one connection.
     let flood = "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n".repeat(299);
     let answers = send(
         process.address,
@@ -237,7 +237,7 @@ fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
         (&line["message"], &line["reason"]),
         (&json!("token.refused"), &json!("no_credential"))
     );
-    // The flood has ended: no later line of its kind causes this one.
+    // The flood has ended, so the report does not depend on a later line of the same reason.
     let line = json(&process.line_with("suppressed"));
     assert_eq!(
         (&line["level"], &line["reason"]),
@@ -297,7 +297,7 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
         "{line}"
     );
 
-    // One that an extractor refuses names no path.
+    // A refusal by an extractor has no path.
     let line = logged("POST /rollout/token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a.b.c\r\n");
     assert_eq!(
         (&line["message"], &line["extractor"]),

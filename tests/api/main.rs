@@ -1,4 +1,4 @@
-//! The service as a black box, over real sockets. One file a subject; the harness is in `helpers.rs`.
+//! The service as a black box, over real sockets. The harness is in `helpers.rs`.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,7 +8,7 @@
     clippy::unnecessary_wraps,
     clippy::redundant_closure_for_method_calls,
     clippy::too_many_lines,
-    reason = "a test says what it expects by panicking, and reads best when it is short"
+    reason = "a test fails by panicking"
 )]
 
 mod asking;
@@ -30,5 +30,7 @@ mod providers;
 mod reference;
 mod rotation;
 mod sessions;
+#[path = "../shared/settings.rs"]
+mod settings;
 mod subjects;
 mod tokens;

@@ -1,5 +1,5 @@
-//! The pages of `docs/providers/`: the configuration that each shows, against tokens of its provider's documented
-//! shape. Only what a reader replaces is replaced: issuer, audience, names of apps, and the place of the keys.
+//! The configuration on each page of `docs/providers/`, tested with tokens of its provider's documented shape.
+//! Only the values that a reader replaces are replaced: issuer, audience, names of apps, and the URL of the keys.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const PAGES: [(&str, usize, &str); 14] = [
     ("workos", 0, "workos"),
 ];
 
-/// The same for the classes of tokens that a provider signs.
+/// The same for the token classes of a provider: session, ID, refresh and machine tokens.
 const CLASSES: [(&str, usize, &str); 12] = [
     ("auth0", 0, "auth0"),
     ("clerk", 0, "clerk"),
@@ -90,7 +90,7 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
                 "authenticated" if subject.as_deref() == Some(&text(&expect["subject"])) => {
                     taken += 1
                 }
-                // What may be accepted as well as refused depends on more than the page says.
+                // Cases that may be accepted or refused depend on more than the page's configuration.
                 _ if !expect["also_acceptable"].is_null() => {}
                 "authenticated" => {
                     faults.push(format!(
@@ -109,7 +109,7 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Whom the page's configuration takes the caller for, with the page's own subject if there is no `template`.
+/// The subject that the page's configuration gives, with the page's own template if there is no `template`.
 async fn subject(
     page: &str,
     block: usize,
@@ -159,7 +159,7 @@ fn shown(page: &str, block: usize) -> Table {
     toml.parse().unwrap()
 }
 
-/// The page's configuration, with what the case's operator would write in the places that are his.
+/// The page's configuration with the case's values in place of the page's examples.
 fn configured(
     page: &str,
     block: usize,
@@ -185,7 +185,7 @@ fn configured(
         let Some(shown) = section.get_mut(checks).and_then(toml::Value::as_table_mut) else {
             continue;
         };
-        // What the case does not name, its operator left out: the preset alone decides.
+        // Keys that the case does not name are left out, so that the preset decides.
         shown.retain(|claim, _| !case[checks][claim].is_null());
         for (claim, value) in shown.iter_mut() {
             let theirs = &case[checks][claim.as_str()];

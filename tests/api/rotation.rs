@@ -1,5 +1,5 @@
-//! Secrets that change while the service runs, by file and by SIGHUP: a good change is taken up whole, a
-//! bad one changes nothing, and no request notices either.
+//! Secrets and configurations that change while the service runs, by file and by SIGHUP: a valid change is loaded
+//! as a whole, an invalid one changes nothing, and no request fails.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -32,7 +32,7 @@ use crate::idp::Idp;
 const OTHER_SECRET: &str = "rotated-secret-rotated-secret-rotated-secret-rotated-secret-rotated";
 const OTHER_SESSION_SECRET: &str = "rotated-session-secret-rotated-session-secret";
 
-/// A service whose client secret is in a file, which it looks at often.
+/// A service whose client secret is in a file that it polls often.
 fn start_with(file: &Path) -> Process {
     Process::start(
         binary(&["serve"])
@@ -55,7 +55,7 @@ fn is_signed_with(token: &str, secret: &str) -> bool {
     jsonwebtoken::decode::<Value>(token, &key, &validation).is_ok()
 }
 
-/// What one request gets: a token, or the status and code of a refusal.
+/// The outcome of one request: a token, or the status and code of a refusal.
 async fn ask(url: &str, session: &str, origin: Option<&str>) -> Result<String, (u16, String)> {
     let request = client().post(url).bearer_auth(session);
     let request = origin
@@ -100,7 +100,7 @@ async fn unusable_new_secret_keeps_the_old_one() {
             is_signed_with(&token(&process).await, CLIENT_SECRET),
             "{case}: the old one stays in force"
         );
-        // It is tried again without being told.
+        // The reload is retried without another signal.
         process.line_with("config_reload_failed");
     }
     fs::write(&file, OTHER_SECRET).unwrap();
@@ -108,7 +108,7 @@ async fn unusable_new_secret_keeps_the_old_one() {
     assert!(is_signed_with(&token(&process).await, OTHER_SECRET));
 }
 
-/// A directory of secrets as Kubernetes mounts it: files that are links through `..data`, which is swapped.
+/// A directory of secrets as Kubernetes mounts it: the files are links through `..data`, which is swapped.
 struct Mount(tempfile::TempDir);
 
 impl Mount {
@@ -199,7 +199,7 @@ async fn reload_changes_no_request_in_flight() {
     let file = directory.path().join("rollout.toml");
     let write = |origin: &str, secret: &str| {
         let text = format!("client_secret = \"{secret}\"\n[origins]\nallowed = [\"{origin}\"]\n");
-        // Written aside and renamed, as an editor or a deployment does it.
+        // Written to another file and renamed, as editors and deployments do.
         fs::write(directory.path().join("new"), text).unwrap();
         fs::rename(directory.path().join("new"), &file).unwrap();
     };
@@ -289,7 +289,7 @@ async fn reload_during_the_drain_does_not_disturb_it() {
     assert_eq!(code, Some(0), "{log}");
 }
 
-/// The provider answers 503 from the first token on, so that only what is kept can verify the session.
+/// The provider answers 503 after the first token, so that only kept keys can verify the session.
 #[tokio::test]
 async fn rotated_client_secret_is_taken_while_the_provider_is_down_and_its_keys_are_kept() {
     let idp = Idp::start().await;
@@ -336,7 +336,7 @@ async fn rotated_client_secret_is_taken_while_the_provider_is_down_and_its_keys_
     );
 }
 
-/// A service in this process, without sockets, whose reloads take the time of a paused clock.
+/// A service in this process, without sockets, whose reloads run on a paused clock.
 struct Reloading {
     directory: tempfile::TempDir,
     app: Arc<App>,
@@ -397,7 +397,7 @@ impl Reloading {
             .map_or(0, |count| count.parse().unwrap())
     }
 
-    /// Asks for a reload and tells whether it succeeded.
+    /// Requests a reload; returns whether it succeeded.
     async fn reload(&mut self) -> bool {
         self.ask.send(()).await.expect("it listens");
         loop {
@@ -464,7 +464,7 @@ async fn half_written_configuration_at_sighup_is_read_again() {
     );
 }
 
-/// On one thread: a read that blocked it would end the test's progress.
+/// On one thread, so that a blocking read would hang the test.
 #[tokio::test]
 async fn file_that_blocks_on_read_delays_only_the_reload() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -487,7 +487,7 @@ async fn file_that_blocks_on_read_delays_only_the_reload() {
     }
 }
 
-/// An extractor that waits for ever if its section says so, and counts its starts.
+/// An extractor that never answers if its section says so, and counts its starts.
 #[derive(Debug)]
 struct Counted {
     waits: bool,
@@ -623,7 +623,7 @@ async fn changed_section_that_cannot_start_is_refused_but_not_if_the_client_secr
     assert_eq!(service.secret(), OTHER_SECRET.as_bytes());
 }
 
-/// An extractor of one's own may panic while it is built.
+/// A custom extractor may panic while it is built.
 #[tokio::test(start_paused = true)]
 async fn panic_during_a_reload_does_not_end_reloading() {
     static PANICS: AtomicBool = AtomicBool::new(false);
@@ -631,7 +631,7 @@ async fn panic_during_a_reload_does_not_end_reloading() {
     fn build(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         BUILT.fetch_add(1, Ordering::SeqCst);
         assert!(!PANICS.load(Ordering::SeqCst), "a bug");
-        Ok(Arc::new(Nobody))
+        Ok(Arc::new(NotPresent))
     }
     let registry = Registry::builtin().with("mine", Kind::new(build));
     let toml = "[session]\nextractors = [\"mine\"]\n[extractors.mine]\n";
@@ -644,9 +644,9 @@ async fn panic_during_a_reload_does_not_end_reloading() {
 }
 
 #[derive(Debug)]
-struct Nobody;
+struct NotPresent;
 
-impl SessionExtractor for Nobody {
+impl SessionExtractor for NotPresent {
     fn extract<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Extracted> {
         ready(Ok(None)).boxed()
     }

@@ -3,9 +3,12 @@
 use serde_json::json;
 
 use crate::helpers::{BY_JWT, NOW, Service, session_token, verified};
+use crate::settings::ConfigBuilder;
 
-fn two() -> String {
+/// [`BY_JWT`] with a second section, which reads another header.
+fn two() -> ConfigBuilder {
     let second = r#"
+        session.extractors = ["web", "second"]
         [extractors.second]
         kind = "jwt"
         from = ["header:x-second"]
@@ -14,15 +17,12 @@ fn two() -> String {
         allow_any_audience = true
         subject = "second:{sub}"
     "#;
-    format!(
-        "{}{second}",
-        BY_JWT.replace("[\"web\"]", "[\"web\", \"second\"]")
-    )
+    ConfigBuilder::new(BY_JWT).with(second)
 }
 
 #[tokio::test]
 async fn absent_credential_falls_through_and_an_invalid_one_does_not() {
-    let service = Service::start(&two());
+    let service = Service::start(two());
     let good = session_token(json!({}));
     let expired = session_token(json!({"exp": NOW - 3600}));
     for (case, first, second, want) in [

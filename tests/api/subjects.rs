@@ -1,8 +1,9 @@
-//! Who a token may be for (SPEC section 3, FAULTS groups D and M), through the front door.
+//! Which values of a session become the subject of a token.
 
 use serde_json::{Value, json};
 
 use crate::helpers::{BY_JWT, NOW, Service, session_token, sign_session, verified};
+use crate::settings::ConfigBuilder;
 
 async fn subject_of(service: &Service, session: &str) -> Result<String, String> {
     let (status, body) = service
@@ -98,11 +99,9 @@ async fn missing_subject_is_no_session_and_invalid_subject_is_session_invalid() 
 
 #[tokio::test]
 async fn subject_template_combines_several_claims() {
-    let config = BY_JWT.replace(
-        "kind = \"jwt\"",
-        "kind = \"jwt\"\nsubject = \"org:{/https:~1~1app~1org}/{user.id}\"",
-    );
-    let service = Service::start(&config);
+    let config = ConfigBuilder::new(BY_JWT)
+        .with("extractors.web.subject = 'org:{/https:~1~1app~1org}/{user.id}'");
+    let service = Service::start(config);
     let claims = json!({"https://app/org": 12, "user": {"id": "u-7"}});
     assert_eq!(
         subject_of(&service, &session_token(claims))

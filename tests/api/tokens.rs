@@ -1,4 +1,4 @@
-//! What a signed-in user gets (SPEC sections 1 and 2, FAULTS group O).
+//! The answer to a signed-in user, and the claims of the token.
 
 use reqwest::Method;
 use serde_json::json;
@@ -136,7 +136,7 @@ async fn ttl_and_cap_to_session_shorten_the_token() {
         (body["expires_in"].clone(), verified(&body)["exp"].clone()),
         (json!(60), json!(NOW + 60))
     );
-    // Within the leeway the session still counts, but there is no life left to give.
+    // Within the leeway the session is still valid, but a token capped to it would already have expired.
     assert_eq!(ask(&capped, NOW - 10).await["code"], "session_expired");
 }
 

@@ -1,4 +1,4 @@
-//! Attacks on `api_key`: keys that are nearly right, and subjects that a key may not name.
+//! Attacks on `api_key`: altered keys, and subjects that a key may not name.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Pages of other origins, cross-site requests, and caches: which browsers may ask and read answers.
+//! Pages of other origins, cross-site requests, and caches: which pages may ask and read answers.
 
 use serde_json::json;
 
@@ -333,7 +333,7 @@ async fn request_without_an_origin_is_allowed() {
 #[tokio::test]
 async fn no_answer_can_be_cached() {
     let web = Service::start(by_jwt()).await;
-    // The reader checks these headers on every answer of every case; here it has each kind at once.
+    // `Wire` checks these headers on every answer of every test; this test has each kind of answer.
     for asked in [
         page(LISTED),
         post(""),

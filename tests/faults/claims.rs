@@ -12,7 +12,7 @@ use crate::wire::{bearer, post};
 
 const INVALID: &[&str] = &["401 session_invalid"];
 const EXPIRED: &[&str] = &["401 session_expired"];
-const NOBODY: &[&str] = &["401 no_session"];
+const NO_SESSION: &[&str] = &["401 no_session"];
 
 pub async fn ask(s: &Service, payload: impl AsRef<[u8]>, want: &[&str]) {
     let label = String::from_utf8_lossy(payload.as_ref())
@@ -23,7 +23,7 @@ pub async fn ask(s: &Service, payload: impl AsRef<[u8]>, want: &[&str]) {
         .await;
 }
 
-/// Good claims in which one has this text for a value.
+/// Valid claims with this JSON text as the value of one.
 pub fn with_text(name: &str, value: &str) -> String {
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove(name);
@@ -180,7 +180,7 @@ async fn fractional_exp_is_rounded_down() {
 #[tokio::test]
 async fn distant_exp_does_not_extend_the_minted_token() {
     let s = Service::start(by_jwt()).await;
-    // There is no longest session: the token of ours lives 15 minutes in any case.
+    // A session's length is not limited: the minted token lives for 15 minutes in any case.
     let answer = s
         .one(&post(&bearer(&hs256(
             &json!({"exp": now() + 400 * 86_400}),
@@ -253,7 +253,7 @@ async fn audience_other_than_configured_is_401() {
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove("aud");
     ask(&s, all.to_string(), INVALID).await;
-    // Ten thousand do not fit into a token that is taken.
+    // Ten thousand of them exceed the limit of a token's length.
     let vast: Vec<u8> = vec![1; 10_000];
     ask(&s, claims(&json!({"aud": vast})).to_string(), INVALID).await;
     s.finish().await;
@@ -281,7 +281,7 @@ async fn duplicate_claim_is_401() {
         ask(&s, format!("{open},{more}}}"), INVALID).await;
         ask(&s, format!("{{{more},{}", &base[1..]), INVALID).await;
     }
-    // Names that only look the same are two names.
+    // Look-alike names are different names.
     ask(
         &s,
         format!("{open},\"Sub\":\"x\",\"sub \":\"x\",\"\\u0455ub\":\"x\"}}"),
@@ -302,17 +302,17 @@ async fn subject_of_another_type_is_401() {
         (json!({"id": 1}), INVALID),
         (json!([]), INVALID),
         (json!(["ann"]), INVALID),
-        (json!(null), NOBODY),
+        (json!(null), NO_SESSION),
         (json!(""), INVALID),
         (json!(" "), INVALID),
-        (json!(0), NOBODY),
+        (json!(0), NO_SESSION),
         (json!(1.5), INVALID),
     ] {
         ask(&s, claims(&json!({"sub": sub})).to_string(), want).await;
     }
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove("sub");
-    ask(&s, all.to_string(), NOBODY).await;
+    ask(&s, all.to_string(), NO_SESSION).await;
     s.finish().await;
 }
 

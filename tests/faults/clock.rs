@@ -1,5 +1,4 @@
-//! A service whose clocks are set from outside: a library lies to the process about the time.
-//! Without it an hour would have to pass in every test of an hour.
+//! A service whose clocks the test sets, by a preloaded library (`libfaketime`), so that no test waits an hour.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -54,10 +53,10 @@ impl Timed {
         }
     }
 
-    /// From now on the clocks are so many seconds ahead of the machine's.
+    /// Sets the clocks this many seconds ahead of the machine's.
     pub async fn ahead(&self, seconds: i64) {
         std::fs::write(self.file.path(), format!("{seconds:+}")).expect("a file");
-        // The runtime sleeps by the clock that was; a request wakes it.
+        // The runtime sleeps by the old clock; a request wakes it.
         self.service.healthy().await;
         sleep(Duration::from_millis(20)).await;
     }

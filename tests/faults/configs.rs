@@ -1,8 +1,8 @@
-//! The configurations that most attacks start from. What an attack changes about them stands with it.
+//! The configurations that most attacks start from.
 
 use crate::settings::ConfigBuilder;
 
-/// No limit to the rate, and every line is logged, so that every line is searched for secrets.
+/// No rate limit, and level `trace`, so that every line is searched for secrets.
 fn base() -> ConfigBuilder {
     ConfigBuilder::new("rate_limit.per_minute = 0\nlog.level = 'trace'")
 }
@@ -33,7 +33,7 @@ pub fn by_jwks_url(url: &str) -> ConfigBuilder {
         .with(format!("extractors.web.jwks_url = '{url}'"))
 }
 
-/// Asks `/me` on this port of the machine about the cookie `sid`.
+/// Forwards the cookie `sid` to `/me` on this port.
 pub fn by_endpoint(port: u16) -> ConfigBuilder {
     by_endpoint_url(&format!("http://127.0.0.1:{port}/me"))
 }

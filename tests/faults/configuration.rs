@@ -67,7 +67,7 @@ async fn unknown_duplicate_or_mistyped_key_refuses_to_start() {
         .refusal()
         .await;
     assert!(code == 2 && text.contains("client_secret"), "{text}");
-    // What Kubernetes puts into every container is not ours.
+    // Variables that Kubernetes sets in every container are ignored.
     let s = Service::start_with(
         &Setup::new(by_jwt())
             .env("ROLLOUT_PORT", Some("tcp://10.0.0.1:80"))

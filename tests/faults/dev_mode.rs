@@ -1,4 +1,4 @@
-//! `dev`, which signs anyone in: it must not be reachable from elsewhere.
+//! `dev`, which signs anyone in: it must be reachable from this machine only.
 
 use crate::service::{Service, Setup, refuses};
 use crate::wire::{post, request};
@@ -83,7 +83,7 @@ async fn dev_mode_refuses_foreign_origins_and_hosts() {
         &["200"],
     )
     .await;
-    // A name that was made to lead here is not ours.
+    // A foreign name that resolves to this machine is refused.
     for host in [
         "evil.example",
         "localhost.evil.example",

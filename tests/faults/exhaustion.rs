@@ -35,7 +35,7 @@ async fn body_beyond_the_limit_is_413_and_no_longer_read() {
         &["401 no_session"],
     )
     .await;
-    // Endless, in chunks: how much of it is taken before the connection is closed.
+    // Endless bodies: how many bytes are accepted before the connection is closed.
     let before = s.usage().resident_kib;
     for head in [
         "Transfer-Encoding: chunked\r\n",
@@ -66,7 +66,7 @@ async fn body_beyond_the_limit_is_413_and_no_longer_read() {
         timeout(Duration::from_secs(10), flood)
             .await
             .expect("the connection is not closed");
-        // What the kernel's buffers hold on both sides was never read.
+        // The bound includes the kernel's buffers on both sides, which the service did not read.
         assert!(sent < 8 * 1024 * 1024, "{sent} bytes were taken");
     }
     assert!(s.usage().resident_kib < before + 1024);
@@ -74,7 +74,7 @@ async fn body_beyond_the_limit_is_413_and_no_longer_read() {
     s.finish().await;
 }
 
-/// Asks often enough to measure, and gives the processor time of one request in microseconds.
+/// The processor time of one request in microseconds, averaged over many.
 async fn cost(s: &Service, asked: &[u8], outcomes: &[&str]) -> u64 {
     const TIMES: u64 = 200;
     let before = s.usage().ticks;
@@ -204,7 +204,7 @@ async fn bytes_after_a_body_are_the_next_request() {
     s.finish().await;
 }
 
-/// Seconds until the service closes without a word.
+/// Seconds until the service closes without an answer.
 async fn silence(wire: &mut Wire) -> f64 {
     let started = Instant::now();
     wire.closed().await;
@@ -266,7 +266,7 @@ async fn stalled_body_is_408() {
     s.finish().await;
 }
 
-/// Honest requests, ten a second: how long each took, or `None` where it was lost.
+/// Honest requests, ten a second: the time of each, or `None` if it was not answered with a token.
 async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
     let mut asking = JoinSet::new();
     for n in 0..seconds * 10 {
@@ -314,7 +314,7 @@ fn assert_served(took: &[Option<Duration>], first_round: Duration) {
     );
 }
 
-/// The same by connections that made one request each, and hold their place for the idle time.
+/// The same with connections that made one request each and are then idle.
 #[tokio::test]
 async fn idle_connections_over_the_limit_do_not_displace_honest_requests() {
     const CAP: usize = 256;
@@ -470,7 +470,7 @@ mod slow {
         let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
         s.count(&[answer]);
         let started = Instant::now();
-        // `Wire` itself gives up earlier than the idle timeout.
+        // `Wire` waits for less than the idle timeout, so it is asked repeatedly.
         while timeout(Duration::from_secs(30), wire.closed())
             .await
             .is_err()
@@ -603,7 +603,7 @@ mod alone {
         s.finish_within(96 * 1024).await;
     }
 
-    /// Silent ones, and then such as had a request and are kept for the next.
+    /// Silent connections first, then the same connections idle after one request each.
     #[tokio::test(flavor = "multi_thread")]
     async fn ten_thousand_waiting_connections_stay_within_160_mib() {
         const BOUND: u64 = 160 * 1024;

@@ -82,8 +82,7 @@ fn rails(session: &Value, secret: &str, name: &str, ends: Option<&str>) -> Strin
     escaped
 }
 
-/// What may come of a cookie that is not quite the good one. A byte may become one that no header may hold, or that
-/// ends the cookie.
+/// The outcomes of an altered cookie. A changed byte may be one that a header cannot hold, or one that ends the cookie.
 const REFUSED: &[&str] = &["401 session_invalid", "401 no_session", "400 bad_request"];
 
 #[tokio::test]
@@ -149,7 +148,7 @@ async fn altered_cookie_is_refused_with_one_code() {
                 bent[at] ^= 1 << bit;
                 // Escapes may be written in small letters, too.
                 let is_escape = cookie[..at].ends_with('%') || cookie[..at - 1].ends_with('%');
-                // The names are not part of what is protected; neither is the space between the cookies.
+                // The signature covers neither the names nor the space between the cookies.
                 if is_escape
                     || cookie[..at].ends_with("session.sig")
                     || cookie.as_bytes()[at] == b' '

@@ -19,7 +19,7 @@ pub fn good() -> String {
     bearer(&hs256(&json!({})))
 }
 
-/// A request that would get a token, with these header lines and this after its head.
+/// A request that would get a token, with these header lines, and `rest` after its head.
 pub fn with(headers: &str, rest: &str) -> Vec<u8> {
     [
         post(&format!("{}{headers}", good())),
@@ -67,7 +67,7 @@ async fn two_content_lengths_are_400() {
     ] {
         s.expect(label, &with(headers, SMUGGLED), BAD).await;
     }
-    // RFC 9112, section 6.3 lets the same length twice be refused or be one.
+    // RFC 9112, section 6.3 allows a repeated equal length to be refused or to be merged.
     s.expect(
         "5 and 5",
         &with("Content-Length: 5\r\nContent-Length: 5\r\n", "abcde"),
@@ -357,7 +357,7 @@ async fn malformed_host_is_400_and_not_echoed() {
             "{answer:?}"
         );
     }
-    // A trailing dot is the same name. It is no page's own origin, and never echoed.
+    // A trailing dot is allowed, is not the service's own origin, and is not echoed.
     let dotted = format!(
         "POST /rollout/token HTTP/1.1\r\nHost: good.example.\r\nConnection: close\r\n{}\r\n",
         good()
@@ -540,7 +540,7 @@ async fn compressed_body_is_not_inflated() {
             bomb.len()
         );
         let asked = [post(&format!("{}{headers}", good())), bomb.clone()].concat();
-        // The body is never looked at: it is as good as any other.
+        // The body is not read for content, so its coding does not matter.
         s.expect(coding, &asked, &["200"]).await;
     }
     assert!(s.usage().resident_kib <= before + 1024);
@@ -651,7 +651,7 @@ async fn pipelined_requests_are_answered_in_order() {
             assert_eq!(answer.outcome(), "401 no_session");
         }
     }
-    // The half-closed side of a peer does not cost it its answers.
+    // A client that closes its sending side still gets its answers.
     let mut wire = Wire::connect(s.address).await;
     wire.send(&asked).await;
     wire.half_close().await;

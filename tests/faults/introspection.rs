@@ -1,4 +1,4 @@
-//! An issuer that is asked about opaque tokens (RFC 7662).
+//! Introspection of opaque tokens (RFC 7662).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Stage {
         self.s.finish().await;
     }
 
-    /// The issuer says yes again.
+    /// The issuer answers `active` again.
     async fn heals(&self) {
         self.issuer.does(ok(&good(&json!({})).to_string()));
         assert_eq!(
@@ -224,7 +224,7 @@ async fn revoked_token_is_401_after_the_cache_ttl() {
     s.expect("kept", &opaque("t"), &["200"]).await;
     t.ahead(61).await;
     s.expect("revoked", &opaque("t"), INVALID).await;
-    // Not beyond the token's own end.
+    // Not cached beyond the token's `exp`.
     issuer.does(ok(&good(&json!({"exp": now() + 61 + 10})).to_string()));
     s.expect("short", &opaque("short"), &["200"]).await;
     t.ahead(61 + 12).await;
@@ -249,7 +249,7 @@ async fn inactive_token_that_becomes_active_is_accepted() {
     issuer.does(ok(&good(&json!({})).to_string()));
     t.ahead(6).await;
     s.expect("active", &opaque("t"), &["200"]).await;
-    // Many that are not active do not fill the memory.
+    // Many inactive tokens do not fill the memory.
     issuer.does(ok("{\"active\":false}"));
     let before = s.usage().resident_kib;
     let mut crowd = JoinSet::new();
@@ -349,7 +349,7 @@ async fn introspection_request_contains_the_token_only() {
 mod alone {
     use super::*;
 
-    /// Distinct tokens, all active and kept for as long as may be: the memory has its bound.
+    /// Distinct active tokens with the longest `cache_ttl`: the memory stays bounded.
     #[tokio::test(flavor = "multi_thread")]
     async fn distinct_tokens_keep_the_answer_cache_bounded() {
         const ROUNDS: u32 = 200;

@@ -297,7 +297,7 @@ async fn algorithm_other_than_configured_is_401() {
             s.public.expect(alg, &post(&bearer(&token)), INVALID).await;
         }
     }
-    // Each key under the other's name.
+    // Each key with the other's kid.
     s.rsa_refused("kid swapped", &json!({"alg": "RS256", "kid": "ec-1"}))
         .await;
     s.finish().await;
@@ -583,13 +583,13 @@ async fn non_canonical_base64_is_401() {
             &["200"],
         )
         .await;
-    // The whole is signed as it stands, so that only its spelling is wrong.
+    // The signature covers the altered encoding, so only the encoding is wrong.
     let spelled = |header: &str, payload: &str| {
         let signed = format!("{header}.{payload}");
         format!("{signed}.{}", encode(sign(&signed)))
     };
     let bent = |text: &str| {
-        // The last character of a part that is no multiple of three bytes has bits to spare.
+        // The last base64 character has unused bits if the length is no multiple of three bytes.
         let mut text = text.to_owned();
         let last = text.pop().expect("a character");
         text.push(char::from_u32(last as u32 + 1).expect("a character"));
@@ -652,7 +652,7 @@ async fn non_canonical_base64_is_401() {
             )
             .await;
     }
-    // In a cookie there is no scheme that would refuse odd bytes first.
+    // A cookie has no scheme whose parser would refuse unusual bytes first.
     for (label, cookie, outcome) in [
         ("good", format!("{good}.{signature}"), "200"),
         (
@@ -830,7 +830,7 @@ async fn deeply_nested_header_is_401() {
 async fn malformed_or_duplicate_header_member_is_401() {
     let s = Stage::start().await;
     let payload = claims(&json!({})).to_string();
-    // What a verifier does not know, it ignores (RFC 7515, section 4).
+    // Unknown members are ignored (RFC 7515, section 4).
     let token = hs256_raw(
         "{\"alg\":\"HS256\",\"unknown\":{\"deep\":[1]},\"x5t\":\"AA\"}",
         &payload,
@@ -865,7 +865,7 @@ async fn malformed_or_duplicate_header_member_is_401() {
 mod alone {
     use super::*;
 
-    /// Honest requests keep being answered in time while forged ones cost a check of 4096 bits each.
+    /// Honest requests are answered in time while each forged one costs an RSA check of 4096 bits.
     #[tokio::test(flavor = "multi_thread")]
     async fn forged_rsa_4096_tokens_cost_bounded_time_and_honest_requests_succeed() {
         let signer = Signer::rsa("big", KeySize::Rsa4096);

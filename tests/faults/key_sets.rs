@@ -1,4 +1,4 @@
-//! The key sets that identity providers publish, and everything that can be wrong with them.
+//! Key sets (JWKS) of identity providers, and their faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ fn config(port: u16) -> ConfigBuilder {
     by_jwks_url(&format!("http://127.0.0.1:{port}/keys")).with("log.level = 'info'")
 }
 
-/// The key set, fresh for as short as possible.
+/// The key set with the shortest lifetime.
 fn keys(signers: &[&Signer]) -> Act {
     let body = jwks(
         &signers
@@ -41,7 +41,7 @@ fn keys(signers: &[&Signer]) -> Act {
 }
 
 fn by(signer: &Signer) -> Vec<u8> {
-    // Beyond the end of every journey through time.
+    // Later than any time that the tests set.
     post(&bearer(&signer.token(&json!({"exp": now() + 100_000}))))
 }
 
@@ -56,7 +56,7 @@ fn made_up(kid: &str) -> Vec<u8> {
     post(&bearer(&token))
 }
 
-/// Asks until the outcome is there: what is fetched in the background takes its time.
+/// Repeats the request until it has this outcome: keys are fetched in the background.
 async fn until(s: &Service, asked: &[u8], outcome: &str) -> Answer {
     for _ in 0..200 {
         let answer = s.one(asked).await;
@@ -141,7 +141,7 @@ async fn rotated_key_is_fetched_after_the_cooldown() {
     t.ahead(31).await;
     until(s, &by(&new), "200").await;
     s.expect("the old one", &by(&old), &["200"]).await;
-    // The old key is withdrawn: with the next set it is over.
+    // The old key is withdrawn: the next set does not have it.
     provider.does(keys(&[&new]));
     t.ahead(70).await;
     until(s, &by(&old), "401 session_invalid").await;
@@ -370,7 +370,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     drop(provider);
     s.finish().await;
 
-    // Two keys of one name: both may verify, as in a rotation that reuses the name.
+    // Two keys with one kid: both may verify, as in a rotation that reuses the kid.
     let provider = Upstream::start(ok(&jwks(&[good.jwk(), twin.jwk()]))).await;
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
@@ -441,7 +441,7 @@ async fn token_without_kid_tries_at_most_three_keys() {
     }
     drop(provider);
     s.finish().await;
-    // The fourth that would fit is not tried.
+    // A fourth candidate is not tried.
     let many: Vec<Value> = (0..3)
         .map(|n| Signer::p256(&n.to_string()).jwk())
         .chain([one.jwk()])

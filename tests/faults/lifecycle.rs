@@ -48,7 +48,7 @@ async fn unfinished_body_ends_at_the_hard_stop() {
     let app = Upstream::start(Act::Hang).await;
     let more = "server.drain_delay = \"100ms\"\nserver.drain_timeout = \"2s\"\nserver.request_timeout = \"2s\"\nserver.hard_stop = \"3s\"\nserver.body_timeout = \"10s\"";
     let s = Service::start(by_endpoint(app.port).with(more)).await;
-    // A body that never ends is under way longer than the drain is patient.
+    // A body that never ends outlasts the drain timeout.
     let mut wire = Wire::connect(s.address).await;
     wire.send(&post("Cookie: sid=a\r\nContent-Length: 10\r\n"))
         .await;
@@ -263,7 +263,7 @@ async fn reload_under_load_is_atomic() {
     s.finish().await;
 }
 
-/// The service with an extractor that panics as it is told: the binary under test has none.
+/// The service with an extractor that panics on request. The binary under test has none.
 pub async fn panicking_service() -> Arc<Service> {
     let mut setup = Setup::new(one_extractor("panics", "panics", ""));
     setup.program = env!("CARGO_BIN_EXE_panicking-service").into();
@@ -305,7 +305,7 @@ async fn panic_is_500_and_the_next_request_is_served() {
     s.finish().await;
 }
 
-/// Ten minutes, by the clocks of the process.
+/// Ten minutes by the process's clocks.
 #[tokio::test]
 async fn backend_outage_of_ten_minutes_keeps_the_service_ready() {
     let app = Upstream::start(Act::Reset).await;
@@ -357,7 +357,7 @@ async fn metrics_and_debug_paths_are_not_public() {
         )
         .await;
     }
-    // Nothing of the token route on the other side.
+    // The token route is not on the admin listener.
     let mut wire = Wire::connect(s.admin).await;
     let asked = good("ann");
     wire.send(&asked).await;
@@ -451,7 +451,7 @@ async fn port_in_use_is_a_clean_start_error() {
             "{code}: {text}"
         );
     }
-    // A name that cannot be looked up is no reason not to start.
+    // An unresolvable name of a backend does not prevent the start.
     let s = Service::start(by_endpoint_url("https://app.invalid/me")).await;
     s.expect(
         "no name",
@@ -466,7 +466,7 @@ async fn port_in_use_is_a_clean_start_error() {
 async fn two_thousand_connections_at_once_are_all_answered() {
     let limits = "server.max_connections = 2100\nlog.level = 'info'";
     let s = Service::start(by_jwt().with(limits)).await;
-    // Stopped, so that all of them wait in the kernel's queue.
+    // The process is stopped, so that all connections wait in the kernel's queue.
     s.signal(Signal::STOP);
     let mut crowd = JoinSet::new();
     for n in 0..2000_usize {
@@ -512,7 +512,7 @@ mod slow {
             sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(s.ready().await.outcome(), "503 draining");
-        // Balancers have not noticed yet: what they send is answered.
+        // Requests are answered during the drain delay, until balancers notice.
         for n in 0..40 {
             let answer = s
                 .expect(
@@ -532,7 +532,7 @@ mod slow {
         assert!(TcpStream::connect(s.address).await.is_err());
     }
 
-    /// A balancer that learns of everything a second late, 500 requests a second, and no request is lost.
+    /// A load balancer that learns of changes a second late, and 500 requests a second: no request is lost.
     #[tokio::test]
     async fn rolling_restart_loses_no_request() {
         let config = by_jwt().with("server.drain_delay = '2s'\nlog.level = 'info'");

@@ -1,4 +1,4 @@
-//! Logs, metrics and errors: what must never be in them.
+//! Logs, metrics and error texts: no secret and no forged line in them.
 
 use std::time::{Duration, Instant};
 
@@ -119,7 +119,7 @@ async fn terminal_escape_is_logged_escaped() {
         );
         s.finish().await;
     }
-    // Start-up problems are text in any case.
+    // Problems at start are always plain text.
     let (_, text) = Setup::new(by_jwt().with("extractors.web.\"k\\u001b[31mx\" = 1"))
         .refusal()
         .await;
@@ -188,7 +188,7 @@ async fn printed_configuration_is_redacted() {
     assert!(text.contains("[REDACTED]"), "{text}");
 }
 
-/// The log says where a panic was, and nothing of its text.
+/// The log has the location of a panic and not its message.
 #[tokio::test]
 async fn panic_log_has_the_location_only() {
     let s = panicking_service().await;

@@ -1,8 +1,8 @@
-//! Attacks on the release binary from outside, over real sockets: `make faults`. What each of them is and
-//! what must come of it is in docs/threat-cases.md; how they are run is in tests/README.md.
+//! Attacks on the release binary from outside, over real sockets: `make faults`. docs/threat-cases.md has each
+//! attack and its expected result; tests/README.md says how to run them.
 //!
-//! A test in a module `slow` takes longer than ten seconds, most of which it waits. One in a module `alone`
-//! takes the whole machine, so nothing else may run beside it.
+//! A test in a module `slow` takes longer than ten seconds, mostly waiting. A test in a module `alone` needs the
+//! whole machine, so nothing else may run beside it.
 
 #![allow(
     clippy::cast_precision_loss,

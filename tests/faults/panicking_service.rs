@@ -1,5 +1,5 @@
-//! The service with an extractor that panics as it is told, a secret in its hands: nothing that can be
-//! configured makes the real one panic. The attacks in `lifecycle.rs` and `logs.rs` start it.
+//! The service with an extractor that panics on request, with a secret in its message: no configuration makes the
+//! real service panic. The attacks in `lifecycle.rs` and `logs.rs` start it.
 
 #![expect(
     clippy::expect_used,
@@ -20,7 +20,7 @@ use rollout_token::session::Kind;
 use rollout_token::session::backends::Context;
 use rollout_token::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
-/// The one of `sentinels.rs`: the attacks search every output for it.
+/// The secret of `sentinels.rs`: the attacks search all output for it.
 const SESSION_SECRET: &str = "session+secret/sentinel:Kd81Qw-0123456789-0123456789";
 
 struct Panics {

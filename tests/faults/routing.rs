@@ -1,4 +1,4 @@
-//! Paths, methods, queries and bodies: what reaches the token route, and what of it counts.
+//! Paths, methods, queries and bodies: which requests reach the token route, and which parts of them are used.
 
 use serde_json::json;
 

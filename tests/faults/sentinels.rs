@@ -1,4 +1,4 @@
-//! The secrets that every attack plants, and the search for them in whatever comes out.
+//! The secrets that every attack uses, and the search for them in all output.
 
 use std::sync::OnceLock;
 
@@ -23,7 +23,7 @@ const SENTINELS: [&str; 7] = [
     QUERY_VALUE,
 ];
 
-/// Panics if one of the secrets stands in `bytes`, plainly or encoded.
+/// Panics if `bytes` contain one of the secrets, plain or encoded.
 pub fn no_sentinel(place: &str, bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for (sentinel, form) in forms() {
@@ -34,13 +34,13 @@ pub fn no_sentinel(place: &str, bytes: &[u8]) {
     }
 }
 
-/// Every form in which a secret might get out.
+/// Every form in which a secret might leak.
 fn forms() -> &'static [(&'static str, String)] {
     static FORMS: OnceLock<Vec<(&str, String)>> = OnceLock::new();
     FORMS.get_or_init(|| {
         let mut forms = Vec::new();
         for sentinel in SENTINELS {
-            // The middle of it is enough to give it away, and cannot hide behind an escape.
+            // The beginning is enough to recognise it, and contains nothing that is escaped.
             let core = &sentinel[..24];
             forms.push(core.to_owned());
             let hex: String = core.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -57,7 +57,7 @@ fn forms() -> &'static [(&'static str, String)] {
                 })
                 .collect();
             forms.push(some);
-            // Inside of a longer text, base64 looks different by where it begins.
+            // Inside a longer text the base64 form depends on the offset.
             for before in ["", "x", "xx"] {
                 let text = format!("{before}{core}");
                 for encoded in [STANDARD_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {

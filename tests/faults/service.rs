@@ -1,5 +1,5 @@
-//! The release binary as a process: started, watched from outside, stopped. Each test starts its own
-//! and ends with [`Service::finish`], which checks what must hold after every attack.
+//! The release binary as a process: started, observed, stopped. Each test starts its own service and ends with
+//! [`Service::finish`], which checks what must hold after every attack.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -47,7 +47,7 @@ fn raise_file_limit() {
     });
 }
 
-/// How a service is started.
+/// The configuration, variables and command line of a service.
 pub struct Setup {
     pub toml: String,
     pub environment: Vec<(String, String)>,
@@ -65,7 +65,7 @@ impl Setup {
             ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:0"),
             ("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:0"),
             ("ROLLOUT__ORIGINS__ALLOWED", LISTED),
-            // The service has a level of its own; what libraries listen to must not matter.
+            // The service has its own setting for the level and must ignore this one.
             ("RUST_LOG", "trace"),
             ("RUST_BACKTRACE", "full"),
         ];
@@ -79,7 +79,7 @@ impl Setup {
         }
     }
 
-    /// With one more variable, or one less if there is no value.
+    /// Sets a variable, or removes it if there is no value.
     pub fn env(mut self, name: &str, value: impl Into<Option<&'static str>>) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self.environment.extend(
@@ -109,8 +109,8 @@ impl Setup {
 
     /// The process, its list of open files, and the directory of its configuration.
     fn spawn(&self) -> (Child, Dir, TempDir) {
-        // A shell that waits before it becomes the service: once that keeps others off its memory, only root could
-        // open the list.
+        // A shell that waits before it becomes the service. The service makes its memory private to root, after which
+        // the list could not be opened.
         const GATE: &str = "read _ && exec \"$@\" </dev/null";
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("service.toml");
@@ -142,7 +142,7 @@ impl Setup {
         (child, Dir::new(files).expect("a directory"), directory)
     }
 
-    /// How the service ends that must not start: its exit code and its words.
+    /// The exit code and the output of a service that must not start.
     pub async fn refusal(&self) -> (i32, String) {
         let (mut child, _, _directory) = self.spawn();
         let output = Output::of(&mut child);
@@ -171,7 +171,7 @@ pub async fn refuses(toml: impl Display, key: &str) {
     );
 }
 
-/// Waits for the end of a process without blocking a thread.
+/// Waits for the exit of a process without blocking a thread.
 async fn exit_of(child: &Mutex<Child>) -> ExitStatus {
     loop {
         let ended = child
@@ -186,7 +186,7 @@ async fn exit_of(child: &Mutex<Child>) -> ExitStatus {
     }
 }
 
-/// Everything that a process writes, kept as it comes.
+/// The whole output of a process.
 #[derive(Clone, Default)]
 struct Output {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -229,13 +229,13 @@ impl Output {
     }
 }
 
-/// What a process takes of the machine.
+/// The resources that a process uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub resident_kib: u64,
     pub peak_kib: u64,
     pub files: usize,
-    /// Of processor time, in hundredths of a second.
+    /// Processor time in hundredths of a second.
     pub ticks: u64,
 }
 
@@ -247,10 +247,10 @@ pub struct Service {
     child: Mutex<Child>,
     files: Mutex<Dir>,
     output: Output,
-    /// How much of the output was looked through for secrets.
+    /// How many bytes of the output were searched for secrets.
     scanned: Mutex<usize>,
     baseline: Usage,
-    /// Answers that the service must have counted, unless some were never read.
+    /// Answers that the service must have counted, unless the test left some unread.
     answered: AtomicU64,
     is_exact: AtomicBool,
     is_finished: AtomicBool,
@@ -308,7 +308,7 @@ impl Service {
             outcomes: AtomicU64::new(0),
             _directory: directory,
         };
-        // The first requests make what is there for good: buffers, clients, certificates.
+        // The first requests allocate what stays: buffers, clients, certificates.
         for _ in 0..8 {
             service.healthy().await;
             service.metrics().await;
@@ -320,7 +320,7 @@ impl Service {
         Arc::new(service)
     }
 
-    /// Sends bytes on a connection of their own; every answer until the service closes.
+    /// Sends bytes on a new connection; returns every answer until the service closes.
     pub async fn talk(&self, bytes: &[u8]) -> Vec<Answer> {
         let mut wire = Wire::connect(self.address).await;
         wire.send(bytes).await;
@@ -329,7 +329,7 @@ impl Service {
         answers
     }
 
-    /// Takes note of answers that a case read by itself.
+    /// Counts answers that a test read by itself.
     pub fn count(&self, answers: &[Answer]) {
         let counted = answers.iter().filter(|answer| answer.is_counted()).count();
         self.answered.fetch_add(counted as u64, Ordering::SeqCst);
@@ -358,7 +358,7 @@ impl Service {
         answer
     }
 
-    /// One answer of such an outcome, or a close without a word.
+    /// One answer with one of these outcomes, or a close without an answer.
     pub async fn expect_or_close(&self, label: &str, bytes: &[u8], outcomes: &[&str]) {
         let answers = self.talk(bytes).await;
         let known = answers
@@ -367,7 +367,7 @@ impl Service {
         assert!(known && answers.len() <= 1, "{label}: {answers:?}");
     }
 
-    /// Some answers of this case are never read, so their number says nothing.
+    /// The test leaves some answers unread, so their number is not compared.
     pub fn does_not_count(&self) {
         self.is_exact.store(false, Ordering::SeqCst);
     }
@@ -379,7 +379,7 @@ impl Service {
         text
     }
 
-    /// The same once no more come: lines are written by a thread of their own.
+    /// The same after the last line: a thread of its own writes them.
     pub async fn whole_log(&self) -> String {
         loop {
             let before = self.output.lock().len();
@@ -390,7 +390,7 @@ impl Service {
         }
     }
 
-    /// Waits until a word was logged so often.
+    /// Waits until the log contains `word` this many times.
     pub async fn logs(&self, word: &str, times: usize) {
         for _ in 0..500 {
             if self.log().matches(word).count() >= times {
@@ -443,7 +443,7 @@ impl Service {
         child.try_wait().expect("a child").is_none()
     }
 
-    /// Alive: answers at once, whatever else goes on.
+    /// Checks that `/healthz` answers.
     pub async fn healthy(&self) {
         let asked = request_of("GET /healthz HTTP/1.1");
         let mut wire = Wire::connect(self.address).await;
@@ -485,12 +485,12 @@ impl Service {
         count
     }
 
-    /// What must hold at any time: the process lives and answers, no secret came out, and each answer was
+    /// Checks what must hold at any time: the process is alive and answers, no secret leaked, and each answer was
     /// counted exactly once in the metrics.
     pub async fn holds(&self) {
         assert!(
             self.is_alive(),
-            "the process is gone: {}",
+            "the process has exited: {}",
             tail(&self.log())
         );
         timeout(Duration::from_secs(5), self.healthy())
@@ -517,13 +517,13 @@ impl Service {
         }
     }
 
-    /// What must hold after every attack: besides [`Self::holds`] the open files and the memory are back
-    /// where they were and no thread is busy. Then ends the process.
+    /// Checks what must hold after every attack: [`Self::holds`], open files and memory are back at the baseline, and
+    /// no thread is busy. Then kills the process.
     pub async fn finish(&self) {
         self.finish_within(64 * 1024).await;
     }
 
-    /// The same with a bound of its own on the memory that stays, in KiB.
+    /// The same with another bound on the memory above the baseline, in KiB.
     pub async fn finish_within(&self, kib: u64) {
         self.holds().await;
         let deadline = Instant::now() + Duration::from_secs(15);
@@ -545,7 +545,7 @@ impl Service {
         self.exit().await;
     }
 
-    /// No thread works on and on.
+    /// Checks that no thread stays busy.
     async fn rests(&self) {
         for _ in 0..25 {
             let before = self.threads();
@@ -560,7 +560,7 @@ impl Service {
                 return;
             }
         }
-        panic!("a thread works for five seconds after the case");
+        panic!("a thread is busy for five seconds after the attack");
     }
 
     pub fn threads(&self) -> Vec<(String, u64)> {
@@ -575,7 +575,7 @@ impl Service {
         tasks.collect()
     }
 
-    /// Looks through the output since the last time, with a little of what was before.
+    /// Searches the output since the last call, with a small overlap.
     fn scan(&self) {
         let mut scanned = self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
         let output = self.output.lock();
@@ -593,7 +593,7 @@ impl Service {
         kill_process(pid, signal).expect("a process of ours");
     }
 
-    /// The exit of a process that was told to end.
+    /// Waits for the exit after a signal.
     pub async fn exit(&self) -> ExitStatus {
         let status = timeout(HANG, exit_of(&self.child))
             .await
@@ -631,7 +631,7 @@ fn address_in(line: &str, name: &str) -> Option<SocketAddr> {
     words[at + 1..].iter().find_map(|word| word.parse().ok())
 }
 
-/// Under a name that dev mode knows as well.
+/// The `Host` is one that dev mode accepts, too.
 fn request_of(line: &str) -> Vec<u8> {
     format!("{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }

@@ -1,4 +1,4 @@
-//! A "who am I" URL that lies, answers late or breaks off, and certificates that must not be trusted.
+//! A session endpoint that answers wrongly, late or partly, and certificates that must not be trusted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -386,7 +386,7 @@ async fn slow_answer_is_503_at_the_deadline() {
         );
         s.heals().await;
     }
-    // Just in time is in time.
+    // Just before the deadline is in time.
     s.ask(
         "a little late",
         Act::Late(Duration::from_millis(800), json_answer("{\"id\":\"ann\"}")),
@@ -610,7 +610,7 @@ async fn only_the_listed_cookie_is_forwarded() {
         .await;
     }
     assert_eq!(s.app.take_requests().len(), 0);
-    // Nothing of a cookie's value gets out of its header.
+    // A cookie's value cannot add a header.
     for value in [
         "a, b",
         "a\tb",
@@ -765,7 +765,7 @@ async fn malformed_http_answer_is_503() {
 #[tokio::test]
 async fn unusual_but_valid_answer_is_accepted() {
     let s = Stage::start().await;
-    // Without a word of the end, a connection that is just being closed may be used once more.
+    // A connection that closes without `Connection: close` may be used once more.
     let json = "Content-Type: application/json\r\nConnection: close\r\n";
     let body = "{\"id\":\"ann\"}";
     for (label, text) in [
@@ -914,7 +914,7 @@ mod tls {
             }
         }
 
-        /// A server for these names; `change` makes it worse.
+        /// A server with a certificate for these names; `change` makes the certificate invalid.
         pub fn server(
             &self,
             names: Vec<SanType>,
@@ -979,7 +979,7 @@ mod tls {
     }
 }
 
-/// Whether the service asks a server with this certificate. It trusts the authority.
+/// Whether the service, which trusts the authority, calls a server with this certificate.
 async fn over_tls(
     authority: &tls::Authority,
     label: &str,
@@ -990,7 +990,7 @@ async fn over_tls(
     let app = Upstream::start_tls(ok("{\"id\":\"ann\"}"), tls).await;
     let roots = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(roots.path(), &authority.pem).expect("a file");
-    // All services of these tests start at once: a handshake takes its time.
+    // All services of these tests start at once, which makes handshakes slow.
     let config = config(&format!("https://{host}:{}/me", app.port))
         .with("[extractors.app]\nconnect_timeout = '4s'\ntimeout = '4s'");
     let mut setup = Setup::new(config);
@@ -1151,7 +1151,7 @@ async fn deceptive_certificate_is_503() {
         drop(app);
         s.finish().await;
     }
-    // A name only in the subject, as twenty years ago.
+    // A name in the common name only, which is obsolete.
     let by_name = authority.server(Vec::new(), |params| {
         params
             .distinguished_name
@@ -1220,7 +1220,7 @@ async fn hung_backend_is_503_and_recovers() {
 mod slow {
     use super::*;
 
-    /// A name server of our own, as the service alone sees it: silent, until it is told that the name is this machine's.
+    /// A name server that only the service uses. It is silent until the test lets it answer with 127.0.0.1.
     #[tokio::test]
     async fn hung_name_server_is_503_and_recovers() {
         // An address of loopback that no name server of the machine has.
@@ -1261,7 +1261,7 @@ mod slow {
                 started.elapsed()
             );
         }
-        // They do not pile up: each waits for the name server far longer than the caller does.
+        // Look-ups do not pile up, although each outlasts its caller.
         let mut crowd = JoinSet::new();
         for n in 0..500 {
             let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));
@@ -1294,7 +1294,7 @@ mod slow {
         }
         s.holds().await;
 
-        // The same once more, for a service that is told to end.
+        // The same for a service that receives SIGTERM.
         answering.abort();
         s.expect("hung again", &with_cookie("d"), UNKNOWN).await;
         s.signal(rustix::process::Signal::TERM);
@@ -1334,7 +1334,7 @@ mod alone {
         let refused = same.iter().find(|answer| answer.status != 200);
         assert!(refused.is_none(), "{refused:?}");
         assert!(same.iter().all(|answer| answer.subject() == "ann"));
-        // One call after another, each for all who came meanwhile.
+        // Sequential calls, each shared by all requests that arrived meanwhile.
         let (asked, most) = (
             app.take_requests().len() as u128,
             started.elapsed().as_millis() / 300 + 1,

@@ -1,4 +1,4 @@
-//! Sessions in a store: a real Redis, and databases that fail in every way.
+//! Sessions in a store: a real Redis, and databases that fail.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::wire::{post, post_raw};
 const INVALID: &[&str] = &["401 session_invalid"];
 const UNKNOWN: &[&str] = &["503 session_backend_unavailable"];
 
-/// A Redis of our own. It ends with the group.
+/// A Redis for this group of tests. It stops with the group.
 struct Redis {
     port: u16,
     server: Child,
@@ -447,7 +447,7 @@ async fn failing_store_is_503() {
     refused.expect("refused", &sid("good"), UNKNOWN).await;
     assert!(started.elapsed() < Duration::from_secs(1));
     refused.finish().await;
-    // Something listens there that is no Redis.
+    // Another server than Redis listens there.
     for words in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "-ERR no\r\n",
@@ -472,7 +472,7 @@ async fn failing_store_is_503() {
             }
         });
         let s = Service::start(by_redis(port)).await;
-        // `$-1` is the answer of a Redis that knows no such key.
+        // `$-1` is Redis's answer for a key that does not exist.
         s.expect(
             words,
             &sid("good"),
@@ -526,7 +526,7 @@ async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
     s.finish().await;
 }
 
-/// A `PostgreSQL` that lets everybody in and then says `answer` to each question.
+/// A `PostgreSQL` that accepts every login and answers each query with `answer`.
 async fn postgres(answer: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::service::Service;
 use crate::wire::HANG;
 
-/// Users, all of them different to the limiter.
+/// The number of different users.
 const SUBJECTS: u64 = 1_000_000;
 const LANES: u64 = 32;
 /// Requests in one write. A connection is given up after a thousand of these.
@@ -22,7 +22,7 @@ const ROWS: u64 = 10;
 /// every request is another user's, and the limiter has to know each of them for a second.
 const BOUND: u64 = 24 * 1024;
 
-/// The limiter counts every user, but refuses none.
+/// The rate limiter counts every user and refuses none.
 const TOML: &str = r#"
     rate_limit.per_minute = 60
     rate_limit.burst = 60
@@ -35,7 +35,7 @@ const TOML: &str = r#"
     trusted_proxies = ["127.0.0.0/8"]
 "#;
 
-/// How many requests: `SOAK_REQUESTS`, or a fifth of a million.
+/// The number of requests: `SOAK_REQUESTS`, or 200,000.
 #[expect(
     clippy::disallowed_methods,
     reason = "how long the soak takes is up to the caller"
@@ -124,7 +124,7 @@ async fn soak(requests: u64) {
     s.finish().await;
 }
 
-/// How many of these requests got their token.
+/// The number of requests that got a token.
 async fn batch(stream: &mut TcpStream, first: u64, count: u64) -> u64 {
     let asked: String = (first..first + count)
         .map(|n| {

@@ -1,4 +1,4 @@
-//! Who a session says its user is, and what is minted from it.
+//! Subjects of sessions, and the claims of minted tokens.
 
 use serde_json::json;
 
@@ -242,7 +242,7 @@ async fn replayed_session_is_rate_limited_and_other_users_are_not() {
         issued += u32::from(answer.status == 200);
     }
     assert!((20..=60).contains(&issued), "{issued} tokens");
-    // Others are not touched, and neither does a forged session use up anybody's share.
+    // Other users are served, and a forged session does not use up a user's limit.
     s.expect(
         "another",
         &post(&bearer(&hs256(&json!({"sub": "bob"})))),

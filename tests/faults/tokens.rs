@@ -1,4 +1,4 @@
-//! JWTs made by hand, good and bad, and our own tokens read by hand: no JWT library is asked.
+//! JWTs made by hand, valid and invalid, and minted tokens read by hand, without a JWT library.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -52,7 +52,7 @@ pub fn hmac_raw(
 
 pub const HS256: &str = r#"{"typ":"JWT","alg":"HS256"}"#;
 
-/// A session that the HS256 extractors accept, but for what `over` changes.
+/// A session that the HS256 extractors accept, with the changes in `over`.
 pub fn hs256(over: &Value) -> String {
     hs256_text(claims(over).to_string())
 }
@@ -62,7 +62,7 @@ pub fn hs256_text(payload: impl AsRef<[u8]>) -> String {
     hs256_raw(HS256, payload, SESSION_SECRET.as_bytes())
 }
 
-/// The claims of a token of ours, after its form, signature and times were checked.
+/// The claims of a minted token, after checks of its form, signature and times.
 pub fn minted(answer: &Value) -> Value {
     let token = answer["token"]
         .as_str()

@@ -22,17 +22,17 @@ fn by_header(gate: &str) -> ConfigBuilder {
     )
 }
 
-/// Believes `X-Forwarded-User` from this machine.
+/// Trusts `X-Forwarded-User` from this machine.
 async fn proxied_service() -> Arc<Service> {
     Service::start(by_header("trusted_proxies = ['127.0.0.0/8']")).await
 }
 
-/// Believes it from elsewhere.
+/// Trusts it from another address.
 async fn elsewhere_service() -> Arc<Service> {
     Service::start(by_header("trusted_proxies = ['10.0.0.0/8']")).await
 }
 
-/// Believes it beside a secret.
+/// Trusts it beside a shared secret.
 async fn secret_service() -> Arc<Service> {
     let gate = format!("shared_secret_header = 'X-Proxy-Secret'\nshared_secret = '{PROXY_SECRET}'");
     Service::start(by_header(&gate)).await
@@ -239,7 +239,7 @@ async fn forwarded_host_and_proto_are_ignored() {
         )
         .await;
     assert!(!format!("{answer:?}").contains("evil"));
-    // They make no page our own.
+    // They do not make an origin the service's own.
     web.expect(
         "another page",
         &post(&format!(

@@ -1,4 +1,4 @@
-//! A backend that misbehaves as an attack tells it: session endpoint, key set, introspection.
+//! A backend that fails as the test says: session endpoint, key set, introspection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// What is done with one request.
+/// The reaction to one request.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// These bytes; then the next request.
+    /// Sends these bytes and reads the next request.
     Say(Vec<u8>),
-    /// The same after a while.
+    /// The same after a delay.
     Late(Duration, Vec<u8>),
-    /// These bytes; then the end.
+    /// Sends these bytes and closes.
     SayAndClose(Vec<u8>),
-    /// The first at once, the second one byte at a time.
+    /// Sends the first at once and the second one byte at a time.
     Drip(Vec<u8>, Vec<u8>, Duration),
-    /// The first once, the second again and again without end.
+    /// Sends the first once and the second endlessly.
     Flood(Vec<u8>, Vec<u8>),
-    /// Nothing, and the connection stays.
+    /// Sends nothing and keeps the connection open.
     Hang,
     Close,
     Reset,
@@ -62,8 +62,8 @@ impl State {
     }
 }
 
-/// A running backend. Its connections end when it is dropped: a test drops it before `finish`, which waits
-/// for the service to have no more open files than at its start.
+/// A running backend. Its connections close when it is dropped. A test drops it before `finish`, which waits until
+/// the service has no more open files than at its start.
 pub struct Upstream {
     pub port: u16,
     state: Arc<State>,
@@ -136,7 +136,7 @@ impl Upstream {
         )
     }
 
-    /// Does this with every request from now on.
+    /// Reacts so to every request from now on.
     pub fn does(&self, act: Act) {
         self.decides(move |_| act.clone());
     }
@@ -146,7 +146,7 @@ impl Upstream {
         *State::lock(&self.state.script) = Arc::new(script);
     }
 
-    /// The requests so far, as they came, and none of them the next time.
+    /// Takes the requests received so far.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut *State::lock(&self.state.requests))
     }
@@ -155,7 +155,7 @@ impl Upstream {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// The most requests that were under way at once, counted from zero again.
+    /// Takes the largest number of concurrent requests, and resets it.
     pub fn take_most(&self) -> usize {
         self.state.most.swap(0, Ordering::SeqCst)
     }
@@ -245,7 +245,7 @@ async fn perform(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), act: &Act) 
             }
             false
         }
-        // Until the other side has enough.
+        // Until the peer closes the connection.
         Act::Hang => {
             let mut byte = [0; 1];
             stream.read(&mut byte).await.is_ok_and(|length| length > 0)

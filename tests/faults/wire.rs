@@ -1,5 +1,4 @@
-//! Bytes to a service and its answers, read more strictly than any client would read them.
-//! What is sent, and what must come back, stands with the cases.
+//! Sends bytes to a service and reads its answers more strictly than clients do.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,10 +12,10 @@ use tokio::time::timeout;
 use crate::sentinels::no_sentinel;
 use crate::tokens;
 
-/// Longer than every timeout of the service: an answer that is not there by now never comes.
+/// Longer than every timeout of the service.
 pub const HANG: Duration = Duration::from_secs(40);
 
-/// The page that may ask and read the answers.
+/// The listed origin.
 pub const LISTED: &str = "https://app.example";
 
 /// Statuses, and the codes that may come with each.
@@ -43,7 +42,7 @@ const CODES: [(u16, &[&str]); 14] = [
     (204, &[]),
 ];
 
-/// A token request with these header lines, after which the service closes.
+/// A token request with these header lines and `Connection: close`.
 pub fn post(headers: &str) -> Vec<u8> {
     request("POST /rollout/token HTTP/1.1", headers)
 }
@@ -108,7 +107,7 @@ impl Answer {
             .to_owned()
     }
 
-    /// Checks what every answer of the application promises, whatever was asked.
+    /// Checks what every answer must fulfil.
     fn check(&self, asked: &[u8]) {
         no_sentinel("an answer", &self.all());
         let codes = CODES.iter().find(|(status, _)| *status == self.status);
@@ -199,7 +198,7 @@ impl Answer {
         );
     }
 
-    /// Pages that are listed can read what they are told, errors too. What cannot be parsed has no origin.
+    /// A listed origin can read every answer, errors too. A request that cannot be parsed has no origin.
     fn check_cors(&self, asked: &[u8]) {
         let asked = String::from_utf8_lossy(asked);
         let head = asked.split("\r\n\r\n").next().unwrap_or_default();
@@ -278,7 +277,7 @@ impl Wire {
         }
     }
 
-    /// Whether the service took the bytes. One that refuses early need not.
+    /// Whether the service read the bytes. It need not if it refuses early.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         matches!(
             timeout(HANG, self.stream.write_all(bytes)).await,
@@ -299,7 +298,7 @@ impl Wire {
     pub async fn answer(&mut self, asked: &[u8]) -> Option<Answer> {
         loop {
             let answer = self.unchecked(asked).await?;
-            // An interim answer (RFC 9110, section 15.2) stands before the one that counts.
+            // An interim answer (RFC 9110, section 15.2) precedes the final one.
             if answer.status == 100 {
                 assert!(
                     asked.windows(12).any(|part| part == b"100-continue"),
@@ -374,7 +373,7 @@ impl Wire {
         Some(answer)
     }
 
-    /// Whether anything more came.
+    /// Whether more bytes arrived.
     async fn read(&mut self) -> bool {
         let read = timeout(HANG, self.stream.read_buf(&mut self.unread)).await;
         let length = read
@@ -392,7 +391,7 @@ impl Wire {
         answers
     }
 
-    /// Waits until the service closes without a further word.
+    /// Waits until the service closes without sending anything.
     pub async fn closed(&mut self) {
         assert!(
             !self.read().await,
@@ -401,7 +400,7 @@ impl Wire {
         );
     }
 
-    /// What the service says until it closes, as it comes.
+    /// The raw bytes until the service closes.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.read().await {}
         std::mem::take(&mut self.unread)

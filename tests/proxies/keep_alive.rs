@@ -1,5 +1,5 @@
-//! Connections that a proxy keeps for later: the service is never the first to close one, and neither
-//! kind of buffering changes an answer.
+//! Kept connections between proxy and service: the proxy closes them first, and request buffering changes no
+//! answer.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn request_at_the_end_of_the_idle_timeout_is_not_lost() {
     );
     for proxy in [Proxy::nginx(&nginx), Proxy::haproxy(&haproxy)] {
         let url = proxy.url("/rollout/token");
-        // Each asks again after a pause of its own, from well before the proxy's end to well after ours.
+        // Each caller pauses for another time, from well below the proxy's idle timeout to well above the service's.
         let clients = (0..60_u32).map(|n| {
             let (url, pause) = (url.clone(), PROXY_KEEPS * (70 + n) / 100);
             tokio::spawn(async move {

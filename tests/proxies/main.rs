@@ -1,5 +1,5 @@
-//! Behind nginx and HAProxy as Debian ships them: nothing is lost while instances are replaced, nothing is
-//! cached, no header and no request is smuggled in. `make proxies`.
+//! Behind nginx and HAProxy as Debian ships them: a rolling restart loses no request, no answer is cached, and no
+//! header and no request is smuggled in. `make proxies`.
 
 #![allow(
     clippy::unwrap_used,

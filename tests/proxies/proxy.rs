@@ -1,4 +1,4 @@
-//! A real nginx or HAProxy on a port of its own, in a directory that is thrown away. It ends with the test.
+//! A real nginx or HAProxy on a free port with a temporary directory. It stops when the test ends.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ pub fn free_address() -> SocketAddr {
         .unwrap()
 }
 
-/// A service that believes the proxy's `X-Forwarded-User`, beside bearer tokens.
+/// A service that accepts the proxy's `X-Forwarded-User` and bearer tokens.
 pub fn service(address: SocketAddr) -> Command {
     let mut command = binary(&["serve"]);
     command
@@ -33,7 +33,7 @@ pub fn service(address: SocketAddr) -> Command {
     command
 }
 
-/// Starts a service and goes on reading its log, so that it has a reader.
+/// Starts a service and keeps reading its log.
 pub fn start_service(address: SocketAddr) -> Process {
     Process::start(&mut service(address))
 }
@@ -145,7 +145,7 @@ impl Proxy {
 
 fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
     let at = directory.path().display();
-    // Workers become another user otherwise, who may not write here.
+    // Workers would otherwise switch to a user that may not write here.
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
     } else {

@@ -1,5 +1,5 @@
-//! One instance after the other is replaced, under 500 requests a second, behind a balancer that learns of
-//! it late: no request is lost.
+//! Rolling restart under 500 requests a second behind a load balancer that learns of changes late: no request is
+//! lost.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service};
 
 const PER_SECOND: u32 = 500;
 
-/// How late a balancer learns that an instance is to go.
+/// How long the balancer needs to learn that an instance is draining.
 const LAG: Duration = Duration::from_secs(1);
 
 /// The drain has to outlast the lag. The default is 5s.
@@ -78,7 +78,7 @@ impl Load {
     }
 }
 
-/// For a proxy that closes idle connections when it is reconfigured: that is no matter of the service's.
+/// Retries for a proxy that closes idle connections when it is reconfigured, which the service cannot prevent.
 fn one_time_client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
@@ -138,7 +138,7 @@ async fn rolling_restart_behind_nginx_with_a_late_endpoint_list_loses_no_request
     let proxy = Proxy::nginx(&nginx_to(&addresses, ""));
     let load = Load::on(&proxy, false);
     for n in 0..2 {
-        // As a deployment does it: the new one is there before the old one goes.
+        // As in a deployment: the new instance starts before the old one stops.
         let new = free_address();
         let old = std::mem::replace(&mut instances[n], start(new));
         let left = addresses[1 - n];

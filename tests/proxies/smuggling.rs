@@ -1,5 +1,5 @@
-//! Requests that a proxy and the service might read differently, by the hundred: each gets one answer, and
-//! the next caller on the same connection to the service gets their own.
+//! Hundreds of requests that a proxy and the service might frame differently: each gets one answer, and the next
+//! caller on the same upstream connection gets its own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, start_service};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\nX-Ignore: ";
 
-/// Ways to say how long a body is that two readers may understand in two ways.
+/// Body framing that two parsers may understand differently.
 const FRAMES: [(&str, &str); 14] = [
     (
         "CL and TE",
@@ -65,7 +65,7 @@ const FRAMES: [(&str, &str); 14] = [
     ),
 ];
 
-/// What comes behind the head: a body for one reader, a second request for another.
+/// Bytes after the head: a body for one parser, a second request for another.
 fn bodies() -> [String; 3] {
     [
         format!("0\r\n\r\n{SMUGGLED}"),
@@ -74,15 +74,15 @@ fn bodies() -> [String; 3] {
     ]
 }
 
-/// Whether the caller goes on listening only.
+/// Whether the caller closes its sending side.
 #[derive(PartialEq, Eq)]
 pub enum Talk {
-    /// Nothing more comes, and the proxy is told so: it need not wait for the rest of a body.
+    /// The caller closes its sending side, so that the proxy does not wait for the rest of a body.
     HangUp,
     Stay,
 }
 
-/// Sends the bytes and reads until the proxy has no more to say.
+/// Sends the bytes and reads until the proxy closes the connection.
 pub async fn talk(proxy: SocketAddr, bytes: &[u8], then: Talk) -> String {
     let mut stream = TcpStream::connect(proxy).await.unwrap();
     let _ = stream.write_all(bytes).await;

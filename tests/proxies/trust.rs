@@ -1,11 +1,10 @@
-//! What a proxy says of the user is believed, what a caller says of it is not; and no answer is kept for
-//! the next caller.
+//! The proxy's user header is trusted, a caller's is not, and no answer is cached for the next caller.
 
 use crate::binary::FAR;
 use crate::helpers::{answer, client, sign_session, verified};
 use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, start_service};
 
-/// Headers by which a caller would be somebody else, or drop the proxy's own word.
+/// Headers with which a caller tries to become another user, or to remove the proxy's header.
 const ATTEMPTS: [(&str, &str); 8] = [
     ("x-forwarded-user", "admin"),
     ("X_Forwarded_User", "admin"),
@@ -24,7 +23,7 @@ async fn only_the_proxy_sets_the_user_header() {
     let named = "proxy_set_header X-Forwarded-User bob;";
     for (what, proxy) in [
         ("nginx", Proxy::nginx(&nginx_to(&[address], named))),
-        // It passes on names with underscores if it is told to.
+        // nginx passes on names with underscores only with this setting.
         (
             "nginx with underscores",
             Proxy::nginx(&format!(
@@ -60,7 +59,7 @@ async fn only_the_proxy_sets_the_user_header() {
                 other => panic!("{what}, {name}: {value} is {other}"),
             }
         }
-        // The twin arrives: it is refused rather than chosen from.
+        // Both spellings of the header arrive: the request is refused.
         if what != "nginx" {
             let (status, body) = answer(ask("X_Forwarded_User", "admin").await.unwrap()).await;
             assert_eq!(
@@ -76,7 +75,7 @@ async fn only_the_proxy_sets_the_user_header() {
 async fn token_answer_is_never_cached_by_the_proxy() {
     let address = free_address();
     let _service = start_service(address);
-    // Each is told to keep whatever it may.
+    // Each proxy is configured to cache as much as it may.
     let nginx = nginx_to(
         &[address],
         "proxy_cache answers;

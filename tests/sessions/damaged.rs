@@ -1,5 +1,5 @@
-//! The cookies of real frameworks, damaged on purpose: none is accepted, nothing panics, and
-//! no refusal says how far a cookie got. Undamaged ones are in `main.rs`.
+//! Damaged cookies of real frameworks: none is accepted, nothing panics, and no refusal tells which check
+//! failed. Undamaged cookies are in `main.rs`.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ fn section(case: &Case) -> Table {
     case.section(None, std::path::Path::new("/nowhere"))
 }
 
-/// The subject, or what is wrong. These kinds never wait for anything.
+/// The subject, or the reason. These kinds need no I/O, so the future is ready at once.
 fn authenticate(settings: &Settings, cookies: &[u8]) -> Result<String, Denied> {
     let mut request = contract::request(&[]);
     request.headers.insert(
@@ -86,7 +86,7 @@ fn good(family: &str) -> Vec<Good> {
         .collect()
 }
 
-/// One way to damage a text. Positions are taken modulo its length.
+/// A change to a text. Positions are taken modulo its length.
 #[derive(Clone, Debug)]
 enum Damage {
     Replace(usize, u8),
@@ -142,7 +142,7 @@ fn damaged_is_refused(
     let which = which % good.pairs.len();
     let (name, value) = &good.pairs[which];
     let damaged = damage.apply(value.as_bytes());
-    // A space at the end or a semicolon behind the whole value is not part of it.
+    // A trailing space or semicolon is not part of the value.
     let sent = damaged
         .split(|&byte| byte == b';')
         .next()
@@ -157,7 +157,7 @@ fn damaged_is_refused(
             prop_assert!(unchanged, "{}: {damage:?} was accepted", good.name);
             prop_assert_eq!(&subject, &good.subject);
         }
-        // Never `expired`, which callers can tell: it would say that the rest was genuine.
+        // Never `expired`, which has its own code: it would tell that the rest is genuine.
         Err(Denied {
             denial: Denial::Rejected(reason),
             ..
@@ -214,7 +214,7 @@ fn percent_decoded(text: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Laravel protects `iv`, `value` and `tag`, not how the JSON around them is written.
+/// Laravel authenticates `iv`, `value` and `tag`, not the spelling of the JSON around them.
 fn same_envelope(one: &[u8], other: &[u8]) -> bool {
     use base64::Engine;
     let sealed = |text: &[u8]| {
@@ -250,7 +250,7 @@ fn damaged_cookie_is_refused() {
     }
 }
 
-/// One byte at a time, all of them: the property above only samples.
+/// Every byte, one at a time: the property test above only samples.
 #[test]
 fn every_flipped_byte_is_refused_with_the_same_answer() {
     for (family, same) in FAMILIES {
@@ -273,7 +273,7 @@ fn every_flipped_byte_is_refused_with_the_same_answer() {
     }
 }
 
-/// Puts a secret of ours in the place of each of the case's own.
+/// Replaces each secret of the case by one of the test's.
 fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
     let mut section = section(case);
     let Value::Object(keys) = serde_json::to_value(&section).unwrap() else {

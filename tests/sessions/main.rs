@@ -1,6 +1,5 @@
-//! Every session in `tests/vectors/` that needs no server beside ours, through the front door. Those of
-//! stores are in SQLite here; `tests/stores/` has them in the stores that they were made for, `damaged.rs`
-//! has cookies that are not as they were made.
+//! Every session in `tests/vectors/` that needs no other server. Sessions of stores are in SQLite here;
+//! `tests/stores/` has them in their own stores, and `damaged.rs` has damaged cookies.
 
 #![allow(
     clippy::unwrap_used,
@@ -79,7 +78,7 @@ families! {
     supabase_ssr: "supabase-ssr", (88, 20), (0, 0), 0;
 }
 
-/// In an app with several guards `user_id` is the id of whoever used the last of them.
+/// In an app with several guards the column `user_id` holds the id of the guard that was used last.
 #[tokio::test]
 async fn laravel_subject_comes_from_the_payload() {
     let (_directory, path) = database();
@@ -97,7 +96,7 @@ async fn laravel_subject_comes_from_the_payload() {
     assert_eq!((count.run, count.signed_in), (84, 24));
 }
 
-/// PHP's strings are bytes: one that is not UTF-8 changes nothing for the others.
+/// PHP's strings are bytes: one that is not UTF-8 does not affect the others.
 #[tokio::test]
 async fn laravel_session_with_a_non_utf8_string_is_accepted() {
     let (_directory, path) = database();
@@ -181,7 +180,7 @@ async fn open(path: &Path) -> SqliteConnection {
     options.connect().await.expect("a database")
 }
 
-/// Makes the table anew and fills it with the case's rows.
+/// Recreates the table and fills it with the case's rows.
 async fn fill(connection: &mut SqliteConnection, table: &str, columns: &[&str], case: &Case) {
     let list = columns.join(", ");
     let sql = format!("DROP TABLE IF EXISTS \"{table}\"; CREATE TABLE \"{table}\" ({list})");

@@ -1,5 +1,5 @@
-//! One good session of each framework, with the keys that open it: what benchmarks measure and fuzzers
-//! start from. The sessions are those of `tests/vectors/`.
+//! One valid session of each framework, with the keys that open it. Benchmarks measure these and fuzzers start
+//! from them. The sessions come from `tests/vectors/`.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl Sample {
             .clone()
     }
 
-    /// What the benchmark or target is called.
+    /// The name of the benchmark or of the fuzz target.
     pub fn name(&self) -> String {
         if self.kind == self.family {
             self.kind.to_owned()

@@ -4,7 +4,7 @@ use std::fmt;
 
 use toml::{Table, Value};
 
-/// A configuration file in the making.
+/// A configuration file as a table of keys.
 #[derive(Clone, Debug)]
 pub struct ConfigBuilder(Table);
 

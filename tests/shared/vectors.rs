@@ -1,6 +1,6 @@
 //! Sessions that real frameworks, libraries and providers made (`tests/vectors/`), each sent over a socket
-//! to a service that is configured as a user would do it, at the case's own time.
-//! Which store a case is loaded into, and how, is the business of the test.
+//! to a service that is configured as an operator would do it, at the case's own time.
+//! The test decides which store a case is loaded into, and how.
 
 use std::collections::BTreeMap;
 use std::ops::AsyncFnMut;
@@ -22,7 +22,7 @@ struct Family {
     cases: Vec<Case>,
 }
 
-/// One request, the configuration it meets, what is in the store, and what must come of it.
+/// One request, the configuration, the content of the store, and the expected outcome.
 #[derive(Clone, serde::Deserialize)]
 pub struct Case {
     pub name: String,
@@ -54,11 +54,11 @@ pub enum Place {
     Cookie,
     /// In the store at this URL.
     Store(String),
-    /// Nowhere that this test has.
+    /// In a store that this test does not have.
     Elsewhere,
 }
 
-/// What came of a case.
+/// The outcome of a case.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Authenticated(Value),
@@ -86,10 +86,10 @@ pub fn load(family: &str) -> Vec<Case> {
         .cases
 }
 
-/// Runs a family: `place` makes the store hold what a case says, and says where that is.
+/// Runs a family of vectors: `place` fills the store with a case's content and returns where it is.
 ///
 /// # Panics
-/// If a case comes out otherwise than it must.
+/// If a case has another outcome than expected.
 pub async fn check_all(family: &str, mut place: impl AsyncFnMut(&Case) -> Place) -> Count {
     let files = tempfile::tempdir().expect("a directory");
     // Cases of one configuration share a service, and with it the connections to the store.
@@ -114,7 +114,7 @@ pub async fn check_all(family: &str, mut place: impl AsyncFnMut(&Case) -> Place)
             .or_insert_with_key(|config| Service::try_start(config));
         let outcome = match service {
             Ok(service) => case.run(service).await,
-            // A list of algorithms that mixes both kinds of keys: a refused configuration lets nobody in.
+            // The list of algorithms mixes both kinds of keys: the configuration is refused, so no request gets a token.
             Err(_) if case.config["scheme"] == "jwt" => Outcome::Rejected,
             Err(problems) => panic!("{}: {problems}", case.name),
         };
@@ -141,11 +141,11 @@ impl Case {
     }
 
     async fn run(&self, service: &Service) -> Outcome {
-        // A case without a session has no time: 0 is a clock that was never set.
+        // A case without a session has no time, which reads as 0.
         service
             .clock
             .set(if self.now == 0 { NOW } else { self.now });
-        let nobody = not_applicable(service).await;
+        let before = not_applicable(service).await;
         let answer = service.raw(self.raw_request().as_bytes()).await;
         let status = answer.split(' ').nth(1).unwrap_or_default();
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
@@ -153,9 +153,9 @@ impl Case {
             serde_json::from_str(body).unwrap_or_else(|_| panic!("{}: {answer}", self.name));
         match (status, body["code"].as_str()) {
             ("200", None) => Outcome::Authenticated(verified(&body)),
-            // `no_session` is also the answer to a session in which nobody is signed in: the metric tells.
-            ("401", Some(_)) if not_applicable(service).await > nobody => Outcome::NotApplicable,
-            // A token that is longer than a header may be never gets to an extractor.
+            // `no_session` also means that the session has no signed-in user. The metric tells the two apart.
+            ("401", Some(_)) if not_applicable(service).await > before => Outcome::NotApplicable,
+            // A token longer than the limit of a header never reaches an extractor.
             ("401" | "431", Some(_)) => Outcome::Rejected,
             _ => panic!("{}: {answer}", self.name),
         }
@@ -163,7 +163,7 @@ impl Case {
 
     /// What is wrong with an outcome.
     fn fault(&self, outcome: &Outcome) -> Option<String> {
-        // Frameworks take the first or the last of two cookies; SPEC refuses both.
+        // Frameworks take the first or the last of two different cookies; the service refuses both.
         if self.names_its_cookie_twice() {
             return (*outcome != Outcome::Rejected)
                 .then(|| format!("two cookies of one name: {outcome:?}"));
@@ -184,7 +184,7 @@ impl Case {
             return None;
         };
         let subjects = ["subject", "subject_if_authenticated"].map(|key| &self.expect[key]);
-        // A case that may also be refused does not repeat who is in the store.
+        // A case that may also be refused does not name the subject.
         let stored = self
             .stored_subject()
             .filter(|_| subjects.iter().all(|subject| subject.is_null()));
@@ -217,7 +217,7 @@ impl Case {
         (!changed.is_empty()).then(|| format!("{changed:?}, not as in {}", claims["session"]))
     }
 
-    /// Who the JSON in Redis says it is.
+    /// The subject in the JSON of the Redis value.
     fn stored_subject(&self) -> Option<Value> {
         let (_, value) = self.store["redis"].as_object()?.iter().next()?;
         let session: Value = serde_json::from_str(value.as_str()?).ok()?;
@@ -278,7 +278,7 @@ impl Case {
         self.rows().filter(move |row| row["table"] == table)
     }
 
-    /// The whole configuration around a section. A token of ours shows what was read of the session.
+    /// The whole configuration around a section. A claim of the minted token shows what was read of the session.
     pub fn configuration(&self, section: Table) -> Table {
         let mut claims = Table::new();
         if self.expect["session"].to_string().len() <= MAX_SHOWN {
@@ -306,8 +306,8 @@ impl Case {
         config
     }
 
-    /// The section that a user would write: what is a default is left out, so that defaults are tested too.
-    /// Keys that stand in files of their own go to `files`.
+    /// The section that an operator would write. Defaults are left out, so that they are tested too.
+    /// Keys that are files of their own go to `files`.
     pub fn section(&self, url: Option<&str>, files: &Path) -> Table {
         let config = &self.config;
         let mut keys = match url {
@@ -484,7 +484,7 @@ impl Case {
         (self.config["verify_auth_hash"] == true).then_some(query)
     }
 
-    /// Some adapters keep times as numbers, which the preset's own query for PostgreSQL does not.
+    /// Some adapters keep times as numbers, which the preset's query for PostgreSQL does not expect.
     fn better_auth_query(&self) -> Option<&'static str> {
         let query =
             "SELECT *, \"expiresAt\" AS session_expires_at FROM \"session\" WHERE \"token\" = $1";
@@ -540,7 +540,7 @@ impl Case {
     }
 }
 
-/// Whether everything that is expected is there. Large numbers stand as text in the vectors.
+/// Whether the value contains everything that is expected. Large numbers are text in the vectors.
 fn holds(actual: &Value, expected: &Value) -> bool {
     match (actual, expected) {
         (Value::Object(actual), Value::Object(expected)) => {
@@ -568,7 +568,7 @@ pub fn join(cookies: &[(String, String)]) -> String {
         .join("; ")
 }
 
-/// The preset for a provider of the vectors, whose names also tell its token formats apart.
+/// The preset for a provider of the vectors. Providers with several token formats have several names there.
 fn preset(provider: &str) -> &str {
     const PRESETS: [&str; 12] = [
         "auth0",
@@ -607,7 +607,7 @@ fn location(place: &str) -> &str {
     }
 }
 
-/// How many requests no extractor found a credential in.
+/// The number of requests in which no extractor found a credential.
 async fn not_applicable(service: &Service) -> u64 {
     let metrics = service.metrics().await;
     // A header that is too long is no extractor's either, and the lines stand in any order.

@@ -1,5 +1,5 @@
-//! Stores that are down, slow, cut off, full or not who they say: 503, never 401 and never another user's
-//! session.
+//! Stores that are down, slow, cut off, full or have the wrong certificate: 503, never 401 and never another
+//! user's session.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -75,7 +75,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// every way to fail is 503, and the end of the fault is the end of the 503s.
+/// Each fault is 503 while it lasts, and the service recovers when it ends.
 async fn every_fault_is_503(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = service(toml, proxy.port);
@@ -95,7 +95,7 @@ async fn every_fault_is_503(toml: &str, upstream: u16) {
     }
 }
 
-/// Answers that come about when the time is over: whoever gets one gets their own.
+/// Answers that arrive close to the timeout: a caller that gets one gets its own.
 async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     const TIMEOUT: u64 = 150;
     let proxy = Proxy::start(upstream).await;
@@ -145,7 +145,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     );
 }
 
-/// the crowd is answered or refused, and the pool stays in its bounds.
+/// Concurrent callers are answered or refused, and the pool stays within its limit.
 async fn a_crowd_is_kept_in_bounds(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = Arc::new(service(toml, proxy.port));
@@ -240,7 +240,7 @@ async fn mariadb_with_network_faults_is_503_and_recovers() {
     }
 }
 
-/// What a crowd saw that asks without a pause: how often a token, how often 503, and what else.
+/// The answers to callers that ask without a pause: the number of tokens, of 503s, and any other.
 #[derive(Default)]
 struct Seen {
     tokens: AtomicUsize,
@@ -263,7 +263,7 @@ impl Seen {
     }
 }
 
-/// What `/readyz` says of the extractor, with status 200 in any case: no instance is better off.
+/// The extractor's state in `/readyz`. The status is always 200, because every other instance has the same store.
 async fn state(service: &Service) -> String {
     let answer = service
         .request(reqwest::Method::GET, "/readyz")
@@ -307,7 +307,7 @@ async fn redis_killed_under_load_is_503_until_it_is_back() {
         seen.more(|seen| &seen.unavailable, 100).await;
         assert_eq!(state(&service).await, "stale");
         redis.restart();
-        // Nothing is waited for but Redis itself: the first question after its return is answered.
+        // The first request after Redis is back is answered.
         redis.connection().await;
         let loaded = async || redis.get("sess:s9").await.ok_or("still loading");
         eventually("redis-server's data", loaded).await;
@@ -326,7 +326,7 @@ async fn redis_killed_under_load_is_503_until_it_is_back() {
     assert_eq!(*seen.others.lock().unwrap(), Vec::<String>::new());
 }
 
-/// A Redis that answers, but not now, not here or not us.
+/// A Redis that answers with an error: loading, moved, read-only, not allowed.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_that_answers_errors_is_503_and_recovers() {
     let redis = redis_with_users(&["--replica-serve-stale-data", "no"]).await;
@@ -485,7 +485,7 @@ async fn explain_and_metrics_show_the_store_error_and_no_secret() {
     }
 }
 
-/// whatever an id looks like, Redis is asked for one key, or for nothing.
+/// For any session id Redis is asked for one key, or for nothing.
 #[tokio::test]
 async fn redis_lookup_reads_one_key() {
     let redis = redis_with_users(&[]).await;
@@ -496,7 +496,7 @@ async fn redis_lookup_reads_one_key() {
     );
     let (plain, signed) = (service(REDIS, redis.port), service(&signed, redis.port));
     let long = "x".repeat(257);
-    // Whether it is looked up as it stands in the cookie, and if it is signed.
+    // The id once plain in the cookie, and once signed.
     for (id, plainly, if_signed) in [
         ("s1", true, true),
         ("*", true, true),
@@ -604,10 +604,10 @@ async fn redis_user_with_getrange_only_is_sufficient() {
     );
 }
 
-/// TLS: the server must be the one that is named, and somebody must vouch for it.
+/// TLS: the certificate must be for the server's name and signed by a trusted authority.
 async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificate) {
     let other = Certificate::issue("root");
-    // A handshake takes long where nothing is optimised and much else is going on.
+    // A handshake is slow in a debug build on a busy machine.
     let toml = &format!("{toml}\ntimeout = \"5s\"");
     let with =
         |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());
@@ -615,7 +615,7 @@ async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificat
     for (case, toml, want) in [
         ("our authority", with(toml, ours), Ok("user-1".to_owned())),
         (
-            "nobody's authority",
+            "unknown authority",
             toml.to_owned(),
             Err("session_backend_unavailable".to_owned()),
         ),
@@ -707,7 +707,7 @@ async fn mariadb_session_over_tls_is_read() {
     only_the_right_server_is_asked(&toml, mariadb.port, &certificate).await;
 }
 
-/// what is there and no session is the caller's problem.
+/// A value that is no session is 401.
 #[tokio::test]
 async fn redis_value_that_is_no_session_is_401() {
     let redis = Redis::start(&[]).await;

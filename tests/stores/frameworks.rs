@@ -1,4 +1,4 @@
-//! What real frameworks left in the stores that they were made for.
+//! Sessions that real frameworks wrote, in the stores that the frameworks use.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +20,7 @@ async fn load_redis(redis: &Redis, case: &Case) -> Place {
     Place::Store(redis.url())
 }
 
-/// Makes the table anew and fills it: PostgreSQL itself reads the values from the row's JSON.
+/// Recreates the table and fills it. PostgreSQL itself reads the values from the row's JSON.
 async fn load_postgres(connection: &mut PgConnection, table: &str, columns: &str, case: &Case) {
     let quoted = format!("\"{table}\"");
     let sql = format!("DROP TABLE IF EXISTS {quoted}; CREATE TABLE {quoted} ({columns})");
@@ -40,7 +40,7 @@ async fn load_postgres(connection: &mut PgConnection, table: &str, columns: &str
     }
 }
 
-/// The same in MariaDB, where making tables takes long and times have no zone: frameworks write UTC.
+/// The same in MariaDB, where creating tables is slow and times have no zone: frameworks write UTC.
 async fn load_mariadb(connection: &mut MySqlConnection, table: &str, columns: &str, case: &Case) {
     let sql = format!("CREATE TABLE IF NOT EXISTS `{table}` ({columns}); DELETE FROM `{table}`");
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
@@ -235,7 +235,7 @@ async fn better_auth_sessions_in_postgres_and_redis_are_accepted() {
     assert_eq!(ran.await, (57, 11));
 }
 
-/// Laravel's driver for Redis keeps the same sessions, serialized once more, under the id behind a prefix.
+/// Laravel's Redis driver keeps the same sessions, serialized once more, under a prefix and the id.
 #[tokio::test]
 async fn laravel_sessions_in_redis_are_accepted() {
     let redis = Redis::start(&[]).await;

@@ -1,4 +1,4 @@
-//! Session stores as they really are: tests start a Redis, a PostgreSQL or a MariaDB of their own. `make stores`.
+//! Real session stores: each test starts its own Redis, PostgreSQL or MariaDB. `make stores`.
 
 #![allow(
     clippy::unwrap_used,

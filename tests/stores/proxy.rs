@@ -1,5 +1,5 @@
-//! A proxy in front of a store that can be told to misbehave. What it does to answers is decided when
-//! they pass, so that a fault can begin and end while connections are open.
+//! A proxy in front of a store that injects faults. The fault is looked up when an answer passes, so that it can
+//! begin and end while connections are open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,17 +17,17 @@ pub enum Fault {
     Delay(Duration),
     /// Answers come one byte at a time.
     Drip(Duration),
-    /// Connections are closed where an answer should begin.
+    /// Connections are closed before the answer.
     Reset,
-    /// Nothing ever comes back.
+    /// No answer is passed on.
     BlackHole,
-    /// Answers end after a byte, and with them the connection.
+    /// The connection is closed after the first byte of an answer.
     Truncate,
-    /// Whatever is asked, this is the answer.
+    /// Every request gets this answer.
     Say(&'static str),
 }
 
-/// Every way to fail that says nothing at all.
+/// All faults without a message of the store.
 pub const FAULTS: [Fault; 5] = [
     Fault::Delay(Duration::from_secs(2)),
     Fault::Drip(Duration::from_millis(300)),

@@ -1,5 +1,4 @@
-//! A real Redis, PostgreSQL and MariaDB on ports of their own, with data that is thrown away.
-//! They end with the test.
+//! A real Redis, PostgreSQL and MariaDB on free ports, with temporary data. They stop when the test ends.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -104,12 +103,12 @@ impl Redis {
         self.server = Some(start(command.arg(self.directory.path()).args(&self.extra)));
     }
 
-    /// A connection of the test's own, past the service.
+    /// A connection of the test itself, not through the service.
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("a URL");
         eventually("redis-server", async || {
             let mut connection = client.get_multiplexed_async_connection().await?;
-            // A server that wants a password is up as well, and so is one that has lost its primary.
+            // A server that asks for a password is up, too, and so is a replica without its primary.
             match redis::cmd("PING").exec_async(&mut connection).await {
                 Err(error) if matches!(error.code(), Some("NOAUTH" | "MASTERDOWN")) => {
                     Ok(connection)
@@ -253,7 +252,7 @@ impl Postgres {
         )
     }
 
-    /// A connection of the test's own, past the service.
+    /// A connection of the test itself, not through the service.
     pub async fn connection(&self, database: &str) -> PgConnection {
         let url = self.url(database);
         eventually("postgres", async || PgConnection::connect(&url).await).await
@@ -279,7 +278,7 @@ impl MariaDb {
         let directory = tempfile::tempdir().expect("a directory");
         let data = format!("--datadir={}", directory.path().join("data").display());
         let socket = format!("--socket={}", directory.path().join("socket").display());
-        // It changes to its own user by itself, and works for no other if it is root.
+        // As root it would switch to its own user and refuse any other, so it is told which one to run as.
         let user = give_to("mysql", directory.path()).then_some("--user=mysql");
         let mut install = Command::new("mariadb-install-db");
         install.args([
@@ -291,7 +290,7 @@ impl MariaDb {
         // Several at once give their temporary tables the same names.
         run(install.args(user).env("TMPDIR", directory.path()));
         let port = free_port();
-        // Debian has it beside the programs of the system, which are not on everybody's path.
+        // Debian installs it in /usr/sbin, which is not on every user's path.
         let mut mariadb = Command::new("/usr/sbin/mariadbd");
         mariadb.args([
             "--no-defaults",
@@ -327,7 +326,7 @@ impl MariaDb {
         )
     }
 
-    /// A connection of the test's own, past the service.
+    /// A connection of the test itself, not through the service.
     pub async fn connection(&self) -> MySqlConnection {
         let url = self.url();
         eventually("mariadbd", async || MySqlConnection::connect(&url).await).await
@@ -342,7 +341,7 @@ impl MariaDb {
     }
 }
 
-/// A certificate for `localhost` and the authority that vouches for it, as files that every server may read.
+/// A certificate for `localhost` and its certificate authority, as files that every server may read.
 pub struct Certificate {
     pub authority: PathBuf,
     pub chain: PathBuf,
@@ -351,7 +350,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// `user` owns the key: PostgreSQL wants to be the only one who can read it.
+    /// `user` owns the key: PostgreSQL refuses a key that others can read.
     pub fn issue(user: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut parameters = rcgen::CertificateParams::default();

@@ -1,4 +1,4 @@
-//! Values that are larger than a session can be, and what a key says of its own end.
+//! Values larger than the limit for a session, and the expiry of a store's key.
 
 use std::sync::Arc;
 
@@ -242,7 +242,7 @@ async fn postgres_cuts_rows_before_they_are_read() {
             .as_deref(),
         Ok("ann")
     );
-    // The same for a query of the operator's own.
+    // The same for the operator's own query.
     let own = "query = \"SELECT sess FROM session WHERE sid = $1\"\ntimeout = \"5s\"";
     let by_query = service(&POSTGRES.replace(query, own), proxy.port);
     assert_eq!(ask(&by_query, "large").await, invalid());

@@ -1,10 +1,10 @@
-//! Keys that a query cannot take, and times that a database cannot tell. The databases themselves are well:
-//! see `faults.rs` for the others.
+//! Session ids that a query's types refuse, and times that a database cannot represent. The databases themselves
+//! work: `faults.rs` has those that fail.
 
 use crate::faults::{MARIADB, POSTGRES, USERS, ask, express_signed, service};
 use crate::servers::{MariaDb, Postgres};
 
-/// What the query makes of its key is the caller's doing; what it makes of anything else is not.
+/// A type error caused by the session id is 401: the caller chose it. Any other error of the query is 503.
 #[tokio::test]
 async fn session_id_of_another_type_than_the_postgres_column_is_401() {
     let postgres = Postgres::start(&[]).await;
@@ -36,7 +36,7 @@ async fn session_id_of_another_type_than_the_postgres_column_is_401() {
             "{condition}: {id}"
         );
     }
-    // Mistakes in the query, with the same codes; no key could mend them.
+    // Mistakes in the query with the same SQLSTATE codes: no session id would make these queries work.
     for condition in [
         "id = $1 AND now() < '2026-13-45'",
         "id = $1 AND now() < 'tomorow'::timestamptz",
@@ -61,7 +61,7 @@ async fn session_id_that_mariadb_refuses_is_401_and_unusual_dates_are_read() {
     odd_times(&mariadb).await;
 }
 
-/// MariaDB makes something of nearly every text. What it refuses are characters that the column's set lacks.
+/// MariaDB converts nearly every text. It refuses characters that the column's character set lacks.
 async fn odd_keys(mariadb: &MariaDb) {
     mariadb
         .run("CREATE TABLE sessions (id varchar(40) CHARACTER SET ascii, user_id varchar(40))")
@@ -108,7 +108,7 @@ async fn odd_keys(mariadb: &MariaDb) {
     }
 }
 
-/// A time that cannot be told is not the same as none, and one before 1970 is over.
+/// A zero date is 503, unlike a missing one, and a date before 1970 is expired.
 async fn odd_times(mariadb: &MariaDb) {
     mariadb
         .run("CREATE TABLE Session (sessionToken varchar(40), userId varchar(40), expires datetime(3))")

@@ -1,5 +1,4 @@
-//! Traces as a receiver gets them: the binary with the feature `otel`, and a receiver of OTLP over HTTP.
-//! `make traces`.
+//! Exported traces: the binary with the feature `otel`, and a receiver of OTLP over HTTP. `make traces`.
 
 #![allow(
     clippy::unwrap_used,
@@ -65,7 +64,7 @@ fn traced(endpoint: &str, toml: &str) -> (Command, tempfile::NamedTempFile) {
     (command, file)
 }
 
-/// One request, and the end of the process, by which all spans are sent. Gives the answer and the log.
+/// Sends one request and stops the process, which flushes all spans. Returns the answer and the log.
 async fn one_request(
     endpoint: &str,
     toml: &str,
@@ -107,7 +106,7 @@ fn ids(headers: &HeaderMap) -> (String, String) {
     (parts[1].to_owned(), parts[2].to_owned())
 }
 
-/// A JWT extractor that will find nothing, and then the app's own URL.
+/// A `jwt` section that finds no credential, then a `session_endpoint`.
 fn by_jwt_and_endpoint(app: &Backend) -> String {
     let url = app.url("/me/SENTINEL-path?key=SENTINEL-key");
     ConfigBuilder::new(helpers::BY_JWT)
@@ -489,7 +488,7 @@ async fn standard_variables_name_the_service_and_the_receiver() {
     );
 }
 
-/// Serves requests while the receiver at `endpoint` takes no traces. Gives the log.
+/// Serves requests while the receiver at `endpoint` accepts no traces. Returns the log.
 async fn serves_although_receiver_fails(endpoint: &str) -> String {
     let (mut command, _file) = traced(endpoint, helpers::BY_JWT);
     // Batches are sent while requests come in, and the queue is soon full.

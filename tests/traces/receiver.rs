@@ -1,5 +1,4 @@
-//! A receiver of OTLP over HTTP: it decodes what it is sent and remembers it. What is expected of it
-//! stands in the tests.
+//! A receiver of OTLP over HTTP that decodes and records what it is sent.
 
 use std::collections::BTreeMap;
 
