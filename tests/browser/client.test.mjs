@@ -1,4 +1,4 @@
-// The helper in a real browser, as the real service serves it. Its every rule is in web/test, with a fake clock.
+// The helper in a real browser, served by the real service. Each of its rules is tested in web/test, with a fake clock.
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 
@@ -23,7 +23,7 @@ async function signedIn(name) {
   return context;
 }
 
-/** A page of the app with a `source` in it. What it is told lands in `told`. */
+/** A page of the app with this token source. Its callbacks are recorded in `told`. */
 async function pageWithSource(context, options = {}) {
   const page = await open(context);
   await page.goto(`${app.url}/blank`);
@@ -36,14 +36,14 @@ async function pageWithSource(context, options = {}) {
   return page;
 }
 
-test("fifty get() at once make one request", async () => {
+test("fifty concurrent get() calls make one request", async () => {
   const page = await pageWithSource(await signedIn("ann"));
   const tokens = await page.evaluate(() => Promise.all(Array.from({ length: 50 }, () => source.get())));
   assert.equal(new Set(tokens).size, 1);
   assert.equal(app.asked.length, 1);
 });
 
-test("tabs that open together make one request each, and each gets its token", async () => {
+test("tabs that open together make one request each, and each gets a token", async () => {
   const context = await signedIn("bob");
   const tabs = await Promise.all(Array.from({ length: 5 }, () => pageWithSource(context)));
   const outcomes = await Promise.all(tabs.map((tab) => tab.evaluate(() => outcome(source.fresh()))));
@@ -51,7 +51,7 @@ test("tabs that open together make one request each, and each gets its token", a
   assert.equal(app.asked.length, 5);
 });
 
-test("a tab that slept wakes with a fresh token, whether or not the browser's steady clock went on", async () => {
+test("a tab that wakes from sleep gets a fresh token, whether or not performance.now() advanced", async () => {
   const hour = 3_600_000;
   for (const sleep of [
     (page) => page.clock.fastForward(hour),
@@ -72,7 +72,7 @@ test("a tab that slept wakes with a fresh token, whether or not the browser's st
   }
 });
 
-test("signing out is told, with the service's code", async () => {
+test("signing out calls onSignedOut with the service's code", async () => {
   const page = await pageWithSource(await signedIn());
   assert.equal(await page.evaluate(() => outcome(source.get())), "no_session 401");
   assert.deepEqual(await page.evaluate(() => told), ["no_session"]);
@@ -93,7 +93,7 @@ test("the samples of Rollout's docs that fetch a token first work through server
   }
 });
 
-test("a login page in place of the service is told from the service", async () => {
+test("a login page in place of the service is an error, not a sign-out", async () => {
   const context = await signedIn("fay");
   for (const [url, told] of [["/guarded/rollout/token", "redirected 0"], ["/login", "bad_response 200"]]) {
     const page = await pageWithSource(context, { url });
@@ -101,7 +101,7 @@ test("a login page in place of the service is told from the service", async () =
   }
 });
 
-test("a page of an origin that is not listed can read nothing", async () => {
+test("a page of an unlisted origin can read no answer", async () => {
   const unlisted = await startServiceOf(app);
   const page = await pageWithSource(await signedIn("dan"));
   const read = (url) => fetch(url, { method: "POST", credentials: "include" }).then(() => "read", () => "nothing");
@@ -110,7 +110,7 @@ test("a page of an origin that is not listed can read nothing", async () => {
   assert.match(page.wrong.join(), /blocked by CORS policy/);
 });
 
-test("a page of a listed origin reads refusals, too", async () => {
+test("a page of a listed origin can read refusals, too", async () => {
   const page = await pageWithSource(await signedIn(), { url: `${app.service}/rollout/token` });
   assert.equal(await page.evaluate(() => outcome(source.get())), "no_session 401");
   assert.deepEqual(page.wrong, []);
@@ -128,7 +128,7 @@ test("examples/html: the helper from the service, Rollout's components and a cal
   const { directory, components } = await buildHtmlExample(app.service);
   app.pages = directory;
   const context = await signedIn("eve");
-  // This machine in place of the internet.
+  // This machine replaces the internet.
   await context.route("https://esm.sh/**", (route) =>
     route.request().url().endsWith(".css")
       ? route.fulfill({ contentType: "text/css", body: "" })

@@ -1,4 +1,4 @@
-// A page of one site and the service of another, over https: what the browser lets pass, and what it keeps back.
+// A page of one site and the service of another, over https: which cookies and answers the browser passes on.
 // Other origins of the same site are in client.test.mjs and react.test.mjs.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -20,7 +20,7 @@ before(async () => {
 });
 after(stop);
 
-/** Somebody signs in at the service's site, by a cookie with these attributes, and goes to a page of this origin. */
+/** A user signs in at the service's site, by a cookie with these attributes, and opens a page of this origin. */
 async function visit(context, origin, attributes) {
   await context.clearCookies();
   app.cookie = `sid=ann; Path=/; HttpOnly; Secure; ${attributes}`;
@@ -30,7 +30,7 @@ async function visit(context, origin, attributes) {
   return page;
 }
 
-/** Whose token the helper gets on that page, or why it gets none. */
+/** The subject of the token that the helper gets on that page, or the error. */
 function subject(page, options = {}) {
   tls.asked = [];
   return page.evaluate(
@@ -46,7 +46,7 @@ function subject(page, options = {}) {
   );
 }
 
-/** The requests for a token as they came over the wire, with what became of them. */
+/** The requests for a token as they arrived, with their answers. */
 const asked = () =>
   tls.asked
     .filter(([{ url }]) => url === "/rollout/token")
@@ -56,14 +56,14 @@ const asked = () =>
       cookie: headers.cookie,
     }));
 
-test("a page of a listed origin gets a token by the cookie of the other site", async () => {
+test("a page of a listed origin gets a token with the cookie of the other site", async () => {
   const page = await visit(users, PAGE, "SameSite=None");
   assert.equal(await subject(page), "ann");
   assert.deepEqual(asked(), [{ answer: "POST 200", from: `${PAGE} cross-site`, cookie: "sid=ann" }]);
   assert.deepEqual(page.wrong, []);
 });
 
-test("a request that the browser asks about first works, and is not asked about again", async () => {
+test("a request with a preflight works, and the preflight is cached", async () => {
   const page = await visit(users, PAGE, "SameSite=None");
   const headers = { "X-CSRF-Token": "x", "Content-Type": "application/json" };
   assert.equal(await subject(page, { headers }), "ann");
@@ -77,7 +77,7 @@ test("a request that the browser asks about first works, and is not asked about 
   assert.deepEqual(page.wrong, []);
 });
 
-test("a page of another origin is refused by the service and by the browser, though it has the cookie", async () => {
+test("a page of an unlisted origin is refused by the service and by the browser, although it sends the cookie", async () => {
   const page = await visit(users, STRANGER, "SameSite=None");
   const ask = (headers) =>
     page.evaluate(
@@ -94,19 +94,19 @@ test("a page of another origin is refused by the service and by the browser, tho
   assert.equal(page.wrong.filter((text) => /blocked by CORS policy/.test(text)).length, 2, page.wrong.join());
 });
 
-test("a cookie that is not SameSite=None stays within its site", async () => {
+test("a cookie that is not SameSite=None is not sent from another site", async () => {
   for (const attributes of ["SameSite=Lax", "SameSite=Strict", ""]) {
     const page = await visit(users, PAGE, attributes);
     assert.equal(await subject(page), "no_session 401", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 401", from: `${PAGE} cross-site`, cookie: undefined }], attributes);
-    // It is there: another origin of its own site has it.
+    // The cookie exists: another origin of its own site sends it.
     await page.goto(`${SIBLING}/blank`);
     assert.equal(await subject(page), "ann", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 200", from: `${SIBLING} same-site`, cookie: "sid=ann" }], attributes);
   }
 });
 
-test("a browser that keeps third parties' cookies back keeps this one back, but no bearer token, and nothing within its site", async () => {
+test("a browser that blocks third-party cookies blocks this one, but no bearer token, and nothing within its site", async () => {
   const page = await visit(await browser.newContext(), PAGE, "SameSite=None");
   assert.equal(await subject(page), "no_session 401");
   assert.equal(await subject(page, { headers: { Authorization: "Bearer bob" } }), "bob");

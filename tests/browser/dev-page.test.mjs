@@ -1,5 +1,5 @@
-// The page of `rollout-token dev`, as its users have it: with a mouse, with the keyboard alone, with a screen reader (as
-// far as axe can tell), light and dark, on a desk and on a phone.
+// The page of `rollout-token dev`: with a mouse, with the keyboard alone, with a screen reader (as far as axe can tell),
+// light and dark, on a desktop and on a phone.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -35,7 +35,7 @@ const terms = (page, part) =>
     Object.fromEntries([...list.querySelectorAll("dt")].map((term) => [term.textContent, term.nextSibling.firstChild.data])),
   );
 
-test("a user is chosen, and the token is shown with header, claims and countdown", async () => {
+test("choosing a user shows the token with header, claims and countdown", async () => {
   const page = await visit();
   await page.getByLabel("User", { exact: true }).fill("o'hara 東京");
   await button(page, "Get a token").click();
@@ -53,7 +53,7 @@ test("a user is chosen, and the token is shown with header, claims and countdown
   assert.deepEqual(page.wrong, []);
 });
 
-test("the countdown runs out, and another token is asked for", async () => {
+test("another token is requested when the countdown ends", async () => {
   const page = await visit({}, (page) => page.clock.install());
   await button(page, "Get a token").click();
   await page.getByText(/asks for the next one in 1[34]:/).waitFor();
@@ -94,7 +94,7 @@ test("the answers without a token: 401 and 429 for real, 403 and 503 as this ser
   assert.deepEqual(page.wrong, []);
 });
 
-test("a user who gets no token is told why", async () => {
+test("a user who gets no token sees the reason", async () => {
   const page = await visit();
   await button(page, "ann").click();
   await page.getByRole("timer").waitFor();
@@ -104,7 +104,7 @@ test("a user who gets no token is told why", async () => {
   assert.equal(await page.getByRole("timer").count(), 0, "the token of the user before is gone");
 });
 
-test("the snippets work as they are copied", async () => {
+test("copied snippets work unchanged", async () => {
   const page = await visit({ permissions: ["clipboard-read", "clipboard-write"] });
   const copied = async (tab) => {
     await page.getByRole("tab", { name: tab, exact: true }).click();
@@ -136,7 +136,7 @@ test("the snippets work as they are copied", async () => {
   assert.equal(subject(JSON.parse(stdout).token), "o'hara");
 });
 
-test("a page of a listed origin chooses its user, too", async () => {
+test("a page of a listed origin can choose its user, too", async () => {
   const page = await open(await browser.newContext());
   await page.goto(`${listed}/blank`);
   const subject = await page.evaluate(async (url) => {
@@ -155,7 +155,7 @@ test("the token can be copied", async () => {
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await page.locator("#token").textContent());
 });
 
-test("all of it works with the keyboard alone", async () => {
+test("the page works with the keyboard alone", async () => {
   const page = await visit();
   const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
   const press = async (key, times = 1) => {
@@ -198,7 +198,7 @@ test("all of it works with the keyboard alone", async () => {
   await page.getByText('"session_invalid"').waitFor();
 });
 
-test("axe finds nothing, nothing is cut off, and nothing is asked of anybody else", async () => {
+test("axe finds no problem, nothing overflows, and no other host is contacted", async () => {
   for (const colorScheme of ["light", "dark"]) {
     for (const width of [1280, 360]) {
       const page = await visit({ colorScheme, viewport: { width, height: 800 }, reducedMotion: "reduce" });

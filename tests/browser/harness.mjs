@@ -1,5 +1,4 @@
-// What the tests of this folder share: the binary, a browser, an app as users have one, and a stand-in for Rollout's
-// API. What is expected of them stands in the tests.
+// Shared by the tests of this folder: the binary, a browser, an example app, and a stand-in for Rollout's API.
 import { execFileSync, spawn } from "node:child_process";
 import { createHash, X509Certificate } from "node:crypto";
 import { once } from "node:events";
@@ -28,12 +27,12 @@ export const CLIENT_ID = "browser-client";
 const SECRET = "a-secret-of-the-browser-tests-that-is-longer-than-sixty-four-bytes-as-it-should-be";
 
 const cleanups = [];
-/** Ends everything that was started here, the last first. */
+/** Stops everything that was started here, the last first. */
 export async function stop() {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 }
 
-/** A directory that goes with the tests. */
+/** A temporary directory, removed after the tests. */
 function temporary() {
   const directory = mkdtempSync(path.join(tmpdir(), "rollout-token-"));
   cleanups.push(() => rmSync(directory, { recursive: true, force: true }));
@@ -42,7 +41,7 @@ function temporary() {
 
 // ---- The browser -------------------------------------------------------------------------------------------------
 
-/** Debian's Chromium. With the hosts of `tls` it knows those, and believes their certificate. */
+/** Debian's Chromium. It resolves the hosts of `tls` to this machine and trusts their certificate. */
 const debians = (tls) => ({
   executablePath: CHROMIUM,
   args: [
@@ -79,14 +78,14 @@ export async function startUsersBrowser(tls) {
   return context;
 }
 
-/** A page, with what went wrong in it. */
+/** A page that records its errors. */
 export async function open(context) {
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
   page.wrong = [];
   page.on("pageerror", (error) => page.wrong.push(`error: ${error.message}`));
   page.on("console", (message) => {
-    // A refused request is what most tests here are about; Chromium's own word on it is no news.
+    // Most tests here cause refused requests on purpose, so Chromium's own message about them is ignored.
     if (message.type() === "error" && !/Failed to load resource/.test(message.text())) page.wrong.push(message.text());
   });
   return page;
@@ -125,8 +124,8 @@ export async function startService(command, environment = {}) {
 // ---- The app ------------------------------------------------------------------------------------------------------
 
 /**
- * An app as users have one: its pages, its sessions, and the service behind the same origin. Who has the cookie
- * `sid=NAME`, or sends NAME as a bearer token, is signed in as NAME, unless the app's back end is down.
+ * An example app: its pages, its sessions, and the service behind the same origin. A client with the cookie
+ * `sid=NAME`, or with NAME as a bearer token, is signed in as NAME, unless the app's backend is down.
  */
 export async function startApp() {
   const app = {
@@ -184,7 +183,7 @@ export async function startTls(hosts, url) {
   return tls;
 }
 
-/** The service as that app has it: it recognises users by asking the app. */
+/** The service beside that app: a `session_endpoint` asks the app for the user. */
 export const startServiceOf = (app, environment = {}) =>
   startService("serve", {
     ROLLOUT_CLIENT_ID: CLIENT_ID,
@@ -339,7 +338,7 @@ async function sendFile(response, file) {
   else send(response, 404, "text/plain", "not found");
 }
 
-/** What a reverse proxy does. */
+/** A reverse proxy. */
 function pass(request, response, service) {
   const { port } = new URL(service);
   const call = http.request({ host: "127.0.0.1", port, path: request.url, method: request.method, headers: request.headers }, (answer) => {

@@ -36,7 +36,7 @@ function plain() {
   return page;
 }
 
-/** A visit of somebody, with the page open; nobody without a name. */
+/** Opens the page, signed in as `name`, or signed out without one. */
 async function visit(name) {
   const page = await newPage(name);
   await page.goto(app.url);
@@ -51,7 +51,7 @@ async function newPage(name) {
 
 const shown = (page) => page.getByText("Lofty").waitFor();
 
-/** All that Rollout saw of this user was as it should be. */
+/** Checks that Rollout accepted every request of this user. */
 function assertAccepted(name) {
   const calls = rollout.seen.filter(({ method }) => method !== "OPTIONS");
   for (const { status, claims } of calls) {
@@ -65,7 +65,7 @@ function assertAccepted(name) {
   assert.ok(paths.includes("/api/connectors") && paths.includes("/api/credentials"), paths.join());
 }
 
-test("same origin: one request for a token, StrictMode and all, and Rollout takes it after its preflights", async () => {
+test("same origin: one request for a token, in StrictMode too, and Rollout accepts it after its preflights", async () => {
   const page = await visit("ann");
   await shown(page);
   assert.equal(app.asked.length, 1);
@@ -75,7 +75,7 @@ test("same origin: one request for a token, StrictMode and all, and Rollout take
   assert.deepEqual(page.wrong, []);
 });
 
-test("another origin: the session's cookie goes along, and the page may read the answer", async () => {
+test("another origin: the session's cookie is sent, and the page can read the answer", async () => {
   app.pages = pages.otherOrigin;
   const page = await newPage("bob");
   const [response] = await Promise.all([
@@ -105,7 +105,7 @@ test("a credential is saved and deleted", async () => {
   assert.equal(app.asked.length, 1);
 });
 
-test("an expired token recovers", async () => {
+test("an expired token is replaced", async () => {
   app.instead = [tokenMade(1000, "dan")];
   const page = await visit("dan");
   await shown(page);
@@ -114,7 +114,7 @@ test("an expired token recovers", async () => {
   assert.equal(rollout.seen.at(-1).claims.sub, "dan");
 });
 
-test("our 503, then 200, recovers inside the call", async () => {
+test("503 and then 200 succeeds within one call", async () => {
   app.backEndWorks = false;
   const page = await newPage("eve");
   const [response] = await Promise.all([
@@ -129,7 +129,7 @@ test("our 503, then 200, recovers inside the call", async () => {
   assert.deepEqual(page.wrong, []);
 });
 
-test("our 401 shows the way to sign in, and Rollout is not asked", async () => {
+test("401 shows the link to sign in, and Rollout is not called", async () => {
   const page = await visit();
   await page.getByRole("alert").getByText("You are signed out").waitFor();
   await page.getByRole("link", { name: "Sign in" }).click();
@@ -138,7 +138,7 @@ test("our 401 shows the way to sign in, and Rollout is not asked", async () => {
   assert.deepEqual(rollout.seen.filter(({ method }) => method !== "OPTIONS"), []);
 });
 
-test("what cannot be mended now is said, with a way to try again", async () => {
+test("a lasting error is shown with a button to retry", async () => {
   app.instead = [{ detail: "not a token" }];
   const page = await newPage("fay");
   await page.clock.install();
@@ -150,7 +150,7 @@ test("what cannot be mended now is said, with a way to try again", async () => {
   assert.equal(app.asked.length, 2);
 });
 
-test("a page that was left open saves again when somebody comes back to it", async () => {
+test("a page that was left open saves again when the user returns", async () => {
   // The token was good when the page was opened, twenty minutes ago.
   rollout.ahead = -1200;
   app.instead = [tokenMade(1200, "gil")];
@@ -169,7 +169,7 @@ test("a page that was left open saves again when somebody comes back to it", asy
   await page.getByText("Ann’s key").waitFor();
 });
 
-test("the sample of Rollout's docs works as it stands, through server.docs_alias", async () => {
+test("the sample of Rollout's docs works unchanged through server.docs_alias", async () => {
   app.pages = pages.docs;
   const page = await visit("hal");
   await shown(page);
@@ -177,7 +177,7 @@ test("the sample of Rollout's docs works as it stands, through server.docs_alias
   assertAccepted("hal");
 });
 
-test("the token function of our docs asks again after a failure, and then says something", async () => {
+test("the token function of our docs retries after a failure, and then reports it", async () => {
   app.pages = pages.plain;
   const { service } = app;
   app.service = "http://127.0.0.1:1";
@@ -201,7 +201,7 @@ test("the token function of our docs lets a signed-out user sign in", async () =
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
 });
 
-test("the sample of Rollout's docs says something about a signed-out user, because even our 401 is JSON", async () => {
+test("the sample of Rollout's docs shows an error for a signed-out user, because 401 is JSON, too", async () => {
   app.pages = pages.docs;
   const page = await visit();
   await page.getByText("An unexpected error occurred").waitFor();

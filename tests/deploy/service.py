@@ -1,4 +1,4 @@
-"""The built binary, run by the tests of this folder: started, asked and stopped. What it is run with is theirs."""
+"""The built binary as a process: started, sent requests and stopped."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/rollout-token"
 CLIENT_SECRET = secrets.token_hex(32)
-# Free ports, so that a test disturbs nobody. Whether the configured ones are right is looked at elsewhere.
+# Free ports, so that tests can run beside other services. Other tests check the configured ports.
 FREE_PORTS = {"ROLLOUT__SERVER__LISTEN": "127.0.0.1:0", "ROLLOUT__SERVER__ADMIN_LISTEN": "127.0.0.1:0"}
 
 
 def eventually(look, what, patience=20.0):
-    """What `look` gives as soon as it gives something."""
+    """The first result of `look` that is not empty."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if found := look():

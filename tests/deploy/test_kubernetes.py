@@ -43,17 +43,17 @@ def pod_of(objects):
 
 
 def container_of(pod):
-    """Ours, whether it is the pod's only one or a sidecar."""
+    """The service's container, whether it is the pod's only one or a sidecar."""
     everyone = pod["containers"] + pod.get("initContainers", [])
     (ours,) = [container for container in everyone if container["name"] == "rollout-token"]
     return ours
 
 
-# ---- What the API server and the cluster's policies would say ---------------------------------------
+# ---- Schemas and policies of the cluster ---------------------------------------
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_schemas_are_kept(objects, version):
+def test_objects_match_the_api_schemas(objects, version):
     checked = 0
     for document in objects:
         if document["kind"] not in OF_OPERATORS:
@@ -62,20 +62,20 @@ def test_the_schemas_are_kept(objects, version):
     assert checked >= 2
 
 
-def test_a_mistake_would_be_found():
+def test_unknown_field_fails_the_schema_check():
     (service,) = [document for document in render(MANIFESTS / "base") if document["kind"] == "Service"]
     service["spec"]["prots"] = []
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(service, VERSIONS[-1], strict=True)
 
 
-def test_everything_has_the_label_by_which_it_is_found(objects):
+def test_every_object_has_the_name_label(objects):
     for document in objects:
         if document["kind"] != "ConfigMap":
             assert "app.kubernetes.io/name" in document["metadata"]["labels"], document["metadata"]
 
 
-def test_the_pod_meets_the_restricted_pod_security_standard(objects):
+def test_pod_meets_the_restricted_pod_security_standard(objects):
     pod = pod_of(objects)
     container = container_of(pod)
     security = pod.get("securityContext", {}) | container["securityContext"]
@@ -89,13 +89,13 @@ def test_the_pod_meets_the_restricted_pod_security_standard(objects):
         assert container["resources"][bound].keys() == {"cpu", "memory"}
 
 
-def test_the_user_is_the_image_s():
+def test_user_of_the_pod_is_the_user_of_the_image():
     (user,) = re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.M)
     security = pod_of(render(MANIFESTS / "base"))["securityContext"]
     assert user == (str(security["runAsUser"]), str(security["runAsGroup"]))
 
 
-def test_selectors_find_the_pods():
+def test_selectors_match_the_pods():
     objects = render(MANIFESTS / "overlays/production")
     labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert one(objects, "Service")["spec"]["selector"].items() <= labels.items()
@@ -110,7 +110,7 @@ def test_selectors_find_the_pods():
     assert service["metadata"]["labels"][monitor["jobLabel"]] == "rollout-token"
 
 
-def test_references_lead_somewhere():
+def test_referenced_objects_exist():
     objects = render(MANIFESTS / "overlays/production")
     names = {(document["kind"], document["metadata"]["name"]) for document in objects}
     target = one(objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
@@ -129,12 +129,12 @@ def test_references_lead_somewhere():
     assert {document["metadata"]["namespace"] for document in objects} == {"your-app"}
 
 
-def test_the_production_overlay_scales_on_both_metrics():
+def test_production_overlay_scales_on_both_metrics():
     metrics = one(render(MANIFESTS / "overlays/production"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert [metric["type"] for metric in metrics] == ["Resource", "Pods"]
 
 
-# ---- What the service makes of it -------------------------------------------------------------------
+# ---- The service with this configuration -------------------------------------------------------------------
 
 
 def mount(volume, path, objects):
@@ -177,7 +177,7 @@ def started_as_in(objects, root):
     return [moved(argument) for argument in container["args"]], environment
 
 
-def test_the_configuration_is_good_and_its_ports_are_the_pod_s(objects, tmp_path):
+def test_configuration_is_valid_and_uses_the_ports_of_the_pod(objects, tmp_path):
     arguments, environment = started_as_in(objects, tmp_path)
     assert arguments[-1] == "serve"
     done = command([*arguments[:-1], "check-config", "--print"], environment)
@@ -189,7 +189,7 @@ def test_the_configuration_is_good_and_its_ports_are_the_pod_s(objects, tmp_path
     listening = {"http": server["listen"], "admin": server["admin_listen"]}
     for name, address in listening.items():
         host, _, port = address.rpartition(":")
-        # What listens on loopback is nobody's port but the pod's own.
+        # A port on loopback is reachable inside the pod only.
         assert (name in ports) == (host != "127.0.0.1"), (name, address)
         assert ports.get(name, int(port)) == int(port)
     probed = {container[probe]["httpGet"]["port"] for probe in ("livenessProbe", "readinessProbe")}
@@ -198,7 +198,7 @@ def test_the_configuration_is_good_and_its_ports_are_the_pod_s(objects, tmp_path
     assert "preStop" not in container.get("lifecycle", {})
 
 
-def test_the_sidecar_is_reached_by_the_app_alone(tmp_path):
+def test_sidecar_is_reachable_by_the_app_only(tmp_path):
     arguments, environment = started_as_in(render(MANIFESTS / "sidecar"), tmp_path)
     done = command([*arguments[:-1], "check-config", "--print"], environment)
     assert tomllib.loads(done.stdout)["server"]["listen"] == "127.0.0.1:8080"
@@ -208,10 +208,10 @@ def test_the_sidecar_is_reached_by_the_app_alone(tmp_path):
     assert container_of(pod)["restartPolicy"] == "Always"
 
 
-def test_the_sidecar_serves_a_token_and_takes_a_changed_secret(tmp_path):
+def test_sidecar_serves_a_token_and_reloads_a_changed_secret(tmp_path):
     objects = render(MANIFESTS / "sidecar")
     arguments, environment = started_as_in(objects, tmp_path)
-    # Looked at more often than a user would, so that the test need not wait.
+    # A short poll interval, so that the test need not wait.
     environment |= FREE_PORTS | {"ROLLOUT__RELOAD__POLL_INTERVAL": "1s"}
     with serving(tmp_path, arguments, environment) as service:
         container = container_of(pod_of(objects))
@@ -232,7 +232,7 @@ def test_the_sidecar_serves_a_token_and_takes_a_changed_secret(tmp_path):
         assert service.stop() == 0
 
 
-def test_the_base_waits_for_keys_alive_but_not_ready(tmp_path):
+def test_pod_without_keys_is_live_and_not_ready(tmp_path):
     objects = render(MANIFESTS / "base")
     arguments, environment = started_as_in(objects, tmp_path)
     with serving(tmp_path, arguments, environment | FREE_PORTS) as service:
@@ -241,7 +241,7 @@ def test_the_base_waits_for_keys_alive_but_not_ready(tmp_path):
         assert (status, ready["state"]) == (503, "waiting"), ready
 
 
-def test_the_autoscaler_s_metric_exists(tmp_path):
+def test_metric_of_the_autoscaler_exists(tmp_path):
     metrics = one(render(MANIFESTS / "overlays/production"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     arguments, environment = started_as_in(render(MANIFESTS / "sidecar"), tmp_path)
     with serving(tmp_path, arguments, environment | FREE_PORTS) as service:

@@ -22,9 +22,9 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 SCRAPED_AS = "rollout-token"
 VARIABLES = {"job": SCRAPED_AS, "instance": ".*", "__rate_interval": "10s", "__range": "10s"}
-# Labels that are the scraper's.
+# Labels that Prometheus adds.
 TARGET_LABELS = {"job", "instance", "namespace"}
-# The example key of RFC 7517, appendix A.1: somebody's keys, whosever they are.
+# The example key of RFC 7517, appendix A.1.
 JWKS = {
     "keys": [
         {
@@ -39,7 +39,7 @@ JWKS = {
 
 
 class BackEnd(BaseHTTPRequestHandler):
-    """An identity provider's keys, and an app that knows ann and fails for everybody else."""
+    """An identity provider's keys, and an app that knows ann and fails for any other user."""
 
     def do_GET(self):
         ann = self.headers.get("Cookie") == "sid=ann"
@@ -57,7 +57,7 @@ class BackEnd(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    """The service after every kind of thing has happened to it that is counted."""
+    """The service after every kind of event that is counted."""
     work = tmp_path_factory.mktemp("service")
     back_end = ThreadingHTTPServer(("127.0.0.1", 0), BackEnd)
     threading.Thread(target=back_end.serve_forever, daemon=True).start()
@@ -155,9 +155,9 @@ def names_in(query):
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_every_query_of_the_dashboard_has_an_answer(prometheus, query):
+def test_every_dashboard_query_returns_data(prometheus, query):
     answer = eventually(lambda: prometheus("query", query=filled_in(query))["result"], query)
-    # What it groups by is there.
+    # The labels that it groups by exist.
     for label in re.findall(r"by \(([^)]*)\)", query):
         outer = {part.strip() for part in label.split(",")} - {"le"}
         assert all(outer <= series["metric"].keys() for series in answer), answer
@@ -172,7 +172,7 @@ def test_prometheus_evaluates_every_rule(prometheus):
     eventually(healthy, "every rule was evaluated")
 
 
-def test_alerts_and_queries_name_only_what_the_service_has(service):
+def test_alerts_and_queries_use_existing_metrics_and_labels(service):
     series, labels = {}, {}
     for line in service.metrics().splitlines():
         if found := re.match(r"(rollout_token_\w+)(?:\{(.*)\})? ", line):
@@ -189,7 +189,7 @@ def test_alerts_and_queries_name_only_what_the_service_has(service):
                 assert outcome in codes, (query, outcome)
             looked_at += 1
     assert looked_at > 30
-    # What is compared with "ok" or "error" is called so.
+    # Labels compared with "ok" or "error" have these values.
     for name in ("rollout_token_config_reloads_total", "rollout_token_jwks_refresh_total"):
         assert any(pairs["result"] == "ok" for pairs in series[name]), series[name]
     assert {"result": "error"} in series["rollout_token_config_reloads_total"]
@@ -208,7 +208,7 @@ def test_promtool_accepts_the_alerts_and_their_tests_pass():
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_is_tested_both_ways_and_has_a_word_on_what_to_do():
+def test_every_alert_has_a_firing_test_a_silent_test_and_a_runbook_entry():
     tests = yaml.safe_load((MONITORING / "alerts.test.yaml").read_text())["tests"]
     cases = [(case["alertname"], bool(case["exp_alerts"])) for test in tests for case in test["alert_rule_test"]]
     page = (ROOT / "docs/deploy/monitoring.md").read_text()
@@ -218,7 +218,7 @@ def test_every_alert_is_tested_both_ways_and_has_a_word_on_what_to_do():
         assert f"### {alert['alert']}\n" in page, alert["alert"]
 
 
-def test_the_dashboard_holds_together():
+def test_dashboard_is_consistent():
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
     assert all(panel["description"] for panel in DASHBOARD["panels"] if panel["type"] != "row")

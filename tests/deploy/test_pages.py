@@ -58,7 +58,7 @@ def applied(request, tmp_path):
     return request.param, [document for document in objects if document]
 
 
-def test_the_commands_of_a_page_do_what_it_says(applied):
+def test_commands_of_the_page_create_the_described_objects(applied):
     page, objects = applied
     kinds = {document["kind"] for document in objects}
     for document in objects:
@@ -81,7 +81,7 @@ def test_the_commands_of_a_page_do_what_it_says(applied):
         assert "ConfigMap" in kinds
 
 
-def test_the_files_that_the_page_lists_are_there():
+def test_files_listed_on_the_page_exist():
     named = re.findall(r"^\| `([\w./-]+)` \|", (ROOT / "docs/deploy/kubernetes.md").read_text(), re.M)
     assert len(named) == 10
     for name in named:

@@ -38,7 +38,7 @@ def only(name):
 
 @pytest.fixture
 def root(tmp_path):
-    """A machine on which the package is installed, and the secret in its place."""
+    """The file tree of a machine with the package installed and the secret in place."""
     for path in ("usr/bin", "usr/lib/systemd/system", "etc/rollout-token", "bin"):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "usr/bin/rollout-token").symlink_to(BINARY)
@@ -61,29 +61,29 @@ def started_as_in_the_unit(root):
     return [argument.replace("/etc/", f"{root}/etc/") for argument in arguments], environment
 
 
-def test_systemd_understands_the_unit(tmp_path):
-    # The command has to be there, so it is in this copy.
+def test_systemd_analyze_accepts_the_unit(tmp_path):
+    # systemd-analyze checks that the command exists, so the copy names the built one.
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/usr/bin/rollout-token", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_it_is_hardened():
-    # 1.5 of 10, where 10 is a service that may do everything.
+def test_security_exposure_of_the_unit_is_at_most_1_5():
+    # 1.5 of 10, where 10 is a service without any restriction.
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", UNIT]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_as_installed_it_says_what_is_missing_and_is_not_tried_again(root):
+def test_unconfigured_service_names_the_missing_key_and_is_not_restarted(root):
     arguments, environment = started_as_in_the_unit(root)
     done = command(arguments, environment)
     assert str(done.returncode) == only("RestartPreventExitStatus"), done
     assert "client_id: " in done.stderr and "session.extractors: " in done.stderr, done.stderr
 
 
-def test_times_and_limits_fit_the_service_s_own(root):
+def test_timeouts_and_limits_of_the_unit_fit_the_defaults(root):
     config = root / "etc/rollout-token/rollout-token.toml"
     config.write_text(CONFIGURED)
     arguments, environment = started_as_in_the_unit(root)
@@ -94,9 +94,9 @@ def test_times_and_limits_fit_the_service_s_own(root):
     assert int(only("LimitNOFILE")) >= server["max_connections"] + 256
 
 
-def test_systemd_learns_when_it_is_up_and_reload_and_stop_work(root):
+def test_unit_notifies_readiness_reload_and_stop(root):
     config = root / "etc/rollout-token/rollout-token.toml"
-    # What the package installs, with what its comments ask for.
+    # The installed configuration, completed as its comments say.
     text = config.read_text()
     client, extractors, *section = re.findall(r'^# ((?:client_id|extractors|kind|oidc_issuer|audiences|\[).*)$', text, re.M)
     assert section[0] == "[extractors.web]", section
@@ -119,10 +119,10 @@ def test_systemd_learns_when_it_is_up_and_reload_and_stop_work(root):
             assert service.stop() == 0
 
 
-def test_a_systemd_that_does_not_listen_holds_nothing_up(root):
+def test_missing_notify_socket_is_logged_and_does_not_stop_the_service(root):
     (root / "etc/rollout-token/rollout-token.toml").write_text(CONFIGURED)
     arguments, environment = started_as_in_the_unit(root)
-    environment |= FREE_PORTS | {"NOTIFY_SOCKET": str(root / "nobody-listens")}
+    environment |= FREE_PORTS | {"NOTIFY_SOCKET": str(root / "no-listener")}
     with serving(root, arguments, environment) as service:
         assert service.token({"X-User": "ann"})[0] == 200
         eventually(lambda: "cannot tell systemd" in service.log(), "it is said")

@@ -1,4 +1,4 @@
-"""One version: Cargo.toml's. Whatever else names it says the same."""
+"""Every file that names the version names Cargo.toml's."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from service import FREE_PORTS, ROOT, command, serving
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 
 
-def test_every_file_that_names_the_version_says_the_same(tmp_path):
+def test_every_file_names_the_version_of_cargo_toml(tmp_path):
     locked = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
     kubernetes = ROOT / "deploy/kubernetes"
     overlay = yaml.safe_load((kubernetes / "overlays/production/kustomization.yaml").read_text())

@@ -1,4 +1,4 @@
-"""The docs as their reader meets them: every configuration block is given to `check-config`, every shell block is
+"""Checks the docs: every configuration block is given to `check-config`, every shell block is
 run as written, other blocks are parsed, and every link leads somewhere. A block that is none of these fails.
 
 Usage: target/interop/venv/bin/python tests/docs/check.py [FILE …]
@@ -130,7 +130,7 @@ class Page:
         path.write_text(text + "\n")
 
     def check(self, block: Block) -> str:
-        """What is wrong with the block; empty if nothing is."""
+        """The problem of the block; empty if there is none."""
         if block.marker and block.marker not in MARKERS:
             return f"no such marker: {block.marker}; there are {', '.join(MARKERS)}"
         if block.language in PROSE:
@@ -279,7 +279,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def links(path: Path) -> list[str]:
-    """What is wrong with the links of a page."""
+    """The problems with the links of a page."""
     problems = []
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", prose(path.read_text()))):
         if re.match(r"[a-z]+:", target):
@@ -296,7 +296,7 @@ def links(path: Path) -> list[str]:
 
 
 def summary() -> list[str]:
-    """What is wrong with the site's table of contents."""
+    """The problems with the site's table of contents."""
     listed = re.findall(r"\]\(([^)]+\.md)\)", SUMMARY.read_text())
     pages = {str(page.relative_to(SUMMARY.parent)) for page in SUMMARY.parent.rglob("*.md")} - {SUMMARY.name}
     problems = [f"{page} is not listed" for page in sorted(pages - set(listed))]

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ROOT / "target/frameworks"
 BINARY = ROOT / "target/debug/rollout-token"
 PYTHON, NODE, RUBY = str(LIBRARIES / "venv/bin/python"), "node", "ruby"
-# What the operator of the service gets from Rollout.
+# The client id and secret that Rollout issues.
 CLIENT_ID, CLIENT_SECRET = "client-1", secrets.token_hex(32)
 # The environment of every program here: none of ours may configure it by accident.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -164,7 +164,7 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     # Where the app keeps its sessions, if not in the cookie; its URL is in this file of the recipe.
     store: tuple[str, str] | None = None
-    # What else ends a session, in the app: after it no sign-in works any more.
+    # Another way for the app to end a session, after which no sign-in works any more.
     ending: Callable[[Browser, str], None] | None = None
     # Which of the recipe's TOML blocks; the variables and the command to explain belong to the first.
     block: int = 0
@@ -443,7 +443,7 @@ def run(case: Case, report: Report) -> None:
             return report.check(f"{case.name}: {what}", step)
 
         for form, service in services.items():
-            check(f"{form}: nobody", lambda: refused(Browser().ask("POST", service), "no_session"))
+            check(f"{form}: no session", lambda: refused(Browser().ask("POST", service), "no_session"))
         if not check("signing in", lambda: case.sign_in(browser, app)):
             print((folder / "app.log").read_text())
             return

@@ -54,7 +54,7 @@ echo "In place of $base: Debian $suite with $(rustc --version)"
 if [ ! -d "$rootfs" ]; then
   echo "Making Debian $suite with debootstrap in target/image/$suite"
   as_root rm -rf "$rootfs.part"
-  # What the slim variant of the official image has.
+  # The packages of the official image's slim variant.
   as_root debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$suite" "$rootfs.part" >"$work/log" 2>&1 ||
     { tail -n 20 "$work/log"; exit 1; }
   as_root mv "$rootfs.part" "$rootfs"
@@ -68,7 +68,7 @@ for file in "${CARGO_HOME:-$HOME/.cargo}"/config{,.toml}; do
 done
 mapfile -t cargo_variables < <(env | grep -E '^CARGO_(HTTP|NET|REGISTRY|REGISTRIES|SOURCE)_' | grep -vE '^[A-Z0-9_]*(TOKEN|CREDENTIAL|CAINFO)')
 
-# Made anew only when something that goes into it has changed.
+# Rebuilt only when one of its inputs has changed.
 made_of=$({ rustc -vV; printf '%s\n' "${cargo_variables[@]}"; cat "$bundle" "${cargo_files[@]}"; } | sha256sum | cut -d' ' -f1)
 # buildah looks for a short name such as the Dockerfile's under localhost/ first.
 if [ "$(storage inspect --type image --format '{{.OCIv1.Config.Labels.madeof}}' "localhost/$base" 2>/dev/null)" != "$made_of" ]; then
@@ -95,5 +95,5 @@ echo "Building the image"
 # The format is Docker's own: OCI's knows no HEALTHCHECK.
 storage bud --format docker --pull=never --tag localhost/rollout-token . >"$work/log" 2>&1 ||
   { tail -n 40 "$work/log"; exit 1; }
-# What the build before left behind.
+# Images of the previous build.
 storage rmi --prune >/dev/null 2>&1 || true

@@ -34,7 +34,7 @@ def check(name, good, seen=""):
 
 
 def check_file(compose):
-    """What `docker compose up` needs from the repository is there, and the service is shut in."""
+    """The files that `docker compose up` needs exist, and the service is isolated."""
     service, app = compose["services"]["rollout-token"], compose["services"]["app"]
     for name, part in ("rollout-token", service), ("app", app):
         check(f"{name}: read-only, no capabilities", part["read_only"] and part["cap_drop"] == ["ALL"], part)
@@ -125,7 +125,7 @@ def check_demo(work, app_port, service_port, service, stop_service):
     proxy_secret = (work / "examples/compose/secrets/demo_proxy_secret").read_text()
     forged = {"X-Demo-User": "root", "X_Demo_User": "root", "X-Demo-Secret": proxy_secret, "Connection": "close, X-Demo-User"}
     status, body, _ = token(forged)
-    check("an identity sent by the browser counts for nothing", (status, body["code"]) == (401, "no_session"), (status, body))
+    check("an identity header sent by the browser is ignored", (status, body["code"]) == (401, "no_session"), (status, body))
     status, _, body = ask(app_port, "GET", "/")
     check("signed out: a form to sign in", status == 200 and 'action="/sign-in"' in body, (status, body))
     status, _, body = ask(app_port, "POST", "/sign-in", form={"user": "<b>ann, root"})
@@ -149,7 +149,7 @@ def check_demo(work, app_port, service_port, service, stop_service):
     check("the answer is not to be stored", headers.get("Cache-Control") == "no-store", headers)
     status, body, _ = token(signed_in | forged)
     sub = claims_of(body["token"])["sub"] if status == 200 else None
-    check("signed in, nobody becomes somebody else", sub == "ann", (status, body))
+    check("signed in, a header does not change the subject", sub == "ann", (status, body))
     own = f"http://127.0.0.1:{app_port}"
     for name, headers, want in [
         ("the demo page's own fetch", {"Origin": own, "Sec-Fetch-Site": "same-origin"}, 200),

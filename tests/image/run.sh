@@ -41,13 +41,13 @@ check() {
 equal() { [ "$1" = "$2" ] || { printf 'want %s\ngot  %s\n' "$2" "$1"; false; }; }
 at_most() { [ "$1" -le "$2" ] || { echo "$1 is more than $2"; false; }; }
 
-# ---- What is in it ---------------------------------------------------------------------------------
+# ---- Contents ---------------------------------------------------------------------------------
 
 check "hadolint finds nothing in the Dockerfile" "$kept/venv/bin/hadolint" Dockerfile
 
 storage inspect --type image localhost/rollout-token | jq .Docker.config >"$work/config.json"
 config() { jq -c "$1" "$work/config.json"; }
-check "the user is nobody, by number" equal "$(config .User)" '"65534:65534"'
+check "the user is 65534 (nobody), by number" equal "$(config .User)" '"65534:65534"'
 check "the entrypoint is the binary" equal "$(config .Entrypoint)" '["/rollout-token"]'
 check "the command is serve" equal "$(config .Cmd)" '["serve"]'
 check "the health check is the binary itself" equal "$(config .Healthcheck.Test)" '["CMD","/rollout-token","health"]'
@@ -61,7 +61,7 @@ check "the binary is static" static "$image/rollout-token"
 size=$(stat -c %s "$image/rollout-token")
 check "the binary has at most 12 MiB ($((size / 1024)) KiB)" at_most "$size" $((12 * 1024 * 1024))
 
-# ---- What it does ----------------------------------------------------------------------------------
+# ---- Running it ----------------------------------------------------------------------------------
 
 # A copy of the image with what an engine would mount, and the certificate of an identity provider of our own.
 mkdir "$work/root" "$work/idp"
@@ -80,7 +80,7 @@ mapfile -t serve < <(jq -r '(.Entrypoint + .Cmd)[]' "$work/config.json")
 mapfile -t health < <(jq -r '.Healthcheck.Test[1:][]' "$work/config.json")
 user=$(jq -r .User "$work/config.json")
 secret=$(od -An -N48 -tx1 /dev/urandom | tr -d ' \n')
-# What somebody gives to `docker run --env`: the whole configuration.
+# The whole configuration as variables, as for `docker run --env`.
 given=(
   ROLLOUT_CLIENT_ID=image-client
   ROLLOUT_CLIENT_SECRET="$secret"
@@ -97,7 +97,7 @@ in_image() { env -i "${image_environment[@]}" "${given[@]}" "$chroot" --userspec
 exit_code_is() { local want=$1; shift; local code=0; "$@" || code=$?; equal "$code" "$want"; }
 
 check "the health check says 1 while nothing runs" exit_code_is 1 in_image "${health[@]}"
-check "dev, which signs everybody in, refuses to run" exit_code_is 2 in_image "${serve[0]}" dev
+check "dev, which signs any caller in, refuses to run" exit_code_is 2 in_image "${serve[0]}" dev
 
 setpriv --no-new-privs --inh-caps=-all unshare --pid --fork --kill-child \
   env -i "${image_environment[@]}" "${given[@]}" "$chroot" --userspec="$user" --groups= "$work/root" "${serve[@]}" \
@@ -121,7 +121,7 @@ check "it answers with a token" test -n "$token"
 genuine() { in_image "${serve[0]}" inspect "$token" | grep '"sub": "ann"'; }
 check "the token is signed with the secret and is for ann" genuine
 refused() { equal "$(ask -o /dev/null -w '%{http_code}' -X POST http://127.0.0.1:8080/rollout/token)" 401; }
-check "nobody signed in gets 401" refused
+check "a request without a session gets 401" refused
 for _ in $(seq 200); do ask -o /dev/null -X POST -H "X-User: user-$_" http://127.0.0.1:8080/rollout/token; done
 memory=$(status VmRSS | tr -dc 0-9)
 check "it is far from a limit of 64 MiB ($memory KiB resident)" at_most "$memory" $((32 * 1024))

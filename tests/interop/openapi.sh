@@ -44,7 +44,7 @@ conforms() {
 }
 session=$("$bin/python" -c 'import jwt, sys, time; print(jwt.encode({"sub": "ann", "exp": int(time.time()) + 3600}, sys.argv[1], "HS256"))' "$session_secret")
 conforms "signed in" -H "Authorization: Bearer $session"
-conforms "nobody"
+conforms "no session"
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

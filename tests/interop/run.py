@@ -46,7 +46,7 @@ SAMPLES = {
 }
 
 ISSUER = "client-1"
-# The first looks like base64 and the second like hexadecimal: whoever decodes them has another key.
+# The first looks like base64 and the second like hexadecimal: a library that decodes them uses another key.
 SECRETS = {
     "64 bytes": "dGhpcy1sb29rcy1saWtlLWJhc2U2NCwgYnV0LWl0LWlzLW5vdC1kZWNvZGVkLg==",
     "32 bytes": "00112233445566778899aabbccddeeff",
@@ -103,7 +103,7 @@ def part(token: str, index: int) -> dict:
 
 
 def sign(header: dict, claims: dict, key: bytes, digest: str = "sha512") -> str:
-    """By hand: what our own command does not make."""
+    """Signs by hand, for tokens that the command does not make."""
     body = ".".join(text(json.dumps(each, separators=(",", ":")).encode()) for each in (header, claims))
     return f"{body}.{text(hmac.digest(key, body.encode(), digest))}"
 

@@ -45,7 +45,7 @@ def binary():
 
 
 def in_root(folder):
-    """How a program is started in another root, as nobody and without any right."""
+    """The command that starts a program in another root, as user 65534 and without capabilities."""
     chroot = shutil.which("chroot", path=os.environ["PATH"] + ":/usr/sbin")
     return [*AS_ROOT, "setpriv", "--no-new-privs", "--inh-caps=-all", chroot, "--userspec=65534:65534", "--groups=", folder]
 
@@ -57,17 +57,17 @@ def gives_a_token(service):
     assert service.stop() == 0
 
 
-def test_the_sums_are_right_and_complete():
+def test_checksums_are_correct_and_complete():
     sums = dict(reversed(line.split("  ")) for line in artefact("SHA256SUMS").read_text().splitlines())
     files = {path.name: path for path in DIST.iterdir() if path.name != "SHA256SUMS"}
     assert sums == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     assert len(files) == 5
 
 
-def test_the_binary(tmp_path):
+def test_binary_is_static_and_serves_a_token(tmp_path):
     assert run(binary(), "--version").strip() == f"rollout-token {VERSION}"
     assert re.search("static-pie linked|statically linked", run("file", binary()))
-    # Of the machine that built it nothing is to be read in it.
+    # It contains no path of the machine that built it.
     assert str(Path.home() / ".cargo").encode() not in binary().read_bytes()
     assert str(ROOT).encode() not in binary().read_bytes()
     with serving(tmp_path, ["serve"], ENVIRONMENT, [binary()]) as service:
@@ -79,7 +79,7 @@ def test_the_binary(tmp_path):
 
 @pytest.fixture
 def machine(tmp_path):
-    """A Debian of its own, as new as debootstrap makes it."""
+    """A fresh Debian system, made by debootstrap."""
     base = ROOT / "target/deb/bookworm"
     if not base.exists():
         run(*AS_ROOT, "debootstrap", "--variant=minbase", "--include=systemd", "bookworm", f"{base}.part")
@@ -94,7 +94,7 @@ def machine(tmp_path):
     run(*AS_ROOT, "rm", "-rf", "--one-file-system", root)
 
 
-def test_the_debian_package(machine, tmp_path):
+def test_debian_package_installs_serves_upgrades_and_purges(machine, tmp_path):
     package = artefact(f"rollout-token_{VERSION}-*.deb")
     run(*AS_ROOT, "cp", package, machine / "package.deb")
     inside = [*AS_ROOT, "chroot", machine, "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]
@@ -110,7 +110,7 @@ def test_the_debian_package(machine, tmp_path):
     run(*inside, "systemctl", "enable", "rollout-token")
     assert link.is_symlink()
 
-    # As the unit starts it: the secret as a file of its own, nobody's user.
+    # As the unit starts it: the secret as a file, under an unprivileged user.
     config = machine / "etc/rollout-token/rollout-token.toml"
     arguments = ["--config", "/etc/rollout-token/rollout-token.toml"]
     environment = FREE_PORTS | {"ROLLOUT_CLIENT_SECRET_FILE": "/run/client-secret", "PATH": os.environ["PATH"]}
@@ -143,7 +143,7 @@ def write(path, text):
 # ---- The image --------------------------------------------------------------------------------------
 
 
-def test_the_image(tmp_path):
+def test_image_serves_a_token(tmp_path):
     with tarfile.open(artefact(f"rollout-token-{VERSION}-{MACHINE}.oci.tar")) as archive:
         archive.extractall(tmp_path / "oci", filter="data")
 
@@ -181,7 +181,7 @@ def test_the_image(tmp_path):
 # ---- The browser helper and the list of parts -------------------------------------------------------
 
 
-def test_the_npm_package(tmp_path):
+def test_npm_package_installs_and_gets_a_token(tmp_path):
     package = artefact(f"rollout-token-client-{VERSION}.tgz")
     (tmp_path / "package.json").write_text('{"type": "module"}')
     run("npm", "install", "--offline", "--no-audit", "--no-fund", "--silent", package, cwd=tmp_path)
@@ -195,7 +195,7 @@ def test_the_npm_package(tmp_path):
         assert subject_of(token) == "ann"
 
 
-def test_the_list_of_parts():
+def test_sbom_lists_the_dependencies():
     parts = json.loads(artefact(f"rollout-token-{VERSION}.cdx.json").read_text())
     assert parts["bomFormat"] == "CycloneDX"
     own = parts["metadata"]["component"]

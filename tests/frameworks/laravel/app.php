@@ -1,6 +1,6 @@
 <?php
 // Laravel with its own guard, users in a table, and the session driver that is asked for; settings that are not here
-// are Laravel's. PHP's server runs this file anew for every request.
+// are Laravel's. PHP's server runs this file for every request.
 
 use Illuminate\Auth\AuthServiceProvider;
 use Illuminate\Config\Repository;
