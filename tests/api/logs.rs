@@ -16,7 +16,7 @@ use crate::binary::{FAR, Process, binary, good_session};
 use crate::helpers::sign_session;
 
 /// A service without a rate limit: every answer is a line in the log.
-fn talkative() -> Command {
+fn without_rate_limit() -> Command {
     let mut command = binary(&["serve"]);
     command
         .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0")
@@ -95,7 +95,7 @@ fn wait_until_lost(admin: SocketAddr, count: usize) {
 fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
     // More lines than the pipe, the queue and one batch hold together.
     const TIMES: usize = 12_000;
-    let (process, stdout) = Process::start_unread(&mut talkative());
+    let (process, stdout) = Process::start_unread(&mut without_rate_limit());
     ask(process.address, TIMES);
     let missed = lost(process.admin);
     assert!(missed > 0);
@@ -116,7 +116,7 @@ fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
 
 #[test]
 fn service_answers_after_its_log_pipe_is_closed() {
-    let (process, stdout) = Process::start_unread(&mut talkative());
+    let (process, stdout) = Process::start_unread(&mut without_rate_limit());
     drop(stdout);
     ask(process.address, 100);
     wait_until_lost(process.admin, 100);
@@ -129,7 +129,7 @@ fn service_answers_while_the_log_disk_is_full() {
     let (address, admin) = (free(), free());
     let full = File::options().write(true).open("/dev/full").unwrap();
     let process = Process::start_silent(
-        talkative()
+        without_rate_limit()
             .env("ROLLOUT__SERVER__LISTEN", address.to_string())
             .env("ROLLOUT__SERVER__ADMIN_LISTEN", admin.to_string())
             .stdout(full),
@@ -145,7 +145,7 @@ fn service_answers_while_the_log_disk_is_full() {
 fn unread_log_does_not_delay_the_exit() {
     // Fewer lines than the queue holds, and more.
     for times in [1_000, 12_000] {
-        let (process, stdout) = Process::start_unread(&mut talkative());
+        let (process, stdout) = Process::start_unread(&mut without_rate_limit());
         ask(process.address, times);
         process.signal(Signal::TERM);
         assert_eq!(process.end().0, Some(0));
@@ -156,7 +156,7 @@ fn unread_log_does_not_delay_the_exit() {
 #[test]
 fn last_lines_are_written_when_a_second_signal_ends_the_process() {
     const TIMES: usize = 500;
-    let (process, mut stdout) = Process::start_unread(&mut talkative());
+    let (process, mut stdout) = Process::start_unread(&mut without_rate_limit());
     // A request without an end keeps the first signal from ending the process.
     let mut unfinished = connect(process.address);
     unfinished
@@ -195,7 +195,7 @@ fn start_line_has_version_extractors_addresses_and_fingerprint() {
     let output = tempfile::NamedTempFile::new().unwrap();
     let admin = free();
     let process = Process::start_silent(
-        talkative()
+        without_rate_limit()
             .env("ROLLOUT__SERVER__ADMIN_LISTEN", admin.to_string())
             .stdout(output.reopen().unwrap()),
     );
@@ -222,7 +222,7 @@ fn start_line_has_version_extractors_addresses_and_fingerprint() {
 
 #[test]
 fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
-    let mut process = Process::start(&mut talkative());
+    let mut process = Process::start(&mut without_rate_limit());
     // Pipelined on one connection.
     let flood = "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n".repeat(299);
     let answers = send(
@@ -249,7 +249,7 @@ fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
 
 #[test]
 fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
-    let mut process = Process::start(&mut talkative());
+    let mut process = Process::start(&mut without_rate_limit());
     let mut logged = |head: &str| {
         send(
             process.address,
@@ -310,7 +310,7 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
 #[test]
 fn line_of_a_key_fetch_has_the_id_and_extractor_of_its_request() {
     let (address, output) = (free(), tempfile::NamedTempFile::new().unwrap());
-    let mut command = talkative();
+    let mut command = without_rate_limit();
     command
         .env("ROLLOUT__LOG__LEVEL", "warn")
         .env("ROLLOUT__SERVER__LISTEN", address.to_string())
@@ -385,7 +385,7 @@ fn request_text_cannot_forge_a_log_line() {
         let (address, admin) = (free(), free());
         let output = tempfile::NamedTempFile::new().unwrap();
         let process = Process::start_silent(
-            talkative()
+            without_rate_limit()
                 .env("ROLLOUT__SERVER__LISTEN", address.to_string())
                 .env("ROLLOUT__SERVER__ADMIN_LISTEN", admin.to_string())
                 .env("ROLLOUT__LOG__FORMAT", format)

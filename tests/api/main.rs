@@ -11,9 +11,9 @@
     reason = "a test fails by panicking"
 )]
 
-mod asking;
 mod assets;
 mod backend;
+mod backend_calls;
 mod binary;
 mod browsers;
 mod commands;

@@ -149,10 +149,10 @@ async fn ten_thousand_resets_leave_no_open_file_and_no_warning() {
             .collect()
     };
     let before = warnings(&s.whole_log().await);
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for part in 0..20 {
         let (address, asked) = (s.address, good());
-        crowd.spawn(async move {
+        tasks.spawn(async move {
             for n in 0..500 {
                 let mut wire = Wire::connect(address).await;
                 // Nothing, a part, or a whole request before the reset.
@@ -165,7 +165,7 @@ async fn ten_thousand_resets_leave_no_open_file_and_no_warning() {
             }
         });
     }
-    while let Some(done) = crowd.join_next().await {
+    while let Some(done) = tasks.join_next().await {
         done.expect("a connection");
     }
     s.does_not_count();
@@ -182,7 +182,7 @@ async fn bytes_after_a_body_are_the_next_request() {
     };
     // Too short a body takes from the next request; too long a one is the next request.
     let answers = s
-        .talk(format!("{}abGET /healthz HTTP/1.1\r\n\r\n", head(1)).as_bytes())
+        .exchange(format!("{}abGET /healthz HTTP/1.1\r\n\r\n", head(1)).as_bytes())
         .await;
     assert_eq!(answers[0].outcome(), "401 no_session");
     assert!(
@@ -205,7 +205,7 @@ async fn bytes_after_a_body_are_the_next_request() {
 }
 
 /// Seconds until the service closes without an answer.
-async fn silence(wire: &mut Wire) -> f64 {
+async fn seconds_until_closed(wire: &mut Wire) -> f64 {
     let started = Instant::now();
     wire.closed().await;
     started.elapsed().as_secs_f64()
@@ -224,7 +224,7 @@ async fn silent_half_head_and_idle_connections_have_separate_timeouts() {
     ] {
         let mut wire = Wire::connect(s.address).await;
         wire.send(bytes).await;
-        let took = silence(&mut wire).await;
+        let took = seconds_until_closed(&mut wire).await;
         assert!((0.5..=2.5).contains(&took), "closed after {took} s");
     }
     let mut wire = Wire::connect(s.address).await;
@@ -240,7 +240,7 @@ async fn silent_half_head_and_idle_connections_have_separate_timeouts() {
         );
         sleep(Duration::from_millis(500)).await;
     }
-    let took = silence(&mut wire).await;
+    let took = seconds_until_closed(&mut wire).await;
     assert!((1.0..=3.0).contains(&took), "closed after {took} s");
     s.finish().await;
 }
@@ -431,7 +431,7 @@ mod slow {
         let mut silent = JoinSet::new();
         for _ in 0..200 {
             let mut wire = Wire::connect(s.address).await;
-            silent.spawn(async move { silence(&mut wire).await });
+            silent.spawn(async move { seconds_until_closed(&mut wire).await });
         }
         while let Some(took) = silent.join_next().await {
             let took = took.expect("a connection");
@@ -487,11 +487,11 @@ mod slow {
         let asked = String::from_utf8(good())
             .expect("text")
             .replace("Connection: close\r\n", "");
-        let mut deaf = JoinSet::new();
+        let mut clients = JoinSet::new();
         for _ in 0..20 {
             let stream = TcpStream::connect(s.address).await.expect("a connection");
             let asked = asked.clone();
-            deaf.spawn(async move {
+            clients.spawn(async move {
                 let started = Instant::now();
                 loop {
                     let writable = timeout(Duration::from_secs(35), stream.writable()).await;
@@ -503,7 +503,7 @@ mod slow {
                 }
             });
         }
-        while let Some(done) = deaf.join_next().await {
+        while let Some(done) = clients.join_next().await {
             done.expect("closed in the end");
         }
         s.does_not_count();
@@ -658,10 +658,10 @@ mod alone {
         let started = Instant::now();
         let mut made = 0_u64;
         while started.elapsed() < Duration::from_secs(66) {
-            let mut crowd = JoinSet::new();
+            let mut tasks = JoinSet::new();
             for n in 0..200_u64 {
                 let (address, asked) = (s.address, good());
-                crowd.spawn(async move {
+                tasks.spawn(async move {
                     let from = [127, 0, 2, u8::try_from(n % 200).expect("small") + 1];
                     let mut wire = Wire::connect_from(from, address).await;
                     wire.send(&asked).await;
@@ -669,7 +669,7 @@ mod alone {
                     assert_eq!(answer.status, 200);
                 });
             }
-            while let Some(done) = crowd.join_next().await {
+            while let Some(done) = tasks.join_next().await {
                 done.expect("a connection");
             }
             made += 200;

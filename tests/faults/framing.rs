@@ -641,7 +641,7 @@ async fn pipelined_requests_are_answered_in_order() {
                 .into_bytes(),
         );
     }
-    let answers = s.talk(&asked).await;
+    let answers = s.exchange(&asked).await;
     assert_eq!(answers.len(), 50);
     for (n, answer) in answers.iter().enumerate() {
         assert_eq!(answer.header("x-request-id"), Some(&*format!("n-{n}")));

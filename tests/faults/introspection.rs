@@ -45,7 +45,7 @@ impl Stage {
     }
 
     /// The issuer answers `active` again.
-    async fn heals(&self) {
+    async fn recovers(&self) {
         self.issuer.does(ok(&good(&json!({})).to_string()));
         assert_eq!(
             self.s
@@ -124,7 +124,7 @@ async fn active_other_than_true_is_401() {
         s.issuer.does(ok(body));
         s.s.expect(body, &opaque("t"), UNKNOWN).await;
     }
-    s.heals().await;
+    s.recovers().await;
     s.finish().await;
 }
 
@@ -252,17 +252,17 @@ async fn inactive_token_that_becomes_active_is_accepted() {
     // Many inactive tokens do not fill the memory.
     issuer.does(ok("{\"active\":false}"));
     let before = s.usage().resident_kib;
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for part in 0..20 {
         let s = s.clone();
-        crowd.spawn(async move {
+        tasks.spawn(async move {
             for n in 0..750 {
                 s.expect("inactive", &opaque(&format!("made-up-{part}-{n}")), INVALID)
                     .await;
             }
         });
     }
-    crowd.join_all().await;
+    tasks.join_all().await;
     let after = s.usage().resident_kib;
     assert!(after < before + 16 * 1024, "{after} KiB, {before} before");
     drop(issuer);
@@ -279,7 +279,7 @@ async fn rejected_client_secret_is_503() {
             "{\"active\":true,\"sub\":\"ann\"}",
         )));
         s.s.expect(status, &opaque("t"), UNKNOWN).await;
-        s.heals().await;
+        s.recovers().await;
     }
     s.s.logs("introspection_client_rejected", 1).await;
     for status in [
@@ -297,7 +297,7 @@ async fn rejected_client_secret_is_503() {
             "",
         )));
         s.s.expect(status, &opaque("t"), UNKNOWN).await;
-        s.heals().await;
+        s.recovers().await;
     }
     s.finish().await;
 }
@@ -341,7 +341,7 @@ async fn introspection_request_contains_the_token_only() {
     ] {
         s.issuer.does(act);
         s.s.expect(label, &opaque("t"), UNKNOWN).await;
-        s.heals().await;
+        s.recovers().await;
     }
     s.finish().await;
 }
@@ -362,9 +362,9 @@ mod alone {
             wires.push(Wire::connect(s.address).await);
         }
         for round in 0..ROUNDS {
-            let mut crowd = JoinSet::new();
+            let mut tasks = JoinSet::new();
             for (part, mut wire) in wires.drain(..).enumerate() {
-                crowd.spawn(async move {
+                tasks.spawn(async move {
                     for n in 0..50 {
                         let asked = format!(
                             "POST /rollout/token HTTP/1.1\r\nHost: a\r\n{}\r\n",
@@ -377,7 +377,7 @@ mod alone {
                     wire
                 });
             }
-            wires = crowd.join_all().await;
+            wires = tasks.join_all().await;
             issuer.take_requests();
             if round % 20 == 19 {
                 table.push(s.usage().resident_kib);

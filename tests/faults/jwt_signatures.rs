@@ -884,10 +884,10 @@ mod alone {
         };
         let before = s.usage().ticks;
         let started = Instant::now();
-        let mut crowd = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for _ in 0..20 {
             let (s, forged) = (s.clone(), forged.clone());
-            crowd.spawn(async move {
+            tasks.spawn(async move {
                 let mut tick = tokio::time::interval(Duration::from_millis(20));
                 for _ in 0..400 {
                     tick.tick().await;
@@ -902,7 +902,7 @@ mod alone {
             slowest.push(asked.elapsed());
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
-        while let Some(done) = crowd.join_next().await {
+        while let Some(done) = tasks.join_next().await {
             done.expect("a forged request");
         }
         slowest.sort();

@@ -75,10 +75,10 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&signer), "200").await;
     let (before, started) = (s.usage().ticks, Instant::now());
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for part in 0..20 {
         let s = s.clone();
-        crowd.spawn(async move {
+        tasks.spawn(async move {
             let mut busy = 0;
             for n in 0..500 {
                 let asked = made_up(&format!("made-up-{part}-{n}"));
@@ -94,7 +94,7 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
             busy
         });
     }
-    let busy: usize = crowd.join_all().await.iter().sum();
+    let busy: usize = tasks.join_all().await.iter().sum();
     // The first fetch, and one for unknown keys in each cooldown of 30 s.
     let allowed = 2 + usize::try_from(started.elapsed().as_secs() / 30).expect("a number");
     let fetches = provider.take_requests().len();
@@ -117,12 +117,12 @@ async fn thousand_requests_on_a_cold_start_cause_one_fetch() {
     // Half of them may wait for the provider.
     let s = Service::start(config(provider.port).with("server.max_in_flight = 4000")).await;
     let asked = Arc::new(by(&signer));
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for _ in 0..1000 {
         let (s, asked) = (s.clone(), asked.clone());
-        crowd.spawn(async move { s.expect("cold", &asked, &["200"]).await });
+        tasks.spawn(async move { s.expect("cold", &asked, &["200"]).await });
     }
-    crowd.join_all().await;
+    tasks.join_all().await;
     assert_eq!(provider.take_requests().len(), 1);
     drop(provider);
     s.finish().await;
@@ -481,12 +481,12 @@ async fn key_refresh_under_load_fails_no_request() {
     until(&s, &asked, "200").await;
     for round in 1..6 {
         t.ahead(round * 40).await;
-        let mut crowd = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for _ in 0..300 {
             let (s, asked) = (s.clone(), asked.clone());
-            crowd.spawn(async move { s.expect("during a refresh", &asked, &["200"]).await });
+            tasks.spawn(async move { s.expect("during a refresh", &asked, &["200"]).await });
         }
-        crowd.join_all().await;
+        tasks.join_all().await;
     }
     assert!(provider.take_requests().len() >= 4);
     drop(provider);

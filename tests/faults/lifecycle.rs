@@ -24,10 +24,10 @@ fn good(subject: &str) -> Vec<u8> {
 
 /// Requests that wait for the backend, each on a connection of its own.
 async fn under_way(s: &Arc<Service>, count: usize) -> JoinSet<Option<u16>> {
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for n in 0..count {
         let address = s.address;
-        crowd.spawn(async move {
+        tasks.spawn(async move {
             let mut wire = Wire::connect(address).await;
             let asked = post(&format!("Cookie: sid=s{n}\r\n"));
             wire.send(&asked).await;
@@ -36,7 +36,7 @@ async fn under_way(s: &Arc<Service>, count: usize) -> JoinSet<Option<u16>> {
     }
     for _ in 0..500 {
         if s.metric("rollout_token_in_flight", &[]).await >= count as f64 {
-            return crowd;
+            return tasks;
         }
         sleep(Duration::from_millis(10)).await;
     }
@@ -468,10 +468,10 @@ async fn two_thousand_connections_at_once_are_all_answered() {
     let s = Service::start(by_jwt().with(limits)).await;
     // The process is stopped, so that all connections wait in the kernel's queue.
     s.signal(Signal::STOP);
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for n in 0..2000_usize {
         let (address, asked) = (s.address, good("ann"));
-        crowd.spawn(async move {
+        tasks.spawn(async move {
             let from = [127, 0, 4, u8::try_from(n % 200).expect("small") + 1];
             let mut wire = Wire::connect_from(from, address).await;
             wire.send(&asked).await;
@@ -480,7 +480,7 @@ async fn two_thousand_connections_at_once_are_all_answered() {
     }
     sleep(Duration::from_secs(1)).await;
     s.signal(Signal::CONT);
-    let answers = crowd.join_all().await;
+    let answers = tasks.join_all().await;
     let lost = answers
         .iter()
         .filter(|status| **status != Some(200))
@@ -502,7 +502,7 @@ mod slow {
         .await;
         let s = Service::start(by_endpoint(app.port).with("server.drain_delay = '3s'")).await;
         // 64 calls to the backend run at once, so 60 are in flight and none waits in the queue.
-        let mut crowd = under_way(&s, 60).await;
+        let mut tasks = under_way(&s, 60).await;
         app.does(ok("{\"sub\":\"ann\"}"));
         s.signal(Signal::TERM);
         for _ in 0..200 {
@@ -523,7 +523,7 @@ mod slow {
                 .await;
             assert_eq!(answer.header("connection"), Some("close"));
         }
-        while let Some(status) = crowd.join_next().await {
+        while let Some(status) = tasks.join_next().await {
             let status = status.expect("a request");
             assert_eq!(status, Some(200));
         }

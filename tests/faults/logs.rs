@@ -169,8 +169,8 @@ async fn no_secret_is_logged_at_any_level() {
     ));
     s.one(&post(&format!("Cookie: sid={COOKIE_VALUE}-3\r\n")))
         .await;
-    // `holds` looks for all of it in what was written.
-    s.holds().await;
+    // `check_invariants` looks for all of it in what was written.
+    s.check_invariants().await;
     all_json(&s.whole_log().await);
     s.finish().await;
 }
@@ -195,8 +195,8 @@ async fn panic_log_has_the_location_only() {
     for how in ["at-once", "later", "in-a-task", "locked"] {
         s.one(&post(&format!("X-Panic: {how}\r\n"))).await;
     }
-    // `holds` looks for the secret that each of these panics had in its text.
-    s.holds().await;
+    // `check_invariants` looks for the secret that each of these panics had in its text.
+    s.check_invariants().await;
     let log = s.whole_log().await;
     let panics = log
         .lines()
@@ -311,10 +311,10 @@ async fn error_text_names_no_internals() {
 #[tokio::test]
 async fn metric_labels_hold_no_request_text() {
     let s = Service::start(by_jwt()).await;
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for part in 0..10 {
         let s = s.clone();
-        crowd.spawn(async move {
+        tasks.spawn(async move {
             for n in 0..1000 {
                 let evil = format!("label-{part}-{n}");
                 let asked = match n % 6 {
@@ -331,7 +331,7 @@ async fn metric_labels_hold_no_request_text() {
             }
         });
     }
-    crowd.join_all().await;
+    tasks.join_all().await;
     let metrics = s.metrics().await;
     assert!(
         !metrics.contains("label-") && metrics.lines().count() < 300,
@@ -344,10 +344,10 @@ async fn metric_labels_hold_no_request_text() {
 async fn flood_of_refusals_is_logged_within_a_budget() {
     let s = Service::start(by_jwt().with("log.level = 'info'")).await;
     let started = Instant::now();
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for _ in 0..8 {
         let s = s.clone();
-        crowd.spawn(async move {
+        tasks.spawn(async move {
             while started.elapsed() < Duration::from_secs(4) {
                 s.one(&post("")).await;
                 s.one(&post("Content-Length: x\r\n")).await;
@@ -355,7 +355,7 @@ async fn flood_of_refusals_is_logged_within_a_budget() {
             }
         });
     }
-    crowd.join_all().await;
+    tasks.join_all().await;
     let seconds = started.elapsed().as_secs() + 2;
     let log = s.whole_log().await;
     for reason in ["no_credential", "malformed_request", "not_found"] {

@@ -321,7 +321,7 @@ impl Service {
     }
 
     /// Sends bytes on a new connection; returns every answer until the service closes.
-    pub async fn talk(&self, bytes: &[u8]) -> Vec<Answer> {
+    pub async fn exchange(&self, bytes: &[u8]) -> Vec<Answer> {
         let mut wire = Wire::connect(self.address).await;
         wire.send(bytes).await;
         let answers = wire.answers(bytes).await;
@@ -337,7 +337,7 @@ impl Service {
 
     /// The one answer to these bytes.
     pub async fn one(&self, bytes: &[u8]) -> Answer {
-        let mut answers = self.talk(bytes).await;
+        let mut answers = self.exchange(bytes).await;
         assert_eq!(
             answers.len(),
             1,
@@ -360,7 +360,7 @@ impl Service {
 
     /// One answer with one of these outcomes, or a close without an answer.
     pub async fn expect_or_close(&self, label: &str, bytes: &[u8], outcomes: &[&str]) {
-        let answers = self.talk(bytes).await;
+        let answers = self.exchange(bytes).await;
         let known = answers
             .iter()
             .all(|answer| outcomes.contains(&&*answer.outcome()));
@@ -487,7 +487,7 @@ impl Service {
 
     /// Checks what must hold at any time: the process is alive and answers, no secret leaked, and each answer was
     /// counted exactly once in the metrics.
-    pub async fn holds(&self) {
+    pub async fn check_invariants(&self) {
         assert!(
             self.is_alive(),
             "the process has exited: {}",
@@ -517,7 +517,7 @@ impl Service {
         }
     }
 
-    /// Checks what must hold after every attack: [`Self::holds`], open files and memory are back at the baseline, and
+    /// Checks what must hold after every attack: [`Self::check_invariants`], open files and memory are back at the baseline, and
     /// no thread is busy. Then kills the process.
     pub async fn finish(&self) {
         self.finish_within(64 * 1024).await;
@@ -525,7 +525,7 @@ impl Service {
 
     /// The same with another bound on the memory above the baseline, in KiB.
     pub async fn finish_within(&self, kib: u64) {
-        self.holds().await;
+        self.check_invariants().await;
         let deadline = Instant::now() + Duration::from_secs(15);
         while self.usage().files > self.baseline.files {
             let (now, then) = (self.usage().files, self.baseline.files);
@@ -540,13 +540,13 @@ impl Service {
             now <= then + kib,
             "{now} KiB are resident, {then} were at the start"
         );
-        self.rests().await;
+        self.becomes_idle().await;
         self.signal(Signal::KILL);
         self.exit().await;
     }
 
     /// Checks that no thread stays busy.
-    async fn rests(&self) {
+    async fn becomes_idle(&self) {
         for _ in 0..25 {
             let before = self.threads();
             sleep(Duration::from_millis(200)).await;

@@ -62,7 +62,7 @@ impl Stage {
     }
 
     /// The backend answers again, so that its failures do not affect what follows.
-    async fn heals(&self) {
+    async fn recovers(&self) {
         let answer = self
             .ask("well again", ok("{\"id\":\"ann\"}"), &["200"])
             .await;
@@ -98,7 +98,7 @@ async fn answer_without_a_user_is_401() {
     ] {
         s.ask(body, ok(body), NO).await;
     }
-    s.heals().await;
+    s.recovers().await;
     let answer = s.ask("a number", ok("{\"id\":42}"), &["200"]).await;
     assert_eq!(answer.subject(), "42");
     s.finish().await;
@@ -163,7 +163,7 @@ async fn status_200_without_json_is_503() {
     ] {
         s.ask(label, Act::Say(answer("200 OK", headers, body)), UNKNOWN)
             .await;
-        s.heals().await;
+        s.recovers().await;
     }
     s.finish().await;
 }
@@ -197,7 +197,7 @@ async fn user_under_another_status_than_200_is_refused() {
             &["401 session_invalid", "503 session_backend_unavailable"],
         )
         .await;
-        s.heals().await;
+        s.recovers().await;
     }
     for (text, want) in [
         (
@@ -215,7 +215,7 @@ async fn user_under_another_status_than_200_is_refused() {
             want,
         )
         .await;
-        s.heals().await;
+        s.recovers().await;
     }
     s.finish().await;
 }
@@ -351,7 +351,7 @@ async fn status_5xx_is_503_without_a_second_call() {
         )
         .await;
         assert_eq!(s.app.take_requests().len(), 1, "{status}: asked again");
-        s.heals().await;
+        s.recovers().await;
     }
     s.finish().await;
 }
@@ -384,7 +384,7 @@ async fn slow_answer_is_503_at_the_deadline() {
             (1.8..=3.5).contains(&took),
             "{label}: answered after {took} s"
         );
-        s.heals().await;
+        s.recovers().await;
     }
     // Just before the deadline is in time.
     s.ask(
@@ -407,7 +407,7 @@ async fn endless_answer_is_503_within_bounded_memory() {
     let s = Stage::start().await;
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
     let with = |more: &str| format!("{head}{more}").into_bytes();
-    s.heals().await;
+    s.recovers().await;
     let mut bound = s.s.usage().resident_kib;
     let deep = format!("{{\"id\":\"ann\",\"x\":{}", "[".repeat(60_000));
     let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
@@ -484,7 +484,7 @@ async fn endless_answer_is_503_within_bounded_memory() {
         ),
     ] {
         s.ask(label, act, UNKNOWN).await;
-        s.heals().await;
+        s.recovers().await;
         // At most a megabyte each.
         bound += 1024;
         let now = s.s.usage().resident_kib;
@@ -757,7 +757,7 @@ async fn malformed_http_answer_is_503() {
         ),
     ] {
         s.ask(label, act, UNKNOWN).await;
-        s.heals().await;
+        s.recovers().await;
     }
     s.finish().await;
 }
@@ -842,7 +842,7 @@ async fn duplicate_or_malformed_id_is_refused() {
         ("{id:\"ann\"}", "503 session_backend_unavailable"),
     ] {
         s.ask(body, ok(body), &[outcome]).await;
-        s.heals().await;
+        s.recovers().await;
     }
     s.finish().await;
 }
@@ -881,7 +881,7 @@ async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
             answer.status != 200 || answer.subject() == "bob",
             "another caller's answer ({n}): {answer:?}"
         );
-        s.heals().await;
+        s.recovers().await;
     }
     s.finish().await;
 }
@@ -1197,15 +1197,15 @@ async fn proxy_variables_are_ignored() {
 async fn hung_backend_is_503_and_recovers() {
     let app = Upstream::start(Act::Hang).await;
     let s = Service::start(local(&app)).await;
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for n in 0..8 {
         let s = s.clone();
-        crowd.spawn(async move {
+        tasks.spawn(async move {
             s.expect("hung", &with_cookie(&format!("a-{n}")), UNKNOWN)
                 .await
         });
     }
-    crowd.join_all().await;
+    tasks.join_all().await;
     assert_eq!(s.ready().await.json()["extractors"][0]["state"], "stale");
     app.does(ok("{\"id\":\"ann\"}"));
     for n in 0..20 {
@@ -1262,12 +1262,12 @@ mod slow {
             );
         }
         // Look-ups do not pile up, although each outlasts its caller.
-        let mut crowd = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for n in 0..500 {
             let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));
-            crowd.spawn(async move { s.expect("hung", &asked, UNKNOWN).await });
+            tasks.spawn(async move { s.expect("hung", &asked, UNKNOWN).await });
         }
-        crowd.join_all().await;
+        tasks.join_all().await;
         assert!(
             s.threads().len() <= threads + 16,
             "{} threads, {threads} before",
@@ -1292,7 +1292,7 @@ mod slow {
             );
             sleep(Duration::from_millis(50)).await;
         }
-        s.holds().await;
+        s.check_invariants().await;
 
         // The same for a service that receives SIGTERM.
         answering.abort();
@@ -1321,16 +1321,16 @@ mod alone {
         let limits =
             "server.max_connections = 10100\nserver.max_in_flight = 20200\nlog.level = 'info'";
         let s = Service::start(local(&app).with(limits)).await;
-        let crowd = async |count: usize, cookie: fn(usize) -> String| {
-            let mut crowd = JoinSet::new();
+        let ask_at_once = async |count: usize, cookie: fn(usize) -> String| {
+            let mut tasks = JoinSet::new();
             for n in 0..count {
                 let (s, asked) = (s.clone(), with_cookie(&cookie(n)));
-                crowd.spawn(async move { s.one(&asked).await });
+                tasks.spawn(async move { s.one(&asked).await });
             }
-            crowd.join_all().await
+            tasks.join_all().await
         };
         let started = Instant::now();
-        let same = crowd(10_000, |_| "the-same".to_owned()).await;
+        let same = ask_at_once(10_000, |_| "the-same".to_owned()).await;
         let refused = same.iter().find(|answer| answer.status != 200);
         assert!(refused.is_none(), "{refused:?}");
         assert!(same.iter().all(|answer| answer.subject() == "ann"));
@@ -1341,7 +1341,7 @@ mod alone {
         );
         assert!(asked <= most, "asked {asked} times, {most} at most");
         app.take_most();
-        let different = crowd(2000, |n| format!("another-{n}")).await;
+        let different = ask_at_once(2000, |n| format!("another-{n}")).await;
         let known = different.iter().all(|answer| {
             matches!(
                 &*answer.outcome(),

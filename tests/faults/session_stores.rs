@@ -500,13 +500,13 @@ async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
     let s = Service::start(by_redis(proxy.port).with("server.max_in_flight = 2000")).await;
     s.expect("before", &sid("s0"), &["200"]).await;
     proxy.set(Fault::Delay(Duration::from_millis(200)));
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for n in 0..1000 {
         let s = s.clone();
-        crowd.spawn(async move { (n % 10, s.one(&sid(&format!("s{}", n % 10))).await) });
+        tasks.spawn(async move { (n % 10, s.one(&sid(&format!("s{}", n % 10))).await) });
     }
     let mut served = 0;
-    for (n, answer) in crowd.join_all().await {
+    for (n, answer) in tasks.join_all().await {
         match &*answer.outcome() {
             "200" => {
                 assert_eq!(answer.subject(), format!("user-{n}"));
@@ -584,7 +584,7 @@ async fn failing_database_is_503() {
             "shutting down",
             database_error("57P01", "terminating connection"),
         ),
-        ("silence", Vec::new()),
+        ("seconds_until_closed", Vec::new()),
         ("garbage", b"\xff\xff\xff\xff\xff\xff".to_vec()),
         ("a vast message", b"D\x7f\xff\xff\xff\0\x01".to_vec()),
     ] {

@@ -146,17 +146,17 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
 }
 
 /// Concurrent callers are answered or refused, and the pool stays within its limit.
-async fn a_crowd_is_kept_in_bounds(toml: &str, upstream: u16) {
+async fn concurrent_callers_stay_within_the_pool(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = Arc::new(service(toml, proxy.port));
     assert_eq!(ask(&service, "s0").await.as_deref(), Ok("user-0"));
     proxy.set(Fault::Delay(Duration::from_millis(200)));
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for n in 0..1000 {
         let service = service.clone();
-        crowd.spawn(async move { (n % 10, ask(&service, &format!("s{}", n % 10)).await) });
+        tasks.spawn(async move { (n % 10, ask(&service, &format!("s{}", n % 10)).await) });
     }
-    for (n, answer) in crowd.join_all().await {
+    for (n, answer) in tasks.join_all().await {
         match answer {
             Ok(subject) => assert_eq!(subject, format!("user-{n}")),
             Err(code) => assert!(
@@ -182,7 +182,7 @@ async fn redis_with_network_faults_is_503_and_recovers() {
     let redis = redis_with_users(&[]).await;
     every_fault_is_503(REDIS, redis.port).await;
     answers_reach_only_their_own(REDIS, redis.port).await;
-    a_crowd_is_kept_in_bounds(REDIS, redis.port).await;
+    concurrent_callers_stay_within_the_pool(REDIS, redis.port).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,7 +191,7 @@ async fn postgres_with_network_faults_is_503_and_recovers() {
     postgres.run("postgres", USERS).await;
     every_fault_is_503(POSTGRES, postgres.port).await;
     answers_reach_only_their_own(POSTGRES, postgres.port).await;
-    a_crowd_is_kept_in_bounds(POSTGRES, postgres.port).await;
+    concurrent_callers_stay_within_the_pool(POSTGRES, postgres.port).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +205,7 @@ async fn mariadb_with_network_faults_is_503_and_recovers() {
         .await;
     every_fault_is_503(MARIADB, mariadb.port).await;
     answers_reach_only_their_own(MARIADB, mariadb.port).await;
-    a_crowd_is_kept_in_bounds(MARIADB, mariadb.port).await;
+    concurrent_callers_stay_within_the_pool(MARIADB, mariadb.port).await;
     let query = "SELECT user_id FROM sessions WHERE id = $1";
     mariadb.run("CREATE USER other@127.0.0.1").await;
     for (case, toml) in [
@@ -259,7 +259,7 @@ impl Seen {
                 Err("not yet")
             }
         };
-        eventually("the crowd", reached).await;
+        eventually("enough answers", reached).await;
     }
 }
 
@@ -281,10 +281,10 @@ async fn redis_killed_under_load_is_503_until_it_is_back() {
         Arc::new(service(REDIS, redis.port)),
         Arc::new(Seen::default()),
     );
-    let mut crowd = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for n in 0..8 {
         let (service, seen) = (service.clone(), seen.clone());
-        crowd.spawn(async move {
+        tasks.spawn(async move {
             while !seen.is_over.load(Ordering::SeqCst) {
                 match ask(&service, &format!("s{n}")).await {
                     Ok(subject) if subject == format!("user-{n}") => {
@@ -322,7 +322,7 @@ async fn redis_killed_under_load_is_503_until_it_is_back() {
         eventually("readiness", ready).await;
     }
     seen.is_over.store(true, Ordering::SeqCst);
-    crowd.join_all().await;
+    tasks.join_all().await;
     assert_eq!(*seen.others.lock().unwrap(), Vec::<String>::new());
 }
 

@@ -57,12 +57,12 @@ async fn session_id_of_another_type_than_the_postgres_column_is_401() {
 #[tokio::test]
 async fn session_id_that_mariadb_refuses_is_401_and_unusual_dates_are_read() {
     let mariadb = MariaDb::start(&[]).await;
-    odd_keys(&mariadb).await;
-    odd_times(&mariadb).await;
+    refused_ids(&mariadb).await;
+    unusual_dates(&mariadb).await;
 }
 
 /// MariaDB converts nearly every text. It refuses characters that the column's character set lacks.
-async fn odd_keys(mariadb: &MariaDb) {
+async fn refused_ids(mariadb: &MariaDb) {
     mariadb
         .run("CREATE TABLE sessions (id varchar(40) CHARACTER SET ascii, user_id varchar(40))")
         .await;
@@ -109,7 +109,7 @@ async fn odd_keys(mariadb: &MariaDb) {
 }
 
 /// A zero date is 503, unlike a missing one, and a date before 1970 is expired.
-async fn odd_times(mariadb: &MariaDb) {
+async fn unusual_dates(mariadb: &MariaDb) {
     mariadb
         .run("CREATE TABLE Session (sessionToken varchar(40), userId varchar(40), expires datetime(3))")
         .await;
