@@ -722,7 +722,7 @@ async fn at_most_50_kids_are_looked_up_in_a_second() {
         assert_eq!(ask(n).await, "unknown_key");
     }
     assert_eq!(ask(50).await, "jwks_busy");
-    assert_eq!(ask(7).await, "unknown_key", "it is known not to be there");
+    assert_eq!(ask(7).await, "unknown_key", "the missing kid is cached");
     assert_eq!(server.hits(), 50);
     subject.clock.advance(SECOND);
     assert_eq!(ask(50).await, "unknown_key");

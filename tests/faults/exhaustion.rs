@@ -67,7 +67,7 @@ async fn body_beyond_the_limit_is_413_and_no_longer_read() {
             .await
             .expect("the connection is not closed");
         // The bound includes the kernel's buffers on both sides, which the service did not read.
-        assert!(sent < 8 * 1024 * 1024, "{sent} bytes were taken");
+        assert!(sent < 8 * 1024 * 1024, "{sent} bytes were accepted");
     }
     assert!(s.usage().resident_kib < before + 1024);
     s.does_not_count();
@@ -591,7 +591,7 @@ mod alone {
         println!(
             "{shed} were shed, {unknown} waited; {connected} KiB with the connections, {idle} KiB without"
         );
-        assert_eq!(shed + unknown, 10_000, "an answer of another kind");
+        assert_eq!(shed + unknown, 10_000, "answers with another outcome");
         assert!(most <= 512.0, "{most} in flight");
         assert!(shed > 1000, "{shed} were shed");
         s.count(&answers);

@@ -162,12 +162,12 @@ async fn transfer_encoding_other_than_chunked_is_400() {
 }
 
 #[tokio::test]
-async fn empty_chunked_body_is_200() {
+async fn empty_chunked_body_is_400() {
     let s = Service::start(by_jwt()).await;
     s.expect(
         "empty",
         &with("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
-        &["200"],
+        BAD,
     )
     .await;
     s.expect(
@@ -176,7 +176,7 @@ async fn empty_chunked_body_is_200() {
             "Transfer-Encoding: chunked\r\n",
             "0\r\nAuthorization: Bearer x\r\n\r\n",
         ),
-        &["200"],
+        BAD,
     )
     .await;
     s.finish().await;

@@ -99,7 +99,7 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
     let allowed = 2 + usize::try_from(started.elapsed().as_secs() / 30).expect("a number");
     let fetches = provider.take_requests().len();
     assert!(fetches <= allowed, "{fetches} fetches, {allowed} allowed");
-    assert!(busy <= 100, "{busy} had to wait");
+    assert!(busy <= 100, "{busy} got 503");
     let each = (s.usage().ticks - before) * 10_000 / 10_000;
     assert!(each <= 5000, "{each} µs each");
     s.expect("good", &by(&signer), &["200"]).await;
@@ -111,7 +111,7 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
 async fn thousand_requests_on_a_cold_start_cause_one_fetch() {
     let signer = Signer::p256("good");
     let Act::Say(set) = keys(&[&signer]) else {
-        panic!("keys are said")
+        panic!("`keys` gives another act")
     };
     let provider = Upstream::start(Act::Late(Duration::from_millis(700), set)).await;
     // Half of them may wait for the provider.
@@ -360,9 +360,10 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     let provider = Upstream::start(ok(&jwks(&set))).await;
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
-    s.expect("beside broken ones", &by(&rsa), &["200"]).await;
+    s.expect("a good key beside unusable ones", &by(&rsa), &["200"])
+        .await;
     s.expect(
-        "a broken one",
+        "an unusable key",
         &made_up("short"),
         &["401 session_invalid", "503 session_backend_unavailable"],
     )

@@ -64,7 +64,7 @@ impl Stage {
     /// The backend answers again, so that its failures do not affect what follows.
     async fn recovers(&self) {
         let answer = self
-            .ask("well again", ok("{\"id\":\"ann\"}"), &["200"])
+            .ask("recovered", ok("{\"id\":\"ann\"}"), &["200"])
             .await;
         assert_eq!(answer.subject(), "ann");
     }
@@ -136,7 +136,7 @@ async fn status_200_without_json_is_503() {
             "{\"id\":\"ann\"}",
         ),
         (
-            "JSON and more",
+            "JSON with trailing bytes",
             "Content-Type: application/json\r\n",
             "{\"id\":\"ann\"}{\"id\":\"bob\"}",
         ),
@@ -156,7 +156,7 @@ async fn status_200_without_json_is_503() {
             "{\0\"\0i\0d\0\"\0:\0\"\0a\0\"\0}\0",
         ),
         (
-            "a mark first",
+            "a byte order mark first",
             "Content-Type: application/json\r\n",
             "\u{feff}{\"id\":\"ann\"}",
         ),
@@ -394,7 +394,7 @@ async fn slow_answer_is_503_at_the_deadline() {
     )
     .await;
     s.ask(
-        "a quick drip",
+        "a byte at a time, in time",
         Act::Drip(head, body, Duration::from_millis(20)),
         &["200"],
     )
@@ -684,7 +684,7 @@ async fn malformed_http_answer_is_503() {
             )),
         ),
         (
-            "a length below nothing",
+            "a negative length",
             text(format!(
                 "HTTP/1.1 200 OK\r\n{json}Content-Length: -1\r\n\r\n{body}"
             )),
@@ -702,13 +702,13 @@ async fn malformed_http_answer_is_503() {
             )),
         ),
         (
-            "an odd chunk",
+            "a malformed chunk size",
             text(format!(
                 "HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\nzz\r\n{body}\r\n0\r\n\r\n"
             )),
         ),
         (
-            "a vast chunk",
+            "a huge chunk size",
             text(format!(
                 "HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{body}"
             )),
@@ -784,7 +784,7 @@ async fn unusual_but_valid_answer_is_accepted() {
             ),
         ),
         (
-            "until the end",
+            "a body until the close",
             format!("HTTP/1.1 200 OK\r\n{json}\r\n{body}"),
         ),
         ("1.0", format!("HTTP/1.0 200 OK\r\n{json}\r\n{body}")),
@@ -802,7 +802,7 @@ async fn unusual_but_valid_answer_is_accepted() {
             ),
         ),
         (
-            "a type with more",
+            "a content type with parameters",
             format!(
                 "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json; charset=\"utf-8\"\r\nContent-Length: 12\r\n\r\n{body}"
             ),
@@ -1339,7 +1339,7 @@ mod alone {
             app.take_requests().len() as u128,
             started.elapsed().as_millis() / 300 + 1,
         );
-        assert!(asked <= most, "asked {asked} times, {most} at most");
+        assert!(asked <= most, "{asked} calls, at most {most} expected");
         app.take_most();
         let different = ask_at_once(2000, |n| format!("another-{n}")).await;
         let known = different.iter().all(|answer| {

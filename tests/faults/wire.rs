@@ -112,7 +112,7 @@ impl Answer {
         no_sentinel("an answer", &self.all());
         let codes = CODES.iter().find(|(status, _)| *status == self.status);
         let codes = codes
-            .unwrap_or_else(|| panic!("a status of its own: {self:?}"))
+            .unwrap_or_else(|| panic!("an undocumented status: {self:?}"))
             .1;
         assert_eq!(
             self.header("x-content-type-options"),
@@ -318,7 +318,7 @@ impl Wire {
             }
             if !self.read().await {
                 let shown = String::from_utf8_lossy(&self.unread);
-                assert!(self.unread.is_empty(), "the answer breaks off: {shown}");
+                assert!(self.unread.is_empty(), "the answer is cut off: {shown}");
                 return None;
             }
         };
@@ -367,7 +367,7 @@ impl Wire {
             length.unwrap_or(0)
         };
         while self.unread.len() < length {
-            assert!(self.read().await, "the body breaks off: {answer:?}");
+            assert!(self.read().await, "the body is cut off: {answer:?}");
         }
         answer.body = self.unread.drain(..length).collect();
         Some(answer)
@@ -395,7 +395,7 @@ impl Wire {
     pub async fn closed(&mut self) {
         assert!(
             !self.read().await,
-            "more came: {}",
+            "more bytes than one answer: {}",
             String::from_utf8_lossy(&self.unread)
         );
     }

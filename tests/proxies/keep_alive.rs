@@ -69,16 +69,20 @@ async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
         };
         for (case, request, want) in [
             ("no body", request(), 200),
-            ("an empty one", request().header("content-length", "0"), 200),
             (
-                "a small one",
+                "an empty body",
+                request().header("content-length", "0"),
+                200,
+            ),
+            (
+                "a small body",
                 request()
                     .header("content-type", "application/json")
                     .body("{}"),
                 200,
             ),
             (
-                "one that is too large",
+                "a body that is too large",
                 request().body("x".repeat(5000)),
                 413,
             ),

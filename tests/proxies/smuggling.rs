@@ -25,7 +25,7 @@ const FRAMES: [(&str, &str); 14] = [
         "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n",
     ),
     (
-        "TE of another kind",
+        "another transfer coding",
         "Content-Length: 4\r\nTransfer-Encoding: xchunked\r\n",
     ),
     (

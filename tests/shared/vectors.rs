@@ -439,6 +439,9 @@ impl Case {
             "kind": if is_redis { "redis_session" } else { "sql_session" },
             "url": url,
             "key_prefix": config["prefix"],
+            // Longer than the defaults, so that a busy machine does not cause 503.
+            "timeout": "5s",
+            "pool_wait": "5s",
         });
         let more = match self.text("scheme") {
             "express-session" if is_redis => {
