@@ -9,13 +9,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::configs::{by_endpoint, by_jwt};
-use crate::service::{Service, Setup, tail};
+use crate::service::{Service, Setup, TEN_THOUSAND_CONNECTIONS, tail};
 use crate::tokens::hs256;
 use crate::upstream::{Act, Upstream, ok};
 use crate::wire::{Answer, Wire, bearer, post};
-
-/// The memory that ten thousand connections may take, in KiB.
-const TEN_THOUSAND_CONNECTIONS: u64 = 160 * 1024;
 
 fn good() -> Vec<u8> {
     post(&bearer(&hs256(&json!({}))))

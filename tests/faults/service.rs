@@ -23,6 +23,9 @@ use crate::wire::{Answer, HANG, LISTED, Wire};
 /// The memory limit of the shipped deployments, in KiB.
 const SHIPPED_LIMIT: u64 = 192 * 1024;
 
+/// The memory that ten thousand connections may take, in KiB. The allocator keeps it for later ones.
+pub const TEN_THOUSAND_CONNECTIONS: u64 = 160 * 1024;
+
 /// The program under test: `make faults` builds it.
 fn binary() -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/release/rollout-token");

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::configs::by_endpoint_url;
 use crate::sentinels::{COOKIE_VALUE, UPSTREAM_SECRET};
-use crate::service::{Service, Setup};
+use crate::service::{Service, Setup, TEN_THOUSAND_CONNECTIONS};
 use crate::settings::ConfigBuilder;
 use crate::upstream::{Act, Upstream, answer, json as json_answer, ok};
 use crate::wire::{Answer, post};
@@ -1318,8 +1318,9 @@ mod alone {
             json_answer("{\"id\":\"ann\"}"),
         ))
         .await;
-        let limits =
-            "server.max_connections = 10100\nserver.max_in_flight = 20200\nlog.level = 'info'";
+        // The app is part of this process, which makes ten thousand connections meanwhile.
+        let limits = "server.max_connections = 10100\nserver.max_in_flight = 20200\nlog.level = 'info'\n\
+                      extractors.app.timeout = '5s'";
         let s = Service::start(local(&app).with(limits)).await;
         let ask_at_once = async |count: usize, cookie: fn(usize) -> String| {
             let mut tasks = JoinSet::new();
@@ -1350,6 +1351,6 @@ mod alone {
         });
         assert!(known && app.take_most() <= 64);
         drop(app);
-        s.finish().await;
+        s.finish_within(TEN_THOUSAND_CONNECTIONS).await;
     }
 }

@@ -497,7 +497,9 @@ async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
             .await;
     }
     let proxy = Proxy::start(redis.port).await;
-    let s = Service::start(by_redis(proxy.port).with("server.max_in_flight = 2000")).await;
+    // The proxy is part of this process, which makes a thousand connections meanwhile.
+    let limits = "server.max_in_flight = 2000\nextractors.store.timeout = '2s'";
+    let s = Service::start(by_redis(proxy.port).with(limits)).await;
     s.expect("before", &sid("s0"), &["200"]).await;
     proxy.set(Fault::Delay(Duration::from_millis(200)));
     let mut tasks = JoinSet::new();
