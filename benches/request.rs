@@ -37,7 +37,7 @@ fn mint(criterion: &mut Criterion) {
         b.iter(|| hmac::sign(&key, black_box(signed.as_bytes())));
     });
     group.bench_function("token", |b| {
-        b.iter(|| minter.mint(&subject, &session, black_box(1_800_000_000)))
+        b.iter(|| minter.mint(&subject, &session, black_box(1_800_000_000)));
     });
     group.finish();
 }

@@ -69,7 +69,7 @@ async fn client_js_is_a_module_with_an_etag_and_is_revalidated() {
 
 #[tokio::test]
 async fn client_js_is_readable_by_listed_origins_and_other_methods_are_405() {
-    let service = Service::start(&format!(
+    let service = Service::start(format!(
         "[origins]\nallowed = [\"https://app.example\"]\n{BY_HEADER}"
     ));
     for (origin, want) in [

@@ -130,7 +130,7 @@ async fn endpoint_status_and_content_type_decide_before_the_body() {
         ),
     ] {
         let app = Backend::always(status, headers, body).await;
-        let service = Service::start(&by_endpoint(&app.url("/me"), ""));
+        let service = Service::start(by_endpoint(&app.url("/me"), ""));
         assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
         let seen = app.seen();
         assert_eq!(
@@ -170,7 +170,7 @@ async fn answer_without_a_user_is_no_session_and_a_malformed_id_is_session_inval
         ("a user", r#"{"user":{"id":7}}"#, Ok("7".to_owned())),
     ] {
         let app = Backend::json(body).await;
-        let service = Service::start(&by_endpoint(&app.url("/me"), "subject = \"{user.id}\""));
+        let service = Service::start(by_endpoint(&app.url("/me"), "subject = \"{user.id}\""));
         assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
     }
 }
@@ -187,7 +187,7 @@ async fn retry_after_of_a_backend_is_clamped_to_1_to_60_seconds() {
     ] {
         let headers: Vec<_> = wait.map(|wait| ("retry-after", wait)).into_iter().collect();
         let app = Backend::always(status, &headers, "").await;
-        let service = Service::start(&by_endpoint(&app.url("/me"), ""));
+        let service = Service::start(by_endpoint(&app.url("/me"), ""));
         let response = service.post().header(SID.0, SID.1).send().await.unwrap();
         assert_eq!(response.headers()["retry-after"], want, "{case}");
         assert_eq!(crate::helpers::refused(response).await.0, 503, "{case}");
@@ -211,7 +211,7 @@ async fn redirect_of_the_endpoint_is_not_followed() {
             (308, unavailable()),
         ] {
             let app = Backend::always(status, &[("location", &location)], "").await;
-            let service = Service::start(&by_endpoint(&app.url("/me"), "method = \"POST\""));
+            let service = Service::start(by_endpoint(&app.url("/me"), "method = \"POST\""));
             assert_eq!(outcome(&service, &[SID]).await, want, "{status} {location}");
             assert_eq!(app.visits(), 1);
         }
@@ -267,17 +267,17 @@ async fn malformed_slow_or_endless_backend_answer_is_503() {
         ("refused", ([127, 0, 0, 1], 1).into()),
     ];
     for (case, address) in servers {
-        let service = Service::start(&by_endpoint(&format!("http://{address}/me"), ""));
+        let service = Service::start(by_endpoint(&format!("http://{address}/me"), ""));
         assert_eq!(outcome(&service, &[SID]).await, unavailable(), "{case}");
     }
-    let service = Service::start(&by_endpoint("https://nowhere.invalid/me", ""));
+    let service = Service::start(by_endpoint("https://nowhere.invalid/me", ""));
     assert_eq!(
         outcome(&service, &[SID]).await,
         unavailable(),
         "no such name"
     );
     let plain = Backend::json(r#"{"sub":"ann"}"#).await;
-    let service = Service::start(&by_endpoint(
+    let service = Service::start(by_endpoint(
         &plain.url("/me").replace("http:", "https:"),
         "",
     ));
@@ -322,7 +322,7 @@ async fn untrusted_or_expired_certificate_is_503() {
                 }
             }
         });
-        let service = Service::start(&by_endpoint(&format!("https://localhost:{port}/me"), ""));
+        let service = Service::start(by_endpoint(&format!("https://localhost:{port}/me"), ""));
         assert_eq!(outcome(&service, &[SID]).await, unavailable(), "{case}");
     }
     assert_eq!(visits.load(Ordering::SeqCst), 0);
@@ -336,7 +336,7 @@ async fn endpoint_receives_only_configured_cookies_and_headers() {
     let more =
         "forward_headers = [\"X-Tenant\"]\nadditional_headers_file = { X-Api-Key = \"KEY\" }";
     let more = more.replace("KEY", key.path().to_str().unwrap());
-    let service = Service::start(&by_endpoint(&app.url("/me?full=1"), &more));
+    let service = Service::start(by_endpoint(&app.url("/me?full=1"), &more));
     let others = |range: std::ops::Range<u32>| range.map(|n| format!("other{n}=v{n}; sid{n}=x; "));
     let cookie: String = others(0..20)
         .chain(["sid=a=b%20\"c\"; xsid=1; ".to_owned()])
@@ -426,7 +426,7 @@ async fn traceparent_is_forwarded_and_tracestate_and_baggage_are_not() {
 #[tokio::test]
 async fn different_traceparents_share_one_cached_answer() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
-    let service = Service::start(&by_endpoint(&app.url("/me"), "cache_ttl = \"10s\""));
+    let service = Service::start(by_endpoint(&app.url("/me"), "cache_ttl = \"10s\""));
     for span in ["00f067aa0ba902b7", "00f067aa0ba902b8"] {
         let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{span}-01");
         assert_eq!(
@@ -442,7 +442,7 @@ async fn different_traceparents_share_one_cached_answer() {
 #[tokio::test]
 async fn missing_or_ambiguous_credential_is_401_without_a_call() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
-    let service = Service::start(&by_endpoint(
+    let service = Service::start(by_endpoint(
         &app.url("/me"),
         "forward_headers = [\"X-Token\"]",
     ));
@@ -522,7 +522,7 @@ async fn session_in_response_headers_is_read_and_its_expiry_honoured() {
         ),
     ] {
         let app = Backend::always(200, headers, "").await;
-        let service = Service::start(&by_endpoint(&app.url("/me"), user));
+        let service = Service::start(by_endpoint(&app.url("/me"), user));
         assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
     }
 }
@@ -540,7 +540,7 @@ fn user_of(seen: &Seen) -> String {
 async fn cached_answer_serves_only_the_same_credentials_until_the_session_expires() {
     let app = Backend::start(|seen| async move { json_answer(&user_of(&seen)) }).await;
     let keys = "cache_ttl = \"10s\"\nexpires_path = \"/expires\"\nforward_headers = [\"X-Org\"]";
-    let service = Service::start(&by_endpoint(&app.url("/me"), keys));
+    let service = Service::start(by_endpoint(&app.url("/me"), keys));
     let ask = async |cookie: &'static str, org: &'static str| {
         outcome(&service, &[("cookie", cookie), ("x-org", org)]).await
     };
@@ -579,7 +579,7 @@ async fn without_cache_ttl_every_request_calls_the_endpoint() {
         async move { json_answer(body) }
     })
     .await;
-    let service = Service::start(&by_endpoint(&app.url("/me"), ""));
+    let service = Service::start(by_endpoint(&app.url("/me"), ""));
     assert!(outcome(&service, &[SID]).await.is_ok());
     signed_in.store(false, Ordering::SeqCst);
     assert_eq!(outcome(&service, &[SID]).await, refused(401, "no_session"));
@@ -685,7 +685,7 @@ async fn backend_that_was_down_serves_the_first_call_after_recovery() {
         async move { answer }
     })
     .await;
-    let service = Service::start(&by_endpoint(&app.url("/me"), ""));
+    let service = Service::start(by_endpoint(&app.url("/me"), ""));
     for _ in 0..50 {
         assert_eq!(outcome(&service, &[SID]).await, unavailable());
     }
@@ -743,7 +743,7 @@ async fn failing_lookup_of_one_cookie_does_not_refuse_other_callers() {
     let long = format!("sid=evil{}", "x".repeat(5000));
     for fault in [Fault::Gateway, Fault::Nonsense, Fault::Hangs, Fault::Closes] {
         let app = failing_for_one(fault, r#"{"sub":"ann"}"#).await;
-        let service = Service::start(&by_endpoint(&format!("http://{app}/me"), ""));
+        let service = Service::start(by_endpoint(&format!("http://{app}/me"), ""));
         for n in 0..10 {
             let cookie = format!("{long}{n}");
             let stranger = [("cookie", cookie.as_str())];
@@ -764,7 +764,7 @@ async fn failing_lookup_of_one_cookie_does_not_refuse_other_callers() {
 async fn failing_introspection_of_one_token_does_not_refuse_other_callers() {
     for fault in [Fault::Gateway, Fault::Nonsense, Fault::Hangs, Fault::Closes] {
         let issuer = failing_for_one(fault, r#"{"active":true,"sub":"ann"}"#).await;
-        let service = Service::start(&by_introspection(
+        let service = Service::start(by_introspection(
             &format!("http://{issuer}/"),
             "timeout = \"400ms\"",
         ));
@@ -851,7 +851,7 @@ async fn requests_waiting_for_a_hung_store_do_not_refuse_other_extractors() {
              query = \"SELECT user_id FROM sessions WHERE id = $1\""
         ),
     ] {
-        let service = Arc::new(Service::start(&format!(
+        let service = Arc::new(Service::start(format!(
             "[server]\nmax_in_flight = 16\n[session]\nextractors = [\"store\", \"own\"]\n[extractors.store]\n{keys}\n\
              cookie = \"sid\"\npool_wait = \"5s\"\ntimeout = \"5s\"\n[extractors.own]\nkind = \"trusted_header\"\n\
              header = \"x-user\"\ntrusted_proxies = [\"127.0.0.1\"]\n"
@@ -928,11 +928,11 @@ async fn requests_above_max_waiting_are_backend_busy() {
 async fn credential_above_16_kib_is_401_and_not_forwarded() {
     let app = Backend::json(r#"{"sub":"ann","active":true}"#).await;
     let keys = "forward_headers = [\"X-Token\"]";
-    let by_cookie = Service::start(&format!(
+    let by_cookie = Service::start(format!(
         "{}[server]\nmax_header_bytes = 65536",
         by_endpoint(&app.url("/me"), keys)
     ));
-    let by_token = Service::start(&format!(
+    let by_token = Service::start(format!(
         "{}[server]\nmax_header_bytes = 65536",
         by_introspection(&app.url("/"), "")
     ));
@@ -1011,9 +1011,9 @@ async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsi
 async fn get_and_introspection_are_retried_once_after_a_closed_kept_connection() {
     let at = |address| format!("http://{address}/");
     let (app, by_get) = closing_at_the_second_request().await;
-    let get = Service::start(&by_endpoint(&at(app), ""));
+    let get = Service::start(by_endpoint(&at(app), ""));
     let (issuer, by_introspecting) = closing_at_the_second_request().await;
-    let introspection = Service::start(&by_introspection(&at(issuer), ""));
+    let introspection = Service::start(by_introspection(&at(issuer), ""));
     for _ in 0..10 {
         assert_eq!(outcome(&get, &[SID]).await.as_deref(), Ok("ann"));
         assert_eq!(
@@ -1028,7 +1028,7 @@ async fn get_and_introspection_are_retried_once_after_a_closed_kept_connection()
         );
     }
     let (app, by_post) = closing_at_the_second_request().await;
-    let post = Service::start(&by_endpoint(&at(app), "method = \"POST\""));
+    let post = Service::start(by_endpoint(&at(app), "method = \"POST\""));
     assert_eq!(outcome(&post, &[SID]).await.as_deref(), Ok("ann"));
     assert_eq!(
         outcome(&post, &[SID]).await,
@@ -1047,7 +1047,7 @@ async fn closed_new_connection_is_503_without_a_retry() {
         async { None }
     })
     .await;
-    let service = Service::start(&by_endpoint(&format!("http://{app}/me"), ""));
+    let service = Service::start(by_endpoint(&format!("http://{app}/me"), ""));
     assert_eq!(outcome(&service, &[SID]).await, unavailable());
     assert_eq!(requests.load(Ordering::SeqCst), 1);
 }
@@ -1129,7 +1129,7 @@ async fn status_listed_in_signed_out_is_401_and_any_other_is_503() {
             .into_iter()
             .collect();
         let app = Backend::always(status, &headers, "").await;
-        let service = Service::start(&by_endpoint(&app.url("/me?full=1"), keys));
+        let service = Service::start(by_endpoint(&app.url("/me?full=1"), keys));
         assert_eq!(outcome(&service, &[SID]).await, want, "{case}");
     }
 }
@@ -1201,7 +1201,7 @@ async fn product(
     } else {
         ""
     };
-    let service = Service::start(&format!(
+    let service = Service::start(format!(
         "[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\npreset = \"{preset}\"\n\
          {subject}url = \"{}\"\n",
         app.url("")
@@ -1386,7 +1386,7 @@ const TOKEN: (&str, &str) = ("authorization", "Bearer 0paque+token/=");
 #[tokio::test]
 async fn introspection_request_follows_rfc_7662() {
     let issuer = Backend::json(r#"{"active":true,"sub":"ann"}"#).await;
-    let service = Service::start(&by_introspection(&issuer.url("/introspect"), ""));
+    let service = Service::start(by_introspection(&issuer.url("/introspect"), ""));
     assert_eq!(
         outcome(&service, &[TOKEN, ("cookie", "a=b")])
             .await
@@ -1549,7 +1549,7 @@ async fn inactive_expired_or_foreign_introspected_token_is_401() {
             }
         }
         let issuer = Backend::json(&claims.to_string()).await;
-        let service = Service::start(&by_introspection(&issuer.url("/"), checks));
+        let service = Service::start(by_introspection(&issuer.url("/"), checks));
         assert_eq!(outcome(&service, &[TOKEN]).await, want, "{case}");
     }
 }
@@ -1588,7 +1588,7 @@ async fn introspection_applies_claim_rules() {
             .unwrap()
             .extend(more.as_object().unwrap().clone());
         let issuer = Backend::json(&claims.to_string()).await;
-        let service = Service::start(&by_introspection(&issuer.url("/"), checks));
+        let service = Service::start(by_introspection(&issuer.url("/"), checks));
         assert_eq!(outcome(&service, &[TOKEN]).await, want, "{case}");
     }
 }
@@ -1662,7 +1662,7 @@ async fn unclear_introspection_answer_is_503_and_not_cached() {
         ("true", 200, JSON, "true"),
     ] {
         let issuer = Backend::always(status, headers, body).await;
-        let service = Service::start(&by_introspection(&issuer.url("/"), "cache_ttl = \"60s\""));
+        let service = Service::start(by_introspection(&issuer.url("/"), "cache_ttl = \"60s\""));
         for _ in 0..2 {
             assert_eq!(outcome(&service, &[TOKEN]).await, unavailable(), "{case}");
         }
@@ -1673,7 +1673,7 @@ async fn unclear_introspection_answer_is_503_and_not_cached() {
         }
     }
     let twice = Backend::json(r#"{"active":true,"active":false,"sub":"ann"}"#).await;
-    let service = Service::start(&by_introspection(&twice.url("/"), ""));
+    let service = Service::start(by_introspection(&twice.url("/"), ""));
     assert_eq!(
         outcome(&service, &[TOKEN]).await,
         refused(401, "session_invalid"),
@@ -1698,7 +1698,7 @@ async fn introspection_answer_is_cached_until_cache_ttl_or_exp() {
     let (yes, no) = (r#"{"active":true,"sub":"ann"}"#, r#"{"active":false}"#);
     let (ann, invalid) = (Ok("ann".to_owned()), refused(401, "session_invalid"));
     let (issuer, answer) = changing().await;
-    let service = Service::start(&by_introspection(&issuer.url("/"), "cache_ttl = \"60s\""));
+    let service = Service::start(by_introspection(&issuer.url("/"), "cache_ttl = \"60s\""));
     let say = |text: &str| text.clone_into(&mut answer.lock().unwrap());
     let pass = |seconds| service.clock.advance(Duration::from_secs(seconds));
 

@@ -23,7 +23,7 @@ fn allowed_for(headers: &HeaderMap) -> Option<&str> {
 
 #[tokio::test]
 async fn listed_origin_can_read_tokens_and_errors() {
-    let service = Service::start(&config());
+    let service = Service::start(config());
     for user in [Some("ann"), None] {
         for site in [None, Some("cross-site"), Some("same-site")] {
             let mut request = service.post().header("origin", "https://app.example");
@@ -59,7 +59,7 @@ async fn listed_origin_can_read_tokens_and_errors() {
 
 #[tokio::test]
 async fn unlisted_origin_is_403_before_any_extractor_runs() {
-    let service = Service::start(&config());
+    let service = Service::start(config());
     for (case, headers) in [
         ("evil", &[("origin", "https://evil.example")][..]),
         ("suffix", &[("origin", "https://app.example.evil")]),
@@ -117,7 +117,7 @@ async fn unlisted_origin_is_403_before_any_extractor_runs() {
 
 #[tokio::test]
 async fn same_origin_page_and_program_without_an_origin_are_allowed() {
-    let service = Service::start(&config());
+    let service = Service::start(config());
     let own = format!("http://{}", service.address);
     for headers in [
         &[][..],
@@ -144,7 +144,7 @@ async fn same_origin_page_and_program_without_an_origin_are_allowed() {
 
 #[tokio::test]
 async fn preflight_is_allowed_for_listed_origins_and_paths_only() {
-    let service = Service::start(&config());
+    let service = Service::start(config());
     let preflight = |origin: &str| {
         service
             .request(Method::OPTIONS, "/rollout/token")
@@ -199,7 +199,7 @@ async fn preflight_is_allowed_for_listed_origins_and_paths_only() {
 
 #[tokio::test]
 async fn docs_alias_needs_an_allowed_origin_or_a_bearer() {
-    let service = Service::start(&format!("[server]\ndocs_alias = true\n{}", config()));
+    let service = Service::start(format!("[server]\ndocs_alias = true\n{}", config()));
     for (case, headers, want) in [
         ("own page", &[("sec-fetch-site", "same-origin")][..], 200),
         ("listed page", &[("origin", "http://localhost:3000")], 200),

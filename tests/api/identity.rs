@@ -67,7 +67,7 @@ async fn issuer() -> Backend {
 }
 
 fn chain(names: &[&str], sections: &[&str]) -> Service {
-    Service::start(&format!(
+    Service::start(format!(
         "[session]\nextractors = {names:?}\n{}",
         sections.concat()
     ))
@@ -442,8 +442,8 @@ async fn unverified_email_is_401_and_allow_unverified_email_lifts_it() {
             "iss": "https://a", "exp": NOW + 600, "email": "ann@a.example", "email_verified": verified,
         }))
     };
-    let service = Service::start(&section(""));
-    let lifted = Service::start(&section("allow_unverified_email = true"));
+    let service = Service::start(section(""));
+    let lifted = Service::start(section("allow_unverified_email = true"));
     for (verified, passes) in [
         (json!(true), true),
         (json!("true"), true),
@@ -539,8 +539,8 @@ async fn ambiguous_subject_is_401_or_refused_at_start_and_allow_ambiguous_subjec
         ))
     };
     let lift = "allow_ambiguous_subject = true";
-    let service = Service::start(&section("{org}-{user}", ""));
-    let lifted = Service::start(&section("{org}-{user}", lift));
+    let service = Service::start(section("{org}-{user}", ""));
+    let lifted = Service::start(section("{org}-{user}", lift));
     let (name, plain) = token("a", "b-c");
     let (_, ambiguous) = token("a-b", "c");
     assert_eq!(
@@ -569,7 +569,7 @@ async fn ambiguous_subject_is_401_or_refused_at_start_and_allow_ambiguous_subjec
 
 #[tokio::test]
 async fn claims_beyond_4_kib_are_session_invalid() {
-    let service = Service::start(&format!(
+    let service = Service::start(format!(
         "[session]\nextractors = [\"web\"]\n{}[token.claims]\nall = \"{{}}\"\n",
         jwt("web", "https://a", "header:authorization")
     ));
@@ -642,7 +642,7 @@ async fn looping_page_with_changing_credentials_reaches_the_subject_limit() {
 
 #[tokio::test]
 async fn fragment_in_the_target_is_400() {
-    let service = Service::start(&format!("[session]\nextractors = [\"proxy\"]\n{PROXY}"));
+    let service = Service::start(format!("[session]\nextractors = [\"proxy\"]\n{PROXY}"));
     let request = |target: &str| {
         format!("POST {target} HTTP/1.1\r\nHost: a\r\nX-User: ann\r\nContent-Length: 2\r\n\r\n{{}}")
     };

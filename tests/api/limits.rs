@@ -15,7 +15,7 @@ use crate::helpers::{BY_HEADER, Service, refused};
 
 #[tokio::test]
 async fn subject_above_burst_is_429_and_other_subjects_are_served() {
-    let service = Service::start(&format!("[rate_limit]\nburst = 3\n{BY_HEADER}"));
+    let service = Service::start(format!("[rate_limit]\nburst = 3\n{BY_HEADER}"));
     for _ in 0..3 {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
     }
@@ -34,7 +34,7 @@ async fn subject_above_burst_is_429_and_other_subjects_are_served() {
 
 #[tokio::test]
 async fn rate_limit_of_0_per_minute_limits_nothing() {
-    let service = Service::start(&format!("[rate_limit]\nper_minute = 0\n{BY_HEADER}"));
+    let service = Service::start(format!("[rate_limit]\nper_minute = 0\n{BY_HEADER}"));
     for _ in 0..100 {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
     }

@@ -88,7 +88,7 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
             let (expect, name) = (&case["expect"], &case["name"]);
             match expect["outcome"].as_str().unwrap() {
                 "authenticated" if subject.as_deref() == Some(&text(&expect["subject"])) => {
-                    taken += 1
+                    taken += 1;
                 }
                 // Cases that may be accepted or refused depend on more than the page's configuration.
                 _ if !expect["also_acceptable"].is_null() => {}

@@ -105,7 +105,7 @@ async fn request_body_is_accepted_and_does_not_change_the_subject() {
 #[tokio::test]
 async fn minted_token_contains_only_configured_session_claims() {
     let claims = "[token.claims.\"rollout.com\"]\nauthData = \"{org}\"\n[token.claims]\nEmail = \"{email}\"\n";
-    let service = Service::start(&format!("{claims}{BY_JWT}"));
+    let service = Service::start(format!("{claims}{BY_JWT}"));
     let session = session_token(json!({"org": {"id": 7}, "email": "a@b.example", "role": "admin"}));
     let (_, body) = service
         .ask(&[("authorization", &format!("Bearer {session}"))])
@@ -118,7 +118,7 @@ async fn minted_token_contains_only_configured_session_claims() {
 
 #[tokio::test]
 async fn ttl_and_cap_to_session_shorten_the_token() {
-    let service = Service::start(&format!("[token]\nttl = \"2m\"\n{BY_JWT}"));
+    let service = Service::start(format!("[token]\nttl = \"2m\"\n{BY_JWT}"));
     let ask = |service: &Service, exp: i64| {
         let session = format!("Bearer {}", session_token(json!({"exp": exp})));
         let request = service.post().header("authorization", session);
@@ -130,7 +130,7 @@ async fn ttl_and_cap_to_session_shorten_the_token() {
         (json!(120), json!(60))
     );
 
-    let capped = Service::start(&format!("[token]\ncap_to_session = true\n{BY_JWT}"));
+    let capped = Service::start(format!("[token]\ncap_to_session = true\n{BY_JWT}"));
     let body = ask(&capped, NOW + 60).await;
     assert_eq!(
         (body["expires_in"].clone(), verified(&body)["exp"].clone()),

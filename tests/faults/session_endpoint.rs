@@ -1155,7 +1155,7 @@ async fn deceptive_certificate_is_503() {
     let by_name = authority.server(Vec::new(), |params| {
         params
             .distinguished_name
-            .push(rcgen::DnType::CommonName, "localhost")
+            .push(rcgen::DnType::CommonName, "localhost");
     });
     over_tls(
         &authority,

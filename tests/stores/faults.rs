@@ -59,7 +59,7 @@ pub fn configuration(keys: &str, port: u16) -> String {
 }
 
 pub fn service(keys: &str, port: u16) -> Service {
-    Service::start(&configuration(keys, port))
+    Service::start(configuration(keys, port))
 }
 
 /// The subject of the token, or the code of the refusal.

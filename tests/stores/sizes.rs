@@ -140,7 +140,7 @@ async fn cap_to_session_ends_tokens_with_the_redis_key() {
     redis.run(&["PEXPIRE", "sess:s1", "100500"]).await;
     redis.run(&["PEXPIRE", "sess:s2", "100000000"]).await;
     let capped = |toml: &str| {
-        Service::start(&format!(
+        Service::start(format!(
             "token.cap_to_session = true\n{}",
             configuration(toml, redis.port)
         ))

@@ -1,6 +1,7 @@
 //! Exported traces: the binary with the feature `otel`, and a receiver of OTLP over HTTP. `make traces`.
 
 #![allow(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
