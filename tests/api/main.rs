@@ -1,6 +1,7 @@
 //! The service as a black box, over real sockets. The harness is in `helpers.rs`.
 
 #![allow(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
