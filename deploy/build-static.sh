@@ -1,19 +1,19 @@
 #!/bin/sh
-# Builds the static binary and puts it at the path given; what else is given are options for cargo. The same sources
-# and compilers make the same bytes, whatever the folders are called. Called by the Dockerfile and deploy/release.sh.
+# Builds the static binary and copies it to the path in the first argument. Further arguments are options for cargo.
+# The same sources and compilers give the same bytes in any folder. The Dockerfile and deploy/release.sh call it.
 set -eu
 binary=$1
 shift
 cd "$(dirname "$0")/.."
 
-# The explicit target keeps procedural macros, which run here, out of the static linking.
+# With an explicit target, procedural macros, which run on this machine, are not linked statically.
 target=$(rustc --print host-tuple)
 cargo fetch --locked --target "$target"
 
-# The allocator's C says when it was compiled. A release gives the time of its commit.
+# The C code of the allocator contains its compile time. A release sets it to the time of the commit.
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}"
 
-# Folders of this machine would stand in the locations of panics, and in those of errors in C.
+# Without this, panic locations in Rust and file names in C would contain folder names of this machine.
 flags="-C target-feature=+crt-static" c_flags=""
 map() {
   flags="$flags --remap-path-prefix=$1=$2"

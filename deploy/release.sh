@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes what is published, in target/dist: the static binary, the Debian package, the container image as an OCI
-# archive, the browser helper as an npm package, the list of parts (SBOM) and the sums. `make release`; what is
-# done with it is in docs/deploy/releasing.md. Needs root or sudo for the image. With the word `deb` it stops
-# after the package.
+# Builds the release artefacts in target/dist: the static binary, the Debian package, the container image as an OCI
+# archive, the browser helper as an npm package, the SBOM and the checksums. `make release` calls it, and
+# docs/deploy/releasing.md describes the release. The image needs root or sudo. With the argument `deb` the script
+# stops after the Debian package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +19,7 @@ fi
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 machine=$(uname -m)
 dist=$PWD/target/dist
-# Every time that would be now is that of the commit instead.
+# All timestamps are the time of the commit instead of the current time.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 rm -rf "$dist"
@@ -36,8 +36,8 @@ echo "The Debian package"
 cargo deb --quiet --no-build --no-strip --target "$(rustc --print host-tuple)" --output "$dist/"
 [ "${1-}" != deb ] || exit 0
 
-# The last stage of the Dockerfile, with the binary of above and Mozilla's certificates as Debian has them, without
-# any that this machine trusts beside those.
+# The last stage of the Dockerfile, with the binary from above and Mozilla's certificates as Debian packages them, without
+# other certificates that this machine trusts.
 echo "The image"
 sed -n '/^FROM scratch$/,$p' Dockerfile | sed 's/ --from=build / /' >"$work/Dockerfile"
 mkdir -p "$work/etc/ssl/certs"
@@ -49,16 +49,16 @@ image bud --quiet --format oci --timestamp "$SOURCE_DATE_EPOCH" --tag "localhost
   { cat "$work/log"; exit 1; }
 archive=$dist/rollout-token-$version-$machine.oci.tar
 image push --quiet "localhost/rollout-token:$version" "oci:$work/oci:$version"
-# An archive of our own making, since buildah's has the time of its making in it.
+# The archive is made here, because buildah's archive contains the current time.
 as_root chown -R "$(id -u):$(id -g)" "$work/oci"
 tar --create --file "$archive" --directory "$work/oci" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX .
 
 echo "The browser helper"
 (cd web && npm pack --silent --pack-destination "$dist" >/dev/null)
 
-echo "The list of parts"
+echo "The SBOM"
 make --no-print-directory sbom
-# This folder is in the names by which its parts refer to each other.
+# The SBOM's internal references contain the name of this folder.
 sed "s#path+file://$PWD#path+file:///src#g" target/rollout-token.cdx.json >"$dist/rollout-token-$version.cdx.json"
 
 (cd "$dist" && sha256sum -- * >"$work/SHA256SUMS" && cp "$work/SHA256SUMS" .)

@@ -1,47 +1,47 @@
 // The types of client.js: how a page gets Rollout tokens from the rollout-token service.
-// What the codes of the service mean is in its README.
+// The service's codes are described in docs/errors.md.
 
 export interface TokenSourceOptions {
-  /** Where the service answers. Default: "/rollout/token", on the page's own origin. */
+  /** The URL of the token route. Default: "/rollout/token", on the page's own origin. */
   url?: string | URL;
-  /** As for fetch(). Default: "include", so that cookies go to another origin too. */
+  /** As for fetch(). Default: "include", so that cookies are sent to another origin too. */
   credentials?: RequestCredentials;
   /**
-   * More headers, or a function that is asked before each request: for sessions in `Authorization`.
-   * If it fails, the request counts as one that nothing answered.
+   * Additional headers, or a function that is called before each request: for sessions in `Authorization`.
+   * If the function fails, the request fails with the code `network`.
    */
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
   /** Used in place of the global fetch. */
   fetch?: typeof fetch;
-  /** Ends all requests and waiting, for good: calls that would need another token fail with the code `aborted`. */
+  /** Permanently stops requests and retries: calls that need another token fail with the code `aborted`. */
   signal?: AbortSignal;
-  /** Called at each answer 401, once a request: the user has to sign in. */
+  /** Called after each 401, once for each request: the user must sign in. */
   onSignedOut?: (error: RolloutTokenError) => void;
 }
 
 export interface TokenSource {
   /**
-   * A token with life left: the last one, renewed early. All who ask at the same time share one request.
+   * Returns a valid token: the last one, which is renewed early. Concurrent calls share one request.
    * For your own calls of Rollout's API.
    */
   get(): Promise<string>;
   /**
-   * A token straight from the service, with its whole life before it (half a second less at most: an answer, also a
-   * refusal, is shared for that long, so that no loop makes a storm). For
-   * `<RolloutLinkProvider token={source.fresh}>`, which keeps what it gets until Rollout refuses it.
+   * Returns a new token, or one that is at most half a second old: an answer, also a refusal, is shared for that
+   * time, to limit the requests of a loop. For `<RolloutLinkProvider token={source.fresh}>`, which stores the token
+   * until Rollout refuses it.
    */
   fresh(): Promise<string>;
-  /** Forgets the token: call it when the page signs a user in or out without a reload. */
+  /** Discards the token: call it when the page signs a user in or out without a reload. */
   clear(): void;
 }
 
 /**
- * Nothing is asked before the first get() or fresh(), and no timer runs. Make one for the page, outside of
- * components. "Too many requests", "unavailable" and failures of the network are retried inside the call.
+ * Creates a token source. Create one per page, outside of components. It sends no request before the first get() or
+ * fresh(), and runs no timer. "Too many requests", "unavailable" and network failures are retried inside the call.
  */
 export function createTokenSource(options?: TokenSourceOptions): TokenSource;
 
-/** The service's codes, and what only the browser can tell. */
+/** The service's codes, and codes for failures that only the browser can detect. */
 export type TokenErrorCode =
   | "no_session"
   | "session_expired"
@@ -52,15 +52,15 @@ export type TokenErrorCode =
   | "overloaded"
   | "draining"
   | "internal"
-  /** Nothing answered: no network, an answer that CORS forbids to read, or `headers` failed; see `cause`. */
+  /** No answer: no network, an answer that CORS forbids to read, or `headers` failed; see `cause`. */
   | "network"
-  /** A redirect in place of an answer: most often a proxy's login page. */
+  /** The answer was a redirect, usually to a login page of a proxy. */
   | "redirected"
-  /** Status 200 without a token: something else answers at `url`. */
+  /** Status 200 without a token: another server answers at `url`. */
   | "bad_response"
-  /** `signal` fired. */
+  /** `signal` was aborted. */
   | "aborted"
-  /** Also `http_502` and the like, where something in front of the service answered. */
+  /** Also `http_502` and similar, if a proxy in front of the service answered. */
   | (string & {});
 
 export class RolloutTokenError extends Error {
@@ -71,10 +71,10 @@ export class RolloutTokenError extends Error {
   );
   readonly name: "RolloutTokenError";
   readonly code: TokenErrorCode;
-  /** Absent if nothing answered. */
+  /** Absent if there was no answer. */
   readonly status?: number;
   /** The same id is in the service's log. */
   readonly requestId?: string;
-  /** Seconds after which it may be worth asking again. */
+  /** Seconds to wait before the next attempt. */
   readonly retryAfter?: number;
 }

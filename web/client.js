@@ -1,18 +1,18 @@
 // Gets Rollout tokens from the rollout-token service, for a page in a browser. Types: client.d.ts.
-// What the service answers is at its /openapi.json; nothing here knows how users sign in.
+// The API is described at /openapi.json. This module does not depend on how users sign in.
 
-const ATTEMPTS = 6; // in one call, where the service says "later"
-const NETWORK_ATTEMPTS = 4; // in one call, where nothing answers: a machine that wakes has no network at first
+const ATTEMPTS = 6; // in one call, if the answer is 429, 502, 503 or 504
+const NETWORK_ATTEMPTS = 4; // in one call, if there is no answer: after sleep, a computer has no network at first
 const PATIENCE = 30_000; // ms that one call waits between its attempts, in all
 const TIMEOUT = 10_000; // ms for one attempt; the service itself gives up after 5 s
-const MARGIN = 10_000; // ms before its end from which a token is no longer handed out
-// ms for which an answer is shared, whatever it is, so that no loop makes a storm. Below the second after which
-// Rollout's components ask again when Rollout refused their token: they must get another one.
+const MARGIN = 10_000; // ms before its expiry from which on a token is no longer returned
+// ms for which an answer, also an error, is shared, to limit the requests of a loop. Rollout's components ask again one
+// second after Rollout refused their token, and must then get another token, so it is shorter than a second.
 const HOLD = 500;
-const LONGEST_HOLD = 60_000; // ms for which a Retry-After is taken at its word
+const LONGEST_HOLD = 60_000; // ms; a longer Retry-After is shortened to this
 const LATER = new Set([429, 502, 503, 504]);
 
-/** Why there is no token. `code` is the service's, or one of ours: see client.d.ts. */
+/** The reason why there is no token. `code` is from the service or from this module: see client.d.ts. */
 export class RolloutTokenError extends Error {
   name = "RolloutTokenError";
 
@@ -22,7 +22,7 @@ export class RolloutTokenError extends Error {
   }
 }
 
-/** A source of tokens for the signed-in user. One a page, outside of components. */
+/** Creates a source of tokens for the signed-in user. Create one per page, outside of components. */
 export function createTokenSource({
   url = "/rollout/token",
   credentials = "include",
@@ -30,16 +30,16 @@ export function createTokenSource({
   fetch = (...request) => globalThis.fetch(...request),
   signal,
   onSignedOut,
-  clock = realClock, // this and `random` are for tests
+  clock = realClock, // `clock` and `random` are parameters for tests
   random = Math.random,
 } = {}) {
   let kept; // the last token and its times
-  let last; // the last request: under way, or its answer
+  let last; // the last request: in flight, or its answer
 
   const mark = () => ({ wall: clock.wall(), steady: clock.steady() });
 
-  // The steady clock stands still in a sleeping machine with some browsers, the wall clock can be set:
-  // the longer time counts. A wall clock that was set back tells nothing, so any time may have passed.
+  // Some browsers stop the monotonic clock during sleep, and the wall clock can be set: the longer time counts.
+  // If the wall clock was set back, the elapsed time is unknown, and is taken as infinite.
   const since = (then) => {
     const wall = clock.wall() - then.wall;
     const steady = clock.steady() - then.steady;
@@ -51,7 +51,7 @@ export function createTokenSource({
     if (age < kept?.refreshAfter) return kept.token;
     const next = fresh();
     if (!(age < kept?.life - MARGIN)) return next;
-    next.catch(() => {}); // the next get() will tell, if it still matters then
+    next.catch(() => {}); // the current token is still valid; a later get() reports the error if it persists
     return kept.token;
   };
 
@@ -61,7 +61,7 @@ export function createTokenSource({
     mine.token = ask().then(
       (answer) => {
         mine.ended = mark();
-        if (last === mine) kept = answer; // else clear() came in between: it is the token of another user, perhaps
+        if (last === mine) kept = answer; // else clear() was called meanwhile, and the token may be of another user
         return answer.token;
       },
       (error) => {
@@ -69,7 +69,7 @@ export function createTokenSource({
         mine.hold = Math.min(Math.max(HOLD, (error.retryAfter ?? 0) * 1000), LONGEST_HOLD);
         if (last === mine && error.status === 401) {
           kept = undefined;
-          // In a turn of its own: what it throws is not our caller's error.
+          // In a separate microtask: an exception in onSignedOut must not reject the caller's promise.
           if (onSignedOut) Promise.resolve(error).then(onSignedOut);
         }
         throw error;
@@ -88,7 +88,7 @@ export function createTokenSource({
         return await askOnce();
       } catch (error) {
         const attempts = LATER.has(error.status) ? ATTEMPTS : error.code === "network" ? NETWORK_ATTEMPTS : 1;
-        // Never before Retry-After, and not at the same moment as all other tabs.
+        // Never before Retry-After, with a random delay so that tabs do not retry at the same time.
         const wait = Math.max((error.retryAfter ?? 0) * 1000, 250 * 2 ** attempt) * (1 + random() / 2);
         waited += wait;
         if (attempt >= attempts || waited > PATIENCE) throw error;
@@ -111,7 +111,7 @@ export function createTokenSource({
       refuseIfAborted();
       throw new RolloutTokenError("network", "The token service cannot be reached", { cause });
     }
-    // The machine slept in between: how much of the token's life is left cannot be told.
+    // The computer slept during the request, so the token's remaining lifetime is unknown.
     if (since(asked) > 2 * TIMEOUT) throw new RolloutTokenError("network", "The answer came too late");
     return read(response, text, asked);
   };
@@ -121,13 +121,13 @@ export function createTokenSource({
     try {
       body = JSON.parse(text);
     } catch {
-      // A proxy's page: the status has to do.
+      // Not JSON, for example a proxy's error page: only the status is used.
     }
     const token = body?.token;
     if (status === 200 && token && typeof token === "string") {
       const life = (Number(body.expires_in) || 0) * 1000;
-      // refresh_in is 0 for very short lives: half a life keeps get() from asking each time. A little
-      // earlier in some tabs than in others, so that they do not ask together.
+      // refresh_in is 0 for very short lifetimes: half of the lifetime prevents a request for each get(). The time
+      // is shortened by a random part, so that tabs do not renew at the same time.
       const refresh = Math.min(Math.max((Number(body.refresh_in) || 0) * 1000, life / 2), life);
       return { token, asked, life, refreshAfter: refresh * (1 - random() / 20) };
     }
@@ -141,11 +141,11 @@ export function createTokenSource({
   };
 
   const refuseIfAborted = () => {
-    if (signal?.aborted) throw new RolloutTokenError("aborted", "The token is no longer wanted", { cause: signal.reason });
+    if (signal?.aborted) throw new RolloutTokenError("aborted", "The signal was aborted", { cause: signal.reason });
   };
 
-  // Runs `work` with a signal that fires after `ms`, or when the caller's own does. Then it is over, whether
-  // `work` heeds the signal or not.
+  // Runs `work` with a signal that aborts after `ms`, or with the caller's signal. Then the returned promise rejects,
+  // even if `work` ignores the signal.
   const within = async (ms, work) => {
     const end = new AbortController();
     const abort = () => end.abort();

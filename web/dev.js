@@ -1,11 +1,11 @@
-// What the page of `rollout-token dev` does. Its words are in dev.html; tokens come through client.js, as in an app.
-// Under the page's policy (Trusted Types) text is only ever set as text.
+// The script of the page of `rollout-token dev`. Static texts are in dev.html. The page gets tokens with client.js, as an
+// app does. The page's policy (Trusted Types) forbids innerHTML, so text is set as text content.
 import { createTokenSource } from "/rollout/client.js";
 
 const byId = (id) => document.getElementById(id);
 const origin = location.origin;
 
-/** Says for a while what changed, also to screen readers. */
+/** Shows a status message for four seconds, also to screen readers. */
 function say(text) {
   byId("status").textContent = text;
   clearTimeout(say.timer);
@@ -22,12 +22,12 @@ const element = (name, properties = {}, ...children) => {
 
 const user = () => byId("user").value;
 
-// Header values are bytes: UTF-8 here, where fetch() takes one character for one byte.
+// A header value is bytes, and fetch() takes one character for each byte: encode the name as UTF-8.
 const asUser = (name) => ({ "X-Dev-User": String.fromCharCode(...new TextEncoder().encode(name)) });
 
 let requests = 0;
 
-/** fetch(), written down in the page's log. */
+/** Calls fetch() and adds the request to the page's log. */
 async function logged(url, init, name = user()) {
   const started = performance.now();
   let response, body;
@@ -57,15 +57,15 @@ async function logged(url, init, name = user()) {
   }
 }
 
-/** An empty table says nothing. */
+/** Shows the table, or a text while the table is empty. */
 function showLog() {
   const empty = byId("log").rows.length === 0;
   byId("log-table").hidden = empty;
   byId("log-empty").hidden = !empty;
 }
 
-let answer; // the 200 whose token is shown, with the time at which it was asked for
-const answers = new Map(); // by token, those that may be shown next
+let answer; // the answer whose token is shown, with the time of its request
+const answers = new Map(); // new answers by their token, until one of them is shown
 
 const source = createTokenSource({
   headers: () => asUser(user()),
@@ -80,13 +80,13 @@ const source = createTokenSource({
   },
 });
 
-let turn = 0; // who clicks twice wants the second answer
+let turn = 0; // counts calls of show(): after two clicks, only the second answer is shown
 
-/** Asks by `ask`, shows what comes, and says so. */
+/** Gets a token with `ask`, shows it or the error, and shows a status message. */
 async function show(ask, words) {
   const mine = ++turn;
-  source.clear(); // another user, perhaps
-  const slow = setTimeout(() => say("Asking…"), 500);
+  source.clear(); // the user may have changed
+  const slow = setTimeout(() => say("Waiting for the answer…"), 500);
   try {
     const token = await ask();
     if (mine !== turn) return;
@@ -106,7 +106,7 @@ async function show(ask, words) {
 }
 
 const getToken = () =>
-  show(source.fresh, () => `A token for ${answer.claims.sub}, for ${Math.round(answer.expires_in / 60)} minutes`);
+  show(source.fresh, () => `A token for ${answer.claims.sub}, valid for ${Math.round(answer.expires_in / 60)} minutes`);
 
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -151,7 +151,7 @@ function describe(list, members) {
   list.replaceChildren(
     ...Object.entries(members).flatMap(([name, value]) => {
       const time = (name === "iat" || name === "exp") && new Date(value * 1000).toLocaleTimeString();
-      const meaning = time ? `${name === "iat" ? "made at" : "ends at"} ${time}` : MEANINGS[name];
+      const meaning = time ? `${name === "iat" ? "issued at" : "expires at"} ${time}` : MEANINGS[name];
       const text = typeof value === "string" ? value : JSON.stringify(value);
       return [
         element("dt", { textContent: name }),
@@ -177,21 +177,21 @@ function showToken() {
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
-/** The countdown, each half second. Only the end is told to screen readers. */
+/** Updates the countdown, each half second. Screen readers are told only when the token expires. */
 function tick() {
   if (!answer) return;
   const { asked, expires_in: life, refresh_in: refresh } = answer;
   const passed = Math.max(Date.now() - asked.wall, performance.now() - asked.steady) / 1000;
   const left = Math.max(0, Math.ceil(life - passed));
   const late = passed >= refresh;
-  byId("left").textContent = left ? clock(left) : "ended";
-  byId("left-label").textContent = left ? "Ends in" : "This token has";
+  byId("left").textContent = left ? clock(left) : "expired";
+  byId("left-label").textContent = left ? "Expires in" : "This token has";
   byId("life").value = left / life;
   byId("refresh").textContent = late
     ? "client.js asks for the next one at the next get()."
-    : `client.js asks for the next one in ${clock(Math.ceil(refresh - passed))} (refresh_in), or later if nobody needs it.`;
+    : `client.js asks for the next one in ${clock(Math.ceil(refresh - passed))} (refresh_in), or at the first get() after that.`;
   byId("result").classList.toggle("late", late);
-  if (!left && !byId("result").classList.contains("over")) say("The token has ended");
+  if (!left && !byId("result").classList.contains("over")) say("The token has expired");
   byId("result").classList.toggle("over", !left);
 }
 setInterval(tick, 500);
@@ -200,7 +200,7 @@ setInterval(tick, 500);
 
 const SHOWN = ["content-type", "www-authenticate", "retry-after", "cache-control", "x-request-id"];
 
-const written = ({ status, headers, body }) =>
+const formatAnswer = ({ status, headers, body }) =>
   [
     `HTTP/1.1 ${status}`,
     ...SHOWN.filter((name) => headers[name]).map((name) => `${name}: ${headers[name]}`),
@@ -208,10 +208,10 @@ const written = ({ status, headers, body }) =>
     JSON.stringify(JSON.parse(body), null, 2),
   ].join("\n");
 
-const heard = async (response) =>
-  written({ status: response.status, headers: Object.fromEntries(response.headers), body: await response.text() });
+const formatResponse = async (response) =>
+  formatAnswer({ status: response.status, headers: Object.fromEntries(response.headers), body: await response.text() });
 
-/** Shows an answer that was no token, and which button brought it. */
+/** Shows an answer without a token, and marks the button that requested it. */
 function showRefusal(pressed, { kind, why, text, curl, client = "" }) {
   for (const button of document.querySelectorAll("[data-show]")) button.setAttribute("aria-pressed", button === pressed);
   byId("refusal").hidden = false;
@@ -228,7 +228,7 @@ const ask = (name) => logged("/rollout/token", { method: "POST", headers: asUser
 
 const sample = async (code) => {
   const response = await fetch("/dev/samples");
-  return written((await response.json()).find((sample) => sample.code === code));
+  return formatAnswer((await response.json()).find((sample) => sample.code === code));
 };
 
 const REAL = "a real answer";
@@ -238,41 +238,41 @@ const refusals = {
   async 401() {
     return {
       kind: REAL,
-      why: "This page asked as a user without a name, which no session has. Without any session, the code is no_session.",
-      text: await heard(await ask("")),
+      why: "The page asked as a user with an empty name, which is not a valid session. Without a session, the code is no_session.",
+      text: await formatResponse(await ask("")),
       client: "client.js calls onSignedOut and throws the code: let the user sign in.",
     };
   },
   async 429() {
-    // One user's share is a burst of 20 unless configured otherwise.
+    // The limit of one user is a burst of 20 by default.
     for (let request = 1; request <= 100; request++) {
       const response = await ask("in-a-hurry");
       if (response.status === 429) {
         return {
           kind: REAL,
-          why: `The user “in-a-hurry” asked ${request} times in a row. Other users have a share of their own.`,
-          text: await heard(response),
-          client: "client.js waits for Retry-After inside the call and asks again; your code sees only a slow answer.",
+          why: `The user “in-a-hurry” asked ${request} times in a row. Other users have their own limit.`,
+          text: await formatResponse(response),
+          client: "client.js waits for Retry-After inside the call and asks again. Your code gets a slow answer and no error.",
         };
       }
     }
-    return { kind: REAL, why: "100 requests in a row, and no refusal: rate_limit is off or large here.", text: "" };
+    return { kind: REAL, why: "100 requests in a row were not refused: rate_limit is off or large here.", text: "" };
   },
   async 403() {
     return {
       kind: SAMPLE,
-      why: "What a page of an origin gets that is not in origins.allowed. The browser sets Origin; no page can forge it.",
+      why: "The answer to a page whose origin is not in origins.allowed. The browser sets Origin, and a page cannot change it.",
       text: await sample("origin_not_allowed"),
       curl: `curl -i -X POST -H 'Origin: https://other.example' ${origin}/rollout/token`,
-      client: "client.js throws at once: this is for you to configure, not for the user.",
+      client: "client.js throws at once. Fix the configuration; the user can do nothing.",
     };
   },
   async 503() {
     return {
       kind: SAMPLE,
-      why: "When the session store, the provider’s keys or your app does not answer. Nobody is signed out by an outage.",
+      why: "The answer if the session store, the provider’s keys or your app is unavailable. An outage signs no user out.",
       text: await sample("session_backend_unavailable"),
-      client: "client.js waits for Retry-After inside the call and asks again, up to six times and half a minute.",
+      client: "client.js waits for Retry-After inside the call and asks again, with up to six attempts in half a minute.",
     };
   },
 };
@@ -299,10 +299,10 @@ const snippets = {
   method: "POST",
   credentials: "include",
 });
-const body = await response.json(); // JSON also if refused
+const body = await response.json(); // errors are JSON too
 if (!response.ok) throw new Error(body.code);
 const token = body.token;`,
-    note: "Simple, and enough for one call. It neither waits nor retries.",
+    note: "Sufficient for one call. It does not wait and does not retry.",
   },
   "client.js": {
     code: () => `import { createTokenSource }
@@ -317,7 +317,7 @@ const api = "https://universal.rollout.com/api";
 const response = await fetch(\`\${api}/credentials\`, {
   headers: { Authorization: \`Bearer \${await source.get()}\` },
 });`,
-    note: "get() keeps the token until shortly before its end, and shares one request among all who ask.",
+    note: "get() stores the token until shortly before it expires. Concurrent calls share one request.",
   },
   React: {
     code: () => `import {
@@ -328,7 +328,7 @@ import "@rollout/link-react/style.css";
 // Saved from ${origin}/rollout/client.js:
 import { createTokenSource } from "./client.js";
 
-// Outside of components: one source a page.
+// Outside of components: one source per page.
 const source = createTokenSource({
   url: "${origin}/rollout/token",
   onSignedOut: () => location.assign("/login"),
@@ -339,18 +339,18 @@ export const Connections = () => (
     <CredentialsManager />
   </RolloutLinkProvider>
 );`,
-    note: "fresh, not get: the provider keeps its token until Rollout refuses it. A whole app is in examples/react.",
+    note: "Pass fresh, not get: the provider stores its token until Rollout refuses it. A complete app is in examples/react.",
   },
   "Rollout’s docs": {
     code: () => `const fetchRolloutToken = () =>
   fetch("${origin}/rollout-token")
     .then((response) => response.json())
     .then((data) => data.token);`,
-    note: "The snippet of Rollout’s docs works as it stands where server.docs_alias is on, as it is here.",
+    note: "The snippet of Rollout’s docs works unchanged if server.docs_alias is on, as it is here.",
   },
   curl: {
     code: () => `curl -sS -X POST -H ${quoted(`X-Dev-User: ${user()}`)} ${origin}/rollout/token`,
-    note: "X-Dev-User works in development only.",
+    note: "X-Dev-User works under dev only.",
   },
 };
 let chosen = "fetch";
@@ -367,7 +367,7 @@ function showSnippet() {
   }
 }
 
-// The keys of the tabs pattern (ARIA Authoring Practices): arrows, Home and End choose.
+// Keyboard support of the tabs pattern (ARIA Authoring Practices): arrows, Home and End.
 const steps = { ArrowRight: (at) => at + 1, ArrowLeft: (at) => at - 1, Home: () => 0, End: () => -1 };
 for (const [index, name] of Object.keys(snippets).entries()) {
   const tab = element("button", { type: "button", id: `tab-${index}`, textContent: name });
@@ -395,7 +395,7 @@ async function copy(text) {
     await navigator.clipboard.writeText(text);
     say("Copied");
   } catch {
-    say("This browser does not let the page copy");
+    say("The browser does not allow copying");
   }
 }
 byId("copy-token").addEventListener("click", () => copy(byId("token").textContent));

@@ -1,5 +1,5 @@
-// The demo app of docker-compose.yml: your app, as small as it can be. It signs users in, keeps their sessions,
-// and passes /rollout/token on to rollout-token, saying who is signed in. No passwords: never publish it.
+// The demo app of docker-compose.yml, a minimal stand-in for your app. It signs users in, stores their sessions, and
+// forwards /rollout/token to rollout-token with the signed-in user. It has no passwords: never publish it.
 
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import http from 'node:http';
 const { PORT = '3000', ROLLOUT_TOKEN_URL, PROXY_SECRET_FILE } = process.env;
 const proxySecret = readFileSync(PROXY_SECRET_FILE, 'utf8').trim();
 const tokenUrl = new URL('/rollout/token', ROLLOUT_TOKEN_URL);
-const sessions = new Map(); // the random text in the cookie -> the user's name
+const sessions = new Map(); // the cookie's random value -> the user's name
 
 const sessionId = (request) => /(?:^|; )session=([\w-]+)/.exec(request.headers.cookie ?? '')?.[1];
 
@@ -21,7 +21,7 @@ const signInPage = page(`<h1>Sign in</h1>
 <form method="post" action="/sign-in"><label>Name <input name="user" value="ann" pattern="[A-Za-z0-9._@\\-]{1,64}" required autofocus></label>
 <button>Sign in</button></form>`);
 
-// The name needs no escaping: sign-in lets no other characters through.
+// The name needs no escaping: sign-in accepts only harmless characters.
 const homePage = (user) => page(`<h1>Hello, ${user}</h1>
 <p><button id="fetch">Fetch a Rollout token</button></p><pre id="shown"></pre>
 <form method="post" action="/sign-out"><button>Sign out</button></form>
@@ -36,14 +36,14 @@ const homePage = (user) => page(`<h1>Hello, ${user}</h1>
   };
 </script>`);
 
-// The part to take over into an app of your own. Only the listed headers of the browser are passed on, so
-// that no one can send an identity or the secret along; the browser's origin is for rollout-token to judge.
+// The part to copy into your own app. Only the listed headers of the browser are forwarded, so that a browser cannot send
+// an identity or the secret. rollout-token checks the browser's origin.
 const PASSED_ON = ['host', 'origin', 'sec-fetch-site', 'x-request-id'];
 
 function proxyToken(request, response, user) {
   const headers = { 'Content-Length': 0, 'X-Demo-Secret': proxySecret };
   for (const name of PASSED_ON) if (request.headers[name]) headers[name] = request.headers[name];
-  if (user) headers['X-Demo-User'] = user; // left out: rollout-token answers 401 no_session
+  if (user) headers['X-Demo-User'] = user; // without it, rollout-token answers 401 no_session
   const call = http.request(tokenUrl, { method: request.method, headers, timeout: 10_000 }, (answer) => {
     response.writeHead(answer.statusCode, answer.headers);
     answer.pipe(response);

@@ -1,19 +1,19 @@
 #!/bin/sh
-# Once before `docker compose up`: writes the client id into .env and the secrets into files that git does not
-# see. Takes ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET, or ROLLOUT_CLIENT_SECRET_FILE, from the environment, or asks.
+# Run this once before `docker compose up`. It writes the client id into .env and the secrets into files that git
+# ignores. It takes ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET or ROLLOUT_CLIENT_SECRET_FILE from the environment, or asks.
 set -eu
 cd "$(dirname "$0")/../.."
 secrets=examples/compose/secrets
 
 random() { od -An -N48 -tx1 /dev/urandom | tr -d ' \n'; }
-# The container's user must read the file, other users of this machine must not: the directory keeps them out.
+# The container's user must be able to read the files. The directory's mode keeps other users of this machine out.
 write() { cat >"$secrets/$1" && chmod 644 "$secrets/$1"; }
 
 id=${ROLLOUT_CLIENT_ID-}
 secret=${ROLLOUT_CLIENT_SECRET-}
 [ -n "$secret" ] || [ -z "${ROLLOUT_CLIENT_SECRET_FILE-}" ] || secret=$(cat "$ROLLOUT_CLIENT_SECRET_FILE")
 if [ -z "$id$secret" ] && [ -t 0 ]; then
-  printf 'Rollout client id (empty: a throwaway client, to see it work): '
+  printf 'Rollout client id (empty: a throwaway client, to try it out): '
   read -r id
   if [ -n "$id" ]; then
     printf 'Rollout client secret (not shown): '
@@ -26,9 +26,9 @@ if [ -z "$id$secret" ] && [ -t 0 ]; then
 fi
 if [ -z "$id$secret" ]; then
   id=demo-client secret=$(random)
-  echo "A throwaway client: its tokens look right, but Rollout does not know it."
+  echo "A throwaway client: its tokens have the right form, but Rollout does not accept them."
 elif [ -z "$id" ] || [ -z "$secret" ]; then
-  echo "setup.sh: client id and client secret belong together: set both, or neither" >&2
+  echo "setup.sh: set both the client id and the client secret, or neither" >&2
   exit 2
 fi
 

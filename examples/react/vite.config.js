@@ -1,4 +1,4 @@
-// How the example is served and built: as one origin with rollout-token, as a reverse proxy does it in production.
+// The example and rollout-token are served from one origin, as a reverse proxy does it in production.
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vite";
 
@@ -8,5 +8,5 @@ export default defineConfig({
   plugins: [react()],
   server: { proxy },
   preview: { proxy },
-  build: { chunkSizeWarningLimit: 1024 }, // Rollout's package is what is large
+  build: { chunkSizeWarningLimit: 1024 }, // Rollout's package is large
 });

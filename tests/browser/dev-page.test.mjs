@@ -44,7 +44,7 @@ test("choosing a user shows the token with header, claims and countdown", async 
   const { iss, sub, iat, exp } = await terms(page, "claims");
   assert.deepEqual([iss, sub, exp - iat], ["dev-client", "o'hara 東京", 900]);
   assert.equal((await page.locator("#token").textContent()).split(".").length, 3);
-  assert.match(await page.getByRole("status").textContent(), /A token for o'hara 東京, for 15 minutes/);
+  assert.match(await page.getByRole("status").textContent(), /A token for o'hara 東京, valid for 15 minutes/);
 
   await button(page, "org:42").click();
   await page.getByRole("definition").filter({ hasText: "org:42" }).waitFor();
@@ -60,8 +60,8 @@ test("another token is requested when the countdown ends", async () => {
   await page.clock.fastForward("14:10");
   await page.getByText("asks for the next one at the next get()").waitFor();
   await page.clock.fastForward("02:00");
-  await page.getByRole("timer").getByText("ended").waitFor();
-  await page.getByRole("status").getByText("The token has ended").waitFor();
+  await page.getByRole("timer").getByText("expired").waitFor();
+  await page.getByRole("status").getByText("The token has expired").waitFor();
   await button(page, "Renew").click();
   await page.getByRole("timer").getByText(/^14:5\d$|^15:00$/).waitFor();
   assert.deepEqual(page.wrong, []);
@@ -80,8 +80,8 @@ test("fifty calls of get() are one line in the log, which can be cleared", async
 test("the answers without a token: 401 and 429 for real, 403 and 503 as this service would give them", async () => {
   const page = await visit();
   for (const [name, kind, words] of [
-    ["401 for real", "a real answer", ["HTTP/1.1 401", "www-authenticate: Bearer", '"code": "session_invalid"']],
-    ["429 for real", "a real answer", ["HTTP/1.1 429", "retry-after: ", '"code": "rate_limited"']],
+    ["401 real answer", "a real answer", ["HTTP/1.1 401", "www-authenticate: Bearer", '"code": "session_invalid"']],
+    ["429 real answer", "a real answer", ["HTTP/1.1 429", "retry-after: ", '"code": "rate_limited"']],
     ["403 sample", "a sample", ["HTTP/1.1 403", '"code": "origin_not_allowed"']],
     ["503 sample", "a sample", ["HTTP/1.1 503", "retry-after: ", '"code": "session_backend_unavailable"']],
   ]) {

@@ -30,7 +30,7 @@ const text = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
 
 /** Rollout's sample with the token function of our docs in place of theirs. */
 function plain() {
-  const [, ours] = /## Without it\n[^]*?```js\n([^]*?)```/.exec(text("../../docs/front-end.md"));
+  const [, ours] = /## Use fetch\n[^]*?```js\n([^]*?)```/.exec(text("../../docs/front-end.md"));
   const page = text("docs-snippet.jsx").replace(/function fetchRolloutToken[^]*?\n}\n/, ours);
   assert.ok(page.includes(ours));
   return page;

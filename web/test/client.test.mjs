@@ -1,12 +1,12 @@
-// The browser helper by itself: a fake clock, a fake service, no network. `make web` runs it.
-// How it does in a real browser, with the real service, is in tests/browser.
+// Unit tests of the browser helper, with a fake clock, a fake service and no network. `make web` runs them.
+// Tests in a real browser with the real service are in tests/browser.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 
 import { createTokenSource, RolloutTokenError } from "../client.js";
 
-/** Time that passes only when a test says so. The two clocks can be driven apart, as sleep does. */
+/** A manual clock. The wall clock and the monotonic clock can differ, as after sleep. */
 class Clock {
   #wall = 1_800_000_000_000;
   #steady = 5_000;
@@ -29,7 +29,7 @@ class Clock {
     return this.#timers.size;
   }
 
-  /** Lets so much time pass, timer by timer. */
+  /** Advances the time, timer by timer. */
   async pass(ms) {
     const end = this.#steady + ms;
     for (;;) {
@@ -54,7 +54,7 @@ const problem = (status, code, headers) =>
   json(status, { code, status, title: "T", detail: `detail of ${code}`, request_id: "r-1" }, headers);
 const never = () => new Promise(() => {});
 
-/** A source whose service gives these answers in turn, the last one for ever. */
+/** A source whose service gives these answers in turn, and repeats the last one. */
 function make(answers, options = {}) {
   const clock = options.clock ?? new Clock();
   const asked = [];
@@ -73,7 +73,7 @@ const numbered = () => {
   return () => token(`t${++count}`);
 };
 
-test("the request is a credentialed POST to the documented path, and nothing is asked before it is wanted", async () => {
+test("the request is a POST with credentials to the documented path, and none is sent before get() or fresh()", async () => {
   const { source, asked } = make([token("t1")]);
   await settle();
   assert.equal(asked.length, 0);
@@ -84,7 +84,7 @@ test("the request is a credentialed POST to the documented path, and nothing is 
   });
 });
 
-test("url, credentials and headers are the caller's; a function is asked before each request", async () => {
+test("url, credentials and headers are taken from the options; a headers function is called before each request", async () => {
   let bearer = 0;
   const headers = async () => ({ Authorization: `Bearer ${++bearer}` });
   const { source, asked, clock } = make([token()], { url: "https://tokens.example/x", credentials: "omit", headers });
@@ -96,14 +96,14 @@ test("url, credentials and headers are the caller's; a function is asked before 
   assert.equal(asked[0].credentials, "omit");
 });
 
-test("fifty get() and fresh() at once make one request", async () => {
+test("fifty concurrent get() and fresh() share one request", async () => {
   const { source, asked } = make([numbered()]);
   const all = Array.from({ length: 50 }, (_, index) => (index % 2 ? source.get() : source.fresh()));
   assert.deepEqual(new Set(await Promise.all(all)), new Set(["t1"]));
   assert.equal(asked.length, 1);
 });
 
-test("get() keeps the token until refresh_in; then it gives the old one at once and fetches the next", async () => {
+test("get() returns the stored token until refresh_in; then it returns the old one at once and requests the next", async () => {
   const { source, asked, clock } = make([numbered()]);
   assert.equal(await source.get(), "t1");
   await clock.pass(839_000);
@@ -116,7 +116,7 @@ test("get() keeps the token until refresh_in; then it gives the old one at once 
   assert.equal(await source.get(), "t2");
 });
 
-test("shortly before its end, and after it, a token is no longer handed out", async () => {
+test("a token shortly before its expiry, or after it, is not returned", async () => {
   for (const passed of [890_000, 900_000, 3_600_000]) {
     const { source, clock } = make([numbered()]);
     await source.get();
@@ -125,7 +125,7 @@ test("shortly before its end, and after it, a token is no longer handed out", as
   }
 });
 
-test("fresh() asks each time, and get() profits from it", async () => {
+test("fresh() sends a request each time, and get() returns its token", async () => {
   const { source, asked, clock } = make([numbered()]);
   assert.equal(await source.fresh(), "t1");
   await clock.pass(500);
@@ -134,7 +134,7 @@ test("fresh() asks each time, and get() profits from it", async () => {
   assert.equal(asked.length, 2);
 });
 
-test("a loop of fresh() makes two requests a second, whatever the answer", async () => {
+test("a loop of fresh() sends two requests a second, whatever the answer", async () => {
   for (const answer of [token(), problem(500, "internal"), problem(401, "no_session")]) {
     const { source, asked, clock } = make([answer]);
     for (let call = 0; call < 100; call++) {
@@ -145,7 +145,7 @@ test("a loop of fresh() makes two requests a second, whatever the answer", async
   }
 });
 
-test("a machine that slept wakes with a fresh token, whichever clock shows it", async () => {
+test("after sleep a fresh token is requested, whichever clock shows the sleep", async () => {
   const hour = 3_600_000;
   for (const [name, jump] of Object.entries({
     "both clocks went on": { wall: hour, steady: hour },
@@ -161,7 +161,7 @@ test("a machine that slept wakes with a fresh token, whichever clock shows it", 
   }
 });
 
-test("a small correction of the wall clock changes nothing", async () => {
+test("a small correction of the wall clock causes no request", async () => {
   for (const wall of [-4_000, 4_000]) {
     const { source, asked, clock } = make([numbered()]);
     await source.get();
@@ -171,7 +171,7 @@ test("a small correction of the wall clock changes nothing", async () => {
   }
 });
 
-test("a machine that slept while the answer was on its way asks again", async () => {
+test("sleep during a request causes another request", async () => {
   const clock = new Clock();
   const slept = () => (clock.jump({ wall: 600_000 }), token("old"));
   const { source, asked } = make([slept, token("new")], { clock });
@@ -181,7 +181,7 @@ test("a machine that slept while the answer was on its way asks again", async ()
   assert.equal(asked.length, 2);
 });
 
-test("a life that is short or unknown is respected, without a request per call where it can be", async () => {
+test("a short or unknown lifetime is respected without a request per call if possible", async () => {
   for (const [life, passed, requests] of [[30, 14_000, 1], [30, 16_000, 2], [60, 29_000, 1], [null, 400, 1], [null, 500, 2]]) {
     const { source, asked, clock } = make([token("t", life)]);
     await source.get();
@@ -214,7 +214,7 @@ test("the wait has jitter, and Retry-After may be a date", async () => {
   await wanted;
 });
 
-test("without Retry-After, and where a proxy answers with a page, the wait doubles; it ends", async () => {
+test("without Retry-After, or with an HTML page of a proxy, the wait doubles up to a limit", async () => {
   const { source, asked, clock } = make([json(502, "<h1>Bad gateway</h1>")]);
   const refused = assert.rejects(source.get(), { name: "RolloutTokenError", code: "http_502", status: 502 });
   await clock.pass(60_000);
@@ -223,7 +223,7 @@ test("without Retry-After, and where a proxy answers with a page, the wait doubl
   assert.equal(clock.timers, 0);
 });
 
-test("a Retry-After beyond patience is told instead of waited for, and get() does not knock meanwhile", async () => {
+test("a Retry-After beyond the patience is an error at once, and get() sends no request meanwhile", async () => {
   const { source, asked, clock } = make([problem(429, "rate_limited", { "Retry-After": "60" }), token("t1")]);
   await assert.rejects(source.get(), { code: "rate_limited", retryAfter: 60, requestId: "r-1" });
   await clock.pass(59_000);
@@ -233,7 +233,7 @@ test("a Retry-After beyond patience is told instead of waited for, and get() doe
   assert.equal(await source.get(), "t1");
 });
 
-test("a failing network is tried four times", async () => {
+test("a network failure is tried four times", async () => {
   const broken = () => Promise.reject(new TypeError("Failed to fetch"));
   const { source, asked, clock } = make([broken]);
   const refused = assert.rejects(source.get(), (error) => {
@@ -248,7 +248,7 @@ test("a failing network is tried four times", async () => {
   assert.deepEqual(asked.map(({ at }) => at - 5_000), [0, 500, 1_500, 3_500]);
 });
 
-test("an answer that never comes is given up and asked for again", async () => {
+test("a request without an answer is aborted and repeated", async () => {
   const hanging = ({ signal }) =>
     new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   const { source, asked, clock } = make([hanging, token("t1")]);
@@ -258,7 +258,7 @@ test("an answer that never comes is given up and asked for again", async () => {
   assert.equal(asked.length, 2);
 });
 
-test("a Retry-After of a day is not taken at its word", async () => {
+test("a Retry-After of a day is shortened", async () => {
   const { source, clock } = make([problem(503, "maintenance", { "Retry-After": "86400" }), token("t1")]);
   await assert.rejects(source.fresh(), { code: "maintenance", retryAfter: 86400 });
   await clock.pass(59_000);
@@ -267,7 +267,7 @@ test("a Retry-After of a day is not taken at its word", async () => {
   assert.equal(await source.fresh(), "t1");
 });
 
-test("what the page gives may fail or hang: it counts as a failing network", async () => {
+test("an option of the page that fails or hangs is a network error", async () => {
   const works = (calls) => (calls > 1 ? {} : undefined);
   for (const broken of [() => Promise.reject(new Error("of the page")), never]) {
     let calls = 0;
@@ -280,7 +280,7 @@ test("what the page gives may fail or hang: it counts as a failing network", asy
   }
 });
 
-test("401 means signed out: no retry, told once, also to those who ask in a loop", async () => {
+test("401 is not retried and calls onSignedOut once, also in a loop", async () => {
   const told = [];
   const { source, asked, clock } = make([problem(401, "session_expired")], { onSignedOut: (error) => told.push(error) });
   for (let call = 0; call < 20; call++) await assert.rejects(source.get(), { code: "session_expired", status: 401 });
@@ -291,7 +291,7 @@ test("401 means signed out: no retry, told once, also to those who ask in a loop
   assert.equal(asked.length, 2);
 });
 
-test("a session that ended takes the token with it", async () => {
+test("401 discards the stored token", async () => {
   const { source, clock } = make([token("t1"), problem(401, "no_session")]);
   await source.get();
   await clock.pass(850_000);
@@ -300,7 +300,7 @@ test("a session that ended takes the token with it", async () => {
   await assert.rejects(source.get(), { code: "no_session" });
 });
 
-test("an outage while the token lives hurts nobody", async () => {
+test("get() returns the valid token during an outage", async () => {
   const { source, clock } = make([token("t1"), problem(503, "draining", { "Retry-After": "2" })]);
   await source.get();
   await clock.pass(850_000);
@@ -310,7 +310,7 @@ test("an outage while the token lives hurts nobody", async () => {
   }
 });
 
-test("other answers are errors at once", async () => {
+test("other answers are errors without a retry", async () => {
   for (const [answer, want] of [
     [problem(403, "origin_not_allowed"), { code: "origin_not_allowed", status: 403, message: "detail of origin_not_allowed" }],
     [problem(500, "internal"), { code: "internal", status: 500, requestId: "r-1" }],
@@ -329,7 +329,7 @@ test("other answers are errors at once", async () => {
   }
 });
 
-test("the caller's signal ends requests and waiting, and leaves no timer", async () => {
+test("the caller's signal aborts requests and retries, and leaves no timer", async () => {
   const heeding = ({ signal }) =>
     new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   for (const answer of [heeding, never, problem(503, "later", { "Retry-After": "5" })]) {
@@ -344,7 +344,7 @@ test("the caller's signal ends requests and waiting, and leaves no timer", async
   }
 });
 
-test("clear() forgets the token, and the request of the user before", async () => {
+test("clear() discards the token and the request in flight", async () => {
   const told = [];
   let answerFirst;
   const first = () => new Promise((resolve) => (answerFirst = resolve));
@@ -359,8 +359,8 @@ test("clear() forgets the token, and the request of the user before", async () =
   assert.deepEqual([asked.length, told.length], [2, 0]);
 });
 
-test("what onSignedOut throws is not the caller's error, and is not swallowed", () => {
-  // In a process of its own, since the test runner takes every unhandled rejection for a failure.
+test("an exception in onSignedOut does not reject the caller's promise, and is not swallowed", () => {
+  // In a separate process, because the test runner treats every unhandled rejection as a failure.
   const program = `
     import { createTokenSource } from "${new URL("../client.js", import.meta.url)}";
     const fetch = async () => new Response("{}", { status: 401 });
@@ -371,7 +371,7 @@ test("what onSignedOut throws is not the caller's error, and is not swallowed", 
   assert.deepEqual(stdout.trim().split("\n").sort(), ["caller: http_401", "unhandled: of the page"]);
 });
 
-test("forty tabs that open together all get their token from a service that lets 20 through, then one a second", async () => {
+test("forty tabs that open together all get a token from a service that allows 20 at once, then one a second", async () => {
   const clock = new Clock();
   let left = 20, since = clock.steady(), requests = 0;
   const limited = () => {
@@ -382,7 +382,7 @@ test("forty tabs that open together all get their token from a service that lets
     left -= 1;
     return token();
   };
-  let seed = 7; // a fixed sequence: the test is the same each time
+  let seed = 7; // a fixed sequence, so that the test is deterministic
   const random = () => (seed = (seed * 16807) % 2147483647) / 2147483647;
   const tabs = Array.from({ length: 40 }, () => make([limited], { clock, random }).source.get());
   const done = Promise.allSettled(tabs);

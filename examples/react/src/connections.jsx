@@ -1,19 +1,19 @@
-// Rollout's components with what they leave to the page: a user who is signed out, a service that is down, a
-// token that is over.
+// Rollout's components, with the cases that they do not handle: a user who is signed out, a service that is down, and a
+// token that expires while the page is open.
 import { CredentialsManager, RolloutLinkProvider, useCredentials } from "@rollout/link-react";
 import "@rollout/link-react/style.css";
 import { useCallback, useEffect, useState } from "react";
 import { createTokenSource } from "rollout-token-client";
 
-// One for the page, outside of components. Both addresses are undefined unless you set them: then they are
-// /rollout/token on this origin, and Rollout's own.
+// Create one source per page, outside of components. Both variables are optional: the defaults are /rollout/token on this
+// origin, and Rollout's own API.
 const { VITE_ROLLOUT_TOKEN_URL, VITE_ROLLOUT_API_URL } = import.meta.env;
 const source = createTokenSource({ url: VITE_ROLLOUT_TOKEN_URL });
 
 export function Connections() {
   const [problem, setProblem] = useState();
 
-  // The provider would wait for ever after an error, showing nothing: so the page takes its place.
+  // After an error the provider would wait without end and show nothing, so the page shows a message instead.
   const token = useCallback(async () => {
     try {
       return await source.fresh();
@@ -42,9 +42,9 @@ export function Connections() {
   );
 }
 
-// Listing credentials gets another token if Rollout refuses this one, saving and deleting do not (link-react 0.14):
-// on a page that was left open, they would say "Unauthorized" for ever. So list now and then while the page is seen,
-// and at once when somebody comes back to it.
+// Listing credentials gets another token if Rollout refuses the current one; saving and deleting do not (link-react 0.14).
+// On a page that stays open, they would show "Unauthorized" permanently. So request the list once a minute while the page
+// is visible, and at once when it becomes visible again.
 function ListAgain() {
   const { refetch } = useCredentials();
   useEffect(() => {

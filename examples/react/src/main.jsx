@@ -1,5 +1,5 @@
-// The page: Rollout's own components, for the user whom rollout-token recognises. How tokens are fetched, kept and
-// renewed is the helper's business.
+// The page: Rollout's own components, for the user that rollout-token recognises. The browser helper gets, stores and renews
+// the tokens.
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 
