@@ -159,8 +159,8 @@ fn every_threat_case_names_a_test_and_every_attack_has_a_threat_case() {
         .lines()
         .filter(|line| line.starts_with("| "))
         .map(|line| line.trim_matches(['|', ' ']));
-    let rows = rows
-        .filter(|row| *row != "attack | required result | test" && !row.starts_with("---"));
+    let rows =
+        rows.filter(|row| *row != "attack | required result | test" && !row.starts_with("---"));
     let named: BTreeSet<String> = rows
         .map(|row| {
             let test = row.rsplit(" | ").next().unwrap_or_default();

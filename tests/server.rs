@@ -1,6 +1,7 @@
 //! The server and the request checks from outside: raw bytes over real sockets. The application is tested in
 //! `tests/api`.
 #![expect(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -8,7 +8,6 @@
     clippy::needless_pass_by_value,
     clippy::unnecessary_wraps,
     clippy::redundant_closure_for_method_calls,
-    clippy::too_many_lines,
     reason = "a test fails by panicking"
 )]
 
