@@ -22,6 +22,7 @@ use rollout_token::secret::Secret;
 use rollout_token::session::Kind;
 use rollout_token::session::backends::Context;
 use rollout_token::session::formats::headers;
+use rollout_token::session::reason::Reason;
 use rollout_token::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
 };
@@ -70,16 +71,17 @@ impl Ticket {
     fn session(&self, request: &Parts) -> Extracted {
         // A repeated header is refused, because another reader of the request may use the other value.
         let ticket = headers::single(&request.headers, &TICKET);
-        let Some(ticket) = ticket.map_err(|_| ExtractError::rejected("ambiguous_identity"))? else {
+        let Some(ticket) = ticket.map_err(|_| ExtractError::rejected(Reason::AmbiguousIdentity))?
+        else {
             return Ok(None);
         };
         // A ticket is present, so from here on the answer is a session or an error, never `Ok(None)`.
-        let malformed = || ExtractError::rejected("malformed");
+        let malformed = || ExtractError::rejected(Reason::Malformed);
         let (user, tag) = ticket.rsplit_once('.').ok_or_else(malformed)?;
         let tag = from_hex(tag).ok_or_else(malformed)?;
         // This compares in constant time.
         hmac::verify(&self.key, user.as_bytes(), &tag)
-            .map_err(|_| ExtractError::rejected("bad_signature"))?;
+            .map_err(|_| ExtractError::rejected(Reason::BadSignature))?;
         Ok(Some(Session::of_subject(user)))
     }
 }

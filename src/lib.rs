@@ -35,8 +35,8 @@
 //! use futures_util::FutureExt;
 //! use futures_util::future::{BoxFuture, ready};
 //! use rollout_token::{
-//!     Cli, Context, CredentialSource, ExtractError, Extracted, Kind, Problems, Reach, Registry, Section, Session,
-//!     SessionExtractor,
+//!     Cli, Context, CredentialSource, ExtractError, Extracted, Kind, Problems, Reach, Reason, Registry, Section,
+//!     Session, SessionExtractor,
 //! };
 //! use serde::{Deserialize, Serialize};
 //!
@@ -59,7 +59,7 @@
 //!         let session = match request.headers.get(HEADER).map(|user| user.to_str()) {
 //!             None => Ok(None),
 //!             Some(Ok(user)) if self.users.iter().any(|known| known == user) => Ok(Some(Session::of_subject(user))),
-//!             Some(_) => Err(ExtractError::rejected("malformed")),
+//!             Some(_) => Err(ExtractError::rejected(Reason::Malformed)),
 //!         };
 //!         ready(session).boxed()
 //!     }
@@ -93,7 +93,8 @@ pub use secret::Secret;
 pub use session::backends::Context;
 pub use session::backends::http::HttpClient;
 pub use session::kind::Build;
-pub use session::types::{Authority, Cause, Reason};
+pub use session::reason::Reason;
+pub use session::types::{Authority, Cause, Rejection};
 pub use session::{
     CredentialSource, ExtractError, Extracted, Kind, Peer, Reach, Readiness, Registry, Session,
     SessionExtractor,

@@ -209,7 +209,7 @@ impl Subject {
         match self.extractor.extract(&request).await {
             Ok(Some(_)) => "ok",
             Ok(None) => "absent",
-            Err(error) => error.word(),
+            Err(error) => error.reason().as_str(),
         }
     }
 

@@ -109,8 +109,8 @@ async fn explain(settings: &Settings, request: &Parts) -> Result<(), Failure> {
             }
             Err(denial) => (None, Err(denial)),
         };
-        if let Err(Denial::NotMine(reason, place)) = &said {
-            walk.pass_over(link, reason.clone(), place);
+        if let Err(Denial::NotMine(rejection, place)) = &said {
+            walk.pass_over(link, rejection.clone(), place);
         }
         let decides = verdict.is_none() && !matches!(said, Ok(None) | Err(Denial::NotMine(..)));
         let mark = if decides { "  <- decides" } else { "" };
@@ -189,25 +189,25 @@ fn describe(said: &Result<Option<Subject>, Denial>) -> String {
     match said {
         Ok(None) => "not present".to_owned(),
         Ok(Some(subject)) => format!("subject = {:?}", subject.as_str()),
-        Err(Denial::NotSignedIn(word)) => format!("nobody is signed in: {word}"),
-        Err(Denial::NotMine(reason, place)) => {
-            let more = more(reason.detail.as_deref());
+        Err(Denial::NotSignedIn(reason)) => format!("nobody is signed in: {reason}"),
+        Err(Denial::NotMine(rejection, place)) => {
+            let more = more(rejection.detail.as_deref());
             format!(
                 "not mine because {}{more}: the credential in {place} is another's",
-                reason.word
+                rejection.reason
             )
         }
-        Err(Denial::Rejected(reason)) => {
+        Err(Denial::Rejected(rejection)) => {
             format!(
                 "rejected because {}{}",
-                reason.word,
-                more(reason.detail.as_deref())
+                rejection.reason,
+                more(rejection.detail.as_deref())
             )
         }
         Err(Denial::Unavailable(cause)) => {
             format!(
                 "cannot tell because {}{}",
-                cause.word,
+                cause.reason,
                 more(cause.detail.as_deref())
             )
         }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::http::routes::health::Report;
 use crate::session::chain::{Denial, Denied};
+use crate::session::reason::Reason;
 use crate::session::subject::Subject;
 use crate::session::types::Cause;
 
@@ -18,7 +19,7 @@ use crate::session::types::Cause;
 #[derive(Clone, Debug)]
 pub enum Error {
     /// The request violates HTTP or our stricter rules; the reason is for logs.
-    BadRequest(&'static str),
+    BadRequest(Reason),
     Denied(Denied),
     OriginNotAllowed,
     /// A browser navigates to the path, or loads it as an embedded document.
@@ -96,11 +97,13 @@ impl Error {
     /// The reason for logs, finer than the code.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::BadRequest(reason) => reason,
+            Self::BadRequest(reason) => reason.as_str(),
             Self::Denied(Denied { denial, .. }) => match denial {
-                Denial::NotSignedIn(reason) => reason,
-                Denial::NotMine(reason, _) | Denial::Rejected(reason) => reason.word,
-                Denial::Unavailable(cause) => cause.word,
+                Denial::NotSignedIn(reason) => reason.as_str(),
+                Denial::NotMine(rejection, _) | Denial::Rejected(rejection) => {
+                    rejection.reason.as_str()
+                }
+                Denial::Unavailable(cause) => cause.reason.as_str(),
             },
             Self::ClockNotSet => "clock_not_set",
             Self::DeadlineExceeded => "deadline_exceeded",
@@ -186,7 +189,7 @@ impl Error {
                 "Bad request", "The request is not well-formed HTTP/1.1 with one Host and no Transfer-Encoding."),
             Self::Denied(Denied { denial: Denial::NotSignedIn(_), .. }) => (StatusCode::UNAUTHORIZED, "no_session", Some((header::WWW_AUTHENTICATE, CHALLENGE)),
                 "Not signed in", "The request carries no session of a signed-in user."),
-            Self::Denied(Denied { denial: Denial::Rejected(reason), .. }) if reason.expired => (StatusCode::UNAUTHORIZED, "session_expired", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
+            Self::Denied(Denied { denial: Denial::Rejected(rejection), .. }) if rejection.reason.is_expired() => (StatusCode::UNAUTHORIZED, "session_expired", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
                 "Session expired", "The session is over; sign in again."),
             Self::Denied(Denied { denial: Denial::NotMine(..) | Denial::Rejected(_), .. }) => (StatusCode::UNAUTHORIZED, "session_invalid", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
                 "Session not accepted", "The request carries a session that is not acceptable."),
@@ -230,25 +233,24 @@ impl Error {
 
     /// One error of each code, for the dev page and for tests of the documentation.
     pub fn every() -> Vec<Self> {
-        use crate::session::types::{Cause, Reason};
+        use crate::session::types::{Cause, Rejection};
         let denied = |denial| {
             Self::Denied(Denied {
                 extractor: None,
                 denial,
             })
         };
-        let rejected = |expired| {
-            denied(Denial::Rejected(Reason {
-                word: "",
-                expired,
+        let rejected = |reason| {
+            denied(Denial::Rejected(Rejection {
+                reason,
                 detail: None,
             }))
         };
         vec![
-            Self::BadRequest(""),
-            denied(Denial::NotSignedIn("")),
-            rejected(true),
-            rejected(false),
+            Self::BadRequest(Reason::Malformed),
+            denied(Denial::NotSignedIn(Reason::NoCredential)),
+            rejected(Reason::Expired),
+            rejected(Reason::Malformed),
             Self::OriginNotAllowed,
             Self::NotAFetch,
             Self::HostNotAllowed,
@@ -265,7 +267,7 @@ impl Error {
             },
             Self::Internal,
             denied(Denial::Unavailable(Cause {
-                word: "",
+                reason: Reason::Timeout,
                 detail: None,
                 retry_after: None,
             })),

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 
 use crate::headers::{DuplicateHeader, single};
 use crate::http::error::Error;
+use crate::session::reason::Reason;
 use crate::settings::ServerConfig;
 
 /// The bytes of a header line beside name and value: `: ` and CR LF.
@@ -52,17 +53,17 @@ pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     // Request smuggling: the proxy in front could see the end of the body elsewhere. No route needs a body, so every
     // `Transfer-Encoding` is refused.
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Error::BadRequest("transfer_encoding"));
+        return Err(Error::BadRequest(Reason::TransferEncoding));
     }
     check_host(&head.headers, head.version)?;
     if head.method == Method::CONNECT {
         return Err(NO_CONNECT);
     }
     if head.extensions.get::<FragmentInTarget>().is_some() {
-        return Err(Error::BadRequest("fragment"));
+        return Err(Error::BadRequest(Reason::Fragment));
     }
     if head.uri.authority().is_some() {
-        return Err(Error::BadRequest("absolute_target"));
+        return Err(Error::BadRequest(Reason::AbsoluteTarget));
     }
     if content_length(&head.headers)? > limits.max_body_bytes {
         return Err(Error::BodyTooLarge);
@@ -86,7 +87,7 @@ pub async fn discard_body(body: Body, limits: &ServerConfig) -> Result<(), Error
 
 async fn read_to_end(mut body: Body, mut allowed: u64) -> Result<(), Error> {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Error::BadRequest("broken_body"))?;
+        let frame = frame.map_err(|_| Error::BadRequest(Reason::BrokenBody))?;
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         allowed = allowed.checked_sub(length).ok_or(Error::BodyTooLarge)?;
     }
@@ -109,9 +110,9 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
     match single(headers, &header::HOST) {
         Ok(Some(host)) if is_host(host.as_bytes()) => Ok(()),
         Ok(None) if version < Version::HTTP_11 => Ok(()),
-        Ok(Some(_)) => Err(Error::BadRequest("host")),
-        Ok(None) => Err(Error::BadRequest("no_host")),
-        Err(DuplicateHeader) => Err(Error::BadRequest("two_hosts")),
+        Ok(Some(_)) => Err(Error::BadRequest(Reason::Host)),
+        Ok(None) => Err(Error::BadRequest(Reason::NoHost)),
+        Err(DuplicateHeader) => Err(Error::BadRequest(Reason::TwoHosts)),
     }
 }
 
@@ -146,7 +147,7 @@ fn is_port(port: &str) -> bool {
 
 /// The `Content-Length`; 0 if there is none.
 fn content_length(headers: &HeaderMap) -> Result<u64, Error> {
-    const MALFORMED: Error = Error::BadRequest("content_length");
+    const MALFORMED: Error = Error::BadRequest(Reason::ContentLength);
     let Some(length) =
         single(headers, &header::CONTENT_LENGTH).map_err(|DuplicateHeader| MALFORMED)?
     else {

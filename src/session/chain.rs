@@ -13,9 +13,10 @@ use axum::http::{HeaderName, header};
 use tracing::{Instrument, Span};
 
 use crate::config::Warnings;
+use crate::session::reason::Reason;
 use crate::session::subject::{Subject, SubjectError, SubjectRule};
 use crate::session::types::{
-    Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Reason, Session,
+    Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Rejection, Session,
     SessionExtractor,
 };
 use crate::telemetry::spans;
@@ -59,11 +60,11 @@ pub struct Denied {
 /// Why a caller gets no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// No credential, or a session without a signed-in user; the text is a stable reason for logs.
-    NotSignedIn(&'static str),
+    /// No credential, or a session without a signed-in user.
+    NotSignedIn(Reason),
     /// Another party issued the credential in this place.
-    NotMine(Reason, CredentialSource),
-    Rejected(Reason),
+    NotMine(Rejection, CredentialSource),
+    Rejected(Rejection),
     Unavailable(Cause),
 }
 
@@ -108,7 +109,9 @@ impl Chain {
                         session,
                     });
                 }
-                Err(Denial::NotMine(reason, place)) => walk.pass_over(configured, reason, &place),
+                Err(Denial::NotMine(rejection, place)) => {
+                    walk.pass_over(configured, rejection, &place);
+                }
                 Err(denial) => {
                     return Err(Denied {
                         extractor: Some(configured.name.clone()),
@@ -255,12 +258,12 @@ impl ChainWalk<'_> {
     pub fn pass_over(
         &mut self,
         configured: &ConfiguredExtractor,
-        reason: Reason,
+        rejection: Rejection,
         place: &CredentialSource,
     ) {
         self.passed_over.get_or_insert_with(|| Denied {
             extractor: Some(configured.name.clone()),
-            denial: Denial::Rejected(reason),
+            denial: Denial::Rejected(rejection),
         });
         let Some(header) = place.header() else { return };
         let headers = &mut self.request.to_mut().headers;
@@ -283,7 +286,7 @@ impl ChainWalk<'_> {
     pub fn denied(self) -> Denied {
         self.passed_over.unwrap_or(Denied {
             extractor: None,
-            denial: Denial::NotSignedIn("no_credential"),
+            denial: Denial::NotSignedIn(Reason::NoCredential),
         })
     }
 }
@@ -293,14 +296,18 @@ fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
     match answer {
         Ok(None) => spans::record_outcome(span, "not_present", None),
         Ok(Some(_)) => spans::record_outcome(span, "session", None),
-        Err(Denial::NotSignedIn(word)) => spans::record_outcome(span, "nobody", Some(word)),
-        Err(Denial::NotMine(reason, _)) => {
-            spans::record_outcome(span, "not_mine", Some(reason.word));
+        Err(Denial::NotSignedIn(reason)) => {
+            spans::record_outcome(span, "nobody", Some(reason.as_str()));
         }
-        Err(Denial::Rejected(reason)) => spans::record_outcome(span, "rejected", Some(reason.word)),
+        Err(Denial::NotMine(rejection, _)) => {
+            spans::record_outcome(span, "not_mine", Some(rejection.reason.as_str()));
+        }
+        Err(Denial::Rejected(rejection)) => {
+            spans::record_outcome(span, "rejected", Some(rejection.reason.as_str()));
+        }
         Err(Denial::Unavailable(cause)) => {
-            spans::record_outcome(span, "unavailable", Some(cause.word));
-            spans::record_failure(span, cause.word);
+            spans::record_outcome(span, "unavailable", Some(cause.reason.as_str()));
+            spans::record_failure(span, cause.reason.as_str());
         }
     }
 }
@@ -323,8 +330,8 @@ impl ConfiguredExtractor {
             .extract(request)
             .await
             .map_err(|error| match error {
-                ExtractError::NotMine(reason, place) => Denial::NotMine(reason, place),
-                ExtractError::Rejected(reason) => Denial::Rejected(reason),
+                ExtractError::NotMine(rejection, place) => Denial::NotMine(rejection, place),
+                ExtractError::Rejected(rejection) => Denial::Rejected(rejection),
                 ExtractError::Unavailable(cause) => Denial::Unavailable(cause),
             })
     }
@@ -334,10 +341,9 @@ impl ConfiguredExtractor {
         self.subject
             .subject(&session.attributes)
             .map_err(|error| match error {
-                SubjectError::Absent => Denial::NotSignedIn("no_subject"),
-                SubjectError::Invalid(word) => Denial::Rejected(Reason {
-                    word,
-                    expired: false,
+                SubjectError::Absent => Denial::NotSignedIn(Reason::NoSubject),
+                SubjectError::Invalid(reason) => Denial::Rejected(Rejection {
+                    reason,
                     detail: None,
                 }),
             })

@@ -14,6 +14,7 @@ use crate::config::{List, Problems, Section};
 use crate::headers::single;
 use crate::json::Value;
 use crate::session::formats::percent::{self, Plus};
+use crate::session::reason::Reason;
 use crate::session::sections::cookie;
 use crate::session::types::{CredentialSource, ExtractError};
 
@@ -208,7 +209,7 @@ fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
 }
 
 fn malformed() -> ExtractError {
-    ExtractError::rejected("malformed")
+    ExtractError::rejected(Reason::Malformed)
 }
 
 /// Whether the byte may occur in a token of RFC 9110, section 5.6.2: schemes and cookie names are tokens.
@@ -253,7 +254,7 @@ mod tests {
         want: Result<Option<&str>, &str>,
         case: &str,
     ) {
-        let found = find(places, request).map_err(|error| error.word());
+        let found = find(places, request).map_err(|error| error.reason().as_str());
         let text = found.map(|found| found.map(|found| found.text.into_owned()));
         assert_eq!(text, want.map(|text| text.map(str::to_owned)), "{case}");
     }

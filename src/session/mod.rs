@@ -10,6 +10,7 @@ pub mod credential_source;
 pub mod extractors;
 pub mod formats;
 pub mod kind;
+pub mod reason;
 pub mod registry;
 pub mod sections;
 pub mod subject;

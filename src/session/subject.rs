@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::json::{DuplicateMember, Object, Value};
+use crate::session::reason::Reason;
 
 /// The longest subject, in bytes of UTF-8.
 pub const MAX_BYTES: usize = 256;
@@ -19,8 +20,8 @@ pub struct Subject(String);
 pub enum SubjectError {
     /// The member is absent or null: the session has no signed-in user.
     Absent,
-    /// The value is not allowed as a subject; the text is a stable reason for logs.
-    Invalid(&'static str),
+    /// The value is not allowed as a subject.
+    Invalid(Reason),
 }
 
 impl Subject {
@@ -29,11 +30,11 @@ impl Subject {
     pub fn new(text: impl Into<String>) -> Result<Self, SubjectError> {
         let text = text.into();
         let reason = if text.trim().is_empty() {
-            "subject_blank"
+            Reason::SubjectBlank
         } else if text.len() > MAX_BYTES {
-            "subject_too_long"
+            Reason::SubjectTooLong
         } else if has_invisible(&text) {
-            "subject_characters"
+            Reason::SubjectCharacters
         } else {
             return Ok(Self(text));
         };
@@ -134,7 +135,7 @@ impl Template {
             if let [Part::Placeholder(path), Part::Literal(literal)] = pair
                 && value_text(session, path)?.contains(|c| literal.starts_with(c))
             {
-                return Err(SubjectError::Invalid("subject_ambiguous"));
+                return Err(SubjectError::Invalid(Reason::SubjectAmbiguous));
             }
         }
         Ok(())
@@ -229,7 +230,7 @@ impl VerifiedEmail {
             match lookup(session, &sibling)? {
                 Some(Value::Bool(true)) => {}
                 Some(Value::String(text)) if text_counts && text == "true" => {}
-                _ => return Err(SubjectError::Invalid("email_unverified")),
+                _ => return Err(SubjectError::Invalid(Reason::EmailUnverified)),
             }
         }
         Ok(())
@@ -241,13 +242,13 @@ fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, S
     match lookup(session, path)? {
         None | Some(Value::Null) => Err(SubjectError::Absent),
         Some(Value::String(value)) if value.is_empty() => {
-            Err(SubjectError::Invalid("subject_blank"))
+            Err(SubjectError::Invalid(Reason::SubjectBlank))
         }
         Some(Value::String(value)) => Ok(Cow::Borrowed(value)),
         // A float is refused: 1.0, 1e0 and 1 would be three subjects for one user.
         Some(Value::Number(number)) if !number.is_f64() => Ok(Cow::Owned(number.to_string())),
         Some(Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
-            Err(SubjectError::Invalid("subject_type"))
+            Err(SubjectError::Invalid(Reason::SubjectType))
         }
     }
 }
@@ -278,7 +279,7 @@ pub(crate) fn lookup<'a>(
 fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, SubjectError> {
     object
         .get(name)
-        .map_err(|DuplicateMember| SubjectError::Invalid("duplicate_member"))
+        .map_err(|DuplicateMember| SubjectError::Invalid(Reason::DuplicateMember))
 }
 
 impl FromStr for Template {
@@ -407,7 +408,7 @@ mod tests {
     #[test]
     fn email_is_the_subject_if_verified_and_email_unverified_otherwise() {
         use VerifiedEmail::{BetterAuth, Oidc};
-        let unverified = Err(SubjectError::Invalid("email_unverified"));
+        let unverified = Err(SubjectError::Invalid(Reason::EmailUnverified));
         let oidc = [
             ("{email}", r#"{"email":"a@b","email_verified":true}"#, true),
             (
@@ -483,7 +484,7 @@ mod tests {
         let twice = r#"{"email":"a@b","email_verified":true,"email_verified":false}"#;
         assert_eq!(
             ruled("{email}", Some(Oidc), false, twice),
-            Err(SubjectError::Invalid("duplicate_member"))
+            Err(SubjectError::Invalid(Reason::DuplicateMember))
         );
         assert_eq!(
             ruled("{email}", Some(Oidc), false, "{}"),
@@ -493,7 +494,7 @@ mod tests {
 
     #[test]
     fn value_with_the_separator_is_subject_ambiguous_unless_it_is_the_last() {
-        let ambiguous = SubjectError::Invalid("subject_ambiguous");
+        let ambiguous = SubjectError::Invalid(Reason::SubjectAmbiguous);
         for (template, session, want) in [
             ("{a}-{b}", r#"{"a":"x","b":"y-z"}"#, Some("x-y-z")),
             ("{a}-{b}", r#"{"a":"x-y","b":"z"}"#, None),

@@ -16,6 +16,7 @@ use crate::clock::UnixSeconds;
 use crate::headers::DuplicateHeader;
 use crate::json::Value;
 use crate::secret::Secret;
+use crate::session::reason::Reason;
 
 /// The outcome of one extractor for one request:
 ///
@@ -150,18 +151,15 @@ impl Session {
 pub enum ExtractError {
     /// The form of the credential in this place shows that another party issued it. To be decided before a key is
     /// fetched or a backend is asked.
-    NotMine(Reason, CredentialSource),
-    Rejected(Reason),
+    NotMine(Rejection, CredentialSource),
+    Rejected(Rejection),
     Unavailable(Cause),
 }
 
 /// Why a credential is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    /// A stable identifier for logs, such as `bad_signature`.
-    pub word: &'static str,
-    /// The credential was valid and has expired: the user has to sign in again.
-    pub expired: bool,
+pub struct Rejection {
+    pub reason: Reason,
     /// Details for the operator, shown by `explain` only. May quote the credential's claims, never a secret or a
     /// signature.
     pub detail: Option<String>,
@@ -170,8 +168,7 @@ pub struct Reason {
 /// Why an extractor cannot decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// A stable identifier for logs, such as `jwks_unreachable`.
-    pub word: &'static str,
+    pub reason: Reason,
     /// Details for the log. Contains no part of the request.
     pub detail: Option<String>,
     /// When to retry, if a backend said so.
@@ -180,45 +177,42 @@ pub struct Cause {
 
 impl From<DuplicateHeader> for ExtractError {
     fn from(_: DuplicateHeader) -> Self {
-        Self::rejected("duplicate_header")
+        Self::rejected(Reason::DuplicateHeader)
     }
 }
 
 impl ExtractError {
     /// The credential has expired.
     pub fn expired() -> Self {
-        Self::Rejected(Reason {
-            word: "expired",
-            expired: true,
+        Self::Rejected(Rejection {
+            reason: Reason::Expired,
             detail: None,
         })
     }
 
-    /// The credential is not accepted, for the reason `word`.
-    pub fn rejected(word: &'static str) -> Self {
-        Self::Rejected(Reason {
-            word,
-            expired: false,
+    /// The credential is not accepted.
+    pub fn rejected(reason: Reason) -> Self {
+        Self::Rejected(Rejection {
+            reason,
             detail: None,
         })
     }
 
-    /// Another party issued the credential in `place`, for the reason `word`.
-    pub fn not_mine(word: &'static str, place: &CredentialSource) -> Self {
+    /// Another party issued the credential in `place`.
+    pub fn not_mine(reason: Reason, place: &CredentialSource) -> Self {
         Self::NotMine(
-            Reason {
-                word,
-                expired: false,
+            Rejection {
+                reason,
                 detail: None,
             },
             place.clone(),
         )
     }
 
-    /// The credential cannot be checked right now, for the cause `word`.
-    pub fn unavailable(word: &'static str) -> Self {
+    /// The credential cannot be checked right now.
+    pub fn unavailable(reason: Reason) -> Self {
         Self::Unavailable(Cause {
-            word,
+            reason,
             detail: None,
             retry_after: None,
         })
@@ -228,18 +222,17 @@ impl ExtractError {
     #[must_use]
     pub fn because(mut self, text: impl Into<String>) -> Self {
         match &mut self {
-            Self::NotMine(Reason { detail, .. }, _)
-            | Self::Rejected(Reason { detail, .. })
+            Self::NotMine(Rejection { detail, .. }, _)
+            | Self::Rejected(Rejection { detail, .. })
             | Self::Unavailable(Cause { detail, .. }) => *detail = Some(text.into()),
         }
         self
     }
 
-    /// The stable identifier for logs.
-    pub fn word(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::NotMine(reason, _) | Self::Rejected(reason) => reason.word,
-            Self::Unavailable(cause) => cause.word,
+            Self::NotMine(rejection, _) | Self::Rejected(rejection) => rejection.reason,
+            Self::Unavailable(cause) => cause.reason,
         }
     }
 

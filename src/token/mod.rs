@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::clock::{self, UnixSeconds};
 use crate::json::Value;
 use crate::secret::Secret;
+use crate::session::reason::Reason;
 use crate::session::subject::{Subject, SubjectError, Template};
 use crate::session::types::Session;
 
@@ -62,7 +63,7 @@ pub enum MintError {
     /// `token.cap_to_session` is set, and the session has expired.
     SessionOver,
     /// A configured claim cannot be filled from this session; the reason is for logs.
-    Claim(&'static str),
+    Claim(Reason),
 }
 
 #[derive(Serialize)]
@@ -120,11 +121,11 @@ impl Minter {
         };
         // The claims are strings, integers and JSON values, whose serialization cannot fail.
         let payload =
-            serde_json::to_vec(&claims).map_err(|_| MintError::Claim("claim_unwritable"))?;
+            serde_json::to_vec(&claims).map_err(|_| MintError::Claim(Reason::ClaimUnwritable))?;
 
         let length = HEADER.len() + (payload.len() * 4).div_ceil(3) + SIGNATURE_BYTES;
         if length > MAX_BYTES {
-            return Err(MintError::Claim("claims_too_large"));
+            return Err(MintError::Claim(Reason::ClaimsTooLarge));
         }
         let mut token = String::with_capacity(length);
         token.push_str(HEADER);
@@ -229,7 +230,7 @@ fn fill_node(node: &Node, session: &Value) -> Result<Option<serde_json::Value>, 
             Ok(None) | Err(SubjectError::Absent) => Ok(None),
             Ok(Some(value)) => serde_json::to_value(value)
                 .map(Some)
-                .map_err(|_| MintError::Claim("claim_duplicate_member")),
+                .map_err(|_| MintError::Claim(Reason::ClaimDuplicateMember)),
             Err(SubjectError::Invalid(reason)) => Err(MintError::Claim(reason)),
         },
     }
@@ -378,7 +379,7 @@ mod tests {
         assert_eq!(verified(&longest.token)["sub"], "u");
         assert_eq!(
             mint(7000).unwrap_err(),
-            MintError::Claim("claims_too_large")
+            MintError::Claim(Reason::ClaimsTooLarge)
         );
     }
 

@@ -898,7 +898,7 @@ async fn requests_above_max_waiting_are_backend_busy() {
     let request = contract::request(&[("cookie", "sid=ann")]);
     let waiting = futures_util::future::join_all((0..10).map(|_| app_of.extract(&request)));
     let (answers, ()) = tokio::join!(waiting, async { open.send(true).expect("the app lives") });
-    let busy = |answer: &_| matches!(answer, Err(ExtractError::Unavailable(cause)) if cause.word == "backend_busy");
+    let busy = |answer: &_| matches!(answer, Err(ExtractError::Unavailable(cause)) if cause.reason == "backend_busy");
     assert_eq!(
         answers
             .iter()
@@ -1154,7 +1154,7 @@ async fn wrong_url_detail_has_status_and_location_without_query() {
         panic!("{answer:?}")
     };
     let detail = cause.detail.unwrap();
-    assert_eq!(cause.word, "wrong_url");
+    assert_eq!(cause.reason, "wrong_url");
     assert!(
         detail.contains("302") && detail.contains("https://app.example/me:"),
         "{detail}"

@@ -18,6 +18,7 @@ use rollout_token::Registry;
 use rollout_token::config::{Problems, Section};
 use rollout_token::session::Kind;
 use rollout_token::session::backends::Context;
+use rollout_token::session::reason::Reason;
 use rollout_token::session::types::{ExtractError, Extracted, Session, SessionExtractor};
 
 /// The secret of `sentinels.rs`: the attacks search all output for it.
@@ -47,7 +48,7 @@ impl SessionExtractor for Panics {
             if how == "in-a-task" {
                 let task = tokio::spawn(async { panic!("{SESSION_SECRET}") });
                 task.await
-                    .map_err(|_| ExtractError::unavailable("task_panicked"))?;
+                    .map_err(|_| ExtractError::unavailable(Reason::Custom("task_panicked")))?;
             }
             let count = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             assert_ne!(how, "locked", "{SESSION_SECRET}");

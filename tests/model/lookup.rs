@@ -12,6 +12,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::files::lookup::{Lookups, Outcome, Question, Verdict};
 use crate::session::backends::Context;
 use crate::session::backends::waiting::Waiting;
+use crate::session::reason::Reason;
 use crate::session::types::{ExtractError, Session};
 use crate::sync;
 
@@ -122,7 +123,7 @@ fn kept() {
 fn down() {
     let world = world();
     let down = || Verdict {
-        outcome: Err(ExtractError::unavailable("timeout")),
+        outcome: Err(ExtractError::unavailable(Reason::Timeout)),
         keep_for: Duration::ZERO,
     };
     for answer in world.ask_three_times(down) {

@@ -2,7 +2,7 @@
 
 /// Replaces `src/session`: the real modules, except those that call backends or read the configuration.
 pub mod session {
-    pub use rollout_token::session::types;
+    pub use rollout_token::session::{reason, types};
 
     pub mod backends {
         pub use rollout_token::session::backends::{health, http, keys, waiting};

@@ -162,7 +162,11 @@ fn damaged_is_refused(
             denial: Denial::Rejected(reason),
             ..
         }) => {
-            prop_assert!(!reason.expired, "{}: {damage:?}: expired", good.name);
+            prop_assert!(
+                !reason.reason.is_expired(),
+                "{}: {damage:?}: expired",
+                good.name
+            );
         }
         Err(Denied {
             denial: Denial::NotSignedIn(_),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::CommandFactory;
 use rollout_token::Cli;
 use rollout_token::http::error::Error;
+use rollout_token::session::reason::Reason;
 use rollout_token::session::registry::Registry;
 use rollout_token::telemetry::metrics::Metrics;
 
@@ -29,7 +30,10 @@ pub fn pages() -> Vec<Page> {
             vec![("settings", settings()), ("kinds", kinds())],
         ),
         ("commands.md", vec![("commands", commands())]),
-        ("errors.md", vec![("errors", errors())]),
+        (
+            "errors.md",
+            vec![("errors", errors()), ("reasons", reasons())],
+        ),
         ("operations.md", vec![("metrics", metrics())]),
     ]
     .into_iter()
@@ -128,6 +132,14 @@ impl Key {
         }
         table
     }
+}
+
+fn reasons() -> String {
+    let mut table = "| reason | meaning |\n| --- | --- |\n".to_owned();
+    for (reason, meaning) in Reason::ALL {
+        writeln!(table, "| `{reason}` | {meaning} |").unwrap();
+    }
+    table
 }
 
 fn settings() -> String {

@@ -15,7 +15,8 @@ use crate::http::error::Error;
 use crate::http::origin::{self, Caller, Forbidden, NotAFetch};
 use crate::session::chain::{Authenticated, Denial, Denied};
 use crate::session::credential_source;
-use crate::session::types::Reason;
+use crate::session::reason::Reason;
+use crate::session::types::Rejection;
 use crate::token::MintError;
 
 /// The path of the API.
@@ -176,14 +177,13 @@ fn refresh_in(expires_in: i64) -> i64 {
 
 /// The error for a genuine session for which no token can be minted.
 fn not_mintable(error: MintError, user: &Authenticated) -> Error {
-    let (reason, expired) = match error {
+    let reason = match error {
         MintError::ClockNotSet => return Error::ClockNotSet,
-        MintError::SessionOver => ("session_over", true),
-        MintError::Claim(reason) => (reason, false),
+        MintError::SessionOver => Reason::SessionOver,
+        MintError::Claim(reason) => reason,
     };
-    let denial = Denial::Rejected(Reason {
-        word: reason,
-        expired,
+    let denial = Denial::Rejected(Rejection {
+        reason,
         detail: None,
     });
     Error::Denied(Denied {

@@ -30,6 +30,7 @@ use crate::http::error::{Error, protect};
 use crate::http::request_checks::FragmentInTarget;
 use crate::http::request_id::RequestIds;
 use crate::http::server::LiveSettings;
+use crate::session::reason::Reason;
 use crate::session::types::Peer;
 use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
@@ -162,7 +163,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 /// The error for a head that hyper could not parse; `unparsed` is what it had read of it.
 fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Error {
     if !error.is_parse_too_large() {
-        return Error::BadRequest("malformed");
+        return Error::BadRequest(Reason::Malformed);
     }
     let request_line = unparsed.iter().take_while(|byte| **byte != b'\n');
     if request_line.count() > limits.max_uri_bytes {

@@ -13,6 +13,7 @@ use crate::json::Value;
 use crate::session::backends::Context;
 use crate::session::backends::http::{Answer, CallLimits, HttpClient, check_url};
 use crate::session::backends::lookup::{Outcome, Verdict};
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// The maximum length of an answer, in bytes.
@@ -106,7 +107,7 @@ impl Endpoint {
     ) -> Verdict {
         let outcome = match self.http.send(request, self.limits).await {
             Ok(answer) => read(&answer),
-            Err(error) => Err(ExtractError::unavailable(error.word()).because(error.to_string())),
+            Err(error) => Err(ExtractError::unavailable(error.reason()).because(error.to_string())),
         };
         Verdict {
             keep_for: self.keep_for(&outcome),
@@ -135,7 +136,7 @@ impl Endpoint {
 
 /// The error for an answer whose status says neither that the session is valid nor that it is not.
 pub fn undecided(answer: &Answer) -> ExtractError {
-    ExtractError::unavailable("status")
+    ExtractError::unavailable(Reason::Status)
         .because(format!("the endpoint answered {}", answer.status.as_u16()))
         .again_after(retry_after(&answer.headers))
 }
@@ -143,7 +144,7 @@ pub fn undecided(answer: &Answer) -> ExtractError {
 /// Parses the body of an answer whose content type is JSON. Other answers, such as a login or maintenance page with
 /// status 200, say nothing about the session.
 pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
-    let malformed = |text: &str| ExtractError::unavailable("malformed").because(text);
+    let malformed = |text: &str| ExtractError::unavailable(Reason::Malformed).because(text);
     if !is_json(&answer.headers) {
         return Err(malformed("the content type is not JSON"));
     }

@@ -17,6 +17,7 @@ use tracing::Instrument;
 use url::{Host, Url};
 
 use crate::session::backends::dns::Resolver;
+use crate::session::reason::Reason;
 use crate::telemetry::spans;
 
 const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
@@ -85,13 +86,13 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The stable reason for metrics and logs.
-    pub fn word(&self) -> &'static str {
+    /// The reason for metrics and logs.
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Unreachable(_) => "unreachable",
-            Self::Timeout => "timeout",
-            Self::Status(_) => "status",
-            Self::TooLarge(_) => "too_large",
+            Self::Unreachable(_) => Reason::Unreachable,
+            Self::Timeout => Reason::Timeout,
+            Self::Status(_) => Reason::Status,
+            Self::TooLarge(_) => Reason::TooLarge,
         }
     }
 
@@ -145,7 +146,7 @@ impl HttpClient {
             .await;
         match &answer {
             Ok(answer) => spans::record_status(&span, answer.status),
-            Err(error) => spans::record_failure(&span, error.word()),
+            Err(error) => spans::record_failure(&span, error.reason().as_str()),
         }
         answer
     }
@@ -454,7 +455,7 @@ mod tests {
             (format!("http://{closed}/?key=hunter2"), "unreachable"),
         ] {
             let error = call(&url).await.and_then(Answer::ok).expect_err(&url);
-            assert_eq!(error.word(), word, "{url}: {error}");
+            assert_eq!(error.reason().as_str(), word, "{url}: {error}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
     }

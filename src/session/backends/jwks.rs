@@ -17,6 +17,7 @@ use crate::session::backends::health::BackendHealth;
 use crate::session::backends::http::{Answer, CallError, CallLimits, check_url};
 use crate::session::backends::keys::{KeySet, KeysError};
 use crate::session::backends::waiting::{Waiting, WaitingPlace};
+use crate::session::reason::Reason;
 use crate::session::types::{ExtractError, Readiness};
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard, Semaphore, sleep, spawn, timeout, watch};
 
@@ -103,9 +104,10 @@ enum FetchError {
 }
 
 impl FetchError {
-    fn word(&self) -> &'static str {
+    /// Why, for metrics and logs.
+    fn name(&self) -> &'static str {
         match self {
-            Self::Call(error) => error.word(),
+            Self::Call(error) => error.reason().as_str(),
             Self::Keys(KeysError::Malformed) => "malformed",
             Self::Keys(KeysError::NoUsableKey) => "no_usable_key",
             Self::Discovery(_) => "discovery",
@@ -259,7 +261,7 @@ impl JwksCache {
         match self.fetch() {
             Some(finished) => {
                 let place = self.provider.waiting.enter().ok_or_else(|| {
-                    ExtractError::unavailable("jwks_busy")
+                    ExtractError::unavailable(Reason::JwksBusy)
                         .because("max_waiting requests wait for the keys")
                 })?;
                 Ok(Found::Wait(Wait {
@@ -299,11 +301,13 @@ impl JwksCache {
     /// have rotated to that key, and a 401 would sign its users out.
     fn no_key_error(&self) -> ExtractError {
         match &self.progress().last {
-            Some((_, Ok(()))) => ExtractError::rejected("unknown_key"),
-            Some((_, Err(error))) if self.is_absent(error) => ExtractError::rejected("unknown_key"),
-            Some((_, Err(error))) => ExtractError::unavailable("jwks_unavailable")
-                .because(format!("{}: {error}", error.word())),
-            None => ExtractError::unavailable("jwks_unavailable"),
+            Some((_, Ok(()))) => ExtractError::rejected(Reason::UnknownKey),
+            Some((_, Err(error))) if self.is_absent(error) => {
+                ExtractError::rejected(Reason::UnknownKey)
+            }
+            Some((_, Err(error))) => ExtractError::unavailable(Reason::JwksUnavailable)
+                .because(format!("{}: {error}", error.name())),
+            None => ExtractError::unavailable(Reason::JwksUnavailable),
         }
     }
 
@@ -409,7 +413,7 @@ impl JwksCache {
             health,
             ..
         } = &self.provider;
-        let result = outcome.as_ref().map_or_else(FetchError::word, |_| "ok");
+        let result = outcome.as_ref().map_or_else(FetchError::name, |_| "ok");
         context.metrics.jwks_refreshed(extractor, result);
         context
             .metrics
@@ -713,7 +717,7 @@ impl KeysByKid {
         };
         let kid = kid
             .filter(is_safe)
-            .ok_or_else(|| ExtractError::rejected("unknown_key"))?;
+            .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
         // The document is this one key, which need not repeat its id.
         self.cache(kid)?.get(None)
     }
@@ -735,11 +739,11 @@ impl KeysByKid {
         }
         if !caches.may_look_up(now) {
             return Err(
-                ExtractError::unavailable("jwks_busy").because("too many keys are looked up")
+                ExtractError::unavailable(Reason::JwksBusy).because("too many keys are looked up")
             );
         }
         let text = self.template.replace(KID_PLACEHOLDER, kid);
-        let url = Url::parse(&text).map_err(|_| ExtractError::rejected("unknown_key"))?;
+        let url = Url::parse(&text).map_err(|_| ExtractError::rejected(Reason::UnknownKey))?;
         caches.make_room(now);
         let cache = JwksCache::new(self.provider.clone(), Source::Pem(url));
         caches.by_kid.insert(kid.to_owned(), cache.clone());

@@ -16,6 +16,7 @@ use crate::json::Value;
 use crate::session::backends::Context;
 use crate::session::backends::health::BackendHealth;
 use crate::session::backends::waiting::{Waiting, WaitingPlace};
+use crate::session::reason::Reason;
 use crate::session::types::{ExtractError, Readiness, Session};
 use crate::sync::{Mutex, MutexGuard, Semaphore, spawn, timeout, watch};
 
@@ -249,8 +250,10 @@ impl Flight {
         let took = lookup.context.clock.monotonic().saturating_sub(started);
         let result = match &verdict.outcome {
             Err(ExtractError::Unavailable(cause)) => {
-                lookup.health.failed(0, cause.word, cause.detail.as_deref());
-                cause.word
+                lookup
+                    .health
+                    .failed(0, cause.reason.as_str(), cause.detail.as_deref());
+                cause.reason.as_str()
             }
             Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {
                 lookup.health.answered(0);
@@ -295,11 +298,11 @@ fn failed(error: ExtractError) -> Verdict {
 }
 
 fn busy(detail: &str) -> ExtractError {
-    ExtractError::unavailable("backend_busy").because(detail)
+    ExtractError::unavailable(Reason::BackendBusy).because(detail)
 }
 
 fn interrupted() -> ExtractError {
-    ExtractError::unavailable("interrupted")
+    ExtractError::unavailable(Reason::Interrupted)
 }
 
 /// A cached outcome. The session is cached as JSON, because a parsed one takes seventeen times as many bytes.
@@ -439,12 +442,12 @@ mod tests {
     fn word(outcome: Outcome) -> Result<String, &'static str> {
         match outcome {
             Ok(session) => Ok(serde_json::to_string(&session.attributes).unwrap()),
-            Err(error) => Err(error.word()),
+            Err(error) => Err(error.reason().as_str()),
         }
     }
 
     fn down() -> Verdict {
-        failed(ExtractError::unavailable("timeout"))
+        failed(ExtractError::unavailable(Reason::Timeout))
     }
 
     #[test]

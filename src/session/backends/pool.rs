@@ -16,6 +16,7 @@ use crate::config::{HumanDuration, Problems, Section};
 use crate::session::backends::Context;
 use crate::session::backends::health::BackendHealth;
 use crate::session::backends::waiting::Waiting;
+use crate::session::reason::Reason;
 use crate::session::types::{ExtractError, Readiness};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
@@ -142,7 +143,11 @@ impl<C> Drop for Idle<C> {
 }
 
 /// Errors that mean the store is down, as opposed to busy or a bad query.
-const DOWN: [&str; 3] = ["store_unreachable", "store_timeout", "store_refused"];
+const DOWN: [Reason; 3] = [
+    Reason::StoreUnreachable,
+    Reason::StoreTimeout,
+    Reason::StoreRefused,
+];
 
 impl<S: Store> Pool<S> {
     /// A pool for the extractor of `section`. It connects on the first query, or in [`Self::warm`].
@@ -171,16 +176,16 @@ impl<S: Store> Pool<S> {
         let span = spans::store_span(self.store.system());
         let answer = self.ask_in_time(question).instrument(span.clone()).await;
         if let Err(ExtractError::Unavailable(cause)) = &answer {
-            spans::record_failure(&span, cause.word);
+            spans::record_failure(&span, cause.reason.as_str());
         }
         let statement = S::statement(question);
         let result = match &answer {
             Err(ExtractError::Unavailable(cause)) => {
-                if DOWN.contains(&cause.word) {
+                if DOWN.contains(&cause.reason) {
                     self.health
-                        .failed(statement, cause.word, cause.detail.as_deref());
+                        .failed(statement, cause.reason.as_str(), cause.detail.as_deref());
                 }
-                cause.word
+                cause.reason.as_str()
             }
             // A refused session is no failure of the store.
             Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {
@@ -200,22 +205,23 @@ impl<S: Store> Pool<S> {
 
     async fn ask_in_time(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let Some(_place) = self.waiting.enter() else {
-            return Err(ExtractError::unavailable("store_busy")
+            return Err(ExtractError::unavailable(Reason::StoreBusy)
                 .because("max_waiting requests wait for the store"));
         };
         let Ok(Ok(_permit)) = timeout(self.limits.wait, self.permits.acquire()).await else {
             return Err(
-                ExtractError::unavailable("store_busy").because("all connections are in use")
+                ExtractError::unavailable(Reason::StoreBusy).because("all connections are in use")
             );
         };
         match timeout(self.limits.operation, self.ask_twice(question)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(StoreError::Said(error) | StoreError::Oversized(error))) => Err(error),
             Ok(Err(StoreError::Lost(text))) => {
-                Err(ExtractError::unavailable("store_unreachable").because(text))
+                Err(ExtractError::unavailable(Reason::StoreUnreachable).because(text))
             }
             Err(_) => {
-                Err(ExtractError::unavailable("store_timeout").because("no whole answer in time"))
+                Err(ExtractError::unavailable(Reason::StoreTimeout)
+                    .because("no whole answer in time"))
             }
         }
     }
@@ -329,9 +335,9 @@ impl fmt::Display for StoreError {
             Self::Lost(text) => f.write_str(text),
             Self::Said(ExtractError::Unavailable(cause))
             | Self::Oversized(ExtractError::Unavailable(cause)) => {
-                f.write_str(cause.detail.as_deref().unwrap_or(cause.word))
+                f.write_str(cause.detail.as_deref().unwrap_or(cause.reason.as_str()))
             }
-            Self::Said(error) | Self::Oversized(error) => f.write_str(error.word()),
+            Self::Said(error) | Self::Oversized(error) => f.write_str(error.reason().as_str()),
         }
     }
 }
@@ -374,14 +380,20 @@ mod tests {
             match key {
                 "never" => std::future::pending().await,
                 "slow" => tokio::time::sleep(Duration::from_millis(200)).await,
-                "wrong" => return Err(StoreError::Said(ExtractError::rejected("session_corrupt"))),
+                "wrong" => {
+                    return Err(StoreError::Said(ExtractError::rejected(
+                        Reason::SessionCorrupt,
+                    )));
+                }
                 "long" => {
                     return Err(StoreError::Oversized(ExtractError::rejected(
-                        "session_corrupt",
+                        Reason::SessionCorrupt,
                     )));
                 }
                 "down" | "the users' down" => {
-                    return Err(StoreError::Said(ExtractError::unavailable("store_refused")));
+                    return Err(StoreError::Said(ExtractError::unavailable(
+                        Reason::StoreRefused,
+                    )));
                 }
                 _ => {}
             }
@@ -412,7 +424,7 @@ mod tests {
     }
 
     fn word(answer: Result<usize, ExtractError>) -> Result<usize, &'static str> {
-        answer.map_err(|error| error.word())
+        answer.map_err(|error| error.reason().as_str())
     }
 
     #[tokio::test(start_paused = true)]

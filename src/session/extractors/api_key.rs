@@ -17,6 +17,7 @@ use crate::session::credential_source;
 use crate::session::formats::glob::matches_glob;
 use crate::session::formats::{headers, hex};
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
 };
@@ -139,19 +140,19 @@ impl ApiKey {
         if !self.knows(&key.text) {
             // Authorization may hold tokens of other kinds; the other places are for keys only.
             return Err(match key.place {
-                CredentialSource::Bearer => ExtractError::not_mine("unknown_key", key.place),
-                _ => ExtractError::rejected("unknown_key"),
+                CredentialSource::Bearer => ExtractError::not_mine(Reason::UnknownKey, key.place),
+                _ => ExtractError::rejected(Reason::UnknownKey),
             });
         }
         if headers::has_twin(&request.headers, &self.subject_header)
             || headers::is_hop_by_hop(&request.headers, &self.subject_header)
         {
-            return Err(ExtractError::rejected("ambiguous_identity"));
+            return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         }
         // A known key without a subject is a session without attributes: the subject is absent, so the answer is
         // `no_session`.
         let Some(subject) = headers::single(&request.headers, &self.subject_header)
-            .map_err(|_| ExtractError::rejected("ambiguous_identity"))?
+            .map_err(|_| ExtractError::rejected(Reason::AmbiguousIdentity))?
         else {
             return Ok(Some(Session {
                 attributes: serde_json::json!({}).into(),
@@ -163,7 +164,7 @@ impl ApiKey {
             .iter()
             .any(|glob| matches_glob(glob, subject))
         {
-            return Err(ExtractError::rejected("subject_not_allowed"));
+            return Err(ExtractError::rejected(Reason::SubjectNotAllowed));
         }
         Ok(Some(Session::of_subject(subject)))
     }

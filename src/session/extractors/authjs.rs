@@ -19,6 +19,7 @@ use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
 use crate::session::formats::percent::{self, Plus};
 use crate::session::formats::{headers, hkdf, jwt_form, jwt_times};
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::types::{
@@ -211,7 +212,7 @@ impl AuthJs {
             },
         };
         let Ok(Value::Object(claims)) = Value::parse(&payload) else {
-            return Err(ExtractError::rejected("malformed"));
+            return Err(ExtractError::rejected(Reason::Malformed));
         };
         // `exp` is required. The library accepts a token without it but never makes one: such a token would never
         // expire.
@@ -257,14 +258,14 @@ impl AuthJs {
             return Ok(None);
         }
         if token.len() > MAX_BEARER {
-            return Err(ExtractError::rejected("too_large"));
+            return Err(ExtractError::rejected(Reason::TooLarge));
         }
         let token = percent::decode(token, Plus::Plus)
-            .ok_or_else(|| ExtractError::rejected("malformed"))?;
+            .ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
         // A token of the library is encrypted and has five parts, so a signed JWT was issued by another.
         if jwt_form::is_jwt(&token) {
             return Err(ExtractError::not_mine(
-                "signed_jwt",
+                Reason::SignedJwt,
                 &CredentialSource::Bearer,
             ));
         }

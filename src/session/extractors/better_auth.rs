@@ -21,6 +21,7 @@ use crate::session::formats::expiry::Expiry;
 use crate::session::formats::jwe::{self, ContentKey, Thumbprint};
 use crate::session::formats::{hkdf, jwt_times};
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
@@ -136,7 +137,7 @@ impl Strategy {
 /// `{...session, expiresAt}`. The signed text is cut from the cookie instead of being serialized again, because
 /// only JavaScript's own spelling of numbers and escapes has a valid signature.
 fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), ExtractError> {
-    let malformed = || ExtractError::rejected("malformed");
+    let malformed = || ExtractError::rejected(Reason::Malformed);
     let json = URL_SAFE_NO_PAD
         .decode(text)
         .ok()
@@ -149,7 +150,7 @@ fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), Ex
     let members = compact.session.strip_suffix('}').ok_or_else(malformed)?;
     let signed = format!(r#"{members},"expiresAt":{}}}"#, compact.expires_at);
     hmac::verify(key, signed.as_bytes(), &signature)
-        .map_err(|_| ExtractError::rejected("bad_signature"))?;
+        .map_err(|_| ExtractError::rejected(Reason::BadSignature))?;
     let Ok(Value::Object(session)) = Value::parse(compact.session.as_bytes()) else {
         return Err(malformed());
     };
@@ -185,7 +186,7 @@ impl<'a> Compact<'a> {
 
 /// The payload of an HS256 token (RFC 7515, section 5.2).
 fn open_jwt(key: &hmac::Key, token: &str) -> Result<Vec<u8>, ExtractError> {
-    let malformed = || ExtractError::rejected("malformed");
+    let malformed = || ExtractError::rejected(Reason::Malformed);
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
     let (signed, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
     let (header, payload) = signed.split_once('.').ok_or_else(malformed)?;
@@ -193,22 +194,22 @@ fn open_jwt(key: &hmac::Key, token: &str) -> Result<Vec<u8>, ExtractError> {
         return Err(malformed());
     };
     if header.get("alg") != Ok(Some(&Value::String("HS256".to_owned()))) {
-        return Err(ExtractError::rejected("alg_not_allowed"));
+        return Err(ExtractError::rejected(Reason::AlgNotAllowed));
     }
     if ["crit", "b64", "zip"]
         .iter()
         .any(|name| header.contains(name))
     {
-        return Err(ExtractError::rejected("header"));
+        return Err(ExtractError::rejected(Reason::Header));
     }
     let genuine = hmac::verify(key, signed.as_bytes(), &decode(signature)?);
-    genuine.map_err(|_| ExtractError::rejected("bad_signature"))?;
+    genuine.map_err(|_| ExtractError::rejected(Reason::BadSignature))?;
     decode(payload)
 }
 
 fn with_claims(payload: &[u8], now: UnixSeconds) -> Result<(Object, UnixSeconds), ExtractError> {
     let Ok(Value::Object(claims)) = Value::parse(payload) else {
-        return Err(ExtractError::rejected("malformed"));
+        return Err(ExtractError::rejected(Reason::Malformed));
     };
     let expires_at = jwt_times::check(&claims, now, 0)?;
     Ok((claims, expires_at))
@@ -224,7 +225,7 @@ impl BetterAuth {
         let session_ends = session_end(&cache)?;
         let written = written_at(&cache)?;
         if written.is_some_and(|written| written > now + SKEW) {
-            return Err(ExtractError::rejected("from_the_future"));
+            return Err(ExtractError::rejected(Reason::FromTheFuture));
         }
         let too_old = written.map_or(UnixSeconds::MAX, |written| {
             written.saturating_add(self.max_age)
@@ -242,7 +243,7 @@ impl BetterAuth {
 
 /// The expiry of the session itself. The library checks it as well as the expiry of the cache.
 fn session_end(cache: &Object) -> Result<UnixSeconds, ExtractError> {
-    let malformed = || ExtractError::rejected("malformed");
+    let malformed = || ExtractError::rejected(Reason::Malformed);
     let Ok(Some(Value::Object(session))) = cache.get("session") else {
         return Err(malformed());
     };
@@ -259,10 +260,10 @@ fn written_at(cache: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
     match cache.get("updatedAt") {
         Ok(Some(Value::Number(millis))) => match millis.as_i64() {
             Some(millis) => Ok(Some(millis.div_euclid(1000))),
-            None => Err(ExtractError::rejected("malformed")),
+            None => Err(ExtractError::rejected(Reason::Malformed)),
         },
         Ok(None) => jwt_times::date(cache, "iat"),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected("malformed")),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
     }
 }
 

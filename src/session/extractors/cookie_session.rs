@@ -17,6 +17,7 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::{hex, payload};
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
@@ -108,10 +109,10 @@ impl CookieSession {
         };
         // An app with `signed: false` sends no signature, so any client could write such a session.
         let Some(signature) = self.signature.find(request)? else {
-            return Err(ExtractError::rejected("unsigned"));
+            return Err(ExtractError::rejected(Reason::Unsigned));
         };
         if !self.is_signed(value, signature) {
-            return Err(ExtractError::rejected("bad_signature"));
+            return Err(ExtractError::rejected(Reason::BadSignature));
         }
         let attributes = payload::json(&payload::base64(value)?)?;
         Ok(Some(Session {

@@ -106,6 +106,7 @@ fn derive(digest: hmac::Algorithm, secret: &Secret, salt: &str) -> hmac::Key {
 mod tests {
     use super::*;
     use crate::session::contract;
+    use crate::session::reason::Reason;
     use crate::session::sections::testing::{assert_single_problem, build_at, extract_at, word};
     use crate::session::types::{ExtractError, Extracted};
     use base64::Engine;
@@ -187,7 +188,7 @@ mod tests {
         let early = extract(&keys, STAMP - 1, SIGNED_WITH_OLD);
         assert_eq!(
             early.unwrap_err(),
-            ExtractError::rejected("from_the_future")
+            ExtractError::rejected(Reason::FromTheFuture)
         );
     }
 

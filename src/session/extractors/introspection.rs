@@ -25,6 +25,7 @@ use crate::session::backends::waiting::Waiting;
 use crate::session::credential_source;
 use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes, check_scopes};
 use crate::session::types::{
     Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
@@ -233,7 +234,7 @@ impl SessionExtractor for Introspection {
             self.issuer.check_form(&found)?;
             let token = found.text;
             if token.len() > MAX_CREDENTIAL {
-                return Err(ExtractError::rejected("too_large"));
+                return Err(ExtractError::rejected(Reason::TooLarge));
             }
             let call = || {
                 let (issuer, mut call) = (self.issuer.clone(), self.issuer.request(&token));
@@ -279,7 +280,7 @@ impl Issuer {
         let issuer = jwt_form::read(&found.text)?.and_then(|form| form.issuer);
         match issuer {
             Some(issuer) if !self.issuers.contains(&issuer) => {
-                Err(ExtractError::not_mine("issuer", found.place)
+                Err(ExtractError::not_mine(Reason::Issuer, found.place)
                     .because(format!("iss is {issuer}")))
             }
             _ => Ok(()),
@@ -317,19 +318,20 @@ impl Issuer {
             // The issuer refuses our own client. This says nothing about the caller's token.
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 return Err(
-                    ExtractError::unavailable("introspection_client_rejected").because(format!(
-                        "the endpoint answered {}: check client_id and client_secret",
-                        status.as_u16()
-                    )),
+                    ExtractError::unavailable(Reason::IntrospectionClientRejected).because(
+                        format!(
+                            "the endpoint answered {}: check client_id and client_secret",
+                            status.as_u16()
+                        ),
+                    ),
                 );
             }
             _ => return Err(endpoint::undecided(answer)),
         }
         let attributes = endpoint::json(answer)?;
         let Value::Object(claims) = &attributes else {
-            return Err(
-                ExtractError::unavailable("malformed").because("the answer is not a JSON object")
-            );
+            return Err(ExtractError::unavailable(Reason::Malformed)
+                .because("the answer is not a JSON object"));
         };
         let expires_at = self.check(claims)?;
         Ok(Session {
@@ -350,14 +352,22 @@ impl Issuer {
             return Err(ExtractError::expired());
         }
         if time(claims, "nbf")?.is_some_and(|not_before| not_before > now.saturating_add(LEEWAY)) {
-            return Err(ExtractError::rejected("not_yet_valid"));
+            return Err(ExtractError::rejected(Reason::NotYetValid));
         }
-        check_any(&self.issuers, &texts(member(claims, "iss")?), "issuer")?;
-        check_any(&self.audiences, &texts(member(claims, "aud")?), "audience")?;
+        check_any(
+            &self.issuers,
+            &texts(member(claims, "iss")?),
+            Reason::Issuer,
+        )?;
+        check_any(
+            &self.audiences,
+            &texts(member(claims, "aud")?),
+            Reason::Audience,
+        )?;
         check_any(
             &self.client_ids,
             &texts(member(claims, "client_id")?),
-            "client_id",
+            Reason::ClientId,
         )?;
         check_scopes(&self.required_scopes, claims)?;
         self.claims.check(claims)?;
@@ -377,27 +387,25 @@ impl Issuer {
                 None | Some(Value::Null) => {}
                 Some(Value::String(text)) if is_known(text) => {}
                 Some(_) => {
-                    return Err(ExtractError::rejected("token_type")
+                    return Err(ExtractError::rejected(Reason::TokenType)
                         .because(format!("{name} is not one of token_types")));
                 }
             }
         }
         match member(claims, "cnf")? {
             None | Some(Value::Null) => Ok(()),
-            Some(_) => {
-                Err(ExtractError::rejected("token_type")
-                    .because("the token is bound to a key (cnf)"))
-            }
+            Some(_) => Err(ExtractError::rejected(Reason::TokenType)
+                .because("the token is bound to a key (cnf)")),
         }
     }
 }
 
 fn inactive() -> ExtractError {
-    ExtractError::rejected("inactive").because("the answer does not contain active = true")
+    ExtractError::rejected(Reason::Inactive).because("the answer does not contain active = true")
 }
 
-/// Refuses with `word` if none of the `given` values is allowed. An empty `allowed` allows all.
-fn check_any(allowed: &[String], given: &[&str], word: &'static str) -> Result<(), ExtractError> {
+/// Refuses with `reason` if none of the `given` values is allowed. An empty `allowed` allows all.
+fn check_any(allowed: &[String], given: &[&str], reason: Reason) -> Result<(), ExtractError> {
     if allowed.is_empty()
         || given
             .iter()
@@ -405,7 +413,7 @@ fn check_any(allowed: &[String], given: &[&str], word: &'static str) -> Result<(
     {
         return Ok(());
     }
-    Err(ExtractError::rejected(word).because(format!("the answer contains {given:?}")))
+    Err(ExtractError::rejected(reason).because(format!("the answer contains {given:?}")))
 }
 
 /// The strings of a claim that is a string or a list. Other values are left out.
@@ -420,7 +428,7 @@ fn texts(value: Option<&Value>) -> Vec<&str> {
 /// A `NumericDate`, rounded down to whole seconds; `None` if it is absent or null.
 fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError> {
     let malformed =
-        || ExtractError::rejected("malformed").because(format!("{name} is not a number"));
+        || ExtractError::rejected(Reason::Malformed).because(format!("{name} is not a number"));
     match member(claims, name)? {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(number)) => {
@@ -435,9 +443,9 @@ fn time(claims: &Object, name: &str) -> Result<Option<UnixSeconds>, ExtractError
 }
 
 fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, ExtractError> {
-    object
-        .get(name)
-        .map_err(|_| ExtractError::rejected("malformed").because(format!("{name} is repeated")))
+    object.get(name).map_err(|_| {
+        ExtractError::rejected(Reason::Malformed).because(format!("{name} is repeated"))
+    })
 }
 
 #[cfg(test)]

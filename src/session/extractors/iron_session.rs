@@ -21,6 +21,7 @@ use crate::session::backends::Context;
 use crate::session::formats::aes::Cbc;
 use crate::session::formats::hkdf;
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::one_or_map::OneOrMap;
@@ -211,15 +212,15 @@ impl IronSession {
         let Some(text) = self.text(request)? else {
             return Ok(None);
         };
-        let malformed = || ExtractError::rejected("malformed");
+        let malformed = || ExtractError::rejected(Reason::Malformed);
         let seal = Seal::parse(&text).ok_or_else(malformed)?;
         let password = self
             .passwords
             .get(seal.id)
-            .ok_or_else(|| ExtractError::rejected("unknown_key"))?;
+            .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
         let opened = seal
             .open(password)
-            .ok_or_else(|| ExtractError::rejected("bad_seal"))?;
+            .ok_or_else(|| ExtractError::rejected(Reason::BadSeal))?;
         let expires_at = seal.expires_at.map(|millis| millis.div_euclid(1000));
         if seal
             .expires_at

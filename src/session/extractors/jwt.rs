@@ -18,6 +18,7 @@ use crate::session::backends::keys::{Alg, KeySet};
 use crate::session::credential_source;
 use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_scopes};
 use crate::session::types::{
     Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
@@ -160,15 +161,15 @@ impl Jwt {
     ) -> Result<UnverifiedToken<'a>, ExtractError> {
         let token = &*found.text;
         if token.len() > self.max_token_bytes {
-            return Err(ExtractError::rejected("too_large"));
+            return Err(ExtractError::rejected(Reason::TooLarge));
         }
         let not_mine = |word| ExtractError::not_mine(word, found.place);
         let [header, payload, signature] =
-            jwt_form::parts(token).ok_or_else(|| not_mine("not_a_jwt"))?;
-        let form = jwt_form::decode(header).ok_or_else(|| not_mine("not_a_jwt"))?;
-        let alg = jwt_form::alg(&form)?.ok_or_else(|| not_mine("not_a_jwt"))?;
+            jwt_form::parts(token).ok_or_else(|| not_mine(Reason::NotAJwt))?;
+        let form = jwt_form::decode(header).ok_or_else(|| not_mine(Reason::NotAJwt))?;
+        let alg = jwt_form::alg(&form)?.ok_or_else(|| not_mine(Reason::NotAJwt))?;
         if jwt_form::is_hmac(alg).is_some_and(|is_hmac| is_hmac != self.is_hmac()) {
-            return Err(not_mine("alg_not_allowed"));
+            return Err(not_mine(Reason::AlgNotAllowed));
         }
         if payload.is_empty() || signature.is_empty() {
             return Err(malformed("a part is empty"));
@@ -178,7 +179,7 @@ impl Jwt {
         let issuer = jwt_form::issuer(object(&payload, "the payload")?)?;
         if !self.accepts_issuer(issuer) {
             return Err(
-                not_mine("issuer").because(format!("iss is {}", issuer.unwrap_or("missing")))
+                not_mine(Reason::Issuer).because(format!("iss is {}", issuer.unwrap_or("missing")))
             );
         }
         // Parsed again, because the first time padding and duplicate members were accepted.
@@ -212,13 +213,13 @@ impl Jwt {
             .into_iter()
             .find(|name| header.contains(name))
         {
-            return Err(ExtractError::rejected("header")
+            return Err(ExtractError::rejected(Reason::Header)
                 .because(format!("the header parameter {name} is not supported")));
         }
         match member(header, "typ")? {
             None => {}
             Some(Value::String(typ)) if self.is_token_type(typ) => {}
-            Some(_) => return Err(ExtractError::rejected("token_type")),
+            Some(_) => return Err(ExtractError::rejected(Reason::TokenType)),
         }
         let kid = match member(header, "kid")? {
             None => None,
@@ -228,7 +229,7 @@ impl Jwt {
         self.header_claims.check(header)?;
         let name = member(header, "alg")?.and_then(Value::as_str);
         let alg = self.algorithms.iter().find(|alg| Some(alg.name) == name);
-        let alg = alg.ok_or_else(|| ExtractError::rejected("alg_not_allowed"))?;
+        let alg = alg.ok_or_else(|| ExtractError::rejected(Reason::AlgNotAllowed))?;
         Ok((*alg, kid))
     }
 
@@ -243,8 +244,8 @@ impl Jwt {
         let kid = self.keys.kid_in_set(token.kid.as_deref());
         match keys.verify(token.signed.as_bytes(), token.signature, token.alg, kid) {
             Some(true) => {}
-            Some(false) => return Err(ExtractError::rejected("bad_signature")),
-            None => return Err(ExtractError::rejected("unknown_key")),
+            Some(false) => return Err(ExtractError::rejected(Reason::BadSignature)),
+            None => return Err(ExtractError::rejected(Reason::UnknownKey)),
         }
         let attributes = token.payload;
         if attributes.has_duplicates() {
@@ -262,7 +263,7 @@ impl Jwt {
         let now = self.clock.now();
         let exp = member(claims, "exp")?.and_then(numeric_date);
         let Some(exp) = exp.filter(|exp| exp.floor <= LATEST_EXPIRY) else {
-            return Err(ExtractError::rejected("exp")
+            return Err(ExtractError::rejected(Reason::Exp)
                 .because("exp is missing, not a number, or after the year 9999"));
         };
         if now >= exp.ceil.saturating_add(self.leeway) {
@@ -274,7 +275,7 @@ impl Jwt {
             };
             match numeric_date(value) {
                 Some(date) if date.ceil > now.saturating_add(self.leeway) => {
-                    return Err(ExtractError::rejected("not_yet_valid")
+                    return Err(ExtractError::rejected(Reason::NotYetValid)
                         .because(format!("{name} is in the future")));
                 }
                 None if must_be_number => {
@@ -308,7 +309,7 @@ impl Jwt {
         if is_accepted {
             return Ok(());
         }
-        Err(ExtractError::rejected("audience")
+        Err(ExtractError::rejected(Reason::Audience)
             .because("aud contains none of the configured audiences"))
     }
 
@@ -343,7 +344,7 @@ impl Jwt {
 }
 
 fn malformed(detail: impl Into<String>) -> ExtractError {
-    ExtractError::rejected("malformed").because(detail)
+    ExtractError::rejected(Reason::Malformed).because(detail)
 }
 
 fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Object, ExtractError> {

@@ -15,6 +15,7 @@ use crate::json::Value;
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::laravel::{self, AppKeySet, KeyFields};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
@@ -95,7 +96,7 @@ impl Laravel {
         };
         let id = self.keys.session_id(self.cookie.name(), cookie)?;
         let Some(cookie) = cookie::find(&request.headers, &id)? else {
-            return Err(ExtractError::rejected("no_session_cookie").because(
+            return Err(ExtractError::rejected(Reason::NoSessionCookie).because(
                 "the cookie whose name is the session's id is missing: check that the app has SESSION_DRIVER=cookie",
             ));
         };
@@ -103,7 +104,7 @@ impl Laravel {
     }
 
     fn unwrap(&self, text: &str) -> Result<Session, ExtractError> {
-        let malformed = || ExtractError::rejected("malformed");
+        let malformed = || ExtractError::rejected(Reason::Malformed);
         let Ok(Value::Object(record)) = Value::parse(text.as_bytes()) else {
             return Err(malformed());
         };
@@ -128,7 +129,7 @@ impl Laravel {
             return Err(ExtractError::expired());
         }
         if expires_at > now.saturating_add(self.lifetime).saturating_add(SKEW) {
-            return Err(ExtractError::rejected("from_the_future").because(
+            return Err(ExtractError::rejected(Reason::FromTheFuture).because(
                 "the session expires later than `lifetime` from now: set lifetime to the app's SESSION_LIFETIME",
             ));
         }

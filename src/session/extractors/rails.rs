@@ -22,6 +22,7 @@ use crate::session::backends::Context;
 use crate::session::formats::expiry::Expiry;
 use crate::session::formats::percent::{self, Plus};
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
@@ -189,9 +190,9 @@ impl Rails {
             return Ok(None);
         };
         let text = percent::decode(cookie, Plus::Space)
-            .ok_or_else(|| ExtractError::rejected("malformed"))?;
+            .ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
         let opened = self.readers.iter().find_map(|reader| reader.open(&text));
-        self.unwrap(&opened.ok_or_else(|| ExtractError::rejected("bad_seal"))?)
+        self.unwrap(&opened.ok_or_else(|| ExtractError::rejected(Reason::BadSeal))?)
             .map(Some)
     }
 
@@ -208,7 +209,7 @@ impl Rails {
             });
         };
         self.check_purpose(text(metadata, "pur")?)?;
-        let malformed = || ExtractError::rejected("malformed");
+        let malformed = || ExtractError::rejected(Reason::Malformed);
         let expires_at = match text(metadata, "exp")? {
             Some(time) => Some(Expiry::of_text(time).ok_or_else(malformed)?.floor),
             None => None,
@@ -228,8 +229,8 @@ impl Rails {
         match purpose {
             Some(purpose) if purpose == self.purpose => Ok(()),
             None if self.allow_missing_purpose => Ok(()),
-            Some(_) => Err(ExtractError::rejected("purpose").because("the value was made for another cookie")),
-            None => Err(ExtractError::rejected("purpose").because(
+            Some(_) => Err(ExtractError::rejected(Reason::Purpose).because("the value was made for another cookie")),
+            None => Err(ExtractError::rejected(Reason::Purpose).because(
                 "the value has no purpose: turn on use_cookies_with_metadata in the Rails app, or set \
                  allow_missing_purpose = true",
             )),
@@ -245,9 +246,9 @@ impl Rails {
                     "the app's cookies are in Ruby's Marshal format, so every one is refused: {SERIALIZER_ADVICE}"
                 );
             });
-            return Err(ExtractError::rejected("payload_not_json").because(SERIALIZER_ADVICE));
+            return Err(ExtractError::rejected(Reason::PayloadNotJson).because(SERIALIZER_ADVICE));
         }
-        Value::parse(bytes).map_err(|_| ExtractError::rejected("payload_not_json"))
+        Value::parse(bytes).map_err(|_| ExtractError::rejected(Reason::PayloadNotJson))
     }
 }
 
@@ -259,7 +260,7 @@ fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
     match object.get("_rails") {
         Ok(None) => Ok(None),
         Ok(Some(Value::Object(metadata))) => Ok(Some(metadata)),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected("malformed")),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
     }
 }
 
@@ -268,7 +269,7 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
     match object.get(name) {
         Ok(None | Some(Value::Null)) => Ok(None),
         Ok(Some(Value::String(text))) => Ok(Some(text)),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected("malformed")),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::session::backends::waiting::Waiting;
 use crate::session::formats::expiry::Expiry;
 use crate::session::formats::php;
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::authority;
 use crate::session::sections::laravel::{self, KeyFields};
 use crate::session::sections::session_cookie::{self, SessionCookie};
@@ -221,7 +222,7 @@ impl SessionExtractor for RedisSession {
             // Colons separate the parts of a key, so with an unsigned id a client could name a key under another
             // prefix.
             if self.cookie.takes_any_key() && id.contains(':') {
-                return Err(ExtractError::rejected("malformed"));
+                return Err(ExtractError::rejected(Reason::Malformed));
             }
             self.session(&id).await.map(Some)
         })
@@ -252,7 +253,7 @@ impl RedisSession {
                 "the store has no such key with prefix {:?}",
                 self.key_prefix
             );
-            return Err(ExtractError::rejected("session_not_found").because(detail));
+            return Err(ExtractError::rejected(Reason::SessionNotFound).because(detail));
         };
         let now = self.clock.now();
         let attributes = self.attributes(&stored.value)?;
@@ -299,7 +300,7 @@ impl RedisSession {
 }
 
 fn corrupt(detail: &str) -> ExtractError {
-    ExtractError::rejected("session_corrupt").because(detail)
+    ExtractError::rejected(Reason::SessionCorrupt).because(detail)
 }
 
 #[cfg(test)]
@@ -335,7 +336,7 @@ mod tests {
         let Err(ExtractError::Unavailable(cause)) = answer else {
             panic!("{answer:?}")
         };
-        assert_eq!(cause.word, "store_unreachable");
+        assert_eq!(cause.reason, "store_unreachable");
     }
 
     /// A section without problems, to which tests add keys.

@@ -22,6 +22,7 @@ use crate::session::formats::cookies;
 use crate::session::formats::expiry::Expiry;
 use crate::session::formats::headers;
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::subject::{SubjectError, Template};
 use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
@@ -129,9 +130,8 @@ impl SessionEndpoint {
             }
         }
         if found.iter().map(|(_, value)| value.len()).sum::<usize>() > MAX_CREDENTIAL {
-            return Err(
-                ExtractError::rejected("too_large").because("more than 16 KiB would be forwarded")
-            );
+            return Err(ExtractError::rejected(Reason::TooLarge)
+                .because("more than 16 KiB would be forwarded"));
         }
         Ok(found)
     }
@@ -242,7 +242,7 @@ impl WhoAmI {
              means that the caller is not signed in",
             location.unwrap_or_default()
         );
-        Some(ExtractError::unavailable("wrong_url").because(detail))
+        Some(ExtractError::unavailable(Reason::WrongUrl).because(detail))
     }
 
     /// The configured headers of the answer as a session. Absent and empty headers are left out.
@@ -255,7 +255,7 @@ impl WhoAmI {
                     attributes.push((name.as_str(), Value::String(value.to_owned())));
                 }
                 Err(_) => {
-                    let error = ExtractError::unavailable("malformed");
+                    let error = ExtractError::unavailable(Reason::Malformed);
                     return Err(
                         error.because(format!("the header {name} is repeated or is not text"))
                     );
@@ -268,7 +268,7 @@ impl WhoAmI {
 
 fn signed_out(answer: &Answer) -> ExtractError {
     let status = answer.status.as_u16();
-    ExtractError::rejected("signed_out").because(format!("the endpoint answered {status}"))
+    ExtractError::rejected(Reason::SignedOut).because(format!("the endpoint answered {status}"))
 }
 
 /// A URL as it may be logged. Query, fragment and credentials are removed, because they can contain secrets.
@@ -293,7 +293,8 @@ fn insert(request: &mut Request, name: HeaderName, value: &str) {
 /// When the session ends; `None` if the answer does not say, for example because the caller is not signed in.
 fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, ExtractError> {
     let invalid = || {
-        ExtractError::unavailable("malformed").because("the value at expires_path is not a time")
+        ExtractError::unavailable(Reason::Malformed)
+            .because("the value at expires_path is not a time")
     };
     match path.value(attributes) {
         Ok(None | Some(Value::Null)) | Err(SubjectError::Absent) => Ok(None),
@@ -344,7 +345,7 @@ mod tests {
                 .extract(&contract::request(headers))
                 .await;
             assert!(
-                matches!(&outcome, Err(ExtractError::Rejected(reason)) if reason.word == word),
+                matches!(&outcome, Err(ExtractError::Rejected(reason)) if reason.reason == word),
                 "{outcome:?}"
             );
         }

@@ -19,6 +19,7 @@ use crate::json::{Object, Value};
 use crate::session::backends::pool::Pool;
 use crate::session::formats::expiry::Expiry;
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::sections::session_cookie::SessionCookie;
 use crate::session::types::{
     Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
@@ -92,7 +93,7 @@ impl SqlSession {
         };
         let Some(row) = self.pool.ask(&query).await? else {
             return Err(
-                ExtractError::rejected("session_not_found").because("the query finds no row")
+                ExtractError::rejected(Reason::SessionNotFound).because("the query finds no row")
             );
         };
         let expires_at = match &self.expiry_column {
@@ -143,7 +144,7 @@ impl ExpiryColumn {
 
 /// The row does not fit the configuration. This says nothing about the caller, so it is `Unavailable`.
 fn misfit(detail: String) -> ExtractError {
-    ExtractError::unavailable("store_misfit").because(detail)
+    ExtractError::unavailable(Reason::StoreMisfit).because(detail)
 }
 
 #[cfg(test)]

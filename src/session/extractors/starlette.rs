@@ -123,6 +123,7 @@ impl SessionExtractor for Starlette {
 mod tests {
     use super::*;
     use crate::session::contract;
+    use crate::session::reason::Reason;
     use crate::session::sections::testing::{assert_single_problem, build_at, extract_at};
     use crate::session::types::ExtractError;
 
@@ -157,7 +158,7 @@ mod tests {
         let early = extract(KEY, STAMP - 1, COOKIE);
         assert_eq!(
             early.unwrap_err(),
-            ExtractError::rejected("from_the_future")
+            ExtractError::rejected(Reason::FromTheFuture)
         );
     }
 
@@ -171,7 +172,7 @@ mod tests {
         let early = extract(&keys, STAMP - 1, COOKIE);
         assert_eq!(
             early.unwrap_err(),
-            ExtractError::rejected("from_the_future")
+            ExtractError::rejected(Reason::FromTheFuture)
         );
     }
 

@@ -16,6 +16,7 @@ use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::headers;
 use crate::session::kind::Kind;
+use crate::session::reason::Reason;
 use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Peer, Reach, Session, SessionExtractor,
 };
@@ -162,17 +163,17 @@ impl TrustedHeader {
     fn session(&self, request: &Parts) -> Extracted {
         let present = request.headers.contains_key(&self.header);
         if headers::has_twin(&request.headers, &self.header) {
-            return Err(ExtractError::rejected("ambiguous_identity"));
+            return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         }
         if !present {
             return Ok(None);
         }
         let Ok(Some(user)) = headers::single(&request.headers, &self.header) else {
-            return Err(ExtractError::rejected("ambiguous_identity"));
+            return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         };
         self.check_proxy(request)?;
         if user.is_empty() || user.contains(',') {
-            return Err(ExtractError::rejected("ambiguous_identity"));
+            return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         }
         Ok(Some(Session::of_subject(user)))
     }
@@ -180,7 +181,7 @@ impl TrustedHeader {
     /// Only the address of the connection's peer counts. Headers such as `X-Forwarded-For` can be set by any client.
     fn check_proxy(&self, request: &Parts) -> Result<(), ExtractError> {
         if headers::is_hop_by_hop(&request.headers, &self.header) {
-            return Err(ExtractError::rejected("hop_by_hop"));
+            return Err(ExtractError::rejected(Reason::HopByHop));
         }
         if !self.trusted_proxies.is_empty() {
             let peer = request
@@ -191,7 +192,7 @@ impl TrustedHeader {
                 peer.is_some_and(|peer| self.trusted_proxies.iter().any(|net| net.contains(&peer)));
             if !trusted {
                 let shown = peer.map_or("unknown".to_owned(), |peer| peer.to_string());
-                return Err(ExtractError::rejected("untrusted_peer")
+                return Err(ExtractError::rejected(Reason::UntrustedPeer)
                     .because(format!("the peer is {shown}")));
             }
         }
@@ -207,7 +208,7 @@ impl TrustedHeader {
             _ => false,
         };
         if !is_genuine || headers::is_hop_by_hop(&request.headers, name) {
-            return Err(ExtractError::rejected("shared_secret"));
+            return Err(ExtractError::rejected(Reason::SharedSecret));
         }
         Ok(())
     }

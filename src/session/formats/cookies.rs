@@ -5,6 +5,7 @@
 
 use axum::http::{HeaderMap, header};
 
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// The raw value of the cookie called exactly `name`: not decoded, with its quotes.
@@ -23,11 +24,11 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, E
                 continue;
             };
             if found.replace(value).is_some_and(|other| other != value) {
-                return Err(ExtractError::rejected("ambiguous_identity"));
+                return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
             }
         }
     }
-    let malformed = || ExtractError::rejected("malformed");
+    let malformed = || ExtractError::rejected(Reason::Malformed);
     match found {
         None | Some([]) => Ok(None),
         Some(value) if value.iter().all(|byte| (b' '..=b'~').contains(byte)) => {
@@ -100,7 +101,7 @@ mod tests {
 
     #[test]
     fn duplicate_with_another_value_is_refused_and_with_the_same_value_counts_once() {
-        let duplicate = Err(ExtractError::rejected("ambiguous_identity"));
+        let duplicate = Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         for (lines, want) in [
             (&[&b"sid=a; sid=b"[..]][..], duplicate.clone()),
             (&[b"sid=a", b"sid=b"], duplicate.clone()),
@@ -120,7 +121,7 @@ mod tests {
     fn value_that_is_not_printable_ascii_is_malformed() {
         assert_eq!(
             find(&headers(&[b"sid=\xff"]), "sid"),
-            Err(ExtractError::rejected("malformed"))
+            Err(ExtractError::rejected(Reason::Malformed))
         );
     }
 }

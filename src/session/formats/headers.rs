@@ -4,6 +4,7 @@
 use axum::http::{HeaderMap, HeaderName, header};
 
 use crate::headers;
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// The value of the header without surrounding spaces and tabs; `None` if it is absent.
@@ -19,7 +20,7 @@ pub fn single<'a>(
     };
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => Ok(Some(text.trim_matches([' ', '\t']))),
-        Err(_) => Err(ExtractError::rejected("malformed")),
+        Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
     }
 }
 

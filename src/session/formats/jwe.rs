@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::json::{Object, Value};
 use crate::session::formats::aes::{Cbc, Gcm};
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// The maximum length of an encoded header in bytes. Real headers are a few dozen bytes long.
@@ -120,29 +121,29 @@ pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,
 ) -> Result<Vec<u8>, ExtractError> {
-    let malformed = || ExtractError::rejected("malformed");
+    let malformed = || ExtractError::rejected(Reason::Malformed);
     let sealed = split(token).ok_or_else(malformed)?;
     let header = decode_header(sealed.header).ok_or_else(malformed)?;
     let encryption = text(&header, "enc")?;
     if text(&header, "alg")? != Some("dir")
         || !keys.clone().any(|key| encryption == Some(key.encryption()))
     {
-        return Err(ExtractError::rejected("alg_not_allowed"));
+        return Err(ExtractError::rejected(Reason::AlgNotAllowed));
     }
     // No session format uses them: `zip` could be a decompression bomb, and `crit` requires unknown extensions.
     if header.contains("zip") || header.contains("crit") {
-        return Err(ExtractError::rejected("header"));
+        return Err(ExtractError::rejected(Reason::Header));
     }
     let kid = text(&header, "kid")?;
     let mut candidates = keys
         .filter(|key| encryption == Some(key.encryption()) && key.matches(kid))
         .peekable();
     if candidates.peek().is_none() {
-        return Err(ExtractError::rejected("unknown_key"));
+        return Err(ExtractError::rejected(Reason::UnknownKey));
     }
     candidates
         .find_map(|key| key.open(&sealed))
-        .ok_or_else(|| ExtractError::rejected("bad_seal"))
+        .ok_or_else(|| ExtractError::rejected(Reason::BadSeal))
 }
 
 fn split(token: &str) -> Option<Sealed<'_>> {
@@ -176,7 +177,7 @@ fn text<'a>(header: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
     match header.get(name) {
         Ok(None) => Ok(None),
         Ok(Some(Value::String(text))) => Ok(Some(text)),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected("malformed")),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
     }
 }
 
@@ -266,7 +267,7 @@ mod tests {
         ] {
             let token = format!("{}..AAAA.AAAA.AAAA", URL_SAFE_NO_PAD.encode(header));
             let answer = open(&token, keys.iter()).expect_err(header);
-            assert_eq!(answer, ExtractError::rejected(want), "{header}");
+            assert_eq!(answer.reason(), want, "{header}");
         }
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256CBC-HS512"}"#);
         for token in [
@@ -283,7 +284,7 @@ mod tests {
         ] {
             assert_eq!(
                 open(token, keys.iter()),
-                Err(ExtractError::rejected("malformed")),
+                Err(ExtractError::rejected(Reason::Malformed)),
                 "{token}"
             );
         }

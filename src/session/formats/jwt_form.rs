@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::json::{Object, Value};
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// The unverified algorithm and issuer of a JWT.
@@ -98,7 +99,7 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
 }
 
 fn unreadable(detail: &str) -> ExtractError {
-    ExtractError::rejected("malformed").because(detail)
+    ExtractError::rejected(Reason::Malformed).because(detail)
 }
 
 #[cfg(test)]
@@ -154,7 +155,7 @@ mod tests {
         ] {
             let text = token(header, payload);
             assert_eq!(
-                read(&text).map_err(|error| error.word()),
+                read(&text).map_err(|error| error.reason().as_str()),
                 Err("malformed"),
                 "{header} {payload}"
             );

@@ -2,6 +2,7 @@
 
 use crate::clock::UnixSeconds;
 use crate::json::{Object, Value};
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// 2^53: JavaScript, which wrote the number, represents every integer up to here exactly.
@@ -17,12 +18,12 @@ pub fn check(
     now: UnixSeconds,
     tolerance: UnixSeconds,
 ) -> Result<UnixSeconds, ExtractError> {
-    let expires_at = date(claims, "exp")?.ok_or_else(|| ExtractError::rejected("exp"))?;
+    let expires_at = date(claims, "exp")?.ok_or_else(|| ExtractError::rejected(Reason::Exp))?;
     if expires_at <= now - tolerance {
         return Err(ExtractError::expired());
     }
     match date(claims, "nbf")? {
-        Some(start) if start > now + tolerance => Err(ExtractError::rejected("not_yet_valid")),
+        Some(start) if start > now + tolerance => Err(ExtractError::rejected(Reason::NotYetValid)),
         _ => Ok(expires_at),
     }
 }
@@ -32,7 +33,14 @@ pub fn check(
 /// # Errors
 /// `Rejected` if it is not a number, out of range or a duplicate.
 pub fn date(claims: &Object, name: &'static str) -> Result<Option<UnixSeconds>, ExtractError> {
-    let wrong = || ExtractError::rejected(name);
+    let wrong = || {
+        ExtractError::rejected(match name {
+            "exp" => Reason::Exp,
+            "nbf" => Reason::Nbf,
+            "iat" => Reason::Iat,
+            _ => Reason::Malformed,
+        })
+    };
     let Some(value) = claims.get(name).map_err(|_| wrong())? else {
         return Ok(None);
     };
@@ -88,41 +96,44 @@ mod tests {
             (r#"{"exp":-1}"#, Err(ExtractError::expired())),
             (
                 r#"{"exp":1800000001,"nbf":1800000016}"#,
-                Err(ExtractError::rejected("not_yet_valid")),
+                Err(ExtractError::rejected(Reason::NotYetValid)),
             ),
             (
                 r#"{"exp":1800000001,"nbf":"1"}"#,
-                Err(ExtractError::rejected("nbf")),
+                Err(ExtractError::rejected(Reason::Nbf)),
             ),
-            ("{}", Err(ExtractError::rejected("exp"))),
-            (r#"{"exp":null}"#, Err(ExtractError::rejected("exp"))),
-            (r#"{"exp":true}"#, Err(ExtractError::rejected("exp"))),
+            ("{}", Err(ExtractError::rejected(Reason::Exp))),
+            (r#"{"exp":null}"#, Err(ExtractError::rejected(Reason::Exp))),
+            (r#"{"exp":true}"#, Err(ExtractError::rejected(Reason::Exp))),
             (
                 r#"{"exp":"1800000001"}"#,
-                Err(ExtractError::rejected("exp")),
+                Err(ExtractError::rejected(Reason::Exp)),
             ),
             (
                 r#"{"exp":[1800000001]}"#,
-                Err(ExtractError::rejected("exp")),
+                Err(ExtractError::rejected(Reason::Exp)),
             ),
             (
                 r#"{"exp":1800000001,"exp":1800000001}"#,
-                Err(ExtractError::rejected("exp")),
+                Err(ExtractError::rejected(Reason::Exp)),
             ),
             (
                 r#"{"exp":9007199254740993}"#,
-                Err(ExtractError::rejected("exp")),
+                Err(ExtractError::rejected(Reason::Exp)),
             ),
             (
                 r#"{"exp":18446744073709551615}"#,
-                Err(ExtractError::rejected("exp")),
+                Err(ExtractError::rejected(Reason::Exp)),
             ),
             (
                 r#"{"exp":18446744073709551616}"#,
-                Err(ExtractError::rejected("exp")),
+                Err(ExtractError::rejected(Reason::Exp)),
             ),
-            (r#"{"exp":1e300}"#, Err(ExtractError::rejected("exp"))),
-            (r#"{"exp":-1e300}"#, Err(ExtractError::rejected("exp"))),
+            (r#"{"exp":1e300}"#, Err(ExtractError::rejected(Reason::Exp))),
+            (
+                r#"{"exp":-1e300}"#,
+                Err(ExtractError::rejected(Reason::Exp)),
+            ),
         ] {
             assert_eq!(checked(claims), want, "{claims}");
         }

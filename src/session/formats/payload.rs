@@ -8,6 +8,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use flate2::read::ZlibDecoder;
 
 use crate::json::Value;
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// The maximum size of a cookie's session after decompression. Zlib can expand one byte to a thousand.
@@ -21,7 +22,7 @@ pub const MAX_STORED: usize = 1024 * 1024;
 pub fn base64(text: &str) -> Result<Vec<u8>, ExtractError> {
     STANDARD
         .decode(text)
-        .map_err(|_| ExtractError::rejected("malformed"))
+        .map_err(|_| ExtractError::rejected(Reason::Malformed))
 }
 
 /// Decodes unpadded base64url, and decompresses zlib data if the text begins with a dot. itsdangerous and Django
@@ -30,7 +31,7 @@ pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
     let decode = |text| {
         URL_SAFE_NO_PAD
             .decode(text)
-            .map_err(|_| ExtractError::rejected("malformed"))
+            .map_err(|_| ExtractError::rejected(Reason::Malformed))
     };
     match text.strip_prefix('.') {
         Some(compressed) => inflate(&decode(compressed)?, MAX_INFLATED),
@@ -45,8 +46,8 @@ pub fn inflate(compressed: &[u8], max: usize) -> Result<Vec<u8>, ExtractError> {
         .take(max as u64 + 1)
         .read_to_end(&mut bytes);
     match read {
-        Err(_) => Err(ExtractError::rejected("malformed")),
-        Ok(length) if length > max => Err(ExtractError::rejected("too_large")),
+        Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
+        Ok(length) if length > max => Err(ExtractError::rejected(Reason::TooLarge)),
         Ok(_) => Ok(bytes),
     }
 }
@@ -55,8 +56,8 @@ pub fn inflate(compressed: &[u8], max: usize) -> Result<Vec<u8>, ExtractError> {
 pub fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     match Value::parse(bytes) {
         Ok(session @ (Value::Object(_) | Value::Null)) => Ok(session),
-        Ok(_) => Err(ExtractError::rejected("malformed")),
-        Err(_) => Err(ExtractError::rejected("payload_not_json")),
+        Ok(_) => Err(ExtractError::rejected(Reason::Malformed)),
+        Err(_) => Err(ExtractError::rejected(Reason::PayloadNotJson)),
     }
 }
 
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn refused<T>(reason: &'static str) -> Result<T, ExtractError> {
+    fn refused<T>(reason: Reason) -> Result<T, ExtractError> {
         Err(ExtractError::rejected(reason))
     }
 
@@ -90,11 +91,11 @@ mod tests {
         );
         assert_eq!(
             base64_or_zlib(&spaces(MAX_INFLATED + 1)),
-            refused("too_large")
+            refused(Reason::TooLarge)
         );
         assert_eq!(
             base64_or_zlib(&spaces(64 * MAX_INFLATED)),
-            refused("too_large")
+            refused(Reason::TooLarge)
         );
     }
 
@@ -113,10 +114,10 @@ mod tests {
             "%65",
             &whole[..whole.len() - 4],
         ] {
-            assert_eq!(base64_or_zlib(text), refused("malformed"), "{text}");
+            assert_eq!(base64_or_zlib(text), refused(Reason::Malformed), "{text}");
         }
         for text in ["e30", "e31=", "e3-_", "e30=\n", "!!!"] {
-            assert_eq!(base64(text), refused("malformed"), "{text}");
+            assert_eq!(base64(text), refused(Reason::Malformed), "{text}");
         }
     }
 
@@ -124,10 +125,14 @@ mod tests {
     fn session_is_a_json_object_or_null() {
         assert!(json(b"{}").is_ok() && json(b" null").is_ok());
         for text in ["[]", "\"user\"", "7", "true"] {
-            assert_eq!(json(text.as_bytes()), refused("malformed"), "{text}");
+            assert_eq!(json(text.as_bytes()), refused(Reason::Malformed), "{text}");
         }
         for text in ["", "{", "{}x", "{\"a\":NaN}", "\u{feff}{}"] {
-            assert_eq!(json(text.as_bytes()), refused("payload_not_json"), "{text}");
+            assert_eq!(
+                json(text.as_bytes()),
+                refused(Reason::PayloadNotJson),
+                "{text}"
+            );
         }
     }
 

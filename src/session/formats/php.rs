@@ -181,6 +181,7 @@ fn float(text: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::reason::Reason;
     use crate::session::subject::{SubjectError, Template};
     use proptest::prelude::*;
 
@@ -320,7 +321,7 @@ mod tests {
             let subject = template.parse::<Template>().unwrap().subject(&session);
             assert_eq!(
                 subject,
-                Err(SubjectError::Invalid("subject_type")),
+                Err(SubjectError::Invalid(Reason::SubjectType)),
                 "{template}"
             );
         }

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::clock::UnixSeconds;
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// HMAC-SHA-1, the default of these frameworks. Collisions of SHA-1 do not help to forge an HMAC.
@@ -45,15 +46,15 @@ impl SignedTimestampVerifier {
         text: &'a str,
         now: UnixSeconds,
     ) -> Result<VerifiedPayload<'a>, ExtractError> {
-        let malformed = || ExtractError::rejected("malformed");
+        let malformed = || ExtractError::rejected(Reason::Malformed);
         let (signed, signature) = text.rsplit_once(self.separator).ok_or_else(malformed)?;
         if !self.is_signed(signed, signature) {
-            return Err(ExtractError::rejected("bad_signature"));
+            return Err(ExtractError::rejected(Reason::BadSignature));
         }
         let (payload, timestamp) = signed.rsplit_once(self.separator).ok_or_else(malformed)?;
         let timestamp = (self.parse_timestamp)(timestamp).ok_or_else(malformed)?;
         if timestamp > now.saturating_add(self.leeway) {
-            return Err(ExtractError::rejected("from_the_future"));
+            return Err(ExtractError::rejected(Reason::FromTheFuture));
         }
         let expires_at = self.max_age.map(|age| timestamp.saturating_add(age));
         // The second `expires_at` is still valid: both libraries refuse an age greater than the limit.
@@ -131,25 +132,40 @@ mod tests {
             assert_eq!(open(&text), Ok(verified));
         }
         let unknown = sign("third", &format!("a.{NOW}"));
-        assert_eq!(open(&unknown), Err(ExtractError::rejected("bad_signature")));
+        assert_eq!(
+            open(&unknown),
+            Err(ExtractError::rejected(Reason::BadSignature))
+        );
     }
 
     #[test]
     fn damaged_signature_is_bad_signature_and_damaged_signed_text_is_malformed() {
         let good = sign("first", &format!("a.{NOW}"));
         for (case, text, want) in [
-            ("padded", format!("{good}="), "bad_signature"),
-            ("empty", format!("a.{NOW}."), "bad_signature"),
-            ("half", good[..good.len() - 20].to_owned(), "bad_signature"),
+            ("padded", format!("{good}="), Reason::BadSignature),
+            ("empty", format!("a.{NOW}."), Reason::BadSignature),
+            (
+                "half",
+                good[..good.len() - 20].to_owned(),
+                Reason::BadSignature,
+            ),
             (
                 "bad timestamp, unsigned",
                 "a.x.AAAA".to_owned(),
-                "bad_signature",
+                Reason::BadSignature,
             ),
-            ("bad timestamp, signed", sign("first", "a.x"), "malformed"),
-            ("no timestamp, signed", sign("first", "a"), "malformed"),
-            ("no separator", "garbage".to_owned(), "malformed"),
-            ("only separators", "...".to_owned(), "bad_signature"),
+            (
+                "bad timestamp, signed",
+                sign("first", "a.x"),
+                Reason::Malformed,
+            ),
+            (
+                "no timestamp, signed",
+                sign("first", "a"),
+                Reason::Malformed,
+            ),
+            ("no separator", "garbage".to_owned(), Reason::Malformed),
+            ("only separators", "...".to_owned(), Reason::BadSignature),
         ] {
             assert_eq!(open(&text), Err(ExtractError::rejected(want)), "{case}");
         }
@@ -162,7 +178,7 @@ mod tests {
             (NOW + 60, Ok(())),
             (NOW + 61, Err(ExtractError::expired())),
             (NOW - 30, Ok(())),
-            (NOW - 31, Err(ExtractError::rejected("from_the_future"))),
+            (NOW - 31, Err(ExtractError::rejected(Reason::FromTheFuture))),
             (UnixSeconds::MAX, Err(ExtractError::expired())),
         ] {
             let verified = verifier(Some(60)).open(&text, now);
@@ -171,7 +187,10 @@ mod tests {
         let unlimited = verifier(None).open(&text, UnixSeconds::MAX);
         assert_eq!(unlimited.map(|verified| verified.expires_at), Ok(None));
         let far = sign("first", &format!("a.{}", UnixSeconds::MAX));
-        assert_eq!(open(&far), Err(ExtractError::rejected("from_the_future")));
+        assert_eq!(
+            open(&far),
+            Err(ExtractError::rejected(Reason::FromTheFuture))
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::json::{DuplicateMember, Object, Value};
 use crate::session::formats::glob::matches_glob;
+use crate::session::reason::Reason;
 use crate::session::subject::{lookup, parse_path};
 use crate::session::types::ExtractError;
 
@@ -59,7 +60,7 @@ impl ClaimRules {
                 .is_ok_and(|claim| named.rule.passes(claim))
             {
                 let detail = format!("{} does not satisfy its rule", named.name);
-                return Err(ExtractError::rejected("claim").because(detail));
+                return Err(ExtractError::rejected(Reason::Claim).because(detail));
             }
         }
         Ok(())
@@ -139,7 +140,7 @@ pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractE
     let mut granted = Vec::new();
     for name in ["scope", "scp"] {
         let duplicate =
-            |_| ExtractError::rejected("malformed").because(format!("{name} occurs twice"));
+            |_| ExtractError::rejected(Reason::Malformed).because(format!("{name} occurs twice"));
         let items = match claims.get(name).map_err(duplicate)? {
             Some(Value::Array(items)) => items.as_slice(),
             Some(one) => std::slice::from_ref(one),
@@ -156,10 +157,8 @@ pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractE
         .iter()
         .find(|scope| !granted.contains(&scope.as_str()))
     {
-        Some(scope) => {
-            Err(ExtractError::rejected("scope")
-                .because(format!("the token lacks the scope {scope}")))
-        }
+        Some(scope) => Err(ExtractError::rejected(Reason::Scope)
+            .because(format!("the token lacks the scope {scope}"))),
         None => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, header};
 
 use crate::config::{Problems, Section};
 use crate::session::formats::cookies;
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// Browsers store at most 4 KiB per cookie, so a value longer than twice that comes from no browser.
@@ -97,7 +98,7 @@ pub fn find_whole_or_chunks<'a>(
         find(headers, name)?,
         find_chunks(headers, name, max_chunks)?,
     ) {
-        (Some(_), Some(_)) => Err(ExtractError::rejected("ambiguous_identity")
+        (Some(_), Some(_)) => Err(ExtractError::rejected(Reason::AmbiguousIdentity)
             .because(format!("{name} is present both whole and in chunks"))),
         (whole, None) => Ok(whole.map(Cow::Borrowed)),
         (None, chunks) => Ok(chunks.map(Cow::Owned)),
@@ -113,14 +114,14 @@ fn find_chunks(
         return Ok(None);
     };
     if last >= max {
-        return Err(ExtractError::rejected("too_many_parts"));
+        return Err(ExtractError::rejected(Reason::TooManyParts));
     }
     let mut joined = String::new();
     for number in 0..=last {
         let chunk = find(headers, &format!("{name}.{number}"))?;
-        joined.push_str(chunk.ok_or_else(|| ExtractError::rejected("missing_part"))?);
+        joined.push_str(chunk.ok_or_else(|| ExtractError::rejected(Reason::MissingPart))?);
         if joined.len() > MAX_BYTES_OF_CHUNKS {
-            return Err(ExtractError::rejected("too_large"));
+            return Err(ExtractError::rejected(Reason::TooLarge));
         }
     }
     Ok(Some(joined))
@@ -149,7 +150,7 @@ pub fn find_one_of<'c, 'a>(
 
 /// The error if two alternative cookies of an app have different values.
 pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
-    ExtractError::rejected("ambiguous_identity").because(format!(
+    ExtractError::rejected(Reason::AmbiguousIdentity).because(format!(
         "{} and {} are present with different values: set `cookie` to the name that the app uses",
         first.name, second.name
     ))
@@ -159,7 +160,7 @@ pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
 /// remove; `None` if the cookie is absent or empty.
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ExtractError> {
     match cookies::find(headers, name)? {
-        Some(value) if value.len() > MAX_BYTES => Err(ExtractError::rejected("too_large")),
+        Some(value) if value.len() > MAX_BYTES => Err(ExtractError::rejected(Reason::TooLarge)),
         value => Ok(value.map(without_quotes).filter(|value| !value.is_empty())),
     }
 }
@@ -217,7 +218,7 @@ mod tests {
         let found = sid().find_whole_or_chunks(&request, 12);
         found
             .map(|value| value.map(Cow::into_owned))
-            .map_err(|error| error.word())
+            .map_err(|error| error.reason().as_str())
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::secret::Secret;
 use crate::session::formats::aes::{Cbc, Gcm};
 use crate::session::formats::percent::{self, Plus};
 use crate::session::formats::{hex, php};
+use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::types::ExtractError;
 
@@ -90,7 +91,7 @@ impl AppKeySet {
     pub fn session_id(&self, name: &str, cookie: &str) -> Result<String, ExtractError> {
         let id = self.open_cookie(name, cookie)?;
         if id.len() != ID_LENGTH || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Err(ExtractError::rejected("session_id"));
+            return Err(ExtractError::rejected(Reason::SessionId));
         }
         Ok(id)
     }
@@ -106,7 +107,7 @@ impl AppKeySet {
             .find_map(|key| key.without_prefix(name, &text));
         value
             .map(str::to_owned)
-            .ok_or_else(|| ExtractError::rejected("cookie_name"))
+            .ok_or_else(|| ExtractError::rejected(Reason::CookieName))
     }
 
     /// Decrypts a value that the app encrypted, whatever its purpose.
@@ -117,7 +118,7 @@ impl AppKeySet {
         };
         let mode = self.0.first().map(AppKey::mode).ok_or_else(malformed)?;
         let envelope = Envelope::of(&object, mode).ok_or_else(malformed)?;
-        let bad_seal = || ExtractError::rejected("bad_seal");
+        let bad_seal = || ExtractError::rejected(Reason::BadSeal);
         self.0
             .iter()
             .find_map(|key| key.open(&envelope))
@@ -148,13 +149,13 @@ fn attributes(data: &[u8]) -> Result<Value, ExtractError> {
 }
 
 fn not_plain() -> ExtractError {
-    ExtractError::rejected("payload_not_plain").because(
+    ExtractError::rejected(Reason::PayloadNotPlain).because(
         "the session is not an array of plain data; set `'serialization' => 'json'` in config/session.php",
     )
 }
 
 fn malformed() -> ExtractError {
-    ExtractError::rejected("malformed")
+    ExtractError::rejected(Reason::Malformed)
 }
 
 /// The mode and the key length in bytes. Laravel's own configuration has the names in upper case.

@@ -13,6 +13,7 @@ use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::formats::hex;
 use crate::session::formats::percent::{self, Plus};
+use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::laravel::KeyFields as LaravelFields;
 use crate::session::sections::{app_secret, laravel};
@@ -204,7 +205,7 @@ fn verified(
     if is_signed {
         Ok(id.to_owned())
     } else {
-        Err(ExtractError::rejected("bad_signature"))
+        Err(ExtractError::rejected(Reason::BadSignature))
     }
 }
 
@@ -215,7 +216,7 @@ fn is_visible(text: &str) -> bool {
 }
 
 fn malformed() -> ExtractError {
-    ExtractError::rejected("malformed")
+    ExtractError::rejected(Reason::Malformed)
 }
 
 #[cfg(test)]
@@ -244,7 +245,7 @@ mod tests {
             header::COOKIE,
             HeaderValue::from_str(&format!("sid={value}")).unwrap(),
         );
-        cookie.id(&headers).map_err(|error| error.word())
+        cookie.id(&headers).map_err(|error| error.reason().as_str())
     }
 
     fn signed(id: &str, secret: &str, padded: bool) -> String {
@@ -333,7 +334,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.append(header::COOKIE, HeaderValue::from_static(cookies));
-            let found = both.id(&headers).map_err(|error| error.word());
+            let found = both.id(&headers).map_err(|error| error.reason().as_str());
             assert_eq!(found, want.map(|id| id.map(str::to_owned)), "{cookies}");
         }
     }

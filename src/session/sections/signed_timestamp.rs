@@ -145,6 +145,7 @@ impl SessionExtractor for SignedTimestampSession {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::reason::Reason;
 
     #[test]
     fn max_age_is_whole_seconds_up_to_100_years_or_none() {
@@ -178,7 +179,7 @@ mod tests {
         let pickle = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01K\x01s.";
         assert_eq!(
             warning.json(pickle),
-            Err(ExtractError::rejected("payload_not_json"))
+            Err(ExtractError::rejected(Reason::PayloadNotJson))
         );
         assert!(warning.logged.is_completed());
     }

@@ -48,7 +48,7 @@ pub(in crate::session) fn extract_at(
 
 /// The reason of a refusal.
 pub(in crate::session) fn word(extracted: Extracted) -> &'static str {
-    extracted.expect_err("a refusal").word()
+    extracted.expect_err("a refusal").reason().as_str()
 }
 
 /// The attributes of the session as JSON, or the reason of the refusal.
@@ -64,7 +64,7 @@ pub(in crate::session) fn answer(
         Ok(session) => {
             Ok(session.map(|session| serde_json::to_string(&session.attributes).unwrap()))
         }
-        Err(error) => Err(error.word()),
+        Err(error) => Err(error.reason().as_str()),
     }
 }
 

@@ -75,7 +75,7 @@ fn word(extracted: &Extracted) -> &'static str {
     match extracted {
         Ok(Some(_)) => "ok",
         Ok(None) => "absent",
-        Err(error) => error.word(),
+        Err(error) => error.reason().as_str(),
     }
 }
 
@@ -297,7 +297,7 @@ async fn foreign_token_is_not_mine_and_faulty_token_is_rejected() {
         match (extract(&*extractor, &token).await, want) {
             (Err(ExtractError::NotMine(reason, place)), Some(want)) => {
                 assert_eq!(
-                    (reason.word, &*place.to_string()),
+                    (reason.reason.as_str(), &*place.to_string()),
                     (want, "header:authorization"),
                     "{name}"
                 );
@@ -384,7 +384,8 @@ async fn time_claim_outside_its_bounds_is_refused() {
         let token = hs256(PLAIN, format!(r#"{{"sub":"u-1","aud":"app",{change}}}"#));
         let outcome = extract(&*extractor, &token).await;
         assert_eq!(word(&outcome), want, "{name}");
-        let is_expired = matches!(&outcome, Err(ExtractError::Rejected(reason)) if reason.expired);
+        let is_expired =
+            matches!(&outcome, Err(ExtractError::Rejected(reason)) if reason.reason.is_expired());
         assert_eq!(is_expired, want == "expired", "{name}");
     }
 }

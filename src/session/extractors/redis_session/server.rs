@@ -17,6 +17,7 @@ use crate::config::Section;
 use crate::secret::Secret;
 use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::payload::MAX_STORED;
+use crate::session::reason::Reason;
 use crate::session::sections::authority;
 use crate::session::types::ExtractError;
 
@@ -237,7 +238,7 @@ fn failure(error: &RedisError) -> StoreError {
                 "the store answered {}",
                 code.unwrap_or("that our credentials are wrong")
             );
-            StoreError::Said(ExtractError::unavailable("store_refused").because(text))
+            StoreError::Said(ExtractError::unavailable(Reason::StoreRefused).because(text))
         }
         _ => StoreError::Lost(error.to_string()),
     }

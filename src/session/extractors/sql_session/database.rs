@@ -22,6 +22,7 @@ use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::payload::MAX_STORED;
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// Errors (SQLSTATE) that mean that the key does not fit the statement: it is not a UUID, time or number, or a number
@@ -365,7 +366,7 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, StoreError> {
     match (rows.next(), rows.next()) {
         (row, None) => Ok(row),
         (_, Some(_)) => Err(StoreError::Said(
-            ExtractError::unavailable("store_ambiguous")
+            ExtractError::unavailable(Reason::StoreAmbiguous)
                 .because("the query finds several rows for one key"),
         )),
     }
@@ -380,7 +381,7 @@ fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
     let code = database.code().unwrap_or_default();
     if key.is_some() && is_bad_key(&**database, &code) {
         let detail = format!("the database does not accept this key in the query (error {code})");
-        return StoreError::Said(ExtractError::rejected("malformed").because(detail));
+        return StoreError::Said(ExtractError::rejected(Reason::Malformed).because(detail));
     }
     let text = match key {
         Some(key) if database.message().contains(key) => format!("error {code}"),
@@ -390,7 +391,7 @@ fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
     if code.starts_with("57P") || code.starts_with("08") {
         return StoreError::Lost(text);
     }
-    StoreError::Said(ExtractError::unavailable("store_refused").because(text))
+    StoreError::Said(ExtractError::unavailable(Reason::StoreRefused).because(text))
 }
 
 fn is_bad_key(error: &dyn DatabaseError, code: &str) -> bool {
@@ -401,7 +402,7 @@ fn is_bad_key(error: &dyn DatabaseError, code: &str) -> bool {
 }
 
 fn too_long() -> ExtractError {
-    ExtractError::rejected("session_corrupt").because("the row is longer than 1 MiB")
+    ExtractError::rejected(Reason::SessionCorrupt).because("the row is longer than 1 MiB")
 }
 
 /// Checks the length of a row that was read whole. Only the query itself could have cut its columns.
@@ -422,7 +423,7 @@ fn of_json(text: &str) -> Result<Object, StoreError> {
         Ok(Value::Object(row)) => Ok(row),
         // PostgreSQL keeps values of type json as they were written, and accepts deeper nesting than our parser.
         _ => Err(StoreError::Said(
-            ExtractError::rejected("session_corrupt").because("the row is not JSON"),
+            ExtractError::rejected(Reason::SessionCorrupt).because("the row is not JSON"),
         )),
     }
 }

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::secret::Secret;
 use crate::session::formats::hkdf;
 use crate::session::formats::payload::{MAX_STORED, inflate};
+use crate::session::reason::Reason;
 
 /// The salt with which `django.contrib.sessions.backends.base` signs.
 const SALT: &str = "django.contrib.sessions.SessionStore";
@@ -30,27 +31,27 @@ impl DjangoKeys {
     ///
     /// # Errors
     /// The reason of the refusal.
-    pub fn open(&self, data: &str) -> Result<Vec<u8>, &'static str> {
-        let (signed, signature) = data.rsplit_once(':').ok_or("session_corrupt")?;
+    pub fn open(&self, data: &str) -> Result<Vec<u8>, Reason> {
+        let (signed, signature) = data.rsplit_once(':').ok_or(Reason::SessionCorrupt)?;
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
-            .map_err(|_| "session_corrupt")?;
+            .map_err(|_| Reason::SessionCorrupt)?;
         let is_genuine = self
             .0
             .iter()
             .any(|key| hmac::verify(key, signed.as_bytes(), &signature).is_ok());
         if !is_genuine {
-            return Err("bad_signature");
+            return Err(Reason::BadSignature);
         }
-        let (payload, _timestamp) = signed.rsplit_once(':').ok_or("session_corrupt")?;
+        let (payload, _timestamp) = signed.rsplit_once(':').ok_or(Reason::SessionCorrupt)?;
         let (payload, is_compressed) = payload
             .strip_prefix('.')
             .map_or((payload, false), |rest| (rest, true));
         let bytes = URL_SAFE_NO_PAD
             .decode(payload)
-            .map_err(|_| "session_corrupt")?;
+            .map_err(|_| Reason::SessionCorrupt)?;
         if is_compressed {
-            inflate(&bytes, MAX_STORED).map_err(|_| "session_corrupt")
+            inflate(&bytes, MAX_STORED).map_err(|_| Reason::SessionCorrupt)
         } else {
             Ok(bytes)
         }

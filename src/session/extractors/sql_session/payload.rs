@@ -10,6 +10,7 @@ use super::django::DjangoKeys;
 use super::misfit;
 use crate::json::{Object, Value};
 use crate::session::formats::payload::MAX_STORED;
+use crate::session::reason::Reason;
 use crate::session::sections::laravel;
 use crate::session::types::ExtractError;
 
@@ -80,7 +81,7 @@ fn not_json<E>(_: E) -> ExtractError {
 }
 
 fn corrupt(detail: &'static str) -> ExtractError {
-    ExtractError::rejected("session_corrupt").because(detail)
+    ExtractError::rejected(Reason::SessionCorrupt).because(detail)
 }
 
 #[cfg(test)]
@@ -115,7 +116,9 @@ mod tests {
             (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
         ] {
             assert_eq!(
-                payload.merge(row(columns)).map_err(|error| error.word()),
+                payload
+                    .merge(row(columns))
+                    .map_err(|error| error.reason().as_str()),
                 want.map(row),
                 "{columns}"
             );

@@ -12,6 +12,7 @@ use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::pool::Pool;
 use crate::session::formats::{hex, hkdf};
+use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// The salt with which `AbstractBaseUser.get_session_auth_hash` signs the password's hash.
@@ -58,7 +59,9 @@ impl UserCheck {
             key: id.to_owned(),
         };
         let Some(user) = pool.ask(&query).await? else {
-            return Err(ExtractError::rejected("user_not_found").because("user_query finds no row"));
+            return Err(
+                ExtractError::rejected(Reason::UserNotFound).because("user_query finds no row")
+            );
         };
         let Ok(Some(Value::String(password))) = user.get("password") else {
             return Err(misfit(
@@ -69,7 +72,7 @@ impl UserCheck {
         if self.keys.iter().any(matches) {
             return Ok(true);
         }
-        Err(ExtractError::rejected("password_changed")
+        Err(ExtractError::rejected(Reason::PasswordChanged)
             .because("the session is older than the user's password"))
     }
 }

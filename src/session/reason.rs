@@ -1,0 +1,158 @@
+//! Why a request gets no token: the reasons that logs, metrics, traces and `explain` name. Callers see codes, which
+//! are in `http::error`. The table in `docs/errors.md` is generated from this one.
+
+use std::fmt;
+
+/// One row for each reason: its variant, its name, and what it means.
+macro_rules! reasons {
+    ($($variant:ident $name:literal $meaning:literal,)+) => {
+        /// Why a request gets no token.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $(#[doc = $meaning] $variant,)+
+            /// A reason of an extractor outside this crate: a stable name in snake case.
+            Custom(&'static str),
+        }
+
+        impl Reason {
+            /// All reasons of the service, with what they mean.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$variant, $meaning),)+];
+
+            /// The stable name.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                    Self::Custom(name) => name,
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    NoCredential "no_credential" "No extractor found a credential.",
+    NoSubject "no_subject" "The session has no value where `subject` looks, such as a guest's.",
+
+    Expired "expired" "The session has expired.",
+    SessionOver "session_over" "The session ends before a token could become valid, and `token.cap_to_session` is set.",
+    NotYetValid "not_yet_valid" "The session is not valid yet. Compare the clocks.",
+    FromTheFuture "from_the_future" "The session was issued in the future. Compare the clocks.",
+    Exp "exp" "The claim `exp` is missing, is not a number, or is out of range.",
+    Nbf "nbf" "The claim `nbf` is not a number.",
+    Iat "iat" "The claim `iat` is not a number.",
+
+    BadSignature "bad_signature" "The signature does not match the configured keys. The app's secret was changed, or is configured differently here.",
+    BadSeal "bad_seal" "The configured keys do not decrypt the cookie. The app's secret was changed, or is configured differently here.",
+    UnknownKey "unknown_key" "The token names a key that is not in the key set, or the API key is none of `keys`.",
+    Malformed "malformed" "The credential, or the backend's answer, does not have the expected form.",
+    PayloadNotJson "payload_not_json" "The session is not JSON, for example a pickle or Marshal.",
+    PayloadNotPlain "payload_not_plain" "The session contains objects of a programming language.",
+    Header "header" "The token's header has a parameter that is refused.",
+    DuplicateMember "duplicate_member" "A JSON member that the subject needs occurs twice.",
+
+    NotAJwt "not_a_jwt" "The credential is not a JWT, and no other section accepts it.",
+    SignedJwt "signed_jwt" "The credential is a JWT where the section reads something else, and no other section accepts it.",
+    AlgNotAllowed "alg_not_allowed" "The token's `alg` is not in `algorithms`.",
+    TokenType "token_type" "The token's type is not in `token_types`.",
+    Issuer "issuer" "The token's `iss` is not in `issuers`.",
+    Audience "audience" "The token's `aud` is not in `audiences`.",
+    ClientId "client_id" "The token was issued to another app than those of `client_ids`.",
+    Claim "claim" "A claim does not have the value that `claims` or the preset requires.",
+    Scope "scope" "A scope of `required_scopes` is missing.",
+
+    Inactive "inactive" "The issuer says that the token is not active.",
+    SignedOut "signed_out" "The app says that the caller is not signed in.",
+    SessionNotFound "session_not_found" "The store has no such session.",
+    SessionCorrupt "session_corrupt" "The store's value is not a session, or is longer than 1 MiB.",
+    PasswordChanged "password_changed" "The session is older than its user's password.",
+    UserNotFound "user_not_found" "The session's user does not exist, or `user_query` excludes the user.",
+
+    Unsigned "unsigned" "The cookie with the signature is missing.",
+    MissingPart "missing_part" "A chunk of the cookie is missing.",
+    TooManyParts "too_many_parts" "The cookie has too many chunks.",
+    TooLarge "too_large" "The credential is longer than the limit.",
+    AmbiguousIdentity "ambiguous_identity" "Two cookies or headers name an identity and differ, or a header is sent together with its twin with `_`.",
+    DuplicateHeader "duplicate_header" "The header occurs twice.",
+    CookieName "cookie_name" "The value was made for another cookie.",
+    Purpose "purpose" "The value was made for another purpose.",
+    SessionId "session_id" "The session id is malformed.",
+    NoSessionCookie "no_session_cookie" "The cookie with the session itself is missing.",
+
+    UntrustedPeer "untrusted_peer" "The identity header did not come from a trusted proxy.",
+    SharedSecret "shared_secret" "The proxy's secret is wrong or missing.",
+    HopByHop "hop_by_hop" "`Connection` names the identity header.",
+    SubjectNotAllowed "subject_not_allowed" "The API key may not ask for this subject.",
+    SubjectBlank "subject_blank" "The subject is empty or blank.",
+    SubjectType "subject_type" "The value for the subject is neither text nor an integer.",
+    SubjectTooLong "subject_too_long" "The subject is longer than 256 bytes.",
+    SubjectCharacters "subject_characters" "The subject has control, bidirectional or zero-width characters.",
+    SubjectAmbiguous "subject_ambiguous" "The values of another user could be joined to the same subject: see [Choose the subject](choosing.md#choose-the-subject).",
+    EmailUnverified "email_unverified" "The subject is an `email` that the provider does not mark as verified: see [Choose the subject](choosing.md#choose-the-subject).",
+    ClaimDuplicateMember "claim_duplicate_member" "A claim of `[token.claims]` occurs twice in the session.",
+    ClaimUnwritable "claim_unwritable" "A claim of `[token.claims]` cannot be written as JSON.",
+    ClaimsTooLarge "claims_too_large" "The claims make the token longer than 4 KiB.",
+
+    Host "host" "The `Host` is malformed.",
+    NoHost "no_host" "There is no `Host`.",
+    TwoHosts "two_hosts" "There are two `Host` headers.",
+    AbsoluteTarget "absolute_target" "The request target is an absolute URL.",
+    Fragment "fragment" "The request target has a `#`.",
+    TransferEncoding "transfer_encoding" "The request has `Transfer-Encoding`.",
+    ContentLength "content_length" "The `Content-Length` is not one number.",
+    BrokenBody "broken_body" "The request's body is incomplete.",
+
+    JwksUnavailable "jwks_unavailable" "The provider's keys could not be fetched.",
+    JwksBusy "jwks_busy" "`max_waiting` requests wait for the provider's keys, or too many keys with URLs of their own are being fetched.",
+    Status "status" "The backend's status means neither \"signed in\" nor \"not signed in\".",
+    Timeout "timeout" "The backend did not answer in time.",
+    Unreachable "unreachable" "The backend could not be connected to, or the connection failed.",
+    Interrupted "interrupted" "The call to the backend was aborted before it ended.",
+    BackendBusy "backend_busy" "`max_waiting` requests wait for the backend, or no call ended in time to free a slot.",
+    WrongUrl "wrong_url" "The app's endpoint answered 301, 308, 404, 405 or a redirect to https of the same path. The log has the status and the Location: correct `url` or `method`, or list the status in `signed_out`.",
+    IntrospectionClientRejected "introspection_client_rejected" "The issuer refuses the service's own client id and secret.",
+    StoreUnreachable "store_unreachable" "There is no connection to the store.",
+    StoreTimeout "store_timeout" "The store did not answer in time.",
+    StoreBusy "store_busy" "No connection to the store is free, or `max_waiting` requests wait for it.",
+    StoreRefused "store_refused" "The store refuses the service's login or command.",
+    StoreAmbiguous "store_ambiguous" "The query returns several rows.",
+    StoreMisfit "store_misfit" "The query's columns differ from what the section expects.",
+}
+
+impl Reason {
+    /// The session was genuine and has ended: the user has to sign in again.
+    pub const fn is_expired(self) -> bool {
+        matches!(self, Self::Expired | Self::SessionOver)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl PartialEq<&str> for Reason {
+    fn eq(&self, name: &&str) -> bool {
+        self.as_str() == *name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Reason;
+
+    #[test]
+    fn names_are_unique_and_in_snake_case() {
+        let names: BTreeSet<&str> = Reason::ALL
+            .iter()
+            .map(|(reason, _)| reason.as_str())
+            .collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        for name in names {
+            let is_snake = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            assert!(name.bytes().all(is_snake), "{name}");
+        }
+    }
+}
