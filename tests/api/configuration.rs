@@ -1,4 +1,4 @@
-//! Layers, problems, and the documented defaults (SPEC section 4, FAULTS group Q).
+//! Layers, problems, and the documented defaults.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
