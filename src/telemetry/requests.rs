@@ -20,6 +20,8 @@ use crate::telemetry::spans::{self, RequestSpan};
 /// another.
 const LINES_PER_SECOND: u32 = 100;
 
+const OTHER_PROTOCOL_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The maximum length of a path, host or origin in the log, in bytes.
 const MAX_TEXT: usize = 256;
 
@@ -54,6 +56,8 @@ pub struct RequestLog {
     level: Level,
     lost: LostLines,
     budgets: Mutex<BTreeMap<&'static str, Budget>>,
+    /// When the last line about each other protocol was written, on the monotonic clock.
+    other_protocols: Mutex<BTreeMap<&'static str, Duration>>,
 }
 
 /// The lines of one reason in the second `second` of the monotonic clock.
@@ -71,6 +75,7 @@ impl RequestLog {
             level,
             lost: metrics.log_lines_lost.clone(),
             budgets: Mutex::default(),
+            other_protocols: Mutex::default(),
         }
     }
 
@@ -161,6 +166,31 @@ impl RequestLog {
                 "request.refused"
             );
         }
+    }
+
+    /// Logs that a peer spoke another protocol than HTTP/1.1: one line a minute for each protocol.
+    pub fn other_protocol(&self, protocol: &'static str, hint: &'static str) {
+        if self.level >= Level::WARN && self.is_due(protocol) {
+            tracing::warn!(
+                protocol,
+                hint,
+                "a peer did not send HTTP/1.1; this warning is logged at most once a minute"
+            );
+        }
+    }
+
+    fn is_due(&self, protocol: &'static str) -> bool {
+        let now = self.clock.monotonic();
+        let mut logged = self
+            .other_protocols
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let last = logged.get(protocol).copied();
+        let is_due = last.is_none_or(|last| now.saturating_sub(last) >= OTHER_PROTOCOL_INTERVAL);
+        if is_due {
+            logged.insert(protocol, now);
+        }
+        is_due
     }
 
     /// Logs how many lines of each reason were left out since the last call.
@@ -262,6 +292,18 @@ mod tests {
         assert_eq!(log.budgets()["not_found"].suppressed, 400);
         log.report();
         assert_eq!(log.budgets()["not_found"].suppressed, 0);
+    }
+
+    #[test]
+    fn other_protocol_is_logged_once_a_minute() {
+        let manual = ManualClock::at(0);
+        let log = RequestLog::new(Clock::new(manual.clone()), Level::INFO, &Metrics::new());
+        assert!(log.is_due("TLS") && log.is_due("PROXY"));
+        manual.advance(Duration::from_secs(59));
+        assert!(!log.is_due("TLS"));
+        manual.advance(Duration::from_secs(1));
+        assert!(log.is_due("TLS"));
+        assert!(!log.is_due("TLS"));
     }
 
     #[test]

@@ -138,8 +138,9 @@ pub(super) async fn serve(
         Ok(()) => linger(stream).await,
         Err(error) if error.is_parse() => {
             let refusal = refusal(&error, &parts.read_buf, &state.settings);
+            let protocol = other_protocol(&parts.read_buf);
             drop(parts.read_buf);
-            match refuse(&refusal, &shared).await {
+            match refuse(&refusal, protocol, &shared).await {
                 Ok(answer) => {
                     if let Ok(Ok(())) = timeout(LINGER_TIMEOUT, stream.write_all(&answer)).await {
                         linger(stream).await;
@@ -173,10 +174,47 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     }
 }
 
+/// The name of another protocol that the bytes begin, and what the operator has to change. TLS: RFC 8446, section 5.1;
+/// HTTP/2: RFC 9113, section 3.4; PROXY: `HAProxy`'s `proxy-protocol.txt`, sections 2.1 and 2.2.
+fn other_protocol(unparsed: &[u8]) -> Option<(&'static str, &'static str)> {
+    const PREFIXES: [(&[u8], &str, &str); 4] = [
+        (
+            b"\x16\x03",
+            "TLS",
+            "this address takes plain HTTP: end TLS in the proxy in front",
+        ),
+        (
+            b"PRI * HTTP/2",
+            "HTTP/2",
+            "let the proxy in front send HTTP/1.1",
+        ),
+        (
+            b"PROXY ",
+            "PROXY",
+            "switch off the PROXY protocol in the load balancer",
+        ),
+        // The parser has skipped the two line ends with which version 2 of the PROXY protocol begins.
+        (
+            b"\0\r\nQUIT\n",
+            "PROXY",
+            "switch off the PROXY protocol in the load balancer",
+        ),
+    ];
+    let known = PREFIXES.iter().find(|known| unparsed.starts_with(known.0));
+    known.map(|&(_, name, hint)| (name, hint))
+}
+
 /// Counts and logs a refusal that never reaches the application. Returns the bytes of the answer.
-async fn refuse(error: &Error, shared: &Shared) -> Result<Vec<u8>, axum::Error> {
+async fn refuse(
+    error: &Error,
+    other_protocol: Option<(&'static str, &'static str)>,
+    shared: &Shared,
+) -> Result<Vec<u8>, axum::Error> {
     let id = shared.ids.next();
-    shared.log.refused_head(&id, error.code(), error.reason());
+    match other_protocol {
+        Some((protocol, hint)) => shared.log.other_protocol(protocol, hint),
+        None => shared.log.refused_head(&id, error.code(), error.reason()),
+    }
     shared.metrics.answered(None, error.code(), Duration::ZERO);
 
     let (mut head, body) = error.respond(&id).into_parts();

@@ -394,8 +394,8 @@ impl Write for Output {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn flood_of_unparsed_heads_is_logged_within_the_budget_of_its_reason() {
+/// Serves a connection for each of the heads. The result is the log.
+async fn log_of(heads: &[&[u8]]) -> String {
     let output = Output::default();
     let writer = output.clone();
     let log = tracing_subscriber::fmt()
@@ -404,16 +404,45 @@ async fn flood_of_unparsed_heads_is_logged_within_the_budget_of_its_reason() {
         .finish();
     let _guard = tracing::subscriber::set_default(log);
     let shared = shared();
-    for _ in 0..300 {
+    for head in heads {
         let state = ConnectionState::new((shared.settings)());
         let (ours, mut theirs) = duplex(4096);
-        theirs.write_all(b"\x16\x03\x01\r\n\r\n").await.unwrap();
+        theirs.write_all(head).await.unwrap();
         theirs.shutdown().await.unwrap();
         serve(ours, ([127, 0, 0, 1], 1).into(), state, shared.clone()).await;
     }
     shared.log.report();
-    let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
-    let lines = |part: &str| text.lines().filter(|line| line.contains(part)).count();
-    assert_eq!(lines("request.refused"), 100, "{text}");
-    assert_eq!(lines("reason=\"malformed\" suppressed=200"), 1, "{text}");
+    String::from_utf8(output.0.lock().unwrap().clone()).unwrap()
+}
+
+fn lines(log: &str, part: &str) -> usize {
+    log.lines().filter(|line| line.contains(part)).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn flood_of_unparsed_heads_is_logged_within_the_budget_of_its_reason() {
+    let log = log_of(&[&b"\x01\x02\r\n\r\n"[..]; 300]).await;
+    assert_eq!(lines(&log, "request.refused"), 100, "{log}");
+    assert_eq!(
+        lines(&log, "reason=\"malformed\" suppressed=200"),
+        1,
+        "{log}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_protocols_are_named_in_one_line_each() {
+    let heads: [&[u8]; 5] = [
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
+    ];
+    let log = log_of(&heads).await;
+    for protocol in ["TLS", "HTTP/2", "PROXY"] {
+        let field = format!("protocol=\"{protocol}\"");
+        assert_eq!(lines(&log, &field), 1, "{log}");
+    }
+    assert_eq!(lines(&log, "request.refused"), 0, "{log}");
 }
