@@ -342,7 +342,7 @@ async fn stale_keys_are_used_for_an_hour_of_outage() {
 }
 
 #[tokio::test]
-async fn keys_never_loaded_are_fetched_at_most_once_a_second() {
+async fn failed_initial_jwks_fetch_is_retried_at_most_once_a_second() {
     let signer = Signer::new("k");
     let server = Server::start(Reply::status(500)).await;
     let subject = Subject::new(&server);

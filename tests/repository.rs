@@ -178,7 +178,7 @@ fn every_threat_case_names_a_test_and_every_attack_has_a_threat_case() {
         missing.is_empty(),
         "attacks without a row in docs/threat-cases.md: {missing:?}"
     );
-    // A case may also name a test elsewhere.
+    // A row may also name a test outside of `tests/faults`.
     let mut tests = BTreeSet::new();
     for folder in ["src", "tests"] {
         tests_in(

@@ -34,7 +34,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::Level;
 
-/// Longer than any test has to wait: the server hangs if it is reached.
+/// The upper bound of every wait: a test that reaches it has found a hang.
 const HANG: Duration = Duration::from_secs(20);
 const LONG: HumanDuration = HumanDuration::secs(60);
 const SHORT: HumanDuration = HumanDuration::millis(150);
@@ -510,7 +510,7 @@ async fn peer_that_closed_its_sending_side_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn silent_connections_and_half_heads_are_closed_after_header_timeout() {
+async fn silent_connections_and_incomplete_heads_are_closed_after_header_timeout() {
     let service = start(restarted(|keys| keys.header_timeout = SHORT));
     for (name, bytes) in [
         ("silent", &b""[..]),
@@ -637,17 +637,17 @@ async fn assert_served_behind(bytes: &[u8]) {
 }
 
 #[tokio::test]
-async fn two_clients_are_served_while_200_silent_connections_hold_all_64() {
+async fn two_clients_are_served_while_200_silent_connections_compete_for_64() {
     assert_served_behind(b"").await;
 }
 
 #[tokio::test]
-async fn two_clients_are_served_while_200_half_heads_hold_all_64_connections() {
+async fn two_clients_are_served_while_200_incomplete_heads_compete_for_64_connections() {
     assert_served_behind(b"POST / HTTP/1.1\r\nHost: app.example\r\nX: ").await;
 }
 
 #[tokio::test]
-async fn two_clients_are_served_while_200_half_heads_of_34_kb_hold_all_64_connections() {
+async fn two_clients_are_served_while_200_incomplete_heads_of_34_kb_compete_for_64_connections() {
     let head = [
         &b"POST / HTTP/1.1\r\nHost: app.example\r\nX: "[..],
         &vec![b'y'; 34_000],
@@ -657,7 +657,7 @@ async fn two_clients_are_served_while_200_half_heads_of_34_kb_hold_all_64_connec
 }
 
 #[tokio::test]
-async fn two_clients_are_served_while_200_owed_bodies_hold_all_64_connections() {
+async fn two_clients_are_served_while_200_incomplete_bodies_compete_for_64_connections() {
     assert_served_behind(&post_with("Content-Length: 1\r\n", "")).await;
 }
 

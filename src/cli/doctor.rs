@@ -14,7 +14,7 @@ use crate::settings;
 
 /// The subject of the token that Rollout's API is called with. No user has it, so no credentials are stored under it.
 const SUBJECT: &str = "rollout-token-doctor";
-/// Seconds of difference from which on some verifiers refuse tokens.
+/// The clock difference in seconds above which some verifiers refuse tokens.
 const CLOCK_TOLERANCE: UnixSeconds = 5;
 /// Longer than for a backend of the service: a person waits, and the name server may be slow.
 const LIMITS: CallLimits = CallLimits {

@@ -139,9 +139,9 @@ fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
         .map(|link| &*link.name)
         .collect();
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
         %address,
         %admin_address,
+        version = env!("CARGO_PKG_VERSION"),
         extractors = names.join(","),
         secret_fingerprint = fingerprint(&live.settings.client.secret),
         dev = app.dev,

@@ -708,7 +708,7 @@ async fn backend_that_was_down_serves_the_first_call_after_recovery() {
 /// How an app or issuer fails for one caller's credential.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// The status of an outage.
+    /// Status 502, as from a gateway during an outage.
     Gateway,
     /// A status that tells neither signed in nor signed out.
     Nonsense,

@@ -98,7 +98,7 @@ async fn content_length_other_than_digits_is_400() {
 }
 
 #[tokio::test]
-async fn huge_content_length_is_refused_without_memory() {
+async fn huge_content_length_is_refused_without_allocation() {
     let s = Service::start(by_jwt()).await;
     let before = s.usage().resident_kib;
     for value in [

@@ -350,7 +350,7 @@ impl Service {
         answers.remove(0)
     }
 
-    /// One answer, and one of these outcomes: `200`, `401 no_session`.
+    /// Expects exactly one answer, with one of the outcomes, such as `200` or `401 no_session`.
     pub async fn expect(&self, label: &str, bytes: &[u8], outcomes: &[&str]) -> Answer {
         let answer = self.one(bytes).await;
         let outcome = answer.outcome();

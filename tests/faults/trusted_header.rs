@@ -239,7 +239,7 @@ async fn forwarded_host_and_proto_are_ignored() {
         )
         .await;
     assert!(!format!("{answer:?}").contains("evil"));
-    // They do not make an origin the service's own.
+    // The headers do not make `https://evil.example` same-origin.
     web.expect(
         "another page",
         &post(&format!(

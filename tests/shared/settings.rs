@@ -13,7 +13,7 @@ impl ConfigBuilder {
         Self(parse(toml))
     }
 
-    /// Lays these keys over the ones that are there: `.with("server.max_connections = 64")`.
+    /// Overrides these keys: `.with("server.max_connections = 64")`.
     pub fn with(mut self, toml: impl AsRef<str>) -> Self {
         merge(&mut self.0, parse(toml.as_ref()));
         self

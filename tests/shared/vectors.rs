@@ -12,8 +12,8 @@ use toml::Table;
 
 use crate::helpers::{NOW, Service, verified};
 
-/// The longest session, in bytes of JSON, that a token of at most 4 KiB can show beside its other claims. Of
-/// longer ones subject and outcome are compared.
+/// The longest session, in bytes of JSON, that fits into a token of at most 4 KiB beside its other claims. For longer
+/// sessions, only the subject and the outcome are compared.
 const MAX_SHOWN: usize = 2_500;
 
 /// One file of vectors.

@@ -128,7 +128,7 @@ impl Endpoint {
         self.cache_ttl.min(Duration::from_secs(left))
     }
 
-    /// How long answers may be cached. With zero they are not.
+    /// How long answers are cached. Zero disables the cache.
     pub fn cache_ttl(&self) -> Duration {
         self.cache_ttl
     }

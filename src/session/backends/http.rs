@@ -317,7 +317,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, CallError
     Ok(body)
 }
 
-/// Validates a URL that shall be called: https, or http with a loopback host or `allow_http`.
+/// Validates the URL of an outgoing call: https, or http if the host is loopback or `allow_http` is set.
 ///
 /// # Errors
 /// What is wrong, without any part of the URL, which may contain a password.

@@ -249,7 +249,7 @@ impl Jwt {
         }
         let attributes = token.payload;
         if attributes.has_duplicates() {
-            return Err(malformed("a member is repeated"));
+            return Err(malformed("the payload has a duplicate member"));
         }
         let expires_at = self.check_claims(object(&attributes, "the payload")?)?;
         Ok(Session {
@@ -317,7 +317,7 @@ impl Jwt {
     fn json(&self, part: &str) -> Result<Value, ExtractError> {
         let value = self.parse(part)?;
         if value.has_duplicates() {
-            Err(malformed("a member is repeated"))
+            Err(malformed("a part of the token has a duplicate member"))
         } else {
             Ok(value)
         }
@@ -356,7 +356,7 @@ fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Object, ExtractError> 
 fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, ExtractError> {
     object
         .get(name)
-        .map_err(|_| malformed("a member is repeated"))
+        .map_err(|_| malformed(format!("{name} occurs twice")))
 }
 
 fn bare_type(media_type: &str) -> &str {
