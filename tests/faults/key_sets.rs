@@ -187,7 +187,8 @@ async fn provider_outage_serves_stale_keys_then_503() {
     s.finish().await;
 }
 
-/// A service with good keys whose next fetches get these answers: the keys stay in use.
+/// A service with good keys whose next fetches get these answers: the keys stay in use. A request or the service's own
+/// task makes the fetch, as soon as the clock is ahead.
 async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
     let signer = Signer::p256("good");
     let provider = Upstream::start(keys(&[&signer])).await;
@@ -199,9 +200,9 @@ async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
     for (label, act) in bad {
         provider.does(act);
         provider.take_requests();
+        let failed = s.metric("rollout_token_jwks_refresh_total", &[]).await;
         ahead += 35;
         t.ahead(ahead).await;
-        let failed = s.metric("rollout_token_jwks_refresh_total", &[]).await;
         for _ in 0..300 {
             s.expect(label, &by(&signer), &["200"]).await;
             let refreshes = s.metric("rollout_token_jwks_refresh_total", &[]).await;
