@@ -189,7 +189,7 @@ fn describe(said: &Result<Option<Subject>, Denial>) -> String {
     match said {
         Ok(None) => "not present".to_owned(),
         Ok(Some(subject)) => format!("subject = {:?}", subject.as_str()),
-        Err(Denial::NotSignedIn(reason)) => format!("nobody is signed in: {reason}"),
+        Err(Denial::NotSignedIn(reason)) => format!("no user is signed in: {reason}"),
         Err(Denial::NotMine(rejection, place)) => {
             let more = more(rejection.detail.as_deref());
             format!(

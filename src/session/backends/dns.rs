@@ -1,9 +1,9 @@
-//! Look-ups of backends' names with the system's resolver.
+//! Resolves the names of backends with the system's resolver.
 //!
-//! The system's resolver blocks a thread until the name server answers, which may be long after the timeout of
-//! the call that asked. So the calls of a name share a look-up while it runs: a silent name server holds a few
-//! threads, however many requests there are. After a second another look-up begins, because the resolver
-//! repeats a lost packet only after several.
+//! The system's resolver blocks a thread until the name server answers, which may be long after the timeout of the call.
+//! Calls to the same name therefore share a look-up in progress, so that a silent name server blocks a few threads, however
+//! many requests there are. After a second the next call starts another look-up, because the resolver repeats a lost packet
+//! only after several seconds.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a look-up that runs is shared by further calls.
+/// How long further calls share a look-up in progress.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
 type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
@@ -23,12 +23,13 @@ type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
 #[derive(Debug)]
 pub(super) struct Resolver {
     system: fn(&str) -> io::Result<Vec<SocketAddr>>,
-    /// The latest look-up of each name. The names are those of the configuration and of discovery documents.
+    /// The latest look-up of each name. Names come from the configuration and from discovery documents only, so the map stays
+    /// small.
     latest: Mutex<HashMap<String, (Instant, watch::Receiver<Found>)>>,
 }
 
 impl Resolver {
-    pub(super) fn of_the_system() -> Self {
+    pub(super) fn system() -> Self {
         Self::with(|name| Ok((name, 0).to_socket_addrs()?.collect()))
     }
 
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn calls_within_a_second_share_a_look_up_that_runs() {
+    async fn calls_within_a_second_share_a_look_up_in_progress() {
         static SILENT: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let resolver = Resolver::with(|_| {
             drop(SILENT.blocking_lock());
@@ -96,10 +97,7 @@ mod tests {
     #[tokio::test]
     async fn system_resolver_finds_the_addresses_of_a_name() {
         let name = "localhost".parse().expect("a name");
-        let mut addresses = Resolver::of_the_system()
-            .resolve(name)
-            .await
-            .expect("addresses");
+        let mut addresses = Resolver::system().resolve(name).await.expect("addresses");
         assert!(addresses.all(|address| address.ip().is_loopback()));
     }
 }

@@ -211,7 +211,7 @@ impl HttpClient {
             .user_agent(USER_AGENT)
             .connect_timeout(kind.connect_timeout)
             .connector_layer(MapResponseLayer::new(opened))
-            .dns_resolver(Resolver::of_the_system())
+            .dns_resolver(Resolver::system())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(if kind.keeps_connections {
                 usize::MAX
