@@ -87,7 +87,8 @@
 // The public API: what an extractor outside this crate needs.
 pub use cli::Cli;
 pub use clock::{Clock, UnixSeconds};
-pub use config::{HumanDuration, List, Problems, Section};
+pub use config::{HumanDuration, List, Problems, Section, Sources};
+pub use http::embed::router;
 pub use json::{DuplicateMember, Object, Value};
 pub use secret::Secret;
 pub use session::backends::Context;
@@ -96,7 +97,7 @@ pub use session::kind::Build;
 pub use session::reason::Reason;
 pub use session::types::{Authority, Cause, Rejection};
 pub use session::{
-    CredentialSource, ExtractError, Extracted, Kind, Peer, Reach, Readiness, Registry, Session,
+    CredentialSource, ExtractError, Extracted, Kind, Reach, Readiness, Registry, Session,
     SessionExtractor,
 };
 pub use telemetry::metrics::Metrics;

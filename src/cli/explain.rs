@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Request};
 
@@ -18,7 +19,6 @@ use crate::json::Value;
 use crate::session::chain::{ConfiguredExtractor, Denial, Denied};
 use crate::session::registry::Registry;
 use crate::session::subject::Subject;
-use crate::session::types::Peer;
 use crate::settings::{self, Settings};
 
 /// The request is given by curl's own flags, or as the raw text of an HTTP request. What browsers copy
@@ -259,7 +259,9 @@ fn request(args: &Args) -> Result<Parts, Failure> {
             .map_err(|_| wrong(line, "has characters that no header may hold"))?;
         parts.headers.append(name, value);
     }
-    parts.extensions.insert(Peer((args.peer, 0).into()));
+    parts
+        .extensions
+        .insert(ConnectInfo(SocketAddr::new(args.peer, 0)));
     Ok(parts)
 }
 

@@ -158,7 +158,28 @@ fn subject_log(settings: &Settings) -> SubjectLog {
 
 /// The router of the public listener.
 pub fn public(app: &Arc<App>) -> Router {
-    let mut routes = Router::new()
+    let mut routes = token_routes()
+        .route("/healthz", read_only(get(health::live)))
+        .route("/readyz", read_only(get(health::ready)))
+        .fallback(not_found);
+    if app.dev {
+        routes = routes
+            .route("/", read_only(get(dev::page)))
+            .route("/dev.js", read_only(get(dev::script)))
+            .route("/dev.css", read_only(get(dev::style)))
+            .route("/dev.svg", read_only(get(dev::icon)))
+            .route("/dev/samples", read_only(get(dev::samples)));
+    }
+    with_middleware(routes, app)
+}
+
+/// The router to merge into another axum app, which keeps its other paths and its fallback.
+pub fn embedded(app: &Arc<App>) -> Router {
+    with_middleware(token_routes(), app)
+}
+
+fn token_routes() -> Router<Arc<App>> {
+    Router::new()
         .route(
             token::PATH,
             post(token::issue)
@@ -173,19 +194,8 @@ pub fn public(app: &Arc<App>) -> Router {
                 .options(token::docs_preflight)
                 .fallback(token::docs_method_not_allowed),
         )
-        .route("/healthz", read_only(get(health::live)))
-        .route("/readyz", read_only(get(health::ready)))
         .route("/openapi.json", read_only(get(openapi::openapi)))
-        .route("/rollout/client.js", read_only(get(assets::client)));
-    if app.dev {
-        routes = routes
-            .route("/", read_only(get(dev::page)))
-            .route("/dev.js", read_only(get(dev::script)))
-            .route("/dev.css", read_only(get(dev::style)))
-            .route("/dev.svg", read_only(get(dev::icon)))
-            .route("/dev/samples", read_only(get(dev::samples)));
-    }
-    with_middleware(routes, app)
+        .route("/rollout/client.js", read_only(get(assets::client)))
 }
 
 /// The router of the admin listener.
@@ -193,8 +203,13 @@ pub fn admin(app: &Arc<App>) -> Router {
     let routes = Router::new()
         .route("/metrics", read_only(get(health::metrics)))
         .route("/healthz", read_only(get(health::live)))
-        .route("/readyz", read_only(get(health::ready_for_operators)));
+        .route("/readyz", read_only(get(health::ready_for_operators)))
+        .fallback(not_found);
     with_middleware(routes, app)
+}
+
+async fn not_found() -> Error {
+    Error::NotFound
 }
 
 fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
@@ -203,20 +218,17 @@ fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
 
 /// Adds the middleware of all routes. A request passes the layers from top to bottom, its answer from bottom to top.
 fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
-    routes
-        .fallback(|| async { Error::NotFound })
-        .with_state(app.clone())
-        .layer(
-            ServiceBuilder::new()
-                .layer(map_request(async |request: Request| {
-                    request_id::drop_malformed(request)
-                }))
-                .layer(SetRequestIdLayer::x_request_id(app.request_ids.clone()))
-                .layer(PropagateRequestIdLayer::x_request_id())
-                .layer(from_fn_with_state(app.clone(), finish))
-                .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response()))
-                .layer(from_fn_with_state(app.clone(), check)),
-        )
+    routes.with_state(app.clone()).layer(
+        ServiceBuilder::new()
+            .layer(map_request(async |request: Request| {
+                request_id::drop_malformed(request)
+            }))
+            .layer(SetRequestIdLayer::x_request_id(app.request_ids.clone()))
+            .layer(PropagateRequestIdLayer::x_request_id())
+            .layer(from_fn_with_state(app.clone(), finish))
+            .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response()))
+            .layer(from_fn_with_state(app.clone(), check)),
+    )
 }
 
 /// Builds the answer of every error, adds the headers that all answers have, and logs refusals.

@@ -1,6 +1,7 @@
 //! From the socket to the answer: connections, request checks, routes, errors.
 
 pub mod app;
+pub mod embed;
 pub mod error;
 pub mod origin;
 pub mod rate_limit;

@@ -6,15 +6,17 @@
     reason = "a check reports its failure by panicking"
 )]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use crate::config::Problems;
 use crate::session::backends::Context;
 use crate::session::registry::Registry;
-use crate::session::types::{ExtractError, Peer, SessionExtractor};
+use crate::session::types::{ExtractError, SessionExtractor};
 
 /// The head of a `POST /rollout/token` from loopback with these headers.
 ///
@@ -34,7 +36,7 @@ pub fn request(headers: &[(&str, &str)]) -> Parts {
     }
     parts
         .extensions
-        .insert(Peer(([127, 0, 0, 1], 50_000).into()));
+        .insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 50_000))));
     parts
 }
 

@@ -19,5 +19,5 @@ pub mod types;
 pub use kind::Kind;
 pub use registry::Registry;
 pub use types::{
-    CredentialSource, ExtractError, Extracted, Peer, Reach, Readiness, Session, SessionExtractor,
+    CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
 };

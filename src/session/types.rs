@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +29,8 @@ pub type Extracted = Result<Option<Session>, ExtractError>;
 
 /// Recognises one kind of session in a request.
 pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
-    /// Looks for a session in the request head. The peer's address is in its extensions as [`Peer`].
+    /// Looks for a session in the request head. The peer's address is in its extensions as
+    /// `ConnectInfo<SocketAddr>`, as in every axum app.
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted>;
 
     /// The credentials that this extractor decides about. After `NotMine` for a credential in a header, the chain
@@ -123,10 +123,6 @@ impl Reach {
         Self::everything([CredentialSource::Cookie(name.to_owned())])
     }
 }
-
-/// The remote address of the connection: a proxy's, if there is one.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
 
 /// A valid session: its decoded attributes, and its expiry if it has one.
 #[derive(Clone, Debug)]

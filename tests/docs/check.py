@@ -35,13 +35,14 @@ MARKERS = {
     "deploy": "needs a container engine, a cluster, root, or another program running: only its syntax is checked",
     "online": "talks to Rollout or a package registry: only its syntax is checked",
     "other": "another program's file, or a piece of one: only parsed",
+    "crate": "Cargo.toml, and then the src/main.rs, of a crate of the reader's: compiled together",
 }
 # Blocks that are not code of any kind, such as what a program printed.
 PROSE = {"", "mermaid", "text"}
 
 CLIENT = {"ROLLOUT_CLIENT_ID": "client-1", "ROLLOUT_CLIENT_SECRET": secrets.token_hex(32)}
 VARIABLE = re.compile(r"(export )?ROLLOUT_[A-Z0-9_]+=")
-TIMEOUT = 120
+TIMEOUT = 300
 FENCE = re.compile(r"^( *)(```+)(.*)$")
 
 
@@ -148,6 +149,13 @@ class Page:
         parsed = tomllib.loads(block.text)
         if block.marker == "other":
             return ""
+        if block.marker == "crate":
+            manifest = block.text.replace("../rollout-token", str(ROOT))
+            (self.folder / "crate/src").mkdir(parents=True)
+            (self.folder / "crate/Cargo.toml").write_text(manifest)
+            # The versions that are downloaded and compiled already.
+            shutil.copy(ROOT / "Cargo.lock", self.folder / "crate")
+            return ""
         text = block.text
         if "extractors" not in parsed.get("session", {}):
             # A section alone is used under its name; settings alone, beside a section that is good.
@@ -227,6 +235,13 @@ class Page:
     def check_python(self, block: Block) -> str:
         ast.parse(block.text)
         return ""
+
+    def check_rust(self, block: Block) -> str:
+        if block.marker != "crate":
+            return "mark it `rust,crate`, behind the Cargo.toml of a crate in `toml,crate`: it is compiled"
+        (self.folder / "crate/src/main.rs").write_text(block.text)
+        manifest, target = self.folder / "crate/Cargo.toml", ROOT / "target"
+        return self.run(f'"{CARGO}" check --quiet --offline --manifest-path "{manifest}" --target-dir "{target}"')
 
     def check_yaml(self, block: Block) -> str:
         list(yaml.safe_load_all(block.text))

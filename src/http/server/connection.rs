@@ -11,6 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::to_bytes;
+use axum::extract::ConnectInfo;
 use axum::http::Request;
 use futures_util::future::poll_fn;
 use http_body_util::BodyExt;
@@ -31,7 +32,6 @@ use crate::http::request_checks::FragmentInTarget;
 use crate::http::request_id::RequestIds;
 use crate::http::server::LiveSettings;
 use crate::session::reason::Reason;
-use crate::session::types::Peer;
 use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::RequestLog;
@@ -98,7 +98,7 @@ pub(super) async fn serve(
 ) {
     let answer = service_fn(|mut request: Request<Incoming>| {
         let exchange = state.begin_exchange();
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(ConnectInfo(peer));
         if state.has_fragment() {
             request.extensions_mut().insert(FragmentInTarget);
         }

@@ -1,10 +1,11 @@
 //! `trusted_header`: a reverse proxy signed the user in and names the user in a header.
 //! The header is trusted only from that proxy, which is identified by its address or by a shared secret.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::extract::ConnectInfo;
 use axum::http::HeaderName;
 use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
@@ -18,7 +19,7 @@ use crate::session::formats::headers;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::types::{
-    CredentialSource, ExtractError, Extracted, Peer, Reach, Session, SessionExtractor,
+    CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
 };
 
 /// Which header each proxy sets, from its documentation.
@@ -186,8 +187,8 @@ impl TrustedHeader {
         if !self.trusted_proxies.is_empty() {
             let peer = request
                 .extensions
-                .get::<Peer>()
-                .map(|Peer(address)| address.ip().to_canonical());
+                .get::<ConnectInfo<SocketAddr>>()
+                .map(|ConnectInfo(address)| address.ip().to_canonical());
             let trusted =
                 peer.is_some_and(|peer| self.trusted_proxies.iter().any(|net| net.contains(&peer)));
             if !trusted {

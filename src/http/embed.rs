@@ -1,0 +1,46 @@
+//! The routes as a part of another axum app.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use crate::clock::Clock;
+use crate::config::{Problems, Sources};
+use crate::http::app::{self, App};
+use crate::http::server::Drain;
+use crate::session::backends::Context;
+use crate::session::registry::Registry;
+use crate::settings;
+use crate::telemetry::metrics::Metrics;
+
+/// Gives `POST /rollout/token` and the paths beside it (`/rollout-token`, `/rollout/client.js`, `/openapi.json`) as a
+/// router, to be merged into an axum app.
+///
+/// The configuration is that of the service, from `sources`. The app keeps what concerns the whole process: it listens,
+/// it installs the `tracing` subscriber to which the log lines go, and it exposes `metrics` (for example by
+/// [`Metrics::render`]). `[log]`, `[reload]` and the listeners' keys of `[server]` have no effect, and a changed file
+/// or SIGHUP does not reload the configuration.
+///
+/// `trusted_proxies` of a `trusted_header` section needs the peer's address: serve the app with
+/// `into_make_service_with_connect_info::<SocketAddr>()`.
+///
+/// `examples/embed.rs` is a complete app.
+///
+/// # Errors
+/// Every problem of the configuration, each beginning with its key.
+///
+/// # Panics
+/// Outside a Tokio runtime, because the extractors start to fetch keys.
+pub fn router(
+    sources: &Sources,
+    registry: &Registry,
+    metrics: Arc<Metrics>,
+) -> Result<Router, Problems> {
+    let context = Context::new(Clock::system(), metrics);
+    let settings = settings::load(sources, registry, &context)?;
+    settings.log_warnings();
+    let app = App::new(settings, context, Drain::default());
+    app.live().settings.chain.start();
+    tokio::spawn(app.log.clone().report_every_second());
+    Ok(app::embedded(&app))
+}
