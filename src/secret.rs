@@ -126,7 +126,8 @@ fn is_unfilled(text: &str) -> bool {
         ("$(", ")"),
         ("{{", "}}"),
     ];
-    const PHRASES: [&str; 14] = [
+    const PHRASES: [&str; 15] = [
+        "of your app",
         "your client secret",
         "your secret",
         "your rollout",
@@ -155,7 +156,7 @@ fn is_unfilled(text: &str) -> bool {
 
 /// Whether the text, in lower case, is an example from the documentation of a framework or library, or from ours.
 fn is_published_example(text: &str) -> bool {
-    const EXAMPLES: [&str; 30] = [
+    const EXAMPLES: [&str; 31] = [
         // Express, cookie-session, koa-session
         "keyboard cat",
         "key1",
@@ -193,6 +194,7 @@ fn is_published_example(text: &str) -> bool {
         // Our own
         "6b7d3c1f0a9e8d2c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4",
         "b1946ac92492d234",
+        "base64:mdeymzq1njc4owfiy2rlzjaxmjm0nty3odlhymnkzwy=",
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     ];
     EXAMPLES.contains(&text) || text.starts_with("django-insecure-")

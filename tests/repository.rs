@@ -1,10 +1,13 @@
 //! Checks what the repository says about itself: the versions in its lock file, and the tests that
-//! `SECURITY.md` and `docs/threat-cases.md` name. Nothing here runs the service.
+//! `SECURITY.md` and `docs/threat-cases.md` name, and the configurations of its pages. Nothing here runs the service.
 #![expect(
     clippy::expect_used,
     clippy::panic,
     reason = "a test fails by panicking"
 )]
+
+#[path = "shared/recipes.rs"]
+mod recipes;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,0 +1,203 @@
+//! The configurations in `docs/recipes` and `docs/providers`. A page shows one configuration in up to three forms, which
+//! must all load and mean the same: with the values in the file, as variables alone, and with the secrets in files.
+//! CONTRIBUTING.md, "How to write docs", has the rules.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rollout_token::clock::Clock;
+use rollout_token::config::Sources;
+use rollout_token::session::backends::Context;
+use rollout_token::session::registry::Registry;
+use rollout_token::settings;
+use rollout_token::telemetry::metrics::Metrics;
+use toml::{Table, Value};
+
+/// Where the pages have their files.
+const SECRETS: &str = "/run/secrets";
+
+/// A block of a page that is a whole configuration.
+#[derive(Debug)]
+enum Form {
+    File(String),
+    Variables(BTreeMap<String, String>),
+}
+
+impl Form {
+    fn names_files(&self) -> bool {
+        match self {
+            Self::File(toml) => toml.contains("_file"),
+            Self::Variables(variables) => variables.keys().any(|name| name.ends_with("_FILE")),
+        }
+    }
+}
+
+fn whole_configurations(page: &str) -> Vec<Form> {
+    let mut found = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let indent = line.len() - line.trim_start().len();
+        let Some(language) = line.trim_start().strip_prefix("```") else {
+            continue;
+        };
+        let block: Vec<&str> = lines
+            .by_ref()
+            .take_while(|line| line.trim() != "```")
+            .map(|line| line.get(indent..).unwrap_or_default())
+            .collect();
+        let text = block.join("\n");
+        match language {
+            "toml" if text.contains("[session]") => found.push(Form::File(text)),
+            // A value that a command prints is run by `make docs-test` only.
+            "sh" if text.contains("ROLLOUT__SESSION__EXTRACTORS=") && !text.contains("$(") => {
+                found.push(Form::Variables(block.into_iter().map(variable).collect()));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A line as it may stand in a shell and in a file for `docker run --env-file` alike, which keeps quotes. Only a value
+/// that a shell needs quotes for has them.
+fn variable(line: &str) -> (String, String) {
+    let line = line.strip_prefix("export ").unwrap_or(line);
+    let (name, value) = line.split_once('=').expect("NAME=value");
+    let unquoted = value
+        .strip_prefix('\'')
+        .and_then(|value| value.strip_suffix('\''));
+    let needs_quotes = value.contains([' ', '(', ')', '&', ';', '|', '<', '>', '$', '"', '*']);
+    assert_eq!(
+        unquoted.is_some(),
+        needs_quotes,
+        "quotes only where a shell needs them: {line}"
+    );
+    (name.to_owned(), unquoted.unwrap_or(value).to_owned())
+}
+
+/// Writes the files that `files` names, with the values that `values` has under the same keys without `_file`.
+fn write_files(files: &Table, values: &Table, folder: &Path) {
+    for (key, value) in files {
+        match (value, key.strip_suffix("_file")) {
+            (Value::String(path), Some(key)) => write_file(path, &values[key], folder),
+            (Value::Table(paths), Some(key)) => {
+                for (member, path) in paths {
+                    write_file(path.as_str().expect("a path"), &values[key][member], folder);
+                }
+            }
+            (Value::Table(files), None) => {
+                write_files(files, values[key].as_table().expect("a table"), folder);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn write_file(path: &str, value: &Value, folder: &Path) {
+    let name = path.strip_prefix(SECRETS).expect(SECRETS);
+    let content = match value {
+        Value::String(text) => format!("{text}\n"),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| format!("{}\n", item.as_str().expect("text")))
+            .collect(),
+        other => panic!("{other} in a file"),
+    };
+    fs::write(folder.join(name.trim_start_matches('/')), content).expect("a writable file");
+}
+
+/// What the service makes of the configuration, as `check-config --print` shows it.
+fn understood(form: &Form, values: Option<&Table>) -> Result<serde_json::Value, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut sources = Sources {
+        environment: BTreeMap::from([
+            ("ROLLOUT_CLIENT_ID".to_owned(), "client-1".to_owned()),
+            (
+                "ROLLOUT_CLIENT_SECRET".to_owned(),
+                "q7V3nX9wLr2Kd8Tz5Yb1Mc6Hs4Jf0Pg-q7V3nX9wLr2Kd8Tz5Yb1Mc6Hs4Jf0Pg9".to_owned(),
+            ),
+        ]),
+        ..Sources::default()
+    };
+    match form {
+        Form::File(toml) => {
+            if let Some(values) = values {
+                write_files(&toml.parse().expect("TOML"), values, folder.path());
+            }
+            let here = folder.path().to_str().expect("UTF-8");
+            let file = folder.path().join("rollout-token.toml");
+            fs::write(&file, toml.replace(SECRETS, here)).expect("a writable file");
+            sources.files.push(file);
+        }
+        Form::Variables(variables) => sources.environment.extend(variables.clone()),
+    }
+    let context = Context::new(Clock::system(), Arc::new(Metrics::new()));
+    settings::load(&sources, &Registry::builtin(), &context)
+        .map(|settings| settings.effective().clone())
+        .map_err(|problems| problems.to_string())
+}
+
+fn pages(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut pages: Vec<_> = fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    pages.sort();
+    pages
+}
+
+/// Checks each block of variables of a page against the file before it, and against the file with `_file` keys behind
+/// it, which has to be there if there is a secret. Returns how many there are.
+fn check_page(page: &Path) -> usize {
+    let forms = whole_configurations(&fs::read_to_string(page).expect("text"));
+    let mut count = 0;
+    for (index, form) in forms.iter().enumerate() {
+        let Form::Variables(_) = form else { continue };
+        count += 1;
+        let place = format!("{}, variables {count}", page.display());
+        let Some(Form::File(first)) = index.checked_sub(1).map(|index| &forms[index]) else {
+            panic!("{place}: the same as a file must stand before them");
+        };
+        assert!(
+            !form.names_files() && !forms[index - 1].names_files(),
+            "{place}: these and the file before them hold the values themselves"
+        );
+        let load = |form, values| {
+            understood(form, values)
+                .unwrap_or_else(|problems| panic!("{place}: {form:#?}\n{problems}"))
+        };
+        let want = load(&forms[index - 1], None);
+        assert_eq!(load(form, None), want, "{place}");
+        if want["extractors"].to_string().contains("[REDACTED]") {
+            let behind = forms.get(index + 1).filter(|form| form.names_files());
+            let behind =
+                behind.unwrap_or_else(|| panic!("{place}: the same with `_file` keys must follow"));
+            let values: Table = first.parse().expect("TOML");
+            assert_eq!(load(behind, Some(&values)), want, "{place}, with files");
+        }
+    }
+    count
+}
+
+#[test]
+fn file_variables_and_secret_files_of_a_page_load_and_mean_the_same() {
+    for page in pages("docs/recipes") {
+        assert!(
+            check_page(&page) > 0,
+            "{}: no configuration as variables",
+            page.display()
+        );
+        let forms = whole_configurations(&fs::read_to_string(&page).expect("text"));
+        assert!(
+            matches!(&forms[..2], [Form::File(_), Form::Variables(_)]),
+            "{}: the page begins with a file that holds the values, and the same as variables",
+            page.display()
+        );
+    }
+    for page in pages("docs/providers") {
+        check_page(&page);
+    }
+}
