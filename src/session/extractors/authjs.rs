@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::{List, Problems, Section};
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::json::Value;
 use crate::secret::Secret;
 use crate::session::backends::Context;
@@ -22,6 +22,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::{self, Cookie};
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
 };
@@ -55,6 +56,8 @@ struct AuthJsConfig {
     cookie: Option<String>,
     salt: Option<String>,
     accept_bearer: bool,
+    expires_path: Option<String>,
+    idle: Option<HumanDuration>,
 }
 
 impl Default for AuthJsConfig {
@@ -65,6 +68,8 @@ impl Default for AuthJsConfig {
             cookie: None,
             salt: None,
             accept_bearer: false,
+            expires_path: None,
+            idle: None,
         }
     }
 }
@@ -85,6 +90,7 @@ struct CookieToken<'a> {
 struct AuthJs {
     cookies: Vec<EncryptedCookie>,
     accept_bearer: bool,
+    end: SessionEnd,
     clock: Clock,
 }
 
@@ -133,10 +139,17 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         Some(EncryptedCookie { cookie, keys })
     });
     let cookies = cookies.collect();
+    let end = SessionEnd::read(
+        section,
+        config.expires_path.as_deref(),
+        config.idle,
+        &mut problems,
+    );
     let clock = context.clock.clone();
     problems.or(Arc::new(AuthJs {
         cookies,
         accept_bearer: config.accept_bearer,
+        end,
         clock,
     }))
 }
@@ -275,7 +288,7 @@ impl AuthJs {
 
 impl SessionExtractor for AuthJs {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.session(request) })
+        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
     }
 
     fn reach(&self) -> Reach {

@@ -24,6 +24,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 pub const KIND: Kind = Kind {
@@ -45,6 +46,8 @@ struct BetterAuthConfig {
     secret: Option<Secret>,
     strategy: String,
     max_age: HumanDuration,
+    expires_path: Option<String>,
+    idle: Option<HumanDuration>,
 }
 
 impl Default for BetterAuthConfig {
@@ -54,6 +57,8 @@ impl Default for BetterAuthConfig {
             secret: None,
             strategy: "compact".to_owned(),
             max_age: HumanDuration::secs(5 * 60),
+            expires_path: None,
+            idle: None,
         }
     }
 }
@@ -63,6 +68,7 @@ struct BetterAuth {
     cookie: Cookie,
     strategy: Strategy,
     max_age: UnixSeconds,
+    end: SessionEnd,
     clock: Clock,
 }
 
@@ -96,6 +102,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.key("strategy"),
         "must be \"compact\", \"jwt\" or \"jwe\"",
     );
+    let end = SessionEnd::read(
+        section,
+        config.expires_path.as_deref(),
+        config.idle,
+        &mut problems,
+    );
     let (Some(cookie), Some(secret)) = (cookie, secret) else {
         return Err(problems);
     };
@@ -105,6 +117,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         cookie,
         strategy,
         max_age,
+        end,
         clock: context.clock.clone(),
     }))
 }
@@ -269,7 +282,7 @@ fn written_at(cache: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
 
 impl SessionExtractor for BetterAuth {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.session(request) })
+        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
     }
 
     fn reach(&self) -> Reach {

@@ -12,13 +12,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{List, Problems, Section};
+use crate::clock::Clock;
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::{hex, payload};
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
@@ -38,6 +40,8 @@ struct CookieSessionConfig {
     keys: List<Secret>,
     algorithm: String,
     encoding: String,
+    expires_path: Option<String>,
+    idle: Option<HumanDuration>,
 }
 
 impl Default for CookieSessionConfig {
@@ -47,6 +51,8 @@ impl Default for CookieSessionConfig {
             keys: List::default(),
             algorithm: "sha1".to_owned(),
             encoding: "base64url".to_owned(),
+            expires_path: None,
+            idle: None,
         }
     }
 }
@@ -57,9 +63,11 @@ struct CookieSession {
     signature: Cookie,
     keys: Vec<hmac::Key>,
     encode: fn(&[u8]) -> String,
+    end: SessionEnd,
+    clock: Clock,
 }
 
-fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
+fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: CookieSessionConfig = section.read(&mut problems);
     let secrets = app_secret::required_list(
@@ -77,6 +85,12 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         section.key("encoding"),
         "must be one of base64url, base64, hex: the encoding that the app passes to Keygrip, by default base64",
     );
+    let end = SessionEnd::read(
+        section,
+        config.expires_path.as_deref(),
+        config.idle,
+        &mut problems,
+    );
     let (Some(cookie), Some(algorithm), Some(encode)) = (cookie, algorithm, encode) else {
         return Err(problems);
     };
@@ -90,6 +104,8 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         signature,
         keys,
         encode,
+        end,
+        clock: context.clock.clone(),
     }))
 }
 
@@ -136,7 +152,7 @@ impl CookieSession {
 
 impl SessionExtractor for CookieSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.session(request) })
+        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
     }
 
     fn reach(&self) -> Reach {

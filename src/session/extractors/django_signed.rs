@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixSeconds;
-use crate::config::{List, Problems, Section};
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::hkdf;
@@ -15,6 +15,7 @@ use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::types::SessionExtractor;
 
@@ -39,6 +40,8 @@ struct DjangoSignedConfig {
     secret_key_fallbacks: List<Secret>,
     salt: String,
     max_age: MaxAge,
+    expires_path: Option<String>,
+    idle: Option<HumanDuration>,
 }
 
 impl Default for DjangoSignedConfig {
@@ -49,6 +52,8 @@ impl Default for DjangoSignedConfig {
             secret_key_fallbacks: List::default(),
             salt: "django.contrib.sessions.backends.signed_cookies".to_owned(),
             max_age: MaxAge::days(14),
+            expires_path: None,
+            idle: None,
         }
     }
 }
@@ -70,6 +75,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         &mut problems,
     );
     config.max_age.require(section, &mut problems);
+    let end = SessionEnd::read(
+        section,
+        config.expires_path.as_deref(),
+        config.idle,
+        &mut problems,
+    );
     let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
         return Err(problems);
     };
@@ -89,6 +100,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         cookie,
         verifier,
         pickle,
+        end,
         clock: context.clock.clone(),
     }))
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{List, Problems, Section};
+use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier};
 use crate::session::kind::Kind;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::SessionExtractor;
@@ -34,6 +35,8 @@ struct FlaskConfig {
     salt: String,
     digest: String,
     max_age: MaxAge,
+    expires_path: Option<String>,
+    idle: Option<HumanDuration>,
 }
 
 impl Default for FlaskConfig {
@@ -45,6 +48,8 @@ impl Default for FlaskConfig {
             salt: "cookie-session".to_owned(),
             digest: "sha1".to_owned(),
             max_age: MaxAge::days(31),
+            expires_path: None,
+            idle: None,
         }
     }
 }
@@ -67,6 +72,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         &mut problems,
     );
     config.max_age.require(section, &mut problems);
+    let end = SessionEnd::read(
+        section,
+        config.expires_path.as_deref(),
+        config.idle,
+        &mut problems,
+    );
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let digest = hmac_algorithm::read(section, "digest", &config.digest, &mut problems);
     let (Some(cookie), Some(digest)) = (cookie, digest) else {
@@ -92,6 +103,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         cookie,
         verifier,
         pickle,
+        end,
         clock: context.clock.clone(),
     }))
 }

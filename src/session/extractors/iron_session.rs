@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::{Problems, Section};
+use crate::config::{HumanDuration, Problems, Section};
 use crate::json::Value;
 use crate::secret::Secret;
 use crate::session::backends::Context;
@@ -25,6 +25,7 @@ use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::one_or_map::OneOrMap;
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// The app decides what a session contains. The default subject follows the library's README and examples.
@@ -55,6 +56,8 @@ struct IronSessionConfig {
     cookie: Option<String>,
     password: Option<OneOrMap<Secret>>,
     version: String,
+    expires_path: Option<String>,
+    idle: Option<HumanDuration>,
 }
 
 impl Default for IronSessionConfig {
@@ -63,6 +66,8 @@ impl Default for IronSessionConfig {
             cookie: None,
             password: None,
             version: "v9".to_owned(),
+            expires_path: None,
+            idle: None,
         }
     }
 }
@@ -74,6 +79,7 @@ struct IronSession {
     passwords: BTreeMap<String, Secret>,
     /// v9 splits a long seal into numbered cookies.
     reads_parts: bool,
+    end: SessionEnd,
     clock: Clock,
 }
 
@@ -92,6 +98,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         "must be \"v9\" or \"v8\"",
     );
     let passwords = passwords(section, config.password, &mut problems);
+    let end = SessionEnd::read(
+        section,
+        config.expires_path.as_deref(),
+        config.idle,
+        &mut problems,
+    );
     let Some(cookie) = cookie else {
         return Err(problems);
     };
@@ -100,6 +112,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         cookie,
         passwords,
         reads_parts,
+        end,
         clock: context.clock.clone(),
     }))
 }
@@ -251,7 +264,7 @@ impl IronSession {
 
 impl SessionExtractor for IronSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.session(request) })
+        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
     }
 
     fn reach(&self) -> Reach {

@@ -18,6 +18,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::laravel::{self, AppKeySet, KeyFields};
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// The default subject is where the guard `web` stores the user's id. The digits are the SHA-1 of the guard's class
@@ -40,6 +41,8 @@ struct LaravelConfig {
     previous_keys: List<Secret>,
     cipher: String,
     lifetime: HumanDuration,
+    expires_path: Option<String>,
+    idle: Option<HumanDuration>,
 }
 
 impl Default for LaravelConfig {
@@ -50,6 +53,8 @@ impl Default for LaravelConfig {
             previous_keys: List::default(),
             cipher: laravel::CIPHER.to_owned(),
             lifetime: HumanDuration::secs(120 * 60),
+            expires_path: None,
+            idle: None,
         }
     }
 }
@@ -59,6 +64,7 @@ struct Laravel {
     cookie: Cookie,
     keys: AppKeySet,
     lifetime: UnixSeconds,
+    end: SessionEnd,
     clock: Clock,
 }
 
@@ -77,6 +83,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.key("lifetime"),
         "must be greater than 0s",
     );
+    let end = SessionEnd::read(
+        section,
+        config.expires_path.as_deref(),
+        config.idle,
+        &mut problems,
+    );
     let Some(cookie) = cookie else {
         return Err(problems);
     };
@@ -85,6 +97,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         cookie,
         keys,
         lifetime,
+        end,
         clock: context.clock.clone(),
     }))
 }
@@ -139,7 +152,7 @@ impl Laravel {
 
 impl SessionExtractor for Laravel {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.session(request) })
+        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
     }
 
     fn reach(&self) -> Reach {

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::config::{Problems, Section};
+use crate::config::{HumanDuration, Problems, Section};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
@@ -25,6 +25,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 use reader::{Reader, Recipe};
 
@@ -53,6 +54,8 @@ struct RailsConfig {
     purpose: Option<String>,
     allow_missing_purpose: bool,
     rotations: Vec<RotationConfig>,
+    expires_path: Option<String>,
+    idle: Option<HumanDuration>,
 }
 
 impl Default for RailsConfig {
@@ -68,6 +71,8 @@ impl Default for RailsConfig {
             purpose: None,
             allow_missing_purpose: false,
             rotations: Vec::new(),
+            expires_path: None,
+            idle: None,
         }
     }
 }
@@ -92,6 +97,7 @@ struct Rails {
     readers: Vec<Reader>,
     purpose: String,
     allow_missing_purpose: bool,
+    end: SessionEnd,
     clock: Clock,
     extractor: String,
     marshal_warning: Once,
@@ -124,6 +130,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         let recipe = current.rotated(rotation);
         readers.extend(recipe.reader(section, &path, older.as_ref(), &mut problems));
     }
+    let end = SessionEnd::read(
+        section,
+        config.expires_path.as_deref(),
+        config.idle,
+        &mut problems,
+    );
     let Some(cookie) = cookie else {
         return Err(problems);
     };
@@ -134,6 +146,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         cookie,
         readers,
         allow_missing_purpose: config.allow_missing_purpose,
+        end,
         clock: context.clock.clone(),
         extractor: section.name().to_owned(),
         marshal_warning: Once::new(),
@@ -275,7 +288,7 @@ fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractEr
 
 impl SessionExtractor for Rails {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.session(request) })
+        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
     }
 
     fn reach(&self) -> Reach {

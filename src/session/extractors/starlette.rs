@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::config::{Problems, Section};
+use crate::config::{HumanDuration, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::formats::payload;
@@ -17,6 +17,7 @@ use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier};
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::sections::signed_timestamp::MaxAge;
 use crate::session::types::{Extracted, Reach, Session, SessionExtractor};
 
@@ -37,6 +38,8 @@ struct StarletteConfig {
     cookie: String,
     secret_key: Option<Secret>,
     max_age: MaxAge,
+    expires_path: Option<String>,
+    idle: Option<HumanDuration>,
 }
 
 impl Default for StarletteConfig {
@@ -45,6 +48,8 @@ impl Default for StarletteConfig {
             cookie: "session".to_owned(),
             secret_key: None,
             max_age: MaxAge::days(14),
+            expires_path: None,
+            idle: None,
         }
     }
 }
@@ -53,6 +58,7 @@ impl Default for StarletteConfig {
 struct Starlette {
     cookie: Cookie,
     verifier: SignedTimestampVerifier,
+    end: SessionEnd,
     clock: Clock,
 }
 
@@ -64,6 +70,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         "secret_key",
         config.secret_key,
         "secret_key",
+        &mut problems,
+    );
+    let end = SessionEnd::read(
+        section,
+        config.expires_path.as_deref(),
+        config.idle,
         &mut problems,
     );
     let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
@@ -80,6 +92,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     problems.or(Arc::new(Starlette {
         cookie,
         verifier,
+        end,
         clock: context.clock.clone(),
     }))
 }
@@ -111,7 +124,7 @@ impl Starlette {
 
 impl SessionExtractor for Starlette {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.session(request) })
+        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
     }
 
     fn reach(&self) -> Reach {

@@ -4,10 +4,13 @@ use std::time::UNIX_EPOCH;
 
 use crate::clock::UnixSeconds;
 use crate::json::Value;
+use crate::session::formats::jwt_times;
 use crate::session::types::ExtractError;
 
 /// A number from here on is in milliseconds: in seconds it would be after the year 5138.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
+/// The end of the year 9999 in milliseconds, the last time that RFC 3339 can write. A larger number is in another unit.
+const LATEST: i64 = 253_402_300_799_999;
 
 /// A time, rounded down and up to whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,26 +23,47 @@ impl Expiry {
     /// Reads Unix seconds or Unix milliseconds, as a number or as text, or RFC 3339; `None` for anything else.
     pub fn read(value: &Value) -> Option<Self> {
         match value {
-            Value::Number(number) => number.as_i64().map(Self::of_number),
+            Value::Number(number) => number.as_i64().and_then(|it| Self::of_number(it, it)),
             Value::String(text) => match text.parse() {
-                Ok(number) => Some(Self::of_number(number)),
+                Ok(number) => Self::of_number(number, number),
                 Err(_) => Self::of_text(text),
             },
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         }
     }
 
-    fn of_number(number: i64) -> Self {
-        if number < MILLISECONDS_FROM {
-            return Self {
-                floor: number,
-                ceil: number,
-            };
+    /// Like [`Self::read`], and also the forms that Python apps write: `time.time()`, a number with a fraction, and
+    /// Flask's form of a `datetime`, the date of an HTTP header (RFC 9110, section 5.6.7).
+    pub fn read_pythonic(value: &Value) -> Option<Self> {
+        Self::read(value).or_else(|| {
+            if let Some(text) = value.as_str() {
+                return Self::of_http_date(text);
+            }
+            let (floor, ceil) = jwt_times::numeric_date(value)?;
+            Self::of_number(floor, ceil)
+        })
+    }
+
+    /// A number of seconds or milliseconds, rounded down and up to a whole one.
+    fn of_number(floor: i64, ceil: i64) -> Option<Self> {
+        match ceil {
+            ..MILLISECONDS_FROM => Some(Self { floor, ceil }),
+            MILLISECONDS_FROM..=LATEST => Some(Self {
+                floor: floor / 1000,
+                ceil: ceil / 1000 + i64::from(ceil % 1000 > 0),
+            }),
+            _ => None,
         }
-        Self {
-            floor: number / 1000,
-            ceil: number / 1000 + i64::from(number % 1000 > 0),
-        }
+    }
+
+    fn of_http_date(text: &str) -> Option<Self> {
+        let time = httpdate::parse_http_date(text).ok()?;
+        let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let seconds = UnixSeconds::try_from(seconds).ok()?;
+        Some(Self {
+            floor: seconds,
+            ceil: seconds,
+        })
     }
 
     /// Reads a time with its zone (RFC 3339, section 5.6).
@@ -142,6 +166,12 @@ mod tests {
             ),
             ("\"1795565550\"", Some((1_795_565_550, 1_795_565_550))),
             ("\"1795565550001\"", Some((1_795_565_550, 1_795_565_551))),
+            ("253402300799999", Some((253_402_300_799, 253_402_300_800))),
+            ("1795565549.5", None),
+            ("\"Wed, 25 Nov 2026 00:12:30 GMT\"", None),
+            ("253402300800000", None),
+            ("1795565550000000", None),
+            ("\"1795565550000000000\"", None),
             ("\"2026-11-25T00:12:30\"", None),
             ("\"2026-11-25 00:12:30\"", None),
             ("\"2026-11-25T00:12:30+1:00\"", None),
@@ -163,6 +193,37 @@ mod tests {
             let value = Value::parse(json.as_bytes()).unwrap();
             assert_eq!(
                 Expiry::read(&value).map(|it| (it.floor, it.ceil)),
+                want,
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn fraction_and_http_date_are_pythonic() {
+        for (json, want) in [
+            ("1795565549", Some((1_795_565_549, 1_795_565_549))),
+            ("1795565549.5", Some((1_795_565_549, 1_795_565_550))),
+            ("1795565549000.5", Some((1_795_565_549, 1_795_565_550))),
+            ("-1.5", Some((-2, -1))),
+            (
+                "\"Wed, 25 Nov 2026 00:12:30 GMT\"",
+                Some((1_795_565_550, 1_795_565_550)),
+            ),
+            (
+                "\"2026-11-25T00:12:30.75Z\"",
+                Some((1_795_565_550, 1_795_565_551)),
+            ),
+            ("\"Wed, 25 Nov 2026 00:12:30\"", None),
+            ("\"Wed, 25 Nov 1926 00:12:30 GMT\"", None),
+            ("\"1795565549.5\"", None),
+            ("1e300", None),
+            ("null", None),
+            ("[1795565549]", None),
+        ] {
+            let value = Value::parse(json.as_bytes()).unwrap();
+            assert_eq!(
+                Expiry::read_pythonic(&value).map(|it| (it.floor, it.ceil)),
                 want,
                 "{json}"
             );

@@ -8,6 +8,7 @@ pub mod hmac_algorithm;
 pub mod laravel;
 pub mod one_or_map;
 pub mod session_cookie;
+pub mod session_end;
 pub mod signed_timestamp;
 #[cfg(test)]
 pub mod testing;

@@ -15,6 +15,7 @@ use crate::json::Value;
 use crate::session::formats::payload;
 use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
 use crate::session::sections::cookie::Cookie;
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// How long a cookie is valid after its timestamp: a duration, or `"none"` for no limit.
@@ -115,6 +116,7 @@ pub struct SignedTimestampSession {
     pub cookie: Cookie,
     pub verifier: SignedTimestampVerifier,
     pub pickle: PickleWarning,
+    pub end: SessionEnd,
     pub clock: Clock,
 }
 
@@ -134,7 +136,7 @@ impl SignedTimestampSession {
 
 impl SessionExtractor for SignedTimestampSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.session(request) })
+        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
     }
 
     fn reach(&self) -> Reach {
