@@ -186,7 +186,7 @@ impl Error {
     fn mapping(&self) -> Mapping {
         let (status, code, header, title, detail) = match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request", None,
-                "Bad request", "The request is not well-formed HTTP/1.1 with one Host and no Transfer-Encoding."),
+                "Bad request", "The request is not well-formed HTTP/1.1 with one Host and an unambiguous length."),
             Self::Denied(Denied { denial: Denial::NotSignedIn(_), .. }) => (StatusCode::UNAUTHORIZED, "no_session", Some((header::WWW_AUTHENTICATE, CHALLENGE)),
                 "Not signed in", "The request carries no session of a signed-in user."),
             Self::Denied(Denied { denial: Denial::Rejected(rejection), .. }) if rejection.reason.is_expired() => (StatusCode::UNAUTHORIZED, "session_expired", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),

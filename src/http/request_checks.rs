@@ -7,7 +7,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::uri::Uri;
-use axum::http::{HeaderMap, Method, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
 use http_body_util::BodyExt;
 
 use crate::headers::{DuplicateHeader, single};
@@ -19,9 +19,9 @@ use crate::settings::ServerConfig;
 const HEADER_OVERHEAD: usize = 4;
 const MAX_HOST_BYTES: usize = 255;
 
-/// An extension of requests whose target had a `#`, which the `Uri` drops.
+/// An extension of requests whose head two parsers could read differently, in a way that the parsed head does not show.
 #[derive(Clone, Copy, Debug)]
-pub struct FragmentInTarget;
+pub struct AmbiguousHead(pub Reason);
 
 /// CONNECT is refused before the router, because its target is no path.
 const NO_CONNECT: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS");
@@ -50,17 +50,13 @@ pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     if count > limits.restart.max_headers || bytes > limits.restart.max_header_bytes {
         return Err(Error::HeadersTooLarge);
     }
-    // Request smuggling: the proxy in front could see the end of the body elsewhere. No route needs a body, so every
-    // `Transfer-Encoding` is refused.
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Error::BadRequest(Reason::TransferEncoding));
+    if let Some(AmbiguousHead(reason)) = head.extensions.get() {
+        return Err(Error::BadRequest(*reason));
     }
+    check_transfer_encoding(&head.headers)?;
     check_host(&head.headers, head.version)?;
     if head.method == Method::CONNECT {
         return Err(NO_CONNECT);
-    }
-    if head.extensions.get::<FragmentInTarget>().is_some() {
-        return Err(Error::BadRequest(Reason::Fragment));
     }
     if head.uri.authority().is_some() {
         return Err(Error::BadRequest(Reason::AbsoluteTarget));
@@ -103,6 +99,25 @@ fn size(headers: &HeaderMap) -> usize {
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD)
         .sum()
+}
+
+/// Request smuggling: the proxy in front could see the end of the body elsewhere. So `chunked` must be written as all
+/// parsers understand it, once and alone, and `TE` must not name it (RFC 9110, section 10.1.4), which a parser that
+/// confuses the two headers could take for it.
+fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Error> {
+    let is_plain = single(headers, &header::TRANSFER_ENCODING)
+        .is_ok_and(|value| value.is_none_or(|value| value == "chunked"));
+    let names_it = |value: &HeaderValue| {
+        let codings = value.as_bytes().split(|&byte| byte == b',');
+        codings
+            .map(<[u8]>::trim_ascii)
+            .any(|coding| coding.eq_ignore_ascii_case(b"chunked"))
+    };
+    if is_plain && !headers.get_all(header::TE).iter().any(names_it) {
+        Ok(())
+    } else {
+        Err(Error::BadRequest(Reason::TransferEncoding))
+    }
 }
 
 /// Requires exactly one valid `Host` (RFC 9112, section 3.2). In HTTP/1.0 it may be absent.

@@ -97,7 +97,7 @@ reasons! {
     TwoHosts "two_hosts" "There are two `Host` headers.",
     AbsoluteTarget "absolute_target" "The request target is an absolute URL.",
     Fragment "fragment" "The request target has a `#`.",
-    TransferEncoding "transfer_encoding" "The request has `Transfer-Encoding`.",
+    TransferEncoding "transfer_encoding" "The request has a `Transfer-Encoding` other than exactly `chunked`, or `Content-Length` beside it.",
     ContentLength "content_length" "The `Content-Length` is not one number.",
     BrokenBody "broken_body" "The request's body is incomplete.",
 

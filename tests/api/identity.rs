@@ -676,6 +676,50 @@ async fn fragment_in_the_target_is_400() {
 }
 
 #[tokio::test]
+async fn chunked_body_within_the_limit_is_accepted_and_every_other_encoding_is_400() {
+    let service = Service::start(format!("[session]\nextractors = [\"proxy\"]\n{PROXY}"));
+    let many = format!("1001\r\n{}\r\n0\r\n\r\n", "x".repeat(0x1001));
+    for (headers, body, want) in [
+        ("Transfer-Encoding: chunked", "0\r\n\r\n", 200),
+        ("Transfer-Encoding: chunked", "2\r\n{}\r\n0\r\n\r\n", 200),
+        ("Transfer-Encoding: chunked", &many, 413),
+        ("Transfer-Encoding: chunked", "z\r\n\r\n", 400),
+        ("Transfer-Encoding: gzip, chunked", "0\r\n\r\n", 400),
+        ("Transfer-Encoding: Chunked", "0\r\n\r\n", 400),
+        ("Transfer-Encoding:\tchunked", "0\r\n\r\n", 400),
+        (
+            "TE: trailers, chunked\r\nTransfer-Encoding: chunked",
+            "0\r\n\r\n",
+            400,
+        ),
+        (
+            "TE: trailers\r\nTransfer-Encoding: chunked",
+            "0\r\n\r\n",
+            200,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nContent-Length: 5",
+            "0\r\n\r\n",
+            400,
+        ),
+        (
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "0\r\n\r\n",
+            400,
+        ),
+    ] {
+        let asked = format!(
+            "POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-User: ann\r\nConnection: close\r\n{headers}\r\n\r\n{body}"
+        );
+        let answer = service.raw(asked.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {want} ")),
+            "{headers}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn navigation_or_embedded_document_is_403_not_a_fetch_on_either_token_path() {
     let config =
         format!("[server]\ndocs_alias = true\n[session]\nextractors = [\"proxy\"]\n{PROXY}");

@@ -28,7 +28,7 @@ use tracing::{debug, error};
 use super::connection_state::{ConnectionState, Phase, TimedIo};
 use crate::clock::Clock;
 use crate::http::error::{Error, protect};
-use crate::http::request_checks::FragmentInTarget;
+use crate::http::request_checks::AmbiguousHead;
 use crate::http::request_id::RequestIds;
 use crate::http::server::LiveSettings;
 use crate::session::reason::Reason;
@@ -99,8 +99,8 @@ pub(super) async fn serve(
     let answer = service_fn(|mut request: Request<Incoming>| {
         let exchange = state.begin_exchange();
         request.extensions_mut().insert(ConnectInfo(peer));
-        if state.has_fragment() {
-            request.extensions_mut().insert(FragmentInTarget);
+        if let Some(reason) = state.ambiguity() {
+            request.extensions_mut().insert(AmbiguousHead(reason));
         }
         let response = shared.router.clone().call(request);
         Box::pin(async move {

@@ -22,7 +22,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::target::TargetScan;
+use super::head_scan::HeadScan;
+use crate::session::reason::Reason;
 use crate::settings::ServerConfig;
 
 /// How long a peer may take to receive its answer.
@@ -59,8 +60,8 @@ struct Current {
     answered: bool,
     /// The connection ends after the request that is in flight or arriving.
     closing: bool,
-    /// A request target had a `#`.
-    fragment: bool,
+    /// What [`HeadScan`] found in the head that is arriving or was received last.
+    ambiguity: Option<Reason>,
 }
 
 impl Current {
@@ -77,7 +78,7 @@ impl ConnectionState {
             since: Instant::now(),
             answered: false,
             closing: false,
-            fragment: false,
+            ambiguity: None,
         };
         Arc::new(Self {
             settings,
@@ -109,13 +110,18 @@ impl ConnectionState {
         Exchange(self.clone())
     }
 
-    /// Whether a target had a `#`: that of this request, or of one that is pipelined after it.
-    pub(super) fn has_fragment(&self) -> bool {
-        self.current().fragment
+    /// Why two parsers could read the head differently: that of this request, or of one that is pipelined after it.
+    pub(super) fn ambiguity(&self) -> Option<Reason> {
+        self.current().ambiguity
     }
 
-    fn received(&self, bytes: &[u8]) {
+    fn received(&self, bytes: &[u8], scan: &mut HeadScan) {
         let mut current = self.current();
+        // The next request on the connection may be another caller's, so what the last one sent does not count for it.
+        if current.phase == Phase::Idle {
+            (current.ambiguity, *scan) = (None, HeadScan::default());
+        }
+        current.ambiguity = current.ambiguity.or(scan.finds(bytes));
         match current.phase {
             Phase::Body => current.phase = Phase::Handler,
             // Empty lines before a request line are ignored (RFC 9112, section 2.2).
@@ -181,7 +187,7 @@ pub(super) struct TimedIo<S> {
     pub(super) stream: S,
     pub(super) timed_out: bool,
     state: Arc<ConnectionState>,
-    targets: TargetScan,
+    scan: HeadScan,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -192,7 +198,7 @@ impl<S> TimedIo<S> {
             stream,
             timed_out: false,
             state,
-            targets: TargetScan::default(),
+            scan: HeadScan::default(),
             timer,
         }
     }
@@ -219,11 +225,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedIo<S> {
             self.state.read_waits();
             return self.poll_timeout(cx);
         };
-        let received = &buf.filled()[before..];
-        self.state.received(received);
-        if self.targets.finds_fragment(received) {
-            self.state.current().fragment = true;
-        }
+        let Self { state, scan, .. } = &mut *self;
+        state.received(&buf.filled()[before..], scan);
         Poll::Ready(read)
     }
 }

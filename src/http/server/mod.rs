@@ -8,7 +8,7 @@ mod connection;
 mod connection_state;
 mod drain;
 mod fd_limit;
-mod target;
+mod head_scan;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
