@@ -27,6 +27,7 @@ use crate::http::server::{Drain, LiveSettings};
 use crate::session::backends::Context;
 use crate::session::chain::Authenticated;
 use crate::session::subject::Subject;
+use crate::session::types::ResponseCookies;
 use crate::settings::log::LogSubject;
 use crate::settings::reload::Reloadable;
 use crate::settings::{RateLimitConfig, Settings};
@@ -251,6 +252,8 @@ async fn finish(
         .find(|path| route.as_ref().is_some_and(|route| route.as_str() == *path));
     let span = Arc::new(request_span(&request, id, token_route));
     let path_ends_in_token = request.uri().path().ends_with("token");
+    let cookies = ResponseCookies::default();
+    request.extensions_mut().insert(cookies.clone());
     request.extensions_mut().insert(InForce {
         live: live.clone(),
         span: span.clone(),
@@ -272,6 +275,9 @@ async fn finish(
     }
     let headers = response.headers_mut();
     error::protect(headers);
+    for line in cookies.lines() {
+        headers.append(header::SET_COOKIE, line);
+    }
     if let Some(origin) = listed {
         origin::allow_reading(headers, origin);
     }

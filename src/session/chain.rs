@@ -16,8 +16,8 @@ use crate::config::Warnings;
 use crate::session::reason::Reason;
 use crate::session::subject::{Subject, SubjectError, SubjectRule};
 use crate::session::types::{
-    Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Rejection, Session,
-    SessionExtractor,
+    Authority, Cause, CredentialSource, ExtractError, Reach, Readiness, Rejection, ResponseCookies,
+    Session, SessionExtractor,
 };
 use crate::telemetry::spans;
 
@@ -98,6 +98,9 @@ impl Chain {
                 .instrument(span.clone())
                 .await;
             record(&span, &answer);
+            if let Some(cookies) = request.extensions.get::<ResponseCookies>() {
+                cookies.keep_if(|session| configured.subject.subject(session).is_ok());
+            }
             match answer {
                 Ok(None) => {}
                 Ok(Some((subject, session))) => {

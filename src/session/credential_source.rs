@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::config::{List, Problems, Section};
 use crate::headers::single;
 use crate::json::Value;
+use crate::session::formats::cookies;
 use crate::session::formats::percent::{self, Plus};
 use crate::session::reason::Reason;
 use crate::session::sections::cookie;
@@ -93,7 +94,12 @@ impl CredentialSource {
         let end = if cookie.is_some() { b';' } else { b'\n' };
         let pieces = line.split(move |&byte| byte == end);
         let pieces = pieces.map(<[u8]>::trim_ascii);
-        pieces.filter(move |pair| cookie.is_none_or(|name| is_cookie_or_chunk(pair, name)))
+        pieces.filter(move |pair| {
+            cookie.is_none_or(|name| {
+                pair.contains(&b'=')
+                    && cookies::is_cookie_or_chunk(cookies::name_set_by(pair), name)
+            })
+        })
     }
 
     /// The credential in this place; `None` if there is none.
@@ -129,21 +135,6 @@ impl fmt::Display for CredentialSource {
             Self::Cookie(name) => write!(f, "cookie:{name}"),
             Self::Supabase(name) => write!(f, "supabase:{name}"),
         }
-    }
-}
-
-/// Whether a pair is the cookie called `name` or one of its numbered chunks, `NAME.0`, `NAME_0` or `NAMEC1`.
-fn is_cookie_or_chunk(pair: &[u8], name: &[u8]) -> bool {
-    let Some(rest) = pair.strip_prefix(name) else {
-        return false;
-    };
-    let Some(equals) = rest.iter().position(|&byte| byte == b'=') else {
-        return false;
-    };
-    match rest[..equals].trim_ascii_end() {
-        [] => true,
-        [b'.' | b'_' | b'C', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
-        _ => false,
     }
 }
 

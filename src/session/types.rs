@@ -3,11 +3,11 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::HeaderName;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
 use futures_util::future::BoxFuture;
 use url::Url;
 
@@ -139,6 +139,46 @@ impl Session {
             attributes: Value::Object([("sub", sub)].into_iter().collect()),
             expires_at: None,
         }
+    }
+}
+
+/// `Set-Cookie` lines in an app's answer about a credential, and the session of that answer.
+#[derive(Debug)]
+pub struct OfferedCookies {
+    pub session: Value,
+    pub lines: Vec<HeaderValue>,
+}
+
+/// The `Set-Cookie` lines that go back to the caller, whatever the answer to the request is. One is in the extensions of
+/// each request: an extractor offers lines, and the chain keeps them if their session names a subject.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseCookies(Arc<Mutex<Option<Arc<OfferedCookies>>>>);
+
+impl ResponseCookies {
+    /// Offers the lines for the answer to `request`.
+    pub fn offer(request: &Parts, cookies: Arc<OfferedCookies>) {
+        if let Some(Self(slot)) = request.extensions.get() {
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(cookies);
+        }
+    }
+
+    /// Drops the offered lines unless their session passes the test.
+    pub fn keep_if(&self, names_subject: impl FnOnce(&Value) -> bool) {
+        let mut offered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if offered
+            .as_ref()
+            .is_some_and(|cookies| !names_subject(&cookies.session))
+        {
+            *offered = None;
+        }
+    }
+
+    pub fn lines(&self) -> Vec<HeaderValue> {
+        let offered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        offered
+            .as_ref()
+            .map(|cookies| cookies.lines.clone())
+            .unwrap_or_default()
     }
 }
 

@@ -370,6 +370,7 @@ async fn endpoint_receives_only_configured_cookies_and_headers() {
             "host",
             "user-agent",
             "x-api-key",
+            "x-forwarded-proto",
             "x-tenant"
         ]
     );

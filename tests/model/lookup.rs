@@ -101,6 +101,7 @@ fn decided(keep_for: Duration) -> Verdict {
     Verdict {
         outcome: Ok(Session::of_subject("ann")),
         keep_for,
+        cookies: None,
     }
 }
 
@@ -125,6 +126,7 @@ fn down() {
     let down = || Verdict {
         outcome: Err(ExtractError::unavailable(Reason::Timeout)),
         keep_for: Duration::ZERO,
+        cookies: None,
     };
     for answer in world.ask_three_times(down) {
         assert!(

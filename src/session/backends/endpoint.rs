@@ -112,6 +112,7 @@ impl Endpoint {
         Verdict {
             keep_for: self.keep_for(&outcome),
             outcome,
+            cookies: None,
         }
     }
 

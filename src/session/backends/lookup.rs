@@ -17,7 +17,7 @@ use crate::session::backends::Context;
 use crate::session::backends::health::BackendHealth;
 use crate::session::backends::waiting::{Waiting, WaitingPlace};
 use crate::session::reason::Reason;
-use crate::session::types::{ExtractError, Readiness, Session};
+use crate::session::types::{ExtractError, OfferedCookies, Readiness, Session};
 use crate::sync::{Mutex, MutexGuard, Semaphore, spawn, timeout, watch};
 
 /// The maximum number of concurrent calls to one backend. More calls wait for a permit.
@@ -69,6 +69,24 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// How long the outcome is cached for identical look-ups. With zero it is not cached.
     pub keep_for: Duration,
+    /// The cookies that the answer sets. An outcome with cookies is not cached: they are for the callers of this call.
+    pub cookies: Option<Arc<OfferedCookies>>,
+}
+
+/// The result of a look-up, as all requests that share the call get it.
+#[derive(Clone, Debug)]
+pub struct SharedOutcome {
+    pub outcome: Outcome,
+    pub cookies: Option<Arc<OfferedCookies>>,
+}
+
+impl From<Outcome> for SharedOutcome {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            cookies: None,
+        }
+    }
 }
 
 /// The look-ups of one extractor at its backend.
@@ -85,7 +103,7 @@ struct BackendLookup {
 
 #[derive(Default)]
 struct State {
-    flights: HashMap<Question, watch::Receiver<Option<Outcome>>>,
+    flights: HashMap<Question, watch::Receiver<Option<SharedOutcome>>>,
     cache: Cache,
 }
 
@@ -93,7 +111,7 @@ struct State {
 enum Joined {
     Cached(CachedOutcome),
     /// The call in flight, and the place of the request among those that wait for the backend.
-    Flight(watch::Receiver<Option<Outcome>>, WaitingPlace),
+    Flight(watch::Receiver<Option<SharedOutcome>>, WaitingPlace),
 }
 
 impl Lookups {
@@ -116,24 +134,38 @@ impl Lookups {
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
-        let outcome = match self.0.join(question, call)? {
-            Joined::Cached(cached) => cached.and_then(|session| session.parse()),
-            Joined::Flight(mut result, _place) => {
+        self.ask_with_cookies(question, call).await.outcome
+    }
+
+    /// Like [`Self::ask`], with the cookies that the answer sets.
+    pub async fn ask_with_cookies<F>(
+        &self,
+        question: Question,
+        call: impl FnOnce() -> F,
+    ) -> SharedOutcome
+    where
+        F: Future<Output = Verdict> + Send + 'static,
+    {
+        let mut shared = match self.0.join(question, call) {
+            Err(error) => return Err(error).into(),
+            Ok(Joined::Cached(cached)) => cached.and_then(|session| session.parse()).into(),
+            Ok(Joined::Flight(mut result, _place)) => {
                 // A dropped flight sends its outcome as well. The channel closes only when the runtime shuts down.
-                let outcome = result
+                let shared = result
                     .wait_for(Option::is_some)
                     .await
                     .ok()
-                    .and_then(|outcome| outcome.clone());
-                outcome.unwrap_or_else(|| Err(interrupted()))
+                    .and_then(|shared| shared.clone());
+                shared.unwrap_or_else(|| Err(interrupted()).into())
             }
         };
         // The session may have expired while it was cached.
         let now = self.0.context.clock.now();
-        outcome.and_then(|session| match session.expires_at {
+        shared.outcome = shared.outcome.and_then(|session| match session.expires_at {
             Some(end) if end <= now => Err(ExtractError::expired()),
             Some(_) | None => Ok(session),
-        })
+        });
+        shared
     }
 
     /// The name of the extractor that asks.
@@ -196,10 +228,14 @@ impl BackendLookup {
     }
 
     /// Records the result of a flight, and caches it.
-    fn finish(&self, question: Question, verdict: Verdict) -> Outcome {
+    fn finish(&self, question: Question, verdict: Verdict) -> SharedOutcome {
         let now = self.context.clock.monotonic();
-        let Verdict { outcome, keep_for } = verdict;
-        let cached = if keep_for.is_zero() {
+        let Verdict {
+            outcome,
+            keep_for,
+            cookies,
+        } = verdict;
+        let cached = if keep_for.is_zero() || cookies.is_some() {
             None
         } else {
             to_cached(&outcome)
@@ -216,7 +252,7 @@ impl BackendLookup {
                 max_bytes,
             );
         }
-        outcome
+        SharedOutcome { outcome, cookies }
     }
 
     /// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
@@ -230,7 +266,7 @@ impl BackendLookup {
 struct Flight {
     lookup: Arc<BackendLookup>,
     question: Question,
-    sender: watch::Sender<Option<Outcome>>,
+    sender: watch::Sender<Option<SharedOutcome>>,
     verdict: Option<Verdict>,
     is_abandoned: bool,
 }
@@ -285,8 +321,8 @@ impl Drop for Flight {
             return;
         }
         let verdict = self.verdict.take().unwrap_or_else(|| failed(interrupted()));
-        let outcome = self.lookup.finish(self.question, verdict);
-        self.sender.send_replace(Some(outcome));
+        let shared = self.lookup.finish(self.question, verdict);
+        self.sender.send_replace(Some(shared));
     }
 }
 
@@ -294,6 +330,7 @@ fn failed(error: ExtractError) -> Verdict {
     Verdict {
         outcome: Err(error),
         keep_for: Duration::ZERO,
+        cookies: None,
     }
 }
 
@@ -436,6 +473,7 @@ mod tests {
         Verdict {
             outcome: Ok(Session::of_subject(user)),
             keep_for,
+            cookies: None,
         }
     }
 

@@ -1,8 +1,9 @@
 //! `session_endpoint`: the app's own "who am I" URL, called with the caller's cookies or headers.
 //! Calls are made in `backends/endpoint.rs`; identical look-ups share one call (`backends/lookup.rs`). The
-//! configuration and the presets are in `session_endpoint/`.
+//! configuration, the presets and what the call says about the caller's own request are in `session_endpoint/`.
 
 mod config;
+mod context;
 mod presets;
 
 use std::sync::Arc;
@@ -25,9 +26,11 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::subject::{SubjectError, Template};
 use crate::session::types::{
-    CredentialSource, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+    CredentialSource, ExtractError, Extracted, OfferedCookies, Reach, Readiness, ResponseCookies,
+    Session, SessionExtractor,
 };
 use crate::telemetry::spans;
+use context::Forwarded;
 
 pub const KIND: Kind = Kind {
     build: config::build,
@@ -37,19 +40,26 @@ pub const KIND: Kind = Kind {
 
 #[derive(Debug)]
 struct SessionEndpoint {
-    /// The cookies and headers that are forwarded. Nothing else of the caller's request is.
-    forwarded: Vec<Forwarded>,
+    /// The app's session cookies. A name covers the cookie's chunks.
+    cookies: Vec<String>,
+    /// The headers that hold a credential.
+    forward_headers: Vec<HeaderName>,
     whoami: Arc<WhoAmI>,
     lookups: Lookups,
 }
 
-/// The call to the app without the caller's credentials, and how the answer is read.
+/// The call to the app, and how the answer is read.
 #[derive(Debug)]
 struct WhoAmI {
     endpoint: Endpoint,
     method: Method,
+    /// The headers of the caller's that go along and are no credential. Nothing else of the caller's request does.
+    context_headers: Vec<HeaderName>,
     additional_headers: HeaderMap,
+    forwarded: Forwarded,
     signed_out: SignedOut,
+    /// The cookies whose `Set-Cookie` lines go back to the caller, with their chunks.
+    passed_cookies: Vec<String>,
     /// The headers of the answer that contain the session; if empty, the body does.
     response_headers: Vec<HeaderName>,
     expires: Option<Template>,
@@ -71,27 +81,35 @@ impl SessionExtractor for SessionEndpoint {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         Box::pin(async move {
             let found = self.find(&request.headers)?;
-            if found.is_empty() {
+            if found.cookies.is_empty() && found.headers.is_empty() {
                 return Ok(None);
             }
+            let mut asked = self.whoami.request(request, &found);
+            let question = self.question(&asked);
+            let sent_cookies = !found.cookies.is_empty();
             let call = || {
-                let (whoami, mut call) = (self.whoami.clone(), self.whoami.request(&found));
-                spans::pass_on(&request.headers, &mut call);
-                async move { whoami.ask(call).await }
+                let whoami = self.whoami.clone();
+                spans::pass_on(&request.headers, &mut asked);
+                async move { whoami.ask(asked, sent_cookies).await }
             };
-            self.lookups
-                .ask(self.question(&found), call)
-                .await
-                .map(Some)
+            let shared = self.lookups.ask_with_cookies(question, call).await;
+            if let Some(cookies) = shared.cookies {
+                ResponseCookies::offer(request, cookies);
+            }
+            shared.outcome.map(Some)
         })
     }
 
     fn reach(&self) -> Reach {
-        Reach::everything(self.forwarded.iter().map(|forwarded| match forwarded {
-            Forwarded::Cookie(name) => CredentialSource::Cookie(name.clone()),
-            Forwarded::Header(name) if *name == header::AUTHORIZATION => CredentialSource::Bearer,
-            Forwarded::Header(name) => CredentialSource::Header(name.clone()),
-        }))
+        let cookies = self.cookies.iter().cloned().map(CredentialSource::Cookie);
+        let headers = self.forward_headers.iter().map(|name| {
+            if *name == header::AUTHORIZATION {
+                CredentialSource::Bearer
+            } else {
+                CredentialSource::Header(name.clone())
+            }
+        });
+        Reach::everything(cookies.chain(headers))
     }
 
     fn readiness(&self) -> Readiness {
@@ -99,81 +117,126 @@ impl SessionExtractor for SessionEndpoint {
     }
 }
 
-/// A cookie or header of the caller that is sent to the endpoint.
-#[derive(Debug, PartialEq, Eq)]
-enum Forwarded {
-    Cookie(String),
-    Header(HeaderName),
+/// The caller's credentials that are forwarded, as names and values. A value is exactly as it was sent, also its quotes,
+/// because the app parses it.
+struct Credentials<'a> {
+    cookies: Vec<(&'a str, &'a str)>,
+    headers: Vec<(&'a HeaderName, &'a str)>,
 }
-
-impl Forwarded {
-    /// The value exactly as it was sent, also its quotes, because the app parses it.
-    fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, ExtractError> {
-        match self {
-            Self::Cookie(name) => cookies::find(headers, name),
-            Self::Header(name) => {
-                Ok(headers::single(headers, name)?.filter(|value| !value.is_empty()))
-            }
-        }
-    }
-}
-
-/// The caller's cookies and headers that are forwarded, with their values.
-type Credentials<'a> = Vec<(&'a Forwarded, &'a str)>;
 
 impl SessionEndpoint {
     fn find<'a>(&'a self, headers: &'a HeaderMap) -> Result<Credentials<'a>, ExtractError> {
+        let mut cookies = cookies::find_all(headers, |name| listed(&self.cookies, name).is_some())?;
+        // The order of the configuration, and chunks by their numbers: a browser's own order changes nothing.
+        cookies
+            .sort_by_key(|(name, _)| (listed(&self.cookies, name.as_bytes()), name.len(), *name));
         let mut found = Vec::new();
-        for place in &self.forwarded {
-            if let Some(value) = place.find(headers)? {
-                found.push((place, value));
+        for name in &self.forward_headers {
+            if let Some(value) = headers::single(headers, name)?.filter(|value| !value.is_empty()) {
+                found.push((name, value));
             }
         }
-        if found.iter().map(|(_, value)| value.len()).sum::<usize>() > MAX_CREDENTIAL {
+        let of_cookies = cookies.iter().map(|(_, value)| value.len());
+        let of_headers = found.iter().map(|(_, value)| value.len());
+        if of_cookies.chain(of_headers).sum::<usize>() > MAX_CREDENTIAL {
             return Err(ExtractError::rejected(Reason::TooLarge)
                 .because("more than 16 KiB would be forwarded"));
         }
-        Ok(found)
+        Ok(Credentials {
+            cookies,
+            headers: found,
+        })
     }
 
-    /// The key of the look-up. It contains everything that is forwarded, so callers with different credentials never
-    /// share an answer.
-    fn question(&self, found: &Credentials<'_>) -> Question {
-        let endpoint = [
-            self.lookups.extractor().as_bytes(),
-            self.whoami.endpoint.url.as_str().as_bytes(),
-        ];
-        let credentials = found.iter().flat_map(|(place, value)| {
-            let (kind, name) = match place {
-                Forwarded::Cookie(name) => ("cookie", name.as_str()),
-                Forwarded::Header(name) => ("header", name.as_str()),
-            };
-            [kind.as_bytes(), name.as_bytes(), value.as_bytes()]
-        });
-        Question::new(endpoint.into_iter().chain(credentials))
+    /// The key of the look-up. It contains everything that is sent but the trace's id, so that callers whose answers
+    /// could differ never share one.
+    fn question(&self, request: &Request) -> Question {
+        let headers = request
+            .headers()
+            .iter()
+            .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+        let endpoint = [self.lookups.extractor(), request.url().as_str()].map(str::as_bytes);
+        Question::new(endpoint.into_iter().chain(headers))
     }
 }
 
+/// Which of `cookies` the one called `name` is, or is a chunk of.
+fn listed(cookies: &[String], name: &[u8]) -> Option<usize> {
+    cookies
+        .iter()
+        .position(|cookie| cookies::is_cookie_or_chunk(name, cookie.as_bytes()))
+}
+
 impl WhoAmI {
-    /// The request to the app. It is a new request, so that it contains nothing of the caller's but the credentials.
-    fn request(&self, found: &Credentials<'_>) -> Request {
+    /// The request to the app. It is a new request, so that it contains nothing of the caller's but the credentials and
+    /// the context headers. A header of the configuration replaces one of ours.
+    fn request(&self, caller: &Parts, found: &Credentials<'_>) -> Request {
         let mut request = Request::new(self.method.clone(), self.endpoint.url.clone());
-        let mut cookies = Vec::new();
-        *request.headers_mut() = self.additional_headers.clone();
-        for (place, value) in found {
-            match place {
-                Forwarded::Cookie(name) => cookies.push(format!("{name}={value}")),
-                Forwarded::Header(name) => insert(&mut request, name.clone(), value),
-            }
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if self.method == Method::POST {
+            // Some servers answer 411 to a POST without a length, and the client sends none for an empty body.
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        if !cookies.is_empty() {
-            insert(&mut request, header::COOKIE, &cookies.join("; "));
+        self.forwarded.insert(caller, headers);
+        for name in &self.context_headers {
+            context::insert(caller, name, headers);
+        }
+        for (name, value) in &found.headers {
+            insert(headers, (*name).clone(), value);
+        }
+        if !found.cookies.is_empty() {
+            let pairs = found.cookies.iter();
+            let pairs: Vec<String> = pairs
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            insert(headers, header::COOKIE, &pairs.join("; "));
+        }
+        for (name, value) in &self.additional_headers {
+            headers.insert(name, value.clone());
         }
         request
     }
 
-    async fn ask(&self, request: Request) -> Verdict {
-        self.endpoint.ask(request, |answer| self.read(answer)).await
+    /// Calls the app. Its `Set-Cookie` lines are for callers that sent a cookie of the section's: for a caller with a
+    /// credential in a header only, which may be a page of a stranger's, they would put a session into the browser that it
+    /// did not have.
+    async fn ask(&self, request: Request, sent_cookies: bool) -> Verdict {
+        let mut offered = None;
+        let read = |answer: &Answer| {
+            let outcome = self.read(answer);
+            if let (Ok(session), true) = (&outcome, sent_cookies) {
+                offered = self.offered_cookies(answer, session);
+            }
+            outcome
+        };
+        let verdict = self.endpoint.ask(request, read).await;
+        Verdict {
+            cookies: offered,
+            ..verdict
+        }
+    }
+
+    /// The answer's `Set-Cookie` lines for the app's session cookies and their chunks.
+    fn offered_cookies(&self, answer: &Answer, session: &Session) -> Option<Arc<OfferedCookies>> {
+        let lines = answer.headers.get_all(header::SET_COOKIE).iter();
+        let lines: Vec<HeaderValue> = lines
+            .filter(|line| {
+                let name = cookies::name_set_by(line.as_bytes());
+                listed(&self.passed_cookies, name).is_some()
+            })
+            .cloned()
+            .map(|mut line| {
+                line.set_sensitive(true);
+                line
+            })
+            .collect();
+        (!lines.is_empty()).then(|| {
+            Arc::new(OfferedCookies {
+                session: session.attributes.clone(),
+                lines,
+            })
+        })
     }
 
     /// Only 200 is a session. Any status other than 200 and those that mean "not signed in" says nothing about the
@@ -283,10 +346,10 @@ fn without_query(mut url: Url) -> String {
 }
 
 /// Sets a header. A value with characters outside of ASCII is left out.
-fn insert(request: &mut Request, name: HeaderName, value: &str) {
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(mut value) = HeaderValue::from_str(value) {
         value.set_sensitive(true);
-        request.headers_mut().insert(name, value);
+        headers.insert(name, value);
     }
 }
 

@@ -40,6 +40,67 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, E
     }
 }
 
+/// The cookies whose names `matches` accepts, as names and raw values in the order of the request. Each is read as
+/// [`find`] reads one.
+///
+/// # Errors
+/// As of [`find`], for any of them.
+pub fn find_all<'a>(
+    headers: &'a HeaderMap,
+    matches: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<(&'a str, &'a str)>, ExtractError> {
+    let malformed = || ExtractError::rejected(Reason::Malformed);
+    let mut found: Vec<(&'a [u8], &'a [u8])> = Vec::new();
+    for header in headers.get_all(header::COOKIE) {
+        for pair in header.as_bytes().split(|&byte| byte == b';') {
+            let Some(equals) = pair.iter().position(|&byte| byte == b'=') else {
+                continue;
+            };
+            let (name, value) = (trim(&pair[..equals]), trim(&pair[equals + 1..]));
+            if !matches(name) {
+                continue;
+            }
+            match found.iter().find(|(other, _)| *other == name) {
+                None => found.push((name, value)),
+                Some((_, other)) if *other == value => {}
+                Some(_) => return Err(ExtractError::rejected(Reason::AmbiguousIdentity)),
+            }
+        }
+    }
+    found
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| {
+            if !value.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+                return Err(malformed());
+            }
+            let name = std::str::from_utf8(name).map_err(|_| malformed())?;
+            let value = std::str::from_utf8(value).map_err(|_| malformed())?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+/// Whether the cookie called `name` is `cookie` or one of its chunks: `NAME.0` (Auth.js, Supabase), `NAME_0`
+/// (oauth2-proxy), `NAMEC1` (ASP.NET Core). A chunk's number has at most two digits: browsers do not send more chunks,
+/// and a longer number belongs to another cookie, such as `NAME_20270115`.
+pub fn is_cookie_or_chunk(name: &[u8], cookie: &[u8]) -> bool {
+    match name.strip_prefix(cookie) {
+        Some([]) => true,
+        Some([b'.' | b'_' | b'C', digits @ ..]) => {
+            matches!(digits, [b'0'..=b'9'] | [b'1'..=b'9', b'0'..=b'9'])
+        }
+        Some(_) | None => false,
+    }
+}
+
+/// The name of the cookie that a `Set-Cookie` line sets (RFC 6265, section 5.2).
+pub fn name_set_by(line: &[u8]) -> &[u8] {
+    let pair = line.split(|&byte| byte == b';').next().unwrap_or_default();
+    let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
+    trim(name)
+}
+
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let value = trim(trim(pair).strip_prefix(name)?);
     value.strip_prefix(b"=").map(trim)
@@ -114,6 +175,76 @@ mod tests {
             (&[b"sid=; sid="], Ok(None)),
         ] {
             assert_eq!(find(&headers(lines), "sid"), want, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_of_a_cookie_have_a_separator_and_a_number_of_at_most_two_digits() {
+        for (name, want) in [
+            ("sid", true),
+            ("sid.0", true),
+            ("sid.10", true),
+            ("sid_0", true),
+            ("sidC1", true),
+            ("sidC12", true),
+            ("sid.", false),
+            ("sid.00", false),
+            ("sid.01", false),
+            ("sid.100", false),
+            ("sid_20270115", false),
+            ("sid-0", false),
+            ("sid0", false),
+            ("sidc1", false),
+            ("sid.x", false),
+            ("sid.0.0", false),
+            ("xsid", false),
+            ("SID", false),
+            ("si", false),
+        ] {
+            assert_eq!(is_cookie_or_chunk(name.as_bytes(), b"sid"), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_matching_cookies_are_found_in_order_and_conflicts_are_refused() {
+        let all = |lines: &[&[u8]]| {
+            let headers = headers(lines);
+            let found = find_all(&headers, |name| is_cookie_or_chunk(name, b"sid"));
+            found.map(|found| {
+                let pairs = found.iter().map(|(name, value)| format!("{name}={value}"));
+                pairs.collect::<Vec<_>>().join("; ")
+            })
+        };
+        for (lines, want) in [
+            (
+                &[&b"a=1; sid.1=y; sid.0=\"x\" ; b=2"[..]][..],
+                "sid.1=y; sid.0=\"x\"",
+            ),
+            (&[b"sid=a=b", b"sid_0=c; sid=a=b"], "sid=a=b; sid_0=c"),
+            (&[b"sid=; sid.0=x; sid.1="], "sid.0=x"),
+            (&[b"xsid=1; sid; sid.x=2; \xff=1"], ""),
+        ] {
+            assert_eq!(all(lines).as_deref(), Ok(want), "{lines:?}");
+        }
+        for (lines, want) in [
+            (&[&b"sid.0=a; sid.0=b"[..]][..], Reason::AmbiguousIdentity),
+            (&[b"sid=a", b"sid="], Reason::AmbiguousIdentity),
+            (&[b"sid.0=\xe9"], Reason::Malformed),
+        ] {
+            assert_eq!(all(lines), Err(ExtractError::rejected(want)), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn set_cookie_line_names_the_cookie_before_its_first_equals_sign() {
+        for (line, want) in [
+            (&b"sid=a; Path=/"[..], &b"sid"[..]),
+            (b" sid = a=b", b"sid"),
+            (b"sid", b"sid"),
+            (b"sid; Path=/; x=1", b"sid"),
+            (b"", b""),
+        ] {
+            assert_eq!(name_set_by(line), want);
         }
     }
 

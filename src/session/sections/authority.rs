@@ -48,8 +48,8 @@ pub fn warn_without_tls(section: &Section<'_>, host: &str, fix: &str) {
     }
 }
 
-/// Whether `host`, from a store's URL, is this machine.
-fn is_loopback(host: &str) -> bool {
+/// Whether `host`, from a URL or from `Host` without its port, is this machine.
+pub fn is_loopback(host: &str) -> bool {
     let address = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))

@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
-use super::{Forwarded, SessionEndpoint, SignedOut, WhoAmI};
+use super::context::{Forwarded, X_FORWARDED_FOR};
+use super::{SessionEndpoint, SignedOut, WhoAmI};
 use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
@@ -41,9 +42,12 @@ struct SessionEndpointConfig {
     method: String,
     cookies: List<String>,
     forward_headers: List<String>,
+    context_headers: List<String>,
     /// The values are often API keys, so they are never printed.
     additional_headers: BTreeMap<String, Secret>,
+    forwarded: Forwarded,
     signed_out: Option<List<u16>>,
+    pass_set_cookie: bool,
     response_headers: List<String>,
     expires_path: Option<String>,
     timeout: HumanDuration,
@@ -63,8 +67,11 @@ impl Default for SessionEndpointConfig {
             method: "GET".to_owned(),
             cookies: List::default(),
             forward_headers: List::default(),
+            context_headers: List::default(),
             additional_headers: BTreeMap::new(),
+            forwarded: Forwarded::Scheme,
             signed_out: None,
+            pass_set_cookie: true,
             response_headers: List::default(),
             expires_path: None,
             timeout: HumanDuration::secs(2),
@@ -104,8 +111,31 @@ pub fn build(
             Method::GET
         }
     };
-    let forwarded = check_forwarded(section, &config, &mut problems);
-    let additional_headers = check_additional(section, &config, &forwarded, &mut problems);
+    let cookies = check_cookies(section, &config, &mut problems);
+    let forward_headers = check_headers(
+        section,
+        "forward_headers",
+        &config.forward_headers,
+        &mut problems,
+    );
+    let context_headers = check_headers(
+        section,
+        "context_headers",
+        &config.context_headers,
+        &mut problems,
+    );
+    for name in context_headers
+        .iter()
+        .filter(|name| forward_headers.contains(name))
+    {
+        let text = format!("contains {name}, which is also in forward_headers: remove one");
+        problems.add(section.key("context_headers"), text);
+    }
+    let from_caller = [
+        ("forward_headers", &forward_headers),
+        ("context_headers", &context_headers),
+    ];
+    let additional_headers = check_additional(section, &config, &from_caller, &mut problems);
     let names = config.response_headers.iter();
     let response_headers = names
         .filter_map(|name| {
@@ -125,15 +155,23 @@ pub fn build(
         return Err(problems);
     };
     Ok(Arc::new(SessionEndpoint {
-        forwarded,
         whoami: Arc::new(WhoAmI {
             endpoint,
             method,
+            context_headers,
             additional_headers,
+            forwarded: config.forwarded,
             signed_out,
+            passed_cookies: if config.pass_set_cookie {
+                cookies.clone()
+            } else {
+                Vec::new()
+            },
             response_headers,
             expires,
         }),
+        cookies,
+        forward_headers,
         lookups: Lookups::new(section.name(), context, waiting),
     }))
 }
@@ -168,52 +206,79 @@ fn check_signed_out(
     SignedOut::Listed(statuses.0.clone())
 }
 
-fn check_forwarded(
+fn check_cookies(
     section: &Section<'_>,
     config: &SessionEndpointConfig,
     problems: &mut Problems,
-) -> Vec<Forwarded> {
-    let mut forwarded = Vec::new();
-    for name in config.cookies.iter() {
-        let cookie = Cookie::named(section, "cookies", name, problems);
-        forwarded.extend(cookie.map(|cookie| Forwarded::Cookie(cookie.name().to_owned())));
-    }
-    for name in config.forward_headers.iter() {
-        let key = section.key("forward_headers");
-        match problems.parse::<HeaderName>(&*key, name, "names of headers") {
-            Some(header::COOKIE) => {
-                problems.add(
-                    key,
-                    "must not contain Cookie, which would send every cookie: name the cookies to send in cookies",
-                );
-            }
-            Some(name) if name == header::HOST || NEVER_SENT.contains(&name) => {
-                problems.add(
-                    key,
-                    format!("must not contain {name}, which is never forwarded"),
-                );
-            }
-            Some(name) => forwarded.push(Forwarded::Header(name)),
-            None => {}
-        }
-    }
+) -> Vec<String> {
     problems.require(
         !(config.cookies.is_empty() && config.forward_headers.is_empty()),
         section.key("cookies"),
         "is empty, so the endpoint could not recognise the caller: list the app's session cookies, or headers in \
          forward_headers",
     );
-    forwarded
+    let names = config.cookies.iter();
+    names
+        .filter_map(|name| Cookie::named(section, "cookies", name, problems))
+        .map(|cookie| cookie.name().to_owned())
+        .collect()
+}
+
+/// The headers of the caller's request that are listed under `key`.
+fn check_headers(
+    section: &Section<'_>,
+    key: &str,
+    names: &List<String>,
+    problems: &mut Problems,
+) -> Vec<HeaderName> {
+    let mut headers = Vec::new();
+    let is_context = key == "context_headers";
+    let key = section.key(key);
+    for name in names.iter() {
+        let Some(name) = problems.parse::<HeaderName>(&*key, name, "names of headers") else {
+            continue;
+        };
+        if name == header::COOKIE {
+            problems.add(
+                &*key,
+                "must not contain Cookie, which would send every cookie: name the cookies to send in cookies",
+            );
+        } else if name == header::HOST || NEVER_SENT.contains(&name) {
+            problems.add(
+                &*key,
+                format!("must not contain {name}, which is never forwarded"),
+            );
+        } else if name == X_FORWARDED_FOR && !is_context {
+            problems.add(
+                &*key,
+                format!(
+                    "must not contain {name}, which is no credential: list it in context_headers"
+                ),
+            );
+        } else if name != X_FORWARDED_FOR && tells_the_route(&name) {
+            problems.add(
+                &*key,
+                format!("must not contain {name}, which any caller can set: forwarded says what the app is told"),
+            );
+        } else {
+            headers.push(name);
+        }
+    }
+    headers
+}
+
+/// Whether the header tells how the request came to a proxy (RFC 7239 and its predecessors).
+fn tells_the_route(name: &HeaderName) -> bool {
+    *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
 }
 
 fn check_additional(
     section: &Section<'_>,
     config: &SessionEndpointConfig,
-    forwarded: &[Forwarded],
+    from_caller: &[(&str, &Vec<HeaderName>)],
     problems: &mut Problems,
 ) -> HeaderMap {
-    let mut headers =
-        HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
+    let mut headers = HeaderMap::new();
     for (name, value) in &config.additional_headers {
         let key = format!("additional_headers.{name}");
         let secret = section.secret(&key, Some(value.clone()), problems);
@@ -227,8 +292,9 @@ fn check_additional(
         };
         if NEVER_SENT.contains(&name) {
             problems.add(key, "is a header that is never sent: remove it");
-        } else if forwarded.contains(&Forwarded::Header(name.clone())) {
-            problems.add(key, "is also in forward_headers: remove one");
+        } else if let Some((list, _)) = from_caller.iter().find(|(_, names)| names.contains(&name))
+        {
+            problems.add(key, format!("is also in {list}: remove one"));
         } else {
             value.set_sensitive(true);
             headers.insert(name, value);

@@ -4,8 +4,7 @@
 /// Keys by product. A preset's `path` is added to a `url` without path.
 pub const PRESETS: &[(&str, &str)] = &[
     // `GET /api/auth/session`: null (v5) or {} (v4) for a caller who is not signed in. The answer contains the user's
-    // id only if the app's session callback adds it, and v5's own `token.sub` is a new one at each sign-in. Long
-    // cookies are split into parts.
+    // id only if the app's session callback adds it, and v5's own `token.sub` is a new one at each sign-in.
     (
         "authjs",
         r#"
@@ -16,16 +15,8 @@ pub const PRESETS: &[(&str, &str)] = &[
             path = "/api/auth/session"
             expires_path = "{expires}"
             cookies = [
-                "authjs.session-token", "authjs.session-token.0", "authjs.session-token.1",
-                "authjs.session-token.2", "authjs.session-token.3",
-                "__Secure-authjs.session-token", "__Secure-authjs.session-token.0",
-                "__Secure-authjs.session-token.1", "__Secure-authjs.session-token.2",
-                "__Secure-authjs.session-token.3",
-                "next-auth.session-token", "next-auth.session-token.0", "next-auth.session-token.1",
-                "next-auth.session-token.2", "next-auth.session-token.3",
-                "__Secure-next-auth.session-token", "__Secure-next-auth.session-token.0",
-                "__Secure-next-auth.session-token.1", "__Secure-next-auth.session-token.2",
-                "__Secure-next-auth.session-token.3",
+                "authjs.session-token", "__Secure-authjs.session-token",
+                "next-auth.session-token", "__Secure-next-auth.session-token",
             ]
         "#,
     ),
@@ -52,15 +43,13 @@ pub const PRESETS: &[(&str, &str)] = &[
             forward_headers = ["X-Session-Token"]
         "#,
     ),
-    // `/oauth2/userinfo`, not `/oauth2/auth`, which answers 202. Long cookies are split into parts.
+    // `/oauth2/userinfo`, not `/oauth2/auth`, which answers 202.
     (
         "oauth2-proxy",
         r#"
             subject = "{user}"
             path = "/oauth2/userinfo"
-            cookies = [
-                "_oauth2_proxy", "_oauth2_proxy_0", "_oauth2_proxy_1", "_oauth2_proxy_2", "_oauth2_proxy_3",
-            ]
+            cookies = ["_oauth2_proxy"]
         "#,
     ),
 ];

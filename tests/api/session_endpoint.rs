@@ -1,0 +1,536 @@
+//! `session_endpoint`: what the app is sent, and what of its answer goes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use reqwest::Response;
+
+use crate::backend::{Backend, respond};
+use crate::helpers::{NOW, Service, load, verified};
+use crate::settings::ConfigBuilder;
+
+/// A `session_endpoint` section that forwards the cookie `sid` to `url`.
+fn by_endpoint(url: &str) -> ConfigBuilder {
+    ConfigBuilder::new(
+        "session.extractors = ['app']
+        [extractors.app]
+        kind = 'session_endpoint'
+        cookies = ['sid']
+        timeout = '400ms'",
+    )
+    .with(format!("extractors.app.url = '{url}'"))
+}
+
+const ANN: &str = r#"{"sub":"ann"}"#;
+
+async fn send(service: &Service, headers: &[(&str, &str)]) -> Response {
+    let request = headers
+        .iter()
+        .fold(service.post(), |request, (name, value)| {
+            request.header(*name, *value)
+        });
+    request.send().await.expect("an answer")
+}
+
+/// The status of an answer, and its `Set-Cookie` lines.
+fn cookies_of(response: &Response) -> (u16, Vec<String>) {
+    let lines = response.headers().get_all("set-cookie").iter();
+    let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned());
+    (response.status().as_u16(), lines.collect())
+}
+
+/// An app that answers with this body and these `Set-Cookie` lines.
+async fn app_that_sets(lines: &[&str], status: u16, body: &str) -> Backend {
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(lines.iter().map(|line| ("set-cookie", *line)));
+    Backend::always(status, &headers, body).await
+}
+
+#[tokio::test]
+async fn set_cookie_lines_of_the_sections_cookies_go_back_unchanged() {
+    let lines = [
+        "sid=new\"1\"; Path=/; HttpOnly; SameSite=Lax",
+        "other=1; Path=/",
+        "sid.0=a; Path=/",
+        "sid.1=; Path=/; Max-Age=0",
+        "sid_2=c",
+        "sidC1=d",
+        "sidx=e",
+        "SID=f",
+    ];
+    let app = app_that_sets(&lines, 200, ANN).await;
+    let service = Service::start(by_endpoint(&app.url("/me")));
+    let answer = send(&service, &[("cookie", "sid=old")]).await;
+    let want = [lines[0], lines[2], lines[3], lines[4], lines[5]].map(str::to_owned);
+    assert_eq!(cookies_of(&answer), (200, want.to_vec()));
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    assert_eq!(verified(&answer.json().await.unwrap())["sub"], "ann");
+
+    let off =
+        Service::start(by_endpoint(&app.url("/me")).with("extractors.app.pass_set_cookie = false"));
+    let answer = send(&off, &[("cookie", "sid=old")]).await;
+    assert_eq!(cookies_of(&answer), (200, Vec::new()));
+}
+
+#[tokio::test]
+async fn set_cookie_lines_go_back_only_if_the_answer_gives_a_subject() {
+    let line = "sid=new; Path=/";
+    for (case, status, body, want) in [
+        ("a subject", 200, ANN, (200, true)),
+        ("nobody", 200, "null", (401, false)),
+        ("no usable id", 200, r#"{"sub":true}"#, (401, false)),
+        ("signed out", 401, ANN, (401, false)),
+        ("a redirect", 302, ANN, (401, false)),
+        ("down", 503, ANN, (503, false)),
+        ("no JSON", 200, "<html>", (503, false)),
+        (
+            "a subject whose session is over",
+            200,
+            &format!(r#"{{"sub":"ann","end":{}}}"#, NOW - 1),
+            (401, true),
+        ),
+        (
+            "nobody, and over",
+            200,
+            &format!(r#"{{"end":{}}}"#, NOW - 1),
+            (401, false),
+        ),
+    ] {
+        let app = app_that_sets(&[line], status, body).await;
+        let service = Service::start(
+            by_endpoint(&app.url("/me")).with("extractors.app.expires_path = 'end'"),
+        );
+        let answer = send(&service, &[("cookie", "sid=old")]).await;
+        let (status, lines) = cookies_of(&answer);
+        assert_eq!((status, lines == [line]), want, "{case}");
+        assert!(want.1 || lines.is_empty(), "{case}: {lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn set_cookie_lines_go_back_with_429_and_other_refusals_of_a_subject() {
+    let body = format!(r#"{{"sub":"ann","text":"{}"}}"#, "x".repeat(5000));
+    let app = app_that_sets(&["sid=new"], 200, &body).await;
+    let config = by_endpoint(&app.url("/me"));
+    let limited = config
+        .clone()
+        .with("rate_limit = { per_minute = 1, burst = 1 }");
+    let large = config.with("token.claims = { text = '{text}' }");
+    for (case, config, statuses) in [
+        ("limited", limited, [200, 429, 429]),
+        ("claims_too_large", large, [401, 401, 401]),
+    ] {
+        let service = Service::start(config);
+        for want in statuses {
+            let answer = send(&service, &[("cookie", "sid=old")]).await;
+            let want = (want, vec!["sid=new".to_owned()]);
+            assert_eq!(cookies_of(&answer), want, "{case}");
+        }
+    }
+}
+
+/// An app with sessions that are renewed at each call: the first call with a cookie gets the next one, and a later call
+/// with the same cookie is refused.
+async fn app_with_one_use_cookies() -> (Backend, tokio::sync::watch::Sender<bool>) {
+    let used = Arc::new(AtomicUsize::new(0));
+    let (open, gate) = tokio::sync::watch::channel(true);
+    let app = Backend::start(move |seen| {
+        let (used, mut gate) = (used.clone(), gate.clone());
+        async move {
+            gate.wait_for(|open| *open).await.expect("the test lives");
+            let expected = format!("sid={}", used.load(Ordering::SeqCst));
+            if seen.header("cookie") != Some(&expected) {
+                return respond(401, &[], "");
+            }
+            let next = used.fetch_add(1, Ordering::SeqCst) + 1;
+            let headers = [
+                ("content-type".to_owned(), "application/json".to_owned()),
+                ("set-cookie".to_owned(), format!("sid={next}")),
+            ];
+            respond(200, &headers, ANN)
+        }
+    })
+    .await;
+    (app, open)
+}
+
+#[tokio::test]
+async fn every_caller_that_shares_a_call_gets_its_set_cookie_lines() {
+    let (app, open) = app_with_one_use_cookies().await;
+    let service =
+        Service::start(by_endpoint(&app.url("/me")).with("extractors.app.timeout = '5s'"));
+    open.send(false).expect("the app lives");
+    let callers =
+        futures_util::future::join_all((0..8).map(|_| send(&service, &[("cookie", "sid=0")])));
+    let all_wait = async {
+        while !service
+            .metrics()
+            .await
+            .contains("rollout_token_in_flight 8")
+        {
+            tokio::task::yield_now().await;
+        }
+        open.send(true).expect("the app lives");
+    };
+    let (answers, ()) = tokio::join!(callers, all_wait);
+    for answer in &answers {
+        assert_eq!(cookies_of(answer), (200, vec!["sid=1".to_owned()]));
+    }
+    assert_eq!(app.visits(), 1);
+}
+
+#[tokio::test]
+async fn answer_with_set_cookie_lines_is_not_kept() {
+    let (app, _open) = app_with_one_use_cookies().await;
+    let keys = "extractors.app.cache_ttl = '10s'";
+    let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
+    for (cookie, want) in [
+        ("sid=0", (200, vec!["sid=1".to_owned()])),
+        ("sid=0", (401, Vec::new())),
+        ("sid=1", (200, vec!["sid=2".to_owned()])),
+    ] {
+        assert_eq!(
+            cookies_of(&send(&service, &[("cookie", cookie)]).await),
+            want
+        );
+    }
+    let other = app_that_sets(&["theme=dark"], 200, ANN).await;
+    let service = Service::start(by_endpoint(&other.url("/me")).with(keys));
+    for _ in 0..3 {
+        let answer = send(&service, &[("cookie", "sid=0")]).await;
+        assert_eq!(cookies_of(&answer), (200, Vec::new()));
+    }
+    assert_eq!(other.visits(), 1, "the cookies of others change nothing");
+}
+
+#[tokio::test]
+async fn caller_without_the_sections_cookies_gets_no_set_cookie_lines() {
+    let app = app_that_sets(&["sid=new"], 200, ANN).await;
+    let keys = "extractors.app.forward_headers = ['Authorization']";
+    let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
+    for (headers, want) in [
+        (&[("authorization", "Bearer x")][..], 0),
+        (
+            &[("authorization", "Bearer x"), ("cookie", "theme=dark")],
+            0,
+        ),
+        (&[("authorization", "Bearer x"), ("cookie", "sid=old")], 1),
+        (&[("cookie", "sid.0=old")], 1),
+    ] {
+        let (status, lines) = cookies_of(&send(&service, headers).await);
+        assert_eq!((status, lines.len()), (200, want), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn header_of_another_issuer_is_sent_without_cookies() {
+    let app = app_that_sets(&["sid=new"], 200, ANN).await;
+    let config = by_endpoint(&app.url("/me")).with(
+        "session.extractors = ['backend', 'app']
+        extractors.app.forward_headers = ['Authorization', 'X-Token']
+        extractors.app.context_headers = ['User-Agent']
+        extractors.backend.kind = 'api_key'
+        extractors.backend.keys.crm = '6b7d3c1f0a9e8d2c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4'",
+    );
+    let service = Service::start(config);
+    let headers = [
+        ("authorization", "Bearer of-the-app"),
+        ("cookie", "sid=old"),
+        ("x-token", "t"),
+        ("user-agent", "theirs"),
+    ];
+    assert_eq!(
+        cookies_of(&send(&service, &headers).await),
+        (200, Vec::new())
+    );
+    let seen = app.seen().remove(0);
+    assert_eq!(seen.header("authorization"), Some("Bearer of-the-app"));
+    assert_eq!(
+        (seen.header("cookie"), seen.header("x-token")),
+        (None, None)
+    );
+    assert_eq!(seen.header("user-agent"), Some("theirs"));
+}
+
+#[tokio::test]
+async fn forwarded_tells_the_scheme_or_the_configured_url() {
+    let app = Backend::json(ANN).await;
+    let url = "'https://app.example.com:8443'";
+    for (forwarded, origin, host, proto, forwarded_host) in [
+        ("true", None, "app.example", Some("https"), None),
+        ("true", None, "localhost:3000", Some("http"), None),
+        (
+            "true",
+            Some("http://app.example"),
+            "app.example",
+            Some("http"),
+            None,
+        ),
+        (
+            "true",
+            Some("https://app.example"),
+            "app.example",
+            Some("https"),
+            None,
+        ),
+        (
+            "true",
+            Some("https://localhost"),
+            "localhost",
+            Some("https"),
+            None,
+        ),
+        (
+            "false",
+            Some("https://app.example"),
+            "app.example",
+            None,
+            None,
+        ),
+        (
+            url,
+            Some("http://app.example"),
+            "app.example",
+            Some("https"),
+            Some("app.example.com:8443"),
+        ),
+    ] {
+        let keys = format!("extractors.app.forwarded = {forwarded}");
+        let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
+        let theirs = [
+            ("x-forwarded-proto", "gopher"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-for", "203.0.113.7"),
+            ("x-forwarded-port", "1"),
+            ("forwarded", "proto=gopher"),
+        ];
+        let headers = [("cookie", "sid=1"), ("host", host)].into_iter();
+        let headers: Vec<_> = headers
+            .chain(origin.map(|origin| ("origin", origin)))
+            .chain(theirs)
+            .collect();
+        assert_eq!(send(&service, &headers).await.status(), 200, "{headers:?}");
+        let seen = app.seen().pop().expect("a call");
+        assert_eq!(
+            seen.header("x-forwarded-proto"),
+            proto,
+            "{forwarded} {origin:?} {host}"
+        );
+        assert_eq!(
+            seen.header("x-forwarded-host"),
+            forwarded_host,
+            "{forwarded}"
+        );
+        for name in ["x-forwarded-for", "x-forwarded-port", "forwarded"] {
+            assert_eq!(seen.header(name), None, "{name}");
+        }
+        assert_eq!(seen.header("host"), Some(app.address.to_string().as_str()));
+    }
+}
+
+#[tokio::test]
+async fn callers_with_another_scheme_or_context_do_not_share_an_answer() {
+    let app = Backend::json(ANN).await;
+    let keys = "extractors.app.cache_ttl = '10s'
+        extractors.app.context_headers = ['User-Agent', 'X-Forwarded-For']";
+    let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
+    for (headers, visits) in [
+        (&[("host", "localhost")][..], 1),
+        (&[("host", "localhost:1")], 1),
+        (&[("host", "app.example")], 2),
+        (&[("host", "localhost"), ("user-agent", "other")], 3),
+        (
+            &[("host", "localhost"), ("x-forwarded-for", "203.0.113.7")],
+            4,
+        ),
+        (&[("host", "localhost"), ("x-other", "1")], 4),
+    ] {
+        let headers: Vec<_> = headers
+            .iter()
+            .copied()
+            .chain([("cookie", "sid=1")])
+            .collect();
+        assert_eq!(send(&service, &headers).await.status(), 200);
+        assert_eq!(app.visits(), visits, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn context_headers_go_along_and_are_no_credential() {
+    let app = Backend::json(ANN).await;
+    let keys = "extractors.app.context_headers = ['User-Agent', 'X-Forwarded-For', 'X-Tenant']";
+    let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
+    let context = [
+        ("user-agent", "theirs"),
+        ("x-forwarded-for", "203.0.113.7, 10.0.0.1"),
+        ("x-tenant", "t1"),
+    ];
+    let answer = send(&service, &context).await;
+    assert_eq!(
+        crate::helpers::refused(answer).await,
+        (401, "no_session".to_owned())
+    );
+    assert_eq!(app.visits(), 0);
+    let headers: Vec<_> = context.into_iter().chain([("cookie", "sid=1")]).collect();
+    assert_eq!(send(&service, &headers).await.status(), 200);
+    let seen = app.seen().remove(0);
+    assert_eq!(seen.header("user-agent"), Some("theirs"));
+    assert_eq!(
+        seen.header("x-forwarded-for"),
+        Some("203.0.113.7, 10.0.0.1, 127.0.0.1")
+    );
+    assert_eq!(seen.header("x-tenant"), Some("t1"));
+}
+
+#[tokio::test]
+async fn post_has_a_content_length() {
+    let app = Backend::json(ANN).await;
+    for (method, want) in [("POST", Some("0")), ("GET", None)] {
+        let keys = format!("extractors.app.method = '{method}'");
+        let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
+        assert_eq!(send(&service, &[("cookie", "sid=1")]).await.status(), 200);
+        let seen = app.seen().pop().expect("a call");
+        assert_eq!(
+            (seen.method.as_str(), seen.header("content-length")),
+            (method, want)
+        );
+        assert_eq!(seen.header("transfer-encoding"), None);
+    }
+}
+
+#[tokio::test]
+async fn additional_headers_replace_those_of_the_service() {
+    let app = Backend::json(ANN).await;
+    let keys = "extractors.app.additional_headers = { Accept = 'application/vnd.api+json', User-Agent = 'ours', \
+                Host = 'app.example', x-forwarded-proto = 'http', X-Forwarded-Host = 'app.example' }
+                extractors.app.forwarded = 'https://other.example'";
+    let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
+    assert_eq!(
+        send(&service, &[("cookie", "sid=1"), ("accept", "text/html")])
+            .await
+            .status(),
+        200
+    );
+    let seen = app.seen().remove(0);
+    for (name, want) in [
+        ("accept", "application/vnd.api+json"),
+        ("user-agent", "ours"),
+        ("host", "app.example"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "app.example"),
+    ] {
+        let values: Vec<_> = seen.headers.get_all(name).iter().collect();
+        assert_eq!(values, [want], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn chunks_of_a_cookie_are_sent_with_it() {
+    let app = Backend::json(ANN).await;
+    let service = Service::start(
+        by_endpoint(&app.url("/me")).with("extractors.app.cookies = ['sid', 'sid.1']"),
+    );
+    let cookie = "a=1; sid.1=y; sid.0=x; sid_0=z; sidC1=c; sid.x=no; sid_20270115=no; sid.1=y";
+    assert_eq!(send(&service, &[("cookie", cookie)]).await.status(), 200);
+    assert_eq!(
+        app.seen()[0].header("cookie"),
+        Some("sid.0=x; sid.1=y; sidC1=c; sid_0=z")
+    );
+    let answer = send(&service, &[("cookie", "sid.0=x; sid.0=y")]).await;
+    assert_eq!(
+        crate::helpers::refused(answer).await,
+        (401, "session_invalid".to_owned())
+    );
+    assert_eq!(app.visits(), 1);
+}
+
+#[tokio::test]
+async fn redirect_to_https_of_the_same_path_and_query_is_wrong_url_unless_listed() {
+    for (status, location, want) in [
+        (302, "https://app.example/me?full=1", 503),
+        (302, "https://app.example:8443/me?full=1", 503),
+        (303, "https://127.0.0.1/me?full=1", 503),
+        (307, "https://app.example/me?full=1", 503),
+        (301, "https://app.example/me?full=1", 503),
+        (308, "/login", 503),
+        (404, "", 503),
+        (405, "", 503),
+        (302, "https://app.example/me", 401),
+        (302, "https://app.example/me?full=2", 401),
+        (302, "https://app.example/login?next=/me", 401),
+        (302, "/me?full=1", 401),
+        (307, "http://app.example/me?full=1", 401),
+        (302, "", 401),
+    ] {
+        let app = Backend::always(status, &[("location", location)], "").await;
+        let config = by_endpoint(&app.url("/me?full=1"));
+        let service = Service::start(config.clone());
+        let answer = send(&service, &[("cookie", "sid=1")]).await;
+        assert_eq!(answer.status(), want, "{status} {location}");
+        let listed = Service::start(config.with(format!("extractors.app.signed_out = [{status}]")));
+        let answer = send(&listed, &[("cookie", "sid=1")]).await;
+        assert_eq!(answer.status(), 401, "{status} {location}, listed");
+    }
+}
+
+#[tokio::test]
+async fn listed_signed_out_statuses_replace_the_default_ones() {
+    for (status, want) in [(400, 401), (422, 401), (401, 503), (204, 503), (302, 503)] {
+        let app = Backend::always(status, &[], "").await;
+        let keys = "extractors.app.signed_out = [400, 422]";
+        let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
+        let answer = send(&service, &[("cookie", "sid=1")]).await;
+        assert_eq!(answer.status(), want, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn forwarded_and_headers_of_the_route_are_checked_at_start() {
+    for (keys, key) in [
+        ("forwarded = 'app.example.com'", "forwarded"),
+        ("forwarded = 'https://app.example.com/path'", "forwarded"),
+        (
+            "forwarded = 'https://ann:hunter2@app.example.com'",
+            "forwarded",
+        ),
+        ("forwarded = 1", "forwarded"),
+        ("forwarded = 'maybe'", "forwarded"),
+        ("forward_headers = ['X-Forwarded-For']", "forward_headers"),
+        ("forward_headers = ['X-Forwarded-User']", "forward_headers"),
+        ("context_headers = ['X-Forwarded-Proto']", "context_headers"),
+        ("context_headers = ['Forwarded']", "context_headers"),
+        ("context_headers = ['Cookie']", "context_headers"),
+        ("context_headers = ['Host']", "context_headers"),
+        ("context_headers = ['Transfer-Encoding']", "context_headers"),
+        (
+            "forward_headers = ['X-A']\ncontext_headers = ['x-a']",
+            "context_headers",
+        ),
+        (
+            "context_headers = ['X-A']\nadditional_headers = { x-a = 'v' }",
+            "additional_headers.x-a",
+        ),
+    ] {
+        let config =
+            by_endpoint("https://app.example/me").with(format!("[extractors.app]\n{keys}"));
+        let problems = load(&config.to_string())
+            .map(|_| ())
+            .expect_err(keys)
+            .to_string();
+        assert!(
+            problems.contains(&format!("extractors.app.{key}:")),
+            "{keys}: {problems}"
+        );
+        assert!(!problems.contains("hunter2"), "{keys}: {problems}");
+    }
+    for keys in [
+        "forwarded = true",
+        "forwarded = false",
+        "forwarded = 'false'",
+        "forwarded = 'http://localhost:3000/'",
+    ] {
+        let config =
+            by_endpoint("https://app.example/me").with(format!("[extractors.app]\n{keys}"));
+        assert!(load(&config.to_string()).is_ok(), "{keys}");
+    }
+}
