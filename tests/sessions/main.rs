@@ -61,6 +61,7 @@ families! {
     authjs_v5: "authjs-v5", (81, 23), (0, 0), 0;
     better_auth: "better-auth", (22, 3), (53, 10), 4; // in Redis
     cookie_session: "cookie-session", (161, 34), (0, 0), 0;
+    devise: "devise", (17, 4), (0, 0), 0;
     django_db: "django-db", (0, 0), (124, 20), 0;
     // Whether the password was changed, only the app's table of users tells: `sql_session` can read it.
     django_signed_cookies: "django-signed-cookies", (126, 22), (0, 0), 2;
@@ -71,6 +72,7 @@ families! {
     idp_token_classes: "idp-token-classes", (61, 20), (0, 0), 0;
     iron_session: "iron-session", (163, 28), (0, 0), 0;
     jwt: "jwt", (481, 130), (0, 0), 0;
+    koa_session: "koa-session", (44, 14), (0, 0), 0;
     laravel: "laravel", (36, 12), (396, 68), 0;
     nextauth_v4: "nextauth-v4", (56, 15), (0, 0), 0;
     rails: "rails", (309, 54), (0, 0), 0;

@@ -314,7 +314,11 @@ impl Case {
             Some(url) => self.stored(url),
             None => match self.text("scheme") {
                 "jwt" | "supabase-ssr" => self.jwt(files),
-                "cookie-session" | "django-signed-cookies" | "flask" | "starlette" => self.signed(),
+                "cookie-session"
+                | "django-signed-cookies"
+                | "flask"
+                | "koa-session"
+                | "starlette" => self.signed(),
                 _ => self.sealed(),
             },
         };
@@ -342,6 +346,9 @@ impl Case {
         if path != usual {
             keys.insert("subject".to_owned(), format!("{{{path}}}").into());
         }
+        for key in ["expires_path", "idle"] {
+            keys.insert(key.to_owned(), config[key].clone());
+        }
         keys.retain(|_, value| !value.is_null());
         Table::try_from(&*keys).expect("a section")
     }
@@ -358,6 +365,7 @@ impl Case {
                 "algorithm": config["algorithm"],
                 "encoding": config["encoding"],
             }),
+            "koa-session" => json!({ "kind": "cookie_session", "keys": config["keys"] }),
             "django-signed-cookies" => json!({
                 "kind": "django_signed",
                 "secret_key": config["secret_key"],
