@@ -36,6 +36,8 @@ need systemd-analyze systemd
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 # Rails comes from Debian, so its version is Debian's; both are needed for an app of one file.
 ruby -e 'require "action_controller/railtie"' 2>/dev/null || missing+=(ruby-actionpack ruby-railties)
+# The recipe for Devise keeps its users in SQLite.
+ruby -e 'require "active_record"; require "devise"; require "sqlite3"' 2>/dev/null || missing+=(ruby-activerecord ruby-devise ruby-sqlite3)
 ruby -e 'require "webrick"' 2>/dev/null || missing+=(ruby-webrick)
 
 apt_install

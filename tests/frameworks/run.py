@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection
@@ -114,6 +115,21 @@ def django_new_password(browser: Browser, app: str) -> None:
     browser.get(f"{app}/new-password")
 
 
+def devise_sign_in(browser: Browser, app: str) -> None:
+    browser.form(f"{app}/users/sign_in", **{"user[email]": USER, "user[password]": PASSWORD})
+
+
+def devise_sign_out(browser: Browser, app: str) -> None:
+    browser.form(f"{app}/users/sign_out")
+
+
+def devise_timeout(browser: Browser, app: str) -> None:
+    browser.form(f"{app}/away")
+    left = browser.cookies.copy()
+    assert browser.ask("GET", f"{app}/me")[0] != 200, "Devise ends the session"
+    browser.cookies = left
+
+
 def authjs_form(url: str, browser: Browser, **fields: str) -> None:
     csrf = json.loads(browser.get(f"{url.rsplit('/auth/')[0]}/auth/csrf"))["csrfToken"]
     browser.form(url, csrfToken=csrf, **fields)
@@ -166,6 +182,8 @@ class Case:
     store: tuple[str, str] | None = None
     # Another way for the app to end a session, after which no sign-in works any more.
     ending: Callable[[Browser, str], None] | None = None
+    # How the service then answers.
+    ended: str = "session_invalid"
     # Which of the recipe's TOML blocks; the variables and the command to explain belong to the first.
     block: int = 0
     # What the recipe says to add to it, as variables.
@@ -188,6 +206,7 @@ DJANGO = Case(
 )
 FASTAPI = Case("FastAPI", "starlette", "fastapi", [PYTHON, "app.py"], "session", ("SECRET_KEY", "starlette_secret_key"))
 EXPRESS = Case("Express", "cookie_session", "express", [NODE, "app.mjs"], "session", ("SESSION_KEY", "session_keys"))
+KOA = Case("Koa", "koa_session", "koa", [NODE, "app.mjs"], "koa.sess", ("SESSION_KEY", "session_keys"))
 AUTHJS = Case(
     "Auth.js",
     "authjs",
@@ -261,7 +280,7 @@ def older_rails() -> list[Case]:
 
 
 # One for each recipe, as its first block has it; and what its pitfalls say.
-DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, AUTHJS, IRON_SESSION, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
+DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, KOA, AUTHJS, IRON_SESSION, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
 CASES = [
     *DOCUMENTED,
     replace(
@@ -294,6 +313,16 @@ CASES = [
     ),
     *older_rails(),
     replace(
+        RAILS,
+        name="Rails with Devise and timeout_in",
+        command=[RUBY, "devise.rb"],
+        sign_in=devise_sign_in,
+        sign_out=devise_sign_out,
+        ending=devise_timeout,
+        ended="session_expired",
+        block=1,
+    ),
+    replace(
         BETTER_AUTH,
         name="Better Auth over https, encrypted",
         cookie="__Secure-better-auth.session_data",
@@ -305,15 +334,23 @@ CASES = [
 
 
 class Recipe:
-    """The blocks of a recipe that a case runs, with secrets in `folder` instead of /run/secrets."""
+    """The blocks of a recipe that a case runs: one with its secrets in files, which are in `folder` instead of /run/secrets, and
+    the variables, with these secrets as their values."""
 
     def __init__(self, case: Case, folder: Path):
         text = (ROOT / f"docs/recipes/{case.recipe}.md").read_text()
         blocks = re.findall(r"^ *```(\w+)\n(.*?)^ *```$", text.replace("/run/secrets", str(folder)), re.MULTILINE | re.DOTALL)
-        self.toml = [body for language, body in blocks if language == "toml"][case.block]
-        [variables] = [body for language, body in blocks if language == "sh" and body.startswith("ROLLOUT__")]
+        tomls = [body for language, body in blocks if language == "toml" and "[session]" in body and "_file" in body]
+        shells = [body for language, body in blocks if language == "sh"]
+        self.toml = tomls[case.block]
+        variables = next(body for body in shells if body.startswith("ROLLOUT__"))
         self.variables = dict(word.split("=", 1) for word in shlex.split(variables, comments=True))
-        [self.explain] = [body for language, body in blocks if language == "sh" and body.startswith("rollout-token explain")]
+        first = tomllib.loads(self.toml)["extractors"] if case.block == 0 else {}
+        for name, keys in first.items():
+            for key in (key.removesuffix("_file") for key in keys if key.endswith("_file")):
+                value = Path(keys[f"{key}_file"]).read_text().strip()
+                self.variables[f"ROLLOUT__EXTRACTORS__{name}__{key}".upper()] = value
+        [self.explain] = [body for body in shells if body.startswith("rollout-token explain")]
 
 
 class Programs:
@@ -480,7 +517,7 @@ def run(case: Case, report: Report) -> None:
                 check(f"{form}: a token again", lambda: equal(subject(again.ask("POST", service)), user))
             check("ending it otherwise", lambda: case.ending(again, app))
             for form, service in services.items():
-                check(f"{form}: ended otherwise", lambda: refused(again.ask("POST", service), "session_invalid"))
+                check(f"{form}: ended otherwise", lambda: refused(again.ask("POST", service), case.ended))
 
 
 def main() -> None:
