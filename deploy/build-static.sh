@@ -1,27 +1,10 @@
 #!/bin/sh
 # Builds the static binary and copies it to the path in the first argument. Further arguments are options for cargo.
-# The same sources and compilers give the same bytes in any folder. The Dockerfile and deploy/release.sh call it.
+# The Dockerfile and deploy/release.sh call it.
 set -eu
 binary=$1
 shift
 cd "$(dirname "$0")/.."
-
-# With an explicit target, procedural macros, which run on this machine, are not linked statically.
-target=$(rustc --print host-tuple)
-cargo fetch --locked --target "$target"
-
-# The C code of the allocator contains its compile time. A release sets it to the time of the commit.
-export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}"
-
-# Without this, panic locations in Rust and file names in C would contain folder names of this machine.
-flags="-C target-feature=+crt-static" c_flags=""
-map() {
-  flags="$flags --remap-path-prefix=$1=$2"
-  c_flags="$c_flags -ffile-prefix-map=$1=$2"
-}
-for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do map "$sources" /cargo; done
-map "$PWD" /src
-
-RUSTFLAGS=$flags CFLAGS=$c_flags CXXFLAGS=$c_flags \
-  cargo build --release --locked --bin rollout-token --target "$target" "$@"
+. deploy/static-env.sh
+cargo build --release --locked --bin rollout-token --target "$target" "$@"
 cp "target/$target/release/rollout-token" "$binary"

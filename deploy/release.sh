@@ -1,20 +1,25 @@
 #!/usr/bin/env bash
-# Builds the release artefacts in target/dist: the static binary, the Debian package, the container image as an OCI
-# archive, the browser helper as an npm package, the SBOM and the checksums. `make release` calls it, and
+# Builds the release artefacts in target/dist: the static binary, the archive with its completions, the Debian package, the
+# npm packages, the Python wheel, the container image as an OCI archive, the SBOM and the checksums. `make release` calls it, and
 # docs/deploy/releasing.md describes the release. The image needs root or sudo. With the argument `deb` the script
-# stops after the Debian package.
+# stops after the Debian package. With `packages` it builds only the packages of npm and PyPI, also on macOS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PATH=$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin
+PATH=$PWD/target/tools/bin:$PWD/target/deploy/venv/bin:$PATH:/usr/sbin:/sbin
 need() { command -v "$1" >/dev/null || { echo "Install $1: $2" >&2; exit 1; }; }
-need cargo-deb "cargo install cargo-deb --locked"
-if [ "${1-}" != deb ]; then
-  need cargo-cyclonedx "cargo install cargo-cyclonedx --locked"
-  need buildah "apt-get install buildah"
-  need npm "apt-get install npm"
+part=${1-all}
+tools="make release-tools"
+[ "$part" = packages ] || need cargo-deb "$tools"
+if [ "$part" = all ]; then
+  need cargo-cyclonedx "$tools"
+  need buildah "$tools"
+  [ -d /usr/share/ca-certificates/mozilla ] || { echo "Install the certificates: apt-get install ca-certificates" >&2; exit 1; }
 fi
-[ -d /usr/share/ca-certificates/mozilla ] || { echo "Install the certificates: apt-get install ca-certificates" >&2; exit 1; }
+if [ "$part" != deb ]; then
+  need npm "$tools"
+  need maturin "$tools"
+fi
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 machine=$(uname -m)
@@ -29,12 +34,31 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 trap 'as_root rm -rf "$work"' EXIT
 
 echo "The binary"
-binary=$dist/rollout-token-$version-linux-$machine
+binary=$dist/rollout-token-$version-$(uname -s | tr '[:upper:]' '[:lower:]')-$machine
 deploy/build-static.sh "$binary"
+
+if [ "$part" != deb ]; then
+  echo "The npm packages"
+  node packaging/npm/pack.mjs "$binary" "$dist"
+
+  echo "The Python wheel"
+  # Cargo has built this binary already: maturin only packs it.
+  (. deploy/static-env.sh && maturin build --quiet --release --target "$target" --manifest-path packaging/pypi/pyproject.toml --out "$dist")
+  [ "$part" != packages ] || exit 0
+fi
 
 echo "The Debian package"
 cargo deb --quiet --no-build --no-strip --target "$(rustc --print host-tuple)" --output "$dist/"
-[ "${1-}" != deb ] || exit 0
+[ "$part" != deb ] || exit 0
+
+echo "The archive"
+folder=rollout-token-$version-linux-$machine
+mkdir -p "$work/$folder/completions"
+cp "$binary" "$work/$folder/rollout-token"
+cp LICENSE-MIT LICENSE-APACHE CHANGELOG.md config/default.toml "$work/$folder"
+for shell in bash zsh fish; do "$binary" completions "$shell" >"$work/$folder/completions/rollout-token.$shell"; done
+tar --create --directory "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX "$folder" |
+  gzip --no-name >"$dist/$folder.tar.gz"
 
 # The last stage of the Dockerfile, with the binary from above and Mozilla's certificates as Debian packages them, without
 # other certificates that this machine trusts.
@@ -52,9 +76,6 @@ image push --quiet "localhost/rollout-token:$version" "oci:$work/oci:$version"
 # The archive is made here, because buildah's archive contains the current time.
 as_root chown -R "$(id -u):$(id -g)" "$work/oci"
 tar --create --file "$archive" --directory "$work/oci" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX .
-
-echo "The browser helper"
-(cd web && npm pack --silent --pack-destination "$dist" >/dev/null)
 
 echo "The SBOM"
 make --no-print-directory sbom

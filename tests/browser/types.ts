@@ -1,5 +1,5 @@
 // How the helper is used from TypeScript: this compiles, or its types are wrong. It is never run.
-import { createTokenSource, RolloutTokenError, type TokenErrorCode, type TokenSource } from "rollout-token-client";
+import { createTokenSource, RolloutTokenError, type TokenErrorCode, type TokenSource } from "rollout-token/client";
 
 createTokenSource();
 createTokenSource({ url: "/rollout/token", headers: { "X-CSRF-Token": "x" } });

@@ -61,7 +61,7 @@ def test_checksums_are_correct_and_complete():
     sums = dict(reversed(line.split("  ")) for line in artefact("SHA256SUMS").read_text().splitlines())
     files = {path.name: path for path in DIST.iterdir() if path.name != "SHA256SUMS"}
     assert sums == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-    assert len(files) == 5
+    assert len(files) == 8
 
 
 def test_binary_is_static_and_serves_a_token(tmp_path):
@@ -178,21 +178,80 @@ def test_image_serves_a_token(tmp_path):
         gives_a_token(service)
 
 
-# ---- The browser helper and the list of parts -------------------------------------------------------
+# ---- The packages of npm and PyPI -------------------------------------------------------------------
 
 
-def test_npm_package_installs_and_gets_a_token(tmp_path):
-    package = artefact(f"rollout-token-client-{VERSION}.tgz")
-    (tmp_path / "package.json").write_text('{"type": "module"}')
-    run("npm", "install", "--offline", "--no-audit", "--no-fund", "--silent", package, cwd=tmp_path)
+def on_path(*folders):
+    """An environment with only these folders, and the system's programs, on the path."""
+    node = Path(shutil.which("node")).resolve().parent
+    return ENVIRONMENT | {"PATH": ":".join(map(str, [*folders, node, "/usr/bin", "/bin"])), "HOME": os.environ["HOME"]}
+
+
+def npm_install(folder):
+    (folder / "package.json").write_text('{"type": "module", "private": true}')
+    packages = [artefact(f"rollout-token-{VERSION}.tgz"), artefact(f"rollout-token-*-*-{VERSION}.tgz")]
+    run("npm", "install", "--offline", "--no-audit", "--no-fund", "--silent", *packages, cwd=folder)
+
+
+def test_npm_package_has_no_install_script_and_serves_a_token(tmp_path):
+    npm_install(tmp_path)
+    for manifest in (tmp_path / "node_modules").glob("*/package.json"):
+        assert "scripts" not in json.loads(manifest.read_text())
+    assert (tmp_path / "node_modules/rollout-token-linux-x64/rollout-token").read_bytes() == binary().read_bytes()
+    with serving(tmp_path, ["serve"], on_path(), ["npx", "--offline", "rollout-token"]) as service:
+        assert service.token({"X-User": "ann"})[0] == 200
+        subprocess.run(["pkill", "-TERM", "-P", str(service.process.pid)], check=True)
+        service.process.wait(30)
+    # The command itself, as a process manager starts it: it passes SIGTERM on, and ends with the service's exit code.
+    with serving(tmp_path, ["serve"], on_path(), [tmp_path / "node_modules/.bin/rollout-token"]) as service:
+        gives_a_token(service)
+
+
+def test_npm_command_passes_arguments_and_exit_codes_on(tmp_path):
+    npm_install(tmp_path)
+    started = [tmp_path / "node_modules/.bin/rollout-token", "check-config"]
+    assert subprocess.run(started, env=on_path() | {"ROLLOUT_CLIENT_ID": ""}, capture_output=True).returncode == 2
+
+
+def test_npm_command_without_its_platform_package_names_the_package(tmp_path):
+    npm_install(tmp_path)
+    shutil.rmtree(tmp_path / "node_modules/rollout-token-linux-x64")
+    done = subprocess.run([tmp_path / "node_modules/.bin/rollout-token"], env=on_path(), capture_output=True, text=True)
+    assert done.returncode == 1 and "rollout-token-linux-x64 is not installed" in done.stderr
+
+
+def test_npm_helper_gets_a_token(tmp_path):
+    npm_install(tmp_path)
     with serving(tmp_path, ["serve"], ENVIRONMENT, [binary()]) as service:
         script = f"""
-            import {{ createTokenSource }} from "rollout-token-client";
+            import {{ createTokenSource }} from "rollout-token/client";
             const url = "http://127.0.0.1:{service.port}/rollout/token";
             console.log(await createTokenSource({{ url, headers: {{ "X-User": "ann" }} }}).get());
         """
         token = run("node", "--input-type=module", "--eval", script, cwd=tmp_path).strip()
         assert subject_of(token) == "ann"
+
+
+def test_wheel_installs_and_serves_a_token(tmp_path):
+    run("python3", "-m", "venv", tmp_path / "venv")
+    run(tmp_path / "venv/bin/pip", "install", "--no-index", "--quiet", artefact(f"rollout_token-{VERSION}-*.whl"))
+    command = tmp_path / "venv/bin/rollout-token"
+    assert command.read_bytes() == binary().read_bytes()
+    with serving(tmp_path, ["serve"], on_path(), [command]) as service:
+        gives_a_token(service)
+
+
+# ---- The archive and the list of parts --------------------------------------------------------------
+
+
+def test_archive_has_the_binary_and_completions(tmp_path):
+    with tarfile.open(artefact(f"rollout-token-{VERSION}-linux-{MACHINE}.tar.gz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / f"rollout-token-{VERSION}-linux-{MACHINE}"
+    assert (folder / "rollout-token").read_bytes() == binary().read_bytes()
+    for shell in ("bash", "zsh", "fish"):
+        assert "check-config" in (folder / f"completions/rollout-token.{shell}").read_text()
+    run("bash", "-n", folder / "completions/rollout-token.bash")
 
 
 def test_sbom_lists_the_dependencies():

@@ -3,7 +3,7 @@
 import { CredentialsManager, RolloutLinkProvider, useCredentials } from "@rollout/link-react";
 import "@rollout/link-react/style.css";
 import { useCallback, useEffect, useState } from "react";
-import { createTokenSource } from "rollout-token-client";
+import { createTokenSource } from "rollout-token/client";
 
 // Create one source per page, outside of components. Both variables are optional: the defaults are /rollout/token on this
 // origin, and Rollout's own API.

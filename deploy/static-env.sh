@@ -1,0 +1,20 @@
+# Sourced, at the root of the repository: the environment in which cargo builds the static binary for `$target`. The same
+# sources and compilers give the same bytes in any folder.
+# shellcheck shell=sh
+
+# With an explicit target, procedural macros, which run on this machine, are not linked statically.
+target=$(rustc --print host-tuple)
+
+# The C code of the allocator contains its compile time. A release sets it to the time of the commit.
+export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}"
+
+# Without this, panic locations in Rust and file names in C would contain folder names of this machine.
+flags="-C target-feature=+crt-static" c_flags=""
+map() {
+  flags="$flags --remap-path-prefix=$1=$2"
+  c_flags="$c_flags -ffile-prefix-map=$1=$2"
+}
+cargo fetch --locked --target "$target"
+for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do map "$sources" /cargo; done
+map "$PWD" /src
+export RUSTFLAGS="$flags" CFLAGS="$c_flags" CXXFLAGS="$c_flags"
