@@ -12,6 +12,7 @@ need npm npm
 need python3 python3
 need redis-server redis-server
 need faketime faketime
+need caddy caddy
 need openssl openssl
 [ -x /usr/sbin/nginx ] || missing+=(nginx)
 [ -x /usr/sbin/haproxy ] || missing+=(haproxy)

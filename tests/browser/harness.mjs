@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import http from "node:http";
 import https from "node:https";
 import { createRequire } from "node:module";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -120,6 +121,42 @@ export async function startService(command, environment = {}) {
   }
   throw new Error(`The service did not start:\n${said}`);
 }
+
+/** A port on which nothing listens. */
+export async function freePort() {
+  const server = http.createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return String(port);
+}
+
+/** Starts another program, which is to listen on this port; gives its URL once it accepts connections. */
+export async function startProgram(command, parameters, { cwd, port, environment = {} }) {
+  const options = { cwd, env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "pipe"] };
+  // A process group of its own, because some servers start others.
+  const child = spawn(command, parameters, { ...options, detached: true });
+  cleanups.push(async () => {
+    const closed = once(child, "close");
+    process.kill(-child.pid, "SIGKILL");
+    await closed;
+  });
+  let said = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => (said += data));
+  const deadline = Date.now() + 60_000;
+  while (!(await accepts(port))) {
+    if (child.exitCode !== null || Date.now() > deadline) throw new Error(`${command} did not start:\n${said}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return `http://localhost:${port}`;
+}
+
+const accepts = (port) =>
+  new Promise((resolve) => {
+    const socket = connect(port, "localhost");
+    socket.on("connect", () => resolve(true) || socket.destroy());
+    socket.on("error", () => resolve(false));
+  });
 
 // ---- The app ------------------------------------------------------------------------------------------------------
 

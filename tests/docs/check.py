@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/rollout-token"
 CARGO, MAKE = shutil.which("cargo"), shutil.which("make")
 SUMMARY = ROOT / "docs/SUMMARY.md"
-FOLDERS = [".", "docs", "web", "deploy", "examples"]
+FOLDERS = [".", "docs", "web", "deploy", "examples", "packaging"]
 
 # What may stand behind a language, as in ```sh,server, and why such a block is not simply run.
 MARKERS = {
@@ -82,6 +82,9 @@ class Page:
         for name in ("run/secrets", "etc", "bin"):
             (folder / name).mkdir(parents=True)
         self.shim("rollout-token", f'exec "{BINARY}" "$@"')
+        # `npx rollout-token …` and `uvx rollout-token …`: `make release-test` tests the packages.
+        for name in ("npx", "uvx"):
+            self.shim(name, 'exec "$@"')
         # The binary is built, and a page must not run all tests, of which it is one.
         self.shim("cargo", f'case $1 in run) shift 2; exec "{BINARY}" "$@";; esac; cd "{ROOT}" && exec "{CARGO}" "$@"')
         self.shim("make", f'exec "{MAKE}" --dry-run -C "{ROOT}" "$@" >/dev/null')
@@ -246,6 +249,15 @@ class Page:
     def check_yaml(self, block: Block) -> str:
         list(yaml.safe_load_all(block.text))
         return ""
+
+    def check_nginx(self, block: Block) -> str:
+        server = f"server {{ listen 127.0.0.1:{self.ports['8081']}; {self.localized(block.text)} }}"
+        (self.folder / "nginx.conf").write_text(f"pid nginx.pid; error_log stderr; events {{}} http {{ {server} }}")
+        return self.run('/usr/sbin/nginx -t -q -p "$PWD" -c nginx.conf')
+
+    def check_caddyfile(self, block: Block) -> str:
+        (self.folder / "Caddyfile").write_text(block.text)
+        return self.run("caddy adapt --config Caddyfile >/dev/null")
 
     def check_ruby(self, block: Block) -> str:
         path = self.folder / "block.rb"
