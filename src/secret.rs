@@ -1,4 +1,6 @@
-//! A secret: bytes that are never printed, given by value or by file, and the checks for weak ones.
+//! A secret: bytes that are never printed, given by value or by file, and the checks for weak and damaged ones.
+
+mod damage;
 
 use std::fmt;
 use std::io;
@@ -6,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use damage::{Damage, damage};
 
 const REDACTED: &str = "[REDACTED]";
 
@@ -32,16 +36,7 @@ impl Secret {
         if path.as_os_str().is_empty() {
             return Err("the file name is empty: name the file or unset the variable".to_owned());
         }
-        let mut bytes = content.map_err(|error| {
-            // A path outside of every existing folder may be the secret itself, set under the wrong key.
-            if is_in_existing_folder(path) {
-                format!("cannot read {}: {error}", path.display())
-            } else {
-                format!(
-                    "cannot read the file: {error}. The key takes a file's name, not the secret"
-                )
-            }
-        })?;
+        let mut bytes = content.map_err(|error| cannot_read(path, &error))?;
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
             if bytes.last() == Some(&b'\r') {
@@ -70,10 +65,8 @@ impl Secret {
         let text = String::from_utf8_lossy(self.expose())
             .trim()
             .to_ascii_lowercase();
-        if let Some(placeholder) = self.placeholder() {
-            Some(placeholder)
-        } else if is_unfilled(&text) {
-            Some("is still a placeholder")
+        if let Some(unfilled) = self.unfilled() {
+            Some(unfilled)
         } else if is_published_example(&text) {
             Some("is an example from documentation")
         } else if is_file_path(&text) {
@@ -85,6 +78,15 @@ impl Secret {
         } else {
             None
         }
+    }
+
+    /// Why this is a text in place of the value: empty, or one that was to be replaced.
+    pub fn unfilled(&self) -> Option<&'static str> {
+        let text = String::from_utf8_lossy(self.expose())
+            .trim()
+            .to_ascii_lowercase();
+        let placeholder = || is_unfilled(&text).then_some("is still a placeholder");
+        self.placeholder().or_else(placeholder)
     }
 
     /// Why this is an empty value or a placeholder, whatever length a secret of its kind must have.
@@ -126,8 +128,11 @@ fn is_unfilled(text: &str) -> bool {
         ("$(", ")"),
         ("{{", "}}"),
     ];
-    const PHRASES: [&str; 15] = [
+    const PHRASES: [&str; 18] = [
         "of your app",
+        "your client id",
+        "client id from",
+        "client id here",
         "your client secret",
         "your secret",
         "your rollout",
@@ -151,6 +156,7 @@ fn is_unfilled(text: &str) -> bool {
         // A variable that no shell expanded, or a URL.
         || text.starts_with('$') && text.contains("secret")
         || text.starts_with("https://")
+        || text.chars().all(|c| matches!(c, '.' | '…' | 'x' | '*' | '?'))
         || PHRASES.iter().any(|phrase| words.contains(phrase))
 }
 
@@ -214,10 +220,51 @@ fn is_repeated(bytes: &[u8]) -> bool {
     (1..=8).any(|unit| bytes.len() > unit && bytes[unit..] == bytes[..bytes.len() - unit])
 }
 
+/// Why a file of a secret cannot be read. The path is shown if it is one: it may be the secret itself, set under the
+/// wrong key.
+fn cannot_read(path: &Path, error: &io::Error) -> String {
+    let text = path.to_string_lossy();
+    if !(is_in_existing_folder(path)
+        || is_file_path(&text.to_ascii_lowercase())
+        || has_form_of_path(&text))
+    {
+        return format!(
+            "cannot read the file: {error}. The key takes a file's name, not the secret"
+        );
+    }
+    let advice = match error.kind() {
+        io::ErrorKind::NotFound => ". Is it mounted there?",
+        io::ErrorKind::IsADirectory => {
+            ". Name the file in it. Docker also makes a directory where the file to mount does not exist"
+        }
+        io::ErrorKind::PermissionDenied => ". May this process's user read it?",
+        _ => "",
+    };
+    format!("cannot read {}: {error}{advice}", path.display())
+}
+
 /// Whether the path's folder exists. The root folder does not count, because base64 may begin with a slash.
 fn is_in_existing_folder(path: &Path) -> bool {
     path.parent()
         .is_some_and(|folder| folder.file_name().is_some() && folder.is_dir())
+}
+
+/// Whether this is a file in a folder, each with a name that a person could give. Of base64, which may begin with a slash
+/// and have more of them, a part is too long or too mixed.
+fn has_form_of_path(text: &str) -> bool {
+    let Some((folder, _)) = text.strip_prefix('/').and_then(|rest| rest.split_once('/')) else {
+        return false;
+    };
+    let is_random = |name: &str| {
+        let has = |is: fn(&u8) -> bool| name.as_bytes().iter().any(&is);
+        name.contains(['+', '='])
+            || name.len() > 64
+            || name.len() >= 12
+                && has(u8::is_ascii_uppercase)
+                && has(u8::is_ascii_lowercase)
+                && has(u8::is_ascii_digit)
+    };
+    !folder.is_empty() && !text.split('/').any(is_random)
 }
 
 impl fmt::Debug for Secret {

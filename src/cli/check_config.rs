@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Failure, context, say};
+use super::{Failure, context, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::session::registry::Registry;
 use crate::settings;
@@ -14,10 +14,31 @@ pub(super) struct Args {
     print: bool,
 }
 
-pub(super) fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Failure> {
-    let settings = settings::load(sources, registry, &context())?;
+pub(super) fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<(), Failure> {
+    let (sources, throwaway) = with_throwaway_client(sources)?;
+    let mut settings = settings::load(&sources, registry, &context())?;
+    let missing = [
+        (
+            "client_id",
+            settings.client.id == throwaway.id,
+            "ROLLOUT_CLIENT_ID",
+        ),
+        (
+            "client_secret",
+            settings.client.secret == throwaway.secret,
+            "ROLLOUT_CLIENT_SECRET or ROLLOUT_CLIENT_SECRET_FILE",
+        ),
+    ];
+    let missing = || missing.iter().filter(|(_, is_missing, _)| *is_missing);
+    for (key, _, variable) in missing() {
+        let text = format!("is not set, which `serve` refuses: set {variable}");
+        settings.warnings.add(*key, text);
+    }
     if args.print {
         let mut effective = settings.effective().clone();
+        if let Some(keys) = effective.as_object_mut() {
+            missing().for_each(|(key, ..)| drop(keys.remove(*key)));
+        }
         drop_nulls(&mut effective);
         let shown = toml::to_string(&effective).map_err(|error| {
             Failure::Runtime(format!("cannot print the configuration: {error}"))

@@ -3,11 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use aws_lc_rs::rand;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-use super::{Failure, block_on, context, serve};
+use super::{Failure, block_on, context, serve, with_throwaway_client};
 use crate::config::{Problems, Sources};
 use crate::secret::Secret;
 use crate::session::registry::Registry;
@@ -56,21 +52,12 @@ fn refuse_in_production() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The sources with the layer of `dev` below all others. It also has a throwaway client, which is used if the
-/// operator names none. Gives that client's secret too.
+/// The sources with the layer of `dev` below all others, and with a throwaway client, whose secret is given too.
 pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
-    let mut bytes = [0; 48];
-    rand::fill(&mut bytes)
-        .map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
-    let secret = URL_SAFE_NO_PAD.encode(bytes);
-    let base = format!("client_id = \"dev-client\"\nclient_secret = \"{secret}\"\n{DEV_BASE}");
-    Ok((
-        Sources {
-            base: Some(base),
-            ..sources
-        },
-        Secret::new(secret),
-    ))
+    let (sources, client) = with_throwaway_client(sources)?;
+    let base = sources.base.unwrap_or_default() + DEV_BASE;
+    let base = Some(base);
+    Ok((Sources { base, ..sources }, client.secret))
 }
 
 fn print_banner(address: SocketAddr, throwaway: Option<&Secret>) {

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Request};
 
 use super::dev::dev_sources;
-use super::{Failure, block_on, context, say};
+use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http::error::Error;
 use crate::http::origin::{self, Caller};
@@ -56,10 +56,13 @@ pub struct Args {
 
 pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(), Failure> {
     let mut context = context();
-    if args.dev {
-        context.dev = true;
-        (sources, _) = dev_sources(sources)?;
-    }
+    context.dev = args.dev;
+    (sources, _) = if args.dev {
+        dev_sources(sources)?
+    } else {
+        let (sources, client) = with_throwaway_client(sources)?;
+        (sources, client.secret)
+    };
     let settings = settings::load(&sources, registry, &context)?;
     let request = request(args)?;
     block_on(explain(&settings, &request))?

@@ -16,14 +16,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::clock::Clock;
 use crate::config::{Problems, Sources};
 use crate::hardening;
+use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::registry::Registry;
 use crate::telemetry::metrics::Metrics;
+use crate::token::RolloutClient;
 
 /// Mints short-lived Rollout auth tokens for the session your users already have.
 ///
@@ -61,7 +66,7 @@ enum Command {
     Dev,
     /// Checks the configuration without any network; exit code 2 if something is wrong.
     ///
-    /// Warnings go to standard error, one a line, and leave the exit code 0.
+    /// Warnings go to standard error, one a line, and leave the exit code 0. No client id and secret are needed.
     CheckConfig(check_config::Args),
     /// Asks the running service on this machine whether it is alive (for HEALTHCHECK).
     Health,
@@ -75,7 +80,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Shows what each extractor makes of a request.
     ///
-    /// No token is minted, but apps, identity providers and stores are asked as they would be for a token.
+    /// No token is minted, and no client id and secret are needed. Apps, identity providers and stores are asked as they
+    /// would be for a token.
     Explain(explain::Args),
 }
 
@@ -154,7 +160,7 @@ impl Cli {
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::run(sources, registry),
             Command::Dev => dev::run(sources, registry),
-            Command::CheckConfig(args) => check_config::run(&args, &sources, registry),
+            Command::CheckConfig(args) => check_config::run(&args, sources, registry),
             Command::Health => health::run(&sources),
             Command::Mint(args) => mint::run(&args, &sources),
             Command::Inspect(args) => inspect::run(args, &sources),
@@ -166,6 +172,23 @@ impl Cli {
 
 fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
+}
+
+/// The sources with a random client below all other layers, for commands that need none of the operator's. Gives that
+/// client too.
+fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), Failure> {
+    let mut bytes = [0; 48];
+    rand::fill(&mut bytes)
+        .map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
+    let (id, secret) = ("dev-client", URL_SAFE_NO_PAD.encode(bytes));
+    let base = Some(format!(
+        "client_id = \"{id}\"\nclient_secret = \"{secret}\"\n"
+    ));
+    let client = RolloutClient {
+        id: id.to_owned(),
+        secret: Secret::new(secret),
+    };
+    Ok((Sources { base, ..sources }, client))
 }
 
 /// Runs to the end, and then does not wait for what a library still does in the background, such as a DNS query

@@ -13,7 +13,7 @@ use super::fingerprint::FileFingerprint;
 use super::problems::{Problems, Warnings};
 use super::reader::{Table, join, read};
 use super::values::{HumanDuration, List};
-use crate::secret::Secret;
+use crate::secret::{Secret, damage};
 
 /// What building an extractor tells about its section, beside the extractor and its problems.
 pub(crate) struct Findings {
@@ -146,7 +146,30 @@ impl<'a> Section<'a> {
                 self.key(key),
                 "is empty: give it a value or leave the key out",
             );
-        } else if self.elsewhere.client_secret == Some(secret) {
+            return;
+        }
+        self.refuse_client_secret(key, secret.expose(), problems);
+        let path = self.key(key);
+        let variable = format!("ROLLOUT__{}", path.replace('.', "__"));
+        let last = path.rsplit('.').next().unwrap_or_default();
+        let names = [&variable, last, name_in_front(secret.expose())];
+        // Only a warning: the app may read the same damaged value.
+        if let Some(damage) = damage(secret.expose(), &names) {
+            self.warn(
+                key,
+                format!("{damage}: sessions verify only if the app has exactly the same bytes"),
+            );
+        }
+    }
+
+    /// Refuses the client secret as a key that verifies sessions. `bytes` is the key as it is used, decoded if the section
+    /// has it encoded.
+    pub fn refuse_client_secret(&self, key: &str, bytes: &[u8], problems: &mut Problems) {
+        if self
+            .elsewhere
+            .client_secret
+            .is_some_and(|secret| secret.expose() == bytes)
+        {
             problems.add(
                 self.key(key),
                 "is the same secret as client_secret: our own tokens would pass as sessions. Use another",
@@ -195,6 +218,20 @@ impl<'a> Section<'a> {
             warnings: self.warnings.into_inner(),
         }
     }
+}
+
+/// The name of a variable in front of a value, as in `AUTH_SECRET=…`; empty if there is none.
+fn name_in_front(value: &[u8]) -> &str {
+    let value = value.strip_prefix(b"export ").unwrap_or(value);
+    let name = value.split(|&byte| byte == b'=').next().unwrap_or_default();
+    let is_name = name.contains(&b'_')
+        && name
+            .iter()
+            .all(|&byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    str::from_utf8(name)
+        .ok()
+        .filter(|_| is_name)
+        .unwrap_or_default()
 }
 
 impl fmt::Debug for Section<'_> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Problems, Warnings};
-use crate::secret::Secret;
+use crate::secret::{Secret, damage};
 use crate::token::RolloutClient;
 
 /// RFC 7518, section 3.2: a key of HS512 has at least the size of its hash.
@@ -23,12 +23,7 @@ impl ClientConfig {
         warnings: &mut Warnings,
     ) -> Option<RolloutClient> {
         let id = self.client_id.unwrap_or_default();
-        if id.trim().is_empty() || id.trim() != id {
-            problems.add(
-                "client_id",
-                "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard",
-            );
-        }
+        check_id(&id, problems);
         let Some(secret) = self.client_secret else {
             problems.require(
                 problems.are_about("client_secret"),
@@ -43,6 +38,22 @@ impl ClientConfig {
                 format!("{weakness}: copy the client secret from your Rollout dashboard"),
             );
         }
+        // A blank secret is already told to be empty.
+        let names = [
+            "ROLLOUT_CLIENT_SECRET",
+            "ROLLOUT__CLIENT_SECRET",
+            "client_secret",
+        ];
+        if let Some(damage) = damage(secret.expose(), &names)
+            && secret.placeholder().is_none()
+        {
+            problems.add(
+                "client_secret",
+                format!(
+                    "{damage}: give the client secret alone, exactly as in your Rollout dashboard"
+                ),
+            );
+        }
         if secret.expose().len() < RECOMMENDED_SECRET_BYTES {
             warnings.add(
                 "client_secret",
@@ -51,5 +62,25 @@ impl ClientConfig {
             );
         }
         Some(RolloutClient { id, secret })
+    }
+}
+
+fn check_id(id: &str, problems: &mut Problems) {
+    let names = ["ROLLOUT_CLIENT_ID", "ROLLOUT__CLIENT_ID", "client_id"];
+    if id.trim().is_empty() {
+        problems.add(
+            "client_id",
+            "set ROLLOUT_CLIENT_ID to the client id from your Rollout dashboard",
+        );
+    } else if let Some(damage) = damage(id.as_bytes(), &names) {
+        problems.add(
+            "client_id",
+            format!("{damage}: give the client id alone, exactly as in your Rollout dashboard"),
+        );
+    } else if let Some(unfilled) = Secret::new(id).unfilled() {
+        problems.add(
+            "client_id",
+            format!("{unfilled}: copy the client id from your Rollout dashboard"),
+        );
     }
 }

@@ -45,6 +45,44 @@ fn check_config_tells_good_from_bad_without_a_network() {
     }
 }
 
+#[test]
+fn check_config_and_explain_need_no_client() {
+    let without_client = |arguments: &[&str]| {
+        let mut command = binary(arguments);
+        command
+            .env_remove("ROLLOUT_CLIENT_ID")
+            .env_remove("ROLLOUT_CLIENT_SECRET");
+        command
+    };
+    let (code, out, err) = run(&mut without_client(&["check-config"]));
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "The configuration is good.\n")
+    );
+    for key in ["client_id: is not set", "client_secret: is not set"] {
+        assert!(err.contains(key), "{key} in {err}");
+    }
+    let (code, out, _) = run(&mut without_client(&["check-config", "--print"]));
+    let shown: toml::Table = toml::from_str(&out).expect("TOML");
+    assert_eq!(code, Some(0));
+    assert!(!shown.contains_key("client_id") && !shown.contains_key("client_secret"));
+
+    let cookie = format!("session={}", good_session());
+    let (code, out, err) = run(&mut without_client(&["explain", "-b", &cookie]));
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.contains("user-1"), "{out}");
+
+    // A client that is given has to be good, and `serve` needs one.
+    let (code, _, err) =
+        run(without_client(&["check-config"]).env("ROLLOUT_CLIENT_ID", "your-client-id"));
+    assert!(code == Some(2) && err.contains("client_id: "), "{err}");
+    let (code, _, err) = run(&mut without_client(&["serve"]));
+    assert!(
+        code == Some(2) && err.contains("client_id: ") && err.contains("client_secret: "),
+        "{err}"
+    );
+}
+
 #[tokio::test]
 async fn warning_is_printed_by_check_config_and_logged_at_start_and_after_a_reload() {
     let directory = tempfile::tempdir().unwrap();

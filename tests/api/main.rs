@@ -29,6 +29,7 @@ mod pages;
 mod providers;
 mod reference;
 mod rotation;
+mod secrets;
 mod session_endpoint;
 mod sessions;
 #[path = "../shared/settings.rs"]

@@ -83,7 +83,7 @@ def command(arguments, environment={}, **options):
 
 def subject_of(token):
     """The subject of a token, after `inspect` has found the signature good."""
-    environment = {"ROLLOUT_CLIENT_ID": "your-client-id", "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET}
+    environment = {"ROLLOUT_CLIENT_ID": "client-1", "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET}
     done = command(["inspect", token], environment)
     assert done.returncode == 0, done
     return re.search(r'"sub": "(.*)"', done.stdout)[1]

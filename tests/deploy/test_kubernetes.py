@@ -174,6 +174,8 @@ def started_as_in(objects, root):
         return f"{root}{text}" if any(text.startswith(path) for path in paths) else text
 
     environment = {variable["name"]: moved(variable["value"]) for variable in container["env"]}
+    # In place of the placeholder in rollout-token.toml, with which the service does not start.
+    environment["ROLLOUT_CLIENT_ID"] = "client-1"
     return [moved(argument) for argument in container["args"]], environment
 
 

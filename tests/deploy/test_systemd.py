@@ -13,7 +13,7 @@ from service import BINARY, CLIENT_SECRET, FREE_PORTS, ROOT, command, eventually
 
 UNIT = ROOT / "deploy/systemd/rollout-token.service"
 CONFIGURED = """
-client_id = "your-client-id"
+client_id = "client-1"
 [session]
 extractors = ["proxy"]
 [extractors.proxy]
@@ -101,7 +101,7 @@ def test_unit_notifies_readiness_reload_and_stop(root):
     client, extractors, *section = re.findall(r'^# ((?:client_id|extractors|kind|oidc_issuer|audiences|\[).*)$', text, re.M)
     assert section[0] == "[extractors.web]", section
     config.write_text(
-        text.replace(f"# {client}", 'client_id = "your-client-id"').replace(f"# {extractors}", 'extractors = ["proxy"]')
+        text.replace(f"# {client}", 'client_id = "client-1"').replace(f"# {extractors}", 'extractors = ["proxy"]')
         + CONFIGURED[CONFIGURED.index("[extractors") :]
     )
     arguments, environment = started_as_in_the_unit(root)

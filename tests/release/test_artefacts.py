@@ -19,7 +19,7 @@ VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 MACHINE = os.uname().machine
 AS_ROOT = [] if os.getuid() == 0 else ["sudo"]
 ENVIRONMENT = FREE_PORTS | {
-    "ROLLOUT_CLIENT_ID": "your-client-id",
+    "ROLLOUT_CLIENT_ID": "client-1",
     "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET,
     "ROLLOUT__SESSION__EXTRACTORS": "trusted_header",
     "ROLLOUT__EXTRACTORS__TRUSTED_HEADER__HEADER": "X-User",
@@ -116,8 +116,8 @@ def test_debian_package_installs_serves_upgrades_and_purges(machine, tmp_path):
     environment = FREE_PORTS | {"ROLLOUT_CLIENT_SECRET_FILE": "/run/client-secret", "PATH": os.environ["PATH"]}
     program = [*in_root(machine), "/usr/bin/rollout-token"]
     new = subprocess.run([*program, *arguments, "check-config"], env=environment, capture_output=True, text=True)
-    assert new.returncode == 2 and "client_id" in new.stderr, new
-    own = config.read_text().replace("# client_id", 'client_id = "your-client-id" #').replace(
+    assert new.returncode == 2 and "session.extractors" in new.stderr, new
+    own = config.read_text().replace("# client_id", 'client_id = "client-1" #').replace(
         '# extractors = ["web"]', 'extractors = ["proxy"]'
     )
     own += '[extractors.proxy]\nkind = "trusted_header"\nheader = "X-User"\ntrusted_proxies = ["127.0.0.1"]\n'

@@ -76,7 +76,9 @@ impl AppKeySet {
             for (key, secret) in
                 current.chain(previous.iter().map(|secret| ("previous_keys", secret)))
             {
-                let app_key = AppKey::new(secret, mode, length).ok_or_else(|| {
+                let bytes = key_bytes(secret);
+                section.refuse_client_secret(key, bytes.as_deref().unwrap_or_default(), problems);
+                let app_key = bytes.and_then(|bytes| AppKey::new(&bytes, mode, length)).ok_or_else(|| {
                     format!(
                         "must be \"base64:\" and {length} bytes in base64, the key length of the cipher"
                     )
@@ -169,26 +171,30 @@ fn parse_cipher(text: &str) -> Option<(Mode, usize)> {
     }
 }
 
+/// The bytes that `APP_KEY` stands for; `None` if it is not base64 after all.
+fn key_bytes(secret: &Secret) -> Option<Vec<u8>> {
+    match secret.expose().strip_prefix(b"base64:") {
+        Some(text) => STANDARD.decode(text).ok(),
+        None => Some(secret.expose().to_vec()),
+    }
+}
+
 impl AppKey {
     /// `None` unless the key has `length` bytes.
-    fn new(secret: &Secret, mode: Mode, length: usize) -> Option<Self> {
-        let key = match secret.expose().strip_prefix(b"base64:") {
-            Some(text) => STANDARD.decode(text).ok()?,
-            None => secret.expose().to_vec(),
-        };
+    fn new(key: &[u8], mode: Mode, length: usize) -> Option<Self> {
         if key.len() != length {
             return None;
         }
         let cipher = match mode {
             Mode::Cbc => Cipher::Cbc {
-                mac: Box::new(hmac::Key::new(hmac::HMAC_SHA256, &key)),
-                aes: Cbc::new(&key)?,
+                mac: Box::new(hmac::Key::new(hmac::HMAC_SHA256, key)),
+                aes: Cbc::new(key)?,
             },
-            Mode::Gcm => Cipher::Gcm(Gcm::new(&key)?),
+            Mode::Gcm => Cipher::Gcm(Gcm::new(key)?),
         };
         Some(Self {
             cipher,
-            prefix: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key),
+            prefix: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key),
         })
     }
 
