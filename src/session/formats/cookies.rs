@@ -82,12 +82,12 @@ pub fn find_all<'a>(
 }
 
 /// Whether the cookie called `name` is `cookie` or one of its chunks: `NAME.0` (Auth.js, Supabase), `NAME_0`
-/// (oauth2-proxy), `NAMEC1` (ASP.NET Core). A chunk's number has at most two digits: browsers do not send more chunks,
+/// (oauth2-proxy), `NAME__0` (nextjs-auth0), `NAMEC1` (ASP.NET Core). A chunk's number has at most two digits: browsers do not send more chunks,
 /// and a longer number belongs to another cookie, such as `NAME_20270115`.
 pub fn is_cookie_or_chunk(name: &[u8], cookie: &[u8]) -> bool {
     match name.strip_prefix(cookie) {
         Some([]) => true,
-        Some([b'.' | b'_' | b'C', digits @ ..]) => {
+        Some([b'_', b'_', digits @ ..] | [b'.' | b'_' | b'C', digits @ ..]) => {
             matches!(digits, [b'0'..=b'9'] | [b'1'..=b'9', b'0'..=b'9'])
         }
         Some(_) | None => false,
@@ -185,6 +185,8 @@ mod tests {
             ("sid.0", true),
             ("sid.10", true),
             ("sid_0", true),
+            ("sid__0", true),
+            ("sid__12", true),
             ("sidC1", true),
             ("sidC12", true),
             ("sid.", false),
@@ -193,6 +195,8 @@ mod tests {
             ("sid.100", false),
             ("sid_20270115", false),
             ("sid-0", false),
+            ("sid___0", false),
+            ("sid._0", false),
             ("sid0", false),
             ("sidc1", false),
             ("sid.x", false),

@@ -8,6 +8,8 @@ from flask_login import LoginManager, UserMixin, current_user, login_required, l
 app = Flask(__name__)
 app.secret_key = os.environ["SECRET_KEY"]
 login_manager = LoginManager(app)
+# For session_endpoint: Flask-Login ties a session to the browser's address and User-Agent.
+login_manager.session_protection = os.environ.get("SESSION_PROTECTION", "basic")
 
 
 class User(UserMixin):
@@ -38,6 +40,13 @@ def logout():
 @login_required
 def me():
     return str(current_user.id)
+
+
+@app.get("/api/me")
+@app.post("/api/whoami")
+@login_required
+def api_me():
+    return {"id": current_user.id}
 
 
 app.run(port=int(os.environ["PORT"]))

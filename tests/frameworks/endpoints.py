@@ -1,0 +1,237 @@
+"""Recipes of docs/recipes for `session_endpoint`, each tried against its framework: a small real app runs, a user signs
+in there as a browser would, and the service asks the app who it is. The configuration is read out of the recipe.
+
+Usage: target/interop/venv/bin/python tests/frameworks/endpoints.py [NAME …]
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Callable
+from urllib.parse import urlsplit
+
+import run
+from run import NODE, PASSWORD, PYTHON, ROOT, USER, Answer, Browser, Programs, Report, equal, refused, subject
+
+# Recipes of frameworks that the package registries do not have say so in these words.
+NOT_RUN = "Written from the framework's documentation; not run against it."
+
+
+@dataclass(frozen=True)
+class Case:
+    """A framework: its app's folder here, its recipe or a section of its own, and how a user signs in."""
+
+    name: str
+    folder: str
+    # A page of docs/recipes, of which the first TOML block is used, or the section itself.
+    recipe: str
+    command: list[str]
+    user: str
+    sign_in: Callable[[Browser, str], None] = run.plain_sign_in
+    sign_out: Callable[[Browser, str], None] = run.plain_sign_out
+    scheme: str = "http"
+    # More of the app's environment.
+    environment: dict[str, str] = field(default_factory=dict)
+    # More of the service's, as variables.
+    added: dict[str, str] = field(default_factory=dict)
+    # Another program in front of the app: starts it, and returns its URL.
+    front: Callable[[Programs, Path, str], str] | None = None
+    # What else holds while the user is signed in.
+    also: Callable[[Callable[..., Answer], Browser, str], None] | None = None
+    # Whether the app knows that a copy of a cookie is signed out.
+    knows_copies: bool = True
+    # Whether the app makes a new cookie at each call, with which the old one ends.
+    renews: bool = False
+
+
+class Page(Browser):
+    """A page of the app in a browser, which names itself and where it is."""
+
+    def ask(self, method: str, url: str, data: str = "", headers: dict[str, str] = {}) -> Answer:
+        origin = f"{self.scheme}://{urlsplit(url).netloc}"
+        return super().ask(method, url, data, {"User-Agent": "Browser/1", "Referer": f"{origin}/"} | headers)
+
+
+def section(keys: str) -> str:
+    return f'[session]\nextractors = ["app"]\n\n[extractors.app]\nkind = "session_endpoint"\n{keys}\n'
+
+
+def toml(case: Case) -> str:
+    if case.recipe.startswith("[session]"):
+        return case.recipe
+    text = (ROOT / f"docs/recipes/{case.recipe}.md").read_text()
+    return re.search(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
+
+
+def csrf_header(browser: Browser) -> dict[str, str]:
+    return {"X-CSRFToken": browser.cookies["csrftoken"], "Content-Type": "application/json"}
+
+
+def drf_token(ask: Callable[..., Answer], browser: Browser, app: str) -> None:
+    status, body = browser.ask("POST", f"{app}/api/token", "{}", csrf_header(browser))
+    assert status == 200, body
+    bearer = {"Authorization": f"Token {json.loads(body)['token']}"}
+    equal(subject(ask(Page(), headers=bearer)), "2")
+    refused(ask(Page(), headers={"Authorization": "Token of-nobody"}), "session_invalid")
+
+
+def allauth_sign_in(browser: Browser, app: str) -> None:
+    browser.ask("GET", f"{app}/_allauth/browser/v1/config")
+    account = json.dumps({"username": USER, "password": PASSWORD})
+    answer = browser.ask("POST", f"{app}/_allauth/browser/v1/auth/login", account, csrf_header(browser))
+    equal(answer[0], 200)
+
+
+def allauth_sign_out(browser: Browser, app: str) -> None:
+    answer = browser.ask("DELETE", f"{app}/_allauth/browser/v1/auth/session", "", csrf_header(browser))
+    equal(answer[0], 401)
+
+
+def same_browser_only(ask: Callable[..., Answer], browser: Browser, app: str) -> None:
+    """Flask-Login ends a session whose User-Agent or address changes."""
+    cookies = {"Cookie": run.cookie_header(browser.cookies)}
+    refused(ask(Page(), headers=cookies | {"User-Agent": "another"}), "session_invalid")
+    refused(ask(Page(), headers=cookies | {"X-Forwarded-For": "203.0.113.7"}), "session_invalid")
+
+
+def lighttpd(programs: Programs, folder: Path, app: str) -> str:
+    """lighttpd as a proxy, which answers 411 to a POST without Content-Length."""
+    port, parts = run.free_port(), urlsplit(app)
+    config = folder / "lighttpd.conf"
+    config.write_text(
+        f'server.port = {port}\nserver.bind = "127.0.0.1"\nserver.document-root = "{folder}"\n'
+        'server.modules = ("mod_proxy")\n'
+        f'proxy.server = ("" => (("host" => "{parts.hostname}", "port" => {parts.port})))\n'
+    )
+    program = programs.start(folder / "lighttpd.log", [shutil.which("lighttpd") or "/usr/sbin/lighttpd", "-D", "-f", str(config)])
+    run.wait_until(lambda: run.answers(port), program, folder / "lighttpd.log")
+    return f"http://127.0.0.1:{port}"
+
+
+DRF = Case("Django REST framework", "drf", "django-rest-framework", [PYTHON, "app.py"], "2", run.django_sign_in, run.django_sign_out, also=drf_token)
+FLASK_STRONG = Case(
+    "Flask-Login with strong protection",
+    "flask",
+    section(
+        'url = "http://app:5000/api/me"\nallow_http = true\ncookies = ["session"]\nsubject = "{id}"\n'
+        'context_headers = ["User-Agent", "X-Forwarded-For"]'
+    ),
+    [PYTHON, "app.py"],
+    "17",
+    environment={"SESSION_PROTECTION": "strong"},
+    also=same_browser_only,
+    knows_copies=False,
+)
+
+CASES = [
+    DRF,
+    replace(DRF, name="Django REST framework behind https", scheme="https", environment={"SSL_REDIRECT": "1"}),
+    Case("allauth headless", "allauth", "allauth-headless", [PYTHON, "app.py"], "2", allauth_sign_in, allauth_sign_out),
+    FLASK_STRONG,
+    replace(
+        FLASK_STRONG,
+        name="Flask behind lighttpd, asked by POST",
+        recipe=section('url = "http://app:80/api/whoami"\nmethod = "POST"\nallow_http = true\ncookies = ["session"]\nsubject = "{id}"'),
+        environment={},
+        front=lighttpd,
+        also=None,
+    ),
+    Case(
+        "Flask-JWT-Extended",
+        "flask_jwt",
+        section(
+            'url = "http://app:5000/api/me"\nallow_http = true\ncookies = ["access_token_cookie"]\nsubject = "{id}"\n'
+            "signed_out = [401, 422]"
+        ),
+        [PYTHON, "app.py"],
+        "17",
+        knows_copies=False,
+    ),
+]
+
+
+def service_of(case: Case, programs: Programs, folder: Path, app: str) -> Callable[..., Answer]:
+    """Starts the service; the result asks it as a page of the app would."""
+    text, count = re.subn(r"http://app:\d+", app, toml(case))
+    assert count == 1, text
+    (folder / "service.toml").write_text(text)
+    url = programs.service(folder / "service.log", ["--config", str(folder / "service.toml")], case.added)
+    origin = {"Origin": f"{case.scheme}://{urlsplit(url).netloc}"}
+
+    def ask(browser: Browser, headers: dict[str, str] = {}) -> Answer:
+        return browser.ask("POST", url, headers=origin | headers)
+
+    return ask
+
+
+def try_case(case: Case, report: Report) -> None:
+    with tempfile.TemporaryDirectory() as name, Programs() as programs:
+        folder = Path(name)
+        app = start_app(case, programs, folder)
+        ask = service_of(case, programs, folder, case.front(programs, folder, app) if case.front else app)
+        browser = Page(case.scheme)
+
+        def check(what: str, step: Callable[[], object]) -> bool:
+            if report.check(f"{case.name}: {what}", step):
+                return True
+            print((folder / "app.log").read_text()[-2000:], (folder / "service.log").read_text()[-2000:])
+            return False
+
+        check("no session", lambda: refused(ask(Page()), "no_session"))
+        if not check("signing in", lambda: case.sign_in(browser, app)):
+            return
+        genuine = dict(browser.cookies)
+        check("a token", lambda: equal(subject(ask(browser)), case.user))
+        check("a token again, with the cookies as they are now", lambda: equal(subject(ask(browser)), case.user))
+        if case.also:
+            check("more", lambda: case.also(ask, browser, app))
+        for cookie in session_cookies(case, genuine):
+            broken = genuine | {cookie: run.tampered(genuine[cookie])}
+            check(f"a changed {cookie}", lambda: equal(ask_with(ask, broken)[0], 401))
+        if case.renews:
+            check("the cookies were renewed", lambda: equal(browser.cookies == genuine, False))
+            check("the first cookies are used up", lambda: equal(ask_with(ask, genuine)[0], 401))
+        genuine = dict(browser.cookies)
+        check("signing out", lambda: case.sign_out(browser, app))
+        check("signed out", lambda: equal(ask(browser)[0], 401))
+        if case.knows_copies:
+            check("a copy of the cookies, signed out", lambda: equal(ask_with(ask, genuine)[0], 401))
+
+
+def start_app(case: Case, programs: Programs, folder: Path) -> str:
+    of_run = run.Case(case.name, case.folder, "", case.command, "", ("SECRET_KEY", ""), environment=case.environment)
+    return programs.app(of_run, folder, os.urandom(32).hex(), "")
+
+
+def session_cookies(case: Case, cookies: dict[str, str]) -> list[str]:
+    """The cookies that the section forwards."""
+    listed = re.search(r"^cookies = \[(.*?)\]", toml(case), re.MULTILINE | re.DOTALL)
+    names = re.findall(r'"([^"]+)"', listed[1]) if listed else []
+    return [cookie for cookie in cookies if any(re.fullmatch(rf"{re.escape(name)}([._C]?_?\d+)?", cookie) for name in names)]
+
+
+def ask_with(ask: Callable[..., Answer], cookies: dict[str, str]) -> Answer:
+    return ask(Page(), headers={"Cookie": run.cookie_header(cookies)})
+
+
+def main() -> None:
+    report = Report()
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs/recipes").glob("*.md")}
+    ours = {name for name, text in pages.items() if 'kind = "session_endpoint"' in text.split("```toml", 1)[-1].split("```")[0]}
+    tried = {case.recipe for case in CASES} & ours
+    marked = {name for name in ours if NOT_RUN in pages[name]}
+    report.check("every recipe is tried or says that it is not", lambda: equal(ours - marked, tried))
+    for case in CASES:
+        if len(sys.argv) == 1 or case.folder in sys.argv[1:]:
+            report.check(f"{case.name}: ran", lambda: try_case(case, report))
+    print(f"{report.passed} passed, {report.failed} failed")
+    sys.exit(report.failed > 0)
+
+
+if __name__ == "__main__":
+    main()
