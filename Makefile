@@ -64,6 +64,7 @@ interop: ## Minted tokens, verified by the JWT libraries of other languages
 frameworks: ## The recipes of docs/recipes, each against a running app of its framework
 	cargo build --locked
 	target/interop/venv/bin/python tests/frameworks/run.py
+	target/interop/venv/bin/python tests/frameworks/endpoints.py
 	tests/frameworks/asking/run.sh
 
 docs-test: ## Every block and link of the docs: checks configurations, runs commands as written

@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use rollout_token::session::registry::Registry;
+
 /// The first version of each package in which a vulnerability that would affect the service is fixed. `make audit`
 /// knows more of them but needs a network, and the advisory database lacks the first one.
 const FLOORS: [(&str, [u64; 3], &str); 5] = [
@@ -194,4 +196,43 @@ fn every_threat_case_names_a_test_and_every_attack_has_a_threat_case() {
         unknown.is_empty(),
         "docs/threat-cases.md names tests that do not exist: {unknown:?}"
     );
+}
+
+/// A user starts at `docs/choosing.md`, so each page of a kind or product is linked there, and each kind and preset is
+/// on one of these pages.
+#[test]
+fn choosing_md_leads_to_every_recipe_kind_and_preset() {
+    let choosing = read("docs/choosing.md");
+    let mut text = choosing.clone();
+    for folder in ["recipes", "providers"] {
+        let pages = fs::read_dir(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("docs")
+                .join(folder),
+        );
+        for page in pages.expect("a folder") {
+            let name = page
+                .expect("a page")
+                .file_name()
+                .into_string()
+                .expect("text");
+            let link = format!("{folder}/{name}");
+            assert!(
+                choosing.contains(&format!("]({link})")),
+                "{link} is not linked"
+            );
+            text.push_str(&read(&format!("docs/{link}")));
+        }
+    }
+    let registry = Registry::builtin();
+    for kind in registry.names().filter(|kind| *kind != "static_user") {
+        assert!(text.contains(kind), "{kind} is on no page");
+        let (_, kind) = registry.entry(kind).expect("a kind");
+        for (preset, _) in kind.presets {
+            let is_named = [format!("`{preset}`"), format!("preset = \"{preset}\"")]
+                .iter()
+                .any(|name| text.contains(name));
+            assert!(is_named, "the preset {preset} is on no page");
+        }
+    }
 }

@@ -15,6 +15,7 @@ need faketime faketime
 need caddy caddy
 need openssl openssl
 [ -x /usr/sbin/nginx ] || missing+=(nginx)
+[ -x /usr/sbin/lighttpd ] || missing+=(lighttpd)
 [ -x /usr/sbin/haproxy ] || missing+=(haproxy)
 [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
@@ -47,6 +48,7 @@ for set in lint interop frameworks deploy; do pip_install "tests/$set" "target/$
 npm_ci tests/interop target/interop
 # Without peers: next-auth names Next.js, React and an older Auth.js, none of which it needs here.
 npm_ci tests/frameworks target/frameworks --legacy-peer-deps
+npm_ci tests/frameworks/endpoints target/endpoints --legacy-peer-deps
 npm_ci tests/browser target/browser
 npm_ci examples/react target/react # so deep because the example names ../../web
 # Debian's kubectl does not know kustomize's components; this package, AWS's, holds a newer one.

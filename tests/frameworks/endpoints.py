@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,10 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     # More of the service's, as variables.
     added: dict[str, str] = field(default_factory=dict)
+    # Where the packages of its language are.
+    libraries: str = "frameworks"
+    # What compiles the app: programs of its packages, with arguments.
+    build: list[list[str]] = field(default_factory=list)
     # Another program in front of the app: starts it, and returns its URL.
     front: Callable[[Programs, Path, str], str] | None = None
     # What else holds while the user is signed in.
@@ -127,6 +132,18 @@ FLASK_STRONG = Case(
     also=same_browser_only,
     knows_copies=False,
 )
+AUTH0 = Case("nextjs-auth0", "nextjs_auth0", "nextjs-auth0", [NODE, "app.mjs"], "auth0|ann", libraries="endpoints", knows_copies=False)
+# Its cookies have another name behind https: __Secure-authjs.session-token.
+AUTHJS = Case(
+    "Auth.js",
+    "authjs",
+    section('preset = "authjs"\nurl = "http://app:3000/auth/session"\nallow_http = true\nsubject = "{user.id}"'),
+    [NODE, "app.mjs"],
+    "credentials:0c8e3b1e-user",
+    run.authjs_sign_in,
+    run.authjs_sign_out,
+    knows_copies=False,
+)
 
 CASES = [
     DRF,
@@ -152,6 +169,22 @@ CASES = [
         "17",
         knows_copies=False,
     ),
+    Case(
+        "@supabase/ssr with refresh tokens for one use",
+        "supabase_ssr",
+        section('url = "http://app:3000/api/me"\nallow_http = true\ncookies = ["sb-127-auth-token"]\nsubject = "{id}"'),
+        [NODE, "app.mjs"],
+        "3fb1a2c4-user",
+        libraries="endpoints",
+        renews=True,
+    ),
+    AUTHJS,
+    replace(AUTHJS, name="Auth.js behind https", scheme="https"),
+    Case("WorkOS AuthKit", "workos", "workos-authkit", [NODE, "app.mjs"], "user_01ANN", libraries="endpoints", renews=True),
+    AUTH0,
+    replace(AUTH0, name="nextjs-auth0 with a cookie in chunks", environment={"APP_NOTE": "x".join(map(str, range(1500)))}),
+    Case("SvelteKit", "sveltekit", "sveltekit", [NODE, "build"], "u-17", libraries="endpoints", build=[["vite", "build"]]),
+    Case("Nuxt", "nuxt", "nuxt", [NODE, ".output/server/index.mjs"], "u-17", libraries="endpoints", build=[["nuxt", "build"]], knows_copies=False),
 ]
 
 
@@ -204,8 +237,21 @@ def try_case(case: Case, report: Report) -> None:
 
 
 def start_app(case: Case, programs: Programs, folder: Path) -> str:
-    of_run = run.Case(case.name, case.folder, "", case.command, "", ("SECRET_KEY", ""), environment=case.environment)
-    return programs.app(of_run, folder, os.urandom(32).hex(), "")
+    """The framework's app; copied below its libraries, where Node looks for them."""
+    libraries = ROOT / "target" / case.libraries
+    home = libraries / "apps" / case.folder
+    shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)
+    # Outside of `home`, where a framework's compiler would look for it.
+    options = {"cwd": home, "env": run.BASE | case.environment | {"NODE_PATH": str(libraries / "node_modules")}}
+    for step in case.build:
+        result = subprocess.run([str(libraries / "node_modules/.bin" / step[0]), *step[1:]], capture_output=True, text=True, **options)
+        assert result.returncode == 0, result.stdout + result.stderr
+    port, secret = run.free_port(), os.urandom(32).hex()
+    options["env"] |= {"PORT": str(port), "HOST": "127.0.0.1", "STATE": str(folder), "SECRET_KEY": secret}
+    options["env"] |= {"NUXT_SESSION_PASSWORD": secret, "AUTH_SECRET": secret, "APP_USER": USER, "APP_PASSWORD": PASSWORD}
+    program = programs.start(folder / "app.log", case.command, **options)
+    run.wait_until(lambda: run.answers(port), program, folder / "app.log")
+    return f"http://127.0.0.1:{port}"
 
 
 def session_cookies(case: Case, cookies: dict[str, str]) -> list[str]:
