@@ -17,6 +17,7 @@ need openssl openssl
 [ -x /usr/sbin/nginx ] || missing+=(nginx)
 [ -x /usr/sbin/lighttpd ] || missing+=(lighttpd)
 [ -x /usr/sbin/haproxy ] || missing+=(haproxy)
+need tinyproxy tinyproxy-bin
 [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 need ruby ruby

@@ -64,7 +64,7 @@ pub(super) async fn serve(
     writer: LogWriter,
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
-    let (receiver, send) = (settings.traces.as_ref(), send_traces(context.http.clone()));
+    let (receiver, send) = (settings.traces.as_ref(), send_traces(settings.http.clone()));
     let log = settings.log.restart;
     let traces = telemetry::start(
         log.format,

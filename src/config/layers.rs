@@ -21,8 +21,13 @@ const ROLLOUT_NAMES: [(&str, &str); 3] = [
 /// How all other variables begin. Kubernetes makes some of its own for a service called `rollout`, with one `_`.
 pub(crate) const PREFIX: &str = "ROLLOUT__";
 
-/// How the variables that OpenTelemetry defines begin.
-const OPEN_TELEMETRY_PREFIX: &str = "OTEL_";
+/// Whether a variable that other programs read as well is of interest: those that OpenTelemetry defines, proxies, and the
+/// system's certificates.
+fn is_common(name: &str) -> bool {
+    name.starts_with("OTEL_")
+        || name == "SSL_CERT_FILE"
+        || name.to_ascii_lowercase().ends_with("_proxy")
+}
 
 /// Where the configuration comes from. The environment is an argument, so that tests need no process.
 #[derive(Clone, Default)]
@@ -31,7 +36,8 @@ pub struct Sources {
     pub base: Option<String>,
     /// TOML files; the later wins.
     pub files: Vec<PathBuf>,
-    /// Variables: `ROLLOUT__SECTION__KEY`, the three names of Rollout's docs, and OpenTelemetry's `OTEL_…`.
+    /// Variables: `ROLLOUT__SECTION__KEY`, the three names of Rollout's docs, and those that other
+    /// programs read as well, such as OpenTelemetry's `OTEL_…`.
     pub environment: BTreeMap<String, String>,
     /// Variables of ours that are not UTF-8: they cannot be taken as they are.
     pub not_text: Vec<String>,
@@ -69,7 +75,7 @@ impl Sources {
                 continue;
             };
             let own = name.starts_with(PREFIX) || ROLLOUT_NAMES.iter().any(|(own, _)| name == *own);
-            if !own && !name.starts_with(OPEN_TELEMETRY_PREFIX) {
+            if !own && !is_common(&name) {
                 continue;
             }
             match value.into_string() {

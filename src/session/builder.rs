@@ -12,6 +12,7 @@ use crate::config::{
     read, take, unknown,
 };
 use crate::session::backends::Context;
+use crate::session::backends::outgoing::Outgoing;
 use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::kind::Kind;
 use crate::session::registry::Registry;
@@ -36,6 +37,8 @@ pub(crate) struct BuiltFrom {
     cap_to_session: bool,
     /// `server.max_in_flight`, which determines the default of `max_waiting`.
     max_in_flight: usize,
+    /// How calls leave this service unless the section says otherwise.
+    outgoing: Outgoing,
     /// The files that the section names, with secrets and keys.
     pub(crate) files: Vec<FileFingerprint>,
 }
@@ -267,6 +270,7 @@ impl Builder<'_> {
                 section,
                 cap_to_session: self.elsewhere.cap_to_session,
                 max_in_flight: self.max_in_flight,
+                outgoing: self.context.http.outgoing().clone(),
                 files: findings.watched,
             },
         );

@@ -4,6 +4,7 @@
 mod client;
 pub mod log;
 mod origins;
+mod outgoing;
 mod rate_limit;
 pub mod reload;
 mod server;
@@ -24,6 +25,8 @@ use crate::config::{
     keys_of, no_section, read, take, unknown,
 };
 use crate::session::backends::Context;
+use crate::session::backends::http::HttpClient;
+use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Backends;
 use crate::session::builder::{Builder, BuiltFrom};
 use crate::session::chain::{Chain, ConfiguredExtractor};
@@ -42,10 +45,11 @@ pub use rate_limit::RateLimitConfig;
 pub use server::{ServerConfig, ServerRestartConfig};
 
 const CLIENT_KEYS: [&str; 3] = ["client_id", "client_secret", "client_secret_file"];
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "server",
     "token",
     "origins",
+    "outgoing",
     "session",
     "extractors",
     "rate_limit",
@@ -60,6 +64,8 @@ pub struct Settings {
     pub minter: Minter,
     pub server: Arc<ServerConfig>,
     pub origins: Vec<Origin>,
+    /// The client for calls that belong to no extractor.
+    pub http: HttpClient,
     pub chain: Chain,
     pub rate_limit: RateLimitConfig,
     pub log: LogConfig,
@@ -125,6 +131,7 @@ pub fn load(
     let server = sections.server(&mut problems);
     let token: TokenConfig = sections.read("token", &mut problems);
     let origins: OriginsConfig = sections.read("origins", &mut problems);
+    let outgoing: OutgoingConfig = sections.read("outgoing", &mut problems);
     let session: SessionConfig = sections.read("session", &mut problems);
     let rate_limit: RateLimitConfig = sections.read("rate_limit", &mut problems);
     let (log_restart, log) = sections.read_in_two("log", &mut problems);
@@ -134,7 +141,7 @@ pub fn load(
     };
     let reload: ReloadConfig = sections.read("reload", &mut problems);
     let extractors = sections.table("extractors", &mut problems);
-    let (mut effective, secret_files) = sections.finish(&mut problems);
+    let (mut effective, mut secret_files) = sections.finish(&mut problems);
 
     let client = client.check(&mut problems, &mut warnings);
     let elsewhere = Elsewhere {
@@ -144,6 +151,13 @@ pub fn load(
     };
     let context = &Context {
         backends: Arc::new(Backends::new(server.max_in_flight)),
+        http: HttpClient::new(outgoing::check(
+            &outgoing,
+            &sources.environment,
+            &mut secret_files,
+            &mut problems,
+            &mut warnings,
+        )),
         ..context.clone()
     };
     let builder = Builder {
@@ -170,6 +184,7 @@ pub fn load(
         client,
         server: Arc::new(server),
         origins,
+        http: context.http.clone(),
         chain: built.chain,
         rate_limit,
         log,

@@ -24,6 +24,7 @@ mod identity;
 mod idp;
 mod limits;
 mod logs;
+mod outgoing;
 #[path = "../shared/reference.rs"]
 mod pages;
 mod providers;

@@ -1,5 +1,5 @@
 //! Behind nginx and HAProxy as Debian ships them: a rolling restart loses no request, no answer is cached, and no
-//! header and no request is smuggled in. `make proxies`.
+//! header and no request is smuggled in. In front of backends: tinyproxy. `make proxies`.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +18,7 @@ mod binary;
 #[path = "../api/helpers.rs"]
 mod helpers;
 mod keep_alive;
+mod outgoing;
 mod proxy;
 mod restart;
 mod smuggling;

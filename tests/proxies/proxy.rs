@@ -58,7 +58,12 @@ impl Drop for Proxy {
 impl Proxy {
     /// With this in the `http` block, beside logs and temporary files. `{listen}` is its address.
     pub fn nginx(http: &str) -> Self {
-        let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
+        Self::nginx_at(free_address(), http)
+    }
+
+    /// The same, at this address.
+    pub fn nginx_at(address: SocketAddr, http: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
         write_nginx(&directory, address, http);
         let at = directory.path();
         let mut command = Command::new("/usr/sbin/nginx");

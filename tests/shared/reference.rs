@@ -149,6 +149,15 @@ fn settings() -> String {
         let (name, lines) = section.split_once("]\n").unwrap();
         // Comments before the next section belong to it, and are on the page by hand.
         let lines = lines.split("\n\n").next().unwrap();
+        // Keys without a default are commented out.
+        let lines: String = lines
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(key) if key.contains(" # example: ") => format!("{key}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let lines = lines.as_str();
         writeln!(text, "### `[{name}]`\n").unwrap();
         if name == "token.claims" {
             let (before, _) = settings.split_once("\n[token.claims]").unwrap();

@@ -612,8 +612,17 @@ async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificat
     let with =
         |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());
     let by_address = toml.replace("localhost", "127.0.0.1");
+    let for_all = format!(
+        "{toml}\n[outgoing]\nca_file = \"{}\"",
+        ours.authority.display()
+    );
     for (case, toml, want) in [
         ("our authority", with(toml, ours), Ok("user-1".to_owned())),
+        (
+            "our authority, given for all calls",
+            for_all,
+            Ok("user-1".to_owned()),
+        ),
         (
             "unknown authority",
             toml.to_owned(),
@@ -654,6 +663,37 @@ async fn redis_session_over_tls_is_read() {
     .await;
     let toml = REDIS.replace("redis://127.0.0.1", "rediss://localhost");
     only_the_right_server_is_asked(&toml, port, &certificate).await;
+    drop(redis);
+}
+
+/// What `openssl req -x509` makes is an authority without a host name, which no verifier takes for a server's certificate.
+#[tokio::test]
+async fn redis_with_a_plain_self_signed_certificate_is_read_if_it_is_the_given_one() {
+    let (ours, other) = (Certificate::plain_openssl(), Certificate::plain_openssl());
+    let port = free_port();
+    let path = |path: &std::path::Path| path.display().to_string();
+    let redis = redis_with_users(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &path(&ours.chain),
+        "--tls-key-file",
+        &path(&ours.key),
+        "--tls-auth-clients",
+        "no",
+    ])
+    .await;
+    let toml = REDIS.replace("redis://", "rediss://");
+    for (given, want) in [
+        (&ours, Ok("user-1".to_owned())),
+        (&other, Err("session_backend_unavailable".to_owned())),
+    ] {
+        let toml = format!(
+            "{toml}\ntimeout = \"5s\"\nca_file = \"{}\"",
+            given.authority.display()
+        );
+        assert_eq!(ask(&service(&toml, port), "s1").await, want);
+    }
     drop(redis);
 }
 

@@ -387,6 +387,29 @@ impl Certificate {
     }
 }
 
+impl Certificate {
+    /// A certificate that signs itself, by the command that every guide has.
+    pub fn plain_openssl() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (chain, key) = (
+            directory.path().join("server.pem"),
+            directory.path().join("server.key"),
+        );
+        run(Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes"])
+            .args(["-days", "2", "-subj", "/CN=a server", "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&chain));
+        Self {
+            authority: chain.clone(),
+            chain,
+            key,
+            _directory: directory,
+        }
+    }
+}
+
 /// Lets a server's own user write there, if this is root: such servers refuse to work for root.
 fn give_to(user: &str, directory: &Path) -> bool {
     let is_root = run(Command::new("id").arg("-u")) == "0";

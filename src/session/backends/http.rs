@@ -12,11 +12,13 @@ use axum::http::{Extensions, HeaderMap, StatusCode};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpInfo};
 use reqwest::{Client, Request, Response, redirect, retry};
+use rustls::ClientConfig;
 use tower::util::MapResponseLayer;
 use tracing::Instrument;
 use url::{Host, Url};
 
 use crate::session::backends::dns::Resolver;
+use crate::session::backends::outgoing::Outgoing;
 use crate::session::reason::Reason;
 use crate::telemetry::spans;
 
@@ -34,13 +36,27 @@ tokio::task_local! {
     static OPENED: Cell<Option<SocketAddr>>;
 }
 
-/// The client for all outgoing HTTP. It follows no redirects, uses no proxy from the environment, stores no cookies,
-/// requests no compression, uses HTTP/1.1 only, and retries only in the case of [`CallLimits::retry_closed`]. Cheap to clone.
+/// The client for all outgoing HTTP. It follows no redirects, uses the proxy and the certificates of `[outgoing]` and none
+/// from the environment, stores no cookies, requests no compression, uses HTTP/1.1 only, and retries only in the case of
+/// [`CallLimits::retry_closed`]. Cheap to clone.
 ///
 /// The reqwest clients are built on first use, because loading the CA certificates of the system would add milliseconds
 /// to the start.
 #[derive(Clone, Default)]
-pub struct HttpClient(Arc<Mutex<BTreeMap<ClientKind, Client>>>);
+pub struct HttpClient(Arc<Shared>);
+
+/// What the clones of a client share.
+#[derive(Default)]
+struct Shared {
+    outgoing: Outgoing,
+    clients: Mutex<Clients>,
+}
+
+#[derive(Default)]
+struct Clients {
+    tls: Option<ClientConfig>,
+    of_kind: BTreeMap<ClientKind, Client>,
+}
 
 /// In what the reqwest clients differ.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,7 +113,11 @@ impl CallError {
     }
 
     fn transport(error: reqwest::Error) -> Self {
-        let error = error.without_url();
+        Self::of(&error.without_url())
+    }
+
+    /// The texts of the error and its causes.
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -132,6 +152,18 @@ impl Answer {
 }
 
 impl HttpClient {
+    pub fn new(outgoing: Outgoing) -> Self {
+        Self(Arc::new(Shared {
+            outgoing,
+            clients: Mutex::default(),
+        }))
+    }
+
+    /// How its calls leave this service.
+    pub fn outgoing(&self) -> &Outgoing {
+        &self.0.outgoing
+    }
+
     /// Sends one request and reads the complete answer within `limits`.
     pub async fn send(
         &self,
@@ -203,11 +235,23 @@ impl HttpClient {
     }
 
     fn client(&self, kind: ClientKind) -> Result<Client, CallError> {
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&kind) {
+        let mut clients = self
+            .0
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.of_kind.get(&kind) {
             return Ok(client.clone());
         }
-        let client = Client::builder()
+        let tls = if let Some(tls) = &clients.tls {
+            tls.clone()
+        } else {
+            let tls = self.0.outgoing.tls();
+            let mut tls = tls.map_err(|error| CallError::of(&error))?;
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            clients.tls.insert(tls).clone()
+        };
+        let mut builder = Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(kind.connect_timeout)
             .connector_layer(MapResponseLayer::new(opened))
@@ -223,9 +267,12 @@ impl HttpClient {
             .retry(retry::never())
             .no_proxy()
             .http1_only()
-            .build()
-            .map_err(CallError::transport)?;
-        clients.insert(kind, client.clone());
+            .tls_backend_preconfigured(tls);
+        if let Some(proxy) = self.0.outgoing.proxy() {
+            builder = builder.proxy(proxy.map_err(CallError::transport)?);
+        }
+        let client = builder.build().map_err(CallError::transport)?;
+        clients.of_kind.insert(kind, client.clone());
         Ok(client)
     }
 }

@@ -8,14 +8,17 @@ pub mod http;
 pub mod jwks;
 pub mod keys;
 pub mod lookup;
+pub mod outgoing;
 pub mod pool;
 pub mod waiting;
 
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::config::{Problems, Section};
 use crate::telemetry::metrics::Metrics;
 use http::HttpClient;
+use outgoing::OutgoingConfig;
 use waiting::Backends;
 
 /// The services that extractors get when they are built.
@@ -39,6 +42,25 @@ impl Context {
             http: HttpClient::default(),
             backends: Arc::default(),
             dev: false,
+        }
+    }
+
+    /// The context for a section that says itself how its calls leave this service.
+    #[must_use]
+    pub fn through(
+        &self,
+        section: &Section<'_>,
+        config: &OutgoingConfig,
+        problems: &mut Problems,
+    ) -> Self {
+        let outgoing = self.http.outgoing();
+        let own = outgoing.with(config, |key| section.key(key), problems);
+        if own == *outgoing {
+            return self.clone();
+        }
+        Self {
+            http: HttpClient::new(own),
+            ..self.clone()
         }
     }
 }

@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::{HumanDuration, List, Problems, Section};
+use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::http::Answer;
 use crate::session::backends::lookup::{Lookups, MAX_CREDENTIAL, Outcome, Question, Verdict};
+use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Waiting;
 use crate::session::credential_source;
 use crate::session::formats::jwt_form;
@@ -76,6 +77,9 @@ struct IntrospectionConfig {
     timeout: HumanDuration,
     connect_timeout: HumanDuration,
     cache_ttl: HumanDuration,
+    proxy: Option<Secret>,
+    no_proxy: Option<List<String>>,
+    ca: Option<PublicText>,
     max_waiting: Option<usize>,
     allow_http: bool,
 }
@@ -97,6 +101,9 @@ impl Default for IntrospectionConfig {
             timeout: HumanDuration::secs(2),
             connect_timeout: HumanDuration::millis(300),
             cache_ttl: HumanDuration::secs(0),
+            proxy: None,
+            no_proxy: None,
+            ca: None,
             max_waiting: None,
             allow_http: false,
         }
@@ -129,7 +136,13 @@ struct Issuer {
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
-    let config: IntrospectionConfig = section.read(&mut problems);
+    let mut config: IntrospectionConfig = section.read(&mut problems);
+    let outgoing = OutgoingConfig {
+        proxy: config.proxy.take(),
+        no_proxy: config.no_proxy.take(),
+        ca: config.ca.take(),
+    };
+    let context = &context.through(section, &outgoing, &mut problems);
     let keys = endpoint::EndpointConfig {
         url: config.url.as_deref(),
         timeout: config.timeout,

@@ -137,9 +137,10 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let url = section.secret("url", config.url, &mut problems);
     let authority = url.as_ref().map(Authority::store);
     let password = section.secret("password", config.password, &mut problems);
-    let ca = authority::read(section, config.ca.as_ref(), &mut problems);
+    let ca = config.ca.as_ref();
+    let outgoing = authority::trust(section, context, ca, &mut problems);
     let server = if let Some(url) = url {
-        let server = RedisServer::new(section, &url, password.as_ref(), ca);
+        let server = RedisServer::new(section, &url, password.as_ref(), ca, outgoing);
         problems.accept(section.key("url"), server)
     } else {
         problems.add(

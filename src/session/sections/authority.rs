@@ -3,38 +3,23 @@
 
 use std::net::IpAddr;
 
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
 use crate::config::{Problems, PublicText, Section};
+use crate::session::backends::Context;
+use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
 
-/// The certificates in PEM under `ca`, if they are given.
-pub fn read(
+/// The trust of a store's connections: that of all outgoing calls, and the section's own certificates.
+pub fn trust(
     section: &Section<'_>,
+    context: &Context,
     ca: Option<&PublicText>,
     problems: &mut Problems,
-) -> Option<Vec<u8>> {
-    let pem = ca?.bytes();
-    problems
-        .accept(section.key("ca"), check(pem))
-        .map(|()| pem.to_vec())
-}
-
-/// Parses the certificates at start, because some store libraries parse them only when they connect.
-fn check(pem: &[u8]) -> Result<(), &'static str> {
-    let mut authorities = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|_| "contains broken PEM: copy the file again")?;
-        authorities
-            .add(certificate)
-            .map_err(|_| "contains a certificate that cannot be parsed: copy the file again")?;
-    }
-    if authorities.is_empty() {
-        Err("contains no PEM certificate")
-    } else {
-        Ok(())
-    }
+) -> Outgoing {
+    let config = OutgoingConfig {
+        ca: ca.cloned(),
+        ..OutgoingConfig::default()
+    };
+    let outgoing = context.http.outgoing();
+    outgoing.with(&config, |key| section.key(key), problems)
 }
 
 /// Warns that the connection to `host` is not encrypted unless `host` is this machine. It carries the app's sessions
@@ -88,46 +73,6 @@ mod tests {
             "127.0.0.1.nip.io",
         ] {
             assert!(!is_loopback(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn only_complete_pem_certificates_are_accepted() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let good = rcgen::CertificateParams::default()
-            .self_signed(&key)
-            .unwrap()
-            .pem();
-        let line = good.lines().nth(1).unwrap();
-        for (case, pem, want) in [
-            ("one", good.clone(), true),
-            (
-                "two, with words between",
-                format!("{good}# another\n{good}"),
-                true,
-            ),
-            ("line ends of Windows", good.replace('\n', "\r\n"), true),
-            ("nothing", String::new(), false),
-            ("a key", key.serialize_pem(), false),
-            ("cut off", good[..good.len() / 2].to_owned(), false),
-            (
-                "no end",
-                good.replace("-----END CERTIFICATE-----", ""),
-                false,
-            ),
-            (
-                "no base64",
-                good.replace(line, &line.replace(&line[..4], "!!!!")),
-                false,
-            ),
-            ("a line lost", good.replace(line, ""), false),
-            (
-                "the second is cut off",
-                format!("{good}{}", &good[..good.len() / 2]),
-                false,
-            ),
-        ] {
-            assert_eq!(check(pem.as_bytes()).is_ok(), want, "{case}");
         }
     }
 }

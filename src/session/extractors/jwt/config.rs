@@ -13,6 +13,7 @@ use crate::session::backends::Context;
 use crate::session::backends::http::check_url;
 use crate::session::backends::jwks::{FetchedKeys, KID_PLACEHOLDER, KeysByKid, Source};
 use crate::session::backends::keys::{Alg, KeySet};
+use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Waiting;
 use crate::session::credential_source;
 use crate::session::sections::app_secret;
@@ -40,6 +41,9 @@ struct JwtConfig {
     required_scopes: List<String>,
     max_token_bytes: usize,
     token_types: List<String>,
+    proxy: Option<Secret>,
+    no_proxy: Option<List<String>>,
+    ca: Option<PublicText>,
     max_waiting: Option<usize>,
     allow_http: bool,
     padded_base64: bool,
@@ -77,6 +81,9 @@ impl Default for JwtConfig {
             required_scopes: List::default(),
             max_token_bytes: 8192,
             token_types: List::of(&["JWT", "at+jwt"]),
+            proxy: None,
+            no_proxy: None,
+            ca: None,
             max_waiting: None,
             allow_http: false,
             padded_base64: false,
@@ -109,6 +116,12 @@ pub fn build(
     let is_hmac = is_given(section, &problems, "secret", config.secret.is_some());
     let algorithms = check_algorithms(section, &config, is_hmac, &mut problems);
     check_issuers(section, &config, is_hmac, &mut problems);
+    let outgoing = OutgoingConfig {
+        proxy: config.proxy.take(),
+        no_proxy: config.no_proxy.take(),
+        ca: config.ca.take(),
+    };
+    let context = &context.through(section, &outgoing, &mut problems);
     let keys = check_keys(section, context, &mut config, &mut problems);
     let Some(keys) = keys.filter(|_| problems.is_empty()) else {
         return Err(problems);

@@ -2,19 +2,26 @@
 //! What the value means is in `redis_session.rs`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, RedisError, TlsCertificates,
+    IntoConnectionInfo, RedisError,
 };
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::corrupt;
 use crate::clock::UnixSeconds;
-use crate::config::Section;
+use crate::config::{PublicText, Section};
 use crate::secret::Secret;
+use crate::session::backends::outgoing::Outgoing;
 use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::payload::MAX_STORED;
 use crate::session::reason::Reason;
@@ -24,11 +31,21 @@ use crate::session::types::ExtractError;
 /// A Redis server, or another one with the same protocol.
 pub struct RedisServer {
     client: Client,
+    /// The trust for `rediss://`. It is built on first use, because that reads the certificates of the system.
+    outgoing: Outgoing,
+    tls: OnceLock<TlsConnector>,
     extractor: Arc<str>,
     /// Tokens end no later than the session, so the key's expiry is read together with its value.
     reads_expiry: bool,
     /// The server refuses `GETRANGE`, which limits how much of a value is sent.
     getrange_is_refused: AtomicBool,
+}
+
+/// An open connection. Its end closes the socket, also while an answer is owed.
+pub struct Connection {
+    commands: MultiplexedConnection,
+    /// The task that reads and writes, where it is not the library's own.
+    _driver: Option<AbortOnDropHandle<()>>,
 }
 
 /// The value of a key.
@@ -46,7 +63,8 @@ impl RedisServer {
         section: &Section<'_>,
         url: &Secret,
         password: Option<&Secret>,
-        ca: Option<Vec<u8>>,
+        ca: Option<&PublicText>,
+        outgoing: Outgoing,
     ) -> Result<Self, &'static str> {
         const HELP: &str =
             "must be a URL such as redis://user@redis.internal:6379/0, or rediss:// for TLS";
@@ -68,29 +86,38 @@ impl RedisServer {
         if let ConnectionAddr::Tcp(host, _) = info.addr() {
             authority::warn_without_tls(section, host, "begin it with rediss://");
         }
-        let client = match ca {
-            None => Client::open(info).map_err(|_| HELP),
-            Some(ca) => {
-                let trusted = TlsCertificates {
-                    client_tls: None,
-                    root_cert: Some(ca),
-                };
-                Client::build_with_tls(info, trusted)
-                    .map_err(|_| "must begin with rediss:// (TLS), because ca_file is set")
-            }
-        };
+        if ca.is_some() && !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            return Err("must begin with rediss:// (TLS), because ca is set");
+        }
+        let client = Client::open(info).map_err(|_| HELP);
         client.map(|client| Self {
             client,
+            outgoing,
+            tls: OnceLock::new(),
             extractor: Arc::from(section.name()),
             reads_expiry: section.cap_to_session(),
             getrange_is_refused: AtomicBool::new(false),
         })
     }
 
+    /// A connection with TLS, which the client library would make with the certificates of the system only.
+    async fn connect_tls(&self, host: &str, port: u16) -> io::Result<TlsStream<TcpStream>> {
+        let tls = if let Some(tls) = self.tls.get() {
+            tls
+        } else {
+            let tls = self.outgoing.tls().map_err(io::Error::other)?;
+            self.tls.get_or_init(|| TlsConnector::from(Arc::new(tls)))
+        };
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        tls.connect(name, stream).await
+    }
+
     /// The answers to `command` and, if the expiry is needed, to `PTTL`. They may be errors of the server.
     async fn send(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         command: Cmd,
         key: &str,
     ) -> Result<Vec<redis::Value>, StoreError> {
@@ -100,7 +127,7 @@ impl RedisServer {
             commands.cmd("PTTL").arg(key);
         }
         commands
-            .query_async(connection)
+            .query_async(&mut connection.commands)
             .await
             .map_err(|error| failure(&error))
     }
@@ -167,6 +194,12 @@ fn with_password(info: ConnectionInfo, password: &Secret) -> Result<ConnectionIn
     Ok(info.set_redis_settings(settings))
 }
 
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for RedisServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisServer").finish_non_exhaustive()
@@ -174,7 +207,7 @@ impl fmt::Debug for RedisServer {
 }
 
 impl Store for RedisServer {
-    type Connection = MultiplexedConnection;
+    type Connection = Connection;
     type Question = str;
     type Answer = Option<Stored>;
 
@@ -182,20 +215,41 @@ impl Store for RedisServer {
         "redis"
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, StoreError> {
+    async fn connect(&self) -> Result<Connection, StoreError> {
         // The pool's own timeout covers connecting and asking together.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
-        self.client
-            .get_multiplexed_async_connection_with_config(&config)
+        let info = self.client.get_connection_info();
+        let ConnectionAddr::TcpTls { host, port, .. } = info.addr() else {
+            let commands = self
+                .client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await
+                .map_err(|error| failure(&error))?;
+            return Ok(Connection {
+                commands,
+                _driver: None,
+            });
+        };
+        // The URL's form of an IPv6 address has brackets.
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = self
+            .connect_tls(host, *port)
             .await
-            .map_err(|error| failure(&error))
+            .map_err(|error| StoreError::Lost(error.to_string()))?;
+        let settings = info.redis_settings();
+        let connecting = MultiplexedConnection::new_with_config(settings, stream, config);
+        let (commands, driver) = connecting.await.map_err(|error| failure(&error))?;
+        Ok(Connection {
+            commands,
+            _driver: Some(AbortOnDropHandle::new(tokio::spawn(driver))),
+        })
     }
 
     async fn ask(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         key: &str,
     ) -> Result<Self::Answer, StoreError> {
         let too_long = || corrupt("the value is longer than 1 MiB");

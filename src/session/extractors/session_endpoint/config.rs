@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::context::{Forwarded, X_FORWARDED_FOR};
 use super::{SessionEndpoint, SignedOut, WhoAmI};
-use crate::config::{HumanDuration, List, Problems, Section};
+use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::endpoint::{self, Endpoint};
 use crate::session::backends::lookup::Lookups;
+use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Waiting;
 use crate::session::sections::cookie::Cookie;
 use crate::session::types::SessionExtractor;
@@ -53,6 +54,9 @@ struct SessionEndpointConfig {
     timeout: HumanDuration,
     connect_timeout: HumanDuration,
     cache_ttl: HumanDuration,
+    proxy: Option<Secret>,
+    no_proxy: Option<List<String>>,
+    ca: Option<PublicText>,
     max_waiting: Option<usize>,
     allow_http: bool,
     /// For presets: the path of a `url` that has none.
@@ -77,6 +81,9 @@ impl Default for SessionEndpointConfig {
             timeout: HumanDuration::secs(2),
             connect_timeout: HumanDuration::millis(300),
             cache_ttl: HumanDuration::secs(0),
+            proxy: None,
+            no_proxy: None,
+            ca: None,
             max_waiting: None,
             allow_http: false,
             path: None,
@@ -100,6 +107,12 @@ pub fn build(
         is_repeatable: config.method == "GET",
         allow_http: config.allow_http,
     };
+    let outgoing = OutgoingConfig {
+        proxy: config.proxy.take(),
+        no_proxy: config.no_proxy.take(),
+        ca: config.ca.take(),
+    };
+    let context = &context.through(section, &outgoing, &mut problems);
     let endpoint = Endpoint::new(section, context, keys, &mut problems);
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
     let signed_out = check_signed_out(section, &config, &mut problems);

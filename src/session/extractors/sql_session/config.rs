@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::database::{ConnectConfig, Dialect, RowLookup};
+use super::database::{ConnectConfig, Dialect, RowLookup, Trust};
 use super::django::DjangoKeys;
 use super::payload::Payload;
 use super::statement::Statement;
@@ -120,7 +120,7 @@ pub fn build(
         &mut problems,
     );
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
-    let database = database(section, &mut config, limits, &mut problems);
+    let database = database(section, context, &mut config, limits, &mut problems);
     let dialect = database.as_ref().map(|(dialect, ..)| *dialect);
     let statement =
         dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
@@ -152,13 +152,14 @@ pub fn build(
 
 fn database(
     section: &Section<'_>,
+    context: &Context,
     config: &mut SqlSessionConfig,
     limits: PoolLimits,
     problems: &mut Problems,
 ) -> Option<(Dialect, Authority, ConnectConfig)> {
     let url = section.secret("url", config.url.take(), problems);
     let password = section.secret("password", config.password.take(), problems);
-    let ca = authority::read(section, config.ca.as_ref(), problems);
+    let trust = authority::trust(section, context, config.ca.as_ref(), problems);
     let Some(dialect) = url.as_ref().and_then(Dialect::of) else {
         problems.add(
             section.key("url"),
@@ -177,7 +178,10 @@ fn database(
         &url,
         dialect,
         password.as_ref(),
-        ca,
+        Trust {
+            pem: trust.pem(),
+            is_required: config.ca.is_some(),
+        },
         time_zone,
         limits.operation,
     );

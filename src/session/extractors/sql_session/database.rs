@@ -64,6 +64,14 @@ impl Dialect {
     }
 }
 
+/// The certificates that are trusted beside the public ones, in PEM.
+#[derive(Debug, Default)]
+pub struct Trust {
+    pub pem: Option<Vec<u8>>,
+    /// The section has a `ca` of its own, so the connection must have TLS.
+    pub is_required: bool,
+}
+
 /// How to connect. Connections are read-only, and the server itself cancels statements that exceed the timeout.
 #[derive(Clone)]
 pub enum ConnectConfig {
@@ -85,13 +93,22 @@ impl ConnectConfig {
         url: &Secret,
         dialect: Dialect,
         password: Option<&Secret>,
-        ca: Option<Vec<u8>>,
+        trust: Trust,
         time_zone: Option<String>,
         timeout: Duration,
     ) -> Result<Self, &'static str> {
         const HELP: &str = "must be a URL such as postgres://user@db.internal/app";
         let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
-        let has_password = url::Url::parse(text).is_ok_and(|url| url.password().is_some());
+        let parsed = url::Url::parse(text).ok();
+        let has_password = parsed.as_ref().is_some_and(|url| url.password().is_some());
+        // Certificates that the URL names count before those of all outgoing calls.
+        let names_certificates = parsed.is_some_and(|url| {
+            url.query_pairs()
+                .any(|(name, _)| matches!(&*name, "sslrootcert" | "ssl-root-cert" | "ssl-ca"))
+        });
+        let pem = trust
+            .pem
+            .filter(|_| trust.is_required || !names_certificates);
         if password.is_some() && has_password {
             return Err("contains a password, and the key password is set too: keep one");
         }
@@ -115,10 +132,11 @@ impl ConnectConfig {
                 if let Some(password) = password {
                     options = options.password(password);
                 }
-                if let Some(ca) = ca {
-                    options = options
-                        .ssl_mode(PgSslMode::VerifyFull)
-                        .ssl_root_cert_from_pem(ca);
+                if trust.is_required {
+                    options = options.ssl_mode(PgSslMode::VerifyFull);
+                }
+                if let Some(pem) = pem {
+                    options = options.ssl_root_cert_from_pem(pem);
                 }
                 Ok(Self::Postgres { options, time_zone })
             }
@@ -129,14 +147,15 @@ impl ConnectConfig {
                 if let Some(password) = password {
                     options = options.password(password);
                 }
-                if let Some(ca) = ca {
-                    options = options
-                        .ssl_mode(MySqlSslMode::VerifyIdentity)
-                        .ssl_ca_from_pem(ca);
+                if trust.is_required {
+                    options = options.ssl_mode(MySqlSslMode::VerifyIdentity);
+                }
+                if let Some(pem) = pem {
+                    options = options.ssl_ca_from_pem(pem);
                 }
                 Ok(Self::MySql { options, timeout })
             }
-            Dialect::Sqlite if ca.is_some() => {
+            Dialect::Sqlite if trust.is_required => {
                 Err("names a file, so ca_file has no use: remove it")
             }
             Dialect::Sqlite => {

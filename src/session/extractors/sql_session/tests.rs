@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use super::database::{ConnectConfig, Dialect};
+use super::database::{ConnectConfig, Dialect, Trust};
 use crate::config::Problems;
 use crate::secret::Secret;
 use crate::session::contract;
@@ -186,8 +186,15 @@ fn url_that_does_not_require_tls_is_detected() {
     ] {
         let secret = Secret::new(url);
         let dialect = Dialect::of(&secret).unwrap();
-        let database =
-            ConnectConfig::new(&secret, dialect, None, None, None, Duration::from_secs(1)).unwrap();
+        let database = ConnectConfig::new(
+            &secret,
+            dialect,
+            None,
+            Trust::default(),
+            None,
+            Duration::from_secs(1),
+        )
+        .unwrap();
         assert_eq!(database.without_tls().map(|(host, _)| host), want, "{url}");
     }
 }

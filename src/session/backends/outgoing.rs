@@ -1,0 +1,430 @@
+//! How outgoing calls leave this service: by a proxy or directly, and which server certificates are trusted.
+//! The keys of `[outgoing]`, and the same keys of a section, which are for its own calls only.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use rustls_platform_verifier::Verifier;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::config::{List, Problems, PublicText};
+use crate::secret::Secret;
+
+/// Hosts that are always called directly: a proxy's own loopback is another machine.
+const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
+
+/// `[outgoing]`
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutgoingConfig {
+    /// A secret, because the URL may contain a password.
+    pub proxy: Option<Secret>,
+    pub no_proxy: Option<List<String>>,
+    pub ca: Option<PublicText>,
+}
+
+/// The checked keys. Two that are equal lead to the same connections.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    proxy: Option<Secret>,
+    no_proxy: Vec<String>,
+    /// Certificates that are trusted beside those of the system.
+    certificates: Vec<CertificateDer<'static>>,
+    /// The same in PEM, for libraries that take nothing else.
+    pem: Vec<u8>,
+    /// The content of `SSL_CERT_FILE`.
+    system: Option<Vec<u8>>,
+}
+
+impl Outgoing {
+    /// Calls without a proxy. `SSL_CERT_FILE` holds `system` in place of the system's own certificates.
+    pub fn of_system(system: Option<Vec<u8>>) -> Self {
+        Self {
+            system,
+            ..Self::default()
+        }
+    }
+
+    /// These settings, with those of `config` in front of them: its proxy replaces the one here, and an empty one means
+    /// no proxy; its certificates are added. `key` gives the full name of a key.
+    #[must_use]
+    pub fn with(
+        &self,
+        config: &OutgoingConfig,
+        key: impl Fn(&str) -> String,
+        problems: &mut Problems,
+    ) -> Self {
+        let mut outgoing = self.clone();
+        if let Some(proxy) = &config.proxy {
+            outgoing.proxy = Some(proxy.clone()).filter(|proxy| !proxy.expose().is_empty());
+            outgoing.no_proxy = Vec::new();
+            problems.accept(key("proxy"), check_proxy(outgoing.proxy.as_ref()));
+        }
+        if let Some(hosts) = &config.no_proxy {
+            let hosts = hosts.iter().map(|host| host_pattern(host)).collect();
+            outgoing.no_proxy = problems.accept(key("no_proxy"), hosts).unwrap_or_default();
+        }
+        if let Some(ca) = &config.ca {
+            let read = problems.accept(key("ca"), read_certificates(ca.bytes()));
+            outgoing.certificates.extend(read.unwrap_or_default());
+            outgoing.pem.extend_from_slice(ca.bytes());
+            outgoing.pem.push(b'\n');
+        }
+        outgoing
+    }
+
+    pub fn has_proxy(&self) -> bool {
+        self.proxy.is_some()
+    }
+
+    /// The proxy, for the HTTP client.
+    pub fn proxy(&self) -> Option<reqwest::Result<reqwest::Proxy>> {
+        let url = String::from_utf8_lossy(self.proxy.as_ref()?.expose()).into_owned();
+        let direct = format!("{LOOPBACK},{}", self.no_proxy.join(","));
+        let direct = reqwest::NoProxy::from_string(&direct);
+        Some(reqwest::Proxy::all(url).map(|proxy| proxy.no_proxy(direct)))
+    }
+
+    /// TLS as a client, with the trust of these settings. Reads the system's certificates.
+    pub fn tls(&self) -> Result<ClientConfig, rustls::Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = PinningVerifier::new(&self.certificates, provider.clone())?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(config)
+    }
+
+    /// The certificates of the configuration and of `SSL_CERT_FILE` in PEM, for a library with roots of its own.
+    pub fn pem(&self) -> Option<Vec<u8>> {
+        let mut pem = self.pem.clone();
+        pem.extend(self.system.iter().flatten());
+        Some(pem).filter(|pem| !pem.is_empty())
+    }
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("proxy", &self.proxy.is_some())
+            .field("certificates", &self.certificates.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_proxy(proxy: Option<&Secret>) -> Result<(), &'static str> {
+    const HELP: &str = "must be the URL of a proxy, such as http://proxy.internal:3128";
+    let Some(proxy) = proxy else { return Ok(()) };
+    let text = std::str::from_utf8(proxy.expose()).map_err(|_| HELP)?;
+    let url = Url::parse(text).map_err(|_| HELP)?;
+    match url.scheme() {
+        "http" if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => {
+            Err("must end behind the port: a proxy has no path")
+        }
+        "http" => Ok(()),
+        "https" | "socks4" | "socks5" | "socks5h" => Err(
+            "must begin with http://: TLS goes through such a proxy (CONNECT), and no other kind of proxy is supported",
+        ),
+        _ => Err(HELP),
+    }
+}
+
+/// One item of `no_proxy`, in the form that the HTTP client takes.
+fn host_pattern(text: &str) -> Result<String, &'static str> {
+    const HELP: &str = "must list host names, domains such as .internal, addresses, networks such as 10.0.0.0/8, or *; \
+                        without scheme and port";
+    let is_network = |text: &str| {
+        text.parse::<ipnet::IpNet>().is_ok() || text.parse::<std::net::IpAddr>().is_ok()
+    };
+    let text = text.trim();
+    if text == "*" || is_network(text) {
+        return Ok(text.to_owned());
+    }
+    let address = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    if let Some(address) = address.filter(|address| is_network(address)) {
+        return Ok(address.to_owned());
+    }
+    let name = text.strip_prefix('*').unwrap_or(text);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if name.is_empty()
+        || !name.bytes().all(is_plain)
+        || name.len() < text.len() && !name.starts_with('.')
+    {
+        return Err(HELP);
+    }
+    Ok(name.to_owned())
+}
+
+/// The certificates in PEM. They are parsed at start, because some libraries parse them only when they connect.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+    let mut authorities = RootCertStore::empty();
+    let mut certificates = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| "contains broken PEM: copy the file again")?;
+        authorities
+            .add(certificate.clone())
+            .map_err(|_| "contains a certificate that cannot be parsed: copy the file again")?;
+        certificates.push(certificate);
+    }
+    if certificates.is_empty() {
+        Err("contains no PEM certificate")
+    } else {
+        Ok(certificates)
+    }
+}
+
+/// The system's verifier, which trusts the given certificates too. A server that presents a given self-signed
+/// certificate itself is trusted whatever the certificate's name and use, because the operator named exactly this one:
+/// plain `openssl req -x509` makes a certificate authority, which no verifier takes for a server's certificate.
+#[derive(Debug)]
+struct PinningVerifier {
+    system: Verifier,
+    pinned: Vec<CertificateDer<'static>>,
+}
+
+impl PinningVerifier {
+    fn new(
+        certificates: &[CertificateDer<'static>],
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, rustls::Error> {
+        let system = Verifier::new_with_extra_roots(certificates.iter().cloned(), provider)?;
+        let pinned = certificates.iter().filter(|given| is_self_signed(given));
+        Ok(Self {
+            system,
+            pinned: pinned.cloned().collect(),
+        })
+    }
+}
+
+/// Whether issuer and subject are the same. The handshake proves that the server has the key.
+fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
+    webpki::EndEntityCert::try_from(certificate)
+        .is_ok_and(|certificate| certificate.issuer() == certificate.subject())
+}
+
+impl ServerCertVerifier for PinningVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+        use rustls::Error::InvalidCertificate;
+        let verified = self.system.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        match verified {
+            Err(InvalidCertificate(
+                Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+            ))
+            | Ok(_) => verified,
+            Err(_) if self.pinned.iter().any(|pinned| pinned == end_entity) => {
+                Ok(ServerCertVerified::assertion())
+            }
+            Err(_) => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.system
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.system
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.system.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_complete_pem_certificates_are_accepted() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let good = rcgen::CertificateParams::default()
+            .self_signed(&key)
+            .unwrap()
+            .pem();
+        let line = good.lines().nth(1).unwrap();
+        for (case, pem, want) in [
+            ("one", good.clone(), true),
+            (
+                "two, with words between",
+                format!("{good}# another\n{good}"),
+                true,
+            ),
+            ("line ends of Windows", good.replace('\n', "\r\n"), true),
+            ("nothing", String::new(), false),
+            ("a key", key.serialize_pem(), false),
+            ("cut off", good[..good.len() / 2].to_owned(), false),
+            (
+                "no end",
+                good.replace("-----END CERTIFICATE-----", ""),
+                false,
+            ),
+            (
+                "no base64",
+                good.replace(line, &line.replace(&line[..4], "!!!!")),
+                false,
+            ),
+            ("a line lost", good.replace(line, ""), false),
+            (
+                "the second is cut off",
+                format!("{good}{}", &good[..good.len() / 2]),
+                false,
+            ),
+        ] {
+            assert_eq!(read_certificates(pem.as_bytes()).is_ok(), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn proxy_is_an_http_url_without_path() {
+        for (text, good) in [
+            ("http://proxy.internal:3128", true),
+            ("http://user:p%40ss@10.0.0.1:3128/", true),
+            ("http://[::1]:3128", true),
+            ("", true),
+            ("proxy.internal:3128", false),
+            ("https://proxy.internal:3128", false),
+            ("socks5://proxy.internal:1080", false),
+            ("http://proxy.internal:3128/path", false),
+            ("http://proxy.internal:3128/?x=hunter2", false),
+            ("http://", false),
+        ] {
+            let config = OutgoingConfig {
+                proxy: Some(Secret::new(text)),
+                ..OutgoingConfig::default()
+            };
+            let mut problems = Problems::default();
+            let outgoing =
+                Outgoing::default().with(&config, |key| format!("outgoing.{key}"), &mut problems);
+            assert_eq!(problems.is_empty(), good, "{text}: {problems}");
+            assert!(!problems.to_string().contains("hunter2"), "{problems}");
+            if good {
+                assert_eq!(outgoing.has_proxy(), !text.is_empty(), "{text}");
+                assert!(outgoing.proxy().is_none_or(|proxy| proxy.is_ok()), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_proxy_takes_names_domains_addresses_and_networks() {
+        for (text, want) in [
+            ("app.internal", Some("app.internal")),
+            (".internal", Some(".internal")),
+            ("*.internal", Some(".internal")),
+            ("*", Some("*")),
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("10.1.2.3", Some("10.1.2.3")),
+            ("[fd00::1]", Some("fd00::1")),
+            ("fd00::/8", Some("fd00::/8")),
+            ("app.internal:8080", None),
+            ("http://app.internal", None),
+            ("*internal", None),
+            ("10.0.0.0/33", None),
+            ("", None),
+        ] {
+            assert_eq!(host_pattern(text).ok().as_deref(), want, "{text}");
+        }
+    }
+
+    fn certificate(change: impl FnOnce(&mut rcgen::CertificateParams)) -> rcgen::Certificate {
+        let mut parameters = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        change(&mut parameters);
+        parameters
+            .self_signed(&rcgen::KeyPair::generate().unwrap())
+            .unwrap()
+    }
+
+    /// Whether a server at `name` that presents `shown` is trusted by one who was given `given`.
+    fn is_trusted(given: &CertificateDer<'static>, shown: &CertificateDer<'_>, name: &str) -> bool {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = PinningVerifier::new(std::slice::from_ref(given), provider).unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        verifier
+            .verify_server_cert(shown, &[], &name, &[], UnixTime::now())
+            .is_ok()
+    }
+
+    #[test]
+    fn given_self_signed_certificate_is_trusted_whatever_its_name_and_use() {
+        let plain = certificate(|_| {});
+        let authority = certificate(|parameters| {
+            parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        });
+        let unnamed = certificate(|parameters| parameters.subject_alt_names.clear());
+        for given in [&plain, &authority, &unnamed] {
+            for name in ["a.example", "b.example", "10.0.0.1"] {
+                assert!(is_trusted(given.der(), given.der(), name), "{name}");
+            }
+            let other = certificate(|_| {});
+            assert!(!is_trusted(given.der(), other.der(), "a.example"));
+        }
+    }
+
+    #[test]
+    fn expired_certificate_is_refused_even_if_it_is_the_given_one() {
+        let expired = certificate(|parameters| {
+            parameters.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            parameters.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        });
+        assert!(!is_trusted(expired.der(), expired.der(), "a.example"));
+    }
+
+    #[test]
+    fn given_certificate_of_an_authority_is_valid_for_its_own_name_only() {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let root = parameters.self_signed(&key).unwrap();
+        let mut leaf = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        leaf.distinguished_name
+            .push(rcgen::DnType::CommonName, "a server");
+        let issuer = rcgen::Issuer::new(parameters, key);
+        let leaf = leaf
+            .signed_by(&rcgen::KeyPair::generate().unwrap(), &issuer)
+            .unwrap();
+        assert!(is_trusted(root.der(), leaf.der(), "a.example"));
+        assert!(!is_trusted(root.der(), leaf.der(), "b.example"));
+        assert!(!is_trusted(leaf.der(), leaf.der(), "b.example"));
+    }
+}

@@ -1,0 +1,69 @@
+//! `[outgoing]`, and the variables of other programs for the same: which of them count, and which do not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::config::{FileFingerprint, Problems, Warnings};
+use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
+
+/// Names the file with the system's certificates, for OpenSSL and for the libraries here.
+const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
+
+/// Upper and lower case are both in use.
+const PROXY_VARIABLES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+];
+
+/// How outgoing calls leave, by `[outgoing]` and the environment. The file of `SSL_CERT_FILE` is added to `files`.
+pub(super) fn check(
+    config: &OutgoingConfig,
+    environment: &BTreeMap<String, String>,
+    files: &mut Vec<FileFingerprint>,
+    problems: &mut Problems,
+    warnings: &mut Warnings,
+) -> Outgoing {
+    let system = environment
+        .get(SSL_CERT_FILE)
+        .filter(|path| !path.is_empty())
+        .and_then(|path| problems.accept(SSL_CERT_FILE, read_system(Path::new(path), files)));
+    let outgoing =
+        Outgoing::of_system(system).with(config, |key| format!("outgoing.{key}"), problems);
+    let is_set = |name: &&str| environment.get(*name).is_some_and(|text| !text.is_empty());
+    if let (None, Some(name)) = (
+        &config.proxy,
+        PROXY_VARIABLES.iter().find(|name| is_set(name)),
+    ) {
+        warnings.add(
+            *name,
+            "is set and not used: calls leave directly. Set outgoing.proxy (ROLLOUT__OUTGOING__PROXY) to use the proxy, \
+             or set it to \"\" to say that there is none",
+        );
+    }
+    outgoing
+}
+
+fn read_system(path: &Path, files: &mut Vec<FileFingerprint>) -> Result<Vec<u8>, String> {
+    let (pem, file) = FileFingerprint::read(path).map_err(|error| {
+        format!(
+            "names {}, which cannot be read: {error}. Is it mounted? Correct the path or unset the variable",
+            path.display()
+        )
+    })?;
+    files.push(file);
+    // One that cannot be parsed is skipped, as by other programs.
+    if !CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()) {
+        return Err(format!(
+            "names {}, which contains no PEM certificate",
+            path.display()
+        ));
+    }
+    Ok(pem)
+}

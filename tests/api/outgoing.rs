@@ -1,0 +1,367 @@
+//! `[outgoing]`: calls through a proxy, and servers whose certificate no public authority signed.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::backend::Backend;
+use crate::binary::{binary, run};
+use crate::helpers::Service;
+use crate::settings::ConfigBuilder;
+
+/// What `openssl req -x509` makes: it signs itself, says that it is an authority, and names no host.
+fn plain_openssl() -> (rcgen::Certificate, KeyPair) {
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    (parameters.self_signed(&key).unwrap(), key)
+}
+
+async fn head(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A server with TLS on loopback, which answers every request with this JSON. Gives its port.
+async fn tls_server(certificate: &rcgen::Certificate, key: &KeyPair, json: &'static str) -> u16 {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust the certificate ends the handshake.
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                head(&mut stream).await;
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{json}",
+                    json.len()
+                );
+                stream.write_all(answer.as_bytes()).await.ok();
+                stream.shutdown().await.ok();
+            });
+        }
+    });
+    port
+}
+
+/// A proxy that leads every host name to loopback, and records the heads of what it is asked.
+struct Proxy {
+    url: String,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let seen = heads.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(Self::lead(stream, seen.clone()));
+            }
+        });
+        Self {
+            url: format!("http://user:p%40ss@{address}"),
+            heads,
+        }
+    }
+
+    async fn lead(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>) {
+        let head = head(&mut stream).await;
+        let target = head.split(' ').nth(1).unwrap().to_owned();
+        let authority = target.trim_start_matches("http://").split('/').next();
+        let port = authority.and_then(|text| text.rsplit(':').next()).unwrap();
+        let mut server = TcpStream::connect(("127.0.0.1", port.parse().unwrap()))
+            .await
+            .unwrap();
+        if head.starts_with("CONNECT ") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        } else {
+            server.write_all(head.as_bytes()).await.unwrap();
+        }
+        seen.lock().unwrap().push(head);
+        copy_bidirectional(&mut stream, &mut server).await.ok();
+    }
+
+    fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+/// A section that asks this URL, with long enough timeouts for a handshake on a busy machine.
+fn by_endpoint(url: &str) -> ConfigBuilder {
+    ConfigBuilder::new("session.extractors = ['app']").with(format!(
+        "[extractors.app]\nkind = 'session_endpoint'\nurl = '{url}'\ncookies = ['sid']\n\
+         timeout = '5s'\nconnect_timeout = '5s'"
+    ))
+}
+
+async fn outcome(toml: ConfigBuilder) -> u16 {
+    let service = Service::start(toml);
+    service.ask(&[("cookie", "sid=1")]).await.0.as_u16()
+}
+
+#[tokio::test]
+async fn call_goes_through_the_proxy_with_its_password_and_tls_inside() {
+    let (certificate, key) = plain_openssl();
+    let port = tls_server(&certificate, &key, r#"{"sub":"ann"}"#).await;
+    let proxy = Proxy::start().await;
+    let toml = by_endpoint(&format!("https://app.internal:{port}/me"))
+        .with(format!("outgoing.proxy = '{}'", proxy.url))
+        .with(format!("outgoing.ca = '''{}'''", certificate.pem()));
+    assert_eq!(outcome(toml).await, 200);
+    let heads = proxy.heads();
+    assert!(
+        heads[0].starts_with(&format!("CONNECT app.internal:{port} HTTP/1.1\r\n")),
+        "{heads:?}"
+    );
+    // user:p@ss
+    let password = "proxy-authorization: basic dxnlcjpwqhnz";
+    assert!(heads[0].to_lowercase().contains(password), "{heads:?}");
+    assert!(!heads[0].contains("sid="), "{heads:?}");
+}
+
+#[tokio::test]
+async fn plain_http_call_goes_through_the_proxy() {
+    let app = Backend::json(r#"{"sub":"ann"}"#).await;
+    let proxy = Proxy::start().await;
+    let url = app.url("/me").replace("127.0.0.1", "app.internal");
+    let toml = by_endpoint(&url)
+        .with("extractors.app.allow_http = true")
+        .with(format!("extractors.app.proxy = '{}'", proxy.url));
+    assert_eq!(outcome(toml).await, 200);
+    assert!(proxy.heads()[0].starts_with(&format!("GET {url} HTTP/1.1\r\n")));
+}
+
+#[tokio::test]
+async fn loopback_no_proxy_and_an_empty_proxy_of_the_section_are_called_directly() {
+    let app = Backend::json(r#"{"sub":"ann"}"#).await;
+    let proxy = Proxy::start().await;
+    for host in ["127.0.0.1", "localhost"] {
+        let toml = by_endpoint(&app.url("/me").replace("127.0.0.1", host))
+            .with(format!("outgoing.proxy = '{}'", proxy.url));
+        assert_eq!(outcome(toml).await, 200, "{host}");
+    }
+    let url = app.url("/me").replace("127.0.0.1", "app.invalid");
+    for direct in [
+        "outgoing.no_proxy = ['.invalid']",
+        "extractors.app.no_proxy = ['app.invalid']",
+        "extractors.app.proxy = ''",
+    ] {
+        let toml = by_endpoint(&url)
+            .with("extractors.app.allow_http = true")
+            .with(format!("outgoing.proxy = '{}'", proxy.url))
+            .with(direct);
+        assert_eq!(outcome(toml).await, 503, "{direct}");
+    }
+    assert_eq!((app.visits(), proxy.heads()), (2, vec![]));
+}
+
+#[tokio::test]
+async fn proxy_that_refuses_is_503() {
+    let proxy = Backend::always(407, &[], "").await;
+    let toml =
+        by_endpoint("https://app.invalid/me").with(format!("outgoing.proxy = '{}'", proxy.url("")));
+    assert_eq!(outcome(toml).await, 503);
+}
+
+#[tokio::test]
+async fn self_signed_certificate_is_trusted_only_where_it_is_given() {
+    let (certificate, key) = plain_openssl();
+    let (other, _) = plain_openssl();
+    let port = tls_server(&certificate, &key, r#"{"sub":"ann","active":true}"#).await;
+    let url = format!("https://127.0.0.1:{port}/");
+    let introspection = ConfigBuilder::new("session.extractors = ['app']").with(format!(
+        "[extractors.app]\nkind = 'introspection'\nurl = '{url}'\nfrom = ['cookie:sid']\nclient_id = 'us'\n\
+         client_secret = 'our secret:of 24 bytes'\nallow_any_client = true\ntimeout = '5s'\nconnect_timeout = '5s'"
+    ));
+    for toml in [by_endpoint(&url), introspection] {
+        for (case, more, want) in [
+            ("nothing given", String::new(), 503),
+            (
+                "for all",
+                format!("outgoing.ca = '''{}'''", certificate.pem()),
+                200,
+            ),
+            (
+                "for one",
+                format!("extractors.app.ca = '''{}'''", certificate.pem()),
+                200,
+            ),
+            (
+                "another",
+                format!("outgoing.ca = '''{}'''", other.pem()),
+                503,
+            ),
+        ] {
+            let toml = ConfigBuilder::new(&toml.to_string()).with(more);
+            assert_eq!(outcome(toml).await, want, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn key_set_is_fetched_from_a_server_with_a_given_certificate() {
+    const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let (certificate, key) = plain_openssl();
+    let port = tls_server(&certificate, &key, KEYS).await;
+    let toml = ConfigBuilder::new("session.extractors = ['app']").with(format!(
+        "[extractors.app]\nkind = 'jwt'\njwks_url = 'https://localhost:{port}/jwks'\nissuers = ['https://id.example']\n\
+         allow_any_audience = true"
+    ));
+    // A token of another key: 401 if the keys are there, 503 if they cannot be fetched.
+    let token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImsyIn0.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUiLCJzdWIiOiJhbm4iLCJleHAiOjQwMDAwMDAwMDB9.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let ask = |toml: ConfigBuilder| async {
+        let service = Service::start(toml);
+        let bearer = format!("Bearer {token}");
+        service.ask(&[("authorization", &bearer)]).await.0.as_u16()
+    };
+    let given = ConfigBuilder::new(&toml.to_string())
+        .with(format!("extractors.app.ca = '''{}'''", certificate.pem()));
+    assert_eq!((ask(given).await, ask(toml).await), (401, 503));
+}
+
+/// The exit code and output of `explain` for a session at this URL, with one more variable.
+async fn explain(url: &str, name: &str, value: &Path) -> (Option<i32>, String) {
+    let mut command = binary(&["explain", "-H", "Cookie: sid=1"]);
+    command
+        .env_clear()
+        .env("ROLLOUT__SESSION__EXTRACTORS", "app")
+        .env("ROLLOUT__EXTRACTORS__APP__KIND", "session_endpoint")
+        .env("ROLLOUT__EXTRACTORS__APP__URL", url)
+        .env("ROLLOUT__EXTRACTORS__APP__COOKIES", "sid")
+        .env("ROLLOUT__EXTRACTORS__APP__TIMEOUT", "5s")
+        .env("ROLLOUT__EXTRACTORS__APP__CONNECT_TIMEOUT", "5s")
+        .envs(crate::helpers::client_variables())
+        .env(name, value);
+    let (code, out, err) = tokio::task::spawn_blocking(move || run(&mut command))
+        .await
+        .unwrap();
+    (code, out + &err)
+}
+
+#[tokio::test]
+async fn ssl_cert_file_is_used_and_a_missing_one_is_a_problem() {
+    let (certificate, key) = plain_openssl();
+    let issuer = {
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        rcgen::Issuer::new(parameters, key)
+    };
+    let key = KeyPair::generate().unwrap();
+    let named = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let leaf = named.signed_by(&key, &issuer).unwrap();
+    let port = tls_server(&leaf, &key, r#"{"sub":"ann"}"#).await;
+    let url = format!("https://localhost:{port}/me");
+    let folder = tempfile::tempdir().unwrap();
+    let (good, empty) = (
+        folder.path().join("ca.pem"),
+        folder.path().join("empty.pem"),
+    );
+    std::fs::write(&good, certificate.pem()).unwrap();
+    std::fs::write(&empty, "nothing").unwrap();
+
+    let (code, said) = explain(&url, "SSL_CERT_FILE", &good).await;
+    assert!(code == Some(0) && said.contains("\"ann\""), "{said}");
+    for (path, text) in [
+        (folder.path().join("absent.pem"), "cannot be read"),
+        (empty, "contains no PEM certificate"),
+    ] {
+        let (code, said) = explain(&url, "SSL_CERT_FILE", &path).await;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(
+            said.contains("SSL_CERT_FILE: names ") && said.contains(text),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn unused_proxy_variable_is_a_warning_that_names_the_key() {
+    for (own, want) in [
+        (None, true),
+        (Some(""), false),
+        (Some("http://127.0.0.1:3128"), false),
+    ] {
+        let mut command = binary(&["check-config"]);
+        command.env("HTTPS_PROXY", "http://user:hunter2@127.0.0.1:3128");
+        command.envs(own.map(|proxy| ("ROLLOUT__OUTGOING__PROXY", proxy)));
+        let (code, out, err) = run(&mut command);
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(
+            err.contains("HTTPS_PROXY: is set and not used") && err.contains("outgoing.proxy"),
+            want,
+            "{err}"
+        );
+        assert!(!(out + &err).contains("hunter2"));
+    }
+}
+
+#[test]
+fn proxy_password_is_not_printed() {
+    let mut command = binary(&["check-config", "--print"]);
+    command.env(
+        "ROLLOUT__OUTGOING__PROXY",
+        "http://user:hunter2@127.0.0.1:3128",
+    );
+    command.env(
+        "ROLLOUT__OUTGOING__NO_PROXY",
+        "localhost, .internal,10.0.0.0/8",
+    );
+    let (code, out, err) = run(&mut command);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.contains("[outgoing]") && out.contains("10.0.0.0/8"),
+        "{out}"
+    );
+    assert!(!(out + &err).contains("hunter2"));
+}
+
+#[test]
+fn every_key_of_outgoing_is_documented() {
+    let documented = include_str!("../../config/default.toml");
+    let (_, section) = documented.split_once("\n[outgoing]\n").unwrap();
+    let section = section.split("\n\n").next().unwrap();
+    let uncommented: String = section
+        .lines()
+        .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+        .collect();
+    // Files are read, and there is none here.
+    let toml = uncommented
+        .replace("ca_file =", "no =")
+        .replace("no = ", "#");
+    let settings = crate::helpers::load(&format!(
+        "{}\n[outgoing]\n{toml}",
+        crate::helpers::BY_HEADER
+    ));
+    let settings = settings.unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(uncommented.contains("ca_file ="));
+    assert_eq!(
+        settings.effective()["outgoing"]["no_proxy"],
+        serde_json::json!([".internal"])
+    );
+}
