@@ -25,6 +25,7 @@ use rollout_token::http::request_checks::{check_head, discard_body};
 use rollout_token::http::request_id::{RequestIds, X_REQUEST_ID};
 use rollout_token::http::server::{self, Drain, Listener, LiveSettings, Outcome};
 use rollout_token::settings::{ServerConfig, ServerRestartConfig};
+use rollout_token::telemetry::logs::LogFormat;
 use rollout_token::telemetry::metrics::Metrics;
 use rollout_token::telemetry::requests::RequestLog;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -147,7 +148,12 @@ fn start(settings: ServerConfig) -> Service {
         router: Router::new(),
     };
     let metrics = Arc::new(Metrics::new());
-    let log = Arc::new(RequestLog::new(Clock::system(), Level::INFO, &metrics));
+    let log = Arc::new(RequestLog::new(
+        Clock::system(),
+        Level::INFO,
+        LogFormat::Json,
+        &metrics,
+    ));
     let (counted, drain) = (metrics.clone(), app.drain.clone());
     let settings = Arc::new(settings);
     let live: LiveSettings = Arc::new(move || settings.clone());

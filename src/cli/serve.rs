@@ -18,7 +18,7 @@ use crate::session::registry::Registry;
 use crate::settings::reload::Reloader;
 use crate::settings::{self, Settings};
 use crate::telemetry;
-use crate::telemetry::logs::{LastLines, LogWriter, fingerprint};
+use crate::telemetry::logs::{LastLines, LogOptions, LogWriter, fingerprint};
 use crate::telemetry::traces::SendTraces;
 
 pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> {
@@ -66,15 +66,14 @@ pub(super) async fn serve(
 ) -> Result<(), Failure> {
     let (receiver, send) = (settings.traces.as_ref(), send_traces(settings.http.clone()));
     let log = settings.log.restart;
-    let traces = telemetry::start(
-        log.format,
-        log.level,
-        writer,
-        receiver,
-        send,
-        context.metrics.clone(),
-    )
-    .map_err(|error| Failure::Runtime(format!("cannot start logging or traces: {error}")))?;
+    let project = sources.environment.get("GOOGLE_CLOUD_PROJECT").cloned();
+    let log = LogOptions {
+        format: log.format,
+        level: log.level,
+        google_cloud_project: project.filter(|project| !project.is_empty()),
+    };
+    let traces = telemetry::start(log, writer, receiver, send, context.metrics.clone())
+        .map_err(|error| Failure::Runtime(format!("cannot start logging or traces: {error}")))?;
     let signals = Signals::install()
         .map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
     let public = bind("server.listen", settings.server.restart.listen)?;

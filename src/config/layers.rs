@@ -25,7 +25,7 @@ pub(crate) const PREFIX: &str = "ROLLOUT__";
 /// system's certificates.
 fn is_common(name: &str) -> bool {
     name.starts_with("OTEL_")
-        || name == "SSL_CERT_FILE"
+        || matches!(name, "SSL_CERT_FILE" | "GOOGLE_CLOUD_PROJECT")
         || name.to_ascii_lowercase().ends_with("_proxy")
 }
 

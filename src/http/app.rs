@@ -79,6 +79,7 @@ impl App {
         let log = RequestLog::new(
             context.clock.clone(),
             live.settings.log.restart.level,
+            live.settings.log.restart.format,
             &context.metrics,
         );
         Arc::new(Self {

@@ -20,7 +20,22 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-pub(super) struct JsonLines<W>(pub(super) W);
+use crate::telemetry::gcp;
+
+pub(super) struct JsonLines<W> {
+    pub(super) writer: W,
+    pub(super) names: FieldNames,
+}
+
+/// How the fields of a line are called.
+#[derive(Debug)]
+pub(super) enum FieldNames {
+    Own,
+    /// As Google Cloud calls them, in this project if it is known.
+    GoogleCloud {
+        project: Option<String>,
+    },
+}
 
 /// The fields of a span or a line, in the order in which they were recorded.
 #[derive(Debug, Default)]
@@ -35,10 +50,7 @@ impl Fields {
     }
 
     fn record(&mut self, field: &Field, value: impl Into<Value>) {
-        // A name with a dot is an OpenTelemetry attribute, which is for traces only.
-        if !field.name().contains('.') {
-            self.set(field.name(), value.into());
-        }
+        self.set(field.name(), value.into());
     }
 
     /// Adds the fields of an outer span that are not there yet.
@@ -79,7 +91,9 @@ impl Visit for Fields {
 
 impl Serialize for Fields {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+        // A name with a dot is an OpenTelemetry attribute, which is for traces only.
+        let own = self.0.iter().filter(|(name, _)| !name.contains('.'));
+        serializer.collect_map(own.map(|(name, value)| (name, value)))
     }
 }
 
@@ -113,12 +127,16 @@ where
             }
         }
         line.set("target", event.metadata().target().into());
-        let Ok(mut text) = serde_json::to_vec(&line) else {
-            return;
+        let text = match &self.names {
+            FieldNames::Own => serde_json::to_vec(&line),
+            FieldNames::GoogleCloud { project } => {
+                serde_json::to_vec(&gcp::rename(line.0, project.as_deref()))
+            }
         };
+        let Ok(mut text) = text else { return };
         text.push(b'\n');
         // The writer itself counts lost lines.
-        let _ = self.0.make_writer().write_all(&text);
+        let _ = self.writer.make_writer().write_all(&text);
     }
 }
 
@@ -158,7 +176,10 @@ mod tests {
     fn lines(work: impl FnOnce()) -> Vec<Value> {
         let output = Output::default();
         let writer = output.clone();
-        let layer = JsonLines(move || writer.clone());
+        let layer = JsonLines {
+            writer: move || writer.clone(),
+            names: FieldNames::Own,
+        };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
         text.lines()

@@ -17,7 +17,7 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::secret::Secret;
 use crate::telemetry::BoxedLayer;
-use crate::telemetry::json_lines::JsonLines;
+use crate::telemetry::json_lines::{FieldNames, JsonLines};
 use crate::telemetry::lost_lines::LostLines;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
@@ -36,6 +36,17 @@ const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 pub enum LogFormat {
     Json,
     Pretty,
+    /// JSON with the field names of Google Cloud.
+    Gcp,
+}
+
+/// What is logged, and how.
+#[derive(Debug)]
+pub struct LogOptions {
+    pub format: LogFormat,
+    pub level: Level,
+    /// The project in Google Cloud, if it is known: it is part of a trace's name there.
+    pub google_cloud_project: Option<String>,
 }
 
 /// A writer that never blocks: a thread of `tracing-appender` writes the lines to standard output.
@@ -155,12 +166,8 @@ impl Drop for LastLines {
 
 /// The layer that writes the log. With `with_traces`, the request span is inside a trace span, so this layer must see both
 /// to put the fields of the request on its lines.
-pub(super) fn layer(
-    format: LogFormat,
-    level: Level,
-    writer: LogWriter,
-    with_traces: bool,
-) -> BoxedLayer {
+pub(super) fn layer(log: LogOptions, writer: LogWriter, with_traces: bool) -> BoxedLayer {
+    let level = log.level;
     let targets = Targets::new()
         // At finer levels libraries log whole requests, which may hold credentials.
         .with_default(level.min(Level::WARN))
@@ -170,10 +177,17 @@ pub(super) fn layer(
     } else {
         LevelFilter::OFF
     };
-    match format {
-        LogFormat::Json => JsonLines(writer.0)
-            .with_filter(targets.with_target(spans::TRACES, traces))
-            .boxed(),
+    let json = |names| {
+        let writer = writer.0.clone();
+        JsonLines { writer, names }
+            .with_filter(targets.clone().with_target(spans::TRACES, traces))
+            .boxed()
+    };
+    match log.format {
+        LogFormat::Json => json(FieldNames::Own),
+        LogFormat::Gcp => json(FieldNames::GoogleCloud {
+            project: log.google_cloud_project,
+        }),
         LogFormat::Pretty => fmt::layer()
             .compact()
             .with_target(false)

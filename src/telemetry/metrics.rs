@@ -182,13 +182,46 @@ impl Metrics {
             .inc();
     }
 
-    /// All metrics in the OpenMetrics text format.
+    /// All metrics in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
+        to_text_format(&self.render_open_metrics())
+    }
+
+    /// All metrics in the OpenMetrics text format 1.0.0.
+    pub fn render_open_metrics(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// Translates OpenMetrics to the format 0.0.4. The samples are the same; a family is called like its samples, and the format
+/// has neither the type `info`, nor units, nor an end mark.
+fn to_text_format(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let mut help = "";
+    for line in open_metrics.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ').map_or("", |(_, help)| help);
+        } else if let Some((family, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|rest| rest.split_once(' '))
+        {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                _ => ("", kind),
+            };
+            text.push_str(&format!(
+                "# HELP {family}{suffix} {help}\n# TYPE {family}{suffix} {kind}\n"
+            ));
+        } else if !line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 impl Default for Metrics {

@@ -1,5 +1,6 @@
 //! Logs, metrics and traces. This module takes plain fields and does not depend on routes, errors or extractors.
 
+mod gcp;
 mod json_lines;
 pub mod logs;
 mod lost_lines;
@@ -13,12 +14,11 @@ pub mod traces;
 
 use std::sync::Arc;
 
-use tracing::Level;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-use crate::telemetry::logs::{LogFormat, LogWriter};
+use crate::telemetry::logs::{LogOptions, LogWriter};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{SendTraces, TraceReceiver, Traces};
 
@@ -31,15 +31,14 @@ type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// # Errors
 /// If logging was started before, or the trace exporter cannot be built.
 pub fn start(
-    format: LogFormat,
-    level: Level,
+    log: LogOptions,
     writer: LogWriter,
     receiver: Option<&TraceReceiver>,
     send: SendTraces,
     metrics: Arc<Metrics>,
 ) -> Result<Traces, String> {
     let (trace_layer, traces) = traces::layer(receiver, send)?;
-    let mut layers = vec![logs::layer(format, level, writer, receiver.is_some())];
+    let mut layers = vec![logs::layer(log, writer, receiver.is_some())];
     layers.extend(trace_layer);
     tracing_subscriber::registry()
         .with(layers)

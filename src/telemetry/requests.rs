@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, StatusCode};
 use tracing::Level;
 
 use crate::clock::Clock;
-use crate::telemetry::logs::SubjectLog;
+use crate::telemetry::logs::{LogFormat, SubjectLog};
 use crate::telemetry::lost_lines::LostLines;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::{self, RequestSpan};
@@ -54,6 +54,7 @@ pub struct RequestLog {
     /// The configured level. `tracing::enabled!` is not used, because with several layers it can disable the next span or
     /// event.
     level: Level,
+    format: LogFormat,
     lost: LostLines,
     budgets: Mutex<BTreeMap<&'static str, Budget>>,
     /// When the last line about each other protocol was written, on the monotonic clock.
@@ -69,10 +70,11 @@ struct Budget {
 }
 
 impl RequestLog {
-    pub fn new(clock: Clock, level: Level, metrics: &Metrics) -> Self {
+    pub fn new(clock: Clock, level: Level, format: LogFormat, metrics: &Metrics) -> Self {
         Self {
             clock,
             level,
+            format,
             lost: metrics.log_lines_lost.clone(),
             budgets: Mutex::default(),
             other_protocols: Mutex::default(),
@@ -105,9 +107,23 @@ impl RequestLog {
             hint,
             ..
         } = *outcome;
+        // Google Cloud shows them with every request; elsewhere fields without a value are not written.
+        let in_cloud = (self.format == LogFormat::Gcp).then_some(&span.head);
+        let http_method = in_cloud.map(|head| printable(head.method.as_str().as_bytes()));
+        let http_path = in_cloud.map(|head| printable(head.uri.path().as_bytes()));
+        let http_status = in_cloud.map(|_| outcome.status.as_u16());
         let _entered = span.log.enter();
         if reason.is_none() {
-            tracing::info!(extractor, code, subject, duration_ms, "token.issued");
+            tracing::info!(
+                extractor,
+                code,
+                subject,
+                duration_ms,
+                http.method = http_method,
+                http.path = http_path,
+                http.status = http_status,
+                "token.issued"
+            );
             return;
         }
         let head = outcome.before_extractors.then_some(&span.head);
@@ -135,6 +151,9 @@ impl RequestLog {
                 host,
                 origin,
                 hint,
+                http.method = http_method,
+                http.path = http_path,
+                http.status = http_status,
                 "{event}"
             );
         } else {
@@ -150,6 +169,9 @@ impl RequestLog {
                 host,
                 origin,
                 hint,
+                http.method = http_method,
+                http.path = http_path,
+                http.status = http_status,
                 "{event}"
             );
         }
@@ -279,7 +301,12 @@ mod tests {
     #[test]
     fn each_reason_has_a_budget_of_100_lines_a_second_and_lines_over_it_are_counted() {
         let manual = ManualClock::at(0);
-        let log = RequestLog::new(Clock::new(manual.clone()), Level::INFO, &Metrics::new());
+        let log = RequestLog::new(
+            Clock::new(manual.clone()),
+            Level::INFO,
+            LogFormat::Json,
+            &Metrics::new(),
+        );
         let lines = |reason| (0..300).filter(|_| log.takes_line_for(reason)).count();
         assert_eq!(lines("not_found"), 100);
         assert!(
@@ -297,7 +324,12 @@ mod tests {
     #[test]
     fn other_protocol_is_logged_once_a_minute() {
         let manual = ManualClock::at(0);
-        let log = RequestLog::new(Clock::new(manual.clone()), Level::INFO, &Metrics::new());
+        let log = RequestLog::new(
+            Clock::new(manual.clone()),
+            Level::INFO,
+            LogFormat::Json,
+            &Metrics::new(),
+        );
         assert!(log.is_due("TLS") && log.is_due("PROXY"));
         manual.advance(Duration::from_secs(59));
         assert!(!log.is_due("TLS"));

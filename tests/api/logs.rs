@@ -437,3 +437,121 @@ fn request_text_cannot_forge_a_log_line() {
         }
     }
 }
+
+/// One POST with this header line; waits for its answer.
+fn post(address: SocketAddr, path: &str, header: &str) {
+    let mut stream = connect(address);
+    let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{header}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.read_to_string(&mut String::new()).unwrap();
+}
+
+/// <https://cloud.google.com/logging/docs/structured-logging>
+#[test]
+fn format_gcp_has_the_field_names_of_google_cloud() {
+    let mut command = without_rate_limit();
+    command
+        .env("ROLLOUT__LOG__FORMAT", "gcp")
+        .env("GOOGLE_CLOUD_PROJECT", "my-project");
+    let mut process = Process::start(&mut command);
+    let trace = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let bearer = format!("Authorization: Bearer {}\r\n{trace}", good_session());
+    for (path, header, message, status, severity) in [
+        (
+            "/rollout/token?secret=1",
+            &bearer[..],
+            "token.issued",
+            200,
+            "INFO",
+        ),
+        (
+            "/rollout/token?secret=1",
+            trace,
+            "token.refused",
+            401,
+            "INFO",
+        ),
+        (
+            "/api/rollout/token?secret=1",
+            trace,
+            "request.refused",
+            404,
+            "INFO",
+        ),
+    ] {
+        post(process.address, path, header);
+        let line: Value = serde_json::from_str(&process.line_with(message)).unwrap();
+        assert_eq!(
+            (&line["message"], &line["severity"]),
+            (&json!(message), &json!(severity))
+        );
+        let time = line["time"].as_str().unwrap();
+        assert!(time.ends_with('Z') && time.contains('T'), "{line}");
+        let request = &line["httpRequest"];
+        assert_eq!(request["requestMethod"], "POST", "{line}");
+        assert_eq!(
+            request["requestUrl"],
+            path.split('?').next().unwrap(),
+            "{line}"
+        );
+        assert_eq!(request["status"], status, "{line}");
+        let latency = request["latency"]
+            .as_str()
+            .unwrap()
+            .strip_suffix('s')
+            .unwrap();
+        assert!(
+            latency.parse::<f64>().is_ok_and(|seconds| seconds < 60.0),
+            "{line}"
+        );
+        assert_eq!(
+            line["logging.googleapis.com/trace"],
+            "projects/my-project/traces/4bf92f3577b34da6a3ce929d0e0e4736",
+            "{line}"
+        );
+        for absent in ["level", "timestamp", "trace_id", "http.status"] {
+            assert!(line.get(absent).is_none(), "{line}");
+        }
+        assert!(!line.to_string().contains("secret=1"), "{line}");
+    }
+}
+
+#[test]
+fn metrics_are_in_the_text_format_unless_the_caller_names_open_metrics() {
+    let process = Process::start(&mut without_rate_limit());
+    ask(process.address, 1);
+    for (accept, content_type, counter, end) in [
+        (
+            "*/*",
+            "text/plain; version=0.0.4; charset=utf-8",
+            "# TYPE rollout_token_requests_total counter\n",
+            false,
+        ),
+        (
+            "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "# TYPE rollout_token_requests counter\n",
+            true,
+        ),
+    ] {
+        let mut stream = connect(process.admin);
+        let head = format!(
+            "GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.contains(&format!("content-type: {content_type}\r\n")),
+            "{answer}"
+        );
+        assert!(answer.contains(counter), "{answer}");
+        assert_eq!(answer.contains("# EOF"), end, "{answer}");
+        let sample = "rollout_token_requests_total{extractor=\"bearer\",outcome=\"issued\"} 1\n";
+        assert!(answer.contains(sample), "{answer}");
+        assert!(
+            answer.contains("rollout_token_build_info{version="),
+            "{answer}"
+        );
+    }
+}

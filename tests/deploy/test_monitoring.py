@@ -197,9 +197,22 @@ def test_alerts_and_queries_use_existing_metrics_and_labels(service):
 
 
 def test_every_metric_is_on_the_dashboard(service):
-    families = {line.split()[2] for line in service.metrics().splitlines() if line.startswith("# TYPE")}
+    lines = service.ask("GET", "/metrics", {"Accept": "application/openmetrics-text"}, admin=True)[1].splitlines()
+    families = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     queries = " ".join(QUERIES)
     assert {family for family in families if family not in queries} == set()
+
+
+def test_promtool_accepts_the_metrics(service, tmp_path):
+    done = subprocess.run(["promtool", "check", "metrics"], input=service.metrics(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    # Its reader of OpenMetrics takes samples of the past only, so each gets a time.
+    _, text = service.ask("GET", "/metrics", {"Accept": "application/openmetrics-text"}, admin=True)
+    assert text.endswith("# EOF\n")
+    (tmp_path / "metrics").write_text(re.sub(r"^([^#].*)$", r"\1 1700000000", text, flags=re.M))
+    command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "metrics", "data"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_promtool_accepts_the_alerts_and_their_tests_pass():

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 
@@ -123,15 +123,77 @@ fn report(app: &App, live: &Live, secret_fingerprint: Option<String>) -> Report 
     }
 }
 
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// `GET /metrics`
 pub async fn metrics(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
+    headers: HeaderMap,
 ) -> impl IntoResponse {
     live.settings.chain.observe();
     app.metrics
         .in_flight
         .set(live.in_flight().try_into().unwrap_or(i64::MAX));
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], app.metrics.render())
+    let (content_type, text) = if prefers_open_metrics(&headers) {
+        (OPEN_METRICS, app.metrics.render_open_metrics())
+    } else {
+        (TEXT_FORMAT, app.metrics.render())
+    };
+    ([(header::CONTENT_TYPE, content_type)], text)
+}
+
+/// Whether the caller names OpenMetrics, and does not prefer plain text (RFC 9110, section 12.5.1).
+fn prefers_open_metrics(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let accepted = accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let (mut open_metrics, mut text) = (0.0, 0.0);
+    for range in accepted {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse().ok());
+        let weight: f32 = weight.unwrap_or(1.0);
+        match media_type.as_str() {
+            "application/openmetrics-text" => open_metrics = weight.max(open_metrics),
+            "text/plain" => text = weight.max(text),
+            _ => {}
+        }
+    }
+    open_metrics > 0.0 && open_metrics >= text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_metrics_is_the_answer_only_to_callers_that_prefer_it() {
+        for (accept, want) in [
+            (None, false),
+            (Some(""), false),
+            (Some("*/*"), false),
+            (Some("text/plain"), false),
+            (Some("application/openmetrics-text"), true),
+            (Some("Application/OpenMetrics-Text; version=1.0.0"), true),
+            // Prometheus 2 and 3.
+            (
+                Some(
+                    "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+                ),
+                true,
+            ),
+            (
+                Some("text/plain, application/openmetrics-text;q=0.5"),
+                false,
+            ),
+            (Some("application/openmetrics-text;q=0"), false),
+        ] {
+            let headers = accept.map(|accept| (header::ACCEPT, accept.parse().unwrap()));
+            let headers = HeaderMap::from_iter(headers);
+            assert_eq!(prefers_open_metrics(&headers), want, "{accept:?}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use tracing::Level;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::telemetry::logs::LogFormat;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -28,7 +29,12 @@ fn shared() -> Arc<Shared> {
 fn shared_with(settings: LiveSettings) -> Arc<Shared> {
     let metrics = Arc::new(Metrics::new());
     let clock = Clock::new(ManualClock::at(0));
-    let log = Arc::new(RequestLog::new(clock, Level::INFO, &metrics));
+    let log = Arc::new(RequestLog::new(
+        clock,
+        Level::INFO,
+        LogFormat::Json,
+        &metrics,
+    ));
     Arc::new(Shared::new(router(), settings, metrics, log))
 }
 

@@ -1,0 +1,118 @@
+//! The field names of Google Cloud's structured logging, in place of our own. A `LogEntry` takes its severity, time,
+//! HTTP request and trace from fields with these names; the other fields are its payload.
+
+use serde_json::{Map, Value};
+
+const TRACE: &str = "logging.googleapis.com/trace";
+
+/// Renames the fields of a line. `project` makes the full name of a trace.
+pub(super) fn rename(
+    fields: Vec<(&'static str, Value)>,
+    project: Option<&str>,
+) -> Map<String, Value> {
+    let mut line = Map::new();
+    let mut request = Map::new();
+    for (name, value) in fields {
+        match (name, value) {
+            ("level", level) => {
+                line.insert("severity".to_owned(), severity(&level).into());
+            }
+            ("timestamp", time) => {
+                line.insert("time".to_owned(), time);
+            }
+            ("trace_id", Value::String(id)) => {
+                let trace = project.map_or_else(
+                    || id.clone(),
+                    |project| format!("projects/{project}/traces/{id}"),
+                );
+                line.insert(TRACE.to_owned(), trace.into());
+            }
+            ("http.method", method) => {
+                request.insert("requestMethod".to_owned(), method);
+            }
+            ("http.path", path) => {
+                request.insert("requestUrl".to_owned(), path);
+            }
+            ("http.status", status) => {
+                request.insert("status".to_owned(), status);
+            }
+            (name, value) => {
+                if let ("duration_ms", Some(milliseconds)) = (name, value.as_f64()) {
+                    let latency = format!("{:.6}s", milliseconds / 1000.0);
+                    request.insert("latency".to_owned(), latency.into());
+                }
+                // Names with a dot are for the HTTP request here, and for traces.
+                if !name.contains('.') {
+                    line.insert(name.to_owned(), value);
+                }
+            }
+        }
+    }
+    if request.contains_key("status") {
+        line.insert("httpRequest".to_owned(), request.into());
+    }
+    line
+}
+
+/// <https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry#LogSeverity>
+fn severity(level: &Value) -> &'static str {
+    match level.as_str() {
+        Some("ERROR") => "ERROR",
+        Some("WARN") => "WARNING",
+        Some("INFO") => "INFO",
+        _ => "DEBUG",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_have_the_names_of_google_cloud() {
+        let fields = vec![
+            ("timestamp", json!("2026-11-29T03:00:00Z")),
+            ("level", json!("WARN")),
+            ("message", json!("token.refused")),
+            ("duration_ms", json!(1.5)),
+            ("http.method", json!("POST")),
+            ("http.path", json!("/rollout/token")),
+            ("http.status", json!(503)),
+            ("trace_id", json!("4bf92f3577b34da6a3ce929d0e0e4736")),
+        ];
+        let want = json!({
+            "time": "2026-11-29T03:00:00Z",
+            "severity": "WARNING",
+            "message": "token.refused",
+            "duration_ms": 1.5,
+            "httpRequest": {
+                "requestMethod": "POST",
+                "requestUrl": "/rollout/token",
+                "status": 503,
+                "latency": "0.001500s",
+            },
+            "logging.googleapis.com/trace": "4bf92f3577b34da6a3ce929d0e0e4736",
+        });
+        assert_eq!(Value::from(rename(fields.clone(), None)), want);
+        let trace = &rename(fields, Some("my-project"))[TRACE];
+        assert_eq!(
+            trace,
+            "projects/my-project/traces/4bf92f3577b34da6a3ce929d0e0e4736"
+        );
+    }
+
+    #[test]
+    fn every_level_has_its_severity() {
+        for (level, want) in [
+            ("ERROR", "ERROR"),
+            ("WARN", "WARNING"),
+            ("INFO", "INFO"),
+            ("DEBUG", "DEBUG"),
+            ("TRACE", "DEBUG"),
+        ] {
+            assert_eq!(severity(&level.into()), want);
+        }
+    }
+}
