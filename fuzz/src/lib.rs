@@ -6,7 +6,6 @@ mod samples;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use axum::http::{HeaderValue, header};
-use futures_util::FutureExt;
 use rollout_token::clock::{Clock, ManualClock};
 use rollout_token::json::Value;
 use rollout_token::session::contract;
@@ -94,37 +93,41 @@ async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -
     }
 }
 
-/// A genuine session of a framework, as the cookie's value. The corpus starts from it.
-pub fn sample(kind: &str) -> &'static Sample {
-    SAMPLES.iter().find(|sample| sample.kind == kind).expect("a sample of the kind")
+/// A genuine session of a framework, as the cookie's value, by its kind or its file of vectors. The corpus starts from it.
+pub fn sample(name: &str) -> &'static Sample {
+    let is_named = |sample: &&Sample| sample.kind == name || sample.family == name;
+    SAMPLES.iter().find(is_named).expect("a sample of that name")
 }
 
 /// A kind under test: its extractor, and the cookies and attributes of a genuine session.
 struct Subject {
+    /// `iron_session` derives some keys on other threads.
+    runtime: Runtime,
     extractor: Arc<dyn SessionExtractor>,
     cookies: Vec<(String, String)>,
     attributes: Value,
 }
 
 impl Subject {
-    fn of(kind: &str) -> Self {
-        let (extractor, cookies) = (sample(kind).extractor(), sample(kind).cookies());
+    fn of(name: &str) -> Self {
+        let (extractor, cookies) = (sample(name).extractor(), sample(name).cookies());
         let mut request = contract::request(&[]);
         for (name, value) in &cookies {
             let pair = HeaderValue::try_from(format!("{name}={value}")).expect("a cookie");
             request.headers.append(header::COOKIE, pair);
         }
-        let session = extractor.extract(&request).now_or_never().expect("no waiting");
+        let runtime = Runtime::new().expect("a runtime");
+        let session = runtime.block_on(extractor.extract(&request));
         let attributes = session.expect("a genuine session").expect("a session").attributes;
-        Self { extractor, cookies, attributes }
+        Self { runtime, extractor, cookies, attributes }
     }
 }
 
-/// Gives an extractor of `kind` the bytes as its cookie. It must answer without a panic, and the only session
+/// Gives the extractor of the sample called `name` the bytes as its cookie. It must answer without a panic, and the only session
 /// that it may find is the genuine one.
-pub fn cookie(kind: &'static str, bytes: &[u8]) {
+pub fn cookie(name: &str, bytes: &[u8]) {
     static SUBJECT: OnceLock<Subject> = OnceLock::new();
-    let subject = SUBJECT.get_or_init(|| Subject::of(kind));
+    let subject = SUBJECT.get_or_init(|| Subject::of(name));
     let mut request = contract::request(&[]);
     // The first cookie is the fuzzer's; a second one, such as a signature, stays genuine.
     for (number, (name, value)) in subject.cookies.iter().enumerate() {
@@ -133,7 +136,7 @@ pub fn cookie(kind: &'static str, bytes: &[u8]) {
         let Ok(pair) = HeaderValue::from_bytes(&pair) else { return };
         request.headers.append(header::COOKIE, pair);
     }
-    match subject.extractor.extract(&request).now_or_never().expect("no waiting") {
+    match subject.runtime.block_on(subject.extractor.extract(&request)) {
         Ok(None) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {}
         Ok(Some(session)) => assert_eq!(session.attributes, subject.attributes, "accepted another session than the genuine one"),
         Err(ExtractError::Unavailable(cause)) => panic!("nothing can be unavailable: {cause:?}"),

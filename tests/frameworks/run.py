@@ -225,6 +225,8 @@ IRON_SESSION = Case(
     "app_session",
     ("SESSION_PASSWORD", "iron_password"),
 )
+H3 = Case("h3 1", "h3", "h3", [NODE, "app.mjs"], "nuxt-session", ("SESSION_PASSWORD", "nuxt_password"))
+HAPI = Case("hapi", "hapi", "hapi", [NODE, "app.mjs"], "sid", ("SESSION_PASSWORD", "hapi_password"))
 BETTER_AUTH = Case(
     "Better Auth",
     "better_auth",
@@ -280,7 +282,7 @@ def older_rails() -> list[Case]:
 
 
 # One for each recipe, as its first block has it; and what its pitfalls say.
-DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, KOA, AUTHJS, IRON_SESSION, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
+DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, KOA, AUTHJS, IRON_SESSION, H3, HAPI, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
 CASES = [
     *DOCUMENTED,
     replace(
@@ -310,6 +312,13 @@ CASES = [
         nextauth_sign_in,
         nextauth_sign_out,
         block=1,
+    ),
+    replace(H3, name="h3 2", environment={"APP_H3": "h3-v2"}),
+    replace(
+        H3,
+        name="h3 2 with a cookie in parts",
+        cookie="nuxt-session.2",
+        environment={"APP_H3": "h3-v2", "APP_NOTE": "4000"},
     ),
     *older_rails(),
     replace(

@@ -18,12 +18,12 @@ pub struct Sample {
     /// The section's keys, as TOML.
     keys: &'static str,
     /// The file of vectors, and the case in it.
-    family: &'static str,
+    pub family: &'static str,
     case: &'static str,
 }
 
 #[rustfmt::skip]
-pub const SAMPLES: [Sample; 11] = [
+pub const SAMPLES: [Sample; 12] = [
     Sample { kind: "authjs", family: "authjs-v5", case: "signin-a",
         keys: "secrets = [\"public-demo-secret-0123456789abcdef\"]\nsubject = \"{sub}\"" },
     Sample { kind: "authjs", family: "nextauth-v4", case: "signin-a",
@@ -38,6 +38,8 @@ pub const SAMPLES: [Sample; 11] = [
         keys: r#"secret_key = "dev-public-flask-secret-0001""# },
     Sample { kind: "iron_session", family: "iron-session", case: "v9-signin-0",
         keys: "cookie = \"app_session\"\npassword = \"public-password-one-0123456789abcdef-32+\"" },
+    Sample { kind: "iron_session", family: "iron-raw", case: "h3-v1-signin",
+        keys: "cookie = \"h3\"\nversion = \"raw\"\npassword = \"public-raw-password-0123456789abcdef-one\"" },
     Sample { kind: "laravel", family: "laravel", case: "l8-aes-256-cbc-cookie-driver-0",
         keys: "cookie = \"laravel_session\"\napp_key = \"base64:eI5d8RkzVWrk4l5UREkGvTjUwS4L3a3y7MAR4DpRHyw=\"" },
     Sample { kind: "rails", family: "rails", case: "rails61-sha1-signin-0",

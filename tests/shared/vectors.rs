@@ -402,7 +402,7 @@ impl Case {
                     "accept_bearer": config["accept_bearer"],
                 })
             }
-            "iron-session" => json!({
+            "iron-raw" | "iron-session" => json!({
                 "kind": "iron_session",
                 "password": config["password"],
                 "version": config["version"],

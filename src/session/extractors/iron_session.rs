@@ -1,270 +1,322 @@
-//! `iron_session`: the session of iron-session v8 or v9, encrypted and signed ("sealed") in one cookie.
-//! Format: @hapi/iron `lib/index.js` (`Fe26.2`), iron-session `src/core.ts` for the suffix and the cookies.
+//! `iron_session`: a session that is encrypted and signed ("sealed") with @hapi/iron, in a cookie: by iron-session, or
+//! by h3 (Nuxt) and hapi, which seal the session without iron-session's layout.
+//! Format: iron-session `src/core.ts`; h3 `src/utils/session.ts` and `src/utils/cookie.ts`; hapi's statehood
+//! `lib/index.js`. The seal is in [`crate::session::formats::iron`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Once};
+use std::thread::available_parallelism;
 
-use aws_lc_rs::{hmac, pbkdf2};
 use axum::http::request::Parts;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
-use crate::clock::{Clock, UnixSeconds};
+use crate::clock::Clock;
 use crate::config::{HumanDuration, Problems, Section};
-use crate::json::Value;
+use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::formats::aes::Cbc;
-use crate::session::formats::hkdf;
+use crate::session::formats::iron::Seal;
+use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
-use crate::session::sections::cookie::Cookie;
+use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::one_or_map::OneOrMap;
 use crate::session::sections::session_end::SessionEnd;
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
-/// The app decides what a session contains. The default subject follows the library's README and examples.
+/// The app decides what a session contains. The default subject follows the README and examples of iron-session.
 pub const KIND: Kind = Kind {
     build,
     subject: "{user.id}",
     presets: &[],
 };
 
-/// The version of the seal, at the beginning.
-const PREFIX: &str = "Fe26.2";
 /// The version of the data's layout, at the end, outside of the MAC. v8 reads any other layout as that of v6, and v9
 /// ignores it. Neither version writes another one, so any other is refused here.
 const LAYOUT: &str = "~2";
-/// The library's id for a single password.
+/// iron-session's id for a single password.
 const SINGLE_ID: &str = "1";
-/// The library's own minimum length of a password.
+/// @hapi/iron's id for a seal that names no password, if there are several.
+const DEFAULT_ID: &str = "default";
+/// The libraries' own minimum length of a password.
 const MIN_PASSWORD: usize = 32;
-/// The library's `timestampSkewSec`.
-const SKEW: UnixSeconds = 60;
 /// The most parts that v9 writes and reads.
 const MAX_PARTS: usize = 4;
+/// The value of h3's cookie if the seal is in `NAME.1`, `NAME.2` …, before their number.
+const CHUNKED: &str = "__chunked__";
+/// The most such parts that are read. By default the headers of a request cannot contain as many.
+const MAX_CHUNKS: usize = 16;
+/// The iterations with which @hapi/iron and iron-webcrypto derive keys.
+const ITERATIONS: NonZeroU32 = NonZeroU32::MIN;
+/// The iterations of h3 version 2, which also reads seals of version 1.
+const H3_ITERATIONS: NonZeroU32 = NonZeroU32::new(8192).expect("not zero");
+/// The cookie of `WorkOS` `AuthKit`.
+const AUTHKIT: &str = "wos-session";
+/// Why a session of `AuthKit` is refused.
+const AUTHKIT_ADVICE: &str = "is a session of WorkOS AuthKit: it has no end of its own, and the access token inside, which \
+     ends after minutes, is not checked here. Let the app answer, as docs/recipes/workos-authkit.md says";
 
 /// `[extractors.NAME]` with `kind = "iron_session"`
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct IronSessionConfig {
     cookie: Option<String>,
     password: Option<OneOrMap<Secret>>,
-    version: String,
+    version: Version,
     expires_path: Option<String>,
     idle: Option<HumanDuration>,
 }
 
-impl Default for IronSessionConfig {
-    fn default() -> Self {
-        Self {
-            cookie: None,
-            password: None,
-            version: "v9".to_owned(),
-            expires_path: None,
-            idle: None,
-        }
-    }
+/// What is sealed, and how the seal is in cookies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Version {
+    /// iron-session 9, which splits a long seal into numbered cookies.
+    #[default]
+    V9,
+    /// iron-session 8.
+    V8,
+    /// The session itself: h3 and hapi.
+    Raw,
 }
 
 #[derive(Debug)]
 struct IronSession {
     cookie: Cookie,
-    /// By the id in the seal. Each seal has its own salts, so keys cannot be derived in advance.
-    passwords: BTreeMap<String, Secret>,
-    /// v9 splits a long seal into numbered cookies.
-    reads_parts: bool,
+    passwords: Passwords,
+    version: Version,
+    /// Permits for [`IronSession::open_slowly`].
+    derivations: Arc<Semaphore>,
     end: SessionEnd,
     clock: Clock,
+    extractor: String,
+    authkit_warning: Once,
+}
+
+/// Each seal has its own salts, so keys cannot be derived in advance.
+#[derive(Debug)]
+enum Passwords {
+    /// For every seal: with one password, @hapi/iron does not look at the id.
+    Any(Secret),
+    /// By the id in the seal.
+    ById(BTreeMap<String, Secret>),
 }
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: IronSessionConfig = section.read(&mut problems);
-    let cookie = Cookie::named(
-        section,
-        "cookie",
-        config.cookie.as_deref().unwrap_or_default(),
-        &mut problems,
-    );
+    let name = config.cookie.as_deref().unwrap_or_default();
+    let cookie = Cookie::named(section, "cookie", name, &mut problems);
     problems.require(
-        matches!(config.version.as_str(), "v8" | "v9"),
-        section.key("version"),
-        "must be \"v9\" or \"v8\"",
+        name != AUTHKIT,
+        section.key("cookie"),
+        format!("{name} {AUTHKIT_ADVICE}"),
     );
-    let passwords = passwords(section, config.password, &mut problems);
+    let passwords = passwords(section, config.password, config.version, &mut problems);
     let end = SessionEnd::read(
         section,
         config.expires_path.as_deref(),
         config.idle,
         &mut problems,
     );
-    let Some(cookie) = cookie else {
+    let (Some(cookie), Some(passwords)) = (cookie, passwords) else {
         return Err(problems);
     };
-    let reads_parts = config.version == "v9";
+    let processors = available_parallelism().map_or(1, NonZeroUsize::get);
     problems.or(Arc::new(IronSession {
         cookie,
         passwords,
-        reads_parts,
+        version: config.version,
+        derivations: Arc::new(Semaphore::new((processors / 2).max(1))),
         end,
         clock: context.clock.clone(),
+        extractor: section.name().to_owned(),
+        authkit_warning: Once::new(),
     }))
 }
 
-/// The passwords by id.
 fn passwords(
     section: &Section<'_>,
     values: Option<OneOrMap<Secret>>,
+    version: Version,
     problems: &mut Problems,
-) -> BTreeMap<String, Secret> {
+) -> Option<Passwords> {
     app_secret::require_given(section, "password", values.is_some(), "password", problems);
-    let values = values
-        .map(|values| values.by_id(SINGLE_ID))
-        .unwrap_or_default();
-    let mut passwords = BTreeMap::new();
-    for (id, value) in values {
-        let key = if id == SINGLE_ID {
-            "password".to_owned()
-        } else {
-            format!("password.{id}")
-        };
-        let Some(password) = app_secret::required(section, &key, Some(value), "password", problems)
-        else {
-            continue;
-        };
-        problems.require(
-            password.expose().len() >= MIN_PASSWORD,
-            section.key(&key),
-            "is shorter than 32 characters, the minimum of iron-session: copy the app's password",
-        );
-        let is_valid = !id.is_empty()
-            && id
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        problems.require(
-            is_valid,
-            section.key("password"),
-            "must have ids of letters, digits and `_`",
-        );
-        passwords.insert(id, password);
-    }
-    passwords
-}
-
-/// A seal, split at its `*`.
-struct Seal<'a> {
-    /// The text that the MAC covers.
-    covered: &'a str,
-    id: &'a str,
-    salt: &'a str,
-    iv: Vec<u8>,
-    ciphertext: Vec<u8>,
-    /// Unix milliseconds; `None` for a seal that does not expire.
-    expires_at: Option<i64>,
-    mac_salt: &'a str,
-    mac: Vec<u8>,
-}
-
-impl<'a> Seal<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
-        let seal = text.strip_suffix(LAYOUT)?;
-        let parts: Vec<&str> = seal.splitn(9, '*').collect();
-        let &[prefix, id, salt, iv, ciphertext, expires_at, mac_salt, mac] = parts.as_slice()
-        else {
-            return None;
-        };
-        let uncovered = "*".len() + mac_salt.len() + "*".len() + mac.len();
-        if prefix != PREFIX || salt.is_empty() || mac_salt.is_empty() {
-            return None;
+    match values? {
+        OneOrMap::One(value) => {
+            let password = password(section, "password", value, problems)?;
+            Some(match version {
+                Version::Raw => Passwords::Any(password),
+                Version::V8 | Version::V9 => {
+                    Passwords::ById(BTreeMap::from([(SINGLE_ID.to_owned(), password)]))
+                }
+            })
         }
-        let expires_at = match expires_at {
-            "" => None,
-            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(digits.parse().ok()?)
+        OneOrMap::Map(values) => {
+            let mut passwords = BTreeMap::new();
+            for (id, value) in values {
+                let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+                problems.require(
+                    !id.is_empty() && id.bytes().all(is_word),
+                    section.key("password"),
+                    "must have ids of letters, digits and `_`",
+                );
+                let password = password(section, &format!("password.{id}"), value, problems);
+                passwords.extend(password.map(|password| (id, password)));
             }
-            _ => return None,
-        };
-        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
-        Some(Self {
-            covered: seal.get(..seal.len() - uncovered)?,
-            id,
-            salt,
-            iv: decode(iv)?,
-            ciphertext: decode(ciphertext)?,
-            expires_at,
-            mac_salt,
-            mac: decode(mac)?,
-        })
+            Some(Passwords::ById(passwords))
+        }
     }
+}
 
-    /// The decrypted text; `None` if the seal was not made with this password. The salts are used as text: their
-    /// hexadecimal digits are not decoded.
-    fn open(&self, password: &Secret) -> Option<Vec<u8>> {
-        let derive = |salt: &str| {
-            hkdf::pbkdf2::<32>(
-                pbkdf2::PBKDF2_HMAC_SHA1,
-                NonZeroU32::MIN,
-                password.expose(),
-                salt.as_bytes(),
-            )
-        };
-        let mac = hmac::Key::new(hmac::HMAC_SHA256, &derive(self.mac_salt));
-        hmac::verify(&mac, self.covered.as_bytes(), &self.mac).ok()?;
-        Cbc::new(&derive(self.salt))?.open(&self.iv, self.ciphertext.clone())
+fn password(
+    section: &Section<'_>,
+    key: &str,
+    value: Secret,
+    problems: &mut Problems,
+) -> Option<Secret> {
+    let password = app_secret::required(section, key, Some(value), "password", problems)?;
+    problems.require(
+        password.expose().len() >= MIN_PASSWORD,
+        section.key(key),
+        "is shorter than 32 characters, the minimum of the library: copy the app's password",
+    );
+    Some(password)
+}
+
+impl Passwords {
+    fn get(&self, id: &str, version: Version) -> Option<&Secret> {
+        match self {
+            Self::Any(password) => Some(password),
+            Self::ById(passwords) if id.is_empty() && version == Version::Raw => {
+                passwords.get(DEFAULT_ID)
+            }
+            Self::ById(passwords) => passwords.get(id),
+        }
     }
 }
 
 impl IronSession {
-    fn session(&self, request: &Parts) -> Extracted {
+    async fn session(&self, request: &Parts) -> Extracted {
         let Some(text) = self.text(request)? else {
             return Ok(None);
         };
         let malformed = || ExtractError::rejected(Reason::Malformed);
-        let seal = Seal::parse(&text).ok_or_else(malformed)?;
+        let sealed = match self.version {
+            Version::V8 | Version::V9 => text.strip_suffix(LAYOUT),
+            Version::Raw => Some(&*text),
+        };
+        let seal = sealed.and_then(Seal::parse).ok_or_else(malformed)?;
         let password = self
             .passwords
-            .get(seal.id)
+            .get(seal.id, self.version)
             .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
-        let opened = seal
-            .open(password)
-            .ok_or_else(|| ExtractError::rejected(Reason::BadSeal))?;
-        let expires_at = seal.expires_at.map(|millis| millis.div_euclid(1000));
-        if seal
-            .expires_at
-            .is_some_and(|millis| millis <= (self.clock.now() - SKEW).saturating_mul(1000))
-        {
+        let opened = match seal.open(password, ITERATIONS) {
+            None if self.version == Version::Raw => self.open_slowly(&text, password).await?,
+            opened => opened,
+        };
+        let opened = opened.ok_or_else(|| ExtractError::rejected(Reason::BadSeal))?;
+        if seal.is_expired(self.clock.now()) {
             return Err(ExtractError::expired());
         }
-        match Value::parse(&opened) {
-            Ok(attributes @ Value::Object(_)) => Ok(Some(Session {
-                attributes,
-                expires_at,
-            })),
-            _ => Err(malformed()),
+        let attributes = Value::parse(&opened).map_err(|_| malformed())?;
+        match &attributes {
+            Value::Object(session) if is_authkit(session) => return Err(self.authkit()),
+            Value::Object(_) => {}
+            // hapi seals any value.
+            _ if self.version == Version::Raw => {}
+            _ => return Err(malformed()),
+        }
+        Ok(Some(Session {
+            attributes,
+            expires_at: seal.expires_at(),
+        }))
+    }
+
+    /// Opens a seal of h3 version 2. To derive its keys takes a processor milliseconds, for a forged seal too. So it is
+    /// done on other threads than those that serve requests, by half as many at a time as there are processors.
+    async fn open_slowly(
+        &self,
+        seal: &str,
+        password: &Secret,
+    ) -> Result<Option<Vec<u8>>, ExtractError> {
+        let interrupted = |_| ExtractError::unavailable(Reason::Interrupted);
+        let permit = Arc::clone(&self.derivations).acquire_owned().await;
+        let permit = permit.map_err(|_| ExtractError::unavailable(Reason::Interrupted))?;
+        let (seal, password) = (seal.to_owned(), password.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            Seal::parse(&seal)?.open(&password, H3_ITERATIONS)
+        });
+        opened.await.map_err(interrupted)
+    }
+
+    /// The text of the cookie, whole or joined from its parts.
+    fn text<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
+        let whole = self.cookie.find(request)?;
+        match (self.version, whole) {
+            // As in the library, a whole cookie takes precedence over parts.
+            (Version::V9, None) => Ok(self.cookie.find_chunks(request, MAX_PARTS)?.map(Cow::Owned)),
+            (Version::Raw, Some(value)) if value.starts_with(CHUNKED) => {
+                self.h3_chunks(request, value).map(Some)
+            }
+            _ => Ok(whole.map(Cow::Borrowed)),
         }
     }
 
-    /// The seal. As in the library, a whole cookie takes precedence over parts.
-    fn text<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
-        match self.cookie.find(request)? {
-            Some(whole) => Ok(Some(Cow::Borrowed(whole))),
-            None if self.reads_parts => {
-                Ok(self.cookie.find_chunks(request, MAX_PARTS)?.map(Cow::Owned))
-            }
-            None => Ok(None),
+    /// The parts whose number h3 wrote into the cookie itself. Parts with a higher number are left from a longer session.
+    fn h3_chunks<'a>(
+        &self,
+        request: &'a Parts,
+        marker: &str,
+    ) -> Result<Cow<'a, str>, ExtractError> {
+        let count = marker.strip_prefix(CHUNKED).and_then(|it| it.parse().ok());
+        let count: usize = count.ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
+        if count > MAX_CHUNKS {
+            return Err(ExtractError::rejected(Reason::TooManyParts));
         }
+        let mut joined = String::new();
+        for number in 1..=count {
+            let name = format!("{}.{number}", self.cookie.name());
+            let chunk = cookie::find(&request.headers, &name)?;
+            joined += chunk.ok_or_else(|| ExtractError::rejected(Reason::MissingPart))?;
+        }
+        Ok(Cow::Owned(joined))
     }
+
+    fn authkit(&self) -> ExtractError {
+        self.authkit_warning.call_once(|| {
+            tracing::warn!(
+                extractor = self.extractor,
+                "the cookie {} {AUTHKIT_ADVICE}",
+                self.cookie.name()
+            );
+        });
+        ExtractError::rejected(Reason::Purpose).because(format!("the cookie {AUTHKIT_ADVICE}"))
+    }
+}
+
+/// Whether this is what `AuthKit` seals (`authkit-nextjs` `src/session.ts`), whatever the cookie is called.
+fn is_authkit(session: &Object) -> bool {
+    let is_token = match session.get("accessToken") {
+        Ok(Some(Value::String(token))) => jwt_form::is_jwt(token),
+        Ok(_) => false,
+        Err(_) => true,
+    };
+    is_token && session.contains("refreshToken") && session.contains("user")
 }
 
 impl SessionExtractor for IronSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
-        Box::pin(async move { self.end.apply(self.session(request), self.clock.now()) })
+        Box::pin(async move {
+            self.end
+                .apply(self.session(request).await, self.clock.now())
+        })
     }
 
     fn reach(&self) -> Reach {
@@ -276,8 +328,8 @@ impl SessionExtractor for IronSession {
 mod tests {
     use super::*;
     use crate::session::contract;
-    use crate::session::formats::aes::seal;
-    use crate::session::sections::testing::{NOW, answer, build, refused};
+    use crate::session::formats::iron;
+    use crate::session::sections::testing::{NOW, build, refused};
 
     const PASSWORD: &str = "hunter2-hunter2-hunter2-hunter2-hunter2";
 
@@ -290,25 +342,32 @@ mod tests {
     }
 
     fn sealed(id: &str, expires_at: &str, json: &str) -> String {
-        let derive = |salt: &str| {
-            let sha1 = pbkdf2::PBKDF2_HMAC_SHA1;
-            hkdf::pbkdf2::<32>(sha1, NonZeroU32::MIN, PASSWORD.as_bytes(), salt.as_bytes())
-        };
-        let [iv, text] = [
-            &[3; 16][..],
-            &seal::cbc(&derive("aa"), [3; 16], json.as_bytes()),
-        ]
-        .map(|part| URL_SAFE_NO_PAD.encode(part));
-        let covered = format!("Fe26.2*{id}*aa*{iv}*{text}*{expires_at}");
-        let mac = hmac::sign(
-            &hmac::Key::new(hmac::HMAC_SHA256, &derive("bb")),
-            covered.as_bytes(),
-        );
-        format!("{covered}*bb*{}~2", URL_SAFE_NO_PAD.encode(mac))
+        let seal = iron::sealing::sealed(PASSWORD, ITERATIONS, id, expires_at, json);
+        format!("{seal}{LAYOUT}")
+    }
+
+    fn raw(id: &str, expires_at: &str, json: &str) -> String {
+        iron::sealing::sealed(PASSWORD, H3_ITERATIONS, id, expires_at, json)
+    }
+
+    fn extracted(extractor: &dyn SessionExtractor, cookies: &str) -> Extracted {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let request = contract::request(&[("cookie", cookies)]);
+        runtime.unwrap().block_on(extractor.extract(&request))
+    }
+
+    fn answer(
+        extractor: &dyn SessionExtractor,
+        cookies: &str,
+    ) -> Result<Option<String>, &'static str> {
+        match extracted(extractor, cookies) {
+            Ok(session) => Ok(session.map(|it| serde_json::to_string(&it.attributes).unwrap())),
+            Err(error) => Err(error.reason().as_str()),
+        }
     }
 
     fn asked(more: &str, cookies: &str) -> Result<Option<String>, &'static str> {
-        answer(&*extractor(more), &[("cookie", cookies)])
+        answer(&*extractor(more), cookies)
     }
 
     #[tokio::test]
@@ -416,25 +475,170 @@ mod tests {
             ),
         ] {
             let extractor = build("iron_session", &format!("cookie = \"sid\"\n{keys}")).unwrap();
-            let asked = |id: &str| {
-                answer(
-                    &*extractor,
-                    &[("cookie", &format!("sid={}", sealed(id, "", "{}")))],
-                )
-            };
+            let asked = |id: &str| answer(&*extractor, &format!("sid={}", sealed(id, "", "{}")));
             assert!(asked("7").is_ok(), "{keys}");
             assert!(asked("12").is_err(), "{keys}");
             assert_eq!(asked("1"), Err("unknown_key"), "{keys}");
         }
         let alone = format!("cookie = \"sid\"\npassword_file = \"{path}\"");
         let alone = build("iron_session", &alone).unwrap();
-        assert!(
-            answer(
-                &*alone,
-                &[("cookie", &format!("sid={}", sealed("1", "", "{}")))]
-            )
-            .is_ok()
+        assert!(answer(&*alone, &format!("sid={}", sealed("1", "", "{}"))).is_ok());
+    }
+
+    #[test]
+    fn raw_seal_has_no_layout_and_any_id_with_one_password() {
+        let asked = |value: &str| asked("version = \"raw\"", &format!("sid={value}"));
+        let later = format!("{}", (NOW + 60) * 1000);
+        let bad_password = iron::sealing::sealed(&"x".repeat(40), ITERATIONS, "", "", "{}");
+        let other_iterations = NonZeroU32::new(2).unwrap();
+        let other_iterations = iron::sealing::sealed(PASSWORD, other_iterations, "", "", "{}");
+        let object = Ok(Some(r#"{"id":7}"#.to_owned()));
+        for (case, seal, want) in [
+            ("h3", raw("", &later, r#"{"id":7}"#), object.clone()),
+            (
+                "h3 v1 or hapi",
+                iron::sealing::sealed(PASSWORD, ITERATIONS, "", "", r#"{"id":7}"#),
+                object.clone(),
+            ),
+            ("an id", raw("app", "", r#"{"id":7}"#), object),
+            (
+                "a text",
+                raw("", "", "\"u-7\""),
+                Ok(Some("\"u-7\"".to_owned())),
+            ),
+            (
+                "iron-session's layout",
+                sealed("1", "", "{}"),
+                Err("malformed"),
+            ),
+            ("not JSON", raw("", "", "u-7"), Err("malformed")),
+            ("empty", raw("", "", ""), Err("malformed")),
+            ("expired", raw("", "1", "{}"), Err("expired")),
+            ("another password", bad_password, Err("bad_seal")),
+            ("other iterations", other_iterations, Err("bad_seal")),
+            (
+                "expiry removed",
+                raw("", &later, "{}").replace(&later, ""),
+                Err("bad_seal"),
+            ),
+            ("a longer seal", raw("", "", "{}") + "*", Err("malformed")),
+        ] {
+            assert_eq!(asked(&seal), want, "{case}");
+        }
+        let v9 = self::asked("", &format!("sid={}", raw("1", "", "{}")));
+        assert_eq!(v9, Err("malformed"), "no layout");
+    }
+
+    #[test]
+    fn raw_seal_without_id_has_the_default_password_of_several() {
+        let keys = format!(
+            "cookie = \"sid\"\nversion = \"raw\"\n\
+             password = {{ default = \"{PASSWORD}\", new = \"{}\" }}",
+            "another-password-of-more-than-32-characters"
         );
+        let extractor = build("iron_session", &keys).unwrap();
+        for (id, want) in [
+            ("", Ok(Some("{}".to_owned()))),
+            ("default", Ok(Some("{}".to_owned()))),
+            ("new", Err("bad_seal")),
+            ("other", Err("unknown_key")),
+        ] {
+            let cookie = format!("sid={}", raw(id, "", "{}"));
+            assert_eq!(answer(&*extractor, &cookie), want, "{id}");
+        }
+    }
+
+    #[test]
+    fn parts_of_h3_are_read_up_to_their_number() {
+        let seal = raw("", "", "{}");
+        let (head, tail) = seal.split_at(20);
+        for (case, cookies, want) in [
+            (
+                "two parts and an old one",
+                format!("sid=__chunked__2; sid.1={head}; sid.2={tail}; sid.3=old"),
+                Ok(Some("{}".to_owned())),
+            ),
+            (
+                "whole beside old parts",
+                format!("sid={seal}; sid.1={head}"),
+                Ok(Some("{}".to_owned())),
+            ),
+            (
+                "parts alone",
+                format!("sid.1={head}; sid.2={tail}"),
+                Ok(None),
+            ),
+            (
+                "one missing",
+                format!("sid=__chunked__2; sid.1={head}"),
+                Err("missing_part"),
+            ),
+            (
+                "too few",
+                format!("sid=__chunked__1; sid.1={head}; sid.2={tail}"),
+                Err("malformed"),
+            ),
+            (
+                "two values",
+                format!("sid=__chunked__2; sid.1={head}; sid.1=x; sid.2={tail}"),
+                Err("ambiguous_identity"),
+            ),
+            ("none", "sid=__chunked__0".to_owned(), Err("malformed")),
+            ("no number", "sid=__chunked__".to_owned(), Err("malformed")),
+            (
+                "not a number",
+                "sid=__chunked__2x".to_owned(),
+                Err("malformed"),
+            ),
+            (
+                "hundred",
+                "sid=__chunked__100".to_owned(),
+                Err("too_many_parts"),
+            ),
+        ] {
+            assert_eq!(asked("version = \"raw\"", &cookies), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn session_of_authkit_is_refused_and_the_recipe_is_named() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
+        let with = |token: &str| {
+            format!(r#"{{"accessToken":{token},"refreshToken":"r","user":{{"id":"u-1"}}}}"#)
+        };
+        let jwt = format!("\"{token}\"");
+        for (case, session, refused) in [
+            ("AuthKit", with(&jwt), true),
+            (
+                "two tokens",
+                with(&format!("{jwt},\"accessToken\":1")),
+                true,
+            ),
+            ("another token", with("\"opaque\""), false),
+            (
+                "no refresh token",
+                with(&jwt).replace("refreshToken", "x"),
+                false,
+            ),
+            ("no user", with(&jwt).replace("user", "x"), false),
+        ] {
+            let want = if refused { Err("purpose") } else { Ok(()) };
+            for (version, seal) in [
+                ("v9", sealed("1", "", &session)),
+                ("raw", raw("", "", &session)),
+            ] {
+                let keys = format!("version = \"{version}\"");
+                let answer = asked(&keys, &format!("sid={seal}")).map(drop);
+                assert_eq!(answer, want, "{case}, {version}");
+            }
+        }
+        let cookie = format!("sid={}", sealed("1", "", &with(&jwt)));
+        let refusal = format!("{:?}", extracted(&*extractor(""), &cookie).unwrap_err());
+        assert!(
+            refusal.contains("docs/recipes/workos-authkit.md"),
+            "{refusal}"
+        );
+        assert!(!refusal.contains(token), "{refusal}");
     }
 
     #[test]
@@ -462,6 +666,7 @@ mod tests {
                 ),
                 ("number", "cookie = \"sid\"\npassword = 1234", "password"),
                 ("version", &with("version = \"v6\""), "version"),
+                ("AuthKit", &with("").replace("sid", "wos-session"), "cookie"),
                 ("both", &with("password_file = \"/nowhere\""), "password"),
             ],
         );

@@ -8,6 +8,7 @@ pub mod glob;
 pub mod headers;
 pub mod hex;
 pub mod hkdf;
+pub mod iron;
 pub mod jwe;
 pub mod jwt_form;
 pub mod jwt_times;

@@ -1,0 +1,4 @@
+//! The cookie of `iron_session` with `version = "raw"`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rollout_token_fuzz::cookie("iron-raw", bytes));
