@@ -53,6 +53,8 @@ pub struct Section<'a> {
     elsewhere: Elsewhere<'a>,
     /// The section itself has a `subject`, beside those of its preset and its kind.
     pub(crate) names_subject: bool,
+    /// The template of the subject: the section's, its preset's or its kind's.
+    pub(crate) subject: String,
     effective: RefCell<Option<serde_json::Value>>,
     watched: RefCell<Vec<FileFingerprint>>,
     warnings: RefCell<Warnings>,
@@ -71,6 +73,7 @@ impl<'a> Section<'a> {
             common_keys,
             elsewhere,
             names_subject: false,
+            subject: String::new(),
             effective: RefCell::default(),
             watched: RefCell::default(),
             warnings: RefCell::default(),
@@ -85,6 +88,11 @@ impl<'a> Section<'a> {
     /// The full key of `key` in this section, for a problem's first words.
     pub fn key(&self, key: &str) -> String {
         join(&self.path, key)
+    }
+
+    /// The template of the subject.
+    pub fn subject(&self) -> &str {
+        &self.subject
     }
 
     /// Whether tokens end with the session, so that a store has to tell when that is.

@@ -259,6 +259,7 @@ impl Builder<'_> {
 
         let mut keys = Section::new(path, table, &Common::KEYS, self.elsewhere);
         keys.names_subject = names_subject;
+        keys.subject.clone_from(&subject);
         if let Some(text) = subject_missing {
             keys.require_subject(&text, problems);
         }

@@ -9,18 +9,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Once};
 
 use axum::http::request::Parts;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::config::{HumanDuration, Problems, Section};
-use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::formats::expiry::Expiry;
 use crate::session::formats::percent::{self, Plus};
+use crate::session::formats::rails::{CookieValue, SERIALIZER_ADVICE};
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
@@ -35,10 +32,6 @@ pub const KIND: Kind = Kind {
     subject: "{/warden.user.user.key/0/0}",
     presets: &[],
 };
-
-/// What to change in an app that uses the Marshal serializer.
-const SERIALIZER_ADVICE: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or :hybrid, \
-                      until all cookies are rewritten)";
 
 /// `[extractors.NAME]` with `kind = "rails"`
 #[derive(Serialize, Deserialize)]
@@ -112,6 +105,12 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         config.cookie.as_deref().unwrap_or_default(),
         &mut problems,
     );
+    problems.require(
+        !is_row_of_generated_sign_in(&config, section.subject()),
+        section.key("subject"),
+        "is the value of the cookie session_id, which in the sign-in that Rails 8 generates is the id of a row in the \
+         table sessions and not of a user: use kind = \"sql_session\" with preset = \"rails8\"",
+    );
     let secret = app_secret::required(
         section,
         "secret_key_base",
@@ -151,6 +150,17 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         extractor: section.name().to_owned(),
         marshal_warning: Once::new(),
     }))
+}
+
+/// Whether the subject would be the id of a session. `bin/rails generate authentication` writes it into
+/// `cookies.signed[:session_id]`.
+fn is_row_of_generated_sign_in(config: &RailsConfig, subject: &str) -> bool {
+    let cookie = config.cookie.as_deref().unwrap_or_default();
+    let name = cookie
+        .strip_prefix("__Host-")
+        .or_else(|| cookie.strip_prefix("__Secure-"))
+        .unwrap_or(cookie);
+    config.scheme == "signed" && name == "session_id" && subject.contains("{}")
 }
 
 impl RotationConfig {
@@ -209,80 +219,24 @@ impl Rails {
             .map(Some)
     }
 
-    /// The session inside the metadata, which contains the purpose (the cookie's name) and the expiry. Rails also
-    /// accepts a value without metadata, which may have been made for any purpose. Here that needs
-    /// `allow_missing_purpose`.
+    /// The session inside the metadata.
     fn unwrap(&self, opened: &[u8]) -> Result<Session, ExtractError> {
-        let value = self.json(opened)?;
-        let Some(metadata) = metadata(&value)? else {
-            self.check_purpose(None)?;
-            return Ok(Session {
-                attributes: value,
-                expires_at: None,
-            });
-        };
-        self.check_purpose(text(metadata, "pur")?)?;
-        let malformed = || ExtractError::rejected(Reason::Malformed);
-        let expires_at = match text(metadata, "exp")? {
-            Some(time) => Some(Expiry::of_text(time).ok_or_else(malformed)?.floor),
-            None => None,
-        };
-        if expires_at.is_some_and(|end| self.clock.now() >= end) {
-            return Err(ExtractError::expired());
-        }
-        let message = text(metadata, "message")?.ok_or_else(malformed)?;
-        let attributes = self.json(&STANDARD.decode(message).map_err(|_| malformed())?)?;
+        let cookie = CookieValue::parse(opened).inspect_err(|error| {
+            if error.reason() == Reason::PayloadNotJson {
+                self.marshal_warning.call_once(|| {
+                    tracing::warn!(
+                        extractor = self.extractor,
+                        "the app's cookies are not JSON, as in Ruby's Marshal format, so every one is refused: \
+                         {SERIALIZER_ADVICE}"
+                    );
+                });
+            }
+        })?;
+        cookie.check(&self.purpose, self.allow_missing_purpose, self.clock.now())?;
         Ok(Session {
-            attributes,
-            expires_at,
+            attributes: cookie.value,
+            expires_at: cookie.expires_at,
         })
-    }
-
-    fn check_purpose(&self, purpose: Option<&str>) -> Result<(), ExtractError> {
-        match purpose {
-            Some(purpose) if purpose == self.purpose => Ok(()),
-            None if self.allow_missing_purpose => Ok(()),
-            Some(_) => Err(ExtractError::rejected(Reason::Purpose).because("the value was made for another cookie")),
-            None => Err(ExtractError::rejected(Reason::Purpose).because(
-                "the value has no purpose: turn on use_cookies_with_metadata in the Rails app, or set \
-                 allow_missing_purpose = true",
-            )),
-        }
-    }
-
-    fn json(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
-        // The version bytes of Marshal. JSON never begins with them.
-        if bytes.starts_with(b"\x04\x08") {
-            self.marshal_warning.call_once(|| {
-                tracing::warn!(
-                    extractor = self.extractor,
-                    "the app's cookies are in Ruby's Marshal format, so every one is refused: {SERIALIZER_ADVICE}"
-                );
-            });
-            return Err(ExtractError::rejected(Reason::PayloadNotJson).because(SERIALIZER_ADVICE));
-        }
-        Value::parse(bytes).map_err(|_| ExtractError::rejected(Reason::PayloadNotJson))
-    }
-}
-
-/// The metadata around the session, `{"_rails": {…}}`; `None` if the value has none.
-fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
-    let Value::Object(object) = value else {
-        return Ok(None);
-    };
-    match object.get("_rails") {
-        Ok(None) => Ok(None),
-        Ok(Some(Value::Object(metadata))) => Ok(Some(metadata)),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
-    }
-}
-
-/// A member that is a string; `None` if it is absent or null.
-fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractError> {
-    match object.get(name) {
-        Ok(None | Some(Value::Null)) => Ok(None),
-        Ok(Some(Value::String(text))) => Ok(Some(text)),
-        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
     }
 }
 
@@ -298,11 +252,14 @@ impl SessionExtractor for Rails {
 
 #[cfg(test)]
 mod tests {
-    use super::reader::ITERATIONS;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use crate::session::contract;
     use crate::session::formats::aes::seal;
     use crate::session::formats::hkdf;
+    use crate::session::formats::rails::ITERATIONS;
     use crate::session::sections::testing::{answer, build, refused};
 
     const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2hunter2";
@@ -460,6 +417,17 @@ mod tests {
         );
     }
 
+    #[test]
+    fn signed_cookie_that_is_the_users_id_itself_needs_no_store() {
+        let keys =
+            format!("secret_key_base = \"{SECRET}\"\nscheme = \"signed\"\nsubject = \"{{}}\"");
+        assert!(build("rails", &format!("cookie = \"user_id\"\n{keys}")).is_ok());
+        let sentence = build("rails", &format!("cookie = \"__Host-session_id\"\n{keys}"))
+            .unwrap_err()
+            .to_string();
+        assert!(sentence.contains("preset = \"rails8\""), "{sentence}");
+    }
+
     #[tokio::test]
     async fn marshal_cookie_is_refused_with_the_setting_to_change() {
         let request = contract::request(&[("cookie", &cookie(b"\x04\x08{\x00"))]);
@@ -512,6 +480,11 @@ mod tests {
                     "no cookie",
                     "secret_key_base = \"hunter2-hunter2-hunter2\"",
                     "cookie",
+                ),
+                (
+                    "id of a row",
+                    &with("scheme = \"signed\"\nsubject = \"{}\"").replace("_app", "session_id"),
+                    "subject",
                 ),
                 ("scheme", &with("scheme = \"plain\""), "scheme"),
                 ("digest", &with("digest = \"md5\""), "digest"),

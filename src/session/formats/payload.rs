@@ -67,6 +67,11 @@ pub fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80 | b'(' | b'}', .., b'.'])
 }
 
+/// Whether the bytes are Ruby's Marshal format, by its version bytes. JSON never begins with them.
+pub fn is_marshal(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x04\x08")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

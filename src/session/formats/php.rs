@@ -1,5 +1,5 @@
-//! Parses the output of PHP's `serialize()`: null, booleans, numbers, strings and arrays of them.
-//! Format: php-src `ext/standard/var_unserializer.re`.
+//! Parses the output of PHP's `serialize()`: null, booleans, numbers, strings and arrays of them. Also parses PHP's own
+//! sessions, which consist of it. Format: php-src `ext/standard/var_unserializer.re`, `ext/session/session.c`.
 //!
 //! PHP runs an object's code while it unserializes it. This parser never creates an object, an enum or a reference:
 //! it skips their text and reads them as null. They are not refused, because a form that fails validation leaves such
@@ -26,6 +26,36 @@ pub fn string(text: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader { rest: text };
     let bytes = reader.eat("s:").then(|| reader.string()).flatten()?;
     reader.rest.is_empty().then_some(bytes)
+}
+
+/// Parses a session that PHP's `session_encode()` wrote, with `session.serialize_handler` `php_serialize` (one array) or
+/// `php` (`name|value` without a separator); `None` if the text is neither as a whole. No text is both: after the value
+/// of its last name, `php` writes nothing.
+pub fn session(text: &[u8]) -> Option<Value> {
+    if let Some(session) = array(text) {
+        return match session {
+            // An empty session, or one whose names are numbers.
+            Value::Array(items) => Some(Value::Object(
+                items
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, item)| (index.to_string(), item))
+                    .collect(),
+            )),
+            session => Some(session),
+        };
+    }
+    let mut reader = Reader { rest: text };
+    let mut members: Vec<(String, Value)> = Vec::new();
+    while !reader.rest.is_empty() {
+        let length = reader.rest.iter().position(|&byte| byte == b'|')?;
+        let (name, rest) = reader.rest.split_at(length);
+        reader.rest = &rest[1..];
+        let name = std::str::from_utf8(name).ok().map(str::to_owned);
+        let value = reader.value(MAX_DEPTH)?;
+        members.extend(name.map(|name| (name, value)));
+    }
+    Some(Value::Object(members.into_iter().collect::<Object>()))
 }
 
 fn value(text: &[u8]) -> Option<Value> {
@@ -209,6 +239,52 @@ mod tests {
         ] {
             let value = value(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(serde_json::to_string(&value).unwrap(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn session_of_both_handlers_is_an_object() {
+        for (text, want) in [
+            ("a:1:{s:7:\"user_id\";i:7;}", r#"{"user_id":7}"#),
+            ("a:0:{}", "{}"),
+            ("a:1:{i:0;s:1:\"x\";}", r#"{"0":"x"}"#),
+            ("a:1:{s:1:\"a\";s:7:\"b|i:1;c\";}", r#"{"a":"b|i:1;c"}"#),
+            ("user_id|i:7;", r#"{"user_id":7}"#),
+            (
+                "user_id|s:2:\"42\";roles|a:1:{i:0;s:5:\"a|i:9\";}_token|N;",
+                r#"{"user_id":"42","roles":["a|i:9"],"_token":null}"#,
+            ),
+            (
+                "o|O:1:\"A\":1:{s:1:\"x\";i:1;}user_id|i:7;",
+                r#"{"o":null,"user_id":7}"#,
+            ),
+            ("a|i:1;a|i:2;", "two"),
+        ] {
+            let value = session(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
+            let json = serde_json::to_string(&value).unwrap_or_else(|_| "two".to_owned());
+            assert_eq!(json, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_session_is_refused() {
+        for text in [
+            "user_id",
+            "user_id|",
+            "user_id|i:7",
+            "user_id|i:7;x",
+            "user_id|i:7;x|",
+            "user_id|i:7;;",
+            "|i:7;\0",
+            "!user_id|",
+            "a:1:{s:7:\"user_id\";i:7;",
+            "a:1:{s:7:\"user_id\";i:7;}x",
+            "i:7;",
+            "s:1:\"a\";",
+            r#"{"user_id":7}"#,
+            "\x00\x00\x00\x02\x14\x01",
+        ] {
+            assert_eq!(session(text.as_bytes()), None, "{text}");
         }
     }
 

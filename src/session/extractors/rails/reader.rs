@@ -1,8 +1,6 @@
 //! The schemes by which Rails encrypts and signs its cookies: key derivation and decryption.
 //! Which scheme an app uses, and what the decrypted value means, is in `rails.rs`.
 
-use std::num::NonZeroU32;
-
 use aws_lc_rs::{hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,10 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use crate::config::{Problems, Section};
 use crate::secret::Secret;
 use crate::session::formats::aes::{Cbc, Gcm};
-use crate::session::formats::{hex, hkdf};
-
-/// The iterations of `ActiveSupport::KeyGenerator`, as a Rails application sets it up.
-pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+use crate::session::formats::hkdf;
+use crate::session::formats::rails::{ITERATIONS, verify};
 
 /// Opens cookies of one scheme with one secret.
 #[derive(Debug)]
@@ -140,11 +136,4 @@ impl Reader {
             }
         }
     }
-}
-
-/// The bytes before the signature; `None` if it is invalid. The signature covers their base64 text.
-fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
-    let (data, signature) = text.rsplit_once("--")?;
-    hmac::verify(key, data.as_bytes(), &hex::decode(signature)?).ok()?;
-    STANDARD.decode(data).ok()
 }

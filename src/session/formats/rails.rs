@@ -1,0 +1,122 @@
+//! What all signed and encrypted cookies of Rails share: the signature, and the metadata around the value.
+//! Format: Rails `activesupport/lib/active_support/message_verifier.rs`, `messages/metadata.rb`.
+
+use std::num::NonZeroU32;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::clock::UnixSeconds;
+use crate::json::{Object, Value};
+use crate::session::formats::expiry::Expiry;
+use crate::session::formats::hex;
+use crate::session::formats::payload;
+use crate::session::reason::Reason;
+use crate::session::types::ExtractError;
+
+/// The iterations of `ActiveSupport::KeyGenerator`, as a Rails application sets it up.
+pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+
+/// What to change in an app that uses the Marshal serializer.
+pub const SERIALIZER_ADVICE: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or \
+                                     :hybrid, until all cookies are rewritten)";
+
+/// The bytes before the signature; `None` if it is invalid. The signature covers their base64 text.
+pub fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
+    let (data, signature) = text.rsplit_once("--")?;
+    hmac::verify(key, data.as_bytes(), &hex::decode(signature)?).ok()?;
+    STANDARD.decode(data).ok()
+}
+
+/// A value of a cookie and its metadata.
+#[derive(Debug, PartialEq)]
+pub struct CookieValue {
+    pub value: Value,
+    /// `cookie.` and the cookie's name; `None` if the app writes no metadata (before the defaults of Rails 6.0).
+    pub purpose: Option<String>,
+    pub expires_at: Option<UnixSeconds>,
+}
+
+impl CookieValue {
+    /// Parses the bytes that were signed or encrypted.
+    ///
+    /// # Errors
+    /// `Rejected` if the value is not JSON, or the metadata is malformed.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ExtractError> {
+        let value = json(bytes)?;
+        let Some(metadata) = metadata(&value)? else {
+            return Ok(Self {
+                value,
+                purpose: None,
+                expires_at: None,
+            });
+        };
+        let malformed = || ExtractError::rejected(Reason::Malformed);
+        let expires_at = match text(metadata, "exp")? {
+            Some(time) => Some(Expiry::of_text(time).ok_or_else(malformed)?.floor),
+            None => None,
+        };
+        let message = text(metadata, "message")?.ok_or_else(malformed)?;
+        Ok(Self {
+            value: json(&STANDARD.decode(message).map_err(|_| malformed())?)?,
+            purpose: text(metadata, "pur")?.map(str::to_owned),
+            expires_at,
+        })
+    }
+
+    /// # Errors
+    /// `Rejected` unless the value was made for this purpose and has not expired. Rails also accepts a value without
+    /// metadata, which may have been made for any purpose; here that needs `allow_missing_purpose`.
+    pub fn check(
+        &self,
+        purpose: &str,
+        allow_missing_purpose: bool,
+        now: UnixSeconds,
+    ) -> Result<(), ExtractError> {
+        let refused = |detail| Err(ExtractError::rejected(Reason::Purpose).because(detail));
+        match &self.purpose {
+            Some(found) if found == purpose => {}
+            None if allow_missing_purpose => {}
+            Some(_) => return refused("the value was made for another cookie"),
+            None => {
+                return refused(
+                    "the value has no purpose: turn on use_cookies_with_metadata in the Rails app, or, in a section of \
+                     kind rails, set allow_missing_purpose = true",
+                );
+            }
+        }
+        if self.expires_at.is_some_and(|end| now >= end) {
+            return Err(ExtractError::expired());
+        }
+        Ok(())
+    }
+}
+
+fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
+    if payload::is_marshal(bytes) {
+        return Err(ExtractError::rejected(Reason::PayloadNotJson).because(SERIALIZER_ADVICE));
+    }
+    Value::parse(bytes).map_err(|_| ExtractError::rejected(Reason::PayloadNotJson))
+}
+
+/// The metadata around the session, `{"_rails": {…}}`; `None` if the value has none.
+fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
+    let Value::Object(object) = value else {
+        return Ok(None);
+    };
+    match object.get("_rails") {
+        Ok(None) => Ok(None),
+        Ok(Some(Value::Object(metadata))) => Ok(Some(metadata)),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
+    }
+}
+
+/// A member that is a string; `None` if it is absent or null.
+fn text<'a>(object: &'a Object, name: &str) -> Result<Option<&'a str>, ExtractError> {
+    match object.get(name) {
+        Ok(None | Some(Value::Null)) => Ok(None),
+        Ok(Some(Value::String(text))) => Ok(Some(text)),
+        Ok(Some(_)) | Err(_) => Err(ExtractError::rejected(Reason::Malformed)),
+    }
+}
