@@ -199,6 +199,38 @@ fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     Ok(Some(text))
 }
 
+/// The opaque token in the value of a header: alone, or after `Bearer` or `Token` (Django REST framework) and one or more
+/// spaces. Another scheme, or a scheme without a token, counts as absent. `Authorization` always has a scheme.
+///
+/// # Errors
+/// `Rejected` if the token has spaces or is not visible ASCII. Unlike a bearer token it may have any other characters,
+/// such as the `|` of Laravel Sanctum.
+pub fn opaque<'a>(
+    place: &CredentialSource,
+    value: &'a [u8],
+) -> Result<Option<&'a str>, ExtractError> {
+    let value = value.trim_ascii();
+    let token = match value.iter().position(|&byte| byte == b' ') {
+        None if *place == CredentialSource::Bearer => return Ok(None),
+        None => value,
+        Some(end) => {
+            let (scheme, token) = value.split_at(end);
+            let is_known = [&b"bearer"[..], b"token"]
+                .iter()
+                .any(|known| scheme.eq_ignore_ascii_case(known));
+            if !is_known {
+                return Ok(None);
+            }
+            token.trim_ascii_start()
+        }
+    };
+    match std::str::from_utf8(token) {
+        Ok("") => Ok(None),
+        Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
+        Ok(_) | Err(_) => Err(malformed()),
+    }
+}
+
 fn malformed() -> ExtractError {
     ExtractError::rejected(Reason::Malformed)
 }
@@ -290,6 +322,41 @@ mod tests {
         ]);
         let want = Err("duplicate_header");
         assert_found(&[CredentialSource::Bearer], &twice, want, "twice");
+    }
+
+    #[test]
+    fn opaque_token_follows_bearer_or_token_and_another_scheme_is_absent() {
+        let header: CredentialSource = "header:x-auth-token".parse().expect("a place");
+        for (value, in_authorization, elsewhere) in [
+            (&b"Bearer abc"[..], Ok(Some("abc")), Ok(Some("abc"))),
+            (b"bearer   abc ", Ok(Some("abc")), Ok(Some("abc"))),
+            (b"Token 9944b0", Ok(Some("9944b0")), Ok(Some("9944b0"))),
+            (b"TOKEN 9944b0", Ok(Some("9944b0")), Ok(Some("9944b0"))),
+            (b"Bearer 7|aB3", Ok(Some("7|aB3")), Ok(Some("7|aB3"))),
+            (
+                b"Bearer a.b%2B/=,",
+                Ok(Some("a.b%2B/=,")),
+                Ok(Some("a.b%2B/=,")),
+            ),
+            (b"abc", Ok(None), Ok(Some("abc"))),
+            (b"Bearer", Ok(None), Ok(Some("Bearer"))),
+            (b"Bearer ", Ok(None), Ok(Some("Bearer"))),
+            (b"Basic abc", Ok(None), Ok(None)),
+            (b"Tokens abc", Ok(None), Ok(None)),
+            (b"", Ok(None), Ok(None)),
+            (b"Bearer a b", Err("malformed"), Err("malformed")),
+            (b"Bearer a\tb", Err("malformed"), Err("malformed")),
+            (b"Token \xc3\xa9", Err("malformed"), Err("malformed")),
+            (b"Token \xff", Err("malformed"), Err("malformed")),
+        ] {
+            for (place, want) in [
+                (&CredentialSource::Bearer, in_authorization),
+                (&header, elsewhere),
+            ] {
+                let found = opaque(place, value).map_err(|error| error.reason().as_str());
+                assert_eq!(found, want, "{place}: {value:?}");
+            }
+        }
     }
 
     #[test]

@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{HumanDuration, List, Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
-use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier};
+use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier, itsdangerous_key};
 use crate::session::kind::Kind;
 use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_end::SessionEnd;
@@ -88,7 +87,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         keys: current
             .iter()
             .chain(&fallbacks)
-            .map(|key| derive(digest, key, &config.salt))
+            .map(|key| itsdangerous_key(digest, key, &config.salt))
             .collect(),
         parse_timestamp: signed_timestamp::itsdangerous_timestamp,
         max_age: config.max_age.seconds(),
@@ -108,14 +107,10 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// The key derivation `hmac` of itsdangerous, which Flask uses.
-fn derive(digest: hmac::Algorithm, secret: &Secret, salt: &str) -> hmac::Key {
-    let secret = hmac::Key::new(digest, secret.expose());
-    hmac::Key::new(digest, hmac::sign(&secret, salt.as_bytes()).as_ref())
-}
-
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::hmac;
+
     use super::*;
     use crate::session::contract;
     use crate::session::reason::Reason;
@@ -136,7 +131,7 @@ mod tests {
 
     /// A cookie with this payload, signed as Flask does.
     fn sign(secret: &str, payload: &str) -> String {
-        let key = derive(
+        let key = itsdangerous_key(
             signed_timestamp::HMAC_SHA1,
             &Secret::new(secret),
             "cookie-session",

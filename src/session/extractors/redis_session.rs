@@ -23,20 +23,23 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::authority;
 use crate::session::sections::laravel::{self, KeyFields};
-use crate::session::sections::session_cookie::{self, SessionCookie};
+use crate::session::sections::session_credential::{CredentialFields, SessionCredential, StoreKey};
+use crate::session::sections::stored_session::{StoredFormat, StoredSession};
 use crate::session::subject::Template;
 use crate::session::types::{
     Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
 };
-use server::RedisServer;
+use server::{RedisServer, Stored};
 
 /// Keys by session library. A key in the section overrides the preset's.
 const PRESETS: &[(&str, &str)] = &[
     (
-        // The keys are the tokens without prefix. The same namespace contains lists of each user's sessions.
+        // The keys are the tokens, with the prefix of `@better-auth/redis-storage`, or without one where the app itself
+        // implements the storage. The same namespace contains lists of each user's sessions.
         "better-auth",
         r#"
             subject = "{session.userId}"
+            key_prefix = ["better-auth:", ""]
             cookie = ["__Secure-better-auth.session_token", "better-auth.session_token"]
             cookie_format = "better_auth_signed"
             expires_path = "session.expiresAt"
@@ -78,13 +81,14 @@ struct RedisSessionConfig {
     url: Option<Secret>,
     password: Option<Secret>,
     ca: Option<PublicText>,
+    from: List<String>,
     cookie: List<String>,
     cookie_format: String,
     cookie_secrets: List<Secret>,
     app_key: Option<Secret>,
     previous_keys: List<Secret>,
     cipher: String,
-    key_prefix: Option<String>,
+    key_prefix: Option<List<String>>,
     key_hash: String,
     payload: String,
     expires_path: Option<String>,
@@ -100,6 +104,7 @@ impl Default for RedisSessionConfig {
             url: None,
             password: None,
             ca: None,
+            from: List::default(),
             cookie: List::default(),
             cookie_format: "plain".to_owned(),
             cookie_secrets: List::default(),
@@ -120,15 +125,23 @@ impl Default for RedisSessionConfig {
 
 #[derive(Debug)]
 struct RedisSession {
-    cookie: SessionCookie,
-    key_prefix: String,
+    credential: SessionCredential,
+    /// Prefixes of the keys, in the order in which they are tried.
+    key_prefixes: Vec<String>,
     authority: Option<Authority>,
     pool: Arc<Pool<RedisServer>>,
-    /// The keys for values that Laravel's cache wrote; `None` if values are JSON.
-    laravel: Option<Arc<laravel::AppKeySet>>,
+    payload: Payload,
     /// Where in the value the session's expiry is. The expiry of the key in Redis is checked in any case.
     expires: Option<Template>,
     clock: Clock,
+}
+
+/// The format of the values.
+#[derive(Debug)]
+enum Payload {
+    Plain(StoredSession),
+    /// What Laravel's cache wrote.
+    Laravel(Arc<laravel::AppKeySet>),
 }
 
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -149,7 +162,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         );
         None
     };
-    let keys = session_cookie::CookieFields {
+    let fields = CredentialFields {
+        from: &config.from,
         cookie: &config.cookie,
         cookie_format: &config.cookie_format,
         cookie_secrets: config.cookie_secrets,
@@ -160,22 +174,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
             cipher: &config.cipher,
         },
     };
-    let cookie = SessionCookie::read(section, keys, &mut problems);
-    match &config.key_prefix {
-        None => problems.require(
-            !cookie.takes_any_key(),
-            section.key("key_prefix"),
-            "is missing: the cookie is not signed, so a client could name any key of this Redis as its session. Set \
-             it to the prefix of the session keys, such as \"sess:\", or set key_hash = \"sha256\" if the app \
-             stores hashes of the ids",
-        ),
-        Some(prefix) if prefix.is_empty() && cookie.takes_any_key() => section.warn(
-            "key_prefix",
-            "is empty and the cookie is not signed, so a client can name any key without a colon in this Redis as \
-             its session: keep nothing else there, or store sessions under a prefix",
-        ),
-        Some(_) => {}
-    }
+    let credential = SessionCredential::read(section, fields, &mut problems);
+    let key_prefixes = key_prefixes(section, config.key_prefix, &credential, &mut problems);
     let expires = config
         .expires_path
         .map(|path| format!("{{{path}}}").parse::<Template>());
@@ -188,44 +188,91 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         &mut problems,
     );
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
-    let is_laravel = config.payload == "laravel";
-    problems.require(
-        is_laravel || config.payload == "json",
-        section.key("payload"),
-        "must be \"json\" or \"laravel\"",
-    );
-    problems.require(
-        !is_laravel || cookie.laravel().is_some(),
-        section.key("payload"),
-        "is \"laravel\", which needs cookie_format = \"laravel\" as well",
-    );
-    let laravel = cookie.laravel().filter(|_| is_laravel).cloned();
-    let Some(server) = server.filter(|_| problems.is_empty()) else {
+    let payload = payload(section, &config.payload, &credential, &mut problems);
+    let (Some(server), Some(payload), true) = (server, payload, problems.is_empty()) else {
         return Err(problems);
     };
     Ok(Arc::new(RedisSession {
-        cookie,
-        key_prefix: config.key_prefix.unwrap_or_default(),
+        credential,
+        key_prefixes,
         authority,
         pool: Pool::new(section, context, server, limits, waiting),
-        laravel,
+        payload,
         expires,
         clock: context.clock.clone(),
     }))
 }
 
+/// The prefixes of the keys. Without a signature a client could name any key of this Redis as its session, so then a
+/// prefix is required.
+fn key_prefixes(
+    section: &Section<'_>,
+    key_prefix: Option<List<String>>,
+    credential: &SessionCredential,
+    problems: &mut Problems,
+) -> Vec<String> {
+    let Some(List(mut prefixes)) = key_prefix else {
+        problems.require(
+            !credential.takes_any_key(),
+            section.key("key_prefix"),
+            "is missing: the session's id is not signed, so a client could name any key of this Redis as its session. \
+             Set it to the prefix of the session keys, such as \"sess:\", or set key_hash = \"sha256\" if the app \
+             stores hashes of the ids",
+        );
+        return vec![String::new()];
+    };
+    if prefixes.is_empty() {
+        prefixes.push(String::new());
+    }
+    if prefixes.iter().any(String::is_empty) && credential.takes_any_key() {
+        section.warn(
+            "key_prefix",
+            "is empty and the session's id is not signed, so a client can name any key without a colon in this Redis as \
+             its session: keep nothing else there, or store sessions under a prefix",
+        );
+    }
+    prefixes
+}
+
+fn payload(
+    section: &Section<'_>,
+    name: &str,
+    credential: &SessionCredential,
+    problems: &mut Problems,
+) -> Option<Payload> {
+    if let Some(format) = StoredFormat::named(name) {
+        return Some(Payload::Plain(StoredSession::new(
+            section, format, problems,
+        )));
+    }
+    if name != "laravel" {
+        problems.add(
+            section.key("payload"),
+            "must be one of json, msgpack, php, text, laravel",
+        );
+        return None;
+    }
+    let keys = credential
+        .laravel()
+        .ok_or("is \"laravel\", which needs cookie_format = \"laravel\" as well");
+    problems
+        .accept(section.key("payload"), keys)
+        .map(|keys| Payload::Laravel(keys.clone()))
+}
+
 impl SessionExtractor for RedisSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         Box::pin(async move {
-            let Some(id) = self.cookie.id(&request.headers)? else {
+            let now = self.clock.now();
+            let Some(id) = self.credential.key(&request.headers, now)? else {
                 return Ok(None);
             };
             // Colons separate the parts of a key, so with an unsigned id a client could name a key under another
             // prefix.
-            if self.cookie.takes_any_key() && id.contains(':') {
+            if self.credential.takes_any_key() && id.key.contains(':') {
                 return Err(ExtractError::rejected(Reason::Malformed));
             }
-            self.session(&id).await.map(Some)
+            self.session(id).await.map(Some)
         })
     }
 
@@ -233,7 +280,7 @@ impl SessionExtractor for RedisSession {
         Reach {
             jwts_of: None,
             authority: self.authority.clone(),
-            ..Reach::everything(self.cookie.places())
+            ..Reach::everything(self.credential.places())
         }
     }
 
@@ -247,12 +294,15 @@ impl SessionExtractor for RedisSession {
 }
 
 impl RedisSession {
-    async fn session(&self, id: &str) -> Result<Session, ExtractError> {
-        let key = format!("{}{id}", self.key_prefix);
-        let Some(stored) = self.pool.ask(&key).await? else {
+    async fn session(&self, id: StoreKey) -> Result<Session, ExtractError> {
+        let Some(stored) = self.stored(&id.key).await? else {
             let detail = format!(
-                "the store has no such key with prefix {:?}",
-                self.key_prefix
+                "the store has no such key with prefix {}",
+                self.key_prefixes
+                    .iter()
+                    .map(|prefix| format!("{prefix:?}"))
+                    .collect::<Vec<_>>()
+                    .join(" or ")
             );
             return Err(ExtractError::rejected(Reason::SessionNotFound).because(detail));
         };
@@ -267,21 +317,32 @@ impl RedisSession {
             .map(|seconds| now.saturating_add(seconds));
         Ok(Session {
             attributes,
-            expires_at: value_expires_at.into_iter().chain(key_expires_at).min(),
+            expires_at: [value_expires_at, key_expires_at, id.expires_at]
+                .into_iter()
+                .flatten()
+                .min(),
         })
     }
 
-    fn attributes(&self, payload: &[u8]) -> Result<Value, ExtractError> {
-        if let Some(keys) = &self.laravel {
-            // The cache serializes the session's own serialization once more, as a PHP string.
-            let data = php::string(payload)
-                .ok_or_else(|| corrupt("the value is not a string that PHP serialized"))?;
-            return keys.attributes(data);
+    /// The value under the first prefix that has one.
+    async fn stored(&self, id: &str) -> Result<Option<Stored>, ExtractError> {
+        for prefix in &self.key_prefixes {
+            if let Some(stored) = self.pool.ask(&format!("{prefix}{id}")).await? {
+                return Ok(Some(stored));
+            }
         }
-        match Value::parse(payload) {
-            Ok(attributes @ Value::Object(_)) => Ok(attributes),
-            Ok(_) => Err(corrupt("the value is not a JSON object")),
-            Err(_) => Err(corrupt("the value is not JSON")),
+        Ok(None)
+    }
+
+    fn attributes(&self, stored: &[u8]) -> Result<Value, ExtractError> {
+        match &self.payload {
+            Payload::Plain(format) => format.read(stored),
+            Payload::Laravel(keys) => {
+                // The cache serializes the session's own serialization once more, as a PHP string.
+                let data = php::string(stored)
+                    .ok_or_else(|| corrupt("the value is not a string that PHP serialized"))?;
+                keys.attributes(data)
+            }
         }
     }
 
@@ -399,6 +460,18 @@ mod tests {
                 &format!("{preset} = \"laravel\""),
                 "app_key",
             ),
+            (
+                "unsigned ids in a header without key_prefix",
+                "url = \"redis://h\"\nfrom = [\"header:authorization\"]",
+                "key_prefix",
+            ),
+            (
+                "header with a format of cookies",
+                &format!(
+                    "{preset} = \"laravel\"\napp_key = \"hunter2\"\nfrom = [\"header:authorization\"]"
+                ),
+                "from",
+            ),
         ] {
             assert_refused(case, keys, key);
         }
@@ -419,7 +492,10 @@ mod tests {
                 "app_key = \"hunter2\"",
                 "app_key",
             ),
-            ("payload", "payload = \"php\"", "payload"),
+            ("payload", "payload = \"pickle\"", "payload"),
+            ("text without subject", "payload = \"text\"", "subject"),
+            ("from", "from = [\"authorization\"]", "from"),
+            ("from of Supabase", "from = [\"supabase:sb\"]", "from"),
             (
                 "payload without cookie_format",
                 "payload = \"laravel\"",

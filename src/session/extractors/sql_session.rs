@@ -1,4 +1,4 @@
-//! `sql_session`: the app keeps its sessions in a table, and the cookie contains the key of a row.
+//! `sql_session`: the app keeps its sessions in a table, and the cookie or header contains the key of a row.
 //! The tables of frameworks are in `sql_session/presets.rs`.
 
 mod config;
@@ -20,13 +20,13 @@ use crate::session::backends::pool::Pool;
 use crate::session::formats::expiry::Expiry;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
-use crate::session::sections::session_cookie::SessionCookie;
+use crate::session::sections::session_credential::{SessionCredential, StoreKey};
 use crate::session::types::{
     Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
 };
 use database::{RowLookup, RowQuery, Table};
 use payload::Payload;
-use statement::Statement;
+use statement::Alternatives;
 use users::UserCheck;
 
 pub const KIND: Kind = Kind {
@@ -37,10 +37,12 @@ pub const KIND: Kind = Kind {
 
 #[derive(Debug)]
 struct SqlSession {
-    cookie: SessionCookie,
+    credential: SessionCredential,
+    /// In front of the key in the table.
+    key_prefix: String,
     authority: Authority,
     pool: Arc<Pool<RowLookup>>,
-    statement: Arc<Statement>,
+    statements: Arc<Alternatives>,
     payload: Payload,
     /// Checks the session against its user, where `user_query` is set.
     user_check: Option<UserCheck>,
@@ -59,8 +61,8 @@ struct ExpiryColumn {
 impl SessionExtractor for SqlSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         Box::pin(async move {
-            match self.cookie.id(&request.headers)? {
-                Some(id) => self.session(&id).await.map(Some),
+            match self.credential.key(&request.headers, self.clock.now())? {
+                Some(id) => self.session(id).await.map(Some),
                 None => Ok(None),
             }
         })
@@ -71,7 +73,7 @@ impl SessionExtractor for SqlSession {
         Reach {
             jwts_of: None,
             authority,
-            ..Reach::everything(self.cookie.places())
+            ..Reach::everything(self.credential.places())
         }
     }
 
@@ -85,34 +87,44 @@ impl SessionExtractor for SqlSession {
 }
 
 impl SqlSession {
-    async fn session(&self, id: &str) -> Result<Session, ExtractError> {
+    async fn session(&self, id: StoreKey) -> Result<Session, ExtractError> {
         let query = RowQuery {
             table: Table::Sessions,
-            statement: self.statement.clone(),
-            key: id.to_owned(),
+            statements: self.statements.clone(),
+            key: format!("{}{}", self.key_prefix, id.key),
         };
+        let not_found = |detail| ExtractError::rejected(Reason::SessionNotFound).because(detail);
         let Some(row) = self.pool.ask(&query).await? else {
-            return Err(
-                ExtractError::rejected(Reason::SessionNotFound).because("the query finds no row")
-            );
+            return Err(not_found("the query finds no row"));
         };
-        let expires_at = match &self.expiry_column {
+        if id.row.is_some_and(|id| !may_have_id(&row, &id)) {
+            return Err(not_found("the row has another id than the token"));
+        }
+        let ends_at = match &self.expiry_column {
             Some(column) => column.check(&row, self.clock.now())?,
             None => None,
         };
-        let session = self.payload.merge(row)?;
-        if let Some(check) = &self.user_check
-            && !check.is_signed_in(&session, &self.pool).await?
+        let expires_at = ends_at.into_iter().chain(id.expires_at).min();
+        let mut attributes = self.payload.merge(row)?;
+        if let (Some(check), Value::Object(session)) = (&self.user_check, &attributes)
+            && !check.is_signed_in(session, &self.pool).await?
         {
-            return Ok(Session {
-                attributes: Value::Null,
-                expires_at,
-            });
+            attributes = Value::Null;
         }
         Ok(Session {
-            attributes: Value::Object(session),
+            attributes,
             expires_at,
         })
+    }
+}
+
+/// Whether the row's column `id` has this value, if the query returns such a column.
+fn may_have_id(row: &Object, id: &str) -> bool {
+    match row.get("id") {
+        Ok(None) => true,
+        Ok(Some(Value::String(text))) => text == id,
+        Ok(Some(Value::Number(number))) => number.to_string() == id,
+        Ok(Some(_)) | Err(_) => false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Strict percent-decoding of cookie values (RFC 3986, section 2.1): a `%` without two hex digits is an error.
 
+use std::borrow::Cow;
+
 use crate::session::formats::hex;
 
 /// The meaning of `+`.
@@ -31,6 +33,15 @@ pub fn decode(text: &str, plus: Plus) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// The decoded text, or the text as it is if it cannot be decoded, as JavaScript's `cookie` package reads a value. `+` is
+/// a plus sign.
+pub fn decode_or_raw(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    decode(text, Plus::Plus).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +63,13 @@ mod tests {
             assert_eq!(decode(text, Plus::Plus).as_deref(), want, "{text}");
         }
         assert_eq!(decode("a+b%2B", Plus::Space).as_deref(), Some("a b+"));
+        for (text, want) in [
+            ("a+b", "a+b"),
+            ("%C3%A9+%2B", "\u{e9}++"),
+            ("50%", "50%"),
+            ("%ff", "%ff"),
+        ] {
+            assert_eq!(decode_or_raw(text), want, "{text}");
+        }
     }
 }

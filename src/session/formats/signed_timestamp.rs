@@ -7,11 +7,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::clock::UnixSeconds;
+use crate::secret::Secret;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
 /// HMAC-SHA-1, the default of these frameworks. Collisions of SHA-1 do not help to forge an HMAC.
 pub const HMAC_SHA1: hmac::Algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
+
+/// The key that itsdangerous derives with `key_derivation="hmac"`, as Flask does.
+pub fn itsdangerous_key(hash: hmac::Algorithm, secret: &Secret, salt: &str) -> hmac::Key {
+    let secret = hmac::Key::new(hash, secret.expose());
+    hmac::Key::new(hash, hmac::sign(&secret, salt.as_bytes()).as_ref())
+}
 
 /// Verifies the signature of a text and the age of its timestamp.
 #[derive(Debug)]

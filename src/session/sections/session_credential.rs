@@ -1,30 +1,31 @@
-//! Reads the session id from a framework's cookie, and forms the key of the session in the framework's store.
-//! An id whose signature is missing or wrong, or that has no valid form, is never looked up.
+//! Reads the session id from a framework's cookie or from a header, and forms the key of the session in the framework's
+//! store. An id whose signature is missing or wrong, or that has no valid form, is never looked up. How ids are signed
+//! is in `session_id.rs`.
 
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::hmac;
 use axum::http::HeaderMap;
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
+use crate::clock::UnixSeconds;
 use crate::config::{List, Problems, Section};
+use crate::headers::single;
 use crate::secret::Secret;
-use crate::session::formats::hex;
-use crate::session::formats::percent::{self, Plus};
+use crate::session::credential_source::opaque;
+use crate::session::formats::{hex, jwt_form};
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
-use crate::session::sections::laravel::KeyFields as LaravelFields;
-use crate::session::sections::{app_secret, laravel};
+use crate::session::sections::laravel;
+use crate::session::sections::session_id::{Format, FormatFields, Opened};
 use crate::session::types::{CredentialSource, ExtractError};
 
 /// The longest session id that is looked up, in bytes; frameworks make ids of up to 64 bytes.
 const MAX_ID_BYTES: usize = 256;
 
-/// The keys of a section that describe its cookie.
+/// The keys of a section that describe where its session ids are, and in which form.
 #[derive(Debug)]
-pub struct CookieFields<'a> {
+pub struct CredentialFields<'a> {
+    pub from: &'a List<String>,
     pub cookie: &'a List<String>,
     pub cookie_format: &'a str,
     pub cookie_secrets: List<Secret>,
@@ -32,98 +33,62 @@ pub struct CookieFields<'a> {
     pub laravel: laravel::KeyFields<'a>,
 }
 
-/// A cookie that contains a session id.
+/// A cookie or header that contains a session id.
 #[derive(Debug)]
-pub struct SessionCookie {
-    /// The possible names of the cookie; a request has one of them.
+pub struct SessionCredential {
+    /// The places of `from`, in order. The first that is present decides.
+    places: Vec<CredentialSource>,
+    /// The possible names of the cookie, which is read after `places`; a request has one of them.
     cookies: Vec<Cookie>,
     format: Format,
     /// Whether the store's key is the SHA-256 of the id. Then a leak of the store does not reveal session ids.
     hashes_id: bool,
 }
 
-/// The form of the cookie, with the keys that verify it: the current key, then older ones that are still accepted.
-#[derive(Debug)]
-enum Format {
-    /// The id itself.
-    Plain,
-    /// `s:ID.HMAC` of cookie-signature, as express-session writes it.
-    ExpressSigned(Vec<hmac::Key>),
-    /// `ID.HMAC` of better-call, as Better Auth writes it.
-    BetterAuthSigned(Vec<hmac::Key>),
-    /// The id, encrypted by Laravel's encrypter.
-    Laravel(Arc<laravel::AppKeySet>),
+/// A session id that may be looked up.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StoreKey {
+    pub key: String,
+    /// The id of the row in front of the id itself, `ROW|ID`: Laravel Sanctum's tokens.
+    pub row: Option<String>,
+    /// When the credential itself ends; a store may say that the session ends before.
+    pub expires_at: Option<UnixSeconds>,
 }
 
-impl Format {
-    /// Reads the keys of the configured format, and refuses keys of other formats.
-    fn read(section: &Section<'_>, keys: CookieFields<'_>, problems: &mut Problems) -> Self {
-        let is_laravel = keys.cookie_format == "laravel";
-        let LaravelFields {
-            app_key,
-            previous_keys,
-            ..
-        } = &keys.laravel;
-        for (key, is_given) in [
-            ("app_key", app_key.is_some()),
-            ("previous_keys", !previous_keys.is_empty()),
-        ] {
-            let is_allowed = is_laravel || !is_given;
-            problems.require(
-                is_allowed,
-                section.key(key),
-                "is for cookie_format = \"laravel\"",
-            );
-        }
-        let secrets = app_secret::listed(section, "cookie_secrets", keys.cookie_secrets, problems);
-        let signing = |secrets: Vec<Secret>| {
-            let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
-            secrets.iter().map(key).collect::<Vec<_>>()
-        };
-        let signs = matches!(keys.cookie_format, "express_signed" | "better_auth_signed");
-        problems.require(
-            signs || secrets.is_empty(),
-            section.key("cookie_secrets"),
-            "is for a signed cookie_format: set cookie_format, or remove this key",
-        );
-        problems.require(
-            !signs || !secrets.is_empty(),
-            section.key("cookie_secrets"),
-            "is missing: copy the secret with which your app signs its cookies",
-        );
-        match keys.cookie_format {
-            "plain" => Self::Plain,
-            "express_signed" => Self::ExpressSigned(signing(secrets)),
-            "better_auth_signed" => Self::BetterAuthSigned(signing(secrets)),
-            "laravel" => Self::Laravel(Arc::new(laravel::AppKeySet::read(
-                section,
-                keys.laravel,
-                problems,
-            ))),
-            _ => {
-                problems.add(
-                    section.key("cookie_format"),
-                    "must be one of plain, express_signed, better_auth_signed, laravel",
-                );
-                Self::Plain
-            }
-        }
-    }
-}
-
-impl SessionCookie {
+impl SessionCredential {
     /// Reads and checks the keys of a section.
-    pub fn read(section: &Section<'_>, keys: CookieFields<'_>, problems: &mut Problems) -> Self {
+    pub fn read(
+        section: &Section<'_>,
+        fields: CredentialFields<'_>,
+        problems: &mut Problems,
+    ) -> Self {
         problems.require(
-            !keys.cookie.is_empty(),
+            !fields.cookie.is_empty() || !fields.from.is_empty(),
             section.key("cookie"),
-            "is missing: name the cookie that contains the session id, or set a preset",
+            "is missing: name the cookie that contains the session id, or the header in from, or set a preset",
         );
-        let cookies = keys.cookie.iter();
-        let cookies = cookies
+        let places: Vec<CredentialSource> = fields
+            .from
+            .iter()
+            .filter_map(|text| problems.accept(section.key("from"), text.parse()))
+            .collect();
+        let is_supabase = |place: &CredentialSource| matches!(place, CredentialSource::Supabase(_));
+        problems.require(
+            !places.iter().any(is_supabase),
+            section.key("from"),
+            "must name headers or cookies, such as \"header:authorization\"",
+        );
+        let is_bound_to_name = matches!(fields.cookie_format, "laravel" | "rails_signed");
+        problems.require(
+            !is_bound_to_name || places.iter().all(|place| place.header().is_none()),
+            section.key("from"),
+            "names a header, but values of this cookie_format belong to a cookie's name: set cookie instead",
+        );
+        let cookies = fields.cookie.iter();
+        let cookies: Vec<Cookie> = cookies
             .filter_map(|name| Cookie::named(section, "cookie", name, problems))
             .collect();
-        let hashes_id = match keys.key_hash {
+        let hashes_id = match fields.key_hash {
             "none" => false,
             "sha256" => true,
             _ => {
@@ -131,86 +96,114 @@ impl SessionCookie {
                 false
             }
         };
+        let format = FormatFields {
+            cookie_format: fields.cookie_format,
+            cookie_secrets: fields.cookie_secrets,
+            laravel: fields.laravel,
+        };
         Self {
+            places,
             cookies,
             hashes_id,
-            format: Format::read(section, keys, problems),
+            format: Format::read(section, format, problems),
         }
     }
 
-    /// Whether a client can choose any key of the store: the cookie is not signed, and the id is the key.
+    /// Whether a client can choose any key of the store: the id may be unsigned, and it is the key.
     pub fn takes_any_key(&self) -> bool {
-        matches!(self.format, Format::Plain) && !self.hashes_id
+        let reads_header = self.places.iter().any(|place| place.header().is_some());
+        self.format.takes_unsigned(reads_header) && !self.hashes_id
     }
 
     /// Laravel's application keys, if the format is Laravel's.
     pub fn laravel(&self) -> Option<&Arc<laravel::AppKeySet>> {
-        match &self.format {
-            Format::Laravel(keys) => Some(keys),
-            Format::Plain | Format::ExpressSigned(_) | Format::BetterAuthSigned(_) => None,
-        }
+        self.format.laravel()
     }
 
     /// The places that are read.
     pub fn places(&self) -> impl Iterator<Item = CredentialSource> {
-        self.cookies
-            .iter()
-            .map(|cookie| CredentialSource::Cookie(cookie.name().to_owned()))
+        let cookies = self.cookies.iter();
+        let cookies = cookies.map(|cookie| CredentialSource::Cookie(cookie.name().to_owned()));
+        self.places.iter().cloned().chain(cookies)
     }
 
-    /// The key of the session in the store; `None` if the request has no such cookie.
-    pub fn id(&self, headers: &HeaderMap) -> Result<Option<String>, ExtractError> {
-        let Some((cookie, value)) = cookie::find_one_of(headers, &self.cookies)? else {
+    /// The key of the session in the store; `None` if the request has no such cookie or header.
+    ///
+    /// # Errors
+    /// `NotMine` for a JWT in a header, else `Rejected`.
+    pub fn key(
+        &self,
+        headers: &HeaderMap,
+        now: UnixSeconds,
+    ) -> Result<Option<StoreKey>, ExtractError> {
+        let Some((place, value)) = self.find(headers)? else {
             return Ok(None);
         };
-        let id = match &self.format {
-            Format::Plain => value.to_owned(),
-            Format::ExpressSigned(keys) => {
-                let decoded = percent::decode(value, Plus::Plus).ok_or_else(malformed)?;
-                let signed = decoded.strip_prefix("s:").ok_or_else(malformed)?;
-                verified(keys, signed, |text| STANDARD_NO_PAD.decode(text).ok())?
-            }
-            Format::BetterAuthSigned(keys) => {
-                let decoded = percent::decode(value, Plus::Plus).ok_or_else(malformed)?;
-                verified(keys, &decoded, |text| STANDARD.decode(text).ok())?
-            }
-            Format::Laravel(keys) => keys.session_id(cookie.name(), value)?,
-        };
-        let is_id = match self.format {
-            Format::Plain => is_visible(&id),
-            // The app created and signed this id, so it may contain any characters.
-            Format::ExpressSigned(_) | Format::BetterAuthSigned(_) | Format::Laravel(_) => true,
-        };
-        if !is_id || !(1..=MAX_ID_BYTES).contains(&id.len()) {
+        if place.header().is_some() && jwt_form::is_jwt(value) {
+            return Err(ExtractError::not_mine(Reason::SignedJwt, &place)
+                .because("the header contains a JWT, not a session id"));
+        }
+        let opened = self.format.open(&place, value, now)?;
+        if !opened.is_signed && !is_visible(&opened.id) {
             return Err(malformed());
         }
-        Ok(Some(if self.hashes_id {
-            hex::encode(digest(&SHA256, id.as_bytes()))
-        } else {
-            id
-        }))
+        if !(1..=MAX_ID_BYTES).contains(&opened.id.len()) {
+            return Err(malformed());
+        }
+        Ok(Some(self.store_key(opened)))
+    }
+
+    fn store_key(&self, opened: Opened) -> StoreKey {
+        let Opened { id, expires_at, .. } = opened;
+        if !self.hashes_id {
+            return StoreKey {
+                key: id,
+                row: None,
+                expires_at,
+            };
+        }
+        let (row, id) = match id.split_once('|') {
+            Some((row, id)) => (Some(row.to_owned()), id),
+            None => (None, &*id),
+        };
+        StoreKey {
+            key: hex::encode(digest(&SHA256, id.as_bytes())),
+            row,
+            expires_at,
+        }
+    }
+
+    /// The credential in the first place that has one.
+    fn find<'a>(
+        &self,
+        headers: &'a HeaderMap,
+    ) -> Result<Option<(CredentialSource, &'a str)>, ExtractError> {
+        for place in &self.places {
+            let value = match place {
+                CredentialSource::Cookie(name) => cookie::find(headers, name)?,
+                CredentialSource::Supabase(_) => None,
+                CredentialSource::Bearer | CredentialSource::Header(_) => match place.header() {
+                    Some(name) => single(headers, name)?
+                        .map(|value| opaque(place, value.as_bytes()))
+                        .transpose()?
+                        .flatten(),
+                    None => None,
+                },
+            };
+            if let Some(value) = value {
+                return Ok(Some((place.clone(), value)));
+            }
+        }
+        let found = cookie::find_one_of(headers, &self.cookies)?;
+        Ok(
+            found
+                .map(|(cookie, value)| (CredentialSource::Cookie(cookie.name().to_owned()), value)),
+        )
     }
 }
 
-/// The text before the last dot, if the text after it is its HMAC-SHA-256 by one of the keys.
-fn verified(
-    keys: &[hmac::Key],
-    signed: &str,
-    decode: impl Fn(&str) -> Option<Vec<u8>>,
-) -> Result<String, ExtractError> {
-    let (id, signature) = signed.rsplit_once('.').ok_or_else(malformed)?;
-    let signature = decode(signature).ok_or_else(malformed)?;
-    let matches = |key| hmac::verify(key, id.as_bytes(), &signature).is_ok();
-    let is_signed = keys.iter().fold(false, |found, key| found | matches(key));
-    if is_signed {
-        Ok(id.to_owned())
-    } else {
-        Err(ExtractError::rejected(Reason::BadSignature))
-    }
-}
-
-/// Whether the text has no spaces or control characters. No app creates ids with such characters, so they are not
-/// sent to a store.
+/// Whether the text has no spaces or control characters. No app creates unsigned ids with such characters, so they are
+/// not sent to a store.
 fn is_visible(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
@@ -221,11 +214,18 @@ fn malformed() -> ExtractError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use axum::http::{HeaderValue, header};
+    use aws_lc_rs::hmac;
+    use axum::http::{HeaderName, HeaderValue, header};
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-    fn cookie(format: Format) -> SessionCookie {
-        SessionCookie {
+    use super::*;
+    use crate::session::formats::percent;
+    use crate::session::formats::signed_timestamp::{HMAC_SHA1, itsdangerous_key};
+
+    fn cookie(format: Format) -> SessionCredential {
+        SessionCredential {
+            places: Vec::new(),
             cookies: vec![Cookie::of("sid")],
             format,
             hashes_id: false,
@@ -239,13 +239,23 @@ mod tests {
             .collect()
     }
 
-    fn id(cookie: &SessionCookie, value: &str) -> Result<Option<String>, &'static str> {
+    fn id(cookie: &SessionCredential, value: &str) -> Result<Option<String>, &'static str> {
         let mut headers = HeaderMap::new();
         headers.append(
             header::COOKIE,
             HeaderValue::from_str(&format!("sid={value}")).unwrap(),
         );
-        cookie.id(&headers).map_err(|error| error.reason().as_str())
+        key(cookie, &headers)
+    }
+
+    fn key(
+        cookie: &SessionCredential,
+        headers: &HeaderMap,
+    ) -> Result<Option<String>, &'static str> {
+        match cookie.key(headers, 1_800_000_000) {
+            Ok(found) => Ok(found.map(|found| found.key)),
+            Err(error) => Err(error.reason().as_str()),
+        }
     }
 
     fn signed(id: &str, secret: &str, padded: bool) -> String {
@@ -307,7 +317,7 @@ mod tests {
 
     #[test]
     fn key_hash_sha256_gives_the_lower_case_hex_digest() {
-        let hashing = SessionCookie {
+        let hashing = SessionCredential {
             hashes_id: true,
             ..cookie(Format::Plain)
         };
@@ -318,7 +328,7 @@ mod tests {
 
     #[test]
     fn two_names_with_different_values_are_ambiguous_identity() {
-        let both = SessionCookie {
+        let both = SessionCredential {
             cookies: vec![Cookie::of("__Secure-sid"), Cookie::of("sid")],
             ..cookie(Format::Plain)
         };
@@ -334,8 +344,11 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.append(header::COOKIE, HeaderValue::from_static(cookies));
-            let found = both.id(&headers).map_err(|error| error.reason().as_str());
-            assert_eq!(found, want.map(|id| id.map(str::to_owned)), "{cookies}");
+            assert_eq!(
+                key(&both, &headers),
+                want.map(|id| id.map(str::to_owned)),
+                "{cookies}"
+            );
         }
     }
 
@@ -377,5 +390,173 @@ mod tests {
         ] {
             assert_eq!(id(cookie, &value), want, "{value}");
         }
+    }
+
+    #[test]
+    fn percent_encoded_plain_id_is_decoded_and_undecodable_one_is_taken_as_it_is() {
+        let plain = cookie(Format::Plain);
+        for (value, want) in [
+            ("a%2Cb", Ok("a,b")),
+            ("a%2fb%3D", Ok("a/b=")),
+            ("a+b", Ok("a+b")),
+            ("100%", Ok("100%")),
+            ("%C3%A9", Ok("\u{e9}")),
+            ("a%20b", Err("malformed")),
+            ("a%0Ab", Err("malformed")),
+        ] {
+            assert_eq!(
+                id(&plain, value),
+                want.map(|id| Some(id.to_owned())),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn fastify_and_flask_ids_are_verified_by_their_own_signatures() {
+        let fastify = cookie(Format::FastifySigned(keys(&["new", "old"])));
+        let key = |secret: &str| itsdangerous_key(HMAC_SHA1, &Secret::new(secret), "flask-session");
+        let flask = cookie(Format::FlaskSigned(vec![key("new"), key("old")]));
+        let by_flask = |id: &str, secret: &str| {
+            let tag = URL_SAFE_NO_PAD.encode(hmac::sign(&key(secret), id.as_bytes()));
+            format!("{id}.{tag}")
+        };
+        for (cookie, value, want) in [
+            (&fastify, signed("a.b", "new", false), Ok("a.b")),
+            (
+                &fastify,
+                signed("z\u{f6}e b", "old", false),
+                Ok("z\u{f6}e b"),
+            ),
+            (
+                &fastify,
+                format!("s%3A{}", signed("a", "new", false)),
+                Err("bad_signature"),
+            ),
+            (&fastify, signed("a", "new", true), Err("malformed")),
+            (&fastify, signed("a", "gone", false), Err("bad_signature")),
+            (&fastify, signed("", "new", false), Err("malformed")),
+            (&fastify, "a".to_owned(), Err("malformed")),
+            (&flask, by_flask("a_B-7", "new"), Ok("a_B-7")),
+            (&flask, by_flask("a.b", "old"), Ok("a.b")),
+            (&flask, by_flask("a", "gone"), Err("bad_signature")),
+            (
+                &flask,
+                by_flask("a", "new").replace("a.", "b."),
+                Err("bad_signature"),
+            ),
+            (
+                &flask,
+                format!("{}=", by_flask("a", "new")),
+                Err("malformed"),
+            ),
+            (&flask, signed("a", "new", false), Err("malformed")),
+            (&flask, "a.".to_owned(), Err("bad_signature")),
+            (&flask, "a".to_owned(), Err("malformed")),
+        ] {
+            assert_eq!(
+                id(cookie, &value),
+                want.map(|id| Some(id.to_owned())),
+                "{value}"
+            );
+        }
+    }
+
+    fn header(
+        credential: &SessionCredential,
+        name: &str,
+        value: &str,
+    ) -> Result<Option<StoreKey>, ExtractError> {
+        let mut headers = HeaderMap::new();
+        let name = HeaderName::try_from(name).unwrap();
+        headers.append(name, HeaderValue::from_str(value).unwrap());
+        credential.key(&headers, 1_800_000_000)
+    }
+
+    #[test]
+    fn token_of_sanctum_is_the_hash_of_the_text_after_its_row() {
+        let sanctum = SessionCredential {
+            places: vec![CredentialSource::Bearer],
+            cookies: Vec::new(),
+            format: Format::Plain,
+            hashes_id: true,
+        };
+        let key = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        for (value, row) in [("Bearer abc", None), ("Bearer 7|abc", Some("7"))] {
+            let found = header(&sanctum, "authorization", value);
+            let want = StoreKey {
+                key: key.to_owned(),
+                row: row.map(str::to_owned),
+                expires_at: None,
+            };
+            assert_eq!(found, Ok(Some(want)), "{value}");
+        }
+        let other = header(&sanctum, "authorization", "Bearer 7|abc|d")
+            .unwrap()
+            .unwrap();
+        assert_ne!(other.key, key);
+        assert_eq!(header(&sanctum, "authorization", "Basic YTpi"), Ok(None));
+        assert_eq!(header(&sanctum, "cookie", "sid=abc"), Ok(None));
+    }
+
+    #[test]
+    fn header_goes_before_the_cookie_and_a_jwt_in_it_is_not_mine() {
+        let both = SessionCredential {
+            places: vec![CredentialSource::Bearer],
+            ..cookie(Format::Plain)
+        };
+        let jwt = "eyJhbGciOiJIUzI1NiJ9.e30.c2ln";
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("sid=from-cookie"));
+        assert_eq!(key(&both, &headers), Ok(Some("from-cookie".to_owned())));
+        headers.insert(
+            header::AUTHORIZATION,
+            HeaderValue::from_static("Token from-header"),
+        );
+        assert_eq!(key(&both, &headers), Ok(Some("from-header".to_owned())));
+        headers.append(
+            header::AUTHORIZATION,
+            HeaderValue::from_static("Token from-header"),
+        );
+        assert_eq!(key(&both, &headers), Err("duplicate_header"));
+        let found = header(&both, "authorization", &format!("Bearer {jwt}"));
+        assert!(
+            matches!(
+                found,
+                Err(ExtractError::NotMine(_, CredentialSource::Bearer))
+            ),
+            "{found:?}"
+        );
+        assert_eq!(
+            id(&both, jwt),
+            Ok(Some(jwt.to_owned())),
+            "a cookie is looked up"
+        );
+    }
+
+    #[test]
+    fn better_auth_takes_an_unsigned_token_in_a_header_only() {
+        let better = SessionCredential {
+            places: vec![CredentialSource::Bearer],
+            ..cookie(Format::BetterAuthSigned(keys(&["new"])))
+        };
+        assert!(better.takes_any_key());
+        assert!(!cookie(Format::BetterAuthSigned(keys(&["new"]))).takes_any_key());
+        let whole = signed("tok", "new", true);
+        let raw = percent::decode_or_raw(&whole).into_owned();
+        for (value, want) in [
+            ("tok", Ok("tok")),
+            (&*whole, Ok("tok")),
+            (&raw, Ok("tok")),
+            (&signed("tok", "old", true), Err("bad_signature")),
+            ("tok.", Err("bad_signature")),
+            ("tok.x", Err("malformed")),
+        ] {
+            let found = header(&better, "authorization", &format!("Bearer {value}"));
+            let found = found.map(|found| found.unwrap().key);
+            let found = found.map_err(|error| error.reason().as_str());
+            assert_eq!(found, want.map(str::to_owned), "{value}");
+        }
+        assert_eq!(id(&better, "tok"), Err("malformed"));
     }
 }

@@ -1,7 +1,7 @@
 //! The configuration of a `sql_session` section: its keys, their checks, and the extractor built from them.
 //! How a session is looked up is in `sql_session.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::database::{ConnectConfig, Dialect, RowLookup, Trust};
 use super::django::DjangoKeys;
 use super::payload::Payload;
-use super::statement::Statement;
+use super::statement::{Alternatives, Names, Statement, columns_of, is_name};
 use super::users::UserCheck;
 use super::{ExpiryColumn, SqlSession};
 use crate::clock::UnixSeconds;
@@ -19,7 +19,8 @@ use crate::session::backends::Context;
 use crate::session::backends::pool::{Pool, PoolLimits};
 use crate::session::backends::waiting::Waiting;
 use crate::session::sections::laravel::{self, KeyFields};
-use crate::session::sections::session_cookie::{self, SessionCookie};
+use crate::session::sections::session_credential::{CredentialFields, SessionCredential};
+use crate::session::sections::stored_session::{StoredFormat, StoredSession};
 use crate::session::sections::{app_secret, authority};
 use crate::session::types::{Authority, SessionExtractor};
 
@@ -31,14 +32,18 @@ struct SqlSessionConfig {
     password: Option<Secret>,
     ca: Option<PublicText>,
     query: Option<String>,
+    table: Option<String>,
+    columns: BTreeMap<String, String>,
     user_query: Option<String>,
     time_zone: Option<String>,
+    from: List<String>,
     cookie: List<String>,
     cookie_format: String,
     cookie_secrets: List<Secret>,
     app_key: Option<Secret>,
     previous_keys: List<Secret>,
     cipher: String,
+    key_prefix: String,
     key_hash: String,
     payload: String,
     payload_column: Option<String>,
@@ -50,9 +55,9 @@ struct SqlSessionConfig {
     max_connections: usize,
     pool_wait: HumanDuration,
     timeout: HumanDuration,
-    /// For presets: one query per database, by the name of its dialect.
+    /// For presets: the query for each database, by the name of its dialect, and its alternatives.
     #[serde(skip_serializing)]
-    queries: BTreeMap<String, String>,
+    queries: BTreeMap<String, Vec<String>>,
 }
 
 impl Default for SqlSessionConfig {
@@ -62,14 +67,18 @@ impl Default for SqlSessionConfig {
             password: None,
             ca: None,
             query: None,
+            table: None,
+            columns: BTreeMap::new(),
             user_query: None,
             time_zone: None,
+            from: List::default(),
             cookie: List::default(),
             cookie_format: "plain".to_owned(),
             cookie_secrets: List::default(),
             app_key: None,
             previous_keys: List::default(),
             cipher: laravel::CIPHER.to_owned(),
+            key_prefix: String::new(),
             key_hash: "none".to_owned(),
             payload: "columns".to_owned(),
             payload_column: None,
@@ -92,7 +101,8 @@ pub fn build(
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let mut config: SqlSessionConfig = section.read(&mut problems);
-    let keys = session_cookie::CookieFields {
+    let fields = CredentialFields {
+        from: &config.from,
         cookie: &config.cookie,
         cookie_format: &config.cookie_format,
         cookie_secrets: std::mem::take(&mut config.cookie_secrets),
@@ -103,13 +113,13 @@ pub fn build(
             cipher: &config.cipher,
         },
     };
-    let cookie = SessionCookie::read(section, keys, &mut problems);
+    let credential = SessionCredential::read(section, fields, &mut problems);
     let secrets = django_secrets(section, &mut config, &mut problems);
     let payload = payload(
         section,
         &mut config,
         &secrets,
-        cookie.laravel(),
+        credential.laravel(),
         &mut problems,
     );
     let limits = PoolLimits::read(
@@ -122,15 +132,18 @@ pub fn build(
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
     let database = database(section, context, &mut config, limits, &mut problems);
     let dialect = database.as_ref().map(|(dialect, ..)| *dialect);
-    let statement =
+    let statements =
         dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
     let user_check = user_check(section, &config, dialect, &secrets, &mut problems);
     let expiry_column = expiry_column(section, &mut config, &mut problems);
-    match (database, statement, payload) {
-        (Some((_, authority, database)), Some(statement), Some(payload)) if problems.is_empty() => {
+    match (database, statements, payload) {
+        (Some((_, authority, database)), Some(statements), Some(payload))
+            if problems.is_empty() =>
+        {
             let clock = context.clock.clone();
             Ok(Arc::new(SqlSession {
-                cookie,
+                credential,
+                key_prefix: config.key_prefix,
                 authority,
                 pool: Pool::new(
                     section,
@@ -139,7 +152,7 @@ pub fn build(
                     limits,
                     waiting,
                 ),
-                statement: Arc::new(statement),
+                statements: Arc::new(Alternatives::new(statements)),
                 payload,
                 user_check,
                 expiry_column,
@@ -192,18 +205,47 @@ fn database(
     Some((dialect, Authority::store(&url), database))
 }
 
-/// The query for the session: the section's, or the preset's for this database.
+/// The query for the session: the section's, or the preset's for this database with its alternatives.
 fn session_query(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,
     dialect: Dialect,
     problems: &mut Problems,
-) -> Option<Statement> {
-    let Some(query) = config
-        .query
-        .take()
-        .or_else(|| config.queries.remove(dialect.name()))
-    else {
+) -> Option<Vec<Statement>> {
+    let queries = match config.query.take() {
+        Some(query) => {
+            for (key, is_set) in [
+                ("table", config.table.is_some()),
+                ("columns", !config.columns.is_empty()),
+            ] {
+                problems.require(
+                    !is_set,
+                    section.key(key),
+                    "is for the query of a preset: write the name into query, or remove query",
+                );
+            }
+            vec![query]
+        }
+        None => preset_queries(section, config, dialect, problems)?,
+    };
+    let statements = queries.iter().map(|query| {
+        problems
+            .accept(section.key("query"), Statement::read(query, dialect))
+            .map(|read| read.limited(dialect))
+    });
+    statements.collect()
+}
+
+const NAME_HELP: &str = "must be a name without quotes and backslashes";
+
+/// The queries of the preset, with the names that the section sets.
+fn preset_queries(
+    section: &Section<'_>,
+    config: &mut SqlSessionConfig,
+    dialect: Dialect,
+    problems: &mut Problems,
+) -> Option<Vec<String>> {
+    let Some(mut queries) = config.queries.remove(dialect.name()) else {
         problems.add(
             section.key("query"),
             format!(
@@ -213,9 +255,33 @@ fn session_query(
         );
         return None;
     };
-    problems
-        .accept(section.key("query"), Statement::read(&query, dialect))
-        .map(|read| read.limited(dialect))
+    let names = Names {
+        table: config.table.as_deref(),
+        columns: &config.columns,
+    };
+    problems.require(
+        names
+            .table
+            .is_none_or(|table| table.split('.').all(is_name)),
+        section.key("table"),
+        NAME_HELP,
+    );
+    let known: BTreeSet<&str> = queries.iter().flat_map(|query| columns_of(query)).collect();
+    let list = known.iter().copied().collect::<Vec<_>>().join(", ");
+    for (name, column) in names.columns {
+        let key = section.key(&format!("columns.{name}"));
+        problems.require(
+            known.contains(&**name),
+            key.clone(),
+            format!("is no column of the preset's query, which are {list}"),
+        );
+        problems.require(is_name(column), key, NAME_HELP);
+    }
+    for query in &mut queries {
+        *query = names.fill(query, dialect);
+    }
+    queries.dedup();
+    Some(queries)
 }
 
 /// Django's `SECRET_KEY`, then its `SECRET_KEY_FALLBACKS`.
@@ -255,7 +321,6 @@ fn payload(
 ) -> Option<Payload> {
     match (config.payload.as_str(), config.payload_column.take()) {
         ("columns", None) => return Some(Payload::Columns),
-        ("json", Some(column)) => return Some(Payload::Json(column)),
         ("django", Some(column)) => {
             return Some(Payload::Django(column, DjangoKeys::new(secrets)));
         }
@@ -274,16 +339,20 @@ fn payload(
                 "is not used with payload = \"columns\": remove it",
             );
         }
-        ("json" | "django" | "laravel", None) => {
-            problems.add(
+        (name, column) => match (StoredFormat::named(name), column) {
+            (Some(format), Some(column)) => {
+                let format = StoredSession::new(section, format, problems);
+                return Some(Payload::Stored(column, format));
+            }
+            (None, _) if !["django", "laravel"].contains(&name) => problems.add(
+                section.key("payload"),
+                "must be one of columns, json, msgpack, php, text, django, laravel",
+            ),
+            (_, _) => problems.add(
                 section.key("payload_column"),
                 "is missing: name the column that contains the session's data",
-            );
-        }
-        _ => problems.add(
-            section.key("payload"),
-            "must be one of columns, json, django, laravel",
-        ),
+            ),
+        },
     }
     None
 }

@@ -16,11 +16,12 @@ use sqlx::{
     Statement as _, Type, TypeInfo, ValueRef,
 };
 
-use super::statement::{Parameter, Statement};
+use super::statement::{Alternatives, Parameter, Statement};
 use crate::clock::{Clock, UnixSeconds};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::pool::{Store, StoreError};
+use crate::session::formats::hex;
 use crate::session::formats::payload::MAX_STORED;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
@@ -60,6 +61,15 @@ impl Dialect {
             Self::Postgres => "postgres",
             Self::MySql => "mysql",
             Self::Sqlite => "sqlite",
+        }
+    }
+
+    /// A quoted name of a table or column. `SQLite` reads an unknown name in double quotes as text, so there, too, names
+    /// are in backticks.
+    pub fn quoted(self, name: &str) -> String {
+        match self {
+            Self::Postgres => format!("\"{name}\""),
+            Self::MySql | Self::Sqlite => format!("`{name}`"),
         }
     }
 }
@@ -231,7 +241,7 @@ pub enum Table {
 #[derive(Debug)]
 pub struct RowQuery {
     pub table: Table,
-    pub statement: Arc<Statement>,
+    pub statements: Arc<Alternatives>,
     pub key: String,
 }
 
@@ -241,7 +251,7 @@ impl RowLookup {
     }
 
     /// The rows that the query finds. The statement is prepared before the key is sent, so that an error in the
-    /// statement is not mistaken for an error of the key.
+    /// statement is not mistaken for an error of the key, and a statement for another schema is not used.
     async fn find<DB: Driver>(
         &self,
         connection: &mut DB::Connection,
@@ -253,27 +263,55 @@ impl RowLookup {
         UnixSeconds: for<'q> Encode<'q, DB> + Type<DB>,
         DB::Arguments: IntoArguments<DB>,
     {
-        let Statement { sql, parameters } = &*row_query.statement;
-        let types = parameters.iter().map(|parameter| match parameter {
-            Parameter::Key => <String as Type<DB>>::type_info(),
-            Parameter::Now => <UnixSeconds as Type<DB>>::type_info(),
-        });
-        let types: Vec<_> = types.collect();
-        let sql = AssertSqlSafe(sql.clone()).into_sql_str();
-        let statement = connection
-            .prepare_with(sql, &types)
-            .await
-            .map_err(|error| failure(&error, None))?;
+        let mut refused = None;
+        for (number, Statement { sql, parameters }) in row_query.statements.iter() {
+            let types = parameters.iter().map(|parameter| match parameter {
+                Parameter::Key => <String as Type<DB>>::type_info(),
+                Parameter::Now => <UnixSeconds as Type<DB>>::type_info(),
+            });
+            let types: Vec<_> = types.collect();
+            let sql = AssertSqlSafe(sql.clone()).into_sql_str();
+            match connection.prepare_with(sql, &types).await {
+                Ok(statement) => {
+                    row_query.statements.accept(number);
+                    return self
+                        .run::<DB>(connection, statement, parameters, &row_query.key)
+                        .await;
+                }
+                Err(error) => match failure(&error, None) {
+                    error @ StoreError::Said(_) => {
+                        refused.get_or_insert(error);
+                    }
+                    lost => return Err(lost),
+                },
+            }
+        }
+        Err(refused.unwrap_or_else(|| StoreError::Lost("there is no statement".to_owned())))
+    }
+
+    async fn run<DB: Driver>(
+        &self,
+        connection: &mut DB::Connection,
+        statement: DB::Statement,
+        parameters: &[Parameter],
+        key: &str,
+    ) -> Result<Vec<DB::Row>, StoreError>
+    where
+        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+        String: for<'q> Encode<'q, DB> + Type<DB>,
+        UnixSeconds: for<'q> Encode<'q, DB> + Type<DB>,
+        DB::Arguments: IntoArguments<DB>,
+    {
         let query = parameters
             .iter()
             .fold(statement.query(), |query, parameter| match parameter {
-                Parameter::Key => query.bind(row_query.key.clone()),
+                Parameter::Key => query.bind(key.to_owned()),
                 Parameter::Now => query.bind(self.clock.now()),
             });
         connection
             .fetch_all(query)
             .await
-            .map_err(|error| failure(&error, Some(&row_query.key)))
+            .map_err(|error| failure(&error, Some(key)))
     }
 }
 
@@ -472,10 +510,7 @@ fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
             "BINARY" | "VARBINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" => {
                 let bytes: Vec<u8> = row.try_get_unchecked(index)?;
                 length += bytes.len();
-                let Ok(text) = String::from_utf8(bytes) else {
-                    continue;
-                };
-                Value::String(text)
+                Value::String(text_or_hex(bytes))
             }
             _ => continue,
         };
@@ -499,9 +534,19 @@ fn of_sqlite(row: &SqliteRow) -> Result<(Object, usize), sqlx::Error> {
                 length += text.len();
                 Value::String(text)
             }
+            "BLOB" => {
+                let bytes: Vec<u8> = row.try_get_unchecked(index)?;
+                length += bytes.len();
+                Value::String(text_or_hex(bytes))
+            }
             _ => continue,
         };
         columns.push((column.name().to_owned(), value));
     }
     Ok((columns.into_iter().collect(), length))
+}
+
+/// Binary data as text, or as `PostgreSQL` writes `bytea` if it is not UTF-8: `\x` and hexadecimal digits.
+fn text_or_hex(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| format!("\\x{}", hex::encode(error.as_bytes())))
 }

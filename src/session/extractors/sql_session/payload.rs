@@ -1,6 +1,7 @@
 //! The formats in which a row contains the session's attributes, and how they are decoded.
 //! Finding the row is in `database.rs`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -9,9 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use super::django::DjangoKeys;
 use super::misfit;
 use crate::json::{Object, Value};
+use crate::session::formats::hex;
 use crate::session::formats::payload::MAX_STORED;
 use crate::session::reason::Reason;
 use crate::session::sections::laravel;
+use crate::session::sections::stored_session::StoredSession;
 use crate::session::types::ExtractError;
 
 /// Where the session's attributes are, in addition to the row's own columns.
@@ -19,37 +22,47 @@ use crate::session::types::ExtractError;
 pub enum Payload {
     /// Nowhere else: the columns are the attributes.
     Columns,
-    /// JSON in this column, as text or as the database's own type.
-    Json(String),
+    /// In this column, in a format that other stores have too.
+    Stored(String, StoredSession),
     Django(String, DjangoKeys),
     Laravel(String, Arc<laravel::AppKeySet>),
 }
 
 impl Payload {
     /// The row with the payload's members added to its columns. A name in both becomes a duplicate member, which
-    /// cannot be used as subject.
-    pub fn merge(&self, row: Object) -> Result<Object, ExtractError> {
+    /// cannot be used as subject. A payload that is text is the session alone.
+    pub fn merge(&self, row: Object) -> Result<Value, ExtractError> {
         let column = match self {
-            Self::Columns => return Ok(row),
-            Self::Json(column) | Self::Django(column, _) | Self::Laravel(column, _) => column,
+            Self::Columns => return Ok(Value::Object(row)),
+            Self::Stored(column, _) | Self::Django(column, _) | Self::Laravel(column, _) => column,
         };
         let payload = match row.get(column) {
             Ok(Some(value)) => self.decode(value)?,
             Ok(None) => return Err(misfit(format!("the query returns no column {column}"))),
             Err(_) => return Err(misfit(format!("the query returns two columns {column}"))),
         };
-        let columns = row.into_iter().filter(|(name, _)| name != column);
-        Ok(columns.chain(payload).collect())
+        match payload {
+            Value::Object(payload) => {
+                let columns = row.into_iter().filter(|(name, _)| name != column);
+                Ok(Value::Object(columns.chain(payload).collect()))
+            }
+            text @ Value::String(_) => Ok(text),
+            _ => Err(corrupt("the payload is not an object")),
+        }
     }
 
-    fn decode(&self, value: &Value) -> Result<Object, ExtractError> {
+    fn decode(&self, value: &Value) -> Result<Value, ExtractError> {
         if value.as_str().is_some_and(|text| text.len() > MAX_STORED) {
             return Err(corrupt("the payload is longer than 1 MiB"));
         }
-        let payload = match (self, value) {
+        match (self, value) {
+            (Self::Columns, value) => Ok(value.clone()),
+            (Self::Stored(_, format), Value::String(text)) => format.read(&bytes(text)),
+            // The database's own type for JSON.
+            (Self::Stored(_, format), Value::Object(_)) if format.is_json() => Ok(value.clone()),
             (Self::Django(_, keys), Value::String(text)) => {
                 let json = keys.open(text).map_err(ExtractError::rejected)?;
-                Value::parse(&json).map_err(not_json)?
+                Value::parse(&json).map_err(|_| corrupt("the payload is not JSON"))
             }
             (Self::Laravel(_, keys), Value::String(text)) => {
                 let data = STANDARD
@@ -57,27 +70,22 @@ impl Payload {
                     .map_err(|_| corrupt("the payload is not in base64"))?;
                 match keys.attributes(&data)? {
                     // PHP serializes an empty session as an empty list.
-                    Value::Array(items) if items.is_empty() => Value::Object(Object::default()),
-                    attributes => attributes,
+                    Value::Array(items) if items.is_empty() => Ok(Value::Object(Object::default())),
+                    attributes => Ok(attributes),
                 }
             }
-            (Self::Django(..) | Self::Laravel(..), _) => {
-                return Err(corrupt("the payload is not text"));
-            }
-            (Self::Columns | Self::Json(_), Value::String(text)) => {
-                Value::parse(text.as_bytes()).map_err(not_json)?
-            }
-            (Self::Columns | Self::Json(_), value) => value.clone(),
-        };
-        match payload {
-            Value::Object(payload) => Ok(payload),
-            _ => Err(corrupt("the payload is not a JSON object")),
+            _ => Err(corrupt("the payload is not text")),
         }
     }
 }
 
-fn not_json<E>(_: E) -> ExtractError {
-    corrupt("the payload is not JSON")
+/// The bytes of a text column, or of a binary one, which is `\x` and hexadecimal digits. No format begins with a
+/// backslash.
+fn bytes(text: &str) -> Cow<'_, [u8]> {
+    match text.strip_prefix("\\x").and_then(hex::decode) {
+        Some(bytes) => Cow::Owned(bytes),
+        None => Cow::Borrowed(text.as_bytes()),
+    }
 }
 
 fn corrupt(detail: &'static str) -> ExtractError {
@@ -87,6 +95,7 @@ fn corrupt(detail: &'static str) -> ExtractError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::sections::stored_session::StoredFormat;
 
     fn row(json: &str) -> Object {
         match Value::parse(json.as_bytes()).unwrap() {
@@ -95,9 +104,19 @@ mod tests {
         }
     }
 
+    fn stored(format: StoredFormat) -> Payload {
+        Payload::Stored("data".to_owned(), StoredSession::of(format))
+    }
+
+    fn merged(format: StoredFormat, columns: &str) -> Result<String, &'static str> {
+        match stored(format).merge(row(columns)) {
+            Ok(session) => Ok(serde_json::to_string(&session).unwrap()),
+            Err(error) => Err(error.reason().as_str()),
+        }
+    }
+
     #[test]
     fn payload_member_named_like_a_column_is_a_duplicate() {
-        let payload = Payload::Json("data".to_owned());
         for (columns, want) in [
             (r#"{"id":1,"data":{"user":2}}"#, Ok(r#"{"id":1,"user":2}"#)),
             (
@@ -105,6 +124,8 @@ mod tests {
                 Ok(r#"{"user":9007199254740993}"#),
             ),
             (r#"{"data":"[1]"}"#, Err("session_corrupt")),
+            (r#"{"data":[1]}"#, Err("session_corrupt")),
+            (r#"{"data":7}"#, Err("session_corrupt")),
             (r#"{"data":"x"}"#, Err("session_corrupt")),
             (r#"{"data":""}"#, Err("session_corrupt")),
             (r#"{"data":null}"#, Err("session_corrupt")),
@@ -115,17 +136,41 @@ mod tests {
             (r#"{"id":1}"#, Err("store_misfit")),
             (r#"{"data":{},"data":{}}"#, Err("store_misfit")),
         ] {
-            assert_eq!(
-                payload
-                    .merge(row(columns))
-                    .map_err(|error| error.reason().as_str()),
-                want.map(row),
-                "{columns}"
-            );
+            let found = merged(StoredFormat::Json, columns);
+            assert_eq!(found, want.map(str::to_owned), "{columns}");
         }
-        let twice = payload
+        let twice = stored(StoredFormat::Json)
             .merge(row(r#"{"user":1,"data":{"user":2}}"#))
             .unwrap();
+        let twice = twice.as_object().unwrap();
         assert!(twice.get("user").is_err(), "neither takes precedence");
+    }
+
+    #[test]
+    fn binary_column_is_read_from_hexadecimal_digits() {
+        use StoredFormat::{Json, MessagePack, Php, Text};
+        for (format, columns, want) in [
+            (
+                MessagePack,
+                r#"{"id":1,"data":"\\x81a7757365725f696407"}"#,
+                Ok(r#"{"id":1,"user_id":7}"#),
+            ),
+            (Json, r#"{"data":"\\x7b7d"}"#, Ok("{}")),
+            (Php, r#"{"data":"\\x617c693a373b"}"#, Ok(r#"{"a":7}"#)),
+            (Php, r#"{"data":"a|i:7;"}"#, Ok(r#"{"a":7}"#)),
+            (Text, r#"{"id":1,"data":"user-7"}"#, Ok("\"user-7\"")),
+            (MessagePack, r#"{"data":"\\x81"}"#, Err("session_corrupt")),
+            (MessagePack, r#"{"data":"\\x8"}"#, Err("session_corrupt")),
+            (
+                MessagePack,
+                r#"{"data":{"user_id":7}}"#,
+                Err("session_corrupt"),
+            ),
+            (Json, r#"{"data":"\\x800495"}"#, Err("session_corrupt")),
+            (Json, r#"{"data":"\\x80057d942e"}"#, Err("payload_not_json")),
+        ] {
+            let want = want.map(str::to_owned);
+            assert_eq!(merged(format, columns), want, "{format:?}: {columns}");
+        }
     }
 }

@@ -1,6 +1,7 @@
-//! The session tables of frameworks, from their own sources.
-//! A key in the section overrides the preset's; `queries` has one query per database. The query cuts the payload one
-//! character after the longest accepted length, 1 MiB. For `PostgreSQL`, `statement.rs` cuts the whole row.
+//! The session tables of frameworks, from their own sources and from what their own tools generate.
+//! A key in the section overrides the preset's; `queries` has, for each database, the query and its alternatives for other
+//! schemas of the same library. `statement.rs` says how the names of table and columns are filled in. The query cuts the
+//! payload one character after the longest accepted length, 1 MiB. For `PostgreSQL`, `statement.rs` cuts the whole row.
 
 /// Keys by framework. `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a second
 /// is lost. A value that the database cannot read as a time is returned unchanged and then refused: NULL would mean
@@ -8,7 +9,8 @@
 /// times, such as those before 1970.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // The table as Prisma names it. A session is valid while `expires` is in the future.
+        // The table as Prisma names it, as Drizzle does, and as `@auth/pg-adapter` does. A session is valid while
+        // `expires` is in the future.
         "authjs-database",
         r#"
             subject = "{userId}"
@@ -19,14 +21,25 @@ pub const PRESETS: &[(&str, &str)] = &[
             payload = "columns"
             expires_column = "session_expires_at"
             [queries]
-            postgres = '''SELECT *, floor(extract(epoch FROM "expires"::timestamptz) * 1000)::bigint AS session_expires_at
-                FROM "Session" WHERE "sessionToken" = $1'''
-            mysql = '''SELECT *, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', `expires`) DIV 1000, `expires`) AS session_expires_at
-                FROM `Session` WHERE `sessionToken` = $1 AND BINARY `sessionToken` = $1'''
-            sqlite = '''SELECT *, "expires" AS session_expires_at FROM "Session" WHERE "sessionToken" = $1'''
+            postgres = [
+                '''SELECT *{as userId}, floor(extract(epoch FROM {expires}::timestamptz) * 1000)::bigint AS session_expires_at
+                FROM {table:Session} WHERE {sessionToken} = $1''',
+                '''SELECT *{as userId}, floor(extract(epoch FROM {expires}::timestamptz) * 1000)::bigint AS session_expires_at
+                FROM {table:session} WHERE {sessionToken} = $1''',
+                '''SELECT *{as userId}, floor(extract(epoch FROM {expires}::timestamptz) * 1000)::bigint AS session_expires_at
+                FROM {table:sessions} WHERE {sessionToken} = $1''',
+            ]
+            mysql = [
+                '''SELECT *{as userId}, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {expires}) DIV 1000, {expires}) AS session_expires_at
+                FROM {table:Session} WHERE {sessionToken} = $1 AND BINARY {sessionToken} = $1''',
+                '''SELECT *{as userId}, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {expires}) DIV 1000, {expires}) AS session_expires_at
+                FROM {table:session} WHERE {sessionToken} = $1 AND BINARY {sessionToken} = $1''',
+            ]
+            sqlite = ['''SELECT *{as userId}, {expires} AS session_expires_at FROM {table:Session} WHERE {sessionToken} = $1''']
         "#,
     ),
     (
+        // The columns as Better Auth's own migration and Prisma name them, and as its schema for Drizzle does.
         "better-auth",
         r#"
             subject = "{userId}"
@@ -35,11 +48,22 @@ pub const PRESETS: &[(&str, &str)] = &[
             payload = "columns"
             expires_column = "session_expires_at"
             [queries]
-            postgres = '''SELECT *, floor(extract(epoch FROM "expiresAt"::timestamptz) * 1000)::bigint AS session_expires_at
-                FROM "session" WHERE "token" = $1'''
-            mysql = '''SELECT *, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', `expiresAt`) DIV 1000, `expiresAt`) AS session_expires_at
-                FROM `session` WHERE `token` = $1 AND BINARY `token` = $1'''
-            sqlite = '''SELECT *, "expiresAt" AS session_expires_at FROM "session" WHERE "token" = $1'''
+            postgres = [
+                '''SELECT *{as userId}, floor(extract(epoch FROM {expiresAt}::timestamptz) * 1000)::bigint AS session_expires_at
+                FROM {table:session} WHERE {token} = $1''',
+                '''SELECT *{as userId:user_id}, floor(extract(epoch FROM {expiresAt:expires_at}::timestamptz) * 1000)::bigint AS session_expires_at
+                FROM {table:session} WHERE {token} = $1''',
+            ]
+            mysql = [
+                '''SELECT *{as userId}, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {expiresAt}) DIV 1000, {expiresAt}) AS session_expires_at
+                FROM {table:session} WHERE {token} = $1 AND BINARY {token} = $1''',
+                '''SELECT *{as userId:user_id}, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {expiresAt:expires_at}) DIV 1000, {expiresAt:expires_at}) AS session_expires_at
+                FROM {table:session} WHERE {token} = $1 AND BINARY {token} = $1''',
+            ]
+            sqlite = [
+                '''SELECT *{as userId}, {expiresAt} AS session_expires_at FROM {table:session} WHERE {token} = $1''',
+                '''SELECT *{as userId:user_id}, {expiresAt:expires_at} AS session_expires_at FROM {table:session} WHERE {token} = $1''',
+            ]
         "#,
     ),
     (
@@ -53,7 +77,7 @@ pub const PRESETS: &[(&str, &str)] = &[
             payload = "json"
             payload_column = "sess"
             [queries]
-            postgres = '''SELECT sess FROM "session" WHERE sid = $1 AND expire >= to_timestamp($2)'''
+            postgres = ['''SELECT {sess} AS sess FROM {table:session} WHERE {sid} = $1 AND {expire} >= to_timestamp($2)''']
         "#,
     ),
     (
@@ -66,12 +90,12 @@ pub const PRESETS: &[(&str, &str)] = &[
             payload_column = "session_data"
             expires_column = "session_expires_at"
             [queries]
-            postgres = '''SELECT session_data, floor(extract(epoch FROM expire_date::timestamptz) * 1000)::bigint AS session_expires_at
-                FROM django_session WHERE session_key = $1 AND length(session_key) >= 8'''
-            mysql = '''SELECT left(session_data, 1048577) AS session_data, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expire_date) DIV 1000, expire_date) AS session_expires_at
-                FROM django_session WHERE session_key = $1 AND BINARY session_key = $1 AND length(session_key) >= 8'''
-            sqlite = '''SELECT substr(session_data, 1, 1048577) AS session_data, coalesce(CAST(strftime('%s', expire_date) AS INTEGER), expire_date) AS session_expires_at
-                FROM django_session WHERE session_key = $1 AND length(session_key) >= 8'''
+            postgres = ['''SELECT {session_data} AS session_data, floor(extract(epoch FROM {expire_date}::timestamptz) * 1000)::bigint AS session_expires_at
+                FROM {table:django_session} WHERE {session_key} = $1 AND length({session_key}) >= 8''']
+            mysql = ['''SELECT left({session_data}, 1048577) AS session_data, coalesce(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {expire_date}) DIV 1000, {expire_date}) AS session_expires_at
+                FROM {table:django_session} WHERE {session_key} = $1 AND BINARY {session_key} = $1 AND length({session_key}) >= 8''']
+            sqlite = ['''SELECT substr({session_data}, 1, 1048577) AS session_data, coalesce(CAST(strftime('%s', {expire_date}) AS INTEGER), {expire_date}) AS session_expires_at
+                FROM {table:django_session} WHERE {session_key} = $1 AND length({session_key}) >= 8''']
         "#,
     ),
     (
@@ -87,9 +111,29 @@ pub const PRESETS: &[(&str, &str)] = &[
             expires_column = "last_activity"
             lifetime = "120m"
             [queries]
-            postgres = '''SELECT user_id, payload, last_activity FROM "sessions" WHERE id = $1'''
-            mysql = '''SELECT user_id, left(payload, 1048577) AS payload, last_activity FROM `sessions` WHERE `id` = $1 AND BINARY `id` = $1'''
-            sqlite = '''SELECT user_id, substr(payload, 1, 1048577) AS payload, last_activity FROM "sessions" WHERE id = $1'''
+            postgres = ['''SELECT {user_id} AS user_id, {payload} AS payload, {last_activity} AS last_activity FROM {table:sessions} WHERE {id} = $1''']
+            mysql = ['''SELECT {user_id} AS user_id, left({payload}, 1048577) AS payload, {last_activity} AS last_activity FROM {table:sessions}
+                WHERE {id} = $1 AND BINARY {id} = $1''']
+            sqlite = ['''SELECT {user_id} AS user_id, substr({payload}, 1, 1048577) AS payload, {last_activity} AS last_activity FROM {table:sessions} WHERE {id} = $1''']
+        "#,
+    ),
+    (
+        // The sign-in that `bin/rails generate authentication` writes: `cookies.signed[:session_id]` is the id of a row,
+        // which is deleted at sign-out. Apps choose the type of ids.
+        "rails8",
+        r#"
+            subject = "{user_id}"
+            cookie = "session_id"
+            cookie_format = "rails_signed"
+            payload = "columns"
+            [queries]
+            postgres = [
+                '''SELECT *{as user_id} FROM {table:sessions} WHERE {id} = $1::bigint''',
+                '''SELECT *{as user_id} FROM {table:sessions} WHERE {id} = $1::uuid''',
+                '''SELECT *{as user_id} FROM {table:sessions} WHERE {id} = $1''',
+            ]
+            mysql = ['''SELECT *{as user_id} FROM {table:sessions} WHERE {id} = $1 AND BINARY {id} = $1''']
+            sqlite = ['''SELECT *{as user_id} FROM {table:sessions} WHERE {id} = $1''']
         "#,
     ),
 ];

@@ -1,11 +1,14 @@
-//! Translates the configured query into the parameter syntax of its database.
-//! Running it is in `database.rs`.
+//! Translates the configured query into the parameter syntax of its database, and a preset's query into the names of
+//! the app's table and columns. Running it is in `database.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::database::Dialect;
 use crate::session::formats::payload::MAX_STORED;
 
 /// A query in the syntax of its database.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     pub sql: String,
     /// In the order in which they are bound.
@@ -18,6 +21,98 @@ pub enum Parameter {
     Key,
     /// `$2`: the service's clock, in Unix seconds.
     Now,
+}
+
+/// A query and its alternatives: the tools of one library write several schemas. The first that the database accepts is
+/// used from then on.
+#[derive(Debug)]
+pub struct Alternatives {
+    statements: Vec<Statement>,
+    accepted: AtomicUsize,
+}
+
+impl Alternatives {
+    pub fn new(statements: Vec<Statement>) -> Self {
+        Self {
+            statements,
+            accepted: AtomicUsize::new(0),
+        }
+    }
+
+    /// The statements with their numbers, the accepted one first.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Statement)> {
+        let (before, after) = self
+            .statements
+            .split_at(self.accepted.load(Ordering::Relaxed));
+        let numbered = |offset: usize| move |(index, statement)| (offset + index, statement);
+        let after = after.iter().enumerate().map(numbered(before.len()));
+        after.chain(before.iter().enumerate().map(numbered(0)))
+    }
+
+    pub fn accept(&self, number: usize) {
+        self.accepted.store(number, Ordering::Relaxed);
+    }
+}
+
+/// The names of the app's table and columns, where they differ from those of the preset.
+#[derive(Debug)]
+pub struct Names<'a> {
+    pub table: Option<&'a str>,
+    /// By the preset's name.
+    pub columns: &'a BTreeMap<String, String>,
+}
+
+impl Names<'_> {
+    /// A preset's query with the app's names: `{name}` is a column, `{table}` the table, and `{as name}` the column once
+    /// more under the preset's name if it has another one. A name that the section does not set is the preset's, or the
+    /// one after a colon.
+    pub fn fill(&self, query: &str, dialect: Dialect) -> String {
+        let mut pieces = query.split('{');
+        let mut filled = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let (place, text) = piece.split_once('}').unwrap_or((piece, ""));
+            filled.push_str(&self.fill_one(place, dialect));
+            filled.push_str(text);
+        }
+        filled
+    }
+
+    fn fill_one(&self, place: &str, dialect: Dialect) -> String {
+        let (is_alias, place) = place
+            .strip_prefix("as ")
+            .map_or((false, place), |name| (true, name));
+        let (name, default) = place.split_once(':').unwrap_or((place, place));
+        if name == "table" {
+            let parts = self.table.unwrap_or(default).split('.');
+            let parts: Vec<_> = parts.map(|part| dialect.quoted(part)).collect();
+            return parts.join(".");
+        }
+        let column = self.columns.get(name).map_or(default, String::as_str);
+        match (is_alias, column == name) {
+            (false, _) => dialect.quoted(column),
+            (true, true) => String::new(),
+            (true, false) => format!(", {} AS {}", dialect.quoted(column), dialect.quoted(name)),
+        }
+    }
+}
+
+/// The names of the columns in a preset's query.
+pub fn columns_of(query: &str) -> impl Iterator<Item = &str> {
+    let places = query.split('{').skip(1);
+    let places = places.filter_map(|piece| piece.split_once('}'));
+    let names = places.map(|(place, _)| {
+        let place = place.strip_prefix("as ").unwrap_or(place);
+        place.split_once(':').map_or(place, |(name, _)| name)
+    });
+    names.filter(|name| *name != "table")
+}
+
+/// Whether the text can be quoted as a name in every dialect.
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && !text
+            .chars()
+            .any(|c| c.is_control() || ['"', '\'', '`', '\\'].contains(&c))
 }
 
 impl Statement {
@@ -138,6 +233,65 @@ mod tests {
         let doubled =
             Statement::read("SELECT 'it''s $2' FROM t WHERE k = $1", Dialect::MySql).unwrap();
         assert_eq!(doubled.parameters, [Key]);
+    }
+
+    #[test]
+    fn preset_query_gets_the_names_of_the_app() {
+        let query = "SELECT *{as userId:user_id} FROM {table:session} WHERE {token} = $1 AND {expiresAt:expires_at} > 0";
+        let columns = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(name, column)| ((*name).to_owned(), (*column).to_owned()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let own = columns(&[("userId", "userId"), ("token", "session token")]);
+        for (table, columns, dialect, want) in [
+            (
+                None,
+                &BTreeMap::new(),
+                Dialect::Postgres,
+                r#"SELECT *, "user_id" AS "userId" FROM "session" WHERE "token" = $1 AND "expires_at" > 0"#,
+            ),
+            (
+                Some("auth.sessions"),
+                &own,
+                Dialect::Postgres,
+                r#"SELECT * FROM "auth"."sessions" WHERE "session token" = $1 AND "expires_at" > 0"#,
+            ),
+            (
+                Some("sessions"),
+                &own,
+                Dialect::MySql,
+                "SELECT * FROM `sessions` WHERE `session token` = $1 AND `expires_at` > 0",
+            ),
+        ] {
+            let names = Names { table, columns };
+            assert_eq!(names.fill(query, dialect), want);
+        }
+        let names: Vec<_> = columns_of(query).collect();
+        assert_eq!(names, ["userId", "token", "expiresAt"]);
+        for text in ["", "a\"b", "a`b", "a'b", "a\\b", "a\nb"] {
+            assert!(!is_name(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn accepted_alternative_is_tried_first() {
+        let statement = |sql: &str| Statement::read(sql, Dialect::Postgres).unwrap();
+        let alternatives = Alternatives::new(
+            ["SELECT 1 + $1", "SELECT 2 + $1", "SELECT 3 + $1"]
+                .map(statement)
+                .to_vec(),
+        );
+        let order = || {
+            alternatives
+                .iter()
+                .map(|(number, _)| number)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(order(), [0, 1, 2]);
+        alternatives.accept(1);
+        assert_eq!(order(), [1, 2, 0]);
     }
 
     #[test]

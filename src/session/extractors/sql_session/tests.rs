@@ -73,7 +73,25 @@ fn invalid_section_is_refused_with_its_key_and_without_its_secret() {
             "url = \"mysql://h/db\"\npreset = \"connect-pg-simple\"\ncookie_secrets = [\"x\"]".to_owned(),
             "query",
         ),
-        ("payload", format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"php\"\n{query}"), "payload"),
+        ("payload", format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"pickle\"\n{query}"), "payload"),
+        ("table with query", format!("cookie = \"sid\"\nurl = \"mysql://h\"\ntable = \"t\"\n{query}"), "table"),
+        ("columns with query", format!("cookie = \"sid\"\nurl = \"mysql://h\"\ncolumns = {{ a = \"b\" }}\n{query}"), "columns"),
+        (
+            "quotes in table",
+            "url = \"mysql://h\"\npreset = \"authjs-database\"\ntable = \"a`b\"".to_owned(),
+            "table",
+        ),
+        (
+            "quotes in a column",
+            "url = \"mysql://h\"\npreset = \"authjs-database\"\ncolumns = { userId = \"a\\\"b\" }".to_owned(),
+            "columns.userId",
+        ),
+        (
+            "unknown column",
+            "url = \"mysql://h\"\npreset = \"authjs-database\"\ncolumns = { user = \"user_id\" }".to_owned(),
+            "columns.user",
+        ),
+        ("no secret of Rails", "url = \"mysql://h\"\npreset = \"rails8\"".to_owned(), "cookie_secrets"),
         (
             "no payload_column",
             format!("cookie = \"sid\"\nurl = \"mysql://h\"\npayload = \"json\"\n{query}"),
@@ -142,12 +160,14 @@ fn preset_query_cuts_the_payload_in_the_database() {
         };
         for (dialect, query) in keys["queries"].as_table().unwrap() {
             let want = match dialect.as_str() {
-                "mysql" => format!("left({column}, {}) AS {column}", MAX_STORED + 1),
-                "sqlite" => format!("substr({column}, 1, {}) AS {column}", MAX_STORED + 1),
+                "mysql" => format!("left({{{column}}}, {}) AS {column}", MAX_STORED + 1),
+                "sqlite" => format!("substr({{{column}}}, 1, {}) AS {column}", MAX_STORED + 1),
                 // `Statement::limited` cuts the whole row for every query.
                 _ => continue,
             };
-            assert!(query.as_str().unwrap().contains(&want), "{name}, {dialect}");
+            for query in query.as_array().unwrap() {
+                assert!(query.as_str().unwrap().contains(&want), "{name}, {dialect}");
+            }
         }
     }
     let query =

@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 
 use super::database::{RowLookup, RowQuery, Table};
 use super::misfit;
-use super::statement::Statement;
+use super::statement::{Alternatives, Statement};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::pool::Pool;
@@ -22,14 +22,14 @@ const SALT: &str = "django.contrib.auth.models.AbstractBaseUser.get_session_auth
 #[derive(Debug)]
 pub struct UserCheck {
     /// Finds the column `password` by the user's id.
-    statement: Arc<Statement>,
+    statements: Arc<Alternatives>,
     keys: Vec<hmac::Key>,
 }
 
 impl UserCheck {
     pub fn new(statement: Statement, secrets: &[Secret]) -> Self {
         Self {
-            statement: Arc::new(statement),
+            statements: Arc::new(Alternatives::new(vec![statement])),
             keys: secrets
                 .iter()
                 .map(|secret| hkdf::django(&[SALT], secret))
@@ -55,7 +55,7 @@ impl UserCheck {
             .unwrap_or_default();
         let query = RowQuery {
             table: Table::Users,
-            statement: self.statement.clone(),
+            statements: self.statements.clone(),
             key: id.to_owned(),
         };
         let Some(user) = pool.ask(&query).await? else {

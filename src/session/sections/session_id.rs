@@ -1,0 +1,261 @@
+//! The forms in which frameworks put a session id into a cookie or a header, and the keys that verify them: signed by
+//! cookie-signature (express-session, `@fastify/session`), better-call (Better Auth), itsdangerous (Flask-Session),
+//! Rails' `cookies.signed`, or encrypted by Laravel.
+
+use std::sync::Arc;
+
+use aws_lc_rs::{hmac, pbkdf2};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+use crate::clock::UnixSeconds;
+use crate::config::{List, Problems, Section};
+use crate::json::Value;
+use crate::secret::Secret;
+use crate::session::formats::hkdf;
+use crate::session::formats::percent::{self, Plus};
+use crate::session::formats::rails::{self, CookieValue};
+use crate::session::formats::signed_timestamp::{HMAC_SHA1, itsdangerous_key};
+use crate::session::reason::Reason;
+use crate::session::sections::laravel::KeyFields as LaravelFields;
+use crate::session::sections::{app_secret, laravel};
+use crate::session::types::{CredentialSource, ExtractError};
+
+/// The salt with which Flask-Session signs ids (`flask_session/base.py`).
+const FLASK_SESSION_SALT: &str = "flask-session";
+
+/// The formats, as they are written in the configuration.
+const FORMATS: &str = "must be one of plain, express_signed, fastify_signed, better_auth_signed, flask_signed, \
+                       rails_signed, laravel";
+
+/// The keys of a section that describe the form of its ids.
+#[derive(Debug)]
+pub struct FormatFields<'a> {
+    pub cookie_format: &'a str,
+    pub cookie_secrets: List<Secret>,
+    pub laravel: LaravelFields<'a>,
+}
+
+/// The form of a session id, with the keys that verify it: the current key, then older ones that are still accepted.
+#[derive(Debug)]
+pub enum Format {
+    /// The id itself.
+    Plain,
+    /// `s:ID.HMAC` of cookie-signature, as express-session writes it.
+    ExpressSigned(Vec<hmac::Key>),
+    /// `ID.HMAC` of `@fastify/cookie`.
+    FastifySigned(Vec<hmac::Key>),
+    /// `ID.HMAC` of better-call, as Better Auth writes it. In a header its bearer plugin also takes the id alone.
+    BetterAuthSigned(Vec<hmac::Key>),
+    /// `ID.HMAC` of itsdangerous, as Flask-Session writes it with `SESSION_USE_SIGNER`.
+    FlaskSigned(Vec<hmac::Key>),
+    /// The id in `cookies.signed` of Rails.
+    RailsSigned(Vec<hmac::Key>),
+    /// The id, encrypted by Laravel's encrypter.
+    Laravel(Arc<laravel::AppKeySet>),
+}
+
+/// A session id whose signature is valid, if it has one.
+#[derive(Debug)]
+pub struct Opened {
+    pub id: String,
+    pub is_signed: bool,
+    pub expires_at: Option<UnixSeconds>,
+}
+
+impl Format {
+    /// Reads the keys of the configured format, and refuses keys of other formats.
+    pub fn read(section: &Section<'_>, keys: FormatFields<'_>, problems: &mut Problems) -> Self {
+        let is_laravel = keys.cookie_format == "laravel";
+        let LaravelFields {
+            app_key,
+            previous_keys,
+            ..
+        } = &keys.laravel;
+        for (key, is_given) in [
+            ("app_key", app_key.is_some()),
+            ("previous_keys", !previous_keys.is_empty()),
+        ] {
+            let is_allowed = is_laravel || !is_given;
+            problems.require(
+                is_allowed,
+                section.key(key),
+                "is for cookie_format = \"laravel\"",
+            );
+        }
+        let secrets = app_secret::listed(section, "cookie_secrets", keys.cookie_secrets, problems);
+        let signs = keys.cookie_format.ends_with("_signed");
+        problems.require(
+            signs || secrets.is_empty(),
+            section.key("cookie_secrets"),
+            "is for a signed cookie_format: set cookie_format, or remove this key",
+        );
+        problems.require(
+            !signs || !secrets.is_empty(),
+            section.key("cookie_secrets"),
+            "is missing: copy the secret with which your app signs its cookies",
+        );
+        let sha256 = || {
+            let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
+            secrets.iter().map(key).collect::<Vec<_>>()
+        };
+        match keys.cookie_format {
+            "plain" => Self::Plain,
+            "express_signed" => Self::ExpressSigned(sha256()),
+            "fastify_signed" => Self::FastifySigned(sha256()),
+            "better_auth_signed" => Self::BetterAuthSigned(sha256()),
+            "flask_signed" => {
+                let key = |secret| itsdangerous_key(HMAC_SHA1, secret, FLASK_SESSION_SALT);
+                Self::FlaskSigned(secrets.iter().map(key).collect())
+            }
+            "rails_signed" => Self::RailsSigned(secrets.iter().flat_map(rails_keys).collect()),
+            "laravel" => Self::Laravel(Arc::new(laravel::AppKeySet::read(
+                section,
+                keys.laravel,
+                problems,
+            ))),
+            _ => {
+                problems.add(section.key("cookie_format"), FORMATS);
+                Self::Plain
+            }
+        }
+    }
+
+    /// Whether an id without a signature is accepted.
+    pub fn takes_unsigned(&self, in_header: bool) -> bool {
+        match self {
+            Self::Plain => true,
+            Self::BetterAuthSigned(_) => in_header,
+            Self::ExpressSigned(_)
+            | Self::FastifySigned(_)
+            | Self::FlaskSigned(_)
+            | Self::RailsSigned(_)
+            | Self::Laravel(_) => false,
+        }
+    }
+
+    /// Laravel's application keys, if the format is Laravel's.
+    pub fn laravel(&self) -> Option<&Arc<laravel::AppKeySet>> {
+        match self {
+            Self::Laravel(keys) => Some(keys),
+            _ => None,
+        }
+    }
+
+    /// The session id in a cookie's or header's value.
+    ///
+    /// # Errors
+    /// `Rejected` if the value is malformed, its signature is wrong or it has expired.
+    pub fn open(
+        &self,
+        place: &CredentialSource,
+        value: &str,
+        now: UnixSeconds,
+    ) -> Result<Opened, ExtractError> {
+        let id = match self {
+            Self::Plain => {
+                return Ok(Opened {
+                    id: percent::decode_or_raw(value).into_owned(),
+                    is_signed: false,
+                    expires_at: None,
+                });
+            }
+            Self::ExpressSigned(keys) => {
+                let text = percent::decode_or_raw(value);
+                let signed = text.strip_prefix("s:").ok_or_else(malformed)?;
+                verified(keys, signed, |tag| STANDARD_NO_PAD.decode(tag).ok())?
+            }
+            Self::FastifySigned(keys) => verified(keys, &percent::decode_or_raw(value), |tag| {
+                STANDARD_NO_PAD.decode(tag).ok()
+            })?,
+            Self::BetterAuthSigned(keys) => {
+                let text = percent::decode_or_raw(value);
+                if place.header().is_some() && !text.contains('.') {
+                    return Ok(Opened {
+                        id: text.into_owned(),
+                        is_signed: false,
+                        expires_at: None,
+                    });
+                }
+                verified(keys, &text, |tag| STANDARD.decode(tag).ok())?
+            }
+            Self::FlaskSigned(keys) => {
+                verified(keys, value, |tag| URL_SAFE_NO_PAD.decode(tag).ok())?
+            }
+            Self::RailsSigned(keys) => return rails_signed(keys, place, value, now),
+            Self::Laravel(keys) => match place {
+                CredentialSource::Cookie(name) => keys.session_id(name, value)?,
+                _ => return Err(malformed()),
+            },
+        };
+        Ok(Opened {
+            id,
+            is_signed: true,
+            expires_at: None,
+        })
+    }
+}
+
+/// The text before the last dot, if the text after it is its HMAC by one of the keys.
+fn verified(
+    keys: &[hmac::Key],
+    signed: &str,
+    decode: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<String, ExtractError> {
+    let (id, signature) = signed.rsplit_once('.').ok_or_else(malformed)?;
+    let signature = decode(signature).ok_or_else(malformed)?;
+    let matches = |key| hmac::verify(key, id.as_bytes(), &signature).is_ok();
+    let is_signed = keys.iter().fold(false, |found, key| found | matches(key));
+    if is_signed {
+        Ok(id.to_owned())
+    } else {
+        Err(ExtractError::rejected(Reason::BadSignature))
+    }
+}
+
+/// The keys of `cookies.signed` for a `secret_key_base`. The hash of the key derivation follows `load_defaults`, and that
+/// of the signature is a setting (`signed_cookie_digest`); both are tried, because a key by any of them needs the secret.
+fn rails_keys(secret: &Secret) -> impl Iterator<Item = hmac::Key> {
+    let derivations = [pbkdf2::PBKDF2_HMAC_SHA256, pbkdf2::PBKDF2_HMAC_SHA1];
+    let keys = derivations
+        .map(|hash| hkdf::pbkdf2::<64>(hash, rails::ITERATIONS, secret.expose(), b"signed cookie"));
+    keys.into_iter().flat_map(|key| {
+        [HMAC_SHA1, hmac::HMAC_SHA256, hmac::HMAC_SHA512].map(|hash| hmac::Key::new(hash, &key))
+    })
+}
+
+/// The id in a cookie of `cookies.signed`, text or an integer. Its purpose is the cookie's name.
+fn rails_signed(
+    keys: &[hmac::Key],
+    place: &CredentialSource,
+    value: &str,
+    now: UnixSeconds,
+) -> Result<Opened, ExtractError> {
+    let CredentialSource::Cookie(name) = place else {
+        return Err(malformed());
+    };
+    let text = percent::decode(value, Plus::Space).ok_or_else(malformed)?;
+    if !text.contains("--") {
+        return Err(malformed());
+    }
+    let opened = keys.iter().find_map(|key| rails::verify(key, &text));
+    let opened = opened.ok_or_else(|| ExtractError::rejected(Reason::BadSignature))?;
+    let cookie = CookieValue::parse(&opened)?;
+    cookie.check(&format!("cookie.{name}"), false, now)?;
+    let id = match cookie.value {
+        Value::String(id) => id,
+        Value::Number(id) if !id.is_f64() => id.to_string(),
+        _ => {
+            return Err(malformed().because("the cookie contains neither text nor an integer"));
+        }
+    };
+    Ok(Opened {
+        id,
+        is_signed: true,
+        expires_at: cookie.expires_at,
+    })
+}
+
+fn malformed() -> ExtractError {
+    ExtractError::rejected(Reason::Malformed)
+}
