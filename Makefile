@@ -157,6 +157,7 @@ release: ## Builds all release artefacts in target/dist
 
 release-test: ## Installs and starts each artefact of `make release`, and gets a token from it
 	PYTHONPATH=tests/deploy target/deploy/venv/bin/python -m pytest -q tests/release
+	node --test tests/release/vite.test.mjs
 
 release-check: release ## Builds the release again in another folder: the checksums must be equal
 	@rm -rf target/again && mkdir -p target/again && git archive HEAD | tar --extract --directory target/again
