@@ -43,7 +43,7 @@ if [ "$part" != deb ]; then
 
   echo "The Python wheel"
   # Cargo has built this binary already: maturin only packs it.
-  (. deploy/static-env.sh && maturin build --quiet --release --target "$target" --manifest-path packaging/pypi/pyproject.toml --out "$dist")
+  (. deploy/static-env.sh && cd packaging/pypi && maturin build --quiet --release --target "$target" --out "$dist")
   [ "$part" != packages ] || exit 0
 fi
 

@@ -30,7 +30,7 @@ test("empty folder to a token in a Vite page", async () => {
   const step = (name) => steps.push(name);
 
   step("npm create vite@latest app -- --template vanilla");
-  npm(folder, "create", "vite@9", "app", "--", "--template", "vanilla", "--no-interactive");
+  npm(folder, "create", "--yes", "vite@9", "app", "--", "--template", "vanilla", "--no-interactive");
   const app = path.join(folder, "app");
   step("npm install rollout-token");
   npm(app, "install", "--no-audit", "--no-fund", ...packages);
