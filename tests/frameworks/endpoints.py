@@ -17,7 +17,7 @@ from typing import Callable
 from urllib.parse import urlsplit
 
 import run
-from run import NODE, PASSWORD, PYTHON, ROOT, USER, Answer, Browser, Programs, Report, equal, refused, subject
+from run import NODE, PASSWORD, PYTHON, ROOT, RUBY, USER, Answer, Browser, Programs, Report, equal, refused, subject
 
 # Recipes of frameworks that the package registries do not have say so in these words.
 NOT_RUN = "Written from the framework's documentation; not run against it."
@@ -38,8 +38,6 @@ class Case:
     scheme: str = "http"
     # More of the app's environment.
     environment: dict[str, str] = field(default_factory=dict)
-    # More of the service's, as variables.
-    added: dict[str, str] = field(default_factory=dict)
     # Where the packages of its language are.
     libraries: str = "frameworks"
     # What compiles the app: programs of its packages, with arguments.
@@ -50,6 +48,8 @@ class Case:
     also: Callable[[Callable[..., Answer], Browser, str], None] | None = None
     # Whether the app knows that a copy of a cookie is signed out.
     knows_copies: bool = True
+    # Whether the app redirects every plain request to https.
+    requires_https: bool = False
     # Whether the app makes a new cookie at each call, with which the old one ends.
     renews: bool = False
 
@@ -147,7 +147,18 @@ AUTHJS = Case(
 
 CASES = [
     DRF,
-    replace(DRF, name="Django REST framework behind https", scheme="https", environment={"SSL_REDIRECT": "1"}),
+    replace(DRF, name="Django REST framework behind https", scheme="https", environment={"SSL_REDIRECT": "1"}, requires_https=True),
+    Case(
+        "Rails with force_ssl",
+        "rails",
+        section('url = "http://app:3000/api/me"\nallow_http = true\ncookies = ["_app_session"]\nsubject = "{id}"'),
+        [RUBY, "app.rb"],
+        "23",
+        scheme="https",
+        environment={"FORCE_SSL": "1", "LOAD_DEFAULTS": "7.0"},
+        requires_https=True,
+        knows_copies=False,
+    ),
     Case("allauth headless", "allauth", "allauth-headless", [PYTHON, "app.py"], "2", allauth_sign_in, allauth_sign_out),
     FLASK_STRONG,
     replace(
@@ -188,12 +199,13 @@ CASES = [
 ]
 
 
-def service_of(case: Case, programs: Programs, folder: Path, app: str) -> Callable[..., Answer]:
+def service_of(case: Case, programs: Programs, folder: Path, app: str, **added: str) -> Callable[..., Answer]:
     """Starts the service; the result asks it as a page of the app would."""
     text, count = re.subn(r"http://app:\d+", app, toml(case))
     assert count == 1, text
+    log = folder / f"{len(programs.running)}.log"
     (folder / "service.toml").write_text(text)
-    url = programs.service(folder / "service.log", ["--config", str(folder / "service.toml")], case.added)
+    url = programs.service(log, ["--config", str(folder / "service.toml")], added)
     origin = {"Origin": f"{case.scheme}://{urlsplit(url).netloc}"}
 
     def ask(browser: Browser, headers: dict[str, str] = {}) -> Answer:
@@ -212,7 +224,7 @@ def try_case(case: Case, report: Report) -> None:
         def check(what: str, step: Callable[[], object]) -> bool:
             if report.check(f"{case.name}: {what}", step):
                 return True
-            print((folder / "app.log").read_text()[-2000:], (folder / "service.log").read_text()[-2000:])
+            print(*(f"{log}:\n{log.read_text()[-2000:]}" for log in folder.glob("*.log")))
             return False
 
         check("no session", lambda: refused(ask(Page()), "no_session"))
@@ -221,6 +233,9 @@ def try_case(case: Case, report: Report) -> None:
         genuine = dict(browser.cookies)
         check("a token", lambda: equal(subject(ask(browser)), case.user))
         check("a token again, with the cookies as they are now", lambda: equal(subject(ask(browser)), case.user))
+        if case.requires_https:
+            untold = service_of(case, programs, folder, app, ROLLOUT__EXTRACTORS__APP__FORWARDED="false")
+            check("503 without X-Forwarded-Proto", lambda: equal(ask_with(untold, genuine)[0], 503))
         if case.also:
             check("more", lambda: case.also(ask, browser, app))
         for cookie in session_cookies(case, genuine):
@@ -248,7 +263,7 @@ def start_app(case: Case, programs: Programs, folder: Path) -> str:
         assert result.returncode == 0, result.stdout + result.stderr
     port, secret = run.free_port(), os.urandom(32).hex()
     options["env"] |= {"PORT": str(port), "HOST": "127.0.0.1", "STATE": str(folder), "SECRET_KEY": secret}
-    options["env"] |= {"NUXT_SESSION_PASSWORD": secret, "AUTH_SECRET": secret, "APP_USER": USER, "APP_PASSWORD": PASSWORD}
+    options["env"] |= {"NUXT_SESSION_PASSWORD": secret, "AUTH_SECRET": secret, "SECRET_KEY_BASE": secret, "APP_USER": USER, "APP_PASSWORD": PASSWORD}
     program = programs.start(folder / "app.log", case.command, **options)
     run.wait_until(lambda: run.answers(port), program, folder / "app.log")
     return f"http://127.0.0.1:{port}"

@@ -300,11 +300,14 @@ impl WhoAmI {
         let location = self
             .redirect_target(answer)
             .map(|url| format!(" with Location {}", without_query(url)));
-        let detail = format!(
-            "the endpoint answered {status}{}: correct url or method, or list the status in signed_out if it \
-             means that the caller is not signed in",
-            location.unwrap_or_default()
-        );
+        let fix = if self.leads_to_https(answer) {
+            "the app requires https: let it trust X-Forwarded-Proto of this service (key forwarded), or set url to its \
+             https address"
+        } else {
+            "correct url or method, or list the status in signed_out if it means that the caller is not signed in"
+        };
+        let location = location.unwrap_or_default();
+        let detail = format!("the endpoint answered {status}{location}: {fix}");
         Some(ExtractError::unavailable(Reason::WrongUrl).because(detail))
     }
 

@@ -19,6 +19,10 @@ class SessionsController < ActionController::Base
   def show
     session[:user_id] ? render(plain: session[:user_id]) : head(:unauthorized)
   end
+
+  def me
+    session[:user_id] ? render(json: { id: session[:user_id] }) : head(:unauthorized)
+  end
 end
 
 App.initialize!
@@ -26,6 +30,7 @@ App.routes.draw do
   post "login", to: "sessions#create"
   post "logout", to: "sessions#destroy"
   get "me", to: "sessions#show"
+  get "api/me", to: "sessions#me"
 end
 
 Rack::Handler::WEBrick.run App, Host: "127.0.0.1", Port: ENV.fetch("PORT")

@@ -22,6 +22,7 @@ class App < Rails::Application
     config.load_defaults LOAD_DEFAULTS
   end
   config.eager_load = false
+  config.force_ssl = ENV.key?("FORCE_SSL")
   config.logger = Logger.new($stdout)
   config.secret_key_base = ENV.fetch("SECRET_KEY_BASE")
   config.session_store :cookie_store, key: "_app_session"
