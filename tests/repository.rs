@@ -236,3 +236,35 @@ fn choosing_md_leads_to_every_recipe_kind_and_preset() {
         }
     }
 }
+
+/// `detect` and other commands name the page that a user reads next.
+#[test]
+fn every_page_that_the_sources_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = BTreeSet::new();
+    pages_in(&root.join("src"), &mut named);
+    assert!(named.len() > 20, "the sources were not found: {named:?}");
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|page| !root.join(page).is_file())
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+fn pages_in(folder: &Path, pages: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            pages_in(&path, pages);
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let starts = text.match_indices("docs/").map(|(start, _)| &text[start..]);
+            let is_path = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+            let names = starts.filter_map(|rest| rest.split(|c| !is_path(c)).next());
+            pages.extend(
+                names
+                    .filter(|name| name.ends_with(".md"))
+                    .map(str::to_owned),
+            );
+        }
+    }
+}

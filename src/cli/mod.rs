@@ -1,6 +1,7 @@
 //! The command line. Each command is in the file of its name.
 
 mod check_config;
+mod detect;
 mod dev;
 mod doctor;
 mod explain;
@@ -78,6 +79,11 @@ enum Command {
     ///
     /// Sends a fresh token with GET /credentials, which changes nothing there, and compares the clocks.
     Doctor(doctor::Args),
+    /// Says what kind of session a request has, and prints the section that reads it.
+    ///
+    /// Needs no configuration and sends nothing anywhere. With --set it opens the session with the given secret or
+    /// store, and says for whom a token would be.
+    Detect(detect::Args),
     /// Shows what each extractor makes of a request.
     ///
     /// No token is minted, and no client id and secret are needed. Apps, identity providers and stores are asked as they
@@ -165,6 +171,7 @@ impl Cli {
             Command::Mint(args) => mint::run(&args, &sources),
             Command::Inspect(args) => inspect::run(args, &sources),
             Command::Doctor(args) => doctor::run(&args, &sources),
+            Command::Detect(args) => detect::run(&args, registry),
             Command::Explain(args) => explain::run(&args, sources, registry),
         }
     }

@@ -4,6 +4,7 @@ pub mod app;
 pub mod embed;
 pub mod error;
 pub mod origin;
+pub mod pasted;
 pub mod rate_limit;
 pub mod request_checks;
 pub mod request_id;

@@ -7,6 +7,8 @@ pub mod chain;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod credential_source;
+pub mod detect;
+pub mod explain;
 pub mod extractors;
 pub mod formats;
 pub mod kind;

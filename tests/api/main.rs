@@ -18,6 +18,7 @@ mod binary;
 mod browsers;
 mod commands;
 mod configuration;
+mod detecting;
 mod errors;
 mod helpers;
 mod identity;

@@ -14,6 +14,7 @@
 )]
 
 mod damaged;
+mod detection;
 #[path = "../api/helpers.rs"]
 mod helpers;
 #[path = "../shared/vectors.rs"]

@@ -1,0 +1,303 @@
+//! `detect`: says what the credentials of a pasted request are, and prints the section that reads them. With the
+//! secret or the store, opens the session with the extractor itself. The rules are in `session/detect/`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Request};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use serde::Serialize;
+
+use super::{Failure, block_on, context, say, with_throwaway_client};
+use crate::config::Sources;
+use crate::http::pasted::{self, CurlArgs};
+use crate::session::detect::{Detected, Draft, Role, detect, variable};
+use crate::session::explain::{self, Said};
+use crate::session::registry::Registry;
+use crate::settings;
+
+/// The request is given by curl's own flags, or as text in a file.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub(super) request: CurlArgs,
+    /// A file with the request as cURL, the raw text of it or its Cookie or Authorization line, or - for standard
+    /// input. Unlike flags, others on the machine do not see it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
+    raw: Option<PathBuf>,
+    /// A key of the section, to open the session with, such as keys=… or url=…; with _file, from a file. Without a value
+    /// it is asked for, and not shown.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    set: Vec<String>,
+    /// Prints what was found as JSON.
+    #[arg(long, conflicts_with = "set")]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    credentials: &'a [Detected],
+}
+
+pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
+    let headers = match &args.raw {
+        Some(path) => pasted::headers(&read(path)?),
+        None => args.request.headers().and_then(pasted::some),
+    };
+    let headers = headers.map_err(Failure::Usage)?;
+    let found = detect(&headers, registry, context().clock.now());
+    if args.json {
+        let report = serde_json::to_string_pretty(&Report {
+            credentials: &found,
+        });
+        return say(report.map_err(|error| Failure::Runtime(error.to_string()))?);
+    }
+    if found.is_empty() {
+        return say(
+            "No credential that is known. Sign in to the app, and copy a request that the app's own page sends. If \
+             the app has a URL that says who is signed in, see docs/providers/ask-my-app.md.",
+        );
+    }
+    if args.set.is_empty() {
+        for (index, detected) in found.iter().enumerate() {
+            if index > 0 {
+                say("")?;
+            }
+            print(detected)?;
+        }
+        return say(
+            "\nNothing was sent anywhere. To open the session and see what is in it, give its secret or store: \
+             --set KEY=VALUE, --set KEY_file=PATH, or --set KEY, which asks for it.",
+        );
+    }
+    let keys = keys(&args.set)?;
+    let (detected, draft) = chosen(&found, &keys)?;
+    open(detected, draft, &keys, headers, registry)
+}
+
+/// The request in a file, or on standard input.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let limit = pasted::MAX_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        io::stdin().take(limit).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| Failure::Runtime(format!("cannot read {}: {error}", path.display())))?;
+    Ok(bytes)
+}
+
+fn print(detected: &Detected) -> Result<(), Failure> {
+    let confidence = serde_json::to_value(detected.confidence).unwrap_or_default();
+    say(format_args!(
+        "{}: {} ({})",
+        detected.place,
+        detected.product,
+        confidence.as_str().unwrap_or_default()
+    ))?;
+    let ways: Vec<String> = detected.drafts.iter().map(way).collect();
+    say(format_args!("  kind      {}", ways.join("\n         or ")))?;
+    let Some(draft) = detected.drafts.first() else {
+        return Ok(());
+    };
+    for key in draft.secret_keys() {
+        say(format_args!("  needs     {}: {}", key.name, key.comment))?;
+    }
+    if !detected.subjects.is_empty() {
+        say(format_args!(
+            "  subject   {}",
+            detected.subjects.join(" or ")
+        ))?;
+    }
+    say(format_args!("  page      {}", detected.page))?;
+    say(format_args!("\nAs a file:\n\n{}", draft.to_file()))?;
+    say("As variables:\n")?;
+    for (name, value, comment) in draft.to_variables() {
+        let value = shell_quoted(&value);
+        if comment.is_empty() {
+            say(format_args!("{name}={value}"))?;
+        } else {
+            say(format_args!("{name}={value}  # {comment}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn way(draft: &Draft) -> String {
+    draft.preset.map_or_else(
+        || draft.kind.to_owned(),
+        |preset| format!("{}, preset {preset}", draft.kind),
+    )
+}
+
+/// For a shell and for a file of variables.
+pub(super) fn shell_quoted(text: &str) -> String {
+    let is_plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_-.,:/@%+".contains(&byte));
+    if is_plain {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// The keys that the operator gives. One without a value is asked for.
+pub(super) fn keys(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    set.iter()
+        .map(|pair| {
+            if let Some((key, value)) = pair.split_once('=') {
+                return Ok((key.trim().to_owned(), value.to_owned()));
+            }
+            let value = ask(pair.trim())
+                .map_err(|error| Failure::Runtime(format!("cannot ask for {pair}: {error}")))?;
+            Ok((pair.trim().to_owned(), value))
+        })
+        .collect()
+}
+
+/// Reads a line from the terminal without showing it.
+fn ask(key: &str) -> io::Result<String> {
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
+    let shown = tcgetattr(&terminal)?;
+    let mut hidden = shown.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    write!(terminal, "{key} (not shown): ")?;
+    tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
+    let mut line = String::new();
+    let read = BufReader::new(&terminal).read_line(&mut line);
+    tcsetattr(&terminal, OptionalActions::Flush, &shown)?;
+    writeln!(terminal)?;
+    read?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// The credential that these keys are for, and its draft: `kind` chooses, or the scheme of `url`, or the first that has
+/// one of the keys.
+fn chosen<'a>(
+    found: &'a [Detected],
+    keys: &[(String, String)],
+) -> Result<(&'a Detected, &'a Draft), Failure> {
+    let value = |name: &str| {
+        keys.iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    };
+    let by_url = value("url").and_then(|url| match url.split(':').next()? {
+        "redis" | "rediss" => Some("redis_session"),
+        "postgres" | "postgresql" | "mysql" | "sqlite" => Some("sql_session"),
+        _ => None,
+    });
+    let kind = value("kind").or(by_url);
+    let fits = |draft: &&Draft| kind.is_none_or(|kind| draft.kind == kind);
+    let has_key = |draft: &Draft| {
+        keys.iter().any(|(key, _)| {
+            let key = key.strip_suffix("_file").unwrap_or(key);
+            draft.keys.iter().any(|known| known.name == key)
+        })
+    };
+    let all = || {
+        found.iter().flat_map(|detected| {
+            detected
+                .drafts
+                .iter()
+                .filter(fits)
+                .map(move |draft| (detected, draft))
+        })
+    };
+    all()
+        .find(|(_, draft)| has_key(draft))
+        .or_else(|| all().next())
+        .ok_or_else(|| {
+            Failure::Usage(format!(
+                "nothing in this request looks like kind {:?}",
+                kind.unwrap_or_default()
+            ))
+        })
+}
+
+/// Opens the session with the extractor itself, and says what is in it and for whom a token would be.
+fn open(
+    detected: &Detected,
+    draft: &Draft,
+    keys: &[(String, String)],
+    headers: HeaderMap,
+    registry: &Registry,
+) -> Result<(), Failure> {
+    // What the operator does not name is not asked: an example's address, or the provider's keys.
+    let is_given = |name: &str| {
+        keys.iter()
+            .any(|(key, _)| key.strip_suffix("_file").unwrap_or(key) == name)
+    };
+    let has_key_source = ["jwks", "jwks_url", "oidc_issuer", "public_key", "secret"]
+        .iter()
+        .any(|name| is_given(name));
+    if draft.kind == "jwt" && !has_key_source {
+        return Err(Failure::Usage(
+            "a JWT is proved by its keys: --set jwks_file=PATH, public_key_file=PATH or secret=…; or --set jwks_url=… \
+             to fetch them"
+                .to_owned(),
+        ));
+    }
+    let mut draft = draft.clone();
+    draft.keys.retain(|key| {
+        let is_address = ["url", "jwks_url", "oidc_issuer"].contains(&key.name);
+        !is_address || (key.role == Role::Example && is_given(key.name))
+    });
+    if draft.kind == "jwt" && !draft.keys.iter().any(|key| key.name == "issuers") {
+        // `oidc_issuer` was also the default of `issuers`.
+        let issuer = detected
+            .drafts
+            .iter()
+            .flat_map(|draft| &draft.keys)
+            .find(|key| key.name == "oidc_issuer");
+        if let Some(issuer) = issuer.and_then(|key| key.value.as_str()) {
+            draft = draft.key("issuers", vec![issuer]);
+        }
+    }
+    let (mut sources, _) = with_throwaway_client(Sources::default())?;
+    let client = sources.base.take().unwrap_or_default();
+    sources.base = Some(client + &draft.to_toml(|_| None));
+    for (key, value) in keys {
+        sources.environment.insert(variable(key), value.clone());
+    }
+    let settings = settings::load(&sources, registry, &context())?;
+    let (mut request, ()) = Request::new(()).into_parts();
+    request.headers = headers;
+    request
+        .extensions
+        .insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 0))));
+    let explanation = block_on(explain::explain(&settings.chain, &request))?;
+    for step in &explanation.steps {
+        say(format_args!("{}: {}", detected.place, way(&draft)))?;
+        if let Some(shape) = &step.shape {
+            say(format_args!("  session   {shape}"))?;
+        }
+        if !step.candidates.is_empty() {
+            say(format_args!("  subject   {}", step.candidates.join(" or ")))?;
+        }
+        match &step.said {
+            Said::Subject(subject) => {
+                say(format_args!("  token for {:?}", subject.as_str()))?;
+            }
+            said if step.shape.is_some() => {
+                say(format_args!(
+                    "  no token: {}. Choose another: --set subject='{}'",
+                    said.describe(),
+                    step.candidates.first().map_or("{user_id}", String::as_str)
+                ))?;
+            }
+            said => {
+                return Err(Failure::Runtime(format!(
+                    "the session could not be opened: {}",
+                    said.describe()
+                )));
+            }
+        }
+    }
+    Ok(())
+}

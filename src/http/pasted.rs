@@ -1,0 +1,351 @@
+//! A request that a person pastes: copied "as cURL" in a browser, the raw text of an HTTP request, or lines of headers
+//! alone. Only the headers are read.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args as _, FromArgMatches};
+
+/// The most bytes of a pasted request.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// The flags of curl that browsers and people write. Those that change nothing about who is signed in are taken and
+/// ignored.
+#[derive(Debug, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "curl has so many flags")]
+pub struct CurlArgs {
+    /// The word `curl` and the URL, as in a request copied "as cURL" in a browser, are ignored.
+    #[arg(value_name = "URL", num_args = 0..)]
+    pub words: Vec<String>,
+    /// A header, as for curl: -H 'Authorization: Bearer …'.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// Cookies, as for curl: -b 'session=…'.
+    #[arg(short = 'b', long = "cookie", value_name = "NAME=VALUE")]
+    pub cookies: Vec<String>,
+    #[arg(short = 'u', long = "user", hide = true)]
+    user: Option<String>,
+    #[arg(short = 'X', long = "request", hide = true)]
+    method: Option<String>,
+    #[arg(short = 'd', long = "data", aliases = ["data-raw", "data-binary", "data-urlencode"], hide = true)]
+    body: Vec<String>,
+    #[arg(short = 'F', long = "form", hide = true)]
+    form: Vec<String>,
+    #[arg(short = 'A', long = "user-agent", hide = true)]
+    user_agent: Option<String>,
+    #[arg(short = 'e', long = "referer", hide = true)]
+    referer: Option<String>,
+    #[arg(long = "url", hide = true)]
+    url: Option<String>,
+    #[arg(short = 'o', long = "output", hide = true)]
+    output: Option<String>,
+    #[arg(short = 'm', long = "max-time", hide = true)]
+    max_time: Option<String>,
+    #[arg(short = 'x', long = "proxy", hide = true)]
+    proxy: Option<String>,
+    #[arg(long = "compressed", hide = true)]
+    compressed: bool,
+    #[arg(short = 'k', long = "insecure", hide = true)]
+    insecure: bool,
+    #[arg(short = 's', long = "silent", hide = true)]
+    silent: bool,
+    #[arg(short = 'S', long = "show-error", hide = true)]
+    show_error: bool,
+    #[arg(short = 'L', long = "location", hide = true)]
+    location: bool,
+    #[arg(short = 'i', long = "include", hide = true)]
+    include: bool,
+    #[arg(short = 'v', long = "verbose", hide = true)]
+    verbose: bool,
+    #[arg(short = 'g', long = "globoff", hide = true)]
+    globoff: bool,
+    #[arg(short = 'G', long = "get", hide = true)]
+    get: bool,
+    #[arg(short = 'I', long = "head", hide = true)]
+    head: bool,
+    #[arg(long = "http1.1", hide = true)]
+    http1: bool,
+    #[arg(long = "http2", hide = true)]
+    http2: bool,
+}
+
+impl CurlArgs {
+    /// The headers of the request that curl would send.
+    ///
+    /// # Errors
+    /// Which header is malformed; never its value.
+    pub fn headers(&self) -> Result<HeaderMap, String> {
+        let cookies = self
+            .cookies
+            .iter()
+            .map(|cookie| format!("Cookie: {cookie}"));
+        let user = self
+            .user
+            .iter()
+            .map(|user| format!("Authorization: Basic {}", STANDARD.encode(user)));
+        let lines: Vec<String> = self
+            .headers
+            .iter()
+            .cloned()
+            .chain(cookies)
+            .chain(user)
+            .collect();
+        headers_of(lines.iter().map(String::as_bytes))
+    }
+}
+
+/// The headers of a pasted request, whichever of the three forms it has.
+///
+/// # Errors
+/// What is malformed; never a value.
+pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
+    if text.len() > MAX_BYTES {
+        return Err(format!(
+            "the request is longer than {} KiB",
+            MAX_BYTES / 1024
+        ));
+    }
+    let start = text.trim_ascii_start();
+    if start.starts_with(b"curl ") || start.starts_with(b"curl.exe ") {
+        let text = std::str::from_utf8(start).map_err(|_| "the command is not UTF-8".to_owned())?;
+        return some(curl(text)?.headers()?);
+    }
+    let lines = start
+        .split(|&byte| byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines = lines.take_while(|line| !line.is_empty()).peekable();
+    if lines.peek().is_some_and(|line| is_request_line(line)) {
+        lines.next();
+    }
+    let mut whole: Vec<Vec<u8>> = Vec::new();
+    let mut waits_for_value = false;
+    for line in lines {
+        let line = line.trim_ascii();
+        if waits_for_value {
+            if let Some(header) = whole.last_mut() {
+                header.extend_from_slice(line);
+            }
+            waits_for_value = false;
+        // A pseudo-header of HTTP/2, as browsers show it.
+        } else if !line.starts_with(b":") {
+            whole.push(named(line));
+            // Browsers copy a name and its value as two lines.
+            waits_for_value = line.ends_with(b":");
+        }
+    }
+    some(headers_of(whole.iter().map(Vec::as_slice))?)
+}
+
+/// These headers, if there are any.
+pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
+    if headers.is_empty() {
+        return Err(
+            "there is no header: give a request as cURL, or its Cookie or Authorization line"
+                .to_owned(),
+        );
+    }
+    Ok(headers)
+}
+
+/// Parses a command line of curl.
+fn curl(text: &str) -> Result<CurlArgs, String> {
+    let words = words(text).ok_or("the command ends inside quotes: copy all of it")?;
+    let command = CurlArgs::augment_args(clap::Command::new("curl").no_binary_name(false))
+        .disable_help_flag(true)
+        .ignore_errors(true);
+    let matches = command
+        .try_get_matches_from(words)
+        .map_err(|_| "the command has a flag that is not understood".to_owned())?;
+    CurlArgs::from_arg_matches(&matches)
+        .map_err(|_| "the command has no value for a flag".to_owned())
+}
+
+/// `GET /path HTTP/1.1`
+fn is_request_line(line: &[u8]) -> bool {
+    let mut parts = line.split(|&byte| byte == b' ');
+    let method = parts.next().unwrap_or_default();
+    let is_method = !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic);
+    is_method
+        && line
+            .split(|&byte| byte == b' ')
+            .next_back()
+            .is_some_and(|last| last.starts_with(b"HTTP/"))
+}
+
+/// A line with its header's name: cookies or a token may be pasted alone.
+fn named(line: &[u8]) -> Vec<u8> {
+    let end = line
+        .iter()
+        .position(|&byte| !(byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)));
+    let is_scheme = |end: usize| {
+        ["bearer", "basic", "token"]
+            .iter()
+            .any(|scheme| line[..end].eq_ignore_ascii_case(scheme.as_bytes()))
+    };
+    let prefix: &[u8] = match end.map(|end| (end, line[end])) {
+        Some((_, b'=')) => b"Cookie: ",
+        Some((end, b' ')) if is_scheme(end) => b"Authorization: ",
+        None if line.split(|&byte| byte == b'.').count() == 3 => b"Authorization: Bearer ",
+        _ => b"",
+    };
+    [prefix, line].concat()
+}
+
+/// The headers of these lines.
+///
+/// # Errors
+/// Which header is malformed; never its value.
+pub fn headers_of<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let colon = line
+            .iter()
+            .position(|&byte| byte == b':')
+            .ok_or("a line is no header: NAME: VALUE is expected")?;
+        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+        let name = HeaderName::from_bytes(name).map_err(|_| wrong(line, "has no header's name"))?;
+        let value = HeaderValue::from_bytes(value)
+            .map_err(|_| wrong(line, "has characters that no header may hold"))?;
+        headers
+            .try_append(name, value)
+            .map_err(|_| "there are too many headers".to_owned())?;
+    }
+    Ok(headers)
+}
+
+/// Only the name is repeated: the value may be a session.
+fn wrong(line: &[u8], what: &str) -> String {
+    let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+    let name = String::from_utf8_lossy(&name[..name.len().min(40)]).into_owned();
+    format!("the header {name:?} {what}")
+}
+
+/// The words of a command for a POSIX shell, with `$'…'` as Chrome writes it; `None` if quotes are not closed.
+fn words(text: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match rest.next()? {
+                        '\'' => break,
+                        c => word.push(c),
+                    }
+                }
+            }
+            '$' if rest.peek() == Some(&'\'') => {
+                rest.next();
+                let word = word.get_or_insert_default();
+                loop {
+                    match rest.next()? {
+                        '\'' => break,
+                        '\\' => word.push(escaped(&mut rest)?),
+                        c => word.push(c),
+                    }
+                }
+            }
+            '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match rest.next()? {
+                        '"' => break,
+                        '\\' => match rest.next()? {
+                            '\n' => {}
+                            c if "\"\\$`".contains(c) => word.push(c),
+                            c => word.extend(['\\', c]),
+                        },
+                        c => word.push(c),
+                    }
+                }
+            }
+            '\\' => match rest.next() {
+                Some('\n') | None => {}
+                Some('\r') => {
+                    rest.next_if_eq(&'\n');
+                }
+                Some(c) => word.get_or_insert_default().push(c),
+            },
+            c if c.is_whitespace() => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Some(words)
+}
+
+/// A character behind a backslash in `$'…'`.
+fn escaped(rest: &mut impl Iterator<Item = char>) -> Option<char> {
+    Some(match rest.next()? {
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'u' => hexadecimal(rest, 4)?,
+        'x' => hexadecimal(rest, 2)?,
+        c => c,
+    })
+}
+
+fn hexadecimal(rest: &mut impl Iterator<Item = char>, digits: usize) -> Option<char> {
+    let mut code = 0;
+    for _ in 0..digits {
+        code = code * 16 + rest.next()?.to_digit(16)?;
+    }
+    char::from_u32(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::header;
+
+    #[track_caller]
+    fn assert_cookie(text: &str, want: &str) {
+        let headers = headers(text.as_bytes()).expect("headers");
+        let cookie = headers.get(header::COOKIE).expect("a cookie");
+        assert_eq!(cookie, want, "{text}");
+    }
+
+    #[test]
+    fn cookies_of_every_form_of_a_pasted_request_are_read() {
+        for text in [
+            "curl 'https://a.example/' -H 'cookie: sid=a%3A1; b=2' -H 'accept: */*' --compressed",
+            "curl --location -s 'https://a.example/' \\\n  -b 'sid=a%3A1; b=2' \\\n  --data-raw '{\"x\":1}'",
+            "curl -X POST https://a.example -H \"Cookie: sid=a%3A1; b=2\" --http2 -k -A 'x y' --unheard-of",
+            "curl 'https://a.example/' -H $'cookie: sid=a%3A\\u0031; b=2'",
+            "GET / HTTP/1.1\r\nHost: a.example\r\nCookie: sid=a%3A1; b=2\r\n\r\nCookie: no",
+            "Cookie: sid=a%3A1; b=2",
+            "cookie:\nsid=a%3A1; b=2\nuser-agent:\nx",
+            ":authority: a.example\n:method: GET\ncookie: sid=a%3A1; b=2",
+            "sid=a%3A1; b=2",
+        ] {
+            assert_cookie(text, "sid=a%3A1; b=2");
+        }
+    }
+
+    #[test]
+    fn token_alone_is_a_bearer_token() {
+        for text in ["Bearer a.b.c", "a.b.c", "Authorization: Bearer a.b.c"] {
+            let headers = headers(text.as_bytes()).expect("headers");
+            assert_eq!(headers[header::AUTHORIZATION], "Bearer a.b.c", "{text}");
+        }
+        let headers = headers(b"curl https://a.example -u ann:pw").expect("headers");
+        assert_eq!(headers[header::AUTHORIZATION], "Basic YW5uOnB3");
+    }
+
+    #[test]
+    fn malformed_request_is_refused_without_its_value() {
+        for text in [
+            "",
+            "curl 'https://a",
+            "s3cr3t",
+            "X Y: s3cr3t",
+            "x: s3cr3t\u{7f}",
+        ] {
+            let error = headers(text.as_bytes()).expect_err(text);
+            assert!(!error.contains("s3cr3t"), "{error}");
+        }
+    }
+}

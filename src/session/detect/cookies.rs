@@ -1,0 +1,146 @@
+//! Cookies: those that are no session are left out, and the rest is tried by shape and then by name. Values with a
+//! format of their own are recognised by it, whatever the cookie's name; ids of stores, which are random text, by name.
+
+use axum::http::HeaderMap;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::jar::{Cookie, Jar};
+use super::tokens::{Place, Token};
+use super::{Detected, Finding, ids, node, php, python, rails};
+use crate::clock::UnixSeconds;
+use crate::json::Value;
+use crate::session::registry::Registry;
+
+/// The credentials in the cookies of a request.
+pub(super) fn in_cookies(
+    headers: &HeaderMap,
+    registry: &Registry,
+    now: UnixSeconds,
+) -> Vec<Detected> {
+    let jar = Jar::read(headers);
+    let mut found: Vec<Detected> = Vec::new();
+    for cookie in jar.iter().filter(|cookie| !is_no_session(cookie, &jar)) {
+        // Clerk sends its token under two names.
+        let is_repeated = jar
+            .iter()
+            .take_while(|other| !std::ptr::eq(*other, cookie))
+            .any(|other| other.value == cookie.value && cookie.name.starts_with(other.name));
+        if is_repeated {
+            continue;
+        }
+        let place = place(cookie);
+        if let Some(finding) =
+            by_shape(cookie, &jar, now).or_else(|| ids::by_name(cookie, registry))
+        {
+            found.push(finding.at(place.text(), registry));
+        }
+    }
+    found
+}
+
+fn place<'a>(cookie: &Cookie<'a>) -> Place<'a> {
+    if supabase_token(cookie).is_some() {
+        Place::Supabase(cookie.name)
+    } else if let Some((client, _)) = amplify(cookie.name) {
+        Place::Amplify(client)
+    } else {
+        Place::Cookie(cookie.name)
+    }
+}
+
+/// Cookies beside a session whose values look like one: protection against CSRF, steps of a sign-in, tokens that
+/// renew a session, other signatures.
+fn is_no_session(cookie: &Cookie<'_>, jar: &Jar<'_>) -> bool {
+    let name = cookie.name.to_ascii_lowercase();
+    let is_signature = name.strip_suffix(".sig").is_some_and(|base| {
+        jar.iter()
+            .any(|other| other.name.eq_ignore_ascii_case(base))
+    });
+    let parts = [
+        "csrf",
+        "xsrf",
+        "refresh",
+        "remember",
+        "verifier",
+        "pkce",
+        "callback",
+        "redirect",
+        "analytics",
+        "consent",
+        "device",
+    ];
+    let ends = [
+        ".state",
+        ".nonce",
+        ".challenge",
+        "_state",
+        "_nonce",
+        "_uat",
+        ".lastauthuser",
+        ".clockdrift",
+    ];
+    is_signature
+        || parts.iter().any(|part| name.contains(part))
+        || ends.iter().any(|end| name.ends_with(end))
+        || ["messages", "state", "nonce", "theme", "lang", "locale"].contains(&name.as_str())
+        || name.starts_with("_ga")
+        || name.starts_with("__clerk_")
+}
+
+fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>, now: UnixSeconds) -> Option<Finding> {
+    if let Some(token) = supabase_token(cookie) {
+        return Some(Token::read(&token)?.finding(Place::Supabase(cookie.name)));
+    }
+    if let Some((client, what)) = amplify(cookie.name) {
+        // The ID token stands beside it, and is for the front end.
+        return (what == "accessToken")
+            .then(|| Token::read(&cookie.value))?
+            .map(|token| token.finding(Place::Amplify(client)));
+    }
+    node::better_auth_cache(cookie)
+        .or_else(|| jwt(cookie))
+        .or_else(|| node::sealed_token(&cookie.value, Some(cookie.name)))
+        .or_else(|| node::iron(cookie))
+        .or_else(|| php::laravel(cookie, jar))
+        .or_else(|| rails::rails(cookie, now))
+        .or_else(|| node::express(cookie))
+        .or_else(|| node::keygrip(cookie, jar))
+        .or_else(|| python::django(cookie))
+        .or_else(|| python::itsdangerous(cookie))
+        .or_else(|| node::signed_value(cookie))
+        .or_else(|| ids::phoenix(cookie))
+}
+
+fn jwt(cookie: &Cookie<'_>) -> Option<Finding> {
+    let text = cookie
+        .value
+        .strip_prefix("Bearer ")
+        .unwrap_or(&cookie.value);
+    Some(Token::read(text.trim())?.finding(Place::Cookie(cookie.name)))
+}
+
+/// The access token in the session of `@supabase/ssr`: JSON, as it is or in base64url behind `base64-`.
+fn supabase_token(cookie: &Cookie<'_>) -> Option<String> {
+    let json = match cookie.value.strip_prefix("base64-") {
+        Some(encoded) => URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?,
+        None if cookie.value.starts_with(['{', '[']) => cookie.value.clone().into_bytes(),
+        None => return None,
+    };
+    let session = Value::parse(&json).ok()?;
+    let token = match &session {
+        Value::Object(session) => session.get("access_token").ok()??.as_str(),
+        // Older helpers wrote a list that begins with the token.
+        _ => None,
+    };
+    token.map(str::to_owned)
+}
+
+/// The app client and the kind of token in a cookie name of AWS Amplify:
+/// `CognitoIdentityServiceProvider.CLIENT.USER.accessToken`.
+fn amplify(name: &str) -> Option<(&str, &str)> {
+    let rest = name.strip_prefix("CognitoIdentityServiceProvider.")?;
+    let (client, rest) = rest.split_once('.')?;
+    let (_, what) = rest.rsplit_once('.')?;
+    Some((client, what))
+}

@@ -1,0 +1,313 @@
+//! A section that `detect` suggests, and how it is written: as a file and as variables.
+
+use std::fmt::Write as _;
+
+use toml::Value;
+
+/// The name of the drafted section.
+pub const SECTION: &str = "web";
+
+/// A section for one kind.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub kind: &'static str,
+    pub preset: Option<&'static str>,
+    pub keys: Vec<DraftKey>,
+}
+
+/// A key of a drafted section.
+#[derive(Clone, Debug)]
+pub struct DraftKey {
+    pub name: &'static str,
+    /// Of a secret: nothing.
+    pub value: Value,
+    /// What it is in the framework's own words, or what to change.
+    pub comment: String,
+    pub role: Role,
+}
+
+/// Where the value of a key comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The request shows it.
+    Known,
+    /// An example that the operator replaces.
+    Example,
+    /// The operator gives it, and it stands in no file that is shared.
+    Secret,
+}
+
+impl Draft {
+    pub(crate) fn new(kind: &'static str) -> Self {
+        Self {
+            kind,
+            preset: None,
+            keys: Vec::new(),
+        }
+    }
+
+    pub(crate) fn preset(mut self, preset: &'static str) -> Self {
+        self.preset = Some(preset);
+        self
+    }
+
+    pub(crate) fn key(self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.push(name, value.into(), "", Role::Known)
+    }
+
+    /// Adds a key that the preset or the kind already has unless it differs from `usual`.
+    pub(crate) fn unless(self, name: &'static str, value: &str, usual: &[&str]) -> Self {
+        if usual.contains(&value) {
+            self
+        } else {
+            self.key(name, value)
+        }
+    }
+
+    pub(crate) fn example(
+        self,
+        name: &'static str,
+        value: impl Into<Value>,
+        comment: impl Into<String>,
+    ) -> Self {
+        self.push(name, value.into(), comment, Role::Example)
+    }
+
+    /// The address of the app's Redis.
+    pub(crate) fn redis(self) -> Self {
+        self.example("url", "redis://localhost:6379", "the app's Redis")
+    }
+
+    /// The address of the app's database.
+    pub(crate) fn database(self) -> Self {
+        self.example("url", "postgres://localhost:5432/app", "the app's database")
+    }
+
+    /// The address of the app, for a preset that knows the path.
+    pub(crate) fn app(self) -> Self {
+        self.example("url", "http://localhost:3000", "the app")
+    }
+
+    /// The app's own "who am I" URL, for whatever no kind reads.
+    pub(crate) fn ask(cookies: &[&str], headers: &[&str]) -> Self {
+        let mut draft = Self::new("session_endpoint").example(
+            "url",
+            "http://localhost:3000/api/me",
+            "a URL of the app that says who is signed in",
+        );
+        if !cookies.is_empty() {
+            draft = draft.key("cookies", cookies.to_vec());
+        }
+        if !headers.is_empty() {
+            draft = draft.key("forward_headers", headers.to_vec());
+        }
+        draft.example("subject", "{user.id}", "where the answer has the user's id")
+    }
+
+    /// The app's endpoint, asked with this cookie or with `Authorization`.
+    pub(crate) fn ask_with(cookie: Option<&str>) -> Self {
+        match cookie {
+            Some(name) => Self::ask(&[name], &[]),
+            None => Self::ask(&[], &["Authorization"]),
+        }
+    }
+
+    /// The session endpoint of an Auth.js app.
+    pub(crate) fn ask_authjs() -> Self {
+        Self::new("session_endpoint")
+            .preset("authjs")
+            .app()
+            .example(
+                "subject",
+                "{user.id}",
+                "a stable id that the app's session callback copies there",
+            )
+    }
+
+    pub(crate) fn secret(self, name: &'static str, what: &str) -> Self {
+        self.push(name, Value::String(String::new()), what, Role::Secret)
+    }
+
+    fn push(
+        mut self,
+        name: &'static str,
+        value: Value,
+        comment: impl Into<String>,
+        role: Role,
+    ) -> Self {
+        let comment = comment.into();
+        self.keys.push(DraftKey {
+            name,
+            value,
+            comment,
+            role,
+        });
+        self
+    }
+
+    /// The keys that take a secret.
+    pub fn secrets(&self) -> Vec<&'static str> {
+        self.secret_keys().map(|key| key.name).collect()
+    }
+
+    pub fn secret_keys(&self) -> impl Iterator<Item = &DraftKey> {
+        self.keys.iter().filter(|key| key.role == Role::Secret)
+    }
+
+    /// The configuration with this section alone. Each secret is a line by `secret`, or left out.
+    pub fn to_toml(&self, secret: impl Fn(&DraftKey) -> Option<String>) -> String {
+        let mut lines = vec![("kind".to_owned(), quoted(self.kind), String::new())];
+        if let Some(preset) = self.preset {
+            lines.push(("preset".to_owned(), quoted(preset), String::new()));
+        }
+        let mut text =
+            format!("[session]\nextractors = [\"{SECTION}\"]\n\n[extractors.{SECTION}]\n");
+        for key in &self.keys {
+            if key.role != Role::Secret {
+                lines.push((key.name.to_owned(), inline(&key.value), key.comment.clone()));
+            }
+        }
+        let written: Vec<String> = lines
+            .iter()
+            .map(|(name, value, _)| format!("{name} = {value}"))
+            .collect();
+        let width = written
+            .iter()
+            .zip(&lines)
+            .filter(|(_, (.., comment))| !comment.is_empty())
+            .map(|(line, _)| line.chars().count())
+            .max()
+            .unwrap_or_default();
+        for (line, (.., comment)) in written.iter().zip(&lines) {
+            let _ = match comment.as_str() {
+                "" => writeln!(text, "{line}"),
+                comment => writeln!(text, "{line:<width$}  # {comment}"),
+            };
+        }
+        for line in self.secret_keys().filter_map(secret) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The configuration as a file, each secret in a file of its own.
+    pub fn to_file(&self) -> String {
+        self.to_toml(|key| {
+            Some(format!(
+                "{0}_file = \"/run/secrets/{0}\"  # {1}",
+                key.name, key.comment
+            ))
+        })
+    }
+
+    /// The configuration as variables: name, value, comment. A secret has no value.
+    pub fn to_variables(&self) -> Vec<(String, String, String)> {
+        let mut variables = vec![
+            (
+                "ROLLOUT__SESSION__EXTRACTORS".to_owned(),
+                SECTION.to_owned(),
+                String::new(),
+            ),
+            (variable("kind"), self.kind.to_owned(), String::new()),
+        ];
+        if let Some(preset) = self.preset {
+            variables.push((variable("preset"), preset.to_owned(), String::new()));
+        }
+        for key in &self.keys {
+            flatten(
+                &variable(key.name),
+                &key.value,
+                &key.comment,
+                &mut variables,
+            );
+        }
+        variables
+    }
+}
+
+/// The variable for a key of the drafted section. In a dotted key, a name with a lower-case letter keeps its case.
+pub fn variable(key: &str) -> String {
+    let (first, rest) = key.split_once('.').unwrap_or((key, ""));
+    let mut name = format!(
+        "ROLLOUT__EXTRACTORS__{}__{}",
+        SECTION.to_ascii_uppercase(),
+        first.to_ascii_uppercase()
+    );
+    for part in rest.split('.').filter(|part| !part.is_empty()) {
+        name = format!("{name}__{}", folded(part));
+    }
+    name
+}
+
+/// The name of a claim or a header in a variable. One without upper-case letters is written in upper case, and read in
+/// lower case again.
+fn folded(name: &str) -> String {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        name.to_owned()
+    } else {
+        name.to_ascii_uppercase()
+    }
+}
+
+fn flatten(
+    name: &str,
+    value: &Value,
+    comment: &str,
+    variables: &mut Vec<(String, String, String)>,
+) {
+    match value {
+        Value::Table(members) => {
+            for (member, value) in members {
+                let name = format!("{name}__{}", folded(member));
+                flatten(&name, value, comment, variables);
+            }
+        }
+        value => variables.push((name.to_owned(), plain(value), comment.to_owned())),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}
+
+fn inline(value: &Value) -> String {
+    match value {
+        Value::Table(members) => {
+            let members: Vec<String> = members
+                .iter()
+                .map(|(name, value)| {
+                    let is_bare = !name.is_empty()
+                        && name
+                            .bytes()
+                            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+                    let name = if is_bare { name.clone() } else { quoted(name) };
+                    format!("{name} = {}", inline(value))
+                })
+                .collect();
+            format!("{{ {} }}", members.join(", "))
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(inline).collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Adds the likeliest subject unless the kind has it already.
+pub(super) fn subject(draft: Draft, subjects: &[String], usual: &str) -> Draft {
+    match subjects.first() {
+        Some(subject) if subject != usual => draft.key("subject", subject.as_str()),
+        Some(_) => draft,
+        None => draft.example("subject", usual, "where the app keeps the user's id"),
+    }
+}

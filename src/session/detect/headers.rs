@@ -1,0 +1,181 @@
+//! Credentials in headers other than `Cookie`: JWTs anywhere, opaque tokens in `Authorization`, and the headers in which
+//! proxies name the user.
+
+use axum::http::{HeaderMap, HeaderName, header};
+use toml::{Table, Value as Toml};
+
+use super::draft::Draft;
+use super::tokens::{Place, Token};
+use super::{Confidence, Detected, Finding, node};
+use crate::session::registry::Registry;
+
+/// The credentials in headers other than `Cookie`.
+pub(super) fn in_headers(headers: &HeaderMap, registry: &Registry) -> Vec<Detected> {
+    let mut found = Vec::new();
+    for (name, value) in headers {
+        if name == header::COOKIE {
+            continue;
+        }
+        let Ok(value) = value.to_str() else { continue };
+        let place = if name == header::AUTHORIZATION {
+            Place::Bearer
+        } else {
+            Place::Header(name.as_str())
+        };
+        let finding = in_header(name, value.trim(), place, registry);
+        found.extend(finding.map(|finding| finding.at(place.text(), registry)));
+    }
+    found
+}
+
+fn in_header(
+    name: &HeaderName,
+    value: &str,
+    place: Place<'_>,
+    registry: &Registry,
+) -> Option<Finding> {
+    let (scheme, credential) = match value.split_once(' ') {
+        Some((scheme, credential)) if scheme.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+            (scheme, credential.trim())
+        }
+        _ => ("", value),
+    };
+    if scheme.is_empty() || scheme.eq_ignore_ascii_case("bearer") {
+        if let Some(token) = Token::read(credential) {
+            return Some(token.finding(place));
+        }
+        if name == header::AUTHORIZATION
+            && let Some(finding) = node::sealed_token(credential, None)
+        {
+            return Some(finding);
+        }
+    }
+    if name == header::AUTHORIZATION {
+        return opaque(scheme, credential);
+    }
+    asserted(name, registry)
+}
+
+/// A header in which a proxy names the user, by the presets of `trusted_header`.
+fn asserted(name: &HeaderName, registry: &Registry) -> Option<Finding> {
+    let (_, kind) = registry.entry("trusted_header")?;
+    let preset = kind.presets.iter().find_map(|(preset, keys)| {
+        let keys: Table = keys.parse().ok()?;
+        let header = keys.get("header")?.as_str()?;
+        header
+            .eq_ignore_ascii_case(name.as_str())
+            .then_some(*preset)
+    })?;
+    let draft = Draft::new("trusted_header").preset(preset).example(
+        "trusted_proxies",
+        vec!["10.0.0.5"],
+        "the proxy's address, as this service sees it",
+    );
+    Some(Finding::new(
+        format!("{preset}, a proxy that signs users in"),
+        Confidence::Likely,
+        "docs/providers/proxies.md",
+        [draft],
+    ))
+}
+
+/// A token that is no JWT, in `Authorization`.
+fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
+    if credential.is_empty() {
+        return None;
+    }
+    let from = "header:authorization";
+    if scheme.eq_ignore_ascii_case("token") {
+        // `rest_framework.authtoken`: 40 hexadecimal digits.
+        let is_drf = credential.len() == 40 && is_hex(credential);
+        let query = "SELECT user_id FROM authtoken_token WHERE key = $1";
+        let draft = Draft::new("sql_session")
+            .key("from", vec![from])
+            .database()
+            .key("query", query)
+            .key("subject", "{user_id}");
+        return Some(Finding::new(
+            "a token of Django REST framework",
+            if is_drf {
+                Confidence::Likely
+            } else {
+                Confidence::Guess
+            },
+            "docs/providers/ask-my-app.md",
+            [draft, Draft::ask_with(None)],
+        ));
+    }
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    if let Some((id, text)) = credential.split_once('|')
+        && id.bytes().all(|byte| byte.is_ascii_digit())
+        && text.len() >= 40
+    {
+        // Laravel Sanctum: the row's id, and a text whose SHA-256 the row holds.
+        let query = "SELECT tokenable_id AS user_id FROM personal_access_tokens WHERE token = $1 \
+             AND (expires_at IS NULL OR expires_at > to_timestamp($2))";
+        let draft = Draft::new("sql_session")
+            .key("from", vec![from])
+            .key("key_hash", "sha256")
+            .database()
+            .key("query", query)
+            .key("subject", "{user_id}");
+        return Some(Finding::new(
+            "a token of Laravel Sanctum",
+            Confidence::Likely,
+            "docs/providers/ask-my-app.md",
+            [draft, Draft::ask_with(None)],
+        ));
+    }
+    if is_signed_token(credential) {
+        return Some(Finding::new(
+            "the bearer token of Better Auth",
+            Confidence::Guess,
+            "docs/recipes/better-auth.md",
+            [Draft::new("session_endpoint")
+                .preset("better-auth")
+                .app()
+                .key("forward_headers", vec!["Authorization"])],
+        ));
+    }
+    let draft = Draft::new("introspection")
+        .example(
+            "url",
+            "https://idp.example/oauth2/introspect",
+            "the issuer's introspection endpoint",
+        )
+        .example("client_id", "rollout-token", "this service's client there")
+        .secret("client_secret", "the secret of this client")
+        .example(
+            "client_ids",
+            vec!["web"],
+            "the apps whose tokens you accept",
+        );
+    let key = Draft::new("api_key").example(
+        "keys",
+        Toml::Table(
+            [("backend".to_owned(), Toml::from("0".repeat(64)))]
+                .into_iter()
+                .collect(),
+        ),
+        "the SHA-256 of the key of your own backend",
+    );
+    Some(Finding::new(
+        "an opaque access token, or the key of your own backend",
+        Confidence::Guess,
+        "docs/providers/introspection.md",
+        [draft, key, Draft::ask_with(None)],
+    ))
+}
+
+/// `TOKEN.SIGNATURE` with the 44 characters of a padded HMAC-SHA-256.
+fn is_signed_token(text: &str) -> bool {
+    text.rsplit_once('.').is_some_and(|(token, signature)| {
+        !token.is_empty() && signature.len() == 44 && signature.ends_with('=')
+    })
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

@@ -1,0 +1,173 @@
+//! Cookies without a format: ids of sessions that are kept elsewhere, by the cookie's name and the id's alphabet.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use toml::{Table, Value as Toml};
+
+use super::draft::Draft;
+use super::jar::Cookie;
+use super::{Confidence, Finding, python};
+use crate::session::registry::Registry;
+
+/// `SFMyNTY.PAYLOAD.SIGNATURE`: "HS256" in base64url, of Phoenix' `Plug.Crypto`. The payload is an Erlang term.
+pub(super) fn phoenix(cookie: &Cookie<'_>) -> Option<Finding> {
+    cookie.value.starts_with("SFMyNTY.").then(|| {
+        Finding::new(
+            "the session of Phoenix",
+            Confidence::Certain,
+            "docs/providers/ask-my-app.md",
+            [Draft::ask_with(Some(cookie.name))],
+        )
+    })
+}
+
+/// Names of products whose sessions only the product itself can read: the cookie's name or its beginning (`*`).
+const ASKED: [(&str, &str); 16] = [
+    (".AspNetCore.*", "ASP.NET Core"),
+    (".AspNet.*", "ASP.NET"),
+    ("ASP.NET_SessionId", "ASP.NET"),
+    (".ASPXAUTH", "ASP.NET"),
+    ("JSESSIONID", "a Java servlet container"),
+    ("PHPSESSID", "PHP"),
+    ("ci_session", "CodeIgniter"),
+    ("wordpress_logged_in_*", "WordPress"),
+    ("a_session_*", "Appwrite"),
+    ("_shibsession_*", "Shibboleth"),
+    (
+        "AWSELBAuthSessionCookie*",
+        "an AWS Application Load Balancer",
+    ),
+    ("CAKEPHP", "CakePHP"),
+    ("rack.session", "Rack"),
+    ("GCP_IAP_*", "Google Identity-Aware Proxy"),
+    ("fusionauth.*", "FusionAuth"),
+    ("frontegg*", "Frontegg"),
+];
+
+pub(super) fn by_name(cookie: &Cookie<'_>, registry: &Registry) -> Option<Finding> {
+    let (name, value) = (cookie.name, cookie.value.as_str());
+    if let Some(finding) = endpoint_preset(name, registry) {
+        return Some(finding);
+    }
+    let base = name
+        .trim_start_matches("__Secure-")
+        .trim_start_matches("__Host-");
+    if ["authjs.session-token", "next-auth.session-token"].contains(&base) {
+        let draft = Draft::new("sql_session")
+            .preset("authjs-database")
+            .database();
+        return Some(Finding::new(
+            "Auth.js or NextAuth with the database strategy",
+            Confidence::Certain,
+            "docs/recipes/nextauth.md",
+            [draft, Draft::ask_authjs()],
+        ));
+    }
+    if let Some(finding) = python::django_id(cookie) {
+        return Some(finding);
+    }
+    let asked = ASKED.iter().find(|(known, _)| {
+        known
+            .strip_suffix('*')
+            .map_or(name == *known, |start| name.starts_with(start))
+    });
+    if let Some((_, product)) = asked {
+        return Some(Finding::new(
+            *product,
+            Confidence::Likely,
+            "docs/providers/ask-my-app.md",
+            [Draft::ask_with(Some(name))],
+        ));
+    }
+    // Spring Session: base64 of a UUID.
+    if name == "SESSION"
+        && STANDARD
+            .decode(value)
+            .is_ok_and(|uuid| is_uuid(&String::from_utf8_lossy(&uuid)))
+    {
+        return Some(Finding::new(
+            "Spring Session",
+            Confidence::Likely,
+            "docs/providers/ask-my-app.md",
+            [Draft::ask_with(Some(name))],
+        ));
+    }
+    let folded = name.to_ascii_lowercase();
+    let means_session = [
+        "sess", "sid", "auth", "token", "login", "jwt", "identity", "user",
+    ]
+    .iter()
+    .any(|part| folded.contains(part));
+    let is_id = value.len() >= 16
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"{}[]\"<>|&".contains(&byte));
+    if !means_session || !is_id {
+        return None;
+    }
+    // `secrets.token_urlsafe(32)`, the id of Flask-Session.
+    if name == "session" && value.len() == 43 && URL_SAFE_NO_PAD.decode(value).is_ok() {
+        return Some(python::flask_session(cookie, Confidence::Guess));
+    }
+    let sql = Draft::new("sql_session")
+        .key("cookie", name)
+        .database()
+        .example(
+            "query",
+            "SELECT user_id FROM sessions WHERE id = $1 AND expires_at > to_timestamp($2)",
+            "the app's table of sessions",
+        )
+        .key("subject", "{user_id}");
+    let redis = Draft::new("redis_session")
+        .key("cookie", name)
+        .redis()
+        .example("key_prefix", "session:", "the prefix of the session's key")
+        .example("subject", "{user_id}", "where the value has the user's id");
+    Some(Finding::new(
+        "an id of a session that the app keeps",
+        Confidence::Guess,
+        "docs/choosing.md",
+        [Draft::ask_with(Some(name)), sql, redis],
+    ))
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+    lengths == [8, 4, 4, 4, 12]
+        && groups
+            .iter()
+            .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Products with a "who am I" URL, by the cookies that the presets of `session_endpoint` forward.
+fn endpoint_preset(name: &str, registry: &Registry) -> Option<Finding> {
+    let (_, kind) = registry.entry("session_endpoint")?;
+    let (preset, page) = match name {
+        "_oauth2_proxy" => ("oauth2-proxy", "docs/providers/proxies.md"),
+        _ if name.starts_with("ory_kratos_session") || name.starts_with("ory_session_") => {
+            ("kratos", "docs/providers/kratos.md")
+        }
+        _ => return None,
+    };
+    let (_, keys) = kind.presets.iter().find(|(known, _)| *known == preset)?;
+    let keys: Table = keys.parse().ok()?;
+    let is_forwarded = keys
+        .get("cookies")
+        .and_then(Toml::as_array)
+        .is_some_and(|cookies| cookies.iter().any(|cookie| cookie.as_str() == Some(name)));
+    let url = if preset == "kratos" {
+        "http://localhost:4433"
+    } else {
+        "http://localhost:4180"
+    };
+    let mut draft = Draft::new("session_endpoint").preset(preset).example(
+        "url",
+        url,
+        "the public API of the product",
+    );
+    if !is_forwarded {
+        draft = draft.key("cookies", vec![name]);
+    }
+    Some(Finding::new(preset, Confidence::Certain, page, [draft]))
+}

@@ -1,0 +1,96 @@
+//! The cookies of a request as `detect` sees them: every pair, chunks joined, values decoded. The extractors find
+//! theirs by exact name in `formats::cookies`, and refuse what is ambiguous; here every value is looked at.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderMap, header};
+
+use crate::session::formats::percent::{self, Plus};
+
+/// A cookie whose value was decoded.
+#[derive(Debug)]
+pub(super) struct Cookie<'a> {
+    /// Without the number of a chunk.
+    pub(super) name: &'a str,
+    /// Without quotes and percent-encoding.
+    pub(super) value: String,
+}
+
+/// All cookies, in the order of the request.
+#[derive(Debug)]
+pub(super) struct Jar<'a>(Vec<Cookie<'a>>);
+
+impl<'a> Jar<'a> {
+    pub(super) fn read(headers: &'a HeaderMap) -> Self {
+        let mut cookies = Vec::new();
+        let mut chunks: BTreeMap<&str, BTreeMap<u32, &str>> = BTreeMap::new();
+        let lines = headers.get_all(header::COOKIE).iter();
+        let pairs = lines
+            .filter_map(|line| std::str::from_utf8(line.as_bytes()).ok())
+            .flat_map(|line| line.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='));
+        for (name, value) in pairs {
+            let (name, value) = (name.trim(), unquoted(value.trim()));
+            if name.is_empty() || value.is_empty() {
+                continue;
+            }
+            match chunk(name) {
+                Some((base, number)) => {
+                    chunks.entry(base).or_default().insert(number, value);
+                }
+                None => cookies.push(Cookie {
+                    name,
+                    value: decoded(value).into_owned(),
+                }),
+            }
+        }
+        for (name, chunks) in chunks {
+            // A whole cookie beside chunks: one of them is stale, and the shape is the same.
+            if !cookies.iter().any(|cookie| cookie.name == name) {
+                let joined: String = chunks.into_values().collect();
+                cookies.push(Cookie {
+                    name,
+                    value: decoded(&joined).into_owned(),
+                });
+            }
+        }
+        Self(cookies)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Cookie<'a>> {
+        self.0.iter()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Cookie<'a>> {
+        self.0.iter().find(|cookie| cookie.name == name)
+    }
+}
+
+fn unquoted(value: &str) -> &str {
+    value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'))
+        .unwrap_or(value)
+}
+
+fn decoded(value: &str) -> Cow<'_, str> {
+    match percent::decode(value, Plus::Plus) {
+        Some(text) => Cow::Owned(text),
+        None => Cow::Borrowed(value),
+    }
+}
+
+/// The name and number of a chunk: `NAME.0` of Auth.js, Supabase, Better Auth and iron-session, `NAME_0` of
+/// oauth2-proxy.
+fn chunk(name: &str) -> Option<(&str, u32)> {
+    let separator = if name.starts_with("_oauth2_proxy") {
+        '_'
+    } else {
+        '.'
+    };
+    let (base, number) = name.rsplit_once(separator)?;
+    let is_number = !number.is_empty() && number.len() <= 2;
+    let number = number.parse().ok().filter(|_| is_number)?;
+    (!base.is_empty()).then_some((base, number))
+}

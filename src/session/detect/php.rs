@@ -1,0 +1,82 @@
+//! Cookies of Laravel.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::draft::Draft;
+use super::jar::{Cookie, Jar};
+use super::{Confidence, Finding};
+use crate::json::Value;
+
+/// Base64 of JSON with `iv`, `value` and `mac`: every cookie of a Laravel app. The one called `…_session` is the
+/// session, which is a second cookie with `SESSION_DRIVER=cookie`, called by its 40 characters.
+pub(super) fn laravel(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
+    let envelope = laravel_envelope(&cookie.value)?;
+    let is_id =
+        |name: &str| name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_id(cookie.name) {
+        return None;
+    }
+    let is_session = cookie.name.ends_with("session");
+    let gcm = !envelope.is_empty();
+    let cipher = |draft: Draft| {
+        if gcm {
+            draft.example("cipher", "aes-256-gcm", "as in config/app.php")
+        } else {
+            draft
+        }
+    };
+    let name = |draft: Draft| draft.unless("cookie", cookie.name, &["laravel_session"]);
+    let key =
+        |draft: Draft| cipher(name(draft)).secret("app_key", "the app's APP_KEY, with its base64:");
+    let has_payload = jar
+        .iter()
+        .any(|other| is_id(other.name) && laravel_envelope(&other.value).is_some());
+    let page = "docs/recipes/laravel.md";
+    if has_payload {
+        return Some(Finding::new(
+            "Laravel with SESSION_DRIVER=cookie",
+            if is_session {
+                Confidence::Certain
+            } else {
+                Confidence::Likely
+            },
+            page,
+            [key(Draft::new("laravel"))],
+        ));
+    }
+    let sql = key(Draft::new("sql_session").preset("laravel").example(
+        "url",
+        "mysql://localhost:3306/laravel",
+        "the app's database, with SESSION_DRIVER=database",
+    ));
+    let redis = key(Draft::new("redis_session")
+        .preset("laravel")
+        .redis()
+        .example(
+            "key_prefix",
+            "laravel_database_laravel_cache_",
+            "the prefixes of config/database.php and config/cache.php",
+        ));
+    Some(Finding::new(
+        "Laravel",
+        if is_session {
+            Confidence::Likely
+        } else {
+            Confidence::Guess
+        },
+        page,
+        [sql, redis, Draft::ask_with(Some(cookie.name))],
+    ))
+}
+
+/// The tag of an encrypted value of Laravel, which only GCM has; `None` if the value has another form.
+fn laravel_envelope(value: &str) -> Option<String> {
+    let envelope = Value::parse(&STANDARD.decode(value).ok()?).ok()?;
+    let envelope = envelope.as_object()?;
+    let text = |name| envelope.get(name).ok().flatten().and_then(Value::as_str);
+    text("iv")?;
+    text("value")?;
+    text("mac")?;
+    Some(text("tag").unwrap_or_default().to_owned())
+}

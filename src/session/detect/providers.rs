@@ -1,0 +1,155 @@
+//! The providers of JWTs: recognised by the issuer, and where the issuer is a domain of the app's own, by the claims
+//! that only this provider writes.
+
+use super::tokens::Token;
+
+/// A provider: how its tokens are recognised, and its page.
+pub(super) struct Provider {
+    pub(super) preset: &'static str,
+    pub(super) name: &'static str,
+    pub(super) page: &'static str,
+    /// By the issuer.
+    pub(super) issued: fn(&str) -> bool,
+    /// By header and claims, whatever the issuer.
+    pub(super) shaped: fn(&Token) -> bool,
+}
+
+pub(super) const PROVIDERS: [Provider; 12] = [
+    Provider {
+        preset: "clerk",
+        name: "Clerk",
+        page: "docs/providers/clerk.md",
+        issued: |issuer| host(issuer).is_some_and(|host| host.ends_with(".clerk.accounts.dev")),
+        shaped: |token| {
+            token.header("kid").starts_with("ins_")
+                || (token.claim("sid").starts_with("sess_")
+                    && token.claim("sub").starts_with("user_"))
+        },
+    },
+    Provider {
+        preset: "supabase",
+        name: "Supabase",
+        page: "docs/providers/supabase.md",
+        issued: |issuer| {
+            host(issuer).is_some_and(|host| {
+                host.ends_with(".supabase.co") || host.ends_with(".supabase.in")
+            })
+        },
+        shaped: |token| {
+            token.claim("iss").ends_with("/auth/v1")
+                || (token.has("aal") && token.has("app_metadata") && token.has("user_metadata"))
+        },
+    },
+    Provider {
+        preset: "firebase",
+        name: "Firebase",
+        page: "docs/providers/firebase.md",
+        issued: |issuer| {
+            issuer.starts_with("https://securetoken.google.com/")
+                || issuer.starts_with(FIREBASE_SESSION)
+        },
+        shaped: |token| token.has("firebase") && token.has("user_id"),
+    },
+    Provider {
+        preset: "cognito",
+        name: "Amazon Cognito",
+        page: "docs/providers/cognito.md",
+        issued: |issuer| {
+            host(issuer).is_some_and(|host| {
+                host.starts_with("cognito-idp.") && host.contains(".amazonaws.com")
+            })
+        },
+        shaped: |token| token.has("token_use") && token.has("origin_jti"),
+    },
+    Provider {
+        preset: "entra",
+        name: "Microsoft Entra ID",
+        page: "docs/providers/entra.md",
+        issued: |issuer| {
+            host(issuer).is_some_and(|host| {
+                [
+                    "login.microsoftonline.com",
+                    "sts.windows.net",
+                    "login.microsoftonline.us",
+                ]
+                .contains(&host)
+                    || host.ends_with(".ciamlogin.com")
+                    || host.ends_with(".b2clogin.com")
+            })
+        },
+        shaped: |token| token.has("oid") && token.has("tid") && token.has("ver"),
+    },
+    Provider {
+        preset: "google-iap",
+        name: "Google Identity-Aware Proxy",
+        page: "docs/providers/edge.md",
+        issued: |issuer| issuer == "https://cloud.google.com/iap",
+        shaped: |_| false,
+    },
+    Provider {
+        preset: "cloudflare-access",
+        name: "Cloudflare Access",
+        page: "docs/providers/edge.md",
+        issued: |issuer| host(issuer).is_some_and(|host| host.ends_with(".cloudflareaccess.com")),
+        shaped: |token| token.has("identity_nonce"),
+    },
+    Provider {
+        preset: "aws-alb",
+        name: "an AWS Application Load Balancer",
+        page: "docs/providers/edge.md",
+        issued: |_| false,
+        shaped: |token| token.header("signer").contains(":elasticloadbalancing:"),
+    },
+    Provider {
+        preset: "workos",
+        name: "WorkOS AuthKit",
+        page: "docs/providers/workos.md",
+        issued: |issuer| host(issuer) == Some("api.workos.com"),
+        shaped: |token| {
+            token.claim("sid").starts_with("session_") && token.claim("sub").starts_with("user_")
+        },
+    },
+    Provider {
+        preset: "auth0",
+        name: "Auth0",
+        page: "docs/providers/auth0.md",
+        issued: |issuer| host(issuer).is_some_and(|host| host.ends_with(".auth0.com")),
+        // The connection and the id there. A domain of one's own keeps the slash at the end of the issuer.
+        shaped: |token| {
+            token.claim("iss").ends_with('/')
+                && token.claim("sub").contains('|')
+                && (token.has("azp") || token.has("client_id"))
+        },
+    },
+    Provider {
+        preset: "okta",
+        name: "Okta",
+        page: "docs/providers/okta.md",
+        issued: |issuer| {
+            host(issuer).is_some_and(|host| {
+                [".okta.com", ".oktapreview.com", ".okta-emea.com"]
+                    .iter()
+                    .any(|suffix| host.ends_with(suffix))
+            })
+        },
+        shaped: |token| token.has("cid") && token.has("uid") && token.has("scp"),
+    },
+    Provider {
+        preset: "keycloak",
+        name: "Keycloak",
+        page: "docs/providers/keycloak.md",
+        issued: |_| false,
+        shaped: |token| {
+            let names_realm = token.claim("iss").contains("/realms/");
+            names_realm && (token.has("typ") || token.has("realm_access") || token.has("azp"))
+        },
+    },
+];
+
+/// The issuer of session cookies of the Admin SDK.
+pub(super) const FIREBASE_SESSION: &str = "https://session.firebase.google.com/";
+
+fn host(issuer: &str) -> Option<&str> {
+    let rest = issuer.strip_prefix("https://")?;
+    rest.split(['/', ':']).next()
+}

@@ -1,0 +1,175 @@
+//! Frameworks of Python: Django's signed cookies, Flask, Starlette, and the ids of Django and Flask-Session.
+
+use std::io::Read;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+use super::draft::{Draft, subject};
+use super::encoding::bytes_of;
+use super::jar::Cookie;
+use super::subjects::candidates;
+use super::{Confidence, Finding};
+use crate::json::Value;
+
+/// `PAYLOAD:TIME:SIGNATURE` of Django's signed cookies; the time is in base 62.
+pub(super) fn django(cookie: &Cookie<'_>) -> Option<Finding> {
+    let mut parts = cookie.value.rsplitn(3, ':');
+    let (signature, time, payload) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_time =
+        (5..=7).contains(&time.len()) && time.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if bytes_of(signature) != Some(32) || !is_time {
+        return None;
+    }
+    let session = framed_json(payload, &URL_SAFE_NO_PAD)?;
+    let subjects = session.as_ref().map(candidates).unwrap_or_default();
+    let draft = Draft::new("django_signed").unless("cookie", cookie.name, &["sessionid"]);
+    let draft = match subjects.first() {
+        Some(_) => subject(draft, &subjects, "{_auth_user_id}"),
+        None => draft,
+    };
+    let finding = Finding::new(
+        "Django with signed cookies",
+        Confidence::Certain,
+        "docs/recipes/django.md",
+        [draft.secret("secret_key", "the app's SECRET_KEY")],
+    );
+    Some(finding.showing(subjects))
+}
+
+/// The JSON object in a payload that may be compressed (a dot in front). `Some(None)` if it is compressed JSON that is
+/// too large to look at; `None` if it is something else.
+#[expect(
+    clippy::option_option,
+    reason = "the outer one says whether the form fits, the inner one whether the content was read"
+)]
+fn framed_json(payload: &str, encoding: &impl Engine) -> Option<Option<Value>> {
+    let (compressed, encoded) = match payload.strip_prefix('.') {
+        Some(encoded) => (true, encoded),
+        None => (false, payload),
+    };
+    let bytes = encoding.decode(encoded).ok()?;
+    if !compressed {
+        return Value::parse(&bytes)
+            .ok()
+            .filter(|value| value.as_object().is_some())
+            .map(Some);
+    }
+    // A zlib header (RFC 1950): deflate with a 32 KiB window.
+    if bytes.first() != Some(&0x78) {
+        return None;
+    }
+    let mut json = Vec::new();
+    let read = flate2::read::ZlibDecoder::new(bytes.as_slice())
+        .take(MAX_INFLATED)
+        .read_to_end(&mut json);
+    Some(read.ok().and_then(|_| Value::parse(&json).ok()))
+}
+
+/// The most bytes of a compressed session that are looked at.
+const MAX_INFLATED: u64 = 256 * 1024;
+
+/// `PAYLOAD.TIME.SIGNATURE` of itsdangerous. Flask's payload is compact JSON in base64url, maybe compressed;
+/// Starlette's is JSON as Python prints it, with blanks, in padded base64.
+pub(super) fn itsdangerous(cookie: &Cookie<'_>) -> Option<Finding> {
+    let mut parts = cookie.value.rsplitn(3, '.');
+    let (signature, time, payload) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_time = URL_SAFE_NO_PAD
+        .decode(time)
+        .is_ok_and(|bytes| (4..=5).contains(&bytes.len()));
+    let digest = match bytes_of(signature)? {
+        20 => "sha1",
+        32 => "sha256",
+        48 => "sha384",
+        64 => "sha512",
+        _ => return None,
+    };
+    if !is_time || payload.is_empty() {
+        return None;
+    }
+    let starlette = STANDARD.decode(payload).ok().filter(|json| {
+        let text = String::from_utf8_lossy(json);
+        digest == "sha1" && (text.contains("\": ") || payload.ends_with('=') || text == "{}")
+    });
+    if let Some(json) = starlette
+        && let Some(session) = Value::parse(&json)
+            .ok()
+            .filter(|json| json.as_object().is_some())
+    {
+        let subjects = candidates(&session);
+        let draft = Draft::new("starlette").unless("cookie", cookie.name, &["session"]);
+        let draft = subject(draft, &subjects, "{user_id}");
+        let finding = Finding::new(
+            "the SessionMiddleware of Starlette and FastAPI",
+            Confidence::Certain,
+            "docs/recipes/fastapi.md",
+            [draft.secret("secret_key", "the secret_key of SessionMiddleware")],
+        );
+        return Some(finding.showing(subjects));
+    }
+    let session = framed_json(payload, &URL_SAFE_NO_PAD)?;
+    let subjects = session.as_ref().map(candidates).unwrap_or_default();
+    let draft = Draft::new("flask")
+        .unless("cookie", cookie.name, &["session"])
+        .unless("digest", digest, &["sha1"]);
+    let draft = subject(draft, &subjects, "{_user_id}");
+    let finding = Finding::new(
+        "Flask",
+        Confidence::Certain,
+        "docs/recipes/flask.md",
+        [draft.secret("secret_key", "the app's SECRET_KEY")],
+    );
+    Some(finding.showing(subjects))
+}
+
+pub(super) fn flask_session(cookie: &Cookie<'_>, confidence: Confidence) -> Finding {
+    let draft = Draft::new("redis_session")
+        .key("cookie", cookie.name)
+        .redis()
+        .key("key_prefix", "session:")
+        .key("payload", "msgpack")
+        .example("subject", "{_user_id}", "where the app keeps the user's id");
+    Finding::new(
+        "Flask-Session",
+        confidence,
+        "docs/recipes/flask.md",
+        [draft, Draft::ask_with(Some(cookie.name))],
+    )
+}
+
+/// The id of Django's `get_random_string`: 32 characters of a-z and 0-9. Hexadecimal ids of others have no g to z.
+pub(super) fn django_id(cookie: &Cookie<'_>) -> Option<Finding> {
+    let (name, value) = (cookie.name, cookie.value.as_str());
+    let is_key = value.len() == 32
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        && value.bytes().any(|byte| byte > b'f');
+    let draft = Draft::new("sql_session")
+        .preset("django")
+        .unless("cookie", name, &["sessionid"])
+        .example(
+            "url",
+            "postgres://localhost:5432/app",
+            "the app's database; sqlite:///path/db.sqlite3",
+        )
+        .example(
+            "user_query",
+            "SELECT password FROM auth_user WHERE id = CAST($1 AS bigint) AND is_active",
+            "the app's table of users",
+        )
+        .secret("secret_key", "the app's SECRET_KEY");
+    let confidence = if name == "sessionid" {
+        Confidence::Likely
+    } else {
+        Confidence::Guess
+    };
+    is_key.then(|| {
+        Finding::new(
+            "Django",
+            confidence,
+            "docs/recipes/django.md",
+            [draft, Draft::ask_with(Some(name))],
+        )
+    })
+}

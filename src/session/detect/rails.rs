@@ -1,0 +1,137 @@
+//! Cookies of Rails: encrypted, signed, and the id of the sign-in that Rails 8 generates.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::draft::Draft;
+use super::jar::Cookie;
+use super::subjects::candidates;
+use super::{Confidence, Finding};
+use crate::clock::UnixSeconds;
+use crate::json::Value;
+
+/// Rails joins the parts of its cookies by `--`: ciphertext, nonce and tag of an encrypted one, payload and
+/// hexadecimal HMAC of a signed one. Before the defaults of Rails 5.2, an encrypted one was signed, too.
+pub(super) fn rails(cookie: &Cookie<'_>, now: UnixSeconds) -> Option<Finding> {
+    let parts: Vec<&str> = cookie.value.split("--").collect();
+    let page = "docs/recipes/rails.md";
+    let is_session = cookie.name.ends_with("_session");
+    let secret = |draft: Draft| draft.secret("secret_key_base", "the app's SECRET_KEY_BASE");
+    let draft = Draft::new("rails").key("cookie", cookie.name);
+    match parts.as_slice() {
+        [sealed, nonce, tag] => {
+            let length = |part: &str| STANDARD.decode(part).map(|bytes| bytes.len()).ok();
+            (length(sealed).is_some() && length(nonce) == Some(12) && length(tag) == Some(16)).then(
+                || {
+                    let product = if is_session {
+                        "the session of Rails"
+                    } else {
+                        "an encrypted cookie of Rails"
+                    };
+                    Finding::new(product, Confidence::Certain, page, [secret(draft)])
+                },
+            )
+        }
+        [payload, signature]
+            if [40, 64, 128].contains(&signature.len())
+                && signature.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+        {
+            let digest = |draft: Draft| match signature.len() {
+                64 => draft.key("hmac_digest", "sha256"),
+                128 => draft.key("hmac_digest", "sha512"),
+                _ => draft,
+            };
+            let content = STANDARD.decode(payload).ok()?;
+            if is_cbc_pair(&content) {
+                let draft = digest(draft.key("scheme", "encrypted_cbc"));
+                return Some(Finding::new(
+                    "the session of Rails before the defaults of 5.2",
+                    Confidence::Certain,
+                    page,
+                    [secret(draft)],
+                ));
+            }
+            let signed = RailsPayload::read(&content);
+            let draft = secret(digest(draft.key("scheme", "signed")));
+            let subjects = signed
+                .as_ref()
+                .map(|payload| candidates(&payload.value))
+                .unwrap_or_default();
+            let draft = match subjects.first() {
+                Some(subject) => draft.key("subject", subject.as_str()),
+                None => draft,
+            };
+            let generated = secret(
+                Draft::new("sql_session")
+                    .preset("rails8")
+                    .unless("cookie", cookie.name, &["session_id"])
+                    .database(),
+            );
+            // The sign-in that Rails 8 generates keeps a row's id in `cookies.signed.permanent`, for 20 years.
+            let is_permanent = signed
+                .as_ref()
+                .and_then(|payload| payload.expires_at)
+                .is_some_and(|expires_at| expires_at - now > 15 * YEAR);
+            if cookie.name == "session_id" && is_permanent {
+                return Some(Finding::new(
+                    "the sign-in that Rails 8 generates",
+                    Confidence::Likely,
+                    page,
+                    [generated, draft],
+                ));
+            }
+            let drafts = if cookie.name == "session_id" {
+                vec![draft, generated]
+            } else {
+                vec![draft]
+            };
+            Some(
+                Finding::new("a signed cookie of Rails", Confidence::Likely, page, drafts)
+                    .showing(subjects),
+            )
+        }
+        _ => None,
+    }
+}
+
+const YEAR: UnixSeconds = 365 * 24 * 60 * 60;
+
+/// Base64, `--`, base64 of 16 bytes: an AES-CBC ciphertext and its IV.
+fn is_cbc_pair(content: &[u8]) -> bool {
+    let pair = std::str::from_utf8(content)
+        .ok()
+        .and_then(|text| text.split_once("--"));
+    pair.is_some_and(|(sealed, iv)| {
+        STANDARD.decode(sealed).is_ok() && STANDARD.decode(iv).is_ok_and(|iv| iv.len() == 16)
+    })
+}
+
+/// The value of a signed cookie, in the envelope that Rails has written since 5.2 or without.
+struct RailsPayload {
+    value: Value,
+    expires_at: Option<UnixSeconds>,
+}
+
+impl RailsPayload {
+    fn read(content: &[u8]) -> Option<Self> {
+        let json = Value::parse(content).ok()?;
+        let envelope = json
+            .as_object()
+            .and_then(|object| object.get("_rails").ok().flatten())
+            .and_then(Value::as_object);
+        let Some(envelope) = envelope else {
+            return Some(Self {
+                value: json,
+                expires_at: None,
+            });
+        };
+        let text = |name| envelope.get(name).ok().flatten().and_then(Value::as_str);
+        let message = STANDARD.decode(text("message")?).ok()?;
+        // "2046-11-25T00:23:11.891Z": the year is enough.
+        let year = text("exp").and_then(|exp| exp.get(..4)?.parse::<UnixSeconds>().ok());
+        Some(Self {
+            value: Value::parse(&message).ok()?,
+            expires_at: year.map(|year| (year - 1970) * YEAR),
+        })
+    }
+}

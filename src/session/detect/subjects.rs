@@ -1,0 +1,184 @@
+//! Where the user's id could be in a session: templates for `subject`, ids before e-mail addresses.
+
+use crate::json::Value;
+
+/// How deep a session is searched; ids of users are not deeper.
+const MAX_DEPTH: usize = 5;
+/// How many candidates are given.
+const MAX_CANDIDATES: usize = 4;
+
+/// Paths that frameworks write themselves, which beat every other.
+const FRAMEWORK_PATHS: [&str; 6] = [
+    "passport.user",
+    "passport.user.id",
+    "_auth_user_id",
+    "_user_id",
+    "warden.user.user.key/0/0",
+    "session.userId",
+];
+
+/// Names that mean the user wherever they are, the best first.
+const USER_NAMES: [&str; 11] = [
+    "oid",
+    "sub",
+    "userid",
+    "useridentifier",
+    "uid",
+    "accountid",
+    "memberid",
+    "customerid",
+    "userpk",
+    "personid",
+    "ownerid",
+];
+
+/// Objects whose `id` is the user's.
+const USER_OBJECTS: [&str; 10] = [
+    "user",
+    "account",
+    "currentuser",
+    "auth",
+    "identity",
+    "profile",
+    "member",
+    "customer",
+    "me",
+    "data",
+];
+
+/// Templates for the subject of a session like this, the best first.
+pub fn candidates(session: &Value) -> Vec<String> {
+    if matches!(session, Value::String(text) if !text.is_empty()) || is_integer(session) {
+        return vec!["{}".to_owned()];
+    }
+    let mut found = Vec::new();
+    search(session, &mut Vec::new(), &mut found);
+    found.sort_by_key(|(rank, depth, _)| (*rank, *depth));
+    let mut templates: Vec<String> = found.into_iter().map(|(.., template)| template).collect();
+    templates.dedup();
+    templates.truncate(MAX_CANDIDATES);
+    templates
+}
+
+fn search(value: &Value, path: &mut Vec<String>, found: &mut Vec<(usize, usize, String)>) {
+    match value {
+        Value::Object(members) if path.len() < MAX_DEPTH => {
+            for (name, value) in members.clone() {
+                path.push(name);
+                search(&value, path, found);
+                path.pop();
+            }
+        }
+        Value::Array(items) if path.len() < MAX_DEPTH => {
+            // Devise's key is a list in a list.
+            if let Some(first) = items.first() {
+                path.push("0".to_owned());
+                search(first, path, found);
+                path.pop();
+            }
+        }
+        Value::String(text) if !text.is_empty() => add(path, found),
+        number if is_integer(number) => add(path, found),
+        _ => {}
+    }
+}
+
+fn add(path: &[String], found: &mut Vec<(usize, usize, String)>) {
+    if let Some(rank) = rank(path) {
+        found.push((rank, path.len(), template(path)));
+    }
+}
+
+fn is_integer(value: &Value) -> bool {
+    matches!(value, Value::Number(number) if number.is_i64() || number.is_u64())
+}
+
+/// How good a path is; `None` if it names no user.
+fn rank(path: &[String]) -> Option<usize> {
+    let last = path.last()?;
+    let joined = path.join(".");
+    let slashed = path.join("/");
+    if FRAMEWORK_PATHS
+        .iter()
+        .any(|known| joined == *known || slashed == *known)
+        || (path.len() == 1 && last.starts_with("login_web_"))
+    {
+        return Some(0);
+    }
+    // What users write themselves, and the ids that providers of other sign-ins gave.
+    if path[..path.len() - 1].iter().any(|name| {
+        ["user_metadata", "identities", "firebase", "cookie", "flash"].contains(&name.as_str())
+    }) {
+        return None;
+    }
+    let name = fold(last);
+    if let Some(position) = USER_NAMES.iter().position(|known| *known == name) {
+        return Some(1 + position);
+    }
+    let parent = path.len().checked_sub(2).map(|index| fold(&path[index]));
+    let inside_user = parent.is_some_and(|parent| USER_OBJECTS.contains(&parent.as_str()));
+    match name.as_str() {
+        "id" | "uuid" | "pk" if inside_user => Some(20),
+        "user" | "member" | "account" if path.len() == 1 => Some(21),
+        "id" if path.len() == 1 => Some(30),
+        "username" | "login" | "preferredusername" => Some(40),
+        "email" | "mail" | "emailaddress" => Some(50),
+        _ => None,
+    }
+}
+
+/// `user_id`, `userId` and `user-id` are one name.
+fn fold(name: &str) -> String {
+    name.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
+}
+
+/// The path as a template: dotted, or a JSON Pointer if a name has characters that the dotted form cannot hold.
+fn template(path: &[String]) -> String {
+    let is_plain = path
+        .iter()
+        .all(|name| !name.is_empty() && !name.contains(['.', '{', '}', '/', '~']));
+    if is_plain {
+        format!("{{{}}}", path.join("."))
+    } else {
+        let escaped: Vec<String> = path
+            .iter()
+            .map(|name| name.replace('~', "~0").replace('/', "~1"))
+            .collect();
+        format!("{{/{}}}", escaped.join("/"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_come_before_email_addresses_and_frameworks_paths_before_all() {
+        for (session, want) in [
+            (r#"{"email":"a@b.c","sub":"u1"}"#, &["{sub}", "{email}"][..]),
+            (
+                r#"{"passport":{"user":"7"},"views":3,"cookie":{"path":"/"}}"#,
+                &["{passport.user}"],
+            ),
+            (
+                r#"{"user":{"id":7,"email":"a@b.c"}}"#,
+                &["{user.id}", "{user.email}"],
+            ),
+            (r#"{"userId":"u"}"#, &["{userId}"]),
+            (r#"{"oid":"o","sub":"s","tid":"t"}"#, &["{oid}", "{sub}"]),
+            (
+                r#"{"warden.user.user.key":[[7],"$2a$12$salt"]}"#,
+                &["{/warden.user.user.key/0/0}"],
+            ),
+            (r#"{"sub":"s","user_metadata":{"sub":"evil"}}"#, &["{sub}"]),
+            ("7", &["{}"]),
+            (r#"{"views":3}"#, &[]),
+        ] {
+            let session = Value::parse(session.as_bytes()).expect("JSON");
+            assert_eq!(candidates(&session), want, "{session:?}");
+        }
+    }
+}

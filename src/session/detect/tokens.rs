@@ -1,0 +1,264 @@
+//! JWTs: the provider, and the section with its audience and app as they stand in the token.
+
+use toml::{Table, Value as Toml};
+
+use super::draft::Draft;
+use super::providers::{FIREBASE_SESSION, PROVIDERS};
+use super::subjects::candidates;
+use super::{Confidence, Finding};
+use crate::json::{Object, Value};
+use crate::session::formats::jwt_form;
+
+/// A JWT that was decoded and not verified.
+#[derive(Debug)]
+pub(super) struct Token {
+    header: Object,
+    claims: Object,
+}
+
+/// What decides about a token's place in the section.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'a> {
+    Bearer,
+    Header(&'a str),
+    Cookie(&'a str),
+    /// The access token in the cookie of `@supabase/ssr`.
+    Supabase(&'a str),
+    /// The access token of AWS Amplify, by the app client's id.
+    Amplify(&'a str),
+}
+
+impl Place<'_> {
+    /// As in the key `from`.
+    pub(super) fn text(self) -> String {
+        match self {
+            Self::Bearer => "header:authorization".to_owned(),
+            Self::Header(name) => format!("header:{name}"),
+            Self::Cookie(name) => format!("cookie:{name}"),
+            Self::Supabase(name) => format!("supabase:{name}"),
+            Self::Amplify(client) => format!("amplify:{client}"),
+        }
+    }
+}
+
+impl Token {
+    /// Decodes a JWT, padded or not; `None` if this is none.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let [header, payload, _] = jwt_form::parts(text)?;
+        let object = |part| match jwt_form::decode(part)? {
+            Value::Object(object) => Some(object),
+            _ => None,
+        };
+        let header = object(header)?;
+        header.contains("alg").then_some(())?;
+        Some(Self {
+            claims: object(payload)?,
+            header,
+        })
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.claims.contains(name)
+    }
+
+    /// The claim's text; empty if there is none.
+    pub(super) fn claim(&self, name: &str) -> &str {
+        text(&self.claims, name)
+    }
+
+    pub(super) fn header(&self, name: &str) -> &str {
+        text(&self.header, name)
+    }
+
+    fn audiences(&self) -> Vec<String> {
+        match self.claims.get("aud") {
+            Ok(Some(Value::String(audience))) => vec![audience.clone()],
+            Ok(Some(Value::Array(items))) => items
+                .iter()
+                .filter_map(|item| item.as_str().map(str::to_owned))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn finding(&self, place: Place<'_>) -> Finding {
+        let issuer = self.claim("iss");
+        let provider = PROVIDERS
+            .iter()
+            .find(|provider| (provider.issued)(issuer))
+            .map(|provider| (provider, Confidence::Certain))
+            .or_else(|| {
+                let shaped = PROVIDERS.iter().find(|provider| (provider.shaped)(self))?;
+                Some((shaped, Confidence::Likely))
+            });
+        let (product, confidence, page) = match provider {
+            Some((provider, confidence)) => (
+                format!("a JWT of {}", provider.name),
+                confidence,
+                provider.page,
+            ),
+            None if self.is_hmac() => (
+                "a JWT that the app signs itself".to_owned(),
+                Confidence::Certain,
+                "docs/providers/jwt.md",
+            ),
+            None => (
+                "a JWT".to_owned(),
+                Confidence::Likely,
+                "docs/providers/jwt.md",
+            ),
+        };
+        let preset = provider.map(|(provider, _)| provider.preset);
+        // A token without a user is no session: the key of an app, or of a service.
+        let confidence = if self.has("sub") || preset.is_some() {
+            confidence
+        } else {
+            confidence.max(Confidence::Likely)
+        };
+        let mut subjects = candidates(&Value::Object(self.claims.clone()));
+        // The preset knows better than the order of names.
+        if preset == Some("okta") && self.has("uid") {
+            subjects.retain(|subject| subject != "{uid}");
+            subjects.insert(0, "{uid}".to_owned());
+        } else if preset != Some("entra") {
+            subjects.retain(|subject| subject != "{oid}");
+        }
+        Finding::new(product, confidence, page, [self.draft(preset, place)]).showing(subjects)
+    }
+
+    fn is_hmac(&self) -> bool {
+        jwt_form::is_hmac(self.header("alg")) == Some(true)
+    }
+
+    fn draft(&self, preset: Option<&'static str>, place: Place<'_>) -> Draft {
+        let mut draft = Draft::new("jwt");
+        if let Some(preset) = preset {
+            draft = draft.preset(preset);
+        }
+        draft = with_place(draft, preset, place);
+        let (issuer, audiences) = (self.claim("iss"), self.audiences());
+        let algorithm = self.header("alg");
+        if self.is_hmac() {
+            draft = draft
+                .key("algorithms", vec![algorithm])
+                .secret("secret", "the secret that signs the JWTs");
+            if !issuer.is_empty() {
+                draft = draft.key("issuers", vec![issuer]);
+            }
+        } else if preset.is_none() {
+            draft = if issuer.starts_with("https://") {
+                draft.key("oidc_issuer", issuer)
+            } else {
+                let draft = draft.example(
+                    "jwks_url",
+                    "http://localhost:3000/.well-known/jwks.json",
+                    "where the public keys are; or public_key_file",
+                );
+                draft.key("issuers", vec![issuer])
+            };
+            draft = draft.key("algorithms", vec![algorithm]);
+        } else if preset != Some("google-iap") {
+            draft = draft.key("issuers", vec![issuer]);
+        }
+        self.rules(draft, preset, audiences)
+    }
+
+    /// Audiences, and the claims that stand for the app.
+    fn rules(&self, draft: Draft, preset: Option<&str>, audiences: Vec<String>) -> Draft {
+        let rule =
+            |name: &str, value: Toml| Toml::Table(Table::from_iter([(name.to_owned(), value)]));
+        let list = |text: &str| Toml::from(vec![text]);
+        match preset {
+            Some("clerk") => match self.claim("azp") {
+                "" => draft,
+                azp => draft.key("claims", rule("azp", list(azp))),
+            },
+            Some("workos") if issuer_ends_in_client(self.claim("iss")) => draft,
+            Some("workos") => {
+                let client = match self.claim("client_id") {
+                    "" => "client_CLIENT",
+                    client => client,
+                };
+                let keys = format!("https://api.workos.com/sso/jwks/{client}");
+                draft.example("jwks_url", keys, "with your client id")
+            }
+            // The preset's own.
+            Some("supabase") if audiences == ["authenticated"] => draft,
+            Some("aws-alb") => {
+                let signer = self.header("signer");
+                let region = signer.split(':').nth(3).unwrap_or("eu-west-1");
+                let keys = format!("https://public-keys.auth.elb.{region}.amazonaws.com/{{kid}}");
+                draft
+                    .key("jwks_url", keys)
+                    .key("header_claims", rule("signer", Toml::from(signer)))
+            }
+            Some("cognito") if self.claim("token_use") == "id" => {
+                let mut claims = Table::new();
+                claims.insert("token_use".to_owned(), Toml::from("id"));
+                claims.insert("username".to_owned(), rule("any", Toml::from(true)));
+                draft
+                    .key("audiences", audiences)
+                    .key("claims", Toml::Table(claims))
+            }
+            Some("cognito") => {
+                draft.key("claims", rule("client_id", list(self.claim("client_id"))))
+            }
+            Some("firebase") if self.claim("iss").starts_with(FIREBASE_SESSION) => {
+                draft.key("audiences", audiences).key(
+                    "jwks_url",
+                    "https://www.googleapis.com/identitytoolkit/v3/relyingparty/publicKeys",
+                )
+            }
+            _ if audiences.is_empty() => draft.key("allow_any_audience", true),
+            _ => {
+                // Auth0 adds its own endpoint, which every API has.
+                let own: Vec<String> = audiences
+                    .iter()
+                    .filter(|audience| !audience.ends_with("/userinfo"))
+                    .cloned()
+                    .collect();
+                let draft = draft.key("audiences", if own.is_empty() { audiences } else { own });
+                match (preset, self.claim("azp")) {
+                    (Some("keycloak"), azp) if !azp.is_empty() => {
+                        draft.key("claims", rule("azp", list(azp)))
+                    }
+                    _ => draft,
+                }
+            }
+        }
+    }
+}
+
+/// Adds `from` unless the preset or the kind reads this place already.
+fn with_place(draft: Draft, preset: Option<&str>, place: Place<'_>) -> Draft {
+    let usual = match preset {
+        Some("clerk") => &["header:authorization", "cookie:__session"][..],
+        Some("cloudflare-access") => &["header:cf-access-jwt-assertion", "cookie:CF_Authorization"],
+        Some("google-iap") => &["header:x-goog-iap-jwt-assertion"],
+        Some("aws-alb") => &["header:x-amzn-oidc-data"],
+        _ => &["header:authorization"],
+    };
+    let place = place.text();
+    if usual.contains(&place.as_str()) {
+        draft
+    } else {
+        draft.key("from", vec![place])
+    }
+}
+
+/// From such an issuer the preset derives the URL of the keys.
+fn issuer_ends_in_client(issuer: &str) -> bool {
+    issuer
+        .rsplit('/')
+        .next()
+        .is_some_and(|last| last.starts_with("client_"))
+}
+
+fn text<'a>(object: &'a Object, name: &str) -> &'a str {
+    object
+        .get(name)
+        .ok()
+        .flatten()
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}

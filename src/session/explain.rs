@@ -1,0 +1,250 @@
+//! What each extractor makes of one request, for `explain` and for the page of `dev`. In contrast to
+//! [`Chain::authenticate`], extractors behind the one that decides are asked, too.
+
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+
+use crate::json::Value;
+use crate::session::chain::{Chain, Denial, Denied};
+use crate::session::detect::{self, Detected};
+use crate::session::reason::Reason;
+use crate::session::subject::Subject;
+use crate::session::types::CredentialSource;
+
+/// What the chain makes of a request.
+#[derive(Debug)]
+pub struct Explanation {
+    pub steps: Vec<Step>,
+    /// The subject of a token, or why there is none.
+    pub outcome: Result<Subject, Denied>,
+}
+
+/// What one extractor makes of a request.
+#[derive(Debug)]
+pub struct Step {
+    pub name: Arc<str>,
+    pub kind: &'static str,
+    pub places: Arc<[CredentialSource]>,
+    pub said: Said,
+    /// The names and types of the session that was found.
+    pub shape: Option<String>,
+    /// Templates for `subject` that would name a user of the session that was found.
+    pub candidates: Vec<String>,
+    /// Whether this extractor decides about the request.
+    pub decides: bool,
+}
+
+/// The answer of one extractor.
+#[derive(Debug)]
+pub enum Said {
+    /// A header holds another's credential, and this extractor does not read that header.
+    NotAsked,
+    NotPresent,
+    Subject(Subject),
+    Denied(Denial),
+}
+
+/// Asks every extractor.
+pub async fn explain(chain: &Chain, request: &Parts) -> Explanation {
+    let mut walk = chain.walk(request);
+    let mut steps = Vec::new();
+    let mut outcome = None;
+    for (configured, reach) in chain.with_reaches() {
+        let mut step = Step {
+            name: configured.name.clone(),
+            kind: configured.kind,
+            places: reach.places.clone(),
+            said: Said::NotAsked,
+            shape: None,
+            candidates: Vec::new(),
+            decides: false,
+        };
+        if walk.includes(reach) {
+            step.said = match configured.session(walk.request()).await {
+                Ok(None) => Said::NotPresent,
+                Ok(Some(session)) => {
+                    step.shape = Some(shape(&session.attributes));
+                    step.candidates = detect::candidates(&session.attributes);
+                    match configured.subject(&session) {
+                        Ok(subject) => Said::Subject(subject),
+                        Err(denial) => Said::Denied(denial),
+                    }
+                }
+                Err(denial) => Said::Denied(denial),
+            };
+        }
+        let decided = match &step.said {
+            Said::NotAsked | Said::NotPresent => None,
+            Said::Denied(Denial::NotMine(rejection, place)) => {
+                walk.pass_over(configured, rejection.clone(), place);
+                None
+            }
+            Said::Subject(subject) => Some(Ok(subject.clone())),
+            Said::Denied(denial) => Some(Err(Denied {
+                extractor: Some(configured.name.clone()),
+                denial: denial.clone(),
+            })),
+        };
+        if outcome.is_none() && decided.is_some() {
+            step.decides = true;
+            outcome = decided;
+        }
+        steps.push(step);
+    }
+    Explanation {
+        steps,
+        outcome: outcome.unwrap_or_else(|| Err(walk.denied())),
+    }
+}
+
+impl Said {
+    /// In words, without a secret. A detail may quote the request, so it is escaped: it cannot send commands to a
+    /// terminal.
+    pub fn describe(&self) -> String {
+        let more = |detail: &Option<String>| {
+            detail
+                .as_ref()
+                .map(|detail| format!(" ({})", detail.escape_debug()))
+                .unwrap_or_default()
+        };
+        match self {
+            Self::NotAsked => "not asked, because a header holds another's credential and this section does not read \
+                               that header"
+                .to_owned(),
+            Self::NotPresent => "not present".to_owned(),
+            Self::Subject(subject) => format!("subject = {:?}", subject.as_str()),
+            Self::Denied(Denial::NotSignedIn(reason)) => format!("no user is signed in: {reason}"),
+            Self::Denied(Denial::NotMine(rejection, place)) => format!(
+                "not mine because {}{}: the credential in {place} is another's",
+                rejection.reason,
+                more(&rejection.detail)
+            ),
+            Self::Denied(Denial::Rejected(rejection)) => {
+                format!("rejected because {}{}", rejection.reason, more(&rejection.detail))
+            }
+            Self::Denied(Denial::Unavailable(cause)) => {
+                format!("cannot tell because {}{}", cause.reason, more(&cause.detail))
+            }
+        }
+    }
+}
+
+/// The most bytes of a drawing; a longer one is not read.
+const MAX_DRAWN: usize = 2000;
+
+/// What the request has instead, if no extractor found a credential of its own: lines for people.
+pub fn hints(found: &[Detected], explanation: &Explanation) -> Vec<String> {
+    let is_empty = matches!(
+        &explanation.outcome,
+        Err(Denied {
+            denial: Denial::NotSignedIn(Reason::NoCredential),
+            ..
+        })
+    );
+    if !is_empty {
+        return Vec::new();
+    }
+    let hint = |detected: &Detected| {
+        let steps = explanation.steps.iter();
+        let draft = detected
+            .drafts
+            .iter()
+            .find(|draft| steps.clone().any(|step| step.kind == draft.kind))
+            .or(detected.drafts.first())?;
+        let what = if detected.place.starts_with("header:") {
+            "header"
+        } else {
+            "cookie"
+        };
+        let (_, name) = detected.place.split_once(':')?;
+        let preset = draft
+            .preset
+            .map(|preset| format!(", preset = {preset:?}"))
+            .unwrap_or_default();
+        let keys: String = draft
+            .keys
+            .iter()
+            .filter(|key| ["cookie", "from"].contains(&key.name))
+            .map(|key| format!(", {} = {}", key.name, key.value))
+            .collect();
+        Some(format!(
+            "this request has a {what} {name:?} that looks like {}: kind = {:?}{preset}{keys} ({})",
+            detected.product, draft.kind, detected.page
+        ))
+    };
+    found.iter().filter_map(hint).collect()
+}
+
+/// The names and types of a session, without its values: enough to find where the user is.
+pub fn shape(session: &Value) -> String {
+    let mut shape = String::new();
+    draw(session, &mut shape);
+    shape
+}
+
+fn draw(value: &Value, shape: &mut String) {
+    match value {
+        _ if shape.len() > MAX_DRAWN => {}
+        Value::Null => shape.push_str("null"),
+        Value::Bool(_) => shape.push_str("true or false"),
+        Value::Number(_) => shape.push_str("number"),
+        Value::String(text) if text.is_empty() => shape.push_str("empty text"),
+        Value::String(_) => shape.push_str("text"),
+        Value::Array(items) => {
+            shape.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if !separate(index, shape) {
+                    break;
+                }
+                draw(item, shape);
+            }
+            shape.push(']');
+        }
+        Value::Object(members) => {
+            shape.push('{');
+            for (index, (name, value)) in members.clone().into_iter().enumerate() {
+                if !separate(index, shape) {
+                    break;
+                }
+                shape.extend(name.escape_debug());
+                shape.push_str(": ");
+                draw(&value, shape);
+            }
+            shape.push('}');
+        }
+    }
+}
+
+/// Makes room for one more; `false` if there is none.
+fn separate(index: usize, shape: &mut String) -> bool {
+    let has_room = shape.len() <= MAX_DRAWN;
+    shape.push_str(if index > 0 { ", " } else { "" });
+    shape.push_str(if has_room { "" } else { "…" });
+    has_room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawing_has_names_and_types_without_values_and_is_cut_at_its_limit() {
+        let drawn = |json: &str| shape(&Value::parse(json.as_bytes()).expect("JSON"));
+        assert_eq!(
+            drawn(r#"{"a\u001b":"s3cr3t","b":[1,"",null,true,{}]}"#),
+            r"{a\u{1b}: text, b: [number, empty text, null, true or false, {}]}"
+        );
+        for long in [
+            format!("[{}0]", "0,".repeat(100_000)),
+            format!("[{}0]", "[0],".repeat(100_000)),
+        ] {
+            let shape = drawn(&long);
+            assert!(
+                shape.len() < MAX_DRAWN + 50 && shape.ends_with(", …]"),
+                "{}",
+                shape.len()
+            );
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `detect` and `init` as a user meets them: a pasted request in, a working configuration out.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::binary::{good_session, run};
+use crate::helpers::SESSION_SECRET;
+
+/// The binary without any configuration.
+fn bare(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
+    command.args(arguments).env_clear();
+    command
+}
+
+fn run_with_input(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut stdin = child.stdin.take().expect("standard input");
+    stdin.write_all(input.as_bytes()).expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("an exit");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// A session of `cookie-session`, which never expires, and its key.
+fn cookie_session() -> (String, String) {
+    let text = include_str!("../vectors/cookie-session.json");
+    let vectors: Value = serde_json::from_str(text).expect("JSON");
+    let case = &vectors["cases"][0];
+    let cookies = case["request"]["cookies"].as_object().expect("cookies");
+    let pairs: Vec<String> = cookies
+        .iter()
+        .map(|(name, value)| format!("{name}={}", value.as_str().expect("text")))
+        .collect();
+    let key = case["config"]["keys"][0].as_str().expect("a key");
+    (pairs.join("; "), key.to_owned())
+}
+
+const EXPRESS: &str =
+    "connect.sid=s%3AlToMmI05ARo5cCChpO-Fbpt33tmnkyGQ.eSXXn2vfaqFsqltzA9MIcuyN7G0vDTkWFDG59GH9PAo";
+
+#[test]
+fn detect_names_the_credential_of_every_form_of_a_request_without_any_configuration() {
+    let want = json!({"credentials": [{
+        "place": "cookie:connect.sid",
+        "kinds": ["redis_session", "sql_session"],
+        "preset": "connect-redis",
+        "confidence": "likely",
+        "needs": ["cookie_secrets"],
+        "page": "docs/recipes/express-session.md",
+    }]});
+    let curl = format!(
+        "https://app.example/me|-H|accept: */*|-H|Cookie: theme=dark; {EXPRESS}|--compressed"
+    );
+    let mut arguments = vec!["detect", "--json", "curl"];
+    arguments.extend(curl.split('|'));
+    let (code, out, err) = run(&mut bare(&arguments));
+    let seen: Value = serde_json::from_str(&out).expect(&err);
+    assert_eq!((code, seen), (Some(0), want.clone()));
+    for text in [
+        format!("curl 'https://app.example/me' \\\n  -H 'cookie: {EXPRESS}' --insecure\n"),
+        format!("GET /me HTTP/1.1\r\nHost: app.example\r\nCookie: {EXPRESS}\r\n\r\n"),
+        format!("Cookie: {EXPRESS}\n"),
+    ] {
+        let (code, out, err) =
+            run_with_input(&mut bare(&["detect", "--json", "--raw", "-"]), &text);
+        let seen: Value = serde_json::from_str(&out).expect(&err);
+        assert_eq!((code, &seen), (Some(0), &want), "{text}");
+    }
+}
+
+#[test]
+fn detect_prints_the_section_in_both_forms_and_they_say_the_same() {
+    let (code, out, _) = run(&mut bare(&["detect", "-b", EXPRESS]));
+    assert_eq!(code, Some(0));
+    let (_, forms) = out.split_once("As a file:\n").expect("a file");
+    let (file, rest) = forms.split_once("As variables:\n").expect("variables");
+    let (variables, _) = rest.split_once("Nothing was sent").expect("an end");
+    let directory = tempfile::tempdir().expect("a directory");
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, SESSION_SECRET).expect("written");
+    let file = file.replace(
+        "/run/secrets/cookie_secrets",
+        secret.to_str().expect("UTF-8"),
+    );
+    let path = directory.path().join("rollout-token.toml");
+    std::fs::write(&path, file).expect("written");
+
+    let config = path.to_str().expect("UTF-8");
+    let mut by_file = bare(&["--config", config, "check-config", "--print"]);
+    let mut by_variables = bare(&["check-config", "--print"]);
+    for line in variables.lines().filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once('=').expect("a variable");
+        let (value, _) = value.split_once("  #").unwrap_or((value, ""));
+        let value = if value.is_empty() {
+            SESSION_SECRET
+        } else {
+            value.trim_matches('\'')
+        };
+        by_variables.env(name, value);
+    }
+    for command in [&mut by_file, &mut by_variables] {
+        command
+            .env("ROLLOUT_CLIENT_ID", crate::helpers::CLIENT_ID)
+            .env("ROLLOUT_CLIENT_SECRET", crate::helpers::CLIENT_SECRET);
+    }
+    let (code, printed, err) = run(&mut by_file);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        printed.contains("preset = \"connect-redis\"")
+            || printed.contains("key_prefix = \"sess:\"")
+    );
+    assert_eq!(run(&mut by_variables).1, printed);
+}
+
+#[test]
+fn detect_opens_the_session_with_the_given_secret_and_says_for_whom_a_token_would_be() {
+    let (cookies, key) = cookie_session();
+    let set = format!("keys={key}");
+    let (code, out, err) = run(&mut bare(&["detect", "-b", &cookies, "--set", &set]));
+    assert_eq!(code, Some(0), "{err}");
+    for part in [
+        "session   {userId: text, user: {id: text, name: text",
+        "subject   {userId} or {user.id}",
+        "token for \"u-1001\"",
+    ] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    assert!(!out.contains(&key) && !out.contains("Ada"), "{out}");
+
+    let (code, out, _) = run(&mut bare(&[
+        "detect",
+        "-b",
+        &cookies,
+        "--set",
+        &set,
+        "--set",
+        "subject={user.name}",
+    ]));
+    assert!(
+        code == Some(0) && out.contains("token for \"Ada\""),
+        "{out}"
+    );
+
+    let (code, _, err) = run(&mut bare(&[
+        "detect",
+        "-b",
+        &cookies,
+        "--set",
+        "keys=n0t-the-key",
+    ]));
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains("bad_signature") && !err.contains("n0t-the-key"),
+        "{err}"
+    );
+
+    let bearer = format!("Authorization: Bearer {}", good_session());
+    let set = format!("secret={SESSION_SECRET}");
+    let (code, out, err) = run(&mut bare(&["detect", "-H", &bearer, "--set", &set]));
+    assert!(
+        code == Some(0) && out.contains("token for \"user-1\""),
+        "{out}{err}"
+    );
+}
+
+/// A JWT's issuer is not asked for its keys unless the operator says so.
+#[test]
+fn detect_fetches_no_keys_and_says_what_to_give_instead() {
+    let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJodHRwOi8vMTI3LjAuMC4xOjEvIiwic3ViIjoidSJ9.c2ln";
+    let bearer = format!("Authorization: Bearer {token}");
+    let (code, _, err) = run(&mut bare(&[
+        "detect",
+        "-H",
+        &bearer,
+        "--set",
+        "subject={sub}",
+    ]));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("--set jwks_file=PATH"), "{err}");
+}
+
+#[test]
+fn request_without_a_known_credential_or_without_headers_is_told() {
+    let (code, out, _) = run(&mut bare(&["detect", "-b", "theme=dark; lang=de"]));
+    assert!(
+        code == Some(0) && out.starts_with("No credential that is known."),
+        "{out}"
+    );
+    let (code, out, _) = run(&mut bare(&["detect", "--json", "-b", "theme=dark"]));
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "{\n  \"credentials\": []\n}\n")
+    );
+    let (code, _, err) = run(&mut bare(&["detect"]));
+    assert!(
+        code == Some(2) && err.contains("there is no header"),
+        "{err}"
+    );
+}
