@@ -78,7 +78,7 @@ pub(super) async fn serve(
         .map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
     let public = bind("server.listen", settings.server.restart.listen)?;
     let admin = bind("server.admin_listen", settings.server.restart.admin_listen)?;
-    settings.log_warnings();
+    settings.log_notes();
     let drain = Drain::default();
     let app = App::new(settings, context.clone(), drain.clone());
     app.live().settings.chain.start();

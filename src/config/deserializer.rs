@@ -341,6 +341,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
+    use crate::config::List;
 
     fn read<T: DeserializeOwned>(value: impl Into<Value>) -> Option<T> {
         T::deserialize(StrictValue::Given(value.into())).ok()
@@ -380,11 +381,18 @@ mod tests {
         );
         assert_eq!(read::<String>("00123").as_deref(), Some("00123"));
         assert_eq!(read::<Vec<u8>>(vec!["1", "2"]), Some(vec![1, 2]));
-        let variable = Value::new(Some(&"ROLLOUT__A__B".to_owned()), "a, b");
+        let variable = |text: &str| Value::new(Some(&"ROLLOUT__A__B".to_owned()), text);
         assert_eq!(
-            read::<Vec<String>>(variable),
+            read::<Vec<String>>(variable("a, b")),
             Some(vec!["a".to_owned(), "b".to_owned()])
         );
+        for (value, want) in [
+            (variable("a, b,"), &["a", "b"][..]),
+            (variable(""), &[]),
+            (Value::new(Some(&"file.toml".to_owned()), "a, b"), &["a, b"]),
+        ] {
+            assert_eq!(read::<List<String>>(value), Some(List::of(want)));
+        }
         assert_eq!(
             read::<Vec<String>>(Value::new(Some(&"file.toml".to_owned()), "a, b")),
             None

@@ -10,6 +10,8 @@ use config::{FileFormat, Format, Value, ValueKind};
 use super::fingerprint::FileFingerprint;
 use super::problems::Problems;
 use super::reader::{Table, join, type_name};
+use super::structured::from_json;
+use crate::json;
 
 /// The three names of Rollout's own docs, and the keys they stand for.
 const ROLLOUT_NAMES: [(&str, &str); 3] = [
@@ -17,6 +19,12 @@ const ROLLOUT_NAMES: [(&str, &str); 3] = [
     ("ROLLOUT_CLIENT_SECRET", "client_secret"),
     ("ROLLOUT_CLIENT_SECRET_FILE", "client_secret_file"),
 ];
+
+/// A whole configuration as text, for platforms that have variables and no files.
+const WHOLE: &str = "ROLLOUT_CONFIG";
+
+/// Where many platforms name the port to listen on.
+pub(crate) const PORT: &str = "PORT";
 
 /// How all other variables begin. Kubernetes makes some of its own for a service called `rollout`, with one `_`.
 pub(crate) const PREFIX: &str = "ROLLOUT__";
@@ -36,8 +44,8 @@ pub struct Sources {
     pub base: Option<String>,
     /// TOML files; the later wins.
     pub files: Vec<PathBuf>,
-    /// Variables: `ROLLOUT__SECTION__KEY`, the three names of Rollout's docs, and those that other
-    /// programs read as well, such as OpenTelemetry's `OTEL_…`.
+    /// Variables: `ROLLOUT_CONFIG`, `ROLLOUT__SECTION__KEY`, the three names of Rollout's docs, `PORT`, and those that
+    /// other programs read as well, such as OpenTelemetry's `OTEL_…`.
     pub environment: BTreeMap<String, String>,
     /// Variables of ours that are not UTF-8: they cannot be taken as they are.
     pub not_text: Vec<String>,
@@ -74,7 +82,9 @@ impl Sources {
             let Ok(name) = name.into_string() else {
                 continue;
             };
-            let own = name.starts_with(PREFIX) || ROLLOUT_NAMES.iter().any(|(own, _)| name == *own);
+            let own = name.starts_with(PREFIX)
+                || [WHOLE, PORT].contains(&&*name)
+                || ROLLOUT_NAMES.iter().any(|(own, _)| name == *own);
             if !own && !is_common(&name) {
                 continue;
             }
@@ -102,12 +112,14 @@ impl Sources {
         let base = parse(self.base.as_deref().unwrap_or_default(), None);
         let mut tree = problems.accept("base", base).unwrap_or_default();
         let read = self.files.iter().filter_map(|path| file(path, problems));
-        let (layers, files): (Vec<_>, Vec<_>) = read.unzip();
+        let (mut layers, files): (Vec<_>, Vec<_>) = read.unzip();
+        layers.extend(self.whole(problems));
+        let variables = self.variables(problems);
         if !problems.is_empty() {
             return None;
         }
         let mut above = Table::new();
-        for layer in layers.into_iter().chain(self.variables()) {
+        for layer in layers.into_iter().chain(variables) {
             lay(layer, &mut above, "", problems);
         }
         // `client_secret` in the base is the throwaway one of `dev`. It gives way to a secret of the operator's.
@@ -118,18 +130,64 @@ impl Sources {
         Some(Merged { tree, files })
     }
 
+    /// The layer of `ROLLOUT_CONFIG`, if it is set.
+    fn whole(&self, problems: &mut Problems) -> Option<Table> {
+        let text = self.environment.get(WHOLE)?.trim_start_matches('\u{feff}');
+        let origin = WHOLE.to_owned();
+        let layer = if text.trim_start().starts_with('{') {
+            parse_json(text, &origin)
+        } else {
+            parse(text, Some(&origin))
+        };
+        problems.accept(WHOLE, layer)
+    }
+
     /// A layer for each variable; Rollout's own names are the last.
-    fn variables(&self) -> impl Iterator<Item = Table> {
-        let ours = self.environment.iter().filter_map(|(name, text)| {
-            let path = name.strip_prefix(PREFIX)?.to_lowercase();
-            Some(variable(name, &path, text))
-        });
+    fn variables(&self, problems: &mut Problems) -> Vec<Table> {
+        let mut names: BTreeMap<Vec<String>, &String> = BTreeMap::new();
+        let mut layers = Vec::new();
+        for (name, text) in &self.environment {
+            let Some(path) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            let path = fold(path);
+            layers.push(variable(name, &path, text));
+            if let Some(other) = names.insert(path, name) {
+                problems.add(
+                    name,
+                    format!("is the same key as {other}: keep one of the two"),
+                );
+            }
+        }
         let rollouts = ROLLOUT_NAMES.into_iter().filter_map(|(name, key)| {
             let (name, text) = self.environment.get_key_value(name)?;
-            Some(variable(name, key, text))
+            Some(variable(name, &[key.to_owned()], text))
         });
-        ours.chain(rollouts)
+        layers.extend(rollouts);
+        layers
     }
+}
+
+/// The path of the variable `ROLLOUT__SERVER__LISTEN`: `server`, `listen`. Sections and keys may be in any case. What is
+/// below a key is a name of the operator's own, such as a claim or a header. Many platforms show variables in capitals, so
+/// such a name is taken as it is only if it has a lower-case letter.
+fn fold(path: &str) -> Vec<String> {
+    let parts: Vec<&str> = path.split("__").collect();
+    // The sections in `[extractors]` have a name of their own before their keys.
+    let keys = if parts[0].eq_ignore_ascii_case("extractors") {
+        3
+    } else {
+        2
+    };
+    let folded = parts.iter().enumerate().map(|(depth, part)| {
+        let is_free = depth >= keys && part.contains(char::is_lowercase);
+        if is_free {
+            (*part).to_owned()
+        } else {
+            part.to_lowercase()
+        }
+    });
+    folded.collect()
 }
 
 /// The layer of a file; `None` after its problem was added.
@@ -159,13 +217,31 @@ pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String
         .map_err(|_| "is not TOML".to_owned())
 }
 
-/// The layer of one variable, whose path is `server__listen` for `listen` in `[server]`.
-fn variable(name: &String, path: &str, text: &str) -> Table {
-    let (key, value) = match path.split_once("__") {
-        Some((section, rest)) => (section, Value::new(Some(name), variable(name, rest, text))),
-        None => (path, Value::new(Some(name), text)),
+/// A JSON object as such a tree.
+fn parse_json(text: &str, origin: &String) -> Result<Table, String> {
+    let value = json::Value::parse(text.as_bytes()).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        format!("line {line}, column {column} is not JSON")
+    })?;
+    if value.has_duplicates() {
+        return Err("has an object with two members of the same name: keep one".to_owned());
+    }
+    match from_json(value, Some(origin)).kind {
+        ValueKind::Table(table) => Ok(table),
+        _ => Err("is not an object".to_owned()),
+    }
+}
+
+/// The layer of one variable.
+fn variable(name: &String, path: &[String], text: &str) -> Table {
+    let (key, value) = match path {
+        [section, rest @ ..] if !rest.is_empty() => (
+            section.clone(),
+            Value::new(Some(name), variable(name, rest, text)),
+        ),
+        path => (path.concat(), Value::new(Some(name), text)),
     };
-    Table::from([(key.to_owned(), value)])
+    Table::from([(key, value)])
 }
 
 /// Lays one layer over another.

@@ -7,6 +7,7 @@ mod layers;
 mod problems;
 mod reader;
 mod section;
+mod structured;
 mod suggest;
 mod values;
 

@@ -11,6 +11,7 @@ use serde::de::value::MapDeserializer;
 use super::deserializer::{Error, FLAG, StrictValue, WHOLE_NUMBER, is_container};
 use super::fingerprint::FileFingerprint;
 use super::problems::Problems;
+use super::structured::expand;
 use super::suggest::unknown;
 use crate::secret::Secret;
 
@@ -68,7 +69,17 @@ where
                 None => continue,
             }
         } else {
-            (key.as_str(), StrictValue::Given(value.clone()))
+            let takes = |probe| {
+                !matches!(
+                    read_key::<T>(key, StrictValue::Given(probe)),
+                    Err(Error::UnknownKey(_) | Error::Type { .. })
+                )
+            };
+            let expanded = expand(value, &takes, accepts_file::<T>(key, value));
+            let Some(value) = problems.accept(join(path, key), expanded) else {
+                continue;
+            };
+            (key.as_str(), StrictValue::Given(value))
         };
         match read_key::<T>(name, given.clone()) {
             Ok(()) => good.push((name, given)),
@@ -83,7 +94,13 @@ where
                 };
                 problems.add(join(path, name), format!("{whose}{error}"));
             }
-            Err(error) => problems.add(join(path, key), describe(&error, value)),
+            Err(error) => {
+                let value = match &given {
+                    StrictValue::Given(value) => value,
+                    _ => value,
+                };
+                problems.add(join(path, key), describe(&error, value));
+            }
         }
     }
     T::deserialize(MapDeserializer::new(good.into_iter())).unwrap_or_else(|error| {

@@ -13,7 +13,7 @@ use super::fingerprint::FileFingerprint;
 use super::problems::{Problems, Warnings};
 use super::reader::{Table, join, read};
 use super::values::{HumanDuration, List};
-use crate::secret::{Secret, damage};
+use crate::secret::{Damage, Secret, damage};
 
 /// What building an extractor tells about its section, beside the extractor and its problems.
 pub(crate) struct Findings {
@@ -22,6 +22,8 @@ pub(crate) struct Findings {
     /// The files that keys were read from.
     pub(crate) watched: Vec<FileFingerprint>,
     pub(crate) warnings: Warnings,
+    /// How many secrets were taken from each list or table of them, by its full key.
+    pub(crate) secret_counts: Vec<(String, usize)>,
 }
 
 /// The values outside a section that its own are checked against.
@@ -58,6 +60,7 @@ pub struct Section<'a> {
     effective: RefCell<Option<serde_json::Value>>,
     watched: RefCell<Vec<FileFingerprint>>,
     warnings: RefCell<Warnings>,
+    secret_counts: RefCell<Vec<(String, usize)>>,
 }
 
 impl<'a> Section<'a> {
@@ -77,6 +80,7 @@ impl<'a> Section<'a> {
             effective: RefCell::default(),
             watched: RefCell::default(),
             warnings: RefCell::default(),
+            secret_counts: RefCell::default(),
         }
     }
 
@@ -145,7 +149,24 @@ impl<'a> Section<'a> {
         for secret in values.iter() {
             self.check_secret(key, secret, problems);
         }
+        // The quotes around a whole list in a variable now stand at its first and its last secret.
+        if let [first, .., last] = &*values
+            && [first, last]
+                .iter()
+                .all(|secret| self.damage_of(key, secret).is_none())
+            && let Some(damage) = damage(&[first.expose(), last.expose()].concat(), &[])
+        {
+            self.warn(key, format!("as a whole, {damage}: remove that"));
+        }
+        self.count_secrets(key, values.len());
         values.0
+    }
+
+    /// Tells how many secrets a list or table of them has. A comma more or less in a variable would else go unnoticed.
+    pub fn count_secrets(&self, key: &str, count: usize) {
+        if count > 0 {
+            self.secret_counts.borrow_mut().push((self.key(key), count));
+        }
     }
 
     fn check_secret(&self, key: &str, secret: &Secret, problems: &mut Problems) {
@@ -157,17 +178,21 @@ impl<'a> Section<'a> {
             return;
         }
         self.refuse_client_secret(key, secret.expose(), problems);
-        let path = self.key(key);
-        let variable = format!("ROLLOUT__{}", path.replace('.', "__"));
-        let last = path.rsplit('.').next().unwrap_or_default();
-        let names = [&variable, last, name_in_front(secret.expose())];
         // Only a warning: the app may read the same damaged value.
-        if let Some(damage) = damage(secret.expose(), &names) {
+        if let Some(damage) = self.damage_of(key, secret) {
             self.warn(
                 key,
                 format!("{damage}: sessions verify only if the app has exactly the same bytes"),
             );
         }
+    }
+
+    fn damage_of(&self, key: &str, secret: &Secret) -> Option<Damage> {
+        let path = self.key(key);
+        let variable = format!("ROLLOUT__{}", path.replace('.', "__"));
+        let last = path.rsplit('.').next().unwrap_or_default();
+        let names = [&variable, last, name_in_front(secret.expose())];
+        damage(secret.expose(), &names)
     }
 
     /// Refuses the client secret as a key that verifies sessions. `bytes` is the key as it is used, decoded if the section
@@ -224,6 +249,7 @@ impl<'a> Section<'a> {
             effective: self.effective.into_inner(),
             watched: self.watched.into_inner(),
             warnings: self.warnings.into_inner(),
+            secret_counts: self.secret_counts.into_inner(),
         }
     }
 }

@@ -99,6 +99,21 @@ impl Visitor<'_> for HumanDurationVisitor {
 pub struct PublicText(Vec<u8>);
 
 impl PublicText {
+    /// Text as variables and editors change it: with a byte order mark, and with `\n` in place of line ends, since many
+    /// platforms have variables of one line only. JSON may have a `\n` of its own.
+    fn new(bytes: &[u8]) -> Self {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let is_json = || serde_json::from_slice::<de::IgnoredAny>(bytes).is_ok();
+        match str::from_utf8(bytes) {
+            Ok(text) if text.contains("\\n") && !is_json() => Self(
+                text.replace("\\r\\n", "\n")
+                    .replace("\\n", "\n")
+                    .into_bytes(),
+            ),
+            _ => Self(bytes.to_vec()),
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -133,16 +148,16 @@ impl Visitor<'_> for PublicTextVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<PublicText, E> {
-        Ok(PublicText(text.as_bytes().to_vec()))
+        Ok(PublicText::new(text.as_bytes()))
     }
 
     /// The content of a file.
     fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<PublicText, E> {
-        Ok(PublicText(content.to_vec()))
+        Ok(PublicText::new(content))
     }
 }
 
-/// A list: a sequence in a file, or items separated by commas (as in an environment variable).
+/// A list. The text of a variable has commas between its items; other text is one item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct List<T>(pub Vec<T>);
@@ -170,7 +185,7 @@ impl<T> std::ops::Deref for List<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ListVisitor(PhantomData))
+        deserializer.deserialize_seq(ListVisitor(PhantomData))
     }
 }
 
@@ -180,18 +195,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     type Value = List<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list, or text with commas between the items")
+        f.write_str("a list")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<List<T>, E> {
-        let items = text
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty());
-        items
-            .map(|item| T::deserialize(item.into_deserializer()))
-            .collect::<Result<_, _>>()
-            .map(List)
+        T::deserialize(text.into_deserializer()).map(|item| List(vec![item]))
     }
 
     /// The content of a file: one item a line. Empty lines are left out.
@@ -267,17 +275,28 @@ mod tests {
     }
 
     #[test]
-    fn list_is_read_from_a_sequence_and_from_text_with_commas() {
-        for text in ["[\"a\",\"b\"]", "\"a, b\"", "\"a,b,\""] {
-            assert_eq!(
-                serde_json::from_str::<List<String>>(text).unwrap(),
-                List::of(&["a", "b"]),
-                "{text}"
-            );
+    fn public_text_loses_a_byte_order_mark_and_escaped_line_ends_unless_json_has_them() {
+        let read = |text: &str| {
+            let text: PublicText = serde_json::from_value(text.into()).unwrap();
+            String::from_utf8(text.bytes().to_vec()).unwrap()
+        };
+        for (text, want) in [
+            ("-----BEGIN X-----\nAA\n", "-----BEGIN X-----\nAA\n"),
+            ("-----BEGIN X-----\\nAA\\n", "-----BEGIN X-----\nAA\n"),
+            ("-----BEGIN X-----\\r\\nAA", "-----BEGIN X-----\nAA"),
+            ("\u{feff}{\"keys\":[]}", "{\"keys\":[]}"),
+            ("{\\n\"keys\":[]}", "{\n\"keys\":[]}"),
+            (r#"{"x":"a\nb"}"#, r#"{"x":"a\nb"}"#),
+        ] {
+            assert_eq!(read(text), want, "{text:?}");
         }
+    }
+
+    #[test]
+    fn number_in_place_of_a_list_is_refused_without_the_number() {
         assert_eq!(
-            serde_json::from_str::<List<String>>("\"\"").unwrap(),
-            List::default()
+            serde_json::from_str::<List<String>>("[\"a\",\"b\"]").unwrap(),
+            List::of(&["a", "b"])
         );
         for number in ["123454321", "-123454321", "123454321.5"] {
             let error = serde_json::from_str::<List<String>>(number)

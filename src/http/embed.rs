@@ -38,7 +38,7 @@ pub fn router(
 ) -> Result<Router, Problems> {
     let context = Context::new(Clock::system(), metrics);
     let settings = settings::load(sources, registry, &context)?;
-    settings.log_warnings();
+    settings.log_notes();
     let app = App::new(settings, context, Drain::default());
     app.live().settings.chain.start();
     tokio::spawn(app.log.clone().report_every_second());

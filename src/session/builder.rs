@@ -27,6 +27,8 @@ pub(crate) struct Built {
     /// The inputs of each extractor, by its name.
     pub(crate) sources: BTreeMap<String, BuiltFrom>,
     pub(crate) warnings: Warnings,
+    /// How many secrets were taken from each list or table of them, by its full key.
+    pub(crate) secret_counts: Vec<(String, usize)>,
 }
 
 /// The inputs of an extractor. A reload keeps the extractor if they did not change.
@@ -276,6 +278,7 @@ impl Builder<'_> {
             },
         );
         built.warnings.extend(findings.warnings);
+        built.secret_counts.extend(findings.secret_counts);
         if let Some(serde_json::Value::Object(mut keys)) = findings.effective {
             keys.insert("kind".to_owned(), kind_name.into());
             keys.insert("subject".to_owned(), subject.into());

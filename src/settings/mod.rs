@@ -74,6 +74,8 @@ pub struct Settings {
     pub traces: Option<TraceReceiver>,
     /// What is accepted, but what the operator should know.
     pub warnings: Warnings,
+    /// How many secrets were taken from each list or table of them, by its full key.
+    pub secret_counts: Vec<(String, usize)>,
     effective: serde_json::Value,
     /// The files that `--config` names.
     config_files: Vec<FileFingerprint>,
@@ -191,6 +193,7 @@ pub fn load(
         reload,
         traces,
         warnings,
+        secret_counts: built.secret_counts,
         effective: effective.into(),
         config_files: files,
         secret_files,
@@ -280,8 +283,11 @@ impl Settings {
         }
     }
 
-    /// Logs each warning, at start and after a reload.
-    pub fn log_warnings(&self) {
+    /// Logs each warning and how many secrets each list has, at start and after a reload.
+    pub fn log_notes(&self) {
+        for (key, count) in &self.secret_counts {
+            tracing::info!(key, count, "secrets taken");
+        }
         for warning in self.warnings.lines() {
             tracing::warn!("{warning}");
         }

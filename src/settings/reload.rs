@@ -115,7 +115,7 @@ impl Reloader {
     async fn reload(self: Arc<Self>, trigger: &'static str) {
         match self.load().await {
             Ok(settings) => {
-                settings.log_warnings();
+                settings.log_notes();
                 self.app.replace(settings);
                 self.context.metrics.reloaded("ok");
                 tracing::info!(trigger, "config_reloaded");

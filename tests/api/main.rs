@@ -38,3 +38,4 @@ mod sessions;
 mod settings;
 mod subjects;
 mod tokens;
+mod variables;

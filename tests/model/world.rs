@@ -150,7 +150,7 @@ pub mod settings {
             !self.are_outdated()
         }
 
-        pub fn log_warnings(&self) {}
+        pub fn log_notes(&self) {}
 
         pub fn keep_restart_keys(&mut self, _: &Self) -> Vec<String> {
             Vec::new()

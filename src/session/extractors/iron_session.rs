@@ -158,6 +158,7 @@ fn passwords(
             })
         }
         OneOrMap::Map(values) => {
+            section.count_secrets("password", values.len());
             let mut passwords = BTreeMap::new();
             for (id, value) in values {
                 let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';

@@ -1,0 +1,127 @@
+//! Lists and tables in the text of a variable, written as JSON or TOML.
+//!
+//! Which keys take one is not known here: the caller tries a key's type with an empty list or table in place of the text.
+
+use config::{FileFormat, Format, Value, ValueKind};
+use serde::Deserialize;
+use toml::de::ValueDeserializer;
+
+use super::layers::PREFIX;
+use crate::json;
+
+/// The value, in which each text of a variable that writes out a list or table is that list or table.
+///
+/// `takes` says whether the key takes a value. `is_secret` says that it takes secrets: a text that begins as a list or table
+/// and cannot be read is then an error, because it would else be taken apart at its commas.
+pub(super) fn expand(
+    value: &Value,
+    takes: &dyn Fn(Value) -> bool,
+    is_secret: bool,
+) -> Result<Value, String> {
+    let kind = match &value.kind {
+        ValueKind::Table(members) => {
+            let members = members.iter().map(|(name, member)| {
+                let takes = |probe| takes(table(name, probe));
+                Ok((name.clone(), expand(member, &takes, is_secret)?))
+            });
+            ValueKind::Table(members.collect::<Result<_, String>>()?)
+        }
+        ValueKind::String(text) => match Form::of(value, text) {
+            Some(form) if takes(Value::new(None, form.empty())) => {
+                return match read(text, value.origin().unwrap_or_default()) {
+                    Some(read) => Ok(read),
+                    None if is_secret => Err(form.unreadable()),
+                    None => Ok(value.clone()),
+                };
+            }
+            _ => return Ok(value.clone()),
+        },
+        _ => return Ok(value.clone()),
+    };
+    Ok(Value::new(value.origin().map(str::to_owned).as_ref(), kind))
+}
+
+/// What a text begins as.
+#[derive(Clone, Copy)]
+enum Form {
+    List,
+    Table,
+}
+
+impl Form {
+    fn of(value: &Value, text: &str) -> Option<Self> {
+        let is_variable = value
+            .origin()
+            .is_some_and(|origin| origin.starts_with(PREFIX));
+        match text.trim_start().chars().next() {
+            Some('[') if is_variable => Some(Self::List),
+            Some('{') if is_variable => Some(Self::Table),
+            _ => None,
+        }
+    }
+
+    fn empty(self) -> ValueKind {
+        match self {
+            Self::List => ValueKind::Array(Vec::new()),
+            Self::Table => ValueKind::Table(config::Map::new()),
+        }
+    }
+
+    fn unreadable(self) -> String {
+        match self {
+            Self::List => {
+                "begins with `[` but is no list in JSON or TOML: write [\"…\"], also for one secret that begins so, or \
+                 put the secrets into a file and name it with _FILE"
+            }
+            Self::Table => {
+                "begins with `{` but is no table in JSON or TOML: write {\"id\": \"…\"}, or put the secrets into files \
+                 and name them with _FILE"
+            }
+        }
+        .to_owned()
+    }
+}
+
+fn table(name: &str, member: Value) -> Value {
+    let members = config::Map::from([(name.to_owned(), member)]);
+    Value::new(None, ValueKind::Table(members))
+}
+
+/// The text as JSON or else TOML, if it is that as a whole. Text in it is never split at commas, so its origin is another
+/// than the variable's.
+fn read(text: &str, variable: &str) -> Option<Value> {
+    if let Ok(value) = json::Value::parse(text.as_bytes()) {
+        let origin = format!("JSON in {variable}");
+        return (!value.has_duplicates()).then(|| from_json(value, Some(&origin)));
+    }
+    toml::Value::deserialize(ValueDeserializer::parse(text.trim()).ok()?).ok()?;
+    let origin = format!("TOML in {variable}");
+    let document = format!("value = {}", text.trim());
+    FileFormat::Toml
+        .parse(Some(&origin), &document)
+        .ok()?
+        .remove("value")
+}
+
+pub(super) fn from_json(value: json::Value, origin: Option<&String>) -> Value {
+    let kind = match value {
+        json::Value::Null => ValueKind::Nil,
+        json::Value::Bool(flag) => flag.into(),
+        json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => number.into(),
+            (None, Some(number)) => number.into(),
+            (None, None) => number.as_f64().unwrap_or_default().into(),
+        },
+        json::Value::String(text) => text.into(),
+        json::Value::Array(items) => {
+            let items = items.into_iter().map(|item| from_json(item, origin));
+            ValueKind::Array(items.collect())
+        }
+        json::Value::Object(members) => {
+            let members = members.into_iter();
+            let members = members.map(|(name, member)| (name, from_json(member, origin)));
+            ValueKind::Table(members.collect())
+        }
+    };
+    Value::new(origin, kind)
+}
