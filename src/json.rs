@@ -76,6 +76,11 @@ impl Object {
         }
     }
 
+    /// The members in their original order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     /// Whether at least one member is called `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|(member, _)| member == name)

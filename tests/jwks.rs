@@ -22,7 +22,7 @@ use rollout_token::clock::{Clock, ManualClock};
 use rollout_token::session::backends::Context;
 use rollout_token::session::contract;
 use rollout_token::session::registry::Registry;
-use rollout_token::session::types::{Readiness, SessionExtractor};
+use rollout_token::session::types::{ExtractError, Readiness, SessionExtractor};
 use rollout_token::telemetry::metrics::Metrics;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -213,6 +213,23 @@ impl Subject {
         }
     }
 
+    /// The details of the refusal.
+    async fn detail(&self, token: &str) -> String {
+        let request = contract::request(&[("authorization", &format!("Bearer {token}"))]);
+        let detail = match self
+            .extractor
+            .extract(&request)
+            .await
+            .expect_err("a refusal")
+        {
+            ExtractError::NotMine(rejection, _) | ExtractError::Rejected(rejection) => {
+                rejection.detail
+            }
+            ExtractError::Unavailable(cause) => cause.detail,
+        };
+        detail.unwrap_or_default()
+    }
+
     /// Waits until the fetches counted in the metrics are this many.
     async fn until_fetched(&self, count: usize) {
         let counted = || {
@@ -243,6 +260,106 @@ async fn rotated_key_is_fetched_by_the_first_request_after_the_cooldown() {
     assert_eq!(subject.ask(&new.token()).await, "ok");
     assert_eq!(subject.ask(&old.token()).await, "ok");
     assert_eq!(server.hits(), 2);
+}
+
+#[tokio::test]
+async fn key_replaced_under_the_same_kid_is_fetched_once_per_cooldown() {
+    let (old, new, forger) = (Signer::new("k"), Signer::new("k"), Signer::new("k"));
+    let no_kid = json!({ "alg": "ES256" });
+    let server = Server::start(set(&[&old])).await;
+    let subject = Subject::new(&server);
+    assert_eq!(subject.ask(&old.token()).await, "ok");
+
+    server.answers(set(&[&new]));
+    assert_eq!(subject.ask(&new.token()).await, "bad_signature");
+    assert_eq!(server.hits(), 1);
+    subject.clock.advance(COOLDOWN);
+    assert_eq!(subject.ask(&new.token()).await, "ok");
+    assert_eq!(subject.ask(&old.token()).await, "bad_signature");
+    assert_eq!(subject.ask(&new.token_with(&no_kid)).await, "ok");
+    for _ in 0..100 {
+        assert_eq!(subject.ask(&forger.token()).await, "bad_signature");
+    }
+    assert_eq!(server.hits(), 2);
+
+    // A forged token is refused, not undecided, while the provider is down.
+    server.answers(Reply::status(503));
+    subject.clock.advance(COOLDOWN);
+    assert_eq!(
+        subject.ask(&forger.token_with(&no_kid)).await,
+        "bad_signature"
+    );
+    assert_eq!(server.hits(), 3);
+    assert_eq!(subject.ask(&new.token()).await, "ok");
+}
+
+#[tokio::test]
+async fn key_replaced_at_its_own_url_is_fetched_once_per_cooldown() {
+    let (old, new) = (Signer::new("k"), Signer::new("k"));
+    let server = Server::start(Reply::ok(old.pair.public_key_pem())).await;
+    let subject = Subject::with(&format!("jwks_url = \"{}/{{kid}}\"", server.base));
+    assert_eq!(subject.ask(&old.token()).await, "ok");
+    server.answers(Reply::ok(new.pair.public_key_pem()));
+    assert_eq!(subject.ask(&new.token()).await, "bad_signature");
+    subject.clock.advance(COOLDOWN);
+    assert_eq!(subject.ask(&new.token()).await, "ok");
+    assert_eq!(subject.ask(&old.token()).await, "bad_signature");
+    assert_eq!(server.hits(), 2);
+}
+
+#[tokio::test]
+async fn unusable_keys_are_counted_and_never_replace_a_good_set() {
+    let signer = Signer::new("k");
+    let p521 = json!({ "kty": "EC", "crv": "P-521", "kid": "p521", "x": "AA", "y": "AA" });
+    let keys = |keys: &[Value]| Reply::ok(format!("\u{feff}{}", json!({ "keys": keys })));
+    let count = |subject: &Subject| {
+        subject.extractor.observe();
+        let text = subject.metrics.render();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("rollout_token_jwks_unusable_keys{"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+    };
+    let server = Server::start(keys(&[signer.jwk(), p521.clone()])).await;
+    let subject = Subject::new(&server);
+    assert_eq!(subject.ask(&signer.token()).await, "ok");
+    assert_eq!(count(&subject), Some(1));
+    assert_eq!(
+        subject.extractor.notes(),
+        ["a key cannot be used: kid p521: the curve P-521 is not supported"]
+    );
+    let unknown = signer.token_with(&json!({ "alg": "ES256", "kid": "p521" }));
+    assert_eq!(subject.ask(&unknown).await, "unknown_key");
+
+    for reply in [
+        keys(&[]),
+        keys(&[p521.clone(), p521.clone()]),
+        Reply::ok("{}"),
+    ] {
+        server.answers(reply);
+        subject.clock.advance(COOLDOWN);
+        let hits = server.hits();
+        assert_eq!(subject.ask(&unknown).await, "jwks_unavailable");
+        assert_eq!(server.hits(), hits + 1);
+        assert_eq!(subject.ask(&signer.token()).await, "ok");
+    }
+    assert_eq!(count(&subject), Some(2));
+}
+
+#[tokio::test]
+async fn certificates_by_kid_verify() {
+    let (one, other) = (Signer::new("one"), Signer::new("other"));
+    let certificate = |signer: &Signer| {
+        let certificate = rcgen::CertificateParams::default().self_signed(&signer.pair);
+        certificate.expect("a certificate").pem()
+    };
+    let document = json!({ "one": certificate(&one), "other": certificate(&other) });
+    let server = Server::start(Reply::ok(document.to_string())).await;
+    let subject = Subject::new(&server);
+    assert_eq!(subject.ask(&one.token()).await, "ok");
+    assert_eq!(subject.ask(&other.token()).await, "ok");
+    let swapped = one.token_with(&json!({ "alg": "ES256", "kid": "other" }));
+    assert_eq!(subject.ask(&swapped).await, "bad_signature");
 }
 
 #[tokio::test]
@@ -552,10 +669,155 @@ async fn key_url_in_the_token_header_is_never_fetched() {
         ("x5c", json!(["AAAA"])),
         ("jwk", stranger.jwk()),
     ] {
-        let token = stranger.token_with(&json!({ "alg": "ES256", "kid": "k", name: value }));
-        assert_eq!(subject.ask(&token).await, "header", "{name}");
+        let header = json!({ "alg": "ES256", "kid": "k", name: value });
+        assert_eq!(
+            subject.ask(&stranger.token_with(&header)).await,
+            "bad_signature",
+            "{name}"
+        );
+        assert_eq!(
+            subject.ask(&signer.token_with(&header)).await,
+            "ok",
+            "{name}"
+        );
     }
-    assert_eq!((server.hits(), trap.hits()), (0, 0));
+    assert_eq!((server.hits(), trap.hits()), (1, 0));
+}
+
+#[tokio::test]
+async fn trouble_with_keys_names_what_was_found_beside_what_was_expected() {
+    let signer = Signer::new("k");
+    let document = |issuer: &str, uri: &str| {
+        Reply::ok(json!({ "issuer": issuer, "jwks_uri": uri }).to_string())
+    };
+    let p521 =
+        json!({ "keys": [{ "kty": "EC", "crv": "P-521", "kid": "big", "x": "AA", "y": "AA" }] });
+    for (case, is_discovery, reply, want) in [
+        (
+            "trailing slash",
+            true,
+            document("BASE/", "https://idp.example/keys"),
+            "its issuer is BASE/, and the configured one is BASE",
+        ),
+        (
+            "plain http",
+            true,
+            document("BASE", "http://idp.example/keys?token=1"),
+            "jwks_uri is http://idp.example/keys, which must begin with https://",
+        ),
+        (
+            "loopback elsewhere",
+            true,
+            Reply::ok("{}"),
+            "its issuer is missing",
+        ),
+        (
+            "no JSON",
+            true,
+            Reply::ok("<html>"),
+            "openid-configuration is not JSON",
+        ),
+        (
+            "redirect of the document",
+            true,
+            Reply::status(301).header("location", "/new?secret=1"),
+            "BASE/.well-known/openid-configuration: the answer is 301, a redirect to BASE/new. Redirects are not",
+        ),
+        (
+            "redirect of the keys",
+            false,
+            Reply::status(302).header("location", "https://login.example/"),
+            "BASE/keys: the answer is 302, a redirect to https://login.example/",
+        ),
+        (
+            "not found",
+            false,
+            Reply::status(404),
+            "BASE/keys: the status of the answer is 404",
+        ),
+        (
+            "a discovery document",
+            false,
+            document("BASE", "BASE/keys"),
+            "is a JSON object without a list of keys",
+        ),
+        (
+            "no usable key",
+            false,
+            Reply::ok(p521.to_string()),
+            "found kid big: the curve P-521 is not supported",
+        ),
+        ("HTML", false, Reply::ok("<html>"), "is not JSON"),
+    ] {
+        let server = Server::start(Reply::status(500)).await;
+        let reply = Reply {
+            body: reply.body.replace("BASE", &server.base),
+            ..reply
+        };
+        server.answers(reply);
+        let subject = if is_discovery {
+            Subject::with(&format!("oidc_issuer = \"{}\"", server.base))
+        } else {
+            Subject::new(&server)
+        };
+        let issuer = if is_discovery {
+            server.base.as_str()
+        } else {
+            "https://issuer"
+        };
+        let token = signer.token_of(issuer, &json!({ "alg": "ES256", "kid": "k" }));
+        let found = subject.detail(&token).await;
+        let want = want.replace("BASE", &server.base);
+        assert!(found.contains(&want), "{case}: {found}");
+        assert!(
+            !found.contains("secret=1") && !found.contains("token=1"),
+            "{case}: {found}"
+        );
+    }
+
+    let server = Server::start(set(&[&signer, &Signer::new("other")])).await;
+    let subject = Subject::new(&server);
+    let unknown = signer.token_with(&json!({ "alg": "ES256", "kid": "new" }));
+    assert_eq!(
+        subject.detail(&unknown).await,
+        "kid is new, and the set is k, other"
+    );
+    let other_alg = signer.token_with(&json!({ "alg": "RS256", "kid": "k" }));
+    assert_eq!(
+        subject.detail(&other_alg).await,
+        "alg is RS256, and no key is for it"
+    );
+}
+
+#[tokio::test]
+async fn pasted_discovery_address_is_accepted_for_the_issuer_with_and_without_slash() {
+    let signer = Signer::new("k");
+    let keys = Server::start(set(&[&signer])).await;
+    for slash in ["", "/"] {
+        let issuer = Server::start(Reply::status(404)).await;
+        let name = format!("{}{slash}", issuer.base);
+        let uri = format!("{}/keys", keys.base);
+        issuer.answers(Reply::ok(
+            json!({ "issuer": name, "jwks_uri": uri }).to_string(),
+        ));
+        let subject = Subject::with(&format!(
+            "oidc_issuer = \"{}/.well-known/openid-configuration\"",
+            issuer.base
+        ));
+        let header = json!({ "alg": "ES256", "kid": "k" });
+        assert_eq!(
+            subject.ask(&signer.token_of(&name, &header)).await,
+            "ok",
+            "{slash}"
+        );
+        assert_eq!(
+            subject
+                .ask(&signer.token_of("https://other", &header))
+                .await,
+            "issuer",
+            "{slash}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -92,6 +92,9 @@ async fn explain(settings: &Settings, request: &Parts, found: &[Detected]) -> Re
         if let Some(shape) = &step.shape {
             say(format_args!("    of a session with {shape}"))?;
         }
+        for note in &step.notes {
+            say(format_args!("    {}", note.escape_debug()))?;
+        }
     }
     for hint in explain::hints(found, &explanation) {
         say(format_args!("    {hint}"))?;

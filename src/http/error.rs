@@ -122,9 +122,18 @@ impl Error {
         Some(cause)
     }
 
-    /// The details of a failing backend, for logs.
+    /// What was found beside what was expected, or the details of a failing backend, for logs.
     pub fn cause(&self) -> Option<&str> {
-        self.unavailable()?.detail.as_deref()
+        let Self::Denied(Denied { denial, .. }) = self else {
+            return None;
+        };
+        match denial {
+            Denial::NotSignedIn(_) => None,
+            Denial::NotMine(rejection, _) | Denial::Rejected(rejection) => {
+                rejection.detail.as_deref()
+            }
+            Denial::Unavailable(cause) => cause.detail.as_deref(),
+        }
     }
 
     /// The backend's own `Retry-After`, or [`SOON`].

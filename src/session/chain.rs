@@ -13,6 +13,7 @@ use axum::http::{HeaderName, header};
 use tracing::{Instrument, Span};
 
 use crate::config::Warnings;
+use crate::session::formats::issuer;
 use crate::session::reason::Reason;
 use crate::session::subject::{Subject, SubjectError, SubjectRule};
 use crate::session::types::{
@@ -202,9 +203,7 @@ impl Chain {
 fn shadowed(earlier: &Reach, later: &Reach) -> Option<CredentialSource> {
     let same_family = earlier.hmac.is_none() || later.hmac.is_none() || earlier.hmac == later.hmac;
     let same_issuer = match (&earlier.jwts_of, &later.jwts_of) {
-        (Some(earlier), Some(later)) => {
-            earlier.is_empty() || earlier.iter().any(|one| later.contains(one))
-        }
+        (Some(earlier), Some(later)) => earlier.is_empty() || overlap(earlier, later),
         _ => false,
     };
     let same_form = (earlier.opaque && later.opaque) || (same_family && same_issuer);
@@ -219,12 +218,15 @@ fn shadowed(earlier: &Reach, later: &Reach) -> Option<CredentialSource> {
         .flatten()
 }
 
+fn overlap(one: &[String], other: &[String]) -> bool {
+    one.iter()
+        .any(|one| other.iter().any(|other| issuer::overlap(one, other)))
+}
+
 /// Whether the user ids of two sections come from different issuers, or from different stores.
 fn are_other_users(one: &Reach, other: &Reach) -> bool {
     match (&one.authority, &other.authority) {
-        (Some(Authority::Issuers(one)), Some(Authority::Issuers(other))) => {
-            !one.iter().any(|issuer| other.contains(issuer))
-        }
+        (Some(Authority::Issuers(one)), Some(Authority::Issuers(other))) => !overlap(one, other),
         (Some(Authority::Store(one)), Some(Authority::Store(other))) => one != other,
         _ => false,
     }

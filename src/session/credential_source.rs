@@ -1,4 +1,4 @@
-//! The places of credentials in a request: `header:NAME`, `cookie:NAME`, `supabase:NAME`.
+//! The places of credentials in a request: `header:NAME`, `cookie:NAME`, `supabase:NAME`, `amplify:CLIENT_ID`.
 //! Extractors validate the credential.
 
 use std::borrow::Cow;
@@ -21,6 +21,11 @@ use crate::session::types::{CredentialSource, ExtractError};
 
 /// `@supabase/ssr` splits a session into chunks of 3,180 characters; no session needs more chunks than this.
 const MAX_CHUNKS: usize = 10;
+
+/// The cookies of AWS Amplify have the names `PREFIX.CLIENT_ID.LastAuthUser` and `PREFIX.CLIENT_ID.USER.accessToken`.
+const AMPLIFY_PREFIX: &str = "CognitoIdentityServiceProvider";
+const LAST_USER: &str = ".LastAuthUser";
+const ACCESS_TOKEN: &str = ".accessToken";
 
 /// A credential and its place.
 #[derive(Debug)]
@@ -81,25 +86,36 @@ impl CredentialSource {
         match self {
             Self::Bearer => Some(&header::AUTHORIZATION),
             Self::Header(name) => Some(name),
-            Self::Cookie(_) | Self::Supabase(_) => None,
+            Self::Cookie(_) | Self::Supabase(_) | Self::Amplify(_) => None,
         }
     }
 
     /// The pieces of a header line that belong to this place.
     fn pieces<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        let cookie = match self {
-            Self::Cookie(name) | Self::Supabase(name) => Some(name.as_bytes()),
-            Self::Bearer | Self::Header(_) => None,
-        };
-        let end = if cookie.is_some() { b';' } else { b'\n' };
+        let end = if self.header().is_none() { b';' } else { b'\n' };
         let pieces = line.split(move |&byte| byte == end);
-        let pieces = pieces.map(<[u8]>::trim_ascii);
-        pieces.filter(move |pair| {
-            cookie.is_none_or(|name| {
-                pair.contains(&b'=')
-                    && cookies::is_cookie_or_chunk(cookies::name_set_by(pair), name)
-            })
-        })
+        pieces
+            .map(<[u8]>::trim_ascii)
+            .filter(|piece| self.owns(piece))
+    }
+
+    /// Whether a piece of the header belongs to this place.
+    fn owns(&self, piece: &[u8]) -> bool {
+        match self {
+            Self::Bearer | Self::Header(_) => true,
+            Self::Cookie(name) | Self::Supabase(name) => {
+                piece.contains(&b'=')
+                    && cookies::is_cookie_or_chunk(cookies::name_set_by(piece), name.as_bytes())
+            }
+            Self::Amplify(client) => {
+                let name =
+                    cookies::name_set_by(piece).strip_prefix(amplify_prefix(client).as_bytes());
+                name.is_some_and(|rest| {
+                    rest == LAST_USER.as_bytes()
+                        || rest.starts_with(b".") && rest.ends_with(ACCESS_TOKEN.as_bytes())
+                })
+            }
+        }
     }
 
     /// The credential in this place; `None` if there is none.
@@ -111,16 +127,22 @@ impl CredentialSource {
                 None => None,
             },
             Self::Header(name) => match single(headers, name)? {
-                Some(value) if !value.is_empty() => Some(value.to_str().map_err(|_| malformed())?),
-                Some(_) | None => None,
+                Some(value) => without_scheme(value.to_str().map_err(|_| malformed())?, &[" "]),
+                None => None,
             },
-            Self::Cookie(name) => cookie::find(headers, name)?,
+            Self::Cookie(name) => cookie::find(headers, name)?
+                .and_then(|value| without_scheme(value, &[" ", "%20", "+"])),
             Self::Supabase(name) => {
-                let session = cookie::find_whole_or_chunks(headers, name, MAX_CHUNKS)?;
+                // As in the library, stale chunks beside a whole cookie are not read.
+                let session = match cookie::find(headers, name)? {
+                    Some(whole) => Some(Cow::Borrowed(whole)),
+                    None => cookie::find_chunks(headers, name, MAX_CHUNKS)?.map(Cow::Owned),
+                };
                 return session
                     .map(|session| access_token(&session).map(Cow::Owned))
                     .transpose();
             }
+            Self::Amplify(client) => amplify_token(headers, client)?,
         };
         Ok(credential.map(Cow::Borrowed))
     }
@@ -134,8 +156,27 @@ impl fmt::Display for CredentialSource {
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Cookie(name) => write!(f, "cookie:{name}"),
             Self::Supabase(name) => write!(f, "supabase:{name}"),
+            Self::Amplify(client) => write!(f, "amplify:{client}"),
         }
     }
+}
+
+fn amplify_prefix(client: &str) -> String {
+    format!("{AMPLIFY_PREFIX}.{client}")
+}
+
+/// The access token that AWS Amplify keeps for its last user. The names of its cookies contain the name of the user,
+/// with or without percent-encoding: its versions and adapters differ.
+fn amplify_token<'a>(
+    headers: &'a HeaderMap,
+    client: &str,
+) -> Result<Option<&'a str>, ExtractError> {
+    let prefix = amplify_prefix(client);
+    let Some(user) = cookie::find(headers, &format!("{prefix}{LAST_USER}"))? else {
+        return Ok(None);
+    };
+    let user = percent::decode(user, Plus::Plus).ok_or_else(malformed)?;
+    cookie::find_decoded(headers, &format!("{prefix}.{user}{ACCESS_TOKEN}"))
 }
 
 /// The access token of a Supabase session: only the token is signed, so nothing else in the session is used.
@@ -172,7 +213,11 @@ impl FromStr for CredentialSource {
             Some(("supabase", name)) if !name.is_empty() && name.bytes().all(is_token) => {
                 Ok(Self::Supabase(name.to_owned()))
             }
+            Some(("amplify", client)) if !client.is_empty() && client.bytes().all(is_token) => {
+                Ok(Self::Amplify(client.to_owned()))
+            }
             Some(("cookie" | "supabase", _)) => Err("has no valid cookie name after the colon"),
+            Some(("amplify", _)) => Err("has no client id of a user pool after \"amplify:\""),
             Some(_) | None => {
                 Err("must be a place such as \"header:authorization\" or \"cookie:__session\"")
             }
@@ -190,7 +235,10 @@ fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     if !scheme.eq_ignore_ascii_case(b"bearer") || rest.iter().all(|&byte| byte == b' ') {
         return Ok(None);
     }
-    let token = rest.strip_prefix(b" ").ok_or_else(malformed)?;
+    let spaces = rest.iter().take_while(|&&byte| byte == b' ').count();
+    let token = Some(&rest[spaces..])
+        .filter(|_| spaces > 0)
+        .ok_or_else(malformed)?;
     let text = std::str::from_utf8(token).map_err(|_| malformed())?;
     let unpadded = text.trim_end_matches('=');
     if unpadded.is_empty() || !unpadded.bytes().all(|byte| TOKEN68[usize::from(byte)]) {
@@ -229,6 +277,31 @@ pub fn opaque<'a>(
         Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token)),
         Ok(_) | Err(_) => Err(malformed()),
     }
+}
+
+/// The credential after the scheme `Bearer` and one or more of the `separators`, or the whole text if it has no scheme.
+/// Another scheme, or `Bearer` without a credential, counts as absent.
+fn without_scheme<'a>(text: &'a str, separators: &[&str]) -> Option<&'a str> {
+    let end = text.bytes().take_while(u8::is_ascii_alphabetic).count();
+    let (scheme, after) = text.split_at(end);
+    let mut rest = after;
+    while let Some(next) = separators
+        .iter()
+        .find_map(|separator| rest.strip_prefix(separator))
+    {
+        rest = next;
+    }
+    let is_separated = rest.len() < after.len();
+    let credential = if scheme.eq_ignore_ascii_case("bearer") && (is_separated || after.is_empty())
+    {
+        rest
+    } else if !is_separated || scheme.is_empty() || after.starts_with('+') {
+        // A `+` is part of many credentials.
+        text
+    } else {
+        ""
+    };
+    Some(credential).filter(|credential| !credential.is_empty())
 }
 
 fn malformed() -> ExtractError {
@@ -301,7 +374,8 @@ mod tests {
             ("no scheme", b"eyJ.eyJ.x", Ok(None)),
             ("no space", b"BearereyJ.eyJ.x", Ok(None)),
             ("nothing", b"", Ok(None)),
-            ("two spaces", b"Bearer  x", malformed),
+            ("two spaces", b"Bearer  x", Ok(Some("x"))),
+            ("space and tab", b"Bearer \tx", malformed),
             ("tab", b"Bearer\tx", malformed),
             ("two tokens", b"Bearer x y", malformed),
             ("comma", b"Bearer x,y", malformed),
@@ -356,6 +430,175 @@ mod tests {
                 let found = opaque(place, value).map_err(|error| error.reason().as_str());
                 assert_eq!(found, want, "{place}: {value:?}");
             }
+        }
+    }
+
+    #[test]
+    fn bearer_prefix_is_understood_in_any_header_and_cookie() {
+        for (name, value, want) in [
+            ("plain", "eyJ.eyJ.x", Ok(Some("eyJ.eyJ.x"))),
+            ("bearer", "Bearer eyJ.eyJ.x", Ok(Some("eyJ.eyJ.x"))),
+            (
+                "lower case, two spaces",
+                "bearer  eyJ.eyJ.x",
+                Ok(Some("eyJ.eyJ.x")),
+            ),
+            ("basic", "Basic dXNlcjpwYXNz", Ok(None)),
+            ("alone", "Bearer", Ok(None)),
+            (
+                "a name that begins so",
+                "BearerToken",
+                Ok(Some("BearerToken")),
+            ),
+            ("with a plus", "abc+def", Ok(Some("abc+def"))),
+        ] {
+            let header = request(&[("x-forwarded-authorization", value.as_bytes())]);
+            let place = "header:x-forwarded-authorization".parse().expect("a place");
+            assert_found(&[place], &header, want, name);
+            for quote in ["", "\""] {
+                let line = format!("sid={quote}{value}{quote}");
+                let cookie = request(&[("cookie", line.as_bytes())]);
+                let place = CredentialSource::Cookie("sid".to_owned());
+                assert_found(&[place], &cookie, want, name);
+            }
+        }
+        for value in ["Bearer%20x", "Bearer+x", "bearer%20%20x"] {
+            let line = format!("sid={value}");
+            let cookie = request(&[("cookie", line.as_bytes())]);
+            let place = CredentialSource::Cookie("sid".to_owned());
+            assert_found(&[place], &cookie, Ok(Some("x")), value);
+        }
+    }
+
+    #[test]
+    fn whole_supabase_cookie_wins_over_stale_chunks() {
+        let session = |token: &str| {
+            let json = format!(r#"{{"access_token":"{token}"}}"#);
+            format!("base64-{}", URL_SAFE_NO_PAD.encode(json))
+        };
+        let place: CredentialSource = "supabase:sb".parse().expect("a place");
+        let (new, old) = (session("new"), session("old"));
+        let (first, second) = old.split_at(20);
+        for (name, line, want) in [
+            (
+                "whole and chunks",
+                format!("sb.0={first}; sb.1={second}; sb={new}"),
+                Ok(Some("new")),
+            ),
+            (
+                "whole and a damaged rest",
+                format!("sb={new}; sb.7=x; sb.99=y"),
+                Ok(Some("new")),
+            ),
+            (
+                "chunks",
+                format!("sb.0={first}; sb.1={second}"),
+                Ok(Some("old")),
+            ),
+            (
+                "cleared whole",
+                format!("sb=; sb.0={first}; sb.1={second}"),
+                Ok(Some("old")),
+            ),
+            (
+                "the same twice",
+                format!("sb={new}; sb={new}"),
+                Ok(Some("new")),
+            ),
+            (
+                "two values",
+                format!("sb={new}; sb={old}"),
+                Err("ambiguous_identity"),
+            ),
+        ] {
+            let request = request(&[("cookie", line.as_bytes())]);
+            assert_found(std::slice::from_ref(&place), &request, want, name);
+        }
+    }
+
+    #[test]
+    fn amplify_cookie_is_that_of_the_last_user_in_every_encoding_of_its_name() {
+        const LAST: &str = "CognitoIdentityServiceProvider.c1.LastAuthUser";
+        let place: CredentialSource = "amplify:c1".parse().expect("a place");
+        let token = |user: &str, token: &str| {
+            format!("CognitoIdentityServiceProvider.c1.{user}.accessToken={token}")
+        };
+        for (name, pairs, want) in [
+            (
+                "a plain user",
+                vec![format!("{LAST}=ann"), token("ann", "t"), token("bob", "u")],
+                Ok(Some("t")),
+            ),
+            (
+                "js-cookie",
+                vec![
+                    format!("{LAST}=ann@x.example"),
+                    token("ann%40x.example", "t"),
+                ],
+                Ok(Some("t")),
+            ),
+            (
+                "encoded twice",
+                vec![
+                    format!("{LAST}=ann%40x.example"),
+                    token("ann%40x.example", "t"),
+                ],
+                Ok(Some("t")),
+            ),
+            (
+                "raw",
+                vec![
+                    format!("{LAST}=ann%40x.example"),
+                    token("ann@x.example", "t"),
+                ],
+                Ok(Some("t")),
+            ),
+            (
+                "a plus",
+                vec![
+                    format!("{LAST}=ann%2Bb@x.example"),
+                    token("ann+b%40x.example", "t"),
+                ],
+                Ok(Some("t")),
+            ),
+            ("signed out", vec![token("ann", "t")], Ok(None)),
+            (
+                "no token",
+                vec![format!("{LAST}=ann"), token("bob", "t")],
+                Ok(None),
+            ),
+            (
+                "another app",
+                vec![LAST.replace("c1", "c2") + "=ann", token("ann", "t")],
+                Ok(None),
+            ),
+            (
+                "two values",
+                vec![
+                    format!("{LAST}=a@x"),
+                    token("a@x", "t"),
+                    token("a%40x", "u"),
+                ],
+                Err("ambiguous_identity"),
+            ),
+            (
+                "equal values",
+                vec![
+                    format!("{LAST}=a@x"),
+                    token("a@x", "t"),
+                    token("a%40x", "t"),
+                ],
+                Ok(Some("t")),
+            ),
+        ] {
+            let line = pairs.join("; ");
+            let request = request(&[("cookie", line.as_bytes())]);
+            assert_found(std::slice::from_ref(&place), &request, want, name);
+            let sent: Vec<_> = sent(std::slice::from_ref(&place), &request.headers).collect();
+            assert!(
+                sent.len() <= pairs.len() && sent.iter().all(|piece| !piece.is_empty()),
+                "{name}"
+            );
         }
     }
 
@@ -421,6 +664,8 @@ mod tests {
             "header:a b",
             "cookie:",
             "cookie:a=b",
+            "amplify:",
+            "amplify:a b",
             "query:token",
         ] {
             assert!(text.parse::<CredentialSource>().is_err(), "{text}");

@@ -31,6 +31,8 @@ pub struct Step {
     pub shape: Option<String>,
     /// Templates for `subject` that would name a user of the session that was found.
     pub candidates: Vec<String>,
+    /// What the extractor says about itself, such as keys of its provider that cannot be used.
+    pub notes: Vec<String>,
     /// Whether this extractor decides about the request.
     pub decides: bool,
 }
@@ -58,6 +60,7 @@ pub async fn explain(chain: &Chain, request: &Parts) -> Explanation {
             said: Said::NotAsked,
             shape: None,
             candidates: Vec::new(),
+            notes: Vec::new(),
             decides: false,
         };
         if walk.includes(reach) {
@@ -73,6 +76,7 @@ pub async fn explain(chain: &Chain, request: &Parts) -> Explanation {
                 }
                 Err(denial) => Said::Denied(denial),
             };
+            step.notes = configured.extractor.notes();
         }
         let decided = match &step.said {
             Said::NotAsked | Said::NotPresent => None,

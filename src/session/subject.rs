@@ -149,6 +149,12 @@ impl Template {
         }
     }
 
+    /// Whether every placeholder is one of these members of the session.
+    pub fn reads_only(&self, names: &[&str]) -> bool {
+        self.placeholders()
+            .all(|path| matches!(path, [name] if names.contains(&name.as_str())))
+    }
+
     fn placeholders(&self) -> impl Iterator<Item = &[String]> {
         self.0.iter().filter_map(|part| match part {
             Part::Placeholder(path) => Some(path.as_slice()),

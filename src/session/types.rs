@@ -45,6 +45,11 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     /// Called before metrics are read: set gauges here.
     fn observe(&self) {}
 
+    /// What `explain` says about the extractor after a request, such as keys of a provider that cannot be used.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether the extractor can decide about requests now. The chain asks it even if it is not ready.
     fn readiness(&self) -> Readiness {
         Readiness::Ready
@@ -56,12 +61,15 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
 pub enum CredentialSource {
     /// `header:authorization`: a bearer token (RFC 6750, section 2.1).
     Bearer,
-    /// Any other header; its whole value is the credential.
+    /// Any other header; its value is the credential, with or without `Bearer` in front.
     Header(HeaderName),
     Cookie(String),
     /// The cookie of `@supabase/ssr`, whole or in chunks: a JSON session that contains the token
     /// (`src/cookies.ts` and `utils/chunker.ts` in that library).
     Supabase(String),
+    /// The access token of AWS Amplify, for this client id of a user pool, in the cookie of its last user
+    /// (`TokenStore.ts` and `CookieStorage.ts` in that library).
+    Amplify(String),
 }
 
 /// The credentials that an extractor decides about, described by their place and form.
@@ -196,8 +204,8 @@ pub enum ExtractError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub reason: Reason,
-    /// Details for the operator, shown by `explain` only. May quote the credential's claims, never a secret or a
-    /// signature.
+    /// Details for the operator, for the log and `explain`: what was found beside what was expected. May quote claims
+    /// such as `aud`, never a secret, a signature or who the user is.
     pub detail: Option<String>,
 }
 

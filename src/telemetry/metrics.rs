@@ -1,6 +1,6 @@
 //! The metrics of the service. Label values are configured names and fixed values only, never a caller's text.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ pub struct Metrics {
     backend_duration: Family<ResultLabels, Histogram>,
     jwks_age: Family<ExtractorLabels, Gauge>,
     jwks_refresh: Family<ResultLabels, Counter>,
+    jwks_unusable_keys: Family<ExtractorLabels, Gauge>,
     config_reloads: Family<ReloadLabels, Counter>,
     /// Token requests in flight.
     pub in_flight: Gauge,
@@ -71,6 +72,7 @@ impl Metrics {
             backend_duration: Family::new_with_constructor(histogram),
             jwks_age: Family::default(),
             jwks_refresh: Family::default(),
+            jwks_unusable_keys: Family::default(),
             config_reloads: Family::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
@@ -104,6 +106,11 @@ impl Metrics {
             "jwks_refresh",
             "Fetches of signing keys",
             metrics.jwks_refresh.clone(),
+        );
+        registry.register(
+            "jwks_unusable_keys",
+            "Signing keys that cannot be used",
+            metrics.jwks_unusable_keys.clone(),
         );
         registry.register(
             "config_reloads",
@@ -175,6 +182,15 @@ impl Metrics {
             .set(seconds);
     }
 
+    /// Sets the number of signing keys that cannot be used. Called before metrics are read.
+    pub fn jwks_unusable_keys(&self, extractor: &Arc<str>, count: usize) {
+        self.jwks_unusable_keys
+            .get_or_create(&ExtractorLabels {
+                extractor: extractor.clone(),
+            })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Counts a reload of the configuration: `ok` or `error`.
     pub fn reloaded(&self, result: &'static str) {
         self.config_reloads
@@ -213,9 +229,11 @@ fn to_text_format(open_metrics: &str) -> String {
                 "info" => ("_info", "gauge"),
                 _ => ("", kind),
             };
-            text.push_str(&format!(
+            // Writing to a string cannot fail.
+            let _ = write!(
+                text,
                 "# HELP {family}{suffix} {help}\n# TYPE {family}{suffix} {kind}\n"
-            ));
+            );
         } else if !line.starts_with('#') {
             text.push_str(line);
             text.push('\n');

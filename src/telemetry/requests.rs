@@ -34,7 +34,7 @@ pub struct Outcome<'a> {
     pub code: &'static str,
     /// Why no token was issued.
     pub reason: Option<&'static str>,
-    /// The details of a failing backend.
+    /// What was found beside what was expected, or the details of a failing backend.
     pub cause: Option<&'a str>,
     /// The extractor that decided.
     pub extractor: Option<&'a str>,

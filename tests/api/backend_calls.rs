@@ -1617,12 +1617,21 @@ async fn keycloak_service_account_is_401_in_introspection() {
             json!({"clientHost": "10.0.0.7", "clientAddress": "10.0.0.7"}),
             invalid(),
         ),
+        (
+            "without any scope",
+            json!({"sid": null, "username": null, "preferred_username": null, "scope": null}),
+            invalid(),
+        ),
     ] {
         let mut claims = user.clone();
         claims
             .as_object_mut()
             .unwrap()
             .extend(change.as_object().unwrap().clone());
+        claims
+            .as_object_mut()
+            .unwrap()
+            .retain(|_, value| !value.is_null());
         let issuer = Backend::json(&claims.to_string()).await;
         let keys = by_introspection(
             &issuer.url("/"),

@@ -37,5 +37,6 @@ mod sessions;
 #[path = "../shared/settings.rs"]
 mod settings;
 mod subjects;
+mod token_sections;
 mod tokens;
 mod variables;

@@ -340,7 +340,12 @@ async fn key_or_key_url_in_the_token_is_never_used() {
             let mut header = signer.header();
             header[name] = value.clone();
             let token = signer.token_raw(&header.to_string(), claims(&json!({})).to_string());
-            s.public.expect(name, &post(&bearer(&token)), INVALID).await;
+            let want = if std::ptr::eq(signer, &raw const s.rsa) {
+                &["200"][..]
+            } else {
+                INVALID
+            };
+            s.public.expect(name, &post(&bearer(&token)), want).await;
         }
     }
     assert_eq!(listener.connections(), 0);
@@ -419,9 +424,8 @@ async fn critical_or_unsupported_header_member_is_401() {
         ("crit", json!("exp")),
         ("crit", json!(["b64"])),
         ("b64", json!(false)),
-        ("b64", json!(true)),
+        ("b64", json!("true")),
         ("zip", json!("DEF")),
-        ("cty", json!("JWT")),
     ] {
         let mut header = s.rsa.header();
         header[name] = value;
@@ -695,7 +699,7 @@ async fn authorization_header_other_than_one_bearer_token_is_401() {
         (format!("bEaReR {token}"), "200"),
         ("Bearer".to_owned(), "401 no_session"),
         ("Bearer ".to_owned(), "401 no_session"),
-        (format!("Bearer  {token}"), "401 session_invalid"),
+        (format!("Bearer  {token}"), "200"),
         (format!("Bearer\t{token}"), "401 session_invalid"),
         (format!("Bearer {token} y"), "401 session_invalid"),
         (format!("Bearer {token},{token}"), "401 session_invalid"),

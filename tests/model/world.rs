@@ -5,7 +5,7 @@ pub mod session {
     pub use rollout_token::session::{reason, types};
 
     pub mod backends {
-        pub use rollout_token::session::backends::{health, http, keys, waiting};
+        pub use rollout_token::session::backends::{health, http, jwks_source, keys, waiting};
 
         pub use crate::world::fakes::Context;
     }

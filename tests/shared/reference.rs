@@ -312,6 +312,7 @@ fn metrics() -> String {
     metrics.backend_call(&name, "ok", Duration::ZERO);
     metrics.jwks_refreshed(&name, "ok");
     metrics.jwks_age(&name, Duration::ZERO);
+    metrics.jwks_unusable_keys(&name, 0);
     metrics.reloaded("ok");
     let rendered = metrics.render();
     let mut table = "| metric | type | labels | what |\n| --- | --- | --- | --- |\n".to_owned();

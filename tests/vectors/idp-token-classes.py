@@ -204,6 +204,15 @@ for typ in ("at+jwt", "application/at+jwt"):
     case(clerk, "oauth-application", typ.replace("/", "-").replace("+", "-"), CLERK + "machine.ts:42",
          header={"typ": typ, "cat": None}, without=NO_SESSION,
          claims={"client_id": "client_2VTWUzvGC5UhdJCNx6xG1D98edc", "scope": "openid profile"})
+# ID tokens of OAuth applications: aud is the application, nonce and at_hash belong to its sign-in.
+OIDC_ID_TOKEN = "openid.net/specs/openid-connect-core-1_0.html#IDToken"
+ID_TOKEN = {"aud": "client_2VTWUzvGC5UhdJCNx6xG1D98edc", "auth_time": IAT, "email": "ada@example.com"}
+case(clerk, "id", "id-token", OIDC_ID_TOKEN, claims={**ID_TOKEN, "nonce": "n-1"}, header={"cat": None},
+     without=(*NO_SESSION, "azp"))
+case(clerk, "id", "id-token-with-sid-and-nonce", OIDC_ID_TOKEN, claims={**ID_TOKEN, "nonce": "n-1"},
+     header={"cat": None}, without=("sts", "v"))
+case(clerk, "id", "id-token-with-sid-and-at-hash", OIDC_ID_TOKEN, header={"cat": None}, without=("sts", "v"),
+     claims={**ID_TOKEN, "at_hash": "77QmUPtjPfzWtF2AnpK9RQ"})
 # The places are the preset's own here: the header that may be fresh comes before the cookie that may be stale.
 FRESH = {"authorization": "Bearer " + clerk.token()[1]}
 for what, changes in (
@@ -363,6 +372,8 @@ case(keycloak, "machine", "service-account", KEYCLOAK_SERVICE + "27",
      claims={**ADDRESS, "preferred_username": "service-account-batch"}, without=("sid", "auth_time"))
 case(keycloak, "machine", "service-account-without-profile", KEYCLOAK_SERVICE + "35", claims=ADDRESS,
      without=("sid", "auth_time", "preferred_username"))
+case(keycloak, "machine", "service-account-without-any-scope", KEYCLOAK_SERVICE + "27",
+     claims={"azp": "batch", "scope": ""}, without=("sid", "auth_time", "preferred_username"))
 case(keycloak, "machine", "service-account-without-its-scope", KEYCLOAK_SERVICE + "27",
      claims={"azp": "batch", "preferred_username": "service-account-batch"}, without=("sid", "auth_time"))
 

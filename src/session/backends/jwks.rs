@@ -1,21 +1,18 @@
-//! Caches of the keys that an identity provider publishes. All requests share a cache; at most one fetch of a
-//! source is in flight. What a key is, and which one fits a token, is in `keys.rs`.
+//! Cache of the keys that an identity provider publishes. All requests share it; at most one fetch of a source is in
+//! flight. Where keys are published is in `jwks_source.rs`; what a key is, and which one fits a token, in `keys.rs`.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, header};
 use reqwest::{Method, Request};
-use url::{Host, Url};
+use url::Url;
 
-use crate::json::Value;
 use crate::session::backends::Context;
 use crate::session::backends::health::BackendHealth;
-use crate::session::backends::http::{Answer, CallError, CallLimits, check_url};
-use crate::session::backends::keys::{KeySet, KeysError};
+use crate::session::backends::http::{Answer, CallLimits};
+use crate::session::backends::jwks_source::{FetchError, Source, Step, read_jwks, ttl};
+use crate::session::backends::keys::{KeySet, UnusableKey};
 use crate::session::backends::waiting::{Waiting, WaitingPlace};
 use crate::session::reason::Reason;
 use crate::session::types::{ExtractError, Readiness};
@@ -30,11 +27,6 @@ const LIMITS: CallLimits = CallLimits {
     retry_closed: true,
 };
 
-/// How long keys are fresh if the response has no `max-age`, and the bounds of a `max-age`.
-const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
-const MIN_TTL: Duration = Duration::from_secs(30);
-const MAX_TTL: Duration = Duration::from_secs(60 * 60);
-
 /// How long keys are used after their TTL while newer ones cannot be fetched.
 const STALE_FOR: Duration = Duration::from_secs(60 * 60);
 
@@ -43,100 +35,19 @@ const STALE_FOR: Duration = Duration::from_secs(60 * 60);
 const COOLDOWN: Duration = Duration::from_secs(30);
 
 /// The minimum time between two fetches while the cache is empty, when every request waits for a fetch.
-const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
+pub(super) const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
+
+/// The maximum number of unusable keys that are logged one by one.
+const MAX_WARNINGS: usize = 10;
 
 /// How often the background task of [`FetchedKeys::start`] looks whether the keys need a fetch.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The limits of [`KeysByKid`]: keys in the cache, concurrent look-ups, look-ups that start in one second, how long
-/// an unknown key id stays in the negative cache, and how many ids that holds.
-const MAX_KEYS: usize = 100;
-const MAX_LOOKUPS: usize = 8;
-const MAX_LOOKUPS_PER_SECOND: u32 = 50;
-const ABSENT_FOR: Duration = Duration::from_secs(30);
-const MAX_ABSENT: usize = 1000;
-
-/// The placeholder for the key id in the URL template of [`KeysByKid`].
-pub const KID_PLACEHOLDER: &str = "{kid}";
-
-/// Where keys are published.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A JWK set.
-    Jwks(Url),
-    /// `OpenID` Connect Discovery: the issuer's document names the JWK set.
-    Discovery {
-        issuer: String,
-        document: Url,
-        allow_http: bool,
-    },
-    /// One public key in PEM.
-    Pem(Url),
-}
-
-impl Source {
-    /// Discovery for `issuer` (`OpenID` Connect Discovery 1.0, section 4).
-    ///
-    /// # Errors
-    /// If the issuer is not a URL that may be called.
-    pub fn discovery(issuer: &str, allow_http: bool) -> Result<Self, &'static str> {
-        let document = format!(
-            "{}/.well-known/openid-configuration",
-            issuer.trim_end_matches('/')
-        );
-        let document = check_url(&document, allow_http)?;
-        Ok(Self::Discovery {
-            issuer: issuer.to_owned(),
-            document,
-            allow_http,
-        })
-    }
-}
-
-/// Why a fetch failed.
-#[derive(Clone, Debug)]
-enum FetchError {
-    Call(CallError),
-    Keys(KeysError),
-    Discovery(&'static str),
-    /// The task of the fetch was dropped: at the end of the process, or after a panic.
-    Interrupted,
-}
-
-impl FetchError {
-    /// Why, for metrics and logs.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Call(error) => error.reason().as_str(),
-            Self::Keys(KeysError::Malformed) => "malformed",
-            Self::Keys(KeysError::NoUsableKey) => "no_usable_key",
-            Self::Discovery(_) => "discovery",
-            Self::Interrupted => "interrupted",
-        }
-    }
-
-    /// Whether the status says that the document does not exist.
-    fn is_not_found(&self) -> bool {
-        matches!(self, Self::Call(CallError::Status(status)) if matches!(status.as_u16(), 403 | 404 | 410))
-    }
-}
-
-impl fmt::Display for FetchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Call(error) => error.fmt(f),
-            Self::Keys(error) => write!(f, "the answer {error}"),
-            Self::Discovery(text) => f.write_str(text),
-            Self::Interrupted => f.write_str("the fetch was interrupted"),
-        }
-    }
-}
-
 /// The result of a successful fetch.
 #[derive(Debug)]
-struct Loaded {
+pub(super) struct Loaded {
     keys: Arc<KeySet>,
-    at: Duration,
+    pub(super) at: Duration,
     ttl: Duration,
 }
 
@@ -168,17 +79,17 @@ impl Loaded {
 
 /// What all caches of one extractor share.
 #[derive(Clone)]
-struct Provider {
+pub(super) struct Provider {
     extractor: Arc<str>,
-    context: Context,
+    pub(super) context: Context,
     waiting: Arc<Waiting>,
-    health: Arc<BackendHealth>,
+    pub(super) health: Arc<BackendHealth>,
     /// Limits concurrent fetches, where the extractor has many caches.
     permits: Option<Arc<Semaphore>>,
 }
 
 impl Provider {
-    fn new(
+    pub(super) fn new(
         extractor: &str,
         context: &Context,
         waiting: Arc<Waiting>,
@@ -195,20 +106,22 @@ impl Provider {
 }
 
 /// Cache of one source's keys; at most one fetch is in flight.
-struct JwksCache {
+pub(super) struct JwksCache {
     provider: Provider,
     source: Source,
-    loaded: ArcSwapOption<Loaded>,
+    pub(super) loaded: ArcSwapOption<Loaded>,
     progress: Mutex<Progress>,
     /// The number of fetches that ended. A request that waits for a fetch waits for this to change.
     finished: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Progress {
-    fetching: bool,
+pub(super) struct Progress {
+    pub(super) fetching: bool,
     /// When the last fetch ended, and its result.
-    last: Option<(Duration, Result<(), FetchError>)>,
+    pub(super) last: Option<(Duration, Result<(), FetchError>)>,
+    /// The keys of the last answer that were meant for signatures and cannot be used.
+    unusable: Vec<UnusableKey>,
 }
 
 /// The keys for a token, or the fetch to wait for.
@@ -233,12 +146,12 @@ impl Wait {
         let _ = self.finished.changed().await;
         self.cache
             .suitable(kid)
-            .ok_or_else(|| self.cache.no_key_error())
+            .ok_or_else(|| self.cache.no_key_error(kid))
     }
 }
 
 impl JwksCache {
-    fn new(provider: Provider, source: Source) -> Arc<Self> {
+    pub(super) fn new(provider: Provider, source: Source) -> Arc<Self> {
         Arc::new(Self {
             provider,
             source,
@@ -253,29 +166,41 @@ impl JwksCache {
     }
 
     /// The keys for a token with this `kid`. Starts a fetch if one is needed; does not wait for it.
-    fn get(self: &Arc<Self>, kid: Option<&str>) -> Result<Found, ExtractError> {
+    pub(super) fn get(self: &Arc<Self>, kid: Option<&str>) -> Result<Found, ExtractError> {
         self.refresh();
         if let Some(keys) = self.suitable(kid) {
             return Ok(Found::Keys(keys));
         }
         match self.fetch() {
-            Some(finished) => {
-                let place = self.provider.waiting.enter().ok_or_else(|| {
-                    ExtractError::unavailable(Reason::JwksBusy)
-                        .because("max_waiting requests wait for the keys")
-                })?;
-                Ok(Found::Wait(Wait {
-                    cache: self.clone(),
-                    finished,
-                    _place: place,
-                }))
-            }
+            Some(finished) => self.wait(finished).map(Found::Wait),
             // Another request's fetch may have ended since the check above.
             None => self
                 .suitable(kid)
                 .map(Found::Keys)
-                .ok_or_else(|| self.no_key_error()),
+                .ok_or_else(|| self.no_key_error(kid)),
         }
+    }
+
+    /// Keys other than `than`, with which a signature was wrong: those that were fetched since, or the fetch to wait for,
+    /// since a provider may replace a key without giving the new one another id. `None` within the cooldown.
+    pub(super) fn newer(self: &Arc<Self>, than: &Arc<KeySet>) -> Option<Found> {
+        let is_newer = |loaded: &Arc<Loaded>| !Arc::ptr_eq(&loaded.keys, than);
+        if let Some(loaded) = self.usable().filter(is_newer) {
+            return Some(Found::Keys(loaded.keys.clone()));
+        }
+        self.wait(self.fetch()?).ok().map(Found::Wait)
+    }
+
+    fn wait(self: &Arc<Self>, finished: watch::Receiver<u64>) -> Result<Wait, ExtractError> {
+        let place = self.provider.waiting.enter().ok_or_else(|| {
+            ExtractError::unavailable(Reason::JwksBusy)
+                .because("max_waiting requests wait for the keys")
+        })?;
+        Ok(Wait {
+            cache: self.clone(),
+            finished,
+            _place: place,
+        })
     }
 
     /// The keys in the cache, unless they are too old or none of them has this `kid`.
@@ -292,16 +217,21 @@ impl JwksCache {
             .filter(|loaded| loaded.freshness(now) != Freshness::TooOld)
     }
 
-    /// Whether the fetch failed because there is no key with this id, as opposed to a failure of the provider.
-    fn is_absent(&self, error: &FetchError) -> bool {
-        matches!(self.source, Source::Pem(_)) && error.is_not_found()
+    pub(super) fn is_absent(&self, error: &FetchError) -> bool {
+        self.source.is_absent(error)
     }
 
     /// The error for a token whose key is not in the cache. After a failed fetch it is `Unavailable`: the provider may
     /// have rotated to that key, and a 401 would sign its users out.
-    fn no_key_error(&self) -> ExtractError {
+    pub(super) fn no_key_error(&self, kid: Option<&str>) -> ExtractError {
         match &self.progress().last {
-            Some((_, Ok(()))) => ExtractError::rejected(Reason::UnknownKey),
+            Some((_, Ok(()))) => {
+                let error = ExtractError::rejected(Reason::UnknownKey);
+                match (kid, self.usable()) {
+                    (Some(kid), Some(loaded)) => error.because(loaded.keys.describe_unknown(kid)),
+                    _ => error,
+                }
+            }
             Some((_, Err(error))) if self.is_absent(error) => {
                 ExtractError::rejected(Reason::UnknownKey)
             }
@@ -364,25 +294,16 @@ impl JwksCache {
                 Some(permits) => permits.acquire().await.ok(),
                 None => None,
             };
-            let answer = match &self.source {
-                Source::Jwks(url) | Source::Pem(url) => self.call(url).await?,
-                Source::Discovery {
-                    issuer,
-                    document,
-                    allow_http,
-                } => {
-                    let document = self.call(document).await?;
-                    self.call(&jwks_uri(&document.body, issuer, *allow_http)?)
-                        .await?
+            let mut answer = self.call(self.source.url()).await?;
+            let keys = match self.source.read(&answer)? {
+                Step::Done(keys) => keys,
+                Step::Call(url) => {
+                    answer = self.call(&url).await?;
+                    read_jwks(&answer)?
                 }
             };
-            let keys = match &self.source {
-                Source::Pem(_) => KeySet::from_pem(&answer.body),
-                Source::Jwks(_) | Source::Discovery { .. } => KeySet::from_jwks(&answer.body),
-            };
-            let keys = Arc::new(keys.map_err(FetchError::Keys)?);
             Ok(Loaded {
-                keys,
+                keys: Arc::new(keys),
                 at: self.now(),
                 ttl: ttl(&answer.headers),
             })
@@ -390,18 +311,12 @@ impl JwksCache {
         // One timeout for the wait for a permit and both calls of discovery.
         timeout(LIMITS.total, download)
             .await
-            .unwrap_or(Err(FetchError::Call(CallError::Timeout)))
+            .unwrap_or_else(|_| Err(FetchError::timeout(self.source.url())))
     }
 
     async fn call(&self, url: &Url) -> Result<Answer, FetchError> {
         let request = Request::new(Method::GET, url.clone());
-        self.provider
-            .context
-            .http
-            .send(request, LIMITS)
-            .await
-            .and_then(Answer::ok)
-            .map_err(FetchError::Call)
+        FetchError::ok(url, self.provider.context.http.send(request, LIMITS).await)
     }
 
     /// Records the result of a fetch. A failed fetch leaves the keys in the cache.
@@ -424,18 +339,45 @@ impl JwksCache {
             }
             Ok(_) | Err(_) => health.answered(0),
         }
+        let unusable = match &outcome {
+            Ok(loaded) => Some(loaded.keys.unusable()),
+            Err(error) => error.unusable(),
+        };
+        let faults =
+            |keys: &[UnusableKey]| keys.iter().filter(|key| key.is_fault()).cloned().collect();
+        let unusable: Option<Vec<UnusableKey>> = unusable.map(faults);
         let outcome = outcome.map(|loaded| self.loaded.store(Some(Arc::new(loaded))));
         let mut progress = self.progress();
-        *progress = Progress {
-            fetching: false,
-            last: Some((now, outcome)),
-        };
+        progress.fetching = false;
+        progress.last = Some((now, outcome));
+        if let Some(unusable) = unusable
+            && unusable != progress.unusable
+        {
+            warn_unusable(extractor, &unusable);
+            progress.unusable = unusable;
+        }
         self.finished.send_modify(|count| *count += 1);
     }
 
     /// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs the keys that cannot be used. The set is fetched every few minutes: the keys are logged again when they change.
+fn warn_unusable(extractor: &str, keys: &[UnusableKey]) {
+    for key in keys.iter().take(MAX_WARNINGS) {
+        let (kid, reason) = (key.kid(), key.why());
+        tracing::warn!(
+            extractor,
+            kid,
+            reason,
+            "a key of the provider cannot be used"
+        );
+    }
+    if let Some(more @ 1..) = keys.len().checked_sub(MAX_WARNINGS) {
+        tracing::warn!(extractor, more, "more keys of the provider cannot be used");
     }
 }
 
@@ -476,64 +418,6 @@ impl Drop for Fetch {
     }
 }
 
-/// The URL of the JWK set in a discovery document, if the document is for `issuer`.
-fn jwks_uri(document: &[u8], issuer: &str, allow_http: bool) -> Result<Url, FetchError> {
-    let document =
-        Value::parse(document).map_err(|_| FetchError::Discovery("the document is not JSON"))?;
-    let text = |name| document.as_object()?.get(name).ok()??.as_str();
-    if text("issuer") != Some(issuer) {
-        return Err(FetchError::Discovery("the document is for another issuer"));
-    }
-    let uri = text("jwks_uri").ok_or(FetchError::Discovery("the document has no jwks_uri"))?;
-    let uri = check_url(uri, allow_http)
-        .map_err(|_| FetchError::Discovery("the document's jwks_uri may not be called"))?;
-    let is_issuer_local = Url::parse(issuer).is_ok_and(|issuer| is_loopback(&issuer));
-    if is_loopback(&uri) && !is_issuer_local {
-        return Err(FetchError::Discovery(
-            "the document's jwks_uri is on loopback, and the issuer is not",
-        ));
-    }
-    Ok(uri)
-}
-
-/// Whether the URL's host is this machine, in any form that resolvers or the kernel accept.
-fn is_loopback(url: &Url) -> bool {
-    let is_loopback_v4 = |address: Ipv4Addr| address.is_loopback() || address.is_unspecified();
-    match url.host() {
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        Some(Host::Ipv4(address)) => is_loopback_v4(address),
-        Some(Host::Ipv6(address)) => {
-            let is_loopback_v6 = address.is_loopback() || address.is_unspecified();
-            is_loopback_v6 || address.to_ipv4_mapped().is_some_and(is_loopback_v4)
-        }
-        None => false,
-    }
-}
-
-/// The `max-age` of a response (RFC 9111, section 5.2.2.1), within [`MIN_TTL`] and [`MAX_TTL`].
-fn ttl(headers: &HeaderMap) -> Duration {
-    let values = headers
-        .get_all(header::CACHE_CONTROL)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let seconds = values
-        .flat_map(|value| value.split(','))
-        .find_map(|directive| {
-            let (name, seconds) = directive.split_once('=')?;
-            let digits = seconds.trim().trim_matches('"');
-            let is_max_age = name.trim().eq_ignore_ascii_case("max-age") && !digits.is_empty();
-            // A number that overflows is the maximum, not the default.
-            (is_max_age && digits.bytes().all(|byte| byte.is_ascii_digit()))
-                .then(|| digits.parse().unwrap_or(u64::MAX))
-        });
-    seconds.map_or(DEFAULT_TTL, |seconds| {
-        Duration::from_secs(seconds).clamp(MIN_TTL, MAX_TTL)
-    })
-}
-
 /// The keys at one URL.
 #[derive(Debug)]
 pub struct FetchedKeys(Arc<JwksCache>);
@@ -554,6 +438,16 @@ impl FetchedKeys {
         self.0.get(kid)
     }
 
+    /// Keys other than `than`, or the fetch to wait for: see [`JwksCache::newer`].
+    pub fn newer(&self, than: &Arc<KeySet>) -> Option<Found> {
+        self.0.newer(than)
+    }
+
+    /// The keys of the last answer that were meant for signatures and cannot be used.
+    pub fn unusable(&self) -> Vec<UnusableKey> {
+        self.0.progress().unusable.clone()
+    }
+
     /// Fetches the keys, and starts a task that fetches them again when a fetch failed or they are due. Requests are not
     /// enough: an instance without keys is not ready, so it gets none. The task ends with this value. Must be called
     /// inside the runtime.
@@ -571,15 +465,17 @@ impl FetchedKeys {
         });
     }
 
-    /// Sets the gauge for the age of the keys.
+    /// Sets the gauges for the age of the keys and for those that cannot be used.
     pub fn observe(&self) {
+        let Provider {
+            extractor, context, ..
+        } = &self.0.provider;
+        context
+            .metrics
+            .jwks_unusable_keys(extractor, self.unusable().len());
         if let Some(loaded) = self.0.loaded.load().as_ref() {
             let age = self.0.now().saturating_sub(loaded.at);
-            self.0
-                .provider
-                .context
-                .metrics
-                .jwks_age(&self.0.provider.extractor, age);
+            context.metrics.jwks_age(extractor, age);
         }
     }
 
@@ -595,208 +491,10 @@ impl FetchedKeys {
     }
 }
 
-/// Keys that each have a URL of their own with the key id in it. The id is taken from a token that is not verified yet,
-/// so the number and rate of look-ups are limited, and a made-up id never evicts the key of a genuine one.
-#[derive(Debug)]
-pub struct KeysByKid {
-    provider: Provider,
-    template: String,
-    caches: Mutex<CachesByKid>,
-}
-
-#[derive(Debug, Default)]
-struct CachesByKid {
-    by_kid: BTreeMap<String, Arc<JwksCache>>,
-    /// The start of the current second, and the number of look-ups that started in it.
-    second: (Duration, u32),
-}
-
-/// The state of the key in one cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The first fetch is in flight, or about to start.
-    Fetching,
-    /// Fetched at this time.
-    Loaded(Duration),
-    /// The provider answered at this time that it has no such key.
-    Absent(Duration),
-    /// The fetch failed less than [`EMPTY_COOLDOWN`] ago.
-    Failed,
-    /// The negative result or failure is too old to be used.
-    Expired,
-}
-
-impl JwksCache {
-    fn stage(&self, now: Duration) -> Stage {
-        if let Some(loaded) = self.loaded.load().as_ref() {
-            return Stage::Loaded(loaded.at);
-        }
-        let progress = self.progress();
-        match &progress.last {
-            Some((at, Err(error))) if !progress.fetching => {
-                let age = now.saturating_sub(*at);
-                match self.is_absent(error) {
-                    true if age < ABSENT_FOR => Stage::Absent(*at),
-                    false if age < EMPTY_COOLDOWN => Stage::Failed,
-                    true | false => Stage::Expired,
-                }
-            }
-            Some(_) | None => Stage::Fetching,
-        }
-    }
-}
-
-impl CachesByKid {
-    /// Counts one more look-up. False if too many started in this second.
-    fn may_look_up(&mut self, now: Duration) -> bool {
-        let (start, count) = &mut self.second;
-        if now.saturating_sub(*start) >= Duration::from_secs(1) {
-            (*start, *count) = (now, 0);
-        }
-        *count += 1;
-        *count <= MAX_LOOKUPS_PER_SECOND
-    }
-
-    /// Removes expired entries, and the oldest one where a limit is reached. Entries that are being fetched or failed
-    /// need no limit of their own: [`MAX_LOOKUPS_PER_SECOND`] bounds them.
-    fn make_room(&mut self, now: Duration) {
-        self.by_kid
-            .retain(|_, cache| cache.stage(now) != Stage::Expired);
-        let (mut loaded, mut absent) = (Vec::new(), Vec::new());
-        for (kid, cache) in &self.by_kid {
-            match cache.stage(now) {
-                Stage::Loaded(at) => loaded.push((at, kid.clone())),
-                Stage::Absent(at) => absent.push((at, kid.clone())),
-                Stage::Fetching | Stage::Failed | Stage::Expired => {}
-            }
-        }
-        for (caches, most) in [(loaded, MAX_KEYS), (absent, MAX_ABSENT)] {
-            if caches.len() >= most
-                && let Some((_, oldest)) = caches.into_iter().min()
-            {
-                self.by_kid.remove(&oldest);
-            }
-        }
-    }
-}
-
-impl KeysByKid {
-    /// # Errors
-    /// If the template is not a URL that may be called, with one `{kid}` in its path.
-    pub fn new(
-        extractor: &str,
-        template: &str,
-        allow_http: bool,
-        context: &Context,
-        waiting: Arc<Waiting>,
-    ) -> Result<Self, &'static str> {
-        let sample = check_url(
-            &template.replace(KID_PLACEHOLDER, "kid-goes-here"),
-            allow_http,
-        )?;
-        if sample.path().matches("kid-goes-here").count() != 1 {
-            return Err("must have {kid} once, in the path");
-        }
-        Ok(Self {
-            provider: Provider::new(extractor, context, waiting, Some(MAX_LOOKUPS)),
-            template: template.to_owned(),
-            caches: Mutex::default(),
-        })
-    }
-
-    /// The key with this id, or the fetch to wait for.
-    ///
-    /// # Errors
-    /// `Rejected` if the id is malformed or unknown, `Unavailable` if the provider cannot be asked now.
-    pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
-        let is_safe = |kid: &&str| {
-            (1..=64).contains(&kid.len())
-                && kid
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
-        let kid = kid
-            .filter(is_safe)
-            .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
-        // The document is this one key, which need not repeat its id.
-        self.cache(kid)?.get(None)
-    }
-
-    /// `Stale` if the last look-up failed. An unknown key is no failure.
-    pub fn readiness(&self) -> Readiness {
-        self.provider.health.readiness()
-    }
-
-    fn cache(&self, kid: &str) -> Result<Arc<JwksCache>, ExtractError> {
-        let now = self.provider.context.clock.monotonic();
-        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cache) = caches.by_kid.get(kid) {
-            match cache.stage(now) {
-                Stage::Fetching | Stage::Loaded(_) => return Ok(cache.clone()),
-                Stage::Absent(_) | Stage::Failed => return Err(cache.no_key_error()),
-                Stage::Expired => {}
-            }
-        }
-        if !caches.may_look_up(now) {
-            return Err(
-                ExtractError::unavailable(Reason::JwksBusy).because("too many keys are looked up")
-            );
-        }
-        let text = self.template.replace(KID_PLACEHOLDER, kid);
-        let url = Url::parse(&text).map_err(|_| ExtractError::rejected(Reason::UnknownKey))?;
-        caches.make_room(now);
-        let cache = JwksCache::new(self.provider.clone(), Source::Pem(url));
-        caches.by_kid.insert(kid.to_owned(), cache.clone());
-        Ok(cache)
-    }
-}
-
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider")
             .field("extractor", &self.extractor)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn discovery_names_a_loopback_jwks_uri_only_if_the_issuer_is_on_loopback() {
-        let found = |issuer: &str, uri: &str| {
-            let document = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{uri}"}}"#);
-            jwks_uri(document.as_bytes(), issuer, true).is_ok()
-        };
-        for host in [
-            "localhost",
-            "localhost.",
-            "LOCALHOST",
-            "keys.localhost",
-            "127.0.0.1",
-            "127.1.2.3",
-            "2130706433",
-            "0.0.0.0",
-            "[::1]",
-            "[::]",
-            "[::ffff:127.0.0.1]",
-        ] {
-            for scheme in ["http", "https"] {
-                let uri = format!("{scheme}://{host}/keys");
-                assert!(!found("https://idp.example", &uri), "{uri}");
-                assert!(found("http://127.0.0.1:8080", &uri), "{uri}");
-                assert!(found("https://localhost", &uri), "{uri}");
-            }
-        }
-        assert!(found(
-            "https://idp.example",
-            "https://keys.idp.example/keys"
-        ));
-        assert!(found("http://localhost", "https://keys.idp.example/keys"));
-        assert!(!found(
-            "https://localhost.idp.example",
-            "https://localhost/keys"
-        ));
     }
 }

@@ -1,27 +1,26 @@
-//! Keys that verify signatures: parses them from JWKs and PEM, and selects those that fit a token.
-//! Fetching and caching is in `jwks.rs`.
+//! Keys that verify signatures: parsed from JWK sets (`keys/jwk.rs`), PEM (`keys/pem.rs`) and shared secrets, and
+//! selected for a token. Fetching and caching is in `jwks.rs`.
+
+mod ed25519;
+mod jwk;
+mod pem;
 
 use std::fmt;
 
 use aws_lc_rs::hmac;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, ParsedPublicKey,
-};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
 use crate::json::{Object, Value};
 use crate::secret::Secret;
+use crate::session::formats::issuer::TENANT;
+use crate::session::formats::shown::{differs, listed, shown};
 
 /// The maximum number of keys in a set. Providers publish a handful.
 const MAX_KEYS: usize = 100;
-/// The maximum number of keys that are tried for one token, because each costs a signature check.
+/// The maximum number of keys of a set that are tried for one token, because each costs a signature check.
 const MAX_TRIES: usize = 3;
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
-/// The members of a JWK that hold private or secret key material (RFC 7518, section 6).
-const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// A signature algorithm, by its name in a JOSE header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +80,9 @@ struct Key {
     family: Family,
     /// The `alg` of the JWK, if it has one: the key is used with no other algorithm.
     only: Option<Algorithm>,
+    /// The `issuer` of the JWK, if it has one: the key verifies no other issuer's tokens. Microsoft Entra publishes the
+    /// keys of all its tenants in one set.
+    issuer: Option<String>,
     material: Material,
 }
 
@@ -93,173 +95,267 @@ enum Material {
 }
 
 /// Why a document has no keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeysError {
-    /// Not a JWK set, or not a public key in PEM.
-    Malformed,
+    /// Not a set of keys: what it is, and what to do.
+    Malformed(&'static str),
     /// Well-formed, but without a key that may be used.
-    NoUsableKey,
+    NoUsableKey(Vec<UnusableKey>),
 }
 
 impl fmt::Display for KeysError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed => "is not a set of keys",
-            Self::NoUsableKey => {
-                "has no usable key: expected a public signature key, RSA (2048 to 4096 bits), P-256, P-384 or Ed25519"
+        match self {
+            Self::Malformed(what) => f.write_str(what),
+            Self::NoUsableKey(keys) => {
+                f.write_str(
+                    "has no usable key: expected a public signature key, RSA (2048 to 4096 bits), P-256, P-384 or Ed25519",
+                )?;
+                if keys.is_empty() {
+                    return Ok(());
+                }
+                let keys = listed(keys.iter().map(ToString::to_string));
+                write!(f, ", and found {keys}")
             }
-        })
+        }
     }
+}
+
+/// A key of a set that cannot verify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusableKey {
+    kid: Option<String>,
+    why: String,
+    /// The provider publishes the key for something else than signatures.
+    is_for_other_use: bool,
+}
+
+impl UnusableKey {
+    pub fn kid(&self) -> Option<String> {
+        self.kid.as_deref().map(shown)
+    }
+
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// Whether the key was meant for signatures.
+    pub fn is_fault(&self) -> bool {
+        !self.is_for_other_use
+    }
+}
+
+impl fmt::Display for UnusableKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kid {
+            Some(kid) => write!(f, "kid {}: {}", shown(kid), self.why),
+            None => write!(f, "a key without kid: {}", self.why),
+        }
+    }
+}
+
+/// The signature of a token, and what selects its keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Signed<'a> {
+    /// Header and payload, as they were signed.
+    pub text: &'a [u8],
+    pub signature: &'a str,
+    pub alg: Alg,
+    /// Only keys with this id are tried; `None`: all that fit `alg`.
+    pub kid: Option<&'a str>,
+    /// The claims, which are not verified yet.
+    pub claims: Option<&'a Object>,
+}
+
+/// Why a signature is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignatureError {
+    /// No key fits: what was found beside what there is.
+    NoKey(String),
+    /// No key that fits verifies it.
+    Wrong,
 }
 
 /// The keys that may verify a token.
 #[derive(Debug)]
-pub struct KeySet(Vec<Key>);
+pub struct KeySet {
+    keys: Vec<Key>,
+    unusable: Vec<UnusableKey>,
+    /// The maximum number of keys that are tried for one token.
+    max_tries: usize,
+}
 
 impl KeySet {
-    /// Parses a JWK set (RFC 7517). Keys that cannot be used are skipped.
+    /// Parses a JWK set (RFC 7517), or an object of PEM texts by key id, as Google publishes its certificates. Keys that
+    /// cannot be used are set aside.
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {
-        let document = Value::parse(json).map_err(|_| KeysError::Malformed)?;
-        let keys = document
-            .as_object()
-            .and_then(|document| document.get("keys").ok().flatten());
-        let Some(Value::Array(keys)) = keys else {
-            return Err(KeysError::Malformed);
+        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
+        let document = Value::parse(json).map_err(|_| KeysError::Malformed("is not JSON"))?;
+        let Some(document) = document.as_object() else {
+            return Err(KeysError::Malformed(
+                "is not a JSON object with the member keys",
+            ));
         };
-        Self::of(
-            keys.iter()
-                .filter_map(Value::as_object)
-                .filter_map(Key::from_jwk),
-        )
+        match document.get("keys") {
+            Ok(Some(Value::Array(keys))) => Self::of(keys.iter().map(jwk::parse), MAX_TRIES),
+            Ok(None) if is_pem_by_kid(document) => {
+                let keys = document
+                    .iter()
+                    .filter_map(|(kid, pem)| Some((kid, pem.as_str()?)));
+                Self::of(keys.map(|(kid, pem)| pem::parse_one(kid, pem)), MAX_TRIES)
+            }
+            Ok(None) if document.contains("kty") => Err(KeysError::Malformed(
+                "is a single key, not a set: write {\"keys\": [ … ]} around it",
+            )),
+            _ => Err(KeysError::Malformed(
+                "is a JSON object without a list of keys",
+            )),
+        }
     }
 
-    /// Parses one public key in PEM: SPKI, or PKCS #1 for RSA.
+    /// Parses public keys and certificates in PEM, or in another form in which people pass on a public key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeysError> {
-        let text = std::str::from_utf8(pem).map_err(|_| KeysError::Malformed)?;
-        // The parsers below also accept private keys and certificates, which are refused here.
-        let public = [
-            "-----BEGIN PUBLIC KEY-----",
-            "-----BEGIN RSA PUBLIC KEY-----",
-        ];
-        if !public
-            .iter()
-            .any(|label| text.trim_start().starts_with(label))
-        {
-            return Err(KeysError::Malformed);
+        let keys = pem::parse_all(pem).map_err(KeysError::Malformed)?;
+        let tries = keys.len();
+        Self::of(keys.iter().map(|key| pem::key(key, None)), tries)
+    }
+
+    /// Shared secrets, each for all HMAC algorithms.
+    pub fn from_secrets(secrets: &[Secret]) -> Self {
+        let keys = secrets.iter().flat_map(|secret| {
+            [
+                (Algorithm::HS256, hmac::HMAC_SHA256),
+                (Algorithm::HS384, hmac::HMAC_SHA384),
+                (Algorithm::HS512, hmac::HMAC_SHA512),
+            ]
+            .map(|(algorithm, hash)| Key {
+                kid: None,
+                family: Family::Secret,
+                only: Some(algorithm),
+                issuer: None,
+                material: Material::Secret(Box::new(hmac::Key::new(hash, secret.expose()))),
+            })
+        });
+        Self {
+            keys: keys.collect(),
+            unusable: Vec::new(),
+            max_tries: secrets.len(),
         }
-        let key = DecodingKey::from_rsa_pem(pem)
-            .or_else(|_| DecodingKey::from_ec_pem(pem))
-            .or_else(|_| DecodingKey::from_ed_pem(pem))
-            .map_err(|_| KeysError::Malformed)?;
-        // Converted to a JWK, so that `Key::from_jwk` alone decides which keys may be used.
-        let jwk = Jwk::from_decoding_key(&key, None).map_err(|_| KeysError::NoUsableKey)?;
-        let jwk = serde_json::to_value(jwk)
-            .map(Value::from)
-            .map_err(|_| KeysError::NoUsableKey)?;
-        Self::of(jwk.as_object().and_then(Key::from_jwk))
     }
 
-    /// A shared secret, for all HMAC algorithms.
-    pub fn from_secret(secret: &Secret) -> Self {
-        let key = |(algorithm, hash)| Key {
-            kid: None,
-            family: Family::Secret,
-            only: Some(algorithm),
-            material: Material::Secret(Box::new(hmac::Key::new(hash, secret.expose()))),
-        };
-        let kinds = [
-            (Algorithm::HS256, hmac::HMAC_SHA256),
-            (Algorithm::HS384, hmac::HMAC_SHA384),
-            (Algorithm::HS512, hmac::HMAC_SHA512),
-        ];
-        Self(kinds.map(key).into())
-    }
-
-    fn of(keys: impl IntoIterator<Item = Key>) -> Result<Self, KeysError> {
-        let keys: Vec<Key> = keys.into_iter().take(MAX_KEYS).collect();
+    /// The first [`MAX_KEYS`] usable keys, and as many of the others.
+    fn of(
+        parsed: impl IntoIterator<Item = Result<Key, UnusableKey>>,
+        max_tries: usize,
+    ) -> Result<Self, KeysError> {
+        let (mut keys, mut unusable) = (Vec::new(), Vec::new());
+        for key in parsed {
+            match key {
+                Ok(key) => keys.push(key),
+                Err(key) if unusable.len() < MAX_KEYS => unusable.push(key),
+                Err(_) => {}
+            }
+            if keys.len() == MAX_KEYS {
+                break;
+            }
+        }
         if keys.is_empty() {
-            Err(KeysError::NoUsableKey)
-        } else {
-            Ok(Self(keys))
+            return Err(KeysError::NoUsableKey(unusable));
         }
+        Ok(Self {
+            keys,
+            unusable,
+            max_tries,
+        })
+    }
+
+    /// The keys that were meant for signatures and cannot be used.
+    pub fn faults(&self) -> impl Iterator<Item = &UnusableKey> {
+        self.unusable.iter().filter(|key| key.is_fault())
+    }
+
+    /// The keys that were set aside.
+    pub fn unusable(&self) -> &[UnusableKey] {
+        &self.unusable
     }
 
     /// Whether there is a key with exactly this `kid`.
     pub fn knows(&self, kid: &str) -> bool {
-        self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
+        self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
-    /// Verifies the signature with the keys that fit `alg` and have this `kid`; without a `kid`, with all that fit `alg`.
-    /// `None` if no key fits.
-    pub fn verify(
-        &self,
-        signed: &[u8],
-        signature: &str,
-        alg: Alg,
-        kid: Option<&str>,
-    ) -> Option<bool> {
-        let named = |key: &&Key| kid.is_none() || key.kid.as_deref() == kid;
+    /// Verifies a signature with the keys that fit it.
+    ///
+    /// # Errors
+    /// If no key fits, or none of those that fit verifies it.
+    pub fn verify(&self, signed: Signed<'_>) -> Result<(), SignatureError> {
         let mut fitting = self
-            .0
+            .keys
+            .iter()
+            .filter(|key| signed.kid.is_none() || key.kid.as_deref() == signed.kid)
+            .filter(|key| key.fits(signed.alg) && key.is_for_issuer(signed.claims))
+            .take(self.max_tries)
+            .peekable();
+        if fitting.peek().is_none() {
+            return Err(SignatureError::NoKey(self.describe_missing(signed)));
+        }
+        if fitting.any(|key| key.verifies(signed.signature, signed.text, signed.alg.algorithm)) {
+            Ok(())
+        } else {
+            Err(SignatureError::Wrong)
+        }
+    }
+
+    /// Why no key has this `kid`, for the log and `explain`.
+    pub fn describe_unknown(&self, kid: &str) -> String {
+        let unusable = self
+            .unusable
+            .iter()
+            .find(|key| key.kid.as_deref() == Some(kid));
+        match unusable {
+            Some(key) => format!("the key cannot be used: {key}"),
+            None => differs(
+                "kid",
+                [kid],
+                "the set",
+                self.keys.iter().filter_map(|key| key.kid.as_deref()),
+            ),
+        }
+    }
+
+    /// Why no key fits, for the log and `explain`.
+    fn describe_missing(&self, signed: Signed<'_>) -> String {
+        match signed.kid {
+            Some(kid) if !self.knows(kid) => return self.describe_unknown(kid),
+            _ => {}
+        }
+        let named = |key: &&Key| signed.kid.is_none() || key.kid.as_deref() == signed.kid;
+        let mut fitting = self
+            .keys
             .iter()
             .filter(named)
-            .filter(|key| key.fits(alg))
-            .take(MAX_TRIES)
-            .peekable();
-        fitting.peek()?;
-        Some(fitting.any(|key| key.verifies(signature, signed, alg.algorithm)))
+            .filter(|key| key.fits(signed.alg));
+        match fitting.next() {
+            Some(key) => format!(
+                "the key is for the issuer {}",
+                shown(key.issuer.as_deref().unwrap_or_default())
+            ),
+            None => format!("alg is {}, and no key is for it", signed.alg.name),
+        }
     }
 }
 
-impl Key {
-    /// Parses a JWK. `None` if it must not or cannot be used to verify.
-    fn from_jwk(jwk: &Object) -> Option<Self> {
-        let text = |name| match jwk.get(name) {
-            Ok(Some(Value::String(text))) => Some(text.as_str()),
-            Ok(_) | Err(_) => None,
-        };
-        // A key with a member of the wrong type or a repeated member is refused.
-        let is_absent_or_text = |name| !jwk.contains(name) || text(name).is_some();
-        if PRIVATE_MEMBERS.iter().any(|name| jwk.contains(name))
-            || !["kid", "alg", "use"].into_iter().all(is_absent_or_text)
-            || text("use").is_some_and(|usage| usage != "sig")
-            || !may_verify(jwk)
-        {
-            return None;
-        }
-        let bytes = |name| text(name).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-        let (family, public) = match (text("kty")?, text("crv")) {
-            ("RSA", _) => (Family::Rsa, rsa(&bytes("n")?, &bytes("e")?)?),
-            ("EC", Some("P-256")) => (
-                Family::P256,
-                ec(&bytes("x")?, &bytes("y")?, 32, &ECDSA_P256_SHA256_FIXED)?,
-            ),
-            ("EC", Some("P-384")) => (
-                Family::P384,
-                ec(&bytes("x")?, &bytes("y")?, 48, &ECDSA_P384_SHA384_FIXED)?,
-            ),
-            ("OKP", Some("Ed25519")) => {
-                let point = bytes("x")?
-                    .try_into()
-                    .ok()
-                    .filter(|point| !is_of_small_order(point))?;
-                (Family::Ed25519, DecodingKey::from_ed_der(&point))
-            }
-            _ => return None,
-        };
-        let only = match text("alg") {
-            Some(name) => Some(Alg::named(name)?.algorithm),
-            None => None,
-        };
-        let material = Material::Public(public);
-        Some(Self {
-            kid: text("kid").map(str::to_owned),
-            family,
-            only,
-            material,
-        })
-    }
+/// Whether every member of the object is a PEM text. The member names are key ids.
+fn is_pem_by_kid(document: &Object) -> bool {
+    let is_pem = |value: &Value| {
+        value
+            .as_str()
+            .is_some_and(|text| text.trim_start().starts_with("-----BEGIN "))
+    };
+    document.iter().next().is_some() && document.iter().all(|(_, value)| is_pem(value))
+}
 
+impl Key {
     fn verifies(&self, signature: &str, signed: &[u8], algorithm: Algorithm) -> bool {
         match &self.material {
             Material::Secret(key) => URL_SAFE_NO_PAD
@@ -287,321 +383,21 @@ impl Key {
                 Family::Ed25519 => alg.algorithm == A::EdDSA,
             }
     }
-}
 
-fn may_verify(jwk: &Object) -> bool {
-    match jwk.get("key_ops") {
-        Ok(None) => true,
-        Ok(Some(Value::Array(operations))) => operations
-            .iter()
-            .any(|name| name.as_str() == Some("verify")),
-        Ok(Some(_)) | Err(_) => false,
+    /// Whether the key may verify tokens with these claims: its `issuer`, in which `{tenantid}` stands for the token's
+    /// `tid`, is the token's `iss`.
+    fn is_for_issuer(&self, claims: Option<&Object>) -> bool {
+        let Some(issuer) = &self.issuer else {
+            return true;
+        };
+        let text = |name| claims?.get(name).ok()??.as_str();
+        let issuer = match text("tid") {
+            Some(tenant) => &issuer.replace(TENANT, tenant),
+            None => issuer,
+        };
+        text("iss") == Some(issuer)
     }
-}
-
-fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
-    let zeros = modulus.iter().take_while(|&&byte| byte == 0).count();
-    let modulus = &modulus[zeros..];
-    let bits = modulus.len() * 8 - modulus.first()?.leading_zeros() as usize;
-    RSA_BITS
-        .contains(&bits)
-        .then(|| DecodingKey::from_rsa_raw_components(modulus, exponent))
-}
-
-/// A key from the two coordinates of a point, each of exactly `length` bytes (uncompressed form, SEC 1, section 2.3.3). A
-/// point that is not on the curve is refused, so that a set of such keys does not replace a usable set.
-fn ec(
-    x: &[u8],
-    y: &[u8],
-    length: usize,
-    curve: &'static EcdsaVerificationAlgorithm,
-) -> Option<DecodingKey> {
-    let point = [&[4], x, y].concat();
-    let is_point =
-        x.len() == length && y.len() == length && ParsedPublicKey::new(curve, &point).is_ok();
-    is_point.then(|| DecodingKey::from_ec_der(&point))
-}
-
-/// Whether an Ed25519 public key is one of the eight points whose order divides 8, in any encoding. For such a key,
-/// signatures of many or all messages can be forged without a private key.
-fn is_of_small_order(point: &[u8; 32]) -> bool {
-    // The y coordinates, little-endian: those of orders 4, 1 and 2, the first two of these again plus the prime, and the
-    // two of order 8.
-    const EDGES: [(u8, u8, u8); 5] = [
-        (0, 0, 0),
-        (1, 0, 0),
-        (0xec, 0xff, 0x7f),
-        (0xed, 0xff, 0x7f),
-        (0xee, 0xff, 0x7f),
-    ];
-    const ORDER_8: [[u8; 32]; 2] = [
-        [
-            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef,
-            0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88,
-            0x6d, 0x53, 0xfc, 0x05,
-        ],
-        [
-            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10,
-            0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77,
-            0x92, 0xac, 0x03, 0x7a,
-        ],
-    ];
-    // The highest bit is the sign of x, which does not matter.
-    let mut y = *point;
-    y[31] &= 0x7f;
-    let is_edge = |(first, middle, last): (u8, u8, u8)| {
-        y[0] == first && y[1..31].iter().all(|&byte| byte == middle) && y[31] == last
-    };
-    EDGES.into_iter().any(is_edge) || ORDER_8.contains(&y)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-    use aws_lc_rs::rand::SystemRandom;
-    use aws_lc_rs::rsa::{KeyPair, KeySize};
-    use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
-    use base64::engine::general_purpose::STANDARD;
-    use serde_json::json;
-
-    fn is_usable(jwk: &serde_json::Value) -> bool {
-        KeySet::from_jwks(json!({ "keys": [jwk] }).to_string().as_bytes()).is_ok()
-    }
-
-    fn rsa_of(bits: usize) -> serde_json::Value {
-        let mut modulus = vec![0xff; bits.div_ceil(8)];
-        modulus[0] >>= modulus.len() * 8 - bits;
-        json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode(modulus), "e": "AQAB" })
-    }
-
-    #[test]
-    fn only_public_signature_keys_of_supported_types_are_used() {
-        let with = |name: &str, value: serde_json::Value| {
-            let mut jwk = rsa_of(2048);
-            jwk[name] = value;
-            jwk
-        };
-        let of = |family| {
-            let pair = rcgen::KeyPair::generate_for(family).expect("a key");
-            let (x, y) = pair.public_key_raw()[1..].split_at(pair.public_key_raw().len() / 2);
-            (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y))
-        };
-        let (p256, p384) = (
-            of(&rcgen::PKCS_ECDSA_P256_SHA256),
-            of(&rcgen::PKCS_ECDSA_P384_SHA384),
-        );
-        let ec = |curve, (x, y): (&str, &str)| json!({ "kty": "EC", "crv": curve, "x": x, "y": y });
-        let point = URL_SAFE_NO_PAD.encode([1; 32]);
-        for (name, jwk, want) in [
-            ("RSA 2047", rsa_of(2047), false),
-            ("RSA 2048", rsa_of(2048), true),
-            ("RSA 4096", rsa_of(4096), true),
-            ("RSA 4097", rsa_of(4097), false),
-            ("RSA 1024", rsa_of(1024), false),
-            ("for signatures", with("use", json!("sig")), true),
-            ("for encryption", with("use", json!("enc")), false),
-            ("use no text", with("use", json!(["sig"])), false),
-            ("may verify", with("key_ops", json!(["verify"])), true),
-            ("may only sign", with("key_ops", json!(["sign"])), false),
-            ("key_ops no list", with("key_ops", json!("verify")), false),
-            ("known alg", with("alg", json!("PS512")), true),
-            ("unknown alg", with("alg", json!("RSA-OAEP")), false),
-            ("private d", with("d", json!("AQAB")), false),
-            ("private k", with("k", json!(null)), false),
-            ("kid a number", with("kid", json!(7)), false),
-            ("padded", with("e", json!("AQAB==")), false),
-            ("no kty", json!({ "n": "AQAB" }), false),
-            ("secret", json!({ "kty": "oct", "alg": "HS256" }), false),
-            ("P-256", ec("P-256", (&p256.0, &p256.1)), true),
-            ("P-256, long", ec("P-256", (&p384.0, &p384.1)), false),
-            (
-                "P-256, not on the curve",
-                ec("P-256", (&p256.0, &p256.0)),
-                false,
-            ),
-            ("P-256, one coordinate", ec("P-256", (&p256.0, "")), false),
-            ("P-384", ec("P-384", (&p384.0, &p384.1)), true),
-            (
-                "P-384, not on the curve",
-                ec("P-384", (&p384.1, &p384.0)),
-                false,
-            ),
-            ("secp256k1", ec("secp256k1", (&p256.0, &p256.1)), false),
-            (
-                "Ed25519",
-                json!({ "kty": "OKP", "crv": "Ed25519", "x": point }),
-                true,
-            ),
-            (
-                "X25519",
-                json!({ "kty": "OKP", "crv": "X25519", "x": point }),
-                false,
-            ),
-        ] {
-            assert_eq!(is_usable(&jwk), want, "{name}");
-        }
-    }
-
-    #[test]
-    fn small_order_ed25519_keys_are_refused() {
-        let y = |hex: &str| -> Vec<u8> {
-            let digits = (0..32).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16));
-            digits.collect::<Result<_, _>>().expect("hex")
-        };
-        for hex in [
-            "0000000000000000000000000000000000000000000000000000000000000000",
-            "0100000000000000000000000000000000000000000000000000000000000000",
-            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-        ] {
-            for sign in [0, 0x80] {
-                let mut point = y(hex);
-                point[31] |= sign;
-                let jwk =
-                    json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(&point) });
-                assert!(!is_usable(&jwk), "{hex} {sign}");
-                // SPKI (RFC 8410) around the point.
-                let spki = [
-                    &[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..],
-                    &point,
-                ]
-                .concat();
-                let pem = format!(
-                    "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-                    STANDARD.encode(spki)
-                );
-                assert_eq!(
-                    KeySet::from_pem(pem.as_bytes()).err(),
-                    Some(KeysError::NoUsableKey),
-                    "{hex} {sign}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn key_of_each_type_is_parsed_from_pem_and_verifies_only_its_own_algorithm() {
-        use jsonwebtoken::EncodingKey;
-        type Maker = fn(&[u8]) -> EncodingKey;
-        let families: [(_, &[&str], Algorithm, Maker); 3] = [
-            (
-                &rcgen::PKCS_ECDSA_P256_SHA256,
-                &["ES256"],
-                Algorithm::ES256,
-                EncodingKey::from_ec_der,
-            ),
-            (
-                &rcgen::PKCS_ECDSA_P384_SHA384,
-                &["ES384"],
-                Algorithm::ES384,
-                EncodingKey::from_ec_der,
-            ),
-            (
-                &rcgen::PKCS_ED25519,
-                &["EdDSA", "Ed25519"],
-                Algorithm::EdDSA,
-                EncodingKey::from_ed_der,
-            ),
-        ];
-        for (family, names, algorithm, encoding) in families {
-            let pair = rcgen::KeyPair::generate_for(family).expect("a key");
-            let keys = KeySet::from_pem(pair.public_key_pem().as_bytes()).expect("a usable key");
-            let signature = crypto::sign(b"text", &encoding(&pair.serialize_der()), algorithm)
-                .expect("a signature");
-            for alg in Alg::ALL {
-                let want = names.contains(&alg.name).then_some(true);
-                assert_eq!(
-                    keys.verify(b"text", &signature, alg, None),
-                    want,
-                    "{} {names:?}",
-                    alg.name
-                );
-            }
-            let alg = Alg::named(names[0]).expect("a known algorithm");
-            assert_eq!(keys.verify(b"test", &signature, alg, None), Some(false));
-        }
-    }
-
-    #[test]
-    fn secret_verifies_signatures_of_jsonwebtoken_and_refuses_others() {
-        let (ours, other) = (Secret::new("session-secret"), Secret::new("another-secret"));
-        for name in ["HS256", "HS384", "HS512"] {
-            let alg = Alg::named(name).expect("a known algorithm");
-            let key = jsonwebtoken::EncodingKey::from_secret(ours.expose());
-            let signature = crypto::sign(b"text", &key, alg.algorithm).expect("a signature");
-            let verify = |secret: &Secret, text: &[u8], signature: &str| {
-                KeySet::from_secret(secret).verify(text, signature, alg, None)
-            };
-            assert_eq!(verify(&ours, b"text", &signature), Some(true), "{name}");
-            assert_eq!(verify(&ours, b"test", &signature), Some(false), "{name}");
-            assert_eq!(verify(&other, b"text", &signature), Some(false), "{name}");
-            for bad in [
-                "",
-                "AA",
-                &signature[1..],
-                &format!("{signature}="),
-                &format!("{signature}A"),
-            ] {
-                assert_eq!(verify(&ours, b"text", bad), Some(false), "{name} {bad}");
-            }
-            let rsa = Alg::named("RS256").expect("a known algorithm");
-            assert_eq!(
-                KeySet::from_secret(&ours).verify(b"text", &signature, rsa, None),
-                None
-            );
-        }
-    }
-
-    #[test]
-    fn rsa_key_is_parsed_from_spki_and_pkcs1_pem() {
-        let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
-        let mut signature = vec![0; pair.public_modulus_len()];
-        pair.sign(
-            &RSA_PKCS1_SHA256,
-            &SystemRandom::new(),
-            b"text",
-            &mut signature,
-        )
-        .expect("a signature");
-        let signature = URL_SAFE_NO_PAD.encode(signature);
-        let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("DER");
-        let pem = |label: &str, der: &[u8]| {
-            format!(
-                "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-                STANDARD.encode(der)
-            )
-        };
-        let alg = |name| Alg::named(name).expect("a known algorithm");
-        for text in [
-            pem("PUBLIC KEY", spki.as_ref()),
-            pem("RSA PUBLIC KEY", pair.public_key().as_ref()),
-        ] {
-            let keys = KeySet::from_pem(text.as_bytes()).expect("a usable key");
-            assert_eq!(
-                keys.verify(b"text", &signature, alg("RS256"), None),
-                Some(true)
-            );
-            assert_eq!(
-                keys.verify(b"test", &signature, alg("RS256"), None),
-                Some(false)
-            );
-            assert_eq!(
-                keys.verify(b"text", &signature, alg("PS256"), None),
-                Some(false)
-            );
-            assert_eq!(keys.verify(b"text", &signature, alg("ES256"), None), None);
-            assert_eq!(keys.verify(b"text", &signature, alg("HS256"), None), None);
-        }
-        for text in [
-            pem("CERTIFICATE", spki.as_ref()),
-            pem("PUBLIC KEY", b"\x30\x00"),
-            String::new(),
-        ] {
-            assert!(KeySet::from_pem(text.as_bytes()).is_err());
-        }
-    }
-}
+mod tests;

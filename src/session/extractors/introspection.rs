@@ -25,6 +25,7 @@ use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Waiting;
 use crate::session::credential_source;
 use crate::session::formats::jwt_form;
+use crate::session::formats::shown::differs;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes, check_scopes};
@@ -42,10 +43,12 @@ pub const KIND: Kind = Kind {
 
 /// Defaults for issuers: the keys that a preset sets in its section.
 const PRESETS: &[(&str, &str)] = &[(
-    // The token of a service account has a user name of this form, and the claims `clientHost` and `clientAddress`.
+    // The token of a service account has a user name of this form, and the claims `clientHost` and `clientAddress`. They
+    // are missing without the scopes `profile` and `service_account`, but then it has no user session (`sid`) either.
     "keycloak",
     r#"
         [claims]
+        sid = { present = true }
         username = { unlike = "service-account-*" }
         preferred_username = { unlike = "service-account-*" }
         clientHost = { absent = true }
@@ -247,7 +250,10 @@ impl SessionExtractor for Introspection {
             self.issuer.check_form(&found)?;
             let token = found.text;
             if token.len() > MAX_CREDENTIAL {
-                return Err(ExtractError::rejected(Reason::TooLarge));
+                return Err(ExtractError::rejected(Reason::TooLarge).because(format!(
+                    "the token has {} bytes, and the limit is {MAX_CREDENTIAL}",
+                    token.len()
+                )));
             }
             let call = || {
                 let (issuer, mut call) = (self.issuer.clone(), self.issuer.request(&token));
@@ -292,10 +298,11 @@ impl Issuer {
         }
         let issuer = jwt_form::read(&found.text)?.and_then(|form| form.issuer);
         match issuer {
-            Some(issuer) if !self.issuers.contains(&issuer) => {
-                Err(ExtractError::not_mine(Reason::Issuer, found.place)
-                    .because(format!("iss is {issuer}")))
-            }
+            Some(issuer) if !self.issuers.contains(&issuer) => Err(ExtractError::not_mine(
+                Reason::Issuer,
+                found.place,
+            )
+            .because(differs("iss", [issuer], "issuers", &self.issuers))),
             _ => Ok(()),
         }
     }
@@ -367,21 +374,27 @@ impl Issuer {
         if time(claims, "nbf")?.is_some_and(|not_before| not_before > now.saturating_add(LEEWAY)) {
             return Err(ExtractError::rejected(Reason::NotYetValid));
         }
-        check_any(
-            &self.issuers,
-            &texts(member(claims, "iss")?),
-            Reason::Issuer,
-        )?;
-        check_any(
-            &self.audiences,
-            &texts(member(claims, "aud")?),
-            Reason::Audience,
-        )?;
-        check_any(
-            &self.client_ids,
-            &texts(member(claims, "client_id")?),
-            Reason::ClientId,
-        )?;
+        for (key, allowed, name, reason) in [
+            ("issuers", &self.issuers, "iss", Reason::Issuer),
+            ("audiences", &self.audiences, "aud", Reason::Audience),
+            (
+                "client_ids",
+                &self.client_ids,
+                "client_id",
+                Reason::ClientId,
+            ),
+        ] {
+            let given = texts(member(claims, name)?);
+            if !allowed.is_empty()
+                && !given
+                    .iter()
+                    .any(|given| allowed.iter().any(|known| known == given))
+            {
+                return Err(
+                    ExtractError::rejected(reason).because(differs(name, given, key, allowed))
+                );
+            }
+        }
         check_scopes(&self.required_scopes, claims)?;
         self.claims.check(claims)?;
         Ok(expires_at)
@@ -399,34 +412,22 @@ impl Issuer {
             match member(claims, name)? {
                 None | Some(Value::Null) => {}
                 Some(Value::String(text)) if is_known(text) => {}
-                Some(_) => {
-                    return Err(ExtractError::rejected(Reason::TokenType)
-                        .because(format!("{name} is not one of token_types")));
+                Some(found) => {
+                    let found = differs(name, found.as_str(), "token_types", &self.token_types);
+                    return Err(ExtractError::rejected(Reason::TokenType).because(found));
                 }
             }
         }
         match member(claims, "cnf")? {
             None | Some(Value::Null) => Ok(()),
-            Some(_) => Err(ExtractError::rejected(Reason::TokenType)
-                .because("the token is bound to a key (cnf)")),
+            Some(_) => Err(ExtractError::rejected(Reason::SenderConstrained)
+                .because("the token is bound to a key of its sender (cnf)")),
         }
     }
 }
 
 fn inactive() -> ExtractError {
     ExtractError::rejected(Reason::Inactive).because("the answer does not contain active = true")
-}
-
-/// Refuses with `reason` if none of the `given` values is allowed. An empty `allowed` allows all.
-fn check_any(allowed: &[String], given: &[&str], reason: Reason) -> Result<(), ExtractError> {
-    if allowed.is_empty()
-        || given
-            .iter()
-            .any(|given| allowed.iter().any(|allowed| allowed == given))
-    {
-        return Ok(());
-    }
-    Err(ExtractError::rejected(reason).because(format!("the answer contains {given:?}")))
 }
 
 /// The strings of a claim that is a string or a list. Other values are left out.

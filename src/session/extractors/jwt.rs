@@ -13,10 +13,14 @@ use futures_util::future::BoxFuture;
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::json::{Object, Value};
-use crate::session::backends::jwks::{FetchedKeys, Found, KeysByKid};
-use crate::session::backends::keys::{Alg, KeySet};
+use crate::session::backends::jwks::{FetchedKeys, Found};
+use crate::session::backends::keys::{Alg, KeySet, SignatureError, Signed, UnusableKey};
+use crate::session::backends::keys_by_kid::KeysByKid;
 use crate::session::credential_source;
+use crate::session::formats::issuer::{self, IssuerMatch, TENANT};
 use crate::session::formats::jwt_form;
+use crate::session::formats::jwt_times::numeric_date;
+use crate::session::formats::shown::differs;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_scopes};
@@ -31,9 +35,10 @@ pub const KIND: Kind = Kind {
     presets: presets::PRESETS,
 };
 
-/// Header parameters that change what is verified, or that contain or locate the key (RFC 7515, section 4.1,
-/// RFC 7797). A token with any of them is refused.
-const REFUSED_PARAMETERS: [&str; 8] = ["crit", "b64", "zip", "cty", "jwk", "jku", "x5u", "x5c"];
+/// Header parameters that change what is verified (RFC 7515, section 4.1.11, RFC 7516, section 4.1.3). A token with
+/// any of them is refused, and so is one with `b64` other than `true` (RFC 7797). Those that contain or locate a key
+/// (`jwk`, `jku`, `x5u`, `x5c`) are ignored: only configured keys verify.
+const REFUSED_PARAMETERS: [&str; 2] = ["crit", "zip"];
 
 /// The last second of the year 9999. A later expiry is a mistake, such as a time in milliseconds.
 const LATEST_EXPIRY: UnixSeconds = 253_402_300_799;
@@ -49,8 +54,10 @@ struct Jwt {
     keys: KeySource,
     /// Accepted values of the header's `alg`.
     algorithms: Vec<Alg>,
-    /// Accepted values of `iss`; an empty list accepts any, also none.
+    /// Accepted values of `iss`, which may contain `{tenantid}`; an empty list accepts any, also none.
     issuers: Vec<String>,
+    /// Accepted values of `tid`, in lower case; an empty list accepts any, also none.
+    tenants: Vec<String>,
     /// Accepted values of `aud`; an empty list accepts any, also none.
     audiences: Vec<String>,
     leeway: UnixSeconds,
@@ -59,6 +66,7 @@ struct Jwt {
     required_scopes: Vec<String>,
     max_token_bytes: usize,
     token_types: Vec<String>,
+    allow_sender_constrained: bool,
     padded_base64: bool,
     clock: Clock,
 }
@@ -90,6 +98,28 @@ impl KeySource {
         }
     }
 
+    /// Keys that may verify a token with whose keys (`than`) its signature is wrong, after a fetch if one is due.
+    async fn newer(&self, kid: Option<&str>, than: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+        let found = match self {
+            Self::AnyKid(_) | Self::Set(_) => None,
+            Self::Fetched(keys) => keys.newer(than),
+            Self::ByKid(keys) => keys.newer(kid, than),
+        };
+        match found? {
+            Found::Keys(keys) => Some(keys),
+            Found::Wait(wait) => wait.keys(self.kid_in_set(kid)).await.ok(),
+        }
+    }
+
+    /// The keys that were meant for signatures and cannot be used.
+    fn unusable(&self) -> Vec<UnusableKey> {
+        match self {
+            Self::AnyKid(keys) | Self::Set(keys) => keys.faults().cloned().collect(),
+            Self::Fetched(keys) => keys.unusable(),
+            Self::ByKid(_) => Vec::new(),
+        }
+    }
+
     /// The key id by which a key is chosen in the set; `None` if every key of the set may be used.
     fn kid_in_set<'a>(&self, kid: Option<&'a str>) -> Option<&'a str> {
         match self {
@@ -116,8 +146,8 @@ impl SessionExtractor for Jwt {
                 return Ok(None);
             };
             let token = self.read(&found)?;
-            let keys = self.keys.get(token.kid.as_deref()).await?;
-            self.verify(token, &keys).map(Some)
+            self.check_signature(&token).await?;
+            self.session(token).map(Some)
         })
     }
 
@@ -125,9 +155,10 @@ impl SessionExtractor for Jwt {
         Reach {
             places: self.places.clone().into(),
             opaque: false,
-            jwts_of: Some(self.issuers.clone()),
+            jwts_of: Some(self.issuers_of_tenants()),
             hmac: Some(self.is_hmac()),
-            authority: (!self.issuers.is_empty()).then(|| Authority::Issuers(self.issuers.clone())),
+            authority: (!self.issuers.is_empty())
+                .then(|| Authority::Issuers(self.issuers_of_tenants())),
         }
     }
 
@@ -141,6 +172,14 @@ impl SessionExtractor for Jwt {
         if let KeySource::Fetched(keys) = &self.keys {
             keys.observe();
         }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let unusable = self.keys.unusable();
+        unusable
+            .iter()
+            .map(|key| format!("a key cannot be used: {key}"))
+            .collect()
     }
 
     fn readiness(&self) -> Readiness {
@@ -161,7 +200,11 @@ impl Jwt {
     ) -> Result<UnverifiedToken<'a>, ExtractError> {
         let token = &*found.text;
         if token.len() > self.max_token_bytes {
-            return Err(ExtractError::rejected(Reason::TooLarge));
+            return Err(ExtractError::rejected(Reason::TooLarge).because(format!(
+                "the token has {} bytes, and max_token_bytes is {}",
+                token.len(),
+                self.max_token_bytes
+            )));
         }
         let not_mine = |word| ExtractError::not_mine(word, found.place);
         let [header, payload, signature] =
@@ -169,7 +212,7 @@ impl Jwt {
         let form = jwt_form::decode(header).ok_or_else(|| not_mine(Reason::NotAJwt))?;
         let alg = jwt_form::alg(&form)?.ok_or_else(|| not_mine(Reason::NotAJwt))?;
         if jwt_form::is_hmac(alg).is_some_and(|is_hmac| is_hmac != self.is_hmac()) {
-            return Err(not_mine(Reason::AlgNotAllowed));
+            return Err(not_mine(Reason::AlgNotAllowed).because(self.wrong_alg(alg)));
         }
         if payload.is_empty() || signature.is_empty() {
             return Err(malformed("a part is empty"));
@@ -178,9 +221,12 @@ impl Jwt {
         let payload = self.parse(payload)?;
         let issuer = jwt_form::issuer(object(&payload, "the payload")?)?;
         if !self.accepts_issuer(issuer) {
-            return Err(
-                not_mine(Reason::Issuer).because(format!("iss is {}", issuer.unwrap_or("missing")))
-            );
+            return Err(not_mine(Reason::Issuer).because(differs(
+                "iss",
+                issuer,
+                "issuers",
+                &self.issuers,
+            )));
         }
         // Parsed again, because the first time padding and duplicate members were accepted.
         let header = self.json(header)?;
@@ -200,11 +246,35 @@ impl Jwt {
     }
 
     fn accepts_issuer(&self, issuer: Option<&str>) -> bool {
-        self.issuers.is_empty()
-            || self
-                .issuers
+        let is_known = |issuer| {
+            self.issuers
                 .iter()
-                .any(|known| Some(known.as_str()) == issuer)
+                .any(|known| match issuer::matches(known, issuer) {
+                    Some(IssuerMatch::Exact) => true,
+                    Some(IssuerMatch::OfTenant(tenant)) => self.accepts_tenant(tenant),
+                    None => false,
+                })
+        };
+        self.issuers.is_empty() || issuer.is_some_and(is_known)
+    }
+
+    fn accepts_tenant(&self, tenant: &str) -> bool {
+        self.tenants.is_empty() || self.tenants.contains(&tenant.to_ascii_lowercase())
+    }
+
+    /// The issuers with the configured tenants in them.
+    fn issuers_of_tenants(&self) -> Vec<String> {
+        let issuers = self.issuers.iter().flat_map(|issuer| {
+            if issuer.contains(TENANT) && !self.tenants.is_empty() {
+                let tenants = self.tenants.iter();
+                tenants
+                    .map(|tenant| issuer.replace(TENANT, tenant))
+                    .collect()
+            } else {
+                vec![issuer.clone()]
+            }
+        });
+        issuers.collect()
     }
 
     /// Checks the header; gives its `alg` and `kid`.
@@ -216,10 +286,17 @@ impl Jwt {
             return Err(ExtractError::rejected(Reason::Header)
                 .because(format!("the header parameter {name} is not supported")));
         }
+        if !matches!(member(header, "b64")?, None | Some(Value::Bool(true))) {
+            return Err(ExtractError::rejected(Reason::Header)
+                .because("the header parameter b64 is not true"));
+        }
         match member(header, "typ")? {
             None => {}
             Some(Value::String(typ)) if self.is_token_type(typ) => {}
-            Some(_) => return Err(ExtractError::rejected(Reason::TokenType)),
+            Some(typ) => {
+                let found = differs("typ", typ.as_str(), "token_types", &self.token_types);
+                return Err(ExtractError::rejected(Reason::TokenType).because(found));
+            }
         }
         let kid = match member(header, "kid")? {
             None => None,
@@ -229,24 +306,51 @@ impl Jwt {
         self.header_claims.check(header)?;
         let name = member(header, "alg")?.and_then(Value::as_str);
         let alg = self.algorithms.iter().find(|alg| Some(alg.name) == name);
-        let alg = alg.ok_or_else(|| ExtractError::rejected(Reason::AlgNotAllowed))?;
+        let alg = alg.ok_or_else(|| {
+            ExtractError::rejected(Reason::AlgNotAllowed)
+                .because(self.wrong_alg(name.unwrap_or_default()))
+        })?;
         Ok((*alg, kid))
     }
 
-    /// The prefix `application/` may be left out of a media type (RFC 7515, section 4.1.9).
+    fn wrong_alg(&self, alg: &str) -> String {
+        let algorithms: Vec<&str> = self.algorithms.iter().map(|alg| alg.name).collect();
+        differs("alg", Some(alg), "algorithms", &algorithms)
+    }
+
     fn is_token_type(&self, typ: &str) -> bool {
         self.token_types
             .iter()
-            .any(|known| bare_type(known).eq_ignore_ascii_case(bare_type(typ)))
+            .any(|known| is_media_type(known, typ))
     }
 
-    fn verify(&self, token: UnverifiedToken<'_>, keys: &KeySet) -> Result<Session, ExtractError> {
-        let kid = self.keys.kid_in_set(token.kid.as_deref());
-        match keys.verify(token.signed.as_bytes(), token.signature, token.alg, kid) {
-            Some(true) => {}
-            Some(false) => return Err(ExtractError::rejected(Reason::BadSignature)),
-            None => return Err(ExtractError::rejected(Reason::UnknownKey)),
+    /// Verifies the signature, again with newer keys if it is wrong.
+    async fn check_signature(&self, token: &UnverifiedToken<'_>) -> Result<(), ExtractError> {
+        let kid = token.kid.as_deref();
+        let signed = Signed {
+            text: token.signed.as_bytes(),
+            signature: token.signature,
+            alg: token.alg,
+            kid: self.keys.kid_in_set(kid),
+            claims: token.payload.as_object(),
+        };
+        let keys = self.keys.get(kid).await?;
+        let mut outcome = keys.verify(signed);
+        if outcome.is_err()
+            && let Some(newer) = self.keys.newer(kid, &keys).await
+        {
+            outcome = newer.verify(signed);
         }
+        outcome.map_err(|error| match error {
+            SignatureError::Wrong => ExtractError::rejected(Reason::BadSignature),
+            SignatureError::NoKey(found) => {
+                ExtractError::rejected(Reason::UnknownKey).because(found)
+            }
+        })
+    }
+
+    /// The session of a token whose signature was verified.
+    fn session(&self, token: UnverifiedToken<'_>) -> Result<Session, ExtractError> {
         let attributes = token.payload;
         if attributes.has_duplicates() {
             return Err(malformed("the payload has a duplicate member"));
@@ -262,11 +366,11 @@ impl Jwt {
     fn check_claims(&self, claims: &Object) -> Result<UnixSeconds, ExtractError> {
         let now = self.clock.now();
         let exp = member(claims, "exp")?.and_then(numeric_date);
-        let Some(exp) = exp.filter(|exp| exp.floor <= LATEST_EXPIRY) else {
+        let Some(exp) = exp.filter(|(floor, _)| *floor <= LATEST_EXPIRY) else {
             return Err(ExtractError::rejected(Reason::Exp)
                 .because("exp is missing, not a number, or after the year 9999"));
         };
-        if now >= exp.ceil.saturating_add(self.leeway) {
+        if now >= exp.1.saturating_add(self.leeway) {
             return Err(ExtractError::expired());
         }
         for (name, must_be_number) in [("nbf", true), ("iat", true), ("auth_time", false)] {
@@ -274,7 +378,7 @@ impl Jwt {
                 continue;
             };
             match numeric_date(value) {
-                Some(date) if date.ceil > now.saturating_add(self.leeway) => {
+                Some((_, ceil)) if ceil > now.saturating_add(self.leeway) => {
                     return Err(ExtractError::rejected(Reason::NotYetValid)
                         .because(format!("{name} is in the future")));
                 }
@@ -284,10 +388,41 @@ impl Jwt {
                 Some(_) | None => {}
             }
         }
+        self.check_tenant(claims)?;
         self.check_audience(claims)?;
+        self.check_sender(claims)?;
         self.claims.check(claims)?;
         check_scopes(&self.required_scopes, claims)?;
-        Ok(exp.floor)
+        Ok(exp.0)
+    }
+
+    /// Refuses sender-constrained tokens (RFC 8705, RFC 9449), because the request has no proof of possession.
+    fn check_sender(&self, claims: &Object) -> Result<(), ExtractError> {
+        match member(claims, "cnf")? {
+            Some(cnf) if *cnf != Value::Null && !self.allow_sender_constrained => Err(ExtractError::rejected(Reason::SenderConstrained)
+                .because("the token is bound to a key of its sender (cnf), and allow_sender_constrained is false")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that `tid` is an accepted tenant, and the one in `iss` if the configured issuer is for several tenants.
+    fn check_tenant(&self, claims: &Object) -> Result<(), ExtractError> {
+        let tenant = member(claims, "tid")?.and_then(Value::as_str);
+        let wrong = |found| Err(ExtractError::rejected(Reason::Tenant).because(found));
+        if !self.tenants.is_empty() && !tenant.is_some_and(|tenant| self.accepts_tenant(tenant)) {
+            return wrong(differs("tid", tenant, "tenants", &self.tenants));
+        }
+        let issuer = jwt_form::issuer(claims)?.unwrap_or_default();
+        let is_of_tenant = |known: &String| match issuer::matches(known, issuer) {
+            Some(IssuerMatch::OfTenant(other)) => tenant == Some(other),
+            Some(IssuerMatch::Exact) => true,
+            None => false,
+        };
+        if self.issuers.is_empty() || self.issuers.iter().any(is_of_tenant) {
+            Ok(())
+        } else {
+            wrong(differs("tid", tenant, "iss", [issuer]))
+        }
     }
 
     fn check_audience(&self, claims: &Object) -> Result<(), ExtractError> {
@@ -300,17 +435,20 @@ impl Jwt {
             None => &[],
         };
         // Every item must be a string (RFC 7519, section 4.1.3).
-        let audience: Option<Vec<&str>> = audience.iter().map(Value::as_str).collect();
-        let is_accepted = audience.is_some_and(|audience| {
+        let texts: Option<Vec<&str>> = audience.iter().map(Value::as_str).collect();
+        let is_accepted = texts.as_ref().is_some_and(|texts| {
             self.audiences
                 .iter()
-                .any(|known| audience.contains(&known.as_str()))
+                .any(|known| texts.contains(&known.as_str()))
         });
         if is_accepted {
             return Ok(());
         }
-        Err(ExtractError::rejected(Reason::Audience)
-            .because("aud contains none of the configured audiences"))
+        let found = match texts {
+            Some(texts) => differs("aud", texts, "audiences", &self.audiences),
+            None => "aud has a member that is not text".to_owned(),
+        };
+        Err(ExtractError::rejected(Reason::Audience).because(found))
     }
 
     /// One part of a token as JSON without duplicate members.
@@ -359,39 +497,17 @@ fn member<'a>(object: &'a Object, name: &str) -> Result<Option<&'a Value>, Extra
         .map_err(|_| malformed(format!("{name} occurs twice")))
 }
 
+/// Whether two media types are the same. The prefix `application/` may be left out (RFC 7515, section 4.1.9).
+fn is_media_type(one: &str, other: &str) -> bool {
+    bare_type(one).eq_ignore_ascii_case(bare_type(other))
+}
+
 fn bare_type(media_type: &str) -> &str {
     const PREFIX: &str = "application/";
     match media_type.get(..PREFIX.len()) {
         Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => &media_type[PREFIX.len()..],
         Some(_) | None => media_type,
     }
-}
-
-/// A `NumericDate` (RFC 7519, section 2), which may have a fraction, rounded to whole seconds.
-struct NumericDate {
-    floor: UnixSeconds,
-    ceil: UnixSeconds,
-}
-
-fn numeric_date(value: &Value) -> Option<NumericDate> {
-    let Value::Number(number) = value else {
-        return None;
-    };
-    if let Some(seconds) = number.as_i64() {
-        return Some(NumericDate {
-            floor: seconds,
-            ceil: seconds,
-        });
-    }
-    let seconds = number.as_f64()?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the cast saturates, and such a date is then refused"
-    )]
-    Some(NumericDate {
-        floor: seconds.floor() as UnixSeconds,
-        ceil: seconds.ceil() as UnixSeconds,
-    })
 }
 
 #[cfg(test)]

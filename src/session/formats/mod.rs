@@ -2,6 +2,7 @@
 //! without configuration.
 
 pub mod aes;
+pub mod any_base64;
 pub mod cookies;
 pub mod expiry;
 pub mod glob;
@@ -9,6 +10,7 @@ pub mod headers;
 pub mod hex;
 pub mod hkdf;
 pub mod iron;
+pub mod issuer;
 pub mod jwe;
 pub mod jwt_form;
 pub mod jwt_times;
@@ -17,4 +19,5 @@ pub mod payload;
 pub mod percent;
 pub mod php;
 pub mod rails;
+pub mod shown;
 pub mod signed_timestamp;

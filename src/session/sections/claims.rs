@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::json::{DuplicateMember, Object, Value};
 use crate::session::formats::glob::matches_glob;
+use crate::session::formats::shown::{listed, shown};
 use crate::session::reason::Reason;
 use crate::session::subject::{lookup, parse_path};
 use crate::session::types::ExtractError;
@@ -49,6 +50,30 @@ impl ClaimRules {
         rules.any(|named| matches!(named.rule, Rule::OneOf(_) | Rule::Like(_)))
     }
 
+    /// Whether the rule for `claim` can never match, if the claim may be absent or not, and otherwise is one of the values
+    /// for which `may_be` is true.
+    pub fn contradict(
+        &self,
+        claim: &str,
+        may_be_absent: bool,
+        may_be: impl Fn(&str) -> bool,
+    ) -> bool {
+        let mut rules = self.0.iter().filter(|named| named.name == claim);
+        let none = |values: &[String]| !values.iter().any(|value| may_be(value));
+        rules.any(|named| match &named.rule {
+            Rule::OneOf(values) => none(values),
+            Rule::AbsentOr(values) => !may_be_absent && none(values),
+            Rule::Absent => !may_be_absent,
+            Rule::Present | Rule::Like(_) | Rule::Unlike(_) | Rule::Any => false,
+        })
+    }
+
+    /// Whether a rule refuses a token without `claim`.
+    pub fn demand(&self, claim: &str) -> bool {
+        let mut rules = self.0.iter().filter(|named| named.name == claim);
+        rules.any(|named| !named.rule.passes(None))
+    }
+
     /// Checks every rule.
     ///
     /// # Errors
@@ -59,7 +84,11 @@ impl ClaimRules {
                 .find(claims)
                 .is_ok_and(|claim| named.rule.passes(claim))
             {
-                let detail = format!("{} does not satisfy its rule", named.name);
+                let detail = format!(
+                    "{} {}",
+                    shown(&named.name),
+                    named.rule.describe(named.find(claims))
+                );
                 return Err(ExtractError::rejected(Reason::Claim).because(detail));
             }
         }
@@ -84,6 +113,29 @@ impl NamedRule {
 }
 
 impl Rule {
+    /// What was found beside what the rule requires. The value itself is left out, since it may tell who the user is.
+    fn describe(&self, found: Result<Option<&Value>, DuplicateMember>) -> String {
+        let found = match found {
+            Err(DuplicateMember) => "occurs twice",
+            Ok(None) => "is missing",
+            Ok(Some(Value::Null)) => "is null",
+            Ok(Some(Value::Array(items))) if items.is_empty() => "is an empty list",
+            Ok(Some(Value::Array(_))) => "is a list of other values",
+            Ok(Some(Value::Object(_))) => "is an object",
+            Ok(Some(_)) => "has another value",
+        };
+        let required = match self {
+            Self::OneOf(values) => listed(values),
+            Self::AbsentOr(values) => format!("absent or {}", listed(values)),
+            Self::Present => "any value".to_owned(),
+            Self::Absent => "absent".to_owned(),
+            Self::Like(glob) => format!("like {glob}"),
+            Self::Unlike(glob) => format!("unlike {glob}"),
+            Self::Any => "anything".to_owned(),
+        };
+        format!("{found}, and its rule is: {required}")
+    }
+
     fn passes(&self, claim: Option<&Value>) -> bool {
         let Some(claim) = claim else {
             return matches!(
@@ -183,6 +235,19 @@ impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
     fn try_from(rules: BTreeMap<String, Rule>) -> Result<Self, Self::Error> {
         if rules.contains_key("") {
             return Err("has a rule with an empty claim name");
+        }
+        let is_escaped = |name: &str| {
+            name.split('~')
+                .skip(1)
+                .all(|rest| rest.starts_with(['0', '1']))
+        };
+        if rules
+            .keys()
+            .any(|name| name.starts_with('/') && !is_escaped(name))
+        {
+            return Err(
+                "has a rule whose name begins with / and is no JSON Pointer: write ~1 for / and ~0 for ~ in a name",
+            );
         }
         let named = |(name, rule): (String, Rule)| {
             let path = parse_path(&name).unwrap_or_default();
@@ -560,6 +625,7 @@ mod tests {
             r#"role = [["a"]]"#,
             r#"outer = { inner = "a" }"#,
             r#""" = "a""#,
+            r#""/a~2b" = "a""#,
         ] {
             assert!(toml::from_str::<ClaimRules>(rules).is_err(), "{rules}");
         }

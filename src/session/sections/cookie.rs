@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, header};
 
 use crate::config::{Problems, Section};
 use crate::session::formats::cookies;
+use crate::session::formats::percent::{self, Plus};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
@@ -105,7 +106,8 @@ pub fn find_whole_or_chunks<'a>(
     }
 }
 
-fn find_chunks(
+/// The chunks `NAME.0`, `NAME.1` … only: see [`find_whole_or_chunks`].
+pub fn find_chunks(
     headers: &HeaderMap,
     name: &str,
     max: usize,
@@ -154,6 +156,27 @@ pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
         "{} and {} are present with different values: set `cookie` to the name that the app uses",
         first.name, second.name
     ))
+}
+
+/// The cookie whose name is `name` once it is percent-decoded. Several that differ in their encoding only count as
+/// duplicates.
+pub fn find_decoded<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> Result<Option<&'a str>, ExtractError> {
+    let is_named = |raw: &[u8]| {
+        std::str::from_utf8(raw)
+            .is_ok_and(|raw| percent::decode(raw, Plus::Plus).as_deref() == Some(name))
+    };
+    let found = cookies::find_all(headers, is_named)?;
+    match found.as_slice() {
+        [] => Ok(None),
+        [(first, value), rest @ ..] if rest.iter().all(|(_, other)| other == value) => {
+            find(headers, first)
+        }
+        _ => Err(ExtractError::rejected(Reason::AmbiguousIdentity)
+            .because(format!("{name} is present with different values"))),
+    }
 }
 
 /// The raw value of the cookie called `name`, without the enclosing quotes that RFC 6265 allows and frameworks

@@ -72,9 +72,14 @@ impl SessionCredential {
             .iter()
             .filter_map(|text| problems.accept(section.key("from"), text.parse()))
             .collect();
-        let is_supabase = |place: &CredentialSource| matches!(place, CredentialSource::Supabase(_));
+        let holds_tokens = |place: &CredentialSource| {
+            matches!(
+                place,
+                CredentialSource::Supabase(_) | CredentialSource::Amplify(_)
+            )
+        };
         problems.require(
-            !places.iter().any(is_supabase),
+            !places.iter().any(holds_tokens),
             section.key("from"),
             "must name headers or cookies, such as \"header:authorization\"",
         );
@@ -181,7 +186,7 @@ impl SessionCredential {
         for place in &self.places {
             let value = match place {
                 CredentialSource::Cookie(name) => cookie::find(headers, name)?,
-                CredentialSource::Supabase(_) => None,
+                CredentialSource::Supabase(_) | CredentialSource::Amplify(_) => None,
                 CredentialSource::Bearer | CredentialSource::Header(_) => match place.header() {
                     Some(name) => single(headers, name)?
                         .map(|value| opaque(place, value.as_bytes()))

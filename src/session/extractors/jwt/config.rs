@@ -1,6 +1,8 @@
 //! The configuration of a `jwt` section: its keys, their checks, and the extractor built from them.
 //! How a token is verified is in `jwt.rs`.
 
+mod rules;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,13 +13,18 @@ use crate::config::{HumanDuration, List, Problems, PublicText, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::http::check_url;
-use crate::session::backends::jwks::{FetchedKeys, KID_PLACEHOLDER, KeysByKid, Source};
+use crate::session::backends::jwks::FetchedKeys;
+use crate::session::backends::jwks_source::{Discovery, Source};
 use crate::session::backends::keys::{Alg, KeySet};
+use crate::session::backends::keys_by_kid::{KID_PLACEHOLDER, KeysByKid};
 use crate::session::backends::outgoing::OutgoingConfig;
 use crate::session::backends::waiting::Waiting;
 use crate::session::credential_source;
+use crate::session::formats::any_base64;
+use crate::session::formats::issuer::{TENANT, is_tenant_id};
 use crate::session::sections::app_secret;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes};
+use crate::session::subject::Template;
 use crate::session::types::SessionExtractor;
 
 /// `[extractors.NAME]` with `kind = "jwt"`
@@ -31,8 +38,11 @@ struct JwtConfig {
     jwks: Option<PublicText>,
     public_key: Option<PublicText>,
     secret: Option<Secret>,
+    secrets: List<Secret>,
+    secret_encoding: SecretEncoding,
     algorithms: List<String>,
     issuers: List<String>,
+    tenants: List<String>,
     audiences: List<String>,
     allow_any_audience: bool,
     leeway: HumanDuration,
@@ -44,6 +54,7 @@ struct JwtConfig {
     proxy: Option<Secret>,
     no_proxy: Option<List<String>>,
     ca: Option<PublicText>,
+    allow_sender_constrained: bool,
     max_waiting: Option<usize>,
     allow_http: bool,
     padded_base64: bool,
@@ -71,19 +82,23 @@ impl Default for JwtConfig {
             jwks: None,
             public_key: None,
             secret: None,
+            secrets: List::default(),
+            secret_encoding: SecretEncoding::Text,
             algorithms: List::default(),
             issuers: List::default(),
+            tenants: List::default(),
             audiences: List::default(),
             allow_any_audience: false,
             leeway: HumanDuration::secs(30),
             claims: ClaimRules::default(),
             header_claims: ClaimRules::default(),
             required_scopes: List::default(),
-            max_token_bytes: 8192,
+            max_token_bytes: 16 * 1024,
             token_types: List::of(&["JWT", "at+jwt"]),
             proxy: None,
             no_proxy: None,
             ca: None,
+            allow_sender_constrained: false,
             max_waiting: None,
             allow_http: false,
             padded_base64: false,
@@ -95,6 +110,19 @@ impl Default for JwtConfig {
     }
 }
 
+/// How the text of a shared secret becomes the key.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SecretEncoding {
+    /// Its bytes are the key.
+    Text,
+    /// It is base64 of the key, in either alphabet, with or without padding.
+    Base64,
+}
+
+/// The maximum number of `secrets`: every one may be tried for a token.
+const MAX_SECRETS: usize = 10;
+
 /// The end of every discovery document's address.
 const DISCOVERY: &str = "{issuer}/.well-known/openid-configuration";
 
@@ -105,15 +133,18 @@ pub fn build(
 ) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let mut config: JwtConfig = section.read(&mut problems);
-    if let (true, Some(issuer)) = (config.issuers.is_empty(), &config.oidc_issuer) {
-        config.issuers = List(vec![issuer.clone()]);
+    if let (true, Some(issuer)) = (config.issuers.is_empty(), &config.oidc_issuer)
+        && let Ok(discovery) = Discovery::new(issuer, config.allow_http)
+    {
+        config.issuers = List(discovery.token_issuers());
     }
     let places = credential_source::read_from(section, &config.from, &mut problems);
     let leeway = check_leeway(section, &config, &mut problems);
     check_limits(section, &config, &mut problems);
     check_audiences(section, &config, &mut problems);
     check_required(section, &config, &mut problems);
-    let is_hmac = is_given(section, &problems, "secret", config.secret.is_some());
+    let is_hmac = is_given(section, &problems, "secret", config.secret.is_some())
+        || is_given(section, &problems, "secrets", !config.secrets.is_empty());
     let algorithms = check_algorithms(section, &config, is_hmac, &mut problems);
     check_issuers(section, &config, is_hmac, &mut problems);
     let outgoing = OutgoingConfig {
@@ -122,6 +153,8 @@ pub fn build(
         ca: config.ca.take(),
     };
     let context = &context.through(section, &outgoing, &mut problems);
+    check_tenants(section, &config, &mut problems);
+    rules::check(section, &config, &algorithms, &mut problems);
     let keys = check_keys(section, context, &mut config, &mut problems);
     let Some(keys) = keys.filter(|_| problems.is_empty()) else {
         return Err(problems);
@@ -131,6 +164,11 @@ pub fn build(
         keys,
         algorithms,
         issuers: config.issuers.0,
+        tenants: config
+            .tenants
+            .iter()
+            .map(|tenant| tenant.to_ascii_lowercase())
+            .collect(),
         audiences: config.audiences.0,
         leeway,
         claims: config.claims,
@@ -138,6 +176,7 @@ pub fn build(
         required_scopes: config.required_scopes.0,
         max_token_bytes: config.max_token_bytes,
         token_types: config.token_types.0,
+        allow_sender_constrained: config.allow_sender_constrained,
         padded_base64: config.padded_base64,
         clock: context.clock.clone(),
     }))
@@ -240,7 +279,7 @@ fn check_algorithms(
         // With both families, anyone who knows the public key could sign with it as an HMAC secret.
         problems.add(
             key,
-            "must fit the kind of key: HS256, HS384, HS512 with secret, all others with public keys, never both",
+            "must fit the kind of key: HS256, HS384, HS512 with secret or secrets, all others with public keys, never both",
         );
     }
     algorithms
@@ -265,6 +304,31 @@ fn check_issuers(
     );
 }
 
+fn check_tenants(section: &Section<'_>, config: &JwtConfig, problems: &mut Problems) {
+    problems.require(
+        config.tenants.iter().all(|tenant| is_tenant_id(tenant)),
+        section.key("tenants"),
+        "must be ids of tenants (tid), such as 8b5abb95-0643-4c5e-837e-8bea3904411f",
+    );
+    problems.require(
+        config
+            .issuers
+            .iter()
+            .all(|issuer| issuer.matches(TENANT).count() <= 1),
+        section.key("issuers"),
+        "must have {tenantid} at most once",
+    );
+    let is_for_every_tenant =
+        config.tenants.is_empty() && config.issuers.iter().any(|issuer| issuer.contains(TENANT));
+    let subject = section.subject().parse::<Template>();
+    problems.require(
+        !is_for_every_tenant || subject.is_ok_and(|subject| subject.reads_only(&["oid", "sub", "tid"])),
+        section.key("subject"),
+        "may use {oid}, {sub} and {tid} only, because tenants is empty: the administrators of any tenant choose the other \
+         claims of their users, and so could be your user. List the tenants that you serve in tenants",
+    );
+}
+
 /// The source of keys: the one that the section names, or else the preset's.
 fn check_keys(
     section: &Section<'_>,
@@ -278,6 +342,7 @@ fn check_keys(
         ("jwks", config.jwks.is_some()),
         ("public_key", config.public_key.is_some()),
         ("secret", config.secret.is_some()),
+        ("secrets", !config.secrets.is_empty()),
     ]
     .into_iter()
     .filter_map(|(key, has_value)| is_given(section, problems, key, has_value).then_some(key))
@@ -289,27 +354,27 @@ fn check_keys(
         }
         ["oidc_issuer"] => {
             let issuer = config.oidc_issuer.as_deref()?;
-            let source = Source::discovery(issuer, config.allow_http);
-            let source = problems.accept(section.key("oidc_issuer"), source)?;
-            Some(fetched(section, context, config, source, problems))
+            from_discovery(section, context, config, "oidc_issuer", issuer, problems)
         }
         ["jwks"] => {
             let keys = KeySet::from_jwks(config.jwks.as_ref()?.bytes());
             problems
                 .accept(section.key("jwks"), keys)
-                .map(|keys| KeySource::Set(Arc::new(keys)))
+                .map(|keys| KeySource::Set(configured(section, context, "jwks", keys)))
         }
         ["public_key"] => {
             let keys = KeySet::from_pem(config.public_key.as_ref()?.bytes());
             problems
                 .accept(section.key("public_key"), keys)
-                .map(|keys| KeySource::AnyKid(Arc::new(keys)))
+                .map(|keys| KeySource::AnyKid(configured(section, context, "public_key", keys)))
         }
-        ["secret"] => {
-            let secret = section.secret("secret", config.secret.take(), problems)?;
-            let secrets = std::slice::from_ref(&secret);
-            app_secret::check_jwt(section, "secret", secrets, &config.algorithms, problems);
-            Some(KeySource::AnyKid(Arc::new(KeySet::from_secret(&secret))))
+        [key @ "secret"] => {
+            let secrets = config.secret.take().into_iter().collect();
+            Some(shared_secrets(section, config, key, secrets, problems))
+        }
+        [key @ "secrets"] => {
+            let secrets = std::mem::take(&mut config.secrets.0);
+            Some(shared_secrets(section, config, key, secrets, problems))
         }
         [] => from_provider(section, context, config, problems),
         several => {
@@ -321,6 +386,45 @@ fn check_keys(
             None
         }
     }
+}
+
+/// The keys from the shared secrets under `key`. The checks are for the keys, not for their base64.
+fn shared_secrets(
+    section: &Section<'_>,
+    config: &JwtConfig,
+    key: &str,
+    texts: Vec<Secret>,
+    problems: &mut Problems,
+) -> KeySource {
+    problems.require(
+        texts.len() <= MAX_SECRETS,
+        section.key(key),
+        format!(
+            "has {} secrets, and at most {MAX_SECRETS} are tried: remove those that no valid token is signed with",
+            texts.len()
+        ),
+    );
+    let mut secrets = Vec::new();
+    for text in texts {
+        let secret = match config.secret_encoding {
+            SecretEncoding::Base64 if text.placeholder().is_none() => Some(text.expose())
+                .filter(|text| !text.iter().any(u8::is_ascii_whitespace))
+                .and_then(any_base64::decode)
+                .map(Secret::new),
+            _ => Some(text),
+        };
+        match secret {
+            Some(secret) => secrets.push(secret),
+            None => problems.add(
+                section.key(key),
+                "is not base64: it has a character that base64 does not have, such as a quote or a space. Correct it, or set \
+                 secret_encoding = \"text\" if the app uses the text itself as the key",
+            ),
+        }
+    }
+    let secrets = section.secrets(key, List(secrets), problems);
+    app_secret::check_jwt(section, key, &secrets, &config.algorithms, problems);
+    KeySource::AnyKid(Arc::new(KeySet::from_secrets(&secrets)))
 }
 
 /// Whether the key is in the section, even if it has no value because its file could not be read.
@@ -337,16 +441,16 @@ fn from_provider(
     let Some(template) = &config.provider_keys else {
         problems.add(
             section.key("jwks_url"),
-            "no source of keys: set one of jwks_url, oidc_issuer, jwks, public_key, secret, or the last three with _file",
+            "no source of keys: set one of jwks_url, oidc_issuer, jwks, public_key, secret, secrets, or the last four with \
+             _file",
         );
         return None;
     };
     // A missing issuer is already in the report.
     let issuer = config.issuers.first()?;
     if template == DISCOVERY {
-        let source = Source::discovery(issuer, config.allow_http);
-        let source = problems.accept(section.key("issuers"), source)?;
-        return Some(fetched(section, context, config, source, problems));
+        let issuer = issuer.replace(TENANT, "common");
+        return from_discovery(section, context, config, "issuers", &issuer, problems);
     }
     let bare = issuer.trim_end_matches('/');
     let tail = bare.rsplit_once('/').map_or(bare, |(_, tail)| tail);
@@ -388,6 +492,35 @@ fn from_url(
         Source::Jwks(url),
         problems,
     ))
+}
+
+/// Keys that the discovery document of `issuer` names. Problems are reported under `key`.
+fn from_discovery(
+    section: &Section<'_>,
+    context: &Context,
+    config: &JwtConfig,
+    key: &str,
+    issuer: &str,
+    problems: &mut Problems,
+) -> Option<KeySource> {
+    let discovery = Discovery::new(issuer, config.allow_http);
+    let mut discovery = problems.accept(section.key(key), discovery)?;
+    // A provider that is reached under another name than in `iss` publishes the name in `iss`.
+    discovery.issuers.extend(config.issuers.iter().cloned());
+    let source = Source::Discovery(discovery);
+    Some(fetched(section, context, config, source, problems))
+}
+
+/// Keys from the configuration. Those that cannot be used are a warning.
+fn configured(section: &Section<'_>, context: &Context, key: &str, keys: KeySet) -> Arc<KeySet> {
+    for unusable in keys.faults() {
+        section.warn(key, format!("has a key that cannot be used: {unusable}"));
+    }
+    let name = Arc::from(section.name());
+    context
+        .metrics
+        .jwks_unusable_keys(&name, keys.faults().count());
+    Arc::new(keys)
 }
 
 fn fetched(

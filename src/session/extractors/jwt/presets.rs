@@ -34,7 +34,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     (
         // The header's `cat` distinguishes session tokens from tokens of JWT templates and of machines. Its second
         // value carries no information: some instances write it into every token. Tokens of OAuth applications
-        // have the type `at+jwt`. A session in state `pending` is not complete: the user still has to choose a
+        // have the type `at+jwt`, and ID tokens for them have a `nonce` or an `at_hash`. A session in state `pending` is not complete: the user still has to choose a
         // team, for example. The cookie may be stale or another app's, so the header is read first.
         "clerk",
         r#"
@@ -50,6 +50,8 @@ pub const PRESETS: &[(&str, &str)] = &[
             sid = { present = true }
             sts = { absent_or = "active" }
             sub = { unlike = "mch_*" }
+            nonce = { absent = true }
+            at_hash = { absent = true }
         "#,
     ),
     (
@@ -112,13 +114,15 @@ pub const PRESETS: &[(&str, &str)] = &[
     ),
     (
         // ID, refresh and offline tokens have another `typ`. The token of a service account has a user name of this
-        // form, and the claims `clientHost` and `clientAddress`.
+        // form, and the claims `clientHost` and `clientAddress`. They are missing without the scopes `profile` and
+        // `service_account`, but then it has no user session (`sid`) either.
         "keycloak",
         r#"
             algorithms = ["RS256", "ES256"]
             provider_keys = "{issuer}/protocol/openid-connect/certs"
             [claims]
             typ = "Bearer"
+            sid = { present = true }
             preferred_username = { unlike = "service-account-*" }
             clientHost = { absent = true }
             clientAddress = { absent = true }

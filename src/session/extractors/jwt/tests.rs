@@ -127,13 +127,15 @@ async fn unsupported_header_parameter_is_refused() {
         (r#"{"alg":"HS256","crit":[]}"#, "header"),
         (r#"{"alg":"HS256","crit":["exp"]}"#, "header"),
         (r#"{"alg":"HS256","b64":false}"#, "header"),
-        (r#"{"alg":"HS256","b64":true}"#, "header"),
+        (r#"{"alg":"HS256","b64":null}"#, "header"),
+        (r#"{"alg":"HS256","b64":"true"}"#, "header"),
+        (r#"{"alg":"HS256","b64":true}"#, "ok"),
         (r#"{"alg":"HS256","zip":"DEF"}"#, "header"),
-        (r#"{"alg":"HS256","cty":"JWT"}"#, "header"),
-        (r#"{"alg":"HS256","jwk":{}}"#, "header"),
-        (r#"{"alg":"HS256","jku":null}"#, "header"),
-        (r#"{"alg":"HS256","x5u":""}"#, "header"),
-        (r#"{"alg":"HS256","x5c":[]}"#, "header"),
+        (r#"{"alg":"HS256","cty":"JWT"}"#, "ok"),
+        (r#"{"alg":"HS256","jwk":{}}"#, "ok"),
+        (r#"{"alg":"HS256","jku":"https://evil.example/jwks"}"#, "ok"),
+        (r#"{"alg":"HS256","x5u":""}"#, "ok"),
+        (r#"{"alg":"HS256","x5c":["AAAA"]}"#, "ok"),
         (r#"{"alg":"HS256","kid":7}"#, "malformed"),
         (r#"{"alg":"HS256","kid":["any"]}"#, "malformed"),
         (r#"{"alg":"HS256","kid":null}"#, "malformed"),
@@ -213,7 +215,7 @@ async fn token_that_is_no_compact_jws_is_refused() {
         ("dots", ".".repeat(8000), "not_a_jwt"),
         (
             "too large",
-            format!("{}{good}", "x".repeat(8192)),
+            format!("{}{good}", "x".repeat(16 * 1024)),
             "too_large",
         ),
         ("padded signature", format!("{good}="), "bad_signature"),
@@ -577,6 +579,199 @@ async fn padded_token_is_accepted_only_with_padded_base64() {
     }
 }
 
+/// The details of a refusal.
+fn detail(extracted: Extracted) -> String {
+    match extracted {
+        Err(ExtractError::NotMine(rejection, _) | ExtractError::Rejected(rejection)) => {
+            rejection.detail.unwrap_or_default()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn refusal_names_what_was_found_beside_what_was_expected() {
+    let extractor = build(&format!(
+        "{HMAC}issuers = [\"https://us\"]\nmax_token_bytes = 500"
+    ));
+    let extractor = extractor.expect("a good section");
+    let with = |changes: Value| {
+        let mut all = json!({ "iss": "https://us" });
+        all.as_object_mut()
+            .expect("an object")
+            .extend(changes.as_object().expect("an object").clone());
+        claims(&all)
+    };
+    for (token, want) in [
+        (
+            hs256(PLAIN, with(json!({ "iss": "https://them" }))),
+            "iss is https://them, and issuers is https://us",
+        ),
+        (
+            hs256(PLAIN, claims(&json!({}))),
+            "iss is missing, and issuers is https://us",
+        ),
+        (
+            hs256(PLAIN, with(json!({ "aud": "x" }))),
+            "aud is x, and audiences is app",
+        ),
+        (
+            hs256(PLAIN, with(json!({ "aud": ["x", "y\u{202e}"] }))),
+            r"aud is x, y\u{202e}, and audiences is app",
+        ),
+        (
+            hs256(r#"{"alg":"RS256"}"#, with(json!({}))),
+            "alg is RS256, and algorithms is HS256",
+        ),
+        (
+            hs256(r#"{"alg":"HS512"}"#, with(json!({}))),
+            "alg is HS512, and algorithms is HS256",
+        ),
+        (
+            hs256(r#"{"alg":"HS256","typ":"id+jwt"}"#, with(json!({}))),
+            "typ is id+jwt, and token_types is JWT, at+jwt",
+        ),
+        (
+            hs256(PLAIN, with(json!({ "x": "x".repeat(300) }))),
+            "the token has 600 bytes, and max_token_bytes is 500",
+        ),
+    ] {
+        let found = detail(extract(&*extractor, &token).await);
+        if want.contains("600") {
+            assert!(
+                found.starts_with("the token has ") && found.ends_with("max_token_bytes is 500"),
+                "{found}"
+            );
+        } else {
+            assert_eq!(found, want);
+        }
+    }
+}
+
+#[test]
+fn rule_that_contradicts_its_section_is_refused() {
+    let public = "jwks_url = \"https://id/keys\"\nissuers = [\"https://id\"]\naudiences = [\"app\"]\nalgorithms = [\"RS256\"]";
+    for (rule, key) in [
+        ("claims.iss = \"https://other\"", Some("claims")),
+        ("claims.iss = { absent = true }", Some("claims")),
+        ("claims.exp = { absent = true }", Some("claims")),
+        ("claims.exp = \"never\"", Some("claims")),
+        ("claims.aud = { absent = true }", Some("claims")),
+        ("claims.cnf = { present = true }", Some("claims")),
+        ("header_claims.alg = \"HS256\"", Some("header_claims")),
+        ("header_claims.typ = \"id+jwt\"", Some("header_claims")),
+        (
+            "header_claims.crit = { present = true }",
+            Some("header_claims"),
+        ),
+        ("header_claims.b64 = false", Some("header_claims")),
+        (
+            "claims.tid = \"x\"\ntenants = [\"8b5abb95-0643-4c5e-837e-8bea3904411f\"]",
+            Some("claims"),
+        ),
+        ("claims.iss = [\"https://other\", \"https://id\"]", None),
+        ("claims.aud = \"another\"", None),
+        ("claims.cnf = { absent = true }", None),
+        (
+            "claims.cnf = { present = true }\nallow_sender_constrained = true",
+            None,
+        ),
+        ("header_claims.alg = [\"RS256\", \"HS256\"]", None),
+        ("header_claims.typ = \"application/at+jwt\"", None),
+        ("header_claims.crit = { absent = true }", None),
+    ] {
+        let toml = format!("{public}\n{rule}");
+        match key {
+            Some(key) => assert_refused(&toml, key),
+            None => assert!(build(&toml).is_ok(), "{rule}: {:?}", build(&toml)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn sender_constrained_token_is_refused_unless_allowed() {
+    let bound = hs256(PLAIN, claims(&json!({ "cnf": { "jkt": "thumbprint" } })));
+    let extractor = build(HMAC).expect("a good section");
+    assert_eq!(
+        word(&extract(&*extractor, &bound).await),
+        "sender_constrained"
+    );
+    let unbound = hs256(PLAIN, claims(&json!({ "cnf": null })));
+    assert_eq!(word(&extract(&*extractor, &unbound).await), "ok");
+    let extractor =
+        build(&format!("{HMAC}allow_sender_constrained = true")).expect("a good section");
+    assert_eq!(word(&extract(&*extractor, &bound).await), "ok");
+}
+
+#[tokio::test]
+async fn each_of_the_secrets_verifies_and_base64_secrets_are_decoded() {
+    // Ends in a newline, which belongs to the key.
+    let binary: Vec<u8> = (0..31).map(|byte| 0xf8 ^ byte).chain([b'\n']).collect();
+    let standard = base64::engine::general_purpose::STANDARD.encode(&binary);
+    let sign = |key: &[u8]| {
+        let payload = claims(&json!({}));
+        sign(
+            PLAIN,
+            payload.as_bytes(),
+            &EncodingKey::from_secret(key),
+            Algorithm::HS256,
+        )
+    };
+    let all: Vec<String> = (0..10)
+        .map(|number| format!("session secret number {number} of the app"))
+        .collect();
+    let rest = "algorithms = [\"HS256\"]\naudiences = [\"app\"]";
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), all.join("\n") + "\n").expect("written");
+    let file = format!("secrets_file = {:?}", file.path().display().to_string());
+    for keys in [format!("secrets = {all:?}"), file] {
+        let extractor = build(&format!("{keys}\n{rest}")).expect("a good section");
+        for secret in &all {
+            assert_eq!(
+                word(&extract(&*extractor, &sign(secret.as_bytes())).await),
+                "ok",
+                "{secret}"
+            );
+        }
+        assert_eq!(
+            word(&extract(&*extractor, &sign(SECRET.as_bytes())).await),
+            "bad_signature"
+        );
+    }
+    for (keys, right) in [
+        (
+            format!("secret = {standard:?}\nsecret_encoding = \"base64\""),
+            &binary[..],
+        ),
+        (
+            format!(
+                "secret = {:?}\nsecret_encoding = \"base64\"",
+                URL_SAFE_NO_PAD.encode(&binary)
+            ),
+            &binary,
+        ),
+        (
+            format!("secrets = [{standard:?}]\nsecret_encoding = \"base64\""),
+            &binary,
+        ),
+        (
+            format!("secret = {standard:?}\nsecret_encoding = \"text\""),
+            standard.as_bytes(),
+        ),
+        (format!("secret = {standard:?}"), standard.as_bytes()),
+    ] {
+        let extractor = build(&format!("{keys}\n{rest}")).expect("a good section");
+        for key in [&binary[..], &binary[..31], standard.as_bytes()] {
+            let want = if key == right { "ok" } else { "bad_signature" };
+            assert_eq!(
+                word(&extract(&*extractor, &sign(key)).await),
+                want,
+                "{keys}"
+            );
+        }
+    }
+}
+
 fn assert_refused(toml: &str, key: &str) {
     let text = build(toml).expect_err(toml).to_string();
     assert!(
@@ -650,6 +845,22 @@ fn unsafe_section_is_refused_with_its_key() {
         (&format!("{public}leeway = \"1500ms\""), "leeway"),
         (&format!("{public}max_token_bytes = 0"), "max_token_bytes"),
         (&format!("{public}typo = 1"), "typo"),
+        (
+            "secret = \"a session secret of 32 bytes\"\nsecrets = [\"another session secret\"]\nalgorithms = [\"HS256\"]",
+            "jwks_url",
+        ),
+        (
+            "secret = \"a session secret of 32 bytes\"\nsecret_encoding = \"base64\"\nalgorithms = [\"HS256\"]",
+            "secret",
+        ),
+        (
+            "secret = \"a session secret of 32 bytes\"\nsecret_encoding = \"hex\"\nalgorithms = [\"HS256\"]",
+            "secret_encoding",
+        ),
+        (
+            &format!("secrets = {:?}\nalgorithms = [\"HS256\"]", vec![SECRET; 11]),
+            "secrets",
+        ),
         (
             &format!("{public}required_scopes = [\"a b\"]"),
             "required_scopes",

@@ -1,0 +1,384 @@
+//! Where an identity provider publishes its keys, and how its answers are read. The calls are made in `jwks.rs`.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, StatusCode, header};
+use url::{Host, Url};
+
+use crate::json::Value;
+use crate::session::backends::http::{Answer, CallError, check_url};
+use crate::session::backends::keys::{KeySet, KeysError, UnusableKey};
+use crate::session::formats::issuer::{TENANT, for_every_tenant};
+use crate::session::formats::shown::{listed, shown};
+
+/// How long keys are fresh if the response has no `max-age`, and the bounds of a `max-age`.
+const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
+const MIN_TTL: Duration = Duration::from_secs(30);
+const MAX_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// Where keys are published.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A JWK set.
+    Jwks(Url),
+    /// `OpenID` Connect Discovery: the issuer's document names the JWK set.
+    Discovery(Discovery),
+    /// One public key in PEM.
+    Pem(Url),
+}
+
+/// A discovery document (`OpenID` Connect Discovery 1.0, section 4, RFC 8414).
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    document: Url,
+    /// The issuers that the document may be for.
+    pub issuers: Vec<String>,
+    allow_http: bool,
+}
+
+const WELL_KNOWN: &str = "/.well-known/";
+
+impl Discovery {
+    /// The document of `issuer`, or at the address `issuer` if that is the address of a discovery document. Such an
+    /// address does not tell whether the issuer ends in a slash, so both forms are accepted.
+    ///
+    /// # Errors
+    /// If it is not a URL that may be called, or the address of something else.
+    pub fn new(issuer: &str, allow_http: bool) -> Result<Self, &'static str> {
+        let (mut issuers, document) = match issuer.split_once(WELL_KNOWN) {
+            None => {
+                let document = format!(
+                    "{}{WELL_KNOWN}openid-configuration",
+                    issuer.trim_end_matches('/')
+                );
+                (vec![issuer.to_owned()], document)
+            }
+            Some((base, name)) => {
+                let path = ["openid-configuration", "oauth-authorization-server"]
+                    .iter()
+                    .find_map(|known| name.split('?').next()?.strip_prefix(known))
+                    .filter(|path| path.is_empty() || path.starts_with('/'))
+                    .ok_or(
+                        "is not an issuer: if this is the address of a key set, set it as jwks_url",
+                    )?;
+                let base = format!("{base}{}", path.trim_end_matches('/'));
+                let with_slash = format!("{base}/");
+                (vec![base, with_slash], issuer.to_owned())
+            }
+        };
+        let patterns: Vec<String> = issuers
+            .iter()
+            .filter_map(|issuer| for_every_tenant(issuer))
+            .collect();
+        issuers.extend(patterns);
+        Ok(Self {
+            document: check_url(&document, allow_http)?,
+            issuers,
+            allow_http,
+        })
+    }
+
+    /// The issuers of the tokens: those with `{tenantid}`, or else those of the document.
+    pub fn token_issuers(&self) -> Vec<String> {
+        let all = || self.issuers.iter().cloned();
+        let patterns: Vec<String> = all().filter(|issuer| issuer.contains(TENANT)).collect();
+        if patterns.is_empty() {
+            all().collect()
+        } else {
+            patterns
+        }
+    }
+
+    /// The URL of the JWK set in the document.
+    fn jwks_uri(&self, document: &[u8]) -> Result<Url, FetchError> {
+        let wrong = |text: String| Err(FetchError::Discovery(text));
+        let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
+        let Ok(document) = Value::parse(document) else {
+            return wrong(format!("the document at {} is not JSON", self.document));
+        };
+        let text = |name| document.as_object()?.get(name).ok()??.as_str();
+        let issuer = text("issuer").unwrap_or_default();
+        if !self.issuers.iter().any(|known| known == issuer) {
+            return wrong(format!(
+                "the document is for another issuer: its issuer is {}, and the configured one is {}. Configure it \
+                 exactly as in the document",
+                listed(text("issuer")),
+                listed(&self.issuers)
+            ));
+        }
+        let Some(uri) = text("jwks_uri") else {
+            return wrong("the document has no jwks_uri".to_owned());
+        };
+        let uri = match check_url(uri, self.allow_http) {
+            Ok(uri) => uri,
+            Err(why) => {
+                let uri = Url::parse(uri).map_or_else(|_| shown(uri), |uri| address(&uri));
+                return wrong(format!("the document's jwks_uri is {uri}, which {why}"));
+            }
+        };
+        if is_loopback(&uri) && !is_loopback(&self.document) {
+            return wrong(format!(
+                "the document's jwks_uri is {}, which is on loopback, and the issuer is not",
+                address(&uri)
+            ));
+        }
+        Ok(uri)
+    }
+}
+
+/// The next step of a fetch.
+#[derive(Debug)]
+pub enum Step {
+    /// Call this URL too, whose answer has the keys.
+    Call(Url),
+    Done(KeySet),
+}
+
+impl Source {
+    /// The URL of the first call.
+    pub fn url(&self) -> &Url {
+        match self {
+            Self::Jwks(url) | Self::Pem(url) => url,
+            Self::Discovery(discovery) => &discovery.document,
+        }
+    }
+
+    /// Reads the answer of the first call.
+    pub fn read(&self, answer: &Answer) -> Result<Step, FetchError> {
+        match self {
+            Self::Discovery(discovery) => discovery.jwks_uri(&answer.body).map(Step::Call),
+            Self::Jwks(_) => read_jwks(answer).map(Step::Done),
+            Self::Pem(_) => KeySet::from_pem(&answer.body)
+                .map(Step::Done)
+                .map_err(FetchError::Keys),
+        }
+    }
+
+    /// Whether the fetch failed because there is no key with this id, as opposed to a failure of the provider.
+    pub fn is_absent(&self, error: &FetchError) -> bool {
+        matches!(self, Self::Pem(_)) && error.is_not_found()
+    }
+}
+
+/// The keys in the answer of a JWK set's URL.
+pub fn read_jwks(answer: &Answer) -> Result<KeySet, FetchError> {
+    KeySet::from_jwks(&answer.body).map_err(FetchError::Keys)
+}
+
+/// Why a fetch failed.
+#[derive(Clone, Debug)]
+pub enum FetchError {
+    /// The call to this address failed.
+    Call(String, CallError),
+    /// The address answered with a redirect to the other one.
+    Redirect(String, StatusCode, String),
+    Keys(KeysError),
+    Discovery(String),
+    /// The task of the fetch was dropped: at the end of the process, or after a panic.
+    Interrupted,
+}
+
+impl FetchError {
+    /// The answer of `url` if its status is 200; no other status means success.
+    pub fn ok(url: &Url, answer: Result<Answer, CallError>) -> Result<Answer, Self> {
+        match answer {
+            Ok(answer) if answer.status.is_redirection() => {
+                let location = answer.headers.get(header::LOCATION).map(|value| {
+                    let text = String::from_utf8_lossy(value.as_bytes());
+                    url.join(&text)
+                        .map_or_else(|_| shown(&text), |url| address(&url))
+                });
+                let location = location.unwrap_or_else(|| "nowhere".to_owned());
+                Err(Self::Redirect(address(url), answer.status, location))
+            }
+            answer => answer
+                .and_then(Answer::ok)
+                .map_err(|error| Self::Call(address(url), error)),
+        }
+    }
+
+    /// No complete answer of `url` in time.
+    pub fn timeout(url: &Url) -> Self {
+        Self::Call(address(url), CallError::Timeout)
+    }
+
+    /// Why, for metrics and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Call(_, error) => error.reason().as_str(),
+            Self::Redirect(..) => "status",
+            Self::Keys(KeysError::Malformed(_)) => "malformed",
+            Self::Keys(KeysError::NoUsableKey(_)) => "no_usable_key",
+            Self::Discovery(_) => "discovery",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The keys that the answer had, if none of them could be used.
+    pub fn unusable(&self) -> Option<&[UnusableKey]> {
+        match self {
+            Self::Keys(KeysError::NoUsableKey(keys)) => Some(keys),
+            _ => None,
+        }
+    }
+
+    /// Whether the status says that the document does not exist.
+    fn is_not_found(&self) -> bool {
+        matches!(self, Self::Call(_, CallError::Status(status)) if matches!(status.as_u16(), 403 | 404 | 410))
+    }
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(url, error) => write!(f, "{url}: {error}"),
+            Self::Redirect(url, status, location) => write!(
+                f,
+                "{url}: the answer is {}, a redirect to {location}. Redirects are not followed: configure the address \
+                 that has the keys",
+                status.as_u16()
+            ),
+            Self::Keys(error) => write!(f, "the answer {error}"),
+            Self::Discovery(text) => f.write_str(text),
+            Self::Interrupted => f.write_str("the fetch was interrupted"),
+        }
+    }
+}
+
+/// The URL without credentials and query, which may hold a secret.
+fn address(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // These fail for URLs without a host, which have no credentials.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    shown(url.as_str())
+}
+
+/// Whether the URL's host is this machine, in any form that resolvers or the kernel accept.
+fn is_loopback(url: &Url) -> bool {
+    let is_loopback_v4 = |address: Ipv4Addr| address.is_loopback() || address.is_unspecified();
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(address)) => is_loopback_v4(address),
+        Some(Host::Ipv6(address)) => {
+            let is_loopback_v6 = address.is_loopback() || address.is_unspecified();
+            is_loopback_v6 || address.to_ipv4_mapped().is_some_and(is_loopback_v4)
+        }
+        None => false,
+    }
+}
+
+/// The `max-age` of a response (RFC 9111, section 5.2.2.1), within [`MIN_TTL`] and [`MAX_TTL`].
+pub fn ttl(headers: &HeaderMap) -> Duration {
+    let values = headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let seconds = values
+        .flat_map(|value| value.split(','))
+        .find_map(|directive| {
+            let (name, seconds) = directive.split_once('=')?;
+            let digits = seconds.trim().trim_matches('"');
+            let is_max_age = name.trim().eq_ignore_ascii_case("max-age") && !digits.is_empty();
+            // A number that overflows is the maximum, not the default.
+            (is_max_age && digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .then(|| digits.parse().unwrap_or(u64::MAX))
+        });
+    seconds.map_or(DEFAULT_TTL, |seconds| {
+        Duration::from_secs(seconds).clamp(MIN_TTL, MAX_TTL)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discovery_names_a_loopback_jwks_uri_only_if_the_issuer_is_on_loopback() {
+        let found = |issuer: &str, uri: &str| {
+            let document = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{uri}"}}"#);
+            let discovery = Discovery::new(issuer, true).unwrap();
+            discovery.jwks_uri(document.as_bytes()).is_ok()
+        };
+        for host in [
+            "localhost",
+            "localhost.",
+            "LOCALHOST",
+            "keys.localhost",
+            "127.0.0.1",
+            "127.1.2.3",
+            "2130706433",
+            "0.0.0.0",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+        ] {
+            for scheme in ["http", "https"] {
+                let uri = format!("{scheme}://{host}/keys");
+                assert!(!found("https://idp.example", &uri), "{uri}");
+                assert!(found("http://127.0.0.1:8080", &uri), "{uri}");
+                assert!(found("https://localhost", &uri), "{uri}");
+            }
+        }
+        assert!(found(
+            "https://idp.example",
+            "https://keys.idp.example/keys"
+        ));
+        assert!(found("http://localhost", "https://keys.idp.example/keys"));
+        assert!(!found(
+            "https://localhost.idp.example",
+            "https://localhost/keys"
+        ));
+    }
+
+    #[test]
+    fn address_of_a_discovery_document_is_accepted_as_issuer() {
+        for (issuer, document, issuers) in [
+            (
+                "https://idp.example",
+                "https://idp.example/.well-known/openid-configuration",
+                &["https://idp.example"][..],
+            ),
+            (
+                "https://idp.example/",
+                "https://idp.example/.well-known/openid-configuration",
+                &["https://idp.example/"],
+            ),
+            (
+                "https://idp.example/realms/a/.well-known/openid-configuration",
+                "https://idp.example/realms/a/.well-known/openid-configuration",
+                &[
+                    "https://idp.example/realms/a",
+                    "https://idp.example/realms/a/",
+                ],
+            ),
+            (
+                "https://idp.example/.well-known/oauth-authorization-server/a?p=1",
+                "https://idp.example/.well-known/oauth-authorization-server/a?p=1",
+                &["https://idp.example/a", "https://idp.example/a/"],
+            ),
+            (
+                "https://login.microsoftonline.com/common/v2.0",
+                "https://login.microsoftonline.com/common/v2.0/.well-known/openid-configuration",
+                &[
+                    "https://login.microsoftonline.com/common/v2.0",
+                    "https://login.microsoftonline.com/{tenantid}/v2.0",
+                ],
+            ),
+        ] {
+            let discovery = Discovery::new(issuer, false).unwrap();
+            assert_eq!(discovery.document.as_str(), document, "{issuer}");
+            assert_eq!(discovery.issuers, issuers, "{issuer}");
+        }
+        for wrong in ["https://idp.example/.well-known/jwks.json", "idp.example"] {
+            assert!(Discovery::new(wrong, false).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Keys that each have a URL of their own. The cache of one key is in `jwks.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use url::Url;
+
+use crate::session::backends::Context;
+use crate::session::backends::http::check_url;
+use crate::session::backends::jwks::{EMPTY_COOLDOWN, Found, JwksCache, Provider};
+use crate::session::backends::jwks_source::Source;
+use crate::session::backends::keys::KeySet;
+use crate::session::backends::waiting::Waiting;
+use crate::session::reason::Reason;
+use crate::session::types::{ExtractError, Readiness};
+use crate::sync::Mutex;
+
+/// The limits of [`KeysByKid`]: keys in the cache, concurrent look-ups, look-ups that start in one second, how long
+/// an unknown key id stays in the negative cache, and how many ids that holds.
+const MAX_KEYS: usize = 100;
+const MAX_LOOKUPS: usize = 8;
+const MAX_LOOKUPS_PER_SECOND: u32 = 50;
+const ABSENT_FOR: Duration = Duration::from_secs(30);
+const MAX_ABSENT: usize = 1000;
+
+/// The placeholder for the key id in the URL template of [`KeysByKid`].
+pub const KID_PLACEHOLDER: &str = "{kid}";
+
+/// Keys that each have a URL of their own with the key id in it. The id is taken from a token that is not verified yet,
+/// so the number and rate of look-ups are limited, and a made-up id never evicts the key of a genuine one.
+#[derive(Debug)]
+pub struct KeysByKid {
+    provider: Provider,
+    template: String,
+    caches: Mutex<CachesByKid>,
+}
+
+#[derive(Debug, Default)]
+struct CachesByKid {
+    by_kid: BTreeMap<String, Arc<JwksCache>>,
+    /// The start of the current second, and the number of look-ups that started in it.
+    second: (Duration, u32),
+}
+
+/// The state of the key in one cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The first fetch is in flight, or about to start.
+    Fetching,
+    /// Fetched at this time.
+    Loaded(Duration),
+    /// The provider answered at this time that it has no such key.
+    Absent(Duration),
+    /// The fetch failed less than [`EMPTY_COOLDOWN`] ago.
+    Failed,
+    /// The negative result or failure is too old to be used.
+    Expired,
+}
+
+impl JwksCache {
+    fn stage(&self, now: Duration) -> Stage {
+        if let Some(loaded) = self.loaded.load().as_ref() {
+            return Stage::Loaded(loaded.at);
+        }
+        let progress = self.progress();
+        match &progress.last {
+            Some((at, Err(error))) if !progress.fetching => {
+                let age = now.saturating_sub(*at);
+                match self.is_absent(error) {
+                    true if age < ABSENT_FOR => Stage::Absent(*at),
+                    false if age < EMPTY_COOLDOWN => Stage::Failed,
+                    true | false => Stage::Expired,
+                }
+            }
+            Some(_) | None => Stage::Fetching,
+        }
+    }
+}
+
+impl CachesByKid {
+    /// Counts one more look-up. False if too many started in this second.
+    fn may_look_up(&mut self, now: Duration) -> bool {
+        let (start, count) = &mut self.second;
+        if now.saturating_sub(*start) >= Duration::from_secs(1) {
+            (*start, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= MAX_LOOKUPS_PER_SECOND
+    }
+
+    /// Removes expired entries, and the oldest one where a limit is reached. Entries that are being fetched or failed
+    /// need no limit of their own: [`MAX_LOOKUPS_PER_SECOND`] bounds them.
+    fn make_room(&mut self, now: Duration) {
+        self.by_kid
+            .retain(|_, cache| cache.stage(now) != Stage::Expired);
+        let (mut loaded, mut absent) = (Vec::new(), Vec::new());
+        for (kid, cache) in &self.by_kid {
+            match cache.stage(now) {
+                Stage::Loaded(at) => loaded.push((at, kid.clone())),
+                Stage::Absent(at) => absent.push((at, kid.clone())),
+                Stage::Fetching | Stage::Failed | Stage::Expired => {}
+            }
+        }
+        for (caches, most) in [(loaded, MAX_KEYS), (absent, MAX_ABSENT)] {
+            if caches.len() >= most
+                && let Some((_, oldest)) = caches.into_iter().min()
+            {
+                self.by_kid.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl KeysByKid {
+    /// # Errors
+    /// If the template is not a URL that may be called, with one `{kid}` in its path.
+    pub fn new(
+        extractor: &str,
+        template: &str,
+        allow_http: bool,
+        context: &Context,
+        waiting: Arc<Waiting>,
+    ) -> Result<Self, &'static str> {
+        let sample = check_url(
+            &template.replace(KID_PLACEHOLDER, "kid-goes-here"),
+            allow_http,
+        )?;
+        if sample.path().matches("kid-goes-here").count() != 1 {
+            return Err("must have {kid} once, in the path");
+        }
+        Ok(Self {
+            provider: Provider::new(extractor, context, waiting, Some(MAX_LOOKUPS)),
+            template: template.to_owned(),
+            caches: Mutex::default(),
+        })
+    }
+
+    /// The key with this id, or the fetch to wait for.
+    ///
+    /// # Errors
+    /// `Rejected` if the id is malformed or unknown, `Unavailable` if the provider cannot be asked now.
+    pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
+        let is_safe = |kid: &&str| {
+            (1..=64).contains(&kid.len())
+                && kid
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        let kid = kid
+            .filter(is_safe)
+            .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
+        // The document is this one key, which need not repeat its id.
+        self.cache(kid)?.get(None)
+    }
+
+    /// The key with this id if it is another than `than` by now, or the fetch to wait for: see [`JwksCache::newer`].
+    pub fn newer(&self, kid: Option<&str>, than: &Arc<KeySet>) -> Option<Found> {
+        self.cache(kid?).ok()?.newer(than)
+    }
+
+    /// `Stale` if the last look-up failed. An unknown key is no failure.
+    pub fn readiness(&self) -> Readiness {
+        self.provider.health.readiness()
+    }
+
+    fn cache(&self, kid: &str) -> Result<Arc<JwksCache>, ExtractError> {
+        let now = self.provider.context.clock.monotonic();
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cache) = caches.by_kid.get(kid) {
+            match cache.stage(now) {
+                Stage::Fetching | Stage::Loaded(_) => return Ok(cache.clone()),
+                Stage::Absent(_) | Stage::Failed => return Err(cache.no_key_error(None)),
+                Stage::Expired => {}
+            }
+        }
+        if !caches.may_look_up(now) {
+            return Err(
+                ExtractError::unavailable(Reason::JwksBusy).because("too many keys are looked up")
+            );
+        }
+        let text = self.template.replace(KID_PLACEHOLDER, kid);
+        let url = Url::parse(&text).map_err(|_| ExtractError::rejected(Reason::UnknownKey))?;
+        caches.make_room(now);
+        let cache = JwksCache::new(self.provider.clone(), Source::Pem(url));
+        caches.by_kid.insert(kid.to_owned(), cache.clone());
+        Ok(cache)
+    }
+}

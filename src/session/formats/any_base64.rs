@@ -1,0 +1,46 @@
+//! Base64 as other programs write it by hand or by mistake: in either alphabet, with or without padding, with line
+//! breaks.
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// The decoded bytes; `None` if a character belongs to neither alphabet.
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let standard: Vec<u8> = text
+        .iter()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .map(|byte| match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            byte => *byte,
+        })
+        .collect();
+    // Padding may be too long, as in "AQAB==".
+    let end = standard.iter().rposition(|&byte| byte != b'=');
+    LENIENT
+        .decode(&standard[..end.map_or(0, |end| end + 1)])
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_alphabets_padding_and_white_space_are_decoded() {
+        for text in ["-_8", "+/8=", "-_8==", " +/\r\n8 ", "-_9"] {
+            assert_eq!(decode(text.as_bytes()), Some(vec![0xfb, 0xff]), "{text}");
+        }
+        for text in ["a", "a!", "\"AQAB\"", "AQ=AB"] {
+            assert_eq!(decode(text.as_bytes()), None, "{text}");
+        }
+    }
+}

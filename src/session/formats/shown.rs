@@ -1,0 +1,72 @@
+//! Values of a credential as logs and `explain` show them beside what was expected.
+
+/// The maximum number of characters of one value, and of values in a list.
+const MAX_CHARS: usize = 100;
+const MAX_VALUES: usize = 5;
+
+/// A caller's text, cut at [`MAX_CHARS`]. Characters that a terminal does not show as they are, such as control and
+/// bidirectional ones, are escaped.
+pub fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    let mut chars = text.chars();
+    for c in chars.by_ref().take(MAX_CHARS) {
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    if chars.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// The first values of a list with commas between them.
+pub fn listed<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> String {
+    let mut values = values.into_iter();
+    let first: Vec<String> = values
+        .by_ref()
+        .take(MAX_VALUES)
+        .map(|value| shown(value.as_ref()))
+        .collect();
+    let more = values.count();
+    match (first.is_empty(), more) {
+        (true, _) => "missing".to_owned(),
+        (false, 0) => first.join(", "),
+        (false, more) => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+/// "`name` is …, and `key` is …": what was found in a credential, and what the configuration accepts.
+pub fn differs<F: AsRef<str>, E: AsRef<str>>(
+    name: &str,
+    found: impl IntoIterator<Item = F>,
+    key: &str,
+    expected: impl IntoIterator<Item = E>,
+) -> String {
+    format!(
+        "{name} is {}, and {key} is {}",
+        listed(found),
+        listed(expected)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn found_and_expected_values_are_named_cut_and_escaped() {
+        assert_eq!(
+            differs("aud", ["a", "b\n\u{1b}"], "audiences", ["app"]),
+            r"aud is a, b\n\u{1b}, and audiences is app"
+        );
+        assert_eq!(
+            differs("iss", None::<&str>, "issuers", ["https://id"]),
+            "iss is missing, and issuers is https://id"
+        );
+        let long = "x".repeat(500);
+        assert_eq!(shown(&long), format!("{}…", "x".repeat(100)));
+        assert_eq!(listed(["a"; 7]), "a, a, a, a, a and 2 more");
+    }
+}
