@@ -6,11 +6,12 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 
 use crate::json::Value;
-use crate::session::chain::{Chain, Denial, Denied};
+use crate::session::chain::{Chain, ConfiguredExtractor, Denial, Denied};
 use crate::session::detect::{self, Detected};
+use crate::session::formats::cookies;
 use crate::session::reason::Reason;
 use crate::session::subject::Subject;
-use crate::session::types::CredentialSource;
+use crate::session::types::{CredentialSource, ResponseCookies};
 
 /// What the chain makes of a request.
 #[derive(Debug)]
@@ -49,7 +50,10 @@ pub enum Said {
 
 /// Asks every extractor.
 pub async fn explain(chain: &Chain, request: &Parts) -> Explanation {
-    let mut walk = chain.walk(request);
+    let cookies = ResponseCookies::default();
+    let mut request = request.clone();
+    request.extensions.insert(cookies.clone());
+    let mut walk = chain.walk(&request);
     let mut steps = Vec::new();
     let mut outcome = None;
     for (configured, reach) in chain.with_reaches() {
@@ -77,6 +81,7 @@ pub async fn explain(chain: &Chain, request: &Parts) -> Explanation {
                 Err(denial) => Said::Denied(denial),
             };
             step.notes = configured.extractor.notes();
+            step.notes.extend(renewed(&cookies, configured));
         }
         let decided = match &step.said {
             Said::NotAsked | Said::NotPresent => None,
@@ -100,6 +105,23 @@ pub async fn explain(chain: &Chain, request: &Parts) -> Explanation {
         steps,
         outcome: outcome.unwrap_or_else(|| Err(walk.denied())),
     }
+}
+
+/// Says that the app renewed the session while this extractor asked it. The cookies of the request may then be used up.
+fn renewed(cookies: &ResponseCookies, configured: &ConfiguredExtractor) -> Option<String> {
+    cookies.keep_if(|session| configured.subject.subject(session).is_ok());
+    let lines = cookies.lines();
+    cookies.keep_if(|_| false);
+    let names = lines
+        .iter()
+        .map(|line| String::from_utf8_lossy(cookies::name_set_by(line.as_bytes())).into_owned());
+    let names = names.collect::<Vec<_>>().join(", ");
+    (!names.is_empty()).then(|| {
+        format!(
+            "the app set {names} in this call, which the service passes to the caller: if the app renews its sessions \
+             so, sign in again in the browser that you copied the cookie from"
+        )
+    })
 }
 
 impl Said {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use reqwest::Response;
+use rollout_token::session::contract;
+use rollout_token::session::explain::explain;
 
 use crate::backend::{Backend, respond};
 use crate::helpers::{NOW, Service, load, verified};
@@ -532,5 +534,23 @@ async fn forwarded_and_headers_of_the_route_are_checked_at_start() {
         let config =
             by_endpoint("https://app.example/me").with(format!("[extractors.app]\n{keys}"));
         assert!(load(&config.to_string()).is_ok(), "{keys}");
+    }
+}
+
+#[tokio::test]
+async fn explain_names_the_cookies_that_the_app_sets_without_their_values() {
+    for (body, want) in [(ANN, 1), ("null", 0)] {
+        let app = app_that_sets(&["sid=s3cr3t; Path=/", "other=1"], 200, body).await;
+        let settings = load(&by_endpoint(&app.url("/me")).to_string()).expect("good keys");
+        let request = contract::request(&[("cookie", "sid=old")]);
+        let explanation = explain(&settings.chain, &request).await;
+        let notes = &explanation.steps[0].notes;
+        assert_eq!(notes.len(), want, "{notes:?}");
+        assert!(
+            notes
+                .iter()
+                .all(|note| note.starts_with("the app set sid in")),
+            "{notes:?}"
+        );
     }
 }
