@@ -50,9 +50,10 @@ impl Forwarded {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "true" => return Some(Self::Scheme),
-            "false" => return Some(Self::Nothing),
+        // The words that a variable of a flag may have.
+        match text.to_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => return Some(Self::Scheme),
+            "false" | "no" | "off" | "0" => return Some(Self::Nothing),
             _ => {}
         }
         let url = Url::parse(text).ok()?;
@@ -218,7 +219,9 @@ mod tests {
             ("https://ann:hunter2@app.example.com", None),
             ("ftp://app.example.com", None),
             ("app.example.com", None),
-            ("yes", None),
+            ("Yes", Some(Forwarded::Scheme)),
+            ("0", Some(Forwarded::Nothing)),
+            ("maybe", None),
             ("", None),
         ] {
             assert_eq!(Forwarded::parse(text), want, "{text}");
