@@ -780,7 +780,7 @@ async fn trouble_with_keys_names_what_was_found_beside_what_was_expected() {
     let unknown = signer.token_with(&json!({ "alg": "ES256", "kid": "new" }));
     assert_eq!(
         subject.detail(&unknown).await,
-        "kid is new, and the set is k, other"
+        "kid is new, and the set has k, other"
     );
     let other_alg = signer.token_with(&json!({ "alg": "RS256", "kid": "k" }));
     assert_eq!(

@@ -18,6 +18,7 @@ use crate::http::origin::{self, Caller};
 use crate::http::pasted::{self, CurlArgs};
 use crate::session::detect::{Detected, detect};
 use crate::session::explain;
+use crate::session::formats::shown::escaped;
 use crate::session::registry::Registry;
 use crate::settings::{self, Settings};
 
@@ -93,7 +94,7 @@ async fn explain(settings: &Settings, request: &Parts, found: &[Detected]) -> Re
             say(format_args!("    of a session with {shape}"))?;
         }
         for note in &step.notes {
-            say(format_args!("    {}", note.escape_debug()))?;
+            say(format_args!("    {}", escaped(note)))?;
         }
     }
     for hint in explain::hints(found, &explanation) {

@@ -9,6 +9,7 @@ use crate::json::Value;
 use crate::session::chain::{Chain, ConfiguredExtractor, Denial, Denied};
 use crate::session::detect::{self, Detected};
 use crate::session::formats::cookies;
+use crate::session::formats::shown::escaped;
 use crate::session::reason::Reason;
 use crate::session::subject::Subject;
 use crate::session::types::{CredentialSource, ResponseCookies};
@@ -131,7 +132,7 @@ impl Said {
         let more = |detail: &Option<String>| {
             detail
                 .as_ref()
-                .map(|detail| format!(" ({})", detail.escape_debug()))
+                .map(|detail| format!(" ({})", escaped(detail)))
                 .unwrap_or_default()
         };
         match self {

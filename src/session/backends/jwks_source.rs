@@ -34,7 +34,7 @@ pub enum Source {
 pub struct Discovery {
     document: Url,
     /// The issuers that the document may be for.
-    pub issuers: Vec<String>,
+    issuers: Vec<String>,
     allow_http: bool,
 }
 
@@ -78,6 +78,15 @@ impl Discovery {
             issuers,
             allow_http,
         })
+    }
+
+    /// Accepts the document also for these issuers.
+    pub fn also_for(&mut self, issuers: &[String]) {
+        let new = issuers
+            .iter()
+            .filter(|issuer| !self.issuers.contains(issuer));
+        let new: Vec<String> = new.cloned().collect();
+        self.issuers.extend(new);
     }
 
     /// The issuers of the tokens: those with `{tenantid}`, or else those of the document.

@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::formats::issuer::TENANT;
-use crate::session::formats::shown::{differs, listed, shown};
+use crate::session::formats::shown::{listed, shown};
 
 /// The maximum number of keys in a set. Providers publish a handful.
 const MAX_KEYS: usize = 100;
@@ -312,15 +312,11 @@ impl KeySet {
             .unusable
             .iter()
             .find(|key| key.kid.as_deref() == Some(kid));
-        match unusable {
-            Some(key) => format!("the key cannot be used: {key}"),
-            None => differs(
-                "kid",
-                [kid],
-                "the set",
-                self.keys.iter().filter_map(|key| key.kid.as_deref()),
-            ),
+        if let Some(key) = unusable {
+            return format!("the key cannot be used: {key}");
         }
+        let known = self.keys.iter().filter_map(|key| key.kid.as_deref());
+        format!("kid is {}, and the set has {}", shown(kid), listed(known))
     }
 
     /// Why no key fits, for the log and `explain`.

@@ -4,21 +4,28 @@
 const MAX_CHARS: usize = 100;
 const MAX_VALUES: usize = 5;
 
-/// A caller's text, cut at [`MAX_CHARS`]. Characters that a terminal does not show as they are, such as control and
-/// bidirectional ones, are escaped.
+/// A caller's text, cut at [`MAX_CHARS`] and [`escaped`].
 pub fn shown(text: &str) -> String {
-    let mut shown = String::new();
     let mut chars = text.chars();
-    for c in chars.by_ref().take(MAX_CHARS) {
-        match c {
-            '"' | '\'' | '\\' => shown.push(c),
-            c => shown.extend(c.escape_debug()),
-        }
-    }
+    let first: String = chars.by_ref().take(MAX_CHARS).collect();
+    let mut shown = escaped(&first);
     if chars.next().is_some() {
         shown.push('…');
     }
     shown
+}
+
+/// The text with escapes for the characters that a terminal does not show as they are, such as control and
+/// bidirectional ones.
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => escaped.push(c),
+            c => escaped.extend(c.escape_debug()),
+        }
+    }
+    escaped
 }
 
 /// The first values of a list with commas between them.

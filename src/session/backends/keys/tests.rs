@@ -497,5 +497,5 @@ fn unusable_key_is_told_by_its_kid_unless_it_is_for_another_use() {
         keys.describe_unknown("enc"),
         "the key cannot be used: kid enc: its use is enc, not sig"
     );
-    assert_eq!(keys.describe_unknown("x"), "kid is x, and the set is good");
+    assert_eq!(keys.describe_unknown("x"), "kid is x, and the set has good");
 }

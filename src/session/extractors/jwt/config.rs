@@ -404,17 +404,34 @@ fn shared_secrets(
             texts.len()
         ),
     );
+    let texts = section.secrets(key, List(texts), problems);
+    let secrets = match config.secret_encoding {
+        SecretEncoding::Text => texts,
+        SecretEncoding::Base64 => decoded(section, key, &texts, problems),
+    };
+    app_secret::check_jwt(section, key, &secrets, &config.algorithms, problems);
+    KeySource::AnyKid(Arc::new(KeySet::from_secrets(&secrets)))
+}
+
+/// The secrets whose base64 is `texts`. A placeholder is left as it is, for the check of secrets.
+fn decoded(
+    section: &Section<'_>,
+    key: &str,
+    texts: &[Secret],
+    problems: &mut Problems,
+) -> Vec<Secret> {
     let mut secrets = Vec::new();
     for text in texts {
-        let secret = match config.secret_encoding {
-            SecretEncoding::Base64 if text.placeholder().is_none() => Some(text.expose())
-                .filter(|text| !text.iter().any(u8::is_ascii_whitespace))
-                .and_then(any_base64::decode)
-                .map(Secret::new),
-            _ => Some(text),
-        };
-        match secret {
-            Some(secret) => secrets.push(secret),
+        let bytes = Some(text.expose())
+            .filter(|text| !text.iter().any(u8::is_ascii_whitespace))
+            .and_then(any_base64::decode)
+            .filter(|bytes| !bytes.is_empty());
+        match bytes {
+            _ if text.placeholder().is_some() => secrets.push(text.clone()),
+            Some(bytes) => {
+                section.refuse_client_secret(key, &bytes, problems);
+                secrets.push(Secret::new(bytes));
+            }
             None => problems.add(
                 section.key(key),
                 "is not base64: it has a character that base64 does not have, such as a quote or a space. Correct it, or set \
@@ -422,9 +439,7 @@ fn shared_secrets(
             ),
         }
     }
-    let secrets = section.secrets(key, List(secrets), problems);
-    app_secret::check_jwt(section, key, &secrets, &config.algorithms, problems);
-    KeySource::AnyKid(Arc::new(KeySet::from_secrets(&secrets)))
+    secrets
 }
 
 /// Whether the key is in the section, even if it has no value because its file could not be read.
@@ -506,7 +521,7 @@ fn from_discovery(
     let discovery = Discovery::new(issuer, config.allow_http);
     let mut discovery = problems.accept(section.key(key), discovery)?;
     // A provider that is reached under another name than in `iss` publishes the name in `iss`.
-    discovery.issuers.extend(config.issuers.iter().cloned());
+    discovery.also_for(&config.issuers);
     let source = Source::Discovery(discovery);
     Some(fetched(section, context, config, source, problems))
 }

@@ -1072,39 +1072,66 @@ async fn required_scope_is_found_in_scope_or_scp() {
     under_preset("entra", keys, &cases).await;
 }
 
+/// The warnings of a configuration with this section, `[extractors.web]`.
+fn warnings_of(keys: &str) -> Vec<String> {
+    let toml =
+        format!("[session]\nextractors = [\"web\"]\n[extractors.web]\nkind = \"jwt\"\n{keys}");
+    let client = [
+        ("ROLLOUT_CLIENT_ID", "client"),
+        (
+            "ROLLOUT_CLIENT_SECRET",
+            "S3cret of the client: 0f1e2d3c4b5a69788796a5b4c3d2e1f00112233445566778899",
+        ),
+    ];
+    let environment = client
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let sources = Sources {
+        base: Some(toml),
+        environment,
+        ..Sources::default()
+    };
+    let settings =
+        settings::load(&sources, &Registry::builtin(), &context()).expect("a good configuration");
+    settings.warnings.lines().collect()
+}
+
 #[test]
 fn clerk_without_azp_is_a_warning() {
     let warnings = |keys: &str| {
-        let toml = format!(
-            "[session]\nextractors = [\"clerk\"]\n[extractors.clerk]\nkind = \"jwt\"\npreset = \"clerk\"\n\
-             issuers = [\"https://clerk.example.com\"]\n{keys}"
-        );
-        let client = [
-            ("ROLLOUT_CLIENT_ID", "client"),
-            (
-                "ROLLOUT_CLIENT_SECRET",
-                "S3cret of the client: 0f1e2d3c4b5a69788796a5b4c3d2e1f00112233445566778899",
-            ),
-        ];
-        let environment = client
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
-        let sources = Sources {
-            base: Some(toml),
-            environment,
-            ..Sources::default()
-        };
-        let settings = settings::load(&sources, &Registry::builtin(), &context())
-            .expect("a good configuration");
-        settings
-            .warnings
-            .lines()
+        let clerk = "preset = \"clerk\"\nissuers = [\"https://clerk.example.com\"]";
+        let warnings = warnings_of(&format!("{clerk}\n{keys}"));
+        warnings
+            .iter()
             .filter(|line| line.contains("claims.azp"))
             .count()
     };
     assert_eq!(warnings(""), 1);
     assert_eq!(warnings("claims.azp = { any = true }"), 1);
     assert_eq!(warnings("claims.azp = [\"https://app.example.com\"]"), 0);
+}
+
+#[test]
+fn decoded_base64_secret_may_end_in_a_newline_and_its_text_may_not() {
+    let key: Vec<u8> = (0..40).map(|byte| 0xf8 ^ byte).chain([b'\n']).collect();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(&key);
+    let rest = "algorithms = [\"HS256\"]\naudiences = [\"app\"]";
+    let encoding = "secret_encoding = \"base64\"";
+    assert_eq!(
+        warnings_of(&format!("secret = {encoded:?}\n{encoding}\n{rest}")),
+        [""; 0]
+    );
+    let damaged = warnings_of(&format!(
+        "secret = \"a session secret of 32 bytes, no less\\n\"\n{rest}"
+    ));
+    assert!(
+        damaged.iter().any(|line| line.contains("line feed")),
+        "{damaged:?}"
+    );
+    assert_refused(
+        &format!("secret = \"{encoded}\\n\"\n{encoding}\n{rest}"),
+        "secret",
+    );
 }
 
 #[tokio::test]
