@@ -15,7 +15,7 @@ use toml::Table;
 use crate::helpers::{client_variables, load_from};
 
 /// A page, which of its configurations, and the tokens that it is for.
-const PAGES: [(&str, usize, &str); 14] = [
+const PAGES: [(&str, usize, &str); 15] = [
     ("auth0", 0, "auth0"),
     ("clerk", 0, "clerk-v1"),
     ("clerk", 0, "clerk-v2"),
@@ -25,6 +25,7 @@ const PAGES: [(&str, usize, &str); 14] = [
     ("edge", 2, "aws-alb"),
     ("entra", 0, "entra-v2"),
     ("firebase", 0, "firebase-id-token"),
+    ("firebase", 1, "firebase-session-cookie"),
     ("keycloak", 0, "keycloak"),
     ("okta", 0, "okta"),
     ("supabase", 0, "supabase-es256"),
