@@ -47,7 +47,7 @@ impl Discovery {
     /// # Errors
     /// If it is not a URL that may be called, or the address of something else.
     pub fn new(issuer: &str, allow_http: bool) -> Result<Self, &'static str> {
-        let (mut issuers, document) = match issuer.split_once(WELL_KNOWN) {
+        let (issuers, document) = match issuer.split_once(WELL_KNOWN) {
             None => {
                 let document = format!(
                     "{}{WELL_KNOWN}openid-configuration",
@@ -72,21 +72,22 @@ impl Discovery {
             .iter()
             .filter_map(|issuer| for_every_tenant(issuer))
             .collect();
-        issuers.extend(patterns);
-        Ok(Self {
+        let mut discovery = Self {
             document: check_url(&document, allow_http)?,
             issuers,
             allow_http,
-        })
+        };
+        discovery.also_for(&patterns);
+        Ok(discovery)
     }
 
     /// Accepts the document also for these issuers.
     pub fn also_for(&mut self, issuers: &[String]) {
-        let new = issuers
-            .iter()
-            .filter(|issuer| !self.issuers.contains(issuer));
-        let new: Vec<String> = new.cloned().collect();
-        self.issuers.extend(new);
+        for issuer in issuers {
+            if !self.issuers.contains(issuer) {
+                self.issuers.push(issuer.clone());
+            }
+        }
     }
 
     /// The issuers of the tokens: those with `{tenantid}`, or else those of the document.

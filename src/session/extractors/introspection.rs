@@ -159,6 +159,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let waiting = Waiting::read(section, context, config.max_waiting, &mut problems);
     let places = credential_source::read_from(section, &config.from, &mut problems);
     check_clients(section, &config, &mut problems);
+    check_rules(section, &config, &mut problems);
     let id = config.client_id.unwrap_or_default();
     problems.require(
         !id.is_empty(),
@@ -230,6 +231,53 @@ fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: 
         section.key("allow_any_client"),
         "contradicts audiences, client_ids and required_scopes: remove it or them",
     );
+}
+
+/// Refuses rules that no answer can satisfy, because other checks refuse it first.
+fn check_rules(section: &Section<'_>, config: &IntrospectionConfig, problems: &mut Problems) {
+    let rules = &config.claims;
+    let one_of = |list: &List<String>, value: &str| {
+        list.is_empty() || list.iter().any(|known| known == value)
+    };
+    let is_type = |value: &str| {
+        config
+            .token_types
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(value))
+    };
+    for (is_impossible, claim) in [
+        (
+            rules.contradict("active", false, |value| value == "true"),
+            "active",
+        ),
+        (
+            rules.contradict("iss", config.issuers.is_empty(), |value| {
+                one_of(&config.issuers, value)
+            }),
+            "iss",
+        ),
+        (
+            rules.contradict("client_id", config.client_ids.is_empty(), |value| {
+                one_of(&config.client_ids, value)
+            }),
+            "client_id",
+        ),
+        (
+            rules.contradict("aud", config.audiences.is_empty(), |_| true),
+            "aud",
+        ),
+        (rules.contradict("token_type", true, is_type), "token_type"),
+        (rules.contradict("token_use", true, is_type), "token_use"),
+        (rules.contradict("typ", true, is_type), "typ"),
+        (rules.demand("cnf"), "cnf"),
+    ] {
+        if is_impossible {
+            problems.add(
+                section.key("claims"),
+                format!("has a rule for {claim} that no answer can satisfy, because another check refuses it: correct one of them"),
+            );
+        }
+    }
 }
 
 /// Client authentication by `Basic`. Client id and secret are form-encoded first (RFC 6749, section 2.3.1).
@@ -571,6 +619,21 @@ mod tests {
                 "two scopes in one",
                 format!("{good}required_scopes = [\"a b\"]"),
                 "required_scopes",
+            ),
+            (
+                "a rule against another key",
+                format!("{good}claims.client_id = \"another\""),
+                "claims",
+            ),
+            (
+                "a rule for an inactive token",
+                format!("{good}claims.active = false"),
+                "claims",
+            ),
+            (
+                "a rule for a sender-constrained token",
+                format!("{good}claims.cnf = {{ present = true }}"),
+                "claims",
             ),
             (
                 "a rule that no claim can match",

@@ -42,9 +42,13 @@ pub fn for_every_tenant(issuer: &str) -> Option<String> {
         .split_once('/')?;
     let scheme = &issuer[..issuer.len() - host.len() - 1 - path.len()];
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));
-    let is_every =
-        matches!(first, "common" | "organizations") && matches!(rest, "" | "v2.0" | "v2.0/");
-    is_every.then(|| format!("{scheme}{host}/{TENANT}/{rest}"))
+    let version = match rest {
+        "" => "",
+        "v2.0" | "v2.0/" => "v2.0",
+        _ => return None,
+    };
+    matches!(first, "common" | "organizations")
+        .then(|| format!("{scheme}{host}/{TENANT}/{version}"))
 }
 
 #[cfg(test)]
@@ -82,6 +86,10 @@ mod tests {
         for (issuer, want) in [
             (
                 "https://login.microsoftonline.com/common/v2.0",
+                Some("https://login.microsoftonline.com/{tenantid}/v2.0"),
+            ),
+            (
+                "https://login.microsoftonline.com/common/v2.0/",
                 Some("https://login.microsoftonline.com/{tenantid}/v2.0"),
             ),
             (

@@ -423,7 +423,7 @@ fn decoded(
     let mut secrets = Vec::new();
     for text in texts {
         let bytes = Some(text.expose())
-            .filter(|text| !text.iter().any(u8::is_ascii_whitespace))
+            .filter(|text| !text.contains(&b' ') && !text.contains(&b'\t'))
             .and_then(any_base64::decode)
             .filter(|bytes| !bytes.is_empty());
         match bytes {

@@ -751,6 +751,15 @@ async fn each_of_the_secrets_verifies_and_base64_secrets_are_decoded() {
             &binary,
         ),
         (
+            // In lines, as `openssl rand -base64` writes it.
+            format!(
+                "secret = \"{}\\n{}\"\nsecret_encoding = \"base64\"",
+                &standard[..20],
+                &standard[20..]
+            ),
+            &binary,
+        ),
+        (
             format!("secrets = [{standard:?}]\nsecret_encoding = \"base64\""),
             &binary,
         ),
@@ -1128,10 +1137,8 @@ fn decoded_base64_secret_may_end_in_a_newline_and_its_text_may_not() {
         damaged.iter().any(|line| line.contains("line feed")),
         "{damaged:?}"
     );
-    assert_refused(
-        &format!("secret = \"{encoded}\\n\"\n{encoding}\n{rest}"),
-        "secret",
-    );
+    let quoted = format!("secret = \"'{encoded}'\"\n{encoding}\n{rest}");
+    assert_refused(&quoted, "secret");
 }
 
 #[tokio::test]
