@@ -221,6 +221,50 @@ fn start_line_has_version_extractors_addresses_and_fingerprint() {
 }
 
 #[test]
+fn refused_token_is_logged_with_what_was_found_and_what_was_expected() {
+    let mut command = without_rate_limit();
+    command
+        .env("ROLLOUT__EXTRACTORS__BEARER__ALLOW_ANY_AUDIENCE", "false")
+        .env("ROLLOUT__EXTRACTORS__BEARER__AUDIENCES", "app")
+        .env("ROLLOUT__EXTRACTORS__BEARER__CLAIMS__PLAN", "pro");
+    let mut process = Process::start(&mut command);
+    for (id, claims, reason, cause) in [
+        (
+            "audience",
+            json!({"sub": "user-1", "exp": FAR, "aud": ["x", "y"]}),
+            "audience",
+            "aud is x, y, and audiences is app",
+        ),
+        (
+            "claim",
+            json!({"sub": "user-1", "exp": FAR, "aud": "app", "plan": "ann@example.com"}),
+            "claim",
+            "plan has another value, and its rule is: pro",
+        ),
+        (
+            "bound",
+            json!({"sub": "user-1", "exp": FAR, "aud": "app", "cnf": {"jkt": "x"}}),
+            "sender_constrained",
+            "the token is bound to a key of its sender (cnf), and allow_sender_constrained is false",
+        ),
+    ] {
+        let head = format!(
+            "POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-Request-Id: {id}\r\nAuthorization: Bearer {}\r\n",
+            sign_session(&claims)
+        );
+        assert!(
+            send(process.address, &head).starts_with("HTTP/1.1 401"),
+            "{id}"
+        );
+        let line = json(&process.line_with(&format!("\"{id}\"")));
+        assert_eq!(
+            (&line["reason"], &line["cause"]),
+            (&json!(reason), &json!(cause))
+        );
+    }
+}
+
+#[test]
 fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
     let mut process = Process::start(&mut without_rate_limit());
     // Pipelined on one connection.
