@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::helpers::{CLIENT_SECRET, NOW, SESSION_SECRET, Service, verified};
+use crate::helpers::{CLIENT_SECRET, NOW, SESSION_SECRET, Service, load, verified};
 use crate::idp::Idp;
 
 const ISSUER: &str = "https://ref.supabase.co/auth/v1";
@@ -357,5 +357,35 @@ async fn subject_that_any_tenant_chooses_needs_a_list_of_tenants() {
             (Ok(_), Some(want)) => panic!("{keys} should be refused with {want}"),
             (Err(problems), None) => panic!("{keys}: {problems}"),
         }
+    }
+}
+
+#[test]
+fn section_behind_one_for_every_tenant_is_warned_of() {
+    let section = |name: &str, keys: &str| {
+        format!(
+            "[extractors.{name}]\nkind = 'jwt'\njwks_url = 'https://login.example/keys'\nallow_any_audience = true\n{keys}\n"
+        )
+    };
+    let every = "issuers = ['https://login.example/{tenantid}/v2.0']";
+    let ours = format!("issuers = ['https://login.example/{OURS}/v2.0']");
+    let only = |tenant: &str| format!("{every}\ntenants = ['{tenant}']");
+    for (first, second, is_shadowed) in [
+        (every.to_owned(), ours.clone(), true),
+        (only(OURS), ours.clone(), true),
+        (only(THEIRS), ours, false),
+        (only(THEIRS), only(OURS), false),
+    ] {
+        let toml = format!(
+            "session.extractors = ['first', 'second']\n{}{}",
+            section("first", &first),
+            section("second", &second)
+        );
+        let settings = load(&toml).expect("a good configuration");
+        let warned = settings
+            .warnings
+            .lines()
+            .any(|line| line.contains("extractors.first comes first"));
+        assert_eq!(warned, is_shadowed, "{first}, {second}");
     }
 }
