@@ -2,20 +2,18 @@
 //! The configuration and the providers' presets are in `jwt/`, the cache of fetched keys in `backends/jwks.rs`.
 
 mod config;
+mod key_source;
 mod presets;
-
-use std::sync::Arc;
 
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
 
+use self::key_source::KeySource;
 use crate::clock::{Clock, UnixSeconds};
 use crate::json::{Object, Value};
-use crate::session::backends::jwks::{FetchedKeys, Found};
-use crate::session::backends::keys::{Alg, KeySet, SignatureError, Signed, UnusableKey};
-use crate::session::backends::keys_by_kid::KeysByKid;
+use crate::session::backends::keys::{Alg, SignatureError, Signed};
 use crate::session::credential_source;
 use crate::session::formats::issuer::{self, IssuerMatch, TENANT};
 use crate::session::formats::jwt_form;
@@ -69,64 +67,6 @@ struct Jwt {
     allow_sender_constrained: bool,
     padded_base64: bool,
     clock: Clock,
-}
-
-/// Where the keys that verify tokens come from.
-#[derive(Debug)]
-enum KeySource {
-    /// Keys from the configuration that are used for every `kid`.
-    AnyKid(Arc<KeySet>),
-    /// A JWK set from the configuration, whose keys are chosen by `kid`.
-    Set(Arc<KeySet>),
-    /// A published JWK set.
-    Fetched(FetchedKeys),
-    /// A URL for each `kid`.
-    ByKid(KeysByKid),
-}
-
-impl KeySource {
-    /// The keys for a token that names `kid`, after a fetch if one is needed.
-    async fn get(&self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
-        let found = match self {
-            Self::AnyKid(keys) | Self::Set(keys) => return Ok(keys.clone()),
-            Self::Fetched(keys) => keys.get(kid)?,
-            Self::ByKid(keys) => keys.get(kid)?,
-        };
-        match found {
-            Found::Keys(keys) => Ok(keys),
-            Found::Wait(wait) => wait.keys(self.kid_in_set(kid)).await,
-        }
-    }
-
-    /// Keys that may verify a token with whose keys (`than`) its signature is wrong, after a fetch if one is due.
-    async fn newer(&self, kid: Option<&str>, than: &Arc<KeySet>) -> Option<Arc<KeySet>> {
-        let found = match self {
-            Self::AnyKid(_) | Self::Set(_) => None,
-            Self::Fetched(keys) => keys.newer(than),
-            Self::ByKid(keys) => keys.newer(kid, than),
-        };
-        match found? {
-            Found::Keys(keys) => Some(keys),
-            Found::Wait(wait) => wait.keys(self.kid_in_set(kid)).await.ok(),
-        }
-    }
-
-    /// The keys that were meant for signatures and cannot be used.
-    fn unusable(&self) -> Vec<UnusableKey> {
-        match self {
-            Self::AnyKid(keys) | Self::Set(keys) => keys.faults().cloned().collect(),
-            Self::Fetched(keys) => keys.unusable(),
-            Self::ByKid(_) => Vec::new(),
-        }
-    }
-
-    /// The key id by which a key is chosen in the set; `None` if every key of the set may be used.
-    fn kid_in_set<'a>(&self, kid: Option<&'a str>) -> Option<&'a str> {
-        match self {
-            Self::AnyKid(_) | Self::ByKid(_) => None,
-            Self::Set(_) | Self::Fetched(_) => kid,
-        }
-    }
 }
 
 /// A token whose form and header were checked. Neither its signature nor its claims were.

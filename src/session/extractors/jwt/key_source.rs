@@ -1,0 +1,66 @@
+//! Where the keys that verify tokens come from. The caches of fetched keys are in `backends`.
+
+use std::sync::Arc;
+
+use crate::session::backends::jwks::{FetchedKeys, Found};
+use crate::session::backends::keys::{KeySet, UnusableKey};
+use crate::session::backends::keys_by_kid::KeysByKid;
+use crate::session::types::ExtractError;
+
+/// Where the keys that verify tokens come from.
+#[derive(Debug)]
+pub(super) enum KeySource {
+    /// Keys from the configuration that are used for every `kid`.
+    AnyKid(Arc<KeySet>),
+    /// A JWK set from the configuration, whose keys are chosen by `kid`.
+    Set(Arc<KeySet>),
+    /// A published JWK set.
+    Fetched(FetchedKeys),
+    /// A URL for each `kid`.
+    ByKid(KeysByKid),
+}
+
+impl KeySource {
+    /// The keys for a token that names `kid`, after a fetch if one is needed.
+    pub(super) async fn get(&self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
+        let found = match self {
+            Self::AnyKid(keys) | Self::Set(keys) => return Ok(keys.clone()),
+            Self::Fetched(keys) => keys.get(kid)?,
+            Self::ByKid(keys) => keys.get(kid)?,
+        };
+        match found {
+            Found::Keys(keys) => Ok(keys),
+            Found::Wait(wait) => wait.keys(self.kid_in_set(kid)).await,
+        }
+    }
+
+    /// Keys that may verify a token with whose keys (`than`) its signature is wrong, after a fetch if one is due.
+    pub(super) async fn newer(&self, kid: Option<&str>, than: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+        let found = match self {
+            Self::AnyKid(_) | Self::Set(_) => None,
+            Self::Fetched(keys) => keys.newer(than),
+            Self::ByKid(keys) => keys.newer(kid, than),
+        };
+        match found? {
+            Found::Keys(keys) => Some(keys),
+            Found::Wait(wait) => wait.keys(self.kid_in_set(kid)).await.ok(),
+        }
+    }
+
+    /// The keys that were meant for signatures and cannot be used.
+    pub(super) fn unusable(&self) -> Vec<UnusableKey> {
+        match self {
+            Self::AnyKid(keys) | Self::Set(keys) => keys.faults().cloned().collect(),
+            Self::Fetched(keys) => keys.unusable(),
+            Self::ByKid(_) => Vec::new(),
+        }
+    }
+
+    /// The key id by which a key is chosen in the set; `None` if every key of the set may be used.
+    pub(super) fn kid_in_set<'a>(&self, kid: Option<&'a str>) -> Option<&'a str> {
+        match self {
+            Self::AnyKid(_) | Self::ByKid(_) => None,
+            Self::Set(_) | Self::Fetched(_) => kid,
+        }
+    }
+}
