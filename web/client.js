@@ -12,6 +12,11 @@ const HOLD = 500;
 const LONGEST_HOLD = 60_000; // ms; a longer Retry-After is shortened to this
 const LATER = new Set([429, 502, 503, 504]);
 
+// Where the service serves this module, the token route is next to it, under every server.base_path. A bundled or copied
+// module has another URL.
+const served = /^(https?:[^?#]*\/rollout\/)client\.js(?:[?#]|$)/.exec(import.meta.url);
+const TOKEN_URL = served ? `${served[1]}token` : "/rollout/token";
+
 /** The reason why there is no token. `code` is from the service or from this module: see client.d.ts. */
 export class RolloutTokenError extends Error {
   name = "RolloutTokenError";
@@ -24,7 +29,7 @@ export class RolloutTokenError extends Error {
 
 /** Creates a source of tokens for the signed-in user. Create one per page, outside of components. */
 export function createTokenSource({
-  url = "/rollout/token",
+  url = TOKEN_URL,
   credentials = "include",
   headers,
   fetch = (...request) => globalThis.fetch(...request),

@@ -1,9 +1,10 @@
 // The script of the page of `rollout-token dev`. Static texts are in dev.html. The page gets tokens with client.js, as an
 // app does. The page's policy (Trusted Types) forbids innerHTML, so text is set as text content.
-import { createTokenSource } from "/rollout/client.js";
+import { createTokenSource } from "./rollout/client.js";
 
 const byId = (id) => document.getElementById(id);
-const origin = location.origin;
+// With server.base_path, if there is one.
+const origin = new URL(".", import.meta.url).href.slice(0, -1);
 
 /** Shows a status message for four seconds, also to screen readers. */
 function say(text) {
@@ -224,10 +225,10 @@ function showRefusal(pressed, { kind, why, text, curl, client = "" }) {
   byId("refusal-client").textContent = client;
 }
 
-const ask = (name) => logged("/rollout/token", { method: "POST", headers: asUser(name) }, name);
+const ask = (name) => logged(`${origin}/rollout/token`, { method: "POST", headers: asUser(name) }, name);
 
 const sample = async (code) => {
-  const response = await fetch("/dev/samples");
+  const response = await fetch(`${origin}/dev/samples`);
   return formatAnswer((await response.json()).find((sample) => sample.code === code));
 };
 

@@ -28,7 +28,10 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
     let settings = settings::load(&sources, registry, &context)?;
     let (writer, _last_lines) = serve::start_log(&context)?;
     let throwaway = Some(throwaway).filter(|secret| *secret == settings.client.secret);
-    let banner = |address: SocketAddr| print_banner(address, throwaway.as_ref());
+    let base_path = settings.server.restart.base_path.clone();
+    let banner = move |address: SocketAddr| {
+        print_banner(&format!("http://{address}{base_path}"), throwaway.as_ref());
+    };
     block_on(serve::serve(
         settings, sources, registry, context, writer, banner,
     ))?
@@ -60,7 +63,7 @@ pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure
     Ok((Sources { base, ..sources }, client.secret))
 }
 
-fn print_banner(address: SocketAddr, throwaway: Option<&Secret>) {
+fn print_banner(url: &str, throwaway: Option<&Secret>) {
     let throwaway = throwaway.map(|secret| String::from_utf8_lossy(secret.expose()));
     let secret =
         throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
@@ -69,8 +72,8 @@ fn print_banner(address: SocketAddr, throwaway: Option<&Secret>) {
         io::stdout(),
         "
   Development mode: every caller is signed in. Loopback only.
-  Page      http://{address}/
-  A token   curl -sS -X POST -H 'X-Dev-User: ann' http://{address}/rollout/token
+  Page      {url}/
+  A token   curl -sS -X POST -H 'X-Dev-User: ann' {url}/rollout/token
 {}
 ",
         secret.unwrap_or_default()

@@ -55,21 +55,26 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
 }
 
 async fn explain(settings: &Settings, request: &Parts, found: &[Detected]) -> Result<(), Failure> {
-    let fetches = origin::check_fetch(&request.headers).map_err(Error::from);
-    let may_ask = fetches
-        .and_then(|()| origin::check(&settings.origins, &request.headers).map_err(Error::from));
+    let fetches = origin::check_fetch(&request.headers).map_err(Error::NotAFetch);
+    let may_ask = fetches.and_then(|()| {
+        origin::check(&settings.origins, &request.headers).map_err(Error::OriginNotAllowed)
+    });
+    let with_bearer_alone = matches!(may_ask, Ok(Caller::ListedByPattern));
     let refused = match may_ask {
         Ok(caller) => {
             let caller = match caller {
                 Caller::NoBrowser => "no browser asks",
                 Caller::SameOrigin => "a page of this service's own origin asks",
                 Caller::Listed => "a page asks whose origin is in origins.allowed",
+                Caller::ListedByPattern => {
+                    "a page asks whose origin matches a pattern, so only a bearer token counts"
+                }
             };
             say(format_args!("origin: allowed, {caller}"))?;
             None
         }
         Err(error) => {
-            let what = if matches!(error, Error::NotAFetch) {
+            let what = if matches!(error, Error::NotAFetch(_)) {
                 "no fetch of a script"
             } else {
                 "not allowed"
@@ -80,7 +85,11 @@ async fn explain(settings: &Settings, request: &Parts, found: &[Detected]) -> Re
             Some(error)
         }
     };
-    let explanation = explain::explain(&settings.chain, request).await;
+    let explanation = if with_bearer_alone {
+        explain::explain_bearer_alone(&settings.chain, request).await
+    } else {
+        explain::explain(&settings.chain, request).await
+    };
     for step in &explanation.steps {
         let decides = step.decides && refused.is_none();
         let mark = if decides { "  <- decides" } else { "" };

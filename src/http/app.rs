@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Extension, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -18,7 +18,7 @@ use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::clock::Clock;
 use crate::http::error::{self, Error};
-use crate::http::origin;
+use crate::http::origin::{self, Listing};
 use crate::http::rate_limit::TokenLimiter;
 use crate::http::request_checks;
 use crate::http::request_id::{self, RequestIds, X_REQUEST_ID};
@@ -26,6 +26,7 @@ use crate::http::routes::{assets, dev, health, openapi, token};
 use crate::http::server::{Drain, LiveSettings};
 use crate::session::backends::Context;
 use crate::session::chain::Authenticated;
+use crate::session::reason::Reason;
 use crate::session::subject::Subject;
 use crate::session::types::ResponseCookies;
 use crate::settings::log::LogSubject;
@@ -46,6 +47,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub drain: Drain,
     pub dev: bool,
+    /// `server.base_path`, which a reload does not change.
+    pub base_path: String,
     request_ids: RequestIds,
     pub log: Arc<RequestLog>,
 }
@@ -76,6 +79,7 @@ impl App {
             subject_log: subject_log(&settings),
             settings: Arc::new(settings),
         };
+        let base_path = live.settings.server.restart.base_path.clone();
         let log = RequestLog::new(
             context.clock.clone(),
             live.settings.log.restart.level,
@@ -85,12 +89,18 @@ impl App {
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
             log: Arc::new(log),
+            base_path,
             clock: context.clock,
             metrics: context.metrics,
             drain,
             dev: context.dev,
             request_ids: RequestIds::new(),
         })
+    }
+
+    /// Whether `path` is that of a route below `server.base_path`.
+    fn is_route(&self, path: &str, route: &str) -> bool {
+        path.strip_prefix(&*self.base_path) == Some(route)
     }
 
     /// The settings in force now.
@@ -160,44 +170,54 @@ fn subject_log(settings: &Settings) -> SubjectLog {
 
 /// The router of the public listener.
 pub fn public(app: &Arc<App>) -> Router {
-    let mut routes = token_routes()
+    let mut routes = token_routes(app)
         .route("/healthz", read_only(get(health::live)))
         .route("/readyz", read_only(get(health::ready)))
         .fallback(not_found);
     if app.dev {
-        routes = routes
-            .route("/", read_only(get(dev::page)))
-            .route("/dev.js", read_only(get(dev::script)))
-            .route("/dev.css", read_only(get(dev::style)))
-            .route("/dev.svg", read_only(get(dev::icon)))
-            .route("/dev/samples", read_only(get(dev::samples)));
+        routes = routes.merge(at_base_path(app, dev::routes()));
     }
     with_middleware(routes, app)
 }
 
 /// The router to merge into another axum app, which keeps its other paths and its fallback.
 pub fn embedded(app: &Arc<App>) -> Router {
-    with_middleware(token_routes(), app)
+    with_middleware(token_routes(app), app)
 }
 
-fn token_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route(
+fn token_routes(app: &Arc<App>) -> Router<Arc<App>> {
+    let routes = [
+        (
             token::PATH,
             post(token::issue)
+                .get(token::issue_at_path)
+                .head(token::method_not_allowed)
                 .options(token::preflight)
                 .fallback(token::method_not_allowed),
-        )
-        .route(
+        ),
+        (
             token::DOCS_PATH,
-            // Without a handler of its own, axum would answer HEAD with that of GET.
-            get(token::issue_as_documented)
-                .head(token::docs_method_not_allowed)
+            get(token::issue_at_docs_path)
+                .head(token::docs_head)
                 .options(token::docs_preflight)
                 .fallback(token::docs_method_not_allowed),
-        )
-        .route("/openapi.json", read_only(get(openapi::openapi)))
-        .route("/rollout/client.js", read_only(get(assets::client)))
+        ),
+        ("/openapi.json", read_only(get(openapi::openapi))),
+        (assets::CLIENT_PATH, read_only(get(assets::client))),
+    ];
+    at_base_path(app, routes)
+}
+
+/// Routes below `server.base_path`. Not nested, because a nested route for `/` would not be that of `/api/`.
+fn at_base_path(
+    app: &App,
+    routes: impl IntoIterator<Item = (&'static str, MethodRouter<Arc<App>>)>,
+) -> Router<Arc<App>> {
+    let mut router = Router::new();
+    for (path, route) in routes {
+        router = router.route(&format!("{}{path}", app.base_path), route);
+    }
+    router
 }
 
 /// The router of the admin listener.
@@ -210,11 +230,21 @@ pub fn admin(app: &Arc<App>) -> Router {
     with_middleware(routes, app)
 }
 
-async fn not_found() -> Error {
-    Error::NotFound
+async fn not_found(State(app): State<Arc<App>>, uri: Uri) -> Error {
+    // All paths of the service that callers ask for below `/rollout` end so, under every base path.
+    let known = [token::PATH, token::DOCS_PATH, assets::CLIENT_PATH];
+    let is_elsewhere = known
+        .iter()
+        .any(|known| uri.path().ends_with(known) && !app.is_route(uri.path(), known));
+    if is_elsewhere {
+        Error::WrongPath(Reason::PathPrefix)
+    } else {
+        Error::NotFound
+    }
 }
 
-fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
+/// Answers every method that the route does not accept with JSON.
+pub fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
     route.fallback(|| async { Error::MethodNotAllowed("GET, HEAD") })
 }
 
@@ -242,16 +272,22 @@ async fn finish(
 ) -> Response {
     let started = app.clock.monotonic();
     let live = app.live();
-    let listed = origin::listed(&live.settings.origins, request.headers()).cloned();
+    let listed = origin::listed(&live.settings.origins, request.headers())
+        .map(|(origin, listing)| (origin.clone(), listing));
     let id = request.headers().get(X_REQUEST_ID).cloned();
     let id = id
         .as_ref()
         .and_then(|id| id.to_str().ok())
         .unwrap_or("unknown");
-    let token_route = [token::PATH, token::DOCS_PATH]
-        .into_iter()
-        .find(|path| route.as_ref().is_some_and(|route| route.as_str() == *path));
+    let token_route = [token::PATH, token::DOCS_PATH].into_iter().find(|path| {
+        route
+            .as_ref()
+            .is_some_and(|route| app.is_route(route.as_str(), path))
+    });
     let span = Arc::new(request_span(&request, id, token_route));
+    // Under `dev` every loopback origin may call these; the routes of the dev page are for the page alone.
+    let is_for_apps =
+        token_route.is_some() || app.is_route(request.uri().path(), assets::CLIENT_PATH);
     let path_ends_in_token = request.uri().path().ends_with("token");
     let cookies = ResponseCookies::default();
     request.extensions_mut().insert(cookies.clone());
@@ -279,8 +315,10 @@ async fn finish(
     for line in cookies.lines() {
         headers.append(header::SET_COOKIE, line);
     }
-    if let Some(origin) = listed {
-        origin::allow_reading(headers, origin);
+    if let Some((origin, listing)) = listed
+        && (listing != Listing::Loopback || is_for_apps)
+    {
+        origin::allow_reading(headers, origin, listing);
     }
     if app.dev {
         headers.insert(X_ROLLOUT_DEV, HeaderValue::from_static("1"));
@@ -329,6 +367,12 @@ impl App {
             .answered(&in_force.span, &outcome, &in_force.live.subject_log);
     }
 
+    /// Logs that the browser will not send the request which a page of a listed origin announced.
+    pub fn refused_preflight(&self, in_force: &InForce, reason: Reason, asked: &HeaderValue) {
+        self.log
+            .refused_preflight(&in_force.span, reason.as_str(), asked);
+    }
+
     /// Logs and counts a refused request. A readiness probe is no refused request.
     fn refused(
         &self,
@@ -343,7 +387,6 @@ impl App {
         }
         self.metrics
             .answered(error.extractor(), error.code(), duration);
-        let stripped = path_ends_in_token && matches!(error, Error::NotFound);
         let outcome = Outcome {
             status: error.status(),
             code: error.code(),
@@ -352,8 +395,7 @@ impl App {
             extractor: error.extractor().map(|name| &**name),
             subject: error.subject().map(Subject::as_str),
             before_extractors: error.is_before_extractors(),
-            hint: stripped
-                .then_some("the path ends in `token`: does the proxy in front remove `/rollout`?"),
+            hint: error.hint(path_ends_in_token),
             duration,
         };
         self.log.answered(span, &outcome, subjects);

@@ -21,12 +21,14 @@ pub enum Error {
     /// The request violates HTTP or our stricter rules; the reason is for logs.
     BadRequest(Reason),
     Denied(Denied),
-    OriginNotAllowed,
+    OriginNotAllowed(Reason),
     /// A browser navigates to the path, or loads it as an embedded document.
-    NotAFetch,
+    NotAFetch(Reason),
     /// In dev mode, the `Host` is not a loopback name.
     HostNotAllowed,
     NotFound,
+    /// The path is one of the service's in another form, or is not served under this configuration.
+    WrongPath(Reason),
     /// The value of `Allow`.
     MethodNotAllowed(&'static str),
     /// The body did not arrive within `server.body_timeout`.
@@ -97,7 +99,10 @@ impl Error {
     /// The reason for logs, finer than the code.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::BadRequest(reason) => reason.as_str(),
+            Self::BadRequest(reason)
+            | Self::OriginNotAllowed(reason)
+            | Self::NotAFetch(reason)
+            | Self::WrongPath(reason) => reason.as_str(),
             Self::Denied(Denied { denial, .. }) => match denial {
                 Denial::NotSignedIn(reason) => reason.as_str(),
                 Denial::NotMine(rejection, _) | Denial::Rejected(rejection) => {
@@ -165,10 +170,11 @@ impl Error {
         matches!(
             self,
             Self::BadRequest(_)
-                | Self::OriginNotAllowed
-                | Self::NotAFetch
+                | Self::OriginNotAllowed(_)
+                | Self::NotAFetch(_)
                 | Self::HostNotAllowed
                 | Self::NotFound
+                | Self::WrongPath(_)
                 | Self::MethodNotAllowed(_)
                 | Self::RequestTimeout
                 | Self::BodyTooLarge
@@ -176,6 +182,37 @@ impl Error {
                 | Self::HeadersTooLarge
                 | Self::Overloaded
         )
+    }
+
+    /// What the operator may have to change, for logs and `explain`.
+    pub fn hint(&self, path_ends_in_token: bool) -> Option<&'static str> {
+        let reason = match self {
+            Self::NotFound if path_ends_in_token => {
+                return Some(
+                    "the path ends in `token`: does the proxy in front remove `/rollout`?",
+                );
+            }
+            Self::OriginNotAllowed(reason) | Self::WrongPath(reason) => reason,
+            _ => return None,
+        };
+        match reason {
+            Reason::OriginNotListed => {
+                Some("to let pages of this origin ask, add it to origins.allowed")
+            }
+            Reason::OriginIsNotHost => Some(
+                "if this is the service's own origin, the proxy in front must pass on Host with its port \
+                 (nginx: proxy_set_header Host $http_host); if not, add it to origins.allowed",
+            ),
+            Reason::GetWithoutOrigin => Some(
+                "call POST /rollout/token: a browser's GET names no origin over plain http, and a program's GET needs a \
+                 bearer token",
+            ),
+            Reason::DocsAliasOff => Some("set server.docs_alias = true"),
+            Reason::PathPrefix => Some(
+                "set server.base_path to what stands before the path, or let the proxy in front remove it",
+            ),
+            _ => None,
+        }
     }
 
     /// Whether the connection is closed after the answer, because the end of the request is unknown or the rest of it is
@@ -202,13 +239,13 @@ impl Error {
                 "Session expired", "The session is over; sign in again."),
             Self::Denied(Denied { denial: Denial::NotMine(..) | Denial::Rejected(_), .. }) => (StatusCode::UNAUTHORIZED, "session_invalid", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
                 "Session not accepted", "The request carries a session that is not acceptable."),
-            Self::OriginNotAllowed => (StatusCode::FORBIDDEN, "origin_not_allowed", None,
+            Self::OriginNotAllowed(_) => (StatusCode::FORBIDDEN, "origin_not_allowed", None,
                 "Origin not allowed", "Pages of this origin may not ask for tokens; the operator lists origins in origins.allowed."),
-            Self::NotAFetch => (StatusCode::FORBIDDEN, "not_a_fetch", None,
+            Self::NotAFetch(_) => (StatusCode::FORBIDDEN, "not_a_fetch", None,
                 "Not a fetch", "Tokens are for scripts: call this path with fetch, not as a page, a form or an embedded document."),
             Self::HostNotAllowed => (StatusCode::FORBIDDEN, "host_not_allowed", None,
                 "Host not allowed", "Dev mode answers only under localhost, 127.0.0.1 and [::1]."),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", None,
+            Self::NotFound | Self::WrongPath(_) => (StatusCode::NOT_FOUND, "not_found", None,
                 "Not found", "There is nothing at this path."),
             Self::MethodNotAllowed(allow) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Some((header::ALLOW, HeaderValue::from_static(allow))),
                 "Method not allowed", "This path does not take this method; see the Allow header."),
@@ -260,8 +297,8 @@ impl Error {
             denied(Denial::NotSignedIn(Reason::NoCredential)),
             rejected(Reason::Expired),
             rejected(Reason::Malformed),
-            Self::OriginNotAllowed,
-            Self::NotAFetch,
+            Self::OriginNotAllowed(Reason::OriginNotListed),
+            Self::NotAFetch(Reason::Navigation),
             Self::HostNotAllowed,
             Self::NotFound,
             Self::MethodNotAllowed(""),

@@ -4,15 +4,8 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::headers::single;
-use crate::settings::Origin;
-
-/// The request headers that a listed page may send. In dev mode it can also choose its user.
-const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent",
-);
-const DEV_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, X-Request-Id, X-CSRF-Token, traceparent, X-Dev-User",
-);
+use crate::session::reason::Reason;
+use crate::settings::{Origin, Origins, is_loopback};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -25,34 +18,32 @@ pub enum Caller {
     NoBrowser,
     /// A page of this service's own origin.
     SameOrigin,
-    /// A page of an origin in `origins.allowed`.
+    /// A page of an origin in `origins.allowed`, or under `dev` of a loopback origin.
     Listed,
+    /// A page whose origin matches a pattern in `origins.allowed`. A bearer token alone identifies its user.
+    ListedByPattern,
 }
 
-/// The page's origin is not allowed.
+/// How `origins` lists an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forbidden;
-
-/// The request was not made by a script: the browser navigates, submits a form or loads an embedded document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAFetch;
+pub enum Listing {
+    Exact,
+    Pattern,
+    /// On loopback, under `dev`.
+    Loopback,
+}
 
 /// Of a browser's requests, accepts only those of `fetch` and `XMLHttpRequest`, so that a token does not become a
 /// document, a file or a history entry. Requests with neither header are accepted.
 ///
 /// # Errors
 /// If `Sec-Fetch-Mode` is `navigate`, or `Sec-Fetch-Dest` is other than `empty`.
-pub fn check_fetch(headers: &HeaderMap) -> Result<(), NotAFetch> {
-    let navigates = headers
-        .get_all(SEC_FETCH_MODE)
-        .iter()
-        .any(|mode| mode == "navigate");
-    let embeds = headers
-        .get_all(SEC_FETCH_DEST)
-        .iter()
-        .any(|destination| destination != "empty");
-    if navigates || embeds {
-        Err(NotAFetch)
+pub fn check_fetch(headers: &HeaderMap) -> Result<(), Reason> {
+    let any = |name, is_bad: fn(&HeaderValue) -> bool| headers.get_all(name).iter().any(is_bad);
+    if any(SEC_FETCH_MODE, |mode| mode == "navigate") {
+        Err(Reason::Navigation)
+    } else if any(SEC_FETCH_DEST, |destination| destination != "empty") {
+        Err(Reason::Embedded)
     } else {
         Ok(())
     }
@@ -61,27 +52,60 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), NotAFetch> {
 /// Checks the origin of the request by `Origin` and `Sec-Fetch-Site`, which scripts cannot set: both are forbidden
 /// request headers (Fetch, section 2.2.2).
 ///
+/// A page under `Referrer-Policy: no-referrer` sends `Origin: null` to its own origin, too.
+///
 /// # Errors
-/// If the page's origin is neither `allowed` nor the service's own, or the headers are repeated or contradictory.
-pub fn check(allowed: &[Origin], headers: &HeaderMap) -> Result<Caller, Forbidden> {
-    let origin = single(headers, &header::ORIGIN).map_err(|_| Forbidden)?;
+/// If the page's origin is neither listed nor the service's own, or the headers are repeated or contradictory.
+pub fn check(origins: &Origins, headers: &HeaderMap) -> Result<Caller, Reason> {
+    let origin = single(headers, &header::ORIGIN).map_err(|_| Reason::TwoOrigins)?;
     let site = single(headers, &SEC_FETCH_SITE)
-        .map_err(|_| Forbidden)?
+        .map_err(|_| Reason::SecFetchSite)?
         .map(HeaderValue::as_bytes);
-    match (origin, site) {
-        (None, None | Some(b"none")) => Ok(Caller::NoBrowser),
-        (None, Some(b"same-origin")) => Ok(Caller::SameOrigin),
-        (Some(origin), _) if allowed.iter().any(|one| one == origin) => Ok(Caller::Listed),
-        (Some(origin), Some(b"same-origin")) if origin != "null" => Ok(Caller::SameOrigin),
-        (Some(origin), None) if is_own(origin, headers) => Ok(Caller::SameOrigin),
-        (_, _) => Err(Forbidden),
+    let Some(origin) = origin else {
+        return match site {
+            None | Some(b"none") => Ok(Caller::NoBrowser),
+            Some(b"same-origin") => Ok(Caller::SameOrigin),
+            Some(b"same-site") => Err(Reason::SameSite),
+            Some(b"cross-site") => Err(Reason::CrossSite),
+            Some(_) => Err(Reason::SecFetchSite),
+        };
+    };
+    match (listing(origins, origin), site) {
+        (Some(Listing::Exact | Listing::Loopback), _) => Ok(Caller::Listed),
+        (_, Some(b"same-origin")) => Ok(Caller::SameOrigin),
+        (_, None) if is_own(origin, headers) => Ok(Caller::SameOrigin),
+        (Some(Listing::Pattern), _) => Ok(Caller::ListedByPattern),
+        (None, _) if origin == "null" => Err(Reason::NullOrigin),
+        (None, None) => Err(Reason::OriginIsNotHost),
+        (None, Some(_)) => Err(Reason::OriginNotListed),
     }
 }
 
-/// The `Origin` of the request, if there is exactly one and it is in `allowed`.
-pub fn listed<'a>(allowed: &[Origin], headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+/// The same for routes that serve the service's own pages and programs only, whatever `origins` lists.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_own(headers: &HeaderMap) -> Result<Caller, Reason> {
+    check(&Origins::none(), headers)
+}
+
+/// How the origin is listed, if it is.
+fn listing(origins: &Origins, origin: &HeaderValue) -> Option<Listing> {
+    if origins.allowed.iter().any(|one| one == origin) {
+        Some(Listing::Exact)
+    } else if origins.loopback && origin.to_str().is_ok_and(is_loopback) {
+        Some(Listing::Loopback)
+    } else if origins.patterns.iter().any(|one| one.matches(origin)) {
+        Some(Listing::Pattern)
+    } else {
+        None
+    }
+}
+
+/// The `Origin` of the request and how it is listed, if there is exactly one and it is.
+pub fn listed<'a>(origins: &Origins, headers: &'a HeaderMap) -> Option<(&'a HeaderValue, Listing)> {
     let origin = single(headers, &header::ORIGIN).ok().flatten()?;
-    allowed.iter().any(|one| one == origin).then_some(origin)
+    Some((origin, listing(origins, origin)?))
 }
 
 /// For browsers without `Sec-Fetch-Site`: whether the host and port of the origin equal `Host`. The scheme is not
@@ -101,13 +125,16 @@ fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Adds the CORS headers that let a listed page read the answer.
-pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue) {
+/// Adds the CORS headers that let a listed page read the answer. Without credentials, the page of a pattern cannot read
+/// an answer to a request with cookies.
+pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue, listing: Listing) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-        HeaderValue::from_static("true"),
-    );
+    if listing != Listing::Pattern {
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
+    }
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static("X-Request-Id, Retry-After"),
@@ -115,26 +142,54 @@ pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue) {
 }
 
 /// Adds the CORS headers of the answer to a preflight (Fetch, section 3.2.2). Chromium caches it for at most two hours.
-pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, dev: bool) {
+pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, origins: &Origins) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let names = if dev {
-        DEV_REQUEST_HEADERS
-    } else {
-        REQUEST_HEADERS
-    };
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        origins.request_headers.clone(),
+    );
     headers.insert(
         header::ACCESS_CONTROL_MAX_AGE,
         HeaderValue::from_static("7200"),
     );
 }
 
+/// Why the browser will not send the request that this preflight announces, and what it asked for.
+pub fn refused_preflight<'a>(
+    headers: &'a HeaderMap,
+    methods: &str,
+    origins: &Origins,
+) -> Option<(Reason, &'a HeaderValue)> {
+    let allowed = |list: &str, asked: &[u8]| {
+        asked.is_empty()
+            || list
+                .split(',')
+                .any(|one| one.trim().as_bytes().eq_ignore_ascii_case(asked))
+    };
+    let method = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if let Some(method) = method.filter(|method| !allowed(methods, method.as_bytes())) {
+        return Some((Reason::PreflightMethod, method));
+    }
+    let names = origins.request_headers.to_str().unwrap_or_default();
+    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS)?;
+    let is_allowed = asked
+        .as_bytes()
+        .split(|&byte| byte == b',')
+        .all(|name| allowed(names, name.trim_ascii()));
+    (!is_allowed).then_some((Reason::PreflightHeader, asked))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn origins() -> [Origin; 1] {
-        [Origin::parse("https://app.example").unwrap()]
+    fn origins() -> Origins {
+        Origins {
+            allowed: vec![Origin::parse("https://app.example").unwrap()],
+            patterns: Vec::new(),
+            loopback: false,
+            request_headers: HeaderValue::from_static("Authorization, X-Token"),
+        }
     }
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -177,15 +232,15 @@ mod tests {
         use Caller::{Listed, NoBrowser, SameOrigin};
         type Case = (
             &'static [(&'static str, &'static str)],
-            Result<Caller, Forbidden>,
+            Result<Caller, Reason>,
         );
-        let cases: [Case; 24] = [
+        let cases: [Case; 25] = [
             (&[], Ok(NoBrowser)),
             (&[("sec-fetch-site", "none")], Ok(NoBrowser)),
             (&[("sec-fetch-site", "same-origin")], Ok(SameOrigin)),
-            (&[("sec-fetch-site", "cross-site")], Err(Forbidden)),
-            (&[("sec-fetch-site", "same-site")], Err(Forbidden)),
-            (&[("sec-fetch-site", "nonsense")], Err(Forbidden)),
+            (&[("sec-fetch-site", "cross-site")], Err(Reason::CrossSite)),
+            (&[("sec-fetch-site", "same-site")], Err(Reason::SameSite)),
+            (&[("sec-fetch-site", "nonsense")], Err(Reason::SecFetchSite)),
             (&[("origin", "https://app.example")], Ok(Listed)),
             (
                 &[
@@ -199,11 +254,11 @@ mod tests {
                     ("origin", "https://app.example"),
                     ("origin", "https://app.example"),
                 ],
-                Err(Forbidden),
+                Err(Reason::TwoOrigins),
             ),
             (
                 &[("origin", "https://app.example, https://app.example")],
-                Err(Forbidden),
+                Err(Reason::OriginIsNotHost),
             ),
             (
                 &[
@@ -217,7 +272,7 @@ mod tests {
                     ("origin", "https://sub.example"),
                     ("sec-fetch-site", "same-site"),
                 ],
-                Err(Forbidden),
+                Err(Reason::OriginNotListed),
             ),
             (
                 &[("origin", "https://own.example"), ("host", "own.example")],
@@ -242,7 +297,14 @@ mod tests {
                     ("origin", "https://own.example"),
                     ("host", "own.example:8080"),
                 ],
-                Err(Forbidden),
+                Err(Reason::OriginIsNotHost),
+            ),
+            (
+                &[
+                    ("origin", "http://own.example:8080"),
+                    ("host", "own.example"),
+                ],
+                Err(Reason::OriginIsNotHost),
             ),
             (
                 &[
@@ -250,21 +312,55 @@ mod tests {
                     ("host", "own.example"),
                     ("sec-fetch-site", "cross-site"),
                 ],
-                Err(Forbidden),
+                Err(Reason::OriginNotListed),
             ),
-            (&[("origin", "null")], Err(Forbidden)),
+            (&[("origin", "null")], Err(Reason::NullOrigin)),
             (
                 &[("origin", "null"), ("sec-fetch-site", "same-origin")],
-                Err(Forbidden),
+                Ok(SameOrigin),
             ),
-            (&[("origin", "null"), ("host", "null")], Err(Forbidden)),
-            (&[("origin", "http://app.example")], Err(Forbidden)),
-            (&[("origin", "https://app.example.evil")], Err(Forbidden)),
-            (&[("origin", "https://evilapp.example")], Err(Forbidden)),
-            (&[("origin", "HTTPS://APP.EXAMPLE")], Err(Forbidden)),
+            (
+                &[("origin", "null"), ("sec-fetch-site", "cross-site")],
+                Err(Reason::NullOrigin),
+            ),
+            (
+                &[("origin", "null"), ("host", "null")],
+                Err(Reason::NullOrigin),
+            ),
+            (
+                &[("origin", "http://app.example")],
+                Err(Reason::OriginIsNotHost),
+            ),
+            (
+                &[("origin", "https://evilapp.example")],
+                Err(Reason::OriginIsNotHost),
+            ),
+            (
+                &[("origin", "HTTPS://APP.EXAMPLE")],
+                Err(Reason::OriginIsNotHost),
+            ),
         ];
         for (lines, want) in cases {
             assert_eq!(check(&origins(), &headers(lines)), want, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn preflight_for_another_method_or_header_is_refused() {
+        for (method, asked, want) in [
+            ("POST", "", None),
+            ("POST", "authorization,x-token", None),
+            ("POST", "Authorization, , X-TOKEN", None),
+            ("POST", "x-token,x-other", Some(Reason::PreflightHeader)),
+            ("POST", "x", Some(Reason::PreflightHeader)),
+            ("DELETE", "x-token", Some(Reason::PreflightMethod)),
+        ] {
+            let headers = headers(&[
+                ("access-control-request-method", method),
+                ("access-control-request-headers", asked),
+            ]);
+            let found = refused_preflight(&headers, "POST, OPTIONS", &origins());
+            assert_eq!(found.map(|(reason, _)| reason), want, "{method} {asked}");
         }
     }
 }

@@ -6,6 +6,7 @@
 //! that header, so that the client does not get the token of a cookie or of another header.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -13,6 +14,7 @@ use axum::http::{HeaderName, header};
 use tracing::{Instrument, Span};
 
 use crate::config::Warnings;
+use crate::session::credential_source;
 use crate::session::formats::issuer;
 use crate::session::reason::Reason;
 use crate::session::subject::{Subject, SubjectError, SubjectRule};
@@ -87,7 +89,11 @@ impl Chain {
 
     /// Asks the extractors in order; the first that finds a credential of its own decides.
     pub async fn authenticate(&self, request: &Parts) -> Result<Authenticated, Denied> {
-        let mut walk = self.walk(request);
+        self.authenticate_in(self.walk(request)).await
+    }
+
+    /// The same for a walk that was started.
+    pub async fn authenticate_in(&self, mut walk: ChainWalk<'_>) -> Result<Authenticated, Denied> {
         for (configured, reach) in self.extractors.iter().zip(&self.reaches) {
             if !walk.includes(reach) {
                 continue;
@@ -99,7 +105,7 @@ impl Chain {
                 .instrument(span.clone())
                 .await;
             record(&span, &answer);
-            if let Some(cookies) = request.extensions.get::<ResponseCookies>() {
+            if let Some(cookies) = walk.request().extensions.get::<ResponseCookies>() {
                 cookies.keep_if(|session| configured.subject.subject(session).is_ok());
             }
             match answer {
@@ -133,8 +139,32 @@ impl Chain {
             chain: self,
             request: Cow::Borrowed(request),
             header: None,
+            is_bearer_alone: false,
             passed_over: None,
         }
+    }
+
+    /// Starts a walk for a caller who is identified by a bearer token in `Authorization` alone: the extractors see no
+    /// cookie, no other header with a credential, and nothing that a proxy asserts.
+    pub fn walk_with_bearer_alone<'a>(&'a self, request: &'a Parts) -> ChainWalk<'a> {
+        let mut walk = self.walk(request);
+        walk.keep_header(&header::AUTHORIZATION);
+        walk.is_bearer_alone = true;
+        let headers = &mut walk.request.to_mut().headers;
+        if !credential_source::has_bearer(headers) {
+            headers.remove(header::AUTHORIZATION);
+        }
+        walk
+    }
+
+    /// The headers in which clients send the credentials of this chain.
+    pub fn session_headers(&self) -> BTreeSet<&str> {
+        let by_clients = self.reaches.iter().filter(|reach| !reach.by_proxy);
+        by_clients
+            .flat_map(|reach| &*reach.places)
+            .filter_map(CredentialSource::client_header)
+            .map(HeaderName::as_str)
+            .collect()
     }
 
     /// Every extractor with its reach.
@@ -238,8 +268,10 @@ pub struct ChainWalk<'a> {
     chain: &'a Chain,
     /// The request as the next extractor sees it.
     request: Cow<'a, Parts>,
-    /// The header whose credential was `NotMine`: from then on the only place that extractors see.
+    /// The only place that extractors see: the header whose credential was `NotMine`, or `Authorization` from the start.
     header: Option<HeaderName>,
+    /// The caller is identified by a bearer token alone.
+    is_bearer_alone: bool,
     /// The first `NotMine`.
     passed_over: Option<Denied>,
 }
@@ -251,12 +283,13 @@ impl ChainWalk<'_> {
 
     /// Whether an extractor with this reach is asked.
     pub fn includes(&self, reach: &Reach) -> bool {
-        self.header.as_ref().is_none_or(|header| {
+        let reads_it = self.header.as_ref().is_none_or(|header| {
             reach
                 .places
                 .iter()
                 .any(|place| place.header() == Some(header))
-        })
+        });
+        reads_it && !(self.is_bearer_alone && reach.by_proxy)
     }
 
     /// Records that the extractor answered `NotMine` for the credential in `place`.
@@ -270,7 +303,13 @@ impl ChainWalk<'_> {
             extractor: Some(configured.name.clone()),
             denial: Denial::Rejected(rejection),
         });
-        let Some(header) = place.header() else { return };
+        if let Some(header) = place.header() {
+            self.keep_header(header);
+        }
+    }
+
+    /// Hides the credentials in all places but `header`.
+    fn keep_header(&mut self, header: &HeaderName) {
         let headers = &mut self.request.to_mut().headers;
         headers.remove(header::COOKIE);
         for other in self

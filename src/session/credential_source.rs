@@ -27,6 +27,18 @@ const AMPLIFY_PREFIX: &str = "CognitoIdentityServiceProvider";
 const LAST_USER: &str = ".LastAuthUser";
 const ACCESS_TOKEN: &str = ".accessToken";
 
+/// Headers in which proxies state who the user is. A proxy overwrites them, so a client has no reason to send one.
+const ASSERTIONS: [HeaderName; 8] = [
+    HeaderName::from_static("cf-access-jwt-assertion"),
+    HeaderName::from_static("x-goog-iap-jwt-assertion"),
+    HeaderName::from_static("x-amzn-oidc-data"),
+    HeaderName::from_static("x-amzn-oidc-accesstoken"),
+    HeaderName::from_static("x-pomerium-jwt-assertion"),
+    HeaderName::from_static("x-forwarded-access-token"),
+    HeaderName::from_static("x-auth-request-access-token"),
+    HeaderName::from_static("x-ms-token-aad-id-token"),
+];
+
 /// A credential and its place.
 #[derive(Debug)]
 pub struct Found<'a> {
@@ -63,6 +75,15 @@ pub fn sent<'a>(
     })
 }
 
+/// Whether there is a bearer token in `Authorization`. The scheme `Basic` does not count: a browser sends such
+/// credentials by itself once its user has entered them.
+pub fn has_bearer(headers: &HeaderMap) -> bool {
+    let scheme = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().get(..7));
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+}
+
 /// The places in the key `from` of a section, which must name at least one.
 pub fn read_from(
     section: &Section<'_>,
@@ -88,6 +109,11 @@ impl CredentialSource {
             Self::Header(name) => Some(name),
             Self::Cookie(_) | Self::Supabase(_) | Self::Amplify(_) => None,
         }
+    }
+
+    /// The header in which a client sends the credential; `None` for a cookie, and for a header that a proxy sets.
+    pub fn client_header(&self) -> Option<&HeaderName> {
+        self.header().filter(|name| !ASSERTIONS.contains(name))
     }
 
     /// The pieces of a header line that belong to this place.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 
 use crate::json::Value;
-use crate::session::chain::{Chain, ConfiguredExtractor, Denial, Denied};
+use crate::session::chain::{Chain, ChainWalk, ConfiguredExtractor, Denial, Denied};
 use crate::session::detect::{self, Detected};
 use crate::session::formats::cookies;
 use crate::session::formats::shown::escaped;
@@ -51,10 +51,29 @@ pub enum Said {
 
 /// Asks every extractor.
 pub async fn explain(chain: &Chain, request: &Parts) -> Explanation {
+    let (request, cookies) = with_cookies(request);
+    explain_walk(chain, chain.walk(&request), &cookies).await
+}
+
+/// Asks every extractor about a caller who is identified by a bearer token alone.
+pub async fn explain_bearer_alone(chain: &Chain, request: &Parts) -> Explanation {
+    let (request, cookies) = with_cookies(request);
+    explain_walk(chain, chain.walk_with_bearer_alone(&request), &cookies).await
+}
+
+/// The request, with a place for the cookies that apps set while they are asked.
+fn with_cookies(request: &Parts) -> (Parts, ResponseCookies) {
     let cookies = ResponseCookies::default();
     let mut request = request.clone();
     request.extensions.insert(cookies.clone());
-    let mut walk = chain.walk(&request);
+    (request, cookies)
+}
+
+async fn explain_walk(
+    chain: &Chain,
+    mut walk: ChainWalk<'_>,
+    cookies: &ResponseCookies,
+) -> Explanation {
     let mut steps = Vec::new();
     let mut outcome = None;
     for (configured, reach) in chain.with_reaches() {
@@ -82,7 +101,7 @@ pub async fn explain(chain: &Chain, request: &Parts) -> Explanation {
                 Err(denial) => Said::Denied(denial),
             };
             step.notes = configured.extractor.notes();
-            step.notes.extend(renewed(&cookies, configured));
+            step.notes.extend(renewed(cookies, configured));
         }
         let decided = match &step.said {
             Said::NotAsked | Said::NotPresent => None,

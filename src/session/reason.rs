@@ -94,6 +94,22 @@ reasons! {
     ClaimUnwritable "claim_unwritable" "A claim of `[token.claims]` cannot be written as JSON.",
     ClaimsTooLarge "claims_too_large" "The claims make the token longer than 4 KiB.",
 
+    OriginNotListed "origin_not_listed" "The page's origin is neither in `origins.allowed` nor the service's own.",
+    OriginIsNotHost "origin_is_not_host" "The page's origin is not in `origins.allowed`, and its host and port are not those of `Host`. The browser sent no `Sec-Fetch-Site`, as over plain http: see [403 although the origin is right](#403-although-the-origin-is-right).",
+    NullOrigin "null_origin" "The page's origin is `null`: a sandboxed frame, a local file, or a redirect across origins.",
+    TwoOrigins "two_origins" "There are two `Origin` headers.",
+    CrossSite "cross_site" "A page of another site caused the request, and the browser sent no `Origin`: a link, an image or a GET without CORS.",
+    SameSite "same_site" "The same for a page of another host of this site.",
+    SecFetchSite "sec_fetch_site" "`Sec-Fetch-Site` is repeated or has an unknown value.",
+    GetWithoutOrigin "get_without_origin" "A GET under `server.docs_alias` has neither a browser's same-origin `Sec-Fetch-Site`, nor a listed `Origin`, nor a bearer token. Over plain http, browsers send none of them: use POST, or https.",
+    PreflightHeader "preflight_header" "A page of a listed origin asked to send a header that is not allowed: add it to `origins.allowed_headers`.",
+    PreflightMethod "preflight_method" "A page of a listed origin asked to use a method that the path does not accept.",
+    Navigation "navigation" "A browser navigated to the path or submitted a form to it.",
+    Embedded "embedded" "A browser loaded the path as an image, a script, a frame or the like.",
+
+    DocsAliasOff "docs_alias_off" "`/rollout-token` is served with `server.docs_alias` only.",
+    PathPrefix "path_prefix" "The path is one of the service's, but for its beginning: `server.base_path` is another.",
+
     Host "host" "The `Host` is malformed.",
     NoHost "no_host" "There is no `Host`.",
     TwoHosts "two_hosts" "There are two `Host` headers.",

@@ -85,6 +85,8 @@ pub struct Reach {
     pub hmac: Option<bool>,
     /// The authority that assigns user ids, if it is known.
     pub authority: Option<Authority>,
+    /// A proxy in front sets the credential, not the client.
+    pub by_proxy: bool,
 }
 
 /// The authority that assigns the user ids of a section.

@@ -40,7 +40,7 @@ use reload::ReloadConfig;
 use session::SessionConfig;
 use token::TokenConfig;
 
-pub use origins::Origin;
+pub use origins::{Origin, OriginPattern, Origins, is_loopback};
 pub use rate_limit::RateLimitConfig;
 pub use server::{ServerConfig, ServerRestartConfig};
 
@@ -63,7 +63,7 @@ pub struct Settings {
     pub client: RolloutClient,
     pub minter: Minter,
     pub server: Arc<ServerConfig>,
-    pub origins: Vec<Origin>,
+    pub origins: Origins,
     /// The client for calls that belong to no extractor.
     pub http: HttpClient,
     pub chain: Chain,
@@ -173,7 +173,7 @@ pub fn load(
     warnings.extend(built.warnings);
     server.check(context.dev, &mut problems);
     let claims = token.check(&mut problems);
-    let origins = origins.check(&mut problems);
+    let origins = origins.check(&built.chain, context.dev, &mut problems, &mut warnings);
     rate_limit.check(&mut problems);
     require_positive("reload.poll_interval", reload.poll_interval, &mut problems);
     let traces = traces::load(&sources.environment, &mut problems, &mut warnings);

@@ -1,73 +1,213 @@
-//! `origins.allowed`: the pages of other origins that may ask for tokens. What a request from one may do is decided
-//! in `http::origin`.
+//! `[origins]`: the pages of other origins that may ask for tokens. What a request from one may do is decided in
+//! `http::origin`.
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 
-use crate::config::{List, Problems};
+use crate::config::{List, Problems, Warnings};
+use crate::session::chain::Chain;
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct OriginsConfig {
     allowed: List<String>,
+    allowed_headers: List<String>,
 }
 
-impl OriginsConfig {
-    pub(super) fn check(&self, problems: &mut Problems) -> Vec<Origin> {
-        let parsed = self.allowed.iter().zip(1..).map(|(text, number)| {
-            Origin::parse(text).map_err(|error| format!("entry {number}: {error}"))
-        });
-        parsed
-            .filter_map(|origin| problems.accept("origins.allowed", origin))
-            .collect()
+/// The pages of other origins that may ask.
+#[derive(Debug)]
+pub struct Origins {
+    pub allowed: Vec<Origin>,
+    pub patterns: Vec<OriginPattern>,
+    /// Every loopback origin may ask for tokens, too. Set under `dev`.
+    pub loopback: bool,
+    /// The value of `Access-Control-Allow-Headers`: the request headers that such a page may send.
+    pub request_headers: HeaderValue,
+}
+
+impl Origins {
+    /// No page but the service's own.
+    pub const fn none() -> Self {
+        Self {
+            allowed: Vec::new(),
+            patterns: Vec::new(),
+            loopback: false,
+            request_headers: HeaderValue::from_static(""),
+        }
     }
 }
 
-/// An origin in the form in which browsers send it: `https://app.example`, `http://localhost:3000`.
+/// The request headers that a page of another origin may send under every configuration: those that apps and their
+/// tracing libraries add to all requests.
+const REQUEST_HEADERS: [&str; 9] = [
+    "Authorization",
+    "Content-Type",
+    "X-Request-Id",
+    "X-CSRF-Token",
+    "X-Requested-With",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "sentry-trace",
+];
+
+impl OriginsConfig {
+    pub(super) fn check(
+        &self,
+        chain: &Chain,
+        dev: bool,
+        problems: &mut Problems,
+        warnings: &mut Warnings,
+    ) -> Origins {
+        let mut origins = Origins {
+            allowed: Vec::new(),
+            patterns: Vec::new(),
+            loopback: dev,
+            request_headers: self.request_headers(chain, dev, problems),
+        };
+        for (text, number) in self.allowed.iter().zip(1..) {
+            let entry = |error: String| format!("entry {number}: {error}");
+            if text.contains('*') {
+                let pattern = OriginPattern::parse(text).map_err(entry);
+                origins
+                    .patterns
+                    .extend(problems.accept("origins.allowed", pattern));
+                continue;
+            }
+            let origin = Origin::parse(text).map_err(entry);
+            let Some(origin) = problems.accept("origins.allowed", origin) else {
+                continue;
+            };
+            if !dev && origin.is_localhost() {
+                warnings.add(
+                    "origins.allowed",
+                    format!(
+                        "entry {number}: {} is the origin of every program that serves pages on a user's machine: list it \
+                         for development, or for an app whose web view has this origin, only",
+                        origin.as_str()
+                    ),
+                );
+            }
+            origins.allowed.push(origin);
+        }
+        origins
+    }
+
+    /// The fixed names, those of `allowed_headers`, and those from which the configuration reads a session.
+    fn request_headers(&self, chain: &Chain, dev: bool, problems: &mut Problems) -> HeaderValue {
+        let mut names: Vec<String> = REQUEST_HEADERS.map(str::to_owned).into();
+        let mut add = |name: String| {
+            if !names.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+                names.push(name);
+            }
+        };
+        for (name, number) in self.allowed_headers.iter().zip(1..) {
+            let parsed = HeaderName::try_from(name).map_err(|_| {
+                format!(
+                    "entry {number} is not the name of a header, such as X-Tenant: list each name, since browsers do not \
+                     combine `*` with credentials"
+                )
+            });
+            // `*` is a valid name for the parser.
+            let parsed = parsed.and_then(|name| match name.as_str() {
+                "*" => Err(format!(
+                    "entry {number}: browsers do not combine `*` with credentials: list each name"
+                )),
+                _ => Ok(()),
+            });
+            if problems.accept("origins.allowed_headers", parsed).is_some() {
+                add(name.clone());
+            }
+        }
+        chain
+            .session_headers()
+            .iter()
+            .for_each(|name| add(capitalized(name)));
+        if dev {
+            add("X-Dev-User".to_owned());
+        }
+        // The names were parsed, so they are ASCII.
+        HeaderValue::try_from(names.join(", "))
+            .unwrap_or_else(|_| HeaderValue::from_static("Authorization"))
+    }
+}
+
+/// A header's name as people write it.
+fn capitalized(name: &str) -> String {
+    let words = name.split('-').map(|word| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        first.to_ascii_uppercase() + rest
+    });
+    words.collect::<Vec<_>>().join("-")
+}
+
+/// An origin in the form in which clients send it: `https://app.example`, `capacitor://localhost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(HeaderValue);
 
 impl Origin {
-    /// Reads an origin from the configuration and brings it into the browsers' form.
+    /// Reads an origin from the configuration and brings it into the clients' form.
     ///
     /// # Errors
-    /// On anything that is not exactly one http(s) origin.
+    /// On anything that is not exactly one origin with a host.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wildcard = || "`*` cannot be used with credentials: list every origin".to_owned();
+        const WILDCARD: &str = "`*` cannot be used with credentials: list every origin";
         if text.contains('*') {
-            return Err(wildcard());
+            return Err(WILDCARD.to_owned());
         }
         if text.eq_ignore_ascii_case("null") {
             return Err("`null` is every sandboxed page at once: remove it".to_owned());
         }
         // Not the text: it may hold a user's name and password.
         let wrong = || {
-            "is not an origin such as https://app.example.com: scheme, host and port alone"
+            "is not an origin such as https://app.example.com or capacitor://localhost: scheme, host and port alone"
                 .to_owned()
         };
         let url = Url::parse(text).map_err(|_| wrong())?;
-        let bare = url.path() == "/"
+        if url.scheme() == "file" {
+            return Err(
+                "browsers send `null` for files, as every sandboxed page does: serve the page by http"
+                    .to_owned(),
+            );
+        }
+        let is_bare = matches!(url.path(), "/" | "")
             && url.query().is_none()
             && url.fragment().is_none()
             && url.username().is_empty()
             && url.password().is_none();
-        if !bare || !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        if !is_bare {
             return Err(wrong());
         }
-        let origin = url.origin().ascii_serialization();
+        let origin = match url.scheme() {
+            "http" | "https" => url.origin().ascii_serialization(),
+            // No page has an origin of these schemes.
+            "ftp" | "ws" | "wss" => return Err(wrong()),
+            // The standard gives other schemes an opaque origin. Apps and extensions send scheme, host and port.
+            scheme => {
+                let host = url
+                    .host_str()
+                    .filter(|host| is_plain(host))
+                    .ok_or_else(wrong)?;
+                let port = url.port().map(|port| format!(":{port}"));
+                format!("{scheme}://{host}{}", port.unwrap_or_default())
+            }
+        };
         // It may have been written as %2A, or as one of Unicode's.
         if origin.contains('*') {
-            return Err(wildcard());
+            return Err(WILDCARD.to_owned());
         }
         HeaderValue::try_from(origin).map(Self).map_err(|_| wrong())
     }
-}
 
-impl Origin {
     pub fn as_str(&self) -> &str {
         // It was made of ASCII.
         self.0.to_str().unwrap_or_default()
+    }
+
+    /// Whether this is http(s) on a loopback host.
+    fn is_localhost(&self) -> bool {
+        is_loopback(self.as_str())
     }
 }
 
@@ -77,17 +217,103 @@ impl PartialEq<HeaderValue> for Origin {
     }
 }
 
+/// Whether an origin is http(s) on `localhost`, a name below it (RFC 6761, section 6.3), or a loopback address.
+pub fn is_loopback(origin: &str) -> bool {
+    let Ok(url) = Url::parse(origin) else {
+        return false;
+    };
+    let is_loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    is_loopback
+        && matches!(url.scheme(), "http" | "https")
+        && url.origin().ascii_serialization() == origin
+}
+
+/// The characters of hosts that need no escape. Electron's apps may have the hosts `.` and `-`.
+fn is_plain(host: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_plain)
+}
+
+/// A pattern for preview deployments, `https://*-team.vercel.app`: what stands before and after the `*`, which matches
+/// a part of one label. Strangers can register names that match, so such a page is trusted less than an exact origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginPattern {
+    before: String,
+    after: String,
+}
+
+impl OriginPattern {
+    /// # Errors
+    /// On every other form.
+    fn parse(text: &str) -> Result<Self, String> {
+        const FORM: &str = "`*` cannot be used with credentials. The one pattern form is \
+            https://*-team.vercel.app: https, one `*` within a label, with other text in that label, and two whole labels \
+            after it";
+        let wrong = || FORM.to_owned();
+        let text = text.to_ascii_lowercase();
+        let text = text.strip_suffix('/').unwrap_or(&text);
+        let text = text.strip_suffix(":443").unwrap_or(text);
+        let (before, after) = text.split_once('*').ok_or_else(wrong)?;
+        let start = before.strip_prefix("https://").ok_or_else(wrong)?;
+        let (host, _) = after.split_once(':').unwrap_or((after, ""));
+        let label_start = start.rsplit('.').next().unwrap_or_default();
+        let mut labels = host.split('.');
+        let label_end = labels.next().unwrap_or_default();
+        let has_text = !(label_start.is_empty() && label_end.is_empty());
+        let whole_labels = labels.filter(|label| !label.is_empty()).count();
+        // With a letter in place of the `*` it must be an origin, written as browsers write it.
+        let example = format!("{before}a{after}");
+        let is_origin = Origin::parse(&example).is_ok_and(|origin| origin.as_str() == example);
+        if after.contains('*') || !has_text || whole_labels < 2 || !is_origin {
+            return Err(wrong());
+        }
+        Ok(Self {
+            before: before.to_owned(),
+            after: after.to_owned(),
+        })
+    }
+
+    pub fn matches(&self, origin: &HeaderValue) -> bool {
+        let is_label = |byte: &u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+        };
+        let middle = origin
+            .as_bytes()
+            .strip_prefix(self.before.as_bytes())
+            .and_then(|rest| rest.strip_suffix(self.after.as_bytes()));
+        middle.is_some_and(|middle| !middle.is_empty() && middle.iter().all(is_label))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Origin;
+    use super::*;
 
     #[test]
-    fn configured_origins_take_the_browsers_form() {
+    fn configured_origins_take_the_clients_form() {
         for (text, want) in [
             ("https://app.example", "https://app.example"),
             ("HTTPS://App.Example:443/", "https://app.example"),
             ("http://localhost:3000", "http://localhost:3000"),
             ("http://[::1]:80", "http://[::1]"),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("tauri://localhost/", "tauri://localhost"),
+            ("ionic://localhost:8100", "ionic://localhost:8100"),
+            ("app://obsidian.md", "app://obsidian.md"),
+            ("app://-", "app://-"),
+            (
+                "chrome-extension://gcbommkclmclpchllfjekcdonpmejbdp",
+                "chrome-extension://gcbommkclmclpchllfjekcdonpmejbdp",
+            ),
+            (
+                "moz-extension://2e2b8f3c-6a54-4f0a-9d3b-0c8f5b1f7d11",
+                "moz-extension://2e2b8f3c-6a54-4f0a-9d3b-0c8f5b1f7d11",
+            ),
         ] {
             assert_eq!(Origin::parse(text).unwrap().0, want, "{text}");
         }
@@ -104,10 +330,107 @@ mod tests {
             "https://a.example?x",
             "https://u@a.example",
             "ftp://a.example",
+            "wss://a.example",
             "file:///x",
+            "file:",
             "https://",
+            "app://",
+            "app://localhost/path",
+            "app://u@localhost",
+            "app://a b",
+            "app://a%2a",
+            "data:text/html,x",
+            "blob:https://a.example",
+            "about:blank",
+            "capacitor:localhost",
         ] {
             assert!(Origin::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pattern_has_one_star_beside_text_in_a_label_before_two_labels() {
+        for text in [
+            "https://*-team.vercel.app",
+            "https://app-git-*-team.vercel.app",
+            "https://pr-*.preview.example.com",
+            "HTTPS://*-Team.vercel.app/",
+            "https://*-team.vercel.app:443",
+            "https://a.*-b.example.com",
+        ] {
+            assert!(OriginPattern::parse(text).is_ok(), "{text}");
+        }
+        for text in [
+            "*",
+            "https://*",
+            "https://*.vercel.app",
+            "https://*.*-team.vercel.app",
+            "https://*-a-*.vercel.app",
+            "https://*-team.app",
+            "https://*-team..app",
+            "https://*-team.vercel.",
+            "http://*-team.vercel.app",
+            "capacitor://*-team.vercel.app",
+            "https://*-team.vercel.app/path",
+            "https://*-team.vercel.app?x",
+            "https://*-team.vercel.app#x",
+            "https://u@*-team.vercel.app",
+            "https://*@team.vercel.app",
+            "https://*-team.v\u{e9}rcel.app",
+            "https://team-*:8443",
+            "https://*-1.2.3",
+            "//*-team.vercel.app",
+        ] {
+            assert!(OriginPattern::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pattern_matches_a_part_of_one_label() {
+        let pattern = OriginPattern::parse("https://*-team.vercel.app").unwrap();
+        for (origin, want) in [
+            ("https://app-git-x-team.vercel.app", true),
+            ("https://a-team.vercel.app", true),
+            ("https://-team.vercel.app", false),
+            ("https://team.vercel.app", false),
+            ("https://evil.example.a-team.vercel.app", false),
+            ("https://a.b-team.vercel.app", false),
+            ("http://a-team.vercel.app", false),
+            ("https://a-team.vercel.app:8443", false),
+            ("https://a-team.vercel.app.evil.example", false),
+            ("https://evil.example/-team.vercel.app", false),
+            ("https://evil.example#-team.vercel.app", false),
+            ("https://evil@-team.vercel.app", false),
+            ("https://A-team.vercel.app", false),
+            ("https://a%2e-team.vercel.app", false),
+        ] {
+            let origin = HeaderValue::from_static(origin);
+            assert_eq!(pattern.matches(&origin), want, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn loopback_origins_are_localhost_names_below_it_and_loopback_addresses() {
+        for (origin, want) in [
+            ("http://localhost", true),
+            ("http://localhost:5173", true),
+            ("https://localhost:3000", true),
+            ("http://127.0.0.1:8080", true),
+            ("http://127.0.0.2", true),
+            ("http://[::1]:3000", true),
+            ("http://app.localhost:3000", true),
+            ("http://localhost.evil.example", false),
+            ("http://evillocalhost", false),
+            ("http://10.0.0.1", false),
+            ("http://0.0.0.0:3000", false),
+            ("capacitor://localhost", false),
+            ("http://localhost:5173/", false),
+            ("http://u@localhost", false),
+            ("HTTP://LOCALHOST", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(is_loopback(origin), want, "{origin}");
         }
     }
 }

@@ -32,6 +32,7 @@ pub struct ServerRestartConfig {
     pub listen: SocketAddr,
     #[serde(deserialize_with = "address")]
     pub admin_listen: SocketAddr,
+    pub base_path: String,
     pub header_timeout: HumanDuration,
     pub idle_timeout: HumanDuration,
     pub max_header_bytes: usize,
@@ -61,6 +62,7 @@ impl Default for ServerRestartConfig {
         Self {
             listen: ([0, 0, 0, 0], 8080).into(),
             admin_listen: ([127, 0, 0, 1], 8081).into(),
+            base_path: String::new(),
             header_timeout: HumanDuration::secs(10),
             idle_timeout: HumanDuration::secs(75),
             max_header_bytes: 32 * 1024,
@@ -75,6 +77,17 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
     text.parse().map_err(|_| {
         de::Error::custom("must be an IP address with a port, such as 0.0.0.0:8080 or [::1]:8080")
     })
+}
+
+/// Whether every client and proxy writes the path in the same way: no empty segments, dot segments or escapes.
+fn is_base_path(path: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let is_segment =
+        |segment: &str| segment.bytes().any(|byte| byte != b'.') && segment.bytes().all(is_plain);
+    path.is_empty()
+        || path
+            .strip_prefix('/')
+            .is_some_and(|segments| segments.split('/').all(is_segment))
 }
 
 impl ServerConfig {
@@ -114,6 +127,12 @@ impl ServerConfig {
             "server.admin_listen",
             "must be another address than server.listen",
         );
+        problems.require(
+            is_base_path(&restart.base_path),
+            "server.base_path",
+            "must be empty or a path such as \"/api\": it begins with a slash, does not end with one, and has letters, digits, \
+             `-`, `_`, `.` and `~` between its slashes",
+        );
         for (key, address) in [
             ("server.listen", restart.listen),
             ("server.admin_listen", restart.admin_listen),
@@ -123,6 +142,35 @@ impl ServerConfig {
                 key,
                 "must be a loopback address under `dev`, which gives a token to every caller: use 127.0.0.1",
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_base_path;
+
+    #[test]
+    fn base_path_is_empty_or_has_plain_segments() {
+        for (path, want) in [
+            ("", true),
+            ("/api", true),
+            ("/api/v1.2/~me_x-y", true),
+            ("/", false),
+            ("api", false),
+            ("/api/", false),
+            ("//api", false),
+            ("/api//v1", false),
+            ("/../api", false),
+            ("/.", false),
+            ("/a b", false),
+            ("/a%20b", false),
+            ("/{id}", false),
+            ("/*rest", false),
+            ("/a?b", false),
+            ("https://a.example/api", false),
+        ] {
+            assert_eq!(is_base_path(path), want, "{path:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The log lines of requests: at most one per request, and at most [`LINES_PER_SECOND`] per reason for refused ones.
 //!
-//! No line has a query, a token, a secret, or a header other than `Host` and `Origin` of a refused request. A subject is
+//! No line has a query, a token, a secret, or a header other than `Host`, `Origin` and what a preflight asks for, of a
+//! refused request. A subject is
 //! a keyed hash, unless `log.subject` is `plain`.
 
 use std::collections::BTreeMap;
@@ -175,6 +176,24 @@ impl RequestLog {
                 "{event}"
             );
         }
+    }
+
+    /// Logs that a preflight was answered, but asked for a method or headers that the answer does not allow.
+    pub fn refused_preflight(&self, span: &RequestSpan, reason: &'static str, asked: &HeaderValue) {
+        if self.level < Level::INFO || !self.takes_line_for(reason) {
+            return;
+        }
+        let text = |value: &HeaderValue| printable(value.as_bytes());
+        let _entered = span.log.enter();
+        tracing::info!(
+            reason,
+            asked = text(asked),
+            method = "OPTIONS",
+            path = printable(span.head.uri.path().as_bytes()),
+            host = span.head.host.as_ref().map(text),
+            origin = span.head.origin.as_ref().map(text),
+            "preflight.refused"
+        );
     }
 
     /// Logs the refusal of a request head that could not be parsed. It has no span, and no method, path or host.

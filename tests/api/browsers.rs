@@ -2,8 +2,9 @@
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
+use serde_json::json;
 
-use crate::helpers::{BY_HEADER, Service, refused};
+use crate::helpers::{BY_HEADER, Service, refused, session_token, verified};
 
 fn config() -> String {
     format!(
@@ -197,49 +198,353 @@ async fn preflight_is_allowed_for_listed_origins_and_paths_only() {
     );
 }
 
+/// A section that reads a bearer token or a cookie, and one that trusts a proxy's header.
+const BEARER_COOKIE_OR_PROXY: &str = r#"
+    [session]
+    extractors = ["web", "proxy"]
+    [extractors.web]
+    kind = "jwt"
+    from = ["header:authorization", "header:x-token", "cookie:session"]
+    secret = "session-secret-session-secret-session-secret"
+    algorithms = ["HS256"]
+    allow_any_audience = true
+    [extractors.proxy]
+    kind = "trusted_header"
+    header = "X-User"
+    trusted_proxies = ["127.0.0.1"]
+"#;
+
 #[tokio::test]
-async fn docs_alias_needs_an_allowed_origin_or_a_bearer() {
-    let service = Service::start(format!("[server]\ndocs_alias = true\n{}", config()));
+async fn origins_of_apps_and_extensions_can_be_listed() {
+    let listed = [
+        "capacitor://localhost",
+        "tauri://localhost",
+        "app://-",
+        "chrome-extension://gcbommkclmclpchllfjekcdonpmejbdp",
+        "moz-extension://2e2b8f3c-6a54-4f0a-9d3b-0c8f5b1f7d11",
+    ];
+    let service = Service::start(format!("[origins]\nallowed = {listed:?}\n{BY_HEADER}"));
+    for origin in listed {
+        let request = service.post().header("origin", origin);
+        let request = request.header("sec-fetch-site", "cross-site");
+        let response = request.header("x-user", "ann").send().await.unwrap();
+        assert_eq!(response.status(), 200, "{origin}");
+        assert_eq!(allowed_for(response.headers()), Some(origin));
+    }
+    for origin in [
+        "ionic://localhost",
+        "capacitor://localhost:8080",
+        "chrome-extension://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "null",
+    ] {
+        let response = service
+            .post()
+            .header("origin", origin)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(refused(response).await.0, 403, "{origin}");
+    }
+    for (entry, found) in [
+        ("null", "sandboxed"),
+        ("file:///index.html", "`null` for files"),
+        ("*", "`*`"),
+        ("https://*.vercel.app", "The one pattern form"),
+        ("capacitor:localhost", "scheme, host and port"),
+    ] {
+        let config = format!("[origins]\nallowed = [\"{entry}\"]\n{BY_HEADER}");
+        let problems = crate::helpers::load(&config).expect_err(entry).to_string();
+        assert!(
+            problems.contains("origins.allowed: entry 1") && problems.contains(found),
+            "{problems}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn listed_localhost_is_a_warning() {
+    let config = format!(
+        "[origins]\nallowed = [\"http://localhost:3000\", \"capacitor://localhost\"]\n{BY_HEADER}"
+    );
+    let settings = crate::helpers::load(&config).expect("settings");
+    let warnings: Vec<String> = settings.warnings.lines().collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("origins.allowed: entry 1: http://localhost:3000 "),
+        "{warnings:?}"
+    );
+}
+
+#[tokio::test]
+async fn page_allowed_by_a_pattern_is_identified_by_a_bearer_token_alone() {
+    let config =
+        format!("[origins]\nallowed = [\"https://*-team.vercel.app\"]\n{BEARER_COOKIE_OR_PROXY}");
+    let service = Service::start(config);
+    let token = session_token(json!({}));
+    let (bearer, cookie) = (format!("Bearer {token}"), format!("session={token}"));
+    let origin = "https://app-git-x-team.vercel.app";
     for (case, headers, want) in [
-        ("own page", &[("sec-fetch-site", "same-origin")][..], 200),
-        ("listed page", &[("origin", "http://localhost:3000")], 200),
-        ("a bearer credential", &[("authorization", "Bearer x")], 200),
+        ("bearer", &[("authorization", bearer.as_str())][..], 200),
         (
-            "a credential that browsers add",
-            &[("authorization", "Basic dTpw")],
-            403,
+            "bearer beside another's cookie",
+            &[("authorization", &bearer), ("cookie", "session=x")],
+            200,
         ),
-        ("curl with a cookie only", &[("cookie", "a=b")], 403),
+        ("cookie", &[("cookie", &cookie)], 401),
+        ("proxy's header", &[("x-user", "ann")], 401),
+        ("another header", &[("x-token", &token)], 401),
         (
-            "typed into the address bar",
-            &[("sec-fetch-site", "none")],
-            403,
-        ),
-        (
-            "other page",
-            &[
-                ("origin", "https://evil.example"),
-                ("authorization", "Bearer x"),
-            ],
-            403,
+            "no bearer",
+            &[("authorization", "Basic dTpw"), ("cookie", &cookie)],
+            401,
         ),
         (
-            "a link on another page",
-            &[("sec-fetch-site", "cross-site")],
-            403,
+            "bad bearer beside a good cookie",
+            &[("authorization", "Bearer x.y.z"), ("cookie", &cookie)],
+            401,
         ),
     ] {
         let request = service
-            .request(Method::GET, "/rollout-token")
-            .header("x-user", "ann");
+            .post()
+            .header("origin", origin)
+            .header("sec-fetch-site", "cross-site");
         let request = headers.iter().fold(request, |request, (name, value)| {
             request.header(*name, *value)
         });
-        assert_eq!(
-            request.send().await.unwrap().status().as_u16(),
-            want,
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), want, "{case}");
+        assert_eq!(response.headers()["access-control-allow-origin"], origin);
+        assert!(
+            !response
+                .headers()
+                .contains_key("access-control-allow-credentials"),
             "{case}"
         );
+    }
+    let preflight = service
+        .request(Method::OPTIONS, "/rollout/token")
+        .header("origin", origin)
+        .header("access-control-request-method", "POST")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(preflight.status(), 204);
+    assert_eq!(preflight.headers()["access-control-allow-origin"], origin);
+    assert!(
+        !preflight
+            .headers()
+            .contains_key("access-control-allow-credentials")
+    );
+    for origin in [
+        "https://x.app-team.vercel.app",
+        "https://team.vercel.app",
+        "https://a-team.vercel.app.evil.example",
+        "http://a-team.vercel.app",
+    ] {
+        let request = service.post().header("origin", origin);
+        let response = request.bearer_auth(&token).send().await.unwrap();
+        assert_eq!(refused(response).await.0, 403, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn null_origin_is_allowed_for_the_services_own_page_without_cors_headers() {
+    let service = Service::start(config());
+    for (site, want) in [
+        (Some("same-origin"), 200),
+        (Some("cross-site"), 403),
+        (Some("same-site"), 403),
+        (Some("none"), 403),
+        (None, 403),
+    ] {
+        let request = service
+            .post()
+            .header("origin", "null")
+            .header("x-user", "ann");
+        let request = site.iter().fold(request, |request, site| {
+            request.header("sec-fetch-site", *site)
+        });
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), want, "{site:?}");
+        assert_eq!(allowed_for(response.headers()), None);
+    }
+}
+
+/// The names that a page of a listed origin may send.
+async fn allowed_headers(service: &Service) -> Vec<String> {
+    let preflight = service
+        .request(Method::OPTIONS, "/rollout/token")
+        .header("origin", "https://app.example")
+        .header("access-control-request-method", "POST")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(preflight.status(), 204);
+    let names = preflight.headers()["access-control-allow-headers"]
+        .to_str()
+        .unwrap();
+    names.split(", ").map(str::to_lowercase).collect()
+}
+
+#[tokio::test]
+async fn preflight_allows_the_headers_from_which_a_session_is_read() {
+    const ALWAYS: [&str; 9] = [
+        "authorization",
+        "content-type",
+        "x-request-id",
+        "x-csrf-token",
+        "x-requested-with",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "sentry-trace",
+    ];
+    let config = r#"
+        [origins]
+        allowed = ["https://app.example"]
+        allowed_headers = ["X-Tenant", "x-csrf-token"]
+        [session]
+        extractors = ["key", "web", "edge", "ory", "proxy"]
+        [extractors.key]
+        kind = "api_key"
+        keys = { a = "6b7d3c1f0a9e8d2c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4" }
+        [extractors.web]
+        kind = "jwt"
+        from = ["header:authorization", "header:x-token", "cookie:session"]
+        secret = "session-secret-session-secret-session-secret"
+        algorithms = ["HS256"]
+        allow_any_audience = true
+        [extractors.edge]
+        kind = "jwt"
+        preset = "cloudflare-access"
+        issuers = ["https://team.cloudflareaccess.com"]
+        audiences = ["a"]
+        [extractors.ory]
+        kind = "session_endpoint"
+        preset = "kratos"
+        url = "http://127.0.0.1:4433"
+        [extractors.proxy]
+        kind = "trusted_header"
+        header = "X-User"
+        trusted_proxies = ["127.0.0.1"]
+        shared_secret_header = "X-Proxy-Secret"
+        shared_secret = "a-secret-shared-with-the-proxy-of-these-tests"
+    "#;
+    let service = Service::start(config);
+    let mut names = allowed_headers(&service).await;
+    assert_eq!(names[..9], ALWAYS);
+    names.drain(..9);
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["x-api-key", "x-session-token", "x-tenant", "x-token"]
+    );
+
+    let dev = Service::start_dev(
+        "[origins]\nallowed = [\"https://app.example\"]\n[session]\nextractors = [\"static_user\"]",
+    );
+    assert_eq!(allowed_headers(&dev).await[9..], ["x-dev-user"]);
+
+    for entry in ["*", "X Y", ""] {
+        let config = format!("[origins]\nallowed_headers = [\"{entry}\"]\n{BY_HEADER}");
+        let problems = crate::helpers::load(&config).expect_err(entry).to_string();
+        assert!(
+            problems.contains("origins.allowed_headers: entry 1"),
+            "{problems}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn loopback_origin_is_allowed_under_dev_for_the_token_paths_only() {
+    let service = Service::start_dev(
+        "[server]\ndocs_alias = true\n[session]\nextractors = [\"static_user\"]",
+    );
+    for origin in [
+        "http://localhost:5173",
+        "http://127.0.0.1:3000",
+        "http://[::1]:3000",
+        "http://app.localhost:3000",
+        "https://localhost",
+    ] {
+        for (method, path) in [
+            (Method::POST, "/rollout/token"),
+            (Method::GET, "/rollout/token"),
+            (Method::GET, "/rollout-token"),
+            (Method::GET, "/rollout/client.js"),
+        ] {
+            let request = service.request(method, path).header("origin", origin);
+            let request = request.header("sec-fetch-site", "cross-site");
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 200, "{path} {origin}");
+            assert_eq!(allowed_for(response.headers()), Some(origin), "{path}");
+        }
+        let request = service.request(Method::GET, "/dev/samples");
+        let response = request.header("origin", origin).send().await.unwrap();
+        assert_eq!(allowed_for(response.headers()), None);
+        assert_eq!(refused(response).await.0, 403, "{origin}");
+    }
+    for host in ["app.localhost", "localhost:5173", "127.0.0.2:80"] {
+        let response = service.post().header("host", host).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{host}");
+    }
+    let served = Service::start(config());
+    let request = served.post().header("origin", "http://localhost:5173");
+    let response = request.header("x-user", "ann").send().await.unwrap();
+    assert_eq!(refused(response).await.0, 403, "outside of dev");
+}
+
+#[tokio::test]
+async fn docs_alias_needs_an_allowed_origin_or_a_bearer() {
+    let service = Service::start(format!("[server]\ndocs_alias = true\n{}", config()));
+    for path in [
+        "/rollout-token",
+        "/rollout/token",
+        "/rollout-token?userId=bob",
+        "/rollout/token?user_id=bob",
+    ] {
+        for (case, headers, want) in [
+            ("own page", &[("sec-fetch-site", "same-origin")][..], 200),
+            ("listed page", &[("origin", "http://localhost:3000")], 200),
+            ("a bearer credential", &[("authorization", "Bearer x")], 200),
+            (
+                "a credential that browsers add",
+                &[("authorization", "Basic dTpw")],
+                403,
+            ),
+            ("curl with a cookie only", &[("cookie", "a=b")], 403),
+            (
+                "typed into the address bar",
+                &[("sec-fetch-site", "none")],
+                403,
+            ),
+            (
+                "other page",
+                &[
+                    ("origin", "https://evil.example"),
+                    ("authorization", "Bearer x"),
+                ],
+                403,
+            ),
+            (
+                "a link on another page",
+                &[("sec-fetch-site", "cross-site")],
+                403,
+            ),
+        ] {
+            let request = service.request(Method::GET, path).header("x-user", "ann");
+            let request = headers.iter().fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            });
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status().as_u16(), want, "{path}: {case}");
+            if want == 403 {
+                assert_eq!(refused(response).await.1, "origin_not_allowed", "{case}");
+            } else {
+                let body = response.json().await.unwrap();
+                assert_eq!(verified(&body)["sub"], "ann", "the query is ignored");
+            }
+        }
     }
     let post = service
         .request(Method::POST, "/rollout-token")
@@ -248,6 +553,104 @@ async fn docs_alias_needs_an_allowed_origin_or_a_bearer() {
         .unwrap();
     assert_eq!(post.headers()["allow"], "GET, OPTIONS");
     assert_eq!(refused(post).await.0, 405);
+}
+
+#[tokio::test]
+async fn head_on_the_token_paths_is_405_and_get_too_without_the_docs_alias() {
+    for docs_alias in [true, false] {
+        let service = Service::start(format!("[server]\ndocs_alias = {docs_alias}\n{}", config()));
+        let status = async |method: Method, path: &str| {
+            let request = service.request(method, path).header("x-user", "ann");
+            let request = request.header("sec-fetch-site", "same-origin");
+            request.send().await.unwrap().status().as_u16()
+        };
+        for path in ["/rollout/token", "/rollout-token"] {
+            assert_eq!(status(Method::HEAD, path).await, 405, "{path} {docs_alias}");
+        }
+        let (at_path, at_docs_path) = if docs_alias { (200, 200) } else { (405, 404) };
+        assert_eq!(status(Method::GET, "/rollout/token").await, at_path);
+        assert_eq!(status(Method::GET, "/rollout-token").await, at_docs_path);
+        let options = service.request(Method::OPTIONS, "/rollout/token");
+        let options = options.send().await.unwrap();
+        let methods = if docs_alias {
+            "GET, POST, OPTIONS"
+        } else {
+            "POST, OPTIONS"
+        };
+        assert_eq!(options.headers()["allow"], methods);
+    }
+}
+
+#[tokio::test]
+async fn docs_alias_serves_programs_under_dev() {
+    let service = Service::start_dev(
+        "[server]\ndocs_alias = true\n[session]\nextractors = [\"static_user\"]",
+    );
+    for path in ["/rollout-token?userId=bob", "/rollout/token"] {
+        let response = service.request(Method::GET, path).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        let body = response.json().await.unwrap();
+        assert_eq!(verified(&body)["sub"], "dev-user");
+        let response = service
+            .request(Method::GET, path)
+            .header("origin", "https://evil.example")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(refused(response).await.0, 403, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn base_path_precedes_every_public_path_but_those_of_probes() {
+    let service = Service::start_dev(
+        "[server]\nbase_path = \"/api\"\ndocs_alias = true\n[session]\nextractors = [\"static_user\"]",
+    );
+    for path in [
+        "/rollout/token",
+        "/rollout-token",
+        "/rollout/client.js",
+        "/openapi.json",
+        "/",
+        "/dev.js",
+        "/dev.css",
+        "/dev.svg",
+        "/dev/samples",
+    ] {
+        let get = async |path: &str| {
+            let response = service.request(Method::GET, path).send().await.unwrap();
+            response.status().as_u16()
+        };
+        assert_eq!(get(&format!("/api{path}")).await, 200, "{path}");
+        assert_eq!(get(path).await, 404, "{path}");
+        assert_eq!(get(&format!("/API{path}")).await, 404, "{path}");
+    }
+    for (path, want) in [
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/api/healthz", 404),
+        ("/api/readyz", 404),
+    ] {
+        let response = service.request(Method::GET, path).send().await.unwrap();
+        assert_eq!(response.status(), want, "{path}");
+    }
+    let post = service.request(Method::POST, "/api/rollout/token");
+    let response = post
+        .header("origin", "http://localhost:5173")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        allowed_for(response.headers()),
+        Some("http://localhost:5173")
+    );
+    assert_eq!(response.status(), 200);
+    let document = service.request(Method::GET, "/api/openapi.json");
+    let document: serde_json::Value = document.send().await.unwrap().json().await.unwrap();
+    assert_eq!(document["servers"][0]["url"], "/api");
+    assert_eq!(document["paths"]["/healthz"]["servers"][0]["url"], "/");
+    let metrics = service.metrics().await;
+    assert!(metrics.contains(r#"outcome="issued"} "#), "{metrics}");
 }
 
 #[tokio::test]

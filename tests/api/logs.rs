@@ -292,6 +292,126 @@ fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
 }
 
 #[test]
+fn each_cause_of_403_has_a_reason_of_its_own_with_origin_and_host() {
+    let mut command = without_rate_limit();
+    command
+        .env("ROLLOUT__SERVER__DOCS_ALIAS", "true")
+        .env("ROLLOUT__ORIGINS__ALLOWED", "https://app.example");
+    let mut process = Process::start(&mut command);
+    let address = process.address;
+    let mut logged = |line: &str, headers: &str| {
+        send(
+            address,
+            &format!(
+                "{line} HTTP/1.1\r\nHost: tokens.example\r\nX-Request-Id: this-one\r\n{headers}"
+            ),
+        );
+        json(&process.line_with("this-one"))
+    };
+    let post = "POST /rollout/token";
+    for (line, headers, code, reason) in [
+        (
+            post,
+            "Origin: https://other.example\r\nSec-Fetch-Site: cross-site\r\n",
+            "origin_not_allowed",
+            "origin_not_listed",
+        ),
+        (
+            post,
+            "Origin: http://tokens.example:8080\r\n",
+            "origin_not_allowed",
+            "origin_is_not_host",
+        ),
+        (
+            post,
+            "Origin: null\r\n",
+            "origin_not_allowed",
+            "null_origin",
+        ),
+        (
+            post,
+            "Origin: https://a.example\r\nOrigin: https://b.example\r\n",
+            "origin_not_allowed",
+            "two_origins",
+        ),
+        (
+            post,
+            "Sec-Fetch-Site: cross-site\r\n",
+            "origin_not_allowed",
+            "cross_site",
+        ),
+        (
+            post,
+            "Sec-Fetch-Site: same-site\r\n",
+            "origin_not_allowed",
+            "same_site",
+        ),
+        (
+            post,
+            "Sec-Fetch-Site: x\r\n",
+            "origin_not_allowed",
+            "sec_fetch_site",
+        ),
+        (
+            "GET /rollout/token",
+            "Cookie: a=b\r\n",
+            "origin_not_allowed",
+            "get_without_origin",
+        ),
+        (
+            "OPTIONS /rollout/token",
+            "Origin: https://other.example\r\nSec-Fetch-Site: cross-site\r\n",
+            "origin_not_allowed",
+            "origin_not_listed",
+        ),
+        (
+            post,
+            "Sec-Fetch-Mode: navigate\r\n",
+            "not_a_fetch",
+            "navigation",
+        ),
+        (post, "Sec-Fetch-Dest: image\r\n", "not_a_fetch", "embedded"),
+    ] {
+        let line = logged(line, headers);
+        assert_eq!(
+            (&line["message"], &line["code"], &line["reason"]),
+            (&json!("token.refused"), &json!(code), &json!(reason)),
+            "{headers}"
+        );
+        assert_eq!(line["host"], "tokens.example", "{headers}");
+        let origin = headers
+            .split_once("Origin: ")
+            .map(|(_, rest)| rest.split('\r').next().unwrap());
+        assert_eq!(line["origin"].as_str(), origin, "{headers}");
+    }
+    // The browser will not send what these announce.
+    for (asked, reason) in [
+        (
+            "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-tenant\r\n",
+            "preflight_header",
+        ),
+        (
+            "Access-Control-Request-Method: DELETE\r\n",
+            "preflight_method",
+        ),
+    ] {
+        let line = logged(
+            "OPTIONS /rollout/token",
+            &format!("Origin: https://app.example\r\n{asked}"),
+        );
+        assert_eq!(
+            (&line["message"], &line["reason"], &line["origin"]),
+            (
+                &json!("preflight.refused"),
+                &json!(reason),
+                &json!("https://app.example")
+            )
+        );
+        assert!(asked.contains(line["asked"].as_str().unwrap()), "{line}");
+    }
+}
+
+#[test]
 fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
     let mut process = Process::start(&mut without_rate_limit());
     let mut logged = |head: &str| {
@@ -340,6 +460,20 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
         line["hint"].as_str().unwrap().contains("remove `/rollout`"),
         "{line}"
     );
+
+    for (path, reason, hint) in [
+        ("/api/rollout/token", "path_prefix", "server.base_path"),
+        ("/api/rollout/client.js", "path_prefix", "server.base_path"),
+        ("/rollout-token", "docs_alias_off", "server.docs_alias"),
+    ] {
+        let line = logged(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n"));
+        assert_eq!(
+            (&line["code"], &line["reason"]),
+            (&json!("not_found"), &json!(reason)),
+            "{line}"
+        );
+        assert!(line["hint"].as_str().unwrap().contains(hint), "{line}");
+    }
 
     // A refusal by an extractor has no path.
     let line = logged("POST /rollout/token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a.b.c\r\n");

@@ -61,7 +61,7 @@ async fn null_or_malformed_origin_is_403() {
     let web = Service::start(by_jwt()).await;
     for headers in [
         "null",
-        "null\r\nSec-Fetch-Site: same-origin",
+        "null\r\nSec-Fetch-Site: cross-site",
         "null\r\nSec-Fetch-Site: none",
         "",
         "NULL",
@@ -74,6 +74,10 @@ async fn null_or_malformed_origin_is_403() {
     ] {
         web.expect(headers, &page(headers), FORBIDDEN).await;
     }
+    // The service's own page under `Referrer-Policy: no-referrer`.
+    let own = page("null\r\nSec-Fetch-Site: same-origin");
+    let answer = web.expect("own page", &own, &["200"]).await;
+    assert_eq!(answer.header("access-control-allow-origin"), None);
     for listed in ["null", "NULL", "https://app.example,null"] {
         let (code, text) = Setup::new(by_jwt())
             .env("ROLLOUT__ORIGINS__ALLOWED", Some(listed))

@@ -73,16 +73,28 @@ async fn dev_mode_refuses_foreign_origins_and_hosts() {
         "Sec-Fetch-Site: cross-site\r\n",
         "Sec-Fetch-Site: same-site\r\n",
         "Origin: http://localhost.evil\r\n",
-        "Origin: http://127.0.0.1:9\r\n",
+        "Origin: http://10.0.0.1:9\r\n",
+        "Origin: capacitor://localhost\r\n",
     ] {
         s.expect(headers, &at_home(headers), FORBIDDEN).await;
     }
-    s.expect(
-        "here",
-        &at_home("Sec-Fetch-Site: same-origin\r\n"),
-        &["200"],
-    )
-    .await;
+    for headers in [
+        "Sec-Fetch-Site: same-origin\r\n",
+        "Origin: http://localhost:5173\r\nSec-Fetch-Site: same-site\r\n",
+        "Origin: http://127.0.0.1:9\r\nSec-Fetch-Site: cross-site\r\n",
+    ] {
+        s.expect(headers, &at_home(headers), &["200"]).await;
+    }
+    // The page's own endpoints are for the page alone.
+    let samples = request(
+        "GET /dev/samples HTTP/1.1",
+        "Origin: http://localhost:5173\r\n",
+    );
+    let samples = String::from_utf8(samples)
+        .expect("text")
+        .replace("Host: app.example", "Host: localhost");
+    let answer = s.expect("samples", samples.as_bytes(), FORBIDDEN).await;
+    assert_eq!(answer.header("access-control-allow-origin"), None);
     // A foreign name that resolves to this machine is refused.
     for host in [
         "evil.example",

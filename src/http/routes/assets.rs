@@ -60,6 +60,9 @@ impl Asset {
     }
 }
 
+/// The path of the browser helper.
+pub const CLIENT_PATH: &str = "/rollout/client.js";
+
 /// `GET /rollout/client.js`: the browser helper, as a JavaScript module.
 pub async fn client(headers: HeaderMap) -> Response {
     static CLIENT: LazyLock<Asset> = LazyLock::new(|| {

@@ -2,17 +2,23 @@
 //! The page itself is in `web/`.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use axum::Json;
-use axum::http::uri::Authority;
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
 use http_body_util::BodyExt;
 use serde::Serialize;
+use url::Url;
 
 use super::assets::Asset;
+use crate::http::app::{App, read_only};
 use crate::http::error::{self, Error};
+use crate::http::origin;
+use crate::settings::is_loopback;
 
 /// Allows the page's own script, style and icon and fetches to this service, and nothing else.
 const CSP: HeaderValue = HeaderValue::from_static(
@@ -20,7 +26,7 @@ const CSP: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
-pub async fn page(headers: HeaderMap) -> Response {
+async fn page(headers: HeaderMap) -> Response {
     static PAGE: LazyLock<Asset> = LazyLock::new(|| {
         Asset::new(
             include_str!("../../../web/dev.html"),
@@ -34,7 +40,7 @@ pub async fn page(headers: HeaderMap) -> Response {
         .into_response()
 }
 
-pub async fn script(headers: HeaderMap) -> Response {
+async fn script(headers: HeaderMap) -> Response {
     static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
         Asset::new(
             include_str!("../../../web/dev.js"),
@@ -44,7 +50,7 @@ pub async fn script(headers: HeaderMap) -> Response {
     SCRIPT.answer(&headers)
 }
 
-pub async fn style(headers: HeaderMap) -> Response {
+async fn style(headers: HeaderMap) -> Response {
     static STYLE: LazyLock<Asset> = LazyLock::new(|| {
         Asset::new(
             include_str!("../../../web/dev.css"),
@@ -54,7 +60,7 @@ pub async fn style(headers: HeaderMap) -> Response {
     STYLE.answer(&headers)
 }
 
-pub async fn icon(headers: HeaderMap) -> Response {
+async fn icon(headers: HeaderMap) -> Response {
     static ICON: LazyLock<Asset> =
         LazyLock::new(|| Asset::new(include_str!("../../../web/dev.svg"), "image/svg+xml"));
     ICON.answer(&headers)
@@ -70,8 +76,28 @@ pub struct Sample {
     body: String,
 }
 
+/// The routes of the page. Those that it fetches are for it alone: pages of other origins may not, even if they may ask
+/// for tokens.
+pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 5] {
+    [
+        ("/", read_only(get(page))),
+        ("/dev.js", read_only(get(script))),
+        ("/dev.css", read_only(get(style))),
+        ("/dev.svg", read_only(get(icon))),
+        (
+            "/dev/samples",
+            read_only(get(samples)).route_layer(from_fn(own_page_only)),
+        ),
+    ]
+}
+
+async fn own_page_only(request: Request, next: Next) -> Result<Response, Error> {
+    origin::check_own(request.headers()).map_err(Error::OriginNotAllowed)?;
+    Ok(next.run(request).await)
+}
+
 /// One answer of each code. The page shows those that it cannot cause itself, such as a refused origin.
-pub async fn samples() -> Result<Json<Vec<Sample>>, Error> {
+async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     let mut samples = Vec::new();
     for error in Error::every() {
         let (mut head, body) = error.respond("sample").into_parts();
@@ -102,9 +128,8 @@ pub fn is_local(headers: &HeaderMap) -> bool {
     let host = headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok());
-    let authority = host.and_then(|host| host.parse::<Authority>().ok());
-    authority
-        .is_some_and(|authority| matches!(authority.host(), "localhost" | "127.0.0.1" | "[::1]"))
+    let url = host.and_then(|host| Url::parse(&format!("http://{host}")).ok());
+    url.is_some_and(|url| is_loopback(&url.origin().ascii_serialization()))
 }
 
 #[cfg(test)]
@@ -118,10 +143,15 @@ mod tests {
             ("localhost:8080", true),
             ("127.0.0.1:8080", true),
             ("[::1]:8080", true),
+            ("127.0.0.2", true),
+            ("app.localhost:8080", true),
             ("localhost.evil.example", false),
             ("evil.example", false),
             ("127.0.0.1.nip.io", false),
             ("localhost:80@evil", false),
+            ("0.0.0.0:8080", false),
+            ("192.168.0.2", false),
+            ("evillocalhost", false),
             ("", false),
         ] {
             let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);

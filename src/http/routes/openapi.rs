@@ -1,13 +1,28 @@
 //! `GET /openapi.json`: the description of the API (`OpenAPI` 3.1). The document is checked in; the tests below compare it
 //! with the types and errors of the code.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 
+use crate::http::app::App;
+
 const DOCUMENT: &str = include_str!("openapi.json");
 
-pub async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT)
+/// The member that says where the paths are. The paths of probes, which have no base path, have one of their own.
+const SERVERS: &str = r#""servers": [{"url": "/"}]"#;
+
+pub async fn openapi(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let document = if app.base_path.is_empty() {
+        DOCUMENT.into()
+    } else {
+        let servers = format!(r#""servers": [{{"url": "{}"}}]"#, app.base_path);
+        Cow::Owned(DOCUMENT.replacen(SERVERS, &servers, 1))
+    };
+    ([(header::CONTENT_TYPE, "application/json")], document)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::http::app::{App, InForce, Live};
 use crate::http::error::Error;
-use crate::http::origin::{self, Caller, Forbidden, NotAFetch};
+use crate::http::origin::{self, Caller};
 use crate::session::chain::{Authenticated, Denial, Denied};
 use crate::session::credential_source;
 use crate::session::reason::Reason;
@@ -22,6 +22,7 @@ use crate::token::MintError;
 /// The path of the API.
 pub const PATH: &str = "/rollout/token";
 const METHODS: &str = "POST, OPTIONS";
+const METHODS_WITH_GET: &str = "GET, POST, OPTIONS";
 
 /// The path in the snippets of Rollout's docs.
 pub const DOCS_PATH: &str = "/rollout-token";
@@ -61,26 +62,46 @@ pub async fn issue(
     request: Request,
 ) -> Result<Json<TokenResponse>, Error> {
     let (head, _) = request.into_parts();
-    origin::check_fetch(&head.headers)?;
-    origin::check(&in_force.live.settings.origins, &head.headers)?;
-    token_for(&app, &in_force, &head).await
+    let caller = check_caller(&in_force, &head)?;
+    token_for(&app, &in_force, &head, caller).await
 }
 
-/// `GET /rollout-token`, as the snippets in Rollout's docs call it. Any page can cause a GET, so either the browser names
-/// an allowed origin, or the request has a credential that browsers do not add by themselves.
-pub async fn issue_as_documented(
+/// `GET /rollout-token`, as the snippets in Rollout's docs call it.
+pub async fn issue_at_docs_path(
     State(app): State<Arc<App>>,
     Extension(in_force): Extension<InForce>,
     request: Request,
 ) -> Result<Json<TokenResponse>, Error> {
-    require_docs_alias(&in_force.live)?;
-    let (head, _) = request.into_parts();
-    origin::check_fetch(&head.headers)?;
-    let caller = origin::check(&in_force.live.settings.origins, &head.headers)?;
-    if caller == Caller::NoBrowser && !has_bearer(&head.headers) {
-        return Err(Error::OriginNotAllowed);
+    docs_methods(&in_force.live)?;
+    issue_by_get(&app, &in_force, request).await
+}
+
+/// `GET /rollout/token`, as Rollout's demo apps call it.
+pub async fn issue_at_path(
+    State(app): State<Arc<App>>,
+    Extension(in_force): Extension<InForce>,
+    request: Request,
+) -> Result<Json<TokenResponse>, Error> {
+    if !in_force.live.settings.server.docs_alias {
+        return Err(Error::MethodNotAllowed(METHODS));
     }
-    token_for(&app, &in_force, &head).await
+    issue_by_get(&app, &in_force, request).await
+}
+
+/// Any page can cause a GET, so either the browser names an allowed origin, or the request has a credential that browsers
+/// do not add by themselves. Under `dev`, programs need none.
+async fn issue_by_get(
+    app: &App,
+    in_force: &InForce,
+    request: Request,
+) -> Result<Json<TokenResponse>, Error> {
+    let (head, _) = request.into_parts();
+    let caller = check_caller(in_force, &head)?;
+    let is_program = app.dev || credential_source::has_bearer(&head.headers);
+    if caller == Caller::NoBrowser && !is_program {
+        return Err(Error::OriginNotAllowed(Reason::GetWithoutOrigin));
+    }
+    token_for(app, in_force, &head, caller).await
 }
 
 /// `OPTIONS /rollout/token`
@@ -89,7 +110,7 @@ pub async fn preflight(
     Extension(in_force): Extension<InForce>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    answer_options(&app, &in_force.live, &headers, METHODS)
+    answer_options(&app, &in_force, &headers, methods(&in_force.live))
 }
 
 /// `OPTIONS /rollout-token`
@@ -98,34 +119,43 @@ pub async fn docs_preflight(
     Extension(in_force): Extension<InForce>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    require_docs_alias(&in_force.live)?;
-    answer_options(&app, &in_force.live, &headers, DOCS_METHODS)
+    let methods = docs_methods(&in_force.live)?;
+    answer_options(&app, &in_force, &headers, methods)
 }
 
-pub async fn method_not_allowed() -> Error {
-    Error::MethodNotAllowed(METHODS)
+pub async fn method_not_allowed(Extension(in_force): Extension<InForce>) -> Error {
+    Error::MethodNotAllowed(methods(&in_force.live))
 }
 
-pub async fn docs_method_not_allowed(Extension(in_force): Extension<InForce>) -> Result<(), Error> {
-    require_docs_alias(&in_force.live)?;
-    Err(Error::MethodNotAllowed(DOCS_METHODS))
+pub async fn docs_method_not_allowed(Extension(in_force): Extension<InForce>) -> Error {
+    docs_methods(&in_force.live).map_or_else(|error| error, Error::MethodNotAllowed)
 }
 
-fn require_docs_alias(live: &Live) -> Result<(), Error> {
+/// `HEAD /rollout-token`. Without a handler of its own, axum would answer HEAD with that of GET and mint a token.
+pub async fn docs_head() -> Error {
+    Error::MethodNotAllowed(DOCS_METHODS)
+}
+
+fn methods(live: &Live) -> &'static str {
     if live.settings.server.docs_alias {
-        Ok(())
+        METHODS_WITH_GET
     } else {
-        Err(Error::NotFound)
+        METHODS
     }
 }
 
-/// Whether there is a bearer token. The scheme `Basic` does not count: a browser sends such credentials by itself once
-/// its user has entered them.
-fn has_bearer(headers: &HeaderMap) -> bool {
-    let scheme = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().get(..7));
-    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+fn docs_methods(live: &Live) -> Result<&'static str, Error> {
+    if live.settings.server.docs_alias {
+        Ok(DOCS_METHODS)
+    } else {
+        Err(Error::WrongPath(Reason::DocsAliasOff))
+    }
+}
+
+/// Who asks, if a token may be given to them.
+fn check_caller(in_force: &InForce, head: &Parts) -> Result<Caller, Error> {
+    origin::check_fetch(&head.headers).map_err(Error::NotAFetch)?;
+    origin::check(&in_force.live.settings.origins, &head.headers).map_err(Error::OriginNotAllowed)
 }
 
 /// Authenticates the request and mints a token for its subject.
@@ -133,6 +163,7 @@ async fn token_for(
     app: &App,
     in_force: &InForce,
     head: &Parts,
+    caller: Caller,
 ) -> Result<Json<TokenResponse>, Error> {
     let live = &*in_force.live;
     // Before any session is checked: with a clock that was never set, expired sessions would be accepted,
@@ -141,7 +172,13 @@ async fn token_for(
         return Err(Error::ClockNotSet);
     }
     let _permit = live.admit()?;
-    let user = live.settings.chain.authenticate(head).await?;
+    let chain = &live.settings.chain;
+    let walk = if caller == Caller::ListedByPattern {
+        chain.walk_with_bearer_alone(head)
+    } else {
+        chain.walk(head)
+    };
+    let user = chain.authenticate_in(walk).await?;
     if let Some(limiter) = &live.limiter {
         let credential = credential_source::sent(&user.places, &head.headers);
         limiter
@@ -195,35 +232,33 @@ fn not_mintable(error: MintError, user: &Authenticated) -> Error {
 /// Answers the preflight of a listed page, or a plain OPTIONS request.
 fn answer_options(
     app: &App,
-    live: &Live,
+    in_force: &InForce,
     headers: &HeaderMap,
     methods: &'static str,
 ) -> Result<Response, Error> {
+    let origins = &in_force.live.settings.origins;
     let mut response = StatusCode::NO_CONTENT.into_response();
     response
         .headers_mut()
         .insert(header::ALLOW, HeaderValue::from_static(methods));
-    if headers.contains_key(header::ORIGIN) {
-        origin::listed(&live.settings.origins, headers).ok_or(Error::OriginNotAllowed)?;
-        origin::allow_preflight(
-            response.headers_mut(),
-            HeaderValue::from_static(methods),
-            app.dev,
-        );
+    if !headers.contains_key(header::ORIGIN) {
+        return Ok(response);
+    }
+    if origin::listed(origins, headers).is_none() {
+        let reason = origin::check(origins, headers).err();
+        return Err(Error::OriginNotAllowed(
+            reason.unwrap_or(Reason::OriginNotListed),
+        ));
+    }
+    origin::allow_preflight(
+        response.headers_mut(),
+        HeaderValue::from_static(methods),
+        origins,
+    );
+    if let Some((reason, asked)) = origin::refused_preflight(headers, methods, origins) {
+        app.refused_preflight(in_force, reason, asked);
     }
     Ok(response)
-}
-
-impl From<Forbidden> for Error {
-    fn from(Forbidden: Forbidden) -> Self {
-        Self::OriginNotAllowed
-    }
-}
-
-impl From<NotAFetch> for Error {
-    fn from(NotAFetch: NotAFetch) -> Self {
-        Self::NotAFetch
-    }
 }
 
 impl From<Denied> for Error {

@@ -330,6 +330,7 @@ impl SessionExtractor for Introspection {
             jwts_of: Some(issuers.clone()),
             hmac: None,
             authority: Some(Authority::Issuers(authority)),
+            ..Reach::default()
         }
     }
 

@@ -99,6 +99,7 @@ impl SessionExtractor for Jwt {
             hmac: Some(self.is_hmac()),
             authority: (!self.issuers.is_empty())
                 .then(|| Authority::Issuers(self.issuers_of_tenants())),
+            ..Reach::default()
         }
     }
 

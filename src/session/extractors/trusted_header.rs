@@ -221,7 +221,10 @@ impl SessionExtractor for TrustedHeader {
     }
 
     fn reach(&self) -> Reach {
-        Reach::everything([CredentialSource::Header(self.header.clone())])
+        Reach {
+            by_proxy: true,
+            ..Reach::everything([CredentialSource::Header(self.header.clone())])
+        }
     }
 }
 
