@@ -1,123 +1,170 @@
-//! `doctor`: mints a token and asks Rollout whether it accepts it, and says what to fix if not.
-//! How tokens are made is in the room `token`.
+//! `doctor`: asks Rollout whether it accepts our tokens, and every backend of the configuration whether it answers.
+//! The calls to Rollout are in `rollout.rs`; an extractor asks its own backends.
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use reqwest::{Method, Request};
+use std::io::{self, Write};
+use std::pin::pin;
+use std::time::Duration;
 
-use super::mint::{TOKEN_LIFE, mint_for};
+use serde_json::json;
+
+use super::rollout::{ApiArgs, ClockDifference, get_credentials};
 use super::{Failure, block_on, context, say};
-use crate::clock::{Clock, UnixSeconds};
-use crate::config::{Problems, Sources};
-use crate::session::backends::http::{CallLimits, HttpClient, check_url};
+use crate::config::Sources;
+use crate::session::registry::Registry;
 use crate::session::subject::Subject;
-use crate::settings;
+use crate::session::types::BackendReport;
+use crate::settings::{self, Settings};
+use crate::token::RolloutClient;
 
 /// The subject of the token that Rollout's API is called with. No user has it, so no credentials are stored under it.
 const SUBJECT: &str = "rollout-token-doctor";
-/// The clock difference in seconds above which some verifiers refuse tokens.
-const CLOCK_TOLERANCE: UnixSeconds = 5;
-/// Longer than for a backend of the service: a person waits, and the name server may be slow.
-const LIMITS: CallLimits = CallLimits {
-    connect: std::time::Duration::from_secs(5),
-    total: std::time::Duration::from_secs(10),
-    body: 1024 * 1024,
-    retry_closed: true,
-};
+
+/// A check that takes longer is announced, so that the wait is explained.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Rollout's API.
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "https://universal.rollout.com/api"
-    )]
-    base_url: String,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Prints one JSON document.
+    #[arg(long)]
+    json: bool,
 }
 
-pub fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
-    let client = settings::load_client(sources)?;
-    let url = format!("{}/credentials", args.base_url.trim_end_matches('/'));
-    let url =
-        check_url(&url, false).map_err(|text| Failure::Config(Problems::of("--base-url", text)))?;
-    let clock = Clock::system();
+/// The results so far. Those that went well are on standard output, the others on standard error.
+struct Findings {
+    json: bool,
+    checks: Vec<serde_json::Value>,
+    failed: usize,
+}
+
+impl Findings {
+    fn add(&mut self, extractor: Option<&str>, report: &BackendReport) -> Result<(), Failure> {
+        let BackendReport {
+            backend,
+            took,
+            result,
+        } = report;
+        let (ok, detail) = match result {
+            Ok(text) => (true, text),
+            Err(text) => (false, text),
+        };
+        self.failed += usize::from(!ok);
+        let milliseconds = (took.as_secs_f64() * 1e4).round() / 10.0;
+        self.checks.push(json!({
+            "extractor": extractor, "backend": backend, "ok": ok, "detail": detail, "duration_ms": milliseconds,
+        }));
+        if self.json {
+            return Ok(());
+        }
+        let name = extractor.map_or_else(String::new, |name| format!("{name}: "));
+        if ok {
+            say(format_args!(
+                "ok      {name}{backend}: {detail} ({milliseconds} ms)"
+            ))
+        } else {
+            tell(&format!(
+                "FAILED  {name}{backend}: {detail} ({milliseconds} ms)"
+            ));
+            Ok(())
+        }
+    }
+
+    /// Waits for the end of `work`, and says so if it takes long.
+    async fn wait_for<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
+            return done;
+        }
+        if !self.json {
+            tell(&format!("waiting for {what} …"));
+        }
+        work.await
+    }
+}
+
+/// Writes a line to standard error. Not `eprintln!`, which panics when standard error is closed.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Failure> {
+    let (client, http) = settings::load_client_and_http(sources)?;
+    let settings = load(sources, registry)?;
+    let url = args.api.credentials()?;
     let subject =
         Subject::new(SUBJECT).map_err(|_| Failure::Runtime("cannot name a subject".to_owned()))?;
-    let token = mint_for(&client, &subject, &clock)?;
-
-    let mut request = Request::new(Method::GET, url);
-    let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| Failure::Runtime("cannot write a header".to_owned()))?;
-    bearer.set_sensitive(true);
-    request.headers_mut().insert(header::AUTHORIZATION, bearer);
-    let host = request.url().host_str().unwrap_or_default().to_owned();
-    let http: HttpClient = context().http;
-    let answer = block_on(http.send(request, LIMITS))?
-        .map_err(|error| Failure::Runtime(format!("cannot reach {host}: {error}")))?;
-
-    let clock = ClockDifference::of(&answer.headers, clock.now());
-    let aside = clock
-        .describe()
-        .map_or_else(String::new, |text| format!("; besides, {text}"));
-    match answer.status {
-        // A page for people, say, at a wrong address.
-        StatusCode::OK if serde_json::from_slice::<serde_json::Value>(&answer.body).is_err() => {
-            Err(Failure::Runtime(format!(
-                "{host} answered with something that is not JSON: is --base-url the address of Rollout's API?"
-            )))
-        }
-        StatusCode::OK => {
-            say(format_args!(
-                "{host} accepts the client id {:?} and its secret.",
-                client.id
-            ))?;
-            match clock.describe() {
-                Some(text) => say(format_args!("But {text}: others may refuse the tokens.")),
-                None => Ok(()),
+    let mut findings = Findings {
+        json: args.json,
+        checks: Vec::new(),
+        failed: 0,
+    };
+    block_on(async {
+        let mut clock = ClockDifference(0);
+        let asking = async {
+            let answered = get_credentials(&url, &client, &subject, &http).await;
+            let answered = answered.map_err(|failure| failure.to_string())?;
+            clock = answered.clock;
+            answered
+                .credentials
+                .map(|_| accepted(&client, answered.clock))
+        };
+        let report = BackendReport::of(format!("Rollout at {url}"), asking);
+        let report = findings.wait_for("Rollout", report).await;
+        findings.add(None, &report)?;
+        for link in settings
+            .iter()
+            .flat_map(|settings| settings.chain.extractors())
+        {
+            let reports = findings
+                .wait_for(
+                    &format!("the backend of {}", link.name),
+                    link.extractor.probe(),
+                )
+                .await;
+            for report in reports {
+                findings.add(Some(&link.name), &report)?;
             }
         }
-        StatusCode::UNAUTHORIZED if clock.invalidates_tokens() => Err(Failure::Runtime(format!(
-            "{host} refuses the token, and {}: set the clock (NTP) and try again",
-            clock.describe().unwrap_or_default()
-        ))),
-        StatusCode::UNAUTHORIZED => Err(Failure::Runtime(format!(
-            "{host} refuses the client id {:?} or its secret: compare both with your Rollout dashboard{aside}",
-            client.id
-        ))),
-        status => Err(Failure::Runtime(format!(
-            "{host} answered {}, which says nothing about client id and secret{aside}",
-            status.as_u16()
-        ))),
+        findings.end(clock)
+    })?
+}
+
+/// The whole configuration; `None` if it has no extractors yet.
+fn load(sources: &Sources, registry: &Registry) -> Result<Option<Settings>, Failure> {
+    match settings::load(sources, registry, &context()) {
+        Ok(settings) => Ok(Some(settings)),
+        Err(problems) if problems.are_only_about("session.extractors") => Ok(None),
+        Err(problems) => Err(problems.into()),
     }
 }
 
-/// How many seconds this machine's clock is ahead of the other side's, by its `Date` (RFC 9110, section 6.6.1).
-#[derive(Clone, Copy)]
-struct ClockDifference(UnixSeconds);
-
-impl ClockDifference {
-    /// 0 without a `Date`.
-    fn of(headers: &HeaderMap, now: UnixSeconds) -> Self {
-        let date = headers
-            .get(header::DATE)
-            .and_then(|date| date.to_str().ok());
-        let theirs = date.and_then(|date| httpdate::parse_http_date(date).ok());
-        let theirs = theirs.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
-        Self(
-            theirs
-                .and_then(|date| UnixSeconds::try_from(date.as_secs()).ok())
-                .map_or(0, |theirs| now - theirs),
-        )
+fn accepted(client: &RolloutClient, clock: ClockDifference) -> String {
+    let accepts = format!("accepts the client id {:?} and its secret", client.id);
+    match clock.describe() {
+        Some(text) => format!("{accepts}, but {text}: others may refuse the tokens"),
+        None => accepts,
     }
+}
 
-    fn describe(self) -> Option<String> {
-        let by = self.0.abs();
-        let direction = if self.0 > 0 { "ahead" } else { "behind" };
-        (by > CLOCK_TOLERANCE).then(|| format!("this machine's clock is {by} s {direction}"))
-    }
-
-    /// Whether a good token would seem to be issued in the future, or expired.
-    fn invalidates_tokens(self) -> bool {
-        self.0 > CLOCK_TOLERANCE || self.0 < CLOCK_TOLERANCE - TOKEN_LIFE
+impl Findings {
+    fn end(self, clock: ClockDifference) -> Result<(), Failure> {
+        let count = self.checks.len();
+        if self.json {
+            say(format_args!(
+                "{:#}",
+                json!({
+                    "ok": self.failed == 0,
+                    "clock_ahead_seconds": clock.0,
+                    "checks": self.checks,
+                })
+            ))?;
+        }
+        match self.failed {
+            0 => Ok(()),
+            failed => Err(Failure::Runtime(format!(
+                "{failed} of {count} checks failed"
+            ))),
+        }
     }
 }

@@ -1,12 +1,18 @@
-//! `inspect`: checks a token with the client secret and prints its header and claims.
+//! `inspect`: checks a token with the client secret and prints its header and claims. If the signature does not fit, it
+//! tries the secret in the forms in which it is often misread.
 
 use std::io;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use jsonwebtoken::{Algorithm, DecodingKey, TokenData, Validation};
+use serde_json::Value;
 
 use super::{Failure, say};
 use crate::clock::Clock;
 use crate::config::Sources;
+use crate::session::formats::hex;
 use crate::settings;
 
 #[derive(Debug, clap::Args)]
@@ -22,17 +28,10 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
     } else {
         args.token
     };
-    let mut validation = Validation::new(Algorithm::HS512);
-    // An expired token is still shown; its end is judged below.
-    validation.validate_exp = false;
-    validation.validate_aud = false;
-    validation.required_spec_claims.clear();
-    let key = DecodingKey::from_secret(client.secret.expose());
-    let decoded = jsonwebtoken::decode::<serde_json::Value>(token.trim(), &key, &validation)
-        // Not the library's own words: they can quote the token.
-        .map_err(|_| {
-            Failure::Runtime("this is not a token signed with this client secret".to_owned())
-        })?;
+    let token = token.trim();
+    let Some(decoded) = verify(token, client.secret.expose()) else {
+        return Err(Failure::Runtime(why_not(token, client.secret.expose())));
+    };
 
     say(format_args!(
         "header  {}",
@@ -51,7 +50,115 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
     }
 }
 
+/// The token's content, if it is signed with this key. An expired token is still shown; its end is judged later.
+fn verify(token: &str, key: &[u8]) -> Option<TokenData<Value>> {
+    let mut validation = Validation::new(Algorithm::HS512);
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    // The library's own words are dropped: they can quote the token.
+    jsonwebtoken::decode(token, &DecodingKey::from_secret(key), &validation).ok()
+}
+
+/// Why the token cannot be verified, as far as its form and other readings of the secret tell.
+fn why_not(token: &str, secret: &[u8]) -> String {
+    let header = token.split('.').next().unwrap_or_default();
+    let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
+    let header: Value = serde_json::from_slice(&header).unwrap_or_default();
+    match header["alg"].as_str() {
+        None => return "this is not a token: it has no header with an alg".to_owned(),
+        Some("HS512") => {}
+        Some(alg) => {
+            return format!(
+                "this is not a token for Rollout: its alg is {:?}, and Rollout takes HS512",
+                alg.chars().take(16).collect::<String>()
+            );
+        }
+    }
+    let refused = "this is not a token signed with this client secret";
+    match readings(secret).find(|(key, _)| verify(token, key).is_some()) {
+        Some((_, reading)) => format!("{refused} as it is, but {reading}"),
+        None => format!(
+            "{refused}, nor with the secret trimmed, without quotes, or decoded from base64 or hexadecimal"
+        ),
+    }
+}
+
+/// The reading of a program that takes the secret for base64.
+const BASE64: &str = "with the secret decoded from base64: whatever signed it decodes the secret, as Rollout's Java sample does (jjwt's \
+                      signWith(HS512, String)). Rollout takes its bytes as they are: in Java, pass \
+                      secret.getBytes(StandardCharsets.UTF_8)";
+
+/// Other keys that a program may have made of the same secret, each with what that program does. Rollout takes the
+/// secret's bytes as they are.
+fn readings(secret: &[u8]) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
+    let text = String::from_utf8_lossy(secret).into_owned();
+    let trimmed = text.trim();
+    let unquoted = trimmed.trim_matches(['"', '\'', '`']);
+    let lenient = GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let engine = |alphabet| GeneralPurpose::new(alphabet, lenient);
+    let decoded = |alphabet| engine(alphabet).decode(unquoted).ok();
+    let all = [
+        (
+            Some(trimmed.as_bytes().to_vec()),
+            "with the secret without the white space around it: trim the configured secret",
+        ),
+        (
+            Some(unquoted.as_bytes().to_vec()),
+            "with the secret without the quotes around it: remove them from the configured secret",
+        ),
+        (
+            Some([secret, b"\n"].concat()),
+            "with the secret and a line break behind it: whatever signed it read a file and did not trim it",
+        ),
+        (decoded(&base64::alphabet::STANDARD), BASE64),
+        (decoded(&base64::alphabet::URL_SAFE), BASE64),
+        (Some(as_jjwt(unquoted)), BASE64),
+        (
+            hex::decode(&unquoted.to_ascii_lowercase()),
+            "with the secret decoded from hexadecimal: Rollout takes its bytes as they are, so pass them undecoded",
+        ),
+    ];
+    let secret = secret.to_vec();
+    all.into_iter()
+        .filter_map(|(key, reading)| Some((key?, reading)))
+        .filter(move |(key, _)| !key.is_empty() && *key != secret)
+}
+
+/// The base64 decoder of jjwt before 0.10 (`DatatypeConverter.parseBase64Binary`): it skips every character that is not in
+/// the alphabet, and drops what is left of a group of four.
+fn as_jjwt(text: &str) -> Vec<u8> {
+    let known = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    let known: Vec<u8> = text.bytes().filter(known).collect();
+    let groups = known.chunks_exact(4);
+    groups
+        .flat_map(|group| {
+            let unpadded = group.iter().position(|byte| *byte == b'=').unwrap_or(4);
+            STANDARD
+                .decode(group)
+                .or_else(|_| STANDARD_NO_PAD.decode(&group[..unpadded]))
+                .unwrap_or_default()
+        })
+        .collect()
+}
+
 fn read_stdin() -> Result<String, Failure> {
     io::read_to_string(io::stdin())
         .map_err(|error| Failure::Runtime(format!("cannot read standard input: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lengths were seen with jjwt 0.9.1.
+    #[test]
+    fn jjwt_decodes_whole_groups_and_skips_other_characters() {
+        assert_eq!(as_jjwt("abcdefghijklmnopqrstuvwxyz0").len(), 18);
+        assert_eq!(as_jjwt("not base64 !!").len(), 6);
+        assert_eq!(as_jjwt("YWI="), b"ab");
+    }
 }

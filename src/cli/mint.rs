@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, say};
+use super::{Failure, say, subject_of};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::Sources;
 use crate::session::subject::Subject;
@@ -18,11 +18,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     let client = settings::load_client(sources)?;
-    let subject = Subject::new(args.subject.as_str()).map_err(|_| {
-        Failure::Usage(
-            "SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned(),
-        )
-    })?;
+    let subject = subject_of(&args.subject)?;
     say(mint_for(&client, &subject, &Clock::system())?)
 }
 

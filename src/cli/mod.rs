@@ -1,6 +1,9 @@
 //! The command line. Each command is in the file of its name.
 
 mod check_config;
+mod completions;
+mod config_schema;
+mod credentials;
 mod detect;
 mod dev;
 mod doctor;
@@ -8,6 +11,7 @@ mod explain;
 mod health;
 mod inspect;
 mod mint;
+mod rollout;
 mod serve;
 
 use std::fmt;
@@ -28,6 +32,7 @@ use crate::hardening;
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::registry::Registry;
+use crate::session::subject::Subject;
 use crate::telemetry::metrics::Metrics;
 use crate::token::RolloutClient;
 
@@ -75,15 +80,22 @@ enum Command {
     Mint(mint::Args),
     /// Checks a token with the client secret and prints what it says.
     Inspect(inspect::Args),
-    /// Asks Rollout's API whether it accepts the client id and secret.
+    /// Asks Rollout's API whether it accepts the client id and secret, and every backend whether it answers.
     ///
-    /// Sends a fresh token with GET /credentials, which changes nothing there, and compares the clocks.
+    /// Sends a fresh token with GET /credentials, which changes nothing there, and compares the clocks. Then asks identity
+    /// providers, the app, and session stores with the configured query, all without anybody's credential.
     Doctor(doctor::Args),
     /// Says what kind of session a request has, and prints the section that reads it.
     ///
     /// Needs no configuration and sends nothing anywhere. With --set it opens the session with the given secret or
     /// store, and says for whom a token would be.
     Detect(detect::Args),
+    /// Shows what SUBJECT has connected at Rollout.
+    Credentials(credentials::Args),
+    /// Prints the JSON Schema of the configuration, for editors.
+    ConfigSchema,
+    /// Prints the script that completes this command in SHELL.
+    Completions(completions::Args),
     /// Shows what each extractor makes of a request.
     ///
     /// No token is minted, and no client id and secret are needed. Apps, identity providers and stores are asked as they
@@ -170,8 +182,11 @@ impl Cli {
             Command::Health => health::run(&sources),
             Command::Mint(args) => mint::run(&args, &sources),
             Command::Inspect(args) => inspect::run(args, &sources),
-            Command::Doctor(args) => doctor::run(&args, &sources),
             Command::Detect(args) => detect::run(&args, registry),
+            Command::Doctor(args) => doctor::run(&args, &sources, registry),
+            Command::Credentials(args) => credentials::run(&args, &sources),
+            Command::ConfigSchema => config_schema::run(registry),
+            Command::Completions(args) => completions::run(&args),
             Command::Explain(args) => explain::run(&args, sources, registry),
         }
     }
@@ -208,6 +223,15 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let done = runtime.block_on(work);
     runtime.shutdown_background();
     Ok(done)
+}
+
+/// A subject from the command line.
+fn subject_of(text: &str) -> Result<Subject, Failure> {
+    Subject::new(text).map_err(|_| {
+        Failure::Usage(
+            "SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned(),
+        )
+    })
 }
 
 /// Writes a line to standard output. Not `println!`, which panics when standard output is closed.

@@ -61,6 +61,11 @@ impl Problems {
         self.list.iter().any(|(other, _)| other == key)
     }
 
+    /// Whether something is wrong, and nothing with any other key.
+    pub fn are_only_about(&self, key: &str) -> bool {
+        !self.is_empty() && self.list.iter().all(|(other, _)| other == key)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

@@ -110,12 +110,12 @@ where
 }
 
 /// Whether `T` takes this value of one key.
-fn read_key<T: DeserializeOwned>(key: &str, value: StrictValue) -> Result<(), Error> {
+pub(super) fn read_key<T: DeserializeOwned>(key: &str, value: StrictValue) -> Result<(), Error> {
     T::deserialize(MapDeserializer::new(std::iter::once((key, value)))).map(drop)
 }
 
 /// Whether files may hold the value of this key: one, or one for each member if `names` is a table.
-fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> bool {
+pub(super) fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> bool {
     let accepts = |value| {
         !matches!(
             read_key::<T>(key, value),

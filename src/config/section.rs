@@ -1,6 +1,6 @@
 //! One extractor's section: its keys, its secrets, and what is found out about it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::fingerprint::FileFingerprint;
 use super::problems::{Problems, Warnings};
 use super::reader::{Table, join, read};
+use super::schema::properties;
 use super::values::{HumanDuration, List};
 use crate::secret::{Damage, Secret, damage};
 
@@ -24,7 +25,11 @@ pub(crate) struct Findings {
     pub(crate) warnings: Warnings,
     /// How many secrets were taken from each list or table of them, by its full key.
     pub(crate) secret_counts: Vec<(String, usize)>,
+    /// Makes the properties of the section's JSON Schema.
+    pub(crate) properties: Option<Properties>,
 }
+
+type Properties = fn() -> serde_json::Map<String, serde_json::Value>;
 
 /// The values outside a section that its own are checked against.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +66,7 @@ pub struct Section<'a> {
     watched: RefCell<Vec<FileFingerprint>>,
     warnings: RefCell<Warnings>,
     secret_counts: RefCell<Vec<(String, usize)>>,
+    properties: Cell<Option<Properties>>,
 }
 
 impl<'a> Section<'a> {
@@ -81,6 +87,7 @@ impl<'a> Section<'a> {
             watched: RefCell::default(),
             warnings: RefCell::default(),
             secret_counts: RefCell::default(),
+            properties: Cell::default(),
         }
     }
 
@@ -126,6 +133,7 @@ impl<'a> Section<'a> {
         );
         self.watched.borrow_mut().extend(files);
         *self.effective.borrow_mut() = serde_json::to_value(&config).ok();
+        self.properties.set(Some(properties::<T>));
         config
     }
 
@@ -250,6 +258,7 @@ impl<'a> Section<'a> {
             watched: self.watched.into_inner(),
             warnings: self.warnings.into_inner(),
             secret_counts: self.secret_counts.into_inner(),
+            properties: self.properties.get(),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use config::{Value, ValueKind};
 
 use crate::config::{
-    Elsewhere, FileFingerprint, Problems, Section, Table, Warnings, join, lay, no_section, parse,
-    read, take, unknown,
+    Elsewhere, FileFingerprint, Findings, Problems, Section, Table, Warnings, join, lay,
+    no_section, parse, properties, read, take, unknown,
 };
 use crate::session::backends::Context;
 use crate::session::backends::outgoing::Outgoing;
@@ -402,13 +402,27 @@ pub(crate) fn build_extractor(
     }
 }
 
-/// The keys of a kind with their defaults, `null` where there is none. For documentation.
-pub fn keys_of_kind(
+/// The JSON Schema's properties of a section of this kind, the common keys included.
+pub fn properties_of_kind(
     registry: &Registry,
     kind: &str,
     context: &Context,
-) -> Option<serde_json::Value> {
-    let (_, kind) = registry.entry(kind)?;
+) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let (name, kind) = registry.entry(kind)?;
+    let mut keys = (findings_of(kind, context).properties?)();
+    let presets: Vec<&str> = kind.presets.iter().map(|(preset, _)| *preset).collect();
+    keys.extend(properties::<Common>());
+    keys["kind"] = serde_json::json!({"const": name});
+    if presets.is_empty() {
+        keys.remove("preset");
+    } else {
+        keys["preset"] = serde_json::json!({"enum": presets});
+    }
+    Some(keys)
+}
+
+/// What is found out while an extractor of this kind is built from an empty section.
+fn findings_of(kind: &Kind, context: &Context) -> Findings {
     let section = Section::new(
         String::new(),
         Table::new(),
@@ -417,5 +431,15 @@ pub fn keys_of_kind(
     );
     // The problems are ignored: they only say that required keys are missing.
     let _ = (kind.build)(&section, context);
-    section.into_findings().effective
+    section.into_findings()
+}
+
+/// The keys of a kind with their defaults, `null` where there is none. For documentation.
+pub fn keys_of_kind(
+    registry: &Registry,
+    kind: &str,
+    context: &Context,
+) -> Option<serde_json::Value> {
+    let (_, kind) = registry.entry(kind)?;
+    findings_of(kind, context).effective
 }

@@ -2,6 +2,7 @@
 //! `registry` lists the kinds; `chain` asks the configured extractors in order.
 
 use std::fmt;
+use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -54,6 +55,49 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     fn readiness(&self) -> Readiness {
         Readiness::Ready
     }
+
+    /// Asks each backend once, without anybody's credential, for `doctor`. The default has no backend.
+    fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+/// What one backend answered to [`SessionExtractor::probe`].
+#[derive(Clone, Debug)]
+pub struct BackendReport {
+    /// What was asked. It holds no query and no password of a URL.
+    pub backend: String,
+    pub took: Duration,
+    /// What came back, or why the extractor cannot work with it.
+    pub result: Result<String, String>,
+}
+
+impl BackendReport {
+    /// The report of `asking`, and how long that took.
+    pub async fn of(
+        backend: impl Into<String>,
+        asking: impl Future<Output = Result<String, String>> + Send,
+    ) -> Self {
+        let started = tokio::time::Instant::now();
+        let result = asking.await;
+        Self {
+            backend: backend.into(),
+            took: started.elapsed(),
+            result,
+        }
+    }
+}
+
+/// A URL as it may be logged. Query, fragment and credentials are removed, because they can contain secrets.
+pub fn without_query(url: &Url) -> String {
+    const MAX: usize = 256;
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // These fail only for URLs that cannot have credentials.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.as_str().chars().take(MAX).collect()
 }
 
 /// A place in a request that can hold a credential.
@@ -224,6 +268,15 @@ pub struct Cause {
 impl From<DuplicateHeader> for ExtractError {
     fn from(_: DuplicateHeader) -> Self {
         Self::rejected(Reason::DuplicateHeader)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.detail {
+            Some(detail) => write!(f, "{}: {detail}", self.reason.as_str()),
+            None => f.write_str(self.reason.as_str()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod origins;
 mod outgoing;
 mod rate_limit;
 pub mod reload;
+pub mod schema;
 mod server;
 mod session;
 mod token;
@@ -215,6 +216,27 @@ pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
         Some(client) if problems.is_empty() => Ok(client),
         _ => Err(problems),
     }
+}
+
+/// Loads only what the commands need that call Rollout: the client, and how calls leave.
+///
+/// # Errors
+/// What is wrong with these.
+pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpClient), Problems> {
+    let client = load_client(sources)?;
+    let mut problems = Problems::default();
+    let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
+        return Err(problems);
+    };
+    let config: OutgoingConfig = Sections::new(tree).read("outgoing", &mut problems);
+    let outgoing = outgoing::check(
+        &config,
+        &sources.environment,
+        &mut Vec::new(),
+        &mut problems,
+        &mut Warnings::default(),
+    );
+    problems.or((client, HttpClient::new(outgoing)))
 }
 
 /// Loads only what `health` needs: the address that the service listens on.

@@ -777,7 +777,7 @@ async fn an_idps_jwts_are_recognised_with_nothing_but_variables() {
 
 /// A stand-in for Rollout's API that verifies tokens for real: signature, client, and times by its own
 /// clock, which is this far ahead of the machine's.
-async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
+pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     use axum::http::{HeaderMap, StatusCode, header};
     let credentials = move |headers: HeaderMap| async move {
         let seconds = rollout_token::clock::Clock::system().now() + ahead;

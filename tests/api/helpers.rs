@@ -185,7 +185,7 @@ pub fn load_with(toml: &str, registry: &Registry, context: &Context) -> Result<S
     )
 }
 
-fn file_of(toml: &str) -> tempfile::NamedTempFile {
+pub fn file_of(toml: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), toml).expect("a writable file");
     file

@@ -19,6 +19,7 @@ mod browsers;
 mod commands;
 mod configuration;
 mod detecting;
+mod doctor;
 mod errors;
 mod helpers;
 mod identity;

@@ -5,6 +5,7 @@ Usage: target/interop/venv/bin/python tests/docs/check.py [FILE …]
 """
 
 import ast
+import functools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
+import jsonschema
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +46,13 @@ CLIENT = {"ROLLOUT_CLIENT_ID": "client-1", "ROLLOUT_CLIENT_SECRET": secrets.toke
 VARIABLE = re.compile(r"(export )?ROLLOUT_[A-Z0-9_]+=")
 TIMEOUT = 300
 FENCE = re.compile(r"^( *)(```+)(.*)$")
+
+
+@functools.cache
+def schema() -> jsonschema.Draft202012Validator:
+    printed = subprocess.run([BINARY, "config-schema"], capture_output=True, check=True).stdout
+    jsonschema.Draft202012Validator.check_schema(json.loads(printed))
+    return jsonschema.Draft202012Validator(json.loads(printed))
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,8 @@ class Page:
                 names, text = ["proxy"], f'{text}\n[extractors.proxy]\nkind = "trusted_header"\npreset = "oauth2-proxy"\ntrusted_proxies = ["10.0.0.5"]\n'
             text = f"session.extractors = {json.dumps(names)}\n{text}"
         (self.folder / "rollout-token.toml").write_text(self.localized(text))
+        for problem in schema().iter_errors(tomllib.loads(text)):
+            return f"config-schema: {problem.json_path}: {problem.message}"
         return self.run("rollout-token --config rollout-token.toml check-config", environment=self.fresh)
 
     def check_sh(self, block: Block) -> str:

@@ -15,7 +15,7 @@ use crate::session::backends::jwks_source::{FetchError, Source, Step, read_jwks,
 use crate::session::backends::keys::{KeySet, UnusableKey};
 use crate::session::backends::waiting::{Waiting, WaitingPlace};
 use crate::session::reason::Reason;
-use crate::session::types::{ExtractError, Readiness};
+use crate::session::types::{BackendReport, ExtractError, Readiness};
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard, Semaphore, sleep, spawn, timeout, watch};
 
 /// The limits of one fetch. Providers are reached over the internet, so the connect timeout is longer than that of
@@ -418,6 +418,19 @@ impl Drop for Fetch {
     }
 }
 
+/// How many keys there are, and which of them cannot be used.
+fn describe(keys: &KeySet) -> String {
+    let mut text = match keys.len() {
+        1 => "1 key".to_owned(),
+        count => format!("{count} keys"),
+    };
+    for key in keys.faults() {
+        text.push_str("; not usable: ");
+        text.push_str(&key.to_string());
+    }
+    text
+}
+
 /// The keys at one URL.
 #[derive(Debug)]
 pub struct FetchedKeys(Arc<JwksCache>);
@@ -463,6 +476,18 @@ impl FetchedKeys {
                 }
             }
         });
+    }
+
+    /// Fetches the keys once, for `doctor`.
+    pub async fn probe(&self) -> BackendReport {
+        let cache = &self.0;
+        BackendReport::of(cache.source.name(), async {
+            match cache.download().await {
+                Ok(loaded) => Ok(describe(&loaded.keys)),
+                Err(error) => Err(format!("{}: {error}", error.name())),
+            }
+        })
+        .await
     }
 
     /// Sets the gauges for the age of the keys and for those that cannot be used.

@@ -12,6 +12,7 @@ use crate::session::backends::http::{Answer, CallError, check_url};
 use crate::session::backends::keys::{KeySet, KeysError, UnusableKey};
 use crate::session::formats::issuer::{TENANT, for_every_tenant};
 use crate::session::formats::shown::{listed, shown};
+use crate::session::types::without_query;
 
 /// How long keys are fresh if the response has no `max-age`, and the bounds of a `max-age`.
 const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
@@ -147,6 +148,18 @@ pub enum Step {
 }
 
 impl Source {
+    /// For a report.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Jwks(url) => format!("key set {}", without_query(url)),
+            Self::Discovery(discovery) => {
+                let document = without_query(&discovery.document);
+                format!("discovery {document} and its key set")
+            }
+            Self::Pem(url) => format!("key {}", without_query(url)),
+        }
+    }
+
     /// The URL of the first call.
     pub fn url(&self) -> &Url {
         match self {

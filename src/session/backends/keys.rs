@@ -186,6 +186,12 @@ pub struct KeySet {
 }
 
 impl KeySet {
+    /// The number of keys that can be used.
+    #[expect(clippy::len_without_is_empty, reason = "a set has a key")]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Parses a JWK set (RFC 7517), or an object of PEM texts by key id, as Google publishes its certificates. Keys that
     /// cannot be used are set aside.
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {

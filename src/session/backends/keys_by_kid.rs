@@ -13,7 +13,7 @@ use crate::session::backends::jwks_source::Source;
 use crate::session::backends::keys::KeySet;
 use crate::session::backends::waiting::Waiting;
 use crate::session::reason::Reason;
-use crate::session::types::{ExtractError, Readiness};
+use crate::session::types::{BackendReport, ExtractError, Readiness};
 use crate::sync::Mutex;
 
 /// The limits of [`KeysByKid`]: keys in the cache, concurrent look-ups, look-ups that start in one second, how long
@@ -113,6 +113,15 @@ impl CachesByKid {
 }
 
 impl KeysByKid {
+    /// For `doctor`: without a token there is no key to ask for.
+    pub async fn probe(&self) -> BackendReport {
+        let host = self.template.split('?').next().unwrap_or_default();
+        let asked = async {
+            Ok("not asked: each token names its key. `explain` with a token asks".to_owned())
+        };
+        BackendReport::of(format!("key {host}"), asked).await
+    }
+
     /// # Errors
     /// If the template is not a URL that may be called, with one `{kid}` in its path.
     pub fn new(

@@ -17,7 +17,7 @@ use crate::session::backends::Context;
 use crate::session::backends::health::BackendHealth;
 use crate::session::backends::waiting::Waiting;
 use crate::session::reason::Reason;
-use crate::session::types::{ExtractError, Readiness};
+use crate::session::types::{BackendReport, ExtractError, Readiness};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 
@@ -196,6 +196,18 @@ impl<S: Store> Pool<S> {
         self.metrics
             .backend_call(&self.name, result, started.elapsed());
         answer
+    }
+
+    /// Asks once for what is not there, for `doctor`.
+    pub async fn probe(&self, what: &str, question: &S::Question) -> BackendReport {
+        let asking = async {
+            match self.ask(question).await {
+                Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
+                Err(error) => Ok(format!("it answers ({})", error.reason().as_str())),
+                Ok(_) => Ok("it answers".to_owned()),
+            }
+        };
+        BackendReport::of(format!("{what} in {}", self.store.system()), asking).await
     }
 
     /// `Stale` if the last call of one of the statements failed.

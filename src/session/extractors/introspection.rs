@@ -30,8 +30,8 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes, check_scopes};
 use crate::session::types::{
-    Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
-    SessionExtractor,
+    Authority, BackendReport, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
+    SessionExtractor, without_query,
 };
 use crate::telemetry::spans;
 
@@ -336,6 +336,24 @@ impl SessionExtractor for Introspection {
 
     fn readiness(&self) -> Readiness {
         self.lookups.readiness()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
+        Box::pin(async move {
+            let name = format!("introspection {}", without_query(&self.issuer.endpoint.url));
+            let asking = async {
+                let request = self.issuer.request("rollout-token-doctor");
+                match self.issuer.ask(request).await.outcome {
+                    Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
+                    Err(error) => Ok(format!(
+                        "{}, as it should be for a made-up token",
+                        error.reason().as_str()
+                    )),
+                    Ok(_) => Err("the issuer says that a made-up token is active".to_owned()),
+                }
+            };
+            vec![BackendReport::of(name, asking).await]
+        })
     }
 }
 

@@ -23,7 +23,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_scopes};
 use crate::session::types::{
-    Authority, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
+    Authority, BackendReport, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
     SessionExtractor,
 };
 
@@ -129,6 +129,16 @@ impl SessionExtractor for Jwt {
             KeySource::ByKid(keys) => keys.readiness(),
             KeySource::AnyKid(_) | KeySource::Set(_) => Readiness::Ready,
         }
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
+        Box::pin(async move {
+            match &self.keys {
+                KeySource::Fetched(keys) => vec![keys.probe().await],
+                KeySource::ByKid(keys) => vec![keys.probe().await],
+                KeySource::AnyKid(_) | KeySource::Set(_) => Vec::new(),
+            }
+        })
     }
 }
 

@@ -27,7 +27,7 @@ use crate::session::sections::session_credential::{CredentialFields, SessionCred
 use crate::session::sections::stored_session::{StoredFormat, StoredSession};
 use crate::session::subject::Template;
 use crate::session::types::{
-    Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+    Authority, BackendReport, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
 };
 use server::{RedisServer, Stored};
 
@@ -290,6 +290,14 @@ impl SessionExtractor for RedisSession {
 
     fn readiness(&self) -> Readiness {
         self.pool.readiness()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
+        Box::pin(async move {
+            let prefix = self.key_prefixes.first().map_or("", String::as_str);
+            let key = format!("{prefix}rollout-token-doctor");
+            vec![self.pool.probe("a key", &key).await]
+        })
     }
 }
 

@@ -28,8 +28,8 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::subject::{SubjectError, Template};
 use crate::session::types::{
-    CredentialSource, ExtractError, Extracted, OfferedCookies, Reach, Readiness, ResponseCookies,
-    Session, SessionExtractor,
+    BackendReport, CredentialSource, ExtractError, Extracted, OfferedCookies, Reach, Readiness,
+    ResponseCookies, Session, SessionExtractor, without_query,
 };
 use crate::telemetry::spans;
 use context::Forwarded;
@@ -116,6 +116,29 @@ impl SessionExtractor for SessionEndpoint {
 
     fn readiness(&self) -> Readiness {
         self.lookups.readiness()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
+        Box::pin(async move {
+            let nobody = Credentials {
+                cookies: Vec::new(),
+                headers: Vec::new(),
+            };
+            let (head, ()) = axum::http::Request::new(()).into_parts();
+            let request = self.whoami.request(&head, &nobody);
+            let name = format!("endpoint {}", without_query(request.url()));
+            let asking = async {
+                match self.whoami.ask(request, false).await.outcome {
+                    Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
+                    Err(error) => Ok(format!(
+                        "{}, as it should be without a session",
+                        error.reason().as_str()
+                    )),
+                    Ok(_) => Ok("200 without a session, too".to_owned()),
+                }
+            };
+            vec![BackendReport::of(name, asking).await]
+        })
     }
 }
 
@@ -301,7 +324,7 @@ impl WhoAmI {
         }
         let location = self
             .redirect_target(answer)
-            .map(|url| format!(" with Location {}", without_query(url)));
+            .map(|url| format!(" with Location {}", without_query(&url)));
         let fix = if self.leads_to_https(answer) {
             "the app requires https: let it trust X-Forwarded-Proto of this service (key forwarded), or set url to its \
              https address"
@@ -337,17 +360,6 @@ impl WhoAmI {
 fn signed_out(answer: &Answer) -> ExtractError {
     let status = answer.status.as_u16();
     ExtractError::rejected(Reason::SignedOut).because(format!("the endpoint answered {status}"))
-}
-
-/// A URL as it may be logged. Query, fragment and credentials are removed, because they can contain secrets.
-fn without_query(mut url: Url) -> String {
-    const MAX: usize = 256;
-    url.set_query(None);
-    url.set_fragment(None);
-    // These fail only for URLs that cannot have credentials.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.as_str().chars().take(MAX).collect()
 }
 
 /// Sets a header. A value with characters outside of ASCII is left out.

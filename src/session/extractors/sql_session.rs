@@ -22,7 +22,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::session_credential::{SessionCredential, StoreKey};
 use crate::session::types::{
-    Authority, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+    Authority, BackendReport, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
 };
 use database::{RowLookup, RowQuery, Table};
 use payload::Payload;
@@ -83,6 +83,22 @@ impl SessionExtractor for SqlSession {
 
     fn readiness(&self) -> Readiness {
         self.pool.readiness()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
+        Box::pin(async move {
+            let query = RowQuery {
+                table: Table::Sessions,
+                statements: self.statements.clone(),
+                key: "rollout-token-doctor".to_owned(),
+            };
+            let mut reports = vec![self.pool.probe("the query", &query).await];
+            if let Some(check) = &self.user_check {
+                let query = check.query("0");
+                reports.push(self.pool.probe("the query for users", &query).await);
+            }
+            reports
+        })
     }
 }
 

@@ -37,6 +37,15 @@ impl UserCheck {
         }
     }
 
+    /// The query for the user with this id.
+    pub fn query(&self, id: &str) -> RowQuery {
+        RowQuery {
+            table: Table::Users,
+            statements: self.statements.clone(),
+            key: id.to_owned(),
+        }
+    }
+
     /// Whether the session belongs to a user.
     ///
     /// # Errors
@@ -53,12 +62,7 @@ impl UserCheck {
         let hash = text("_auth_user_hash")
             .and_then(hex::decode)
             .unwrap_or_default();
-        let query = RowQuery {
-            table: Table::Users,
-            statements: self.statements.clone(),
-            key: id.to_owned(),
-        };
-        let Some(user) = pool.ask(&query).await? else {
+        let Some(user) = pool.ask(&self.query(id)).await? else {
             return Err(
                 ExtractError::rejected(Reason::UserNotFound).because("user_query finds no row")
             );

@@ -1,0 +1,113 @@
+//! `credentials`: what a user has connected at Rollout.
+
+use serde_json::Value;
+
+use super::rollout::{ApiArgs, get_credentials};
+use super::{Failure, block_on, say, subject_of};
+use crate::config::Sources;
+use crate::settings;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Whose credentials, as the subject of your tokens says it.
+    subject: String,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Prints Rollout's answer as it is.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The columns, and the members of a credential that they show.
+const COLUMNS: [(&str, &str); 4] = [
+    ("APP", "appKey"),
+    ("ID", "id"),
+    ("CONNECTED", "createdAt"),
+    ("LABEL", "label"),
+];
+
+pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
+    let subject = subject_of(&args.subject)?;
+    let (client, http) = settings::load_client_and_http(sources)?;
+    let url = args.api.credentials()?;
+    let answered = block_on(get_credentials(&url, &client, &subject, &http))??;
+    let answer = answered.credentials.map_err(Failure::Runtime)?;
+    if args.json {
+        return say(format_args!("{answer:#}"));
+    }
+    // Lists of Rollout's API are arrays, or have their items in `data`.
+    let items = match &answer {
+        Value::Array(items) => items,
+        Value::Object(members) if members.get("data").is_some_and(Value::is_array) => {
+            members["data"].as_array().map_or(&[][..], Vec::as_slice)
+        }
+        _ => {
+            return Err(Failure::Runtime(
+                "Rollout answered with something that is no list of credentials: --json shows it"
+                    .to_owned(),
+            ));
+        }
+    };
+    if items.is_empty() {
+        return say(format_args!(
+            "{:?} has connected nothing at Rollout.",
+            args.subject
+        ));
+    }
+    say(table(items))
+}
+
+fn table(items: &[Value]) -> String {
+    let header = COLUMNS.map(|(title, _)| title.to_owned()).to_vec();
+    let row = |item: &Value| COLUMNS.map(|(_, member)| shown(&item[member])).to_vec();
+    let rows: Vec<Vec<String>> = std::iter::once(header)
+        .chain(items.iter().map(row))
+        .collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or_default()
+    };
+    let lines = rows.iter().map(|row| {
+        let cells = row.iter().enumerate();
+        let cells = cells.map(|(column, cell)| format!("{cell:<width$}", width = width(column)));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Control characters are escaped, because labels are users' text and may hold terminal commands.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::Null => return "-".to_owned(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = (!c.is_control()).then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_control_characters_escaped() {
+        let items = [
+            json!({"id": "cred_1", "appKey": "follow-up-boss", "createdAt": "2026-01-02T03:04:05Z", "label": "Ann\u{1b}[31m"}),
+            json!({"id": 7, "appKey": "x"}),
+        ];
+        assert_eq!(
+            table(&items),
+            "APP             ID      CONNECTED             LABEL\n\
+             follow-up-boss  cred_1  2026-01-02T03:04:05Z  Ann\\u{1b}[31m\n\
+             x               7       -                     -"
+        );
+    }
+}

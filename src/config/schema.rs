@@ -1,0 +1,72 @@
+//! The JSON Schema of a section, made from the struct that reads it. What a key accepts is found by giving it a value of
+//! each type, so that the schema cannot differ from the reader.
+
+use config::{Value, ValueKind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, json};
+
+use super::deserializer::{Error, StrictValue};
+use super::reader::{Table, accepts_file, keys_of, read_key};
+
+/// The properties of the section that `T` reads: each key, and its `_file` twin if it has one.
+pub(crate) fn properties<T>() -> Map<String, serde_json::Value>
+where
+    T: DeserializeOwned + Default + Serialize,
+{
+    let defaults = serde_json::to_value(T::default()).unwrap_or_default();
+    let mut properties = Map::new();
+    for key in keys_of::<T>() {
+        let mut property = json!({"type": types::<T>(&key)});
+        if !defaults[&key].is_null() {
+            property["default"] = defaults[&key].clone();
+        }
+        let file_types: Vec<&str> = [("string", text("x")), ("object", table())]
+            .into_iter()
+            .filter(|(_, names)| accepts_file::<T>(&key, names))
+            .map(|(name, _)| name)
+            .collect();
+        if !file_types.is_empty() {
+            let twin = format!("{key}_file");
+            properties.insert(twin, json!({"type": file_types}));
+        }
+        properties.insert(key, property);
+    }
+    properties
+}
+
+/// The types of JSON that the key accepts.
+fn types<T: DeserializeOwned>(key: &str) -> Vec<&'static str> {
+    let samples = [
+        ("boolean", value(ValueKind::Boolean(true))),
+        ("integer", value(ValueKind::I64(1))),
+        ("string", text("x")),
+        ("array", value(ValueKind::Array(vec![text("x")]))),
+        ("object", table()),
+    ];
+    let accepts = |name, sample: Value| match read_key::<T>(key, StrictValue::Given(sample)) {
+        Ok(()) => true,
+        Err(Error::OutOfRange) => name == "integer",
+        // The type is right, and the text is not.
+        Err(Error::Invalid(_)) => name == "string" || name == "array",
+        // A list as such is right, if its item is wrong.
+        Err(Error::Type { is_container, .. }) => name == "array" && !is_container,
+        Err(Error::NotFromFile | Error::UnknownKey(_)) => false,
+    };
+    let accepted = samples
+        .into_iter()
+        .filter(|(name, sample)| accepts(*name, sample.clone()));
+    accepted.map(|(name, _)| name).collect()
+}
+
+fn value(kind: ValueKind) -> Value {
+    Value::new(None, kind)
+}
+
+fn text(text: &str) -> Value {
+    value(ValueKind::String(text.to_owned()))
+}
+
+fn table() -> Value {
+    value(ValueKind::Table(Table::new()))
+}

@@ -1,0 +1,119 @@
+//! The JSON Schema of the whole configuration, for editors. The keys are those of the sections' structs; what they mean
+//! is in `config/default.toml`.
+
+use serde_json::{Map, Value, json};
+
+use super::client::ClientConfig;
+use super::log::{LogConfig, LogRestartConfig};
+use super::origins::OriginsConfig;
+use super::reload::ReloadConfig;
+use super::session::SessionConfig;
+use super::token::TokenConfig;
+use super::{RateLimitConfig, ServerConfig, ServerRestartConfig};
+use crate::config::properties;
+use crate::session::backends::Context;
+use crate::session::backends::outgoing::OutgoingConfig;
+use crate::session::builder::properties_of_kind;
+use crate::session::registry::Registry;
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// A configuration with the kinds of `registry`.
+pub fn schema(registry: &Registry, context: &Context) -> Value {
+    let sections = [
+        (
+            "server",
+            [
+                properties::<ServerRestartConfig>(),
+                properties::<ServerConfig>(),
+            ],
+        ),
+        ("token", [properties::<TokenConfig>(), Map::new()]),
+        ("origins", [properties::<OriginsConfig>(), Map::new()]),
+        ("outgoing", [properties::<OutgoingConfig>(), Map::new()]),
+        ("session", [properties::<SessionConfig>(), Map::new()]),
+        ("rate_limit", [properties::<RateLimitConfig>(), Map::new()]),
+        (
+            "log",
+            [properties::<LogRestartConfig>(), properties::<LogConfig>()],
+        ),
+        ("reload", [properties::<ReloadConfig>(), Map::new()]),
+    ];
+    let mut all = properties::<ClientConfig>();
+    for (name, [first, second]) in sections {
+        let keys = first.into_iter().chain(second).collect();
+        all.insert(
+            name.to_owned(),
+            object(described(keys, &format!("[{name}]"))),
+        );
+    }
+    all.insert("extractors".to_owned(), extractors(registry));
+    let kinds = registry.names().filter_map(|kind| {
+        let keys = properties_of_kind(registry, kind, context)?;
+        let keys = described(keys, &format!("# [extractors.{kind}]"));
+        Some((kind.to_owned(), object(keys)))
+    });
+    let mut schema = object(all);
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = concat!("rollout-token ", env!("CARGO_PKG_VERSION")).into();
+    schema["$defs"] = Value::Object(kinds.collect());
+    schema
+}
+
+fn object(properties: Map<String, Value>) -> Value {
+    let properties = Value::Object(properties);
+    json!({"type": "object", "properties": properties, "additionalProperties": false})
+}
+
+/// The section of an extractor has the keys of its kind. A section that is called like a kind may leave `kind` out.
+fn extractors(registry: &Registry) -> Value {
+    let by_kind = registry.names().map(|kind| {
+        json!({
+            "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+            "then": reference(kind),
+        })
+    });
+    let by_kind: Vec<Value> = by_kind.collect();
+    let kinds: Vec<&str> = registry.names().collect();
+    let section = json!({
+        "type": "object",
+        "properties": {"kind": {"enum": kinds}},
+        "allOf": by_kind,
+    });
+    let mut of_other_names = section.clone();
+    of_other_names["required"] = json!(["kind"]);
+    let called_like_kinds = registry.names().map(|kind| {
+        let mut section = section.clone();
+        section["if"] = json!({"not": {"required": ["kind"]}});
+        section["then"] = reference(kind);
+        (kind.to_owned(), section)
+    });
+    json!({
+        "type": "object",
+        "properties": called_like_kinds.collect::<Map<_, _>>(),
+        "additionalProperties": of_other_names,
+    })
+}
+
+fn reference(kind: &str) -> Value {
+    json!({"$ref": format!("#/$defs/{kind}")})
+}
+
+/// Adds what `config/default.toml` says about the keys of the section with this head.
+fn described(mut keys: Map<String, Value>, head: &str) -> Map<String, Value> {
+    let section = DEFAULTS.lines().skip_while(|line| !line.starts_with(head));
+    let lines = section.skip(1).take_while(|line| !line.is_empty());
+    for line in lines {
+        let line = line.trim_start_matches("# ");
+        let (Some((key, _)), Some((_, meaning))) =
+            (line.split_once(" = "), line.rsplit_once(" # "))
+        else {
+            continue;
+        };
+        if let Some(property) = keys.get_mut(key) {
+            let meaning = meaning.trim().trim_start_matches("example: ");
+            property["description"] = meaning.into();
+        }
+    }
+    keys
+}
