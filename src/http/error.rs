@@ -1,6 +1,7 @@
 //! The one map from errors to HTTP answers (RFC 9457, problem details). Reasons and causes are for the log; the caller
 //! gets the code.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ pub enum Error {
     RequestTimeout,
     BodyTooLarge,
     UriTooLong,
-    HeadersTooLarge,
+    /// Which limit, and the number found: a sentence for the caller and the log.
+    HeadersTooLarge(Arc<str>),
     /// The credential or the subject is over its rate limit.
     RateLimited {
         extractor: Arc<str>,
@@ -68,7 +70,7 @@ pub(super) struct Problem<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
-    detail: &'static str,
+    detail: Cow<'static, str>,
     code: &'static str,
     request_id: &'a str,
     #[serde(flatten)]
@@ -114,6 +116,26 @@ impl Error {
             Self::DeadlineExceeded => "deadline_exceeded",
             other => other.code(),
         }
+    }
+
+    /// The request has more headers than `server.max_headers`; `is_partial` if no more than these were read.
+    pub fn too_many_headers(found: usize, is_partial: bool, limit: usize) -> Self {
+        let least = if is_partial { "at least " } else { "" };
+        Self::HeadersTooLarge(
+            format!("The request has {least}{found} headers, and server.max_headers is {limit}.")
+                .into(),
+        )
+    }
+
+    /// The headers together are longer than `server.max_header_bytes`.
+    pub fn too_many_header_bytes(found: usize, is_partial: bool, limit: usize) -> Self {
+        let least = if is_partial { "at least " } else { "" };
+        Self::HeadersTooLarge(
+            format!(
+                "The request's headers have {least}{found} bytes, and server.max_header_bytes is {limit}."
+            )
+            .into(),
+        )
     }
 
     fn unavailable(&self) -> Option<&Cause> {
@@ -179,7 +201,7 @@ impl Error {
                 | Self::RequestTimeout
                 | Self::BodyTooLarge
                 | Self::UriTooLong
-                | Self::HeadersTooLarge
+                | Self::HeadersTooLarge(_)
                 | Self::Overloaded
         )
     }
@@ -222,7 +244,7 @@ impl Error {
             self,
             Self::BadRequest(_)
                 | Self::BodyTooLarge
-                | Self::HeadersTooLarge
+                | Self::HeadersTooLarge(_)
                 | Self::RequestTimeout
                 | Self::UriTooLong
         )
@@ -255,8 +277,8 @@ impl Error {
                 "Body too large", "The request's body is too large; it needs none."),
             Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long", None,
                 "URI too long", "The request's target is too long."),
-            Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", None,
-                "Headers too large", "The request's headers are too many or too large; the browser may hold too many cookies for this host."),
+            Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", None,
+                "Headers too large", "The browser may hold too many cookies for this host."),
             Self::RateLimited { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(wait_header(retry_after.saturating_add(Duration::from_secs(1)))),
                 "Too many requests", "This user asked for too many tokens; try again later."),
             Self::ClockNotSet => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None,
@@ -305,7 +327,7 @@ impl Error {
             Self::RequestTimeout,
             Self::BodyTooLarge,
             Self::UriTooLong,
-            Self::HeadersTooLarge,
+            Self::too_many_headers(101, false, 100),
             Self::RateLimited {
                 extractor: Arc::from(""),
                 subject: None,
@@ -348,6 +370,14 @@ impl Error {
         response
     }
 
+    /// The text of the mapping, after the limit and the number found where there are any.
+    fn measured(&self, detail: &'static str) -> Cow<'static, str> {
+        match self {
+            Self::HeadersTooLarge(found) => Cow::Owned(format!("{found} {detail}")),
+            _ => Cow::Borrowed(detail),
+        }
+    }
+
     pub(super) fn problem<'a>(&'a self, request_id: &'a str) -> Problem<'a> {
         let Mapping {
             status,
@@ -364,7 +394,7 @@ impl Error {
             r#type: format!("urn:rollout-token:{code}"),
             title,
             status: status.as_u16(),
-            detail,
+            detail: self.measured(detail),
             code,
             request_id,
             report,

@@ -47,8 +47,12 @@ pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
         return Err(Error::UriTooLong);
     }
     let (count, bytes) = (head.headers.len(), size(&head.headers));
-    if count > limits.restart.max_headers || bytes > limits.restart.max_header_bytes {
-        return Err(Error::HeadersTooLarge);
+    let (max_count, max_bytes) = (limits.restart.max_headers, limits.restart.max_header_bytes);
+    if count > max_count {
+        return Err(Error::too_many_headers(count, false, max_count));
+    }
+    if bytes > max_bytes {
+        return Err(Error::too_many_header_bytes(bytes, false, max_bytes));
     }
     if let Some(AmbiguousHead(reason)) = head.extensions.get() {
         return Err(Error::BadRequest(*reason));

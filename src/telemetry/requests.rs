@@ -197,13 +197,20 @@ impl RequestLog {
     }
 
     /// Logs the refusal of a request head that could not be parsed. It has no span, and no method, path or host.
-    pub fn refused_head(&self, request_id: &str, code: &'static str, reason: &'static str) {
+    pub fn refused_head(
+        &self,
+        request_id: &str,
+        code: &'static str,
+        reason: &'static str,
+        cause: Option<&str>,
+    ) {
         if self.level >= Level::INFO && self.takes_line_for(reason) {
             tracing::info!(
                 request_id,
                 extractor = "none",
                 code,
                 reason,
+                cause,
                 "request.refused"
             );
         }

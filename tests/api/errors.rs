@@ -102,6 +102,39 @@ async fn unknown_path_is_404_json_and_unknown_method_405_json() {
 }
 
 #[tokio::test]
+async fn too_many_or_too_large_headers_name_the_limit_and_the_number_found() {
+    let service = Service::start(BY_HEADER);
+    let many = |count: usize| {
+        (0..count)
+            .map(|n| format!("X-{n}: y\r\n"))
+            .collect::<String>()
+    };
+    let large = format!("X: {}\r\n", "y".repeat(33 * 1024));
+    let very_large = format!("X: {}\r\n", "y".repeat(64 * 1024));
+    for (headers, detail) in [
+        (
+            many(99),
+            "The request has 101 headers, and server.max_headers is 100.",
+        ),
+        (many(150), "headers, and server.max_headers is 100."),
+        (
+            large,
+            "The request's headers have 33825 bytes, and server.max_header_bytes is 32768.",
+        ),
+        (very_large, "bytes, and server.max_header_bytes is 32768."),
+    ] {
+        let asked = format!(
+            "POST /rollout/token HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n"
+        );
+        let answer = service.raw(asked.as_bytes()).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 431") && answer.contains(detail),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn token_route_on_the_admin_listener_is_404() {
     let service = Service::start(BY_JWT);
     for path in ["/rollout/token", "/rollout-token"] {

@@ -166,11 +166,18 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     if !error.is_parse_too_large() {
         return Error::BadRequest(Reason::Malformed);
     }
-    let request_line = unparsed.iter().take_while(|byte| **byte != b'\n');
-    if request_line.count() > limits.max_uri_bytes {
-        Error::UriTooLong
+    let request_line = unparsed.iter().take_while(|byte| **byte != b'\n').count();
+    if request_line > limits.max_uri_bytes {
+        return Error::UriTooLong;
+    }
+    // hyper gives up as soon as it sees one header too many, so the head may be longer.
+    let headers = &unparsed[request_line..];
+    let lines = headers.iter().filter(|byte| **byte == b'\n').count();
+    let (count, max_count) = (lines.saturating_sub(1), limits.restart.max_headers);
+    if count > max_count {
+        Error::too_many_headers(count, true, max_count)
     } else {
-        Error::HeadersTooLarge
+        Error::too_many_header_bytes(headers.len(), true, limits.restart.max_header_bytes)
     }
 }
 
@@ -213,7 +220,12 @@ async fn refuse(
     let id = shared.ids.next();
     match other_protocol {
         Some((protocol, hint)) => shared.log.other_protocol(protocol, hint),
-        None => shared.log.refused_head(&id, error.code(), error.reason()),
+        None => {
+            let cause = error.cause();
+            shared
+                .log
+                .refused_head(&id, error.code(), error.reason(), cause);
+        }
     }
     shared.metrics.answered(None, error.code(), Duration::ZERO);
 
