@@ -262,7 +262,7 @@ fn pages_in(folder: &Path, pages: &mut BTreeSet<String>) {
             let names = starts.filter_map(|rest| rest.split(|c| !is_path(c)).next());
             pages.extend(
                 names
-                    .filter(|name| name.ends_with(".md"))
+                    .filter(|name| Path::new(name).extension().is_some_and(|end| end == "md"))
                     .map(str::to_owned),
             );
         }

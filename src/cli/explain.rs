@@ -1,26 +1,32 @@
 //! `explain`: one request through the chain, and what each extractor says about it.
-//! The chain is in `session/chain.rs`; what a real request goes through is in `http/app.rs`.
+//! What comes before the chain is in `http/explain.rs`, the chain in `session/explain.rs`.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use axum::extract::ConnectInfo;
-use axum::http::Request;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Request, Uri, header};
 
 use super::dev::dev_sources;
 use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
+use crate::http;
+use crate::http::app::App;
 use crate::http::error::Error;
-use crate::http::origin::{self, Caller};
+use crate::http::explain::Beginning;
+use crate::http::origin::Caller;
 use crate::http::pasted::{self, CurlArgs};
+use crate::http::server::Drain;
+use crate::session::chain::Chain;
 use crate::session::detect::{Detected, detect};
 use crate::session::explain;
 use crate::session::formats::shown::escaped;
 use crate::session::registry::Registry;
-use crate::settings::{self, Settings};
+use crate::settings;
 
 /// The request is given by curl's own flags, or as the raw text of an HTTP request.
 #[derive(Debug, clap::Args)]
@@ -49,20 +55,31 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
         (sources, client.secret)
     };
     let settings = settings::load(&sources, registry, &context)?;
-    let request = request(args)?;
-    let found = detect(&request.headers, registry, context.clock.now());
-    block_on(explain(&settings, &request, &found))?
+    let now = context.clock.now();
+    let app = App::new(settings, context, Drain::default());
+    let pasted = pasted_request(args)?;
+    block_on(async {
+        let chain = &app.live().settings.chain;
+        let beginning = match &pasted.raw {
+            Some(raw) => http::explain::raw(&app, raw, args.peer).await,
+            None => http::explain::headers(&app.live().settings, pasted.head.clone()),
+        };
+        let found = detect(&pasted.head.headers, registry, now);
+        explain(chain, beginning, &pasted.head, &found).await
+    })?
 }
 
-async fn explain(settings: &Settings, request: &Parts, found: &[Detected]) -> Result<(), Failure> {
-    let fetches = origin::check_fetch(&request.headers).map_err(Error::NotAFetch);
-    let may_ask = fetches.and_then(|()| {
-        origin::check(&settings.origins, &request.headers).map_err(Error::OriginNotAllowed)
-    });
-    let with_bearer_alone = matches!(may_ask, Ok(Caller::ListedByPattern));
-    let refused = match may_ask {
-        Ok(caller) => {
-            let caller = match caller {
+/// Says what comes before the extractors, then what each of them makes of the request. They are asked even if the service
+/// would not: the point is to see them all.
+async fn explain(
+    chain: &Chain,
+    beginning: Beginning,
+    pasted: &Parts,
+    found: &[Detected],
+) -> Result<(), Failure> {
+    let (head, caller, before) = match beginning {
+        Beginning::Reached(head, caller) => {
+            let who = match caller {
                 Caller::NoBrowser => "no browser asks",
                 Caller::SameOrigin => "a page of this service's own origin asks",
                 Caller::Listed => "a page asks whose origin is in origins.allowed",
@@ -70,28 +87,27 @@ async fn explain(settings: &Settings, request: &Parts, found: &[Detected]) -> Re
                     "a page asks whose origin matches a pattern, so only a bearer token counts"
                 }
             };
-            say(format_args!("origin: allowed, {caller}"))?;
-            None
+            say(format_args!("origin: allowed, {who}"))?;
+            (Cow::Owned(head), Some(caller), None)
         }
-        Err(error) => {
-            let what = if matches!(error, Error::NotAFetch(_)) {
-                "no fetch of a script"
-            } else {
-                "not allowed"
-            };
+        Beginning::Refused(error) => {
+            say_refusal(&error, pasted)?;
+            (Cow::Borrowed(pasted), None, Some(describe_answer(&error)))
+        }
+        Beginning::Answered(outcome) => {
             say(format_args!(
-                "origin: {what}, so no extractor would be asked"
+                "request: answered with {outcome} before any extractor is asked"
             ))?;
-            Some(error)
+            (Cow::Borrowed(pasted), None, Some(outcome))
         }
     };
-    let explanation = if with_bearer_alone {
-        explain::explain_bearer_alone(&settings.chain, request).await
+    let explanation = if caller == Some(Caller::ListedByPattern) {
+        explain::explain_bearer_alone(chain, &head).await
     } else {
-        explain::explain(&settings.chain, request).await
+        explain::explain(chain, &head).await
     };
     for step in &explanation.steps {
-        let decides = step.decides && refused.is_none();
+        let decides = step.decides && before.is_none();
         let mark = if decides { "  <- decides" } else { "" };
         say(format_args!(
             "{} ({}): {}{mark}",
@@ -106,40 +122,100 @@ async fn explain(settings: &Settings, request: &Parts, found: &[Detected]) -> Re
             say(format_args!("    {}", escaped(note)))?;
         }
     }
+    for line in explain::searched(&explanation, &head.headers) {
+        say(format_args!("    {}", escaped(&line)))?;
+    }
     for hint in explain::hints(found, &explanation) {
         say(format_args!("    {hint}"))?;
     }
-    let verdict = match (refused, explanation.outcome) {
-        (Some(error), _) => describe_answer(&error),
+    let verdict = match (before, explanation.outcome) {
+        (Some(before), _) => before,
         (None, Ok(_)) => "200, a token".to_owned(),
         (None, Err(denied)) => describe_answer(&denied.into()),
     };
     say(format_args!("answer: {verdict}"))
 }
 
+/// Why no extractor would be asked, with what the service compared.
+fn say_refusal(error: &Error, pasted: &Parts) -> Result<(), Failure> {
+    let header = |name: &HeaderName| {
+        let value = pasted.headers.get(name).map(HeaderValue::as_bytes);
+        value.map_or_else(
+            || "none".to_owned(),
+            |value| value.escape_ascii().to_string(),
+        )
+    };
+    let what = match error {
+        Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: not allowed",
+        Error::NotAFetch(_) => "origin: no fetch of a script",
+        _ => "request: refused",
+    };
+    say(format_args!(
+        "{what} because {}, so no extractor would be asked (Origin: {}, Host: {})",
+        error.reason(),
+        header(&header::ORIGIN),
+        header(&header::HOST)
+    ))?;
+    let path_ends_in_token = pasted.uri.path().ends_with("token");
+    for text in error
+        .cause()
+        .into_iter()
+        .chain(error.hint(path_ends_in_token))
+    {
+        say(format_args!("    {text}"))?;
+    }
+    Ok(())
+}
+
 fn describe_answer(error: &Error) -> String {
     format!("{} {}", error.status().as_u16(), error.code())
 }
 
-fn request(args: &Args) -> Result<Parts, Failure> {
-    let (mut parts, ()) = Request::new(()).into_parts();
-    let headers = match &args.raw {
-        Some(path) => {
-            let lines = raw_headers(path)?;
-            pasted::headers_of(lines.iter().map(Vec::as_slice))
+/// A request as it was pasted.
+struct Pasted {
+    /// Its headers, and the path if there is one.
+    head: Parts,
+    /// The whole text, if it was given as raw HTTP.
+    raw: Option<Vec<u8>>,
+}
+
+fn pasted_request(args: &Args) -> Result<Pasted, Failure> {
+    let (mut head, ()) = Request::new(()).into_parts();
+    let raw = args.raw.as_deref().map(read).transpose()?;
+    let headers = match &raw {
+        Some(raw) => {
+            let mut lines = raw
+                .trim_ascii_start()
+                .split(|&byte| byte == b'\n')
+                .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+                .take_while(|line| !line.is_empty())
+                .peekable();
+            if let Some(line) = lines.next_if(|line| !is_header(line)) {
+                head.uri = target(line).unwrap_or_default();
+            }
+            pasted::headers_of(lines)
         }
         None => args.request.headers(),
     };
-    parts.headers = headers.map_err(Failure::Usage)?;
-    parts
-        .extensions
+    head.headers = headers.map_err(Failure::Usage)?;
+    head.extensions
         .insert(ConnectInfo(SocketAddr::new(args.peer, 0)));
-    Ok(parts)
+    Ok(Pasted { head, raw })
 }
 
-/// The header lines of a raw request: after its first line, up to the empty one. They are bytes, because a request
-/// that is not UTF-8 can be explained too.
-fn raw_headers(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+/// Whether the line is a header in place of a request line.
+fn is_header(line: &[u8]) -> bool {
+    let space = line.iter().position(|byte| *byte == b' ');
+    let colon = line.iter().position(|byte| *byte == b':');
+    colon.is_some_and(|colon| space.is_none_or(|space| colon < space))
+}
+
+fn target(line: &[u8]) -> Option<Uri> {
+    let target = line.split(|&byte| byte == b' ').nth(1)?;
+    Uri::try_from(target).ok()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = if path.as_os_str() == "-" {
         io::stdin().read_to_end(&mut bytes)
@@ -147,10 +223,5 @@ fn raw_headers(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
         File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
     };
     read.map_err(|error| Failure::Runtime(format!("cannot read {}: {error}", path.display())))?;
-    let lines = bytes.split(|&byte| byte == b'\n').skip(1);
-    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    Ok(lines
-        .take_while(|line| !line.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect())
+    Ok(bytes)
 }

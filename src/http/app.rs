@@ -18,6 +18,7 @@ use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::clock::Clock;
 use crate::http::error::{self, Error};
+use crate::http::explain::{Beginning, Explaining};
 use crate::http::origin::{self, Listing};
 use crate::http::rate_limit::TokenLimiter;
 use crate::http::request_checks;
@@ -213,11 +214,11 @@ fn at_base_path(
     app: &App,
     routes: impl IntoIterator<Item = (&'static str, MethodRouter<Arc<App>>)>,
 ) -> Router<Arc<App>> {
-    let mut router = Router::new();
-    for (path, route) in routes {
-        router = router.route(&format!("{}{path}", app.base_path), route);
-    }
-    router
+    routes
+        .into_iter()
+        .fold(Router::new(), |all, (path, route)| {
+            all.route(&format!("{}{path}", app.base_path), route)
+        })
 }
 
 /// The router of the admin listener.
@@ -253,7 +254,7 @@ fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     routes.with_state(app.clone()).layer(
         ServiceBuilder::new()
             .layer(map_request(async |request: Request| {
-                request_id::drop_malformed(request)
+                request_id::drop_malformed(request_checks::measured(request))
             }))
             .layer(SetRequestIdLayer::x_request_id(app.request_ids.clone()))
             .layer(PropagateRequestIdLayer::x_request_id())
@@ -289,6 +290,7 @@ async fn finish(
     let is_for_apps =
         token_route.is_some() || app.is_route(request.uri().path(), assets::CLIENT_PATH);
     let path_ends_in_token = request.uri().path().ends_with("token");
+    let explaining = request.extensions().get::<Explaining>().cloned();
     let cookies = ResponseCookies::default();
     request.extensions_mut().insert(cookies.clone());
     request.extensions_mut().insert(InForce {
@@ -300,6 +302,9 @@ async fn finish(
     let mut response = span.instrument(next.run(request)).await;
 
     if let Some(error) = response.extensions_mut().remove::<Error>() {
+        if let Some(explaining) = explaining {
+            explaining.record(Beginning::Refused(error.clone()));
+        }
         let duration = app.clock.monotonic().saturating_sub(started);
         app.refused(
             &error,

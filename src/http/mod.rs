@@ -3,6 +3,7 @@
 pub mod app;
 pub mod embed;
 pub mod error;
+pub mod explain;
 pub mod origin;
 pub mod pasted;
 pub mod rate_limit;

@@ -227,120 +227,121 @@ mod tests {
         assert_eq!(check_fetch(&HeaderMap::new()), Ok(()));
     }
 
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        Result<Caller, Reason>,
+    );
+
+    const CALLERS: [Case; 25] = [
+        (&[], Ok(Caller::NoBrowser)),
+        (&[("sec-fetch-site", "none")], Ok(Caller::NoBrowser)),
+        (&[("sec-fetch-site", "same-origin")], Ok(Caller::SameOrigin)),
+        (&[("sec-fetch-site", "cross-site")], Err(Reason::CrossSite)),
+        (&[("sec-fetch-site", "same-site")], Err(Reason::SameSite)),
+        (&[("sec-fetch-site", "nonsense")], Err(Reason::SecFetchSite)),
+        (&[("origin", "https://app.example")], Ok(Caller::Listed)),
+        (
+            &[
+                ("origin", "https://app.example"),
+                ("sec-fetch-site", "cross-site"),
+            ],
+            Ok(Caller::Listed),
+        ),
+        (
+            &[
+                ("origin", "https://app.example"),
+                ("origin", "https://app.example"),
+            ],
+            Err(Reason::TwoOrigins),
+        ),
+        (
+            &[("origin", "https://app.example, https://app.example")],
+            Err(Reason::OriginIsNotHost),
+        ),
+        (
+            &[
+                ("origin", "https://own.example"),
+                ("sec-fetch-site", "same-origin"),
+            ],
+            Ok(Caller::SameOrigin),
+        ),
+        (
+            &[
+                ("origin", "https://sub.example"),
+                ("sec-fetch-site", "same-site"),
+            ],
+            Err(Reason::OriginNotListed),
+        ),
+        (
+            &[("origin", "https://own.example"), ("host", "own.example")],
+            Ok(Caller::SameOrigin),
+        ),
+        (
+            &[
+                ("origin", "http://own.example:8080"),
+                ("host", "own.example:8080"),
+            ],
+            Ok(Caller::SameOrigin),
+        ),
+        (
+            &[
+                ("origin", "https://own.example"),
+                ("host", "own.example:443"),
+            ],
+            Ok(Caller::SameOrigin),
+        ),
+        (
+            &[
+                ("origin", "https://own.example"),
+                ("host", "own.example:8080"),
+            ],
+            Err(Reason::OriginIsNotHost),
+        ),
+        (
+            &[
+                ("origin", "http://own.example:8080"),
+                ("host", "own.example"),
+            ],
+            Err(Reason::OriginIsNotHost),
+        ),
+        (
+            &[
+                ("origin", "https://own.example"),
+                ("host", "own.example"),
+                ("sec-fetch-site", "cross-site"),
+            ],
+            Err(Reason::OriginNotListed),
+        ),
+        (&[("origin", "null")], Err(Reason::NullOrigin)),
+        (
+            &[("origin", "null"), ("sec-fetch-site", "same-origin")],
+            Ok(Caller::SameOrigin),
+        ),
+        (
+            &[("origin", "null"), ("sec-fetch-site", "cross-site")],
+            Err(Reason::NullOrigin),
+        ),
+        (
+            &[("origin", "null"), ("host", "null")],
+            Err(Reason::NullOrigin),
+        ),
+        (
+            &[("origin", "http://app.example")],
+            Err(Reason::OriginIsNotHost),
+        ),
+        (
+            &[("origin", "https://evilapp.example")],
+            Err(Reason::OriginIsNotHost),
+        ),
+        (
+            &[("origin", "HTTPS://APP.EXAMPLE")],
+            Err(Reason::OriginIsNotHost),
+        ),
+    ];
+
     #[test]
     fn same_origin_pages_listed_pages_and_non_browsers_are_allowed() {
-        use Caller::{Listed, NoBrowser, SameOrigin};
-        type Case = (
-            &'static [(&'static str, &'static str)],
-            Result<Caller, Reason>,
-        );
-        let cases: [Case; 25] = [
-            (&[], Ok(NoBrowser)),
-            (&[("sec-fetch-site", "none")], Ok(NoBrowser)),
-            (&[("sec-fetch-site", "same-origin")], Ok(SameOrigin)),
-            (&[("sec-fetch-site", "cross-site")], Err(Reason::CrossSite)),
-            (&[("sec-fetch-site", "same-site")], Err(Reason::SameSite)),
-            (&[("sec-fetch-site", "nonsense")], Err(Reason::SecFetchSite)),
-            (&[("origin", "https://app.example")], Ok(Listed)),
-            (
-                &[
-                    ("origin", "https://app.example"),
-                    ("sec-fetch-site", "cross-site"),
-                ],
-                Ok(Listed),
-            ),
-            (
-                &[
-                    ("origin", "https://app.example"),
-                    ("origin", "https://app.example"),
-                ],
-                Err(Reason::TwoOrigins),
-            ),
-            (
-                &[("origin", "https://app.example, https://app.example")],
-                Err(Reason::OriginIsNotHost),
-            ),
-            (
-                &[
-                    ("origin", "https://own.example"),
-                    ("sec-fetch-site", "same-origin"),
-                ],
-                Ok(SameOrigin),
-            ),
-            (
-                &[
-                    ("origin", "https://sub.example"),
-                    ("sec-fetch-site", "same-site"),
-                ],
-                Err(Reason::OriginNotListed),
-            ),
-            (
-                &[("origin", "https://own.example"), ("host", "own.example")],
-                Ok(SameOrigin),
-            ),
-            (
-                &[
-                    ("origin", "http://own.example:8080"),
-                    ("host", "own.example:8080"),
-                ],
-                Ok(SameOrigin),
-            ),
-            (
-                &[
-                    ("origin", "https://own.example"),
-                    ("host", "own.example:443"),
-                ],
-                Ok(SameOrigin),
-            ),
-            (
-                &[
-                    ("origin", "https://own.example"),
-                    ("host", "own.example:8080"),
-                ],
-                Err(Reason::OriginIsNotHost),
-            ),
-            (
-                &[
-                    ("origin", "http://own.example:8080"),
-                    ("host", "own.example"),
-                ],
-                Err(Reason::OriginIsNotHost),
-            ),
-            (
-                &[
-                    ("origin", "https://own.example"),
-                    ("host", "own.example"),
-                    ("sec-fetch-site", "cross-site"),
-                ],
-                Err(Reason::OriginNotListed),
-            ),
-            (&[("origin", "null")], Err(Reason::NullOrigin)),
-            (
-                &[("origin", "null"), ("sec-fetch-site", "same-origin")],
-                Ok(SameOrigin),
-            ),
-            (
-                &[("origin", "null"), ("sec-fetch-site", "cross-site")],
-                Err(Reason::NullOrigin),
-            ),
-            (
-                &[("origin", "null"), ("host", "null")],
-                Err(Reason::NullOrigin),
-            ),
-            (
-                &[("origin", "http://app.example")],
-                Err(Reason::OriginIsNotHost),
-            ),
-            (
-                &[("origin", "https://evilapp.example")],
-                Err(Reason::OriginIsNotHost),
-            ),
-            (
-                &[("origin", "HTTPS://APP.EXAMPLE")],
-                Err(Reason::OriginIsNotHost),
-            ),
-        ];
-        for (lines, want) in cases {
+        for (lines, want) in CALLERS {
             assert_eq!(check(&origins(), &headers(lines)), want, "{lines:?}");
         }
     }

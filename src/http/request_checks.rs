@@ -23,8 +23,22 @@ const MAX_HOST_BYTES: usize = 255;
 #[derive(Clone, Copy, Debug)]
 pub struct AmbiguousHead(pub Reason);
 
+/// The number and the size of the headers as they arrived, without the request id that the service adds. An extension.
+#[derive(Clone, Copy, Debug)]
+struct HeaderSize {
+    count: usize,
+    bytes: usize,
+}
+
 /// CONNECT is refused before the router, because its target is no path.
 const NO_CONNECT: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS");
+
+/// Measures the headers, before the service adds its own.
+pub fn measured(mut request: Request) -> Request {
+    let size = measure(request.headers());
+    request.extensions_mut().insert(size);
+    request
+}
 
 /// Checks the head and discards the body. Returns the request without its body.
 ///
@@ -46,7 +60,11 @@ pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     if target_length(&head.uri) > limits.max_uri_bytes {
         return Err(Error::UriTooLong);
     }
-    let (count, bytes) = (head.headers.len(), size(&head.headers));
+    let HeaderSize { count, bytes } = head
+        .extensions
+        .get()
+        .copied()
+        .unwrap_or_else(|| measure(&head.headers));
     let (max_count, max_bytes) = (limits.restart.max_headers, limits.restart.max_header_bytes);
     if count > max_count {
         return Err(Error::too_many_headers(count, false, max_count));
@@ -98,11 +116,15 @@ fn target_length(uri: &Uri) -> usize {
     uri.path().len() + uri.query().map_or(0, |query| query.len() + 1)
 }
 
-fn size(headers: &HeaderMap) -> usize {
-    headers
+fn measure(headers: &HeaderMap) -> HeaderSize {
+    let bytes = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD)
-        .sum()
+        .sum();
+    HeaderSize {
+        count: headers.len(),
+        bytes,
+    }
 }
 
 /// Request smuggling: the proxy in front could see the end of the body elsewhere. So `chunked` must be written as all

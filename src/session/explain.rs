@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 
 use crate::json::Value;
 use crate::session::chain::{Chain, ChainWalk, ConfiguredExtractor, Denial, Denied};
@@ -175,6 +176,48 @@ impl Said {
         }
     }
 }
+
+/// For each extractor that found nothing, where it looked; and what the request has instead. Names only.
+pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
+    let absent = |step: &&Step| matches!(step.said, Said::NotPresent) && !step.places.is_empty();
+    let mut lines: Vec<String> = explanation
+        .steps
+        .iter()
+        .filter(absent)
+        .map(|step| {
+            let places: Vec<String> = step.places.iter().map(ToString::to_string).collect();
+            format!("{} looked for {}", step.name, places.join(", "))
+        })
+        .collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    let cookies = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
+        .map(|pair| pair.split(|&byte| byte == b'=').next().unwrap_or_default())
+        .map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned());
+    let names = headers.keys().map(ToString::to_string);
+    let list = |names: &mut dyn Iterator<Item = String>| {
+        let names = names.filter(|name| !name.is_empty()).take(MAX_NAMES);
+        let names = names.collect::<Vec<_>>().join(", ");
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names
+        }
+    };
+    lines.push(format!(
+        "the request has the cookies: {}; the headers: {}",
+        list(&mut { cookies }),
+        list(&mut { names })
+    ));
+    lines
+}
+
+/// The most names of cookies or headers that are listed.
+const MAX_NAMES: usize = 100;
 
 /// The most bytes of a drawing; a longer one is not read.
 const MAX_DRAWN: usize = 2000;

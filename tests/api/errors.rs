@@ -132,6 +132,12 @@ async fn too_many_or_too_large_headers_name_the_limit_and_the_number_found() {
             "{answer}"
         );
     }
+    let hundred = format!(
+        "POST /rollout/token HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{}\r\n",
+        many(98)
+    );
+    let answer = service.raw(hundred.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
 }
 
 #[tokio::test]

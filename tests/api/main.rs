@@ -21,6 +21,7 @@ mod configuration;
 mod detecting;
 mod doctor;
 mod errors;
+mod explaining;
 mod helpers;
 mod identity;
 mod idp;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::http::app::{App, InForce, Live};
 use crate::http::error::Error;
+use crate::http::explain::{Beginning, Explaining};
 use crate::http::origin::{self, Caller};
 use crate::session::chain::{Authenticated, Denial, Denied};
 use crate::session::credential_source;
@@ -170,6 +171,10 @@ async fn token_for(
     // and new ones refused as not valid yet.
     if !clock::is_set(app.clock.now()) {
         return Err(Error::ClockNotSet);
+    }
+    if let Some(explaining) = head.extensions.get::<Explaining>() {
+        explaining.record(Beginning::Reached(head.clone(), caller));
+        return Err(Error::Internal); // not looked at
     }
     let _permit = live.admit()?;
     let chain = &live.settings.chain;

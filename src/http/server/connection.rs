@@ -172,7 +172,7 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     }
     // hyper gives up as soon as it sees one header too many, so the head may be longer.
     let headers = &unparsed[request_line..];
-    let lines = headers.iter().filter(|byte| **byte == b'\n').count();
+    let lines = headers.split(|byte| *byte == b'\n').count() - 1;
     let (count, max_count) = (lines.saturating_sub(1), limits.restart.max_headers);
     if count > max_count {
         Error::too_many_headers(count, true, max_count)
@@ -218,14 +218,11 @@ async fn refuse(
     shared: &Shared,
 ) -> Result<Vec<u8>, axum::Error> {
     let id = shared.ids.next();
-    match other_protocol {
-        Some((protocol, hint)) => shared.log.other_protocol(protocol, hint),
-        None => {
-            let cause = error.cause();
-            shared
-                .log
-                .refused_head(&id, error.code(), error.reason(), cause);
-        }
+    if let Some((protocol, hint)) = other_protocol {
+        shared.log.other_protocol(protocol, hint);
+    } else {
+        let log = &shared.log;
+        log.refused_head(&id, error.code(), error.reason(), error.cause());
     }
     shared.metrics.answered(None, error.code(), Duration::ZERO);
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use axum::Router;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -79,6 +80,34 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Serves one request from memory, as on a connection from `peer`. Gives the bytes of the answer; none if the head is
+/// incomplete.
+pub async fn answer_once(
+    router: Router,
+    settings: LiveSettings,
+    metrics: Arc<Metrics>,
+    log: Arc<RequestLog>,
+    peer: SocketAddr,
+    request: &[u8],
+) -> Vec<u8> {
+    let state = ConnectionState::new(settings());
+    let shared = Shared::new(router, settings, metrics, log);
+    let (client, stream) = tokio::io::duplex(64 * 1024);
+    let (mut answers, mut requests) = tokio::io::split(client);
+    let send = async {
+        // The service may answer and close before it has read everything.
+        let _ = requests.write_all(request).await;
+        let _ = requests.shutdown().await;
+    };
+    let mut answer = Vec::new();
+    let receive = async {
+        let _ = answers.read_to_end(&mut answer).await;
+    };
+    let serve = connection::serve(stream, peer, state, Arc::new(shared));
+    tokio::join!(send, receive, serve);
+    answer
 }
 
 /// Serves both listeners until the drain is over.

@@ -1,0 +1,243 @@
+//! `explain`: what it says about a request is what the service does with it.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use crate::binary::{Process, binary, good_session, run};
+
+const MORE: [(&str, &str); 3] = [
+    (
+        "ROLLOUT__ORIGINS__ALLOWED",
+        "https://app.example,https://*-team.vercel.app",
+    ),
+    ("ROLLOUT__SERVER__BASE_PATH", "/api"),
+    ("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
+];
+
+/// What `explain --raw` prints about this request.
+fn explain(raw: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), raw).unwrap();
+    let mut command = binary(&["explain", "--raw", file.path().to_str().unwrap()]);
+    let (code, out, err) = run(command.envs(MORE));
+    assert_eq!(code, Some(0), "{raw}: {err}");
+    out
+}
+
+/// Status and code of the service's answer, in the form in which `explain` prints them.
+fn served(process: &Process, raw: &str) -> String {
+    let mut stream = TcpStream::connect(process.address).unwrap();
+    stream.write_all(raw.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap_or("none");
+    match answer.split_once("\"code\":\"") {
+        Some((_, rest)) => format!("{status} {}", rest.split('"').next().unwrap()),
+        None if answer.contains("\"token\"") => "200, a token".to_owned(),
+        None => status.to_owned(),
+    }
+}
+
+#[test]
+fn explained_raw_request_has_the_answer_of_the_service() {
+    let process = Process::start(binary(&["serve"]).envs(MORE));
+    let good = format!("Host: a\r\nAuthorization: Bearer {}\r\n", good_session());
+    let cookie = format!("Host: a\r\nCookie: session={}\r\n", good_session());
+    let many: String = (0..120).map(|n| format!("X-{n}: y\r\n")).collect();
+    let post = "POST /api/rollout/token HTTP/1.1";
+    for (line, headers, want) in [
+        (post, good.clone(), "200, a token"),
+        (post, "Host: a\r\n".to_owned(), "401 no_session"),
+        (
+            "POST /rollout/token HTTP/1.1",
+            good.clone(),
+            "404 not_found",
+        ),
+        ("POST /token HTTP/1.1", good.clone(), "404 not_found"),
+        (
+            "GET /api/rollout/token HTTP/1.1",
+            good.clone(),
+            "405 method_not_allowed",
+        ),
+        (
+            "GET /api/rollout-token HTTP/1.1",
+            good.clone(),
+            "404 not_found",
+        ),
+        ("GET /healthz HTTP/1.1", good.clone(), "200"),
+        (post, good.replace("Host: a\r\n", ""), "400 bad_request"),
+        (post, format!("{good}Host: b\r\n"), "400 bad_request"),
+        (
+            post,
+            format!("{good}Transfer-Encoding: gzip\r\n"),
+            "400 bad_request",
+        ),
+        (
+            post,
+            format!("{good}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"),
+            "400 bad_request",
+        ),
+        (
+            post,
+            format!("{good}Content-Length: 5000\r\n"),
+            "413 body_too_large",
+        ),
+        (post, format!("{good}{many}"), "431 headers_too_large"),
+        (
+            "POST /api/rollout/token#x HTTP/1.1",
+            good.clone(),
+            "400 bad_request",
+        ),
+        (
+            "POST https://a/api/rollout/token HTTP/1.1",
+            good.clone(),
+            "400 bad_request",
+        ),
+        ("nonsense", String::new(), "400 bad_request"),
+        (
+            post,
+            format!("{good}Origin: https://evil.example\r\n"),
+            "403 origin_not_allowed",
+        ),
+        (
+            post,
+            format!("{good}Origin: https://app.example\r\n"),
+            "200, a token",
+        ),
+        (
+            post,
+            format!("{cookie}Origin: https://a-team.vercel.app\r\n"),
+            "401 no_session",
+        ),
+        (
+            post,
+            format!("{good}Origin: https://a-team.vercel.app\r\n"),
+            "200, a token",
+        ),
+        (
+            post,
+            format!("{good}Sec-Fetch-Mode: navigate\r\n"),
+            "403 not_a_fetch",
+        ),
+        (
+            "OPTIONS /api/rollout/token HTTP/1.1",
+            "Host: a\r\nOrigin: https://app.example\r\nAccess-Control-Request-Method: POST\r\n"
+                .to_owned(),
+            "204",
+        ),
+    ] {
+        let raw = format!("{line}\r\n{headers}Connection: close\r\n\r\n");
+        let said = explain(&raw);
+        let answer = said.lines().last().unwrap();
+        assert_eq!(answer, format!("answer: {want}"), "{raw}\n{said}");
+        assert_eq!(served(&process, &raw), want, "{raw}");
+    }
+    // An empty body in chunks is complete.
+    let chunked =
+        format!("{post}\r\n{good}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n");
+    assert!(explain(&chunked).ends_with("answer: 200, a token\n"));
+    assert_eq!(served(&process, &chunked), "200, a token");
+}
+
+#[test]
+fn explained_refusal_names_its_reason_with_origin_and_host() {
+    let refused = |headers: &str| {
+        explain(&format!(
+            "POST /api/rollout/token HTTP/1.1\r\n{headers}\r\n"
+        ))
+    };
+    for (headers, want) in [
+        (
+            "Host: app.internal\r\nOrigin: http://app.internal:8080\r\n",
+            "origin: not allowed because origin_is_not_host, so no extractor would be asked (Origin: \
+             http://app.internal:8080, Host: app.internal)\n    if this is the service's own origin",
+        ),
+        (
+            "Host: a\r\nOrigin: null\r\n",
+            "origin: not allowed because null_origin, so no extractor would be asked (Origin: null, Host: a)",
+        ),
+        (
+            "Host: a\r\nSec-Fetch-Site: cross-site\r\n",
+            "origin: not allowed because cross_site, so no extractor would be asked (Origin: none, Host: a)",
+        ),
+        (
+            "Host: a\r\nSec-Fetch-Dest: image\r\n",
+            "origin: no fetch of a script because embedded",
+        ),
+        ("Cookie: a=b\r\n", "request: refused because no_host"),
+    ] {
+        let said = refused(headers);
+        assert!(said.starts_with(want), "{said}");
+    }
+    let said = explain("POST /rollout/token HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(
+        said.starts_with("request: refused because path_prefix")
+            && said.contains("server.base_path"),
+        "{said}"
+    );
+}
+
+#[test]
+fn head_of_a_browser_or_without_a_request_line_is_explained_as_the_proxy_would_pass_it_on() {
+    let session = good_session();
+    for raw in [
+        format!(
+            "POST /api/rollout/token HTTP/2\nHost: a\nCookie: session={session}\nContent-Length: 2\n"
+        ),
+        format!("Host: a\nAuthorization: Bearer {session}\n"),
+        format!("\r\nHost: a\r\nCookie: session={session}"),
+    ] {
+        let said = explain(&raw);
+        assert!(said.ends_with("answer: 200, a token\n"), "{raw}\n{said}");
+    }
+}
+
+#[test]
+fn absent_credential_is_explained_with_the_places_searched_and_the_names_found() {
+    let curl = [
+        "explain",
+        "curl",
+        "https://app.example/api/rollout/token",
+        "-s",
+        "-L",
+        "-A",
+        "agent",
+        "-F",
+        "a=b",
+        "-e",
+        "https://app.example/",
+        "-i",
+        "-k",
+        "--http2",
+        "--globoff",
+        "--url",
+        "https://app.example/",
+        "--compressed",
+        "-H",
+        "X-Tenant: s3cr3t",
+        "-b",
+        "_ga=s3cr3t; sid=s3cr3t",
+    ];
+    let (code, said, err) = run(&mut binary(&curl));
+    assert_eq!(code, Some(0), "{err}");
+    for want in [
+        "cookie (jwt): not present\n",
+        "    cookie looked for cookie:session\n",
+        "    bearer looked for header:authorization\n",
+        "the request has the cookies: _ga, sid; the headers: ",
+        "x-tenant",
+    ] {
+        assert!(said.contains(want), "{want}\n{said}");
+    }
+    assert!(!said.contains("s3cr3t"), "{said}");
+    let (_, said, _) = run(&mut binary(&["explain"]));
+    assert!(
+        said.contains("the request has the cookies: none; the headers: none"),
+        "{said}"
+    );
+    let basic = ["explain", "curl", "-u", "ann:s3cr3t", "https://a.example"];
+    let (code, said, _) = run(&mut binary(&basic));
+    assert_eq!(code, Some(0));
+    assert!(said.ends_with("answer: 401 no_session\n"), "{said}");
+}
