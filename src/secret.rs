@@ -156,6 +156,7 @@ fn is_unfilled(text: &str) -> bool {
         // A variable that no shell expanded, or a URL.
         || text.starts_with('$') && text.contains("secret")
         || text.starts_with("https://")
+        || text.starts_with("process.env")
         || text.chars().all(|c| matches!(c, '.' | '…' | 'x' | '*' | '?'))
         || PHRASES.iter().any(|phrase| words.contains(phrase))
 }

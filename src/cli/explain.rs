@@ -199,7 +199,7 @@ fn pasted_request(args: &Args) -> Result<Pasted, Failure> {
     };
     head.headers = headers.map_err(Failure::Usage)?;
     head.extensions
-        .insert(ConnectInfo(SocketAddr::new(args.peer, 0)));
+        .insert(ConnectInfo(SocketAddr::new(args.peer.to_canonical(), 0)));
     Ok(Pasted { head, raw })
 }
 

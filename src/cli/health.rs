@@ -9,21 +9,32 @@ use crate::config::Sources;
 use crate::settings;
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
-    let mut address = settings::load_listen(sources)?;
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
+    let (listen, port_from) = settings::load_listen(sources)?;
+    let mut failures = Vec::new();
+    for address in reachable(listen) {
+        match ask_health(address) {
+            Ok(true) => return Ok(()),
+            Ok(false) => failures.push(format!("the service at {address} is not well")),
+            Err(error) => failures.push(format!("cannot reach the service at {address}: {error}")),
+        }
     }
-    match ask_health(address) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::Runtime(format!(
-            "the service at {address} is not well"
-        ))),
-        Err(error) => Err(Failure::Runtime(format!(
-            "cannot reach the service at {address}: {error}"
-        ))),
+    Err(Failure::Runtime(format!(
+        "{} (server.listen is {listen}, from: {port_from})",
+        failures.join("; ")
+    )))
+}
+
+/// Where a service that listens on `address` can be reached from this machine.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let port = address.port();
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![(Ipv4Addr::LOCALHOST, port).into()],
+        // All addresses of both families.
+        IpAddr::V6(ip) if ip.is_unspecified() => vec![
+            (Ipv4Addr::LOCALHOST, port).into(),
+            (Ipv6Addr::LOCALHOST, port).into(),
+        ],
+        _ => vec![address],
     }
 }
 

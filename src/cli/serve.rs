@@ -15,10 +15,10 @@ use crate::http::server::{self, Drain, Listener, Outcome, Signals};
 use crate::session::backends::Context;
 use crate::session::backends::http::{CallLimits, HttpClient};
 use crate::session::registry::Registry;
-use crate::settings::reload::Reloader;
+use crate::settings::reload::{Reloadable, Reloader};
 use crate::settings::{self, Settings};
 use crate::telemetry;
-use crate::telemetry::logs::{LastLines, LogOptions, LogWriter, fingerprint};
+use crate::telemetry::logs::{LastLines, LogControl, LogOptions, LogWriter, fingerprint};
 use crate::telemetry::traces::SendTraces;
 
 pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> {
@@ -55,6 +55,24 @@ fn send_traces(http: HttpClient) -> SendTraces {
     }))
 }
 
+/// What a reload changes: the app, and the log.
+#[derive(Debug)]
+struct LiveService {
+    app: Arc<App>,
+    log: LogControl,
+}
+
+impl Reloadable for LiveService {
+    fn settings(&self) -> Arc<Settings> {
+        self.app.settings()
+    }
+
+    fn replace(&self, settings: Settings) {
+        self.log.set(settings.log.format, settings.log.level);
+        self.app.replace(settings);
+    }
+}
+
 /// Binds, lets the extractors fetch ahead, and serves until a signal ends it.
 pub(super) async fn serve(
     settings: Settings,
@@ -65,14 +83,14 @@ pub(super) async fn serve(
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
     let (receiver, send) = (settings.traces.as_ref(), send_traces(settings.http.clone()));
-    let log = settings.log.restart;
+    let log = settings.log;
     let project = sources.environment.get("GOOGLE_CLOUD_PROJECT").cloned();
     let log = LogOptions {
         format: log.format,
         level: log.level,
         google_cloud_project: project.filter(|project| !project.is_empty()),
     };
-    let traces = telemetry::start(log, writer, receiver, send, context.metrics.clone())
+    let (traces, log) = telemetry::start(log, writer, receiver, send, context.metrics.clone())
         .map_err(|error| Failure::Runtime(format!("cannot start logging or traces: {error}")))?;
     let signals = Signals::install()
         .map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;
@@ -92,7 +110,11 @@ pub(super) async fn serve(
         tracing::warn!(%error, "cannot tell systemd that the service is up");
     }
 
-    let reload = Reloader::new(app.clone(), sources, registry.clone(), context).spawn();
+    let service = Arc::new(LiveService {
+        app: app.clone(),
+        log,
+    });
+    let reload = Reloader::new(service, sources, registry.clone(), context).spawn();
     let second_signal = tokio::spawn(signals.obey(drain.clone(), move || {
         // A reload that is already asked for will see what this one would.
         let _ = reload.try_send(());
@@ -144,6 +166,7 @@ fn log_start(app: &App, address: SocketAddr, admin_address: SocketAddr) {
         extractors = names.join(","),
         secret_fingerprint = fingerprint(&live.settings.client.secret),
         dev = app.dev,
+        port_from = live.settings.port_from,
         "listening"
     );
 }

@@ -49,6 +49,8 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// Variables of ours that are not UTF-8: they cannot be taken as they are.
     pub not_text: Vec<String>,
+    /// The names of other variables that begin with `ROLLOUT_`, in any case. They may be misspelled.
+    pub foreign: Vec<String>,
 }
 
 /// All layers as one, and the files among them.
@@ -86,6 +88,9 @@ impl Sources {
                 || [WHOLE, PORT].contains(&&*name)
                 || ROLLOUT_NAMES.iter().any(|(own, _)| name == *own);
             if !own && !is_common(&name) {
+                if name.to_ascii_uppercase().starts_with("ROLLOUT_") {
+                    sources.foreign.push(name);
+                }
                 continue;
             }
             match value.into_string() {

@@ -14,7 +14,7 @@ mod values;
 
 pub use fingerprint::FileFingerprint;
 pub use layers::Sources;
-pub(crate) use layers::{Merged, lay, parse};
+pub(crate) use layers::{Merged, PORT, lay, parse};
 pub use problems::{Problems, Warnings};
 pub(crate) use reader::{Table, join, keys_of, no_section, read, take};
 pub(crate) use schema::properties;

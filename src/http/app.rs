@@ -83,8 +83,8 @@ impl App {
         let base_path = live.settings.server.restart.base_path.clone();
         let log = RequestLog::new(
             context.clock.clone(),
-            live.settings.log.restart.level,
-            live.settings.log.restart.format,
+            live.settings.log.level,
+            live.settings.log.format,
             &context.metrics,
         );
         Arc::new(Self {
@@ -136,6 +136,7 @@ impl Reloadable for App {
             Arc::new(Semaphore::new(settings.server.max_in_flight))
         };
         let subject_log = subject_log(&settings);
+        self.log.set(settings.log.format, settings.log.level);
         self.live.store(Arc::new(Live {
             settings: Arc::new(settings),
             limiter,

@@ -5,21 +5,13 @@ use tracing::Level;
 
 use crate::telemetry::logs::LogFormat;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    #[serde(skip)]
-    pub restart: LogRestartConfig,
-    pub subject: LogSubject,
-}
-
-/// The keys of `[log]` that are read at start only: changing one needs a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LogRestartConfig {
+pub struct LogConfig {
     pub format: LogFormat,
     #[serde(serialize_with = "show_level", deserialize_with = "level")]
     pub level: Level,
+    pub subject: LogSubject,
 }
 
 /// How the log shows the subject of a token.
@@ -32,11 +24,12 @@ pub enum LogSubject {
     Plain,
 }
 
-impl Default for LogRestartConfig {
+impl Default for LogConfig {
     fn default() -> Self {
         Self {
             format: LogFormat::Json,
             level: Level::INFO,
+            subject: LogSubject::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod client;
 pub mod log;
+mod look_alikes;
 mod origins;
 mod outgoing;
 mod rate_limit;
@@ -22,8 +23,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Elsewhere, FileFingerprint, HumanDuration, Merged, Problems, Sources, Table, Warnings, join,
-    keys_of, no_section, read, take, unknown,
+    Elsewhere, FileFingerprint, HumanDuration, Merged, PORT, Problems, Sources, Table, Warnings,
+    join, keys_of, no_section, read, take, unknown,
 };
 use crate::session::backends::Context;
 use crate::session::backends::http::HttpClient;
@@ -35,7 +36,7 @@ use crate::session::registry::Registry;
 use crate::telemetry::traces::TraceReceiver;
 use crate::token::{Minter, RolloutClient};
 use client::ClientConfig;
-use log::{LogConfig, LogRestartConfig};
+use log::LogConfig;
 use origins::OriginsConfig;
 use reload::ReloadConfig;
 use session::SessionConfig;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub client: RolloutClient,
     pub minter: Minter,
     pub server: Arc<ServerConfig>,
+    /// The file or variable that has the port of `server.listen`.
+    pub port_from: String,
     pub origins: Origins,
     /// The client for calls that belong to no extractor.
     pub http: HttpClient,
@@ -91,7 +94,6 @@ pub struct Settings {
 #[derive(PartialEq, Eq, Serialize)]
 struct RestartKeys<'a> {
     server: &'a ServerRestartConfig,
-    log: &'a LogRestartConfig,
 }
 
 impl RestartKeys<'_> {
@@ -131,20 +133,17 @@ pub fn load(
     let mut warnings = Warnings::default();
     let mut sections = Sections::new(tree);
     let client = sections.client(&mut problems);
-    let server = sections.server(&mut problems);
+    let (server, port_from) = sections.server(&sources.environment, context.dev, &mut problems);
     let token: TokenConfig = sections.read("token", &mut problems);
     let origins: OriginsConfig = sections.read("origins", &mut problems);
     let outgoing: OutgoingConfig = sections.read("outgoing", &mut problems);
     let session: SessionConfig = sections.read("session", &mut problems);
     let rate_limit: RateLimitConfig = sections.read("rate_limit", &mut problems);
-    let (log_restart, log) = sections.read_in_two("log", &mut problems);
-    let log = LogConfig {
-        restart: log_restart,
-        ..log
-    };
+    let log: LogConfig = sections.read("log", &mut problems);
     let reload: ReloadConfig = sections.read("reload", &mut problems);
     let extractors = sections.table("extractors", &mut problems);
     let (mut effective, mut secret_files) = sections.finish(&mut problems);
+    look_alikes::warn(&sources.foreign, &effective, &mut warnings);
 
     let client = client.check(&mut problems, &mut warnings);
     let elsewhere = Elsewhere {
@@ -172,7 +171,7 @@ pub fn load(
     let built = builder.chain(&session.extractors, extractors, &mut problems);
     effective.insert("extractors".to_owned(), built.effective.into());
     warnings.extend(built.warnings);
-    server.check(context.dev, &mut problems);
+    server.check(&port_from, context.dev, &mut problems);
     let claims = token.check(&mut problems);
     let origins = origins.check(&built.chain, context.dev, &mut problems, &mut warnings);
     rate_limit.check(&mut problems);
@@ -186,6 +185,7 @@ pub fn load(
         minter: Minter::new(&client, token.ttl.0, token.cap_to_session, claims),
         client,
         server: Arc::new(server),
+        port_from,
         origins,
         http: context.http.clone(),
         chain: built.chain,
@@ -239,32 +239,29 @@ pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpCli
     problems.or((client, HttpClient::new(outgoing)))
 }
 
-/// Loads only what `health` needs: the address that the service listens on.
+/// Loads only what `health` needs: the address that the service listens on, and the file or variable that has its port.
 ///
 /// # Errors
 /// What is wrong with `[server]`.
-pub fn load_listen(sources: &Sources) -> Result<SocketAddr, Problems> {
+pub fn load_listen(sources: &Sources) -> Result<(SocketAddr, String), Problems> {
     let mut problems = Problems::default();
     let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
         return Err(problems);
     };
-    let server = Sections::new(tree).server(&mut problems);
-    problems.or(server.restart.listen)
+    let (server, port_from) =
+        Sections::new(tree).server(&sources.environment, false, &mut problems);
+    problems.or((server.restart.listen, port_from))
 }
 
 impl Settings {
-    /// Whether a file of secrets or keys holds something else now, which is a reason to reload.
+    /// Whether a file holds something else than what was read from it, which is a reason to reload.
     pub fn are_outdated(&self) -> bool {
         let of_extractors = self.built_from.values().flat_map(|from| &from.files);
-        self.secret_files
+        self.config_files
             .iter()
+            .chain(&self.secret_files)
             .chain(of_extractors)
             .any(FileFingerprint::has_changed)
-    }
-
-    /// Whether every file still holds what was read from it.
-    pub fn match_their_files(&self) -> bool {
-        !self.are_outdated() && !self.config_files.iter().any(FileFingerprint::has_changed)
     }
 
     /// Replaces each extractor whose section and files are the same in `old` by the one there, so that it keeps
@@ -294,14 +291,12 @@ impl Settings {
     pub fn keep_restart_keys(&mut self, current: &Self) -> Vec<String> {
         let changed = current.restart_keys().changed(&self.restart_keys());
         Arc::make_mut(&mut self.server).restart = current.server.restart.clone();
-        self.log.restart = current.log.restart;
         changed
     }
 
     fn restart_keys(&self) -> RestartKeys<'_> {
         RestartKeys {
             server: &self.server.restart,
-            log: &self.log.restart,
         }
     }
 
@@ -417,9 +412,44 @@ impl Sections {
         (first, second)
     }
 
-    fn server(&mut self, problems: &mut Problems) -> ServerConfig {
+    /// Gives the file or variable that has the port of `listen` too.
+    fn server(
+        &mut self,
+        environment: &BTreeMap<String, String>,
+        dev: bool,
+        problems: &mut Problems,
+    ) -> (ServerConfig, String) {
+        if !dev && let Some(port) = environment.get(PORT).filter(|port| !port.is_empty()) {
+            self.take_port(port, problems);
+        }
+        let listen = self.listen().and_then(|listen| listen.origin());
+        let port_from = listen.unwrap_or("default").to_owned();
         let (restart, server) = self.read_in_two("server", problems);
-        ServerConfig { restart, ..server }
+        (ServerConfig { restart, ..server }, port_from)
+    }
+
+    fn listen(&self) -> Option<&Value> {
+        match &self.tree.get("server")?.kind {
+            ValueKind::Table(server) => server.get("listen"),
+            _ => None,
+        }
+    }
+
+    /// Makes `PORT` the port of `server.listen`, if that is not given.
+    fn take_port(&mut self, port: &str, problems: &mut Problems) {
+        if self.listen().is_some() {
+            return;
+        }
+        let port: Option<u16> =
+            problems.parse(PORT, port.trim(), "a port: a number from 0 to 65535");
+        let server = self
+            .tree
+            .entry("server".to_owned())
+            .or_insert_with(|| Table::new().into());
+        if let (Some(port), ValueKind::Table(server)) = (port, &mut server.kind) {
+            let listen = Value::new(Some(&PORT.to_owned()), i64::from(port));
+            server.insert("listen".to_owned(), listen);
+        }
     }
 
     /// Adds the keys of a section to `effective`.

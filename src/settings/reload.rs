@@ -165,7 +165,7 @@ impl Reloader {
                     sleep(SETTLE).await;
                     let (settings, settled) = self
                         .blocking(move |_| {
-                            let settled = settings.match_their_files();
+                            let settled = !settings.are_outdated();
                             (settings, settled)
                         })
                         .await?;

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::client::ClientConfig;
-use super::log::{LogConfig, LogRestartConfig};
+use super::log::LogConfig;
 use super::origins::OriginsConfig;
 use super::reload::ReloadConfig;
 use super::session::SessionConfig;
@@ -33,10 +33,7 @@ pub fn schema(registry: &Registry, context: &Context) -> Value {
         ("outgoing", [properties::<OutgoingConfig>(), Map::new()]),
         ("session", [properties::<SessionConfig>(), Map::new()]),
         ("rate_limit", [properties::<RateLimitConfig>(), Map::new()]),
-        (
-            "log",
-            [properties::<LogRestartConfig>(), properties::<LogConfig>()],
-        ),
+        ("log", [properties::<LogConfig>(), Map::new()]),
         ("reload", [properties::<ReloadConfig>(), Map::new()]),
     ];
     let mut all = properties::<ClientConfig>();

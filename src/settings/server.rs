@@ -1,11 +1,13 @@
 //! `[server]`: addresses, limits and timeouts.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::require_positive;
-use crate::config::{HumanDuration, Problems};
+use crate::config::{HumanDuration, PORT, Problems};
 
 /// How connections and requests are served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +30,8 @@ pub struct ServerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerRestartConfig {
-    #[serde(deserialize_with = "address")]
+    /// `[::]` stands for all addresses of both families.
+    #[serde(deserialize_with = "address_or_port")]
     pub listen: SocketAddr,
     #[serde(deserialize_with = "address")]
     pub admin_listen: SocketAddr,
@@ -60,7 +63,7 @@ impl Default for ServerConfig {
 impl Default for ServerRestartConfig {
     fn default() -> Self {
         Self {
-            listen: ([0, 0, 0, 0], 8080).into(),
+            listen: (Ipv6Addr::UNSPECIFIED, 8080).into(),
             admin_listen: ([127, 0, 0, 1], 8081).into(),
             base_path: String::new(),
             header_timeout: HumanDuration::secs(10),
@@ -75,7 +78,7 @@ impl Default for ServerRestartConfig {
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|_| {
-        de::Error::custom("must be an IP address with a port, such as 0.0.0.0:8080 or [::1]:8080")
+        de::Error::custom("must be an IP address with a port, such as 127.0.0.1:8081 or [::1]:8081")
     })
 }
 
@@ -90,8 +93,58 @@ fn is_base_path(path: &str) -> bool {
             .is_some_and(|segments| segments.split('/').all(is_segment))
 }
 
+fn address_or_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    deserializer.deserialize_any(AddressOrPort)
+}
+
+/// An address with a port, or a port alone, which is that of all addresses.
+struct AddressOrPort;
+
+impl AddressOrPort {
+    const EXPECTED: &'static str = "must be a port, such as 8080, or an IP address with a port, such as 127.0.0.1:8080 or [::1]:8080";
+}
+
+impl Visitor<'_> for AddressOrPort {
+    type Value = SocketAddr;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a port, or an IP address with a port in quotes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<SocketAddr, E> {
+        let port = text.strip_prefix(':').unwrap_or(text);
+        // `parse` takes a sign too.
+        if port.starts_with(|c: char| c.is_ascii_digit())
+            && let Ok(port) = port.parse::<u16>()
+        {
+            return Ok((Ipv6Addr::UNSPECIFIED, port).into());
+        }
+        text.parse().map_err(|_| E::custom(Self::EXPECTED))
+    }
+
+    fn visit_u64<E: de::Error>(self, port: u64) -> Result<SocketAddr, E> {
+        let port = u16::try_from(port).map_err(|_| E::custom(Self::EXPECTED))?;
+        Ok((Ipv6Addr::UNSPECIFIED, port).into())
+    }
+
+    fn visit_i64<E: de::Error>(self, port: i64) -> Result<SocketAddr, E> {
+        self.visit_u64(u64::try_from(port).map_err(|_| E::custom(Self::EXPECTED))?)
+    }
+}
+
+/// Whether sockets of both addresses would collide. `[::]` stands for all addresses of both families.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |all: IpAddr, ip: IpAddr| {
+        all == ip || all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4())
+    };
+    one.port() == other.port()
+        && one.port() != 0
+        && (covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
+}
+
 impl ServerConfig {
-    pub(super) fn check(&self, dev: bool, problems: &mut Problems) {
+    /// `port_from` says where the port of `listen` comes from.
+    pub(super) fn check(&self, port_from: &str, dev: bool, problems: &mut Problems) {
         let restart = &self.restart;
         for (key, value, most) in [
             ("server.max_header_bytes", restart.max_header_bytes, 65_536),
@@ -122,11 +175,22 @@ impl ServerConfig {
             "server.drain_timeout",
             "must be at least server.request_timeout, so that requests under way can finish",
         );
-        problems.require(
-            restart.listen != restart.admin_listen || restart.listen.port() == 0,
-            "server.admin_listen",
-            "must be another address than server.listen",
-        );
+        if overlap(restart.listen, restart.admin_listen) && port_from == PORT {
+            let port = restart.listen.port();
+            problems.add(
+                PORT,
+                format!(
+                    "is {port}, the port of server.admin_listen: set ROLLOUT__SERVER__ADMIN_LISTEN to another, such as \
+                     127.0.0.1:8091"
+                ),
+            );
+        } else {
+            problems.require(
+                !overlap(restart.listen, restart.admin_listen),
+                "server.admin_listen",
+                "must be another address than server.listen",
+            );
+        }
         problems.require(
             is_base_path(&restart.base_path),
             "server.base_path",
@@ -148,7 +212,7 @@ impl ServerConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::is_base_path;
+    use super::*;
 
     #[test]
     fn base_path_is_empty_or_has_plain_segments() {
@@ -171,6 +235,32 @@ mod tests {
             ("https://a.example/api", false),
         ] {
             assert_eq!(is_base_path(path), want, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_overlap_if_one_is_all_addresses_of_the_other_family_too() {
+        let overlap = |one: &str, other: &str| {
+            let parse = |text: &str| text.parse().expect("an address");
+            let found = overlap(parse(one), parse(other));
+            assert_eq!(
+                found,
+                super::overlap(parse(other), parse(one)),
+                "{one} {other}"
+            );
+            found
+        };
+        for (one, other, want) in [
+            ("[::]:81", "127.0.0.1:81", true),
+            ("[::]:81", "0.0.0.0:81", true),
+            ("[::]:81", "[::1]:81", true),
+            ("0.0.0.0:81", "127.0.0.1:81", true),
+            ("0.0.0.0:81", "[::1]:81", false),
+            ("10.0.0.1:81", "127.0.0.1:81", false),
+            ("[::]:81", "127.0.0.1:80", false),
+            ("[::]:0", "127.0.0.1:0", false),
+        ] {
+            assert_eq!(overlap(one, other), want, "{one} {other}");
         }
     }
 }

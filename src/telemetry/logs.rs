@@ -13,7 +13,7 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::secret::Secret;
 use crate::telemetry::BoxedLayer;
@@ -164,39 +164,80 @@ impl Drop for LastLines {
     }
 }
 
-/// The layer that writes the log. With `with_traces`, the request span is inside a trace span, so this layer must see both
-/// to put the fields of the request on its lines.
-pub(super) fn layer(log: LogOptions, writer: LogWriter, with_traces: bool) -> BoxedLayer {
-    let level = log.level;
-    let targets = Targets::new()
+/// Changes format and level of the log while it is written.
+#[derive(Debug)]
+pub struct LogControl {
+    /// Of the layer of each format. Those that are not in use filter everything.
+    filters: Vec<(LogFormat, reload::Handle<Targets, Registry>)>,
+    with_traces: bool,
+}
+
+impl LogControl {
+    pub fn set(&self, format: LogFormat, level: Level) {
+        for (of, filter) in &self.filters {
+            let targets = if *of == format {
+                targets(format, level, self.with_traces)
+            } else {
+                Targets::new()
+            };
+            // Fails only when the log has ended.
+            let _ = filter.reload(targets);
+        }
+    }
+}
+
+/// What is logged in this format. With `with_traces`, the request span is inside a trace span, so JSON must see both to put
+/// the fields of the request on its lines.
+fn targets(format: LogFormat, level: Level, with_traces: bool) -> Targets {
+    let traces = match format {
+        LogFormat::Json | LogFormat::Gcp if with_traces => LevelFilter::INFO,
+        // The pretty format would print the attributes of trace spans.
+        _ => LevelFilter::OFF,
+    };
+    Targets::new()
         // At finer levels libraries log whole requests, which may hold credentials.
         .with_default(level.min(Level::WARN))
-        .with_target(env!("CARGO_CRATE_NAME"), level);
-    let traces = if with_traces {
-        LevelFilter::INFO
-    } else {
-        LevelFilter::OFF
-    };
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_target(spans::TRACES, traces)
+}
+
+/// The layers that write the log, one for each format, and what chooses between them.
+pub(super) fn layers(
+    log: LogOptions,
+    writer: LogWriter,
+    with_traces: bool,
+) -> (Vec<BoxedLayer>, LogControl) {
     let json = |names| {
         let writer = writer.0.clone();
         JsonLines { writer, names }
-            .with_filter(targets.clone().with_target(spans::TRACES, traces))
-            .boxed()
     };
-    match log.format {
-        LogFormat::Json => json(FieldNames::Own),
-        LogFormat::Gcp => json(FieldNames::GoogleCloud {
-            project: log.google_cloud_project,
-        }),
-        LogFormat::Pretty => fmt::layer()
-            .compact()
-            .with_target(false)
-            .with_ansi(io::stdout().is_terminal())
-            .with_writer(writer.0)
-            // This format would print the attributes of trace spans.
-            .with_filter(targets.with_target(spans::TRACES, LevelFilter::OFF))
+    let project = log.google_cloud_project;
+    let pretty = fmt::layer()
+        .compact()
+        .with_target(false)
+        .with_ansi(io::stdout().is_terminal())
+        .with_writer(writer.0.clone());
+    let mut filters = Vec::new();
+    let mut filter = |format| {
+        let (filter, handle) = reload::Layer::new(Targets::new());
+        filters.push((format, handle));
+        filter
+    };
+    let layers = vec![
+        json(FieldNames::Own)
+            .with_filter(filter(LogFormat::Json))
             .boxed(),
-    }
+        json(FieldNames::GoogleCloud { project })
+            .with_filter(filter(LogFormat::Gcp))
+            .boxed(),
+        pretty.with_filter(filter(LogFormat::Pretty)).boxed(),
+    ];
+    let control = LogControl {
+        filters,
+        with_traces,
+    };
+    control.set(log.format, log.level);
+    (layers, control)
 }
 
 /// The form of subjects in the log: plain, or 64 bits of a keyed hash (HMAC-SHA-256) that is equal on all instances with

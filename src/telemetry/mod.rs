@@ -18,7 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-use crate::telemetry::logs::{LogOptions, LogWriter};
+use crate::telemetry::logs::{LogControl, LogOptions, LogWriter};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{SendTraces, TraceReceiver, Traces};
 
@@ -36,9 +36,9 @@ pub fn start(
     receiver: Option<&TraceReceiver>,
     send: SendTraces,
     metrics: Arc<Metrics>,
-) -> Result<Traces, String> {
+) -> Result<(Traces, LogControl), String> {
     let (trace_layer, traces) = traces::layer(receiver, send)?;
-    let mut layers = vec![logs::layer(log, writer, receiver.is_some())];
+    let (mut layers, control) = logs::layers(log, writer, receiver.is_some());
     layers.extend(trace_layer);
     tracing_subscriber::registry()
         .with(layers)
@@ -57,5 +57,5 @@ pub fn start(
             "traces are sent"
         );
     }
-    Ok(traces)
+    Ok((traces, control))
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::http::{HeaderValue, StatusCode};
 use tracing::Level;
 
@@ -52,10 +53,9 @@ pub struct Outcome<'a> {
 #[derive(Debug)]
 pub struct RequestLog {
     clock: Clock,
-    /// The configured level. `tracing::enabled!` is not used, because with several layers it can disable the next span or
-    /// event.
-    level: Level,
-    format: LogFormat,
+    /// The configured format and level, which a reload may change. `tracing::enabled!` is not used, because with several
+    /// layers it can disable the next span or event.
+    settings: ArcSwap<(LogFormat, Level)>,
     lost: LostLines,
     budgets: Mutex<BTreeMap<&'static str, Budget>>,
     /// When the last line about each other protocol was written, on the monotonic clock.
@@ -74,12 +74,19 @@ impl RequestLog {
     pub fn new(clock: Clock, level: Level, format: LogFormat, metrics: &Metrics) -> Self {
         Self {
             clock,
-            level,
-            format,
+            settings: ArcSwap::from_pointee((format, level)),
             lost: metrics.log_lines_lost.clone(),
             budgets: Mutex::default(),
             other_protocols: Mutex::default(),
         }
+    }
+
+    pub fn set(&self, format: LogFormat, level: Level) {
+        self.settings.store(Arc::new((format, level)));
+    }
+
+    fn level(&self) -> Level {
+        self.settings.load().1
     }
 
     /// Completes the trace span of an answered request, and logs the request.
@@ -91,7 +98,7 @@ impl RequestLog {
         } else {
             Level::INFO
         };
-        if level > self.level
+        if level > self.level()
             || outcome
                 .reason
                 .is_some_and(|reason| !self.takes_line_for(reason))
@@ -109,7 +116,7 @@ impl RequestLog {
             ..
         } = *outcome;
         // Google Cloud shows them with every request; elsewhere fields without a value are not written.
-        let in_cloud = (self.format == LogFormat::Gcp).then_some(&span.head);
+        let in_cloud = (self.settings.load().0 == LogFormat::Gcp).then_some(&span.head);
         let http_method = in_cloud.map(|head| printable(head.method.as_str().as_bytes()));
         let http_path = in_cloud.map(|head| printable(head.uri.path().as_bytes()));
         let http_status = in_cloud.map(|_| outcome.status.as_u16());
@@ -180,7 +187,7 @@ impl RequestLog {
 
     /// Logs that a preflight was answered, but asked for a method or headers that the answer does not allow.
     pub fn refused_preflight(&self, span: &RequestSpan, reason: &'static str, asked: &HeaderValue) {
-        if self.level < Level::INFO || !self.takes_line_for(reason) {
+        if self.level() < Level::INFO || !self.takes_line_for(reason) {
             return;
         }
         let text = |value: &HeaderValue| printable(value.as_bytes());
@@ -204,7 +211,7 @@ impl RequestLog {
         reason: &'static str,
         cause: Option<&str>,
     ) {
-        if self.level >= Level::INFO && self.takes_line_for(reason) {
+        if self.level() >= Level::INFO && self.takes_line_for(reason) {
             tracing::info!(
                 request_id,
                 extractor = "none",
@@ -218,7 +225,7 @@ impl RequestLog {
 
     /// Logs that a peer spoke another protocol than HTTP/1.1: one line a minute for each protocol.
     pub fn other_protocol(&self, protocol: &'static str, hint: &'static str) {
-        if self.level >= Level::WARN && self.is_due(protocol) {
+        if self.level() >= Level::WARN && self.is_due(protocol) {
             tracing::warn!(
                 protocol,
                 hint,

@@ -130,6 +130,24 @@ impl Process {
         }
     }
 
+    /// The line with the addresses.
+    pub fn start_line(&self) -> &str {
+        let line = self.seen.iter().find(|line| line.contains("listening"));
+        line.expect("the start line")
+    }
+
+    /// The metric that counts reloads that succeeded.
+    pub async fn reloads_metric(&self) -> String {
+        let answer = crate::helpers::client()
+            .get(format!("http://{}/metrics", self.admin))
+            .send()
+            .await;
+        let text = answer.expect("an answer").text().await.expect("text");
+        let of_reloads =
+            |line: &&str| line.starts_with("rollout_token_config_reloads_total{result=\"ok\"");
+        text.lines().find(of_reloads).unwrap_or_default().to_owned()
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rollout_token::clock::Clock;
+use rollout_token::config::Sources;
 use rollout_token::session::backends::Context;
 use rollout_token::session::builder::keys_of_kind;
 use rollout_token::session::registry::Registry;
-use rollout_token::settings::Settings;
 use rollout_token::settings::log::LogSubject;
+use rollout_token::settings::{self, Settings};
 use rollout_token::telemetry::metrics::Metrics;
 use serde_json::Value;
 
@@ -24,10 +25,9 @@ pub fn problems(toml: &str) -> String {
     load(toml).map(|_| ()).expect_err("a refusal").to_string()
 }
 
-/// Loads the good configuration with more variables.
+/// Loads the good configuration with more variables. It is in no file, so that only the files that the variables name
+/// can change.
 pub fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), BY_HEADER).unwrap();
     let mut environment = client_variables();
     for (name, value) in variables {
         if value == &"(unset)" {
@@ -36,13 +36,13 @@ pub fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
             environment.insert((*name).to_owned(), (*value).to_owned());
         }
     }
-    load_from(
-        vec![file.path().to_owned()],
+    let sources = Sources {
+        base: Some(BY_HEADER.to_owned()),
         environment,
-        &Registry::builtin(),
-        &context(),
-    )
-    .map_err(|problems| problems.to_string())
+        ..Sources::default()
+    };
+    settings::load(&sources, &Registry::builtin(), &context())
+        .map_err(|problems| problems.to_string())
 }
 
 #[test]
@@ -419,12 +419,12 @@ fn value_of_another_type_is_refused_with_the_expected_type() {
             "server.docs_alias: must be true or false, not text (from /",
         ),
         (
-            "listen = 8080",
-            "server.listen: must be text in quotes, not a whole number (from /",
+            "admin_listen = 8080",
+            "server.admin_listen: must be text in quotes, not a whole number (from /",
         ),
         (
             "listen = [\"a\"]",
-            "server.listen: must be text in quotes, not a list (from /",
+            "server.listen: must be a port, or an IP address with a port in quotes, not a list (from /",
         ),
         (
             "idle_timeout = true",
@@ -560,8 +560,6 @@ fn reload_keeps_the_restart_keys_and_names_those_that_changed() {
     let mut names = new.keep_restart_keys(&current);
     names.sort();
     let all = [
-        "log.format",
-        "log.level",
         "server.admin_listen",
         "server.header_timeout",
         "server.idle_timeout",
@@ -572,9 +570,9 @@ fn reload_keeps_the_restart_keys_and_names_those_that_changed() {
     ];
     assert_eq!(names, all);
     assert_eq!(new.server.restart, current.server.restart);
-    assert_eq!(new.log.restart, current.log.restart);
     assert_eq!(new.server.max_uri_bytes, 1, "live");
     assert_eq!(new.log.subject, LogSubject::Plain, "live");
+    assert_eq!(new.log.level, tracing::Level::WARN, "live");
     assert_eq!(
         load(BY_HEADER).unwrap().keep_restart_keys(&current),
         [""; 0]
@@ -716,7 +714,11 @@ fn value_in_a_file_is_read_and_only_secrets_may_stand_there() {
     let with = |content: &[u8], keys: &str| {
         std::fs::write(file.path(), content).unwrap();
         let toml = section(&format!("kind = \"flask\"\nsubject = \"{{id}}\"\n{keys}"));
-        load(&toml.replace("FILE", &format!("{:?}", file.path())))
+        let toml = toml.replace("FILE", &format!("{:?}", file.path()));
+        // In no file itself, so that only the file of the secret can change.
+        let mut environment = client_variables();
+        environment.insert("ROLLOUT_CONFIG".to_owned(), toml);
+        load_from(Vec::new(), environment, &Registry::builtin(), &context())
             .map_err(|problems| problems.to_string())
     };
     let secret_key = "secret_key_file = FILE\n";
@@ -743,7 +745,7 @@ fn value_in_a_file_is_read_and_only_secrets_may_stand_there() {
             "no text",
             b"",
             "secret_key_file = 5",
-            "secret_key: the name of its file must be text in quotes, not a whole number (from /",
+            "secret_key: the name of its file must be text in quotes, not a whole number (from ROLLOUT_CONFIG",
         ),
         (
             "no name",
@@ -1285,7 +1287,8 @@ fn unsigned_ids_in_redis_need_a_key_prefix_and_an_empty_one_is_a_warning() {
         "[session]\nextractors = [\"web\"]\n[extractors.web]\n{plain}"
     ));
     assert!(
-        problems.starts_with("extractors.web.key_prefix: is missing: the cookie is not signed"),
+        problems
+            .starts_with("extractors.web.key_prefix: is missing: the session's id is not signed"),
         "{problems}"
     );
     for (more, is_warned) in [

@@ -26,6 +26,7 @@ mod helpers;
 mod identity;
 mod idp;
 mod limits;
+mod listen;
 mod logs;
 mod outgoing;
 #[path = "../shared/reference.rs"]

@@ -146,10 +146,6 @@ pub mod settings {
             (0..2).any(|file| self.sources.read(file) != self.files[file])
         }
 
-        pub fn match_their_files(&self) -> bool {
-            !self.are_outdated()
-        }
-
         pub fn log_notes(&self) {}
 
         pub fn keep_restart_keys(&mut self, _: &Self) -> Vec<String> {

@@ -13,12 +13,14 @@ mod head_scan;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use prometheus_client::metrics::gauge::Gauge;
+use rustix::io::Errno;
+use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -66,20 +68,40 @@ pub enum Outcome {
     Forced(usize),
 }
 
-/// Listens on an address; port 0 lets the kernel choose one. Must be called inside the runtime.
+/// Listens on an address; port 0 lets the kernel choose one. `[::]` is all addresses of both families, or those of IPv4 on
+/// a machine without IPv6. Must be called inside the runtime.
 ///
 /// # Errors
 /// If the address is in use, belongs to no interface, or needs a privilege.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match listen(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
+            listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        listening => listening,
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
         TcpSocket::new_v6()
     }?;
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        // The default is a setting of the machine.
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
     // A restart would otherwise fail while connections of the old process are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Whether the kernel has no IPv6, or no address of it.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
 /// Serves one request from memory, as on a connection from `peer`. Gives the bytes of the answer; none if the head is
@@ -262,6 +284,8 @@ impl Acceptor {
         // Nagle's algorithm would delay the answer. This fails if the peer has closed the connection, which the first
         // read reports as well.
         let _ = stream.set_nodelay(true);
+        // A socket of both families shows IPv4 peers as `::ffff:10.0.0.1`.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let state = ConnectionState::new((self.shared.settings)());
         let task = self.tasks.spawn(connection::serve(
             stream,

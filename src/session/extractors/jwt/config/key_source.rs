@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{JwtConfig, SecretEncoding, is_given};
-use crate::config::{List, Problems, Section};
+use crate::config::{Problems, Section};
 use crate::secret::Secret;
 use crate::session::backends::Context;
 use crate::session::backends::http::check_url;
@@ -63,11 +63,12 @@ pub(super) fn read(
                 .map(|keys| KeySource::AnyKid(configured(section, context, "public_key", keys)))
         }
         [key @ "secret"] => {
-            let secrets = config.secret.take().into_iter().collect();
+            let secret = section.secret(key, config.secret.take(), problems);
+            let secrets = secret.into_iter().collect();
             Some(shared_secrets(section, config, key, secrets, problems))
         }
         [key @ "secrets"] => {
-            let secrets = std::mem::take(&mut config.secrets.0);
+            let secrets = section.secrets(key, std::mem::take(&mut config.secrets), problems);
             Some(shared_secrets(section, config, key, secrets, problems))
         }
         [] => from_provider(section, context, config, problems),
@@ -98,7 +99,6 @@ fn shared_secrets(
             texts.len()
         ),
     );
-    let texts = section.secrets(key, List(texts), problems);
     let secrets = match config.secret_encoding {
         SecretEncoding::Text => texts,
         SecretEncoding::Base64 => decoded(section, key, &texts, problems),
