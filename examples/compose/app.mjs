@@ -1,5 +1,5 @@
 // The demo app of docker-compose.yml, a minimal stand-in for your app. It signs users in, stores their sessions, and
-// forwards /rollout/token to rollout-token with the signed-in user. It has no passwords: never publish it.
+// forwards /rollout/token and /rollout/client.js to rollout-token with the signed-in user. It has no passwords: never publish it.
 
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -7,7 +7,8 @@ import http from 'node:http';
 
 const { PORT = '3000', ROLLOUT_TOKEN_URL, PROXY_SECRET_FILE } = process.env;
 const proxySecret = readFileSync(PROXY_SECRET_FILE, 'utf8').trim();
-const tokenUrl = new URL('/rollout/token', ROLLOUT_TOKEN_URL);
+// What the browser needs of rollout-token: tokens, and the helper that fetches them.
+const FORWARDED_PATHS = ['/rollout/token', '/rollout/client.js'];
 const sessions = new Map(); // the cookie's random value -> the user's name
 
 const sessionId = (request) => /(?:^|; )session=([\w-]+)/.exec(request.headers.cookie ?? '')?.[1];
@@ -38,13 +39,13 @@ const homePage = (user) => page(`<h1>Hello, ${user}</h1>
 
 // The part to copy into your own app. Only the listed headers of the browser are forwarded, so that a browser cannot send
 // an identity or the secret. rollout-token checks the browser's origin.
-const PASSED_ON = ['host', 'origin', 'sec-fetch-site', 'x-request-id'];
+const PASSED_ON = ['host', 'origin', 'sec-fetch-site', 'x-request-id', 'if-none-match'];
 
-function proxyToken(request, response, user) {
+function forward(path, request, response, user) {
   const headers = { 'Content-Length': 0, 'X-Demo-Secret': proxySecret };
   for (const name of PASSED_ON) if (request.headers[name]) headers[name] = request.headers[name];
   if (user) headers['X-Demo-User'] = user; // without it, rollout-token answers 401 no_session
-  const call = http.request(tokenUrl, { method: request.method, headers, timeout: 10_000 }, (answer) => {
+  const call = http.request(new URL(path, ROLLOUT_TOKEN_URL), { method: request.method, headers, timeout: 10_000 }, (answer) => {
     response.writeHead(answer.statusCode, answer.headers);
     answer.pipe(response);
   });
@@ -85,7 +86,7 @@ const server = http.createServer((request, response) => {
   const id = sessionId(request);
   const user = sessions.get(id);
   const path = request.url.split('?')[0];
-  if (path === '/rollout/token') return proxyToken(request, response, user);
+  if (FORWARDED_PATHS.includes(path)) return forward(path, request, response, user);
   switch (`${request.method} ${path}`) {
     case 'GET /': return send(response, 200, user ? homePage(user) : signInPage, 'text/html');
     case 'POST /sign-in': return signIn(request, response).catch(() => response.destroy());

@@ -1,6 +1,7 @@
 """deploy/kubernetes: rendered by kustomize, checked against the API's schemas, and run: the pod's container becomes a
 process with the pod's own variables, arguments, files and probes. No cluster is needed."""
 
+import os
 import re
 import secrets
 import subprocess
@@ -127,6 +128,37 @@ def test_referenced_objects_exist():
     policy = one(objects, "NetworkPolicy")["spec"]
     assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} <= own
     assert {document["metadata"]["namespace"] for document in objects} == {"your-app"}
+
+
+def test_component_backends_allows_the_app_and_the_stores(tmp_path):
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(MANIFESTS / "base", tmp_path)],
+        "components": [os.path.relpath(MANIFESTS / "components/backends", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.dump(overlay))
+    objects = render(tmp_path)
+    policy = one(objects, "NetworkPolicy")
+    kubernetes_validate.validate(policy, VERSIONS[-1], strict=True)
+    before = one(render(MANIFESTS / "base"), "NetworkPolicy")["spec"]["egress"]
+    egress = policy["spec"]["egress"]
+    assert egress[: len(before)] == before
+    added = [(rule["to"][0]["podSelector"]["matchLabels"], rule["ports"]) for rule in egress[len(before) :]]
+    name = "app.kubernetes.io/name"
+    assert added == [
+        ({name: "your-app"}, [{"port": 3000}]),
+        ({name: "redis"}, [{"port": 6379}]),
+        ({name: "postgresql"}, [{"port": 5432}]),
+    ]
+
+
+@pytest.mark.parametrize("folder", WHOLE)
+def test_placeholder_client_id_of_the_manifests_is_refused(folder, tmp_path):
+    arguments, environment = started_as_in(render(MANIFESTS / folder), tmp_path)
+    del environment["ROLLOUT_CLIENT_ID"]
+    done = command([*arguments[:-1], "check-config"], environment)
+    assert done.returncode == 2 and "client_id: " in done.stderr, done
 
 
 def test_production_overlay_scales_on_both_metrics():

@@ -1,14 +1,16 @@
 """The commands on the pages of docs/deploy that need a cluster, run against a stand-in for it: `kubectl` renders and checks as the
 real one does, and answers for the API server. The pages' other blocks are tests/docs' matter."""
 
+import json
 import os
 import re
 import subprocess
+import tomllib
 
 import kubernetes_validate
 import pytest
 import yaml
-from service import CLIENT_SECRET, ROOT
+from service import CLIENT_SECRET, ROOT, command
 
 PAGES = ["kubernetes.md", "monitoring.md"]
 # What is sent to the cluster lands in $APPLIED. `kubectl create --dry-run=client` needs no cluster.
@@ -27,6 +29,46 @@ esac
 """
 
 
+def variables_on_the_page_of_platforms():
+    """The variables in each platform's own form, by the heading above them."""
+    text = (ROOT / "docs/deploy/platforms.md").read_text()
+    for section in text.split("\n## ")[1:]:
+        name, _, body = section.partition("\n")
+        found = {}
+        for language, block in re.findall(r"^```(\w+)[^\n]*\n(.*?)^```$", body, re.M | re.S):
+            if language == "sh":
+                found |= dict(re.findall(r"\b(ROLLOUT_\w+)=([^\s\"]+)", block))
+                continue
+            parsed = {"yaml": yaml.safe_load, "toml": tomllib.loads, "json": json.loads}[language](block)
+            for part in every_table(parsed):
+                pairs = [part] if "ROLLOUT_CLIENT_ID" in part else []
+                key = part.get("key", part.get("name"))
+                pairs += [{key: part["value"]}] if "value" in part else []
+                for pair in pairs:
+                    found |= {key: text for key, text in pair.items() if key.startswith("ROLLOUT_")}
+        yield name, found
+
+
+def every_table(value):
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from every_table(item)
+
+
+@pytest.mark.parametrize("platform, variables", list(variables_on_the_page_of_platforms()))
+def test_variables_of_each_platform_are_a_good_configuration(platform, variables):
+    # Railway's are in its dashboard: those of the list above all blocks.
+    assert platform == "Railway" or "ROLLOUT__SESSION__EXTRACTORS" in variables, variables
+    if "ROLLOUT__SESSION__EXTRACTORS" not in variables:
+        return
+    environment = {name: str(text) for name, text in variables.items()}
+    done = command(["check-config"], environment | {"ROLLOUT_CLIENT_ID": "my-client", "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET})
+    assert (done.returncode, done.stderr) == (0, ""), done
+
+
 def commands(page):
     text = (ROOT / "docs/deploy" / page).read_text()
     blocks = re.findall(r"^( *)```sh,deploy\n(.*?)^ *```$", text, re.M | re.S)
@@ -40,6 +82,8 @@ def applied(request, tmp_path):
     stand_in.parent.mkdir()
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
+    # The image is built by tests/image.
+    (stand_in.parent / "docker").symlink_to("/bin/true")
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")
     (tmp_path / "client-secret").write_text(CLIENT_SECRET)
     real = subprocess.run(["which", "kubectl"], capture_output=True, text=True, check=True).stdout.strip()
@@ -83,6 +127,6 @@ def test_commands_of_the_page_create_the_described_objects(applied):
 
 def test_files_listed_on_the_page_exist():
     named = re.findall(r"^\| `([\w./-]+)` \|", (ROOT / "docs/deploy/kubernetes.md").read_text(), re.M)
-    assert len(named) == 10
+    assert len(named) == 11
     for name in named:
         assert (ROOT / "deploy/kubernetes" / name).exists(), name

@@ -142,6 +142,11 @@ def check_demo(work, app_port, service_port, service, stop_service):
     parsed = subprocess.run(["node", "--check", script], capture_output=True, text=True)
     check("the page's script parses and asks for the token", parsed.returncode == 0 and "/rollout/token" in body, parsed)
 
+    status, headers, body = ask(app_port, "GET", "/rollout/client.js")
+    check("the browser helper is served", status == 200 and "createTokenSource" in body, (status, body[:100]))
+    status, _, _ = ask(app_port, "GET", "/rollout/client.js", {"If-None-Match": headers["ETag"]})
+    check("the browser helper is not sent twice", status == 304, status)
+
     status, body, headers = token(signed_in)
     claims = claims_of(body["token"]) if status == 200 else {}
     check("signed in: a token for ann", (claims.get("iss"), claims.get("sub")) == (CLIENT_ID, "ann"), (status, body))
