@@ -128,8 +128,8 @@ fuzz: ## Fuzzes every parser, FUZZ_SECONDS (20) each; keeps the corpus in fuzz/t
 image: ## Builds the container image with Docker
 	docker build -t rollout-token .
 
-image-test: ## Builds the image without Docker and runs its binary
-	tests/image/run.sh
+image-test: ## Builds the image and runs the Compose demo: in Docker, or without an engine by buildah
+	@if docker info >/dev/null 2>&1 || [ "$$(id -u)" = 0 ]; then tests/image/docker.sh; else tests/image/run.sh; fi
 
 audit: ## Checks dependencies for published advisories (needs a network)
 	@command -v cargo-deny >/dev/null || { echo "Install it: make tools" >&2; exit 1; }

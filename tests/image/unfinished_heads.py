@@ -1,0 +1,24 @@
+"""Opens many connections, each with the beginning of a request head that never ends, and keeps them open until all are sent.
+
+Usage: unfinished_heads.py ADDRESS CONNECTIONS BYTES
+"""
+
+import contextlib
+import resource
+import socket
+import sys
+
+address, connections, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (connections + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+head = b"POST /rollout/token HTTP/1.1\r\nHost: localhost\r\nX-Filler: "
+head += b"x" * (size - len(head))
+held = []
+for _ in range(connections):
+    peer = socket.socket()
+    peer.settimeout(5)
+    # The service may refuse or close connections: that is what the limit is for.
+    with contextlib.suppress(OSError):
+        peer.connect((address, 8080))
+        peer.sendall(head)
+    held.append(peer)
+print(f"{len(held)} connections of {size} bytes")
