@@ -212,11 +212,6 @@ pub(super) fn layers(
         JsonLines { writer, names }
     };
     let project = log.google_cloud_project;
-    let pretty = fmt::layer()
-        .compact()
-        .with_target(false)
-        .with_ansi(io::stdout().is_terminal())
-        .with_writer(writer.0.clone());
     let mut filters = Vec::new();
     let mut filter = |format| {
         let (filter, handle) = reload::Layer::new(Targets::new());
@@ -230,7 +225,13 @@ pub(super) fn layers(
         json(FieldNames::GoogleCloud { project })
             .with_filter(filter(LogFormat::Gcp))
             .boxed(),
-        pretty.with_filter(filter(LogFormat::Pretty)).boxed(),
+        fmt::layer()
+            .compact()
+            .with_target(false)
+            .with_ansi(io::stdout().is_terminal())
+            .with_writer(writer.0)
+            .with_filter(filter(LogFormat::Pretty))
+            .boxed(),
     ];
     let control = LogControl {
         filters,
