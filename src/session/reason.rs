@@ -69,7 +69,7 @@ reasons! {
     PasswordChanged "password_changed" "The session is older than its user's password.",
     UserNotFound "user_not_found" "The session's user does not exist, or `user_query` excludes the user.",
 
-    Unsigned "unsigned" "The cookie with the signature is missing.",
+    Unsigned "unsigned" "The signature is missing, or the cookie that has it.",
     MissingPart "missing_part" "A chunk of the cookie is missing.",
     TooManyParts "too_many_parts" "The cookie has too many chunks.",
     TooLarge "too_large" "The credential is longer than the limit.",
