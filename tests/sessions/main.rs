@@ -70,14 +70,14 @@ families! {
     express_session_redis: "express-session-redis", (0, 0), (0, 0), 189; // in Redis
     flask: "flask", (178, 32), (0, 0), 0;
     idp_shapes: "idp-shapes", (276, 69), (0, 0), 0;
-    idp_token_classes: "idp-token-classes", (61, 20), (0, 0), 0;
+    idp_token_classes: "idp-token-classes", (65, 20), (0, 0), 0;
     iron_raw: "iron-raw", (111, 24), (0, 0), 0;
     iron_session: "iron-session", (163, 28), (0, 0), 0;
-    jwt: "jwt", (481, 130), (0, 0), 0;
+    jwt: "jwt", (481, 133), (0, 0), 0;
     koa_session: "koa-session", (44, 14), (0, 0), 0;
     laravel: "laravel", (36, 12), (396, 68), 0;
     nextauth_v4: "nextauth-v4", (56, 15), (0, 0), 0;
-    rails: "rails", (309, 54), (0, 0), 0;
+    rails: "rails", (213, 42), (0, 0), 96; // rows of Rails 8
     starlette: "starlette", (66, 11), (0, 0), 0;
     supabase_ssr: "supabase-ssr", (88, 20), (0, 0), 0;
 }
@@ -142,6 +142,7 @@ fn cookie(case: &Case) -> Place {
         "authjs-database" | "better-auth" | "django-db" | "express-session" => true,
         "laravel" => case.config["driver"] != "cookie",
         "django-signed-cookies" => case.expect["reason"] == "auth_hash",
+        "rails-signed" => case.is_row_of_rails8(),
         _ => false,
     };
     if in_store {

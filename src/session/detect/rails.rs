@@ -61,12 +61,11 @@ pub(super) fn rails(cookie: &Cookie<'_>, now: UnixSeconds) -> Option<Finding> {
                 Some(subject) => draft.key("subject", subject.as_str()),
                 None => draft,
             };
-            let generated = secret(
-                Draft::new("sql_session")
-                    .preset("rails8")
-                    .unless("cookie", cookie.name, &["session_id"])
-                    .database(),
-            );
+            let generated = Draft::new("sql_session")
+                .preset("rails8")
+                .unless("cookie", cookie.name, &["session_id"])
+                .database()
+                .secret("cookie_secrets", "the app's SECRET_KEY_BASE");
             // The sign-in that Rails 8 generates keeps a row's id in `cookies.signed.permanent`, for 20 years.
             let is_permanent = signed
                 .as_ref()
@@ -77,13 +76,15 @@ pub(super) fn rails(cookie: &Cookie<'_>, now: UnixSeconds) -> Option<Finding> {
                     "the sign-in that Rails 8 generates",
                     Confidence::Likely,
                     page,
-                    [generated, draft],
+                    [generated],
                 ));
             }
-            let drafts = if cookie.name == "session_id" {
-                vec![draft, generated]
-            } else {
-                vec![draft]
+            // `rails` refuses the whole value of this cookie as a subject.
+            let is_whole = subjects.first().is_some_and(|subject| *subject == "{}");
+            let drafts = match (cookie.name, is_whole) {
+                ("session_id", true) => vec![generated],
+                ("session_id", false) => vec![draft, generated],
+                _ => vec![draft],
             };
             Some(
                 Finding::new("a signed cookie of Rails", Confidence::Likely, page, drafts)
