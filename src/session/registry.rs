@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::session::extractors::{
     api_key, authjs, better_auth, cookie_session, django_signed, flask, introspection,
-    iron_session, jwt, laravel, rails, redis_session, session_endpoint, sql_session, starlette,
-    static_user, trusted_header,
+    iron_session, jwt, laravel, rails, react_router, redis_session, session_endpoint, sql_session,
+    starlette, static_user, trusted_header,
 };
 use crate::session::kind::Kind;
 
@@ -29,6 +29,7 @@ impl Registry {
             ("jwt", jwt::KIND),
             ("laravel", laravel::KIND),
             ("rails", rails::KIND),
+            ("react_router", react_router::KIND),
             ("redis_session", redis_session::KIND),
             ("session_endpoint", session_endpoint::KIND),
             ("sql_session", sql_session::KIND),

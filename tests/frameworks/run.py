@@ -227,6 +227,9 @@ IRON_SESSION = Case(
 )
 H3 = Case("h3 1", "h3", "h3", [NODE, "app.mjs"], "nuxt-session", ("SESSION_PASSWORD", "nuxt_password"))
 HAPI = Case("hapi", "hapi", "hapi", [NODE, "app.mjs"], "sid", ("SESSION_PASSWORD", "hapi_password"))
+REACT_ROUTER = Case(
+    "React Router", "react_router", "react-router", [NODE, "app.mjs"], "__session", ("SESSION_SECRET", "session_secrets")
+)
 BETTER_AUTH = Case(
     "Better Auth",
     "better_auth",
@@ -282,7 +285,7 @@ def older_rails() -> list[Case]:
 
 
 # One for each recipe, as its first block has it; and what its pitfalls say.
-DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, KOA, AUTHJS, IRON_SESSION, H3, HAPI, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
+DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, KOA, AUTHJS, IRON_SESSION, H3, HAPI, REACT_ROUTER, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
 CASES = [
     *DOCUMENTED,
     replace(

@@ -181,7 +181,7 @@ fn damaged_is_refused(
 /// A family, and what its format does not protect.
 type Row = (&'static str, fn(&[u8], &[u8]) -> bool);
 
-const FAMILIES: [Row; 10] = [
+const FAMILIES: [Row; 11] = [
     ("authjs-v5", nothing),
     ("better-auth", nothing),
     ("cookie-session", nothing),
@@ -191,6 +191,7 @@ const FAMILIES: [Row; 10] = [
     ("laravel", same_envelope),
     ("nextauth-v4", nothing),
     ("rails", same_decoded),
+    ("react-router", same_decoded),
     ("starlette", nothing),
 ];
 
@@ -355,7 +356,7 @@ fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
         }
     }
     assert_eq!(
-        seen, 18,
+        seen, 20,
         "two secrets of every family but starlette and better-auth"
     );
 }

@@ -78,6 +78,7 @@ families! {
     laravel: "laravel", (36, 12), (396, 68), 0;
     nextauth_v4: "nextauth-v4", (56, 15), (0, 0), 0;
     rails: "rails", (213, 42), (0, 0), 96; // rows of Rails 8
+    react_router: "react-router", (104, 30), (0, 0), 0;
     starlette: "starlette", (66, 11), (0, 0), 0;
     supabase_ssr: "supabase-ssr", (88, 20), (0, 0), 0;
 }

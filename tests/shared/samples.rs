@@ -23,7 +23,7 @@ pub struct Sample {
 }
 
 #[rustfmt::skip]
-pub const SAMPLES: [Sample; 12] = [
+pub const SAMPLES: [Sample; 13] = [
     Sample { kind: "authjs", family: "authjs-v5", case: "signin-a",
         keys: "secrets = [\"public-demo-secret-0123456789abcdef\"]\nsubject = \"{sub}\"" },
     Sample { kind: "authjs", family: "nextauth-v4", case: "signin-a",
@@ -44,6 +44,8 @@ pub const SAMPLES: [Sample; 12] = [
         keys: "cookie = \"laravel_session\"\napp_key = \"base64:eI5d8RkzVWrk4l5UREkGvTjUwS4L3a3y7MAR4DpRHyw=\"" },
     Sample { kind: "rails", family: "rails", case: "rails61-sha1-signin-0",
         keys: "cookie = \"_app_session\"\ndigest = \"sha1\"\nsecret_key_base = \"pub0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d0c1d\"" },
+    Sample { kind: "react_router", family: "react-router", case: "rr7-signin",
+        keys: r#"secrets = ["public-remix-secret-0123456789abcdef"]"# },
     Sample { kind: "starlette", family: "starlette", case: "signin-0",
         keys: r#"secret_key = "public-starlette-secret""# },
     Sample { kind: "jwt", family: "supabase-ssr", case: "hs256-0-good",

@@ -326,6 +326,7 @@ impl Case {
                 | "django-signed-cookies"
                 | "flask"
                 | "koa-session"
+                | "react-router"
                 | "starlette" => self.signed(),
                 _ => self.sealed(),
             },
@@ -374,6 +375,7 @@ impl Case {
                 "encoding": config["encoding"],
             }),
             "koa-session" => json!({ "kind": "cookie_session", "keys": config["keys"] }),
+            "react-router" => json!({ "kind": "react_router", "secrets": config["secrets"] }),
             "django-signed-cookies" => json!({
                 "kind": "django_signed",
                 "secret_key": config["secret_key"],

@@ -11,6 +11,7 @@ pub(crate) mod iron_session;
 pub(crate) mod jwt;
 pub(crate) mod laravel;
 pub(crate) mod rails;
+pub(crate) mod react_router;
 pub(crate) mod redis_session;
 pub(crate) mod session_endpoint;
 pub(crate) mod sql_session;
