@@ -61,7 +61,7 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
     block_on(async {
         let chain = &app.live().settings.chain;
         let beginning = match &pasted.raw {
-            Some(raw) => http::explain::raw(&app, raw, args.peer).await,
+            Some(raw) => http::explain::raw(&app, raw, args.peer.to_canonical()).await,
             None => http::explain::headers(&app.live().settings, pasted.head.clone()),
         };
         let found = detect(&pasted.head.headers, registry, now);

@@ -93,7 +93,7 @@ mod tests {
             ),
             (
                 "ROLLOUT_EXTRACTORS_WEB_KIND",
-                Some("ROLLOUT__EXTRACTORS__WEB_KIND"),
+                Some("ROLLOUT__EXTRACTORS__WEB__KIND"),
             ),
             ("ROLLOUT_LOG_LEVEL", Some("ROLLOUT__LOG__LEVEL")),
             ("ROLLOUT_CLIENTID", Some("ROLLOUT_CLIENT_ID")),

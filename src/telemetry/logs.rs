@@ -204,7 +204,7 @@ fn targets(format: LogFormat, level: Level, with_traces: bool) -> Targets {
 /// The layers that write the log, one for each format, and what chooses between them.
 pub(super) fn layers(
     log: LogOptions,
-    writer: LogWriter,
+    writer: &LogWriter,
     with_traces: bool,
 ) -> (Vec<BoxedLayer>, LogControl) {
     let json = |names| {
@@ -229,7 +229,7 @@ pub(super) fn layers(
             .compact()
             .with_target(false)
             .with_ansi(io::stdout().is_terminal())
-            .with_writer(writer.0)
+            .with_writer(writer.0.clone())
             .with_filter(filter(LogFormat::Pretty))
             .boxed(),
     ];

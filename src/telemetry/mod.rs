@@ -32,7 +32,7 @@ type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// If logging was started before, or the trace exporter cannot be built.
 pub fn start(
     log: LogOptions,
-    writer: LogWriter,
+    writer: &LogWriter,
     receiver: Option<&TraceReceiver>,
     send: SendTraces,
     metrics: Arc<Metrics>,

@@ -120,7 +120,7 @@ fn detect_prints_the_section_in_both_forms_and_they_say_the_same() {
     assert_eq!(code, Some(0), "{err}");
     assert!(
         printed.contains("preset = \"connect-redis\"")
-            || printed.contains("key_prefix = \"sess:\"")
+            || printed.contains("key_prefix = [\"sess:\"]")
     );
     assert_eq!(run(&mut by_variables).1, printed);
 }
