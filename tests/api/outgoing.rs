@@ -300,6 +300,29 @@ async fn ssl_cert_file_is_used_and_a_missing_one_is_a_problem() {
     }
 }
 
+#[tokio::test]
+async fn untrusted_certificate_is_told_with_what_to_do() {
+    let (certificate, key) = plain_openssl();
+    let named = {
+        let key = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        (parameters.self_signed(&key).unwrap(), key)
+    };
+    for (certificate, key, text) in [
+        (&certificate, &key, "give exactly this one as ca_file"),
+        (
+            &named.0,
+            &named.1,
+            "no trusted authority signed the server's certificate",
+        ),
+    ] {
+        let port = tls_server(certificate, key, "{}").await;
+        let url = format!("https://localhost:{port}/me");
+        let (_, said) = explain(&url, "UNUSED", Path::new("")).await;
+        assert!(said.contains(text), "{said}");
+    }
+}
+
 #[test]
 fn unused_proxy_variable_is_a_warning_that_names_the_key() {
     for (own, want) in [

@@ -18,7 +18,7 @@ use tracing::Instrument;
 use url::{Host, Url};
 
 use crate::session::backends::dns::Resolver;
-use crate::session::backends::outgoing::Outgoing;
+use crate::session::backends::outgoing::{Outgoing, certificate_advice};
 use crate::session::reason::Reason;
 use crate::telemetry::spans;
 
@@ -124,6 +124,10 @@ impl CallError {
             text.push_str(": ");
             text.push_str(&cause.to_string());
             source = cause.source();
+        }
+        if let Some(advice) = certificate_advice(error) {
+            text.push_str(": ");
+            text.push_str(advice);
         }
         Self::Unreachable(text)
     }

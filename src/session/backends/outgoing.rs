@@ -1,8 +1,9 @@
 //! How outgoing calls leave this service: by a proxy or directly, and which server certificates are trusted.
 //! The keys of `[outgoing]`, and the same keys of a section, which are for its own calls only.
 
-use std::fmt;
+use std::error::Error;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -208,6 +209,54 @@ impl PinningVerifier {
             system,
             pinned: pinned.cloned().collect(),
         })
+    }
+}
+
+/// What to do about a server's certificate, if that is why a call failed.
+pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    use CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
+    };
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let found = error.downcast_ref::<rustls::Error>();
+        if let Some(rustls::Error::InvalidCertificate(why)) = found {
+            return match why {
+                UnknownIssuer => Some(
+                    "no trusted authority signed the server's certificate: give the certificate of its authority, or its \
+                     own if it signs itself, as ca_file",
+                ),
+                CertificateError::Other(_) => Some(
+                    "the server presents a certificate that is not one for servers, as plain `openssl req -x509` makes it: \
+                     give exactly this one as ca_file; for PostgreSQL and MySQL make it with \
+                     basicConstraints=critical,CA:FALSE and the host's name",
+                ),
+                NotValidForName | NotValidForNameContext { .. } => {
+                    Some("the server's certificate is for another host name: correct the url")
+                }
+                Expired | ExpiredContext { .. } => {
+                    Some("the server's certificate has expired: renew it")
+                }
+                _ => None,
+            };
+        }
+        // The source of such an error leaves out the error inside.
+        let inside = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        cause = match inside {
+            Some(inside) => Some(inside),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// The error's own text, and what to do about a certificate.
+pub fn with_advice(error: &(dyn Error + 'static)) -> String {
+    match certificate_advice(error) {
+        Some(advice) => format!("{error}: {advice}"),
+        None => error.to_string(),
     }
 }
 

@@ -21,7 +21,7 @@ use super::corrupt;
 use crate::clock::UnixSeconds;
 use crate::config::{PublicText, Section};
 use crate::secret::Secret;
-use crate::session::backends::outgoing::Outgoing;
+use crate::session::backends::outgoing::{Outgoing, with_advice};
 use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::payload::MAX_STORED;
 use crate::session::reason::Reason;
@@ -237,7 +237,7 @@ impl Store for RedisServer {
         let stream = self
             .connect_tls(host, *port)
             .await
-            .map_err(|error| StoreError::Lost(error.to_string()))?;
+            .map_err(|error| StoreError::Lost(with_advice(&error)))?;
         let settings = info.redis_settings();
         let connecting = MultiplexedConnection::new_with_config(settings, stream, config);
         let (commands, driver) = connecting.await.map_err(|error| failure(&error))?;

@@ -20,6 +20,7 @@ use super::statement::{Alternatives, Parameter, Statement};
 use crate::clock::{Clock, UnixSeconds};
 use crate::json::{Object, Value};
 use crate::secret::Secret;
+use crate::session::backends::outgoing::with_advice;
 use crate::session::backends::pool::{Store, StoreError};
 use crate::session::formats::hex;
 use crate::session::formats::payload::MAX_STORED;
@@ -433,7 +434,7 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, StoreError> {
 /// unless it contains the key.
 fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
     let sqlx::Error::Database(database) = error else {
-        return StoreError::Lost(error.to_string());
+        return StoreError::Lost(with_advice(error));
     };
     let code = database.code().unwrap_or_default();
     if key.is_some() && is_bad_key(&**database, &code) {
