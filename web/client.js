@@ -1,5 +1,5 @@
 // Gets Rollout tokens from the rollout-token service, for a page in a browser. Types: client.d.ts.
-// The API is described at /openapi.json. This module does not depend on how users sign in.
+// The API is described at /openapi.json.
 
 const ATTEMPTS = 6; // in one call, if the answer is 429, 502, 503 or 504
 const NETWORK_ATTEMPTS = 4; // in one call, if there is no answer: after sleep, a computer has no network at first
@@ -12,10 +12,8 @@ const HOLD = 500;
 const LONGEST_HOLD = 60_000; // ms; a longer Retry-After is shortened to this
 const LATER = new Set([429, 502, 503, 504]);
 
-// Where the service serves this module, the token route is next to it, under every server.base_path. A bundled or copied
-// module has another URL.
-const served = /^(https?:[^?#]*\/rollout\/)client\.js(?:[?#]|$)/.exec(import.meta.url);
-const TOKEN_URL = served ? `${served[1]}token` : "/rollout/token";
+// Next to this module, if the service serves it.
+const TOKEN_URL = (/^http.*\/rollout\/(?=client\.js$)/.exec(import.meta.url) ?? "/rollout/") + "token";
 
 /** The reason why there is no token. `code` is from the service or from this module: see client.d.ts. */
 export class RolloutTokenError extends Error {

@@ -601,6 +601,33 @@ async fn docs_alias_serves_programs_under_dev() {
     }
 }
 
+/// The requests of RolloutHQ's email-demo, activity-dashboard and nextjs-universal-api-demo, as the development servers of
+/// Vite (with and without `changeOrigin`) and Next.js pass them on.
+#[tokio::test]
+async fn calls_of_rollouts_demo_apps_get_a_token_under_dev() {
+    let service = Service::start_dev(
+        "[server]\nbase_path = \"/api\"\ndocs_alias = true\n[session]\nextractors = [\"static_user\"]",
+    );
+    let own = service.address.to_string();
+    for (path, host) in [
+        ("/api/rollout/token", own.as_str()),
+        ("/api/rollout/token?userId=user123", "localhost:5173"),
+        ("/api/rollout-token?userId=ann", "localhost:3000"),
+        ("/api/rollout-token?userId=ann", &own),
+    ] {
+        let request = service.request(Method::GET, path).header("host", host);
+        let request = request
+            .header("referer", format!("http://{host}/"))
+            .header("sec-fetch-site", "same-origin")
+            .header("sec-fetch-mode", "cors")
+            .header("sec-fetch-dest", "empty");
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path} {host}");
+        let body = response.json().await.unwrap();
+        assert_eq!(verified(&body)["sub"], "dev-user", "{path}");
+    }
+}
+
 #[tokio::test]
 async fn base_path_precedes_every_public_path_but_those_of_probes() {
     let service = Service::start_dev(

@@ -1,6 +1,6 @@
 // Shared by the tests of this folder: the binary, a browser, an example app, and a stand-in for Rollout's API.
 import { execFileSync, spawn } from "node:child_process";
-import { createHash, X509Certificate } from "node:crypto";
+import { createHash, generateKeyPairSync, X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -77,6 +77,28 @@ export async function startUsersBrowser(tls) {
   const context = await chromium.launchPersistentContext(profile, debians(tls));
   cleanups.push(() => context.close());
   return context;
+}
+
+/** A browser with an extension of one page. Gives the page's URL; the id follows from the key in the manifest. */
+export async function startExtension(page) {
+  const directory = temporary();
+  const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+  const key = publicKey.export({ type: "spki", format: "der" });
+  const manifest = { manifest_version: 3, name: "Test", version: "1", key: key.toString("base64") };
+  writeFileSync(path.join(directory, "manifest.json"), JSON.stringify(manifest));
+  writeFileSync(path.join(directory, "page.html"), page);
+  const digest = createHash("sha256").update(key).digest("hex").slice(0, 32);
+  const id = digest.replace(/./g, (digit) => String.fromCharCode(97 + parseInt(digit, 16)));
+  const { executablePath, args } = debians();
+  const context = await chromium.launchPersistentContext(temporary(), {
+    executablePath,
+    // Playwright's own headless mode has no extensions.
+    headless: false,
+    ignoreDefaultArgs: ["--disable-extensions"],
+    args: [...args, "--headless=new", `--disable-extensions-except=${directory}`, `--load-extension=${directory}`],
+  });
+  cleanups.push(() => context.close());
+  return { context, origin: `chrome-extension://${id}` };
 }
 
 /** A page that records its errors. */
