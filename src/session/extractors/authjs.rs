@@ -48,10 +48,10 @@ const MAX_PARTS: usize = 16;
 const MAX_BEARER: usize = 64 * 1024;
 
 /// `[extractors.NAME]` with `kind = "authjs"`
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct AuthJsConfig {
-    version: String,
+    version: Version,
     secrets: List<Secret>,
     cookie: Option<String>,
     salt: Option<String>,
@@ -60,24 +60,12 @@ struct AuthJsConfig {
     idle: Option<HumanDuration>,
 }
 
-impl Default for AuthJsConfig {
-    fn default() -> Self {
-        Self {
-            version: "v5".to_owned(),
-            secrets: List::default(),
-            cookie: None,
-            salt: None,
-            accept_bearer: false,
-            expires_path: None,
-            idle: None,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Version {
-    V4,
+    #[default]
     V5,
+    V4,
 }
 
 /// The token of a session cookie, and the keys that may decrypt it.
@@ -104,10 +92,7 @@ struct EncryptedCookie {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: AuthJsConfig = section.read(&mut problems);
-    let version = Version::parse(&config.version).map_err(|()| "must be \"v5\" or \"v4\"");
-    let version = problems
-        .accept(section.key("version"), version)
-        .unwrap_or(Version::V5);
+    let version = config.version;
     match version {
         Version::V5 => section.require_subject(SUBJECT_MISSING, &mut problems),
         // In v4 `sub` is the id from the provider or from `authorize()`.
@@ -155,14 +140,6 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
 }
 
 impl Version {
-    fn parse(text: &str) -> Result<Self, ()> {
-        match text {
-            "v4" => Ok(Self::V4),
-            "v5" => Ok(Self::V5),
-            _ => Err(()),
-        }
-    }
-
     /// The names of the cookie without and with https.
     fn cookies(self) -> [&'static str; 2] {
         match self {

@@ -61,16 +61,9 @@ impl Default for DjangoSignedConfig {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: DjangoSignedConfig = section.read(&mut problems);
-    let current = app_secret::required(
+    let secrets = app_secret::with_fallbacks(
         section,
-        "secret_key",
         config.secret_key,
-        "SECRET_KEY",
-        &mut problems,
-    );
-    let fallbacks = app_secret::listed(
-        section,
-        "secret_key_fallbacks",
         config.secret_key_fallbacks,
         &mut problems,
     );
@@ -87,7 +80,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let key = |secret: &Secret| hkdf::django(&[&config.salt, "signer"], secret);
     let verifier = SignedTimestampVerifier {
         separator: ':',
-        keys: current.iter().chain(&fallbacks).map(key).collect(),
+        keys: secrets.iter().map(key).collect(),
         parse_timestamp: base62,
         max_age: config.max_age.seconds(),
         leeway: LEEWAY,

@@ -56,17 +56,10 @@ impl Default for FlaskConfig {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: FlaskConfig = section.read(&mut problems);
-    let current = app_secret::required(
-        section,
-        "secret_key",
-        config.secret_key,
-        "SECRET_KEY",
-        &mut problems,
-    );
     // Flask 3.1.0 signs with the last fallback, so fallback keys are accepted like the key itself.
-    let fallbacks = app_secret::listed(
+    let secrets = app_secret::with_fallbacks(
         section,
-        "secret_key_fallbacks",
+        config.secret_key,
         config.secret_key_fallbacks,
         &mut problems,
     );
@@ -84,9 +77,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     };
     let verifier = SignedTimestampVerifier {
         separator: '.',
-        keys: current
+        keys: secrets
             .iter()
-            .chain(&fallbacks)
             .map(|key| itsdangerous_key(digest, key, &config.salt))
             .collect(),
         parse_timestamp: signed_timestamp::itsdangerous_timestamp,

@@ -42,6 +42,19 @@ pub fn required_list(
     listed(section, key, values, problems)
 }
 
+/// The keys `secret_key` and `secret_key_fallbacks` of a Python framework, whose settings have the same names: the current
+/// key first.
+pub fn with_fallbacks(
+    section: &Section<'_>,
+    current: Option<Secret>,
+    fallbacks: List<Secret>,
+    problems: &mut Problems,
+) -> Vec<Secret> {
+    let current = required(section, "secret_key", current, "SECRET_KEY", problems);
+    let fallbacks = listed(section, "secret_key_fallbacks", fallbacks, problems);
+    current.into_iter().chain(fallbacks).collect()
+}
+
 /// Reports a problem if a required secret is missing.
 pub fn require_given(
     section: &Section<'_>,
