@@ -48,7 +48,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
         None => args.request.headers().and_then(pasted::some),
     };
     let headers = headers.map_err(Failure::Usage)?;
-    let found = detect(&headers, registry, context().clock.now());
+    let found = detect(&headers, registry);
     if args.json {
         let report = serde_json::to_string_pretty(&Report {
             credentials: &found,
@@ -127,7 +127,7 @@ fn print(detected: &Detected) -> Result<(), Failure> {
     Ok(())
 }
 
-fn way(draft: &Draft) -> String {
+pub(super) fn way(draft: &Draft) -> String {
     draft.preset.map_or_else(
         || draft.kind.to_owned(),
         |preset| format!("{}, preset {preset}", draft.kind),
@@ -245,8 +245,8 @@ fn open(
     }
     let mut draft = draft.clone();
     draft.keys.retain(|key| {
-        let is_address = ["url", "jwks_url", "oidc_issuer"].contains(&key.name);
-        !is_address || (key.role == Role::Example && is_given(key.name))
+        let is_address = ["url", "jwks_url", "oidc_issuer"].contains(&&*key.name);
+        !is_address || (key.role == Role::Example && is_given(&key.name))
     });
     if draft.kind == "jwt" && !draft.keys.iter().any(|key| key.name == "issuers") {
         // `oidc_issuer` was also the default of `issuers`.

@@ -55,7 +55,6 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
         (sources, client.secret)
     };
     let settings = settings::load(&sources, registry, &context)?;
-    let now = context.clock.now();
     let app = App::new(settings, context, Drain::default());
     let pasted = pasted_request(args)?;
     block_on(async {
@@ -64,7 +63,7 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
             Some(raw) => http::explain::raw(&app, raw, args.peer.to_canonical()).await,
             None => http::explain::headers(&app.live().settings, pasted.head.clone()),
         };
-        let found = detect(&pasted.head.headers, registry, now);
+        let found = detect(&pasted.head.headers, registry);
         explain(chain, beginning, &pasted.head, &found).await
     })?
 }

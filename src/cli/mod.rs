@@ -9,6 +9,7 @@ mod dev;
 mod doctor;
 mod explain;
 mod health;
+mod init;
 mod inspect;
 mod mint;
 mod rollout;
@@ -90,6 +91,10 @@ enum Command {
     /// Needs no configuration and sends nothing anywhere. With --set it opens the session with the given secret or
     /// store, and says for whom a token would be.
     Detect(detect::Args),
+    /// Writes rollout-token.toml and .env.example, from a pasted request or from flags.
+    ///
+    /// Prints the lines by which the app's server forwards /rollout/ to the service, and checks the configuration.
+    Init(init::Args),
     /// Shows what SUBJECT has connected at Rollout.
     Credentials(credentials::Args),
     /// Prints the JSON Schema of the configuration, for editors.
@@ -182,6 +187,7 @@ impl Cli {
             Command::Health => health::run(&sources),
             Command::Mint(args) => mint::run(&args, &sources),
             Command::Inspect(args) => inspect::run(args, &sources),
+            Command::Init(args) => init::run(&args, registry),
             Command::Detect(args) => detect::run(&args, registry),
             Command::Doctor(args) => doctor::run(&args, &sources, registry),
             Command::Credentials(args) => credentials::run(&args, &sources),

@@ -254,7 +254,7 @@ pub fn hints(found: &[Detected], explanation: &Explanation) -> Vec<String> {
         let keys: String = draft
             .keys
             .iter()
-            .filter(|key| ["cookie", "from"].contains(&key.name))
+            .filter(|key| ["cookie", "from"].contains(&&*key.name))
             .map(|key| format!(", {} = {}", key.name, key.value))
             .collect();
         Some(format!(

@@ -118,10 +118,7 @@ fn detect_prints_the_section_in_both_forms_and_they_say_the_same() {
     }
     let (code, printed, err) = run(&mut by_file);
     assert_eq!(code, Some(0), "{err}");
-    assert!(
-        printed.contains("preset = \"connect-redis\"")
-            || printed.contains("key_prefix = [\"sess:\"]")
-    );
+    assert!(printed.contains("key_prefix = [\"sess:\"]"));
     assert_eq!(run(&mut by_variables).1, printed);
 }
 
@@ -207,6 +204,124 @@ fn request_without_a_known_credential_or_without_headers_is_told() {
     let (code, _, err) = run(&mut bare(&["detect"]));
     assert!(
         code == Some(2) && err.contains("there is no header"),
+        "{err}"
+    );
+}
+
+fn init(directory: &std::path::Path, arguments: &[&str]) -> Command {
+    let mut command = bare(&["init"]);
+    command.args(arguments).current_dir(directory);
+    command
+}
+
+#[test]
+fn init_writes_a_configuration_from_a_request_that_is_good_once_the_secrets_are_given() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let (cookies, key) = cookie_session();
+    let text = format!("curl 'https://app.example/' -H 'Cookie: {cookies}'");
+    let arguments = ["--from", "-", "--app", "express"];
+    let (code, out, err) = run_with_input(&mut init(path, &arguments), &text);
+    assert_eq!(code, Some(0), "{err}");
+    for part in [
+        "Written: rollout-token.toml and .env.example, for cookie_session. See docs/recipes/express.md.",
+        "app.use(createProxyMiddleware({ target: \"http://127.0.0.1:8080\", pathFilter: \"/rollout\" }));",
+        "ROLLOUT__EXTRACTORS__WEB__KEYS",
+        "check-config: the configuration is good once",
+    ] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    let example = std::fs::read_to_string(path.join(".env.example")).expect("the example");
+    assert!(
+        example.contains("\nROLLOUT__EXTRACTORS__WEB__KEYS=\n"),
+        "{example}"
+    );
+    assert!(example.contains("\n# ROLLOUT_CLIENT_ID=\n"), "{example}");
+
+    let config = path.join("rollout-token.toml");
+    let written = std::fs::read_to_string(&config).expect("the configuration");
+    assert!(
+        !written.contains(&key) && !written.contains("eyJ"),
+        "{written}"
+    );
+    assert!(written.starts_with("#:schema ./"), "{written}");
+    let config = config.to_str().expect("UTF-8");
+    let mut explain = bare(&["--config", config, "explain", "-b", &cookies]);
+    let (code, out, err) = run(explain.env("ROLLOUT__EXTRACTORS__WEB__KEYS", &key));
+    assert!(
+        code == Some(0) && out.contains("subject = \"u-1001\""),
+        "{out}{err}"
+    );
+
+    let (code, _, err) = run(&mut init(path, &["--preset", "clerk"]));
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("rollout-token.toml and .env.example is there already"),
+        "{err}"
+    );
+    let unchanged = std::fs::read_to_string(config).expect("the configuration");
+    assert_eq!(unchanged, written);
+    let (code, _, err) = run(&mut init(path, &["--preset", "clerk", "--force"]));
+    assert_eq!(code, Some(0), "{err}");
+    let replaced = std::fs::read_to_string(config).expect("the configuration");
+    assert!(replaced.contains("preset = \"clerk\""), "{replaced}");
+}
+
+#[test]
+fn init_knows_every_app_kind_and_preset() {
+    let registry = rollout_token::Registry::builtin();
+    let mut all: Vec<Vec<&str>> = ["express", "next", "vite", "nginx", "caddy", "django"]
+        .map(|app| vec!["--app", app])
+        .into();
+    for kind in registry.names().filter(|kind| *kind != "static_user") {
+        all.push(vec!["--kind", kind]);
+        let (_, entry) = registry.entry(kind).expect("a kind");
+        for (preset, _) in entry.presets {
+            all.push(vec!["--kind", kind, "--preset", preset]);
+        }
+    }
+    let mut wrong = Vec::new();
+    for arguments in &all {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (code, out, err) = run(&mut init(directory.path(), arguments));
+        if code != Some(0) || !out.contains("check-config: the configuration is good") {
+            wrong.push(format!("{arguments:?}: {err}"));
+        }
+    }
+    assert!(all.len() > 40 && wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn init_sets_keys_and_keeps_secrets_out_of_the_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let arguments = [
+        "--app",
+        "express",
+        "--set",
+        "subject={userId}",
+        "--set",
+        "url=redis://localhost:6380",
+    ];
+    let (code, _, err) = run(&mut init(path, &arguments));
+    assert_eq!(code, Some(0), "{err}");
+    let written = std::fs::read_to_string(path.join("rollout-token.toml")).expect("a file");
+    for line in ["subject = \"{userId}\"", "url = \"redis://localhost:6380\""] {
+        assert!(written.contains(line), "{written}");
+    }
+    let (code, _, err) = run(&mut init(
+        path,
+        &[
+            "--app",
+            "express",
+            "--force",
+            "--set",
+            "cookie_secrets=s3cr3t",
+        ],
+    ));
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("ROLLOUT__EXTRACTORS__WEB__COOKIE_SECRETS") && !err.contains("s3cr3t"),
         "{err}"
     );
 }

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use rollout_token::session::Registry;
 use rollout_token::session::detect::{Confidence, Detected, DraftKey, detect};
 
-use crate::helpers::{NOW, Service};
+use crate::helpers::Service;
 use crate::vectors::{Case, directory, join, load};
 
 /// The kind and the preset that a case is opened with.
@@ -66,8 +66,7 @@ fn genuine() -> Vec<(String, Case, Option<Detected>)> {
             if case.expect["outcome"] != "authenticated" {
                 continue;
             }
-            let now = if case.now == 0 { NOW } else { case.now };
-            let detected = detect(&headers(&case), &registry, now).into_iter().next();
+            let detected = detect(&headers(&case), &registry).into_iter().next();
             found.push((format!("{family}: {}", case.name), case, detected));
         }
     }
@@ -117,7 +116,7 @@ async fn every_drafted_section_is_accepted_once_its_secrets_are_given() {
     let mut seen = BTreeSet::new();
     let mut refused = BTreeMap::new();
     let secret = |key: &DraftKey| {
-        let value = match key.name {
+        let value = match &*key.name {
             "app_key" => "base64:eI5d8RkzVWrk4l5UREkGvTjUwS4L3a3y7MAR4DpRHyw=",
             _ => "5b1f2c9e7d3a48f6b0c2e4d6f8a1b3c5d7e9f0a2b4c6d8e0f1a3b5c7d9e1f3a5",
         };
@@ -133,7 +132,5 @@ async fn every_drafted_section_is_accepted_once_its_secrets_are_given() {
             }
         }
     }
-    // The version is of a later change.
-    refused.retain(|text, _| !text.contains("version = \"raw\""));
     assert!(seen.len() > 30 && refused.is_empty(), "{refused:#?}");
 }

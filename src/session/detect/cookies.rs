@@ -8,16 +8,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::jar::{Cookie, Jar};
 use super::tokens::{Place, Token};
 use super::{Detected, Finding, ids, node, php, python, rails};
-use crate::clock::UnixSeconds;
 use crate::json::Value;
 use crate::session::registry::Registry;
 
 /// The credentials in the cookies of a request.
-pub(super) fn in_cookies(
-    headers: &HeaderMap,
-    registry: &Registry,
-    now: UnixSeconds,
-) -> Vec<Detected> {
+pub(super) fn in_cookies(headers: &HeaderMap, registry: &Registry) -> Vec<Detected> {
     let jar = Jar::read(headers);
     let mut found: Vec<Detected> = Vec::new();
     for cookie in jar.iter().filter(|cookie| !is_no_session(cookie, &jar)) {
@@ -30,9 +25,7 @@ pub(super) fn in_cookies(
             continue;
         }
         let place = place(cookie);
-        if let Some(finding) =
-            by_shape(cookie, &jar, now).or_else(|| ids::by_name(cookie, registry))
-        {
+        if let Some(finding) = by_shape(cookie, &jar).or_else(|| ids::by_name(cookie, registry)) {
             found.push(finding.at(place.text(), registry));
         }
     }
@@ -88,7 +81,7 @@ fn is_no_session(cookie: &Cookie<'_>, jar: &Jar<'_>) -> bool {
         || name.starts_with("__clerk_")
 }
 
-fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>, now: UnixSeconds) -> Option<Finding> {
+fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
     if let Some(token) = supabase_token(cookie) {
         return Some(Token::read(&token)?.finding(Place::Supabase(cookie.name)));
     }
@@ -103,7 +96,7 @@ fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>, now: UnixSeconds) -> Option<Find
         .or_else(|| node::sealed_token(&cookie.value, Some(cookie.name)))
         .or_else(|| node::iron(cookie))
         .or_else(|| php::laravel(cookie, jar))
-        .or_else(|| rails::rails(cookie, now))
+        .or_else(|| rails::rails(cookie))
         .or_else(|| node::express(cookie))
         .or_else(|| node::keygrip(cookie, jar))
         .or_else(|| python::django(cookie))

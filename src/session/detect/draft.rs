@@ -1,8 +1,9 @@
 //! A section that `detect` suggests, and how it is written: as a file and as variables.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use toml::Value;
+use toml::{Table, Value};
 
 /// The name of the drafted section.
 pub const SECTION: &str = "web";
@@ -18,7 +19,7 @@ pub struct Draft {
 /// A key of a drafted section.
 #[derive(Clone, Debug)]
 pub struct DraftKey {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Of a secret: nothing.
     pub value: Value,
     /// What it is in the framework's own words, or what to change.
@@ -128,6 +129,43 @@ impl Draft {
         self.push(name, Value::String(String::new()), what, Role::Secret)
     }
 
+    /// Sets a key to a text, or to a list where it has one; a dotted key is a member of a table.
+    ///
+    /// # Errors
+    /// If a key of another form is there.
+    pub fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
+        let (name, member) = key.split_once('.').unwrap_or((key, ""));
+        let known = self.keys.iter().position(|known| known.name == name);
+        let value = match known.map(|index| &self.keys[index].value) {
+            Some(Value::Array(_)) => text.split(',').map(str::trim).collect::<Vec<_>>().into(),
+            _ => Value::String(text.to_owned()),
+        };
+        let value = if member.is_empty() {
+            value
+        } else {
+            let mut table = match known.map(|index| &self.keys[index].value) {
+                Some(Value::Table(table)) => table.clone(),
+                None => Table::new(),
+                Some(_) => return Err(format!("{name} is no table")),
+            };
+            table.insert(member.to_owned(), value);
+            Value::Table(table)
+        };
+        match known {
+            Some(index) => {
+                self.keys[index].value = value;
+                self.keys[index].comment.clear();
+            }
+            None => self.keys.push(DraftKey {
+                name: name.to_owned().into(),
+                value,
+                comment: String::new(),
+                role: Role::Known,
+            }),
+        }
+        Ok(())
+    }
+
     fn push(
         mut self,
         name: &'static str,
@@ -137,7 +175,7 @@ impl Draft {
     ) -> Self {
         let comment = comment.into();
         self.keys.push(DraftKey {
-            name,
+            name: name.into(),
             value,
             comment,
             role,
@@ -146,8 +184,8 @@ impl Draft {
     }
 
     /// The keys that take a secret.
-    pub fn secrets(&self) -> Vec<&'static str> {
-        self.secret_keys().map(|key| key.name).collect()
+    pub fn secrets(&self) -> Vec<Cow<'static, str>> {
+        self.secret_keys().map(|key| key.name.clone()).collect()
     }
 
     pub fn secret_keys(&self) -> impl Iterator<Item = &DraftKey> {
@@ -164,7 +202,11 @@ impl Draft {
             format!("[session]\nextractors = [\"{SECTION}\"]\n\n[extractors.{SECTION}]\n");
         for key in &self.keys {
             if key.role != Role::Secret {
-                lines.push((key.name.to_owned(), inline(&key.value), key.comment.clone()));
+                lines.push((
+                    key.name.to_string(),
+                    inline(&key.value),
+                    key.comment.clone(),
+                ));
             }
         }
         let written: Vec<String> = lines
@@ -216,7 +258,7 @@ impl Draft {
         }
         for key in &self.keys {
             flatten(
-                &variable(key.name),
+                &variable(&key.name),
                 &key.value,
                 &key.comment,
                 &mut variables,

@@ -101,7 +101,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
             } else {
                 Confidence::Guess
             },
-            "docs/providers/ask-my-app.md",
+            "docs/recipes/django-rest-framework.md",
             [draft, Draft::ask_with(None)],
         ));
     }
@@ -113,7 +113,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
         && text.len() >= 40
     {
         // Laravel Sanctum: the row's id, and a text whose SHA-256 the row holds.
-        let query = "SELECT tokenable_id AS user_id FROM personal_access_tokens WHERE token = $1 \
+        let query = "SELECT id, tokenable_id AS user_id FROM personal_access_tokens WHERE token = $1 \
              AND (expires_at IS NULL OR expires_at > to_timestamp($2))";
         let draft = Draft::new("sql_session")
             .key("from", vec![from])
@@ -124,7 +124,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
         return Some(Finding::new(
             "a token of Laravel Sanctum",
             Confidence::Likely,
-            "docs/providers/ask-my-app.md",
+            "docs/recipes/laravel-sanctum.md",
             [draft, Draft::ask_with(None)],
         ));
     }

@@ -15,7 +15,7 @@ pub(super) fn phoenix(cookie: &Cookie<'_>) -> Option<Finding> {
         Finding::new(
             "the session of Phoenix",
             Confidence::Certain,
-            "docs/providers/ask-my-app.md",
+            "docs/recipes/phoenix.md",
             [Draft::ask_with(Some(cookie.name))],
         )
     })
@@ -88,7 +88,7 @@ pub(super) fn by_name(cookie: &Cookie<'_>, registry: &Registry) -> Option<Findin
         return Some(Finding::new(
             "Spring Session",
             Confidence::Likely,
-            "docs/providers/ask-my-app.md",
+            "docs/recipes/spring-boot.md",
             [Draft::ask_with(Some(name))],
         ));
     }

@@ -17,16 +17,19 @@ mod providers;
 mod python;
 mod rails;
 mod subjects;
+mod templates;
 mod tokens;
+
+use std::borrow::Cow;
 
 use axum::http::HeaderMap;
 use serde::Serialize;
 
-use crate::clock::UnixSeconds;
 use crate::session::registry::Registry;
 
 pub use draft::{Draft, DraftKey, Role, variable};
 pub use subjects::candidates;
+pub use templates::template;
 
 /// How sure a rule is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -51,7 +54,7 @@ pub struct Detected {
     pub preset: Option<&'static str>,
     pub confidence: Confidence,
     /// The keys of the first kind that take a secret of the app's.
-    pub needs: Vec<&'static str>,
+    pub needs: Vec<Cow<'static, str>>,
     /// A page of the documentation.
     pub page: &'static str,
     /// The product that makes such credentials, for people.
@@ -121,9 +124,9 @@ impl Finding {
 }
 
 /// The credentials of a request, the surest first and headers before cookies.
-pub fn detect(headers: &HeaderMap, registry: &Registry, now: UnixSeconds) -> Vec<Detected> {
+pub fn detect(headers: &HeaderMap, registry: &Registry) -> Vec<Detected> {
     let mut found = headers::in_headers(headers, registry);
-    found.extend(cookies::in_cookies(headers, registry, now));
+    found.extend(cookies::in_cookies(headers, registry));
     found.retain(|detected| !detected.drafts.is_empty());
     found.sort_by_key(|detected| detected.confidence);
     let mut kept: Vec<Detected> = Vec::new();

@@ -40,7 +40,7 @@ pub(super) fn sealed_token(text: &str, cookie: Option<&str>) -> Option<Finding> 
         return Some(Finding::new(
             "the session of nextjs-auth0",
             Confidence::Likely,
-            "docs/providers/ask-my-app.md",
+            "docs/recipes/nextjs-auth0.md",
             [Draft::ask_with(cookie)],
         ));
     }
@@ -89,7 +89,7 @@ pub(super) fn iron(cookie: &Cookie<'_>) -> Option<Finding> {
         return Some(Finding::new(
             "the session of WorkOS AuthKit",
             Confidence::Certain,
-            "docs/providers/workos.md",
+            "docs/recipes/workos-authkit.md",
             [Draft::ask_with(Some(cookie.name))],
         ));
     }
@@ -217,7 +217,7 @@ pub(super) fn signed_value(cookie: &Cookie<'_>) -> Option<Finding> {
         return Some(padded(cookie));
     }
     if is_unpadded && let Some(content) = base64_json(value) {
-        let page = "docs/choosing.md";
+        let page = "docs/recipes/react-router.md";
         if content.as_object().is_none() {
             return Some(Finding::new(
                 "React Router or Remix with a session that is kept elsewhere",

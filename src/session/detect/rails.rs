@@ -7,12 +7,11 @@ use super::draft::Draft;
 use super::jar::Cookie;
 use super::subjects::candidates;
 use super::{Confidence, Finding};
-use crate::clock::UnixSeconds;
 use crate::json::Value;
 
 /// Rails joins the parts of its cookies by `--`: ciphertext, nonce and tag of an encrypted one, payload and
 /// hexadecimal HMAC of a signed one. Before the defaults of Rails 5.2, an encrypted one was signed, too.
-pub(super) fn rails(cookie: &Cookie<'_>, now: UnixSeconds) -> Option<Finding> {
+pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
     let parts: Vec<&str> = cookie.value.split("--").collect();
     let page = "docs/recipes/rails.md";
     let is_session = cookie.name.ends_with("_session");
@@ -51,51 +50,44 @@ pub(super) fn rails(cookie: &Cookie<'_>, now: UnixSeconds) -> Option<Finding> {
                     [secret(draft)],
                 ));
             }
-            let signed = RailsPayload::read(&content);
             let draft = secret(digest(draft.key("scheme", "signed")));
-            let subjects = signed
-                .as_ref()
-                .map(|payload| candidates(&payload.value))
+            let subjects = signed_value(&content)
+                .map(|value| candidates(&value))
                 .unwrap_or_default();
             let draft = match subjects.first() {
-                Some(subject) => draft.key("subject", subject.as_str()),
-                None => draft,
+                // A row's id, as a subject: refused at start.
+                Some(subject) if cookie.name != "session_id" || subject != "{}" => {
+                    draft.key("subject", subject.as_str())
+                }
+                _ => draft,
             };
             let generated = Draft::new("sql_session")
                 .preset("rails8")
                 .unless("cookie", cookie.name, &["session_id"])
                 .database()
                 .secret("cookie_secrets", "the app's SECRET_KEY_BASE");
-            // The sign-in that Rails 8 generates keeps a row's id in `cookies.signed.permanent`, for 20 years.
-            let is_permanent = signed
-                .as_ref()
-                .and_then(|payload| payload.expires_at)
-                .is_some_and(|expires_at| expires_at - now > 15 * YEAR);
-            if cookie.name == "session_id" && is_permanent {
+            // The sign-in that Rails 8 generates keeps a row's id under this name, which is no user's.
+            if cookie.name == "session_id" && subjects == ["{}"] {
                 return Some(Finding::new(
                     "the sign-in that Rails 8 generates",
                     Confidence::Likely,
-                    page,
-                    [generated],
+                    "docs/recipes/rails8.md",
+                    [generated, draft],
                 ));
             }
-            // `rails` refuses the whole value of this cookie as a subject.
-            let is_whole = subjects.first().is_some_and(|subject| *subject == "{}");
-            let drafts = match (cookie.name, is_whole) {
-                ("session_id", true) => vec![generated],
-                ("session_id", false) => vec![draft, generated],
-                _ => vec![draft],
-            };
             Some(
-                Finding::new("a signed cookie of Rails", Confidence::Likely, page, drafts)
-                    .showing(subjects),
+                Finding::new(
+                    "a signed cookie of Rails",
+                    Confidence::Likely,
+                    page,
+                    [draft],
+                )
+                .showing(subjects),
             )
         }
         _ => None,
     }
 }
-
-const YEAR: UnixSeconds = 365 * 24 * 60 * 60;
 
 /// Base64, `--`, base64 of 16 bytes: an AES-CBC ciphertext and its IV.
 fn is_cbc_pair(content: &[u8]) -> bool {
@@ -108,31 +100,15 @@ fn is_cbc_pair(content: &[u8]) -> bool {
 }
 
 /// The value of a signed cookie, in the envelope that Rails has written since 5.2 or without.
-struct RailsPayload {
-    value: Value,
-    expires_at: Option<UnixSeconds>,
-}
-
-impl RailsPayload {
-    fn read(content: &[u8]) -> Option<Self> {
-        let json = Value::parse(content).ok()?;
-        let envelope = json
-            .as_object()
-            .and_then(|object| object.get("_rails").ok().flatten())
-            .and_then(Value::as_object);
-        let Some(envelope) = envelope else {
-            return Some(Self {
-                value: json,
-                expires_at: None,
-            });
-        };
-        let text = |name| envelope.get(name).ok().flatten().and_then(Value::as_str);
-        let message = STANDARD.decode(text("message")?).ok()?;
-        // "2046-11-25T00:23:11.891Z": the year is enough.
-        let year = text("exp").and_then(|exp| exp.get(..4)?.parse::<UnixSeconds>().ok());
-        Some(Self {
-            value: Value::parse(&message).ok()?,
-            expires_at: year.map(|year| (year - 1970) * YEAR),
-        })
-    }
+fn signed_value(content: &[u8]) -> Option<Value> {
+    let json = Value::parse(content).ok()?;
+    let envelope = json
+        .as_object()
+        .and_then(|object| object.get("_rails").ok().flatten())
+        .and_then(Value::as_object);
+    let Some(envelope) = envelope else {
+        return Some(json);
+    };
+    let message = envelope.get("message").ok()??.as_str()?;
+    Value::parse(&STANDARD.decode(message).ok()?).ok()
 }

@@ -1,0 +1,286 @@
+//! `init`: writes a configuration for the app, from a pasted request or from flags, and says how the app's page reaches
+//! the service. What is written follows from `session/detect/`.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use super::{Failure, context, say, with_throwaway_client};
+use crate::config::Sources;
+use crate::http::pasted;
+use crate::session::detect::{Draft, detect, template, variable};
+use crate::session::registry::Registry;
+use crate::settings;
+
+const CONFIG: &str = "rollout-token.toml";
+const EXAMPLE: &str = ".env.example";
+/// The page from which the lines of each server are printed.
+const CONNECT: &str = include_str!("../../docs/connect.md");
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A file with a request of a signed-in user (as cURL, raw, or its Cookie or Authorization line), or - for
+    /// standard input.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// The kind of session, in place of a request, or to choose among those of the request.
+    #[arg(long)]
+    kind: Option<String>,
+    /// The product that the preset is for, such as connect-redis or clerk.
+    #[arg(long)]
+    preset: Option<String>,
+    /// The server that your page comes from: prints its lines for the path /rollout/.
+    #[arg(long)]
+    app: Option<App>,
+    /// A key of the section and its value, such as subject={userId}. Not for secrets: they go into variables.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Replaces files that are there.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum App {
+    Express,
+    Next,
+    Vite,
+    Nginx,
+    Caddy,
+    Django,
+}
+
+impl App {
+    /// The heading in `docs/connect.md`.
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Express => "Express",
+            Self::Next => "Next.js",
+            Self::Vite => "Vite",
+            Self::Nginx => "nginx",
+            Self::Caddy => "Caddy",
+            Self::Django => "Django",
+        }
+    }
+
+    /// The usual kind and preset of such an app, if there is no request.
+    fn usual(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Express => ("redis_session", Some("connect-redis")),
+            Self::Next => ("authjs", None),
+            Self::Django => ("sql_session", Some("django")),
+            Self::Vite | Self::Nginx | Self::Caddy => ("session_endpoint", None),
+        }
+    }
+}
+
+pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
+    let (mut draft, page) = draft(args, registry)?;
+    for pair in &args.set {
+        set(&mut draft, pair)?;
+    }
+    write_files(&draft, args.force)?;
+    say(format_args!(
+        "Written: {CONFIG} and {EXAMPLE}, for {}. See {page}.",
+        super::detect::way(&draft)
+    ))?;
+    if let Some(app) = args.app {
+        print_proxy_lines(app)?;
+    } else {
+        say(
+            "\nForward /rollout/ from your app to the service: --app prints the lines, and docs/connect.md has more.",
+        )?;
+    }
+    check(&draft, registry)
+}
+
+/// The section: of the request, or of the flags.
+fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Failure> {
+    let (kind, preset) = (args.kind.as_deref(), args.preset.as_deref());
+    let Some(path) = &args.from else {
+        let (kind, preset) = match (kind, preset, args.app) {
+            (None, None, Some(app)) => {
+                let (kind, preset) = app.usual();
+                (Some(kind), preset)
+            }
+            (None, None, None) => {
+                return Err(Failure::Usage(
+                    "give a request of a signed-in user, --from FILE, or name the session: --kind, --preset or --app"
+                        .to_owned(),
+                ));
+            }
+            _ => (kind, preset),
+        };
+        return template(kind, preset, registry).map_err(Failure::Usage);
+    };
+    let headers = pasted::headers(&super::detect::read(path)?).map_err(Failure::Usage)?;
+    let found = detect(&headers, registry);
+    let fits = |draft: &&Draft| {
+        kind.is_none_or(|kind| draft.kind == kind)
+            && preset.is_none_or(|preset| draft.preset == Some(preset))
+    };
+    let fitting = found.iter().find_map(|detected| {
+        let draft = detected.drafts.iter().find(fits)?;
+        Some((detected, draft))
+    });
+    let Some((detected, draft)) = fitting else {
+        return Err(Failure::Usage(
+            "nothing in this request looks like a session that is known: sign in, and copy a request that the app's \
+             own page sends; or name the kind without a request, with --kind or --preset (docs/choosing.md)"
+                .to_owned(),
+        ));
+    };
+    say(format_args!(
+        "Found {}: {}.",
+        detected.place, detected.product
+    ))?;
+    let mut draft = draft.clone();
+    let shown = detected.subjects.first();
+    if let Some(key) = draft.keys.iter_mut().find(|key| key.name == "subject")
+        && let Some(subject) = shown
+    {
+        key.value = subject.as_str().into();
+    }
+    Ok((draft, detected.page))
+}
+
+/// Sets a key of the section that is no secret. A dotted key is a member of a table.
+fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
+    let Some((key, value)) = pair.split_once('=') else {
+        return Err(Failure::Usage(format!(
+            "--set {pair}: KEY=VALUE is expected"
+        )));
+    };
+    let is_secret = draft.secrets().iter().any(|secret| secret == key)
+        || key.contains("secret")
+        || key.contains("password");
+    if is_secret && !key.ends_with("_file") {
+        return Err(Failure::Usage(format!(
+            "--set {key}: a secret stays out of the file; give it in the variable {}",
+            variable(key)
+        )));
+    }
+    draft.set(key, value).map_err(Failure::Usage)
+}
+
+/// Writes both files, or none if one of them is there and may not be replaced.
+fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
+    let there: Vec<&str> = [CONFIG, EXAMPLE]
+        .into_iter()
+        .filter(|path| Path::new(path).exists())
+        .collect();
+    if !there.is_empty() && !force {
+        return Err(Failure::Usage(format!(
+            "{} is there already, and nothing was written: --force replaces it",
+            there.join(" and ")
+        )));
+    }
+    let secrets: String = draft
+        .secret_keys()
+        .map(|key| {
+            format!(
+                "# {}, {}, is in the variable {}.\n",
+                key.name,
+                key.comment,
+                variable(&key.name)
+            )
+        })
+        .collect();
+    let config = format!(
+        "#:schema ./rollout-token.schema.json\n# For editors: rollout-token config-schema > rollout-token.schema.json\n\n\
+         # What rollout-token recognises your users by. Every key: docs/configuration.md\n\n{}{secrets}",
+        draft.to_toml(|_| None)
+    );
+    let mut example = "# Copy to .env, fill in, and keep it out of version control.\n\n# From your Rollout dashboard. \
+         `rollout-token dev` works without them.\n# ROLLOUT_CLIENT_ID=\n# ROLLOUT_CLIENT_SECRET=\n"
+        .to_owned();
+    example.extend(
+        draft
+            .secret_keys()
+            .map(|key| format!("\n# {}\n{}=\n", key.comment, variable(&key.name))),
+    );
+    for (path, text) in [(CONFIG, config), (EXAMPLE, example)] {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .create_new(!force)
+            .truncate(true)
+            .open(path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|error| Failure::Runtime(format!("cannot write {path}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Prints the code blocks of the server's part of `docs/connect.md`, each with the line that introduces it.
+fn print_proxy_lines(app: App) -> Result<(), Failure> {
+    let heading = format!("\n## {}\n", app.heading());
+    let part = CONNECT
+        .split_once(&heading)
+        .and_then(|(_, rest)| rest.split("\n## ").next())
+        .unwrap_or_default();
+    say(format_args!(
+        "\nForward /rollout/ from {} to the service:",
+        app.heading()
+    ))?;
+    let mut inside = false;
+    for line in part.lines() {
+        if line.starts_with("```") {
+            if !inside {
+                say("")?;
+            }
+            inside = !inside;
+        } else if inside {
+            say(format_args!("    {line}").to_string().trim_end())?;
+        } else if line.ends_with("`:") {
+            say(format_args!("\n  {}", line.replace('`', "")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks the files as `check-config` does. Secrets that are not given yet are told, and are no fault.
+fn check(draft: &Draft, registry: &Registry) -> Result<(), Failure> {
+    let sources = Sources::from_process(vec![CONFIG.into()]);
+    let (mut sources, stand_in) = with_throwaway_client(sources)?;
+    let mut missing = Vec::new();
+    for key in draft.secret_keys() {
+        let name = variable(&key.name);
+        let is_given = |name: &str| sources.environment.contains_key(name);
+        if !is_given(&name) && !is_given(&format!("{name}_FILE")) {
+            let value = if key.name == "app_key" {
+                // What Laravel's `key:generate` makes: 32 bytes.
+                "base64:eI5d8RkzVWrk4l5UREkGvTjUwS4L3a3y7MAR4DpRHyw=".to_owned()
+            } else {
+                format!("s{}", String::from_utf8_lossy(stand_in.secret.expose()))
+            };
+            sources.environment.insert(name.clone(), value);
+            missing.push((name, key.comment.clone()));
+        }
+    }
+    let settings = settings::load(&sources, registry, &context())?;
+    let mut err = io::stderr().lock();
+    for warning in settings.warnings.lines() {
+        let _ = writeln!(err, "{warning}");
+    }
+    if missing.is_empty() {
+        say("\ncheck-config: the configuration is good.")?;
+    } else {
+        say(
+            "\ncheck-config: the configuration is good once these have a value, in .env for example:",
+        )?;
+        for (name, comment) in &missing {
+            say(format_args!("  {name}  {comment}"))?;
+        }
+    }
+    let variables = if missing.is_empty() {
+        ""
+    } else {
+        "set -a; . ./.env; set +a; "
+    };
+    say(format_args!(
+        "\nNext: {variables}rollout-token --config {CONFIG} dev"
+    ))
+}
