@@ -601,7 +601,7 @@ async fn docs_alias_serves_programs_under_dev() {
     }
 }
 
-/// The requests of RolloutHQ's email-demo, activity-dashboard and nextjs-universal-api-demo, as the development servers of
+/// The requests of `RolloutHQ`'s email-demo, activity-dashboard and nextjs-universal-api-demo, as the development servers of
 /// Vite (with and without `changeOrigin`) and Next.js pass them on.
 #[tokio::test]
 async fn calls_of_rollouts_demo_apps_get_a_token_under_dev() {
