@@ -16,6 +16,7 @@ mod faults;
 mod frameworks;
 #[path = "../api/helpers.rs"]
 mod helpers;
+mod libraries;
 mod proxy;
 mod servers;
 mod sizes;
