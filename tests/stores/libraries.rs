@@ -1,14 +1,15 @@
-//! Sessions that the session libraries of several languages stored in Redis, and changed copies of them. The vectors
-//! contain the section that an operator writes.
+//! Sessions that the session libraries of several languages stored in Redis and in tables, and changed copies of them.
+//! The vectors contain the section that an operator writes.
 
 use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use sqlx::Connection;
 
 use crate::helpers::{Service, verified};
-use crate::servers::Redis;
+use crate::servers::{MariaDb, Postgres, Redis};
 use crate::vectors::directory;
 
 #[derive(serde::Deserialize)]
@@ -26,11 +27,12 @@ struct Case {
     expect: Value,
 }
 
-fn service(redis: &Redis, case: &Case) -> Service {
-    let mut section = case.section.clone();
+/// A service with this section, whose store is at `url`.
+fn service(kind: &str, url: String, section: &toml::Table) -> Service {
+    let mut section = section.clone();
     for (key, value) in [
-        ("kind", "redis_session".to_owned()),
-        ("url", redis.url()),
+        ("kind", kind.to_owned()),
+        ("url", url),
         // Longer than the defaults, so that a busy machine does not cause 503.
         ("timeout", "5s".to_owned()),
         ("pool_wait", "5s".to_owned()),
@@ -85,7 +87,7 @@ async fn sessions_of_libraries_in_redis_are_accepted_and_changed_ones_refused() 
         load(&redis, case).await;
         let service = services
             .entry(case.section.to_string())
-            .or_insert_with(|| service(&redis, case));
+            .or_insert_with(|| service("redis_session", redis.url(), &case.section));
         let found = outcome(service, &case.headers).await;
         accepted += usize::from(found.get("sub").is_some());
         if found != case.expect {
@@ -94,4 +96,106 @@ async fn sessions_of_libraries_in_redis_are_accepted_and_changed_ones_refused() 
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!((cases.len(), accepted), (324, 52));
+}
+
+#[derive(serde::Deserialize)]
+struct Tables {
+    families: Vec<TableFamily>,
+}
+
+/// The tables of one library in several databases, and requests with their outcome in all of them.
+#[derive(serde::Deserialize)]
+struct TableFamily {
+    name: String,
+    dialects: BTreeMap<String, TableSetup>,
+    requests: Vec<TableRequest>,
+}
+
+#[derive(serde::Deserialize)]
+struct TableSetup {
+    setup: String,
+    section: toml::Table,
+}
+
+#[derive(serde::Deserialize)]
+struct TableRequest {
+    headers: BTreeMap<String, String>,
+    expect: Value,
+}
+
+/// Runs the families of one database. `fill` runs the SQL of a family in an empty database and returns its URL.
+async fn check_tables(
+    dialect: &str,
+    mut fill: impl AsyncFnMut(&TableFamily, String) -> String,
+) -> (usize, usize) {
+    let text = std::fs::read(directory().join("sql-stores.json")).expect("vectors");
+    let Tables { families } = serde_json::from_slice(&text).expect("vectors");
+    let (mut wrong, mut run, mut accepted) = (Vec::new(), 0, 0);
+    for family in &families {
+        let Some(setup) = family.dialects.get(dialect) else {
+            continue;
+        };
+        let url = fill(family, setup.setup.clone()).await;
+        let service = service("sql_session", url, &setup.section);
+        for TableRequest { headers, expect } in &family.requests {
+            run += 1;
+            let found = outcome(&service, headers).await;
+            accepted += usize::from(found.get("sub").is_some());
+            if found != *expect {
+                wrong.push(format!(
+                    "{} {headers:?}: {found}, not {expect}",
+                    family.name
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{dialect}: {}", wrong.join("\n"));
+    (run, accepted)
+}
+
+#[tokio::test]
+async fn tables_of_libraries_in_postgres_are_read() {
+    let postgres = Postgres::start(&[]).await;
+    let counted = check_tables("postgres", async |family, setup| {
+        let database = family.name.replace('-', "_");
+        let create = format!("CREATE DATABASE {database}");
+        let mut server = postgres.connection("postgres").await;
+        let created = sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&mut server);
+        created.await.expect("a database");
+        let mut connection = postgres.connection(&database).await;
+        let filled = sqlx::raw_sql(sqlx::AssertSqlSafe(setup)).execute(&mut connection);
+        filled.await.expect("SQL that works");
+        postgres.url(&database)
+    });
+    assert_eq!(counted.await, (128, 32));
+}
+
+#[tokio::test]
+async fn tables_of_libraries_in_mariadb_are_read() {
+    let mariadb = MariaDb::start(&[]).await;
+    let counted = check_tables("mysql", async |family, setup| {
+        let database = family.name.replace('-', "_");
+        let setup = format!("CREATE DATABASE {database}; USE {database}; {setup}");
+        let mut connection = mariadb.connection().await;
+        let filled = sqlx::raw_sql(sqlx::AssertSqlSafe(setup)).execute(&mut connection);
+        filled.await.expect("SQL that works");
+        mariadb.url().replace("/mysql?", &format!("/{database}?"))
+    });
+    assert_eq!(counted.await, (123, 30));
+}
+
+#[tokio::test]
+async fn tables_of_libraries_in_sqlite_are_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let counted = check_tables("sqlite", async |family, setup| {
+        let path = directory.path().join(&family.name);
+        let url = format!("sqlite://{}", path.display());
+        let mut connection = sqlx::SqliteConnection::connect(&format!("{url}?mode=rwc"))
+            .await
+            .expect("a file");
+        let filled = sqlx::raw_sql(sqlx::AssertSqlSafe(setup)).execute(&mut connection);
+        filled.await.expect("SQL that works");
+        url
+    });
+    assert_eq!(counted.await, (114, 28));
 }
