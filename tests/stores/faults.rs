@@ -423,7 +423,7 @@ async fn explain_and_metrics_show_the_store_error_and_no_secret() {
             REDIS,
             redis.port,
             "s3cr3t-x",
-            "no such key with prefix \\\"sess:\\\"",
+            "no such key with prefix \"sess:\"",
         ),
         (
             "no text",
