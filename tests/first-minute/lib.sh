@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# For the scripts of this folder: each follows a page of docs/start in a fresh folder, as a reader does who pastes its blocks, and
+# counts the steps. A step is a command or an edited file.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$(mktemp -d)
+started=() steps=()
+cleanup() {
+  for process in "${started[@]}"; do kill "$process" 2>/dev/null || true; done
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+# Ports that are free, in place of the page's.
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+service=$(free_port)
+app=$(free_port)
+export ROLLOUT__SERVER__LISTEN=127.0.0.1:$service ROLLOUT__SERVER__ADMIN_LISTEN=127.0.0.1:0
+
+# The packages as npm and PyPI install them: the command on the path, and the helper.
+mkdir "$work/bin" "$work/app"
+ln -s "$root/target/debug/rollout-token" "$work/bin/rollout-token"
+for name in npx uvx; do
+  printf '#!/bin/sh\nexec "$@"\n' >"$work/bin/$name"
+  chmod +x "$work/bin/$name"
+done
+PATH=$work/bin:$PATH
+
+# The block number N of a language of the page.
+block() { # PAGE LANGUAGE N
+  python3 - "$root/docs/start/$1.md" "$2" "$3" "$service" <<'PYTHON'
+import re, sys, textwrap
+page, language, number, port = sys.argv[1:]
+text = open(page).read()
+blocks = [textwrap.dedent(body) for name, body in re.findall(r"(?ms)^ *```(\w+)[^\n]*\n(.*?)^ *```", text) if name == language]
+print(blocks[int(number) - 1].replace("127.0.0.1:8080", f"127.0.0.1:{port}"), end="")
+PYTHON
+}
+step() {
+  steps+=("$1")
+  echo "step ${#steps[@]}: $1"
+}
+wait_for() { # PORT LOG
+  for _ in $(seq 200); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+    sleep 0.1
+  done
+  cat "$2"
+  return 1
+}
+# Signs in at /sign-in and copies a request "as cURL".
+copy_request() {
+  curl -sS -o /dev/null -c "$work/cookies" "http://localhost:$app/sign-in"
+  printf "curl 'http://localhost:%s/' -H 'Cookie: %s'\n" "$app" "$(awk '$7 { printf "%s%s=%s", s, $6, $7; s = "; " }' "$work/cookies")"
+}
+# Checks in Chromium that the app's own page shows a token for this user.
+page_shows_token() { node "$root/tests/first-minute/page.mjs" "http://localhost:$app" "$1"; }
+finish() {
+  [ "${#steps[@]}" -le 4 ] || { echo "${#steps[@]} steps, at most 4"; exit 1; }
+  echo "ok: ${#steps[@]} steps"
+}
