@@ -1,6 +1,6 @@
 # The commands of this project. CI runs `make test` only.
 
-.PHONY: help run check generate test tools lint rust model stores proxies traces web browser interop frameworks faults faults-smoke soak docs docs-test bench bench-parts bench-check bench-counts fuzz image image-test audit sbom
+.PHONY: help run check generate test tools lint rust model stores proxies traces web browser first-minute interop frameworks faults faults-smoke soak docs docs-test bench bench-parts bench-check bench-counts fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -16,7 +16,7 @@ check: ## Format, clippy with warnings denied, cargo test: under two minutes onc
 generate: ## Writes the parts of the docs that follow from the code
 	cargo run --quiet --locked --example generate
 
-test: tools lint rust stores proxies traces web browser interop frameworks deploy docs-test faults-smoke ## All checks and tests; installs missing tools first
+test: tools lint rust stores proxies traces web browser first-minute interop frameworks deploy docs-test faults-smoke ## All checks and tests; installs missing tools first
 
 tools: ## Lists and installs the programs that the tests need
 	@tests/tools.sh
@@ -51,6 +51,10 @@ traces: ## Traces: a build with the feature `otel` sends spans to a receiver
 
 web: ## The browser helper, with Node's test runner
 	node --test web/test/*.mjs
+
+first-minute: ## The pages of docs/start, pasted in a fresh folder until the app's own page shows a token
+	cargo build --locked
+	@for script in tests/first-minute/*.sh; do [ "$$script" = tests/first-minute/lib.sh ] || { echo "== $$script"; $$script || exit 1; }; done
 
 browser: ## The browser helper, the development page and Rollout's components, in Chromium
 	cargo build --locked

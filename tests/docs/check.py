@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -245,6 +246,18 @@ class Page:
         path = self.folder / "block.mjs"
         path.write_text(block.text)
         return self.run("node --check block.mjs")
+
+    def check_jsx(self, block: Block) -> str:
+        (self.folder / "block.jsx").write_text(block.text)
+        script = """
+            const { readFileSync } = require("fs");
+            const { transpileModule, JsxEmit } = require(process.argv[1]);
+            const options = { reportDiagnostics: true, fileName: "block.jsx", compilerOptions: { jsx: JsxEmit.Preserve } };
+            const { diagnostics } = transpileModule(readFileSync("block.jsx", "utf8"), options);
+            for (const { messageText } of diagnostics) console.log(messageText);
+            process.exit(diagnostics.length);
+        """
+        return self.run(f"node -e {shlex.quote(script)} {ROOT}/target/browser/node_modules/typescript")
 
     def check_python(self, block: Block) -> str:
         ast.parse(block.text)

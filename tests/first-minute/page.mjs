@@ -8,6 +8,7 @@ try {
   const browser = await startBrowser();
   const page = await open(await browser.newContext());
   await page.goto(`${url}/sign-in`);
+  await page.getByText("signed in").waitFor();
   await page.goto(url);
   await page.locator("#token", { hasText: "eyJ" }).waitFor();
   const [, claims] = (await page.locator("#token").textContent()).split(".");
