@@ -10,7 +10,6 @@ use sqlx::Connection;
 
 use crate::helpers::{Service, verified};
 use crate::servers::{MariaDb, Postgres, Redis};
-use crate::vectors::directory;
 
 #[derive(serde::Deserialize)]
 struct Family {
@@ -78,7 +77,11 @@ async fn outcome(service: &Service, headers: &BTreeMap<String, String>) -> Value
 
 #[tokio::test]
 async fn sessions_of_libraries_in_redis_are_accepted_and_changed_ones_refused() {
-    let text = std::fs::read(directory().join("redis-stores.json")).expect("vectors");
+    let text = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/stores/vectors/redis-stores.json"
+    ))
+    .expect("vectors");
     let Family { cases } = serde_json::from_slice(&text).expect("vectors");
     let redis = Redis::start(&[]).await;
     let mut services: BTreeMap<String, Service> = BTreeMap::new();
@@ -128,7 +131,11 @@ async fn check_tables(
     dialect: &str,
     mut fill: impl AsyncFnMut(&TableFamily, String) -> String,
 ) -> (usize, usize) {
-    let text = std::fs::read(directory().join("sql-stores.json")).expect("vectors");
+    let text = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/stores/vectors/sql-stores.json"
+    ))
+    .expect("vectors");
     let Tables { families } = serde_json::from_slice(&text).expect("vectors");
     let (mut wrong, mut run, mut accepted) = (Vec::new(), 0, 0);
     for family in &families {
