@@ -19,6 +19,13 @@ const element = (name, properties = {}, ...children) => {
   return made;
 };
 
+/** A cell of a table. Its label is shown on narrow screens, where each row is a list. */
+function cell(label, textContent, className = "") {
+  const made = element("td", { textContent, className });
+  made.dataset.label = label;
+  return made;
+}
+
 // ---- Requests ---------------------------------------------------------------------------------------------
 
 const user = () => byId("user").value;
@@ -45,12 +52,12 @@ async function logged(url, init, name = user()) {
       element(
         "tr",
         {},
-        element("td", { textContent: new Date().toLocaleTimeString() }),
-        element("td", { textContent: status ?? "none", className: good ? "good" : "bad" }),
-        element("td", { textContent: good ? "token" : (body?.code ?? "unreachable") }),
-        element("td", { textContent: name || "(blank)" }),
-        element("td", { textContent: ms }),
-        element("td", { textContent: response?.headers.get("X-Request-Id") ?? "" }),
+        cell("Time", new Date().toLocaleTimeString()),
+        cell("Status", status ?? "none", good ? "good" : "bad"),
+        cell("Code", good ? "token" : (body?.code ?? "unreachable")),
+        cell("User", name || "(blank)"),
+        cell("ms", ms),
+        cell("Request id", response?.headers.get("X-Request-Id") ?? ""),
       ),
     );
     while (byId("log").rows.length > 100) byId("log").lastElementChild.remove();
@@ -370,6 +377,17 @@ function showSnippet() {
 
 // Keyboard support of the tabs pattern (ARIA Authoring Practices): arrows, Home and End.
 const steps = { ArrowRight: (at) => at + 1, ArrowLeft: (at) => at - 1, Home: () => 0, End: () => -1 };
+function movesInTabs(tab, index) {
+  tab.addEventListener("keydown", (event) => {
+    const to = steps[event.key]?.(index);
+    if (to === undefined) return;
+    event.preventDefault();
+    const all = [...tab.parentElement.children];
+    const next = all.at(to % all.length);
+    next.click();
+    next.focus();
+  });
+}
 for (const [index, name] of Object.keys(snippets).entries()) {
   const tab = element("button", { type: "button", id: `tab-${index}`, textContent: name });
   tab.setAttribute("role", "tab");
@@ -378,14 +396,7 @@ for (const [index, name] of Object.keys(snippets).entries()) {
     chosen = name;
     showSnippet();
   });
-  tab.addEventListener("keydown", (event) => {
-    const to = steps[event.key]?.(index);
-    if (to === undefined) return;
-    event.preventDefault();
-    const next = [...byId("tabs").children].at(to % byId("tabs").children.length);
-    next.click();
-    next.focus();
-  });
+  movesInTabs(tab, index);
   byId("tabs").append(tab);
 }
 byId("user").addEventListener("input", showSnippet);
@@ -403,3 +414,111 @@ byId("copy-token").addEventListener("click", () => copy(byId("token").textConten
 byId("copy-snippet").addEventListener("click", () => copy(byId("snippet").textContent));
 
 byId("server").textContent = origin;
+
+// ---- Your session -------------------------------------------------------------------------------------------------------
+
+const views = [...byId("views").children];
+for (const [index, tab] of views.entries()) {
+  movesInTabs(tab, index);
+  tab.addEventListener("click", () => {
+    for (const each of views) {
+      const selected = each === tab;
+      each.setAttribute("aria-selected", selected);
+      each.tabIndex = selected ? 0 : -1;
+      byId(each.getAttribute("aria-controls")).hidden = !selected;
+    }
+  });
+}
+
+const own = async (path, init) => (await fetch(`${origin}${path}`, init)).json();
+const paragraph = (textContent, className = "") => element("p", { textContent, className });
+
+/** The parts of a request's way, as far as it came; the first part that is missing is where it stops. */
+function flow(parts, reached) {
+  const states = parts.map((_, index) => (index < reached ? "good" : index === reached ? "bad" : ""));
+  const items = parts.map((part, index) => {
+    const item = element("li", { className: states[index] }, element("span", { textContent: part }));
+    if (states[index] === "bad") item.append(element("span", { className: "unseen", textContent: "stops here" }));
+    return item;
+  });
+  return element("ol", { className: "flow" }, ...items);
+}
+
+const REACHED = { nothing: 0, place: 1, session: 3, subject: 5 };
+
+function showStep({ name, kind, places, reached, says, shape, subjects, notes, decides }) {
+  const subject = /^subject = "(.*)"$/.exec(says)?.[1];
+  const parts = [places.join(", ") || "no credential needed", kind, "session", subject ?? "subject", "token"];
+  const more = [shape && `session with ${shape}`, subjects.length && `candidates for subject: ${subjects.join(", ")}`, ...notes];
+  return element(
+    "div",
+    { className: "extractor" },
+    element("h3", { textContent: `${name}${decides ? ": decides" : ""}` }),
+    flow(parts, REACHED[reached]),
+    paragraph(says),
+    ...more.filter(Boolean).map((text) => paragraph(text, "quiet")),
+  );
+}
+
+function showCredential({ place, product, confidence, kinds, preset, needs_in_words: needs, subjects, page, section }) {
+  const also = kinds.slice(1);
+  return element(
+    "div",
+    { className: "credential" },
+    element("h3", { textContent: `${place}: ${product} (${confidence})` }),
+    paragraph(`kind ${kinds[0]}${preset ? `, preset ${preset}` : ""}${also.length ? `, or ${also.join(", ")}` : ""}. ${page}`, "quiet"),
+    ...needs.map((need) => paragraph(`needs ${need}`)),
+    ...(subjects.length ? [paragraph(`subject: ${subjects.join(" or ")}`)] : []),
+    element("pre", { textContent: section }),
+  );
+}
+
+byId("paste").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const slow = setTimeout(() => say("Asking the backends…"), 500);
+  try {
+    const { problem, request } = await own("/dev/explain", { method: "POST", body: byId("request").value });
+    const { credentials = [], steps = [], searched = [], answer, subject } = request ?? {};
+    byId("found").replaceChildren(...credentials.map(showCredential));
+    byId("found-empty").hidden = credentials.length > 0;
+    byId("found-empty").textContent = problem ?? "No credential that is known.";
+    byId("flows").replaceChildren(...steps.map(showStep));
+    byId("searched").replaceChildren(...searched.map((textContent) => element("li", { textContent })));
+    byId("answer").hidden = !request;
+    byId("answer").textContent = subject === undefined || subject === null ? `Answer: ${answer}` : `Answer: ${answer}, a token for ${subject}`;
+    say(problem ?? byId("answer").textContent);
+  } catch {
+    say("This server cannot be reached");
+  } finally {
+    clearTimeout(slow);
+  }
+});
+
+/** Lists the service's requests, every second while the tab is visible. */
+async function showRecent() {
+  if (document.hidden || byId("view-session").hidden) return;
+  const recent = await own("/dev/requests").catch(() => undefined);
+  if (!recent) return;
+  byId("recent-empty").hidden = recent.length > 0;
+  byId("recent-table").hidden = recent.length === 0;
+  byId("recent").replaceChildren(
+    ...recent.map(({ at, status, code, reason, extractor, subject, hint }) =>
+      element(
+        "tr",
+        {},
+        cell("Time", new Date(at * 1000).toLocaleTimeString()),
+        cell("Status", status, status === 200 ? "good" : "bad"),
+        cell("Code", status === 200 ? "token" : code),
+        cell("Reason", [reason, hint].filter(Boolean).join(": ")),
+        cell("Extractor", extractor ?? ""),
+        cell("Subject", subject ?? ""),
+      ),
+    ),
+  );
+}
+setInterval(showRecent, 1_000);
+byId("tab-session").addEventListener("click", showRecent);
+
+const inForce = await own("/dev/extractors");
+byId("in-force").textContent = inForce.extractors.map(({ name, kind }) => (name === kind ? name : `${name} (${kind})`)).join(", ");
+if (!inForce.everybody) byId("who").textContent = `Sessions are read by ${byId("in-force").textContent}`;

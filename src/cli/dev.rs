@@ -7,7 +7,7 @@ use super::{Failure, block_on, context, serve, with_throwaway_client};
 use crate::config::{Problems, Sources};
 use crate::secret::Secret;
 use crate::session::registry::Registry;
-use crate::settings;
+use crate::settings::{self, Settings};
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
@@ -29,8 +29,10 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
     let (writer, _last_lines) = serve::start_log(&context)?;
     let throwaway = Some(throwaway).filter(|secret| *secret == settings.client.secret);
     let base_path = settings.server.restart.base_path.clone();
+    let extractors = in_force(&settings);
     let banner = move |address: SocketAddr| {
-        print_banner(&format!("http://{address}{base_path}"), throwaway.as_ref());
+        let url = format!("http://{address}{base_path}");
+        print_banner(&url, extractors.as_deref(), throwaway.as_ref());
     };
     block_on(serve::serve(
         settings, sources, registry, context, writer, banner,
@@ -63,7 +65,29 @@ pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure
     Ok((Sources { base, ..sources }, client.secret))
 }
 
-fn print_banner(url: &str, throwaway: Option<&Secret>) {
+/// The names and kinds of extractors of the operator's own; `None` if `static_user` signs every caller in.
+fn in_force(settings: &Settings) -> Option<String> {
+    let extractors = settings.chain.extractors();
+    if extractors.iter().all(|one| one.kind == "static_user") {
+        return None;
+    }
+    let names = extractors
+        .iter()
+        .map(|one| format!("{} ({})", one.name, one.kind));
+    Some(names.collect::<Vec<_>>().join(", "))
+}
+
+fn print_banner(url: &str, extractors: Option<&str>, throwaway: Option<&Secret>) {
+    let who = match extractors {
+        None => "every caller is signed in".to_owned(),
+        Some(extractors) => format!("sessions are read by {extractors}"),
+    };
+    // With extractors of one's own, only a request of the app has a session.
+    let request = if extractors.is_none() {
+        format!("curl -sS -X POST -H 'X-Dev-User: ann' {url}/rollout/token")
+    } else {
+        format!("curl -sS -X POST -b 'COOKIE-OF-YOUR-APP=…' {url}/rollout/token")
+    };
     let throwaway = throwaway.map(|secret| String::from_utf8_lossy(secret.expose()));
     let secret =
         throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
@@ -71,9 +95,9 @@ fn print_banner(url: &str, throwaway: Option<&Secret>) {
     let _ = write!(
         io::stdout(),
         "
-  Development mode: every caller is signed in. Loopback only.
+  Development mode: {who}. Loopback only.
   Page      {url}/
-  A token   curl -sS -X POST -H 'X-Dev-User: ann' {url}/rollout/token
+  A token   {request}
 {}
 ",
         secret.unwrap_or_default()

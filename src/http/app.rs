@@ -20,9 +20,11 @@ use crate::clock::Clock;
 use crate::http::error::{self, Error};
 use crate::http::explain::{Beginning, Explaining};
 use crate::http::origin::{self, Listing};
+use crate::http::pasted;
 use crate::http::rate_limit::TokenLimiter;
 use crate::http::request_checks;
 use crate::http::request_id::{self, RequestIds, X_REQUEST_ID};
+use crate::http::routes::dev::session::RecentRequests;
 use crate::http::routes::{assets, dev, health, openapi, token};
 use crate::http::server::{Drain, LiveSettings};
 use crate::session::backends::Context;
@@ -48,6 +50,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub drain: Drain,
     pub dev: bool,
+    pub recent: RecentRequests,
     /// `server.base_path`, which a reload does not change.
     pub base_path: String,
     request_ids: RequestIds,
@@ -95,6 +98,7 @@ impl App {
             metrics: context.metrics,
             drain,
             dev: context.dev,
+            recent: RecentRequests::default(),
             request_ids: RequestIds::new(),
         })
     }
@@ -343,7 +347,11 @@ async fn check(
     next: Next,
 ) -> Result<Response, Error> {
     let limits = &live.settings.server;
-    let request = request_checks::check(request, limits).await?;
+    let request = if app.dev && app.is_route(request.uri().path(), dev::EXPLAIN_PATH) {
+        request_checks::check_with_body(request, limits, pasted::MAX_BYTES).await?
+    } else {
+        request_checks::check(request, limits).await?
+    };
     if app.dev && !dev::is_local(request.headers()) {
         return Err(Error::HostNotAllowed);
     }
@@ -369,6 +377,7 @@ impl App {
             hint: None,
             duration,
         };
+        self.show(&outcome);
         self.log
             .answered(&in_force.span, &outcome, &in_force.live.subject_log);
     }
@@ -404,6 +413,16 @@ impl App {
             hint: error.hint(path_ends_in_token),
             duration,
         };
+        if path_ends_in_token {
+            self.show(&outcome);
+        }
         self.log.answered(span, &outcome, subjects);
+    }
+
+    /// Lists a request for a token on the page of `dev`.
+    fn show(&self, outcome: &Outcome<'_>) {
+        if self.dev {
+            self.recent.record(self.clock.now(), outcome);
+        }
     }
 }

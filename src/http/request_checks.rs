@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::uri::Uri;
@@ -49,6 +49,27 @@ pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, E
     check_head(&head, limits)?;
     discard_body(body, limits).await?;
     Ok(Request::from_parts(head, Body::empty()))
+}
+
+/// Like [`check`], but keeps a body of up to `max_bytes`.
+///
+/// # Errors
+/// Those of [`check_head`], `RequestTimeout`, and `BodyTooLarge` also if the body is incomplete.
+pub async fn check_with_body(
+    request: Request,
+    limits: &ServerConfig,
+    max_bytes: usize,
+) -> Result<Request, Error> {
+    let (head, body) = request.into_parts();
+    let limits = &ServerConfig {
+        max_body_bytes: max_bytes as u64,
+        ..limits.clone()
+    };
+    check_head(&head, limits)?;
+    let body = tokio::time::timeout(limits.body_timeout.0, to_bytes(body, max_bytes)).await;
+    let body = body.map_err(|_| Error::RequestTimeout)?;
+    let body = body.map_err(|_| Error::BodyTooLarge)?;
+    Ok(Request::from_parts(head, Body::from(body)))
 }
 
 /// Checks everything in the head that does not depend on the route. Sizes come first, so that the limits also bound the

@@ -101,7 +101,15 @@ async fn client_js_is_readable_by_listed_origins_and_other_methods_are_405() {
 
 #[tokio::test]
 async fn dev_page_and_its_assets_are_404_outside_dev_mode() {
-    let parts = ["/", "/dev.js", "/dev.css", "/dev.svg", "/dev/samples"];
+    let parts = [
+        "/",
+        "/dev.js",
+        "/dev.css",
+        "/dev.svg",
+        "/dev/samples",
+        "/dev/extractors",
+        "/dev/requests",
+    ];
     let dev = Service::start_dev("[session]\nextractors = [\"static_user\"]");
     for path in parts {
         let response = dev.request(Method::GET, path).send().await.unwrap();
@@ -123,6 +131,59 @@ async fn dev_page_and_its_assets_are_404_outside_dev_mode() {
             "{path}"
         );
     }
+}
+
+#[tokio::test]
+async fn pasted_request_of_the_dev_page_is_explained_to_its_own_origin_up_to_64_kib() {
+    let dev = Service::start_dev("[session]\nextractors = [\"static_user\"]");
+    let explain = |body: String| dev.request(Method::POST, "/dev/explain").body(body);
+    let cookie = "Cookie: connect.sid=s%3Aabc.2Zb6Z4mYx0QkqzQJw0cX8p9cQk0Yp3mB1s7sYk1xv5E";
+    let response = explain(cookie.to_owned()).send().await.unwrap();
+    let explained: serde_json::Value = response.json().await.unwrap();
+    let request = &explained["request"];
+    assert_eq!(request["subject"], "dev-user", "{explained}");
+    assert_eq!(request["credentials"][0]["place"], "cookie:connect.sid");
+    assert_eq!(request["credentials"][0]["preset"], "connect-redis");
+    assert_eq!(request["steps"][0]["reached"], "subject");
+
+    let response = explain("curl http://localhost/".to_owned()).send().await;
+    let explained: serde_json::Value = response.unwrap().json().await.unwrap();
+    assert!(explained["problem"].is_string(), "{explained}");
+
+    for origin in ["https://evil.example", "http://localhost:5173"] {
+        let foreign = explain(cookie.to_owned()).header("origin", origin);
+        assert_eq!(refused(foreign.send().await.unwrap()).await.0, 403);
+    }
+    let largest = format!("{cookie}; a={}", "x".repeat(64 * 1024 - cookie.len() - 4));
+    assert_eq!(explain(largest.clone()).send().await.unwrap().status(), 200);
+    let too_large = explain(largest + "x").send().await.unwrap();
+    assert_eq!(refused(too_large).await.0, 413);
+    let elsewhere = dev.request(Method::POST, "/rollout/token");
+    let elsewhere = elsewhere.body("x".repeat(5 * 1024)).send().await.unwrap();
+    assert_eq!(
+        refused(elsewhere).await.0,
+        413,
+        "other routes keep their limit"
+    );
+
+    let service = Service::start(BY_HEADER);
+    let response = service.request(Method::POST, "/dev/explain");
+    assert_eq!(refused(response.send().await.unwrap()).await.0, 404);
+}
+
+#[tokio::test]
+async fn dev_page_lists_the_latest_requests_for_a_token_with_their_reasons() {
+    let dev = Service::start_dev(BY_HEADER);
+    dev.post().header("x-user", "ann").send().await.unwrap();
+    dev.post().send().await.unwrap();
+    let answer = dev.request(Method::GET, "/dev/requests").send().await;
+    let requests: serde_json::Value = answer.unwrap().json().await.unwrap();
+    assert_eq!(requests[0]["reason"], "no_credential", "{requests}");
+    assert_eq!(requests[1]["subject"], "ann", "{requests}");
+    assert_eq!(requests[1]["reason"], serde_json::Value::Null);
+    let answer = dev.request(Method::GET, "/dev/extractors").send().await;
+    let in_force: serde_json::Value = answer.unwrap().json().await.unwrap();
+    assert_eq!(in_force["everybody"], false, "{in_force}");
 }
 
 #[tokio::test]

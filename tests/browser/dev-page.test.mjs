@@ -2,6 +2,7 @@
 // light and dark, on a desktop and on a phone.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
@@ -28,6 +29,11 @@ async function visit(options = {}, prepare = async () => {}) {
 
 const button = (page, name) => page.getByRole("button", { name });
 const rows = (page) => page.getByRole("region", { name: "Log" }).getByRole("row");
+
+const explain = async (page, request) => {
+  await page.getByLabel("Request, as cURL").fill(request);
+  await button(page, "Explain").click();
+};
 
 /** What a list of terms says, such as the claims. */
 const terms = (page, part) =>
@@ -111,7 +117,7 @@ test("copied snippets work unchanged", async () => {
     await button(page, "Copy the snippet").click();
     await page.getByRole("status").getByText("Copied").waitFor();
     const text = await page.evaluate(() => navigator.clipboard.readText());
-    assert.equal(text, await page.getByRole("tabpanel").textContent());
+    assert.equal(text, await page.locator("#snippet").textContent());
     assert.ok(text.includes(url), tab);
     await page.evaluate(() => document.getElementById("status").replaceChildren());
     return text;
@@ -155,6 +161,50 @@ test("the token can be copied", async () => {
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await page.locator("#token").textContent());
 });
 
+test("a pasted request is detected and explained", async () => {
+  // Sessions of an app, as the operator would configure them.
+  const secret = "the-secret-of-an-app-in-the-browser-tests";
+  const service = await startService("dev", {
+    ROLLOUT__SESSION__EXTRACTORS: "web",
+    ROLLOUT__EXTRACTORS__WEB__KIND: "jwt",
+    ROLLOUT__EXTRACTORS__WEB__FROM: "cookie:session",
+    ROLLOUT__EXTRACTORS__WEB__SECRET: secret,
+    ROLLOUT__EXTRACTORS__WEB__ALGORITHMS: "HS256",
+    ROLLOUT__EXTRACTORS__WEB__ALLOW_ANY_AUDIENCE: "true",
+  });
+  const signed = (key) => {
+    const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const text = `${part({ alg: "HS256" })}.${part({ sub: "ann", exp: 4_000_000_000 })}`;
+    return `${text}.${createHmac("sha256", key).update(text).digest("base64url")}`;
+  };
+  const page = await open(await browser.newContext());
+  await page.goto(service);
+  await page.getByText("Sessions are read by web (jwt)").waitFor();
+  await page.getByRole("tab", { name: "Your session" }).click();
+  const states = () => page.locator(".flow li").evaluateAll((parts) => parts.map(({ className }) => className));
+
+  await explain(page, `curl 'http://localhost:5000/' -H 'Cookie: theme=dark; session=${signed(secret)}'`);
+  await page.locator("#answer", { hasText: "200, a token for ann" }).waitFor();
+  assert.deepEqual(await states(), ["good", "good", "good", "good", "good"]);
+
+  await explain(page, `Cookie: session=${signed("another")}`);
+  await page.locator("#answer", { hasText: "401 session_invalid" }).waitFor();
+  assert.deepEqual(await states(), ["good", "bad", "", "", ""]);
+  await page.getByText("rejected because bad_signature").waitFor();
+
+  await explain(page, "Cookie: connect.sid=s%3AabcDEF0123456789abcDEF0123456789.2Zb6Z4mYx0QkqzQJw0cX8p9cQk0Yp3mB1s7sYk1xv5E");
+  await page.locator("#answer", { hasText: "401 no_session" }).waitFor();
+  await page.getByText("cookie:connect.sid: express-session").waitFor();
+  await page.getByText("web looked for cookie:session").waitFor();
+
+  await explain(page, "curl http://localhost/");
+  await page.getByText("there is no header").first().waitFor();
+
+  await fetch(`${service}/rollout/token`, { method: "POST" });
+  await page.locator("#recent-table").getByText("no_credential").waitFor();
+  assert.deepEqual(page.wrong, []);
+});
+
 test("the page works with the keyboard alone", async () => {
   const page = await visit();
   const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
@@ -186,9 +236,9 @@ test("the page works with the keyboard alone", async () => {
   await tabTo("tab-0");
   await press("ArrowRight", 2);
   assert.equal(await focused(), "tab-2");
-  assert.match(await page.getByRole("tabpanel").textContent(), /RolloutLinkProvider/);
+  assert.match(await page.locator("#snippet").textContent(), /RolloutLinkProvider/);
   await press("End");
-  assert.match(await page.getByRole("tabpanel").textContent(), /^curl/);
+  assert.match(await page.locator("#snippet").textContent(), /^curl/);
   await press("Home");
   await press("ArrowLeft");
   assert.equal(await focused(), "tab-4", "the tabs go round");
@@ -196,6 +246,15 @@ test("the page works with the keyboard alone", async () => {
   await tabTo("401");
   await press("Enter");
   await page.getByText('"session_invalid"').waitFor();
+
+  await page.getByRole("tab", { name: "Get a token" }).focus();
+  await press("ArrowRight");
+  assert.equal(await focused(), "tab-session");
+  await tabTo("request");
+  await page.keyboard.type("Cookie: a=b");
+  await tabTo("Explain");
+  await press("Enter");
+  await page.locator("#answer", { hasText: "200, a token for dev-user" }).waitFor();
 });
 
 test("axe finds no problem, nothing overflows, and no other host is contacted", async () => {
@@ -217,6 +276,11 @@ test("axe finds no problem, nothing overflows, and no other host is contacted", 
       await page.getByText('"origin_not_allowed"').waitFor();
       await page.getByRole("tab", { name: "React" }).click();
       await check("with everything shown");
+      await page.getByRole("tab", { name: "Your session" }).click();
+      await explain(page, "curl http://localhost:3000/ -b 'connect.sid=s%3AabcDEF0123456789abcDEF0123456789.2Zb6Z4mYx0QkqzQJw0cX8p9cQk0Yp3mB1s7sYk1xv5E'");
+      await page.getByText("a token for dev-user").first().waitFor();
+      await page.locator("#recent-table").waitFor();
+      await check("with a request explained");
       assert.deepEqual(page.wrong, []);
       assert.deepEqual(page.asked.filter((asked) => !asked.startsWith(`${url}/`)), []);
     }

@@ -1,6 +1,8 @@
 //! The routes that only `rollout-token dev` serves: the page at `/` and its files, and the check of `Host`.
 //! The page itself is in `web/`.
 
+pub mod session;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -9,7 +11,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use url::Url;
@@ -25,6 +27,9 @@ const CSP: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
+
+/// The one path whose body is read: a pasted request.
+pub const EXPLAIN_PATH: &str = "/dev/explain";
 
 async fn page(headers: HeaderMap) -> Response {
     static PAGE: LazyLock<Asset> = LazyLock::new(|| {
@@ -78,15 +83,19 @@ pub struct Sample {
 
 /// The routes of the page. Those that it fetches are for it alone: pages of other origins may not, even if they may ask
 /// for tokens.
-pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 5] {
+pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 8] {
+    let own = |route: MethodRouter<Arc<App>>| route.route_layer(from_fn(own_page_only));
     [
         ("/", read_only(get(page))),
         ("/dev.js", read_only(get(script))),
         ("/dev.css", read_only(get(style))),
         ("/dev.svg", read_only(get(icon))),
+        ("/dev/samples", own(read_only(get(samples)))),
+        ("/dev/extractors", own(read_only(get(session::extractors)))),
+        ("/dev/requests", own(read_only(get(session::requests)))),
         (
-            "/dev/samples",
-            read_only(get(samples)).route_layer(from_fn(own_page_only)),
+            EXPLAIN_PATH,
+            own(post(session::explain)).fallback(|| async { Error::MethodNotAllowed("POST") }),
         ),
     ]
 }

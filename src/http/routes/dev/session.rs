@@ -1,0 +1,218 @@
+//! What the page of `dev` shows of sessions: a pasted request, detected and explained, and the latest requests of the
+//! service itself. Nothing of a pasted request is logged or kept.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Extension, State};
+use axum::http::Request;
+use axum::http::request::Parts;
+use serde::Serialize;
+
+use crate::clock::UnixSeconds;
+use crate::http::app::{App, InForce};
+use crate::http::error::Error;
+use crate::http::pasted;
+use crate::session::detect::{Detected, Draft, detect};
+use crate::session::explain::{self, Said, Step};
+use crate::session::registry::Registry;
+use crate::telemetry::requests::Outcome;
+
+/// How many requests the page lists.
+const RECENT: usize = 50;
+
+/// The extractors in force.
+#[derive(Debug, Serialize)]
+pub struct Extractors {
+    extractors: Vec<Extractor>,
+    /// Whether every caller is signed in, because there is only `static_user`.
+    everybody: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Extractor {
+    name: Arc<str>,
+    kind: &'static str,
+}
+
+/// What a pasted request is, and what the service would make of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Explained {
+    /// The text is no request.
+    Problem(String),
+    Request {
+        credentials: Vec<Credential>,
+        steps: Vec<Explanation>,
+        /// The places that were searched in vain, and the names of what is there.
+        searched: Vec<String>,
+        /// Status and code of the answer.
+        answer: String,
+        subject: Option<String>,
+    },
+}
+
+#[derive(Debug, Serialize)]
+pub struct Credential {
+    #[serde(flatten)]
+    detected: Detected,
+    product: String,
+    subjects: Vec<String>,
+    /// The section to paste, as a file.
+    section: String,
+    needs_in_words: Vec<String>,
+}
+
+/// What one extractor makes of the request.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    name: Arc<str>,
+    kind: &'static str,
+    places: Vec<String>,
+    /// How far it came: the last part that is good.
+    reached: Reached,
+    says: String,
+    shape: Option<String>,
+    subjects: Vec<String>,
+    notes: Vec<String>,
+    decides: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reached {
+    Nothing,
+    Place,
+    Session,
+    Subject,
+}
+
+/// `GET /dev/extractors`
+pub async fn extractors(Extension(InForce { live, .. }): Extension<InForce>) -> Json<Extractors> {
+    let configured = live.settings.chain.extractors();
+    Json(Extractors {
+        everybody: configured.iter().all(|one| one.kind == "static_user"),
+        extractors: configured
+            .iter()
+            .map(|one| Extractor {
+                name: one.name.clone(),
+                kind: one.kind,
+            })
+            .collect(),
+    })
+}
+
+/// `POST /dev/explain`, with a request as it was pasted.
+pub async fn explain(
+    Extension(InForce { live, .. }): Extension<InForce>,
+    pasted: Bytes,
+) -> Json<Explained> {
+    let head = match head(&pasted) {
+        Ok(head) => head,
+        Err(problem) => return Json(Explained::Problem(problem)),
+    };
+    let found = detect(&head.headers, &Registry::builtin());
+    let explanation = explain::explain(&live.settings.chain, &head).await;
+    let searched = explain::searched(&explanation, &head.headers);
+    let (answer, subject) = match explanation.outcome {
+        Ok(subject) => ("200".to_owned(), Some(subject.as_str().to_owned())),
+        Err(denied) => {
+            let error = Error::from(denied);
+            (
+                format!("{} {}", error.status().as_u16(), error.code()),
+                None,
+            )
+        }
+    };
+    Json(Explained::Request {
+        credentials: found.into_iter().map(credential).collect(),
+        steps: explanation.steps.into_iter().map(step).collect(),
+        searched,
+        answer,
+        subject,
+    })
+}
+
+fn head(pasted: &[u8]) -> Result<Parts, String> {
+    let headers = pasted::headers(pasted)?;
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.headers = headers;
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    head.extensions.insert(ConnectInfo(peer));
+    Ok(head)
+}
+
+fn credential(detected: Detected) -> Credential {
+    let draft = detected.drafts.first();
+    let needs = draft.into_iter().flat_map(Draft::secret_keys);
+    Credential {
+        product: detected.product.clone(),
+        subjects: detected.subjects.clone(),
+        section: draft.map(Draft::to_file).unwrap_or_default(),
+        needs_in_words: needs
+            .map(|key| format!("{}: {}", key.name, key.comment))
+            .collect(),
+        detected,
+    }
+}
+
+fn step(step: Step) -> Explanation {
+    let reached = match (&step.said, &step.shape) {
+        (Said::NotAsked | Said::NotPresent, _) => Reached::Nothing,
+        (Said::Subject(_), _) => Reached::Subject,
+        (Said::Denied(_), Some(_)) => Reached::Session,
+        (Said::Denied(_), None) => Reached::Place,
+    };
+    Explanation {
+        says: step.said.describe(),
+        name: step.name,
+        kind: step.kind,
+        places: step.places.iter().map(ToString::to_string).collect(),
+        reached,
+        shape: step.shape,
+        subjects: step.candidates,
+        notes: step.notes,
+        decides: step.decides,
+    }
+}
+
+/// The latest requests for a token, for the page of `dev`.
+#[derive(Debug, Default)]
+pub struct RecentRequests(Mutex<VecDeque<RecentRequest>>);
+
+#[derive(Clone, Debug, Serialize)]
+struct RecentRequest {
+    /// In seconds since 1970.
+    at: UnixSeconds,
+    status: u16,
+    code: &'static str,
+    reason: Option<&'static str>,
+    extractor: Option<String>,
+    subject: Option<String>,
+    hint: Option<&'static str>,
+}
+
+impl RecentRequests {
+    pub fn record(&self, at: UnixSeconds, outcome: &Outcome<'_>) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.truncate(RECENT - 1);
+        recent.push_front(RecentRequest {
+            at,
+            status: outcome.status.as_u16(),
+            code: outcome.code,
+            reason: outcome.reason,
+            extractor: outcome.extractor.map(str::to_owned),
+            subject: outcome.subject.map(str::to_owned),
+            hint: outcome.hint,
+        });
+    }
+}
+
+/// `GET /dev/requests`: the latest first.
+pub async fn requests(State(app): State<Arc<App>>) -> Json<Vec<impl Serialize>> {
+    let recent = app.recent.0.lock().unwrap_or_else(PoisonError::into_inner);
+    Json(recent.iter().cloned().collect::<Vec<_>>())
+}
