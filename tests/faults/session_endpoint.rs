@@ -534,7 +534,14 @@ async fn only_configured_headers_are_forwarded() {
     names.retain(|name| !matches!(*name, "traceparent"));
     assert_eq!(
         names,
-        ["accept", "cookie", "host", "user-agent", "x-api-key"],
+        [
+            "accept",
+            "cookie",
+            "host",
+            "user-agent",
+            "x-api-key",
+            "x-forwarded-proto"
+        ],
         "{request}"
     );
     assert!(request.starts_with("get /me http/1.1\r\n"), "{request}");
@@ -789,9 +796,9 @@ async fn unusual_but_valid_answer_is_accepted() {
         ),
         ("1.0", format!("HTTP/1.0 200 OK\r\n{json}\r\n{body}")),
         (
-            "cookies",
+            "a cookie that the section does not name",
             format!(
-                "HTTP/1.1 200 OK\r\n{json}Set-Cookie: sid=stolen\r\nContent-Length: 12\r\n\r\n{body}"
+                "HTTP/1.1 200 OK\r\n{json}Set-Cookie: other=stolen\r\nContent-Length: 12\r\n\r\n{body}"
             ),
         ),
         (
