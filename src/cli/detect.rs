@@ -69,7 +69,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
             print(detected)?;
         }
         return say(
-            "\nNothing was sent anywhere. To open the session and see what is in it, give its secret or store: \
+            "\nNothing was sent anywhere. To open the session and see what is in it, give its secret or store:\n  \
              --set KEY=VALUE, --set KEY_file=PATH, or --set KEY, which asks for it.",
         );
     }

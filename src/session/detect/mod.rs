@@ -1,5 +1,5 @@
 //! Recognises the sessions in a pasted request by the names of cookies and headers and by the shapes of their values,
-//! and drafts the section that reads each of them. Nothing is verified and nobody is asked: the framework's secret, or
+//! and drafts the section that reads each of them. Nothing is verified and no backend is asked: the framework's secret, or
 //! `explain`, shows whether a guess is right.
 //!
 //! The formats are those of the extractors. `headers.rs` has the rules for headers, `tokens.rs` those for JWTs; `cookies.rs` tries those

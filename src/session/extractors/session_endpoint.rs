@@ -120,12 +120,12 @@ impl SessionExtractor for SessionEndpoint {
 
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
         Box::pin(async move {
-            let nobody = Credentials {
+            let none = Credentials {
                 cookies: Vec::new(),
                 headers: Vec::new(),
             };
             let (head, ()) = axum::http::Request::new(()).into_parts();
-            let request = self.whoami.request(&head, &nobody);
+            let request = self.whoami.request(&head, &none);
             let name = format!("endpoint {}", without_query(request.url()));
             let asking = async {
                 match self.whoami.ask(request, false).await.outcome {
