@@ -15,7 +15,7 @@ pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'
         Some(closest) if alike(closest) >= ALIKE => {
             format!("is not a {what}: did you mean {closest}?")
         }
-        _ => format!("is not a {what}; there are {}", known.join(", ")),
+        _ => format!("is not a {what}; expected one of {}", known.join(", ")),
     }
 }
 
@@ -30,11 +30,11 @@ mod tests {
         assert_eq!(said("clams"), "is not a key: did you mean claims?");
         assert_eq!(
             said("port"),
-            "is not a key; there are issuers, claims, from"
+            "is not a key; expected one of issuers, claims, from"
         );
         assert_eq!(
             unknown("key", "secret", ["server"].into_iter()),
-            "is not a key; there are server"
+            "is not a key; expected one of server"
         );
     }
 }

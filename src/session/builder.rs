@@ -39,7 +39,7 @@ pub(crate) struct BuiltFrom {
     cap_to_session: bool,
     /// `server.max_in_flight`, which determines the default of `max_waiting`.
     max_in_flight: usize,
-    /// How calls leave this service unless the section says otherwise.
+    /// `[outgoing]`, which a section may override.
     outgoing: Outgoing,
     /// The files that the section names, with secrets and keys.
     pub(crate) files: Vec<FileFingerprint>,
@@ -195,7 +195,7 @@ impl Builder<'_> {
             (None, Some(kind)) => unknown("kind", kind, self.registry.names()),
             (None, None) => {
                 let known = self.registry.names().collect::<Vec<_>>().join(", ");
-                format!("is missing: {name} is not a kind itself. There are {known}")
+                format!("is missing: {name} is not a kind itself. The kinds are {known}")
             }
         }
     }
@@ -421,7 +421,7 @@ pub fn properties_of_kind(
     Some(keys)
 }
 
-/// What is found out while an extractor of this kind is built from an empty section.
+/// The findings of building an extractor of this kind from an empty section.
 fn findings_of(kind: &Kind, context: &Context) -> Findings {
     let section = Section::new(
         String::new(),

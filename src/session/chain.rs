@@ -46,7 +46,7 @@ pub struct Chain {
 pub struct Authenticated {
     /// The name of the extractor that decided.
     pub extractor: Arc<str>,
-    /// The places that it reads.
+    /// The places that this extractor reads.
     pub places: Arc<[CredentialSource]>,
     pub subject: Subject,
     pub session: Session,
@@ -92,7 +92,7 @@ impl Chain {
         self.authenticate_in(self.walk(request)).await
     }
 
-    /// The same for a walk that was started.
+    /// Like [`Self::authenticate`], for a walk that was already started.
     pub async fn authenticate_in(&self, mut walk: ChainWalk<'_>) -> Result<Authenticated, Denied> {
         for (configured, reach) in self.extractors.iter().zip(&self.reaches) {
             if !walk.includes(reach) {
@@ -281,7 +281,7 @@ impl ChainWalk<'_> {
         &self.request
     }
 
-    /// Whether an extractor with this reach is asked.
+    /// Whether the walk asks an extractor with this reach.
     pub fn includes(&self, reach: &Reach) -> bool {
         let reads_it = self.header.as_ref().is_none_or(|header| {
             reach

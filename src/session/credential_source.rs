@@ -472,7 +472,7 @@ mod tests {
             ("basic", "Basic dXNlcjpwYXNz", Ok(None)),
             ("alone", "Bearer", Ok(None)),
             (
-                "a name that begins so",
+                "a name with this prefix",
                 "BearerToken",
                 Ok(Some("BearerToken")),
             ),

@@ -1,5 +1,5 @@
-//! What each extractor makes of one request, for `explain` and for the page of `dev`. In contrast to
-//! [`Chain::authenticate`], extractors behind the one that decides are asked, too.
+//! What each extractor answers for one request, for `explain` and for the page of `dev`. Unlike
+//! [`Chain::authenticate`], this also asks the extractors after the one that decides.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::session::reason::Reason;
 use crate::session::subject::Subject;
 use crate::session::types::{CredentialSource, ResponseCookies};
 
-/// What the chain makes of a request.
+/// What the chain answers for a request.
 #[derive(Debug)]
 pub struct Explanation {
     pub steps: Vec<Step>,
@@ -23,7 +23,7 @@ pub struct Explanation {
     pub outcome: Result<Subject, Denied>,
 }
 
-/// What one extractor makes of a request.
+/// What one extractor answers for a request.
 #[derive(Debug)]
 pub struct Step {
     pub name: Arc<str>,
@@ -34,7 +34,7 @@ pub struct Step {
     pub shape: Option<String>,
     /// Templates for `subject` that would name a user of the session that was found.
     pub candidates: Vec<String>,
-    /// What the extractor says about itself, such as keys of its provider that cannot be used.
+    /// Remarks of the extractor, such as keys of its provider that cannot be used.
     pub notes: Vec<String>,
     /// Whether this extractor decides about the request.
     pub decides: bool,
@@ -43,7 +43,7 @@ pub struct Step {
 /// The answer of one extractor.
 #[derive(Debug)]
 pub enum Said {
-    /// A header holds another's credential, and this extractor does not read that header.
+    /// A header holds a credential of another issuer, and this extractor does not read that header.
     NotAsked,
     NotPresent,
     Subject(Subject),
@@ -128,7 +128,7 @@ async fn explain_walk(
     }
 }
 
-/// Says that the app renewed the session while this extractor asked it. The cookies of the request may then be used up.
+/// Says that the app renewed the session while this extractor asked it. The cookies of the request may then be invalid.
 fn renewed(cookies: &ResponseCookies, configured: &ConfiguredExtractor) -> Option<String> {
     cookies.keep_if(|session| configured.subject.subject(session).is_ok());
     let lines = cookies.lines();
@@ -139,8 +139,7 @@ fn renewed(cookies: &ResponseCookies, configured: &ConfiguredExtractor) -> Optio
     let names = names.collect::<Vec<_>>().join(", ");
     (!names.is_empty()).then(|| {
         format!(
-            "the app set {names} in this call, which the service passes to the caller: if the app renews its sessions \
-             so, sign in again in the browser that you copied the cookie from"
+            "the app set {names} in this call, which the service passes to the caller: if that renews the session, sign in again in the browser from which you copied the cookie"
         )
     })
 }
@@ -156,14 +155,13 @@ impl Said {
                 .unwrap_or_default()
         };
         match self {
-            Self::NotAsked => "not asked, because a header holds another's credential and this section does not read \
-                               that header"
+            Self::NotAsked => "not asked, because a header holds a credential of another issuer and this section does not read that header"
                 .to_owned(),
             Self::NotPresent => "not present".to_owned(),
             Self::Subject(subject) => format!("subject = {:?}", subject.as_str()),
             Self::Denied(Denial::NotSignedIn(reason)) => format!("no user is signed in: {reason}"),
             Self::Denied(Denial::NotMine(rejection, place)) => format!(
-                "not mine because {}{}: the credential in {place} is another's",
+                "not mine because {}{}: another party issued the credential in {place}",
                 rejection.reason,
                 more(&rejection.detail)
             ),
@@ -177,7 +175,7 @@ impl Said {
     }
 }
 
-/// For each extractor that found nothing, where it looked; and what the request has instead. Names only.
+/// The places that each extractor without a credential read, and what the request has instead. Names only.
 pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     let absent = |step: &&Step| matches!(step.said, Said::NotPresent) && !step.places.is_empty();
     let mut lines: Vec<String> = explanation
@@ -216,13 +214,13 @@ pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     lines
 }
 
-/// The most names of cookies or headers that are listed.
+/// The maximum number of names of cookies or headers that are listed.
 const MAX_NAMES: usize = 100;
 
-/// The most bytes of a drawing; a longer one is not read.
-const MAX_DRAWN: usize = 2000;
+/// The maximum length of a shape, in bytes; the rest of a longer one is left out.
+const MAX_SHAPE: usize = 2000;
 
-/// What the request has instead, if no extractor found a credential of its own: lines for people.
+/// Lines for the operator about the credentials in the request, if no extractor found one of its own.
 pub fn hints(found: &[Detected], explanation: &Explanation) -> Vec<String> {
     let is_empty = matches!(
         &explanation.outcome,
@@ -274,7 +272,7 @@ pub fn shape(session: &Value) -> String {
 
 fn draw(value: &Value, shape: &mut String) {
     match value {
-        _ if shape.len() > MAX_DRAWN => {}
+        _ if shape.len() > MAX_SHAPE => {}
         Value::Null => shape.push_str("null"),
         Value::Bool(_) => shape.push_str("true or false"),
         Value::Number(_) => shape.push_str("number"),
@@ -305,9 +303,9 @@ fn draw(value: &Value, shape: &mut String) {
     }
 }
 
-/// Makes room for one more; `false` if there is none.
+/// Adds the separator before the next member; `false` if the limit is reached.
 fn separate(index: usize, shape: &mut String) -> bool {
-    let has_room = shape.len() <= MAX_DRAWN;
+    let has_room = shape.len() <= MAX_SHAPE;
     shape.push_str(if index > 0 { ", " } else { "" });
     shape.push_str(if has_room { "" } else { "…" });
     has_room
@@ -318,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drawing_has_names_and_types_without_values_and_is_cut_at_its_limit() {
+    fn shape_has_names_and_types_without_values_and_is_cut_at_its_limit() {
         let drawn = |json: &str| shape(&Value::parse(json.as_bytes()).expect("JSON"));
         assert_eq!(
             drawn(r#"{"a\u001b":"s3cr3t","b":[1,"",null,true,{}]}"#),
@@ -330,7 +328,7 @@ mod tests {
         ] {
             let shape = drawn(&long);
             assert!(
-                shape.len() < MAX_DRAWN + 50 && shape.ends_with(", …]"),
+                shape.len() < MAX_SHAPE + 50 && shape.ends_with(", …]"),
                 "{}",
                 shape.len()
             );

@@ -1,4 +1,4 @@
-//! A kind of extractor: how one is built from its section, and the defaults of such a section.
+//! A kind of extractor: the function that builds one from its section, and the defaults of that section.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub struct Kind {
     pub build: Build,
     /// The default of `subject`.
     pub subject: &'static str,
-    /// Presets by name: keys as TOML. A key that the section sets wins.
+    /// Presets by name, with their keys as TOML. A key that the section sets takes precedence.
     pub presets: &'static [(&'static str, &'static str)],
 }
 

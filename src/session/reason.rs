@@ -1,5 +1,5 @@
-//! Why a request gets no token: the reasons that logs, metrics, traces and `explain` name. Callers see codes, which
-//! are in `http::error`. The table in `docs/errors.md` is generated from this one.
+//! The reasons why a request gets no token, for logs, metrics, traces and `explain`. Callers see only codes, which are
+//! in `http::error`. The table in `docs/errors.md` is generated from the table in this file.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ macro_rules! reasons {
 
 reasons! {
     NoCredential "no_credential" "No extractor found a credential.",
-    NoSubject "no_subject" "The session has no value where `subject` looks, such as a guest's.",
+    NoSubject "no_subject" "The session has no value at the path in `subject`, for example because the visitor is a guest.",
 
     Expired "expired" "The session has expired.",
     SessionOver "session_over" "The session ends before a token could become valid, and `token.cap_to_session` is set.",
@@ -43,10 +43,10 @@ reasons! {
 
     BadSignature "bad_signature" "The signature does not match the configured keys. The app's secret was changed, or is configured differently here.",
     BadSeal "bad_seal" "The configured keys do not decrypt the cookie. The app's secret was changed, or is configured differently here.",
-    UnknownKey "unknown_key" "The token names a key that is not in the key set, or the API key is none of `keys`.",
+    UnknownKey "unknown_key" "The token names a key that is not in the key set, or the API key is not one of `keys`.",
     Malformed "malformed" "The credential, or the backend's answer, does not have the expected form.",
-    PayloadNotJson "payload_not_json" "The session is not JSON, for example a pickle or Marshal.",
-    PayloadNotPlain "payload_not_plain" "The session contains objects of a programming language.",
+    PayloadNotJson "payload_not_json" "The session is not JSON; it may be a pickle or Marshal data.",
+    PayloadNotPlain "payload_not_plain" "The session contains serialized objects of a programming language.",
     Header "header" "The token's header has a parameter that is refused: `crit`, `zip`, or `b64` other than true.",
     DuplicateMember "duplicate_member" "A JSON member that the subject needs occurs twice.",
 
@@ -58,7 +58,7 @@ reasons! {
     Issuer "issuer" "The token's `iss` is not in `issuers`.",
     Tenant "tenant" "The token's `tid` is not in `tenants`, or is not the tenant in its `iss`.",
     Audience "audience" "The token's `aud` is not in `audiences`.",
-    ClientId "client_id" "The token was issued to another app than those of `client_ids`.",
+    ClientId "client_id" "The token was issued to an app that is not in `client_ids`.",
     Claim "claim" "A claim does not have the value that `claims` or the preset requires.",
     Scope "scope" "A scope of `required_scopes` is missing.",
 
@@ -69,11 +69,11 @@ reasons! {
     PasswordChanged "password_changed" "The session is older than its user's password.",
     UserNotFound "user_not_found" "The session's user does not exist, or `user_query` excludes the user.",
 
-    Unsigned "unsigned" "The signature is missing, or the cookie that has it.",
+    Unsigned "unsigned" "The signature, or the cookie that contains it, is missing.",
     MissingPart "missing_part" "A chunk of the cookie is missing.",
     TooManyParts "too_many_parts" "The cookie has too many chunks.",
     TooLarge "too_large" "The credential is longer than the limit.",
-    AmbiguousIdentity "ambiguous_identity" "Two cookies or headers name an identity and differ, or a header is sent together with its twin with `_`.",
+    AmbiguousIdentity "ambiguous_identity" "Two cookies or headers name different identities, or a header is sent together with the same name spelled with `_`.",
     DuplicateHeader "duplicate_header" "The header occurs twice.",
     CookieName "cookie_name" "The value was made for another cookie.",
     Purpose "purpose" "The value was made for another purpose.",
@@ -99,24 +99,24 @@ reasons! {
     NullOrigin "null_origin" "The page's origin is `null`: a sandboxed frame, a local file, or a redirect across origins.",
     TwoOrigins "two_origins" "There are two `Origin` headers.",
     CrossSite "cross_site" "A page of another site caused the request, and the browser sent no `Origin`: a link, an image or a GET without CORS.",
-    SameSite "same_site" "The same for a page of another host of this site.",
+    SameSite "same_site" "A page of another host of the same site caused the request, and the browser sent no `Origin`.",
     SecFetchSite "sec_fetch_site" "`Sec-Fetch-Site` is repeated or has an unknown value.",
     GetWithoutOrigin "get_without_origin" "A GET under `server.docs_alias` has neither a browser's same-origin `Sec-Fetch-Site`, nor a listed `Origin`, nor a bearer token. Over plain http, browsers send none of them: use POST, or https.",
     PreflightHeader "preflight_header" "A page of a listed origin asked to send a header that is not allowed: add it to `origins.allowed_headers`.",
     PreflightMethod "preflight_method" "A page of a listed origin asked to use a method that the path does not accept.",
     Navigation "navigation" "A browser navigated to the path or submitted a form to it.",
-    Embedded "embedded" "A browser loaded the path as an image, a script, a frame or the like.",
+    Embedded "embedded" "A browser loaded the path as an image, a script, a frame or similar.",
 
-    DocsAliasOff "docs_alias_off" "`/rollout-token` is served with `server.docs_alias` only.",
-    PathPrefix "path_prefix" "The path is one of the service's, but for its beginning: `server.base_path` is another.",
+    DocsAliasOff "docs_alias_off" "The path `/rollout-token` is served only if `server.docs_alias` is set.",
+    PathPrefix "path_prefix" "The path ends like one of the service's paths, but `server.base_path` is different.",
 
     Host "host" "The `Host` is malformed.",
     NoHost "no_host" "There is no `Host`.",
     TwoHosts "two_hosts" "There are two `Host` headers.",
     AbsoluteTarget "absolute_target" "The request target is an absolute URL.",
     Fragment "fragment" "The request target has a `#`.",
-    TransferEncoding "transfer_encoding" "The request has a `Transfer-Encoding` other than exactly `chunked`, or `Content-Length` beside it.",
-    ContentLength "content_length" "The `Content-Length` is not one number.",
+    TransferEncoding "transfer_encoding" "The request has a `Transfer-Encoding` other than exactly `chunked`, or both `Transfer-Encoding` and `Content-Length`.",
+    ContentLength "content_length" "The `Content-Length` is not a single number.",
     BrokenBody "broken_body" "The request's body is incomplete.",
 
     JwksUnavailable "jwks_unavailable" "The provider's keys could not be fetched.",
@@ -128,7 +128,7 @@ reasons! {
     BackendBusy "backend_busy" "`max_waiting` requests wait for the backend, or no call ended in time to free a slot.",
     WrongUrl "wrong_url" "The app's endpoint answered 301, 308, 404, 405 or a redirect to https of the same path. The log has the status and the Location: correct `url` or `method`, let the app trust `X-Forwarded-Proto`, or list the status in `signed_out`.",
     IntrospectionClientRejected "introspection_client_rejected" "The issuer refuses the service's own client id and secret.",
-    StoreUnreachable "store_unreachable" "There is no connection to the store.",
+    StoreUnreachable "store_unreachable" "The service cannot connect to the store.",
     StoreTimeout "store_timeout" "The store did not answer in time.",
     StoreBusy "store_busy" "No connection to the store is free, or `max_waiting` requests wait for it.",
     StoreRefused "store_refused" "The store refuses the service's login or command.",

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use crate::json::{DuplicateMember, Object, Value};
 use crate::session::reason::Reason;
 
-/// The longest subject, in bytes of UTF-8.
+/// The maximum length of a subject, in bytes of UTF-8.
 pub const MAX_BYTES: usize = 256;
 
 /// A valid subject. It is compared and minted byte for byte, never normalised.
@@ -180,9 +180,9 @@ impl Template {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubjectRule {
     pub template: Template,
-    /// How the session shows that an e-mail address in the subject is verified; `None`: not checked.
+    /// How the session shows that an e-mail address in the subject is verified; `None` if that is not checked.
     pub email: Option<VerifiedEmail>,
-    /// Accept values that make the subject ambiguous.
+    /// Whether values that make the subject ambiguous are accepted.
     pub allow_ambiguous: bool,
 }
 

@@ -22,8 +22,8 @@ use crate::session::reason::Reason;
 ///
 /// - `Ok(None)`: the request has no credential of this kind. The chain asks the next extractor.
 /// - `Ok(Some(session))`: the credential is valid. The chain stops.
-/// - `Err(NotMine)`: a credential of this kind whose form shows that another party issued it. `chain.rs` says how
-///   the chain goes on.
+/// - `Err(NotMine)`: a credential of this kind whose form shows that another party issued it. `chain.rs` documents how
+///   the chain continues.
 /// - `Err(Rejected)`: a credential is present and not acceptable. The chain stops and asks no other extractor.
 /// - `Err(Unavailable)`: a credential is present and cannot be checked right now. The chain stops.
 pub type Extracted = Result<Option<Session>, ExtractError>;
@@ -56,7 +56,7 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
         Readiness::Ready
     }
 
-    /// Asks each backend once, without anybody's credential, for `doctor`. The default has no backend.
+    /// Asks each backend once, without a user's credential, for `doctor`. By default, an extractor has no backend.
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
         Box::pin(async { Vec::new() })
     }
@@ -65,10 +65,10 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
 /// What one backend answered to [`SessionExtractor::probe`].
 #[derive(Clone, Debug)]
 pub struct BackendReport {
-    /// What was asked. It holds no query and no password of a URL.
+    /// What was asked. Neither a URL's query nor its password is included.
     pub backend: String,
     pub took: Duration,
-    /// What came back, or why the extractor cannot work with it.
+    /// A summary of the answer, or why the extractor cannot use it.
     pub result: Result<String, String>,
 }
 
@@ -88,7 +88,7 @@ impl BackendReport {
     }
 }
 
-/// A URL as it may be logged. Query, fragment and credentials are removed, because they can contain secrets.
+/// The URL for logs. Query, fragment and credentials are removed, because they can contain secrets.
 pub fn without_query(url: &Url) -> String {
     const MAX: usize = 256;
     let mut url = url.clone();
@@ -123,9 +123,9 @@ pub struct Reach {
     pub places: Arc<[CredentialSource]>,
     /// Whether it decides about credentials that are not JWTs.
     pub opaque: bool,
-    /// It decides about JWTs of these issuers, of every issuer if the list is empty, and of none if `None`.
+    /// The issuers whose JWTs it decides about: all if the list is empty, none if it is `None`.
     pub jwts_of: Option<Vec<String>>,
-    /// It decides only about JWTs signed with a shared secret (`true`) or with a private key (`false`).
+    /// If set, it decides only about JWTs signed with a shared secret (`true`) or with a private key (`false`).
     pub hmac: Option<bool>,
     /// The authority that assigns user ids, if it is known.
     pub authority: Option<Authority>,
@@ -239,8 +239,8 @@ impl ResponseCookies {
 /// Why a credential that is present yields no session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtractError {
-    /// The form of the credential in this place shows that another party issued it. To be decided before a key is
-    /// fetched or a backend is asked.
+    /// The form of the credential in this place shows that another party issued it. An extractor must decide this
+    /// before it fetches a key or asks a backend.
     NotMine(Rejection, CredentialSource),
     Rejected(Rejection),
     Unavailable(Cause),
@@ -250,7 +250,7 @@ pub enum ExtractError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub reason: Reason,
-    /// Details for the operator, for the log and `explain`: what was found beside what was expected. May quote claims
+    /// Details for the operator, for the log and `explain`: what was found, and what was expected. May quote claims
     /// such as `aud`, never a secret, a signature or who the user is.
     pub detail: Option<String>,
 }
@@ -349,8 +349,8 @@ impl ExtractError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
-    /// It decides with old data, or its backend did not answer last time.
+    /// It decides with old data, or the last call of its backend failed.
     Stale,
-    /// It does not have yet what it needs; the text is a stable identifier of what is missing.
+    /// It is still missing something that it needs; the text is a stable identifier of that.
     Waiting(&'static str),
 }

@@ -497,7 +497,7 @@ fn misspelled_key_or_kind_is_answered_with_the_closest_name() {
         ),
         (
             section("url = \"x\""),
-            "extractors.web.kind: is missing: web is not a kind itself. There are api_key, ",
+            "extractors.web.kind: is missing: web is not a kind itself. The kinds are api_key, ",
         ),
         (
             section("kind = \"jwt\"\nissuer = \"x\""),

@@ -291,10 +291,12 @@ fn explain_shows_foreign_credentials_and_extractors_not_called() {
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(
         lines[1],
-        "api (jwt): not mine because issuer (iss is https://b, and issuers is https://a): the credential in header:authorization is another's"
+        "api (jwt): not mine because issuer (iss is https://b, and issuers is https://a): another party issued the credential in header:authorization"
     );
     assert!(
-        lines[2].starts_with("web (jwt): not asked, because a header holds another's credential"),
+        lines[2].starts_with(
+            "web (jwt): not asked, because a header holds a credential of another issuer"
+        ),
         "{out}"
     );
     assert_eq!(lines[3], "answer: 401 session_invalid");

@@ -58,7 +58,7 @@ struct Clients {
     of_kind: BTreeMap<ClientKind, Client>,
 }
 
-/// In what the reqwest clients differ.
+/// The settings in which the reqwest clients differ.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct ClientKind {
     connect_timeout: Duration,
@@ -163,7 +163,7 @@ impl HttpClient {
         }))
     }
 
-    /// How its calls leave this service.
+    /// The proxy and the certificates of its calls.
     pub fn outgoing(&self) -> &Outgoing {
         &self.0.outgoing
     }
@@ -340,7 +340,7 @@ impl fmt::Debug for HttpClient {
 
 async fn read_answer(mut response: Response, limit: usize) -> Result<Answer, CallError> {
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-    // A body within the limit is always read, because only then the connection can be used again.
+    // A body within the limit is always read, because only then can the connection be used again.
     let body = match read(response, limit).await {
         Ok(body) if status == StatusCode::OK => body,
         Err(error) if status == StatusCode::OK => return Err(error),

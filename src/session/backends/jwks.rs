@@ -40,7 +40,7 @@ pub(super) const EMPTY_COOLDOWN: Duration = Duration::from_secs(1);
 /// The maximum number of unusable keys that are logged one by one.
 const MAX_WARNINGS: usize = 10;
 
-/// How often the background task of [`FetchedKeys::start`] looks whether the keys need a fetch.
+/// How often the background task of [`FetchedKeys::start`] checks whether the keys need a fetch.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The result of a successful fetch.
@@ -84,7 +84,7 @@ pub(super) struct Provider {
     pub(super) context: Context,
     waiting: Arc<Waiting>,
     pub(super) health: Arc<BackendHealth>,
-    /// Limits concurrent fetches, where the extractor has many caches.
+    /// Limits concurrent fetches if the extractor has many caches.
     permits: Option<Arc<Semaphore>>,
 }
 
@@ -181,8 +181,8 @@ impl JwksCache {
         }
     }
 
-    /// Keys other than `than`, with which a signature was wrong: those that were fetched since, or the fetch to wait for,
-    /// since a provider may replace a key without giving the new one another id. `None` within the cooldown.
+    /// Keys that were fetched after `than`, or the fetch to wait for. Called when a signature is wrong with the keys
+    /// `than`, because a provider may replace a key and keep its id. `None` within the cooldown.
     pub(super) fn newer(self: &Arc<Self>, than: &Arc<KeySet>) -> Option<Found> {
         let is_newer = |loaded: &Arc<Loaded>| !Arc::ptr_eq(&loaded.keys, than);
         if let Some(loaded) = self.usable().filter(is_newer) {
@@ -251,7 +251,7 @@ impl JwksCache {
         }
     }
 
-    /// How old the keys are. `None` if none were ever fetched.
+    /// The age of the keys. `None` if no keys were fetched yet.
     fn freshness(&self) -> Option<Freshness> {
         let now = self.now();
         let loaded = self.loaded.load();
@@ -282,7 +282,7 @@ impl JwksCache {
             return None;
         }
         progress.fetching = true;
-        // Unlock first: a runtime that is shutting down drops the task inside `spawn`, and the drop takes the lock.
+        // Unlock first: a runtime that is shutting down drops the task inside `spawn`, and that drop takes the lock.
         drop(progress);
         spawn(Fetch::new(self.clone(), now).run());
         Some(finished)
@@ -504,7 +504,7 @@ impl FetchedKeys {
         }
     }
 
-    /// `Waiting` until the first keys are there, `Stale` if they are old or the last fetch failed.
+    /// `Waiting` until the first keys are fetched, `Stale` if they are old or the last fetch failed.
     pub fn readiness(&self) -> Readiness {
         match self.0.freshness() {
             Some(Freshness::Fresh | Freshness::Due) => self.0.provider.health.readiness(),

@@ -1,4 +1,4 @@
-//! Where an identity provider publishes its keys, and how its answers are read. The calls are made in `jwks.rs`.
+//! The places where an identity provider publishes its keys, and the parsers of its answers. `jwks.rs` makes the calls.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -42,11 +42,11 @@ pub struct Discovery {
 const WELL_KNOWN: &str = "/.well-known/";
 
 impl Discovery {
-    /// The document of `issuer`, or at the address `issuer` if that is the address of a discovery document. Such an
-    /// address does not tell whether the issuer ends in a slash, so both forms are accepted.
+    /// The document of `issuer`. If `issuer` is itself the address of a discovery document, that document is used. Such
+    /// an address does not show whether the issuer ends in a slash, so both forms are accepted.
     ///
     /// # Errors
-    /// If it is not a URL that may be called, or the address of something else.
+    /// If `issuer` is not a URL that may be called, or is the address of something else.
     pub fn new(issuer: &str, allow_http: bool) -> Result<Self, &'static str> {
         let (issuers, document) = match issuer.split_once(WELL_KNOWN) {
             None => {
@@ -148,7 +148,7 @@ pub enum Step {
 }
 
 impl Source {
-    /// For a report.
+    /// The description of the source in reports.
     pub fn name(&self) -> String {
         match self {
             Self::Jwks(url) => format!("key set {}", without_query(url)),
@@ -227,7 +227,7 @@ impl FetchError {
         Self::Call(address(url), CallError::Timeout)
     }
 
-    /// Why, for metrics and logs.
+    /// The reason, for metrics and logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Call(_, error) => error.reason().as_str(),
@@ -270,7 +270,7 @@ impl fmt::Display for FetchError {
     }
 }
 
-/// The URL without credentials and query, which may hold a secret.
+/// The URL without its credentials and its query, because both may contain a secret.
 fn address(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);

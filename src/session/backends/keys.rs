@@ -97,7 +97,7 @@ enum Material {
 /// Why a document has no keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeysError {
-    /// Not a set of keys: what it is, and what to do.
+    /// The document is not a set of keys. The text says what it is, and what to do.
     Malformed(&'static str),
     /// Well-formed, but without a key that may be used.
     NoUsableKey(Vec<UnusableKey>),
@@ -126,7 +126,7 @@ impl fmt::Display for KeysError {
 pub struct UnusableKey {
     kid: Option<String>,
     why: String,
-    /// The provider publishes the key for something else than signatures.
+    /// The provider publishes the key for another purpose than signatures.
     is_for_other_use: bool,
 }
 
@@ -161,7 +161,7 @@ pub struct Signed<'a> {
     pub text: &'a [u8],
     pub signature: &'a str,
     pub alg: Alg,
-    /// Only keys with this id are tried; `None`: all that fit `alg`.
+    /// Only keys with this id are tried. With `None`, all keys that fit `alg` are tried.
     pub kid: Option<&'a str>,
     /// The claims, which are not verified yet.
     pub claims: Option<&'a Object>,
@@ -170,9 +170,9 @@ pub struct Signed<'a> {
 /// Why a signature is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SignatureError {
-    /// No key fits: what was found beside what there is.
+    /// No key fits. The text compares the token's header with the keys of the set.
     NoKey(String),
-    /// No key that fits verifies it.
+    /// None of the keys that fit verifies it.
     Wrong,
 }
 
@@ -192,8 +192,8 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Parses a JWK set (RFC 7517), or an object of PEM texts by key id, as Google publishes its certificates. Keys that
-    /// cannot be used are set aside.
+    /// Parses a JWK set (RFC 7517), or an object of PEM texts by key id, as Google publishes its certificates. Keys
+    /// that cannot be used are kept separately.
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {
         let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
         let document = Value::parse(json).map_err(|_| KeysError::Malformed("is not JSON"))?;
@@ -219,7 +219,7 @@ impl KeySet {
         }
     }
 
-    /// Parses public keys and certificates in PEM, or in another form in which people pass on a public key.
+    /// Parses public keys and certificates in PEM, or in another common form of a public key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeysError> {
         let keys = pem::parse_all(pem).map_err(KeysError::Malformed)?;
         let tries = keys.len();
@@ -249,7 +249,7 @@ impl KeySet {
         }
     }
 
-    /// The first [`MAX_KEYS`] usable keys, and as many of the others.
+    /// A set of the first [`MAX_KEYS`] usable keys, and of as many unusable ones.
     fn of(
         parsed: impl IntoIterator<Item = Result<Key, UnusableKey>>,
         max_tries: usize,
@@ -280,7 +280,7 @@ impl KeySet {
         self.unusable.iter().filter(|key| key.is_fault())
     }
 
-    /// The keys that were set aside.
+    /// The keys that cannot be used.
     pub fn unusable(&self) -> &[UnusableKey] {
         &self.unusable
     }

@@ -113,7 +113,7 @@ impl CachesByKid {
 }
 
 impl KeysByKid {
-    /// For `doctor`: without a token there is no key to ask for.
+    /// The report for `doctor`. It makes no call, because the URL of a key needs a token's key id.
     pub async fn probe(&self) -> BackendReport {
         let host = self.template.split('?').next().unwrap_or_default();
         let asked = async {
@@ -159,16 +159,16 @@ impl KeysByKid {
         let kid = kid
             .filter(is_safe)
             .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
-        // The document is this one key, which need not repeat its id.
+        // The document is this one key, and need not repeat its id.
         self.cache(kid)?.get(None)
     }
 
-    /// The key with this id if it is another than `than` by now, or the fetch to wait for: see [`JwksCache::newer`].
+    /// The key with this id if it was fetched after `than`, or the fetch to wait for: see [`JwksCache::newer`].
     pub fn newer(&self, kid: Option<&str>, than: &Arc<KeySet>) -> Option<Found> {
         self.cache(kid?).ok()?.newer(than)
     }
 
-    /// `Stale` if the last look-up failed. An unknown key is no failure.
+    /// `Stale` if the last look-up failed. An unknown key is not a failure.
     pub fn readiness(&self) -> Readiness {
         self.provider.health.readiness()
     }

@@ -36,7 +36,8 @@ const MAX_CACHED: usize = 10_000;
 const MAX_CACHED_BYTES: usize = 8 * 1024;
 const MAX_CACHED_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 
-/// The memory of a cached answer beside its bytes, rounded up: its hash in a map and a queue, times, allocations.
+/// The memory that a cached answer takes in addition to its bytes, rounded up: its hash in a map and a queue, times,
+/// allocations.
 const CACHED_OVERHEAD: usize = 256;
 
 /// The identity of a look-up: a hash of everything that is sent. No credential is stored, and different look-ups never
@@ -107,7 +108,7 @@ struct State {
     cache: Cache,
 }
 
-/// Where a request gets its answer from.
+/// The source of the answer to one request.
 enum Joined {
     Cached(CachedOutcome),
     /// The call in flight, and the place of the request among those that wait for the backend.
@@ -214,7 +215,7 @@ impl BackendLookup {
         }
         let (sender, flight) = watch::channel(None);
         state.flights.insert(question, flight.clone());
-        // Unlock first: a runtime that is shutting down drops the task inside `spawn`, and the drop takes the lock.
+        // Unlock first: a runtime that is shutting down drops the task inside `spawn`, and that drop takes the lock.
         drop(state);
         let started = Flight {
             lookup: self.clone(),

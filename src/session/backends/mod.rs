@@ -47,7 +47,7 @@ impl Context {
         }
     }
 
-    /// The context for a section that says itself how its calls leave this service.
+    /// The context for a section with a proxy or certificates of its own.
     #[must_use]
     pub fn through(
         &self,

@@ -1,5 +1,5 @@
-//! How outgoing calls leave this service: by a proxy or directly, and which server certificates are trusted.
-//! The keys of `[outgoing]`, and the same keys of a section, which are for its own calls only.
+//! The settings of outgoing calls: the proxy, and the server certificates that are trusted. They come from
+//! `[outgoing]`. A section may set the same keys for its own calls.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -32,14 +32,14 @@ pub struct OutgoingConfig {
     pub ca: Option<PublicText>,
 }
 
-/// The checked keys. Two that are equal lead to the same connections.
+/// The validated keys. Two equal values allow the same connections.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Outgoing {
     proxy: Option<Secret>,
     no_proxy: Vec<String>,
-    /// Certificates that are trusted beside those of the system.
+    /// Certificates that are trusted in addition to those of the system.
     certificates: Vec<CertificateDer<'static>>,
-    /// The same in PEM, for libraries that take nothing else.
+    /// The same in PEM, for libraries that accept no other form.
     pem: Vec<u8>,
     /// The content of `SSL_CERT_FILE`.
     system: Option<Vec<u8>>,
@@ -54,8 +54,8 @@ impl Outgoing {
         }
     }
 
-    /// These settings, with those of `config` in front of them: its proxy replaces the one here, and an empty one means
-    /// no proxy; its certificates are added. `key` gives the full name of a key.
+    /// These settings, changed by those of `config`: its proxy replaces the one here, and an empty one means no proxy;
+    /// its certificates are added. `key` gives the full name of a key.
     #[must_use]
     pub fn with(
         &self,
@@ -130,7 +130,7 @@ fn check_proxy(proxy: Option<&Secret>) -> Result<(), &'static str> {
     let url = Url::parse(text).map_err(|_| HELP)?;
     match url.scheme() {
         "http" if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => {
-            Err("must end behind the port: a proxy has no path")
+            Err("must end after the port: a proxy has no path")
         }
         "http" => Ok(()),
         "https" | "socks4" | "socks5" | "socks5h" => Err(
@@ -140,7 +140,7 @@ fn check_proxy(proxy: Option<&Secret>) -> Result<(), &'static str> {
     }
 }
 
-/// One item of `no_proxy`, in the form that the HTTP client takes.
+/// One item of `no_proxy`, in the form that the HTTP client accepts.
 fn host_pattern(text: &str) -> Result<String, &'static str> {
     const HELP: &str = "must list host names, domains such as .internal, addresses, networks such as 10.0.0.0/8, or *; \
                         without scheme and port";
@@ -171,7 +171,7 @@ fn host_pattern(text: &str) -> Result<String, &'static str> {
 /// The certificates in PEM. They are parsed at start, because some libraries parse them only when they connect.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// Says what is wrong with the text.
 pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let mut authorities = RootCertStore::empty();
     let mut certificates = Vec::new();
@@ -189,7 +189,7 @@ pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'s
     }
 }
 
-/// The system's verifier, which trusts the given certificates too. A server that presents a given self-signed
+/// The system's verifier, extended by the given certificates. A server that presents a given self-signed
 /// certificate itself is trusted whatever the certificate's name and use, because the operator named exactly this one:
 /// plain `openssl req -x509` makes a certificate authority, which no verifier takes for a server's certificate.
 #[derive(Debug)]
@@ -240,7 +240,7 @@ pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str>
                 _ => None,
             };
         }
-        // The source of such an error leaves out the error inside.
+        // The `source()` of such an error skips the inner error.
         let inside = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
@@ -336,7 +336,7 @@ mod tests {
         for (case, pem, want) in [
             ("one", good.clone(), true),
             (
-                "two, with words between",
+                "two, with text between",
                 format!("{good}# another\n{good}"),
                 true,
             ),
@@ -424,7 +424,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Whether a server at `name` that presents `shown` is trusted by one who was given `given`.
+    /// Whether a verifier with the certificate `given` trusts a server at `name` that presents `shown`.
     fn is_trusted(given: &CertificateDer<'static>, shown: &CertificateDer<'_>, name: &str) -> bool {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = PinningVerifier::new(std::slice::from_ref(given), provider).unwrap();

@@ -118,10 +118,11 @@ pub struct Pool<S: Store> {
 
 type SharedIdle<C> = Arc<Mutex<Idle<C>>>;
 
-/// The connections that no request uses, and since when; the longest idle first.
+/// The connections that no request uses, with the time since when; the longest idle first.
 struct Idle<C> {
     connections: VecDeque<(C, Instant)>,
-    /// The task that closes them in time. It runs while there are any, and is aborted with the pool.
+    /// The task that closes idle connections at their timeout. It runs while there are any, and is aborted with the
+    /// pool.
     closer: Option<AbortHandle>,
 }
 
@@ -187,7 +188,7 @@ impl<S: Store> Pool<S> {
                 }
                 cause.reason.as_str()
             }
-            // A refused session is no failure of the store.
+            // A refused session is not a failure of the store.
             Ok(_) | Err(ExtractError::NotMine(..) | ExtractError::Rejected(_)) => {
                 self.health.answered(statement);
                 "ok"
@@ -198,7 +199,7 @@ impl<S: Store> Pool<S> {
         answer
     }
 
-    /// Asks once for what is not there, for `doctor`.
+    /// Asks once for a session that does not exist, for `doctor`.
     pub async fn probe(&self, what: &str, question: &S::Question) -> BackendReport {
         let asking = async {
             match self.ask(question).await {

@@ -1,5 +1,6 @@
-//! Cookies: those that are no session are left out, and the rest is tried by shape and then by name. Values with a
-//! format of their own are recognised by it, whatever the cookie's name; ids of stores, which are random text, by name.
+//! Detects sessions in cookies. Cookies that are known not to be sessions are left out. A value in a format of its own
+//! is recognised by that format, whatever the cookie's name. The id of a stored session is random text, so it is
+//! recognised by the cookie's name.
 
 use axum::http::HeaderMap;
 use base64::Engine;
@@ -42,7 +43,7 @@ fn place<'a>(cookie: &Cookie<'a>) -> Place<'a> {
     }
 }
 
-/// Cookies beside a session whose values look like one: protection against CSRF, steps of a sign-in, tokens that
+/// Cookies that look like a session and are not: protection against CSRF, steps of a sign-in, tokens that
 /// renew a session, other signatures.
 fn is_no_session(cookie: &Cookie<'_>, jar: &Jar<'_>) -> bool {
     let name = cookie.name.to_ascii_lowercase();
@@ -86,7 +87,7 @@ fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
         return Some(Token::read(&token)?.finding(Place::Supabase(cookie.name)));
     }
     if let Some((client, what)) = amplify(cookie.name) {
-        // The ID token stands beside it, and is for the front end.
+        // The cookie with the ID token is ignored: ID tokens are for the front end.
         return (what == "accessToken")
             .then(|| Token::read(&cookie.value))?
             .map(|token| token.finding(Place::Amplify(client)));
@@ -113,7 +114,7 @@ fn jwt(cookie: &Cookie<'_>) -> Option<Finding> {
     Some(Token::read(text.trim())?.finding(Place::Cookie(cookie.name)))
 }
 
-/// The access token in the session of `@supabase/ssr`: JSON, as it is or in base64url behind `base64-`.
+/// The access token in the session of `@supabase/ssr`: JSON, plain or in base64url after the prefix `base64-`.
 fn supabase_token(cookie: &Cookie<'_>) -> Option<String> {
     let json = match cookie.value.strip_prefix("base64-") {
         Some(encoded) => URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?,

@@ -1,4 +1,4 @@
-//! A section that `detect` suggests, and how it is written: as a file and as variables.
+//! A section that `detect` suggests, in its two forms: a file and variables.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -20,9 +20,9 @@ pub struct Draft {
 #[derive(Clone, Debug)]
 pub struct DraftKey {
     pub name: Cow<'static, str>,
-    /// Of a secret: nothing.
+    /// Null for a secret.
     pub value: Value,
-    /// What it is in the framework's own words, or what to change.
+    /// The meaning in the framework's own words, or what to change.
     pub comment: String,
     pub role: Role,
 }
@@ -30,11 +30,11 @@ pub struct DraftKey {
 /// Where the value of a key comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The request shows it.
+    /// The request contains it.
     Known,
     /// An example that the operator replaces.
     Example,
-    /// The operator gives it, and it stands in no file that is shared.
+    /// The operator supplies it, in a file or variable of its own.
     Secret,
 }
 
@@ -56,7 +56,7 @@ impl Draft {
         self.push(name, value.into(), "", Role::Known)
     }
 
-    /// Adds a key that the preset or the kind already has unless it differs from `usual`.
+    /// Adds a key, unless its value is one of the defaults `usual`.
     pub(crate) fn unless(self, name: &'static str, value: &str, usual: &[&str]) -> Self {
         if usual.contains(&value) {
             self
@@ -89,7 +89,7 @@ impl Draft {
         self.example("url", "http://localhost:3000", "the app")
     }
 
-    /// The app's own "who am I" URL, for whatever no kind reads.
+    /// The app's own "who am I" URL, for sessions that no other kind reads.
     pub(crate) fn ask(cookies: &[&str], headers: &[&str]) -> Self {
         let mut draft = Self::new("session_endpoint").example(
             "url",
@@ -102,7 +102,11 @@ impl Draft {
         if !headers.is_empty() {
             draft = draft.key("forward_headers", headers.to_vec());
         }
-        draft.example("subject", "{user.id}", "where the answer has the user's id")
+        draft.example(
+            "subject",
+            "{user.id}",
+            "the path of the user's id in the answer",
+        )
     }
 
     /// The app's endpoint, asked with this cookie or with `Authorization`.
@@ -129,10 +133,10 @@ impl Draft {
         self.push(name, Value::String(String::new()), what, Role::Secret)
     }
 
-    /// Sets a key to a text, or to a list where it has one; a dotted key is a member of a table.
+    /// Sets a key to a text, or to a list if the key holds a list. A dotted key is a member of a table.
     ///
     /// # Errors
-    /// If a key of another form is there.
+    /// If the key holds a value of another type.
     pub fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
         let (name, member) = key.split_once('.').unwrap_or((key, ""));
         let known = self.keys.iter().position(|known| known.name == name);
@@ -192,7 +196,7 @@ impl Draft {
         self.keys.iter().filter(|key| key.role == Role::Secret)
     }
 
-    /// The configuration with this section alone. Each secret is a line by `secret`, or left out.
+    /// The configuration with this section alone. `secret` gives the line for a secret, or `None` to leave it out.
     pub fn to_toml(&self, secret: impl Fn(&DraftKey) -> Option<String>) -> String {
         let mut lines = vec![("kind".to_owned(), quoted(self.kind), String::new())];
         if let Some(preset) = self.preset {
@@ -345,7 +349,7 @@ fn inline(value: &Value) -> String {
     }
 }
 
-/// Adds the likeliest subject unless the kind has it already.
+/// Adds the likeliest subject, unless it is the kind's default.
 pub(super) fn subject(draft: Draft, subjects: &[String], usual: &str) -> Draft {
     match subjects.first() {
         Some(subject) if subject != usual => draft.key("subject", subject.as_str()),

@@ -56,7 +56,7 @@ fn in_header(
     asserted(name, registry)
 }
 
-/// A header in which a proxy names the user, by the presets of `trusted_header`.
+/// A header in which a proxy names the user, as in the presets of `trusted_header`.
 fn asserted(name: &HeaderName, registry: &Registry) -> Option<Finding> {
     let (_, kind) = registry.entry("trusted_header")?;
     let preset = kind.presets.iter().find_map(|(preset, keys)| {
@@ -79,7 +79,7 @@ fn asserted(name: &HeaderName, registry: &Registry) -> Option<Finding> {
     ))
 }
 
-/// A token that is no JWT, in `Authorization`.
+/// A token in `Authorization` that is not a JWT.
 fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
     if credential.is_empty() {
         return None;
@@ -145,7 +145,11 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
             "https://idp.example/oauth2/introspect",
             "the issuer's introspection endpoint",
         )
-        .example("client_id", "rollout-token", "this service's client there")
+        .example(
+            "client_id",
+            "rollout-token",
+            "the client of this service at the issuer",
+        )
         .secret("client_secret", "the secret of this client")
         .example(
             "client_ids",

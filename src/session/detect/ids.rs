@@ -1,4 +1,4 @@
-//! Cookies without a format: ids of sessions that are kept elsewhere, by the cookie's name and the id's alphabet.
+//! Detects cookies with the id of a stored session, by the cookie's name and the id's alphabet.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -21,7 +21,7 @@ pub(super) fn phoenix(cookie: &Cookie<'_>) -> Option<Finding> {
     })
 }
 
-/// Names of products whose sessions only the product itself can read: the cookie's name or its beginning (`*`).
+/// Cookies that only the product which sets them can read: the cookie's name, or its prefix with `*`, and the product.
 const ASKED: [(&str, &str); 16] = [
     (".AspNetCore.*", "ASP.NET Core"),
     (".AspNet.*", "ASP.NET"),
@@ -122,7 +122,11 @@ pub(super) fn by_name(cookie: &Cookie<'_>, registry: &Registry) -> Option<Findin
         .key("cookie", name)
         .redis()
         .example("key_prefix", "session:", "the prefix of the session's key")
-        .example("subject", "{user_id}", "where the value has the user's id");
+        .example(
+            "subject",
+            "{user_id}",
+            "the path of the user's id in the value",
+        );
     Some(Finding::new(
         "an id of a session that the app keeps",
         Confidence::Guess,

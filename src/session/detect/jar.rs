@@ -1,5 +1,5 @@
-//! The cookies of a request as `detect` sees them: every pair, chunks joined, values decoded. The extractors find
-//! theirs by exact name in `formats::cookies`, and refuse what is ambiguous; here every value is looked at.
+//! The cookies of a request for `detect`: every pair, with chunks joined and values decoded. The extractors find
+//! cookies by their exact name in `formats::cookies` and refuse ambiguous ones; `detect` inspects every value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -2,8 +2,8 @@
 //! and drafts the section that reads each of them. Nothing is verified and no backend is asked: the framework's secret, or
 //! `explain`, shows whether a guess is right.
 //!
-//! The formats are those of the extractors. `headers.rs` has the rules for headers, `tokens.rs` those for JWTs; `cookies.rs` tries those
-//! for cookies, which are in a file for each family of frameworks.
+//! The formats are those of the extractors. `headers.rs` has the rules for headers, and `tokens.rs` those for JWTs.
+//! `cookies.rs` applies the rules for cookies; each family of frameworks has a file of them.
 
 mod cookies;
 mod draft;
@@ -37,7 +37,7 @@ pub use templates::template;
 pub enum Confidence {
     /// No other framework writes this.
     Certain,
-    /// The name or the shape is shared with others, or it does not show which store is used.
+    /// Other frameworks use the same name or shape, or the credential does not show which store is used.
     Likely,
     /// Only part of the name or of the shape fits.
     Guess,
@@ -46,18 +46,18 @@ pub enum Confidence {
 /// A credential, what it seems to be, and the sections that could read it. Serialized as `detect --json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Detected {
-    /// As in the key `from` of a section: `cookie:connect.sid`, `header:authorization`.
+    /// The place, as in the key `from` of a section: `cookie:connect.sid`, `header:authorization`.
     pub place: String,
     /// The likeliest first.
     pub kinds: Vec<&'static str>,
-    /// Of the first kind.
+    /// The preset of the first kind.
     pub preset: Option<&'static str>,
     pub confidence: Confidence,
     /// The keys of the first kind that take a secret of the app's.
     pub needs: Vec<Cow<'static, str>>,
     /// A page of the documentation.
     pub page: &'static str,
-    /// The product that makes such credentials, for people.
+    /// The product that makes such credentials, for display.
     #[serde(skip)]
     pub product: String,
     /// A section for each of `kinds`, in the same order.
@@ -94,7 +94,7 @@ impl Finding {
         }
     }
 
-    /// Adds what the credential itself shows of the session.
+    /// Adds the templates for `subject` that the content of the credential suggests.
     fn showing(mut self, subjects: Vec<String>) -> Self {
         self.subjects = subjects;
         self

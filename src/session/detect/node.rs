@@ -136,7 +136,7 @@ pub(super) fn express(cookie: &Cookie<'_>) -> Option<Finding> {
             .secret("cookie_secrets", what)
     });
     Some(Finding::new(
-        "express-session; the cookie does not show in which store",
+        "express-session; the cookie does not show which store the app uses",
         Confidence::Likely,
         "docs/recipes/express-session.md",
         drafts,
@@ -148,7 +148,7 @@ pub(super) fn keygrip(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
     let signature = &jar.get(&format!("{}.sig", cookie.name))?.value;
     let page = "docs/recipes/express.md";
     let Some(session) = json_object(&cookie.value) else {
-        // An id of koa-session with a store, say.
+        // For example, an id of koa-session with a store.
         return Some(Finding::new(
             "a cookie signed by Keygrip that holds an id",
             Confidence::Guess,
@@ -220,7 +220,7 @@ pub(super) fn signed_value(cookie: &Cookie<'_>) -> Option<Finding> {
         let page = "docs/recipes/react-router.md";
         if content.as_object().is_none() {
             return Some(Finding::new(
-                "React Router or Remix with a session that is kept elsewhere",
+                "React Router or Remix with a session in a store",
                 Confidence::Likely,
                 "docs/providers/ask-my-app.md",
                 [Draft::ask_with(Some(cookie.name))],

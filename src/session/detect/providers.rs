@@ -1,16 +1,16 @@
-//! The providers of JWTs: recognised by the issuer, and where the issuer is a domain of the app's own, by the claims
-//! that only this provider writes.
+//! Recognises the provider of a JWT by the issuer or, if the issuer is a domain of the app's own, by the claims that
+//! only this provider writes.
 
 use super::tokens::Token;
 
-/// A provider: how its tokens are recognised, and its page.
+/// A provider, the rules that recognise its tokens, and its page.
 pub(super) struct Provider {
     pub(super) preset: &'static str,
     pub(super) name: &'static str,
     pub(super) page: &'static str,
-    /// By the issuer.
+    /// Whether this is an issuer of the provider.
     pub(super) issued: fn(&str) -> bool,
-    /// By header and claims, whatever the issuer.
+    /// Whether header and claims are those of the provider, whatever the issuer.
     pub(super) shaped: fn(&Token) -> bool,
 }
 
@@ -114,7 +114,7 @@ pub(super) const PROVIDERS: [Provider; 12] = [
         name: "Auth0",
         page: "docs/providers/auth0.md",
         issued: |issuer| host(issuer).is_some_and(|host| host.ends_with(".auth0.com")),
-        // The connection and the id there. A domain of one's own keeps the slash at the end of the issuer.
+        // `sub` is `CONNECTION|ID`. With a custom domain, too, the issuer ends in a slash.
         shaped: |token| {
             token.claim("iss").ends_with('/')
                 && token.claim("sub").contains('|')

@@ -41,7 +41,7 @@ pub(super) fn django(cookie: &Cookie<'_>) -> Option<Finding> {
 /// too large to look at; `None` if it is something else.
 #[expect(
     clippy::option_option,
-    reason = "the outer one says whether the form fits, the inner one whether the content was read"
+    reason = "the outer `Option` says whether the form fits, the inner one whether the content was read"
 )]
 fn framed_json(payload: &str, encoding: &impl Engine) -> Option<Option<Value>> {
     let (compressed, encoded) = match payload.strip_prefix('.') {
@@ -66,11 +66,11 @@ fn framed_json(payload: &str, encoding: &impl Engine) -> Option<Option<Value>> {
     Some(read.ok().and_then(|_| Value::parse(&json).ok()))
 }
 
-/// The most bytes of a compressed session that are looked at.
+/// The maximum number of bytes of a compressed session that are decompressed.
 const MAX_INFLATED: u64 = 256 * 1024;
 
-/// `PAYLOAD.TIME.SIGNATURE` of itsdangerous. Flask's payload is compact JSON in base64url, maybe compressed;
-/// Starlette's is JSON as Python prints it, with blanks, in padded base64.
+/// `PAYLOAD.TIME.SIGNATURE` of itsdangerous. Flask's payload is compact JSON in base64url, possibly compressed;
+/// Starlette's is JSON with spaces, as Python prints it, in padded base64.
 pub(super) fn itsdangerous(cookie: &Cookie<'_>) -> Option<Finding> {
     let mut parts = cookie.value.rsplitn(3, '.');
     let (signature, time, payload) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,4 +1,4 @@
-//! Cookies of Rails: encrypted, signed, and the id of the sign-in that Rails 8 generates.
+//! Detects the cookies of Rails: encrypted ones, signed ones, and the id of the sign-in that Rails 8 generates.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,8 +9,8 @@ use super::subjects::candidates;
 use super::{Confidence, Finding};
 use crate::json::Value;
 
-/// Rails joins the parts of its cookies by `--`: ciphertext, nonce and tag of an encrypted one, payload and
-/// hexadecimal HMAC of a signed one. Before the defaults of Rails 5.2, an encrypted one was signed, too.
+/// Rails joins the parts of its cookies with `--`: ciphertext, nonce and tag of an encrypted one, payload and
+/// hexadecimal HMAC of a signed one. Before the defaults of Rails 5.2, an encrypted cookie was signed as well.
 pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
     let parts: Vec<&str> = cookie.value.split("--").collect();
     let page = "docs/recipes/rails.md";
@@ -55,7 +55,7 @@ pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
                 .map(|value| candidates(&value))
                 .unwrap_or_default();
             let draft = match subjects.first() {
-                // A row's id, as a subject: refused at start.
+                // The id of a row as the subject is refused at start.
                 Some(subject) if cookie.name != "session_id" || subject != "{}" => {
                     draft.key("subject", subject.as_str())
                 }
@@ -66,7 +66,7 @@ pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
                 .unless("cookie", cookie.name, &["session_id"])
                 .database()
                 .secret("cookie_secrets", "the app's SECRET_KEY_BASE");
-            // The sign-in that Rails 8 generates keeps a row's id under this name, which is no user's.
+            // In the sign-in that Rails 8 generates, this cookie holds the id of a session's row, not of a user.
             if cookie.name == "session_id" && subjects == ["{}"] {
                 return Some(Finding::new(
                     "the sign-in that Rails 8 generates",

@@ -1,13 +1,13 @@
-//! Where the user's id could be in a session: templates for `subject`, ids before e-mail addresses.
+//! Finds where a session could hold the user's id, as templates for `subject`. Ids come before e-mail addresses.
 
 use crate::json::Value;
 
-/// How deep a session is searched; ids of users are not deeper.
+/// The depth to which a session is searched. Real sessions have the user's id at a smaller depth.
 const MAX_DEPTH: usize = 5;
-/// How many candidates are given.
+/// The maximum number of candidates.
 const MAX_CANDIDATES: usize = 4;
 
-/// Paths that frameworks write themselves, which beat every other.
+/// Paths that frameworks write themselves. They come before all others.
 const FRAMEWORK_PATHS: [&str; 6] = [
     "passport.user",
     "passport.user.id",
@@ -93,7 +93,7 @@ fn is_integer(value: &Value) -> bool {
     matches!(value, Value::Number(number) if number.is_i64() || number.is_u64())
 }
 
-/// How good a path is; `None` if it names no user.
+/// The rank of a path, best first; `None` if it does not name a user.
 fn rank(path: &[String]) -> Option<usize> {
     let last = path.last()?;
     let joined = path.join(".");
@@ -105,7 +105,7 @@ fn rank(path: &[String]) -> Option<usize> {
     {
         return Some(0);
     }
-    // What users write themselves, and the ids that providers of other sign-ins gave.
+    // Members that users can write, and ids that other identity providers assigned.
     if path[..path.len() - 1].iter().any(|name| {
         ["user_metadata", "identities", "firebase", "cookie", "flash"].contains(&name.as_str())
     }) {

@@ -1,5 +1,5 @@
-//! Sections without a request: for a kind and a preset that the operator names. Each is what `detect` makes of a
-//! specimen of that kind, so the two cannot differ.
+//! Drafts a section for a kind and a preset that the operator names, without a request. The draft is the result of
+//! `detect` for an example credential, so that the two commands cannot differ.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
@@ -9,7 +9,7 @@ use super::draft::{Draft, Role};
 use super::{Detected, detect};
 use crate::session::registry::Registry;
 
-/// Kinds in which a preset is looked for if the operator names no kind, in this order.
+/// The kinds in which a preset is searched if the operator names no kind, in this order.
 const KINDS_WITH_PRESETS: [&str; 6] = [
     "jwt",
     "redis_session",
@@ -22,7 +22,7 @@ const KINDS_WITH_PRESETS: [&str; 6] = [
 /// The section for a kind, for a preset, or for both; and its page.
 ///
 /// # Errors
-/// What is unknown, and what there is.
+/// Says what is unknown, and lists what is known.
 pub fn template(
     kind: Option<&str>,
     preset: Option<&str>,
@@ -38,12 +38,15 @@ pub fn template(
         (None, Some(preset)) => KINDS_WITH_PRESETS
             .into_iter()
             .find(|kind| has(kind, preset))
-            .ok_or_else(|| format!("{preset} is no preset: see docs/choosing.md"))?,
+            .ok_or_else(|| format!("{preset} is not a preset: see docs/choosing.md"))?,
         (None, None) => return Err("name a kind or a preset: see docs/choosing.md".to_owned()),
     };
     let Some((kind, entry)) = registry.entry(kind) else {
         let known: Vec<_> = registry.names().collect();
-        return Err(format!("{kind} is no kind. There are {}", known.join(", ")));
+        return Err(format!(
+            "{kind} is not a kind. The kinds are {}",
+            known.join(", ")
+        ));
     };
     let preset = match preset {
         None => None,
@@ -72,14 +75,14 @@ pub fn template(
             let is_fixed = ["from", "algorithms", "allow_any_audience"].contains(&&*key.name);
             if !is_fixed {
                 key.role = Role::Example;
-                "yours, as it stands in a token".clone_into(&mut key.comment);
+                "your issuer, as in a token".clone_into(&mut key.comment);
             }
         }
     }
     Ok((draft, page))
 }
 
-/// A section for which there is no specimen.
+/// A section for a kind without an example credential.
 fn plain(kind: &'static str, preset: Option<&'static str>) -> (Draft, &'static str) {
     let mut draft = Draft::new(kind);
     if let Some(preset) = preset {
@@ -117,7 +120,7 @@ fn plain(kind: &'static str, preset: Option<&'static str>) -> (Draft, &'static s
                     "https://keycloak.example/realms/REALM/protocol/openid-connect/token/introspect",
                     "the issuer's introspection endpoint",
                 )
-                .example("client_id", "rollout-token", "this service's client there")
+                .example("client_id", "rollout-token", "the client of this service at the issuer")
                 .secret("client_secret", "the secret of this client")
                 .example("client_ids", vec!["web"], "the apps whose tokens you accept"),
             "docs/providers/introspection.md",
@@ -127,7 +130,7 @@ fn plain(kind: &'static str, preset: Option<&'static str>) -> (Draft, &'static s
     }
 }
 
-/// A request with a credential of this kind.
+/// A request with an example credential of this kind.
 fn specimen(kind: &str, preset: Option<&str>) -> Option<HeaderMap> {
     let signature = |length: usize| "A".repeat(length);
     let json = |text: &str| URL_SAFE_NO_PAD.encode(text);
@@ -183,7 +186,8 @@ fn specimen(kind: &str, preset: Option<&str>) -> Option<HeaderMap> {
     Some(HeaderMap::from_iter([(header::COOKIE, cookies)]))
 }
 
-/// A request with a JWT of a provider: the claims by which it is recognised, and those that the section repeats.
+/// A request with a JWT of a provider: with the claims by which the provider is recognised, and those that the section
+/// needs.
 fn token(preset: Option<&str>) -> HeaderMap {
     let (name, header, claims) = match preset {
         Some("auth0") => (

@@ -1,4 +1,4 @@
-//! JWTs: the provider, and the section with its audience and app as they stand in the token.
+//! Detects the provider of a JWT, and drafts the section with the audience and the app from the token.
 
 use toml::{Table, Value as Toml};
 
@@ -16,7 +16,7 @@ pub(super) struct Token {
     claims: Object,
 }
 
-/// What decides about a token's place in the section.
+/// The place of a token, which determines the key `from` of the section.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place<'a> {
     Bearer,
@@ -29,7 +29,7 @@ pub(super) enum Place<'a> {
 }
 
 impl Place<'_> {
-    /// As in the key `from`.
+    /// The place as in the key `from`.
     pub(super) fn text(self) -> String {
         match self {
             Self::Bearer => "header:authorization".to_owned(),
@@ -42,7 +42,7 @@ impl Place<'_> {
 }
 
 impl Token {
-    /// Decodes a JWT, padded or not; `None` if this is none.
+    /// Decodes a JWT, padded or not; `None` if the text is not a JWT.
     pub(super) fn read(text: &str) -> Option<Self> {
         let [header, payload, _] = jwt_form::parts(text)?;
         let object = |part| match jwt_form::decode(part)? {
@@ -109,14 +109,14 @@ impl Token {
             ),
         };
         let preset = provider.map(|(provider, _)| provider.preset);
-        // A token without a user is no session: the key of an app, or of a service.
+        // A token without a user is not a session, but the key of an app or a service.
         let confidence = if self.has("sub") || preset.is_some() {
             confidence
         } else {
             confidence.max(Confidence::Likely)
         };
         let mut subjects = candidates(&Value::Object(self.claims.clone()));
-        // The preset knows better than the order of names.
+        // For these presets, another claim is the user's id than the order of names suggests.
         if preset == Some("okta") && self.has("uid") {
             subjects.retain(|subject| subject != "{uid}");
             subjects.insert(0, "{uid}".to_owned());
@@ -163,7 +163,7 @@ impl Token {
         self.rules(draft, preset, audiences)
     }
 
-    /// Audiences, and the claims that stand for the app.
+    /// Adds the audiences, and the claims that identify the app.
     fn rules(&self, draft: Draft, preset: Option<&str>, audiences: Vec<String>) -> Draft {
         let rule =
             |name: &str, value: Toml| Toml::Table(Table::from_iter([(name.to_owned(), value)]));
@@ -182,7 +182,7 @@ impl Token {
                 let keys = format!("https://api.workos.com/sso/jwks/{client}");
                 draft.example("jwks_url", keys, "with your client id")
             }
-            // The preset's own.
+            // This is the preset's default.
             Some("supabase") if audiences == ["authenticated"] => draft,
             Some("aws-alb") => {
                 let signer = self.header("signer");
@@ -211,7 +211,7 @@ impl Token {
             }
             _ if audiences.is_empty() => draft.key("allow_any_audience", true),
             _ => {
-                // Auth0 adds its own endpoint, which every API has.
+                // Auth0 adds its own userinfo endpoint to the audiences of every API.
                 let own: Vec<String> = audiences
                     .iter()
                     .filter(|audience| !audience.ends_with("/userinfo"))
@@ -229,7 +229,7 @@ impl Token {
     }
 }
 
-/// Adds `from` unless the preset or the kind reads this place already.
+/// Adds `from`, unless the preset or the kind reads this place by default.
 fn with_place(draft: Draft, preset: Option<&str>, place: Place<'_>) -> Draft {
     let usual = match preset {
         Some("clerk") => &["header:authorization", "cookie:__session"][..],
@@ -246,7 +246,7 @@ fn with_place(draft: Draft, preset: Option<&str>, place: Place<'_>) -> Draft {
     }
 }
 
-/// From such an issuer the preset derives the URL of the keys.
+/// Whether the issuer ends in a client id. From such an issuer the preset derives the URL of the keys.
 fn issuer_ends_in_client(issuer: &str) -> bool {
     issuer
         .rsplit('/')

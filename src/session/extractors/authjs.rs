@@ -33,7 +33,7 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// Without an adapter that keeps users, Auth.js v5 makes the user's id with `crypto.randomUUID()` at each sign-in
+/// Without an adapter that stores users, Auth.js v5 creates the user's id with `crypto.randomUUID()` at each sign-in
 /// (`packages/core/src/lib/actions/callback/oauth/callback.ts` and `.../callback/index.ts`).
 const SUBJECT_MISSING: &str = "is missing: without a database adapter, Auth.js v5 gives a user a new random `sub` \
      at each sign-in, and so does authorize() that returns no id. Store a stable id in the app's jwt callback, such \
@@ -42,9 +42,9 @@ const SUBJECT_MISSING: &str = "is missing: without a database adapter, Auth.js v
 
 /// The clock tolerance of both versions, in seconds.
 const TOLERANCE: UnixSeconds = 15;
-/// The most parts that are read. By default the headers of a request cannot contain as many.
+/// The maximum number of parts that are read. By default, the headers of a request cannot contain so many.
 const MAX_PARTS: usize = 16;
-/// The longest bearer token, in bytes: as long as a cookie in parts can be.
+/// The maximum length of a bearer token, in bytes: that of a cookie in parts.
 const MAX_BEARER: usize = 64 * 1024;
 
 /// `[extractors.NAME]` with `kind = "authjs"`
@@ -213,8 +213,8 @@ impl AuthJs {
         }))
     }
 
-    /// The token in the session's cookie, with the keys of each name under which it was sent. Different tokens
-    /// under two names are refused. [`cookie::find_one_of`] does the same for cookies without parts.
+    /// The token in the session's cookie, with the keys for each cookie name under which the request sends it.
+    /// Different tokens under two names are refused. [`cookie::find_one_of`] does the same for cookies without parts.
     fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<CookieToken<'a>>, ExtractError> {
         let mut found: Vec<(&EncryptedCookie, Cow<'a, str>)> = Vec::new();
         for candidate in &self.cookies {
@@ -252,7 +252,7 @@ impl AuthJs {
         }
         let token = percent::decode(token, Plus::Plus)
             .ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
-        // A token of the library is encrypted and has five parts, so a signed JWT was issued by another.
+        // A token of the library is encrypted and has five parts, so another party issued a signed JWT.
         if jwt_form::is_jwt(&token) {
             return Err(ExtractError::not_mine(
                 Reason::SignedJwt,
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn payload_that_is_expired_or_no_object_is_refused() {
+    fn payload_that_is_expired_or_not_an_object_is_refused() {
         let session = |payload: &str| {
             answer(
                 &*v4(""),
@@ -423,7 +423,7 @@ mod tests {
                 Ok(true),
             ),
             (
-                "a cleared cookie beside it",
+                "together with a cleared cookie",
                 format!("{COOKIE}=; __Secure-{one}"),
                 Ok(true),
             ),

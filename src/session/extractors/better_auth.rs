@@ -33,7 +33,7 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// The most parts of the cookie. A cache of session and user has one or two; the library has no limit.
+/// The maximum number of parts of the cookie. A cache of session and user has one or two; the library has no limit.
 const MAX_PARTS: usize = 10;
 /// How far the app's clock may be ahead of ours, in seconds.
 const SKEW: UnixSeconds = 60;
@@ -167,7 +167,7 @@ fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), Ex
     let Ok(Value::Object(session)) = Value::parse(compact.session.as_bytes()) else {
         return Err(malformed());
     };
-    // JavaScript would have overwritten it with the outer `expiresAt`.
+    // JavaScript's spread `{...session, expiresAt}` leaves only the outer `expiresAt`.
     if session.contains("expiresAt") {
         return Err(malformed());
     }
@@ -309,7 +309,7 @@ mod tests {
         ))
     }
 
-    /// A compact cache as the library writes it, if `session` is what JavaScript would write.
+    /// A compact cache as the library writes it, if `session` has JavaScript's spelling.
     fn compact(session: &str, expires_at: i64) -> String {
         let signed = format!(
             "{},\"expiresAt\":{expires_at}}}",

@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(answer(KEYS, &good), Ok(Some("{\"views\":3}".to_owned())));
         for (case, cookies, want) in [
             (
-                "malformed cookies beside it",
+                "together with malformed cookies",
                 format!("foo; =x; a=\"b; {good}"),
                 Ok(Some("{\"views\":3}".to_owned())),
             ),
@@ -250,7 +250,7 @@ mod tests {
     fn listed_key_is_accepted_and_removed_key_is_refused() {
         let good = format!("session={VALUE}; session.sig={SIGNATURE}");
         assert!(answer("keys = [\"the new cat\", \"keyboard cat\"]", &good).is_ok());
-        // Text in a file is one key: only variables have no other way to write a list.
+        // Text in a file is one key. Only the text of a variable can be a list.
         assert_eq!(
             answer("keys = \"the new cat,keyboard cat\"", &good),
             Err("bad_signature")

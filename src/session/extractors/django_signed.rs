@@ -27,8 +27,8 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// How far a timestamp may be in the future, in seconds. Django does not check this, so with a clock ahead of ours
-/// it signs timestamps that are in the future here.
+/// How far a timestamp may be in the future, in seconds. Django does not check this: an app whose clock is ahead of
+/// ours signs timestamps that are in the future here.
 const LEEWAY: UnixSeconds = 30;
 
 /// `[extractors.NAME]` with `kind = "django_signed"`
@@ -98,8 +98,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// Decodes a timestamp of Django: Unix seconds in base 62 (`b62_encode`), digits before upper-case before
-/// lower-case letters.
+/// Decodes a timestamp of Django: Unix seconds in base 62 (`b62_encode`), with the digits in the order 0-9, A-Z, a-z.
 fn base62(stamp: &str) -> Option<UnixSeconds> {
     if stamp.is_empty() {
         return None;

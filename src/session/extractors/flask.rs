@@ -88,7 +88,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     };
     let pickle = PickleWarning::new(
         section.name(),
-        "give the app Flask's own session interface, which writes JSON, instead of one that pickles",
+        "use Flask's own session interface in the app, which writes JSON, instead of one that writes pickles",
     );
     problems.or(Arc::new(SignedTimestampSession {
         cookie,

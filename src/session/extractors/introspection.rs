@@ -41,7 +41,7 @@ pub const KIND: Kind = Kind {
     presets: PRESETS,
 };
 
-/// Defaults for issuers: the keys that a preset sets in its section.
+/// Presets for issuers: the defaults of the section's keys.
 const PRESETS: &[(&str, &str)] = &[(
     // The token of a service account has a user name of this form, and the claims `clientHost` and `clientAddress`. They
     // are missing without the scopes `profile` and `service_account`, but then it has no user session (`sid`) either.
@@ -56,7 +56,7 @@ const PRESETS: &[(&str, &str)] = &[(
     "#,
 )];
 
-/// The longest time for which the answer "not active" is cached, because the token may become active.
+/// The maximum time for which the answer "not active" is cached. It is short, because the token may become active.
 const INACTIVE_TTL: Duration = Duration::from_secs(5);
 
 /// How far the issuer's clock may be ahead of ours, in seconds. It applies to `nbf` only, not to `exp`.
@@ -120,7 +120,7 @@ struct Introspection {
     lookups: Lookups,
 }
 
-/// The issuer's endpoint, our credentials there, and what is required of a token.
+/// The issuer's endpoint, our credentials at the issuer, and the requirements for a token.
 #[derive(Debug)]
 struct Issuer {
     extractor: Arc<str>,
@@ -128,7 +128,8 @@ struct Issuer {
     /// `Basic …`, marked as sensitive.
     authorization: HeaderValue,
     required_scopes: Vec<String>,
-    /// Accepted values of `iss`; an empty list accepts any, also none. `audiences` and `client_ids` work alike.
+    /// Accepted values of `iss`; an empty list accepts any value, and a missing claim. `audiences` and `client_ids`
+    /// work alike.
     issuers: Vec<String>,
     audiences: Vec<String>,
     client_ids: Vec<String>,
@@ -427,7 +428,7 @@ impl Issuer {
         })
     }
 
-    /// Checks the issuer's answer about the token (RFC 7662, section 2.2); gives its expiry.
+    /// Checks the issuer's answer about the token (RFC 7662, section 2.2), and returns its expiry.
     fn check(&self, claims: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
         if member(claims, "active")? != Some(&Value::Bool(true)) {
             return Err(inactive());

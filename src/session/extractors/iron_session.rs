@@ -1,7 +1,7 @@
-//! `iron_session`: a session that is encrypted and signed ("sealed") with @hapi/iron, in a cookie: by iron-session, or
-//! by h3 (Nuxt) and hapi, which seal the session without iron-session's layout.
-//! Format: iron-session `src/core.ts`; h3 `src/utils/session.ts` and `src/utils/cookie.ts`; hapi's statehood
-//! `lib/index.js`. The seal is in [`crate::session::formats::iron`].
+//! `iron_session`: a session in a cookie that is encrypted and signed ("sealed") with @hapi/iron. iron-session writes
+//! such cookies, and so do h3 (Nuxt) and hapi, which seal the session without iron-session's layout. Format:
+//! iron-session `src/core.ts`; h3 `src/utils/session.ts` and `src/utils/cookie.ts`; hapi's statehood `lib/index.js`.
+//! The seal is in [`crate::session::formats::iron`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -45,11 +45,11 @@ const SINGLE_ID: &str = "1";
 const DEFAULT_ID: &str = "default";
 /// The libraries' own minimum length of a password.
 const MIN_PASSWORD: usize = 32;
-/// The most parts that v9 writes and reads.
+/// The maximum number of parts that v9 writes and reads.
 const MAX_PARTS: usize = 4;
 /// The value of h3's cookie if the seal is in `NAME.1`, `NAME.2` …, before their number.
 const CHUNKED: &str = "__chunked__";
-/// The most such parts that are read. By default the headers of a request cannot contain as many.
+/// The maximum number of such parts that are read. By default, the headers of a request cannot contain so many.
 const MAX_CHUNKS: usize = 16;
 /// The iterations with which @hapi/iron and iron-webcrypto derive keys.
 const ITERATIONS: NonZeroU32 = NonZeroU32::MIN;
@@ -72,7 +72,7 @@ struct IronSessionConfig {
     idle: Option<HumanDuration>,
 }
 
-/// What is sealed, and how the seal is in cookies.
+/// The content of a seal, and how cookies contain the seal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Version {
@@ -101,7 +101,7 @@ struct IronSession {
 /// Each seal has its own salts, so keys cannot be derived in advance.
 #[derive(Debug)]
 enum Passwords {
-    /// For every seal: with one password, @hapi/iron does not look at the id.
+    /// For every seal: with one password, @hapi/iron ignores the id.
     Any(Secret),
     /// By the id in the seal.
     ById(BTreeMap<String, Secret>),
@@ -239,8 +239,8 @@ impl IronSession {
         }))
     }
 
-    /// Opens a seal of h3 version 2. To derive its keys takes a processor milliseconds, for a forged seal too. So it is
-    /// done on other threads than those that serve requests, by half as many at a time as there are processors.
+    /// Opens a seal of h3 version 2. Deriving its keys takes milliseconds of processor time, even for a forged seal.
+    /// Threads that do not serve requests derive them, at most half as many at a time as there are processors.
     async fn open_slowly(
         &self,
         seal: &str,
@@ -270,7 +270,8 @@ impl IronSession {
         }
     }
 
-    /// The parts whose number h3 wrote into the cookie itself. Parts with a higher number are left from a longer session.
+    /// The parts whose number h3 wrote into the cookie itself. Parts with a higher number are left over from a longer
+    /// session.
     fn h3_chunks<'a>(
         &self,
         request: &'a Parts,
@@ -560,7 +561,7 @@ mod tests {
                 Ok(Some("{}".to_owned())),
             ),
             (
-                "whole beside old parts",
+                "whole, together with old parts",
                 format!("sid={seal}; sid.1={head}"),
                 Ok(Some("{}".to_owned())),
             ),
@@ -602,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn session_of_authkit_is_refused_and_the_recipe_is_named() {
+    fn session_of_authkit_is_refused_and_the_message_names_the_recipe() {
         let token = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
         let with = |token: &str| {
             format!(r#"{{"accessToken":{token},"refreshToken":"r","user":{{"id":"u-1"}}}}"#)

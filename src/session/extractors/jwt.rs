@@ -52,11 +52,11 @@ struct Jwt {
     keys: KeySource,
     /// Accepted values of the header's `alg`.
     algorithms: Vec<Alg>,
-    /// Accepted values of `iss`, which may contain `{tenantid}`; an empty list accepts any, also none.
+    /// Accepted values of `iss`, which may contain `{tenantid}`; an empty list accepts any value, and a missing claim.
     issuers: Vec<String>,
-    /// Accepted values of `tid`, in lower case; an empty list accepts any, also none.
+    /// Accepted values of `tid`, in lower case; an empty list accepts any value, and a missing claim.
     tenants: Vec<String>,
-    /// Accepted values of `aud`; an empty list accepts any, also none.
+    /// Accepted values of `aud`; an empty list accepts any value, and a missing claim.
     audiences: Vec<String>,
     leeway: UnixSeconds,
     claims: ClaimRules,
@@ -69,7 +69,7 @@ struct Jwt {
     clock: Clock,
 }
 
-/// A token whose form and header were checked. Neither its signature nor its claims were.
+/// A token whose form and header were checked, but not its signature and its claims.
 struct UnverifiedToken<'a> {
     alg: Alg,
     kid: Option<String>,
@@ -179,7 +179,7 @@ impl Jwt {
                 &self.issuers,
             )));
         }
-        // Parsed again, because the first time padding and duplicate members were accepted.
+        // Parse again: the first parse accepts padding and duplicate members.
         let header = self.json(header)?;
         let (alg, kid) = self.check_header(object(&header, "the header")?)?;
         Ok(UnverifiedToken {
@@ -228,7 +228,7 @@ impl Jwt {
         issuers.collect()
     }
 
-    /// Checks the header; gives its `alg` and `kid`.
+    /// Checks the header, and returns its `alg` and `kid`.
     fn check_header(&self, header: &Object) -> Result<(Alg, Option<String>), ExtractError> {
         if let Some(name) = REFUSED_PARAMETERS
             .into_iter()
@@ -275,7 +275,7 @@ impl Jwt {
             .any(|known| is_media_type(known, typ))
     }
 
-    /// Verifies the signature, again with newer keys if it is wrong.
+    /// Verifies the signature. If it is wrong, verifies it once more with newer keys.
     async fn check_signature(&self, token: &UnverifiedToken<'_>) -> Result<(), ExtractError> {
         let kid = token.kid.as_deref();
         let signed = Signed {
@@ -313,7 +313,7 @@ impl Jwt {
         })
     }
 
-    /// Checks the claims; gives the expiry.
+    /// Checks the claims, and returns the expiry.
     fn check_claims(&self, claims: &Object) -> Result<UnixSeconds, ExtractError> {
         let now = self.clock.now();
         let exp = member(claims, "exp")?.and_then(numeric_date);
@@ -419,7 +419,7 @@ impl Jwt {
         Value::parse(&bytes).map_err(|_| malformed("not JSON"))
     }
 
-    /// The part without padding. Padding is required with `padded_base64`; without it the decoder refuses it.
+    /// The part without padding. With `padded_base64`, padding is required; otherwise the decoder refuses it.
     fn unpadded<'a>(&self, part: &'a str) -> Result<&'a str, ExtractError> {
         if !self.padded_base64 {
             return Ok(part);

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn session_that_is_expired_or_no_plain_data_is_refused() {
+    fn session_that_is_expired_or_not_plain_data_is_refused() {
         for (case, record, want) in [
             ("PHP", record(DATA, NOW), Ok(Some(r#"{"login":42}"#))),
             (
@@ -385,13 +385,13 @@ mod tests {
                     "app_key",
                 ),
                 (
-                    "short for its cipher",
+                    "too short for its cipher",
                     "app_key = \"hunter2-hunter2-\"",
                     "app_key",
                 ),
                 ("placeholder", "app_key = \"changeme\"", "app_key"),
                 (
-                    "long for its cipher",
+                    "too long for its cipher",
                     &with("cipher = \"aes-128-cbc\""),
                     "app_key",
                 ),

@@ -70,7 +70,7 @@ impl Default for RailsConfig {
     }
 }
 
-/// How an older cookie was made. A key that is left out has the value of the section itself.
+/// How an older cookie was made. A missing key takes its value from the section.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RotationConfig {
@@ -166,7 +166,7 @@ fn is_row_of_generated_sign_in(config: &RailsConfig, subject: &str) -> bool {
 impl RotationConfig {
     fn secret(&self, section: &Section<'_>, path: &str, problems: &mut Problems) -> Option<Secret> {
         let key = format!("{path}secret_key_base");
-        // The section reader resolves files of the section's own keys only.
+        // The section reader resolves the files of the section's own keys only, not those of its rotations.
         let secret = Secret::from_value_or_file(
             self.secret_key_base.clone(),
             self.secret_key_base_file.as_ref(),
@@ -226,7 +226,7 @@ impl Rails {
                 self.marshal_warning.call_once(|| {
                     tracing::warn!(
                         extractor = self.extractor,
-                        "the app's cookies are not JSON, as in Ruby's Marshal format, so every one is refused: \
+                        "the app's cookies are not JSON (Ruby's Marshal, for example), so all of them are refused: \
                          {SERIALIZER_ADVICE}"
                     );
                 });
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn encrypted_value_that_is_no_session_for_this_cookie_is_refused() {
+    fn encrypted_value_that_is_not_a_session_for_this_cookie_is_refused() {
         let extractor = extractor("");
         for (case, text, want) in [
             (
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn signed_cookie_that_is_the_users_id_itself_needs_no_store() {
+    fn signed_cookie_with_the_users_id_needs_no_store() {
         let keys =
             format!("secret_key_base = \"{SECRET}\"\nscheme = \"signed\"\nsubject = \"{{}}\"");
         assert!(build("rails", &format!("cookie = \"user_id\"\n{keys}")).is_ok());
@@ -460,7 +460,7 @@ mod tests {
         );
         let sha1 =
             format!("{new}\ndigest = \"sha1\"\nrotations = [{{ secret_key_base = \"{SECRET}\" }}]");
-        assert_eq!(with(&sha1), Err("bad_seal"), "the digest is the section's");
+        assert_eq!(with(&sha1), Err("bad_seal"), "the digest of the section");
         let both = format!(
             "{new}\nscheme = \"signed\"\nsalt = \"x\"\ndigest = \"sha1\"\nrotations = [{{ secret_key_base = \
              \"{SECRET}\", digest = \"sha256\", scheme = \"encrypted\" }}]"

@@ -203,8 +203,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// The prefixes of the keys. Without a signature a client could name any key of this Redis as its session, so then a
-/// prefix is required.
+/// The prefixes of the keys. Without a signature a client could name any key of this Redis as its session, so a prefix
+/// is then required.
 fn key_prefixes(
     section: &Section<'_>,
     key_prefix: Option<List<String>>,

@@ -1,6 +1,6 @@
-//! `session_endpoint`: the app's own "who am I" URL, called with the caller's cookies or headers.
-//! Calls are made in `backends/endpoint.rs`; identical look-ups share one call (`backends/lookup.rs`). The
-//! configuration, the presets and what the call says about the caller's own request are in `session_endpoint/`.
+//! `session_endpoint`: the app's own "who am I" URL, called with the caller's cookies or headers. Calls are made in
+//! `backends/endpoint.rs`; identical look-ups share one call (`backends/lookup.rs`). The configuration, the presets,
+//! and the headers that describe the caller's own request are in `session_endpoint/`.
 
 mod config;
 mod context;
@@ -55,7 +55,8 @@ struct SessionEndpoint {
 struct WhoAmI {
     endpoint: Endpoint,
     method: Method,
-    /// The headers of the caller's that go along and are no credential. Nothing else of the caller's request does.
+    /// The headers of the caller that are forwarded but are not credentials. Nothing else of the caller's request is
+    /// forwarded.
     context_headers: Vec<HeaderName>,
     additional_headers: HeaderMap,
     forwarded: Forwarded,
@@ -142,8 +143,8 @@ impl SessionExtractor for SessionEndpoint {
     }
 }
 
-/// The caller's credentials that are forwarded, as names and values. A value is exactly as it was sent, also its quotes,
-/// because the app parses it.
+/// The caller's credentials that are forwarded, as names and values. A value is forwarded exactly as it was sent,
+/// including its quotes, because the app parses it.
 struct Credentials<'a> {
     cookies: Vec<(&'a str, &'a str)>,
     headers: Vec<(&'a HeaderName, &'a str)>,
@@ -152,7 +153,8 @@ struct Credentials<'a> {
 impl SessionEndpoint {
     fn find<'a>(&'a self, headers: &'a HeaderMap) -> Result<Credentials<'a>, ExtractError> {
         let mut cookies = cookies::find_all(headers, |name| listed(&self.cookies, name).is_some())?;
-        // The order of the configuration, and chunks by their numbers: a browser's own order changes nothing.
+        // Sort by the order of the configuration, and chunks by their numbers, so that the browser's order makes no
+        // difference.
         cookies
             .sort_by_key(|(name, _)| (listed(&self.cookies, name.as_bytes()), name.len(), *name));
         let mut found = Vec::new();
@@ -173,8 +175,8 @@ impl SessionEndpoint {
         })
     }
 
-    /// The key of the look-up. It contains everything that is sent but the trace's id, so that callers whose answers
-    /// could differ never share one.
+    /// The key of the look-up. It contains everything that is sent except the trace's id, so that callers whose answers
+    /// could differ never share an answer.
     fn question(&self, request: &Request) -> Question {
         let headers = request
             .headers()
@@ -185,7 +187,7 @@ impl SessionEndpoint {
     }
 }
 
-/// Which of `cookies` the one called `name` is, or is a chunk of.
+/// The index in `cookies` of the cookie called `name`, or of the cookie of which it is a chunk.
 fn listed(cookies: &[String], name: &[u8]) -> Option<usize> {
     cookies
         .iter()
@@ -193,8 +195,8 @@ fn listed(cookies: &[String], name: &[u8]) -> Option<usize> {
 }
 
 impl WhoAmI {
-    /// The request to the app. It is a new request, so that it contains nothing of the caller's but the credentials and
-    /// the context headers. A header of the configuration replaces one of ours.
+    /// The request to the app. It is a new request, so that it contains nothing from the caller except the credentials
+    /// and the context headers. A header of the configuration replaces one of ours.
     fn request(&self, caller: &Parts, found: &Credentials<'_>) -> Request {
         let mut request = Request::new(self.method.clone(), self.endpoint.url.clone());
         let headers = request.headers_mut();
@@ -223,9 +225,8 @@ impl WhoAmI {
         request
     }
 
-    /// Calls the app. Its `Set-Cookie` lines are for callers that sent a cookie of the section's: for a caller with a
-    /// credential in a header only, which may be a page of a stranger's, they would put a session into the browser that it
-    /// did not have.
+    /// Calls the app. Its `Set-Cookie` lines go only to callers that sent one of the section's cookies. A caller with
+    /// only a header may be a stranger's page, and the lines would put a new session into the browser.
     async fn ask(&self, request: Request, sent_cookies: bool) -> Verdict {
         let mut offered = None;
         let read = |answer: &Answer| {
@@ -300,8 +301,8 @@ impl WhoAmI {
         }
     }
 
-    /// Whether the answer redirects to the same path and query over https. A server that requires https answers so to
-    /// every caller.
+    /// Whether the answer redirects to the same path and query over https. A server that requires https gives this
+    /// answer to every caller.
     fn leads_to_https(&self, answer: &Answer) -> bool {
         let url = &self.endpoint.url;
         self.redirect_target(answer).is_some_and(|target| {
@@ -316,7 +317,7 @@ impl WhoAmI {
         self.endpoint.url.join(location).ok()
     }
 
-    /// The error for a status that means that the URL or the method is wrong; `None` for any other status.
+    /// The error for a status that shows a wrong URL or method; `None` for any other status.
     fn wrong_url(&self, answer: &Answer) -> Option<ExtractError> {
         let status = answer.status.as_u16();
         if !matches!(status, 301 | 302 | 303 | 307 | 308 | 404 | 405) {
@@ -370,7 +371,8 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-/// When the session ends; `None` if the answer does not say, for example because the caller is not signed in.
+/// When the session ends; `None` if the answer does not contain a time, for example because the caller is not signed
+/// in.
 fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, ExtractError> {
     let invalid = || {
         ExtractError::unavailable(Reason::Malformed)

@@ -38,13 +38,13 @@ pub const KIND: Kind = Kind {
 #[derive(Debug)]
 struct SqlSession {
     credential: SessionCredential,
-    /// In front of the key in the table.
+    /// The text before the key in the table.
     key_prefix: String,
     authority: Authority,
     pool: Arc<Pool<RowLookup>>,
     statements: Arc<Alternatives>,
     payload: Payload,
-    /// Checks the session against its user, where `user_query` is set.
+    /// Checks the session against its user, if `user_query` is set.
     user_check: Option<UserCheck>,
     expiry_column: Option<ExpiryColumn>,
     clock: Clock,

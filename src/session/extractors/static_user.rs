@@ -1,4 +1,4 @@
-//! `static_user`: every request is signed in. It works under `rollout-token dev` only. `dev` listens on loopback only
+//! `static_user`: every request is signed in. This works only under `rollout-token dev`, which listens on loopback only
 //! and refuses requests with a foreign `Host` (`http/app.rs`).
 
 use std::sync::Arc;

@@ -86,9 +86,11 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
         })
         .collect();
     problems.require(
-        IpNet::aggregate(&trusted_proxies).iter().all(|net| net.prefix_len() > 0),
+        IpNet::aggregate(&trusted_proxies)
+            .iter()
+            .all(|net| net.prefix_len() > 0),
         section.key("trusted_proxies"),
-        "covers every address of IPv4 or IPv6, in one entry or in several together: name the proxy's network",
+        "covers every address of IPv4 or IPv6, with one entry or several: name the proxy's network",
     );
     let secret_header = header_name(
         section,
@@ -200,7 +202,7 @@ impl TrustedHeader {
         let Some((name, secret)) = &self.shared_secret else {
             return Ok(());
         };
-        // Compared as bytes: a secret need not be text.
+        // Compare bytes, because a secret need not be text.
         let mut values = request.headers.get_all(name).iter();
         let is_genuine = match (values.next(), values.next()) {
             (Some(value), None) => {

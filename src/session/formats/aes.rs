@@ -137,7 +137,7 @@ mod tests {
             None,
             "half a block"
         );
-        // A changed vector changes the text's padding bytes: 15 of them here.
+        // A changed initialisation vector changes the padding, here 15 bytes.
         for byte in 1..BLOCK {
             let mut iv = [9; BLOCK];
             iv[byte] ^= 1;

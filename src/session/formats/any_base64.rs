@@ -1,5 +1,4 @@
-//! Base64 as other programs write it by hand or by mistake: in either alphabet, with or without padding, with line
-//! breaks.
+//! Lenient base64 for values that people copy: in either alphabet, with or without padding, with line breaks.
 
 use base64::Engine;
 use base64::alphabet;

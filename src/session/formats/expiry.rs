@@ -7,9 +7,10 @@ use crate::json::Value;
 use crate::session::formats::jwt_times;
 use crate::session::types::ExtractError;
 
-/// A number from here on is in milliseconds: in seconds it would be after the year 5138.
+/// A number from this one on is in milliseconds: in seconds it would be after the year 5138.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
-/// The end of the year 9999 in milliseconds, the last time that RFC 3339 can write. A larger number is in another unit.
+/// The end of the year 9999 in milliseconds, the last time that RFC 3339 can represent. A larger number is in another
+/// unit.
 const LATEST: i64 = 253_402_300_799_999;
 
 /// A time, rounded down and up to whole seconds.
@@ -44,7 +45,7 @@ impl Expiry {
         })
     }
 
-    /// A number of seconds or milliseconds, rounded down and up to a whole one.
+    /// A number of seconds or milliseconds, given both rounded down and rounded up.
     fn of_number(floor: i64, ceil: i64) -> Option<Self> {
         match ceil {
             ..MILLISECONDS_FROM => Some(Self { floor, ceil }),
@@ -94,7 +95,7 @@ impl Expiry {
         }
     }
 
-    /// The expiry rounded down, unless it has passed.
+    /// Returns the expiry, rounded down, if it has not passed.
     ///
     /// # Errors
     /// `Rejected` as expired if `now` is at or after it.

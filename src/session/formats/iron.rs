@@ -1,5 +1,5 @@
-//! A seal of @hapi/iron (`lib/index.js`, `Fe26.2`), which iron-webcrypto and h3 write too: a text, encrypted and
-//! authenticated with keys that are derived from a password and the seal's own salts.
+//! A seal of @hapi/iron (`lib/index.js`, `Fe26.2`), which iron-webcrypto and h3 write as well. It is a text, encrypted
+//! and authenticated with keys that are derived from a password and the seal's own salts.
 
 use std::num::NonZeroU32;
 
@@ -22,7 +22,7 @@ const SKEW: UnixSeconds = 60;
 pub struct Seal<'a> {
     /// The text that the MAC covers.
     covered: &'a str,
-    /// Names the password; empty for an app without names.
+    /// The id of the password; empty if the app gives its passwords no ids.
     pub id: &'a str,
     salt: &'a str,
     iv: Vec<u8>,
@@ -95,7 +95,7 @@ pub mod sealing {
     use super::*;
     use crate::session::formats::aes::seal;
 
-    /// A seal of `text`. The id and the expiry are as they stand in it.
+    /// A seal of `text` with this id and expiry.
     pub fn sealed(
         password: &str,
         iterations: NonZeroU32,

@@ -1,14 +1,14 @@
-//! Issuers of a provider with many tenants: `{tenantid}` in a configured or published issuer stands for the id of a
-//! tenant, a GUID, as Microsoft Entra writes it.
+//! Issuers of a provider with many tenants. As in Microsoft Entra's documents, `{tenantid}` in a configured or
+//! published issuer is the placeholder for a tenant's id, a GUID.
 
-/// Stands for the tenant's id.
+/// The placeholder for the tenant's id.
 pub const TENANT: &str = "{tenantid}";
 
-/// How an issuer equals a known one.
+/// How an issuer matches a known one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerMatch<'a> {
     Exact,
-    /// This tenant stands where the known issuer has [`TENANT`].
+    /// The issuer has this tenant's id where the known issuer has [`TENANT`].
     OfTenant(&'a str),
 }
 
@@ -21,7 +21,7 @@ pub fn matches<'a>(known: &str, issuer: &'a str) -> Option<IssuerMatch<'a>> {
     is_tenant_id(tenant).then_some(IssuerMatch::OfTenant(tenant))
 }
 
-/// Whether a token can have an issuer that equals both of these known ones.
+/// Whether one issuer can match both of these known ones.
 pub fn overlap(one: &str, other: &str) -> bool {
     one == other || matches(one, other).is_some() || matches(other, one).is_some()
 }
@@ -34,7 +34,7 @@ pub fn is_tenant_id(text: &str) -> bool {
 }
 
 /// The issuer with [`TENANT`] instead of the name that Microsoft Entra uses for "every tenant" in the addresses of its
-/// documents; `None` if the issuer is no such address.
+/// documents; `None` if the issuer is not such an address.
 pub fn for_every_tenant(issuer: &str) -> Option<String> {
     let (host, path) = issuer
         .strip_prefix("https://")

@@ -19,7 +19,7 @@ const MAX_HEADER: usize = 1024;
 #[derive(Debug)]
 pub struct ContentKey {
     cipher: Cipher,
-    /// `None` for a format whose tokens have no `kid` and that does not compare one.
+    /// `None` for a format whose tokens have no `kid`.
     kid: Option<String>,
 }
 

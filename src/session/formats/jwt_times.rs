@@ -5,7 +5,7 @@ use crate::json::{Object, Value};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// 2^53: JavaScript, which wrote the number, represents every integer up to here exactly.
+/// 2^53. JavaScript, which writes these numbers, represents every integer up to this one exactly.
 const LATEST: UnixSeconds = 1 << 53;
 
 /// The expiry of the token. `exp` is required, and `nbf` must have passed if it is present. `tolerance` is the clock

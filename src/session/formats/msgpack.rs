@@ -1,10 +1,10 @@
 //! Parses `MessagePack` (<https://github.com/msgpack/msgpack/blob/master/spec.md>), in which Flask-Session and
 //! django-redis store sessions, into the same values as JSON.
 //!
-//! The number of values and the depth are limited, because one byte of input can become a value of 32 bytes.
-//! Binary data and strings that are not UTF-8 are read as an empty list, which is never a subject. Extension types,
-//! such as times, are read as null. An integer as a key is read as its digits; a member whose key is neither text nor
-//! an integer is left out, because no configuration can name it.
+//! The number of values and the depth are limited, because one byte of input can become a value of 32 bytes. Binary
+//! data and strings that are not UTF-8 are read as an empty list, which is never a subject. Extension types, such as
+//! times, are read as null. A key that is an integer is read as its decimal digits. A member whose key is neither text
+//! nor an integer is left out, because no configuration can name it.
 
 use std::cell::Cell;
 use std::fmt;
@@ -31,7 +31,7 @@ pub fn parse(bytes: &[u8]) -> Option<Value> {
     rest.is_empty().then_some(value)
 }
 
-/// A value, and how many more are allowed.
+/// Parses one value. The cell holds the number of values that are still allowed.
 #[derive(Clone, Copy)]
 struct Node<'a>(&'a Cell<usize>);
 
@@ -193,7 +193,7 @@ mod tests {
                 r#"{"a":1,"b":{"c":[]}}"#,
             ),
             (b"\x83\x01\xa1x\xc4\x01k\x02\xc2\x03", r#"{"1":"x"}"#),
-            // Times: a timestamp of 32 bits and one of 96 bits; and another extension.
+            // A timestamp of 32 bits, a timestamp of 96 bits, and another extension.
             (b"\x81\xa1t\xd6\xff\x6a\x00\x00\x00", r#"{"t":null}"#),
             (
                 b"\x82\xa1t\xc7\x0c\xff\0\0\0\0\0\0\0\0\0\0\0\0\xa1u\xd4\x05\x00",

@@ -33,8 +33,8 @@ pub fn decode(text: &str, plus: Plus) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The decoded text, or the text as it is if it cannot be decoded, as JavaScript's `cookie` package reads a value. `+` is
-/// a plus sign.
+/// The decoded text, or the unchanged text if it cannot be decoded, as JavaScript's `cookie` package reads a value. `+`
+/// is a plus sign.
 pub fn decode_or_raw(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);

@@ -1,5 +1,5 @@
 //! Parses the output of PHP's `serialize()`: null, booleans, numbers, strings and arrays of them. Also parses PHP's own
-//! sessions, which consist of it. Format: php-src `ext/standard/var_unserializer.re`, `ext/session/session.c`.
+//! sessions, which contain such values. Format: php-src `ext/standard/var_unserializer.re`, `ext/session/session.c`.
 //!
 //! PHP runs an object's code while it unserializes it. This parser never creates an object, an enum or a reference:
 //! it skips their text and reads them as null. They are not refused, because a form that fails validation leaves such
@@ -28,9 +28,9 @@ pub fn string(text: &[u8]) -> Option<&[u8]> {
     reader.rest.is_empty().then_some(bytes)
 }
 
-/// Parses a session that PHP's `session_encode()` wrote, with `session.serialize_handler` `php_serialize` (one array) or
-/// `php` (`name|value` without a separator); `None` if the text is neither as a whole. No text is both: after the value
-/// of its last name, `php` writes nothing.
+/// Parses a session that PHP's `session_encode()` wrote, with `session.serialize_handler` `php_serialize` (one array)
+/// or `php` (`name|value` without a separator); `None` if the whole text is neither. No text is both, because `php`
+/// writes nothing after the last value.
 pub fn session(text: &[u8]) -> Option<Value> {
     if let Some(session) = array(text) {
         return match session {
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn string_that_is_not_utf8_is_an_empty_list_and_such_a_key_is_left_out() {
+    fn value_that_is_not_utf8_is_an_empty_list_and_key_that_is_not_utf8_is_left_out() {
         for (text, want) in [
             (
                 &b"a:2:{s:4:\"name\";s:4:\"Zo\xeb\xff\";s:2:\"id\";i:7;}"[..],
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn string_that_is_not_utf8_is_no_subject() {
+    fn string_that_is_not_utf8_is_refused_as_a_subject() {
         let session = array(b"a:1:{s:2:\"id\";s:2:\"7\xff\";}").unwrap();
         for template in ["{id}", "user-{id}"] {
             let subject = template.parse::<Template>().unwrap().subject(&session);

@@ -1,4 +1,4 @@
-//! What all signed and encrypted cookies of Rails share: the signature, and the metadata around the value.
+//! The common parts of all signed and encrypted cookies of Rails: the signature, and the metadata around the value.
 //! Format: Rails `activesupport/lib/active_support/message_verifier.rs`, `messages/metadata.rb`.
 
 use std::num::NonZeroU32;
@@ -15,7 +15,7 @@ use crate::session::formats::payload;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// The iterations of `ActiveSupport::KeyGenerator`, as a Rails application sets it up.
+/// The iterations of `ActiveSupport::KeyGenerator`, with the default settings of a Rails application.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
 /// What to change in an app that uses the Marshal serializer.

@@ -1,4 +1,4 @@
-//! Values of a credential as logs and `explain` show them beside what was expected.
+//! Formats values of a credential for logs and `explain`, next to the expected values.
 
 /// The maximum number of characters of one value, and of values in a list.
 const MAX_CHARS: usize = 100;
@@ -15,8 +15,8 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// The text with escapes for the characters that a terminal does not show as they are, such as control and
-/// bidirectional ones.
+/// The text with escapes for the characters that a terminal does not show literally, such as control and bidirectional
+/// characters.
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn found_and_expected_values_are_named_cut_and_escaped() {
+    fn found_and_expected_values_are_shown_shortened_and_escaped() {
         assert_eq!(
             differs("aud", ["a", "b\n\u{1b}"], "audiences", ["app"]),
             r"aud is a, b\n\u{1b}, and audiences is app"

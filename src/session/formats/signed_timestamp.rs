@@ -28,7 +28,7 @@ pub struct SignedTimestampVerifier {
     pub keys: Vec<hmac::Key>,
     /// Parses the timestamp; `None` if it is malformed.
     pub parse_timestamp: fn(&str) -> Option<UnixSeconds>,
-    /// In seconds; `None` if the age is not checked.
+    /// The maximum age in seconds; `None` if the age is not checked.
     pub max_age: Option<UnixSeconds>,
     /// How many seconds a timestamp may be ahead of our clock.
     pub leeway: UnixSeconds,
@@ -37,7 +37,7 @@ pub struct SignedTimestampVerifier {
 /// A verified text without its timestamp and signature.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifiedPayload<'a> {
-    /// Still encoded.
+    /// The payload, still encoded.
     pub payload: &'a str,
     pub expires_at: Option<UnixSeconds>,
 }

@@ -4,7 +4,7 @@
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 
-/// The app's one secret, under `key`. `setting` is what the app's framework calls it.
+/// The app's one secret, under `key`. `setting` is its name in the app's framework.
 pub fn required(
     section: &Section<'_>,
     key: &str,
@@ -73,8 +73,7 @@ pub fn require_given(
 /// Checks the strength of secrets. A weak secret is a warning, because the app already uses it and a refusal here
 /// would not make the app safer. A placeholder is a problem.
 pub fn check(section: &Section<'_>, key: &str, secrets: &[Secret], problems: &mut Problems) {
-    let advice = "sessions can be forged by guessing it. Give the app a random secret (`openssl rand -hex 32`), and \
-                  the same one here";
+    let advice = "sessions can be forged by guessing it. Set a random secret (`openssl rand -hex 32`) in the app and here";
     for secret in secrets.iter().filter(|secret| !secret.expose().is_empty()) {
         if let Some(placeholder) = secret.placeholder() {
             problems.add(section.key(key), format!("{placeholder}: {advice}"));

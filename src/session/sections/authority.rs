@@ -7,7 +7,7 @@ use crate::config::{Problems, PublicText, Section};
 use crate::session::backends::Context;
 use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
 
-/// The trust of a store's connections: that of all outgoing calls, and the section's own certificates.
+/// The certificates that a store's connections trust: those of all outgoing calls, and the section's own.
 pub fn trust(
     section: &Section<'_>,
     context: &Context,

@@ -39,7 +39,7 @@ enum Rule {
     Absent,
     Like(String),
     Unlike(String),
-    /// Any value or none: overrides a preset's rule.
+    /// Any value, or no value: overrides a preset's rule.
     Any,
 }
 
@@ -50,8 +50,8 @@ impl ClaimRules {
         rules.any(|named| matches!(named.rule, Rule::OneOf(_) | Rule::Like(_)))
     }
 
-    /// Whether the rule for `claim` can never match, if the claim may be absent or not, and otherwise is one of the values
-    /// for which `may_be` is true.
+    /// Whether the rule for `claim` can never match a claim whose possible values are those for which `may_be` is true,
+    /// and which may be absent or not.
     pub fn contradict(
         &self,
         claim: &str,
@@ -113,7 +113,7 @@ impl NamedRule {
 }
 
 impl Rule {
-    /// What was found beside what the rule requires. The value itself is left out, since it may tell who the user is.
+    /// What was found, next to what the rule requires. The value itself is left out, because it may identify the user.
     fn describe(&self, found: Result<Option<&Value>, DuplicateMember>) -> String {
         let found = match found {
             Err(DuplicateMember) => "occurs twice",
@@ -246,7 +246,7 @@ impl TryFrom<BTreeMap<String, Rule>> for ClaimRules {
             .any(|name| name.starts_with('/') && !is_escaped(name))
         {
             return Err(
-                "has a rule whose name begins with / and is no JSON Pointer: write ~1 for / and ~0 for ~ in a name",
+                "has a rule whose name begins with / and is not a JSON Pointer: write ~1 for / and ~0 for ~ in a name",
             );
         }
         let named = |(name, rule): (String, Rule)| {
@@ -284,7 +284,7 @@ impl Serialize for Rule {
 // Written by hand, because an untagged enum would load from files but not from environment variables.
 impl<'de> Deserialize<'de> for Rule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Read as a list: then the text of a variable is split at its commas, and text in TOML is not.
+        // As a list, the text of a variable is split at its commas; text in TOML is not.
         deserializer.deserialize_seq(RuleVisitor)
     }
 }

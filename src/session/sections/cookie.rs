@@ -12,9 +12,9 @@ use crate::session::formats::percent::{self, Plus};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// Browsers store at most 4 KiB per cookie, so a value longer than twice that comes from no browser.
+/// Browsers store at most 4 KiB per cookie, so no browser sends a value longer than twice that.
 const MAX_BYTES: usize = 8 * 1024;
-/// Limit for all chunks together: the most that `max_header_bytes` can allow for a request's headers.
+/// The limit for all chunks together: the largest value of `max_header_bytes`.
 const MAX_BYTES_OF_CHUNKS: usize = 64 * 1024;
 
 /// A cookie by its exact name.
@@ -85,7 +85,7 @@ impl Cookie {
 }
 
 /// The cookie called `name`, or its chunks `NAME.0`, `NAME.1` … joined in the order of their numbers. An empty chunk
-/// counts as absent, because frameworks clear a chunk by setting it empty.
+/// counts as absent, because frameworks clear a chunk by setting it to the empty text.
 ///
 /// # Errors
 /// `Rejected` if the whole cookie and chunks are both present (one is stale, and the request does not show which),
@@ -129,8 +129,8 @@ pub fn find_chunks(
     Ok(Some(joined))
 }
 
-/// The single value of the given cookies, with the first cookie that has it. Several names are for an app that uses
-/// another cookie name with https. Two different values are refused, because one of them is left over from another
+/// The single value of the given cookies, and the first cookie with this value. Several names serve an app whose cookie
+/// has another name under https. Two different values are refused, because one of them is left over from another
 /// deployment or was set by an attacker on a neighbouring site without https.
 pub fn find_one_of<'c, 'a>(
     headers: &'a HeaderMap,
@@ -158,8 +158,8 @@ pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
     ))
 }
 
-/// The cookie whose name is `name` once it is percent-decoded. Several that differ in their encoding only count as
-/// duplicates.
+/// The cookie whose name is `name` once it is percent-decoded. Several cookies that differ only in their encoding count
+/// as duplicates.
 pub fn find_decoded<'a>(
     headers: &'a HeaderMap,
     name: &str,

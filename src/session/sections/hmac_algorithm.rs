@@ -1,4 +1,4 @@
-//! The key that names a HMAC algorithm, for the kinds that let the app choose one.
+//! The key for an HMAC algorithm, in the kinds whose framework lets the app choose one.
 
 use aws_lc_rs::hmac;
 

@@ -1,4 +1,4 @@
-//! What all session drivers of Laravel share: the application keys, the encrypted cookie, the session data.
+//! The common parts of all session drivers of Laravel: the application keys, the encrypted cookie, the session data.
 //! Format: Laravel `src/Illuminate/Encryption/Encrypter.php`, `Cookie/CookieValuePrefix.php`,
 //! `Session/Store.php`, `Session/EncryptedStore.php`. Each kind reads the data from its own store.
 
@@ -171,7 +171,7 @@ fn parse_cipher(text: &str) -> Option<(Mode, usize)> {
     }
 }
 
-/// The bytes that `APP_KEY` stands for; `None` if it is not base64 after all.
+/// The bytes of the key in `APP_KEY`; `None` if the text after `base64:` is not base64.
 fn key_bytes(secret: &Secret) -> Option<Vec<u8>> {
     match secret.expose().strip_prefix(b"base64:") {
         Some(text) => STANDARD.decode(text).ok(),
@@ -260,7 +260,7 @@ impl<'a> Envelope<'a> {
             mac: member("mac")?,
             tag,
         };
-        // Each mode leaves the field of the other mode empty. A tag with CBC once allowed to bypass the MAC.
+        // Each mode leaves the field of the other mode empty. A tag with CBC once allowed attackers to bypass the MAC.
         let unused = if mode == Mode::Cbc {
             envelope.tag
         } else {

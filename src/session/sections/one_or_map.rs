@@ -1,5 +1,5 @@
 //! A key that is either one text or a table of them by id: `"…"` or `{ 1 = "…", 2 = "…" }`.
-//! What the ids stand for is with each kind.
+//! Each kind defines the meaning of the ids.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ pub enum OneOrMap<T> {
 }
 
 impl<T> OneOrMap<T> {
-    /// All values by id; `only` is the id of one that is given alone.
+    /// All values by id. A single value without an id gets the id `only`.
     pub fn by_id(self, only: &str) -> BTreeMap<String, T> {
         match self {
             Self::One(value) => BTreeMap::from([(only.to_owned(), value)]),
@@ -25,7 +25,7 @@ impl<T> OneOrMap<T> {
     }
 }
 
-// Not derived: it would show nothing for a secret, but reveals nothing else of use either.
+// Not derived, because the values may be secrets.
 impl<T> fmt::Debug for OneOrMap<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OneOrMap")
@@ -49,7 +49,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMap<T> {
 
 struct OneOrMapVisitor<T>(PhantomData<T>);
 
-/// Serde's own messages quote the value they stumbled over, which may be a secret; these do not.
+/// Serde's own messages quote the invalid value, which may be a secret. These messages do not.
 impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMapVisitor<T> {
     type Value = OneOrMap<T>;
 
@@ -61,7 +61,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMapVisitor<T> {
         T::deserialize(StrDeserializer::new(text)).map(OneOrMap::One)
     }
 
-    /// The content of a file.
+    /// Accepts the content of a file.
     fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<OneOrMap<T>, E> {
         T::deserialize(BytesDeserializer::new(content)).map(OneOrMap::One)
     }
@@ -97,7 +97,7 @@ mod tests {
     use crate::secret::Secret;
 
     #[test]
-    fn one_text_or_a_table_and_never_a_secret_in_a_message() {
+    fn one_text_or_a_table_is_read_and_no_message_contains_a_secret() {
         let ids = |json: &str| {
             let values =
                 serde_json::from_str::<OneOrMap<Secret>>(json).map(|values| values.by_id("1"));

@@ -19,7 +19,7 @@ use crate::session::sections::laravel;
 use crate::session::sections::session_id::{Format, FormatFields, Opened};
 use crate::session::types::{CredentialSource, ExtractError};
 
-/// The longest session id that is looked up, in bytes; frameworks make ids of up to 64 bytes.
+/// The maximum length of a session id, in bytes. Frameworks make ids of up to 64 bytes.
 const MAX_ID_BYTES: usize = 256;
 
 /// The keys of a section that describe where its session ids are, and in which form.
@@ -51,7 +51,7 @@ pub struct StoreKey {
     pub key: String,
     /// The id of the row in front of the id itself, `ROW|ID`: Laravel Sanctum's tokens.
     pub row: Option<String>,
-    /// When the credential itself ends; a store may say that the session ends before.
+    /// When the credential itself ends. The store may contain an earlier end of the session.
     pub expires_at: Option<UnixSeconds>,
 }
 
@@ -114,7 +114,7 @@ impl SessionCredential {
         }
     }
 
-    /// Whether a client can choose any key of the store: the id may be unsigned, and it is the key.
+    /// Whether a client can choose any key of the store, because an unsigned id is the key.
     pub fn takes_any_key(&self) -> bool {
         let reads_header = self.places.iter().any(|place| place.header().is_some());
         self.format.takes_unsigned(reads_header) && !self.hashes_id
@@ -207,8 +207,8 @@ impl SessionCredential {
     }
 }
 
-/// Whether the text has no spaces or control characters. No app creates unsigned ids with such characters, so they are
-/// not sent to a store.
+/// Whether the text has no spaces or control characters. No app creates unsigned ids with such characters, so an id
+/// with one is not sent to a store.
 fn is_visible(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_encoded_plain_id_is_decoded_and_undecodable_one_is_taken_as_it_is() {
+    fn percent_encoded_plain_id_is_decoded_and_undecodable_one_is_unchanged() {
         let plain = cookie(Format::Plain);
         for (value, want) in [
             ("a%2Cb", Ok("a,b")),
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn token_of_sanctum_is_the_hash_of_the_text_after_its_row() {
+    fn token_of_sanctum_is_looked_up_by_the_hash_of_the_text_after_its_row_id() {
         let sanctum = SessionCredential {
             places: vec![CredentialSource::Bearer],
             cookies: Vec::new(),
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn header_goes_before_the_cookie_and_a_jwt_in_it_is_not_mine() {
+    fn header_takes_precedence_over_the_cookie_and_a_jwt_in_it_is_not_mine() {
         let both = SessionCredential {
             places: vec![CredentialSource::Bearer],
             ..cookie(Format::Plain)
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn better_auth_takes_an_unsigned_token_in_a_header_only() {
+    fn better_auth_accepts_an_unsigned_token_in_a_header_only() {
         let better = SessionCredential {
             places: vec![CredentialSource::Bearer],
             ..cookie(Format::BetterAuthSigned(keys(&["new"])))

@@ -1,6 +1,5 @@
-//! The keys `expires_path` and `idle`: an end that the app wrote into the session itself, which the cookie around it
-//! does not have. koa-session writes the end (`_expire`), Devise the time of the last request (`last_request_at`), to
-//! which `idle` is added.
+//! The keys `expires_path` and `idle`: the end that the app writes into the session itself. koa-session writes the end
+//! (`_expire`). Devise writes the time of the last request (`last_request_at`), to which `idle` is added.
 
 use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, Problems, Section};
@@ -10,7 +9,7 @@ use crate::session::reason::Reason;
 use crate::session::subject::Template;
 use crate::session::types::{ExtractError, Extracted, Session};
 
-/// Where a session says when it ends.
+/// The path of the end in a session.
 #[derive(Debug)]
 pub struct SessionEnd {
     /// `None` if the section has no `expires_path`.
@@ -36,7 +35,7 @@ impl SessionEnd {
         problems.require(
             idle.is_none() || expires_path.is_some(),
             section.key("idle"),
-            "needs expires_path: the path of the time from which it counts, such as that of the last request",
+            "needs expires_path: the path of the time from which idle counts, such as that of the last request",
         );
         Self {
             path: path(section, expires_path, problems),
@@ -100,7 +99,7 @@ mod tests {
         }
     }
 
-    /// The end of a session with these attributes, which the cookie ends in an hour.
+    /// The end of a session with these attributes, in a cookie that ends in an hour.
     fn applied(end: &SessionEnd, json: &str) -> Result<Option<UnixSeconds>, &'static str> {
         let session = Session {
             attributes: Value::parse(json.as_bytes()).unwrap(),

@@ -45,7 +45,7 @@ pub enum Format {
     ExpressSigned(Vec<hmac::Key>),
     /// `ID.HMAC` of `@fastify/cookie`.
     FastifySigned(Vec<hmac::Key>),
-    /// `ID.HMAC` of better-call, as Better Auth writes it. In a header its bearer plugin also takes the id alone.
+    /// `ID.HMAC` of better-call, as Better Auth writes it. In a header, its bearer plugin also accepts the id alone.
     BetterAuthSigned(Vec<hmac::Key>),
     /// `ID.HMAC` of itsdangerous, as Flask-Session writes it with `SESSION_USE_SIGNER`.
     FlaskSigned(Vec<hmac::Key>),
@@ -213,8 +213,9 @@ fn verified(
     }
 }
 
-/// The keys of `cookies.signed` for a `secret_key_base`. The hash of the key derivation follows `load_defaults`, and that
-/// of the signature is a setting (`signed_cookie_digest`); both are tried, because a key by any of them needs the secret.
+/// The keys of `cookies.signed` for a `secret_key_base`. The hash of the key derivation follows `load_defaults`, and
+/// that of the signature is a setting (`signed_cookie_digest`); both are tried, because every such key is derived from
+/// the secret.
 fn rails_keys(secret: &Secret) -> impl Iterator<Item = hmac::Key> {
     let derivations = [pbkdf2::PBKDF2_HMAC_SHA256, pbkdf2::PBKDF2_HMAC_SHA1];
     let keys = derivations

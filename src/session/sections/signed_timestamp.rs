@@ -28,7 +28,7 @@ impl MaxAge {
         Self(Some(Duration::from_secs(days * 24 * 60 * 60)))
     }
 
-    /// In seconds; `None` if the age is not checked.
+    /// The maximum age in seconds; `None` if the age is not checked.
     pub fn seconds(self) -> Option<UnixSeconds> {
         self.0
             .map(|age| UnixSeconds::try_from(age.as_secs()).unwrap_or(UnixSeconds::MAX))
@@ -76,12 +76,12 @@ impl TryFrom<String> for MaxAge {
     }
 }
 
-/// Parses a session as JSON. The first pickled session logs a warning; the later ones do not, because the cookie
-/// of every user would repeat it. A pickle is a program, and is never run.
+/// Parses a session as JSON. The first pickled session logs a warning; the later ones do not, because every user's
+/// cookie would repeat the warning. A pickle is a program, and is never run.
 #[derive(Debug)]
 pub struct PickleWarning {
     extractor: String,
-    /// How to make this framework write JSON.
+    /// The advice that makes this framework write JSON.
     fix: &'static str,
     logged: Once,
 }
@@ -95,7 +95,7 @@ impl PickleWarning {
         }
     }
 
-    /// [`payload::json`], with the warning if the app signed a pickle instead.
+    /// [`payload::json`], with the warning if the app signs a pickle instead.
     pub fn json(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
         if payload::is_pickle(bytes) {
             self.logged.call_once(|| {

@@ -1,5 +1,5 @@
-//! The formats in which apps write a session into their store, whatever the store is: JSON, `MessagePack`, PHP's own and
-//! plain text. A format that is a program, such as Python's pickle, is never run: it is refused by its name.
+//! The formats in which apps write a session into a store of any kind: JSON, `MessagePack`, PHP's own format and plain
+//! text. Python's pickle and similar formats are programs. They are never run, and the refusal names them.
 
 use std::sync::Once;
 
@@ -9,7 +9,7 @@ use crate::session::formats::{msgpack, payload, php};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// A format of `payload` that needs no key.
+/// A format of `payload` that needs no cryptographic key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredFormat {
     Json,
@@ -46,8 +46,8 @@ impl StoredFormat {
 pub struct StoredSession {
     format: StoredFormat,
     extractor: String,
-    /// The first session in a format that cannot be read is a warning. The later ones are not, because every session
-    /// of the app is like it.
+    /// The first session in an unsupported format logs a warning. The later ones do not, because all sessions of an app
+    /// have the same format.
     warned: Once,
 }
 
@@ -123,7 +123,7 @@ fn text(bytes: &[u8]) -> Option<Value> {
     Some(Value::String(text.to_owned()))
 }
 
-/// Another format that a value seems to be, and what to do about it.
+/// The other format that a value seems to have, and what to do about it.
 fn seems(bytes: &[u8], expected: StoredFormat) -> Option<(&'static str, &'static str)> {
     if payload::is_pickle(bytes) {
         return Some((
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn pickle_marshal_igbinary_and_compressed_values_are_named() {
+    fn pickle_marshal_igbinary_and_compressed_values_are_named_in_the_refusal() {
         for (bytes, name) in [
             (
                 &b"\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s."[..],
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn value_that_is_no_session_is_session_corrupt() {
+    fn value_that_is_not_a_session_is_session_corrupt() {
         for (format, bytes) in [
             (StoredFormat::Json, &b"[]"[..]),
             (StoredFormat::Json, b"\"user-7\""),

@@ -1,4 +1,4 @@
-//! Helpers for the tests of the kinds: build an extractor at a fixed time, and ask it.
+//! Helpers for the tests of the kinds: they build an extractor at a fixed time, and ask it.
 //! `contract.rs` has the checks that every extractor has to pass.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::session::types::{Extracted, SessionExtractor};
 
 pub const NOW: UnixSeconds = 1_800_000_000;
 
-/// Builds an extractor of `kind` whose clock stands at [`NOW`].
+/// Builds an extractor of `kind` with the clock at [`NOW`].
 pub(in crate::session) fn build(
     kind: &str,
     keys: &str,

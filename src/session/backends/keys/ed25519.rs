@@ -1,4 +1,4 @@
-//! Ed25519 public keys that must not verify.
+//! Recognises Ed25519 public keys that must not be used.
 
 /// Whether an Ed25519 public key is one of the eight points whose order divides 8, in any encoding. For such a key,
 /// signatures of many or all messages can be forged without a private key.

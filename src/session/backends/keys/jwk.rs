@@ -27,7 +27,7 @@ pub(super) fn parse(jwk: &Value) -> Result<Key, UnusableKey> {
     };
     let jwk = Members(
         jwk.as_object()
-            .ok_or_else(|| unusable(None, "it is no JSON object".to_owned()))?,
+            .ok_or_else(|| unusable(None, "it is not a JSON object".to_owned()))?,
     );
     let kid = jwk.text("kid").map_err(|why| unusable(None, why))?;
     let usage = jwk.text("use").map_err(|why| unusable(kid, why))?;
@@ -177,7 +177,7 @@ impl<'a> Members<'a> {
         }
         match ParsedPublicKey::new(curve, &point) {
             Ok(_) => Ok(DecodingKey::from_ec_der(&point)),
-            Err(_) => Err("its x and y are no point of the curve".to_owned()),
+            Err(_) => Err("its x and y are not a point on the curve".to_owned()),
         }
     }
 

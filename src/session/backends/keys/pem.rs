@@ -1,5 +1,5 @@
-//! Public keys as people pass them on: PEM with one or more keys or certificates, DER, or the base64 of either, with a
-//! byte order mark, in quotes, or with `\n` as text where line breaks were.
+//! Parses public keys in all common forms: PEM with one or more keys or certificates, DER, or the base64 of either. The
+//! text may have a byte order mark, quotes around it, or `\n` as text in place of line breaks.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,16 +23,16 @@ pub(super) enum PublicKey {
 const PRIVATE: &str = "is a private key, which this service does not need: give the public key \
                        (openssl pkey -in key.pem -pubout), and keep the private key with the app that signs";
 const BROKEN: &str = "has a block in PEM that is incomplete or not base64: copy the file again";
-const UNKNOWN: &str = "is no public key: expected PEM that begins with -----BEGIN PUBLIC KEY----- or \
+const UNKNOWN: &str = "is not a public key: expected PEM that begins with -----BEGIN PUBLIC KEY----- or \
                        -----BEGIN CERTIFICATE-----";
 const TOO_MANY: &str = "has more than 10 keys: keep those that valid tokens are signed with";
-/// Every one may be tried for a token.
+/// The maximum number of keys, because each may be tried for a token.
 const MAX_KEYS: usize = 10;
 
 /// All public keys in `bytes`.
 ///
 /// # Errors
-/// What it is instead, and what to do.
+/// The text says what was found instead, and what to do.
 pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<PublicKey>, &'static str> {
     if bytes.first() == Some(&0x30)
         && let Some(key) = from_der(bytes)
@@ -138,7 +138,7 @@ fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
                 );
             }
             label if label.starts_with("PGP") => {
-                return Err("is an OpenPGP key, which signs no JWTs");
+                return Err("is an OpenPGP key, which cannot sign JWTs");
             }
             "SSH2 PUBLIC KEY" => return Err(SSH),
             "PUBLIC KEY" | "RSA PUBLIC KEY" | "CERTIFICATE" => {
@@ -158,7 +158,7 @@ fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
 
 const SSH: &str = "is a public key of OpenSSH: convert it (ssh-keygen -e -m PKCS8 -f key.pub)";
 
-/// What a text without PEM is, if it is known and not base64.
+/// Describes a text that is neither PEM nor base64, if its form is known.
 fn other_than_a_key(text: &str) -> Option<&'static str> {
     if text.is_empty() {
         Some("is empty")
@@ -175,15 +175,15 @@ fn other_than_a_key(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The public key in DER, as it is or in a certificate; `None` if this is no key. The validity of a certificate is not
-/// checked: it only carries the key, which the operator or the provider vouches for.
+/// The public key in DER, alone or in a certificate; `None` if this is not a key. The validity of a certificate is not
+/// checked: it is only a container for the key, for which the operator or the provider is responsible.
 fn from_der(der: &[u8]) -> Option<Result<PublicKey, &'static str>> {
     let mut certificates = RootCertStore::empty();
     if certificates.add(CertificateDer::from(der)).is_ok() {
         let spki = &certificates.roots.first()?.subject_public_key_info;
         return Some(Ok(PublicKey::Spki(sequence(spki))));
     }
-    // The types of the first members tell the structures apart: SPKI is an algorithm (a sequence) and a bit string,
+    // The types of the first members distinguish the structures: SPKI is an algorithm (a sequence) and a bit string,
     // PKCS #1 two integers of which the first is large, and private keys begin with a version (a short integer).
     match content(der)? {
         [0x30, ..] => Some(Ok(PublicKey::Spki(der.to_vec()))),

@@ -320,7 +320,7 @@ fn der(pem: &str) -> Vec<u8> {
 }
 
 #[test]
-fn public_key_is_read_in_every_form_in_which_it_is_passed_on() {
+fn public_key_is_read_in_every_common_form() {
     let sample = Sample::new();
     let Sample {
         pem, certificate, ..
@@ -383,7 +383,7 @@ fn public_key_is_read_in_every_form_in_which_it_is_passed_on() {
 }
 
 #[test]
-fn what_is_no_public_key_is_named() {
+fn text_that_is_not_a_public_key_is_described() {
     let Sample { pem, private, .. } = Sample::new();
     for (text, want) in [
         (private.as_str(), "is a private key"),
@@ -406,7 +406,7 @@ fn what_is_no_public_key_is_named() {
         ("https://idp.example/jwks", "jwks_url"),
         ("/etc/keys/public.pem", "public_key_file"),
         ("", "is empty"),
-        ("a secret text", "is no public key"),
+        ("a secret text", "is not a public key"),
         (&pem[..60], "incomplete"),
         (&pem.repeat(11), "more than 10 keys"),
     ] {
@@ -442,7 +442,7 @@ fn coordinates_with_too_many_or_too_few_leading_zeros_are_read() {
 }
 
 #[test]
-fn certificates_by_kid_are_a_set() {
+fn object_of_certificates_by_kid_is_a_key_set() {
     let (one, other) = (Sample::new(), Sample::new());
     let document = json!({ "one": one.certificate, "other": other.pem });
     let keys = KeySet::from_jwks(document.to_string().as_bytes()).expect("a set");
@@ -466,7 +466,7 @@ fn certificates_by_kid_are_a_set() {
 }
 
 #[test]
-fn unusable_key_is_told_by_its_kid_unless_it_is_for_another_use() {
+fn unusable_key_is_reported_by_its_kid_unless_it_is_for_another_use() {
     let with = |change: serde_json::Value| {
         let mut jwk = rsa_of(2048);
         for (name, value) in change.as_object().expect("an object") {
@@ -490,7 +490,7 @@ fn unusable_key_is_told_by_its_kid_unless_it_is_for_another_use() {
             "kid alg: its alg ES512 is not supported",
             "kid p521: the curve P-521 is not supported",
             "a key without kid: it has 17 bits, and RSA keys need 2048 to 4096",
-            "a key without kid: it is no JSON object",
+            "a key without kid: it is not a JSON object",
         ]
     );
     assert_eq!(

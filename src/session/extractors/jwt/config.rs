@@ -63,7 +63,7 @@ struct JwtConfig {
     /// For presets that are not safe alone: the section must set one of these keys.
     #[serde(skip_serializing)]
     require_one_of: List<String>,
-    /// For presets that are safer with it: a warning is given if the section does not set this key.
+    /// For presets: the section logs a warning if it does not set this key, which makes the preset safer.
     #[serde(skip_serializing)]
     recommend: Option<String>,
 }

@@ -34,7 +34,7 @@ impl KeySource {
         }
     }
 
-    /// Keys that may verify a token with whose keys (`than`) its signature is wrong, after a fetch if one is due.
+    /// Newer keys for a token whose signature is wrong with the keys `than`, after a fetch if one is due.
     pub(super) async fn newer(&self, kid: Option<&str>, than: &Arc<KeySet>) -> Option<Arc<KeySet>> {
         let found = match self {
             Self::AnyKid(_) | Self::Set(_) => None,

@@ -1,11 +1,11 @@
-//! Defaults for identity providers: the keys that a preset sets in its section.
-//! What the keys mean is in `config.rs`. A key in the section overrides the preset's.
+//! Presets for identity providers: the defaults of the section's keys. The keys are defined in `config.rs`. A key in
+//! the section overrides the preset's.
 
 /// Keys by provider. `provider_keys`, `audience_optional`, `require_one_of` and `recommend` exist only for
 /// presets.
 ///
-/// A provider signs more than users' sessions with its keys: ID tokens, tokens of services, tokens for other
-/// apps. The rules of a preset accept sessions only. `tests/vectors/idp-token-classes.json` has tokens of each
+/// A provider signs other tokens than users' sessions with the same keys: ID tokens, tokens of services, tokens for
+/// other apps. The rules of a preset accept sessions only. `tests/vectors/idp-token-classes.json` has tokens of each
 /// class and names the provider's source code that decides about it.
 pub const PRESETS: &[(&str, &str)] = &[
     (
@@ -21,7 +21,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Anyone can run a load balancer whose keys are published at the same URL: `signer` says which one signed.
+        // Anyone can run a load balancer whose keys are published at the same URL: `signer` identifies the one that
+        // signed.
         "aws-alb",
         r#"
             from = ["header:x-amzn-oidc-data"]

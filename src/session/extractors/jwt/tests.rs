@@ -198,7 +198,7 @@ async fn token_with_the_header_of_a_valid_token_is_still_verified() {
 }
 
 #[tokio::test]
-async fn token_that_is_no_compact_jws_is_refused() {
+async fn token_that_is_not_a_compact_jws_is_refused() {
     let extractor = build(HMAC).expect("a good section");
     let good = hs256(PLAIN, claims(&json!({})));
     let (signed, signature) = good.rsplit_once('.').expect("parts");
@@ -393,7 +393,7 @@ async fn time_claim_outside_its_bounds_is_refused() {
 }
 
 #[tokio::test]
-async fn issuer_or_audience_that_is_no_exact_match_is_refused() {
+async fn issuer_or_audience_that_is_not_an_exact_match_is_refused() {
     let toml = format!("{HMAC}\nissuers = [\"https://id\", \"https://id2\"]");
     let extractor = build(&toml).expect("a good section");
     let crowd: Vec<String> = (0..500).map(|number| format!("a{number}")).collect();
@@ -438,7 +438,7 @@ async fn issuer_or_audience_that_is_no_exact_match_is_refused() {
 }
 
 #[tokio::test]
-async fn payload_that_is_ambiguous_or_no_object_is_malformed() {
+async fn payload_that_is_ambiguous_or_not_an_object_is_malformed() {
     let extractor = build(HMAC).expect("a good section");
     let with = |member: &str| format!(r#"{{"sub":"u-1","aud":"app","exp":1900000000,{member}}}"#);
     let deep = with(&format!(r#""x":{}1{}"#, "[".repeat(1000), "]".repeat(1000)));
@@ -590,7 +590,7 @@ fn detail(extracted: Extracted) -> String {
 }
 
 #[tokio::test]
-async fn refusal_names_what_was_found_beside_what_was_expected() {
+async fn refusal_names_the_found_and_the_expected_value() {
     let extractor = build(&format!(
         "{HMAC}issuers = [\"https://us\"]\nmax_token_bytes = 500"
     ));

@@ -1,5 +1,5 @@
 //! The schemes by which Rails encrypts and signs its cookies: key derivation and decryption.
-//! Which scheme an app uses, and what the decrypted value means, is in `rails.rs`.
+//! `rails.rs` selects the scheme of an app and interprets the decrypted value.
 
 use aws_lc_rs::{hmac, pbkdf2};
 use base64::Engine;
@@ -117,7 +117,7 @@ impl Digest {
 }
 
 impl Reader {
-    /// The value that the app wrote; `None` for every fault alike.
+    /// The value that the app wrote. Every fault gives the same `None`.
     pub fn open(&self, text: &str) -> Option<Vec<u8>> {
         match self {
             Self::Encrypted(gcm) => {

@@ -1,5 +1,5 @@
-//! The Redis server: how to connect, how to read a key with its expiry, and what the server's errors mean.
-//! What the value means is in `redis_session.rs`.
+//! The Redis server: connecting, reading a key with its expiry, and mapping the server's errors. `redis_session.rs`
+//! interprets the value.
 
 use std::fmt;
 use std::io;
@@ -31,7 +31,8 @@ use crate::session::types::ExtractError;
 /// A Redis server, or another one with the same protocol.
 pub struct RedisServer {
     client: Client,
-    /// The trust for `rediss://`. It is built on first use, because that reads the certificates of the system.
+    /// The certificates that are trusted for `rediss://`. They are built on first use, because that reads the system's
+    /// certificates.
     outgoing: Outgoing,
     tls: OnceLock<TlsConnector>,
     extractor: Arc<str>,
@@ -41,10 +42,10 @@ pub struct RedisServer {
     getrange_is_refused: AtomicBool,
 }
 
-/// An open connection. Its end closes the socket, also while an answer is owed.
+/// An open connection. Its drop closes the socket, even while an answer is outstanding.
 pub struct Connection {
     commands: MultiplexedConnection,
-    /// The task that reads and writes, where it is not the library's own.
+    /// The task that reads and writes, if the library does not run one itself.
     _driver: Option<AbortOnDropHandle<()>>,
 }
 
@@ -52,13 +53,13 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct Stored {
     pub value: Vec<u8>,
-    /// Seconds until the key expires, rounded down; `None` if it does not expire or if this was not asked.
+    /// Seconds until the key expires, rounded down; `None` if it does not expire, or if the expiry was not read.
     pub seconds_left: Option<UnixSeconds>,
 }
 
 impl RedisServer {
     /// # Errors
-    /// What is wrong with the URL. The text contains no part of it, because it may contain a password.
+    /// Says what is wrong with the URL. The text contains no part of the URL, which may contain a password.
     pub fn new(
         section: &Section<'_>,
         url: &Secret,
@@ -100,7 +101,7 @@ impl RedisServer {
         })
     }
 
-    /// A connection with TLS, which the client library would make with the certificates of the system only.
+    /// A connection with TLS. The client library itself would trust the system's certificates only.
     async fn connect_tls(&self, host: &str, port: u16) -> io::Result<TlsStream<TcpStream>> {
         let tls = if let Some(tls) = self.tls.get() {
             tls
@@ -132,7 +133,7 @@ impl RedisServer {
             .map_err(|error| failure(&error))
     }
 
-    /// Records that `GETRANGE` is refused and `GET` is not, and warns once.
+    /// Records that the server refuses `GETRANGE` but not `GET`, and warns once.
     fn use_get_only(&self) {
         if !self.getrange_is_refused.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -149,7 +150,7 @@ fn is_refused_command(answer: Option<&redis::Value>) -> bool {
     matches!(answer, Some(redis::Value::ServerError(error)) if matches!(error.code(), "NOPERM" | "ERR"))
 }
 
-/// The stored value in the answers to `GETRANGE` or `GET` and, if it was asked, `PTTL`.
+/// The stored value in the answers to `GETRANGE` or `GET` and, if it was sent, `PTTL`.
 ///
 /// # Errors
 /// Errors of the server, and answers that do not fit these commands.

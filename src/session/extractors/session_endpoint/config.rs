@@ -1,5 +1,5 @@
 //! The configuration of a `session_endpoint` section: its keys, their checks, and the extractor built from them.
-//! The call, and how answers are read, is in `session_endpoint.rs`.
+//! The call and the parsing of answers are in `session_endpoint.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -265,13 +265,13 @@ fn check_headers(
             problems.add(
                 &*key,
                 format!(
-                    "must not contain {name}, which is no credential: list it in context_headers"
+                    "must not contain {name}, which is not a credential: list it in context_headers"
                 ),
             );
-        } else if name != X_FORWARDED_FOR && tells_the_route(&name) {
+        } else if name != X_FORWARDED_FOR && describes_the_route(&name) {
             problems.add(
                 &*key,
-                format!("must not contain {name}, which any caller can set: forwarded says what the app is told"),
+                format!("must not contain {name}, which any caller can set: use the key forwarded instead"),
             );
         } else {
             headers.push(name);
@@ -280,8 +280,8 @@ fn check_headers(
     headers
 }
 
-/// Whether the header tells how the request came to a proxy (RFC 7239 and its predecessors).
-fn tells_the_route(name: &HeaderName) -> bool {
+/// Whether the header describes how the request reached a proxy (RFC 7239 and its predecessors).
+fn describes_the_route(name: &HeaderName) -> bool {
     *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
 }
 

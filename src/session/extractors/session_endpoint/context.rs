@@ -1,5 +1,5 @@
-//! What a call tells the app about the caller's own request beside the credentials: its scheme and host, and the headers
-//! of `context_headers`.
+//! The headers of a call that describe the caller's own request, in addition to the credentials: its scheme and host,
+//! and the headers of `context_headers`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,13 +20,13 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
-/// The key `forwarded`: what the app is told about the URL that the caller sees. Apps redirect to https, and choose the
-/// names of their cookies, by its scheme.
+/// The key `forwarded`: what the call says about the URL that the caller sees. Apps use its scheme to redirect to https
+/// and to choose the names of their cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forwarded {
     /// `false`
     Nothing,
-    /// `true`: the scheme, as far as the request shows it.
+    /// `true`: the scheme that the request suggests.
     Scheme,
     /// A URL: its scheme and host.
     Url {
@@ -50,7 +50,7 @@ impl Forwarded {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // The words that a variable of a flag may have.
+        // The values that a flag may have in a variable.
         match text.to_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => return Some(Self::Scheme),
             "false" | "no" | "off" | "0" => return Some(Self::Nothing),
@@ -89,7 +89,7 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
     authority.is_some_and(|authority| is_loopback(authority.host()))
 }
 
-/// Copies a header of the caller's. The peer's address is appended to `X-Forwarded-For`, as every proxy does.
+/// Copies a header of the caller. The peer's address is appended to `X-Forwarded-For`, as every proxy does.
 pub fn insert(caller: &Parts, name: &HeaderName, headers: &mut HeaderMap) {
     let sent = caller.headers.get_all(name).iter();
     if *name == X_FORWARDED_FOR {

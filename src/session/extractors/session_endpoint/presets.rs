@@ -4,7 +4,7 @@
 /// Keys by product. A preset's `path` is added to a `url` without path.
 pub const PRESETS: &[(&str, &str)] = &[
     // `GET /api/auth/session`: null (v5) or {} (v4) for a caller who is not signed in. The answer contains the user's
-    // id only if the app's session callback adds it, and v5's own `token.sub` is a new one at each sign-in.
+    // id only if the app's session callback adds it, and v5's own `token.sub` is different after each sign-in.
     (
         "authjs",
         r#"

@@ -273,7 +273,7 @@ fn preset_queries(
         problems.require(
             known.contains(&**name),
             key.clone(),
-            format!("is no column of the preset's query, which are {list}"),
+            format!("is not a column of the preset's query, whose columns are {list}"),
         );
         problems.require(is_name(column), key, NAME_HELP);
     }

@@ -1,4 +1,4 @@
-//! The supported databases: how to connect, how to query one row, and how the row becomes JSON.
+//! The supported databases: connecting, querying one row, and converting the row to JSON.
 //! The query is in `statement.rs`.
 
 use std::fmt;
@@ -27,9 +27,9 @@ use crate::session::formats::payload::MAX_STORED;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// Errors (SQLSTATE) that mean that the key does not fit the statement: it is not a UUID, time or number, or a number
-/// too large for its type; it has characters that the database's character set lacks; it is too short to cut, or
-/// not in hexadecimal or base64.
+/// Errors (SQLSTATE) that mean that the key does not fit the statement. It is not a UUID, time or number; it is a
+/// number too large for its type; it has characters that the database's character set lacks; it is too short for a
+/// substring; or it is not in hexadecimal or base64.
 const BAD_KEY: [&str; 9] = [
     "22P02", "22003", "22007", "22008", "22009", "22021", "22P05", "22011", "22023",
 ];
@@ -75,7 +75,7 @@ impl Dialect {
     }
 }
 
-/// The certificates that are trusted beside the public ones, in PEM.
+/// The certificates that are trusted in addition to the public ones, in PEM.
 #[derive(Debug, Default)]
 pub struct Trust {
     pub pem: Option<Vec<u8>>,
@@ -99,7 +99,7 @@ pub enum ConnectConfig {
 
 impl ConnectConfig {
     /// # Errors
-    /// What is wrong with the URL. The text contains no part of it, because it may contain a password.
+    /// Says what is wrong with the URL. The text contains no part of the URL, which may contain a password.
     pub fn new(
         url: &Secret,
         dialect: Dialect,
@@ -112,7 +112,7 @@ impl ConnectConfig {
         let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
         let parsed = url::Url::parse(text).ok();
         let has_password = parsed.as_ref().is_some_and(|url| url.password().is_some());
-        // Certificates that the URL names count before those of all outgoing calls.
+        // Certificates that the URL names take precedence over those of `[outgoing]`.
         let names_certificates = parsed.is_some_and(|url| {
             url.query_pairs()
                 .any(|(name, _)| matches!(&*name, "sslrootcert" | "ssl-root-cert" | "ssl-ca"))
@@ -167,7 +167,7 @@ impl ConnectConfig {
                 Ok(Self::MySql { options, timeout })
             }
             Dialect::Sqlite if trust.is_required => {
-                Err("names a file, so ca_file has no use: remove it")
+                Err("names a file, so ca_file has no effect: remove it")
             }
             Dialect::Sqlite => {
                 let options = SqliteConnectOptions::from_str(text).map_err(|_| HELP)?;
@@ -430,7 +430,7 @@ fn only<R>(rows: Vec<R>) -> Result<Option<R>, StoreError> {
     }
 }
 
-/// Maps an error of the database library. `key` is the key that was sent, if it was. The database's text is kept
+/// Maps an error of the database library. `key` is the key, if it was already sent. The database's text is kept
 /// unless it contains the key.
 fn failure(error: &sqlx::Error, key: Option<&str>) -> StoreError {
     let sqlx::Error::Database(database) = error else {
@@ -472,7 +472,7 @@ fn bounded((row, length): (Object, usize)) -> Result<Object, StoreError> {
     }
 }
 
-/// Parses a row that the database cut one character after the longest accepted length.
+/// Parses a row that the database cut one character beyond the maximum length.
 fn of_json(text: &str) -> Result<Object, StoreError> {
     if text.len() > MAX_STORED {
         return Err(StoreError::Said(too_long()));

@@ -30,7 +30,7 @@ impl DjangoKeys {
     /// The JSON in `data`.
     ///
     /// # Errors
-    /// The reason of the refusal.
+    /// Returns the reason for the refusal.
     pub fn open(&self, data: &str) -> Result<Vec<u8>, Reason> {
         let (signed, signature) = data.rsplit_once(':').ok_or(Reason::SessionCorrupt)?;
         let signature = URL_SAFE_NO_PAD

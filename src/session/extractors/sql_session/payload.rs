@@ -17,12 +17,12 @@ use crate::session::sections::laravel;
 use crate::session::sections::stored_session::StoredSession;
 use crate::session::types::ExtractError;
 
-/// Where the session's attributes are, in addition to the row's own columns.
+/// The place of the session's attributes, in addition to the row's own columns.
 #[derive(Debug)]
 pub enum Payload {
-    /// Nowhere else: the columns are the attributes.
+    /// The columns are the only attributes.
     Columns,
-    /// In this column, in a format that other stores have too.
+    /// This column contains them, in a format that other stores share.
     Stored(String, StoredSession),
     Django(String, DjangoKeys),
     Laravel(String, Arc<laravel::AppKeySet>),
@@ -30,7 +30,7 @@ pub enum Payload {
 
 impl Payload {
     /// The row with the payload's members added to its columns. A name in both becomes a duplicate member, which
-    /// cannot be used as subject. A payload that is text is the session alone.
+    /// cannot be used as subject. A payload that is text replaces the row.
     pub fn merge(&self, row: Object) -> Result<Value, ExtractError> {
         let column = match self {
             Self::Columns => return Ok(Value::Object(row)),
@@ -58,7 +58,7 @@ impl Payload {
         match (self, value) {
             (Self::Columns, value) => Ok(value.clone()),
             (Self::Stored(_, format), Value::String(text)) => format.read(&bytes(text)),
-            // The database's own type for JSON.
+            // The column has the database's own type for JSON.
             (Self::Stored(_, format), Value::Object(_)) if format.is_json() => Ok(value.clone()),
             (Self::Django(_, keys), Value::String(text)) => {
                 let json = keys.open(text).map_err(ExtractError::rejected)?;

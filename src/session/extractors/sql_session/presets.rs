@@ -1,7 +1,7 @@
-//! The session tables of frameworks, from their own sources and from what their own tools generate.
-//! A key in the section overrides the preset's; `queries` has, for each database, the query and its alternatives for other
-//! schemas of the same library. `statement.rs` says how the names of table and columns are filled in. The query cuts the
-//! payload one character after the longest accepted length, 1 MiB. For `PostgreSQL`, `statement.rs` cuts the whole row.
+//! The session tables of frameworks, from their own sources and from what their own tools generate. A key in the
+//! section overrides the preset's; `queries` has, for each database, the query and its alternatives for other schemas
+//! of the same library. `statement.rs` fills in the names of the table and the columns. The query cuts the payload one
+//! character beyond the maximum length, 1 MiB. For `PostgreSQL`, `statement.rs` cuts the whole row.
 
 /// Keys by framework. `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a second
 /// is lost. A value that the database cannot read as a time is returned unchanged and then refused: NULL would mean
@@ -9,7 +9,7 @@
 /// times, such as those before 1970.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // The table as Prisma names it, as Drizzle does, and as `@auth/pg-adapter` does. A session is valid while
+        // The table names of Prisma, of Drizzle, and of `@auth/pg-adapter`. A session is valid while
         // `expires` is in the future.
         "authjs-database",
         r#"
@@ -39,7 +39,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The columns as Better Auth's own migration and Prisma name them, and as its schema for Drizzle does.
+        // The column names of Better Auth's own migration and of Prisma, and those of its schema for Drizzle.
         "better-auth",
         r#"
             subject = "{userId}"

@@ -1,5 +1,5 @@
-//! Translates the configured query into the parameter syntax of its database, and a preset's query into the names of
-//! the app's table and columns. Running it is in `database.rs`.
+//! Translates the configured query into the parameter syntax of its database, and fills the names of the app's table
+//! and columns into a preset's query. `database.rs` runs the query.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use crate::session::formats::payload::MAX_STORED;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     pub sql: String,
-    /// In the order in which they are bound.
+    /// The parameters, in the order in which they are bound.
     pub parameters: Vec<Parameter>,
 }
 
@@ -54,18 +54,18 @@ impl Alternatives {
     }
 }
 
-/// The names of the app's table and columns, where they differ from those of the preset.
+/// The names of the app's table and columns that differ from those of the preset.
 #[derive(Debug)]
 pub struct Names<'a> {
     pub table: Option<&'a str>,
-    /// By the preset's name.
+    /// The app's column names, by the preset's names.
     pub columns: &'a BTreeMap<String, String>,
 }
 
 impl Names<'_> {
-    /// A preset's query with the app's names: `{name}` is a column, `{table}` the table, and `{as name}` the column once
-    /// more under the preset's name if it has another one. A name that the section does not set is the preset's, or the
-    /// one after a colon.
+    /// A preset's query with the app's names. `{name}` becomes the name of a column, and `{table}` that of the table.
+    /// `{as name}` adds the column under the preset's name if the app's name differs. A name that the section does not
+    /// set is replaced by the name after the colon, or by the preset's name.
     pub fn fill(&self, query: &str, dialect: Dialect) -> String {
         let mut pieces = query.split('{');
         let mut filled = pieces.next().unwrap_or_default().to_owned();
@@ -120,7 +120,7 @@ impl Statement {
     /// becomes `?`.
     ///
     /// # Errors
-    /// What is wrong with the query.
+    /// Says what is wrong with the query.
     pub fn read(query: &str, dialect: Dialect) -> Result<Self, &'static str> {
         let query = query.trim().trim_end_matches(';').trim_end();
         let pieces = pieces(query)?;
@@ -151,7 +151,7 @@ impl Statement {
     }
 
     /// The same query, limited to two rows: two are enough to detect that the key is ambiguous. `PostgreSQL` converts a
-    /// row with columns of any types into JSON and cuts it one character after the longest accepted length.
+    /// row with columns of any types into JSON and cuts it one character beyond the maximum length.
     #[must_use]
     pub fn limited(self, dialect: Dialect) -> Self {
         let columns = match dialect {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn preset_query_gets_the_names_of_the_app() {
+    fn preset_query_is_filled_with_the_names_of_the_app() {
         let query = "SELECT *{as userId:user_id} FROM {table:session} WHERE {token} = $1 AND {expiresAt:expires_at} > 0";
         let columns = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter();

@@ -1,5 +1,5 @@
-//! Django's check of every session against its user (`django/contrib/auth/__init__.py`, `get_user`): a session from
-//! before the last change of password is refused, and so is one whose user no longer exists.
+//! Django's check of every session against its user (`django/contrib/auth/__init__.py`, `get_user`): a session that is
+//! older than the last change of the password is refused, and so is one whose user no longer exists.
 
 use std::sync::Arc;
 

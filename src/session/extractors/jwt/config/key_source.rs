@@ -83,7 +83,7 @@ pub(super) fn read(
     }
 }
 
-/// The keys from the shared secrets under `key`. The checks are for the keys, not for their base64.
+/// The keys from the shared secrets under `key`. The keys themselves are checked, not their base64.
 fn shared_secrets(
     section: &Section<'_>,
     config: &JwtConfig,
@@ -95,7 +95,7 @@ fn shared_secrets(
         texts.len() <= MAX_SECRETS,
         section.key(key),
         format!(
-            "has {} secrets, and at most {MAX_SECRETS} are tried: remove those that no valid token is signed with",
+            "has {} secrets, and at most {MAX_SECRETS} are tried: remove those that signed no valid token",
             texts.len()
         ),
     );
@@ -107,7 +107,7 @@ fn shared_secrets(
     KeySource::AnyKid(Arc::new(KeySet::from_secrets(&secrets)))
 }
 
-/// The secrets whose base64 is `texts`. A placeholder is left as it is, for the check of secrets.
+/// The secrets whose base64 is `texts`. A placeholder is not decoded, so that the check of secrets recognises it.
 fn decoded(
     section: &Section<'_>,
     key: &str,
@@ -209,7 +209,7 @@ fn from_discovery(
 ) -> Option<KeySource> {
     let discovery = Discovery::new(issuer, config.allow_http);
     let mut discovery = problems.accept(section.key(key), discovery)?;
-    // A provider that is reached under another name than in `iss` publishes the name in `iss`.
+    // The document may be fetched from another host name than the one in `iss`, but it contains the one in `iss`.
     discovery.also_for(&config.issuers);
     let source = Source::Discovery(discovery);
     Some(fetched(section, context, config, source, problems))
