@@ -2,15 +2,16 @@
 //! secret or the store, opens the session with the extractor itself. The rules are in `session/detect/`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::Serialize;
 
+use super::waiting::{self, Waiting};
 use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http::pasted::{self, CurlArgs};
@@ -44,7 +45,7 @@ struct Report<'a> {
 
 pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     let headers = match &args.raw {
-        Some(path) => pasted::headers(&read(path)?),
+        Some(path) => pasted::headers(&waiting::request(path)?),
         None => args.request.headers().and_then(pasted::some),
     };
     let headers = headers.map_err(Failure::Usage)?;
@@ -57,8 +58,8 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     }
     if found.is_empty() {
         return say(
-            "No credential that is known. Sign in to the app, and copy a request that the app's own page sends. If \
-             the app has a URL that says who is signed in, see docs/providers/ask-my-app.md.",
+            "No credential that is known. Sign in to the app, and copy a request that the app's own page sends.\n\
+             If the app has a URL that says who is signed in, see docs/providers/ask-my-app.md.",
         );
     }
     if args.set.is_empty() {
@@ -76,19 +77,6 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     let keys = keys(&args.set)?;
     let (detected, draft) = chosen(&found, &keys)?;
     open(detected, draft, &keys, headers, registry)
-}
-
-/// The request in a file, or on standard input.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let limit = pasted::MAX_BYTES as u64 + 1;
-    let mut bytes = Vec::new();
-    let read = if path.as_os_str() == "-" {
-        io::stdin().take(limit).read_to_end(&mut bytes)
-    } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    };
-    read.map_err(|error| Failure::Runtime(format!("cannot read {}: {error}", path.display())))?;
-    Ok(bytes)
 }
 
 fn print(detected: &Detected) -> Result<(), Failure> {
@@ -271,7 +259,11 @@ fn open(
     request
         .extensions
         .insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 0))));
-    let explanation = block_on(explain::explain(&settings.chain, &request))?;
+    let mut waiting = None;
+    let explanation = block_on(explain::explain(&settings.chain, &request, |asked| {
+        waiting = Some(Waiting::for_extractor(asked));
+    }))?;
+    drop(waiting);
     for step in &explanation.steps {
         say(format_args!("{}: {}", detected.place, way(&draft)))?;
         if let Some(shape) = &step.shape {

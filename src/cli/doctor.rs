@@ -1,14 +1,11 @@
 //! `doctor`: asks Rollout whether it accepts our tokens, and every backend of the configuration whether it answers.
 //! The calls to Rollout are in `rollout.rs`; an extractor asks its own backends.
 
-use std::io::{self, Write};
-use std::pin::pin;
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::rollout::{ApiArgs, ClockDifference, get_credentials};
-use super::{Failure, block_on, context, say};
+use super::waiting::Waiting;
+use super::{Failure, block_on, context, say, tell};
 use crate::config::Sources;
 use crate::session::registry::Registry;
 use crate::session::subject::Subject;
@@ -18,9 +15,6 @@ use crate::token::RolloutClient;
 
 /// The subject of the token that Rollout's API is called with. No user has it, so no credentials are stored under it.
 const SUBJECT: &str = "rollout-token-doctor";
-
-/// A check that takes longer is announced, so that the wait is explained.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -69,23 +63,6 @@ impl Findings {
             Ok(())
         }
     }
-
-    /// Waits for the end of `work`, and says so if it takes long.
-    async fn wait_for<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
-            return done;
-        }
-        if !self.json {
-            tell(&format!("waiting for {what} …"));
-        }
-        work.await
-    }
-}
-
-/// Writes a line to standard error. Not `eprintln!`, which panics when standard error is closed.
-fn tell(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Failure> {
@@ -109,19 +86,15 @@ pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Fa
                 .credentials
                 .map(|_| accepted(&client, answered.clock))
         };
-        let report = BackendReport::of(format!("Rollout at {url}"), asking);
-        let report = findings.wait_for("Rollout", report).await;
+        let report = BackendReport::of(format!("Rollout at {url}"), asking).await;
         findings.add(None, &report)?;
         for link in settings
             .iter()
             .flat_map(|settings| settings.chain.extractors())
         {
-            let reports = findings
-                .wait_for(
-                    &format!("the backend of {}", link.name),
-                    link.extractor.probe(),
-                )
-                .await;
+            let waiting = Waiting::for_extractor(link);
+            let reports = link.extractor.probe().await;
+            drop(waiting);
             for report in reports {
                 findings.add(Some(&link.name), &report)?;
             }

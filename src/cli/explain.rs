@@ -2,16 +2,15 @@
 //! What comes before the chain is in `http/explain.rs`, the chain in `session/explain.rs`.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Request, Uri, header};
 
 use super::dev::dev_sources;
+use super::waiting::{self, Waiting};
 use super::{Failure, block_on, context, say, with_throwaway_client};
 use crate::config::Sources;
 use crate::http;
@@ -21,7 +20,7 @@ use crate::http::explain::Beginning;
 use crate::http::origin::Caller;
 use crate::http::pasted::{self, CurlArgs};
 use crate::http::server::Drain;
-use crate::session::chain::Chain;
+use crate::session::chain::{Chain, ConfiguredExtractor};
 use crate::session::detect::{Detected, detect};
 use crate::session::explain;
 use crate::session::formats::shown::escaped;
@@ -100,11 +99,14 @@ async fn explain(
             (Cow::Borrowed(pasted), None, Some(outcome))
         }
     };
+    let mut waiting = None;
+    let asking = |asked: &ConfiguredExtractor| waiting = Some(Waiting::for_extractor(asked));
     let explanation = if caller == Some(Caller::ListedByPattern) {
-        explain::explain_bearer_alone(chain, &head).await
+        explain::explain_bearer_alone(chain, &head, asking).await
     } else {
-        explain::explain(chain, &head).await
+        explain::explain(chain, &head, asking).await
     };
+    drop(waiting);
     for step in &explanation.steps {
         let decides = step.decides && before.is_none();
         let mark = if decides { "  <- decides" } else { "" };
@@ -180,7 +182,7 @@ struct Pasted {
 
 fn pasted_request(args: &Args) -> Result<Pasted, Failure> {
     let (mut head, ()) = Request::new(()).into_parts();
-    let raw = args.raw.as_deref().map(read).transpose()?;
+    let raw = args.raw.as_deref().map(waiting::request).transpose()?;
     let headers = match &raw {
         Some(raw) => {
             let mut lines = raw
@@ -212,15 +214,4 @@ fn is_header(line: &[u8]) -> bool {
 fn target(line: &[u8]) -> Option<Uri> {
     let target = line.split(|&byte| byte == b' ').nth(1)?;
     Uri::try_from(target).ok()
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let read = if path.as_os_str() == "-" {
-        io::stdin().read_to_end(&mut bytes)
-    } else {
-        File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
-    };
-    read.map_err(|error| Failure::Runtime(format!("cannot read {}: {error}", path.display())))?;
-    Ok(bytes)
 }

@@ -5,14 +5,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::Failure;
+use super::waiting::Waiting;
 use crate::config::Sources;
+use crate::session::types::BackendCall;
 use crate::settings;
+
+/// Of connecting, and again of the answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     let (listen, port_from) = settings::load_listen(sources)?;
     let mut failures = Vec::new();
     for address in reachable(listen) {
-        match ask_health(address) {
+        let waiting = Waiting::for_backend(&BackendCall {
+            backend: format!("the service at {address}"),
+            at_most: 2 * TIMEOUT,
+        });
+        let answer = ask_health(address);
+        drop(waiting);
+        match answer {
             Ok(true) => return Ok(()),
             Ok(false) => failures.push(format!("the service at {address} is not well")),
             Err(error) => failures.push(format!("cannot reach the service at {address}: {error}")),
@@ -39,10 +50,9 @@ fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
 }
 
 fn ask_health(address: SocketAddr) -> io::Result<bool> {
-    let timeout = Duration::from_secs(2);
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut status = [0; 12];
     stream.read_exact(&mut status)?;

@@ -83,7 +83,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     }
     write_files(&draft, args.force)?;
     say(format_args!(
-        "Written: {CONFIG} and {EXAMPLE}, for {}. See {page}.",
+        "Written: {CONFIG} and {EXAMPLE}, for {}.\nSee {page}.",
         super::detect::way(&draft)
     ))?;
     if let Some(app) = args.app {
@@ -115,7 +115,7 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
         };
         return template(kind, preset, registry).map_err(Failure::Usage);
     };
-    let headers = pasted::headers(&super::detect::read(path)?).map_err(Failure::Usage)?;
+    let headers = pasted::headers(&super::waiting::request(path)?).map_err(Failure::Usage)?;
     let found = detect(&headers, registry);
     let fits = |draft: &&Draft| {
         kind.is_none_or(|kind| draft.kind == kind)

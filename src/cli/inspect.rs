@@ -1,15 +1,13 @@
 //! `inspect`: checks a token with the client secret and prints its header and claims. If the signature does not fit, it
 //! tries the secret in the forms in which it is often misread.
 
-use std::io;
-
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jsonwebtoken::{Algorithm, DecodingKey, TokenData, Validation};
 use serde_json::Value;
 
-use super::{Failure, say};
+use super::{Failure, say, waiting};
 use crate::clock::Clock;
 use crate::config::Sources;
 use crate::session::formats::hex;
@@ -24,7 +22,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
     let client = settings::load_client(sources)?;
     let token = if args.token == "-" {
-        read_stdin()?
+        waiting::token_on_standard_input()?
     } else {
         args.token
     };
@@ -143,11 +141,6 @@ fn as_jjwt(text: &str) -> Vec<u8> {
                 .unwrap_or_default()
         })
         .collect()
-}
-
-fn read_stdin() -> Result<String, Failure> {
-    io::read_to_string(io::stdin())
-        .map_err(|error| Failure::Runtime(format!("cannot read standard input: {error}")))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod inspect;
 mod mint;
 mod rollout;
 mod serve;
+mod waiting;
 
 use std::fmt;
 use std::future::Future;
@@ -238,6 +239,11 @@ fn subject_of(text: &str) -> Result<Subject, Failure> {
             "SUBJECT must be 1 to 256 bytes without control or invisible characters".to_owned(),
         )
     })
+}
+
+/// Writes a line to standard error. Not `eprintln!`, which panics when standard error is closed.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Writes a line to standard output. Not `println!`, which panics when standard output is closed.

@@ -9,10 +9,12 @@ use url::Url;
 
 use super::Failure;
 use super::mint::{TOKEN_LIFE, mint_for};
+use super::waiting::Waiting;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::Problems;
 use crate::session::backends::http::{CallLimits, HttpClient, check_url};
 use crate::session::subject::Subject;
+use crate::session::types::BackendCall;
 use crate::token::RolloutClient;
 
 /// The clock difference in seconds above which some verifiers refuse tokens.
@@ -67,7 +69,13 @@ pub(super) async fn get_credentials(
     bearer.set_sensitive(true);
     request.headers_mut().insert(header::AUTHORIZATION, bearer);
     let host = url.host_str().unwrap_or_default();
-    let answer = match http.send(request, LIMITS).await {
+    let waiting = Waiting::for_backend(&BackendCall {
+        backend: format!("Rollout at {url}"),
+        at_most: LIMITS.total,
+    });
+    let answer = http.send(request, LIMITS).await;
+    drop(waiting);
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
             return Ok(Answered {

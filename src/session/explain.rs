@@ -50,16 +50,25 @@ pub enum Said {
     Denied(Denial),
 }
 
-/// Asks every extractor.
-pub async fn explain(chain: &Chain, request: &Parts) -> Explanation {
+/// Asks every extractor. `asking` is called with each of them before.
+pub async fn explain(
+    chain: &Chain,
+    request: &Parts,
+    asking: impl FnMut(&ConfiguredExtractor),
+) -> Explanation {
     let (request, cookies) = with_cookies(request);
-    explain_walk(chain, chain.walk(&request), &cookies).await
+    explain_walk(chain, chain.walk(&request), &cookies, asking).await
 }
 
 /// Asks every extractor about a caller who is identified by a bearer token alone.
-pub async fn explain_bearer_alone(chain: &Chain, request: &Parts) -> Explanation {
+pub async fn explain_bearer_alone(
+    chain: &Chain,
+    request: &Parts,
+    asking: impl FnMut(&ConfiguredExtractor),
+) -> Explanation {
     let (request, cookies) = with_cookies(request);
-    explain_walk(chain, chain.walk_with_bearer_alone(&request), &cookies).await
+    let walk = chain.walk_with_bearer_alone(&request);
+    explain_walk(chain, walk, &cookies, asking).await
 }
 
 /// The request, with a place for the cookies that apps set while they are asked.
@@ -74,6 +83,7 @@ async fn explain_walk(
     chain: &Chain,
     mut walk: ChainWalk<'_>,
     cookies: &ResponseCookies,
+    mut asking: impl FnMut(&ConfiguredExtractor),
 ) -> Explanation {
     let mut steps = Vec::new();
     let mut outcome = None;
@@ -89,6 +99,7 @@ async fn explain_walk(
             decides: false,
         };
         if walk.includes(reach) {
+            asking(configured);
             step.said = match configured.session(walk.request()).await {
                 Ok(None) => Said::NotPresent,
                 Ok(Some(session)) => {

@@ -56,10 +56,24 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
         Readiness::Ready
     }
 
+    /// The backend that [`SessionExtractor::extract`] asks, so that commands can say what they wait for. The default has
+    /// no backend.
+    fn backend(&self) -> Option<BackendCall> {
+        None
+    }
+
     /// Asks each backend once, without a user's credential, for `doctor`. By default, an extractor has no backend.
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
         Box::pin(async { Vec::new() })
     }
+}
+
+/// A call of a backend.
+#[derive(Clone, Debug)]
+pub struct BackendCall {
+    /// What is asked. It holds no query and no password of a URL.
+    pub backend: String,
+    pub at_most: Duration,
 }
 
 /// What one backend answered to [`SessionExtractor::probe`].

@@ -224,7 +224,7 @@ fn init_writes_a_configuration_from_a_request_that_is_good_once_the_secrets_are_
     let (code, out, err) = run_with_input(&mut init(path, &arguments), &text);
     assert_eq!(code, Some(0), "{err}");
     for part in [
-        "Written: rollout-token.toml and .env.example, for cookie_session. See docs/recipes/express.md.",
+        "Written: rollout-token.toml and .env.example, for cookie_session.\nSee docs/recipes/express.md.",
         "app.use(createProxyMiddleware({ target: \"http://127.0.0.1:8080\", pathFilter: \"/rollout\" }));",
         "ROLLOUT__EXTRACTORS__WEB__KEYS",
         "check-config: the configuration is good once",

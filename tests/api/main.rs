@@ -43,3 +43,4 @@ mod subjects;
 mod token_sections;
 mod tokens;
 mod variables;
+mod waiting;

@@ -543,7 +543,7 @@ async fn explain_names_the_cookies_that_the_app_sets_without_their_values() {
         let app = app_that_sets(&["sid=s3cr3t; Path=/", "other=1"], 200, body).await;
         let settings = load(&by_endpoint(&app.url("/me")).to_string()).expect("good keys");
         let request = contract::request(&[("cookie", "sid=old")]);
-        let explanation = explain(&settings.chain, &request).await;
+        let explanation = explain(&settings.chain, &request, |_| ()).await;
         let notes = &explanation.steps[0].notes;
         assert_eq!(notes.len(), want, "{notes:?}");
         assert!(

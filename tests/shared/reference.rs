@@ -264,9 +264,9 @@ fn presets(presets: &[(&str, &str)]) -> String {
 fn commands() -> String {
     let mut root = Cli::command();
     root.build();
-    let mut text = format!("```text\n{}```\n", help(&mut root));
+    let mut text = format!("```text\n{}```\n", help(&root));
     for command in root
-        .get_subcommands_mut()
+        .get_subcommands()
         .filter(|command| command.get_name() != "help")
     {
         let shown = help(command);
@@ -275,8 +275,10 @@ fn commands() -> String {
     text
 }
 
-fn help(command: &mut clap::Command) -> String {
-    let lines = command.render_long_help().to_string();
+fn help(command: &clap::Command) -> String {
+    // Not as wide as the terminal in which this runs.
+    let lines = command.clone().term_width(100).render_long_help();
+    let lines = lines.to_string();
     lines
         .lines()
         .map(|line| format!("{}\n", line.trim_end()))

@@ -14,7 +14,7 @@ use crate::session::backends::Context;
 use crate::session::backends::http::{Answer, CallLimits, HttpClient, check_url};
 use crate::session::backends::lookup::{Outcome, Verdict};
 use crate::session::reason::Reason;
-use crate::session::types::ExtractError;
+use crate::session::types::{BackendCall, ExtractError, without_query};
 
 /// The maximum length of an answer, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -127,6 +127,14 @@ impl Endpoint {
         // A session that has expired has 0 s left.
         let left = u64::try_from(end - self.clock.now()).unwrap_or(0);
         self.cache_ttl.min(Duration::from_secs(left))
+    }
+
+    /// A call, as the commands name it.
+    pub fn call(&self, what: &str) -> BackendCall {
+        BackendCall {
+            backend: format!("{what} {}", without_query(&self.url)),
+            at_most: self.limits.total,
+        }
     }
 
     /// How long answers are cached. Zero disables the cache.

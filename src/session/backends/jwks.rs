@@ -15,12 +15,12 @@ use crate::session::backends::jwks_source::{FetchError, Source, Step, read_jwks,
 use crate::session::backends::keys::{KeySet, UnusableKey};
 use crate::session::backends::waiting::{Waiting, WaitingPlace};
 use crate::session::reason::Reason;
-use crate::session::types::{BackendReport, ExtractError, Readiness};
+use crate::session::types::{BackendCall, BackendReport, ExtractError, Readiness};
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard, Semaphore, sleep, spawn, timeout, watch};
 
 /// The limits of one fetch. Providers are reached over the internet, so the connect timeout is longer than that of
 /// backends in the same network.
-const LIMITS: CallLimits = CallLimits {
+pub(super) const LIMITS: CallLimits = CallLimits {
     connect: Duration::from_secs(2),
     total: Duration::from_secs(3),
     body: 512 * 1024,
@@ -478,10 +478,18 @@ impl FetchedKeys {
         });
     }
 
+    /// A fetch, as the commands name it.
+    pub fn call(&self) -> BackendCall {
+        BackendCall {
+            backend: self.0.source.name(),
+            at_most: LIMITS.total,
+        }
+    }
+
     /// Fetches the keys once, for `doctor`.
     pub async fn probe(&self) -> BackendReport {
         let cache = &self.0;
-        BackendReport::of(cache.source.name(), async {
+        BackendReport::of(self.call().backend, async {
             match cache.download().await {
                 Ok(loaded) => Ok(describe(&loaded.keys)),
                 Err(error) => Err(format!("{}: {error}", error.name())),

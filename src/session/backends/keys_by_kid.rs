@@ -8,12 +8,12 @@ use url::Url;
 
 use crate::session::backends::Context;
 use crate::session::backends::http::check_url;
-use crate::session::backends::jwks::{EMPTY_COOLDOWN, Found, JwksCache, Provider};
+use crate::session::backends::jwks::{EMPTY_COOLDOWN, Found, JwksCache, LIMITS, Provider};
 use crate::session::backends::jwks_source::Source;
 use crate::session::backends::keys::KeySet;
 use crate::session::backends::waiting::Waiting;
 use crate::session::reason::Reason;
-use crate::session::types::{BackendReport, ExtractError, Readiness};
+use crate::session::types::{BackendCall, BackendReport, ExtractError, Readiness};
 use crate::sync::Mutex;
 
 /// The limits of [`KeysByKid`]: keys in the cache, concurrent look-ups, look-ups that start in one second, how long
@@ -113,13 +113,21 @@ impl CachesByKid {
 }
 
 impl KeysByKid {
+    /// A look-up, as the commands name it.
+    pub fn call(&self) -> BackendCall {
+        let address = self.template.split('?').next().unwrap_or_default();
+        BackendCall {
+            backend: format!("key {address}"),
+            at_most: LIMITS.total,
+        }
+    }
+
     /// The report for `doctor`. It makes no call, because the URL of a key needs a token's key id.
     pub async fn probe(&self) -> BackendReport {
-        let host = self.template.split('?').next().unwrap_or_default();
         let asked = async {
             Ok("not asked: each token names its key. `explain` with a token asks".to_owned())
         };
-        BackendReport::of(format!("key {host}"), asked).await
+        BackendReport::of(self.call().backend, asked).await
     }
 
     /// # Errors

@@ -17,7 +17,7 @@ use crate::session::backends::Context;
 use crate::session::backends::health::BackendHealth;
 use crate::session::backends::waiting::Waiting;
 use crate::session::reason::Reason;
-use crate::session::types::{BackendReport, ExtractError, Readiness};
+use crate::session::types::{BackendCall, BackendReport, ExtractError, Readiness};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 
@@ -197,6 +197,14 @@ impl<S: Store> Pool<S> {
         self.metrics
             .backend_call(&self.name, result, started.elapsed());
         answer
+    }
+
+    /// The queries of one request, as the commands name them.
+    pub fn call(&self, queries: u32) -> BackendCall {
+        BackendCall {
+            backend: self.store.system().to_owned(),
+            at_most: (self.limits.wait + self.limits.operation) * queries,
+        }
     }
 
     /// Asks once for a session that does not exist, for `doctor`.

@@ -30,8 +30,8 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_required_scopes, check_scopes};
 use crate::session::types::{
-    Authority, BackendReport, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
-    SessionExtractor, without_query,
+    Authority, BackendCall, BackendReport, CredentialSource, ExtractError, Extracted, Reach,
+    Readiness, Session, SessionExtractor,
 };
 use crate::telemetry::spans;
 
@@ -339,9 +339,12 @@ impl SessionExtractor for Introspection {
         self.lookups.readiness()
     }
 
+    fn backend(&self) -> Option<BackendCall> {
+        Some(self.issuer.endpoint.call("introspection"))
+    }
+
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
         Box::pin(async move {
-            let name = format!("introspection {}", without_query(&self.issuer.endpoint.url));
             let asking = async {
                 let request = self.issuer.request("rollout-token-doctor");
                 match self.issuer.ask(request).await.outcome {
@@ -353,7 +356,9 @@ impl SessionExtractor for Introspection {
                     Ok(_) => Err("the issuer says that a made-up token is active".to_owned()),
                 }
             };
-            vec![BackendReport::of(name, asking).await]
+            vec![
+                BackendReport::of(self.issuer.endpoint.call("introspection").backend, asking).await,
+            ]
         })
     }
 }

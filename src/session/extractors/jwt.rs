@@ -23,8 +23,8 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::claims::{ClaimRules, check_scopes};
 use crate::session::types::{
-    Authority, BackendReport, CredentialSource, ExtractError, Extracted, Reach, Readiness, Session,
-    SessionExtractor,
+    Authority, BackendCall, BackendReport, CredentialSource, ExtractError, Extracted, Reach,
+    Readiness, Session, SessionExtractor,
 };
 
 pub const KIND: Kind = Kind {
@@ -128,6 +128,14 @@ impl SessionExtractor for Jwt {
             KeySource::Fetched(keys) => keys.readiness(),
             KeySource::ByKid(keys) => keys.readiness(),
             KeySource::AnyKid(_) | KeySource::Set(_) => Readiness::Ready,
+        }
+    }
+
+    fn backend(&self) -> Option<BackendCall> {
+        match &self.keys {
+            KeySource::Fetched(keys) => Some(keys.call()),
+            KeySource::ByKid(keys) => Some(keys.call()),
+            KeySource::AnyKid(_) | KeySource::Set(_) => None,
         }
     }
 

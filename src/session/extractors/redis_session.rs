@@ -27,7 +27,8 @@ use crate::session::sections::session_credential::{CredentialFields, SessionCred
 use crate::session::sections::stored_session::{StoredFormat, StoredSession};
 use crate::session::subject::Template;
 use crate::session::types::{
-    Authority, BackendReport, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+    Authority, BackendCall, BackendReport, ExtractError, Extracted, Reach, Readiness, Session,
+    SessionExtractor,
 };
 use server::{RedisServer, Stored};
 
@@ -290,6 +291,13 @@ impl SessionExtractor for RedisSession {
 
     fn readiness(&self) -> Readiness {
         self.pool.readiness()
+    }
+
+    fn backend(&self) -> Option<BackendCall> {
+        Some(
+            self.pool
+                .call(u32::try_from(self.key_prefixes.len()).unwrap_or(1)),
+        )
     }
 
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {

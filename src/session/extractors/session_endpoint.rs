@@ -28,8 +28,8 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::subject::{SubjectError, Template};
 use crate::session::types::{
-    BackendReport, CredentialSource, ExtractError, Extracted, OfferedCookies, Reach, Readiness,
-    ResponseCookies, Session, SessionExtractor, without_query,
+    BackendCall, BackendReport, CredentialSource, ExtractError, Extracted, OfferedCookies, Reach,
+    Readiness, ResponseCookies, Session, SessionExtractor, without_query,
 };
 use crate::telemetry::spans;
 use context::Forwarded;
@@ -119,6 +119,10 @@ impl SessionExtractor for SessionEndpoint {
         self.lookups.readiness()
     }
 
+    fn backend(&self) -> Option<BackendCall> {
+        Some(self.whoami.endpoint.call("endpoint"))
+    }
+
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
         Box::pin(async move {
             let none = Credentials {
@@ -127,7 +131,6 @@ impl SessionExtractor for SessionEndpoint {
             };
             let (head, ()) = axum::http::Request::new(()).into_parts();
             let request = self.whoami.request(&head, &none);
-            let name = format!("endpoint {}", without_query(request.url()));
             let asking = async {
                 match self.whoami.ask(request, false).await.outcome {
                     Err(ExtractError::Unavailable(cause)) => Err(cause.to_string()),
@@ -138,7 +141,7 @@ impl SessionExtractor for SessionEndpoint {
                     Ok(_) => Ok("200 without a session, too".to_owned()),
                 }
             };
-            vec![BackendReport::of(name, asking).await]
+            vec![BackendReport::of(self.whoami.endpoint.call("endpoint").backend, asking).await]
         })
     }
 }

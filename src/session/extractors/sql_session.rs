@@ -22,7 +22,8 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::session_credential::{SessionCredential, StoreKey};
 use crate::session::types::{
-    Authority, BackendReport, ExtractError, Extracted, Reach, Readiness, Session, SessionExtractor,
+    Authority, BackendCall, BackendReport, ExtractError, Extracted, Reach, Readiness, Session,
+    SessionExtractor,
 };
 use database::{RowLookup, RowQuery, Table};
 use payload::Payload;
@@ -83,6 +84,10 @@ impl SessionExtractor for SqlSession {
 
     fn readiness(&self) -> Readiness {
         self.pool.readiness()
+    }
+
+    fn backend(&self) -> Option<BackendCall> {
+        Some(self.pool.call(1 + u32::from(self.user_check.is_some())))
     }
 
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {

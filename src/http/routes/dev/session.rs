@@ -115,7 +115,7 @@ pub async fn explain(
         Err(problem) => return Json(Explained::Problem(problem)),
     };
     let found = detect(&head.headers, &Registry::builtin());
-    let explanation = explain::explain(&live.settings.chain, &head).await;
+    let explanation = explain::explain(&live.settings.chain, &head, |_| ()).await;
     let searched = explain::searched(&explanation, &head.headers);
     let (answer, subject) = match explanation.outcome {
         Ok(subject) => ("200".to_owned(), Some(subject.as_str().to_owned())),

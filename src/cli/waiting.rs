@@ -1,0 +1,91 @@
+//! Says on a terminal what a command waits for, so that a person does not take a slow backend for a command that hangs.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use super::{Failure, tell};
+use crate::http::pasted;
+use crate::session::chain::ConfiguredExtractor;
+use crate::session::types::BackendCall;
+
+/// A wait that is longer is announced.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A wait. It is announced by one line on standard error if that is a terminal, and ends when this is dropped.
+pub(super) struct Waiting {
+    _until: Option<Sender<()>>,
+}
+
+impl Waiting {
+    /// Waits for the answer of a backend.
+    pub(super) fn for_backend(call: &BackendCall) -> Self {
+        Self::announced_by(format!(
+            "asking {} ({} s of at most {} s)",
+            call.backend,
+            PATIENCE.as_secs(),
+            call.at_most.as_secs_f64()
+        ))
+    }
+
+    /// Waits for an extractor, if it asks a backend.
+    pub(super) fn for_extractor(configured: &ConfiguredExtractor) -> Option<Self> {
+        let call = configured.extractor.backend()?;
+        Some(Self::for_backend(&call))
+    }
+
+    /// The line is written by a thread, because commands block on standard input, too.
+    fn announced_by(line: String) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self { _until: None };
+        }
+        let (until, ended) = channel();
+        thread::spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                tell(&line);
+            }
+        });
+        Self {
+            _until: Some(until),
+        }
+    }
+}
+
+/// A pasted request in the file, or on standard input for `-`. One byte more than may be is read, so that a longer one
+/// is noticed.
+pub(super) fn request(path: &Path) -> Result<Vec<u8>, Failure> {
+    let limit = pasted::MAX_BYTES as u64 + 1;
+    if path.as_os_str() == "-" {
+        return standard_input("the request", limit);
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|error| Failure::Runtime(format!("cannot read {}: {error}", path.display())))?;
+    Ok(bytes)
+}
+
+pub(super) fn token_on_standard_input() -> Result<String, Failure> {
+    let bytes = standard_input("the token", pasted::MAX_BYTES as u64)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn standard_input(what: &str, limit: u64) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let input = io::stdin();
+    let _waiting = Waiting::announced_by(if input.is_terminal() {
+        format!(
+            "reading {what}: paste it here, then press Enter and Ctrl-D (a terminal cuts lines at 4095 characters)"
+        )
+    } else {
+        format!("reading {what} from standard input, which has not ended")
+    });
+    input
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::Runtime(format!("cannot read standard input: {error}")))?;
+    Ok(bytes)
+}
