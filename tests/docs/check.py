@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/rollout-token"
 CARGO, MAKE = shutil.which("cargo"), shutil.which("make")
 SUMMARY = ROOT / "docs/SUMMARY.md"
+# Here each configuration is a whole one: the service is started with it as it is printed.
+WHOLE = {ROOT / "README.md"}
 FOLDERS = [".", "docs", "web", "deploy", "examples", "packaging"]
 
 # What may stand behind a language, as in ```sh,server, and why such a block is not simply run.
@@ -83,8 +85,8 @@ class Page:
     """One file's blocks, in order, in a folder and an environment of their own: what one block exports or
     starts is there for the next, as for a reader who goes from top to bottom."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, whole: bool):
+        self.folder, self.whole = folder, whole
         self.servers: list[subprocess.Popen] = []
         self.output = ""
         for name in ("examples", "config"):
@@ -95,6 +97,9 @@ class Page:
         # `npx rollout-token …` and `uvx rollout-token …`: `make release-test` tests the packages.
         for name in ("npx", "uvx"):
             self.shim(name, 'exec "$@"')
+        # What the reader copied in the browser.
+        cookie = f"s%3A{'a' * 32}.{'b' * 43}"
+        self.shim("pbpaste", f"""echo "curl 'http://localhost:3000/' -b 'connect.sid={cookie}'" """.strip())
         # The binary is built, and a page must not run all tests, of which it is one.
         self.shim("cargo", f'case $1 in run) shift 2; exec "{BINARY}" "$@";; esac; cd "{ROOT}" && exec "{CARGO}" "$@"')
         self.shim("make", f'exec "{MAKE}" --dry-run -C "{ROOT}" "$@" >/dev/null')
@@ -170,16 +175,17 @@ class Page:
             shutil.copy(ROOT / "Cargo.lock", self.folder / "crate")
             return ""
         text = block.text
-        if "extractors" not in parsed.get("session", {}):
+        if not self.whole and "extractors" not in parsed.get("session", {}):
             # A section alone is used under its name; settings alone, beside a section that is good.
             names = list(parsed.get("extractors", {}))
             if not names:
                 names, text = ["proxy"], f'{text}\n[extractors.proxy]\nkind = "trusted_header"\npreset = "oauth2-proxy"\ntrusted_proxies = ["10.0.0.5"]\n'
             text = f"session.extractors = {json.dumps(names)}\n{text}"
-        (self.folder / "rollout-token.toml").write_text(self.localized(text))
+        (self.folder / "rollout-token.toml").write_text(text if self.whole else self.localized(text))
         for problem in schema().iter_errors(tomllib.loads(text)):
             return f"config-schema: {problem.json_path}: {problem.message}"
-        return self.run("rollout-token --config rollout-token.toml check-config", environment=self.fresh)
+        command = "rollout-token --config rollout-token.toml"
+        return self.serve(f"{command} serve") if self.whole else self.run(f"{command} check-config", environment=self.fresh)
 
     def check_sh(self, block: Block) -> str:
         text = self.localized(block.text)
@@ -374,7 +380,7 @@ def main() -> None:
     for path in chosen:
         name = path.relative_to(ROOT)
         with tempfile.TemporaryDirectory() as folder:
-            page = Page(Path(folder))
+            page = Page(Path(folder), path in WHOLE)
             try:
                 for block in blocks(path.read_text()):
                     count += 1
