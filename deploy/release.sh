@@ -47,16 +47,24 @@ if [ "$part" != deb ]; then
   [ "$part" != packages ] || exit 0
 fi
 
+echo "The shell completions"
+completions=$PWD/target/completions
+mkdir -p "$completions"
+# Each shell finds its script by this name.
+"$binary" completions bash >"$completions/rollout-token.bash"
+"$binary" completions zsh >"$completions/_rollout-token"
+"$binary" completions fish >"$completions/rollout-token.fish"
+
 echo "The Debian package"
 cargo deb --quiet --no-build --no-strip --target "$(rustc --print host-tuple)" --output "$dist/"
 [ "$part" != deb ] || exit 0
 
 echo "The archive"
 folder=rollout-token-$version-linux-$machine
-mkdir -p "$work/$folder/completions"
+mkdir "$work/$folder"
+cp -r "$completions" "$work/$folder"
 cp "$binary" "$work/$folder/rollout-token"
 cp LICENSE-MIT LICENSE-APACHE CHANGELOG.md config/default.toml "$work/$folder"
-for shell in bash zsh fish; do "$binary" completions "$shell" >"$work/$folder/completions/rollout-token.$shell"; done
 tar --create --directory "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX "$folder" |
   gzip --no-name >"$dist/$folder.tar.gz"
 

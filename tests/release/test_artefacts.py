@@ -74,6 +74,17 @@ def test_binary_is_static_and_serves_a_token(tmp_path):
         gives_a_token(service)
 
 
+def complete(bash, zsh, fish):
+    """Each script is valid in its shell and completes a command's name."""
+    run("bash", "-n", bash)
+    words = "COMP_WORDS=(rollout-token check-) COMP_CWORD=1; _rollout__token rollout-token check- rollout-token"
+    assert run("bash", "--norc", "-c", f"source {bash}; {words}; echo ${{COMPREPLY[@]}}").strip() == "check-config"
+    run("zsh", "-n", zsh)
+    assert zsh.name == "_rollout-token" and zsh.read_text().startswith("#compdef rollout-token\n")
+    completed = run("fish", "--no-config", "--command", f"source {fish}; complete --do-complete 'rollout-token check-'")
+    assert completed.startswith("check-config\t")
+
+
 # ---- The Debian package -----------------------------------------------------------------------------
 
 
@@ -104,6 +115,11 @@ def test_debian_package_installs_serves_upgrades_and_purges(machine, tmp_path):
     assert {"/usr/bin/rollout-token", unit, "/etc/rollout-token/rollout-token.toml"} <= set(installed)
     assert (machine / unit[1:]).read_bytes() == (ROOT / "deploy/systemd/rollout-token.service").read_bytes()
     assert (machine / "usr/bin/rollout-token").read_bytes() == binary().read_bytes()
+    complete(
+        machine / "usr/share/bash-completion/completions/rollout-token",
+        machine / "usr/share/zsh/vendor-completions/_rollout-token",
+        machine / "usr/share/fish/vendor_completions.d/rollout-token.fish",
+    )
     # Not enabled before it is configured, and enabled when asked.
     link = machine / "etc/systemd/system/multi-user.target.wants/rollout-token.service"
     assert not link.is_symlink()
@@ -241,17 +257,30 @@ def test_wheel_installs_and_serves_a_token(tmp_path):
         gives_a_token(service)
 
 
-# ---- The archive and the list of parts --------------------------------------------------------------
+# ---- The archive, the crate and the list of parts ---------------------------------------------------
 
 
-def test_archive_has_the_binary_and_completions(tmp_path):
+def test_archive_has_completions_and_its_binary_serves_a_token(tmp_path):
     with tarfile.open(artefact(f"rollout-token-{VERSION}-linux-{MACHINE}.tar.gz")) as archive:
         archive.extractall(tmp_path, filter="data")
     folder = tmp_path / f"rollout-token-{VERSION}-linux-{MACHINE}"
+    scripts = folder / "completions"
+    complete(scripts / "rollout-token.bash", scripts / "_rollout-token", scripts / "rollout-token.fish")
     assert (folder / "rollout-token").read_bytes() == binary().read_bytes()
-    for shell in ("bash", "zsh", "fish"):
-        assert "check-config" in (folder / f"completions/rollout-token.{shell}").read_text()
-    run("bash", "-n", folder / "completions/rollout-token.bash")
+    with serving(tmp_path, ["serve"], on_path(), [folder / "rollout-token"]) as service:
+        gives_a_token(service)
+
+
+def test_crate_packs_without_a_warning_and_builds_from_its_own_files():
+    package = ["cargo", "package", "--locked", "--offline", "--allow-dirty"]
+    done = subprocess.run(package, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+    crate = ROOT / f"target/package/rollout-token-{VERSION}.crate"
+    with tarfile.open(crate) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"src/main.rs", "config/default.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE"} <= names
+    assert not any(name.startswith("tests/vectors") for name in names)
+    assert crate.stat().st_size < 2 << 20
 
 
 def test_sbom_lists_the_dependencies():

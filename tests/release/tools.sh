@@ -7,9 +7,11 @@ cd "$(dirname "$0")/../.."
 need buildah buildah
 need debootstrap debootstrap
 need file file
+need fish fish
 need jq jq
 need npm npm
 need python3 python3
+need zsh zsh
 [ -d /usr/share/ca-certificates/mozilla ] || missing+=(ca-certificates)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 apt_install
