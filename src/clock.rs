@@ -1,5 +1,5 @@
-//! The clock, which callers pass on as an argument: the system's clocks are read here only, and tests set a clock
-//! by hand.
+//! The clock, which callers pass as an argument. Only this module reads the system's clocks, and tests set a clock by
+//! hand.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ pub type UnixSeconds = i64;
 /// 2020-01-01T00:00:00Z. A clock that shows an earlier time was never set.
 const EARLIEST_SET: UnixSeconds = 1_577_836_800;
 
-/// Whether the clock that shows `now` was set. Boards without a battery start in 1970: tokens minted with such a
-/// clock have expired by every other clock, and expired sessions would be accepted.
+/// Whether the clock that shows `now` was set. Boards without a battery start in 1970: tokens minted with such a clock
+/// have already expired according to every other clock, and expired sessions would be accepted.
 pub fn is_set(now: UnixSeconds) -> bool {
     now >= EARLIEST_SET
 }

@@ -12,8 +12,8 @@
 //!    request tokens.
 //! 5. `session/chain.rs` asks the extractors in the order of `session.extractors`. The first that finds a credential of
 //!    its kind decides.
-//! 6. `session/extractors/` has one file per kind. Kinds that need a key set, an HTTP endpoint or a store call it by
-//!    `session/backends/`.
+//! 6. `session/extractors/` has one file per kind. Kinds that need a key set, an HTTP endpoint or a store call it
+//!    through `session/backends/`.
 //! 7. `session/subject.rs` makes the subject from the attributes of the session.
 //! 8. `http/rate_limit.rs` limits the tokens of one credential and of one subject.
 //! 9. `token/mod.rs` mints the token.

@@ -1,4 +1,4 @@
-//! A secret: bytes that are never printed, given by value or by file, and the checks for weak and damaged ones.
+//! A secret: bytes that are never printed, given as a value or in a file, and the checks for weak and damaged ones.
 
 mod damage;
 
@@ -80,7 +80,7 @@ impl Secret {
         }
     }
 
-    /// Why this is a text in place of the value: empty, or one that was to be replaced.
+    /// Why this is not a real value: it is empty, or a placeholder.
     pub fn unfilled(&self) -> Option<&'static str> {
         let text = String::from_utf8_lossy(self.expose())
             .trim()
@@ -89,7 +89,7 @@ impl Secret {
         self.placeholder().or_else(placeholder)
     }
 
-    /// Why this is an empty value or a placeholder, whatever length a secret of its kind must have.
+    /// Why this is an empty value or a placeholder, without a check of the length.
     pub fn placeholder(&self) -> Option<&'static str> {
         const PLACEHOLDERS: [&str; 12] = [
             "changeme",
@@ -119,7 +119,7 @@ impl Secret {
     }
 }
 
-/// Whether the text, in lower case, is a placeholder that was to be replaced by a secret.
+/// Whether the text, in lower case, is a placeholder that a secret was meant to replace.
 fn is_unfilled(text: &str) -> bool {
     const BRACKETS: [(&str, &str); 5] = [
         ("<", ">"),
@@ -207,8 +207,8 @@ fn is_published_example(text: &str) -> bool {
     EXAMPLES.contains(&text) || text.starts_with("django-insecure-")
 }
 
-/// Whether the text, in lower case, is the path of a secret's file instead of the secret. A leading slash alone is
-/// not enough, because base64 may begin with one too.
+/// Whether the text, in lower case, is the path of a secret's file instead of the secret. A leading slash alone does
+/// not make it a path, because base64 may begin with one too.
 fn is_file_path(text: &str) -> bool {
     let is_known = ["/etc/", "/run/", "/var/", "./"]
         .iter()
@@ -221,8 +221,8 @@ fn is_repeated(bytes: &[u8]) -> bool {
     (1..=8).any(|unit| bytes.len() > unit && bytes[unit..] == bytes[..bytes.len() - unit])
 }
 
-/// Why a file of a secret cannot be read. The path is shown if it is one: it may be the secret itself, set under the
-/// wrong key.
+/// Why a file of a secret cannot be read. The text is shown only if it is clearly a path, because it may be the secret
+/// itself, set under the wrong key.
 fn cannot_read(path: &Path, error: &io::Error) -> String {
     let text = path.to_string_lossy();
     if !(is_in_existing_folder(path)
@@ -230,13 +230,13 @@ fn cannot_read(path: &Path, error: &io::Error) -> String {
         || has_form_of_path(&text))
     {
         return format!(
-            "cannot read the file: {error}. The key takes a file's name, not the secret"
+            "cannot read the file: {error}. The key expects the name of a file, not the secret"
         );
     }
     let advice = match error.kind() {
         io::ErrorKind::NotFound => ". Is it mounted there?",
         io::ErrorKind::IsADirectory => {
-            ". Name the file in it. Docker also makes a directory where the file to mount does not exist"
+            ". Name the file in this directory. Docker also creates a directory if the file to mount does not exist"
         }
         io::ErrorKind::PermissionDenied => ". May this process's user read it?",
         _ => "",
@@ -250,8 +250,8 @@ fn is_in_existing_folder(path: &Path) -> bool {
         .is_some_and(|folder| folder.file_name().is_some() && folder.is_dir())
 }
 
-/// Whether this is a file in a folder, each with a name that a person could give. Of base64, which may begin with a slash
-/// and have more of them, a part is too long or too mixed.
+/// Whether this looks like the path of a file in a folder, with names that a person would choose. Base64 may contain
+/// slashes too, but one of its parts is too long or too random.
 fn has_form_of_path(text: &str) -> bool {
     let Some((folder, _)) = text.strip_prefix('/').and_then(|rest| rest.split_once('/')) else {
         return false;
@@ -286,7 +286,7 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// Serde's own messages quote the value they stumbled over; these never do.
+/// Serde's own messages quote the invalid value; these messages never do.
 struct SecretVisitor;
 
 impl Visitor<'_> for SecretVisitor {
@@ -300,7 +300,7 @@ impl Visitor<'_> for SecretVisitor {
         Ok(Secret::new(text))
     }
 
-    /// The content of a file.
+    /// Accepts the content of a file.
     fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Secret, E> {
         Ok(Secret::new(bytes))
     }

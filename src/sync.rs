@@ -1,6 +1,6 @@
-//! The synchronization primitives of the files that are model-checked. `tests/model` compiles `session/backends/jwks.rs`,
-//! `session/backends/lookup.rs` and `settings/reload.rs` a second time, with a module of this name that runs their tasks in
-//! thousands of orders.
+//! The synchronization primitives of the files that are model-checked. `tests/model` compiles
+//! `session/backends/jwks.rs`, `session/backends/lookup.rs` and `settings/reload.rs` a second time, with another module
+//! of this name, which runs their tasks in thousands of different orders.
 
 pub(crate) use std::sync::{Mutex, MutexGuard};
 

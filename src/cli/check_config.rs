@@ -1,4 +1,4 @@
-//! `check-config`: loads the configuration without any network, and says what is wrong with it.
+//! `check-config`: loads the configuration without using the network, and reports its problems.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use crate::settings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Prints the configuration as it was understood, secrets redacted.
+    /// Prints the effective configuration, with secrets redacted.
     #[arg(long)]
     print: bool,
 }
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, sources: Sources, registry: &Registry) -> Result<
     Ok(())
 }
 
-/// TOML has no null: a key without a value is left out.
+/// TOML has no null: keys without a value are left out.
 fn drop_nulls(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Object(members) => {

@@ -16,7 +16,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut script = Vec::new();
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
-    // Into memory first, because the generator panics when standard output is closed.
+    // Generate into memory first, because the generator panics when standard output is closed.
     clap_complete::generate(args.shell, &mut command, name, &mut script);
     io::stdout()
         .write_all(&script)

@@ -1,4 +1,4 @@
-//! `config-schema`: the JSON Schema of the configuration. It is made from the sections' keys, in `settings/schema.rs`.
+//! `config-schema`: the JSON Schema of the configuration. `settings/schema.rs` makes it from the keys of the sections.
 
 use super::{Failure, context, say};
 use crate::session::registry::Registry;

@@ -1,4 +1,4 @@
-//! `credentials`: what a user has connected at Rollout.
+//! `credentials`: lists the apps that a user has connected at Rollout.
 
 use serde_json::Value;
 
@@ -9,11 +9,11 @@ use crate::settings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Whose credentials, as the subject of your tokens says it.
+    /// The user, as in the subject of your tokens.
     subject: String,
     #[command(flatten)]
     api: ApiArgs,
-    /// Prints Rollout's answer as it is.
+    /// Prints Rollout's unchanged answer.
     #[arg(long)]
     json: bool,
 }
@@ -43,14 +43,13 @@ pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
         }
         _ => {
             return Err(Failure::Runtime(
-                "Rollout answered with something that is no list of credentials: --json shows it"
-                    .to_owned(),
+                "Rollout's answer is not a list of credentials: use --json to see it".to_owned(),
             ));
         }
     };
     if items.is_empty() {
         return say(format_args!(
-            "{:?} has connected nothing at Rollout.",
+            "{:?} has no connected apps at Rollout.",
             args.subject
         ));
     }
@@ -75,7 +74,7 @@ fn table(items: &[Value]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Control characters are escaped, because labels are users' text and may hold terminal commands.
+/// Control characters are escaped, because users choose the labels, which may contain terminal commands.
 fn shown(value: &Value) -> String {
     let text = match value {
         Value::Null => return "-".to_owned(),

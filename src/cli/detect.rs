@@ -1,5 +1,5 @@
-//! `detect`: says what the credentials of a pasted request are, and prints the section that reads them. With the
-//! secret or the store, opens the session with the extractor itself. The rules are in `session/detect/`.
+//! `detect`: identifies the credentials in a pasted request, and prints the section that reads them. Given the secret
+//! or the store, it opens the session with the extractor itself. The rules are in `session/detect/`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -20,20 +20,20 @@ use crate::session::explain::{self, Said};
 use crate::session::registry::Registry;
 use crate::settings;
 
-/// The request is given by curl's own flags, or as text in a file.
+/// The request, as curl's own flags or as text in a file.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     pub(super) request: CurlArgs,
-    /// A file with the request as cURL, the raw text of it or its Cookie or Authorization line, or - for standard
-    /// input. Unlike flags, others on the machine do not see it.
+    /// A file with the request (as cURL, as raw text, or its Cookie or Authorization line), or - for standard input.
+    /// Other users of the machine cannot see it, unlike flags.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
-    /// A key of the section, to open the session with, such as keys=… or url=…; with _file, from a file. Without a value
-    /// it is asked for, and not shown.
+    /// A key of the section that opens the session, such as keys=… or url=…, or with _file the name of a file. Without
+    /// a value, the command asks for it and does not show it.
     #[arg(long, value_name = "KEY[=VALUE]")]
     set: Vec<String>,
-    /// Prints what was found as JSON.
+    /// Prints the result as JSON.
     #[arg(long, conflicts_with = "set")]
     json: bool,
 }
@@ -58,7 +58,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     }
     if found.is_empty() {
         return say(
-            "No credential that is known. Sign in to the app, and copy a request that the app's own page sends.\n\
+            "No known credential found. Sign in to the app, and copy a request that the app's own page sends.\n\
              If the app has a URL that says who is signed in, see docs/providers/ask-my-app.md.",
         );
     }
@@ -70,7 +70,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
             print(detected)?;
         }
         return say(
-            "\nNothing was sent anywhere. To open the session and see what is in it, give its secret or store:\n  \
+            "\nNothing was sent anywhere. To open the session and see its content, give its secret or store:\n  \
              --set KEY=VALUE, --set KEY_file=PATH, or --set KEY, which asks for it.",
         );
     }
@@ -122,7 +122,7 @@ pub(super) fn way(draft: &Draft) -> String {
     )
 }
 
-/// For a shell and for a file of variables.
+/// Quotes a text for a shell and for a file of variables.
 pub(super) fn shell_quoted(text: &str) -> String {
     let is_plain = text
         .bytes()
@@ -134,7 +134,7 @@ pub(super) fn shell_quoted(text: &str) -> String {
     }
 }
 
-/// The keys that the operator gives. One without a value is asked for.
+/// The keys that the operator gives. The command asks for a key without a value.
 pub(super) fn keys(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
     set.iter()
         .map(|pair| {
@@ -208,7 +208,7 @@ fn chosen<'a>(
         })
 }
 
-/// Opens the session with the extractor itself, and says what is in it and for whom a token would be.
+/// Opens the session with the extractor itself, and prints its content and the subject of a token.
 fn open(
     detected: &Detected,
     draft: &Draft,
@@ -216,7 +216,7 @@ fn open(
     headers: HeaderMap,
     registry: &Registry,
 ) -> Result<(), Failure> {
-    // What the operator does not name is not asked: an example's address, or the provider's keys.
+    // Call only what the operator names, not an example's address or the provider's keys.
     let is_given = |name: &str| {
         keys.iter()
             .any(|(key, _)| key.strip_suffix("_file").unwrap_or(key) == name)
@@ -226,7 +226,7 @@ fn open(
         .any(|name| is_given(name));
     if draft.kind == "jwt" && !has_key_source {
         return Err(Failure::Usage(
-            "a JWT is proved by its keys: --set jwks_file=PATH, public_key_file=PATH or secret=…; or --set jwks_url=… \
+            "to verify a JWT, give its keys: --set jwks_file=PATH, public_key_file=PATH or secret=…; or --set jwks_url=… \
              to fetch them"
                 .to_owned(),
         ));
@@ -237,7 +237,7 @@ fn open(
         !is_address || (key.role == Role::Example && is_given(&key.name))
     });
     if draft.kind == "jwt" && !draft.keys.iter().any(|key| key.name == "issuers") {
-        // `oidc_issuer` was also the default of `issuers`.
+        // `oidc_issuer` is also the default of `issuers`.
         let issuer = detected
             .drafts
             .iter()
@@ -278,7 +278,7 @@ fn open(
             }
             said if step.shape.is_some() => {
                 say(format_args!(
-                    "  no token: {}. Choose another: --set subject='{}'",
+                    "  no token: {}. Choose another subject: --set subject='{}'",
                     said.describe(),
                     step.candidates.first().map_or("{user_id}", String::as_str)
                 ))?;

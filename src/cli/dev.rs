@@ -11,7 +11,7 @@ use crate::settings::{self, Settings};
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
-/// Variables by which deployments say what they are for.
+/// Variables in which deployments name their environment, such as production.
 const STAGE_VARIABLES: [&str; 5] = [
     "ENV",
     "APP_ENV",
@@ -39,10 +39,10 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
     ))?
 }
 
-/// `dev` signs every caller in, so it refuses to run where a variable says that this is production.
+/// `dev` signs every caller in, so it refuses to run if a variable says that this is production.
 #[expect(
     clippy::disallowed_methods,
-    reason = "asks the process itself what it is for"
+    reason = "reads the environment of the process itself"
 )]
 fn refuse_in_production() -> Result<(), Failure> {
     for name in STAGE_VARIABLES {
@@ -57,7 +57,7 @@ fn refuse_in_production() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The sources with the layer of `dev` below all others, and with a throwaway client, whose secret is given too.
+/// The sources with the layer of `dev` below all others and a throwaway client. Also returns the secret of that client.
 pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
     let (sources, client) = with_throwaway_client(sources)?;
     let base = sources.base.unwrap_or_default() + DEV_BASE;
@@ -65,7 +65,7 @@ pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure
     Ok((Sources { base, ..sources }, client.secret))
 }
 
-/// The names and kinds of extractors of the operator's own; `None` if `static_user` signs every caller in.
+/// The names and kinds of the operator's own extractors; `None` if `static_user` signs every caller in.
 fn in_force(settings: &Settings) -> Option<String> {
     let extractors = settings.chain.extractors();
     if extractors.iter().all(|one| one.kind == "static_user") {
@@ -82,7 +82,7 @@ fn print_banner(url: &str, extractors: Option<&str>, throwaway: Option<&Secret>)
         None => "every caller is signed in".to_owned(),
         Some(extractors) => format!("sessions are read by {extractors}"),
     };
-    // With extractors of one's own, only a request of the app has a session.
+    // With the operator's own extractors, only a request of the app has a session.
     let request = if extractors.is_none() {
         format!("curl -sS -X POST -H 'X-Dev-User: ann' {url}/rollout/token")
     } else {
@@ -91,7 +91,7 @@ fn print_banner(url: &str, extractors: Option<&str>, throwaway: Option<&Secret>)
     let throwaway = throwaway.map(|secret| String::from_utf8_lossy(secret.expose()));
     let secret =
         throwaway.map(|secret| format!("  Secret    {secret}   (throwaway, for this run)\n"));
-    // That standard output is closed does not matter to the service.
+    // The service continues if standard output is closed.
     let _ = write!(
         io::stdout(),
         "

@@ -13,7 +13,7 @@ use crate::session::types::BackendReport;
 use crate::settings::{self, Settings};
 use crate::token::RolloutClient;
 
-/// The subject of the token that Rollout's API is called with. No user has it, so no credentials are stored under it.
+/// The subject of the token for Rollout's API. It belongs to no user, so Rollout stores no credentials under it.
 const SUBJECT: &str = "rollout-token-doctor";
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub struct Args {
     json: bool,
 }
 
-/// The results so far. Those that went well are on standard output, the others on standard error.
+/// The results so far. Successful checks are on standard output, failed ones on standard error.
 struct Findings {
     json: bool,
     checks: Vec<serde_json::Value>,

@@ -1,5 +1,5 @@
-//! `explain`: one request through the chain, and what each extractor says about it.
-//! What comes before the chain is in `http/explain.rs`, the chain in `session/explain.rs`.
+//! `explain`: passes one request through the chain, and prints the answer of each extractor. The checks before the
+//! chain are in `http/explain.rs`, the chain in `session/explain.rs`.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -27,13 +27,12 @@ use crate::session::formats::shown::escaped;
 use crate::session::registry::Registry;
 use crate::settings;
 
-/// The request is given by curl's own flags, or as the raw text of an HTTP request.
+/// The request, as curl's own flags or as the raw text of an HTTP request.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     request: CurlArgs,
-    /// A file with a raw HTTP request, or - for standard input. Unlike flags, others on the machine do not
-    /// see it.
+    /// A file with a raw HTTP request, or - for standard input. Other users of the machine cannot see it, unlike flags.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headers", "cookies"])]
     raw: Option<PathBuf>,
     /// The address that the request comes from.
@@ -67,8 +66,8 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
     })?
 }
 
-/// Says what comes before the extractors, then what each of them makes of the request. They are asked even if the service
-/// would not: the point is to see them all.
+/// Prints the result of the checks before the extractors, then the answer of each extractor. It asks the extractors
+/// even if the service would not, so that the operator sees all of them.
 async fn explain(
     chain: &Chain,
     beginning: Beginning,
@@ -79,10 +78,10 @@ async fn explain(
         Beginning::Reached(head, caller) => {
             let who = match caller {
                 Caller::NoBrowser => "no browser asks",
-                Caller::SameOrigin => "a page of this service's own origin asks",
-                Caller::Listed => "a page asks whose origin is in origins.allowed",
+                Caller::SameOrigin => "asked by a page of this service's own origin",
+                Caller::Listed => "asked by a page whose origin is in origins.allowed",
                 Caller::ListedByPattern => {
-                    "a page asks whose origin matches a pattern, so only a bearer token counts"
+                    "asked by a page whose origin matches a pattern, so only a bearer token counts"
                 }
             };
             say(format_args!("origin: allowed, {who}"))?;
@@ -174,7 +173,7 @@ fn describe_answer(error: &Error) -> String {
 
 /// A request as it was pasted.
 struct Pasted {
-    /// Its headers, and the path if there is one.
+    /// The headers, and the path if there is one.
     head: Parts,
     /// The whole text, if it was given as raw HTTP.
     raw: Option<Vec<u8>>,

@@ -25,7 +25,7 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
         drop(waiting);
         match answer {
             Ok(true) => return Ok(()),
-            Ok(false) => failures.push(format!("the service at {address} is not well")),
+            Ok(false) => failures.push(format!("the service at {address} is not healthy")),
             Err(error) => failures.push(format!("cannot reach the service at {address}: {error}")),
         }
     }
@@ -35,12 +35,12 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     )))
 }
 
-/// Where a service that listens on `address` can be reached from this machine.
+/// The addresses at which a service that listens on `address` can be reached from this machine.
 fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
     let port = address.port();
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => vec![(Ipv4Addr::LOCALHOST, port).into()],
-        // All addresses of both families.
+        // `[::]` listens on all addresses of both families.
         IpAddr::V6(ip) if ip.is_unspecified() => vec![
             (Ipv4Addr::LOCALHOST, port).into(),
             (Ipv6Addr::LOCALHOST, port).into(),

@@ -1,5 +1,5 @@
-//! `init`: writes a configuration for the app, from a pasted request or from flags, and says how the app's page reaches
-//! the service. What is written follows from `session/detect/`.
+//! `init`: writes a configuration for the app, from a pasted request or from flags, and prints how the app's page
+//! reaches the service. `session/detect/` drafts the section.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use crate::settings;
 
 const CONFIG: &str = "rollout-token.toml";
 const EXAMPLE: &str = ".env.example";
-/// The page from which the lines of each server are printed.
+/// The documentation page with the lines for each server.
 const CONNECT: &str = include_str!("../../docs/connect.md");
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub struct Args {
     /// standard input.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// The kind of session, in place of a request, or to choose among those of the request.
+    /// The kind of session: instead of a request, or to choose among the sessions in the request.
     #[arg(long)]
     kind: Option<String>,
     /// The product that the preset is for, such as connect-redis or clerk.
@@ -34,10 +34,10 @@ pub struct Args {
     /// The server that your page comes from: prints its lines for the path /rollout/.
     #[arg(long)]
     app: Option<App>,
-    /// A key of the section and its value, such as subject={userId}. Not for secrets: they go into variables.
+    /// A key of the section and its value, such as subject={userId}. Secrets are not accepted: they go into variables.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Replaces files that are there.
+    /// Replaces existing files.
     #[arg(long)]
     force: bool,
 }
@@ -96,7 +96,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     check(&draft, registry)
 }
 
-/// The section: of the request, or of the flags.
+/// The section, from the request or from the flags.
 fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Failure> {
     let (kind, preset) = (args.kind.as_deref(), args.preset.as_deref());
     let Some(path) = &args.from else {
@@ -127,7 +127,7 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
     });
     let Some((detected, draft)) = fitting else {
         return Err(Failure::Usage(
-            "nothing in this request looks like a session that is known: sign in, and copy a request that the app's \
+            "nothing in this request looks like a known session: sign in, and copy a request that the app's \
              own page sends; or name the kind without a request, with --kind or --preset (docs/choosing.md)"
                 .to_owned(),
         ));
@@ -146,7 +146,7 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
     Ok((draft, detected.page))
 }
 
-/// Sets a key of the section that is no secret. A dotted key is a member of a table.
+/// Sets a key of the section that is not a secret. A dotted key is a member of a table.
 fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
     let Some((key, value)) = pair.split_once('=') else {
         return Err(Failure::Usage(format!(
@@ -165,7 +165,7 @@ fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
     draft.set(key, value).map_err(Failure::Usage)
 }
 
-/// Writes both files, or none if one of them is there and may not be replaced.
+/// Writes both files, or none if one of them exists and may not be replaced.
 fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
     let there: Vec<&str> = [CONFIG, EXAMPLE]
         .into_iter()
@@ -173,7 +173,7 @@ fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
         .collect();
     if !there.is_empty() && !force {
         return Err(Failure::Usage(format!(
-            "{} is there already, and nothing was written: --force replaces it",
+            "nothing was written, because {} already exists: --force replaces existing files",
             there.join(" and ")
         )));
     }
@@ -190,7 +190,7 @@ fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
         .collect();
     let config = format!(
         "#:schema ./rollout-token.schema.json\n# For editors: rollout-token config-schema > rollout-token.schema.json\n\n\
-         # What rollout-token recognises your users by. Every key: docs/configuration.md\n\n{}{secrets}",
+         # How rollout-token recognises your users. For all keys see docs/configuration.md\n\n{}{secrets}",
         draft.to_toml(|_| None)
     );
     let mut example = "# Copy to .env, fill in, and keep it out of version control.\n\n# From your Rollout dashboard. \
@@ -241,7 +241,7 @@ fn print_proxy_lines(app: App) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks the files as `check-config` does. Secrets that are not given yet are told, and are no fault.
+/// Checks the files as `check-config` does. Secrets without a value are listed and are not an error.
 fn check(draft: &Draft, registry: &Registry) -> Result<(), Failure> {
     let sources = Sources::from_process(vec![CONFIG.into()]);
     let (mut sources, stand_in) = with_throwaway_client(sources)?;
@@ -251,7 +251,7 @@ fn check(draft: &Draft, registry: &Registry) -> Result<(), Failure> {
         let is_given = |name: &str| sources.environment.contains_key(name);
         if !is_given(&name) && !is_given(&format!("{name}_FILE")) {
             let value = if key.name == "app_key" {
-                // What Laravel's `key:generate` makes: 32 bytes.
+                // 32 bytes, as Laravel's `key:generate` makes them.
                 "base64:eI5d8RkzVWrk4l5UREkGvTjUwS4L3a3y7MAR4DpRHyw=".to_owned()
             } else {
                 format!("s{}", String::from_utf8_lossy(stand_in.secret.expose()))

@@ -15,7 +15,7 @@ use crate::settings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The token, or - to read it from standard input, where others on the machine do not see it.
+    /// The token, or - to read it from standard input, where other users of the machine cannot see it.
     token: String,
 }
 
@@ -48,18 +48,18 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
     }
 }
 
-/// The token's content, if it is signed with this key. An expired token is still shown; its end is judged later.
+/// The token's content, if it is signed with this key. An expired token is still shown; its expiry is checked later.
 fn verify(token: &str, key: &[u8]) -> Option<TokenData<Value>> {
     let mut validation = Validation::new(Algorithm::HS512);
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;
     validation.required_spec_claims.clear();
-    // The library's own words are dropped: they can quote the token.
+    // Drop the library's own message, which can quote the token.
     jsonwebtoken::decode(token, &DecodingKey::from_secret(key), &validation).ok()
 }
 
-/// Why the token cannot be verified, as far as its form and other readings of the secret tell.
+/// Why the token cannot be verified, according to its form and to other readings of the secret.
 fn why_not(token: &str, secret: &[u8]) -> String {
     let header = token.split('.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
@@ -69,27 +69,25 @@ fn why_not(token: &str, secret: &[u8]) -> String {
         Some("HS512") => {}
         Some(alg) => {
             return format!(
-                "this is not a token for Rollout: its alg is {:?}, and Rollout takes HS512",
+                "this is not a token for Rollout: its alg is {:?}, and Rollout accepts HS512",
                 alg.chars().take(16).collect::<String>()
             );
         }
     }
     let refused = "this is not a token signed with this client secret";
     match readings(secret).find(|(key, _)| verify(token, key).is_some()) {
-        Some((_, reading)) => format!("{refused} as it is, but {reading}"),
+        Some((_, reading)) => format!("{refused} as given, but {reading}"),
         None => format!(
             "{refused}, nor with the secret trimmed, without quotes, or decoded from base64 or hexadecimal"
         ),
     }
 }
 
-/// The reading of a program that takes the secret for base64.
-const BASE64: &str = "with the secret decoded from base64: whatever signed it decodes the secret, as Rollout's Java sample does (jjwt's \
-                      signWith(HS512, String)). Rollout takes its bytes as they are: in Java, pass \
-                      secret.getBytes(StandardCharsets.UTF_8)";
+/// The reading of a program that decodes the secret as base64.
+const BASE64: &str = "with the secret decoded from base64: the program that signed the token decodes the secret, as Rollout's Java sample does (jjwt's signWith(HS512, String)). Rollout uses the undecoded bytes: in Java, pass secret.getBytes(StandardCharsets.UTF_8)";
 
-/// Other keys that a program may have made of the same secret, each with what that program does. Rollout takes the
-/// secret's bytes as they are.
+/// Other keys that a program may derive from the same secret, each with a description of what the program does. Rollout
+/// uses the secret's unchanged bytes.
 fn readings(secret: &[u8]) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
     let text = String::from_utf8_lossy(secret).into_owned();
     let trimmed = text.trim();
@@ -110,14 +108,14 @@ fn readings(secret: &[u8]) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
         ),
         (
             Some([secret, b"\n"].concat()),
-            "with the secret and a line break behind it: whatever signed it read a file and did not trim it",
+            "with the secret and a line break after it: the program that signed the token read a file and did not trim it",
         ),
         (decoded(&base64::alphabet::STANDARD), BASE64),
         (decoded(&base64::alphabet::URL_SAFE), BASE64),
         (Some(as_jjwt(unquoted)), BASE64),
         (
             hex::decode(&unquoted.to_ascii_lowercase()),
-            "with the secret decoded from hexadecimal: Rollout takes its bytes as they are, so pass them undecoded",
+            "with the secret decoded from hexadecimal: Rollout uses the undecoded bytes, so do not decode it",
         ),
     ];
     let secret = secret.to_vec();
@@ -126,8 +124,8 @@ fn readings(secret: &[u8]) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
         .filter(move |(key, _)| !key.is_empty() && *key != secret)
 }
 
-/// The base64 decoder of jjwt before 0.10 (`DatatypeConverter.parseBase64Binary`): it skips every character that is not in
-/// the alphabet, and drops what is left of a group of four.
+/// The base64 decoder of jjwt before 0.10 (`DatatypeConverter.parseBase64Binary`): it skips every character that is not
+/// in the alphabet, and drops an incomplete group of four.
 fn as_jjwt(text: &str) -> Vec<u8> {
     let known = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
     let known: Vec<u8> = text.bytes().filter(known).collect();
@@ -147,7 +145,7 @@ fn as_jjwt(text: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// The lengths were seen with jjwt 0.9.1.
+    /// The lengths are those of jjwt 0.9.1.
     #[test]
     fn jjwt_decodes_whole_groups_and_skips_other_characters() {
         assert_eq!(as_jjwt("abcdefghijklmnopqrstuvwxyz0").len(), 18);

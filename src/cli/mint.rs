@@ -1,4 +1,4 @@
-//! `mint`: prints a token. How tokens are made is in the room `token`.
+//! `mint`: prints a token. The module `token` makes it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::token::{ClaimTemplates, MintError, Minter, RolloutClient};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Who the token is for, as your sessions would say it: up to 256 bytes.
+    /// The user, as in the subject of your sessions: up to 256 bytes.
     subject: String,
 }
 
@@ -25,7 +25,7 @@ pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
 /// Seconds.
 pub(super) const TOKEN_LIFE: UnixSeconds = 900;
 
-/// A token with the four claims of every token; `[token]` does not matter to the commands.
+/// A token with the four standard claims. The commands ignore `[token]`.
 pub(super) fn mint_for(
     client: &RolloutClient,
     subject: &Subject,

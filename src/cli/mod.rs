@@ -40,7 +40,7 @@ use crate::token::RolloutClient;
 
 /// Mints short-lived Rollout auth tokens for the session your users already have.
 ///
-/// Configured by files and by environment variables ROLLOUT__SECTION__KEY; the client id and secret
+/// Configuration: files, and environment variables ROLLOUT__SECTION__KEY; the client id and secret
 /// come from ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET or ROLLOUT_CLIENT_SECRET_FILE.
 ///
 /// Exit codes: 0 fine, 1 failed at run time, 2 configuration or usage.
@@ -54,7 +54,7 @@ use crate::token::RolloutClient;
     reason = "this is the help text, and backticks would be printed"
 )]
 pub struct Cli {
-    /// A TOML file with settings. Of several the later wins, and variables win over files.
+    /// A TOML file with settings. A later file overrides an earlier one, and variables override files.
     #[arg(long, value_name = "FILE", global = true)]
     config: Vec<PathBuf>,
     #[command(subcommand)]
@@ -65,47 +65,48 @@ pub struct Cli {
 enum Command {
     /// Serves tokens (the default).
     ///
-    /// SIGTERM finishes what is under way and stops, SIGHUP reads the configuration again.
+    /// On SIGTERM the service finishes the requests in flight and stops. On SIGHUP it reads the configuration again.
     Serve,
-    /// Serves on loopback with a throwaway client, signing every caller in: for development.
+    /// For development: serves on loopback with a throwaway client, and signs every caller in.
     ///
-    /// Callers are dev-user, or whom their header X-Dev-User names. A page at / shows what the service does. Settings
-    /// and a client of your own are used if they are there; addresses that others can reach are refused.
+    /// The user is dev-user, or the one in the header X-Dev-User. A page at / shows what the service does. Your own
+    /// settings and client are used if they are set. Addresses that other machines can reach are refused.
     Dev,
-    /// Checks the configuration without any network; exit code 2 if something is wrong.
+    /// Checks the configuration without using the network; exit code 2 if it has a problem.
     ///
-    /// Warnings go to standard error, one a line, and leave the exit code 0. No client id and secret are needed.
+    /// Warnings go to standard error, one per line, and do not change the exit code. No client id and secret are
+    /// needed.
     CheckConfig(check_config::Args),
     /// Asks the running service on this machine whether it is alive (for HEALTHCHECK).
     Health,
     /// Prints a token for SUBJECT.
     Mint(mint::Args),
-    /// Checks a token with the client secret and prints what it says.
+    /// Checks a token with the client secret and prints its content.
     Inspect(inspect::Args),
     /// Asks Rollout's API whether it accepts the client id and secret, and every backend whether it answers.
     ///
-    /// Sends a fresh token with GET /credentials, which changes nothing there, and compares the clocks. Then asks identity
-    /// providers, the app, and session stores with the configured query, all without anybody's credential.
+    /// Calls GET /credentials with a fresh token, which changes nothing at Rollout, and compares the clocks. Then asks
+    /// the identity providers, the app, and the session stores with the configured query, without a user's credential.
     Doctor(doctor::Args),
-    /// Says what kind of session a request has, and prints the section that reads it.
+    /// Recognises the kind of session in a request, and prints the section that reads it.
     ///
     /// Needs no configuration and sends nothing anywhere. With --set it opens the session with the given secret or
-    /// store, and says for whom a token would be.
+    /// store, and prints the subject of a token.
     Detect(detect::Args),
     /// Writes rollout-token.toml and .env.example, from a pasted request or from flags.
     ///
-    /// Prints the lines by which the app's server forwards /rollout/ to the service, and checks the configuration.
+    /// Prints the lines with which the app's server forwards /rollout/ to the service, and checks the configuration.
     Init(init::Args),
-    /// Shows what SUBJECT has connected at Rollout.
+    /// Lists the apps that SUBJECT has connected at Rollout.
     Credentials(credentials::Args),
     /// Prints the JSON Schema of the configuration, for editors.
     ConfigSchema,
     /// Prints the script that completes this command in SHELL.
     Completions(completions::Args),
-    /// Shows what each extractor makes of a request.
+    /// Shows the answer of each extractor to a request.
     ///
-    /// No token is minted, and no client id and secret are needed. Apps, identity providers and stores are asked as they
-    /// would be for a token.
+    /// No token is minted, and no client id and secret are needed. Apps, identity providers and stores are called as
+    /// for a token request.
     Explain(explain::Args),
 }
 
@@ -114,7 +115,7 @@ enum Command {
 pub enum Failure {
     /// 2: the configuration.
     Config(Problems),
-    /// 2: what stands on the command line.
+    /// 2: the command line.
     Usage(String),
     /// 1: everything else.
     Runtime(String),
@@ -151,9 +152,9 @@ impl From<Problems> for Failure {
 }
 
 impl Cli {
-    /// Reads the command line; a wrong one ends the process with clap's own words and exit code 2.
+    /// Parses the command line. An invalid one ends the process with clap's own message and exit code 2.
     ///
-    /// In place of clap's own `parse`: of a global flag before and behind the command it forgets what stands before.
+    /// Replaces clap's own `parse`, which ignores a global flag before the command if the flag is also after it.
     pub fn parse() -> Self {
         let command = Self::command().mut_arg("config", |config| config.global(false));
         let config = command
@@ -173,7 +174,7 @@ impl Cli {
 
     /// Runs the command with these kinds of extractors.
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
-        // Before there is a secret in memory.
+        // Do this before a secret is in memory.
         if let Err(error) = hardening::keep_memory_private() {
             let _ = writeln!(
                 io::stderr(),
@@ -203,12 +204,12 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-/// The sources with a random client below all other layers, for commands that need none of the operator's. Gives that
-/// client too.
+/// The sources with a random client below all other layers, for commands that do not need the operator's client. Also
+/// returns that client.
 fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), Failure> {
     let mut bytes = [0; 48];
     rand::fill(&mut bytes)
-        .map_err(|_| Failure::Runtime("no random numbers to be had".to_owned()))?;
+        .map_err(|_| Failure::Runtime("the system has no random numbers".to_owned()))?;
     let (id, secret) = ("dev-client", URL_SAFE_NO_PAD.encode(bytes));
     let base = Some(format!(
         "client_id = \"{id}\"\nclient_secret = \"{secret}\"\n"
@@ -220,8 +221,8 @@ fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), F
     Ok((Sources { base, ..sources }, client))
 }
 
-/// Runs to the end, and then does not wait for what a library still does in the background, such as a DNS query
-/// without an answer.
+/// Runs `work` to its end, and then does not wait for background work of libraries, such as a DNS query without an
+/// answer.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

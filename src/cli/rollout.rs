@@ -1,4 +1,4 @@
-//! Rollout's API, as far as the commands call it: `GET /credentials` with a token for a subject.
+//! The part of Rollout's API that the commands call: `GET /credentials` with a token for a subject.
 
 use std::time::Duration;
 
@@ -47,9 +47,9 @@ impl ApiArgs {
     }
 }
 
-/// What Rollout answered.
+/// Rollout's answer.
 pub(super) struct Answered {
-    /// The credentials, or what is wrong between us and Rollout.
+    /// The credentials, or why Rollout did not return them.
     pub(super) credentials: Result<Value, String>,
     pub(super) clock: ClockDifference,
 }
@@ -89,7 +89,7 @@ pub(super) async fn get_credentials(
         .describe()
         .map_or_else(String::new, |text| format!("; besides, {text}"));
     let credentials = match answer.status {
-        // A page for people, say, at a wrong address.
+        // For example a web page at a wrong address.
         StatusCode::OK => serde_json::from_slice(&answer.body).map_err(|_| {
             format!("{host} answered with something that is not JSON: is --base-url the address of Rollout's API?")
         }),
@@ -135,7 +135,7 @@ impl ClockDifference {
         (by > CLOCK_TOLERANCE).then(|| format!("this machine's clock is {by} s {direction}"))
     }
 
-    /// Whether a good token would seem to be issued in the future, or expired.
+    /// Whether this difference makes a valid token appear to be issued in the future, or expired.
     fn invalidates_tokens(self) -> bool {
         self.0 > CLOCK_TOLERANCE || self.0 < CLOCK_TOLERANCE - TOKEN_LIFE
     }

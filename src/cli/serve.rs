@@ -1,4 +1,4 @@
-//! `serve`: from a configuration to a running service, and until its end.
+//! `serve`: starts the service from a configuration, and runs it until it ends.
 //! Accepting connections and draining are in `http/server`.
 
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ const TRACES: CallLimits = CallLimits {
     retry_closed: false,
 };
 
-/// Sends traces by the client of all outgoing calls.
+/// Sends traces with the client of all outgoing calls.
 fn send_traces(http: HttpClient) -> SendTraces {
     SendTraces(Arc::new(move |request| {
         let http = http.clone();
@@ -55,7 +55,7 @@ fn send_traces(http: HttpClient) -> SendTraces {
     }))
 }
 
-/// What a reload changes: the app, and the log.
+/// The parts that a reload changes: the app and the log.
 #[derive(Debug)]
 struct LiveService {
     app: Arc<App>,
@@ -73,7 +73,7 @@ impl Reloadable for LiveService {
     }
 }
 
-/// Binds, lets the extractors fetch ahead, and serves until a signal ends it.
+/// Binds the listeners, starts the extractors, and serves until a signal ends the process.
 pub(super) async fn serve(
     settings: Settings,
     sources: Sources,
@@ -105,9 +105,9 @@ pub(super) async fn serve(
     let (address, admin_address) = (local(&public)?, local(&admin)?);
     log_start(&app, address, admin_address);
     announce(address);
-    // To systemd (Type=notify), if it is what started this.
+    // Notifies systemd (Type=notify), if systemd started this process.
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
-        tracing::warn!(%error, "cannot tell systemd that the service is up");
+        tracing::warn!(%error, "cannot notify systemd that the service is ready");
     }
 
     let service = Arc::new(LiveService {
@@ -116,7 +116,7 @@ pub(super) async fn serve(
     });
     let reload = Reloader::new(service, sources, registry.clone(), context).spawn();
     let second_signal = tokio::spawn(signals.obey(drain.clone(), move || {
-        // A reload that is already asked for will see what this one would.
+        // If a reload is already requested, it covers this request too.
         let _ = reload.try_send(());
     }));
 
@@ -182,5 +182,5 @@ fn bind(key: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Failu
 fn local(listener: &tokio::net::TcpListener) -> Result<SocketAddr, Failure> {
     listener
         .local_addr()
-        .map_err(|error| Failure::Runtime(format!("cannot tell the own address: {error}")))
+        .map_err(|error| Failure::Runtime(format!("cannot get the listening address: {error}")))
 }

@@ -1,5 +1,5 @@
-//! How serde reads what the `config` crate gathered. Text is accepted for a number and for true or false, because
-//! a variable holds only text. Every other value must have the type that the key expects.
+//! Deserializes the values that the `config` crate collected. Text is accepted for a number and for true or false,
+//! because a variable holds only text. Every other value must have the type that the key expects.
 //!
 //! The crate's own deserializer converts more: `true` to a number, 1.5 to a whole number, and both to text.
 
@@ -15,10 +15,10 @@ use super::layers::PREFIX;
 use super::suggest::unknown;
 use crate::secret::Secret;
 
-/// Why a value does not fit its key. It never holds the value, which may be a secret under the wrong key.
+/// Why a value does not fit its key. The error never contains the value, which may be a secret under the wrong key.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// The value has another type than `expected`; `is_container` if it is a list or a table.
+    /// The value does not have the type `expected`. `is_container` says whether it is a list or a table.
     Type {
         expected: String,
         is_container: bool,
@@ -27,9 +27,9 @@ pub(crate) enum Error {
     OutOfRange,
     /// The key's type cannot be read from a file.
     NotFromFile,
-    /// A table has a key that it must not have. The text says so.
+    /// A table has an unknown key, which the text describes.
     UnknownKey(String),
-    /// In the words of the type that was read.
+    /// The message of the type that was read.
     Invalid(String),
 }
 
@@ -98,11 +98,11 @@ impl de::Error for Error {
     }
 }
 
-/// A value as it was given: in a layer, or by the content of a file that the layer names.
+/// A value of a layer, or the content of a file that the layer names.
 #[derive(Clone)]
 pub(crate) enum StrictValue {
     Given(Value),
-    /// Bytes, which only types that may stand in a file of their own accept: [`Secret`] and lists of it.
+    /// Bytes, which only types that may be in a file of their own accept, such as [`Secret`] and lists of it.
     FileContent(Secret),
     /// A table of which some members are in files.
     Members(Vec<(String, StrictValue)>),
@@ -119,7 +119,7 @@ impl StrictValue {
         }
     }
 
-    /// Whether the value is the text of a variable, which has no other way to write a list.
+    /// Whether the value is the text of a variable, which can write a list only with commas.
     fn is_variable(&self) -> bool {
         match self {
             Self::Given(value) => value
@@ -144,7 +144,7 @@ impl StrictValue {
         }
     }
 
-    /// Accepts values of one type only. The error is made here and not by the visitor, which would name Rust's type.
+    /// Accepts values of one type only. The error is created here, because the visitor's error would name Rust's type.
     fn only<'de, V: Visitor<'de>>(
         self,
         expected: &str,
@@ -173,7 +173,7 @@ macro_rules! of_one_kind {
     };
 }
 
-/// The integers, of whatever size: the visitor knows which fit.
+/// The integers of all sizes. The visitor refuses those that do not fit.
 macro_rules! numbers {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -214,7 +214,7 @@ impl<'de> Deserializer<'de> for StrictValue {
         }
     }
 
-    /// The words are those that the `config` crate accepts.
+    /// Accepts the same words as the `config` crate.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text().map(str::to_lowercase).as_deref() {
             Some("true" | "yes" | "on" | "1") => visitor.visit_bool(true),
@@ -305,7 +305,7 @@ impl IntoDeserializer<'_, Error> for StrictValue {
     }
 }
 
-/// One line of a file that holds a list. Like a whole file it is bytes.
+/// One line of a file that holds a list. Like a whole file, it is bytes.
 pub(super) struct FileLine<'a, E>(&'a [u8], PhantomData<E>);
 
 impl<'a, E> FileLine<'a, E> {

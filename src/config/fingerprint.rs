@@ -1,5 +1,4 @@
-//! The files of a configuration, and whether they still hold what was read from them. When to look is in
-//! `reload.rs`.
+//! Detects whether the files of a configuration have changed since they were read. `reload.rs` decides when to check.
 
 use std::fmt;
 use std::io;
@@ -7,18 +6,17 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// A file and a hash of its content, so that it is the same however it got there: by a write, a rename, or
-/// the swap of a symbolic link as Kubernetes does it.
+/// A file and a hash of its content. The hash detects every way to change the file: a write, a rename, or the swap of a
+/// symbolic link, as in Kubernetes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FileFingerprint {
     path: PathBuf,
-    /// `None` for a file that cannot be read, and for a pipe: that can be read once, and not for this.
+    /// `None` for a file that cannot be read, and for a pipe, which can be read only once.
     content: Option<Vec<u8>>,
 }
 
 impl FileFingerprint {
-    /// Reads the file. The hash is of the bytes that are given, so that every later change is seen, even one
-    /// that is taken back.
+    /// Reads the file. The hash is that of the returned bytes, so that every later change is detected.
     pub fn read(path: &Path) -> io::Result<(Vec<u8>, Self)> {
         let bytes = std::fs::read(path)?;
         let content = is_file(path).then(|| hash(&bytes));
@@ -48,7 +46,7 @@ fn hash(bytes: &[u8]) -> Vec<u8> {
 }
 
 impl fmt::Debug for FileFingerprint {
-    /// Not the hash: a short secret could be found by it.
+    /// Leaves out the hash, from which a short secret could be guessed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("FileFingerprint").field(&self.path).finish()
     }

@@ -1,5 +1,5 @@
-//! The layers of a configuration (defaults of `dev`, files, variables), and how they are merged: a later layer wins.
-//! `reader.rs` makes typed values of the result.
+//! The layers of a configuration (defaults of `dev`, files, variables), and how they are merged: a later layer takes
+//! precedence. `reader.rs` converts the result to typed values.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::reader::{Table, join, type_name};
 use super::structured::from_json;
 use crate::json;
 
-/// The three names of Rollout's own docs, and the keys they stand for.
+/// The three variables in Rollout's own docs, and their keys.
 const ROLLOUT_NAMES: [(&str, &str); 3] = [
     ("ROLLOUT_CLIENT_ID", "client_id"),
     ("ROLLOUT_CLIENT_SECRET", "client_secret"),
@@ -23,44 +23,45 @@ const ROLLOUT_NAMES: [(&str, &str); 3] = [
 /// A whole configuration as text, for platforms that have variables and no files.
 const WHOLE: &str = "ROLLOUT_CONFIG";
 
-/// Where many platforms name the port to listen on.
+/// The variable in which many platforms pass the port to listen on.
 pub(crate) const PORT: &str = "PORT";
 
-/// How all other variables begin. Kubernetes makes some of its own for a service called `rollout`, with one `_`.
+/// The prefix of all other variables. Kubernetes sets variables of its own for a service called `rollout`, with a
+/// single `_`.
 pub(crate) const PREFIX: &str = "ROLLOUT__";
 
-/// Whether a variable that other programs read as well is of interest: those that OpenTelemetry defines, proxies, and the
-/// system's certificates.
+/// Whether the service reads this variable, which other programs read as well: those that OpenTelemetry defines,
+/// proxies, and the system's certificates.
 fn is_common(name: &str) -> bool {
     name.starts_with("OTEL_")
         || matches!(name, "SSL_CERT_FILE" | "GOOGLE_CLOUD_PROJECT")
         || name.to_ascii_lowercase().ends_with("_proxy")
 }
 
-/// Where the configuration comes from. The environment is an argument, so that tests need no process.
+/// The sources of the configuration. The environment is an argument, so that tests need no process of their own.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// TOML below everything else: what `dev` changes about the defaults.
+    /// The lowest layer, as TOML: the defaults that `dev` changes.
     pub base: Option<String>,
-    /// TOML files; the later wins.
+    /// TOML files; a later one takes precedence.
     pub files: Vec<PathBuf>,
     /// Variables: `ROLLOUT_CONFIG`, `ROLLOUT__SECTION__KEY`, the three names of Rollout's docs, `PORT`, and those that
     /// other programs read as well, such as OpenTelemetry's `OTEL_…`.
     pub environment: BTreeMap<String, String>,
-    /// Variables of ours that are not UTF-8: they cannot be taken as they are.
+    /// Variables of ours that are not UTF-8, which is an error.
     pub not_text: Vec<String>,
     /// The names of other variables that begin with `ROLLOUT_`, in any case. They may be misspelled.
     pub foreign: Vec<String>,
 }
 
-/// All layers as one, and the files among them.
+/// All layers merged into one, and the files that were read.
 pub(crate) struct Merged {
     pub(crate) tree: Table,
     pub(crate) files: Vec<FileFingerprint>,
 }
 
 impl fmt::Debug for Sources {
-    /// Variables and files hold secrets.
+    /// Leaves out the variables and files, which contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources")
             .field("files", &self.files)
@@ -69,7 +70,7 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// These files and the process's environment.
+    /// The sources: these files, and the environment of the process.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that reads the environment"
@@ -80,7 +81,7 @@ impl Sources {
             ..Self::default()
         };
         for (name, value) in std::env::vars_os() {
-            // A name that is not UTF-8 is none of ours.
+            // A name that is not UTF-8 is not one of ours.
             let Ok(name) = name.into_string() else {
                 continue;
             };
@@ -104,9 +105,9 @@ impl Sources {
         sources
     }
 
-    /// Lays the layers over each other; `None` if one of them cannot be read.
+    /// Merges the layers; `None` if one of them cannot be read.
     ///
-    /// Not by `config::Config::builder()`: there a section replaces a value of another layer silently.
+    /// Does not use `config::Config::builder()`, in which a section silently replaces a value of another layer.
     pub(crate) fn merge(&self, problems: &mut Problems) -> Option<Merged> {
         for name in &self.not_text {
             problems.add(
@@ -127,7 +128,7 @@ impl Sources {
         for layer in layers.into_iter().chain(variables) {
             lay(layer, &mut above, "", problems);
         }
-        // `client_secret` in the base is the throwaway one of `dev`. It gives way to a secret of the operator's.
+        // `client_secret` in the base is the throwaway secret of `dev`. A secret of the operator replaces it.
         if above.contains_key("client_secret_file") {
             tree.remove("client_secret");
         }
@@ -147,7 +148,7 @@ impl Sources {
         problems.accept(WHOLE, layer)
     }
 
-    /// A layer for each variable; Rollout's own names are the last.
+    /// One layer for each variable; Rollout's own names come last.
     fn variables(&self, problems: &mut Problems) -> Vec<Table> {
         let mut names: BTreeMap<Vec<String>, &String> = BTreeMap::new();
         let mut layers = Vec::new();
@@ -173,9 +174,9 @@ impl Sources {
     }
 }
 
-/// The path of the variable `ROLLOUT__SERVER__LISTEN`: `server`, `listen`. Sections and keys may be in any case. What is
-/// below a key is a name of the operator's own, such as a claim or a header. Many platforms show variables in capitals, so
-/// such a name is taken as it is only if it has a lower-case letter.
+/// The path of the variable `ROLLOUT__SERVER__LISTEN`: `server`, `listen`. Sections and keys may be in any case. A name
+/// below a key is the operator's own, such as a claim or a header. Many platforms write variables in upper case, so
+/// such a name keeps its case only if it has a lower-case letter.
 fn fold(path: &str) -> Vec<String> {
     let parts: Vec<&str> = path.split("__").collect();
     // The sections in `[extractors]` have a name of their own before their keys.
@@ -207,9 +208,9 @@ fn file(path: &Path, problems: &mut Problems) -> Option<(Table, FileFingerprint)
     problems.accept(name, layer)
 }
 
-/// TOML as a tree whose values know where they are from.
+/// Parses TOML into a tree whose values know their origin.
 pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String> {
-    // The parser's own report prints the offending line, which may hold a secret.
+    // The parser's own message quotes the line, which may contain a secret.
     toml::from_str::<toml::Table>(text).map_err(|error| {
         let line = error
             .span()
@@ -222,7 +223,7 @@ pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String
         .map_err(|_| "is not TOML".to_owned())
 }
 
-/// A JSON object as such a tree.
+/// Parses a JSON object into such a tree.
 fn parse_json(text: &str, origin: &String) -> Result<Table, String> {
     let value = json::Value::parse(text.as_bytes()).map_err(|error| {
         let (line, column) = (error.line(), error.column());
@@ -249,7 +250,7 @@ fn variable(name: &String, path: &[String], text: &str) -> Table {
     Table::from([(key, value)])
 }
 
-/// Lays one layer over another.
+/// Merges one layer into another, which it overrides.
 pub(crate) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Problems) {
     for (key, value) in above {
         let path = join(path, &key);
@@ -276,8 +277,8 @@ pub(crate) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Pr
     }
 }
 
-/// A key that is given as a value and as a section is wrong in one of the two places, unless the value is one of
-/// ours, as in a preset.
+/// Reports a key that is a value in one place and a section in another, because one of the two is a mistake. A value of
+/// our own, as in a preset, is not reported.
 fn refuse_hidden(value: &Value, section: &Value, path: String, problems: &mut Problems) {
     if let (Some(one), Some(other)) = (value.origin(), section.origin()) {
         let text = format!(

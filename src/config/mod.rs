@@ -1,5 +1,5 @@
 //! The mechanism of the configuration: layers of text, the reader of one section, and the report of all
-//! problems. It knows no key of ours; those are in `settings` and with each kind of extractor.
+//! problems. It knows no particular key: `settings` and the kinds of extractors define the keys.
 
 mod deserializer;
 mod fingerprint;

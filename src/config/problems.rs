@@ -1,11 +1,11 @@
-//! All problems of a configuration in one report, and its warnings. Each is found where the value is checked.
+//! All problems of a configuration in one report, and its warnings. The code that checks a value adds them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Problems, each under the key it belongs to. Empty means the configuration is good.
+/// Problems by the key that they concern. If there are none, the configuration is good.
 ///
-/// The texts name keys and say how to fix them. They never hold a secret's value.
+/// The texts name keys and say how to fix them. They never contain a secret's value.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     list: Vec<(String, String)>,
@@ -23,7 +23,7 @@ impl Problems {
         self.list.push((key.into(), text.into()));
     }
 
-    /// Adds a problem under `key` unless `good` holds.
+    /// Adds a problem under `key` unless `good` is true.
     pub fn require(&mut self, good: bool, key: impl Into<String>, text: impl Into<String>) {
         if !good {
             self.add(key, text);
@@ -41,7 +41,7 @@ impl Problems {
             .ok()
     }
 
-    /// Parses `text`; the problem, if any, repeats neither the text nor the parser's words.
+    /// Parses `text`. A problem repeats neither the text nor the parser's message.
     pub fn parse<T: FromStr>(
         &mut self,
         key: impl Into<String>,
@@ -56,12 +56,12 @@ impl Problems {
         self.list.extend(others.list);
     }
 
-    /// Whether something is wrong with this key, so that its value is missing although it was given.
+    /// Whether there is an entry for this key. Its value is then missing although it was given.
     pub fn are_about(&self, key: &str) -> bool {
         self.list.iter().any(|(other, _)| other == key)
     }
 
-    /// Whether something is wrong, and nothing with any other key.
+    /// Whether there are problems, and all of them concern this key.
     pub fn are_only_about(&self, key: &str) -> bool {
         !self.is_empty() && self.list.iter().all(|(other, _)| other == key)
     }
@@ -70,7 +70,7 @@ impl Problems {
         self.list.is_empty()
     }
 
-    /// Gives `value` if nothing is wrong.
+    /// Returns `value` if there are no problems.
     pub fn or<T>(self, value: T) -> Result<T, Self> {
         if self.is_empty() {
             Ok(value)
@@ -90,10 +90,10 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Warnings, each under the key it belongs to: the configuration is accepted, but the operator should know.
+/// Warnings by the key that they concern: the configuration is accepted, but the operator should know about them.
 ///
-/// `check-config` prints them, and the service logs them at start and after a reload. Like the texts of
-/// [`Problems`], these never hold a secret's value.
+/// `check-config` prints them, and the service logs them at start and after a reload. Like the texts of [`Problems`],
+/// they never contain a secret's value.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Warnings {
     list: Vec<(String, String)>,
@@ -109,7 +109,7 @@ impl Warnings {
         self.list.extend(others.list);
     }
 
-    /// Whether something is wrong with this key, so that its value is missing although it was given.
+    /// Whether there is an entry for this key. Its value is then missing although it was given.
     pub fn are_about(&self, key: &str) -> bool {
         self.list.iter().any(|(other, _)| other == key)
     }
@@ -124,7 +124,7 @@ impl Warnings {
     }
 }
 
-/// A key and its text, with control characters escaped: keys are free text and may hold terminal commands.
+/// A key and its text, with control characters escaped: keys are free text and may contain terminal commands.
 fn line(key: &str, text: &str) -> String {
     let mut line = String::new();
     for c in [key, ": ", text].into_iter().flat_map(str::chars) {

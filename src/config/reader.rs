@@ -15,7 +15,7 @@ use super::structured::expand;
 use super::suggest::unknown;
 use crate::secret::Secret;
 
-/// A tree of values that know where they are from.
+/// A tree of values that know their origin.
 pub(crate) type Table = Map<String, Value>;
 
 /// The keys of a section, which are the fields of its struct. Keys that only presets may set are not serialized, and
@@ -29,9 +29,9 @@ pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
 
 /// Reads a table into `T`, whose fields all have defaults.
 ///
-/// Serde stops at the first error. So every key is read alone first, which gives each wrong key its own line in the
-/// report. The good keys are then read together. `more` are keys of the section that were taken out of the table
-/// before; they are suggested for a misspelled key.
+/// Serde stops at the first error, so every key is first read alone, which gives each wrong key its own line in the
+/// report. Then the good keys are read together. `more` are keys of the section that the caller has already removed
+/// from the table; they are suggested for a misspelled key.
 ///
 /// Instead of a key `X` whose type accepts bytes, as a secret does, the table may have `X_file`, the name of a file
 /// with the value, or a table of such names by member. The files that are read are added to `files`.
@@ -109,12 +109,12 @@ where
     })
 }
 
-/// Whether `T` takes this value of one key.
+/// Whether `T` accepts this value of one key.
 pub(super) fn read_key<T: DeserializeOwned>(key: &str, value: StrictValue) -> Result<(), Error> {
     T::deserialize(MapDeserializer::new(std::iter::once((key, value)))).map(drop)
 }
 
-/// Whether files may hold the value of this key: one, or one for each member if `names` is a table.
+/// Whether the value of this key may be in a file, or in one file for each member if `names` is a table.
 pub(super) fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> bool {
     let accepts = |value| {
         !matches!(
@@ -190,7 +190,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// What is wrong with a value, without the value itself.
+/// Says what is wrong with a value, without the value itself.
 fn describe(error: &Error, value: &Value) -> String {
     let text = match error {
         Error::Type {
@@ -205,7 +205,7 @@ fn describe(error: &Error, value: &Value) -> String {
     format!("{text}{}", origin(value))
 }
 
-/// What is wrong with a value where a section has to be.
+/// The message for a value in the place of a section.
 pub(crate) fn no_section(path: &str, value: &Value) -> String {
     format!(
         "must be a section, [{path}], not {}{}",
@@ -236,7 +236,7 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// Takes these keys out of a table.
+/// Removes these keys from a table and returns them.
 pub(crate) fn take(table: &mut Table, keys: &[&str]) -> Table {
     keys.iter()
         .filter_map(|key| table.remove_entry(*key))

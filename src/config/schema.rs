@@ -1,5 +1,5 @@
-//! The JSON Schema of a section, made from the struct that reads it. What a key accepts is found by giving it a value of
-//! each type, so that the schema cannot differ from the reader.
+//! The JSON Schema of a section, made from the struct that reads it. The reader is tried with a value of each type, so
+//! that the schema cannot differ from it.
 
 use config::{Value, ValueKind};
 use serde::Serialize;
@@ -47,9 +47,9 @@ fn types<T: DeserializeOwned>(key: &str) -> Vec<&'static str> {
     let accepts = |name, sample: Value| match read_key::<T>(key, StrictValue::Given(sample)) {
         Ok(()) => true,
         Err(Error::OutOfRange) => name == "integer",
-        // The type is right, and the text is not.
+        // The type is right, but the text is not.
         Err(Error::Invalid(_)) => name == "string" || name == "array",
-        // A list as such is right, if its item is wrong.
+        // If only the item is wrong, a list is accepted.
         Err(Error::Type { is_container, .. }) => name == "array" && !is_container,
         Err(Error::NotFromFile | Error::UnknownKey(_)) => false,
     };

@@ -1,4 +1,4 @@
-//! One extractor's section: its keys, its secrets, and what is found out about it.
+//! The section of one extractor: its keys, its secrets, and the findings about it.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -16,11 +16,11 @@ use super::schema::properties;
 use super::values::{HumanDuration, List};
 use crate::secret::{Damage, Secret, damage};
 
-/// What building an extractor tells about its section, beside the extractor and its problems.
+/// What the building of an extractor finds out about its section, in addition to its problems.
 pub(crate) struct Findings {
-    /// The section as it was understood, presets and defaults filled in and secrets redacted.
+    /// The effective section, with presets and defaults applied and secrets redacted.
     pub(crate) effective: Option<serde_json::Value>,
-    /// The files that keys were read from.
+    /// The files from which keys were read.
     pub(crate) watched: Vec<FileFingerprint>,
     pub(crate) warnings: Warnings,
     /// How many secrets were taken from each list or table of them, by its full key.
@@ -31,7 +31,7 @@ pub(crate) struct Findings {
 
 type Properties = fn() -> serde_json::Map<String, serde_json::Value>;
 
-/// The values outside a section that its own are checked against.
+/// Values outside the section that its checks need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Elsewhere<'a> {
     /// The secret that signs our tokens, which no section may use.
@@ -55,10 +55,10 @@ impl Elsewhere<'_> {
 pub struct Section<'a> {
     path: String,
     table: Table,
-    /// Keys that were taken out of the table before: a typo of one is answered with its name.
+    /// Keys that were removed from the table before. They are suggested for misspelled keys.
     common_keys: &'static [&'static str],
     elsewhere: Elsewhere<'a>,
-    /// The section itself has a `subject`, beside those of its preset and its kind.
+    /// The section itself sets `subject`; the value is not from its preset or kind.
     pub(crate) names_subject: bool,
     /// The template of the subject: the section's, its preset's or its kind's.
     pub(crate) subject: String,
@@ -96,7 +96,7 @@ impl<'a> Section<'a> {
         self.path.rsplit('.').next().unwrap_or_default()
     }
 
-    /// The full key of `key` in this section, for a problem's first words.
+    /// The full name of `key` in this section, with which a problem begins.
     pub fn key(&self, key: &str) -> String {
         join(&self.path, key)
     }
@@ -106,13 +106,13 @@ impl<'a> Section<'a> {
         &self.subject
     }
 
-    /// Whether tokens end with the session, so that a store has to tell when that is.
+    /// Whether tokens end with the session, so that a store has to read the session's end.
     pub fn cap_to_session(&self) -> bool {
         self.elsewhere.cap_to_session
     }
 
-    /// Refuses a section without a `subject` of its own: there is no attribute that identifies the users of
-    /// every app. `text` says what to write.
+    /// Refuses a section without a `subject` of its own, for kinds in which no attribute identifies the users of every
+    /// app. `text` says what to write.
     pub fn require_subject(&self, text: &str, problems: &mut Problems) {
         problems.require(self.names_subject, self.key("subject"), text);
     }
@@ -152,12 +152,12 @@ impl<'a> Section<'a> {
         Some(secret)
     }
 
-    /// The secrets listed under `key`. Each is checked as [`Self::secret`] checks one.
+    /// The secrets listed under `key`. Each is checked as in [`Self::secret`].
     pub fn secrets(&self, key: &str, values: List<Secret>, problems: &mut Problems) -> Vec<Secret> {
         for secret in values.iter() {
             self.check_secret(key, secret, problems);
         }
-        // The quotes around a whole list in a variable now stand at its first and its last secret.
+        // Quotes around a whole list in a variable are now at its first and its last secret.
         if let [first, .., last] = &*values
             && [first, last]
                 .iter()
@@ -170,7 +170,8 @@ impl<'a> Section<'a> {
         values.0
     }
 
-    /// Tells how many secrets a list or table of them has. A comma more or less in a variable would else go unnoticed.
+    /// Records how many secrets a list or table has. Otherwise, a comma too many or too few in a variable would go
+    /// unnoticed.
     pub fn count_secrets(&self, key: &str, count: usize) {
         if count > 0 {
             self.secret_counts.borrow_mut().push((self.key(key), count));
@@ -218,8 +219,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Checks that time-outs, each a part of the next, are in order: none is longer than the next one, or than
-    /// `server.request_timeout`, which would strike first.
+    /// Checks that nested timeouts are in order: none is longer than the next one, or than `server.request_timeout`,
+    /// which would end the request first.
     pub fn check_timeouts(&self, timeouts: &[(&str, HumanDuration)], problems: &mut Problems) {
         let request = (
             "server.request_timeout".to_owned(),
@@ -239,7 +240,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reads a file of secrets or keys. From then on a change of it reloads the configuration.
+    /// Reads a file of secrets or keys. From then on, a change of the file reloads the configuration.
     pub fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let (bytes, watched) = FileFingerprint::read(path)?;
         self.watched.borrow_mut().push(watched);
@@ -251,7 +252,7 @@ impl<'a> Section<'a> {
         self.warnings.borrow_mut().add(self.key(key), text);
     }
 
-    /// What was found out about the section while its extractor was built.
+    /// The findings about the section while its extractor was built.
     pub(crate) fn into_findings(self) -> Findings {
         Findings {
             effective: self.effective.into_inner(),
@@ -278,7 +279,7 @@ fn name_in_front(value: &[u8]) -> &str {
 }
 
 impl fmt::Debug for Section<'_> {
-    /// The table still holds secrets as plain text.
+    /// Leaves out the table, which contains secrets as plain text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Section")
             .field("path", &self.path)

@@ -1,6 +1,7 @@
 //! Lists and tables in the text of a variable, written as JSON or TOML.
 //!
-//! Which keys take one is not known here: the caller tries a key's type with an empty list or table in place of the text.
+//! This module does not know which keys accept one: the caller tries a key's type with an empty list or table instead
+//! of the text.
 
 use config::{FileFormat, Format, Value, ValueKind};
 use serde::Deserialize;
@@ -9,10 +10,10 @@ use toml::de::ValueDeserializer;
 use super::layers::PREFIX;
 use crate::json;
 
-/// The value, in which each text of a variable that writes out a list or table is that list or table.
+/// The value, in which the text of a variable that contains a list or table is replaced by it.
 ///
-/// `takes` says whether the key takes a value. `is_secret` says that it takes secrets: a text that begins as a list or table
-/// and cannot be read is then an error, because it would else be taken apart at its commas.
+/// `takes` says whether the key accepts a value. `is_secret` says that the key accepts secrets. A text that begins like
+/// a list or table but cannot be parsed is then an error, because it would otherwise be split at its commas.
 pub(super) fn expand(
     value: &Value,
     takes: &dyn Fn(Value) -> bool,
@@ -41,7 +42,7 @@ pub(super) fn expand(
     Ok(Value::new(value.origin().map(str::to_owned).as_ref(), kind))
 }
 
-/// What a text begins as.
+/// The form that the beginning of a text suggests.
 #[derive(Clone, Copy)]
 enum Form {
     List,
@@ -70,11 +71,10 @@ impl Form {
     fn unreadable(self) -> String {
         match self {
             Self::List => {
-                "begins with `[` but is no list in JSON or TOML: write [\"…\"], also for one secret that begins so, or \
-                 put the secrets into a file and name it with _FILE"
+                "begins with `[` but is not a list in JSON or TOML: write [\"…\"], even for a single secret that begins with `[`, or put the secrets into a file and name it with _FILE"
             }
             Self::Table => {
-                "begins with `{` but is no table in JSON or TOML: write {\"id\": \"…\"}, or put the secrets into files \
+                "begins with `{` but is not a table in JSON or TOML: write {\"id\": \"…\"}, or put the secrets into files \
                  and name them with _FILE"
             }
         }
@@ -87,8 +87,8 @@ fn table(name: &str, member: Value) -> Value {
     Value::new(None, ValueKind::Table(members))
 }
 
-/// The text as JSON or else TOML, if it is that as a whole. Text in it is never split at commas, so its origin is another
-/// than the variable's.
+/// Parses the whole text as JSON or else as TOML. Text inside it must not be split at commas, so its origin differs
+/// from the variable's.
 fn read(text: &str, variable: &str) -> Option<Value> {
     if let Ok(value) = json::Value::parse(text.as_bytes()) {
         let origin = format!("JSON in {variable}");

@@ -1,9 +1,10 @@
-//! "Did you mean": the text for a name that does not exist. The caller knows which names exist.
+//! The message for a name that does not exist, with a suggestion ("did you mean"). The caller passes the names that
+//! exist.
 
-/// From this similarity on (Jaro-Winkler), a name counts as a misspelling of the other.
+/// The similarity (Jaro-Winkler) from which one name counts as a misspelling of the other.
 const ALIKE: f64 = 0.85;
 
-/// Says that `name` is no such thing, and which one it may stand for, or else all that there are.
+/// Says that `name` is unknown, and suggests the closest name, or lists all names.
 pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let alike = |candidate: &str| strsim::jaro_winkler(name, candidate);
@@ -24,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn misspelled_name_is_told_the_closest_and_any_other_all_names() {
+    fn misspelled_name_gets_the_closest_name_and_any_other_all_names() {
         let said = |name| unknown("key", name, ["issuers", "claims", "from"].into_iter());
         assert_eq!(said("issuer"), "is not a key: did you mean issuers?");
         assert_eq!(said("clams"), "is not a key: did you mean claims?");

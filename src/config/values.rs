@@ -1,5 +1,5 @@
 //! The forms in which values are written: durations with a unit, lists from a file or a variable.
-//! Which key takes which of them is in `settings`, and with each kind of extractor.
+//! `settings` and the kinds of extractors choose the form of each key.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -73,7 +73,7 @@ impl Visitor<'_> for HumanDurationVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanDuration, E> {
-        // humantime reads a bare `0`; everything else without a unit it refuses.
+        // humantime accepts a bare `0`, and no other number without a unit.
         match humantime::parse_duration(text) {
             Ok(span) if span > LONGEST => Err(E::custom("is longer than 400 days")),
             Ok(span) if text.trim() != "0" => Ok(HumanDuration(span)),
@@ -94,13 +94,13 @@ impl Visitor<'_> for HumanDurationVisitor {
     }
 }
 
-/// Text that is not secret and is usually in a file of its own: certificates, public keys, a key set.
+/// Text that is not secret but is usually in a file of its own: certificates, public keys, a key set.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicText(Vec<u8>);
 
 impl PublicText {
-    /// Text as variables and editors change it: with a byte order mark, and with `\n` in place of line ends, since many
-    /// platforms have variables of one line only. JSON may have a `\n` of its own.
+    /// Removes a byte order mark, which editors add, and converts `\n` to line ends, because many platforms allow
+    /// variables of one line only. The `\n` in JSON is not converted.
     fn new(bytes: &[u8]) -> Self {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let is_json = || serde_json::from_slice::<de::IgnoredAny>(bytes).is_ok();
@@ -119,7 +119,7 @@ impl PublicText {
     }
 }
 
-// Shown by its size only: a key set may hold private keys by mistake.
+// Shows only the size, because a key set may contain private keys by mistake.
 impl fmt::Debug for PublicText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} bytes]", self.0.len())
@@ -151,7 +151,7 @@ impl Visitor<'_> for PublicTextVisitor {
         Ok(PublicText::new(text.as_bytes()))
     }
 
-    /// The content of a file.
+    /// Accepts the content of a file.
     fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<PublicText, E> {
         Ok(PublicText::new(content))
     }
@@ -162,7 +162,7 @@ impl Visitor<'_> for PublicTextVisitor {
 #[serde(transparent)]
 pub struct List<T>(pub Vec<T>);
 
-// Not derived: an empty list needs no default item.
+// Not derived, because an empty list needs no `T: Default`.
 impl<T> Default for List<T> {
     fn default() -> Self {
         Self(Vec::new())
@@ -202,7 +202,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         T::deserialize(text.into_deserializer()).map(|item| List(vec![item]))
     }
 
-    /// The content of a file: one item a line. Empty lines are left out.
+    /// Accepts the content of a file: one item per line. Empty lines are left out.
     fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<List<T>, E> {
         let lines = content.split(|&byte| byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -212,13 +212,13 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
             .collect::<Result<_, _>>()?;
         if items.is_empty() {
             return Err(E::custom(
-                "holds no secret: write one a line, or leave the key out",
+                "holds no secret: write one per line, or leave the key out",
             ));
         }
         Ok(List(items))
     }
 
-    // Serde's own messages quote the number, and the list may be one of secrets.
+    // Serde's own message quotes the number, which may be a secret.
 
     fn visit_i64<E: de::Error>(self, _: i64) -> Result<List<T>, E> {
         Err(E::custom("must be a list, not a number"))
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn public_text_loses_a_byte_order_mark_and_escaped_line_ends_unless_json_has_them() {
+    fn byte_order_mark_is_removed_and_escaped_line_ends_are_decoded_except_in_json() {
         let read = |text: &str| {
             let text: PublicText = serde_json::from_value(text.into()).unwrap();
             String::from_utf8(text.bytes().to_vec()).unwrap()

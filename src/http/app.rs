@@ -71,7 +71,7 @@ pub struct Live {
 pub struct InForce {
     pub live: Arc<Live>,
     span: Arc<RequestSpan>,
-    /// On the monotonic clock.
+    /// The start on the monotonic clock.
     started: Duration,
 }
 
@@ -214,7 +214,7 @@ fn token_routes(app: &Arc<App>) -> Router<Arc<App>> {
     at_base_path(app, routes)
 }
 
-/// Routes below `server.base_path`. Not nested, because a nested route for `/` would not be that of `/api/`.
+/// Routes below `server.base_path`. The routes are not nested, because a nested route for `/` would not match `/api/`.
 fn at_base_path(
     app: &App,
     routes: impl IntoIterator<Item = (&'static str, MethodRouter<Arc<App>>)>,
@@ -237,7 +237,7 @@ pub fn admin(app: &Arc<App>) -> Router {
 }
 
 async fn not_found(State(app): State<Arc<App>>, uri: Uri) -> Error {
-    // All paths of the service that callers ask for below `/rollout` end so, under every base path.
+    // Under every base path, the service's public paths below `/rollout` end like this.
     let known = [token::PATH, token::DOCS_PATH, assets::CLIENT_PATH];
     let is_elsewhere = known
         .iter()
@@ -291,7 +291,7 @@ async fn finish(
             .is_some_and(|route| app.is_route(route.as_str(), path))
     });
     let span = Arc::new(request_span(&request, id, token_route));
-    // Under `dev` every loopback origin may call these; the routes of the dev page are for the page alone.
+    // Under `dev` every loopback origin may call these; the routes of the dev page are for that page alone.
     let is_for_apps =
         token_route.is_some() || app.is_route(request.uri().path(), assets::CLIENT_PATH);
     let path_ends_in_token = request.uri().path().ends_with("token");
@@ -388,7 +388,7 @@ impl App {
             .refused_preflight(&in_force.span, reason.as_str(), asked);
     }
 
-    /// Logs and counts a refused request. A readiness probe is no refused request.
+    /// Logs and counts a refused request. A readiness probe is not a refused request.
     fn refused(
         &self,
         error: &Error,

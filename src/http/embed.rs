@@ -13,11 +13,11 @@ use crate::session::registry::Registry;
 use crate::settings;
 use crate::telemetry::metrics::Metrics;
 
-/// Gives `POST /rollout/token` and the paths beside it (`/rollout-token`, `/rollout/client.js`, `/openapi.json`) as a
-/// router, to be merged into an axum app.
+/// Returns a router with `POST /rollout/token` and its related paths (`/rollout-token`, `/rollout/client.js`,
+/// `/openapi.json`), to be merged into an axum app.
 ///
-/// The configuration is that of the service, from `sources`. The app keeps what concerns the whole process: it listens,
-/// it installs the `tracing` subscriber to which the log lines go, and it exposes `metrics` (for example by
+/// The configuration is that of the service, from `sources`. The app remains responsible for the whole process: it
+/// listens, it installs the `tracing` subscriber that receives the log lines, and it exposes `metrics` (for example by
 /// [`Metrics::render`]). `[log]`, `[reload]` and the listeners' keys of `[server]` have no effect, and a changed file
 /// or SIGHUP does not reload the configuration.
 ///
@@ -27,10 +27,10 @@ use crate::telemetry::metrics::Metrics;
 /// `examples/embed.rs` is a complete app.
 ///
 /// # Errors
-/// Every problem of the configuration, each beginning with its key.
+/// Returns every problem of the configuration, each of which begins with its key.
 ///
 /// # Panics
-/// Outside a Tokio runtime, because the extractors start to fetch keys.
+/// If it is called outside a Tokio runtime, because the extractors start to fetch keys.
 pub fn router(
     sources: &Sources,
     registry: &Registry,

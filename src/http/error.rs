@@ -1,5 +1,5 @@
-//! The one map from errors to HTTP answers (RFC 9457, problem details). Reasons and causes are for the log; the caller
-//! gets the code.
+//! Maps every error to its HTTP answer (RFC 9457, problem details). Reasons and causes are for the log; the caller gets
+//! the code.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub enum Error {
     RequestTimeout,
     BodyTooLarge,
     UriTooLong,
-    /// Which limit, and the number found: a sentence for the caller and the log.
+    /// A sentence for the caller and the log, with the limit and the number found.
     HeadersTooLarge(Arc<str>),
     /// The credential or the subject is over its rate limit.
     RateLimited {
@@ -55,7 +55,7 @@ pub enum Error {
     Unready(Arc<Report>),
 }
 
-/// What one error is mapped to.
+/// The HTTP answer of one error.
 struct Mapping {
     status: StatusCode,
     code: &'static str,
@@ -81,7 +81,7 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="rollout
 const CHALLENGE_INVALID: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="rollout-token", error="invalid_token""#);
 
-/// `Retry-After` where the backend gave none.
+/// The `Retry-After` if the backend sent none.
 const SOON: Duration = Duration::from_secs(2);
 
 fn wait_header(wait: Duration) -> (HeaderName, HeaderValue) {
@@ -118,7 +118,7 @@ impl Error {
         }
     }
 
-    /// The request has more headers than `server.max_headers`; `is_partial` if no more than these were read.
+    /// The request has more headers than `server.max_headers`; `is_partial` says that the rest was not read.
     pub fn too_many_headers(found: usize, is_partial: bool, limit: usize) -> Self {
         let least = if is_partial { "at least " } else { "" };
         Self::HeadersTooLarge(
@@ -149,7 +149,7 @@ impl Error {
         Some(cause)
     }
 
-    /// What was found beside what was expected, or the details of a failing backend, for logs.
+    /// What was found and what was expected, or the details of a failing backend, for logs.
     pub fn cause(&self) -> Option<&str> {
         let Self::Denied(Denied { denial, .. }) = self else {
             return None;
@@ -226,12 +226,11 @@ impl Error {
                  (nginx: proxy_set_header Host $http_host); if not, add it to origins.allowed",
             ),
             Reason::GetWithoutOrigin => Some(
-                "call POST /rollout/token: a browser's GET names no origin over plain http, and a program's GET needs a \
-                 bearer token",
+                "call POST /rollout/token: over plain http a browser's GET has no Origin, and a program's GET needs a bearer token",
             ),
             Reason::DocsAliasOff => Some("set server.docs_alias = true"),
             Reason::PathPrefix => Some(
-                "set server.base_path to what stands before the path, or let the proxy in front remove it",
+                "set server.base_path to the prefix of the path, or let the proxy in front remove it",
             ),
             _ => None,
         }
@@ -258,7 +257,7 @@ impl Error {
             Self::Denied(Denied { denial: Denial::NotSignedIn(_), .. }) => (StatusCode::UNAUTHORIZED, "no_session", Some((header::WWW_AUTHENTICATE, CHALLENGE)),
                 "Not signed in", "The request carries no session of a signed-in user."),
             Self::Denied(Denied { denial: Denial::Rejected(rejection), .. }) if rejection.reason.is_expired() => (StatusCode::UNAUTHORIZED, "session_expired", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
-                "Session expired", "The session is over; sign in again."),
+                "Session expired", "The session has expired; sign in again."),
             Self::Denied(Denied { denial: Denial::NotMine(..) | Denial::Rejected(_), .. }) => (StatusCode::UNAUTHORIZED, "session_invalid", Some((header::WWW_AUTHENTICATE, CHALLENGE_INVALID)),
                 "Session not accepted", "The request carries a session that is not acceptable."),
             Self::OriginNotAllowed(_) => (StatusCode::FORBIDDEN, "origin_not_allowed", None,
@@ -268,13 +267,13 @@ impl Error {
             Self::HostNotAllowed => (StatusCode::FORBIDDEN, "host_not_allowed", None,
                 "Host not allowed", "Dev mode answers only under localhost, 127.0.0.1 and [::1]."),
             Self::NotFound | Self::WrongPath(_) => (StatusCode::NOT_FOUND, "not_found", None,
-                "Not found", "There is nothing at this path."),
+                "Not found", "Nothing is served at this path."),
             Self::MethodNotAllowed(allow) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Some((header::ALLOW, HeaderValue::from_static(allow))),
-                "Method not allowed", "This path does not take this method; see the Allow header."),
+                "Method not allowed", "This path does not accept this method; see the Allow header."),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout", None,
                 "Request timeout", "The request did not arrive in time."),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None,
-                "Body too large", "The request's body is too large; it needs none."),
+                "Body too large", "The request's body is too large; the request needs no body."),
             Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long", None,
                 "URI too long", "The request's target is too long."),
             Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", None,
@@ -294,7 +293,7 @@ impl Error {
             Self::Unready(report) if report.state == "draining" => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(wait_header(SOON)),
                 "Shutting down", "This instance is shutting down; another will take over."),
             Self::Unready(_) => (StatusCode::SERVICE_UNAVAILABLE, "session_backend_unavailable", Some(wait_header(SOON)),
-                "Not ready", "An extractor is waiting for what it needs to check sessions."),
+                "Not ready", "An extractor is not ready to check sessions yet."),
         };
         Mapping { status, code, title, detail, header }
     }
@@ -370,7 +369,7 @@ impl Error {
         response
     }
 
-    /// The text of the mapping, after the limit and the number found where there are any.
+    /// The detail of the mapping, after the sentence with the limit and the number found, if there is one.
     fn measured(&self, detail: &'static str) -> Cow<'static, str> {
         match self {
             Self::HeadersTooLarge(found) => Cow::Owned(format!("{found} {detail}")),

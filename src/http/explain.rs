@@ -1,6 +1,6 @@
-//! What happens to a request before an extractor is asked, for `explain`: a raw request goes through a connection, the
-//! request checks, the router and the origin check, as at the service. The extractors are explained in
-//! `session::explain`.
+//! What happens to a request before an extractor is asked, for `explain`: a raw request passes through a connection,
+//! the request checks, the router and the origin check, as in the running service. `session::explain` explains the
+//! extractors.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::http::routes::token;
 use crate::http::server;
 use crate::settings::Settings;
 
-/// What comes before the extractors.
+/// The result of the checks before the extractors.
 #[derive(Debug)]
 pub enum Beginning {
     /// The extractors are asked.
@@ -26,13 +26,13 @@ pub enum Beginning {
     Answered(String),
 }
 
-/// An extension of requests that are explained. It takes what the service makes of the request, and keeps it from minting
-/// a token.
+/// An extension of requests that are explained. It receives the result of the checks, and prevents the service from
+/// minting a token.
 #[derive(Clone, Debug, Default)]
 pub struct Explaining(Arc<Mutex<Option<Beginning>>>);
 
 impl Explaining {
-    /// Records the first outcome: what follows is an answer to it.
+    /// Records the first outcome; later ones follow from it.
     pub fn record(&self, beginning: Beginning) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get_or_insert(beginning);
@@ -76,7 +76,7 @@ fn outcome(answer: &[u8]) -> String {
     }
 }
 
-/// What the headers of a request alone lead to, if it is one for the token route.
+/// The result for a request to the token route of which only the headers are known.
 pub fn headers(settings: &Settings, head: Parts) -> Beginning {
     let caller = origin::check_fetch(&head.headers)
         .map_err(Error::NotAFetch)
@@ -89,8 +89,8 @@ pub fn headers(settings: &Settings, head: Parts) -> Beginning {
     }
 }
 
-/// The request as it would arrive. People paste heads of HTTP/2 and 3, which a proxy passes on as HTTP/1.1, heads
-/// without a request line, and heads whose body was not copied.
+/// The request as it would arrive. Operators paste heads of HTTP/2 and HTTP/3, which a proxy forwards as HTTP/1.1,
+/// heads without a request line, and heads whose body was not copied.
 fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     let start = pasted.trim_ascii_start();
     let end = start
@@ -133,7 +133,7 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     request
 }
 
-/// Appends what a body lacks. The service ignores a body, so its bytes do not matter.
+/// Appends the missing bytes of the body. The service ignores the body, so their values do not matter.
 fn complete_body(request: &mut Vec<u8>) {
     let text = String::from_utf8_lossy(request).replace("\r\n", "\n");
     let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
@@ -146,7 +146,7 @@ fn complete_body(request: &mut Vec<u8>) {
         })
     };
     if let Some(length) = value("content-length").and_then(|length| length.parse::<usize>().ok()) {
-        // A longer body is refused by its announced length.
+        // A longer body is refused because of its `Content-Length`.
         let missing = length.saturating_sub(body.len()).min(64 * 1024);
         request.resize(request.len() + missing, b' ');
     } else if value("transfer-encoding").is_some() && body.trim().is_empty() {

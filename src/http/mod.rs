@@ -1,4 +1,4 @@
-//! From the socket to the answer: connections, request checks, routes, errors.
+//! The HTTP side of the service, from the socket to the answer: connections, request checks, routes, errors.
 
 pub mod app;
 pub mod embed;

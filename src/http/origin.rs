@@ -1,5 +1,5 @@
-//! The policy for browsers: pages of which origins may request tokens (Fetch, section 3.2), and the CORS headers of the
-//! answers. It does not depend on the session.
+//! The policy for browsers: the origins whose pages may request tokens (Fetch, section 3.2), and the CORS headers of
+//! the answers. It does not depend on the session.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -29,12 +29,12 @@ pub enum Caller {
 pub enum Listing {
     Exact,
     Pattern,
-    /// On loopback, under `dev`.
+    /// A loopback origin, under `dev`.
     Loopback,
 }
 
-/// Of a browser's requests, accepts only those of `fetch` and `XMLHttpRequest`, so that a token does not become a
-/// document, a file or a history entry. Requests with neither header are accepted.
+/// Accepts only browser requests made by `fetch` or `XMLHttpRequest`, so that a token does not become a document, a
+/// file or a history entry. Requests with neither header are accepted.
 ///
 /// # Errors
 /// If `Sec-Fetch-Mode` is `navigate`, or `Sec-Fetch-Dest` is other than `empty`.
@@ -52,7 +52,7 @@ pub fn check_fetch(headers: &HeaderMap) -> Result<(), Reason> {
 /// Checks the origin of the request by `Origin` and `Sec-Fetch-Site`, which scripts cannot set: both are forbidden
 /// request headers (Fetch, section 2.2.2).
 ///
-/// A page under `Referrer-Policy: no-referrer` sends `Origin: null` to its own origin, too.
+/// A page under `Referrer-Policy: no-referrer` sends `Origin: null` even to its own origin.
 ///
 /// # Errors
 /// If the page's origin is neither listed nor the service's own, or the headers are repeated or contradictory.
@@ -89,7 +89,7 @@ pub fn check_own(headers: &HeaderMap) -> Result<Caller, Reason> {
     check(&Origins::none(), headers)
 }
 
-/// How the origin is listed, if it is.
+/// How the origin is listed; `None` if it is not.
 fn listing(origins: &Origins, origin: &HeaderValue) -> Option<Listing> {
     if origins.allowed.iter().any(|one| one == origin) {
         Some(Listing::Exact)
@@ -102,7 +102,7 @@ fn listing(origins: &Origins, origin: &HeaderValue) -> Option<Listing> {
     }
 }
 
-/// The `Origin` of the request and how it is listed, if there is exactly one and it is.
+/// The `Origin` of the request and how it is listed; `None` unless there is exactly one `Origin` and it is listed.
 pub fn listed<'a>(origins: &Origins, headers: &'a HeaderMap) -> Option<(&'a HeaderValue, Listing)> {
     let origin = single(headers, &header::ORIGIN).ok().flatten()?;
     Some((origin, listing(origins, origin)?))
@@ -125,8 +125,8 @@ fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Adds the CORS headers that let a listed page read the answer. Without credentials, the page of a pattern cannot read
-/// an answer to a request with cookies.
+/// Adds the CORS headers that let a listed page read the answer. For a page that matches a pattern, credentials are not
+/// allowed, so it cannot read an answer to a request with cookies.
 pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue, listing: Listing) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     if listing != Listing::Pattern {
@@ -154,7 +154,7 @@ pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, origins: &
     );
 }
 
-/// Why the browser will not send the request that this preflight announces, and what it asked for.
+/// Why the browser will not send the request that this preflight announces, and the method or headers that it asks for.
 pub fn refused_preflight<'a>(
     headers: &'a HeaderMap,
     methods: &str,

@@ -1,16 +1,15 @@
-//! A request that a person pastes: copied "as cURL" in a browser, the raw text of an HTTP request, or lines of headers
-//! alone. Only the headers are read.
+//! Parses a request that an operator pastes: copied "as cURL" in a browser, the raw text of an HTTP request, or lines
+//! of headers alone. Only the headers are read.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args as _, FromArgMatches};
 
-/// The most bytes of a pasted request.
+/// The maximum length of a pasted request, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
 
-/// The flags of curl that browsers and people write. Those that change nothing about who is signed in are taken and
-/// ignored.
+/// The common flags of curl. Those that do not affect who is signed in are accepted and ignored.
 #[derive(Debug, Default, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "curl has so many flags")]
 pub struct CurlArgs {
@@ -73,7 +72,7 @@ impl CurlArgs {
     /// The headers of the request that curl would send.
     ///
     /// # Errors
-    /// Which header is malformed; never its value.
+    /// Names the malformed header, and never contains its value.
     pub fn headers(&self) -> Result<HeaderMap, String> {
         let cookies = self
             .cookies
@@ -97,7 +96,7 @@ impl CurlArgs {
 /// The headers of a pasted request, whichever of the three forms it has.
 ///
 /// # Errors
-/// What is malformed; never a value.
+/// Says what is malformed, and never contains a value.
 pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
     if text.len() > MAX_BYTES {
         return Err(format!(
@@ -136,7 +135,7 @@ pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
     some(headers_of(whole.iter().map(Vec::as_slice))?)
 }
 
-/// These headers, if there are any.
+/// Returns these headers, or an error if there are none.
 pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
     if headers.is_empty() {
         return Err(
@@ -155,7 +154,7 @@ fn curl(text: &str) -> Result<CurlArgs, String> {
         .ignore_errors(true);
     let matches = command
         .try_get_matches_from(words)
-        .map_err(|_| "the command has a flag that is not understood".to_owned())?;
+        .map_err(|_| "the command has an unknown flag".to_owned())?;
     CurlArgs::from_arg_matches(&matches)
         .map_err(|_| "the command has no value for a flag".to_owned())
 }
@@ -172,7 +171,7 @@ fn is_request_line(line: &[u8]) -> bool {
             .is_some_and(|last| last.starts_with(b"HTTP/"))
 }
 
-/// A line with its header's name: cookies or a token may be pasted alone.
+/// Adds the missing header name to a line, because cookies or a token may be pasted alone.
 fn named(line: &[u8]) -> Vec<u8> {
     let end = line
         .iter()
@@ -194,18 +193,18 @@ fn named(line: &[u8]) -> Vec<u8> {
 /// The headers of these lines.
 ///
 /// # Errors
-/// Which header is malformed; never its value.
+/// Names the malformed header, and never contains its value.
 pub fn headers_of<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for line in lines {
         let colon = line
             .iter()
             .position(|&byte| byte == b':')
-            .ok_or("a line is no header: NAME: VALUE is expected")?;
+            .ok_or("a line is not a header: NAME: VALUE is expected")?;
         let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
-        let name = HeaderName::from_bytes(name).map_err(|_| wrong(line, "has no header's name"))?;
+        let name = HeaderName::from_bytes(name).map_err(|_| wrong(line, "is not a header name"))?;
         let value = HeaderValue::from_bytes(value)
-            .map_err(|_| wrong(line, "has characters that no header may hold"))?;
+            .map_err(|_| wrong(line, "has characters that are not allowed in a header"))?;
         headers
             .try_append(name, value)
             .map_err(|_| "there are too many headers".to_owned())?;
@@ -213,14 +212,15 @@ pub fn headers_of<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<HeaderMap
     Ok(headers)
 }
 
-/// Only the name is repeated: the value may be a session.
+/// Contains only the name, because the value may be a session.
 fn wrong(line: &[u8], what: &str) -> String {
     let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
     let name = String::from_utf8_lossy(&name[..name.len().min(40)]).into_owned();
     format!("the header {name:?} {what}")
 }
 
-/// The words of a command for a POSIX shell, with `$'…'` as Chrome writes it; `None` if quotes are not closed.
+/// Splits a command into words like a POSIX shell, including `$'…'`, which Chrome writes; `None` if quotes are not
+/// closed.
 fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -276,7 +276,7 @@ fn words(text: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// A character behind a backslash in `$'…'`.
+/// Decodes the character after a backslash in `$'…'`.
 fn escaped(rest: &mut impl Iterator<Item = char>) -> Option<char> {
     Some(match rest.next()? {
         'n' => '\n',

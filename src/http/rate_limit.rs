@@ -19,9 +19,9 @@ use crate::settings::RateLimitConfig;
 /// The limit of a subject is this many times that of one of its credentials. Many users may share a subject, such as an
 /// organisation. The limit of the subject stops a loop whose credential changes with each request.
 const CREDENTIALS_PER_SUBJECT: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
-/// Above this many keys, those whose full burst is available again are removed, which does not change their limit. A
-/// request keeps its key for the time in which one token is refilled, so a limiter holds at most these keys and those
-/// of the requests in that time.
+/// If there are more keys than this, those whose full burst is available again are removed, which does not change their
+/// limit. A request keeps its key for the time in which one token is refilled, so a limiter holds at most these keys
+/// and those of the requests in that time.
 const KEYS_KEPT: usize = 10_000;
 /// The number of requests between two checks of the number of keys.
 const SWEEP_EVERY: u32 = 1024;

@@ -15,7 +15,7 @@ use crate::http::error::Error;
 use crate::session::reason::Reason;
 use crate::settings::ServerConfig;
 
-/// The bytes of a header line beside name and value: `: ` and CR LF.
+/// The bytes of a header line in addition to name and value: `: ` and CR LF.
 const HEADER_OVERHEAD: usize = 4;
 const MAX_HOST_BYTES: usize = 255;
 
@@ -30,7 +30,7 @@ struct HeaderSize {
     bytes: usize,
 }
 
-/// CONNECT is refused before the router, because its target is no path.
+/// CONNECT is refused before the router, because its target is not a path.
 const NO_CONNECT: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS");
 
 /// Measures the headers, before the service adds its own.
@@ -54,7 +54,7 @@ pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, E
 /// Like [`check`], but keeps a body of up to `max_bytes`.
 ///
 /// # Errors
-/// Those of [`check_head`], `RequestTimeout`, and `BodyTooLarge` also if the body is incomplete.
+/// Those of [`check_head`], `RequestTimeout`, and `BodyTooLarge`, even if the body is incomplete.
 pub async fn check_with_body(
     request: Request,
     limits: &ServerConfig,
@@ -148,9 +148,9 @@ fn measure(headers: &HeaderMap) -> HeaderSize {
     }
 }
 
-/// Request smuggling: the proxy in front could see the end of the body elsewhere. So `chunked` must be written as all
-/// parsers understand it, once and alone, and `TE` must not name it (RFC 9110, section 10.1.4), which a parser that
-/// confuses the two headers could take for it.
+/// Prevents request smuggling, in which the proxy in front sees the end of the body in another place. `chunked` must be
+/// written once, alone, and in the form that all parsers understand. `TE` must not contain it (RFC 9110, section
+/// 10.1.4), because a parser could confuse the two headers.
 fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Error> {
     let is_plain = single(headers, &header::TRANSFER_ENCODING)
         .is_ok_and(|value| value.is_none_or(|value| value == "chunked"));

@@ -1,4 +1,4 @@
-//! The request id, `X-Request-Id`: the caller's if it is well-formed, else a new one.
+//! The request id, `X-Request-Id`: the caller's id if it is well-formed, otherwise a new one.
 //! tower-http's layers set it on the request and the answer.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -15,8 +15,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const MAX_LENGTH: usize = 64;
 
-/// Removes the caller's id unless there is exactly one and it has 1 to 64 letters, digits, `.`, `_` and `-`: it is copied
-/// into headers, log lines and JSON. tower-http keeps an id that is present, and generates one otherwise.
+/// Removes the caller's id unless there is exactly one and it has 1 to 64 letters, digits, `.`, `_` and `-`, because it
+/// is copied into headers, log lines and JSON. tower-http keeps an id that is present, and generates one otherwise.
 pub fn drop_malformed(mut request: Request) -> Request {
     if !is_well_formed(request.headers()) {
         request.headers_mut().remove(X_REQUEST_ID);

@@ -1,9 +1,9 @@
-//! What happens to a secret on its way from a dashboard to this process: quotes that were kept, line ends, a byte order
-//! mark, another encoding, its own name.
+//! Detects common damage to a secret on its way from a dashboard to this process: quotes, line ends, a byte order mark,
+//! another encoding, its own name.
 
 use std::fmt;
 
-/// What was found at or around a value. The text never holds the value.
+/// Descriptions of the damage to a value. The text never contains the value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Damage(Vec<String>);
 
@@ -25,8 +25,8 @@ const QUOTES: [(&str, &str, &str); 5] = [
     ("\u{2018}", "\u{2019}", "typographic quotes"),
 ];
 
-/// What is around the value that it was hardly made with; `None` if it looks intact. `names` are those that may stand in
-/// front of the value, as in `NAME=value`.
+/// The damage to the value; `None` if it looks intact. `names` are names that may be in front of the value, as in
+/// `NAME=value`.
 pub fn damage(value: &[u8], names: &[&str]) -> Option<Damage> {
     if UTF16_MARKS.iter().any(|mark| value.starts_with(mark)) {
         return Some(Damage(vec![
@@ -39,7 +39,7 @@ pub fn damage(value: &[u8], names: &[&str]) -> Option<Damage> {
         ]));
     }
     let (mut found, mut rest) = (Vec::new(), value);
-    // One may hide another: `"value"` and a carriage return.
+    // One damage may be inside another, such as quotes inside a carriage return.
     while let Some((what, inner)) = outermost(rest, names) {
         if !found.contains(&what) {
             found.push(what);
@@ -49,7 +49,7 @@ pub fn damage(value: &[u8], names: &[&str]) -> Option<Damage> {
     (!found.is_empty()).then_some(Damage(found))
 }
 
-/// The outermost damage, and what it is around of.
+/// The outermost damage, and the value inside it.
 fn outermost<'a>(value: &'a [u8], names: &[&str]) -> Option<(String, &'a [u8])> {
     if let Some(inner) = value.strip_prefix(UTF8_MARK) {
         let what = "begins with a byte order mark (save it as UTF-8 without one)";
@@ -87,7 +87,7 @@ fn outermost<'a>(value: &'a [u8], names: &[&str]) -> Option<(String, &'a [u8])> 
     })
 }
 
-/// What follows `NAME=` or `export NAME =`, in any case.
+/// The text after `NAME=` or `export NAME =`, in upper or lower case.
 fn without_name<'a>(value: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let rest = value.strip_prefix(b"export ").unwrap_or(value);
     let (start, rest) = rest.split_at_checked(name.len())?;
@@ -97,7 +97,7 @@ fn without_name<'a>(value: &'a [u8], name: &str) -> Option<&'a [u8]> {
         .then_some(rest.trim_ascii_start())
 }
 
-/// White space, control characters, and those without a width that text processors put at an end.
+/// White space, control characters, and zero-width characters that text processors add.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()
@@ -122,7 +122,7 @@ mod tests {
     const NAMES: [&str; 2] = ["ROLLOUT_CLIENT_SECRET", "client_secret"];
 
     #[test]
-    fn each_damage_is_named_and_an_intact_value_has_none() {
+    fn each_damage_is_described_and_an_intact_value_has_none() {
         for (value, want) in [
             (&b"\"value\""[..], "is wrapped in double quotes"),
             (b"'value'", "is wrapped in single quotes"),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_inside_of_another_is_named_too() {
+    fn nested_damage_is_described_completely() {
         let found = damage(b"client_secret=\"value\"\r\r", &NAMES);
         let found = found.expect("damage").to_string();
         for want in ["a carriage return (CR)", "its own name", "double quotes"] {

@@ -6,7 +6,7 @@ use crate::config::{Problems, Warnings};
 use crate::secret::{Secret, damage};
 use crate::token::RolloutClient;
 
-/// RFC 7518, section 3.2: a key of HS512 has at least the size of its hash.
+/// RFC 7518, section 3.2: a key for HS512 has at least the size of the hash.
 const RECOMMENDED_SECRET_BYTES: usize = 64;
 
 #[derive(Default, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ impl ClientConfig {
                 format!("{weakness}: copy the client secret from your Rollout dashboard"),
             );
         }
-        // A blank secret is already told to be empty.
+        // A blank secret is already reported as empty.
         let names = [
             "ROLLOUT_CLIENT_SECRET",
             "ROLLOUT__CLIENT_SECRET",

@@ -1,11 +1,11 @@
-//! Variables that begin with `ROLLOUT_` and are none of ours, but look as if they should be. An app that uses Rollout may
-//! have such variables of its own, so only those that resemble a key are told.
+//! Warns of variables that begin with `ROLLOUT_` and are probably misspelled keys. An app that uses Rollout may have
+//! such variables of its own, so only those that resemble a key are reported.
 
 use strsim::osa_distance;
 
 use crate::config::Warnings;
 
-/// Warns of each name that resembles a key. `sections` are all sections with their keys.
+/// Adds a warning for each name that resembles a key. `sections` are all sections with their keys.
 pub(super) fn warn(
     names: &[String],
     sections: &serde_json::Map<String, serde_json::Value>,
@@ -16,7 +16,7 @@ pub(super) fn warn(
         if let Some(meant) = resembling(name, &known) {
             warnings.add(
                 name,
-                format!("is no variable of this service: did you mean {meant}?"),
+                format!("is not a variable of this service: did you mean {meant}?"),
             );
         }
     }
@@ -38,7 +38,7 @@ fn known_variables(sections: &serde_json::Map<String, serde_json::Value>) -> Vec
     known
 }
 
-/// The variable that `name` may stand for.
+/// The variable of which `name` may be a misspelling.
 fn resembling(name: &str, known: &[String]) -> Option<String> {
     let name = name.to_ascii_uppercase();
     let letters = |name: &str| {
@@ -61,7 +61,7 @@ fn resembling(name: &str, known: &[String]) -> Option<String> {
                 .strip_prefix(&known)
                 .is_some_and(|rest| matches!(rest, "FILE" | "PATH"))
     };
-    // The closest of several.
+    // If there are several, return the closest.
     known
         .iter()
         .filter(is_alike)

@@ -1,5 +1,5 @@
-//! From layers of text to typed settings: defaults, files, environment, and every problem at once.
-//! What a key means is in `config/default.toml`; which kinds of extractors exist is in `extractors`.
+//! Converts the layers (defaults, files, environment) to typed settings, and reports every problem at once.
+//! `config/default.toml` documents the keys, and `extractors` contains the kinds of extractors.
 
 mod client;
 pub mod log;
@@ -59,7 +59,7 @@ const SECTIONS: [&str; 9] = [
     "reload",
 ];
 
-/// Everything that the service needs to know, checked.
+/// The validated settings of the service.
 #[derive(Debug)]
 pub struct Settings {
     pub client: RolloutClient,
@@ -74,9 +74,9 @@ pub struct Settings {
     pub rate_limit: RateLimitConfig,
     pub log: LogConfig,
     pub reload: ReloadConfig,
-    /// Read at the start only.
+    /// Traces are configured at start only.
     pub traces: Option<TraceReceiver>,
-    /// What is accepted, but what the operator should know.
+    /// Warnings about accepted values, for the operator.
     pub warnings: Warnings,
     /// How many secrets were taken from each list or table of them, by its full key.
     pub secret_counts: Vec<(String, usize)>,
@@ -85,7 +85,7 @@ pub struct Settings {
     config_files: Vec<FileFingerprint>,
     /// The files of secrets that keys outside the extractors' sections name.
     secret_files: Vec<FileFingerprint>,
-    /// What each extractor was built from, by its name.
+    /// The inputs of each extractor, by its name.
     built_from: BTreeMap<String, BuiltFrom>,
 }
 
@@ -97,7 +97,7 @@ struct RestartKeys<'a> {
 }
 
 impl RestartKeys<'_> {
-    /// The names of the keys whose values are others in `new`.
+    /// The names of the keys whose values differ in `new`.
     fn changed(&self, new: &Self) -> Vec<String> {
         let sections = |keys: &Self| match serde_json::to_value(keys) {
             Ok(serde_json::Value::Object(sections)) => sections,
@@ -126,7 +126,7 @@ pub fn load(
     context: &Context,
 ) -> Result<Settings, Problems> {
     let mut problems = Problems::default();
-    // What a layer that cannot be read would say is not missing.
+    // If a layer cannot be read, a missing key may be in that layer, so no further problems are reported.
     let Some(Merged { tree, files }) = sources.merge(&mut problems) else {
         return Err(problems);
     };
@@ -205,7 +205,7 @@ pub fn load(
 /// Loads only what `mint` and `inspect` need: the client id and secret.
 ///
 /// # Errors
-/// What is wrong with either.
+/// Says what is wrong with either.
 pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     let mut problems = Problems::default();
     let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
@@ -218,10 +218,10 @@ pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     }
 }
 
-/// Loads only what the commands need that call Rollout: the client, and how calls leave.
+/// Loads only what the commands that call Rollout need: the client and the settings of outgoing calls.
 ///
 /// # Errors
-/// What is wrong with these.
+/// Says what is wrong with these.
 pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpClient), Problems> {
     let client = load_client(sources)?;
     let mut problems = Problems::default();
@@ -242,7 +242,7 @@ pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpCli
 /// Loads only what `health` needs: the address that the service listens on, and the file or variable that has its port.
 ///
 /// # Errors
-/// What is wrong with `[server]`.
+/// Says what is wrong with `[server]`.
 pub fn load_listen(sources: &Sources) -> Result<(SocketAddr, String), Problems> {
     let mut problems = Problems::default();
     let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
@@ -254,7 +254,7 @@ pub fn load_listen(sources: &Sources) -> Result<(SocketAddr, String), Problems> 
 }
 
 impl Settings {
-    /// Whether a file holds something else than what was read from it, which is a reason to reload.
+    /// Whether a file has changed since it was read, which is a reason to reload.
     pub fn are_outdated(&self) -> bool {
         let of_extractors = self.built_from.values().flat_map(|from| &from.files);
         self.config_files
@@ -264,8 +264,8 @@ impl Settings {
             .any(FileFingerprint::has_changed)
     }
 
-    /// Replaces each extractor whose section and files are the same in `old` by the one there, so that it keeps
-    /// its caches and connections. Gives the others, which have yet to be started.
+    /// Replaces each extractor whose section and files are unchanged by the one in `old`, so that its caches and
+    /// connections are kept. Returns the other extractors, which are not started yet.
     pub fn keep_unchanged(&mut self, old: &Self) -> Chain {
         let (mut links, mut new) = (Vec::new(), Vec::new());
         for link in self.chain.extractors() {
@@ -287,7 +287,7 @@ impl Settings {
         Chain::new(new)
     }
 
-    /// Keeps the values in force of all keys that are read at start only. Gives the names of those that are changed.
+    /// Keeps the values in force of all keys that are read at start only. Returns the names of those that have changed.
     pub fn keep_restart_keys(&mut self, current: &Self) -> Vec<String> {
         let changed = current.restart_keys().changed(&self.restart_keys());
         Arc::make_mut(&mut self.server).restart = current.server.restart.clone();
@@ -310,21 +310,20 @@ impl Settings {
         }
     }
 
-    /// The configuration as it was understood: every default filled in, every secret redacted.
+    /// The effective configuration, with all defaults applied and all secrets redacted.
     pub fn effective(&self) -> &serde_json::Value {
         &self.effective
     }
 }
 
-/// What is wrong with a name that is neither a section nor a key before the first one.
+/// The message for a name that is neither a section nor a key before the first section.
 fn unknown_at_top(key: &str) -> String {
     let joined = SECTIONS
         .iter()
         .find_map(|section| Some((section, key.strip_prefix(section)?.strip_prefix('_')?)));
     match joined {
         Some((section, rest)) => format!(
-            "is not a section: did you mean {section}.{rest}? In a variable's name two underscores stand between \
-             the parts: ROLLOUT__{}__{}",
+            "is not a section: did you mean {section}.{rest}? In a variable's name, two underscores separate the parts: ROLLOUT__{}__{}",
             section.to_uppercase(),
             rest.to_uppercase()
         ),
@@ -336,12 +335,12 @@ fn unknown_at_top(key: &str) -> String {
     }
 }
 
-/// The sections of a configuration, each of which is taken out once.
+/// The sections of a configuration, each of which is removed when it is read.
 struct Sections {
     tree: Table,
-    /// The sections as they were understood, for `check-config --print`.
+    /// The effective sections, for `check-config --print`.
     effective: serde_json::Map<String, serde_json::Value>,
-    /// The files that keys were read from.
+    /// The files from which keys were read.
     files: Vec<FileFingerprint>,
 }
 
@@ -362,7 +361,7 @@ impl Sections {
         client
     }
 
-    /// The table called `name`, empty if it is not there.
+    /// The table called `name`; empty if it does not exist.
     fn table(&mut self, name: &str, problems: &mut Problems) -> Table {
         let text = match self.tree.remove(name) {
             None => return Table::new(),
@@ -412,7 +411,7 @@ impl Sections {
         (first, second)
     }
 
-    /// Gives the file or variable that has the port of `listen` too.
+    /// Reads `[server]`. Also returns the file or variable with the port of `listen`.
     fn server(
         &mut self,
         environment: &BTreeMap<String, String>,
@@ -435,7 +434,7 @@ impl Sections {
         }
     }
 
-    /// Makes `PORT` the port of `server.listen`, if that is not given.
+    /// Uses `PORT` as the port of `server.listen` if that key is not set.
     fn take_port(&mut self, port: &str, problems: &mut Problems) {
         if self.listen().is_some() {
             return;
@@ -463,7 +462,7 @@ impl Sections {
         }
     }
 
-    /// Refuses what was not taken. Gives the sections as they were understood, and the files that were read.
+    /// Reports the sections that were not read. Returns the effective sections, and the files that were read.
     fn finish(
         self,
         problems: &mut Problems,

@@ -1,5 +1,5 @@
-//! `[origins]`: the pages of other origins that may ask for tokens. What a request from one may do is decided in
-//! `http::origin`.
+//! `[origins]`: the pages of other origins that may ask for tokens. `http::origin` decides what a request of such a
+//! page may do.
 
 use axum::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -15,19 +15,19 @@ pub(super) struct OriginsConfig {
     allowed_headers: List<String>,
 }
 
-/// The pages of other origins that may ask.
+/// The pages of other origins that may ask for tokens.
 #[derive(Debug)]
 pub struct Origins {
     pub allowed: Vec<Origin>,
     pub patterns: Vec<OriginPattern>,
-    /// Every loopback origin may ask for tokens, too. Set under `dev`.
+    /// Every loopback origin may ask for tokens as well. Set under `dev`.
     pub loopback: bool,
     /// The value of `Access-Control-Allow-Headers`: the request headers that such a page may send.
     pub request_headers: HeaderValue,
 }
 
 impl Origins {
-    /// No page but the service's own.
+    /// Allows only the service's own pages.
     pub const fn none() -> Self {
         Self {
             allowed: Vec::new(),
@@ -109,7 +109,7 @@ impl OriginsConfig {
                      combine `*` with credentials"
                 )
             });
-            // `*` is a valid name for the parser.
+            // The parser accepts `*` as a name.
             let parsed = parsed.and_then(|name| match name.as_str() {
                 "*" => Err(format!(
                     "entry {number}: browsers do not combine `*` with credentials: list each name"
@@ -133,7 +133,7 @@ impl OriginsConfig {
     }
 }
 
-/// A header's name as people write it.
+/// A header's name with capital letters, as in `X-Request-Id`.
 fn capitalized(name: &str) -> String {
     let words = name.split('-').map(|word| {
         let (first, rest) = word.split_at(word.len().min(1));
@@ -147,19 +147,19 @@ fn capitalized(name: &str) -> String {
 pub struct Origin(HeaderValue);
 
 impl Origin {
-    /// Reads an origin from the configuration and brings it into the clients' form.
+    /// Parses an origin from the configuration, and normalizes it to the form that clients send.
     ///
     /// # Errors
-    /// On anything that is not exactly one origin with a host.
+    /// If the text is not exactly one origin with a host.
     pub fn parse(text: &str) -> Result<Self, String> {
         const WILDCARD: &str = "`*` cannot be used with credentials: list every origin";
         if text.contains('*') {
             return Err(WILDCARD.to_owned());
         }
         if text.eq_ignore_ascii_case("null") {
-            return Err("`null` is every sandboxed page at once: remove it".to_owned());
+            return Err("every sandboxed page has the origin `null`: remove it".to_owned());
         }
-        // Not the text: it may hold a user's name and password.
+        // The message leaves out the text, which may contain a user name and a password.
         let wrong = || {
             "is not an origin such as https://app.example.com or capacitor://localhost: scheme, host and port alone"
                 .to_owned()
@@ -167,7 +167,7 @@ impl Origin {
         let url = Url::parse(text).map_err(|_| wrong())?;
         if url.scheme() == "file" {
             return Err(
-                "browsers send `null` for files, as every sandboxed page does: serve the page by http"
+                "browsers send `null` for files, as for every sandboxed page: serve the page over http"
                     .to_owned(),
             );
         }
@@ -193,7 +193,7 @@ impl Origin {
                 format!("{scheme}://{host}{}", port.unwrap_or_default())
             }
         };
-        // It may have been written as %2A, or as one of Unicode's.
+        // The `*` may have been written as `%2A`, or as a similar Unicode character.
         if origin.contains('*') {
             return Err(WILDCARD.to_owned());
         }
@@ -201,7 +201,7 @@ impl Origin {
     }
 
     pub fn as_str(&self) -> &str {
-        // It was made of ASCII.
+        // The value was made from ASCII text.
         self.0.to_str().unwrap_or_default()
     }
 
@@ -239,8 +239,8 @@ fn is_plain(host: &str) -> bool {
     !host.is_empty() && host.bytes().all(is_plain)
 }
 
-/// A pattern for preview deployments, `https://*-team.vercel.app`: what stands before and after the `*`, which matches
-/// a part of one label. Strangers can register names that match, so such a page is trusted less than an exact origin.
+/// A pattern for preview deployments, `https://*-team.vercel.app`: the text before and after the `*`, which matches a
+/// part of one label. Strangers can register names that match, so such a page is trusted less than an exact origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginPattern {
     before: String,
@@ -249,7 +249,7 @@ pub struct OriginPattern {
 
 impl OriginPattern {
     /// # Errors
-    /// On every other form.
+    /// If the text has any other form.
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "`*` cannot be used with credentials. The one pattern form is \
             https://*-team.vercel.app: https, one `*` within a label, with other text in that label, and two whole labels \
@@ -266,7 +266,7 @@ impl OriginPattern {
         let label_end = labels.next().unwrap_or_default();
         let has_text = !(label_start.is_empty() && label_end.is_empty());
         let whole_labels = labels.filter(|label| !label.is_empty()).count();
-        // With a letter in place of the `*` it must be an origin, written as browsers write it.
+        // With a letter in place of the `*`, the text must be an origin in the form that browsers send.
         let example = format!("{before}a{after}");
         let is_origin = Origin::parse(&example).is_ok_and(|origin| origin.as_str() == example);
         if after.contains('*') || !has_text || whole_labels < 2 || !is_origin {
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn configured_origins_take_the_clients_form() {
+    fn configured_origins_are_normalized_to_the_clients_form() {
         for (text, want) in [
             ("https://app.example", "https://app.example"),
             ("HTTPS://App.Example:443/", "https://app.example"),

@@ -1,4 +1,5 @@
-//! `[outgoing]`, and the variables of other programs for the same: which of them count, and which do not.
+//! `[outgoing]`, and the standard variables for proxies and certificates: those that are used, and those that cause a
+//! warning.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,10 +10,10 @@ use rustls::pki_types::pem::PemObject;
 use crate::config::{FileFingerprint, Problems, Warnings};
 use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
 
-/// Names the file with the system's certificates, for OpenSSL and for the libraries here.
+/// The variable with the file of the system's certificates, which OpenSSL and our libraries read.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
-/// Upper and lower case are both in use.
+/// Programs use both upper and lower case.
 const PROXY_VARIABLES: [&str; 6] = [
     "HTTPS_PROXY",
     "https_proxy",
@@ -22,7 +23,8 @@ const PROXY_VARIABLES: [&str; 6] = [
     "http_proxy",
 ];
 
-/// How outgoing calls leave, by `[outgoing]` and the environment. The file of `SSL_CERT_FILE` is added to `files`.
+/// The settings of outgoing calls, from `[outgoing]` and the environment. The file of `SSL_CERT_FILE` is added to
+/// `files`.
 pub(super) fn check(
     config: &OutgoingConfig,
     environment: &BTreeMap<String, String>,
@@ -43,7 +45,7 @@ pub(super) fn check(
     ) {
         warnings.add(
             *name,
-            "is set and not used: calls leave directly. Set outgoing.proxy (ROLLOUT__OUTGOING__PROXY) to use the proxy, \
+            "is set but not used: calls are made directly. Set outgoing.proxy (ROLLOUT__OUTGOING__PROXY) to use the proxy, \
              or set it to \"\" to say that there is none",
         );
     }
@@ -58,7 +60,7 @@ fn read_system(path: &Path, files: &mut Vec<FileFingerprint>) -> Result<Vec<u8>,
         )
     })?;
     files.push(file);
-    // One that cannot be parsed is skipped, as by other programs.
+    // A certificate that cannot be parsed is skipped, as in other programs.
     if !CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()) {
         return Err(format!(
             "names {}, which contains no PEM certificate",

@@ -1,4 +1,4 @@
-//! `[reload]`, and reloading the configuration on SIGHUP, or when a file that holds a secret changes.
+//! `[reload]`, and reloading the configuration on SIGHUP, or when a file of the configuration changes.
 //! A reload is all or nothing: a configuration that does not load changes nothing.
 
 use std::fmt;
@@ -18,10 +18,10 @@ use crate::sync::{Semaphore, mpsc, sleep, spawn, spawn_blocking, timeout};
 const WARM_UP: Duration = Duration::from_secs(5);
 const WARM_UP_STEP: Duration = Duration::from_millis(50);
 
-/// How long files have to stay the same before what they hold is taken: they may be half written.
+/// How long files must stay unchanged before they are used, because they may be half written.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How often files are read again that changed meanwhile.
+/// How often files that change during a reload are read again.
 const MAX_READS: usize = 10;
 
 /// How long reading the files may take. A network file system may never answer.
@@ -31,7 +31,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReloadConfig {
-    /// How often files are looked at.
+    /// How often the files are checked.
     pub poll_interval: HumanDuration,
 }
 
@@ -43,7 +43,7 @@ impl Default for ReloadConfig {
     }
 }
 
-/// What has settings in force that can be replaced.
+/// A service whose settings can be replaced.
 pub trait Reloadable: fmt::Debug + Send + Sync + 'static {
     /// The settings in force now.
     fn settings(&self) -> Arc<Settings>;
@@ -52,7 +52,7 @@ pub trait Reloadable: fmt::Debug + Send + Sync + 'static {
     fn replace(&self, settings: Settings);
 }
 
-/// Loads the configuration again from where it came.
+/// Loads the configuration again from its sources.
 #[derive(Debug)]
 pub struct Reloader {
     app: Arc<dyn Reloadable>,
@@ -79,7 +79,7 @@ impl Reloader {
         }
     }
 
-    /// Starts reloading in the background; a message asks for it at once.
+    /// Starts the task that reloads. A message to it requests a reload at once.
     pub fn spawn(self) -> mpsc::Sender<()> {
         let (ask, mut asked) = mpsc::channel(1);
         let this = Arc::new(self);
@@ -91,7 +91,7 @@ impl Reloader {
                     Ok(None) => return,
                     Err(_) => spawn(this.clone().reload_if_outdated()),
                 };
-                // In a task of its own: a bug in it must not be the end of all reloads.
+                // Each reload has a task of its own, so that a panic does not prevent later reloads.
                 if triggered.await.is_err() {
                     this.context.metrics.reloaded("error");
                 }
@@ -100,7 +100,7 @@ impl Reloader {
         ask
     }
 
-    /// After a failure the files still differ from those in force, so that the reload is tried again.
+    /// After a failure, the files still differ from those in force, so the reload is tried again.
     async fn reload_if_outdated(self: Arc<Self>) {
         match self
             .blocking(|this| this.app.settings().are_outdated())
@@ -129,9 +129,10 @@ impl Reloader {
         tracing::error!(trigger, %problems, "config_reload_failed");
     }
 
-    /// The new settings, with the extractors in force where their sections and files did not change. If those
-    /// in force work, so must the new ones: an identity provider that is down must not turn a reload into an
-    /// outage. A new client is taken in any case, since Rollout may no longer accept the tokens of the old one.
+    /// The new settings, with the current extractor for each section whose keys and files did not change. If the
+    /// current extractors are ready, the new ones must be ready too, so that a provider that is down does not turn a
+    /// reload into an outage. A new client is taken in any case, since Rollout may no longer accept the tokens of the
+    /// old one.
     async fn load(self: &Arc<Self>) -> Result<Settings, Problems> {
         let mut settings = self.read_settled().await?;
         let current = self.app.settings();
@@ -139,7 +140,7 @@ impl Reloader {
         if !changed.is_empty() {
             tracing::warn!(
                 keys = changed.join(", "),
-                "these keys have changed, and are in force only after a restart"
+                "these keys have changed, and take effect only after a restart"
             );
         }
         let new = settings.keep_unchanged(&current);
@@ -147,15 +148,16 @@ impl Reloader {
         let in_time = timeout(WARM_UP, until_ready(&new)).await;
         let same_client = current.client == settings.client;
         if in_time.is_err() && same_client && current.chain.is_ready() {
-            let text = "an extractor could not fetch what it needs in 5s, while those in force can";
+            let text =
+                "an extractor could not fetch what it needs in 5s, but the current ones are ready";
             return Err(Problems::of("session.extractors", text));
         }
         Ok(settings)
     }
 
-    /// What two reads, [`SETTLE`] apart, agree on: settings, or their problems. In between a file may be half
-    /// written. And since files are read one after the other, one read may see half of the old ones and half of
-    /// the new.
+    /// Reads the files until two reads, [`SETTLE`] apart, give the same result, which may be problems. A file may be
+    /// half written at one read. Files are also read one after the other, so one read may see some old files and some
+    /// new ones.
     async fn read_settled(self: &Arc<Self>) -> Result<Settings, Problems> {
         let mut found = None;
         for _ in 0..MAX_READS {
@@ -182,7 +184,7 @@ impl Reloader {
         }
         Err(Problems::of(
             "reload",
-            "the files change faster than they can be read: write each of them at once",
+            "the files change faster than they can be read: replace each file in one step",
         ))
     }
 
@@ -190,8 +192,8 @@ impl Reloader {
         settings::load(&self.sources, &self.registry, &self.context)
     }
 
-    /// Runs `work`, which reads files, off the async workers. A file system that does not answer holds up one
-    /// thread and not more: the next call waits for it.
+    /// Runs `work`, which reads files, off the async workers. A file system that does not answer blocks only one
+    /// thread, because the next call waits for that thread.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,

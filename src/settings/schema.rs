@@ -1,5 +1,5 @@
-//! The JSON Schema of the whole configuration, for editors. The keys are those of the sections' structs; what they mean
-//! is in `config/default.toml`.
+//! The JSON Schema of the whole configuration, for editors. The keys come from the sections' structs, and their
+//! descriptions from `config/default.toml`.
 
 use serde_json::{Map, Value, json};
 
@@ -96,7 +96,7 @@ fn reference(kind: &str) -> Value {
     json!({"$ref": format!("#/$defs/{kind}")})
 }
 
-/// Adds what `config/default.toml` says about the keys of the section with this head.
+/// Adds the descriptions in `config/default.toml` to the keys of the section with this header.
 fn described(mut keys: Map<String, Value>, head: &str) -> Map<String, Value> {
     let section = DEFAULTS.lines().skip_while(|line| !line.starts_with(head));
     let lines = section.skip(1).take_while(|line| !line.is_empty());

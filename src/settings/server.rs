@@ -97,7 +97,7 @@ fn address_or_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketA
     deserializer.deserialize_any(AddressOrPort)
 }
 
-/// An address with a port, or a port alone, which is that of all addresses.
+/// An address with a port, or a port alone, which stands for that port on all addresses.
 struct AddressOrPort;
 
 impl AddressOrPort {
@@ -113,7 +113,7 @@ impl Visitor<'_> for AddressOrPort {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<SocketAddr, E> {
         let port = text.strip_prefix(':').unwrap_or(text);
-        // `parse` takes a sign too.
+        // `parse` also accepts a sign.
         if port.starts_with(|c: char| c.is_ascii_digit())
             && let Ok(port) = port.parse::<u16>()
         {
@@ -143,7 +143,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 impl ServerConfig {
-    /// `port_from` says where the port of `listen` comes from.
+    /// `port_from` is the source of the port of `listen`.
     pub(super) fn check(&self, port_from: &str, dev: bool, problems: &mut Problems) {
         let restart = &self.restart;
         for (key, value, most) in [
@@ -173,7 +173,7 @@ impl ServerConfig {
         problems.require(
             self.request_timeout <= self.drain_timeout,
             "server.drain_timeout",
-            "must be at least server.request_timeout, so that requests under way can finish",
+            "must be at least server.request_timeout, so that requests in flight can finish",
         );
         if overlap(restart.listen, restart.admin_listen) && port_from == PORT {
             let port = restart.listen.port();
@@ -188,7 +188,7 @@ impl ServerConfig {
             problems.require(
                 !overlap(restart.listen, restart.admin_listen),
                 "server.admin_listen",
-                "must be another address than server.listen",
+                "must differ from server.listen",
             );
         }
         problems.require(

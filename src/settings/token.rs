@@ -1,4 +1,4 @@
-//! `[token]`: how long tokens live and which claims they have beside ours.
+//! `[token]`: the lifetime of tokens, and additional claims.
 
 use serde::{Deserialize, Serialize};
 

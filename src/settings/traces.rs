@@ -1,6 +1,6 @@
-//! Where traces are sent: the variables that OpenTelemetry defines for it.
+//! The receiver of traces, from the variables that OpenTelemetry defines.
 //!
-//! Their names are a standard across languages, so there are no keys of ours for the same. The library itself
+//! Their names are a standard across languages, so the service has no keys of its own for this. The library itself
 //! reads what only it needs (headers, timeouts, batches, attributes of the resource). The variables checked here are
 //! those whose wrong values the library ignores silently.
 
@@ -33,7 +33,7 @@ impl<'a> Variables<'a> {
             .filter(|value| !value.is_empty())
     }
 
-    /// The one for traces before the one for all.
+    /// The first of these variables that is set: the one for traces, then the one for all signals.
     fn first(&self, names: [&'static str; 2]) -> Option<(&'static str, &'a str)> {
         names
             .into_iter()
@@ -51,7 +51,7 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// What the variables ask for. A build without traces warns if they ask for traces.
+/// The configured receiver. A build without traces warns if there is one.
 pub(super) fn load(
     environment: &BTreeMap<String, String>,
     problems: &mut Problems,
@@ -70,7 +70,7 @@ pub(super) fn load(
     None
 }
 
-/// What the variables ask for; `None` if they name no receiver, or switch traces off.
+/// The configured receiver; `None` if the variables name none, or switch traces off.
 fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Option<TraceReceiver> {
     let variables = Variables(environment);
     let (name, text) = variables
@@ -128,7 +128,7 @@ fn check(variables: &Variables<'_>, problems: &mut Problems) {
         problems.require(
             sane,
             "OTEL_TRACES_SAMPLER_ARG",
-            "must be a share from 0.0 to 1.0",
+            "must be a ratio from 0.0 to 1.0",
         );
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 const TRACE: &str = "logging.googleapis.com/trace";
 
-/// Renames the fields of a line. `project` makes the full name of a trace.
+/// Renames the fields of a line. `project` is part of the full name of a trace.
 pub(super) fn rename(
     fields: Vec<(&'static str, Value)>,
     project: Option<&str>,
@@ -41,7 +41,7 @@ pub(super) fn rename(
                     let latency = format!("{:.6}s", milliseconds / 1000.0);
                     request.insert("latency".to_owned(), latency.into());
                 }
-                // Names with a dot are for the HTTP request here, and for traces.
+                // Names with a dot belong to the HTTP request in this format, and to traces.
                 if !name.contains('.') {
                     line.insert(name.to_owned(), value);
                 }

@@ -1,8 +1,8 @@
 //! The JSON format of the log: one object per line, with the fields of the event and of its spans at the top level. A
-//! field of the event hides one of a span, and a field of an inner span one of an outer span.
+//! field of the event overrides one of a span, and a field of an inner span overrides one of an outer span.
 //!
 //! Neither of the two crates for this fits: the JSON layer of `tracing-subscriber` writes span fields into a nested
-//! object, where the log queries of operators do not look for `request_id`; `json-subscriber` 0.3 adds the span's name to
+//! object, in which operators' log queries do not find `request_id`; `json-subscriber` 0.3 adds the span's name to
 //! every line, and writes a field twice if event and span have it.
 
 use std::fmt;
@@ -27,11 +27,11 @@ pub(super) struct JsonLines<W> {
     pub(super) names: FieldNames,
 }
 
-/// How the fields of a line are called.
+/// The names of the fields of a line.
 #[derive(Debug)]
 pub(super) enum FieldNames {
     Own,
-    /// As Google Cloud calls them, in this project if it is known.
+    /// Google Cloud's names, for this project if it is known.
     GoogleCloud {
         project: Option<String>,
     },
@@ -53,7 +53,7 @@ impl Fields {
         self.set(field.name(), value.into());
     }
 
-    /// Adds the fields of an outer span that are not there yet.
+    /// Adds the missing fields from an outer span.
     fn inherit(&mut self, outer: &Self) {
         for (name, value) in &outer.0 {
             if !self.0.iter().any(|(known, _)| known == name) {

@@ -40,12 +40,12 @@ pub enum LogFormat {
     Gcp,
 }
 
-/// What is logged, and how.
+/// The level and the format of the log.
 #[derive(Debug)]
 pub struct LogOptions {
     pub format: LogFormat,
     pub level: Level,
-    /// The project in Google Cloud, if it is known: it is part of a trace's name there.
+    /// The project in Google Cloud, if it is known. It is part of the name of a trace.
     pub google_cloud_project: Option<String>,
 }
 
@@ -150,8 +150,8 @@ pub struct LastLines(Option<WorkerGuard>);
 
 impl Drop for LastLines {
     fn drop(&mut self) {
-        // In a thread: if the queue is full, the guard prints to standard output, which blocks when nothing reads it. The
-        // process would then not end.
+        // Use a thread: if the queue is full, the guard prints to standard output, which blocks when nothing reads it.
+        // The process would then not end.
         let guard = self.0.take();
         let (sender, written) = mpsc::channel::<()>();
         let flush = move || {
@@ -167,7 +167,7 @@ impl Drop for LastLines {
 /// Changes format and level of the log while it is written.
 #[derive(Debug)]
 pub struct LogControl {
-    /// Of the layer of each format. Those that are not in use filter everything.
+    /// The filter of each format's layer. A format that is not in use filters out everything.
     filters: Vec<(LogFormat, reload::Handle<Targets, Registry>)>,
     with_traces: bool,
 }
@@ -180,14 +180,14 @@ impl LogControl {
             } else {
                 Targets::new()
             };
-            // Fails only when the log has ended.
+            // This fails only after the log has ended.
             let _ = filter.reload(targets);
         }
     }
 }
 
-/// What is logged in this format. With `with_traces`, the request span is inside a trace span, so JSON must see both to put
-/// the fields of the request on its lines.
+/// The targets of this format. With `with_traces`, the request span is inside a trace span, so JSON must see both to
+/// put the fields of the request on its lines.
 fn targets(format: LogFormat, level: Level, with_traces: bool) -> Targets {
     let traces = match format {
         LogFormat::Json | LogFormat::Gcp if with_traces => LevelFilter::INFO,
@@ -195,13 +195,13 @@ fn targets(format: LogFormat, level: Level, with_traces: bool) -> Targets {
         _ => LevelFilter::OFF,
     };
     Targets::new()
-        // At finer levels libraries log whole requests, which may hold credentials.
+        // At finer levels, libraries log whole requests, which may contain credentials.
         .with_default(level.min(Level::WARN))
         .with_target(env!("CARGO_CRATE_NAME"), level)
         .with_target(spans::TRACES, traces)
 }
 
-/// The layers that write the log, one for each format, and what chooses between them.
+/// The layers that write the log, one for each format, and the control that selects one.
 pub(super) fn layers(
     log: LogOptions,
     writer: &LogWriter,
@@ -271,8 +271,8 @@ impl SubjectLog {
     }
 }
 
-/// Equal on all instances with the same client secret. It reveals nothing about a random secret. Guesses of a weak one can
-/// be compared with it, so only operators may see it.
+/// Equal on all instances with the same client secret. It reveals nothing about a random secret. It can be used to
+/// check guesses of a weak secret, so only operators may see it.
 pub fn fingerprint(client_secret: &Secret) -> String {
     let key = derived_key(client_secret, b"fingerprint");
     short_hex(hmac::sign(&key, b"").as_ref())

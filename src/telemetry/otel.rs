@@ -75,7 +75,7 @@ pub(super) fn layer(
         .build();
     let layer = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
-        // No attributes beside those in `spans.rs`.
+        // Add no attributes to those in `spans.rs`.
         .with_location(false)
         .with_threads(false)
         .with_level(false)
@@ -91,7 +91,7 @@ pub(super) fn layer(
 pub(super) fn set_parent(span: &Span, caller: Option<&TraceParent>) {
     let caller = caller.filter(|_| !span.is_disabled());
     if let Some(context) = caller.and_then(TraceParent::span_context) {
-        // It fails only for a span that has already started.
+        // This fails only for a span that has already started.
         let _ = span.set_parent(Context::new().with_remote_span_context(context));
     }
 }
@@ -111,7 +111,7 @@ pub fn inject(span: &Span, headers: &mut HeaderMap) {
     }
 }
 
-/// The HTTP client of the exporter's own thread. It sends in the service's runtime, by the service's client.
+/// The HTTP client of the exporter's own thread. It sends in the service's runtime, with the service's client.
 #[derive(Clone, Debug)]
 struct Transport {
     send: SendTraces,

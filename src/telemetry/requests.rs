@@ -1,8 +1,8 @@
 //! The log lines of requests: at most one per request, and at most [`LINES_PER_SECOND`] per reason for refused ones.
 //!
-//! No line has a query, a token, a secret, or a header other than `Host`, `Origin` and what a preflight asks for, of a
-//! refused request. A subject is
-//! a keyed hash, unless `log.subject` is `plain`.
+//! No line contains a query, a token or a secret. The only headers in a line are `Host` and `Origin` of a refused
+//! request, and the method and headers that a preflight asks for. A subject is a keyed hash, unless `log.subject` is
+//! `plain`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +36,7 @@ pub struct Outcome<'a> {
     pub code: &'static str,
     /// Why no token was issued.
     pub reason: Option<&'static str>,
-    /// What was found beside what was expected, or the details of a failing backend.
+    /// What was found and what was expected, or the details of a failing backend.
     pub cause: Option<&'a str>,
     /// The extractor that decided.
     pub extractor: Option<&'a str>,
@@ -115,7 +115,7 @@ impl RequestLog {
             hint,
             ..
         } = *outcome;
-        // Google Cloud shows them with every request; elsewhere fields without a value are not written.
+        // Google Cloud shows these fields with every request. Other formats leave out fields without a value.
         let in_cloud = (self.settings.load().0 == LogFormat::Gcp).then_some(&span.head);
         let http_method = in_cloud.map(|head| printable(head.method.as_str().as_bytes()));
         let http_path = in_cloud.map(|head| printable(head.uri.path().as_bytes()));
@@ -223,7 +223,7 @@ impl RequestLog {
         }
     }
 
-    /// Logs that a peer spoke another protocol than HTTP/1.1: one line a minute for each protocol.
+    /// Logs that a peer used a protocol other than HTTP/1.1: one line per minute for each protocol.
     pub fn other_protocol(&self, protocol: &'static str, hint: &'static str) {
         if self.level() >= Level::WARN && self.is_due(protocol) {
             tracing::warn!(

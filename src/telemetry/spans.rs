@@ -1,9 +1,9 @@
 //! The spans of a request: one for the log, whose fields are on every line inside it, and those that are exported as
 //! traces.
 //!
-//! Trace spans have the target [`TRACES`]. They are enabled only while a trace receiver is configured, and only they are
-//! exported: no spans or events of libraries, no log lines. Their fields are attributes that OpenTelemetry defines, and
-//! our own under `rollout.`. They never hold a header, a cookie, a caller's path or query, a token, a secret, or a
+//! Trace spans have the target [`TRACES`]. They are enabled only if a trace receiver is configured, and nothing else is
+//! exported: no spans or events of libraries, and no log lines. Their fields are attributes that OpenTelemetry defines,
+//! and our own under `rollout.`. They never hold a header, a cookie, a caller's path or query, a token, a secret, or a
 //! subject in plain text.
 
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -31,7 +31,8 @@ pub struct RequestSpan {
     pub(super) head: RequestHead,
 }
 
-/// What is logged of a request that is refused before an extractor is asked. It shares the buffers of the request.
+/// The parts of the request head that are logged if the request is refused before an extractor is asked. It shares the
+/// buffers of the request.
 #[derive(Debug)]
 pub(super) struct RequestHead {
     pub(super) method: Method,
@@ -140,7 +141,7 @@ pub fn call_span(method: &Method, url: &Url) -> Span {
     )
 }
 
-/// Records the status of a backend's answer. A 4xx is no failure: many backends answer 401 for "not signed in".
+/// Records the status of a backend's answer. A 4xx is not a failure: many backends answer 401 for "not signed in".
 pub fn record_status(call: &Span, status: StatusCode) {
     call.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
@@ -161,7 +162,7 @@ pub fn store_span(system: &'static str) -> Span {
     )
 }
 
-/// Marks the span as failed. A refused caller is no failure (OpenTelemetry's rule for server spans).
+/// Marks the span as failed. A refused caller is not a failure (OpenTelemetry's rule for server spans).
 pub fn record_failure(span: &Span, error_type: &str) {
     span.record("error.type", error_type);
     span.record("otel.status_code", "ERROR");

@@ -1,4 +1,4 @@
-//! The header `traceparent`, which makes a request a part of its caller's trace.
+//! The header `traceparent`, which makes a request part of its caller's trace.
 //!
 //! A malformed value is ignored, and backends get a value that is rebuilt from the parsed one. `tracestate` and `baggage`
 //! can hold arbitrary data, so they are neither read nor passed on.
@@ -91,7 +91,7 @@ impl TraceParent {
     }
 }
 
-/// Passes the caller's trace on to a backend. Where traces are exported, the span of the call replaces it.
+/// Passes the caller's trace on to a backend. If traces are exported, the span of the call replaces it.
 pub fn pass_on(caller: &HeaderMap, request: &mut reqwest::Request) {
     if let Some(parent) = TraceParent::of(caller) {
         parent.put_into(request.headers_mut());

@@ -141,7 +141,7 @@ impl Minter {
     }
 }
 
-/// `[token.claims]`: the claims beside `iss`, `sub`, `iat` and `exp`.
+/// `[token.claims]`: the claims in addition to `iss`, `sub`, `iat` and `exp`.
 #[derive(Clone, Debug, Default)]
 pub struct ClaimTemplates(Vec<(String, Node)>);
 
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_before_2020_mints_nothing() {
+    fn clock_before_2020_is_refused() {
         let subject = Subject::new("u").unwrap();
         let mint = |now| {
             minter(900, false, serde_json::json!({})).mint(

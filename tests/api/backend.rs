@@ -1,4 +1,4 @@
-//! A backend for extractors: it answers as the test says and records its requests.
+//! A backend for extractors. It gives the answers that the test chooses, and records its requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A request as it arrived.
+/// A request that the backend received.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: String,
@@ -137,7 +137,7 @@ pub fn json(body: &str) -> Response<Body> {
     )
 }
 
-/// A server that reads one request from each connection and hands the connection to `misbehave`.
+/// A server that reads one request from each connection and passes the connection to `misbehave`.
 pub async fn raw<F>(
     misbehave: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
 ) -> SocketAddr
@@ -160,7 +160,7 @@ where
     address
 }
 
-/// A server that hands every request, head and body, and its connection to `answer`. The connection stays open if
+/// A server that passes every request, with head and body, and its connection to `answer`. The connection stays open if
 /// `answer` returns it.
 pub async fn raw_requests<F>(
     answer: impl Fn(TcpStream, Vec<u8>) -> F + Clone + Send + Sync + 'static,

@@ -17,7 +17,7 @@ use crate::backend::{Backend, Seen, drip, json as json_answer, raw, raw_requests
 use crate::helpers::{NOW, Service, verified};
 use crate::settings::ConfigBuilder;
 
-/// A `session_endpoint` section that forwards the cookie `sid` to `url`, with more keys.
+/// A `session_endpoint` section that forwards the cookie `sid` to `url`, with the keys `more`.
 fn by_endpoint(url: &str, more: &str) -> String {
     format!(
         "[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\nurl = \"{url}\"\n\
@@ -425,7 +425,7 @@ async fn traceparent_is_forwarded_and_tracestate_and_baggage_are_not() {
 }
 
 #[tokio::test]
-async fn different_traceparents_share_one_cached_answer() {
+async fn requests_with_different_traceparents_share_a_cached_answer() {
     let app = Backend::json(r#"{"sub":"ann"}"#).await;
     let service = Service::start(by_endpoint(&app.url("/me"), "cache_ttl = \"10s\""));
     for span in ["00f067aa0ba902b7", "00f067aa0ba902b8"] {
@@ -590,7 +590,7 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-/// The extractor alone, without the service's own limits around it.
+/// The extractor alone, without the limits of the service.
 fn extractor(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
     contract::build(&Registry::builtin(), kind, keys, &context()).expect("good keys")
 }
@@ -660,7 +660,7 @@ async fn different_cookies_make_at_most_64_concurrent_calls() {
     assert!(app.most_running.load(Ordering::SeqCst) <= 64);
 }
 
-/// The state of the only extractor, as `/readyz` says it, and its status.
+/// The status of `/readyz`, and the state of the only extractor in it.
 async fn ready(service: &Service) -> (u16, String) {
     let response = reqwest::get(format!("http://{}/readyz", service.admin))
         .await
@@ -711,11 +711,11 @@ async fn backend_that_was_down_serves_the_first_call_after_recovery() {
 enum Fault {
     /// Status 502, as from a gateway during an outage.
     Gateway,
-    /// A status that tells neither signed in nor signed out.
+    /// A status that means neither signed in nor signed out.
     Nonsense,
     /// No answer before the timeout.
     Hangs,
-    /// The connection is closed without an answer, as servers do that drop long heads.
+    /// The connection is closed without an answer, as by servers that drop long heads.
     Closes,
 }
 
@@ -981,8 +981,8 @@ async fn credential_above_16_kib_is_401_and_not_forwarded() {
     assert_eq!(app.visits(), 2);
 }
 
-/// A server whose connections answer one request each and close at the second without an answer. Counts the
-/// requests.
+/// A server that answers the first request on each connection, and closes the connection at the second one without an
+/// answer. Counts the requests.
 async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let requests = Arc::new(AtomicUsize::new(0));
     let counter = requests.clone();
@@ -1178,7 +1178,7 @@ fn signed_out_status_outside_201_to_499_refuses_to_start() {
     }
 }
 
-/// A service with a preset of `session_endpoint`, given by its name and address only.
+/// A service with a preset of `session_endpoint` that sets only the preset and the address.
 async fn product(
     preset: &str,
     answers: Vec<(&'static str, &'static str, u16, &'static str)>,
@@ -1196,7 +1196,7 @@ async fn product(
         async move { respond(status, &json, body) }
     })
     .await;
-    // An app with Auth.js decides where it puts the user's id, so `subject` is required.
+    // An app with Auth.js decides where it stores the user's id, so `subject` is required.
     let subject = if preset == "authjs" {
         "subject = \"{user.id}\"\n"
     } else {
@@ -1646,7 +1646,7 @@ async fn keycloak_service_account_is_401_in_introspection() {
 }
 
 #[tokio::test]
-async fn unclear_introspection_answer_is_503_and_not_cached() {
+async fn undecided_introspection_answer_is_503_and_not_cached() {
     const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
     const YES: &str = r#"{"active":true,"sub":"ann"}"#;
     for (case, status, headers, body) in [

@@ -1,4 +1,4 @@
-//! The binary as a process: started with variables only, its output read, and signals sent to it.
+//! Runs the binary as a process, with variables only, reads its output, and sends signals to it.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::helpers::{CLIENT_ID, CLIENT_SECRET, sign_session};
 
-/// A session token by the machine's clock, which the binary uses.
+/// An expiry in the far future, because the binary uses the machine's clock.
 pub const FAR: i64 = 4_000_000_000;
 
 const ENVIRONMENT: [(&str, &str); 9] = [
@@ -84,7 +84,7 @@ impl Process {
         process
     }
 
-    /// Starts it and reads its output up to the line with its addresses.
+    /// Starts the process, and reads its output up to the line with its addresses.
     pub fn start_unread(command: &mut Command) -> (Self, BufReader<ChildStdout>) {
         let mut process = Self::start_silent(command.stdout(Stdio::piped()));
         let mut stdout = BufReader::new(process.child.stdout.take().expect("piped"));
@@ -106,7 +106,7 @@ impl Process {
         (process, stdout)
     }
 
-    /// Starts it without waiting for output.
+    /// Starts the process without waiting for output.
     pub fn start_silent(command: &mut Command) -> Self {
         let child = command.stderr(Stdio::inherit()).spawn().expect("it starts");
         Self {

@@ -286,7 +286,7 @@ async fn page_allowed_by_a_pattern_is_identified_by_a_bearer_token_alone() {
     for (case, headers, want) in [
         ("bearer", &[("authorization", bearer.as_str())][..], 200),
         (
-            "bearer beside another's cookie",
+            "bearer with the cookie of another user",
             &[("authorization", &bearer), ("cookie", "session=x")],
             200,
         ),
@@ -299,7 +299,7 @@ async fn page_allowed_by_a_pattern_is_identified_by_a_bearer_token_alone() {
             401,
         ),
         (
-            "bad bearer beside a good cookie",
+            "invalid bearer with a valid cookie",
             &[("authorization", "Bearer x.y.z"), ("cookie", &cookie)],
             401,
         ),
@@ -348,7 +348,7 @@ async fn page_allowed_by_a_pattern_is_identified_by_a_bearer_token_alone() {
 }
 
 #[tokio::test]
-async fn null_origin_is_allowed_for_the_services_own_page_without_cors_headers() {
+async fn null_origin_of_the_services_own_page_is_allowed_without_cors_headers() {
     let service = Service::start(config());
     for (site, want) in [
         (Some("same-origin"), 200),
@@ -495,7 +495,7 @@ async fn loopback_origin_is_allowed_under_dev_for_the_token_paths_only() {
 }
 
 #[tokio::test]
-async fn docs_alias_needs_an_allowed_origin_or_a_bearer() {
+async fn get_under_the_docs_alias_needs_an_allowed_origin_or_a_bearer() {
     let service = Service::start(format!("[server]\ndocs_alias = true\n{}", config()));
     for path in [
         "/rollout-token",
@@ -556,7 +556,7 @@ async fn docs_alias_needs_an_allowed_origin_or_a_bearer() {
 }
 
 #[tokio::test]
-async fn head_on_the_token_paths_is_405_and_get_too_without_the_docs_alias() {
+async fn head_on_the_token_paths_is_405_and_without_the_docs_alias_get_is_too() {
     for docs_alias in [true, false] {
         let service = Service::start(format!("[server]\ndocs_alias = {docs_alias}\n{}", config()));
         let status = async |method: Method, path: &str| {
@@ -601,8 +601,8 @@ async fn docs_alias_serves_programs_under_dev() {
     }
 }
 
-/// The requests of `RolloutHQ`'s email-demo, activity-dashboard and nextjs-universal-api-demo, as the development servers of
-/// Vite (with and without `changeOrigin`) and Next.js pass them on.
+/// The requests of `RolloutHQ`'s email-demo, activity-dashboard and nextjs-universal-api-demo, as the development
+/// servers of Vite (with and without `changeOrigin`) and Next.js forward them.
 #[tokio::test]
 async fn calls_of_rollouts_demo_apps_get_a_token_under_dev() {
     let service = Service::start_dev(
@@ -629,7 +629,7 @@ async fn calls_of_rollouts_demo_apps_get_a_token_under_dev() {
 }
 
 #[tokio::test]
-async fn base_path_precedes_every_public_path_but_those_of_probes() {
+async fn base_path_precedes_every_public_path_except_the_probes() {
     let service = Service::start_dev(
         "[server]\nbase_path = \"/api\"\ndocs_alias = true\n[session]\nextractors = [\"static_user\"]",
     );

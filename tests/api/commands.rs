@@ -1,4 +1,4 @@
-//! The binary as its users meet it: commands, exit codes, signals, and what it writes.
+//! The binary from the user's side: commands, exit codes, signals and output.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use crate::helpers::{CLIENT_ID, CLIENT_SECRET, answer, client, sign_session, ver
 use crate::idp::Idp;
 
 #[test]
-fn check_config_tells_good_from_bad_without_a_network() {
+fn check_config_accepts_a_valid_and_refuses_an_invalid_configuration_without_a_network() {
     let (code, out, err) = run(&mut binary(&["check-config"]));
     assert_eq!(
         (code, out.as_str(), err.as_str()),
@@ -72,7 +72,7 @@ fn check_config_and_explain_need_no_client() {
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(out.contains("user-1"), "{out}");
 
-    // A client that is given has to be good, and `serve` needs one.
+    // A client that is set must be valid, and `serve` needs one.
     let (code, _, err) =
         run(without_client(&["check-config"]).env("ROLLOUT_CLIENT_ID", "your-client-id"));
     assert!(code == Some(2) && err.contains("client_id: "), "{err}");
@@ -125,7 +125,7 @@ async fn warning_is_printed_by_check_config_and_logged_at_start_and_after_a_relo
 }
 
 #[test]
-fn what_is_printed_of_a_configuration_is_one_itself() {
+fn printed_configuration_is_a_valid_configuration() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let key = "0123456789abcdef".repeat(8);
     let toml = format!(
@@ -151,12 +151,12 @@ fn what_is_printed_of_a_configuration_is_one_itself() {
     assert_eq!(
         rotation.as_table().map(toml::Table::len),
         Some(1),
-        "nothing that was not said: {rotation}"
+        "keys that were not set are not printed: {rotation}"
     );
 }
 
 #[test]
-fn files_may_be_named_before_and_behind_the_command() {
+fn config_flag_is_accepted_before_and_after_the_command() {
     let file = |text: &str| {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
@@ -206,7 +206,7 @@ fn files_may_be_named_before_and_behind_the_command() {
 }
 
 #[test]
-fn dev_takes_a_configuration_from_a_pipe() {
+fn dev_reads_a_configuration_from_a_pipe() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(b"prot = 8080").unwrap();
     drop(writer);
@@ -215,7 +215,7 @@ fn dev_takes_a_configuration_from_a_pipe() {
 }
 
 #[test]
-fn only_variables_of_ours_have_to_be_text() {
+fn only_variables_of_the_service_must_be_utf8() {
     use std::os::unix::ffi::OsStrExt;
     let not_text = std::ffi::OsStr::from_bytes(b"\xff");
     let with = |name: &str| run(binary(&["check-config"]).env(name, not_text));
@@ -229,10 +229,10 @@ fn only_variables_of_ours_have_to_be_text() {
     }
 }
 
-/// With the feature they are taken: `tests/traces`.
+/// `tests/traces` has the tests of a build with the feature.
 #[cfg(not(feature = "otel"))]
 #[test]
-fn a_build_without_traces_says_so_to_whoever_asks_for_them() {
+fn traces_requested_from_a_build_without_them_are_a_warning() {
     let asks = |name, value| {
         run(binary(&["check-config"])
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")
@@ -295,7 +295,7 @@ fn mint_and_inspect_need_only_the_client() {
 }
 
 #[test]
-fn inspect_reads_standard_input_and_tells_an_expired_token() {
+fn inspect_reads_standard_input_and_reports_an_expired_token() {
     let old = json!({"iss": CLIENT_ID, "sub": "u", "iat": 1, "exp": 901});
     let key = jsonwebtoken::EncodingKey::from_secret(CLIENT_SECRET.as_bytes());
     let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS512);
@@ -314,7 +314,7 @@ fn inspect_reads_standard_input_and_tells_an_expired_token() {
 }
 
 #[test]
-fn explain_tells_what_each_extractor_says_and_which_decides() {
+fn explain_shows_the_answer_of_each_extractor_and_which_one_decides() {
     let expired = sign_session(&json!({"sub": "user-1", "exp": 1_000}));
     let cookie = format!("Cookie: session={expired}");
     let bearer = format!("Authorization: Bearer {}", good_session());
@@ -386,7 +386,7 @@ fn explain_tells_what_each_extractor_says_and_which_decides() {
 }
 
 #[test]
-fn health_tells_whether_the_service_is_up() {
+fn health_exit_code_shows_whether_the_service_is_up() {
     let process = Process::start(&mut binary(&["serve"]));
     let listen = process.address.to_string();
     assert_eq!(
@@ -400,7 +400,7 @@ fn health_tells_whether_the_service_is_up() {
 }
 
 #[test]
-fn dev_refuses_to_be_reachable_and_to_be_production() {
+fn dev_refuses_public_addresses_and_production_environments() {
     for (name, value) in [
         ("ROLLOUT__SERVER__LISTEN", "0.0.0.0:0"),
         ("ROLLOUT__SERVER__ADMIN_LISTEN", "[::]:0"),
@@ -423,7 +423,7 @@ fn dev_refuses_to_be_reachable_and_to_be_production() {
 }
 
 #[test]
-fn a_port_in_use_is_a_clean_error() {
+fn port_in_use_is_reported_as_an_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, err) = run(binary(&["serve"]).env("ROLLOUT__SERVER__LISTEN", &address));
@@ -435,7 +435,7 @@ fn a_port_in_use_is_a_clean_error() {
 }
 
 #[tokio::test]
-async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() {
+async fn service_configured_by_variables_answers_and_logs_no_secret_at_any_level() {
     let mut process = Process::start(
         binary(&[])
             .env("ROLLOUT__LOG__LEVEL", "trace")
@@ -528,14 +528,14 @@ async fn a_service_of_variables_alone_answers_and_logs_no_secret_at_any_level() 
 }
 
 #[tokio::test]
-async fn a_shutdown_under_load_loses_no_request() {
+async fn shutdown_under_load_loses_no_request() {
     let process = Process::start(
         binary(&["serve"])
             .env("ROLLOUT__SERVER__DRAIN_DELAY", "5s")
             .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
     );
     let (url, session) = (process.url(), good_session());
-    // As a balancer does: goes on for a while after the instance said that it is leaving.
+    // Like a load balancer, continues to send requests for a while after the instance reported that it is draining.
     let load = |reuse: bool| {
         let (url, session) = (url.clone(), session.clone());
         tokio::spawn(async move {
@@ -561,7 +561,7 @@ async fn a_shutdown_under_load_loses_no_request() {
                 after_notice += usize::from(leaving);
                 assert!(
                     leaving || after_notice == 0,
-                    "once it is leaving, every answer says so"
+                    "every answer during the drain has Connection: close"
                 );
                 assert!(response.json::<Value>().await.unwrap()["token"].is_string());
             }
@@ -590,7 +590,7 @@ async fn a_shutdown_under_load_loses_no_request() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_the_process_at_once() {
+async fn second_signal_ends_the_process_at_once() {
     let process = Process::start(
         binary(&["serve"])
             .env("ROLLOUT__SERVER__DRAIN_DELAY", "15s")
@@ -609,7 +609,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[tokio::test]
-async fn other_signals_do_not_end_it_and_sighup_reloads() {
+async fn other_signals_do_not_end_the_process_and_sighup_reloads() {
     use rustix::process::Signal;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(
@@ -675,7 +675,7 @@ async fn other_signals_do_not_end_it_and_sighup_reloads() {
 }
 
 #[tokio::test]
-async fn an_idps_jwts_are_recognised_with_nothing_but_variables() {
+async fn jwts_of_a_provider_are_recognised_with_variables_only() {
     let idp = Idp::start().await;
     let variables = [
         ("ROLLOUT_CLIENT_ID", CLIENT_ID),
@@ -775,8 +775,8 @@ async fn an_idps_jwts_are_recognised_with_nothing_but_variables() {
     assert_eq!(ready["state"], "ready");
 }
 
-/// A stand-in for Rollout's API that verifies tokens for real: signature, client, and times by its own
-/// clock, which is this far ahead of the machine's.
+/// A stand-in for Rollout's API that verifies the signature, the client and the times of tokens. Its own clock is
+/// `ahead` seconds ahead of the machine's.
 pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     use axum::http::{HeaderMap, StatusCode, header};
     let credentials = move |headers: HeaderMap| async move {
@@ -810,7 +810,7 @@ pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     format!("http://{address}/api")
 }
 
-/// A web site in place of the API: every path is a page.
+/// A web site instead of the API: every path is a page.
 async fn web_page() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -821,7 +821,7 @@ async fn web_page() -> String {
 }
 
 #[tokio::test]
-async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
+async fn doctor_reports_why_rollout_refuses_the_client() {
     const OTHER: &str = "another-secret-another-secret";
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -851,7 +851,7 @@ async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
             &["compare both"],
         ),
         (
-            "other secret, clock a little behind",
+            "other secret, clock slightly behind",
             rollout_api(60, None).await,
             OTHER,
             1,
@@ -932,7 +932,7 @@ async fn doctor_tells_what_is_wrong_between_us_and_rollout() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_process_with_secrets_dumps_no_core() {
+fn process_with_secrets_writes_no_core_dump() {
     let process = Process::start(&mut binary(&["serve"]));
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
     let core = limits
@@ -946,9 +946,9 @@ fn a_process_with_secrets_dumps_no_core() {
 }
 
 #[test]
-fn an_address_that_is_not_this_machines_is_a_clean_error() {
+fn address_of_another_machine_is_reported_as_an_error() {
     for key in ["LISTEN", "ADMIN_LISTEN"] {
-        // Set aside for documentation (RFC 5737, RFC 3849): nobody has them.
+        // Addresses reserved for documentation (RFC 5737, RFC 3849), which no machine has.
         for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
             let (code, _, err) =
                 run(binary(&["serve"]).env(format!("ROLLOUT__SERVER__{key}"), address));
@@ -963,7 +963,7 @@ fn an_address_that_is_not_this_machines_is_a_clean_error() {
 }
 
 #[test]
-fn each_signal_that_asks_to_stop_ends_it_well() {
+fn each_stop_signal_ends_the_process_with_exit_code_0() {
     use rustix::process::Signal;
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let process = Process::start(binary(&["serve"]).env("ROLLOUT__SERVER__DRAIN_DELAY", "0s"));

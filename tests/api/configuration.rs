@@ -1,4 +1,4 @@
-//! Layers, problems, and the documented defaults.
+//! The layers of the configuration, its problems, and the documented defaults.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub fn problems(toml: &str) -> String {
     load(toml).map(|_| ()).expect_err("a refusal").to_string()
 }
 
-/// Loads the good configuration with more variables. It is in no file, so that only the files that the variables name
-/// can change.
+/// Loads the valid configuration with more variables. The configuration itself is not in a file, so only the files that
+/// the variables name can change.
 pub fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut environment = client_variables();
     for (name, value) in variables {
@@ -166,7 +166,7 @@ fn every_problem_begins_with_its_key() {
             "server.max_in_flight:",
         ),
         (
-            "no room in the buffer",
+            "too small for the buffer",
             with("[server]\nmax_uri_bytes = 9223372036854775807"),
             "server.max_uri_bytes:",
         ),
@@ -291,7 +291,7 @@ fn every_problem_begins_with_its_key() {
     }
 }
 
-/// Loads files of these texts, with the tests' client and more variables.
+/// Loads files with these texts, together with the client of the tests and more variables.
 fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, String> {
     let folder = tempfile::tempdir().unwrap();
     let files = texts.iter().enumerate().map(|(number, text)| {
@@ -375,7 +375,7 @@ fn section_over_a_value_of_another_layer_is_refused() {
 }
 
 #[test]
-fn later_value_replaces_a_table_where_both_are_accepted() {
+fn later_value_replaces_a_table_if_the_key_accepts_both() {
     let iron = |password: &str| {
         format!(
             "[session]\nextractors = [\"iron_session\"]\n[extractors.iron_session]\ncookie = \"c\"\n{password}"
@@ -461,7 +461,7 @@ fn value_of_another_type_is_refused_with_the_expected_type() {
 }
 
 #[test]
-fn bad_address_hides_no_other_problem() {
+fn invalid_address_does_not_hide_other_problems() {
     let report = problems(&format!(
         "[server]\nlisten = \"x\"\nidle_timeout = \"0s\"\nhard_stop = \"0s\"\n{BY_HEADER}"
     ));
@@ -475,7 +475,7 @@ fn bad_address_hides_no_other_problem() {
 }
 
 #[test]
-fn misspelled_key_or_kind_is_answered_with_the_closest_name() {
+fn misspelled_key_or_kind_gets_the_closest_name() {
     let section =
         |keys: &str| format!("[session]\nextractors = [\"web\"]\n[extractors.web]\n{keys}");
     for (toml, line) in [
@@ -709,13 +709,13 @@ pub fn section(keys: &str) -> String {
 }
 
 #[test]
-fn value_in_a_file_is_read_and_only_secrets_may_stand_there() {
+fn value_in_a_file_is_read_and_only_secrets_may_be_in_files() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let with = |content: &[u8], keys: &str| {
         std::fs::write(file.path(), content).unwrap();
         let toml = section(&format!("kind = \"flask\"\nsubject = \"{{id}}\"\n{keys}"));
         let toml = toml.replace("FILE", &format!("{:?}", file.path()));
-        // In no file itself, so that only the file of the secret can change.
+        // The configuration itself is not in a file, so only the file of the secret can change.
         let mut environment = client_variables();
         environment.insert("ROLLOUT_CONFIG".to_owned(), toml);
         load_from(Vec::new(), environment, &Registry::builtin(), &context())
@@ -910,9 +910,9 @@ fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret()
     }
 }
 
-/// Every kind that takes a list of secrets takes a file of them, too.
+/// Every kind that accepts a list of secrets also accepts a file of them.
 #[test]
-fn file_of_a_list_of_secrets_that_holds_none_is_refused_in_every_kind() {
+fn empty_file_of_a_list_of_secrets_is_refused_in_every_kind() {
     let registry = Registry::builtin();
     let documented = documented_kinds();
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -927,7 +927,7 @@ fn file_of_a_list_of_secrets_that_holds_none_is_refused_in_every_kind() {
             lists.push(format!("{kind}.{key}"));
             for content in ["", "\n", "\n\r\n\n"] {
                 std::fs::write(file.path(), content).unwrap();
-                // Where the key belongs to one form of cookie only.
+                // Some keys belong to one form of cookie only.
                 let form = match (kind, key.as_str()) {
                     ("redis_session" | "sql_session", "cookie_secrets") => {
                         "cookie_format = \"express_signed\""
@@ -963,7 +963,7 @@ fn file_of_a_list_of_secrets_that_holds_none_is_refused_in_every_kind() {
 }
 
 #[test]
-fn variables_win_over_files_and_foreign_variables_are_ignored() {
+fn variables_override_files_and_foreign_variables_are_ignored() {
     let settings = load_variables(&[
         ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:9"),
         ("ROLLOUT__SERVER__MAX_HEADERS", "10"),
@@ -976,7 +976,7 @@ fn variables_win_over_files_and_foreign_variables_are_ignored() {
             "ROLLOUT__ORIGINS__ALLOWED",
             "https://a.example,https://b.example",
         ),
-        // What Kubernetes sets for a service called "rollout".
+        // Variables that Kubernetes sets for a service called "rollout".
         ("ROLLOUT_PORT", "tcp://10.0.0.1:80"),
         ("ROLLOUT_SERVICE_HOST", "10.0.0.1"),
     ])
@@ -1095,7 +1095,7 @@ fn debug_output_of_sources_shows_no_secret() {
 }
 
 #[test]
-fn documented_defaults_are_the_real_ones() {
+fn documented_defaults_equal_those_in_the_code() {
     let mut documented: Value =
         serde_json::to_value(toml::from_str::<toml::Table>(DEFAULTS).unwrap()).unwrap();
     let mut real = load(BY_HEADER).unwrap().effective().clone();
@@ -1112,8 +1112,7 @@ fn documented_defaults_are_the_real_ones() {
     );
 }
 
-/// The commented blocks of `default.toml`: for each kind its keys, and whether the value shown is the
-/// default or an example.
+/// The commented blocks of `default.toml`: for each kind, its keys and whether the value is the default or an example.
 fn documented_kinds() -> BTreeMap<String, (toml::Table, Vec<String>)> {
     let mut kinds = BTreeMap::new();
     let mut blocks = DEFAULTS.split("\n# [extractors.").skip(1);
@@ -1173,7 +1172,7 @@ fn every_kind_and_each_of_its_keys_is_documented_with_its_default() {
     }
     assert!(
         documented.is_empty(),
-        "documented, but not there: {:?}",
+        "documented, but do not exist: {:?}",
         documented.keys()
     );
 }
@@ -1306,7 +1305,7 @@ fn unsigned_ids_in_redis_need_a_key_prefix_and_an_empty_one_is_a_warning() {
 }
 
 #[test]
-fn auth_js_needs_an_explicit_subject_and_the_refusal_says_what_to_put() {
+fn auth_js_needs_an_explicit_subject_and_the_refusal_suggests_one() {
     let endpoint =
         "kind = \"session_endpoint\"\npreset = \"authjs\"\nurl = \"https://app.example\"\n";
     let cookie = "kind = \"authjs\"\nsecrets = [\"a-secret-of-the-app\"]\n";

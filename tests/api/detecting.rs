@@ -1,4 +1,4 @@
-//! `detect` and `init` as a user meets them: a pasted request in, a working configuration out.
+//! `detect` and `init` from the user's side: they turn a pasted request into a working configuration.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -52,7 +52,7 @@ const EXPRESS: &str =
     "connect.sid=s%3AlToMmI05ARo5cCChpO-Fbpt33tmnkyGQ.eSXXn2vfaqFsqltzA9MIcuyN7G0vDTkWFDG59GH9PAo";
 
 #[test]
-fn detect_names_the_credential_of_every_form_of_a_request_without_any_configuration() {
+fn detect_names_the_credential_in_every_form_of_request_without_configuration() {
     let want = json!({"credentials": [{
         "place": "cookie:connect.sid",
         "kinds": ["redis_session", "sql_session"],
@@ -82,7 +82,7 @@ fn detect_names_the_credential_of_every_form_of_a_request_without_any_configurat
 }
 
 #[test]
-fn detect_prints_the_section_in_both_forms_and_they_say_the_same() {
+fn detect_prints_the_section_as_a_file_and_as_equivalent_variables() {
     let (code, out, _) = run(&mut bare(&["detect", "-b", EXPRESS]));
     assert_eq!(code, Some(0));
     let (_, forms) = out.split_once("As a file:\n").expect("a file");
@@ -123,7 +123,7 @@ fn detect_prints_the_section_in_both_forms_and_they_say_the_same() {
 }
 
 #[test]
-fn detect_opens_the_session_with_the_given_secret_and_says_for_whom_a_token_would_be() {
+fn detect_with_the_secret_shows_the_session_and_the_subject_of_a_token() {
     let (cookies, key) = cookie_session();
     let set = format!("keys={key}");
     let (code, out, err) = run(&mut bare(&["detect", "-b", &cookies, "--set", &set]));
@@ -173,9 +173,9 @@ fn detect_opens_the_session_with_the_given_secret_and_says_for_whom_a_token_woul
     );
 }
 
-/// A JWT's issuer is not asked for its keys unless the operator says so.
+/// `detect` fetches an issuer's keys only if the operator names their URL.
 #[test]
-fn detect_fetches_no_keys_and_says_what_to_give_instead() {
+fn detect_fetches_no_keys_and_names_the_keys_to_give() {
     let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJodHRwOi8vMTI3LjAuMC4xOjEvIiwic3ViIjoidSJ9.c2ln";
     let bearer = format!("Authorization: Bearer {token}");
     let (code, _, err) = run(&mut bare(&[
@@ -190,10 +190,10 @@ fn detect_fetches_no_keys_and_says_what_to_give_instead() {
 }
 
 #[test]
-fn request_without_a_known_credential_or_without_headers_is_told() {
+fn request_without_a_known_credential_or_without_headers_is_reported() {
     let (code, out, _) = run(&mut bare(&["detect", "-b", "theme=dark; lang=de"]));
     assert!(
-        code == Some(0) && out.starts_with("No credential that is known."),
+        code == Some(0) && out.starts_with("No known credential found."),
         "{out}"
     );
     let (code, out, _) = run(&mut bare(&["detect", "--json", "-b", "theme=dark"]));
@@ -215,7 +215,7 @@ fn init(directory: &std::path::Path, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn init_writes_a_configuration_from_a_request_that_is_good_once_the_secrets_are_given() {
+fn init_writes_a_configuration_that_is_valid_once_the_secrets_are_set() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     let (cookies, key) = cookie_session();
@@ -256,7 +256,7 @@ fn init_writes_a_configuration_from_a_request_that_is_good_once_the_secrets_are_
     let (code, _, err) = run(&mut init(path, &["--preset", "clerk"]));
     assert_eq!(code, Some(2));
     assert!(
-        err.contains("rollout-token.toml and .env.example is there already"),
+        err.contains("because rollout-token.toml and .env.example already exists"),
         "{err}"
     );
     let unchanged = std::fs::read_to_string(config).expect("the configuration");
@@ -268,7 +268,7 @@ fn init_writes_a_configuration_from_a_request_that_is_good_once_the_secrets_are_
 }
 
 #[test]
-fn init_knows_every_app_kind_and_preset() {
+fn init_supports_every_app_kind_and_preset() {
     let registry = rollout_token::Registry::builtin();
     let mut all: Vec<Vec<&str>> = ["express", "next", "vite", "nginx", "caddy", "django"]
         .map(|app| vec!["--app", app])

@@ -1,5 +1,5 @@
-//! The commands that look at what is around the service: `doctor`, `credentials`, `inspect`, `config-schema` and
-//! `completions`. Rollout's API is a stand-in.
+//! The commands `doctor`, `credentials`, `inspect`, `config-schema` and `completions`. A fake server replaces Rollout's
+//! API.
 
 use std::process::Command;
 
@@ -40,7 +40,7 @@ fn closed() -> String {
 }
 
 #[tokio::test]
-async fn doctor_asks_each_backend_and_says_what_came_back() {
+async fn doctor_calls_each_backend_and_prints_the_result() {
     let idp = Idp::start().await;
     let app = Backend::always(401, &[], "").await;
     let issuer = Backend::json(r#"{"active":false}"#).await;
@@ -128,7 +128,7 @@ async fn doctor_asks_each_backend_and_says_what_came_back() {
 }
 
 #[tokio::test]
-async fn doctor_without_extractors_asks_rollout_alone() {
+async fn doctor_without_extractors_calls_rollout_only() {
     let base = rollout_api(0, None).await;
     let mut command = binary(&["doctor", "--base-url", &base]);
     command.env_clear().envs(client_variables());
@@ -136,7 +136,7 @@ async fn doctor_without_extractors_asks_rollout_alone() {
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(out.lines().count(), 1, "{out}");
 
-    // Anything else that is wrong with the configuration is told.
+    // Other problems of the configuration are reported.
     let (command, _file) = with_file(
         &["doctor", "--base-url", &base],
         "session.extractors = ['web']\n[extractors.web]\nkind = 'jwt'\nsecrt = 1",
@@ -189,7 +189,7 @@ async fn api(credentials: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn credentials_shows_what_a_subject_has_connected() {
+async fn credentials_lists_the_connected_apps_of_a_subject() {
     const LIST: &str = r#"[{"id":"cred_1","createdAt":"2026-01-02T03:04:05Z","appKey":"follow-up-boss","label":"Ann\u001b[31m"}]"#;
     const IN_DATA: &str = r#"{"data":[{"id":"cred_1","appKey":"follow-up-boss"}],"_metadata":{}}"#;
     let table = "APP             ID      CONNECTED             LABEL\n\
@@ -201,7 +201,7 @@ async fn credentials_shows_what_a_subject_has_connected() {
             LIST,
             "bob",
             &[],
-            "\"bob\" has connected nothing at Rollout.\n",
+            "\"bob\" has no connected apps at Rollout.\n",
         ),
         (LIST, "ann", &["--json"], "\"appKey\": \"follow-up-boss\""),
         (LIST, "bob", &["--json"], "[]\n"),
@@ -217,7 +217,7 @@ async fn credentials_shows_what_a_subject_has_connected() {
 }
 
 #[tokio::test]
-async fn credentials_says_why_rollout_shows_none() {
+async fn credentials_explains_why_rollout_returns_none() {
     for (base, secret, subject, code, text) in [
         (
             api("[]").await,
@@ -231,7 +231,7 @@ async fn credentials_says_why_rollout_shows_none() {
             CLIENT_SECRET,
             "ann",
             1,
-            "no list of credentials",
+            "not a list of credentials",
         ),
         (closed(), CLIENT_SECRET, "ann", 1, "cannot reach 127.0.0.1"),
         (api("[]").await, CLIENT_SECRET, "", 2, "SUBJECT must be"),
@@ -244,7 +244,7 @@ async fn credentials_says_why_rollout_shows_none() {
     }
 }
 
-/// What `inspect` says about a token that is signed with `key`.
+/// The output of `inspect` for a token that is signed with `key`.
 fn inspect(secret: &str, key: &[u8], algorithm: jsonwebtoken::Algorithm) -> String {
     let claims = json!({"iss": CLIENT_ID, "sub": "ann", "iat": 1, "exp": 4_000_000_000_i64});
     let token = jsonwebtoken::encode(
@@ -262,7 +262,7 @@ fn inspect(secret: &str, key: &[u8], algorithm: jsonwebtoken::Algorithm) -> Stri
 }
 
 #[test]
-fn inspect_tells_how_the_secret_was_misread() {
+fn inspect_shows_how_the_signer_misread_the_secret() {
     use jsonwebtoken::Algorithm::{HS256, HS512};
     let bytes = "0123456789abcdef-0123456789abcdef!".as_bytes();
     let (base64, hex) = (
@@ -275,7 +275,7 @@ fn inspect_tells_how_the_secret_was_misread() {
         (&base64[..], bytes, "decoded from base64"),
         (base64.trim_end_matches('='), bytes, "decoded from base64"),
         (hex, decoded_hex, "decoded from hexadecimal"),
-        (CLIENT_SECRET, &line, "a line break behind it"),
+        (CLIENT_SECRET, &line, "a line break after it"),
         (
             CLIENT_SECRET,
             b"quite another secret",
@@ -285,13 +285,13 @@ fn inspect_tells_how_the_secret_was_misread() {
         let said = inspect(secret, key, HS512);
         assert!(said.contains(text), "{text}: {said}");
     }
-    // jjwt 0.9.1 skips what is not in the alphabet, and drops what is left of a group of four.
+    // jjwt 0.9.1 skips characters that are not in the alphabet, and drops an incomplete group of four.
     let (secret, key) = ("not_base64-at-all-of-27-ch", "notbase64atallof27ch");
     let said = inspect(secret, &STANDARD.decode(key).unwrap(), HS512);
     assert!(said.contains("Java") && said.contains("getBytes"), "{said}");
     let said = inspect(CLIENT_SECRET, CLIENT_SECRET.as_bytes(), HS256);
     assert!(
-        said.contains("its alg is \"HS256\", and Rollout takes HS512"),
+        said.contains("its alg is \"HS256\", and Rollout accepts HS512"),
         "{said}"
     );
 }

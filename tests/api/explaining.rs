@@ -1,4 +1,4 @@
-//! `explain`: what it says about a request is what the service does with it.
+//! `explain` gives the same answer to a request as the service.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,7 +14,7 @@ const MORE: [(&str, &str); 3] = [
     ("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
 ];
 
-/// What `explain --raw` prints about this request.
+/// The output of `explain --raw` for this request.
 fn explain(raw: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), raw).unwrap();
@@ -179,7 +179,7 @@ fn explained_refusal_names_its_reason_with_origin_and_host() {
 }
 
 #[test]
-fn head_of_a_browser_or_without_a_request_line_is_explained_as_the_proxy_would_pass_it_on() {
+fn http2_head_or_head_without_a_request_line_is_explained_as_http1_from_the_proxy() {
     let session = good_session();
     for raw in [
         format!(

@@ -47,7 +47,7 @@ pub const BY_HEADER: &str = r#"
     trusted_proxies = ["127.0.0.1"]
 "#;
 
-/// A service on a free port, with a clock that only the test moves. It stops when the test ends.
+/// A service on a free port, whose clock only the test advances. It stops when the test ends.
 pub struct Service {
     pub address: SocketAddr,
     pub admin: SocketAddr,
@@ -215,7 +215,7 @@ pub fn client_variables() -> BTreeMap<String, String> {
     ])
 }
 
-/// A session token that [`BY_JWT`] accepts, with these claims laid over good ones.
+/// A session token that [`BY_JWT`] accepts, with these claims in place of the valid ones.
 pub fn session_token(claims: Value) -> String {
     let mut all = json!({"sub": "user-1", "exp": NOW + 600});
     for (name, value) in claims.as_object().expect("claims") {
@@ -229,7 +229,7 @@ pub fn sign_session(claims: &Value) -> String {
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("a token")
 }
 
-/// The claims of one of our tokens, its signature checked by the library.
+/// The claims of one of our tokens, after the library has verified its signature.
 pub fn verified(body: &Value) -> Value {
     let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
     validation.validate_exp = false;

@@ -1,4 +1,4 @@
-//! Which extractor of a chain decides. A client that names one identity never gets a token for another.
+//! The extractor of a chain that decides. A client that names one identity never gets a token for another.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ async fn api_key_before_introspection_serves_keys_and_opaque_bearers() {
         outcome(&service, &[(name, &token)]).await,
         Ok("opaque:bobs-token".to_owned())
     );
-    // The subject's header is read only beside a valid key.
+    // The header with the subject is read only together with a valid key.
     let spoofed = [(name, &*token), ("x-rollout-subject", "ann")];
     assert_eq!(
         outcome(&service, &spoofed).await,
@@ -100,7 +100,7 @@ async fn api_key_before_introspection_serves_keys_and_opaque_bearers() {
 }
 
 #[tokio::test]
-async fn two_jwt_sections_at_one_place_serve_the_users_of_both_issuers() {
+async fn two_jwt_sections_for_one_header_serve_the_users_of_both_issuers() {
     let a = jwt("a", "https://a", "header:authorization");
     let b = jwt("b", "https://b", "header:authorization");
     for names in [["a", "b"], ["b", "a"]] {
@@ -122,7 +122,7 @@ async fn two_jwt_sections_at_one_place_serve_the_users_of_both_issuers() {
 }
 
 #[tokio::test]
-async fn jwt_beside_introspection_serves_both_and_no_backend_is_asked_about_anothers_jwt() {
+async fn jwt_with_introspection_serves_both_and_no_backend_gets_the_jwt_of_another_issuer() {
     let issuer = issuer().await;
     let api = jwt("api", "https://a", "header:authorization");
     let opaque = introspection(&issuer.url("/"), "issuers = [\"https://i\"]");
@@ -171,7 +171,7 @@ async fn invalid_credential_of_an_extractor_does_not_fall_through_to_the_next() 
 }
 
 #[tokio::test]
-async fn identity_named_in_a_header_is_never_replaced_by_a_cookies() {
+async fn identity_in_a_header_is_never_replaced_by_that_of_a_cookie() {
     let app = Backend::json("{\"sub\":\"ann\"}").await;
     let endpoint = format!(
         "[extractors.app]\nkind = \"session_endpoint\"\nurl = \"{}\"\ncookies = [\"sid\"]\nforward_headers = [\"X-Token\"]\n",
@@ -434,7 +434,7 @@ fn sections_whose_subjects_could_be_equal_are_a_warning_unless_a_literal_prefix_
 }
 
 #[tokio::test]
-async fn unverified_email_is_401_and_allow_unverified_email_lifts_it() {
+async fn unverified_email_is_401_unless_allow_unverified_email_is_set() {
     let section = |more: &str| {
         let web = jwt("web", "https://a", "header:authorization");
         format!("[session]\nextractors = [\"web\"]\n{web}subject = \"{{email}}\"\n{more}")
@@ -502,7 +502,7 @@ fn trusted_header_presets_allow_unverified_email() {
         assert!(allows(&config), "{preset}");
         assert!(
             !allows(&format!("{config}\nallow_unverified_email = false")),
-            "an explicit key wins: {preset}"
+            "an explicit key takes precedence: {preset}"
         );
     }
 }
@@ -530,7 +530,7 @@ fn supabase_subject_below_user_metadata_is_refused() {
 }
 
 #[tokio::test]
-async fn ambiguous_subject_is_401_or_refused_at_start_and_allow_ambiguous_subject_lifts_both() {
+async fn ambiguous_subject_is_401_or_refused_at_start_unless_allow_ambiguous_subject_is_set() {
     let section = |subject: &str, more: &str| {
         let web = jwt("web", "https://a", "header:authorization");
         format!("[session]\nextractors = [\"web\"]\n{web}subject = \"{subject}\"\n{more}")

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub struct Idp {
     pub address: SocketAddr,
     pub visits: Arc<AtomicUsize>,
-    /// Answers 503 while it is set.
+    /// While this is set, the provider answers 503.
     pub down: Arc<AtomicBool>,
     key: EncodingKey,
 }

@@ -33,7 +33,7 @@ async fn subject_above_burst_is_429_and_other_subjects_are_served() {
 }
 
 #[tokio::test]
-async fn rate_limit_of_0_per_minute_limits_nothing() {
+async fn rate_limit_of_0_per_minute_disables_the_limit() {
     let service = Service::start(format!("[rate_limit]\nper_minute = 0\n{BY_HEADER}"));
     for _ in 0..100 {
         assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
@@ -58,7 +58,7 @@ fn hung(_: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Probl
 }
 
 #[tokio::test]
-async fn hung_backend_is_503_and_requests_above_max_in_flight_are_shed_at_once() {
+async fn hung_backend_is_503_and_requests_above_max_in_flight_are_refused_at_once() {
     let config = "[server]\nmax_in_flight = 4\nrequest_timeout = \"300ms\"\n[session]\nextractors = [\"hung\"]";
     let service = Service::with(
         config,
@@ -165,7 +165,7 @@ async fn healthz_calls_no_backend_and_readyz_is_503_while_draining() {
     assert_eq!(
         ready.get("secret_fingerprint"),
         None,
-        "guesses of a weak secret can be tried on it"
+        "the fingerprint can be used to check guesses of a weak secret"
     );
     let admin = format!("http://{}/readyz", service.admin);
     let ready: serde_json::Value = crate::helpers::client()

@@ -8,7 +8,7 @@ use crate::binary::{Process, binary, good_session, run};
 use crate::configuration::load_variables;
 use crate::helpers::client;
 
-/// The address that these variables give, and where its port comes from.
+/// The address that these variables configure, and the source of its port.
 fn listen(variables: &[(&str, &str)]) -> Result<(String, String), String> {
     load_variables(variables).map(|settings| {
         (
@@ -56,10 +56,7 @@ fn port_is_taken_from_server_listen_or_else_from_the_variable_port() {
             &[("PORT", "8081")],
             "PORT: is 8081, the port of server.admin_listen",
         ),
-        (
-            &[(LISTEN, "8081")],
-            "server.admin_listen: must be another address",
-        ),
+        (&[(LISTEN, "8081")], "server.admin_listen: must differ"),
         (&[(LISTEN, "70000")], "server.listen: must be a port"),
         (&[(LISTEN, "localhost:80")], "server.listen: must be a port"),
         (&[(LISTEN, "+80")], "server.listen: must be a port"),
@@ -98,13 +95,13 @@ fn has_ipv6() -> bool {
 }
 
 #[tokio::test]
-async fn both_families_are_served_and_an_ipv4_peer_is_known_by_its_ipv4_address() {
+async fn both_families_are_served_and_an_ipv4_peer_has_its_ipv4_address() {
     let mut process = Process::start(&mut on_all_addresses());
     let port = process.address.port();
     let mut hosts = vec![(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), 200)];
     if has_ipv6() {
         assert!(process.address.is_ipv6(), "{}", process.address);
-        // No trusted proxy.
+        // This peer is not a trusted proxy.
         hosts.push(((Ipv6Addr::LOCALHOST, port).into(), 401));
     }
     for (host, want) in hosts {
@@ -116,7 +113,7 @@ async fn both_families_are_served_and_an_ipv4_peer_is_known_by_its_ipv4_address(
 }
 
 #[test]
-fn start_line_begins_with_the_address_and_tells_where_the_port_is_from() {
+fn start_line_begins_with_the_address_and_names_the_source_of_the_port() {
     for (command, from) in [
         (&mut on_all_addresses(), "PORT"),
         (&mut binary(&["serve"]), "ROLLOUT__SERVER__LISTEN"),
@@ -130,21 +127,18 @@ fn start_line_begins_with_the_address_and_tells_where_the_port_is_from() {
         let line: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line["port_from"], from, "{line}");
     }
-    // Under `dev` the port is the same in every terminal.
+    // `dev` ignores PORT, so the port is the same in every terminal.
     let (code, _, err) = run(binary(&["dev"])
         .env_remove("ROLLOUT__SERVER__LISTEN")
         .env("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:8080")
         .env("PORT", "many"));
     assert_eq!(code, Some(2));
-    assert!(
-        err.contains("server.admin_listen: must be another address"),
-        "{err}"
-    );
+    assert!(err.contains("server.admin_listen: must differ"), "{err}");
     assert!(!err.contains("PORT"), "{err}");
 }
 
 #[test]
-fn health_asks_where_serve_listens_and_names_the_address_and_its_origin() {
+fn health_calls_the_address_of_serve_and_names_it_and_its_source() {
     let process = Process::start(&mut on_all_addresses());
     let port = process.address.port().to_string();
     let health = || {
@@ -183,7 +177,7 @@ fn health_asks_where_serve_listens_and_names_the_address_and_its_origin() {
 }
 
 #[test]
-fn misspelled_variable_is_a_warning_and_those_of_apps_are_not() {
+fn misspelled_variable_is_a_warning_and_a_variable_of_an_app_is_not() {
     let (code, out, err) = run(binary(&["check-config"])
         .env("ROLLOUT_SERVER_LISTEN", "127.0.0.1:1")
         .env("rollout_client_id", "hunter2")
@@ -203,15 +197,15 @@ fn misspelled_variable_is_a_warning_and_those_of_apps_are_not() {
     for (line, want) in [
         (
             extractors,
-            "ROLLOUT_EXTRACTORS_WEB_KIND: is no variable of this service: did you mean ROLLOUT__EXTRACTORS__WEB",
+            "ROLLOUT_EXTRACTORS_WEB_KIND: is not a variable of this service: did you mean ROLLOUT__EXTRACTORS__WEB",
         ),
         (
             server,
-            "ROLLOUT_SERVER_LISTEN: is no variable of this service: did you mean ROLLOUT__SERVER__LISTEN?",
+            "ROLLOUT_SERVER_LISTEN: is not a variable of this service: did you mean ROLLOUT__SERVER__LISTEN?",
         ),
         (
             client,
-            "rollout_client_id: is no variable of this service: did you mean ROLLOUT_CLIENT_ID?",
+            "rollout_client_id: is not a variable of this service: did you mean ROLLOUT_CLIENT_ID?",
         ),
     ] {
         assert!(line.starts_with(want), "{line}");
@@ -219,7 +213,7 @@ fn misspelled_variable_is_a_warning_and_those_of_apps_are_not() {
     assert!(!err.contains("hunter2"), "{err}");
 }
 
-/// Polled, and without a signal.
+/// The file is polled; no signal is sent.
 #[tokio::test]
 async fn level_and_format_of_the_log_change_with_the_configuration_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -258,7 +252,7 @@ async fn level_and_format_of_the_log_change_with_the_configuration_file() {
             .contains("\"httpRequest\"")
     );
 
-    // At `warn` the next line is that of the next change.
+    // At `warn`, the next line is logged at the next change.
     write("level = \"error\"");
     while !process.reloads_metric().await.contains("} 3") {}
     ask().await.unwrap();

@@ -1,5 +1,5 @@
-//! Log lines of requests, their budgets, and a log that is not read: the service goes on and counts the lost
-//! lines. `commands.rs` has the lines of one good and one bad request.
+//! Log lines of requests, their budgets, and a log that is not read: the service continues and counts the lost lines.
+//! `commands.rs` has the lines of one accepted and one refused request.
 
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::binary::{FAR, Process, binary, good_session};
 use crate::helpers::sign_session;
 
-/// A service without a rate limit: every answer is a line in the log.
+/// A service without a rate limit, so that every request gets a token and a log line.
 fn without_rate_limit() -> Command {
     let mut command = binary(&["serve"]);
     command
@@ -32,7 +32,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Requests this many tokens on one connection, pipelined, and checks that every one is issued.
+/// Requests this many tokens, pipelined on one connection, and checks that all are issued.
 fn ask(address: SocketAddr, times: usize) {
     let mut stream = connect(address);
     let request = |close: &str| {
@@ -54,7 +54,7 @@ fn ask(address: SocketAddr, times: usize) {
     assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), times);
 }
 
-/// A free port, for a service whose log cannot be read for its address.
+/// A free port, for a service whose address cannot be read from its log.
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -81,7 +81,7 @@ fn lost(admin: SocketAddr) -> usize {
     line.expect("the metric").parse().unwrap()
 }
 
-/// Waits for a line: the service writes its log after it answers.
+/// Waits until the metric counts this many lost lines: the service writes its log after it answers.
 fn wait_until_lost(admin: SocketAddr, count: usize) {
     for _ in 0..10_000 {
         if lost(admin) >= count {
@@ -93,7 +93,7 @@ fn wait_until_lost(admin: SocketAddr, count: usize) {
 
 #[test]
 fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
-    // More lines than the pipe, the queue and one batch hold together.
+    // More lines than fit into the pipe, the queue and one batch together.
     const TIMES: usize = 12_000;
     let (process, stdout) = Process::start_unread(&mut without_rate_limit());
     ask(process.address, TIMES);
@@ -143,7 +143,7 @@ fn service_answers_while_the_log_disk_is_full() {
 
 #[test]
 fn unread_log_does_not_delay_the_exit() {
-    // Fewer lines than the queue holds, and more.
+    // Fewer lines than fit into the queue, and more.
     for times in [1_000, 12_000] {
         let (process, stdout) = Process::start_unread(&mut without_rate_limit());
         ask(process.address, times);
@@ -157,7 +157,7 @@ fn unread_log_does_not_delay_the_exit() {
 fn last_lines_are_written_when_a_second_signal_ends_the_process() {
     const TIMES: usize = 500;
     let (process, mut stdout) = Process::start_unread(&mut without_rate_limit());
-    // A request without an end keeps the first signal from ending the process.
+    // An incomplete request keeps the process running after the first signal.
     let mut unfinished = connect(process.address);
     unfinished
         .write_all(b"POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
@@ -265,7 +265,7 @@ fn refused_token_is_logged_with_what_was_found_and_what_was_expected() {
 }
 
 #[test]
-fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
+fn flood_of_one_refusal_does_not_hide_others_and_is_counted_within_a_second() {
     let mut process = Process::start(&mut without_rate_limit());
     // Pipelined on one connection.
     let flood = "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n".repeat(299);
@@ -292,7 +292,7 @@ fn flood_of_one_refusal_hides_no_other_and_is_counted_within_a_second() {
 }
 
 #[test]
-fn each_cause_of_403_has_a_reason_of_its_own_with_origin_and_host() {
+fn each_cause_of_403_is_logged_with_its_own_reason_origin_and_host() {
     let mut command = without_rate_limit();
     command
         .env("ROLLOUT__SERVER__DOCS_ALIAS", "true")
@@ -384,7 +384,7 @@ fn each_cause_of_403_has_a_reason_of_its_own_with_origin_and_host() {
             .map(|(_, rest)| rest.split('\r').next().unwrap());
         assert_eq!(line["origin"].as_str(), origin, "{headers}");
     }
-    // The browser will not send what these announce.
+    // The browser will not send the requests that these preflights announce.
     for (asked, reason) in [
         (
             "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-tenant\r\n",
@@ -484,7 +484,7 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
     assert_eq!((line.get("path"), line.get("host")), (None, None));
 }
 
-/// At `warn`, where the line of a good request is not written: the request's span exists all the same.
+/// At `warn`, an accepted request has no line of its own, but its span exists.
 #[test]
 fn line_of_a_key_fetch_has_the_id_and_extractor_of_its_request() {
     let (address, output) = (free(), tempfile::NamedTempFile::new().unwrap());
@@ -695,7 +695,7 @@ fn format_gcp_has_the_field_names_of_google_cloud() {
 }
 
 #[test]
-fn metrics_are_in_the_text_format_unless_the_caller_names_open_metrics() {
+fn metrics_are_in_the_text_format_unless_the_caller_accepts_open_metrics() {
     let process = Process::start(&mut without_rate_limit());
     ask(process.address, 1);
     for (accept, content_type, counter, end) in [

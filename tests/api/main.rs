@@ -1,4 +1,4 @@
-//! The service as a black box, over real sockets. The harness is in `helpers.rs`.
+//! Tests of the service from outside, over real sockets. The harness is in `helpers.rs`.
 
 #![allow(
     clippy::too_many_lines,

@@ -14,7 +14,7 @@ use crate::binary::{binary, run};
 use crate::helpers::Service;
 use crate::settings::ConfigBuilder;
 
-/// What `openssl req -x509` makes: it signs itself, says that it is an authority, and names no host.
+/// A certificate as `openssl req -x509` makes it: self-signed, marked as an authority, and without a host name.
 fn plain_openssl() -> (rcgen::Certificate, KeyPair) {
     let mut parameters = CertificateParams::default();
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,7 +33,7 @@ async fn head(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// A server with TLS on loopback, which answers every request with this JSON. Gives its port.
+/// A server with TLS on loopback that answers every request with this JSON. Returns its port.
 async fn tls_server(certificate: &rcgen::Certificate, key: &KeyPair, json: &'static str) -> u16 {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -67,7 +67,7 @@ async fn tls_server(certificate: &rcgen::Certificate, key: &KeyPair, json: &'sta
     port
 }
 
-/// A proxy that leads every host name to loopback, and records the heads of what it is asked.
+/// A proxy that connects every host name to loopback, and records the heads of its requests.
 struct Proxy {
     url: String,
     heads: Arc<Mutex<Vec<String>>>,
@@ -190,7 +190,7 @@ async fn proxy_that_refuses_is_503() {
 }
 
 #[tokio::test]
-async fn self_signed_certificate_is_trusted_only_where_it_is_given() {
+async fn self_signed_certificate_is_trusted_only_in_the_section_that_has_it() {
     let (certificate, key) = plain_openssl();
     let (other, _) = plain_openssl();
     let port = tls_server(&certificate, &key, r#"{"sub":"ann","active":true}"#).await;
@@ -233,7 +233,7 @@ async fn key_set_is_fetched_from_a_server_with_a_given_certificate() {
         "[extractors.app]\nkind = 'jwt'\njwks_url = 'https://localhost:{port}/jwks'\nissuers = ['https://id.example']\n\
          allow_any_audience = true"
     ));
-    // A token of another key: 401 if the keys are there, 503 if they cannot be fetched.
+    // A token signed with another key: 401 if the keys were fetched, 503 if they cannot be fetched.
     let token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImsyIn0.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUiLCJzdWIiOiJhbm4iLCJleHAiOjQwMDAwMDAwMDB9.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let ask = |toml: ConfigBuilder| async {
         let service = Service::start(toml);
@@ -301,7 +301,7 @@ async fn ssl_cert_file_is_used_and_a_missing_one_is_a_problem() {
 }
 
 #[tokio::test]
-async fn untrusted_certificate_is_told_with_what_to_do() {
+async fn untrusted_certificate_is_reported_with_advice() {
     let (certificate, key) = plain_openssl();
     let named = {
         let key = KeyPair::generate().unwrap();
@@ -336,7 +336,7 @@ fn unused_proxy_variable_is_a_warning_that_names_the_key() {
         let (code, out, err) = run(&mut command);
         assert_eq!(code, Some(0), "{err}");
         assert_eq!(
-            err.contains("HTTPS_PROXY: is set and not used") && err.contains("outgoing.proxy"),
+            err.contains("HTTPS_PROXY: is set but not used") && err.contains("outgoing.proxy"),
             want,
             "{err}"
         );
@@ -373,7 +373,7 @@ fn every_key_of_outgoing_is_documented() {
         .lines()
         .map(|line| format!("{}\n", line.trim_start_matches("# ")))
         .collect();
-    // Files are read, and there is none here.
+    // Keys that name files are left out, because the files do not exist here.
     let toml = uncommented
         .replace("ca_file =", "no =")
         .replace("no = ", "#");

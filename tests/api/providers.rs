@@ -1,5 +1,5 @@
-//! The configuration on each page of `docs/providers/`, tested with tokens of its provider's documented shape.
-//! Only the values that a reader replaces are replaced: issuer, audience, names of apps, and the URL of the keys.
+//! Tests the configuration on each page of `docs/providers/` with tokens in the form that the provider documents. Only
+//! the reader's own values are replaced: issuer, audience, names of apps, and the URL of the keys.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use toml::Table;
 
 use crate::helpers::{client_variables, load_from};
 
-/// A page, which of its configurations, and the tokens that it is for.
+/// A page, the number of the configuration on it, and the group of tokens to test it with.
 const PAGES: [(&str, usize, &str); 15] = [
     ("auth0", 0, "auth0"),
     ("clerk", 0, "clerk-v1"),
@@ -55,7 +55,7 @@ async fn provider_preset_accepts_its_own_tokens_and_refuses_others() {
 }
 
 #[tokio::test]
-async fn provider_preset_refuses_tokens_that_are_no_user_session() {
+async fn provider_preset_refuses_tokens_that_are_not_user_sessions() {
     check_pages(&CLASSES, include_str!("../vectors/idp-token-classes.json")).await;
 }
 
@@ -100,11 +100,11 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
                     ));
                 }
                 _ if subject.is_none() => refused += 1,
-                _ => faults.push(format!("{name} is taken for {subject:?}")),
+                _ => faults.push(format!("{name} is accepted as {subject:?}")),
             }
         }
         if taken == 0 || refused == 0 {
-            faults.push(format!("{page}: {taken} taken, {refused} refused"));
+            faults.push(format!("{page}: {taken} accepted, {refused} refused"));
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");
@@ -146,7 +146,7 @@ async fn subject(
         .map(|user| user.subject.to_string())
 }
 
-/// The configuration as the page shows it.
+/// The configuration on the page.
 fn shown(page: &str, block: usize) -> Table {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/providers/{page}.md"));
     let text = std::fs::read_to_string(page).unwrap();

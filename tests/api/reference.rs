@@ -1,5 +1,5 @@
-//! The parts of `docs/` that follow from the code are as `make generate` writes them, and what is written by hand
-//! there names everything that the code has.
+//! Compares `docs/` with the code: the generated parts are as `make generate` writes them, and the other parts name
+//! everything that exists in the code.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn every_code_has_its_heading_in_the_docs() {
 }
 
 #[tokio::test]
-async fn reference_of_the_api() {
+async fn api_reference_names_every_path_and_member() {
     let service = Service::start(BY_HEADER);
     let (status, described) = answer(
         service

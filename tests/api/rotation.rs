@@ -77,7 +77,7 @@ async fn token(process: &Process) -> String {
 }
 
 #[tokio::test]
-async fn unusable_new_secret_keeps_the_old_one() {
+async fn unusable_new_secret_does_not_replace_the_old_one() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, CLIENT_SECRET).unwrap();
@@ -98,7 +98,7 @@ async fn unusable_new_secret_keeps_the_old_one() {
         );
         assert!(
             is_signed_with(&token(&process).await, CLIENT_SECRET),
-            "{case}: the old one stays in force"
+            "{case}: the old secret stays in force"
         );
         // The reload is retried without another signal.
         process.line_with("config_reload_failed");
@@ -108,7 +108,7 @@ async fn unusable_new_secret_keeps_the_old_one() {
     assert!(is_signed_with(&token(&process).await, OTHER_SECRET));
 }
 
-/// A directory of secrets as Kubernetes mounts it: the files are links through `..data`, which is swapped.
+/// A directory of secrets in the form that Kubernetes mounts: the files are links through `..data`, which is swapped.
 struct Mount(tempfile::TempDir);
 
 impl Mount {
@@ -166,7 +166,7 @@ async fn secrets_swapped_together_are_reloaded_together_under_load() {
                     Ok(token) => {
                         assert!(
                             is_signed_with(&token, client_secret),
-                            "a session of one, a token of the other"
+                            "the session is of one version, the token of the other"
                         );
                         good += 1;
                     }
@@ -194,12 +194,12 @@ async fn secrets_swapped_together_are_reloaded_together_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn reload_changes_no_request_in_flight() {
+async fn reload_does_not_change_requests_in_flight() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rollout.toml");
     let write = |origin: &str, secret: &str| {
         let text = format!("client_secret = \"{secret}\"\n[origins]\nallowed = [\"{origin}\"]\n");
-        // Written to another file and renamed, as editors and deployments do.
+        // The text is written to another file and renamed, as editors and deployments do.
         fs::write(directory.path().join("new"), text).unwrap();
         fs::rename(directory.path().join("new"), &file).unwrap();
     };
@@ -222,7 +222,7 @@ async fn reload_changes_no_request_in_flight() {
                     Ok(token) => {
                         assert!(
                             is_signed_with(&token, secret),
-                            "an origin of one, a key of the other"
+                            "the origin is of one version, the key of the other"
                         );
                     }
                     Err(refusal) => assert_eq!(refusal, (403, "origin_not_allowed".to_owned())),
@@ -289,9 +289,9 @@ async fn reload_during_the_drain_does_not_disturb_it() {
     assert_eq!(code, Some(0), "{log}");
 }
 
-/// The provider answers 503 after the first token, so that only kept keys can verify the session.
+/// The provider answers 503 after the first token, so only cached keys can verify the session.
 #[tokio::test]
-async fn rotated_client_secret_is_taken_while_the_provider_is_down_and_its_keys_are_kept() {
+async fn rotated_client_secret_is_used_while_the_provider_is_down_and_cached_keys_are_kept() {
     let idp = Idp::start().await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
@@ -346,7 +346,7 @@ struct Reloading {
 }
 
 impl Reloading {
-    /// With this configuration in `rollout.toml`, and the client secret in `secret`.
+    /// Starts it with this configuration in `rollout.toml`, and the client secret in `secret`.
     fn start(registry: Registry, toml: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (toml_file, secret) = (
@@ -412,11 +412,11 @@ impl Reloading {
     }
 }
 
-/// On a paused clock: a second takes no time, and begins only when no file is being read.
+/// The clock is paused: a second takes no time, and passes only while no file is being read.
 #[tokio::test(start_paused = true)]
 async fn half_written_secret_is_never_loaded() {
     let service = Reloading::start(Registry::builtin(), BY_HEADER);
-    // Longer than the shortest secret that is accepted.
+    // This part is longer than the minimum length of a secret.
     service.write("secret", &OTHER_SECRET[..20]);
     service.ask.send(()).await.expect("it listens");
     tokio::time::sleep(Duration::from_millis(900)).await;
@@ -464,7 +464,7 @@ async fn half_written_configuration_at_sighup_is_read_again() {
     );
 }
 
-/// On one thread, so that a blocking read would hang the test.
+/// The test runs on one thread, so that a blocking read would hang it.
 #[tokio::test]
 async fn file_that_blocks_on_read_delays_only_the_reload() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -487,7 +487,7 @@ async fn file_that_blocks_on_read_delays_only_the_reload() {
     }
 }
 
-/// An extractor that never answers if its section says so, and counts its starts.
+/// An extractor that counts its starts, and never becomes ready if its section says so.
 #[derive(Debug)]
 struct Counted {
     waits: bool,
@@ -551,7 +551,7 @@ impl Reloading {
 }
 
 #[tokio::test(start_paused = true)]
-async fn extractor_is_kept_at_reload_unless_its_section_or_a_file_of_it_changed() {
+async fn extractor_is_kept_at_reload_unless_its_section_or_one_of_its_files_changed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("session-secret");
     fs::write(&file, SESSION_SECRET).unwrap();
@@ -569,7 +569,7 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_a_file_of_it_changed(
     assert!(service.reload().await);
     assert!(
         is(&first, &service.extractor()),
-        "what changed is not its own"
+        "the change is not in its section"
     );
 
     fs::write(&file, OTHER_SESSION_SECRET).unwrap();
@@ -593,7 +593,7 @@ async fn extractor_is_kept_at_reload_unless_its_section_or_a_file_of_it_changed(
         assert!(service.reload().await);
         assert!(
             !is(&third, &service.extractor()),
-            "{settings} is a part of what it was built from"
+            "{settings} is an input of the extractor"
         );
     }
 }
@@ -617,7 +617,7 @@ async fn session_secret_equal_to_the_new_client_secret_is_refused_although_its_s
 async fn changed_section_that_cannot_start_is_refused_but_not_if_the_client_secret_changed_too() {
     let mut service = Reloading::start(Counted::registry(), COUNTED);
     service.write("rollout.toml", format!("{COUNTED}waits = true\n"));
-    assert!(!service.reload().await, "the extractor in force works");
+    assert!(!service.reload().await, "the current extractor is ready");
     service.write("secret", OTHER_SECRET);
     assert!(service.reload().await);
     assert_eq!(service.secret(), OTHER_SECRET.as_bytes());

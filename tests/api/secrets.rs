@@ -1,9 +1,9 @@
-//! Secrets and the client: placeholders, damage on their way here, and files that are not there.
+//! Secrets and the client: placeholders, damage in transit, and missing files.
 
 use crate::configuration::{load_variables, problems, section, warnings};
 use crate::helpers::CLIENT_SECRET;
 
-/// What our docs, configuration and manifests show as a value of a key that sounds like a secret or the client.
+/// The values in our docs, configuration and manifests of all keys whose names sound like a secret or the client.
 fn example_values() -> Vec<String> {
     fn files(path: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
         if path.is_dir() {
@@ -27,7 +27,7 @@ fn example_values() -> Vec<String> {
     ] {
         files(&root.join(name), &mut paths);
     }
-    // Prose or programs, and no values.
+    // These files contain prose or programs, not values.
     paths.retain(|path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
         !path.ends_with("openapi.json")
@@ -109,7 +109,7 @@ fn example_value_of_our_docs_is_refused_as_the_client_secret() {
     assert_eq!(accepted, [""; 0]);
 }
 
-/// What `--env-file`, editors, Windows and a paste of the whole line do to a value.
+/// The changes that `--env-file`, editors, Windows and a paste of the whole line make to a value.
 fn damaged(name: &str, value: &str) -> Vec<(String, &'static str)> {
     [
         (format!("\"{value}\""), "double quotes"),
@@ -127,7 +127,7 @@ fn damaged(name: &str, value: &str) -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn damaged_client_is_refused_with_what_was_found_and_not_its_value() {
+fn damaged_client_is_refused_with_a_description_and_without_its_value() {
     let mut cases = Vec::new();
     for (name, key, value) in [
         ("ROLLOUT_CLIENT_ID", "client_id", "Cl13nt-7f3a"),
@@ -138,7 +138,7 @@ fn damaged_client_is_refused_with_what_was_found_and_not_its_value() {
             cases.push((damaged, key, want, report.expect_err(want)));
         }
     }
-    // The same in a file, where one line end is no damage, and text may be in UTF-16.
+    // The same in a file, in which one line end is not damage and the text may be UTF-16.
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let from_file = |content: &[u8]| {
@@ -210,7 +210,7 @@ fn placeholder_as_the_client_id_is_refused() {
     }
 }
 
-/// The app may read the same damaged value, so it still starts.
+/// The app may read the same damaged value, so the service still starts.
 #[test]
 fn damaged_secret_of_a_session_is_a_warning_in_every_key() {
     const VALUE: &str = "mX3v9QwL0aTz7RkBmX3v9QwL0aTz7RkC";
@@ -253,7 +253,7 @@ fn damaged_secret_of_a_session_is_a_warning_in_every_key() {
 }
 
 #[test]
-fn secret_file_that_is_not_mounted_is_named_with_the_question() {
+fn missing_secret_file_is_named_with_the_question_whether_it_is_mounted() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("rollout").to_str().unwrap().to_owned();
     let directory = folder.path().to_str().unwrap();
@@ -262,7 +262,7 @@ fn secret_file_that_is_not_mounted_is_named_with_the_question() {
         ("/vault/secrets/rollout", "Is it mounted there?"),
         ("/mnt/keys/client", "Is it mounted there?"),
         (&missing, "Is it mounted there?"),
-        (directory, "Name the file in it"),
+        (directory, "Name the file in this directory"),
     ] {
         let report = load_variables(&[
             ("ROLLOUT_CLIENT_SECRET", "(unset)"),
@@ -293,7 +293,7 @@ fn secret_file_that_is_not_mounted_is_named_with_the_question() {
         ]);
         let report = report.map(|_| ()).expect_err(secret);
         assert!(
-            !report.contains(secret) && report.contains("takes a file's name"),
+            !report.contains(secret) && report.contains("expects the name of a file"),
             "{report}"
         );
     }

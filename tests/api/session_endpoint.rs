@@ -1,4 +1,4 @@
-//! `session_endpoint`: what the app is sent, and what of its answer goes back.
+//! `session_endpoint`: the request to the app, and the parts of its answer that go back to the caller.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +49,7 @@ async fn app_that_sets(lines: &[&str], status: u16, body: &str) -> Backend {
 }
 
 #[tokio::test]
-async fn set_cookie_lines_of_the_sections_cookies_go_back_unchanged() {
+async fn set_cookie_lines_of_the_sections_cookies_are_passed_on_unchanged() {
     let lines = [
         "sid=new\"1\"; Path=/; HttpOnly; SameSite=Lax",
         "other=1; Path=/",
@@ -75,7 +75,7 @@ async fn set_cookie_lines_of_the_sections_cookies_go_back_unchanged() {
 }
 
 #[tokio::test]
-async fn set_cookie_lines_go_back_only_if_the_answer_gives_a_subject() {
+async fn set_cookie_lines_are_passed_on_only_if_the_answer_has_a_subject() {
     let line = "sid=new; Path=/";
     for (case, status, body, want) in [
         ("a subject", 200, ANN, (200, true)),
@@ -86,7 +86,7 @@ async fn set_cookie_lines_go_back_only_if_the_answer_gives_a_subject() {
         ("down", 503, ANN, (503, false)),
         ("no JSON", 200, "<html>", (503, false)),
         (
-            "a subject whose session is over",
+            "a subject whose session has expired",
             200,
             &format!(r#"{{"sub":"ann","end":{}}}"#, NOW - 1),
             (401, true),
@@ -110,7 +110,7 @@ async fn set_cookie_lines_go_back_only_if_the_answer_gives_a_subject() {
 }
 
 #[tokio::test]
-async fn set_cookie_lines_go_back_with_429_and_other_refusals_of_a_subject() {
+async fn set_cookie_lines_are_passed_on_with_429_and_other_refusals_of_a_subject() {
     let body = format!(r#"{{"sub":"ann","text":"{}"}}"#, "x".repeat(5000));
     let app = app_that_sets(&["sid=new"], 200, &body).await;
     let config = by_endpoint(&app.url("/me"));
@@ -182,7 +182,7 @@ async fn every_caller_that_shares_a_call_gets_its_set_cookie_lines() {
 }
 
 #[tokio::test]
-async fn answer_with_set_cookie_lines_is_not_kept() {
+async fn answer_with_set_cookie_lines_is_not_cached() {
     let (app, _open) = app_with_one_use_cookies().await;
     let keys = "extractors.app.cache_ttl = '10s'";
     let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
@@ -202,7 +202,11 @@ async fn answer_with_set_cookie_lines_is_not_kept() {
         let answer = send(&service, &[("cookie", "sid=0")]).await;
         assert_eq!(cookies_of(&answer), (200, Vec::new()));
     }
-    assert_eq!(other.visits(), 1, "the cookies of others change nothing");
+    assert_eq!(
+        other.visits(),
+        1,
+        "cookies of other apps make no difference"
+    );
 }
 
 #[tokio::test]
@@ -255,7 +259,7 @@ async fn header_of_another_issuer_is_sent_without_cookies() {
 }
 
 #[tokio::test]
-async fn forwarded_tells_the_scheme_or_the_configured_url() {
+async fn forwarded_sends_the_scheme_or_the_configured_url() {
     let app = Backend::json(ANN).await;
     let url = "'https://app.example.com:8443'";
     for (forwarded, origin, host, proto, forwarded_host) in [
@@ -358,7 +362,7 @@ async fn callers_with_another_scheme_or_context_do_not_share_an_answer() {
 }
 
 #[tokio::test]
-async fn context_headers_go_along_and_are_no_credential() {
+async fn context_headers_are_forwarded_and_are_not_credentials() {
     let app = Backend::json(ANN).await;
     let keys = "extractors.app.context_headers = ['User-Agent', 'X-Forwarded-For', 'X-Tenant']";
     let service = Service::start(by_endpoint(&app.url("/me")).with(keys));
@@ -487,7 +491,7 @@ async fn listed_signed_out_statuses_replace_the_default_ones() {
 }
 
 #[tokio::test]
-async fn forwarded_and_headers_of_the_route_are_checked_at_start() {
+async fn forwarded_and_headers_that_describe_the_route_are_checked_at_start() {
     for (keys, key) in [
         ("forwarded = 'app.example.com'", "forwarded"),
         ("forwarded = 'https://app.example.com/path'", "forwarded"),

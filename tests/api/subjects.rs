@@ -1,4 +1,4 @@
-//! Which values of a session become the subject of a token.
+//! The values of a session that become the subject of a token.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Sections of the kind `jwt` as deployments combine them: two keys of one project, tenants, key sets by kid.
+//! Sections of the kind `jwt` in combinations that deployments use: two keys of one project, tenants, key sets by kid.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ async fn hs256_and_es256_tokens_of_one_project_are_both_accepted_in_the_same_pla
     let legacy = hs256(&claims(json!({})), SESSION_SECRET.as_bytes());
     assert_eq!(outcome(&service, &legacy).await, ok);
 
-    // The public key is no secret, in whatever form it is used as one.
+    // The public key does not work as a shared secret in any form.
     let jwks = reqwest::get(idp.jwks_url())
         .await
         .expect("keys")
@@ -91,7 +91,7 @@ async fn hs256_and_es256_tokens_of_one_project_are_both_accepted_in_the_same_pla
 }
 
 #[tokio::test]
-async fn client_secret_is_no_session_secret_in_any_encoding_or_rotation() {
+async fn client_secret_is_refused_as_a_session_secret_in_any_encoding_or_rotation() {
     let encoded = base64::engine::general_purpose::STANDARD.encode(CLIENT_SECRET);
     let rest = "algorithms = ['HS256']\nallow_any_audience = true";
     for (keys, key) in [
@@ -108,7 +108,7 @@ async fn client_secret_is_no_session_secret_in_any_encoding_or_rotation() {
             format!("secrets = ['{encoded}']\nsecret_encoding = 'base64'"),
             Some("secrets"),
         ),
-        // The app signs with the text, which is another key.
+        // The app signs with the encoded text, which is a different key.
         (format!("secret = '{encoded}'"), None),
     ] {
         let toml =
@@ -159,7 +159,7 @@ async fn outage_of_one_provider_does_not_affect_the_users_of_another() {
     }
 }
 
-/// An identity provider with many tenants and one set of keys for all, in the form of Microsoft Entra's.
+/// An identity provider with many tenants and one set of keys for all, as in Microsoft Entra.
 struct Entra {
     base: String,
     keys: Arc<Vec<(String, EncodingKey)>>,
@@ -318,7 +318,7 @@ async fn tokens_of_several_tenants_are_accepted_with_their_own_tid_and_key() {
 }
 
 #[tokio::test]
-async fn subject_that_any_tenant_chooses_needs_a_list_of_tenants() {
+async fn subject_that_a_tenant_can_choose_needs_a_list_of_tenants() {
     let entra = Entra::start().await;
     let upn = "subject = '{upn}'";
     for (keys, want) in [
@@ -361,7 +361,7 @@ async fn subject_that_any_tenant_chooses_needs_a_list_of_tenants() {
 }
 
 #[test]
-fn section_behind_one_for_every_tenant_is_warned_of() {
+fn section_after_one_for_every_tenant_is_a_warning() {
     let section = |name: &str, keys: &str| {
         format!(
             "[extractors.{name}]\nkind = 'jwt'\njwks_url = 'https://login.example/keys'\nallow_any_audience = true\n{keys}\n"

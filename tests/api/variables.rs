@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::configuration::load_variables;
 use crate::helpers::{client_variables, load_from};
 
-/// The section `web` with these variables, beside those of the client and of no file.
+/// The section `web` with these variables and those of the client, without a file.
 fn load(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut environment = client_variables();
     environment.extend(
@@ -36,7 +36,7 @@ const TOML: &str = r#"
 "#;
 
 #[test]
-fn whole_configuration_in_a_variable_is_toml_or_json_between_files_and_single_variables() {
+fn whole_configuration_in_a_variable_overrides_files_and_single_variables_override_it() {
     let json = serde_json::to_string_pretty(&toml::from_str::<toml::Table>(TOML).unwrap()).unwrap();
     for text in [TOML, &json, &format!("\u{feff}{json}")] {
         let settings =
@@ -49,7 +49,7 @@ fn whole_configuration_in_a_variable_is_toml_or_json_between_files_and_single_va
             2
         );
 
-        // Below a single variable, and above a file.
+        // It has a lower precedence than a single variable, and a higher one than a file.
         let settings = load(&[
             ("ROLLOUT_CONFIG", text),
             ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:9001"),
@@ -63,13 +63,13 @@ fn whole_configuration_in_a_variable_is_toml_or_json_between_files_and_single_va
         "X-Other"
     );
     assert!(load_variables(&[("ROLLOUT_CONFIG", "")]).is_ok());
-    // A client in it gives way to the variables of Rollout's docs.
+    // The variables of Rollout's docs override a client in it.
     let settings = load_variables(&[("ROLLOUT_CONFIG", r#"{"client_id": "other"}"#)]).unwrap();
     assert_eq!(settings.client.id, crate::helpers::CLIENT_ID);
 }
 
 #[test]
-fn whole_configuration_that_cannot_be_read_is_refused_with_its_line_and_without_its_text() {
+fn malformed_whole_configuration_is_refused_with_its_line_and_without_its_text() {
     for (text, want) in [
         ("client_secret = hunter2", "line 1 is not TOML"),
         ("[server]\nlisten = \"hunter2", "line 2 is not TOML"),
@@ -115,7 +115,7 @@ fn claims(variables: &[(&str, &str)]) -> serde_json::Value {
 }
 
 #[test]
-fn sections_and_keys_are_folded_and_free_names_keep_their_case_if_they_have_a_lower_case_letter() {
+fn sections_and_keys_ignore_case_and_free_names_with_a_lower_case_letter_keep_it() {
     for (name, want) in [
         ("ROLLOUT__EXTRACTORS__WEB__CLAIMS__AZP", "azp"),
         ("ROLLOUT__EXTRACTORS__WEB__CLAIMS__orgId", "orgId"),
@@ -164,7 +164,7 @@ fn sections_and_keys_are_folded_and_free_names_keep_their_case_if_they_have_a_lo
 }
 
 #[test]
-fn text_that_is_a_list_or_table_is_one_where_the_key_takes_it() {
+fn list_or_table_written_as_text_is_parsed_if_the_key_accepts_one() {
     for (name, value, want) in [
         ("ROLE", "user,admin", json!({"role": ["user", "admin"]})),
         ("ROLE", r#"["a,b", "c"]"#, json!({"role": ["a,b", "c"]})),
@@ -184,7 +184,7 @@ fn text_that_is_a_list_or_table_is_one_where_the_key_takes_it() {
             "{ present = true }",
             json!({"role": {"present": true}}),
         ),
-        // No list as a whole: text, which is split at its commas.
+        // The whole text is not a list, so it is split at its commas.
         ("ROLE", "[a,b", json!({"role": ["[a", "b"]})),
         (
             "ROLE",
@@ -221,7 +221,7 @@ fn text_that_is_a_list_or_table_is_one_where_the_key_takes_it() {
             "{value}"
         );
     }
-    // A key that takes text keeps it.
+    // A key that expects text keeps the text unchanged.
     let variables = [
         ("ROLLOUT__EXTRACTORS__WEB__SUBJECT", "{sub}"),
         ("ROLLOUT__TOKEN__TTL", "[1]"),
@@ -236,7 +236,7 @@ fn text_that_is_a_list_or_table_is_one_where_the_key_takes_it() {
 }
 
 #[test]
-fn secrets_with_commas_are_written_as_a_list_and_an_unreadable_list_is_refused() {
+fn secrets_with_commas_are_read_from_a_list_and_a_malformed_list_is_refused() {
     let session = |value: &str| {
         load(&[
             ("ROLLOUT__SESSION__EXTRACTORS", "cookie_session"),
@@ -266,13 +266,13 @@ fn secrets_with_commas_are_written_as_a_list_and_an_unreadable_list_is_refused()
         r#"["mX3v9QwL0aTz7RkB"#,
     ] {
         let report = session(value).map(|_| ()).expect_err(value);
-        let want = "extractors.cookie_session.keys: begins with `[` but is no list";
+        let want = "extractors.cookie_session.keys: begins with `[` but is not a list";
         assert!(
             report.starts_with(want) && !report.contains("mX3v9"),
             "{report}"
         );
     }
-    // The quotes that Docker keeps are around the list, not around a secret.
+    // Docker keeps the quotes around the list; they are not around a secret.
     let settings = session("\"mX3v9QwL0aTz7RkB,nX3v9QwL0aTz7RkC\"").unwrap();
     assert!(
         settings
@@ -300,13 +300,14 @@ fn secrets_with_commas_are_written_as_a_list_and_an_unreadable_list_is_refused()
     }
     let report = counts(&format!("{{{one}}}")).expect_err("a refusal");
     assert!(
-        report.contains("password: begins with `{` but is no table") && !report.contains("mX3v9"),
+        report.contains("password: begins with `{` but is not a table")
+            && !report.contains("mX3v9"),
         "{report}"
     );
 }
 
 #[test]
-fn keys_and_certificates_are_taken_as_text_with_escaped_line_ends() {
+fn keys_and_certificates_may_be_text_with_escaped_line_ends() {
     let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
     let pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEf83OJ3D2xF1Bg8vub9tLe1gHMzV7\n6e8Tus9uPHvRVEXH8UTNG72bfocs3+257rn0s2ldbqkLJK2KRiMohYjlrQ==\n-----END PUBLIC KEY-----\n";
     for (key, value) in [

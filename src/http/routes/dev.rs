@@ -28,7 +28,7 @@ const CSP: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
-/// The one path whose body is read: a pasted request.
+/// The only path whose body is read, which is a pasted request.
 pub const EXPLAIN_PATH: &str = "/dev/explain";
 
 async fn page(headers: HeaderMap) -> Response {
@@ -71,18 +71,17 @@ async fn icon(headers: HeaderMap) -> Response {
     ICON.answer(&headers)
 }
 
-/// An answer as it would be sent.
+/// An example answer.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     code: &'static str,
     status: u16,
     headers: BTreeMap<String, String>,
-    /// As text, which keeps the order of the members.
+    /// The body as text, which keeps the order of the members.
     body: String,
 }
 
-/// The routes of the page. Those that it fetches are for it alone: pages of other origins may not, even if they may ask
-/// for tokens.
+/// The routes of the page. Pages of other origins may not fetch them, even if they may ask for tokens.
 pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 8] {
     let own = |route: MethodRouter<Arc<App>>| route.route_layer(from_fn(own_page_only));
     [
@@ -105,7 +104,7 @@ async fn own_page_only(request: Request, next: Next) -> Result<Response, Error> 
     Ok(next.run(request).await)
 }
 
-/// One answer of each code. The page shows those that it cannot cause itself, such as a refused origin.
+/// One answer of each code. The page shows the answers that it cannot cause itself, such as a refused origin.
 async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     let mut samples = Vec::new();
     for error in Error::every() {

@@ -31,8 +31,8 @@ pub struct Report {
     /// `ready`, `waiting`, `draining`, or `clock_not_set` while the machine's clock is before 2020.
     pub state: &'static str,
     extractors: Vec<ExtractorReport>,
-    /// Equal on instances that have the same client secret. On the admin listener only, because guesses of a weak
-    /// secret can be compared with it.
+    /// Equal on instances that have the same client secret. It is on the admin listener only, because it can be used to
+    /// check guesses of a weak secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret_fingerprint: Option<String>,
     /// The instance runs in dev mode, where callers choose their user: it must not be reachable from outside.
@@ -56,7 +56,7 @@ struct ExtractorReport {
     name: Arc<str>,
     kind: &'static str,
     state: &'static str,
-    /// What it waits for.
+    /// What the extractor waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<&'static str>,
 }
@@ -66,7 +66,8 @@ pub async fn live() -> impl IntoResponse {
     Json(Alive::ok())
 }
 
-/// `GET /readyz`: every extractor has once had what it needs, the clock is set, and the instance is not shutting down.
+/// `GET /readyz`: ready once every extractor has fetched what it needs, while the clock is set and the instance is not
+/// shutting down.
 pub async fn ready(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
@@ -144,7 +145,7 @@ pub async fn metrics(
     ([(header::CONTENT_TYPE, content_type)], text)
 }
 
-/// Whether the caller names OpenMetrics, and does not prefer plain text (RFC 9110, section 12.5.1).
+/// Whether the caller accepts OpenMetrics, and does not prefer plain text (RFC 9110, section 12.5.1).
 fn prefers_open_metrics(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter();
     let accepted = accepted
@@ -170,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_metrics_is_the_answer_only_to_callers_that_prefer_it() {
+    fn open_metrics_is_sent_only_to_callers_that_prefer_it() {
         for (accept, want) in [
             (None, false),
             (Some(""), false),

@@ -12,7 +12,8 @@ use crate::http::app::App;
 
 const DOCUMENT: &str = include_str!("openapi.json");
 
-/// The member that says where the paths are. The paths of probes, which have no base path, have one of their own.
+/// The member with the base URL of the paths. The probes have no base path, so they have a `servers` member of their
+/// own.
 const SERVERS: &str = r#""servers": [{"url": "/"}]"#;
 
 pub async fn openapi(State(app): State<Arc<App>>) -> impl IntoResponse {

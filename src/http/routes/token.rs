@@ -1,4 +1,4 @@
-//! `POST /rollout/token`: from a session to a token. `session` recognises the user; `token` mints.
+//! `POST /rollout/token`: exchanges a session for a token. `session` recognises the user, and `token` mints.
 
 use std::sync::Arc;
 
@@ -132,7 +132,8 @@ pub async fn docs_method_not_allowed(Extension(in_force): Extension<InForce>) ->
     docs_methods(&in_force.live).map_or_else(|error| error, Error::MethodNotAllowed)
 }
 
-/// `HEAD /rollout-token`. Without a handler of its own, axum would answer HEAD with that of GET and mint a token.
+/// `HEAD /rollout-token`. Without a handler of its own, axum would answer HEAD with the handler of GET and mint a
+/// token.
 pub async fn docs_head() -> Error {
     Error::MethodNotAllowed(DOCS_METHODS)
 }
@@ -153,7 +154,7 @@ fn docs_methods(live: &Live) -> Result<&'static str, Error> {
     }
 }
 
-/// Who asks, if a token may be given to them.
+/// The caller, if pages of its origin may get a token.
 fn check_caller(in_force: &InForce, head: &Parts) -> Result<Caller, Error> {
     origin::check_fetch(&head.headers).map_err(Error::NotAFetch)?;
     origin::check(&in_force.live.settings.origins, &head.headers).map_err(Error::OriginNotAllowed)
@@ -167,7 +168,7 @@ async fn token_for(
     caller: Caller,
 ) -> Result<Json<TokenResponse>, Error> {
     let live = &*in_force.live;
-    // Before any session is checked: with a clock that was never set, expired sessions would be accepted,
+    // Checked before any session: with a clock that was never set, expired sessions would be accepted,
     // and new ones refused as not valid yet.
     if !clock::is_set(app.clock.now()) {
         return Err(Error::ClockNotSet);

@@ -1,8 +1,8 @@
 //! One connection, from accept to close.
 //!
-//! hyper serves the requests. A head that it cannot parse gets a JSON answer from here, because hyper's own answer has no
-//! body. After its last answer, a connection is read from for a short time: closing a socket with unread bytes resets it,
-//! and the peer may then lose the answer.
+//! hyper serves the requests. A head that it cannot parse gets a JSON answer from here, because hyper's own answer has
+//! no body. After the last answer, the service continues to read from the connection for a short time: closing a socket
+//! with unread bytes resets it, and the peer may then lose the answer.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::RequestLog;
 
-/// The bytes of the request line beside the target: the method, two spaces and the version.
+/// The bytes of the request line in addition to the target: the method, two spaces and the version.
 const REQUEST_LINE_BYTES: usize = 1024;
 /// The smallest buffer that hyper accepts.
 const MIN_BUFFER_BYTES: usize = 8192;
@@ -48,7 +48,7 @@ const LINGER_BYTES: u64 = 64 * 1024;
 pub(super) struct Shared {
     router: Router,
     pub(super) settings: LiveSettings,
-    /// Cancelled when connections shall end after the request in flight.
+    /// Cancelled when connections must end after the request in flight.
     pub(super) shutdown: CancellationToken,
     ids: RequestIds,
     clock: Clock,
@@ -161,7 +161,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     }
 }
 
-/// The error for a head that hyper could not parse; `unparsed` is what it had read of it.
+/// The error for a head that hyper could not parse; `unparsed` is the part that hyper had read.
 fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Error {
     if !error.is_parse_too_large() {
         return Error::BadRequest(Reason::Malformed);
@@ -181,14 +181,14 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     }
 }
 
-/// The name of another protocol that the bytes begin, and what the operator has to change. TLS: RFC 8446, section 5.1;
-/// HTTP/2: RFC 9113, section 3.4; PROXY: `HAProxy`'s `proxy-protocol.txt`, sections 2.1 and 2.2.
+/// The name of the other protocol that begins with these bytes, and what the operator has to change. TLS: RFC 8446,
+/// section 5.1; HTTP/2: RFC 9113, section 3.4; PROXY: `HAProxy`'s `proxy-protocol.txt`, sections 2.1 and 2.2.
 fn other_protocol(unparsed: &[u8]) -> Option<(&'static str, &'static str)> {
     const PREFIXES: [(&[u8], &str, &str); 4] = [
         (
             b"\x16\x03",
             "TLS",
-            "this address takes plain HTTP: end TLS in the proxy in front",
+            "this address accepts plain HTTP only: terminate TLS in the proxy in front",
         ),
         (
             b"PRI * HTTP/2",

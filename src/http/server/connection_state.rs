@@ -1,5 +1,5 @@
-//! The phase of one connection, and since when. It decides which timeout applies, and whether the connection may be
-//! closed when the connection limit is reached.
+//! The phase of one connection, and the time when it began. It decides which timeout applies, and whether the
+//! connection may be closed when the connection limit is reached.
 //!
 //! [`TimedIo`] is between hyper and the socket, and derives the phase from what hyper does:
 //! - The first byte on an idle connection starts a request head.
@@ -60,7 +60,7 @@ struct Current {
     answered: bool,
     /// The connection ends after the request that is in flight or arriving.
     closing: bool,
-    /// What [`HeadScan`] found in the head that is arriving or was received last.
+    /// The result of [`HeadScan`] for the head that is arriving or was received last.
     ambiguity: Option<Reason>,
 }
 
@@ -90,8 +90,8 @@ impl ConnectionState {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the connection has had an answer, and since when it waits for its peer. Connections are closed in the order
-    /// of this pair. `None` while the application handles a request.
+    /// Whether the connection has had an answer, and the time since when it waits for its peer. Connections are closed
+    /// in the order of this pair. `None` while the application handles a request.
     pub(super) fn waiting(&self) -> Option<(bool, Instant)> {
         let current = self.current();
         (current.phase != Phase::Handler).then_some((current.answered, current.since))
@@ -117,7 +117,8 @@ impl ConnectionState {
 
     fn received(&self, bytes: &[u8], scan: &mut HeadScan) {
         let mut current = self.current();
-        // The next request on the connection may be another caller's, so what the last one sent does not count for it.
+        // The next request on the connection may be another caller's, so the result for the last request does not apply
+        // to it.
         if current.phase == Phase::Idle {
             (current.ambiguity, *scan) = (None, HeadScan::default());
         }

@@ -45,8 +45,8 @@ impl Signals {
     /// # Errors
     /// If the kernel refuses a handler, which it does not do for these signals.
     pub fn install() -> io::Result<Self> {
-        // These are ignored: their default action kills the process, and the handler stays installed after the stream is
-        // dropped. Rust's runtime already ignores SIGPIPE, the kernel SIGWINCH.
+        // These are ignored: their default action kills the process, and the handler stays installed after the stream
+        // is dropped. Rust's runtime already ignores SIGPIPE, and the kernel ignores SIGWINCH.
         let _ = signal(SignalKind::user_defined1())?;
         let _ = signal(SignalKind::user_defined2())?;
         Ok(Self {
@@ -57,8 +57,8 @@ impl Signals {
         })
     }
 
-    /// Handles signals: SIGHUP calls `reload`, and the first signal to stop begins the drain. Returns at the second one,
-    /// upon which the process ends at once.
+    /// Handles signals: SIGHUP calls `reload`, and the first signal to stop begins the drain. Returns at the second
+    /// one, so that the process ends at once.
     pub async fn obey(mut self, drain: Drain, reload: impl Fn()) {
         let mut stopping = false;
         loop {

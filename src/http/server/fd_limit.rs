@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// File descriptors that are not client connections: listeners, the runtime's, connections to backends.
 const OTHER_FILES: u64 = 256;
 
-/// How many connections fit, and a warning if these are fewer than configured.
+/// The number of connections that fit, and a warning if it is lower than configured.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Room {
     pub connections: usize,

@@ -1,10 +1,11 @@
-//! Detects what hyper's parsed request no longer shows, and what two parsers could read differently.
+//! Detects parts of a request head that two parsers could read differently, and that hyper's parsed request no longer
+//! shows.
 //!
 //! - A `#` in the target, which RFC 9112, section 3.2 does not allow. `Uri` of the `http` crate drops a fragment in parsing,
 //!   so a request for `/rollout/token#x` looks like one for `/rollout/token`, which the proxy in front may have interpreted
 //!   differently.
 //! - `Content-Length` together with `Transfer-Encoding` (section 6.3): hyper drops the former.
-//! - A tab before the value of `Transfer-Encoding`, which some proxies do not take for `chunked`.
+//! - A tab before the value of `Transfer-Encoding`. Some proxies do not recognise `chunked` after it.
 
 use crate::session::reason::Reason;
 
@@ -21,7 +22,7 @@ pub(super) struct HeadScan {
     target: Target,
     line: Line,
     name: Name,
-    /// Since the last empty line.
+    /// Whether there was a `Content-Length` since the last empty line.
     has_length: bool,
     has_encoding: bool,
 }
@@ -150,7 +151,7 @@ impl Name {
 mod tests {
     use super::*;
 
-    /// What is found in the bytes, given in one piece and byte by byte.
+    /// The result for the bytes, scanned in one piece and byte by byte.
     fn found(bytes: &str) -> Option<Reason> {
         let mut scan = HeadScan::default();
         let in_pieces = bytes

@@ -48,7 +48,7 @@ const MAX_WAIT_WHEN_FULL: Duration = Duration::from_secs(1);
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Gives the settings in force, which a reload replaces. Each connection is served with those in force when it was
+/// Returns the settings in force, which a reload replaces. Each connection is served with those in force when it was
 /// accepted.
 pub type LiveSettings = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
@@ -68,8 +68,8 @@ pub enum Outcome {
     Forced(usize),
 }
 
-/// Listens on an address; port 0 lets the kernel choose one. `[::]` is all addresses of both families, or those of IPv4 on
-/// a machine without IPv6. Must be called inside the runtime.
+/// Listens on an address; port 0 lets the kernel choose one. `[::]` stands for all addresses of both families, or for
+/// those of IPv4 on a machine without IPv6. Must be called inside the runtime.
 ///
 /// # Errors
 /// If the address is in use, belongs to no interface, or needs a privilege.
@@ -89,7 +89,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         TcpSocket::new_v6()
     }?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
-        // The default is a setting of the machine.
+        // The default depends on a setting of the machine.
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     // A restart would otherwise fail while connections of the old process are in TIME_WAIT.
@@ -98,14 +98,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Whether the kernel has no IPv6, or no address of it.
+/// Whether the kernel has no IPv6, or no IPv6 address.
 fn is_without_ipv6(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
-/// Serves one request from memory, as on a connection from `peer`. Gives the bytes of the answer; none if the head is
-/// incomplete.
+/// Serves one request from memory, as on a connection from `peer`. Returns the bytes of the answer, which are empty if
+/// the head is incomplete.
 pub async fn answer_once(
     router: Router,
     settings: LiveSettings,
@@ -137,7 +137,7 @@ pub async fn answer_once(
 /// A drain has three steps:
 /// 1. For `server.drain_delay`, requests are served as before, but `/readyz` is 503, so that load balancers stop sending.
 /// 2. The public listener is closed and idle connections end. Requests in flight have `server.drain_timeout` to finish.
-/// 3. Connections that are left then, or `server.hard_stop` after the drain started, are cut off.
+/// 3. Connections that are open after that time, or after `server.hard_stop`, are cut off.
 ///
 /// The admin listener is served until the end.
 pub async fn run(
@@ -208,7 +208,7 @@ struct Acceptor {
     /// The open connections by the ids of their tasks.
     open: HashMap<Id, (AbortHandle, Arc<ConnectionState>)>,
     gauge: Option<Gauge>,
-    /// When the log last had a line that the limit is reached.
+    /// When the log last had the line that the limit is reached.
     full_logged: Option<Instant>,
     /// The last `accept` failed. Only the first of consecutive failures is logged.
     is_failing: bool,

@@ -1,5 +1,5 @@
-//! What the page of `dev` shows of sessions: a pasted request, detected and explained, and the latest requests of the
-//! service itself. Nothing of a pasted request is logged or kept.
+//! The sessions on the page of `dev`: a pasted request, detected and explained, and the latest requests to the service
+//! itself. No part of a pasted request is logged or stored.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,7 @@ use crate::session::explain::{self, Said, Step};
 use crate::session::registry::Registry;
 use crate::telemetry::requests::Outcome;
 
-/// How many requests the page lists.
+/// The maximum number of requests that the page lists.
 const RECENT: usize = 50;
 
 /// The extractors in force.
@@ -38,16 +38,16 @@ struct Extractor {
     kind: &'static str,
 }
 
-/// What a pasted request is, and what the service would make of it.
+/// The credentials in a pasted request, and the service's answer to it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Explained {
-    /// The text is no request.
+    /// The text is not a request.
     Problem(String),
     Request {
         credentials: Vec<Credential>,
         steps: Vec<Explanation>,
-        /// The places that were searched in vain, and the names of what is there.
+        /// The places where no credential was found, and the names of the cookies and headers in the request.
         searched: Vec<String>,
         /// Status and code of the answer.
         answer: String,
@@ -66,13 +66,13 @@ pub struct Credential {
     needs_in_words: Vec<String>,
 }
 
-/// What one extractor makes of the request.
+/// The answer of one extractor to the request.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     name: Arc<str>,
     kind: &'static str,
     places: Vec<String>,
-    /// How far it came: the last part that is good.
+    /// The last step that succeeded.
     reached: Reached,
     says: String,
     shape: Option<String>,
@@ -185,7 +185,7 @@ pub struct RecentRequests(Mutex<VecDeque<RecentRequest>>);
 
 #[derive(Clone, Debug, Serialize)]
 struct RecentRequest {
-    /// In seconds since 1970.
+    /// The time in seconds since 1970.
     at: UnixSeconds,
     status: u16,
     code: &'static str,

@@ -295,7 +295,7 @@ async fn shutdown_waits_at_most_one_second_for_a_connection_without_a_request() 
         ("silent", &b""[..], 300, 700),
         ("silent for long", b"", 2000, 0),
         ("a head that began long ago", b"GET / HT", 2000, 0),
-        ("a head that does not go on", b"GET / HT", 0, 1000),
+        ("a head that stops arriving", b"GET / HT", 0, 1000),
         ("idle", REQUEST, 0, 0),
         (
             "idle with an empty line",
@@ -437,7 +437,7 @@ async fn flood_of_unparsed_heads_is_logged_within_the_budget_of_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_protocols_are_named_in_one_line_each() {
+async fn other_protocols_are_each_logged_in_one_line() {
     let heads: [&[u8]; 5] = [
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
