@@ -1,4 +1,4 @@
-//! `count hmac|mint|router TIMES`: does it so often, for `count.py` to count its instructions. Nothing is
+//! `count hmac|mint|router TIMES`: repeats the operation, so that `count.py` can count its instructions. Nothing is
 //! timed here.
 
 #![expect(
@@ -32,14 +32,14 @@ fn main() {
         "hmac" => hmac(times),
         "mint" => mint(times),
         "router" => router(times),
-        other => panic!("{other} is none of hmac, mint and router"),
+        other => panic!("{other} is not hmac, mint or router"),
     }
 }
 
-/// What a mint cannot do without.
+/// The part of a mint that is always necessary.
 fn hmac(times: u32) {
     let key = hmac::Key::new(HMAC_SHA512, setup::CLIENT_SECRET.as_bytes());
-    // As many bytes as a token signs.
+    // A token signs as many bytes as this.
     let signed = [b'x'; 160];
     for _ in 0..times {
         black_box(hmac::sign(&key, black_box(&signed)));

@@ -1,6 +1,5 @@
-//! What one request costs, without sockets: the mint, the whole way through the service, refusals, and
-//! what each further extractor in the chain adds.
-//! Compare figures of one run with each other; the machine's noise is in all of them.
+//! Measures one request without sockets: the mint, the whole service, refusals, and the cost of each further extractor
+//! in the chain. Compare only figures of the same run, because the machine's noise affects all of them.
 
 #![expect(
     clippy::expect_used,
@@ -71,7 +70,7 @@ fn router(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The extractor that finds the session is the last of so many; the others look for a cookie each.
+/// A chain of this many extractors. The last one finds the session; each of the others looks for a cookie.
 fn chain(criterion: &mut Criterion) {
     let genuine = format!("Bearer {}", setup::session());
     let mut group = criterion.benchmark_group("chain");

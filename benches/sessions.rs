@@ -1,4 +1,4 @@
-//! What recognising a session costs, kind by kind: the cookie of a real framework in, its attributes out.
+//! Measures how long each kind takes to recognise a session: from the cookie of a real framework to the attributes.
 
 #![expect(
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! What the benchmarks measure, set up as the service would: the mint, and all of it but the sockets.
-//! How it is measured is in `request.rs` (time) and `count.rs` (instructions).
+//! Sets up the parts that the benchmarks measure, as the service does: the mint, and the whole service without sockets.
+//! `request.rs` measures time, and `count.rs` counts instructions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

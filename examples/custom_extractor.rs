@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 
 const TICKET: HeaderName = HeaderName::from_static("x-ticket");
 
-/// The keys of a section with `kind = "ticket"`. Every key needs a default. A secret may also be
-/// given by `key_file`, which the section reader understands.
+/// The keys of a section with `kind = "ticket"`. Every key needs a default. A secret may also be in the file
+/// `key_file`, which the section reader reads.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TicketConfig {
@@ -49,7 +49,7 @@ impl Ticket {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
         let name = section.key("key");
-        // A file that cannot be read is reported already.
+        // A file that cannot be read is already reported.
         problems.require(
             config.key.is_some() || problems.are_about(&name),
             name,

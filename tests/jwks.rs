@@ -1,10 +1,7 @@
-//! Key sets from a real HTTP server that counts its requests and answers as the test says.
-//! The test sets the clock, so nothing here waits for time to pass.
+//! Key sets from a real HTTP server that counts its requests and gives the answers that the test chooses. The test sets
+//! the clock, so no test waits for time to pass.
 
-#![expect(
-    clippy::expect_used,
-    reason = "tests say what they expect by panicking"
-)]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -63,7 +60,7 @@ impl Signer {
     }
 
     fn token_of(&self, issuer: &str, header: &Value) -> String {
-        // Later than the end of every test, so that only the age of the keys matters.
+        // The token expires after the end of every test, so that only the age of the keys matters.
         let claims = json!({ "iss": issuer, "sub": "u-1", "exp": NOW + 100_000 });
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(header), part(&claims));
@@ -173,7 +170,7 @@ impl Server {
     }
 }
 
-/// An extractor whose keys are at `server`, and its clock.
+/// An extractor that fetches its keys from `server`, and its clock.
 struct Subject {
     clock: Arc<ManualClock>,
     metrics: Arc<Metrics>,
@@ -230,7 +227,7 @@ impl Subject {
         detail.unwrap_or_default()
     }
 
-    /// Waits until the fetches counted in the metrics are this many.
+    /// Waits until the metrics count this many fetches.
     async fn until_fetched(&self, count: usize) {
         let counted = || {
             let text = self.metrics.render();
@@ -282,7 +279,7 @@ async fn key_replaced_under_the_same_kid_is_fetched_once_per_cooldown() {
     }
     assert_eq!(server.hits(), 2);
 
-    // A forged token is refused, not undecided, while the provider is down.
+    // A forged token is 401, not 503, while the provider is down.
     server.answers(Reply::status(503));
     subject.clock.advance(COOLDOWN);
     assert_eq!(
@@ -347,7 +344,7 @@ async fn unusable_keys_are_counted_and_never_replace_a_good_set() {
 }
 
 #[tokio::test]
-async fn certificates_by_kid_verify() {
+async fn certificates_by_kid_verify_tokens() {
     let (one, other) = (Signer::new("one"), Signer::new("other"));
     let certificate = |signer: &Signer| {
         let certificate = rcgen::CertificateParams::default().self_signed(&signer.pair);
@@ -528,7 +525,7 @@ async fn start_fetches_ahead_and_due_keys_are_refreshed_in_the_background() {
     assert_eq!(
         subject.ask(&old.token()).await,
         "ok",
-        "due, answered from what is there"
+        "due, answered with the cached keys"
     );
     subject.until_fetched(2).await;
     assert_eq!(subject.ask(&new.token()).await, "ok");
@@ -685,7 +682,7 @@ async fn key_url_in_the_token_header_is_never_fetched() {
 }
 
 #[tokio::test]
-async fn trouble_with_keys_names_what_was_found_beside_what_was_expected() {
+async fn key_failure_names_the_found_and_the_expected_value() {
     let signer = Signer::new("k");
     let document = |issuer: &str, uri: &str| {
         Reply::ok(json!({ "issuer": issuer, "jwks_uri": uri }).to_string())
@@ -939,7 +936,7 @@ async fn genuine_kid_is_served_while_made_up_kids_are_looked_up() {
     assert_eq!(
         subject.extractor.readiness(),
         Readiness::Ready,
-        "a key that is not there is no failure"
+        "a missing key is not a failure"
     );
 }
 
@@ -1020,7 +1017,7 @@ async fn missing_kid_is_cached_for_30_seconds_and_at_most_1000_of_them() {
     assert_eq!(
         (ask(0).await, server.hits()),
         ("unknown_key", before + 1),
-        "the oldest made room"
+        "the oldest was removed"
     );
 }
 

@@ -1,15 +1,12 @@
-//! The layers of `src/`, as docs/architecture.md draws them: a file imports from its own layer or from
-//! layers below, and an extractor imports no other extractor. Test modules may import anything.
+//! Checks the layers of `src/` in docs/architecture.md: a file imports only from its own layer or from layers below,
+//! and an extractor does not import another extractor. Test modules may import anything.
 
-#![expect(
-    clippy::expect_used,
-    reason = "a test says what it expects by panicking"
-)]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The top-level rooms, from the top layer down. Files that are not listed are the lowest layer.
+/// The top-level modules, from the top layer down. Files that are not listed are the lowest layer.
 const ROOMS: [&str; 7] = [
     "cli",
     "http",
@@ -20,7 +17,7 @@ const ROOMS: [&str; 7] = [
     "config",
 ];
 
-/// The rooms inside `session`, from the top layer down; those in one row may use each other.
+/// The modules inside `session`, from the top layer down. Those in one row may use each other.
 const SESSION_ROOMS: [&[&str]; 6] = [
     &[
         "builder", "chain", "contract", "detect", "explain", "registry",
@@ -32,7 +29,7 @@ const SESSION_ROOMS: [&[&str]; 6] = [
     &["formats"],
 ];
 
-/// One import: where it stands, the room it stands in, and the path that it names.
+/// One import: its position, the module that contains it, and the path that it names.
 struct Import {
     place: String,
     from: Vec<String>,
@@ -54,7 +51,7 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The path that follows `crate::` on this line, if one does.
+/// The path after `crate::` on this line, if there is one.
 fn crate_path(line: &str) -> Option<Vec<String>> {
     let (_, rest) = line.split_once("crate::")?;
     let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';

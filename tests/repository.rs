@@ -1,5 +1,5 @@
-//! Checks what the repository says about itself: the versions in its lock file, and the tests that
-//! `SECURITY.md` and `docs/threat-cases.md` name, and the configurations of its pages. Nothing here runs the service.
+//! Checks the consistency of the repository: the versions in its lock file, the tests that `SECURITY.md` and
+//! `docs/threat-cases.md` name, and the configurations on its pages. No test in this file runs the service.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -16,7 +16,7 @@ use std::path::Path;
 use rollout_token::session::registry::Registry;
 
 /// The first version of each package in which a vulnerability that would affect the service is fixed. `make audit`
-/// knows more of them but needs a network, and the advisory database lacks the first one.
+/// checks more vulnerabilities but needs a network, and its database lacks the first one.
 const FLOORS: [(&str, [u64; 3], &str); 5] = [
     (
         "jsonwebtoken",
@@ -71,7 +71,7 @@ fn no_dependency_is_older_than_the_fix_of_a_known_flaw() {
             .peekable();
         assert!(
             versions.peek().is_some(),
-            "{name} is no longer a dependency: drop its floor"
+            "{name} is no longer a dependency: remove its row"
         );
         for version in versions {
             assert!(version >= floor.to_vec(), "{name} {version:?} has {flaw}");
@@ -198,7 +198,7 @@ fn every_threat_case_names_a_test_and_every_attack_has_a_threat_case() {
     );
 }
 
-/// A user starts at `docs/choosing.md`, so it has a link to each page of a kind or product, each kind and each preset.
+/// Users start at `docs/choosing.md`, so it must link every page of a kind or product, every kind and every preset.
 #[test]
 fn choosing_md_links_every_recipe_kind_and_preset() {
     let choosing = read("docs/choosing.md");

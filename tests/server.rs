@@ -5,7 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "tests say what they expect by panicking"
+    reason = "a test fails by panicking"
 )]
 
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ fn settings() -> ServerConfig {
     }
 }
 
-/// The settings with other keys that are read at start only.
+/// The settings, with a change to the keys that are read at start only.
 fn restarted(change: impl FnOnce(&mut ServerRestartConfig)) -> ServerConfig {
     let mut settings = settings();
     change(&mut settings.restart);
@@ -172,7 +172,7 @@ impl Service {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends these bytes. Returns all that the server sends until it closes the connection.
+    /// Sends these bytes. Returns everything that the server sends until it closes the connection.
     async fn talk(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect().await;
         // This fails if the server refuses before it has read everything.
@@ -208,7 +208,7 @@ async fn read_to_close(stream: &mut TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// One answer on a connection that stays open. It must arrive in one read.
+/// Reads one answer on a connection that stays open. The answer must arrive in one read.
 async fn read_answer(stream: &mut TcpStream) -> String {
     let mut answer = vec![0; 4096];
     let length = timeout(HANG, stream.read(&mut answer))
@@ -346,7 +346,7 @@ async fn hostile_heads_get_one_json_answer_and_a_close() {
         ("empty", with_host(""), bad),
         ("header count", post_with(&headers(65), smuggled), &[431]),
         (
-            "more than hyper takes",
+            "more than hyper accepts",
             post_with(&headers(150), smuggled),
             &[431],
         ),
@@ -356,7 +356,7 @@ async fn hostile_heads_get_one_json_answer_and_a_close() {
             &[431],
         ),
         (
-            "more bytes than hyper takes",
+            "more bytes than hyper accepts",
             post_with(&format!("X: {}\r\n", "y".repeat(50_000)), ""),
             &[431],
         ),
@@ -524,7 +524,7 @@ async fn silent_connections_and_incomplete_heads_are_closed_after_header_timeout
     ] {
         assert_eq!(service.talk(bytes).await, "", "{name}");
     }
-    // On a connection that was idle before, too.
+    // The same holds on a connection that was idle before.
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
     read_answer(&mut stream).await;
@@ -624,7 +624,8 @@ async fn assert_served_behind(bytes: &[u8]) {
         stream.write_all(bytes).await.unwrap();
         held.push(stream);
     }
-    // The second 64 are being closed, so all that connected before the two clients are closed within another second.
+    // The second 64 are being closed, so all connections that were opened before the two clients are closed within
+    // another second.
     let closed = timeout(HANG, held[64].read(&mut [0; 4096]))
         .await
         .expect("not closed");

@@ -1,5 +1,5 @@
-//! The floor: axum as its documentation starts it, with one route that says hello to anybody.
-//! No session is looked at and no token is made.
+//! The lower bound: axum as its documentation starts it, with one route that says hello to every caller. It checks no
+//! session and makes no token.
 
 #![expect(
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! The route as one writes it in an afternoon with axum and jsonwebtoken: no limits, no log, no metrics.
-//! What the other peers do in their languages.
+//! A minimal route with axum and jsonwebtoken, as a developer writes it in an afternoon: no limits, no log, no metrics.
+//! The other peers do the same in their languages.
 
 #![expect(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! A configuration file: it loads or it is refused, and neither shows the secret.
+//! A configuration file. Whether it loads or is refused, no message shows the secret.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use rollout_token::session::registry::Registry;
 const SECRET: &str = "sentinel-client-secret-sentinel-client-secret-sentinel-client-secret";
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    // A device never ends; which file to read is the operator's to say.
+    // Skip texts that name files, because a device such as /dev/zero never ends.
     if text.contains("file") {
         return;
     }

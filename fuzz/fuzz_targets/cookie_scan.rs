@@ -1,4 +1,4 @@
-//! The scan of the `Cookie` header: at most the one cookie is found, and it is a piece of the header.
+//! The scan of the `Cookie` header: it finds at most the one cookie, whose value is a part of the header.
 #![no_main]
 
 use axum::http::{HeaderMap, HeaderValue, header};

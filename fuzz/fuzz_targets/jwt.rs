@@ -1,5 +1,5 @@
-//! A JWT whose header and payload are anything at all, rightly signed: what the gate lets through is what
-//! RFC 7519 calls good, however the bytes are arranged.
+//! A correctly signed JWT with any bytes as header and payload. The extractor must accept only tokens that are valid
+//! according to RFC 7519.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

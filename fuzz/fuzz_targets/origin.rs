@@ -1,6 +1,5 @@
-//! The origin rule: a configured origin against the headers of a request, a line each: the origin that is
-//! allowed, `Origin`, `Host`, `Sec-Fetch-Site`. A page is let through only if it is of that very origin, or
-//! of our own.
+//! The origin rule. The four lines of the input are the allowed origin, `Origin`, `Host` and `Sec-Fetch-Site`. A page
+//! is allowed only if it has exactly that origin, or the service's own.
 #![no_main]
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -15,7 +14,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let &[configured, origin, host, site] = &lines[..] else { return };
     let Ok(allowed) = Origin::parse(configured) else { return };
     let normal = allowed.as_str().to_owned();
-    assert_eq!(Origin::parse(&normal).as_ref(), Ok(&allowed), "the browsers' form stays as it is");
+    assert_eq!(Origin::parse(&normal).as_ref(), Ok(&allowed), "the browsers' form is unchanged");
 
     let mut headers = HeaderMap::new();
     for (name, value) in HEADERS.into_iter().zip([origin, host, site]) {

@@ -1,4 +1,4 @@
-//! A template over a session: whatever comes out passes the hygiene rules.
+//! A subject template over a session: every result satisfies the rules for subjects.
 #![no_main]
 
 use rollout_token::json::Value;

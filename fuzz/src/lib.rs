@@ -1,4 +1,5 @@
-//! Shared by the targets: one extractor per target, with the fuzzer's bytes as a cookie or as a backend's answer.
+//! Code that the targets share. Each target has one extractor, which gets the fuzzer's bytes as a cookie or as a
+//! backend's answer.
 
 #[path = "../../tests/shared/samples.rs"]
 mod samples;
@@ -34,7 +35,7 @@ pub fn jwt(more: &str) -> Arc<dyn SessionExtractor> {
     build("jwt", &format!("secret = \"{JWT_SECRET}\"\n{keys}\n{more}"))
 }
 
-/// An extractor that asks a backend, and that backend.
+/// An extractor that calls a backend, and that backend.
 pub struct Asking {
     runtime: Runtime,
     extractor: Arc<dyn SessionExtractor>,
@@ -123,13 +124,13 @@ impl Subject {
     }
 }
 
-/// Gives the extractor of the sample called `name` the bytes as its cookie. It must answer without a panic, and the only session
-/// that it may find is the genuine one.
+/// Passes the bytes as a cookie to the extractor of the sample called `name`. The extractor must not panic, and may
+/// accept only the genuine session.
 pub fn cookie(name: &str, bytes: &[u8]) {
     static SUBJECT: OnceLock<Subject> = OnceLock::new();
     let subject = SUBJECT.get_or_init(|| Subject::of(name));
     let mut request = contract::request(&[]);
-    // The first cookie is the fuzzer's; a second one, such as a signature, stays genuine.
+    // The fuzzer's bytes replace the first cookie. A second cookie, such as a signature, stays genuine.
     for (number, (name, value)) in subject.cookies.iter().enumerate() {
         let value = if number == 0 { bytes } else { value.as_bytes() };
         let pair = [name.as_bytes(), b"=", value].concat();

@@ -12,7 +12,7 @@ use crate::wire::{post, request};
 
 const INVALID: &[&str] = &["401 session_invalid"];
 
-/// The SHA-256 of a key as the configuration takes it.
+/// The SHA-256 of a key, in the form of the configuration.
 fn hash(key: &str) -> String {
     digest(&SHA256, key.as_bytes())
         .as_ref()

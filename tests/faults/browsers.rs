@@ -1,4 +1,4 @@
-//! Pages of other origins, cross-site requests, and caches: which pages may ask and read answers.
+//! Pages of other origins, cross-site requests, and caches: only allowed pages may ask and read answers.
 
 use serde_json::json;
 
@@ -166,8 +166,8 @@ async fn only_the_serialized_form_of_an_origin_matches() {
 #[tokio::test]
 async fn other_scheme_port_or_sibling_is_403() {
     let web = Service::start(by_jwt()).await;
-    // Behind a proxy that ends TLS the service cannot tell its own scheme: a page of its own host is its own, by
-    // Sec-Fetch-Site first. Under another Host the listed scheme is the only one.
+    // Behind a proxy that terminates TLS, the service does not know its own scheme. It recognises a page of its own
+    // host by Sec-Fetch-Site, or else by Host. Under another Host, only the listed scheme is accepted.
     for origin in [
         "http://app.example",
         "https://app.example:8443",
@@ -323,7 +323,7 @@ async fn request_without_an_origin_is_allowed() {
     )
     .await;
     web.expect(
-        "a referer is no origin",
+        "a referer is not an origin",
         &post(&format!(
             "{}Referer: https://evil/\r\n",
             bearer(&hs256(&json!({})))

@@ -171,7 +171,7 @@ async fn nbf_or_iat_of_another_type_is_401() {
 #[tokio::test]
 async fn fractional_exp_is_rounded_down() {
     let s = Service::start(by_jwt()).await;
-    // RFC 7519, section 2 allows fractions: the whole second counts.
+    // RFC 7519, section 2 allows fractions, which are rounded down.
     ask(&s, with_text("exp", &format!("{}.9", now() + 60)), &["200"]).await;
     ask(&s, with_text("exp", "1795566737.9e-2"), EXPIRED).await;
     s.finish().await;
@@ -180,7 +180,7 @@ async fn fractional_exp_is_rounded_down() {
 #[tokio::test]
 async fn distant_exp_does_not_extend_the_minted_token() {
     let s = Service::start(by_jwt()).await;
-    // A session's length is not limited: the minted token lives for 15 minutes in any case.
+    // The length of a session is not limited: the minted token expires after 15 minutes in any case.
     let answer = s
         .one(&post(&bearer(&hs256(
             &json!({"exp": now() + 400 * 86_400}),
@@ -253,7 +253,7 @@ async fn audience_other_than_configured_is_401() {
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove("aud");
     ask(&s, all.to_string(), INVALID).await;
-    // Ten thousand of them exceed the limit of a token's length.
+    // Ten thousand audiences exceed the limit of a token's length.
     let vast: Vec<u8> = vec![1; 10_000];
     ask(&s, claims(&json!({"aud": vast})).to_string(), INVALID).await;
     s.finish().await;
@@ -317,7 +317,7 @@ async fn subject_of_another_type_is_401() {
 }
 
 #[tokio::test]
-async fn textual_date_is_not_parsed() {
+async fn date_as_text_is_401() {
     let s = Service::start(by_jwt()).await;
     let date = format!("Mon, {}21 Nov 2026 00:00:00 GMT", "(".repeat(2000));
     for name in ["exp", "nbf", "iat"] {
@@ -354,7 +354,7 @@ async fn deeply_nested_payload_is_401() {
 }
 
 #[tokio::test]
-async fn payload_that_is_no_json_object_is_401() {
+async fn payload_that_is_not_a_json_object_is_401() {
     let s = Service::start(by_jwt()).await;
     let good = claims(&json!({})).to_string();
     let with = |before: &[u8], after: &[u8]| [before, good.as_bytes(), after].concat();

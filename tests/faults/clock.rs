@@ -1,4 +1,4 @@
-//! A service whose clocks the test sets, by a preloaded library (`libfaketime`), so that no test waits an hour.
+//! A service whose clocks the test sets with a preloaded library (`libfaketime`), so that no test has to wait an hour.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -10,13 +10,13 @@ use tokio::time::sleep;
 
 use crate::service::{Service, Setup};
 
-/// Where Debian puts the library.
+/// The paths of the library on Debian.
 const LIBRARY: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
 ];
 
-/// Which clocks of the process are moved.
+/// The clocks of the process that the test changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Clocks {
     Both,
@@ -56,7 +56,7 @@ impl Timed {
     /// Sets the clocks this many seconds ahead of the machine's.
     pub async fn ahead(&self, seconds: i64) {
         std::fs::write(self.file.path(), format!("{seconds:+}")).expect("a file");
-        // The runtime sleeps by the old clock; a request wakes it.
+        // The runtime sleeps until a time on the old clock; a request wakes it.
         self.service.healthy().await;
         sleep(Duration::from_millis(20)).await;
     }

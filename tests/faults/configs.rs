@@ -1,4 +1,4 @@
-//! The configurations that most attacks start from.
+//! The configurations with which most attacks start.
 
 use crate::settings::ConfigBuilder;
 
@@ -25,7 +25,7 @@ pub fn by_jwt() -> ConfigBuilder {
     one_extractor("web", "jwt", keys)
 }
 
-/// Accepts tokens by the public keys at this URL.
+/// Accepts tokens that the public keys at this URL verify.
 pub fn by_jwks_url(url: &str) -> ConfigBuilder {
     by_jwt()
         .without("extractors.web.secret")

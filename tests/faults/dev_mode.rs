@@ -1,4 +1,4 @@
-//! `dev`, which signs anyone in: it must be reachable from this machine only.
+//! `dev` signs every caller in, so it must be reachable from this machine only.
 
 use crate::service::{Service, Setup, refuses};
 use crate::wire::{post, request};
@@ -85,7 +85,7 @@ async fn dev_mode_refuses_foreign_origins_and_hosts() {
     ] {
         s.expect(headers, &at_home(headers), &["200"]).await;
     }
-    // The page's own endpoints are for the page alone.
+    // Only the page itself may call its endpoints.
     let samples = request(
         "GET /dev/samples HTTP/1.1",
         "Origin: http://localhost:5173\r\n",

@@ -19,7 +19,7 @@ fn good() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn body_beyond_the_limit_is_413_and_no_longer_read() {
+async fn body_beyond_the_limit_is_413_and_the_rest_is_not_read() {
     let s = Service::start(by_jwt().with("log.level = 'info'")).await;
     let over = [post("Content-Length: 4097\r\n"), vec![b'x'; 4097]].concat();
     s.expect("by length", &over, &["413 body_too_large"]).await;
@@ -35,7 +35,7 @@ async fn body_beyond_the_limit_is_413_and_no_longer_read() {
         &["401 no_session"],
     )
     .await;
-    // Endless bodies: how many bytes are accepted before the connection is closed.
+    // Endless bodies: the number of bytes that are accepted before the connection is closed.
     let before = s.usage().resident_kib;
     for head in [
         "Transfer-Encoding: chunked\r\n",
@@ -109,7 +109,7 @@ async fn separators_escapes_and_quotes_take_bounded_time() {
         ("quotes", format!("session={}", "\"".repeat(8000))),
         ("equals", format!("session{}", "=".repeat(28_000))),
         ("spaces", format!("session={}x", " \t".repeat(14_000))),
-        ("the name again and again", "session".repeat(4000)),
+        ("the same name repeatedly", "session".repeat(4000)),
         ("the name, nearly", "sessio=x; ".repeat(3000)),
         ("commas", ",".repeat(30 * 1024)),
     ] {
@@ -181,7 +181,8 @@ async fn bytes_after_a_body_are_the_next_request() {
     let head = |length: usize| {
         format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")
     };
-    // Too short a body takes from the next request; too long a one is the next request.
+    // If the body is too short, the start of the next request becomes part of it. If it is too long, the rest is parsed
+    // as the next request.
     let answers = s
         .exchange(format!("{}abGET /healthz HTTP/1.1\r\n\r\n", head(1)).as_bytes())
         .await;
@@ -293,7 +294,8 @@ async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
     all.into_iter().map(|(_, took)| took).collect()
 }
 
-/// At least 99 of 100 got their token, and those after the first round of timeouts got it within a second.
+/// Asserts that at least 99 of 100 requests got a token, and that those after the first timeouts got it within a
+/// second.
 fn assert_served(took: &[Option<Duration>], first_round: Duration) {
     let served = took.iter().flatten().count();
     assert!(
@@ -315,7 +317,7 @@ fn assert_served(took: &[Option<Duration>], first_round: Duration) {
     );
 }
 
-/// The same with connections that made one request each and are then idle.
+/// Like the test above, with connections that are idle after one request each.
 #[tokio::test]
 async fn idle_connections_over_the_limit_do_not_displace_honest_requests() {
     const CAP: usize = 256;
@@ -404,7 +406,7 @@ async fn low_file_limit_does_not_fail_honest_requests() {
     s.finish().await;
 }
 
-/// Logged refusals for overload that took the service more than 100 ms.
+/// The logged refusals for overload that took more than 100 ms.
 fn slow_refusals(log: &str) -> Vec<&str> {
     let shed = log.lines().filter(|line| line.contains("\"overloaded\""));
     shed.filter(|line| {
@@ -415,7 +417,7 @@ fn slow_refusals(log: &str) -> Vec<&str> {
 }
 
 impl Wire {
-    /// A connection from another loopback address, which has ports of its own.
+    /// A connection from another loopback address, which has its own range of ports.
     pub async fn connect_from(from: [u8; 4], to: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((from, 0).into()).expect("a loopback address");
@@ -471,7 +473,7 @@ mod slow {
         let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
         s.count(&[answer]);
         let started = Instant::now();
-        // `Wire` waits for less than the idle timeout, so it is asked repeatedly.
+        // `Wire` waits for a shorter time than the idle timeout, so the test waits repeatedly.
         while timeout(Duration::from_secs(30), wire.closed())
             .await
             .is_err()
@@ -490,7 +492,7 @@ mod slow {
             .replace("Connection: close\r\n", "");
         let mut clients = JoinSet::new();
         for _ in 0..2 {
-            // Small buffers, so that they are soon full.
+            // The buffers are small, so that they fill quickly.
             let socket = TcpSocket::new_v4().expect("a socket");
             socket.set_recv_buffer_size(4096).expect("a size");
             socket.set_send_buffer_size(4096).expect("a size");
@@ -511,7 +513,7 @@ mod slow {
             });
         }
         while let Some(done) = clients.join_next().await {
-            done.expect("closed in the end");
+            done.expect("the connection is closed");
         }
         s.does_not_count();
         s.finish().await;
@@ -696,7 +698,7 @@ mod alone {
         s.does_not_count();
         let rate = made / started.elapsed().as_secs();
         println!("{rate} connections a second; resident KiB by second: {table:?}");
-        // The buffers of the requests in progress come and go, so the least of each half is compared.
+        // The memory for requests in progress varies, so the test compares the minimum of each half.
         let least = |rows: &[(u64, u64)]| rows.iter().map(|row| row.1).min().expect("a row");
         let (early, late) = table[1..].split_at(table.len() / 2);
         assert!(least(late) <= least(early) + 1024, "{table:?}");

@@ -32,7 +32,7 @@ fn keygrip(name: &str, session: &Value, key: &str) -> (String, String) {
     (value, signature)
 }
 
-/// Flask's cookie, written at a time.
+/// Flask's cookie, signed at the time `at`.
 fn flask(session: &Value, secret: &str, salt: &str, at: i64) -> String {
     let stamp = u32::try_from(at).expect("a time").to_be_bytes();
     let signed = format!("{}.{}", encode(session.to_string()), encode(stamp));
@@ -82,7 +82,7 @@ fn rails(session: &Value, secret: &str, name: &str, ends: Option<&str>) -> Strin
     escaped
 }
 
-/// The outcomes of an altered cookie. A changed byte may be one that a header cannot hold, or one that ends the cookie.
+/// The outcomes of an altered cookie. A changed byte may be invalid in a header, or may end the cookie.
 const REFUSED: &[&str] = &["401 session_invalid", "401 no_session", "400 bad_request"];
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn altered_cookie_is_refused_with_one_code() {
             for bit in [0, 2, 5] {
                 let mut bent = cookie.clone().into_bytes();
                 bent[at] ^= 1 << bit;
-                // Escapes may be written in small letters, too.
+                // Escapes may also be written in lower-case letters.
                 let is_escape = cookie[..at].ends_with('%') || cookie[..at - 1].ends_with('%');
                 // The signature covers neither the names nor the space between the cookies.
                 if is_escape

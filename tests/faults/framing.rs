@@ -10,7 +10,7 @@ use crate::service::Service;
 use crate::tokens::hs256;
 use crate::wire::{LISTED, Wire, bearer, post, post_raw, request};
 
-/// A request hidden behind another one. It is never answered.
+/// A request that is hidden after another one. The service must never answer it.
 pub const SMUGGLED: &str = "GET /x HTTP/1.1\r\nHost: app.example\r\n\r\n";
 
 const BAD: &[&str] = &["400 bad_request"];
@@ -67,7 +67,7 @@ async fn two_content_lengths_are_400() {
     ] {
         s.expect(label, &with(headers, SMUGGLED), BAD).await;
     }
-    // RFC 9112, section 6.3 allows a repeated equal length to be refused or to be merged.
+    // RFC 9112, section 6.3 allows a server to refuse or to merge a repeated equal length.
     s.expect(
         "5 and 5",
         &with("Content-Length: 5\r\nContent-Length: 5\r\n", "abcde"),
@@ -182,7 +182,7 @@ async fn chunked_body_is_read_and_ignored() {
     }
     let trailers = "0\r\nCookie: session=x\r\n\r\n";
     let asked = [post(chunked), trailers.as_bytes().to_vec()].concat();
-    s.expect("trailers are no headers", &asked, &["401 no_session"])
+    s.expect("trailers are not headers", &asked, &["401 no_session"])
         .await;
     s.expect(
         "5 KiB",
@@ -199,7 +199,7 @@ async fn chunked_body_is_read_and_ignored() {
 #[tokio::test]
 async fn chunked_body_does_not_affect_the_next_request_of_the_connection() {
     let s = Service::start(by_jwt()).await;
-    // To the scan for ambiguous heads, this body looks like the beginning of one, with a `#` in its target.
+    // For the scan of request heads, this body looks like the beginning of a head with a `#` in its target.
     let body = "POST /#x HTTP/1.1\r\nTransfer-Encoding: chunked";
     let first = format!(
         "POST /rollout/token HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n{}\r\n",
@@ -286,7 +286,7 @@ async fn control_byte_or_folded_line_in_a_header_is_400() {
 }
 
 #[tokio::test]
-async fn header_bytes_that_are_no_utf8_are_refused_without_a_panic() {
+async fn header_bytes_that_are_not_utf8_are_refused_without_a_panic() {
     let s = Service::start(by_jwt()).await;
     let refused = &[
         "401 no_session",
@@ -449,7 +449,7 @@ async fn request_beyond_a_size_limit_is_431_or_414() {
         )
         .await;
     }
-    // Just below each limit the request is served.
+    // A request just below each limit is served.
     s.expect("95 headers", &with(&many(95), ""), &["200"]).await;
     s.expect(
         "30 KiB",
@@ -580,7 +580,7 @@ async fn compressed_body_is_not_inflated() {
             bomb.len()
         );
         let asked = [post(&format!("{}{headers}", good())), bomb.clone()].concat();
-        // The body is not read for content, so its coding does not matter.
+        // The service ignores the content of the body, so its coding does not matter.
         s.expect(coding, &asked, &["200"]).await;
     }
     assert!(s.usage().resident_kib <= before + 1024);
@@ -806,7 +806,7 @@ async fn repeated_credential_or_browser_header_is_refused() {
             "200",
         ),
         (
-            "both places, the first bad",
+            "both places, the first invalid",
             format!("{}Cookie: session={token}\r\n", bearer("x.y.z")),
             "401 session_invalid",
         ),

@@ -67,7 +67,7 @@ fn keys(port: u16) -> String {
     )
 }
 
-/// Answers are kept.
+/// A section that caches answers.
 const KEPT: &str = "[extractors.idp]\ncache_ttl = '60s'\nallow_any_client = true";
 
 fn good(over: &Value) -> Value {
@@ -187,7 +187,7 @@ async fn active_token_for_another_party_is_401() {
 }
 
 #[tokio::test]
-async fn answer_of_one_issuer_does_not_count_for_another() {
+async fn answer_of_one_issuer_is_not_used_for_another() {
     let (a, b) = (
         Upstream::start(ok(&good(&json!({"sub": "at-a"})).to_string())).await,
         Upstream::start(ok("{\"active\":false}")).await,
@@ -224,7 +224,7 @@ async fn revoked_token_is_401_after_the_cache_ttl() {
     s.expect("kept", &opaque("t"), &["200"]).await;
     t.ahead(61).await;
     s.expect("revoked", &opaque("t"), INVALID).await;
-    // Not cached beyond the token's `exp`.
+    // The answer is not cached beyond the token's `exp`.
     issuer.does(ok(&good(&json!({"exp": now() + 61 + 10})).to_string()));
     s.expect("short", &opaque("short"), &["200"]).await;
     t.ahead(61 + 12).await;

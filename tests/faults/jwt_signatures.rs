@@ -26,7 +26,7 @@ use crate::wire::{bearer, post, post_raw};
 
 const INVALID: &[&str] = &["401 session_invalid"];
 
-/// Services that verify in different ways, and the keys to their tokens.
+/// Services that verify tokens in different ways, and the keys for these tokens.
 struct Stage {
     /// HS256.
     secret: Arc<Service>,
@@ -297,7 +297,7 @@ async fn algorithm_other_than_configured_is_401() {
             s.public.expect(alg, &post(&bearer(&token)), INVALID).await;
         }
     }
-    // Each key with the other's kid.
+    // Each key is sent with the kid of the other.
     s.rsa_refused("kid swapped", &json!({"alg": "RS256", "kid": "ec-1"}))
         .await;
     s.finish().await;
@@ -403,11 +403,11 @@ async fn hostile_kid_is_401_and_logged_escaped() {
         assert!(
             log.lines()
                 .all(|line| serde_json::from_str::<Value>(line).is_ok()),
-            "a line that is no JSON"
+            "a line that is not JSON"
         );
         assert!(
             log.lines().all(|line| line.len() < 2000),
-            "a line that was not cut"
+            "a line that was not shortened"
         );
     }
     s.finish().await;
@@ -431,7 +431,7 @@ async fn critical_or_unsupported_header_member_is_401() {
         header[name] = value;
         s.rsa_refused(name, &header).await;
     }
-    // An unencoded payload, as b64 = false would have it.
+    // The payload is not encoded, as with b64 = false.
     let payload = claims(&json!({})).to_string();
     let header = encode("{\"alg\":\"HS256\",\"b64\":false,\"crit\":[\"b64\"]}");
     s.refused(
@@ -593,7 +593,7 @@ async fn non_canonical_base64_is_401() {
         format!("{signed}.{}", encode(sign(&signed)))
     };
     let bent = |text: &str| {
-        // The last base64 character has unused bits if the length is no multiple of three bytes.
+        // The last base64 character has unused bits if the length is not a multiple of three bytes.
         let mut text = text.to_owned();
         let last = text.pop().expect("a character");
         text.push(char::from_u32(last as u32 + 1).expect("a character"));
@@ -656,7 +656,7 @@ async fn non_canonical_base64_is_401() {
             )
             .await;
     }
-    // A cookie has no scheme whose parser would refuse unusual bytes first.
+    // A cookie has no scheme, so no parser of a scheme refuses unusual bytes first.
     for (label, cookie, outcome) in [
         ("good", format!("{good}.{signature}"), "200"),
         (
@@ -800,7 +800,7 @@ async fn client_secret_or_placeholder_for_sessions_refuses_to_start() {
     for placeholder in ["", "changeme", "secret", "your-client-secret"] {
         refuses(with_secret(placeholder), "extractors.web.secret").await;
     }
-    // The app uses a weak secret already, so it is a warning.
+    // The app already uses the weak secret, so it causes only a warning.
     let s = Service::start(with_secret("short-one")).await;
     s.logs("is shorter than 16 bytes", 1).await;
     s.finish().await;

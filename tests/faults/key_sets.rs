@@ -41,7 +41,7 @@ fn keys(signers: &[&Signer]) -> Act {
 }
 
 fn by(signer: &Signer) -> Vec<u8> {
-    // Later than any time that the tests set.
+    // This is later than any time that the tests set.
     post(&bearer(&signer.token(&json!({"exp": now() + 100_000}))))
 }
 
@@ -56,7 +56,7 @@ fn made_up(kid: &str) -> Vec<u8> {
     post(&bearer(&token))
 }
 
-/// Repeats the request until it has this outcome: keys are fetched in the background.
+/// Repeats the request until it has this outcome, because keys are fetched in the background.
 async fn until(s: &Service, asked: &[u8], outcome: &str) -> Answer {
     for _ in 0..200 {
         let answer = s.one(asked).await;
@@ -111,7 +111,7 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
 async fn thousand_requests_on_a_cold_start_cause_one_fetch() {
     let signer = Signer::p256("good");
     let Act::Say(set) = keys(&[&signer]) else {
-        panic!("`keys` gives another act")
+        panic!("`keys` returns another act")
     };
     let provider = Upstream::start(Act::Late(Duration::from_millis(700), set)).await;
     // Half of them may wait for the provider.
@@ -167,8 +167,7 @@ async fn provider_outage_serves_stale_keys_then_503() {
     t.ahead(40).await;
     s.expect("down, stale", &by(&signer), &["200"]).await;
     t.ahead(1000).await;
-    s.expect("down, stale for long", &by(&signer), &["200"])
-        .await;
+    s.expect("down, keys too old", &by(&signer), &["200"]).await;
     sleep(Duration::from_millis(200)).await;
     assert!(
         s.metric("rollout_token_jwks_refresh_total", &["unreachable"])
@@ -187,15 +186,15 @@ async fn provider_outage_serves_stale_keys_then_503() {
     s.finish().await;
 }
 
-/// A service with good keys whose next fetches get these answers: the keys stay in use. A request or the service's own
-/// task makes the fetch, as soon as the clock is ahead.
+/// Checks that a service with usable keys keeps them if its next fetches get these answers. A request or the service's
+/// own task starts each fetch once the clock is set ahead.
 async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
     let signer = Signer::p256("good");
     let provider = Upstream::start(keys(&[&signer])).await;
     let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = &t.service;
     until(s, &by(&signer), "200").await;
-    // At most a megabyte each.
+    // Each answer may add at most a megabyte.
     let (bound, mut ahead) = (s.usage().resident_kib + 1024 * bad.len() as u64, 0);
     for (label, act) in bad {
         provider.does(act);
@@ -222,7 +221,7 @@ async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
         s.metric("rollout_token_jwks_refresh_total", &["result=\"ok\""])
             .await
             < 2.0,
-        "a bad answer counts as good"
+        "an unusable answer counts as usable"
     );
     assert!(s.usage().resident_kib < bound);
     provider.does(keys(&[&signer]));
@@ -325,7 +324,7 @@ async fn endless_key_set_answer_is_aborted_and_keeps_the_old_keys() {
             ),
         ),
         (
-            "a header byte at a time",
+            "a header sent byte by byte",
             Act::Drip(Vec::new(), with(b"\r\n"), Duration::from_millis(200)),
         ),
         ("hangs", Act::Hang),
@@ -361,7 +360,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     let provider = Upstream::start(ok(&jwks(&set))).await;
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
-    s.expect("a good key beside unusable ones", &by(&rsa), &["200"])
+    s.expect("a good key among unusable ones", &by(&rsa), &["200"])
         .await;
     s.expect(
         "an unusable key",
@@ -382,7 +381,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     drop(provider);
     s.finish().await;
 
-    // Small keys, so that ten thousand of them are within the longest answer; and then a few more.
+    // The keys are small, so that ten thousand of them fit into the largest answer, and a few more do not.
     let small = |n: usize| json!({"kty": "OKP", "crv": "Ed25519", "x": "A".repeat(43), "kid": n.to_string()});
     let many: Vec<Value> = [good.jwk()]
         .into_iter()
@@ -392,7 +391,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
     s.expect(
-        "one beyond the hundredth",
+        "a key after the hundredth",
         &made_up("4000"),
         &["401 session_invalid", "503 session_backend_unavailable"],
     )

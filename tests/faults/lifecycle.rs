@@ -22,7 +22,7 @@ fn good(subject: &str) -> Vec<u8> {
     post(&bearer(&hs256(&json!({"sub": subject}))))
 }
 
-/// Requests that wait for the backend, each on a connection of its own.
+/// Sends requests that wait for the backend, each on a connection of its own.
 async fn under_way(s: &Arc<Service>, count: usize) -> JoinSet<Option<u16>> {
     let mut tasks = JoinSet::new();
     for n in 0..count {
@@ -207,7 +207,7 @@ async fn invalid_reload_keeps_the_old_configuration() {
 
 #[tokio::test]
 async fn reload_under_load_is_atomic() {
-    // The listed origin and a claim change together: no answer may have one of the old and one of the new.
+    // The listed origin and a claim change together: no answer may combine an old and a new value.
     let config = |version: &str| {
         with_origin(&format!("https://{version}.example"))
             .with(format!("token.claims.version = '{version}'"))
@@ -247,11 +247,11 @@ async fn reload_under_load_is_atomic() {
         let reloads = s.metric(RELOADS, &["ok"]).await;
         std::fs::write(file.path(), config(if n % 2 == 0 { "two" } else { "one" }))
             .expect("a file");
-        // A hundred signals at once are a few reloads.
+        // A hundred signals at once cause only a few reloads.
         for _ in 0..100 {
             s.signal(Signal::HUP);
         }
-        // A changed file is taken once two reads, a second apart, are equal.
+        // A changed file is used once two reads, a second apart, are equal.
         while s.metric(RELOADS, &["ok"]).await <= reloads {
             sleep(Duration::from_millis(20)).await;
         }
@@ -263,7 +263,7 @@ async fn reload_under_load_is_atomic() {
     s.finish().await;
 }
 
-/// The service with an extractor that panics on request. The binary under test has none.
+/// The service with an extractor that panics on request. The binary under test has no such extractor.
 pub async fn panicking_service() -> Arc<Service> {
     let mut setup = Setup::new(one_extractor("panics", "panics", ""));
     setup.program = env!("CARGO_BIN_EXE_panicking-service").into();
@@ -305,7 +305,7 @@ async fn panic_is_500_and_the_next_request_is_served() {
     s.finish().await;
 }
 
-/// Ten minutes by the process's clocks.
+/// The ten minutes pass on the process's clocks only.
 #[tokio::test]
 async fn backend_outage_of_ten_minutes_keeps_the_service_ready() {
     let app = Upstream::start(Act::Reset).await;
@@ -391,7 +391,7 @@ async fn other_signals_do_not_end_the_service() {
 
 #[tokio::test]
 async fn service_runs_without_writable_files_and_with_little_cpu() {
-    // No file may be written, there is no home or temporary folder, and later a tenth of a processor.
+    // The service may write no file and has no home or temporary folder. Later it gets a tenth of a processor.
     let setup = Setup::new(by_jwt())
         .launcher(&["env", "-C", "/proc", "prlimit", "--fsize=0", "--core=0"])
         .env("TMPDIR", Some("/nonexistent"))
@@ -558,7 +558,7 @@ mod slow {
                         let all = addresses.lock().expect("addresses");
                         all[(lane + usize::try_from(sent).expect("small")) % all.len()]
                     };
-                    // Every other request on a connection that was used before, if the instance left it open.
+                    // Every other request uses a kept connection, if the instance left one open.
                     let mut wire = match kept.take() {
                         Some((of, wire)) if of == address => wire,
                         _ => {

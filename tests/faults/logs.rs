@@ -1,4 +1,4 @@
-//! Logs, metrics and error texts: no secret and no forged line in them.
+//! Logs, metrics and error texts must contain no secret and no forged line.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::tokens::{HS256, claims, hs256, hs256_raw};
 use crate::upstream::{Act, Upstream, ok};
 use crate::wire::{bearer, post, post_raw, request};
 
-/// Every line is one event.
+/// Asserts that every line is one JSON event.
 fn all_json(log: &str) {
     for line in log.lines() {
         let line: Value =
@@ -169,7 +169,7 @@ async fn no_secret_is_logged_at_any_level() {
     ));
     s.one(&post(&format!("Cookie: sid={COOKIE_VALUE}-3\r\n")))
         .await;
-    // `check_invariants` looks for all of it in what was written.
+    // `check_invariants` searches the output for all secrets.
     s.check_invariants().await;
     all_json(&s.whole_log().await);
     s.finish().await;
@@ -188,14 +188,14 @@ async fn printed_configuration_is_redacted() {
     assert!(text.contains("[REDACTED]"), "{text}");
 }
 
-/// The log has the location of a panic and not its message.
+/// The log has the location of a panic but not its message.
 #[tokio::test]
 async fn panic_log_has_the_location_only() {
     let s = panicking_service().await;
     for how in ["at-once", "later", "in-a-task", "locked"] {
         s.one(&post(&format!("X-Panic: {how}\r\n"))).await;
     }
-    // `check_invariants` looks for the secret that each of these panics had in its text.
+    // `check_invariants` searches the output for the secret in the text of each panic.
     s.check_invariants().await;
     let log = s.whole_log().await;
     let panics = log
@@ -212,7 +212,7 @@ async fn panic_log_has_the_location_only() {
 }
 
 #[tokio::test]
-async fn secret_as_a_bad_value_is_not_printed() {
+async fn secret_as_an_invalid_value_is_not_printed() {
     let secret = SESSION_SECRET;
     for (label, toml) in [
         (
@@ -261,7 +261,7 @@ async fn secret_as_a_bad_value_is_not_printed() {
 }
 
 #[tokio::test]
-async fn error_text_names_no_internals() {
+async fn error_text_contains_no_internals() {
     let s = Service::start(by_jwt()).await;
     let forbidden = [
         "hyper",
@@ -309,7 +309,7 @@ async fn error_text_names_no_internals() {
 }
 
 #[tokio::test]
-async fn metric_labels_hold_no_request_text() {
+async fn metric_labels_have_no_request_text() {
     let s = Service::start(by_jwt()).await;
     let mut tasks = JoinSet::new();
     for part in 0..10 {

@@ -1,8 +1,8 @@
 //! Attacks on the release binary from outside, over real sockets: `make faults`. docs/threat-cases.md has each
 //! attack and its expected result; tests/README.md says how to run them.
 //!
-//! A test in a module `slow` takes longer than ten seconds, mostly waiting. A test in a module `alone` needs the
-//! whole machine, so nothing else may run beside it.
+//! A test in a module `slow` takes longer than ten seconds, mostly waiting. A test in a module `alone` needs the whole
+//! machine, so it runs alone.
 
 #![allow(
     clippy::too_many_lines,
@@ -37,7 +37,7 @@ mod key_sets;
 mod lifecycle;
 mod logs;
 mod other_protocols;
-#[allow(dead_code, reason = "the tests of the stores ask it for more")]
+#[allow(dead_code, reason = "the tests of the stores use more of it")]
 #[path = "../stores/proxy.rs"]
 mod proxy;
 mod routing;

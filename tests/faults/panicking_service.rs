@@ -1,10 +1,10 @@
-//! The service with an extractor that panics on request, with a secret in its message: no configuration makes the
-//! real service panic. The attacks in `lifecycle.rs` and `logs.rs` start it.
+//! The service with an extractor that panics on request, with a secret in the message, because no configuration makes
+//! the real service panic. The attacks in `lifecycle.rs` and `logs.rs` start it.
 
 #![expect(
     clippy::expect_used,
     clippy::panic,
-    reason = "panicking is what it is for"
+    reason = "the purpose of this program is to panic"
 )]
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Paths, methods, queries and bodies: which requests reach the token route, and which parts of them are used.
+//! Paths, methods, queries and bodies: the requests that reach the token route, and the parts of them that are used.
 
 use serde_json::json;
 
@@ -215,7 +215,7 @@ async fn method_override_header_is_ignored() {
 }
 
 #[tokio::test]
-async fn body_of_any_type_names_no_subject() {
+async fn body_of_any_type_does_not_set_the_subject() {
     let s = Service::start(by_jwt()).await;
     for kind in [
         "text/plain",

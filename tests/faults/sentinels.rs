@@ -40,7 +40,7 @@ fn forms() -> &'static [(&'static str, String)] {
     FORMS.get_or_init(|| {
         let mut forms = Vec::new();
         for sentinel in SENTINELS {
-            // The beginning is enough to recognise it, and contains nothing that is escaped.
+            // The first part identifies the secret, and contains no character that is escaped.
             let core = &sentinel[..24];
             forms.push(core.to_owned());
             let hex: String = core.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -57,7 +57,7 @@ fn forms() -> &'static [(&'static str, String)] {
                 })
                 .collect();
             forms.push(some);
-            // Inside a longer text the base64 form depends on the offset.
+            // Inside a longer text, the base64 form depends on the offset.
             for before in ["", "x", "xx"] {
                 let text = format!("{before}{core}");
                 for encoded in [STANDARD_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {

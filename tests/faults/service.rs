@@ -1,4 +1,4 @@
-//! The release binary as a process: started, observed, stopped. Each test starts its own service and ends with
+//! Starts, observes and stops the release binary as a process. Each test starts its own service and ends with
 //! [`Service::finish`], which checks what must hold after every attack.
 
 use std::fmt::Display;
@@ -26,7 +26,7 @@ const SHIPPED_LIMIT: u64 = 192 * 1024;
 /// The memory that ten thousand connections may take, in KiB. The allocator keeps it for later ones.
 pub const TEN_THOUSAND_CONNECTIONS: u64 = 160 * 1024;
 
-/// The program under test: `make faults` builds it.
+/// The program under test, which `make faults` builds.
 fn binary() -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/release/rollout-token");
     assert!(
@@ -112,8 +112,8 @@ impl Setup {
 
     /// The process, its list of open files, and the directory of its configuration.
     fn spawn(&self) -> (Child, Dir, TempDir) {
-        // A shell that waits before it becomes the service. The service makes its memory private to root, after which
-        // the list could not be opened.
+        // A shell that waits before it becomes the service: the list of open files must be opened first, because the
+        // service then makes its `/proc` files private to root.
         const GATE: &str = "read _ && exec \"$@\" </dev/null";
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("service.toml");
@@ -165,7 +165,7 @@ pub async fn refuses(toml: impl Display, key: &str) {
     let (code, text) = setup.refusal().await;
     assert!(
         code == 2 && text.contains(key),
-        "exit {code}, and not {key}: {text}"
+        "exit code {code}, and the report does not name {key}: {text}"
     );
     let (code, text) = setup.arguments(&["check-config"]).refusal().await;
     assert!(
@@ -250,10 +250,10 @@ pub struct Service {
     child: Mutex<Child>,
     files: Mutex<Dir>,
     output: Output,
-    /// How many bytes of the output were searched for secrets.
+    /// The number of output bytes that were already searched for secrets.
     scanned: Mutex<usize>,
     baseline: Usage,
-    /// Answers that the service must have counted, unless the test left some unread.
+    /// The number of answers that the service must have counted, unless the test leaves some unread.
     answered: AtomicU64,
     is_exact: AtomicBool,
     is_finished: AtomicBool,
@@ -311,7 +311,7 @@ impl Service {
             outcomes: AtomicU64::new(0),
             _directory: directory,
         };
-        // The first requests allocate what stays: buffers, clients, certificates.
+        // The first requests allocate lasting memory: buffers, clients, certificates.
         for _ in 0..8 {
             service.healthy().await;
             service.metrics().await;
@@ -323,7 +323,7 @@ impl Service {
         Arc::new(service)
     }
 
-    /// Sends bytes on a new connection; returns every answer until the service closes.
+    /// Sends bytes on a new connection, and returns every answer until the service closes it.
     pub async fn exchange(&self, bytes: &[u8]) -> Vec<Answer> {
         let mut wire = Wire::connect(self.address).await;
         wire.send(bytes).await;
@@ -332,13 +332,13 @@ impl Service {
         answers
     }
 
-    /// Counts answers that a test read by itself.
+    /// Counts answers that the test read itself.
     pub fn count(&self, answers: &[Answer]) {
         let counted = answers.iter().filter(|answer| answer.is_counted()).count();
         self.answered.fetch_add(counted as u64, Ordering::SeqCst);
     }
 
-    /// The one answer to these bytes.
+    /// Expects exactly one answer to these bytes, and returns it.
     pub async fn one(&self, bytes: &[u8]) -> Answer {
         let mut answers = self.exchange(bytes).await;
         assert_eq!(
@@ -361,7 +361,7 @@ impl Service {
         answer
     }
 
-    /// One answer with one of these outcomes, or a close without an answer.
+    /// Expects one answer with one of these outcomes, or a close without an answer.
     pub async fn expect_or_close(&self, label: &str, bytes: &[u8], outcomes: &[&str]) {
         let answers = self.exchange(bytes).await;
         let known = answers
@@ -370,19 +370,19 @@ impl Service {
         assert!(known && answers.len() <= 1, "{label}: {answers:?}");
     }
 
-    /// The test leaves some answers unread, so their number is not compared.
+    /// Disables the comparison of the number of answers, because the test leaves some unread.
     pub fn does_not_count(&self) {
         self.is_exact.store(false, Ordering::SeqCst);
     }
 
-    /// The lines that were written so far.
+    /// The log lines so far.
     pub fn log(&self) -> String {
         let mut text = self.output.text();
         text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
         text
     }
 
-    /// The same after the last line: a thread of its own writes them.
+    /// The complete log. Waits for the last line, because a separate thread writes the lines.
     pub async fn whole_log(&self) -> String {
         loop {
             let before = self.output.lock().len();
@@ -515,7 +515,7 @@ impl Service {
             assert_eq!(
                 now - before,
                 answered,
-                "outcomes counted for so many answers"
+                "the number of counted outcomes equals the number of answers"
             );
         }
     }
@@ -526,7 +526,7 @@ impl Service {
         self.finish_within(64 * 1024).await;
     }
 
-    /// The same with another bound on the memory above the baseline, in KiB.
+    /// Like [`Self::finish`], with another bound on the memory above the baseline, in KiB.
     pub async fn finish_within(&self, kib: u64) {
         self.check_invariants().await;
         let deadline = Instant::now() + Duration::from_secs(15);
@@ -534,14 +534,14 @@ impl Service {
             let (now, then) = (self.usage().files, self.baseline.files);
             assert!(
                 Instant::now() < deadline,
-                "{now} files are open, {then} were at the start"
+                "{now} files are open, and {then} were open at the start"
             );
             sleep(Duration::from_millis(50)).await;
         }
         let (now, then) = (self.usage().resident_kib, self.baseline.resident_kib);
         assert!(
             now <= then + kib,
-            "{now} KiB are resident, {then} were at the start"
+            "{now} KiB are resident, and {then} were resident at the start"
         );
         self.becomes_idle().await;
         self.signal(Signal::KILL);
@@ -578,7 +578,7 @@ impl Service {
         tasks.collect()
     }
 
-    /// Searches the output since the last call, with a small overlap.
+    /// Searches the output since the last call for secrets, with a small overlap.
     fn scan(&self) {
         let mut scanned = self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
         let output = self.output.lock();
@@ -634,12 +634,13 @@ fn address_in(line: &str, name: &str) -> Option<SocketAddr> {
     words[at + 1..].iter().find_map(|word| word.parse().ok())
 }
 
-/// The `Host` is one that dev mode accepts, too.
+/// The `Host` is one that dev mode accepts as well.
 fn request_of(line: &str) -> Vec<u8> {
     format!("{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
-/// Processor time of a line of `/proc`: user and system, after the name, which may hold anything.
+/// The processor time, user and system, in a `stat` line of `/proc`. The fields follow the program's name, which may
+/// contain any characters.
 fn ticks(stat: &str) -> u64 {
     let fields: Vec<&str> = stat
         .rsplit_once(')')

@@ -61,7 +61,7 @@ impl Stage {
             .await
     }
 
-    /// The backend answers again, so that its failures do not affect what follows.
+    /// Lets the backend answer again, so that its failures do not affect the next steps.
     async fn recovers(&self) {
         let answer = self
             .ask("recovered", ok("{\"id\":\"ann\"}"), &["200"])
@@ -120,7 +120,7 @@ async fn status_200_without_json_is_503() {
         ),
         ("no type", "", "{\"id\":\"ann\"}"),
         (
-            "a page that says it is JSON",
+            "a page whose content type is JSON",
             "Content-Type: application/json\r\n",
             "<html></html>",
         ),
@@ -251,7 +251,7 @@ async fn redirect_is_refused_and_not_followed() {
 }
 
 #[tokio::test]
-async fn redirect_never_carries_the_cookie_elsewhere() {
+async fn cookie_is_not_sent_to_the_target_of_a_redirect() {
     let s = Stage::start().await;
     let trap = Upstream::start(ok("{\"id\":\"admin\"}")).await;
     for target in [
@@ -365,7 +365,7 @@ async fn slow_answer_is_503_at_the_deadline() {
     for (label, act) in [
         ("nothing", Act::Hang),
         (
-            "the head, a byte at a time",
+            "the head, byte by byte",
             Act::Drip(Vec::new(), head.clone(), Duration::from_millis(100)),
         ),
         (
@@ -386,7 +386,7 @@ async fn slow_answer_is_503_at_the_deadline() {
         );
         s.recovers().await;
     }
-    // Just before the deadline is in time.
+    // An answer just before the deadline is accepted.
     s.ask(
         "a little late",
         Act::Late(Duration::from_millis(800), json_answer("{\"id\":\"ann\"}")),
@@ -394,7 +394,7 @@ async fn slow_answer_is_503_at_the_deadline() {
     )
     .await;
     s.ask(
-        "a byte at a time, in time",
+        "byte by byte, before the deadline",
         Act::Drip(head, body, Duration::from_millis(20)),
         &["200"],
     )
@@ -485,7 +485,7 @@ async fn endless_answer_is_503_within_bounded_memory() {
     ] {
         s.ask(label, act, UNKNOWN).await;
         s.recovers().await;
-        // At most a megabyte each.
+        // Each answer may add at most a megabyte.
         bound += 1024;
         let now = s.s.usage().resident_kib;
         assert!(now < bound, "{label}: {now} KiB, {bound} allowed");
@@ -772,7 +772,7 @@ async fn malformed_http_answer_is_503() {
 #[tokio::test]
 async fn unusual_but_valid_answer_is_accepted() {
     let s = Stage::start().await;
-    // A connection that closes without `Connection: close` may be used once more.
+    // A server may close a connection without `Connection: close`, and the service may try to use it once more.
     let json = "Content-Type: application/json\r\nConnection: close\r\n";
     let body = "{\"id\":\"ann\"}";
     for (label, text) in [
@@ -1011,7 +1011,7 @@ async fn over_tls(
     assert_eq!(
         app.take_requests().len(),
         usize::from(outcome == "200"),
-        "{label}: the cookie went out"
+        "{label}: the cookie was sent"
     );
     drop(app);
     s.finish().await;
@@ -1092,7 +1092,7 @@ async fn unreachable_backend_or_bad_certificate_is_503() {
     }
 }
 
-/// The answer to a question of DNS: its name's one address is 127.0.0.1.
+/// The answer to a DNS query: the only address of the name is 127.0.0.1.
 fn this_machine(question: &[u8]) -> Vec<u8> {
     let end = 12
         + question[12..]
@@ -1158,7 +1158,7 @@ async fn deceptive_certificate_is_503() {
         drop(app);
         s.finish().await;
     }
-    // A name in the common name only, which is obsolete.
+    // The name is in the common name only, which is obsolete.
     let by_name = authority.server(Vec::new(), |params| {
         params
             .distinguished_name
@@ -1230,16 +1230,16 @@ mod slow {
     /// A name server that only the service uses. It is silent until the test lets it answer with 127.0.0.1.
     #[tokio::test]
     async fn hung_name_server_is_503_and_recovers() {
-        // An address of loopback that no name server of the machine has.
+        // A loopback address that no name server of the machine uses.
         const SERVER: &str = "127.11.53.53";
         let names = Arc::new(
             UdpSocket::bind((SERVER, 53))
                 .await
-                .expect("port 53, which is root's"),
+                .expect("port 53, which needs root"),
         );
         let configuration = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(configuration.path(), format!("nameserver {SERVER}\n")).expect("a file");
-        // No connection is kept: each call asks for the name.
+        // No connection is kept, so each call resolves the name.
         let user = answer(
             "200 OK",
             "Content-Type: application/json\r\nConnection: close\r\n",
@@ -1268,7 +1268,7 @@ mod slow {
                 started.elapsed()
             );
         }
-        // Look-ups do not pile up, although each outlasts its caller.
+        // Look-ups do not accumulate, although each takes longer than its caller waits.
         let mut tasks = JoinSet::new();
         for n in 0..500 {
             let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));
@@ -1295,7 +1295,7 @@ mod slow {
         while s.one(&with_cookie("c")).await.status != 200 {
             assert!(
                 healed.elapsed() < Duration::from_secs(5),
-                "not back after five seconds"
+                "not recovered after five seconds"
             );
             sleep(Duration::from_millis(50)).await;
         }
@@ -1325,7 +1325,7 @@ mod alone {
             json_answer("{\"id\":\"ann\"}"),
         ))
         .await;
-        // The app is part of this process, which makes ten thousand connections meanwhile.
+        // The app is part of this process, which opens ten thousand connections at the same time.
         let limits = "server.max_connections = 10100\nserver.max_in_flight = 20200\nlog.level = 'info'\n\
                       extractors.app.timeout = '5s'";
         let s = Service::start(local(&app).with(limits)).await;
@@ -1342,7 +1342,7 @@ mod alone {
         let refused = same.iter().find(|answer| answer.status != 200);
         assert!(refused.is_none(), "{refused:?}");
         assert!(same.iter().all(|answer| answer.subject() == "ann"));
-        // Sequential calls, each shared by all requests that arrived meanwhile.
+        // The calls are sequential, and all requests that arrive during a call share it.
         let (asked, most) = (
             app.take_requests().len() as u128,
             started.elapsed().as_millis() / 300 + 1,

@@ -242,7 +242,7 @@ async fn two_different_cookies_of_one_name_are_401() {
 }
 
 #[tokio::test]
-async fn malformed_cookie_beside_a_good_one_is_ignored() {
+async fn malformed_cookie_with_a_valid_one_is_ignored() {
     let s = Stage::start().await;
     for odd in [
         &b"caf\xc3\xa9=1"[..],
@@ -447,7 +447,7 @@ async fn failing_store_is_503() {
     refused.expect("refused", &sid("good"), UNKNOWN).await;
     assert!(started.elapsed() < Duration::from_secs(1));
     refused.finish().await;
-    // Another server than Redis listens there.
+    // The port belongs to a server that is not Redis.
     for words in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "-ERR no\r\n",
@@ -497,7 +497,7 @@ async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
             .await;
     }
     let proxy = Proxy::start(redis.port).await;
-    // The proxy is part of this process, which makes a thousand connections meanwhile.
+    // The proxy is part of this process, which opens a thousand connections at the same time.
     let limits = "server.max_in_flight = 2000\nextractors.store.timeout = '2s'";
     let s = Service::start(by_redis(proxy.port).with(limits)).await;
     s.expect("before", &sid("s0"), &["200"]).await;

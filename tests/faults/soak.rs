@@ -1,4 +1,4 @@
-//! The long run: a million requests by a million users, and memory that must not grow. `make soak`.
+//! A long run of a million requests by a million users, in which the memory must not grow. `make soak`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +15,11 @@ use crate::wire::HANG;
 /// The number of different users.
 const SUBJECTS: u64 = 1_000_000;
 const LANES: u64 = 32;
-/// Requests in one write. A connection is given up after a thousand of these.
+/// Requests in one write. A connection is closed after a thousand batches.
 const BATCH: u64 = 50;
 const ROWS: u64 = 10;
-/// What the service may take, in KiB. Half as much again as after a million requests of users who come back: here
-/// every request is another user's, and the limiter has to know each of them for a second.
+/// The maximum memory of the service, in KiB. It is 50 % more than after a million requests of returning users: here
+/// every request is from a different user, and the limiter keeps each of them for a second.
 const BOUND: u64 = 24 * 1024;
 
 /// The rate limiter counts every user and refuses none.
@@ -38,7 +38,7 @@ const TOML: &str = r#"
 /// The number of requests: `SOAK_REQUESTS`, or 200,000.
 #[expect(
     clippy::disallowed_methods,
-    reason = "how long the soak takes is up to the caller"
+    reason = "the caller chooses how long the soak takes"
 )]
 fn requests() -> u64 {
     std::env::var("SOAK_REQUESTS").map_or(200_000, |count| {

@@ -24,7 +24,7 @@ pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Good claims, with these laid over them.
+/// Valid claims, in which these replace others.
 pub fn claims(over: &Value) -> Value {
     let mut all =
         json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now(), "exp": now() + 600});
@@ -34,7 +34,7 @@ pub fn claims(over: &Value) -> Value {
     all
 }
 
-/// A token of header and payload as they stand, signed HS256 with any key.
+/// A token with exactly this header and payload, signed with HS256 and any key.
 pub fn hs256_raw(header: &str, payload: impl AsRef<[u8]>, key: &[u8]) -> String {
     hmac_raw(hmac::HMAC_SHA256, header, payload, key)
 }
@@ -57,7 +57,7 @@ pub fn hs256(over: &Value) -> String {
     hs256_text(claims(over).to_string())
 }
 
-/// The same with a payload of any bytes.
+/// Like [`hs256`], with any bytes as the payload.
 pub fn hs256_text(payload: impl AsRef<[u8]>) -> String {
     hs256_raw(HS256, payload, SESSION_SECRET.as_bytes())
 }

@@ -27,12 +27,12 @@ async fn proxied_service() -> Arc<Service> {
     Service::start(by_header("trusted_proxies = ['127.0.0.0/8']")).await
 }
 
-/// Trusts it from another address.
+/// Trusts the header from another address.
 async fn elsewhere_service() -> Arc<Service> {
     Service::start(by_header("trusted_proxies = ['10.0.0.0/8']")).await
 }
 
-/// Trusts it beside a shared secret.
+/// Trusts the header together with a shared secret.
 async fn secret_service() -> Arc<Service> {
     let gate = format!("shared_secret_header = 'X-Proxy-Secret'\nshared_secret = '{PROXY_SECRET}'");
     Service::start(by_header(&gate)).await

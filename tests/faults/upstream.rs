@@ -1,4 +1,4 @@
-//! A backend that fails as the test says: session endpoint, key set, introspection.
+//! A backend that fails as the test requests: a session endpoint, a key set or an introspection endpoint.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 pub enum Act {
     /// Sends these bytes and reads the next request.
     Say(Vec<u8>),
-    /// The same after a delay.
+    /// Sends these bytes after a delay, and reads the next request.
     Late(Duration, Vec<u8>),
     /// Sends these bytes and closes.
     SayAndClose(Vec<u8>),
@@ -83,7 +83,7 @@ impl Upstream {
         upstream
     }
 
-    /// The same behind TLS.
+    /// Like `start`, with TLS.
     pub async fn start_tls(act: Act, tls: Arc<rustls::ServerConfig>) -> Self {
         let (upstream, listener) = Self::bind(act).await;
         let acceptor = tokio_rustls::TlsAcceptor::from(tls);
@@ -136,12 +136,12 @@ impl Upstream {
         )
     }
 
-    /// Reacts so to every request from now on.
+    /// Sets the reaction to every request from now on.
     pub fn does(&self, act: Act) {
         self.decides(move |_| act.clone());
     }
 
-    /// Decides by the request.
+    /// Chooses the reaction by the content of the request.
     pub fn decides(&self, script: impl Fn(&str) -> Act + Send + Sync + 'static) {
         *State::lock(&self.state.script) = Arc::new(script);
     }
@@ -168,7 +168,7 @@ async fn serve_plain(mut stream: TcpStream, state: Arc<State>) {
     }
 }
 
-/// Whether the end is a reset.
+/// Serves one connection. Returns whether it ends with a reset.
 async fn serve(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), state: &State) -> bool {
     let mut unread = Vec::new();
     while let Some(request) = next_request(stream, &mut unread).await {
@@ -214,7 +214,7 @@ async fn next_request(
     }
 }
 
-/// Whether the connection goes on.
+/// Performs one reaction. Returns whether the connection continues.
 async fn perform(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), act: &Act) -> bool {
     match act {
         Act::Say(bytes) => stream.write_all(bytes).await.is_ok() && stream.flush().await.is_ok(),
@@ -245,7 +245,7 @@ async fn perform(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), act: &Act) 
             }
             false
         }
-        // Until the peer closes the connection.
+        // Wait until the peer closes the connection.
         Act::Hang => {
             let mut byte = [0; 1];
             stream.read(&mut byte).await.is_ok_and(|length| length > 0)

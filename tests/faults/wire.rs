@@ -12,10 +12,10 @@ use tokio::time::timeout;
 use crate::sentinels::no_sentinel;
 use crate::tokens;
 
-/// Longer than every timeout of the service.
+/// This is longer than every timeout of the service.
 pub const HANG: Duration = Duration::from_secs(40);
 
-/// The listed origin.
+/// The origin that the configurations list.
 pub const LISTED: &str = "https://app.example";
 
 /// Statuses, and the codes that may come with each.
@@ -47,7 +47,7 @@ pub fn post(headers: &str) -> Vec<u8> {
     request("POST /rollout/token HTTP/1.1", headers)
 }
 
-/// The same with any request line.
+/// A request with this request line, these header lines and `Connection: close`.
 pub fn request(line: &str, headers: &str) -> Vec<u8> {
     format!("{line}\r\nHost: app.example\r\nConnection: close\r\n{headers}\r\n").into_bytes()
 }
@@ -60,12 +60,12 @@ pub fn post_raw(name: &str, value: &[u8]) -> Vec<u8> {
     [head.as_bytes(), value, b"\r\n\r\n"].concat()
 }
 
-/// `Authorization: Bearer` and this.
+/// The header `Authorization: Bearer` with this token.
 pub fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
-/// A whole answer, its framing checked.
+/// A complete answer whose framing was checked.
 #[derive(Clone)]
 pub struct Answer {
     pub status: u16,
@@ -98,7 +98,7 @@ impl Answer {
         )
     }
 
-    /// The subject of the token in this answer, its signature and times checked.
+    /// The subject of the token in this answer, after a check of its signature and times.
     pub fn subject(&self) -> String {
         assert_eq!(self.status, 200, "{self:?}");
         tokens::minted(&self.json())["sub"]
@@ -107,7 +107,7 @@ impl Answer {
             .to_owned()
     }
 
-    /// Checks what every answer must fulfil.
+    /// Checks the requirements for every answer.
     fn check(&self, asked: &[u8]) {
         no_sentinel("an answer", &self.all());
         let codes = CODES.iter().find(|(status, _)| *status == self.status);
@@ -174,7 +174,7 @@ impl Answer {
                 "{self:?}"
             );
         }
-        // An answer to HEAD has the headers alone.
+        // An answer to HEAD has no body.
         if asked.starts_with(b"HEAD ") {
             return;
         }
@@ -284,7 +284,7 @@ impl Wire {
         }
     }
 
-    /// Whether the service read the bytes. It need not if it refuses early.
+    /// Sends the bytes. Returns whether the service read all of them: it need not if it refuses early.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         matches!(
             timeout(HANG, self.stream.write_all(bytes)).await,
@@ -301,7 +301,7 @@ impl Wire {
         self.stream.set_zero_linger().expect("a socket option");
     }
 
-    /// The next answer to `asked`; `None` if the service closed instead.
+    /// The next answer to `asked`; `None` if the service closed the connection instead.
     pub async fn answer(&mut self, asked: &[u8]) -> Option<Answer> {
         loop {
             let answer = self.unchecked(asked).await?;
@@ -380,7 +380,7 @@ impl Wire {
         Some(answer)
     }
 
-    /// Whether more bytes arrived.
+    /// Reads once. Returns whether more bytes arrived.
     async fn read(&mut self) -> bool {
         let read = timeout(HANG, self.stream.read_buf(&mut self.unread)).await;
         let length = read
@@ -389,7 +389,7 @@ impl Wire {
         length > 0
     }
 
-    /// All answers until the service closes.
+    /// All answers until the service closes the connection.
     pub async fn answers(&mut self, asked: &[u8]) -> Vec<Answer> {
         let mut answers = Vec::new();
         while let Some(answer) = self.answer(asked).await {
@@ -398,7 +398,7 @@ impl Wire {
         answers
     }
 
-    /// Waits until the service closes without sending anything.
+    /// Waits until the service closes the connection without an answer.
     pub async fn closed(&mut self) {
         assert!(
             !self.read().await,
@@ -407,7 +407,7 @@ impl Wire {
         );
     }
 
-    /// The raw bytes until the service closes.
+    /// The raw bytes until the service closes the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.read().await {}
         std::mem::take(&mut self.unread)

@@ -1,4 +1,4 @@
-//! The keys of a provider: at most one fetch is in flight, and every request that waits for it learns of its end.
+//! The keys of a provider: at most one fetch is in flight, and every request that waits for it is notified of its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,7 @@ fn world(body: Option<&'static str>) -> World {
     }
 }
 
-/// What the extractor does for a request with a token whose header has this `kid`.
+/// Verifies a token with this `kid` in the way of the extractor.
 async fn verify(keys: Arc<FetchedKeys>, kid: &'static str) -> Result<(), ExtractError> {
     let keys = match keys.get(Some(kid))? {
         Found::Keys(keys) => keys,

@@ -1,4 +1,4 @@
-//! Look-ups at a backend: identical ones share a call, and every request that waits for it learns of its end.
+//! Look-ups at a backend: identical ones share a call, and every request that waits for it is notified of its end.
 
 use std::sync::Arc;
 use std::time::Duration;

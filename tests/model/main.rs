@@ -1,5 +1,5 @@
-//! Model tests of the service's own concurrent code, which shuttle runs in thousands of orders: no request waits without
-//! end, nothing is fetched twice, no change is missed, and no partial state is visible.
+//! Model tests of the service's own concurrent code, which shuttle runs in thousands of orders: no request waits
+//! forever, nothing is fetched twice, no change is missed, and no partial state is visible.
 //!
 //! The files under test are compiled a second time, into this program, with a `crate::sync` that lets other tasks run at
 //! every step. The backends and configuration files are fakes that do the same. The program has no test harness, because
@@ -12,7 +12,7 @@
 )]
 #![allow(
     unfulfilled_lint_expectations,
-    reason = "they apply to the real `sync`"
+    reason = "the lints apply to the real `sync`"
 )]
 #![allow(
     clippy::unwrap_used,
@@ -62,7 +62,7 @@ fn main() {
             continue;
         }
         let mut config = Config::new();
-        // It warns of relaxed atomics; ours is a limit that need not be exact.
+        // Shuttle warns of relaxed atomics. The only one is a limit that need not be exact.
         config.silence_warnings = true;
         let outcome = std::panic::catch_unwind(|| {
             Runner::new(RandomScheduler::new(ORDERS), config.clone()).run(model);

@@ -1,4 +1,4 @@
-//! Reload: no change is missed, with or without a signal, and no request sees one file from before and one from after a
+//! Reload: no change is missed, with or without a signal, and no request uses one file from before and one from after a
 //! change.
 
 use std::sync::Arc;

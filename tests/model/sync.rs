@@ -14,7 +14,7 @@ use shuttle::sync::atomic::AtomicUsize;
 pub use shuttle::sync::{Mutex, MutexGuard};
 pub use tokio::sync::{Semaphore, mpsc};
 
-/// Whether timeouts may expire. They then expire at any moment.
+/// Whether timeouts may expire. If they may, they expire at any moment.
 static TIME_PASSES: AtomicBool = AtomicBool::new(false);
 
 pub fn let_time_pass(passes: bool) {

@@ -1,4 +1,4 @@
-//! Kept connections between proxy and service: the proxy closes them first, and request buffering changes no
+//! Kept connections between proxy and service: the proxy closes them first, and request buffering does not change the
 //! answer.
 
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::helpers::client;
 use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service, start_service};
 use crate::smuggling::{Talk, talk};
 
-/// The defaults are 60s in nginx and 75s here. The mechanism is the same at a hundredth of it: the proxy
-/// closes first, whenever the next request comes.
+/// The proxy's idle timeout. The defaults are 60s in nginx and 75s in the service. The tests use a hundredth of these
+/// times, and the proxy still closes first.
 const PROXY_KEEPS: Duration = Duration::from_millis(600);
 const SERVICE_KEEPS: &str = "750ms";
 
@@ -22,7 +22,7 @@ async fn request_at_the_end_of_the_idle_timeout_is_not_lost() {
         Process::start(service(address).env("ROLLOUT__SERVER__IDLE_TIMEOUT", SERVICE_KEEPS));
     let nginx =
         nginx_to(&[address], "").replace("keepalive 16;", "keepalive 16; keepalive_timeout 600ms;");
-    // It closes half of its idle connections every 5s.
+    // By default, HAProxy closes half of its idle connections every 5s.
     let haproxy = haproxy_to(&[address], "");
     let haproxy = haproxy.replace(
         "http-reuse always",
@@ -30,7 +30,8 @@ async fn request_at_the_end_of_the_idle_timeout_is_not_lost() {
     );
     for proxy in [Proxy::nginx(&nginx), Proxy::haproxy(&haproxy)] {
         let url = proxy.url("/rollout/token");
-        // Each caller pauses for another time, from well below the proxy's idle timeout to well above the service's.
+        // Each caller pauses for a different time, from well below the proxy's idle timeout to well above the
+        // service's.
         let clients = (0..60_u32).map(|n| {
             let (url, pause) = (url.clone(), PROXY_KEEPS * (70 + n) / 100);
             tokio::spawn(async move {
@@ -100,7 +101,7 @@ async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
             assert!(type_.ends_with("json"), "{case}: {type_}");
             response.bytes().await.expect("the whole answer");
         }
-        // A body in chunks: buffered, it has a length again; otherwise it is passed on in chunks.
+        // A chunked body: with buffering, the proxy sends it with a length; otherwise it forwards the chunks.
         let asked = format!(
             "POST /rollout/token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
              Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n",
@@ -114,7 +115,7 @@ async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
         assert_eq!(
             request().send().await.expect("an answer").status(),
             200,
-            "the next one is none the wiser"
+            "the next answer is not affected"
         );
     }
 }

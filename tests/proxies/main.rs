@@ -1,5 +1,5 @@
-//! Behind nginx and HAProxy as Debian ships them: a rolling restart loses no request, no answer is cached, and no
-//! header and no request is smuggled in. In front of backends: tinyproxy. `make proxies`.
+//! The service behind nginx and HAProxy from Debian: a rolling restart loses no request, no answer is cached, and no
+//! header or request is smuggled in. tinyproxy is in front of the backends. `make proxies`.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +10,7 @@
     clippy::redundant_closure_for_method_calls,
     clippy::doc_markdown,
     dead_code,
-    reason = "a test says what it expects by panicking; the harness is shared with other tests"
+    reason = "a test fails by panicking; the harness is shared with other tests"
 )]
 
 #[path = "../api/binary.rs"]

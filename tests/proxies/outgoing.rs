@@ -92,7 +92,7 @@ fn app_behind_tinyproxy_with_a_plain_self_signed_certificate_is_asked() {
         .status()
         .expect("openssl (make tools installs it)");
     assert!(made.success());
-    // A name of this machine that is not `localhost`, which is never called through a proxy.
+    // The test needs a name of this machine other than `localhost`, which is never called through a proxy.
     let name = run(&mut Command::new("hostname")).1.trim().to_owned();
     let address = free_address();
     let port = address.port();

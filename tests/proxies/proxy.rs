@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::binary::{Process, binary};
 
-/// A port that is free now. A proxy has to be told where the services will be.
+/// A port that is free now. The proxy needs the addresses before the services start.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -47,7 +47,7 @@ pub struct Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Its workers end with it, unless it is killed.
+        // Terminate the proxy instead of killing it, so that its workers end too.
         if let Ok(None) = self.child.try_wait() {
             self.signal(rustix::process::Signal::TERM);
         }
@@ -56,12 +56,13 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// With this in the `http` block, beside logs and temporary files. `{listen}` is its address.
+    /// Starts nginx with this text in the `http` block, in addition to logs and temporary files. `{listen}` stands for
+    /// its address.
     pub fn nginx(http: &str) -> Self {
         Self::nginx_at(free_address(), http)
     }
 
-    /// The same, at this address.
+    /// Like [`Self::nginx`], at this address.
     pub fn nginx_at(address: SocketAddr, http: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         write_nginx(&directory, address, http);
@@ -77,7 +78,7 @@ impl Proxy {
         Self::start("nginx", command, directory, address)
     }
 
-    /// With this behind the `defaults` section. `{listen}` is its address.
+    /// Starts HAProxy with this text after the `defaults` section. `{listen}` stands for its address.
     pub fn haproxy(sections: &str) -> Self {
         let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
         let text = format!(
@@ -128,7 +129,7 @@ impl Proxy {
         proxy
     }
 
-    /// Lets nginx take up another configuration, as an ingress controller does when its endpoints change.
+    /// Makes nginx load another configuration, as an ingress controller does when its endpoints change.
     pub fn reconfigure(&self, http: &str) {
         assert_eq!(self.program, "nginx");
         write_nginx(&self.directory, self.address, http);
@@ -150,7 +151,7 @@ impl Proxy {
 
 fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
     let at = directory.path().display();
-    // Workers would otherwise switch to a user that may not write here.
+    // Otherwise the workers would switch to a user that may not write to this directory.
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
     } else {
@@ -182,7 +183,7 @@ fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
     .unwrap();
 }
 
-/// An nginx that keeps connections to these services, adds `more` to its location, and tries nothing twice.
+/// An nginx that keeps connections to these services, adds `more` to its location, and retries no request.
 pub fn nginx_to(services: &[SocketAddr], more: &str) -> String {
     let servers: String = services
         .iter()
@@ -204,7 +205,7 @@ pub fn nginx_to(services: &[SocketAddr], more: &str) -> String {
     )
 }
 
-/// A HAProxy that keeps connections to these services, adds `more` to its front, and tries nothing twice.
+/// A HAProxy that keeps connections to these services, adds `more` to its frontend, and retries no request.
 pub fn haproxy_to(services: &[SocketAddr], more: &str) -> String {
     let servers: Vec<_> = services
         .iter()

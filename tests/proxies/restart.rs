@@ -1,5 +1,4 @@
-//! Rolling restart under 500 requests a second behind a load balancer that learns of changes late: no request is
-//! lost.
+//! Rolling restart under 500 requests a second behind a load balancer that notices changes late: no request is lost.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +15,10 @@ use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service};
 
 const PER_SECOND: u32 = 500;
 
-/// How long the balancer needs to learn that an instance is draining.
+/// How long the balancer needs to notice that an instance is draining.
 const LAG: Duration = Duration::from_secs(1);
 
-/// The drain has to outlast the lag. The default is 5s.
+/// Starts an instance whose drain delay is longer than the lag. The default is 5s.
 fn start(address: SocketAddr) -> Process {
     Process::start(service(address).env("ROLLOUT__SERVER__DRAIN_DELAY", "3s"))
 }
@@ -87,7 +86,7 @@ fn one_time_client() -> reqwest::Client {
         .unwrap()
 }
 
-/// Until the balancer sends requests to it.
+/// Waits until the balancer sends requests to this process.
 async fn until_used(process: &Process) {
     let url = format!("http://{}/metrics", process.admin);
     let issued = |metrics: String| {
@@ -138,7 +137,7 @@ async fn rolling_restart_behind_nginx_with_a_late_endpoint_list_loses_no_request
     let proxy = Proxy::nginx(&nginx_to(&addresses, ""));
     let load = Load::on(&proxy, false);
     for n in 0..2 {
-        // As in a deployment: the new instance starts before the old one stops.
+        // As in a deployment, the new instance starts before the old one stops.
         let new = free_address();
         let old = std::mem::replace(&mut instances[n], start(new));
         let left = addresses[1 - n];
@@ -148,7 +147,7 @@ async fn rolling_restart_behind_nginx_with_a_late_endpoint_list_loses_no_request
         sleep(LAG).await;
         addresses[n] = new;
         proxy.reconfigure(&nginx_to(&addresses, ""));
-        ended.await.expect("the old one ends well");
+        ended.await.expect("the old instance ends with exit code 0");
     }
     load.end(2).await;
 }

@@ -53,7 +53,7 @@ const FRAMES: [(&str, &str); 14] = [
         "Content-Length: 4\r\nTransfer-Encoding: identity, chunked\r\n",
     ),
     (
-        "TE behind a bare LF",
+        "TE after a bare LF",
         "Content-Length: 4\r\nX: y\nTransfer-Encoding: chunked\r\n",
     ),
     ("two CL", "Content-Length: 4\r\nContent-Length: 0\r\n"),
@@ -108,7 +108,7 @@ async fn smuggled_request_behind_a_proxy_is_never_answered() {
         ),
         ("HAProxy", Proxy::haproxy(&haproxy_to(&[address], ""))),
         (
-            "HAProxy that lets bad requests pass",
+            "HAProxy that accepts malformed requests",
             Proxy::haproxy(&haproxy_to(
                 &[address],
                 "option accept-invalid-http-request",
@@ -139,7 +139,7 @@ async fn smuggled_request_behind_a_proxy_is_never_answered() {
                 assert_eq!(
                     next.headers()["x-request-id"],
                     id,
-                    "{what}, after {case}: another's answer"
+                    "{what}, after {case}: the answer to another request"
                 );
             }
         }
@@ -167,6 +167,6 @@ async fn smuggled_request_behind_a_proxy_is_never_answered() {
         .unwrap();
     assert!(
         metrics().await.contains(arrived),
-        "one that is sent openly is seen"
+        "the same request, sent normally, reaches the service"
     );
 }

@@ -1,4 +1,4 @@
-//! The proxy's user header is trusted, a caller's is not, and no answer is cached for the next caller.
+//! The user header of the proxy is trusted, that of a caller is not, and no answer is cached for the next caller.
 
 use crate::binary::FAR;
 use crate::helpers::{answer, client, sign_session, verified};
@@ -23,7 +23,7 @@ async fn only_the_proxy_sets_the_user_header() {
     let named = "proxy_set_header X-Forwarded-User bob;";
     for (what, proxy) in [
         ("nginx", Proxy::nginx(&nginx_to(&[address], named))),
-        // nginx passes on names with underscores only with this setting.
+        // nginx forwards names with underscores only with this setting.
         (
             "nginx with underscores",
             Proxy::nginx(&format!(
@@ -56,7 +56,7 @@ async fn only_the_proxy_sets_the_user_header() {
             match status.as_u16() {
                 200 => assert_eq!(verified(&body)["sub"], "bob", "{what}, {name}: {value}"),
                 401 => {}
-                other => panic!("{what}, {name}: {value} is {other}"),
+                other => panic!("{what}, {name}: {value} gives {other}"),
             }
         }
         // Both spellings of the header arrive: the request is refused.
@@ -75,7 +75,7 @@ async fn only_the_proxy_sets_the_user_header() {
 async fn token_answer_is_never_cached_by_the_proxy() {
     let address = free_address();
     let _service = start_service(address);
-    // Each proxy is configured to cache as much as it may.
+    // Each proxy is configured to cache as much as it can.
     let nginx = nginx_to(
         &[address],
         "proxy_cache answers;

@@ -1,5 +1,5 @@
-//! Damaged cookies of real frameworks: none is accepted, nothing panics, and no refusal tells which check
-//! failed. Undamaged cookies are in `main.rs`.
+//! Damaged cookies of real frameworks: none is accepted, nothing panics, and no refusal reveals which check failed.
+//! Undamaged cookies are in `main.rs`.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ fn authenticate(settings: &Settings, cookies: &[u8]) -> Result<String, Denied> {
     answer.map(|authenticated| authenticated.subject.to_string())
 }
 
-/// A good session, and the cookies that make it.
+/// A valid session, and its cookies.
 struct Good {
     name: String,
     settings: Settings,
@@ -61,7 +61,7 @@ struct Good {
     subject: String,
 }
 
-/// The sessions of a family that are in cookies, and that we accept as the framework does.
+/// The sessions of a family that are in cookies, and that both the framework and the service accept.
 fn good(family: &str) -> Vec<Good> {
     let cases = load(family).into_iter().filter(|case| {
         let in_store = case.text("scheme") == "better-auth"
@@ -70,7 +70,7 @@ fn good(family: &str) -> Vec<Good> {
             && case.request.headers.is_empty()
             && !in_store
             && !case.is_row_of_rails8()
-            // There is more in these than the session needs.
+            // These cases have cookies that the session does not need.
             && !case.name.contains("other-cookies")
             && !case.name.contains("chunked-and-whole")
     });
@@ -100,7 +100,7 @@ enum Damage {
 
 fn damage() -> impl Strategy<Value = Damage> {
     let place = 0..8192_usize;
-    // Any byte that a header can carry, the separators of cookies and of signatures among them.
+    // Any byte that is allowed in a header, including the separators of cookies and of signatures.
     let byte = prop_oneof![
         8 => b' '..=b'~',
         1 => prop_oneof![Just(b'.'), Just(b':'), Just(b'='), Just(b';'), Just(b'*'), Just(b'%')],
@@ -132,8 +132,8 @@ impl Damage {
     }
 }
 
-/// Damages one of a good session's cookies: it must not be accepted, unless `same` says that the damage is
-/// to bytes which the format does not protect; then the session must be unchanged.
+/// Damages one cookie of a valid session. The service must refuse it, unless `same` says that the format does not
+/// protect the damaged bytes. In that case the session must be unchanged.
 fn damaged_is_refused(
     good: &Good,
     which: usize,
@@ -158,7 +158,7 @@ fn damaged_is_refused(
             prop_assert!(unchanged, "{}: {damage:?} was accepted", good.name);
             prop_assert_eq!(&subject, &good.subject);
         }
-        // Never `expired`, which has its own code: it would tell that the rest is genuine.
+        // The code is never `session_expired`, because that would reveal that the rest is genuine.
         Err(Denied {
             denial: Denial::Rejected(reason),
             ..
@@ -178,7 +178,7 @@ fn damaged_is_refused(
     Ok(())
 }
 
-/// A family, and what its format does not protect.
+/// A family, and a comparison that ignores what its format does not protect.
 type Row = (&'static str, fn(&[u8], &[u8]) -> bool);
 
 const FAMILIES: [Row; 11] = [
@@ -256,7 +256,7 @@ fn damaged_cookie_is_refused() {
     }
 }
 
-/// Every byte, one at a time: the property test above only samples.
+/// Flips every byte, one at a time. The property test above only tests samples.
 #[test]
 fn every_flipped_byte_is_refused_with_the_same_answer() {
     for (family, same) in FAMILIES {
@@ -279,7 +279,7 @@ fn every_flipped_byte_is_refused_with_the_same_answer() {
     }
 }
 
-/// Replaces each secret of the case by one of the test's.
+/// Replaces each secret of the case with one of these secrets.
 fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
     let mut section = section(case);
     let Value::Object(keys) = serde_json::to_value(&section).unwrap() else {
@@ -306,14 +306,14 @@ fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
 
 #[test]
 fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
-    // Of 32 bytes, as Laravel's keys must be.
+    // The secrets have 32 bytes, like Laravel's keys.
     const SECRETS: [&str; 2] = [
         "the-current-secret-of-the-app-32",
         "an-older-secret-of-the-app-of-32",
     ];
     let mut seen = 0;
     for (family, _) in FAMILIES {
-        // The case with most secrets, however deep they stand.
+        // Use the case with the most secrets, at any depth of the section.
         let cases = load(family)
             .into_iter()
             .filter(|case| case.text("scheme") != "better-auth");
@@ -342,7 +342,7 @@ fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
                 !problems.contains(helpers::CLIENT_SECRET),
                 "{family}: {problems}"
             );
-            // Laravel's keys are of another length than ours, whatever they hold.
+            // Laravel refuses the secret because of its length, whatever its content.
             let word = if family == "laravel" {
                 "app_key"
             } else {

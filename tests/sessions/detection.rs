@@ -1,5 +1,5 @@
-//! What `detect` makes of every genuine request in `tests/vectors/`, without a secret, a store or the name of the
-//! framework. The families that keep sessions in a store have the same cookie whichever store it is.
+//! Checks the result of `detect` for every genuine request in `tests/vectors/`, without a secret, a store or the name
+//! of the framework. The families with sessions in a store have the same cookie for every store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use rollout_token::session::detect::{Confidence, Detected, DraftKey, detect};
 use crate::helpers::Service;
 use crate::vectors::{Case, directory, join, load};
 
-/// The kind and the preset that a case is opened with.
+/// The kind and the preset that read a case.
 fn expected(case: &Case, files: &std::path::Path) -> (String, Option<String>) {
     let url = match case.text("scheme") {
         "express-session" | "better-auth" if case.config["store"] == "redis" => {
@@ -25,7 +25,7 @@ fn expected(case: &Case, files: &std::path::Path) -> (String, Option<String>) {
     let section = case.section(url, files);
     let text = |key: &str| section.get(key).and_then(|value| value.as_str());
     let preset = match case.text("scheme") {
-        // Opened without the preset in the vectors, which is a stricter configuration of the same kind.
+        // The vectors use no preset for this case; the preset is a stricter configuration of the same kind.
         "supabase-ssr" => Some("supabase"),
         _ => text("preset"),
     };
@@ -51,7 +51,7 @@ fn headers(case: &Case) -> HeaderMap {
     headers
 }
 
-/// Every genuine case, with what was detected first.
+/// Every genuine case, with the first result of `detect`.
 fn genuine() -> Vec<(String, Case, Option<Detected>)> {
     let registry = Registry::builtin();
     let mut found = Vec::new();
@@ -74,7 +74,7 @@ fn genuine() -> Vec<(String, Case, Option<Detected>)> {
 }
 
 #[test]
-fn genuine_requests_are_named_right_and_hardly_any_is_wrong_with_certainty() {
+fn genuine_requests_are_recognised_and_few_certain_results_are_wrong() {
     let files = tempfile::tempdir().expect("a directory");
     let all = genuine();
     let (mut right, mut wrong_and_certain) = (0, 0);
@@ -82,7 +82,7 @@ fn genuine_requests_are_named_right_and_hardly_any_is_wrong_with_certainty() {
     for (name, case, detected) in &all {
         let (kind, preset) = expected(case, files.path());
         let seen = detected.as_ref();
-        // Which store has the session does not show in the cookie: the likelier one is first.
+        // The cookie does not show which store has the session, so the likelier store is first.
         let is_right = seen.is_some_and(|seen| {
             let draft = seen.drafts.iter().find(|draft| draft.kind == kind);
             draft.is_some_and(|draft| draft.preset == preset.as_deref())
@@ -110,9 +110,9 @@ fn genuine_requests_are_named_right_and_hardly_any_is_wrong_with_certainty() {
     );
 }
 
-/// What `detect` prints is a configuration as it stands once the secrets are given.
+/// The section that `detect` prints is a valid configuration once its secrets are set.
 #[tokio::test]
-async fn every_drafted_section_is_accepted_once_its_secrets_are_given() {
+async fn every_drafted_section_is_valid_once_its_secrets_are_set() {
     let mut seen = BTreeSet::new();
     let mut refused = BTreeMap::new();
     let secret = |key: &DraftKey| {

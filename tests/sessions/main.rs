@@ -1,4 +1,4 @@
-//! Every session in `tests/vectors/` that needs no other server. Sessions of stores are in SQLite here;
+//! Tests every session in `tests/vectors/` that needs no other server. Here, SQLite replaces the session stores;
 //! `tests/stores/` has them in their own stores, and `damaged.rs` has damaged cookies.
 
 #![allow(
@@ -10,7 +10,7 @@
     clippy::unnecessary_wraps,
     clippy::redundant_closure_for_method_calls,
     dead_code,
-    reason = "a test says what it expects by panicking; the harness is shared with other tests"
+    reason = "a test fails by panicking; the harness is shared with other tests"
 )]
 
 mod damaged;
@@ -28,8 +28,8 @@ use serde_json::Value;
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use vectors::{Case, Place, check_all, directory, load};
 
-/// A row for each family: how many cases are in the request alone, how many of those are signed in, how
-/// many are in a store that SQLite can be, and how many need something else.
+/// One row for each family, with the numbers of cases: those in the request alone and how many of them are signed in,
+/// those in a store that SQLite can replace and how many of them are signed in, and those that need something else.
 macro_rules! families {
     ($($test:ident: $family:literal, $cookies:expr, $stored:expr, $elsewhere:literal;)*) => {
         $(
@@ -64,7 +64,7 @@ families! {
     cookie_session: "cookie-session", (161, 34), (0, 0), 0;
     devise: "devise", (17, 4), (0, 0), 0;
     django_db: "django-db", (0, 0), (124, 20), 0;
-    // Whether the password was changed, only the app's table of users tells: `sql_session` can read it.
+    // Only the app's table of users shows whether the password was changed; `sql_session` can read it.
     django_signed_cookies: "django-signed-cookies", (126, 22), (0, 0), 2;
     express_session_pg: "express-session-pg", (0, 0), (0, 0), 201; // in PostgreSQL
     express_session_redis: "express-session-redis", (0, 0), (0, 0), 189; // in Redis
@@ -115,7 +115,7 @@ async fn laravel_session_with_a_non_utf8_string_is_accepted() {
             let payload = STANDARD
                 .decode(row["payload"].as_str().unwrap_or_default())
                 .unwrap_or_default();
-            // `a:COUNT:{…}`; the others are JSON, sealed or broken.
+            // This is PHP's `a:COUNT:{…}`; the other payloads are JSON, encrypted or broken.
             let Some(begin) = payload.iter().position(|&byte| byte == b'{') else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! `make generate`: writes the parts of `docs/` that follow from the code.
+//! `make generate`: writes the generated parts of `docs/`.
 
 #![expect(
     clippy::unwrap_used,

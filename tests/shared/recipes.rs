@@ -15,7 +15,7 @@ use rollout_token::settings;
 use rollout_token::telemetry::metrics::Metrics;
 use toml::{Table, Value};
 
-/// Where the pages have their files.
+/// The folder of the files on the pages.
 const SECRETS: &str = "/run/secrets";
 
 /// A block of a page that is a whole configuration.
@@ -50,7 +50,7 @@ fn whole_configurations(page: &str) -> Vec<Form> {
         let text = block.join("\n");
         match language {
             "toml" if text.contains("[session]") => found.push(Form::File(text)),
-            // A value that a command prints is run by `make docs-test` only.
+            // A block whose value is the output of a command is run by `make docs-test` only.
             "sh" if text.contains("ROLLOUT__SESSION__EXTRACTORS=") && !text.contains("$(") => {
                 found.push(Form::Variables(block.into_iter().map(variable).collect()));
             }
@@ -60,8 +60,8 @@ fn whole_configurations(page: &str) -> Vec<Form> {
     found
 }
 
-/// A line as it may stand in a shell and in a file for `docker run --env-file` alike, which keeps quotes. Only a value
-/// that a shell needs quotes for has them.
+/// A line that works both in a shell and in a file for `docker run --env-file`, which keeps quotes. A value has quotes
+/// only if a shell needs them.
 fn variable(line: &str) -> (String, String) {
     let line = line.strip_prefix("export ").unwrap_or(line);
     let (name, value) = line.split_once('=').expect("NAME=value");
@@ -77,7 +77,7 @@ fn variable(line: &str) -> (String, String) {
     (name.to_owned(), unquoted.unwrap_or(value).to_owned())
 }
 
-/// Writes the files that `files` names, with the values that `values` has under the same keys without `_file`.
+/// Writes the files that `files` names. Their content is the value of the same key without `_file` in `values`.
 fn write_files(files: &Table, values: &Table, folder: &Path) {
     for (key, value) in files {
         match (value, key.strip_suffix("_file")) {
@@ -108,7 +108,7 @@ fn write_file(path: &str, value: &Value, folder: &Path) {
     fs::write(folder.join(name.trim_start_matches('/')), content).expect("a writable file");
 }
 
-/// What the service makes of the configuration, as `check-config --print` shows it.
+/// The effective configuration, as `check-config --print` shows it.
 fn understood(form: &Form, values: Option<&Table>) -> Result<serde_json::Value, String> {
     let folder = tempfile::tempdir().expect("a folder");
     let mut sources = Sources {
@@ -149,8 +149,8 @@ fn pages(folder: &str) -> Vec<PathBuf> {
     pages
 }
 
-/// Checks each block of variables of a page against the file before it, and against the file with `_file` keys behind
-/// it, which has to be there if there is a secret. Returns how many there are.
+/// Compares each block of variables of a page with the file before it, and with the file with `_file` keys after it,
+/// which is required if there is a secret. Returns the number of such blocks.
 fn check_page(page: &Path) -> usize {
     let forms = whole_configurations(&fs::read_to_string(page).expect("text"));
     let mut count = 0;
@@ -159,11 +159,11 @@ fn check_page(page: &Path) -> usize {
         count += 1;
         let place = format!("{}, variables {count}", page.display());
         let Some(Form::File(first)) = index.checked_sub(1).map(|index| &forms[index]) else {
-            panic!("{place}: the same as a file must stand before them");
+            panic!("{place}: the same configuration as a file must be before the variables");
         };
         assert!(
             !form.names_files() && !forms[index - 1].names_files(),
-            "{place}: these and the file before them hold the values themselves"
+            "{place}: the variables and the file before them must contain the values themselves"
         );
         let load = |form, values| {
             understood(form, values)
@@ -173,8 +173,9 @@ fn check_page(page: &Path) -> usize {
         assert_eq!(load(form, None), want, "{place}");
         if want["extractors"].to_string().contains("[REDACTED]") {
             let behind = forms.get(index + 1).filter(|form| form.names_files());
-            let behind =
-                behind.unwrap_or_else(|| panic!("{place}: the same with `_file` keys must follow"));
+            let behind = behind.unwrap_or_else(|| {
+                panic!("{place}: the same configuration with `_file` keys must follow")
+            });
             let values: Table = first.parse().expect("TOML");
             assert_eq!(load(behind, Some(&values)), want, "{place}, with files");
         }

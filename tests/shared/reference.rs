@@ -1,4 +1,4 @@
-//! The parts of `docs/` that follow from the code: keys, commands, errors, metrics. `make generate` writes them, and
+//! The generated parts of `docs/`: keys, commands, errors, metrics. `make generate` writes them, and
 //! `tests/api/reference.rs` compares them.
 
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use rollout_token::telemetry::metrics::Metrics;
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// A page of `docs/`, its generated parts renewed.
+/// A page of `docs/` with its generated parts.
 pub struct Page {
     pub path: PathBuf,
     pub found: String,
@@ -86,7 +86,7 @@ struct Key {
 }
 
 impl Key {
-    /// The keys of a section's lines; a line that is a comment alone goes on with the one before.
+    /// The keys of a section's lines; a line that is only a comment continues the line before it.
     fn all(lines: &str) -> Vec<Self> {
         let mut keys: Vec<Self> = Vec::new();
         for line in lines.lines().filter(|line| !line.trim().is_empty()) {
@@ -147,7 +147,7 @@ fn settings() -> String {
     let mut text = String::new();
     for section in settings.split("\n[").skip(1) {
         let (name, lines) = section.split_once("]\n").unwrap();
-        // Comments before the next section belong to it, and are on the page by hand.
+        // Comments before the next section belong to that section, and are written on the page by hand.
         let lines = lines.split("\n\n").next().unwrap();
         // Keys without a default are commented out.
         let lines: String = lines
@@ -216,7 +216,7 @@ fn kinds() -> String {
     text
 }
 
-/// What each preset fills in. Keys that only presets use are left out, and so are queries, which are long.
+/// The keys that each preset sets. Keys that only presets use and queries, which are long, are left out.
 fn presets(presets: &[(&str, &str)]) -> String {
     let internal = [
         "provider_keys",
@@ -309,7 +309,7 @@ fn errors() -> String {
 fn metrics() -> String {
     let metrics = Metrics::new();
     let name: Arc<str> = Arc::from("web");
-    // Families show their labels only with something in them.
+    // A metric shows its labels only if it has a sample.
     metrics.answered(Some(&name), "issued", Duration::ZERO);
     metrics.backend_call(&name, "ok", Duration::ZERO);
     metrics.jwks_refreshed(&name, "ok");

@@ -10,7 +10,7 @@ use rollout_token::session::registry::Registry;
 use rollout_token::session::types::SessionExtractor;
 use serde_json::Value;
 
-/// Where the vectors are, from the package that includes this file: the project or its fuzzers.
+/// The paths of the vectors, from the package that includes this file: the project or its fuzzers.
 const VECTORS: [&str; 2] = ["tests/vectors", "../tests/vectors"];
 
 pub struct Sample {

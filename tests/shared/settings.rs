@@ -1,4 +1,4 @@
-//! The one builder for configurations in tests: TOML text that a test changes key by key.
+//! The builder for configurations in tests: TOML text that a test changes key by key.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ impl ConfigBuilder {
                 .fold(&mut self.0, |table, name| {
                     table[name]
                         .as_table_mut()
-                        .unwrap_or_else(|| panic!("{name} in {path} is no table"))
+                        .unwrap_or_else(|| panic!("{name} in {path} is not a table"))
                 });
         assert!(table.remove(key).is_some(), "there is no {path}");
         self

@@ -1,6 +1,6 @@
-//! Sessions that real frameworks, libraries and providers made (`tests/vectors/`), each sent over a socket
-//! to a service that is configured as an operator would do it, at the case's own time.
-//! The test decides which store a case is loaded into, and how.
+//! Sessions that real frameworks, libraries and providers made (`tests/vectors/`), each sent over a socket to a service
+//! with an operator's configuration, at the case's own time. The test decides into which store a case is loaded, and
+//! how.
 
 use std::collections::BTreeMap;
 use std::ops::AsyncFnMut;
@@ -12,8 +12,8 @@ use toml::Table;
 
 use crate::helpers::{NOW, Service, verified};
 
-/// The longest session, in bytes of JSON, that fits into a token of at most 4 KiB beside its other claims. For longer
-/// sessions, only the subject and the outcome are compared.
+/// The maximum length of a session, in bytes of JSON, that fits into a token of at most 4 KiB together with the other
+/// claims. For longer sessions, only the subject and the outcome are compared.
 const MAX_SHOWN: usize = 2_500;
 
 /// One file of vectors.
@@ -30,7 +30,7 @@ pub struct Case {
     pub request: Request,
     #[serde(default)]
     pub store: Value,
-    /// Missing where no cookie is sent.
+    /// The time of the request; missing if no cookie is sent.
     #[serde(default)]
     pub now: i64,
     pub expect: Value,
@@ -48,7 +48,7 @@ fn nothing() -> Ordered {
     Ordered::Null
 }
 
-/// Where a case's sessions are kept.
+/// The place of a case's sessions.
 pub enum Place {
     /// In the request itself.
     Cookie,
@@ -66,7 +66,7 @@ enum Outcome {
     NotApplicable,
 }
 
-/// How many cases were run, how many of them were signed in, and how many are for another place.
+/// The numbers of cases that were run, that were signed in, and that belong to another place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub run: usize,
@@ -92,7 +92,7 @@ pub fn load(family: &str) -> Vec<Case> {
 /// If a case has another outcome than expected.
 pub async fn check_all(family: &str, mut place: impl AsyncFnMut(&Case) -> Place) -> Count {
     let files = tempfile::tempdir().expect("a directory");
-    // Cases of one configuration share a service, and with it the connections to the store.
+    // Cases with the same configuration share a service, and with it the connections to the store.
     let mut services = BTreeMap::new();
     let mut wrong = Vec::new();
     let mut count = Count::default();
@@ -161,7 +161,7 @@ impl Case {
             serde_json::from_str(body).unwrap_or_else(|_| panic!("{}: {answer}", self.name));
         match (status, body["code"].as_str()) {
             ("200", None) => Outcome::Authenticated(verified(&body)),
-            // `no_session` also means that the session has no signed-in user. The metric tells the two apart.
+            // `no_session` also means that the session has no signed-in user. The metric distinguishes the two.
             ("401", Some(_)) if not_applicable(service).await > before => Outcome::NotApplicable,
             // A token longer than the limit of a header never reaches an extractor.
             ("401" | "431", Some(_)) => Outcome::Rejected,
@@ -169,9 +169,9 @@ impl Case {
         }
     }
 
-    /// What is wrong with an outcome.
+    /// The difference between this outcome and the expected one, if there is any.
     fn fault(&self, outcome: &Outcome) -> Option<String> {
-        // Frameworks take the first or the last of two different cookies; the service refuses both.
+        // Frameworks use the first or the last of two different cookies; the service refuses both.
         if self.names_its_cookie_twice() {
             return (*outcome != Outcome::Rejected)
                 .then(|| format!("two cookies of one name: {outcome:?}"));
@@ -210,8 +210,8 @@ impl Case {
         if self.expect["outcome"] == word && self.expect["org"] != claims["org"] {
             return Some(format!("the organisation is {}", claims["org"]));
         }
-        // Stores add columns to it. Where the row itself is the session, queries need not give all of it,
-        // and each database writes times in its own way.
+        // Stores add columns to the session. If the row itself is the session, a query need not return all of it, and
+        // each database writes times in its own way.
         let is_row = self.rows().any(|row| {
             row.get(self.text("subject_path").trim_start_matches('/'))
                 .is_some()
@@ -232,7 +232,7 @@ impl Case {
         session.pointer(self.text("subject_path")).cloned()
     }
 
-    /// Only the `Cookie` header as it stands can hold a name twice.
+    /// Only an unparsed `Cookie` header can contain a name twice.
     fn names_its_cookie_twice(&self) -> bool {
         let (Some(name), Some(header)) = (
             self.config["cookie_name"].as_str(),
@@ -260,7 +260,7 @@ impl Case {
             .collect()
     }
 
-    /// The request as it goes over the wire.
+    /// The bytes of the request.
     fn raw_request(&self) -> String {
         let headers = self
             .request
@@ -286,7 +286,7 @@ impl Case {
         self.rows().filter(move |row| row["table"] == table)
     }
 
-    /// The whole configuration around a section. A claim of the minted token shows what was read of the session.
+    /// The whole configuration around a section. A claim of the minted token contains the attributes of the session.
     pub fn configuration(&self, section: Table) -> Table {
         let mut claims = Table::new();
         if self.expect["session"].to_string().len() <= MAX_SHOWN {
@@ -315,7 +315,7 @@ impl Case {
     }
 
     /// The section that an operator would write. Defaults are left out, so that they are tested too.
-    /// Keys that are files of their own go to `files`.
+    /// Keys that need a file of their own are written to `files`.
     pub fn section(&self, url: Option<&str>, files: &Path) -> Table {
         let config = &self.config;
         let mut keys = match url {
@@ -449,7 +449,7 @@ impl Case {
         }
     }
 
-    /// A preset, where the store is, and the secrets.
+    /// The keys for a stored session: a preset, the address of the store, and the secrets.
     fn stored(&self, url: &str) -> Value {
         let config = &self.config;
         let is_redis = url.starts_with("redis");
@@ -457,7 +457,7 @@ impl Case {
             "kind": if is_redis { "redis_session" } else { "sql_session" },
             "url": url,
             "key_prefix": config["prefix"],
-            // Longer than the defaults, so that a busy machine does not cause 503.
+            // The timeouts are longer than the defaults, so that a busy machine does not cause 503.
             "timeout": "5s",
             "pool_wait": "5s",
         });
@@ -530,7 +530,7 @@ impl Case {
         };
         let places: Vec<String> = match config["cookie_name"].as_str() {
             Some(cookie) => vec![format!("supabase:{cookie}")],
-            // The preset's own.
+            // Use the default of the preset.
             None if places.is_null() => Vec::new(),
             None => list(places)
                 .into_iter()
@@ -540,7 +540,7 @@ impl Case {
         };
         let mut claims = config["claims"].clone();
         if config["provider"] == "cognito-id" {
-            // What the provider's page says for ID tokens.
+            // The setting for ID tokens on the provider's page.
             claims["username"] = json!({ "any": true });
         }
         let any_audience = config["audience"].is_null() && preset.is_none();
@@ -561,7 +561,7 @@ impl Case {
     }
 }
 
-/// Whether the value contains everything that is expected. Large numbers are text in the vectors.
+/// Whether the value contains all expected members. Large numbers are text in the vectors.
 fn holds(actual: &Value, expected: &Value) -> bool {
     match (actual, expected) {
         (Value::Object(actual), Value::Object(expected)) => {
@@ -631,7 +631,7 @@ fn location(place: &str) -> &str {
 /// The number of requests in which no extractor found a credential.
 async fn not_applicable(service: &Service) -> u64 {
     let metrics = service.metrics().await;
-    // A header that is too long is no extractor's either, and the lines stand in any order.
+    // A header that is too long also counts for no extractor, and the lines have no fixed order.
     let line = "rollout_token_requests_total{extractor=\"none\",outcome=\"no_session\"} ";
     metrics
         .lines()

@@ -12,7 +12,7 @@ use crate::helpers::{Service, verified};
 use crate::proxy::{FAULTS, Fault, Proxy};
 use crate::servers::{Certificate, MariaDb, Postgres, Redis, eventually, free_port};
 
-/// The stores, each as the keys of the section that reads it.
+/// The keys of a section for each store.
 pub const REDIS: &str = r#"
     kind = "redis_session"
     cookie = "sid"
@@ -95,7 +95,7 @@ async fn every_fault_is_503(toml: &str, upstream: u16) {
     }
 }
 
-/// Answers that arrive close to the timeout: a caller that gets one gets its own.
+/// Delays answers until close to the timeout, and checks that each caller gets only its own answer.
 async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     const TIMEOUT: u64 = 150;
     let proxy = Proxy::start(upstream).await;
@@ -106,7 +106,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     let service = Arc::new(service);
     let mut answered = 0;
     for round in 0..40u64 {
-        // Every other round is quick, so that there are connections whose late answers could be misread.
+        // Every other round is quick, so that late answers on kept connections could reach another caller.
         let late = Duration::from_millis(TIMEOUT / 3 + round * 7 % TIMEOUT);
         proxy.set(if round % 2 == 0 {
             Fault::None
@@ -117,7 +117,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
         for n in 0..6 {
             let (service, n) = (service.clone(), (n + round) % 10);
             asking.spawn(async move {
-                // Some callers go away while the store is being asked.
+                // Some callers cancel their request while the store is being asked.
                 let patience = Duration::from_millis(if n % 3 == 0 { 20 } else { 5000 });
                 let answer = tokio::time::timeout(patience, ask(&service, &format!("s{n}"))).await;
                 (n, answer.unwrap_or_else(|_| Err("gone".to_owned())))
@@ -141,7 +141,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     assert_eq!(last, "user-7");
     assert!(
         answered > 0,
-        "every request ran out of time: the test proves nothing"
+        "every request timed out, so the test checks nothing"
     );
 }
 
@@ -227,7 +227,7 @@ async fn mariadb_with_network_faults_is_503_and_recovers() {
             MARIADB.replace(query, "SELECT user_id FROM sessions WHERE $1 <> ''"),
         ),
         (
-            "TLS is asked for",
+            "TLS is requested",
             MARIADB.replace("ssl-mode=disabled", "ssl-mode=required"),
         ),
     ] {
@@ -240,7 +240,7 @@ async fn mariadb_with_network_faults_is_503_and_recovers() {
     }
 }
 
-/// The answers to callers that ask without a pause: the number of tokens, of 503s, and any other.
+/// The answers to callers that ask without a pause: the numbers of tokens and of 503s, and all others.
 #[derive(Default)]
 struct Seen {
     tokens: AtomicUsize,
@@ -343,7 +343,7 @@ async fn redis_that_answers_errors_is_503_and_recovers() {
         "-NOPERM No permissions to access a key\r\n",
         "-ERR max number of clients reached\r\n",
         "-BUSY Redis is busy running a script.\r\n",
-        // No answer to GET looks like these.
+        // These are not valid answers to GET.
         ":1\r\n",
         "*1\r\n$1\r\nx\r\n",
         "+OK\r\n",
@@ -361,7 +361,7 @@ async fn redis_that_answers_errors_is_503_and_recovers() {
             );
         }
     }
-    // The same for real: a replica whose primary is gone.
+    // The same with a real server: a replica whose primary is down.
     let direct = service(REDIS, redis.port);
     assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
     redis
@@ -375,7 +375,7 @@ async fn redis_that_answers_errors_is_503_and_recovers() {
     assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
 }
 
-/// What `rollout-token explain` says about a session's id.
+/// The output of `rollout-token explain` for a session's id.
 async fn explain(toml: &str, port: u16, id: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), configuration(toml, port)).unwrap();
@@ -485,7 +485,7 @@ async fn explain_and_metrics_show_the_store_error_and_no_secret() {
     }
 }
 
-/// For any session id Redis is asked for one key, or for nothing.
+/// For every session id, the service reads exactly one key from Redis, or none.
 #[tokio::test]
 async fn redis_lookup_reads_one_key() {
     let redis = redis_with_users(&[]).await;
@@ -496,7 +496,7 @@ async fn redis_lookup_reads_one_key() {
     );
     let (plain, signed) = (service(REDIS, redis.port), service(&signed, redis.port));
     let long = "x".repeat(257);
-    // The id once plain in the cookie, and once signed.
+    // Each id is sent once as plain text in the cookie, and once signed.
     for (id, plainly, if_signed) in [
         ("s1", true, true),
         ("*", true, true),
@@ -521,7 +521,7 @@ async fn redis_lookup_reads_one_key() {
             ask(&signed, &express_signed(id)).await,
         ];
         let sent = usize::from(plainly) + usize::from(if_signed);
-        // As MONITOR writes text.
+        // This is the form in which MONITOR writes text.
         let key = format!("sess:{id}")
             .into_bytes()
             .escape_ascii()
@@ -558,7 +558,7 @@ async fn redis_lookup_reads_one_key() {
     }
 }
 
-/// What express-session writes for this id.
+/// The cookie value that express-session writes for this id.
 pub fn express_signed(id: &str) -> String {
     use aws_lc_rs::hmac;
     use base64::Engine;
@@ -600,14 +600,14 @@ async fn redis_user_with_getrange_only_is_sufficient() {
     assert_eq!(
         refused,
         Err("session_backend_unavailable".to_owned()),
-        "keys that are not the reader's"
+        "keys that the reader may not read"
     );
 }
 
 /// TLS: the certificate must be for the server's name and signed by a trusted authority.
 async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificate) {
     let other = Certificate::issue("root");
-    // A handshake is slow in a debug build on a busy machine.
+    // The timeout is long, because a handshake is slow in a debug build on a busy machine.
     let toml = &format!("{toml}\ntimeout = \"5s\"");
     let with =
         |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());
@@ -619,7 +619,7 @@ async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificat
     for (case, toml, want) in [
         ("our authority", with(toml, ours), Ok("user-1".to_owned())),
         (
-            "our authority, given for all calls",
+            "our authority, configured for all calls",
             for_all,
             Ok("user-1".to_owned()),
         ),
@@ -666,7 +666,7 @@ async fn redis_session_over_tls_is_read() {
     drop(redis);
 }
 
-/// What `openssl req -x509` makes is an authority without a host name, which no verifier takes for a server's certificate.
+/// `openssl req -x509` makes an authority without a host name, which no verifier accepts as a server's certificate.
 #[tokio::test]
 async fn redis_with_a_plain_self_signed_certificate_is_read_if_it_is_the_given_one() {
     let (ours, other) = (Certificate::plain_openssl(), Certificate::plain_openssl());
@@ -747,9 +747,9 @@ async fn mariadb_session_over_tls_is_read() {
     only_the_right_server_is_asked(&toml, mariadb.port, &certificate).await;
 }
 
-/// A value that is no session is 401.
+/// A value that is not a session is 401.
 #[tokio::test]
-async fn redis_value_that_is_no_session_is_401() {
+async fn redis_value_that_is_not_a_session_is_401() {
     let redis = Redis::start(&[]).await;
     redis.run(&["RPUSH", "sess:list", "x"]).await;
     for (id, value) in [
@@ -856,7 +856,7 @@ async fn postgres_that_cannot_answer_the_query_is_503() {
             POSTGRES.replace(query, "SELECT user_id FROM sessions WHERE $1 <> ''"),
         ),
         (
-            "TLS is asked for",
+            "TLS is requested",
             POSTGRES.replace("sslmode=disable", "sslmode=require"),
         ),
     ] {

@@ -79,7 +79,7 @@ async fn load_mariadb(connection: &mut MySqlConnection, table: &str, columns: &s
     }
 }
 
-/// How many cases of a family were run, and how many of those were signed in.
+/// Runs the cases of a family. Returns how many were run, and how many of those were signed in.
 async fn check(family: &str, place: impl AsyncFnMut(&Case) -> Place) -> (usize, usize) {
     let count = check_all(family, place).await;
     (count.run, count.signed_in)
@@ -136,7 +136,7 @@ async fn framework_sessions_in_postgres_are_accepted() {
         assert_eq!(ran.await, (26, 6));
     }
 
-    // Keys of users are numbers, or UUIDs in text.
+    // The keys of users are numbers, or UUIDs as text.
     let columns = "id varchar(255) PRIMARY KEY, user_id varchar(36), payload text NOT NULL, \
                    last_activity integer NOT NULL";
     let ran = check("laravel", async |case| {
@@ -170,7 +170,7 @@ async fn framework_sessions_in_mariadb_are_accepted() {
     });
     assert_eq!(ran.await, (124, 20));
 
-    // As Prisma makes it.
+    // The columns as Prisma creates them.
     let columns =
         "`sessionToken` varchar(191) PRIMARY KEY, `userId` varchar(191), `expires` datetime(3)";
     let ran = check("authjs-database", async |case| {
@@ -180,7 +180,7 @@ async fn framework_sessions_in_mariadb_are_accepted() {
     assert_eq!(ran.await, (26, 6));
 
     let ran = check("better-auth", async |case| {
-        // MySQL has a type for times, so that numbers are only found elsewhere.
+        // MySQL has a type for times, so only other databases have numbers.
         let has_numbers = case
             .rows_of("session")
             .any(|row| row["expiresAt"].is_number());

@@ -1,4 +1,4 @@
-//! Sessions that the session libraries of several languages stored in Redis and in tables, and changed copies of them.
+//! Sessions that the session libraries of several languages stored in Redis and in tables, and altered copies of them.
 //! The vectors contain the section that an operator writes.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ struct Case {
     name: String,
     section: toml::Table,
     headers: BTreeMap<String, String>,
-    /// Values in base64, by key.
+    /// The values by key, in base64.
     redis: BTreeMap<String, String>,
     expect: Value,
 }
@@ -32,7 +32,7 @@ fn service(kind: &str, url: String, section: &toml::Table) -> Service {
     for (key, value) in [
         ("kind", kind.to_owned()),
         ("url", url),
-        // Longer than the defaults, so that a busy machine does not cause 503.
+        // The timeouts are longer than the defaults, so that a busy machine does not cause 503.
         ("timeout", "5s".to_owned()),
         ("pool_wait", "5s".to_owned()),
     ] {

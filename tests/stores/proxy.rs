@@ -1,5 +1,5 @@
-//! A proxy in front of a store that injects faults. The fault is looked up when an answer passes, so that it can
-//! begin and end while connections are open.
+//! A proxy in front of a store that injects faults. It reads the current fault for each answer, so a fault can begin
+//! and end while connections are open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ pub enum Fault {
     Drip(Duration),
     /// Connections are closed before the answer.
     Reset,
-    /// No answer is passed on.
+    /// No answer is forwarded.
     BlackHole,
     /// The connection is closed after the first byte of an answer.
     Truncate,
@@ -83,12 +83,12 @@ impl Proxy {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// How many bytes of answers were passed on.
+    /// How many bytes of answers were forwarded.
     pub fn relayed(&self) -> usize {
         self.relayed.load(Ordering::SeqCst)
     }
 
-    /// The most connections that were open at once.
+    /// The maximum number of connections that were open at once.
     pub fn most(&self) -> usize {
         self.most.load(Ordering::SeqCst)
     }
@@ -105,7 +105,7 @@ async fn relay(
     };
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
-    // The end of either side is the end of both.
+    // When one side ends, the other is closed too.
     tokio::select! {
         () = questions(from_client, to_server) => {}
         () = answers(from_server, to_client, fault, relayed) => {}

@@ -21,7 +21,7 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// Tries until it works, within a bound.
+/// Repeats the attempt until it succeeds, within a time limit.
 pub async fn eventually<T, E: std::fmt::Debug>(
     what: &str,
     mut attempt: impl AsyncFnMut() -> Result<T, E>,
@@ -108,7 +108,7 @@ impl Redis {
         let client = redis::Client::open(self.url()).expect("a URL");
         eventually("redis-server", async || {
             let mut connection = client.get_multiplexed_async_connection().await?;
-            // A server that asks for a password is up, too, and so is a replica without its primary.
+            // A server that asks for a password is running as well, and so is a replica without its primary.
             match redis::cmd("PING").exec_async(&mut connection).await {
                 Err(error) if matches!(error.code(), Some("NOAUTH" | "MASTERDOWN")) => {
                     Ok(connection)
@@ -140,7 +140,7 @@ impl Redis {
             .ok()
     }
 
-    /// Sees every command that Redis is given from now on.
+    /// Records every command that Redis receives from now on.
     pub async fn monitor(&self) -> Monitor {
         let stream = TcpStream::connect(("127.0.0.1", self.port))
             .await
@@ -278,7 +278,7 @@ impl MariaDb {
         let directory = tempfile::tempdir().expect("a directory");
         let data = format!("--datadir={}", directory.path().join("data").display());
         let socket = format!("--socket={}", directory.path().join("socket").display());
-        // As root it would switch to its own user and refuse any other, so it is told which one to run as.
+        // Started by root, MariaDB would switch to its own user and refuse any other, so the user is passed explicitly.
         let user = give_to("mysql", directory.path()).then_some("--user=mysql");
         let mut install = Command::new("mariadb-install-db");
         install.args([
@@ -287,7 +287,7 @@ impl MariaDb {
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         ]);
-        // Several at once give their temporary tables the same names.
+        // Concurrent installations use the same names for their temporary tables.
         run(install.args(user).env("TMPDIR", directory.path()));
         let port = free_port();
         // Debian installs it in /usr/sbin, which is not on every user's path.
@@ -388,7 +388,7 @@ impl Certificate {
 }
 
 impl Certificate {
-    /// A certificate that signs itself, by the command that every guide has.
+    /// A self-signed certificate, made with the command in every guide.
     pub fn plain_openssl() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (chain, key) = (
@@ -410,7 +410,7 @@ impl Certificate {
     }
 }
 
-/// Lets a server's own user write there, if this is root: such servers refuse to work for root.
+/// If the tests run as root, gives the directory to the server's own user, because such servers refuse to run as root.
 fn give_to(user: &str, directory: &Path) -> bool {
     let is_root = run(Command::new("id").arg("-u")) == "0";
     if is_root {
@@ -419,7 +419,7 @@ fn give_to(user: &str, directory: &Path) -> bool {
     is_root
 }
 
-/// Where Debian keeps PostgreSQL's programs: not on the path.
+/// The directory of PostgreSQL's programs on Debian, which is not on the path.
 fn programs() -> PathBuf {
     let versions =
         std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL (make tools installs it)");

@@ -21,7 +21,7 @@ fn invalid() -> Result<String, String> {
     Err("session_invalid".to_owned())
 }
 
-/// Eight concurrent requests for a value of 10 MiB, and honest requests beside them.
+/// Eight concurrent requests for a value of 10 MiB, and honest requests at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_values_are_cut_before_they_are_read_and_honest_callers_are_served() {
     let redis = redis_with_users(&[]).await;
@@ -67,7 +67,7 @@ async fn redis_values_of_one_mebibyte_are_read_and_longer_ones_are_not() {
 }
 
 #[tokio::test]
-async fn redis_that_allows_get_only_is_read_whole_and_a_connection_is_closed_after_a_large_value() {
+async fn redis_with_get_only_is_read_whole_and_the_connection_is_closed_after_a_large_value() {
     let redis = redis_with_users(&[]).await;
     set_large(&redis, "sess:large", 2 * MIB).await;
     redis
@@ -110,11 +110,11 @@ async fn closes_one_connection(proxy: &Proxy) {
             Err(proxy.closed())
         }
     };
-    eventually("the end of a connection", closed).await;
+    eventually("the connection is closed", closed).await;
 }
 
 #[tokio::test]
-async fn redis_without_getrange_is_asked_by_get_after_the_first_refusal() {
+async fn redis_that_refuses_getrange_is_read_with_get_from_then_on() {
     let redis = redis_with_users(&["--rename-command", "GETRANGE", ""]).await;
     let service = service(REDIS, redis.port);
     let mut monitor = redis.monitor().await;
@@ -156,7 +156,7 @@ async fn cap_to_session_ends_tokens_with_the_redis_key() {
     assert_eq!(
         expires_in(&service, "s3").await,
         Ok(900),
-        "the key has no end"
+        "the key does not expire"
     );
     assert_eq!(
         expires_in(&service, "absent").await,
@@ -183,7 +183,7 @@ async fn cap_to_session_ends_tokens_with_the_redis_key() {
     assert!((40..=100).contains(&short), "{short}");
 }
 
-/// `touch` of express-session extends the key and leaves `cookie.expires` as it was.
+/// `touch` of express-session extends the key and does not change `cookie.expires`.
 #[tokio::test]
 async fn connect_redis_session_is_active_until_its_key_expires() {
     let redis = Redis::start(&[]).await;
@@ -215,7 +215,7 @@ async fn key_hash_sha256_finds_the_session_stored_by_hash() {
     assert_eq!(ask(&service, hash).await, invalid());
 }
 
-/// The preset's own table, with a payload of 10 MiB beside a good one.
+/// The preset's own table, with a payload of 10 MiB and a normal one.
 #[tokio::test]
 async fn postgres_cuts_rows_before_they_are_read() {
     let postgres = Postgres::start(&[]).await;

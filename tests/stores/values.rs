@@ -1,5 +1,5 @@
-//! Session ids that a query's types refuse, and times that a database cannot represent. The databases themselves
-//! work: `faults.rs` has those that fail.
+//! Session ids that do not fit the types of a query, and times that a database cannot represent. The databases
+//! themselves work; `faults.rs` has the failures.
 
 use crate::faults::{MARIADB, POSTGRES, USERS, ask, express_signed, service};
 use crate::servers::{MariaDb, Postgres};

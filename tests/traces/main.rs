@@ -9,7 +9,7 @@
     clippy::unnecessary_wraps,
     clippy::redundant_closure_for_method_calls,
     dead_code,
-    reason = "a test says what it expects by panicking; the harness is shared with other tests"
+    reason = "a test fails by panicking; the harness is shared with other tests"
 )]
 
 #[path = "../api/backend.rs"]
@@ -95,7 +95,7 @@ fn attributes(span: &Span) -> Value {
     json!(span.attributes)
 }
 
-/// The trace's and the span's id of a `traceparent`.
+/// The ids of the trace and the span in a `traceparent`.
 fn ids(headers: &HeaderMap) -> (String, String) {
     let value = headers["traceparent"].to_str().unwrap();
     let parts: Vec<&str> = value.split('-').collect();
@@ -119,7 +119,7 @@ fn by_jwt_and_endpoint(app: &Backend) -> String {
 }
 
 #[tokio::test]
-async fn request_is_a_tree_of_spans_below_the_callers_span_and_holds_no_secret() {
+async fn request_is_a_tree_of_spans_below_the_callers_span_without_secrets() {
     let (receiver, app) = (
         Receiver::start().await,
         Backend::json(r#"{"sub":"ann@example.com"}"#).await,
@@ -199,7 +199,7 @@ async fn request_is_a_tree_of_spans_below_the_callers_span_and_holds_no_secret()
     assert_eq!(
         ids(&asked.headers),
         (CALLERS_TRACE.to_owned(), call.id),
-        "the backend is below the call"
+        "the span of the backend is a child of the call"
     );
     assert_eq!(
         (asked.header("tracestate"), asked.header("baggage")),
@@ -231,7 +231,7 @@ async fn request_is_a_tree_of_spans_below_the_callers_span_and_holds_no_secret()
 }
 
 #[tokio::test]
-async fn request_without_valid_traceparent_begins_a_trace_that_the_log_names() {
+async fn request_without_valid_traceparent_starts_a_trace_whose_id_is_in_the_log() {
     let receiver = Receiver::start().await;
     for parent in [
         None,
@@ -259,7 +259,7 @@ async fn request_without_valid_traceparent_begins_a_trace_that_the_log_names() {
 }
 
 #[tokio::test]
-async fn refusal_has_its_reason_and_only_a_server_fault_is_an_error() {
+async fn refused_span_has_its_reason_and_only_a_server_fault_is_an_error() {
     let (receiver, app) = (Receiver::start().await, Backend::always(503, &[], "").await);
     let config = by_jwt_and_endpoint(&app);
     for (headers, code, reason, failed) in [
@@ -410,7 +410,7 @@ async fn spawned_key_fetch_is_part_of_its_request_in_traces_and_log() {
 }
 
 #[tokio::test]
-async fn unsampled_request_sends_no_span_but_passes_its_trace_on() {
+async fn unsampled_request_sends_no_span_but_forwards_its_trace() {
     let (receiver, app) = (
         Receiver::start().await,
         Backend::json(r#"{"sub":"ann"}"#).await,
@@ -457,7 +457,7 @@ async fn probes_and_unknown_paths_have_no_spans() {
 }
 
 #[tokio::test]
-async fn standard_variables_name_the_service_and_the_receiver() {
+async fn standard_variables_set_the_service_and_the_receiver() {
     let receiver = Receiver::start().await;
     let (mut command, _file) = traced("http://127.0.0.1:1", helpers::BY_JWT);
     command

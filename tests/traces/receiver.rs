@@ -1,4 +1,4 @@
-//! A receiver of OTLP over HTTP that decodes and records what it is sent.
+//! A receiver of OTLP over HTTP that decodes and records the traces it receives.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::backend::{Backend, Seen};
 
 pub struct Receiver(Backend);
 
-/// A span as it arrived, ids in hexadecimal digits.
+/// A received span, with its ids in hexadecimal digits.
 #[derive(Clone, Debug)]
 pub struct Span {
     pub trace: String,
@@ -96,7 +96,7 @@ fn read(span: opentelemetry_proto::tonic::trace::v1::Span) -> Span {
     let status = span.status.as_ref();
     assert!(
         status.is_none_or(|status| status.message.is_empty()),
-        "a text from elsewhere: {status:?}"
+        "an unexpected status text: {status:?}"
     );
     Span {
         trace: hex(&span.trace_id),
@@ -119,7 +119,7 @@ fn text(value: Option<&AnyValue>) -> String {
     match value.and_then(|value| value.value.as_ref()) {
         Some(Value::StringValue(text)) => text.clone(),
         Some(Value::IntValue(number)) => number.to_string(),
-        other => panic!("no text and no number: {other:?}"),
+        other => panic!("neither text nor a number: {other:?}"),
     }
 }
 
