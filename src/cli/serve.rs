@@ -90,7 +90,7 @@ pub(super) async fn serve(
         level: log.level,
         google_cloud_project: project.filter(|project| !project.is_empty()),
     };
-    let (traces, log) = telemetry::start(log, &writer, receiver, send, context.metrics.clone())
+    let (traces, log) = telemetry::start(log, writer, receiver, send, context.metrics.clone())
         .map_err(|error| Failure::Runtime(format!("cannot start logging or traces: {error}")))?;
     let signals = Signals::install()
         .map_err(|error| Failure::Runtime(format!("cannot listen to signals: {error}")))?;

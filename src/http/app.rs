@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::{Extension, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state, map_request};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -34,7 +34,7 @@ use crate::session::subject::Subject;
 use crate::session::types::ResponseCookies;
 use crate::settings::log::LogSubject;
 use crate::settings::reload::Reloadable;
-use crate::settings::{RateLimitConfig, Settings};
+use crate::settings::{RateLimitConfig, ServerConfig, Settings};
 use crate::telemetry::logs::SubjectLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{Outcome, RequestLog};
@@ -258,14 +258,11 @@ pub fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
 fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     routes.with_state(app.clone()).layer(
         ServiceBuilder::new()
-            .layer(map_request(async |request: Request| {
-                request_id::drop_malformed(request_checks::measured(request))
-            }))
+            .map_request(|request| request_id::drop_malformed(request_checks::measured(request)))
             .layer(SetRequestIdLayer::x_request_id(app.request_ids.clone()))
             .layer(PropagateRequestIdLayer::x_request_id())
             .layer(from_fn_with_state(app.clone(), finish))
-            .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response()))
-            .layer(from_fn_with_state(app.clone(), check)),
+            .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response())),
     )
 }
 
@@ -304,7 +301,10 @@ async fn finish(
         started,
     });
 
-    let mut response = span.instrument(next.run(request)).await;
+    let mut response = span
+        .instrument(checked(&app, &live.settings.server, request, next))
+        .await
+        .into_response();
 
     if let Some(error) = response.extensions_mut().remove::<Error>() {
         if let Some(explaining) = explaining {
@@ -340,13 +340,12 @@ async fn finish(
 }
 
 /// Refuses requests that are malformed or too large, and applies `server.request_timeout` to the others.
-async fn check(
-    State(app): State<Arc<App>>,
-    Extension(InForce { live, .. }): Extension<InForce>,
+async fn checked(
+    app: &App,
+    limits: &ServerConfig,
     request: Request,
     next: Next,
 ) -> Result<Response, Error> {
-    let limits = &live.settings.server;
     let request = if app.dev && app.is_route(request.uri().path(), dev::EXPLAIN_PATH) {
         request_checks::check_with_body(request, limits, pasted::MAX_BYTES).await?
     } else {

@@ -1,5 +1,6 @@
 //! The log: its writer to standard output, its format and level. The lines of requests are in `requests.rs`.
 
+use std::fmt::{self, Debug, Formatter};
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -13,7 +14,7 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::{Layer, Registry, fmt, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::secret::Secret;
 use crate::telemetry::BoxedLayer;
@@ -40,12 +41,12 @@ pub enum LogFormat {
     Gcp,
 }
 
-/// The level and the format of the log.
+/// What is logged, and how.
 #[derive(Debug)]
 pub struct LogOptions {
     pub format: LogFormat,
     pub level: Level,
-    /// The project in Google Cloud, if it is known. It is part of the name of a trace.
+    /// The project in Google Cloud, if it is known: it is part of a trace's name there.
     pub google_cloud_project: Option<String>,
 }
 
@@ -150,8 +151,8 @@ pub struct LastLines(Option<WorkerGuard>);
 
 impl Drop for LastLines {
     fn drop(&mut self) {
-        // Use a thread: if the queue is full, the guard prints to standard output, which blocks when nothing reads it.
-        // The process would then not end.
+        // In a thread: if the queue is full, the guard prints to standard output, which blocks when nothing reads it. The
+        // process would then not end.
         let guard = self.0.take();
         let (sender, written) = mpsc::channel::<()>();
         let flush = move || {
@@ -165,80 +166,89 @@ impl Drop for LastLines {
 }
 
 /// Changes format and level of the log while it is written.
-#[derive(Debug)]
 pub struct LogControl {
-    /// The filter of each format's layer. A format that is not in use filters out everything.
-    filters: Vec<(LogFormat, reload::Handle<Targets, Registry>)>,
-    with_traces: bool,
+    layer: reload::Handle<BoxedLayer, Registry>,
+    filter: reload::Handle<Targets, Registry>,
+    formats: Formats,
 }
 
 impl LogControl {
     pub fn set(&self, format: LogFormat, level: Level) {
-        for (of, filter) in &self.filters {
-            let targets = if *of == format {
-                targets(format, level, self.with_traces)
-            } else {
-                Targets::new()
-            };
-            // This fails only after the log has ended.
-            let _ = filter.reload(targets);
-        }
+        // These fail only after the log has ended.
+        let _ = self.layer.reload(self.formats.layer(format));
+        let _ = self.filter.reload(self.formats.targets(format, level));
     }
 }
 
-/// The targets of this format. With `with_traces`, the request span is inside a trace span, so JSON must see both to
-/// put the fields of the request on its lines.
-fn targets(format: LogFormat, level: Level, with_traces: bool) -> Targets {
-    let traces = match format {
-        LogFormat::Json | LogFormat::Gcp if with_traces => LevelFilter::INFO,
-        // The pretty format would print the attributes of trace spans.
-        _ => LevelFilter::OFF,
-    };
-    Targets::new()
-        // At finer levels, libraries log whole requests, which may contain credentials.
-        .with_default(level.min(Level::WARN))
-        .with_target(env!("CARGO_CRATE_NAME"), level)
-        .with_target(spans::TRACES, traces)
+impl Debug for LogControl {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogControl").finish_non_exhaustive()
+    }
 }
 
-/// The layers that write the log, one for each format, and the control that selects one.
-pub(super) fn layers(
-    log: LogOptions,
-    writer: &LogWriter,
+/// What the layers of all formats have in common.
+#[derive(Debug)]
+struct Formats {
+    writer: LogWriter,
+    google_cloud_project: Option<String>,
     with_traces: bool,
-) -> (Vec<BoxedLayer>, LogControl) {
-    let json = |names| {
-        let writer = writer.0.clone();
-        JsonLines { writer, names }
-    };
-    let project = log.google_cloud_project;
-    let mut filters = Vec::new();
-    let mut filter = |format| {
-        let (filter, handle) = reload::Layer::new(Targets::new());
-        filters.push((format, handle));
-        filter
-    };
-    let layers = vec![
-        json(FieldNames::Own)
-            .with_filter(filter(LogFormat::Json))
-            .boxed(),
-        json(FieldNames::GoogleCloud { project })
-            .with_filter(filter(LogFormat::Gcp))
-            .boxed(),
-        fmt::layer()
-            .compact()
-            .with_target(false)
-            .with_ansi(io::stdout().is_terminal())
-            .with_writer(writer.0.clone())
-            .with_filter(filter(LogFormat::Pretty))
-            .boxed(),
-    ];
-    let control = LogControl {
-        filters,
+}
+
+impl Formats {
+    fn layer(&self, format: LogFormat) -> BoxedLayer {
+        let writer = self.writer.0.clone();
+        let names = match format {
+            LogFormat::Json => FieldNames::Own,
+            LogFormat::Gcp => FieldNames::GoogleCloud {
+                project: self.google_cloud_project.clone(),
+            },
+            LogFormat::Pretty => {
+                return tracing_subscriber::fmt::layer()
+                    .compact()
+                    .with_target(false)
+                    .with_ansi(io::stdout().is_terminal())
+                    .with_writer(writer)
+                    .boxed();
+            }
+        };
+        JsonLines { writer, names }.boxed()
+    }
+
+    /// The targets of this format. With `with_traces`, the request span is inside a trace span, so JSON must see both
+    /// to put the fields of the request on its lines.
+    fn targets(&self, format: LogFormat, level: Level) -> Targets {
+        let traces = match format {
+            LogFormat::Json | LogFormat::Gcp if self.with_traces => LevelFilter::INFO,
+            // The pretty format would print the attributes of trace spans.
+            _ => LevelFilter::OFF,
+        };
+        Targets::new()
+            // At finer levels, libraries log whole requests, which may contain credentials.
+            .with_default(level.min(Level::WARN))
+            .with_target(env!("CARGO_CRATE_NAME"), level)
+            .with_target(spans::TRACES, traces)
+    }
+}
+
+/// The layer that writes the log, and the control that changes it.
+pub(super) fn layer(
+    log: LogOptions,
+    writer: LogWriter,
+    with_traces: bool,
+) -> (BoxedLayer, LogControl) {
+    let formats = Formats {
+        writer,
+        google_cloud_project: log.google_cloud_project,
         with_traces,
     };
-    control.set(log.format, log.level);
-    (layers, control)
+    let (filter, filter_handle) = reload::Layer::new(formats.targets(log.format, log.level));
+    let (layer, layer_handle) = reload::Layer::new(formats.layer(log.format));
+    let control = LogControl {
+        layer: layer_handle,
+        filter: filter_handle,
+        formats,
+    };
+    (layer.with_filter(filter).boxed(), control)
 }
 
 /// The form of subjects in the log: plain, or 64 bits of a keyed hash (HMAC-SHA-256) that is equal on all instances with
@@ -271,8 +281,8 @@ impl SubjectLog {
     }
 }
 
-/// Equal on all instances with the same client secret. It reveals nothing about a random secret. It can be used to
-/// check guesses of a weak secret, so only operators may see it.
+/// Equal on all instances with the same client secret. It reveals nothing about a random secret. Guesses of a weak one can
+/// be compared with it, so only operators may see it.
 pub fn fingerprint(client_secret: &Secret) -> String {
     let key = derived_key(client_secret, b"fingerprint");
     short_hex(hmac::sign(&key, b"").as_ref())

@@ -12,6 +12,7 @@ pub mod spans;
 mod trace_parent;
 pub mod traces;
 
+use std::iter;
 use std::sync::Arc;
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -32,14 +33,14 @@ type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// If logging was started before, or the trace exporter cannot be built.
 pub fn start(
     log: LogOptions,
-    writer: &LogWriter,
+    writer: LogWriter,
     receiver: Option<&TraceReceiver>,
     send: SendTraces,
     metrics: Arc<Metrics>,
 ) -> Result<(Traces, LogControl), String> {
     let (trace_layer, traces) = traces::layer(receiver, send)?;
-    let (mut layers, control) = logs::layers(log, writer, receiver.is_some());
-    layers.extend(trace_layer);
+    let (log_layer, control) = logs::layer(log, writer, receiver.is_some());
+    let layers: Vec<_> = iter::once(log_layer).chain(trace_layer).collect();
     tracing_subscriber::registry()
         .with(layers)
         .try_init()

@@ -17,12 +17,8 @@ pub struct JwtForm {
 
 /// Header, payload and signature: three parts in base64url (RFC 7515, section 3.1), padded or not.
 pub fn parts(text: &str) -> Option<[&str; 3]> {
-    let mut parts = text.split('.');
-    let (Some(header), Some(payload), Some(signature), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
+    let (header, rest) = text.split_once('.')?;
+    let (payload, signature) = rest.split_once('.')?;
     let parts = [header, payload, signature];
     parts.iter().all(|part| is_base64url(part)).then_some(parts)
 }
