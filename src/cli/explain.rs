@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Request, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 
 use super::dev::dev_sources;
 use super::waiting::{self, Waiting};
@@ -62,7 +62,7 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
             None => http::explain::headers(&app.live().settings, pasted.head.clone()),
         };
         let found = detect(&pasted.head.headers, registry);
-        explain(chain, beginning, &pasted.head, &found).await
+        explain(chain, beginning, &pasted, &found).await
     })?
 }
 
@@ -71,9 +71,10 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
 async fn explain(
     chain: &Chain,
     beginning: Beginning,
-    pasted: &Parts,
+    request: &Pasted,
     found: &[Detected],
 ) -> Result<(), Failure> {
+    let pasted = &request.head;
     let (head, caller, before) = match beginning {
         Beginning::Reached(head, caller) => {
             let who = match caller {
@@ -91,6 +92,20 @@ async fn explain(
             say_refusal(&error, pasted)?;
             (Cow::Borrowed(pasted), None, Some(describe_answer(&error)))
         }
+        Beginning::RefusedPreflight(status, reason) => {
+            say(format_args!(
+                "request: a preflight, after which the browser does not send its request because {reason} ({}: {}, {}: {})",
+                header::ACCESS_CONTROL_REQUEST_METHOD,
+                shown(pasted, &header::ACCESS_CONTROL_REQUEST_METHOD),
+                header::ACCESS_CONTROL_REQUEST_HEADERS,
+                shown(pasted, &header::ACCESS_CONTROL_REQUEST_HEADERS),
+            ))?;
+            (
+                Cow::Borrowed(pasted),
+                None,
+                Some(status.as_u16().to_string()),
+            )
+        }
         Beginning::Answered(outcome) => {
             say(format_args!(
                 "request: answered with {outcome} before any extractor is asked"
@@ -98,6 +113,10 @@ async fn explain(
             (Cow::Borrowed(pasted), None, Some(outcome))
         }
     };
+    if let (Some(problem), Some(answer)) = (&request.problem, &before) {
+        say(format_args!("    {problem}"))?;
+        return say(format_args!("answer: {answer}"));
+    }
     let mut waiting = None;
     let asking = |asked: &ConfiguredExtractor| waiting = Some(Waiting::for_extractor(asked));
     let explanation = if caller == Some(Caller::ListedByPattern) {
@@ -138,13 +157,6 @@ async fn explain(
 
 /// Why no extractor would be asked, with what the service compared.
 fn say_refusal(error: &Error, pasted: &Parts) -> Result<(), Failure> {
-    let header = |name: &HeaderName| {
-        let value = pasted.headers.get(name).map(HeaderValue::as_bytes);
-        value.map_or_else(
-            || "none".to_owned(),
-            |value| value.escape_ascii().to_string(),
-        )
-    };
     let what = match error {
         Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: not allowed",
         Error::NotAFetch(_) => "origin: no fetch of a script",
@@ -153,8 +165,8 @@ fn say_refusal(error: &Error, pasted: &Parts) -> Result<(), Failure> {
     say(format_args!(
         "{what} because {}, so no extractor would be asked (Origin: {}, Host: {})",
         error.reason(),
-        header(&header::ORIGIN),
-        header(&header::HOST)
+        shown(pasted, &header::ORIGIN),
+        shown(pasted, &header::HOST)
     ))?;
     let path_ends_in_token = pasted.uri.path().ends_with("token");
     for text in error
@@ -167,6 +179,15 @@ fn say_refusal(error: &Error, pasted: &Parts) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A header of the request, escaped.
+fn shown(pasted: &Parts, name: &HeaderName) -> String {
+    let value = pasted.headers.get(name).map(HeaderValue::as_bytes);
+    value.map_or_else(
+        || "none".to_owned(),
+        |value| value.escape_ascii().to_string(),
+    )
+}
+
 fn describe_answer(error: &Error) -> String {
     format!("{} {}", error.status().as_u16(), error.code())
 }
@@ -177,37 +198,34 @@ struct Pasted {
     head: Parts,
     /// The whole text, if it was given as raw HTTP.
     raw: Option<Vec<u8>>,
+    /// Why its headers cannot be read.
+    problem: Option<String>,
 }
 
 fn pasted_request(args: &Args) -> Result<Pasted, Failure> {
     let (mut head, ()) = Request::new(()).into_parts();
     let raw = args.raw.as_deref().map(waiting::request).transpose()?;
-    let headers = match &raw {
-        Some(raw) => {
-            let mut lines = raw
-                .trim_ascii_start()
-                .split(|&byte| byte == b'\n')
-                .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-                .take_while(|line| !line.is_empty())
-                .peekable();
-            if let Some(line) = lines.next_if(|line| !is_header(line)) {
-                head.uri = target(line).unwrap_or_default();
-            }
-            pasted::headers_of(lines)
+    let mut problem = None;
+    head.headers = match &raw {
+        None => args.request.headers().map_err(Failure::Usage)?,
+        Some(text) if pasted::is_curl(text) => pasted::headers(text).map_err(Failure::Usage)?,
+        Some(text) => {
+            let (line, lines) = pasted::head_lines(text);
+            head.uri = line.and_then(target).unwrap_or_default();
+            let lines = lines.iter().filter(|line| !line.starts_with(b":"));
+            pasted::headers_of(lines.map(Vec::as_slice)).unwrap_or_else(|text| {
+                problem = Some(text);
+                HeaderMap::new()
+            })
         }
-        None => args.request.headers(),
     };
-    head.headers = headers.map_err(Failure::Usage)?;
     head.extensions
         .insert(ConnectInfo(SocketAddr::new(args.peer.to_canonical(), 0)));
-    Ok(Pasted { head, raw })
-}
-
-/// Whether the line is a header in place of a request line.
-fn is_header(line: &[u8]) -> bool {
-    let space = line.iter().position(|byte| *byte == b' ');
-    let colon = line.iter().position(|byte| *byte == b':');
-    colon.is_some_and(|colon| space.is_none_or(|space| colon < space))
+    Ok(Pasted {
+        head,
+        raw: raw.filter(|text| !pasted::is_curl(text)),
+        problem,
+    })
 }
 
 fn target(line: &[u8]) -> Option<Uri> {

@@ -239,11 +239,15 @@ pub fn admin(app: &Arc<App>) -> Router {
 async fn not_found(State(app): State<Arc<App>>, uri: Uri) -> Error {
     // Under every base path, the service's public paths below `/rollout` end like this.
     let known = [token::PATH, token::DOCS_PATH, assets::CLIENT_PATH];
-    let is_elsewhere = known
-        .iter()
-        .any(|known| uri.path().ends_with(known) && !app.is_route(uri.path(), known));
-    if is_elsewhere {
+    let path = uri.path().trim_end_matches('/');
+    let ends_in = |known: &&&str| path.ends_with(**known);
+    let Some(known) = known.iter().find(ends_in) else {
+        return Error::NotFound;
+    };
+    if !app.is_route(path, known) {
         Error::WrongPath(Reason::PathPrefix)
+    } else if path != uri.path() {
+        Error::WrongPath(Reason::TrailingSlash)
     } else {
         Error::NotFound
     }

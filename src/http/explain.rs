@@ -6,13 +6,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Extension;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use crate::http::app::{self, App};
 use crate::http::error::Error;
 use crate::http::origin::{self, Caller};
+use crate::http::pasted;
 use crate::http::routes::token;
 use crate::http::server;
+use crate::session::reason::Reason;
 use crate::settings::Settings;
 
 /// The result of the checks before the extractors.
@@ -24,6 +27,8 @@ pub enum Beginning {
     /// The answer has this status, and for an error this code, without a session: a preflight, another route, or a head that
     /// cannot be parsed.
     Answered(String),
+    /// The answer to a preflight, after which the browser will not send the request, and why.
+    RefusedPreflight(StatusCode, Reason),
 }
 
 /// An extension of requests that are explained. It receives the result of the checks, and prevents the service from
@@ -90,7 +95,7 @@ pub fn headers(settings: &Settings, head: Parts) -> Beginning {
 }
 
 /// The request as it would arrive. Operators paste heads of HTTP/2 and HTTP/3, which a proxy forwards as HTTP/1.1,
-/// heads without a request line, and heads whose body was not copied.
+/// headers without a request line, and heads whose body was not copied.
 fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     let start = pasted.trim_ascii_start();
     let end = start
@@ -107,12 +112,8 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
             };
             [&line[..space], version].concat()
         }
-        // A header in place of the request line.
         _ if line.contains(&b':') => {
-            return completed(
-                &[format!("POST {token_path} HTTP/1.1\r\n").as_bytes(), start].concat(),
-                token_path,
-            );
+            return completed(&with_request_line(start, token_path), token_path);
         }
         _ => line.to_vec(),
     };
@@ -130,6 +131,31 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
         request.extend_from_slice(end);
     }
     complete_body(&mut request);
+    request
+}
+
+/// Headers with a request line in front. Browsers show that of HTTP/2 as pseudo-headers.
+fn with_request_line(headers: &[u8], token_path: &str) -> Vec<u8> {
+    let (_, lines) = pasted::head_lines(headers);
+    let value = |name: &str| {
+        lines.iter().find_map(|line| {
+            let (found, value) = line.split_at_checked(name.len())?;
+            found
+                .eq_ignore_ascii_case(name.as_bytes())
+                .then(|| String::from_utf8_lossy(value.trim_ascii()).into_owned())
+        })
+    };
+    let method = value(":method:").unwrap_or_else(|| "POST".to_owned());
+    let path = value(":path:").unwrap_or_else(|| token_path.to_owned());
+    let mut request = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
+    if value("host:").is_none() {
+        let host = value(":authority:").unwrap_or_else(|| "localhost".to_owned());
+        request.extend_from_slice(format!("Host: {host}\r\n").as_bytes());
+    }
+    for line in lines.iter().filter(|line| !line.starts_with(b":")) {
+        request.extend_from_slice(line);
+        request.extend_from_slice(b"\r\n");
+    }
     request
 }
 
@@ -176,6 +202,14 @@ mod tests {
             (
                 "Host: a\r\nCookie: b=c",
                 "POST /t HTTP/1.1\r\nHost: a\r\nCookie: b=c\r\n\r\n",
+            ),
+            (
+                "Cookie: b=c",
+                "POST /t HTTP/1.1\r\nHost: localhost\r\nCookie: b=c\r\n\r\n",
+            ),
+            (
+                ":authority:\na\n:method:\nGET\n:path:\n/p?q\n:scheme:\nhttps\ncookie:\nb=c\n",
+                "GET /p?q HTTP/1.1\r\nHost: a\r\ncookie:b=c\r\n\r\n",
             ),
             ("GET /a", "GET /a\r\r\n\r\n"),
             (

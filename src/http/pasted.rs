@@ -104,35 +104,54 @@ pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
             MAX_BYTES / 1024
         ));
     }
-    let start = text.trim_ascii_start();
-    if start.starts_with(b"curl ") || start.starts_with(b"curl.exe ") {
-        let text = std::str::from_utf8(start).map_err(|_| "the command is not UTF-8".to_owned())?;
+    if is_curl(text) {
+        let text = text.trim_ascii_start();
+        let text = std::str::from_utf8(text).map_err(|_| "the command is not UTF-8".to_owned())?;
         return some(curl(text)?.headers()?);
     }
-    let lines = start
+    let (_, lines) = head_lines(text);
+    let lines = lines.iter().filter(|line| !is_pseudo_header(line));
+    some(headers_of(lines.map(Vec::as_slice))?)
+}
+
+/// Whether a command of curl was pasted.
+pub fn is_curl(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    text.starts_with(b"curl ") || text.starts_with(b"curl.exe ")
+}
+
+/// The request line, if there is one, and the headers, each as one line. Without a request line they are as browsers show
+/// them: with the pseudo-headers of HTTP/2, and with names and values on lines of their own.
+pub fn head_lines(text: &[u8]) -> (Option<&[u8]>, Vec<Vec<u8>>) {
+    let mut lines = text
+        .trim_ascii_start()
         .split(|&byte| byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let mut lines = lines.take_while(|line| !line.is_empty()).peekable();
-    if lines.peek().is_some_and(|line| is_request_line(line)) {
-        lines.next();
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .take_while(|line| !line.is_empty())
+        .peekable();
+    if let Some(line) = lines.next_if(|line| is_request_line(line)) {
+        return (Some(line), lines.map(<[u8]>::to_vec).collect());
     }
-    let mut whole: Vec<Vec<u8>> = Vec::new();
+    let mut headers: Vec<Vec<u8>> = Vec::new();
     let mut waits_for_value = false;
-    for line in lines {
-        let line = line.trim_ascii();
-        if waits_for_value {
-            if let Some(header) = whole.last_mut() {
+    for line in lines.map(<[u8]>::trim_ascii) {
+        match headers.last_mut() {
+            Some(header) if waits_for_value => {
                 header.extend_from_slice(line);
+                waits_for_value = false;
             }
-            waits_for_value = false;
-        // A pseudo-header of HTTP/2, as browsers show it.
-        } else if !line.starts_with(b":") {
-            whole.push(named(line));
-            // Browsers copy a name and its value as two lines.
-            waits_for_value = line.ends_with(b":");
+            _ => {
+                headers.push(named(line));
+                waits_for_value = line.ends_with(b":");
+            }
         }
     }
-    some(headers_of(whole.iter().map(Vec::as_slice))?)
+    (None, headers)
+}
+
+/// Whether this is a line such as `:authority: app.example` (RFC 9113, section 8.3.1).
+fn is_pseudo_header(line: &[u8]) -> bool {
+    line.starts_with(b":")
 }
 
 /// Returns these headers, or an error if there are none.
@@ -319,6 +338,8 @@ mod tests {
             "Cookie: sid=a%3A1; b=2",
             "cookie:\nsid=a%3A1; b=2\nuser-agent:\nx",
             ":authority: a.example\n:method: GET\ncookie: sid=a%3A1; b=2",
+            ":authority:\nwww.a.example\n:method:\nGET\ncookie:\nsid=a%3A1; b=2",
+            "GET / HTTP/1.1\nX-Empty:\nCookie: sid=a%3A1; b=2",
             "sid=a%3A1; b=2",
         ] {
             assert_cookie(text, "sid=a%3A1; b=2");

@@ -95,6 +95,13 @@ fn explained_raw_request_has_the_answer_of_the_service() {
             "400 bad_request",
         ),
         ("nonsense", String::new(), "400 bad_request"),
+        (post, format!("{good}X: y\r\n z\r\n"), "400 bad_request"),
+        (post, format!("{good}X: y\0z\r\n"), "400 bad_request"),
+        (
+            "POST /api/rollout/token/ HTTP/1.1",
+            good.clone(),
+            "404 not_found",
+        ),
         (
             post,
             format!("{good}Origin: https://evil.example\r\n"),
@@ -170,6 +177,21 @@ fn explained_refusal_names_its_reason_with_origin_and_host() {
         let said = refused(headers);
         assert!(said.starts_with(want), "{said}");
     }
+    let said = explain("POST /api/rollout/token/ HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(
+        said.starts_with("request: refused because trailing_slash"),
+        "{said}"
+    );
+    let said = explain(
+        "OPTIONS /api/rollout/token HTTP/1.1\r\nHost: a\r\nOrigin: https://app.example\r\n\
+         Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-tenant\r\n\r\n",
+    );
+    assert!(
+        said.starts_with("request: a preflight, after which the browser does not send its request because preflight_header")
+            && said.contains("access-control-request-headers: x-tenant")
+            && said.ends_with("answer: 204\n"),
+        "{said}"
+    );
     let said = explain("POST /rollout/token HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(
         said.starts_with("request: refused because path_prefix")
@@ -187,6 +209,11 @@ fn http2_head_or_head_without_a_request_line_is_explained_as_http1_from_the_prox
         ),
         format!("Host: a\nAuthorization: Bearer {session}\n"),
         format!("\r\nHost: a\r\nCookie: session={session}"),
+        format!("Cookie: session={session}"),
+        format!(
+            ":authority:\na.b.example\n:method:\nPOST\n:path:\n/api/rollout/token\ncookie:\nsession={session}\n"
+        ),
+        format!("curl 'https://a.example/' -H 'Cookie: session={session}' --compressed"),
     ] {
         let said = explain(&raw);
         assert!(said.ends_with("answer: 200, a token\n"), "{raw}\n{said}");

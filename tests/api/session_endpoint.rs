@@ -558,3 +558,51 @@ async fn explain_names_the_cookies_that_the_app_sets_without_their_values() {
         );
     }
 }
+
+/// Strangers can register names that match a pattern, so the browser's own cookie neither identifies the user nor is
+/// renewed.
+#[tokio::test]
+async fn page_allowed_by_a_pattern_sends_no_cookie_to_the_app_and_gets_no_set_cookie() {
+    let app = app_that_sets(&["sid=renewed; Path=/"], 200, ANN).await;
+    let config = by_endpoint(&app.url("/me"))
+        .with("extractors.app.forward_headers = ['Authorization', 'X-Session-Token']")
+        .with("origins.allowed = ['https://*-team.vercel.app', 'https://app.example']");
+    let service = Service::start(config);
+    let credentials = [
+        ("authorization", "Bearer anns"),
+        ("cookie", "sid=bobs; sid.0=bobs"),
+        ("x-session-token", "bobs"),
+    ];
+    let from = async |origin: &str| {
+        let mut headers = credentials.to_vec();
+        headers.extend([("origin", origin), ("sec-fetch-site", "cross-site")]);
+        let answer = send(&service, &headers).await;
+        (
+            cookies_of(&answer),
+            app.seen().pop().expect("the app was asked"),
+        )
+    };
+
+    let (answer, seen) = from("https://x-team.vercel.app").await;
+    assert_eq!(answer, (200, Vec::new()));
+    assert_eq!(seen.header("authorization"), Some("Bearer anns"));
+    assert_eq!(
+        (seen.header("cookie"), seen.header("x-session-token")),
+        (None, None)
+    );
+
+    let (answer, seen) = from("https://app.example").await;
+    assert_eq!(answer, (200, vec!["sid=renewed; Path=/".to_owned()]));
+    assert_eq!(seen.header("cookie"), Some("sid=bobs; sid.0=bobs"));
+
+    // The cookie alone identifies no user, and the app is not asked.
+    let visits = app.visits();
+    let headers = [
+        ("origin", "https://x-team.vercel.app"),
+        ("cookie", "sid=bobs"),
+        ("x-session-token", "bobs"),
+    ];
+    let answer = send(&service, &headers).await;
+    assert_eq!(cookies_of(&answer), (401, Vec::new()));
+    assert_eq!(app.visits(), visits);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -109,19 +109,19 @@ async fn issue_by_get(
 pub async fn preflight(
     State(app): State<Arc<App>>,
     Extension(in_force): Extension<InForce>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Error> {
-    answer_options(&app, &in_force, &headers, methods(&in_force.live))
+    answer_options(&app, &in_force, &request, methods(&in_force.live))
 }
 
 /// `OPTIONS /rollout-token`
 pub async fn docs_preflight(
     State(app): State<Arc<App>>,
     Extension(in_force): Extension<InForce>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Error> {
     let methods = docs_methods(&in_force.live)?;
-    answer_options(&app, &in_force, &headers, methods)
+    answer_options(&app, &in_force, &request, methods)
 }
 
 pub async fn method_not_allowed(Extension(in_force): Extension<InForce>) -> Error {
@@ -239,9 +239,10 @@ fn not_mintable(error: MintError, user: &Authenticated) -> Error {
 fn answer_options(
     app: &App,
     in_force: &InForce,
-    headers: &HeaderMap,
+    request: &Request,
     methods: &'static str,
 ) -> Result<Response, Error> {
+    let headers = request.headers();
     let origins = &in_force.live.settings.origins;
     let mut response = StatusCode::NO_CONTENT.into_response();
     response
@@ -263,6 +264,9 @@ fn answer_options(
     );
     if let Some((reason, asked)) = origin::refused_preflight(headers, methods, origins) {
         app.refused_preflight(in_force, reason, asked);
+        if let Some(explaining) = request.extensions().get::<Explaining>() {
+            explaining.record(Beginning::RefusedPreflight(response.status(), reason));
+        }
     }
     Ok(response)
 }
