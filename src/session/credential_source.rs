@@ -277,7 +277,7 @@ fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
 /// spaces. Another scheme, or a scheme without a token, counts as absent. `Authorization` always has a scheme.
 ///
 /// # Errors
-/// `Rejected` if the token has spaces or is not visible ASCII. Unlike a bearer token it may have any other characters,
+/// `Rejected` if the token has spaces or is not visible ASCII, or if no scheme can be as the text before it. Unlike a bearer token it may have any other characters,
 /// such as the `|` of Laravel Sanctum.
 pub fn opaque<'a>(
     place: &CredentialSource,
@@ -293,7 +293,12 @@ pub fn opaque<'a>(
                 .iter()
                 .any(|known| scheme.eq_ignore_ascii_case(known));
             if !is_known {
-                return Ok(None);
+                let is_scheme = scheme.iter().copied().all(is_token);
+                return if is_scheme {
+                    Ok(None)
+                } else {
+                    Err(malformed())
+                };
             }
             token.trim_ascii_start()
         }
@@ -445,6 +450,7 @@ mod tests {
             (b"Tokens abc", Ok(None), Ok(None)),
             (b"", Ok(None), Ok(None)),
             (b"Bearer a b", Err("malformed"), Err("malformed")),
+            (b"abc, abc", Err("malformed"), Err("malformed")),
             (b"Bearer a\tb", Err("malformed"), Err("malformed")),
             (b"Token \xc3\xa9", Err("malformed"), Err("malformed")),
             (b"Token \xff", Err("malformed"), Err("malformed")),
