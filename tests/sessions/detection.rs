@@ -110,6 +110,30 @@ fn genuine_requests_are_recognised_and_few_certain_results_are_wrong() {
     );
 }
 
+#[test]
+fn sealed_session_of_h3_is_named_in_a_header_and_in_chunks() {
+    let registry = Registry::builtin();
+    for (name, place) in [
+        ("h3-v1-header", "header:x-nuxt-session-session"),
+        ("h3-v2-chunks", "cookie:h3"),
+        ("h3-v2-old-chunk-left", "cookie:h3"),
+    ] {
+        let case = load("iron-raw").into_iter().find(|it| it.name == name);
+        let found = detect(&headers(&case.expect(name)), &registry);
+        let seen: Vec<_> = found
+            .iter()
+            .map(|it| (&*it.place, &*it.kinds, it.confidence, it.page))
+            .collect();
+        let want: (_, &[&str], _, _) = (
+            place,
+            &["iron_session"],
+            Confidence::Certain,
+            "docs/recipes/h3.md",
+        );
+        assert_eq!(seen, [want], "{name}");
+    }
+}
+
 /// The section that `detect` prints is a valid configuration once its secrets are set.
 #[tokio::test]
 async fn every_drafted_section_is_valid_once_its_secrets_are_set() {

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use toml::{Table, Value as Toml};
 
 use super::draft::Draft;
+use super::jar::Cookie;
 use super::tokens::{Place, Token};
 use super::{Confidence, Detected, Finding, node};
 use crate::session::registry::Registry;
@@ -44,6 +45,9 @@ fn in_header(
         if let Some(token) = Token::read(credential) {
             return Some(token.finding(place));
         }
+        if let Some(finding) = h3_header(name, credential) {
+            return Some(finding);
+        }
         if name == header::AUTHORIZATION
             && let Some(finding) = node::sealed_token(credential, None)
         {
@@ -54,6 +58,13 @@ fn in_header(
         return opaque(scheme, credential);
     }
     asserted(name, registry)
+}
+
+/// `x-NAME-session`, in which h3 reads what it writes into the cookie `NAME`.
+fn h3_header(name: &HeaderName, value: &str) -> Option<Finding> {
+    let name = name.as_str().strip_prefix("x-")?.strip_suffix("-session")?;
+    let value = value.to_owned();
+    node::iron(&Cookie { name, value })
 }
 
 /// A header in which a proxy names the user, as in the presets of `trusted_header`.

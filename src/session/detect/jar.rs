@@ -46,13 +46,21 @@ impl<'a> Jar<'a> {
             }
         }
         for (name, chunks) in chunks {
-            // A whole cookie beside chunks: one of them is stale, and the shape is the same.
-            if !cookies.iter().any(|cookie| cookie.name == name) {
-                let joined: String = chunks.into_values().collect();
-                cookies.push(Cookie {
+            let joined = |count| {
+                let joined: String = chunks.into_values().take(count).collect();
+                decoded(&joined).into_owned()
+            };
+            match cookies.iter_mut().find(|cookie| cookie.name == name) {
+                None => cookies.push(Cookie {
                     name,
-                    value: decoded(&joined).into_owned(),
-                });
+                    value: joined(usize::MAX),
+                }),
+                // A whole cookie beside chunks: one of them is stale, and the shape is the same.
+                Some(whole) => {
+                    if let Some(count) = count_of_h3(&whole.value) {
+                        whole.value = joined(count);
+                    }
+                }
             }
         }
         Self(cookies)
@@ -65,6 +73,11 @@ impl<'a> Jar<'a> {
     pub(super) fn get(&self, name: &str) -> Option<&Cookie<'a>> {
         self.0.iter().find(|cookie| cookie.name == name)
     }
+}
+
+/// How many chunks there are, if h3 wrote their number into the cookie itself.
+fn count_of_h3(value: &str) -> Option<usize> {
+    value.strip_prefix("__chunked__")?.parse().ok()
 }
 
 fn unquoted(value: &str) -> &str {

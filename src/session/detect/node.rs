@@ -95,18 +95,19 @@ pub(super) fn iron(cookie: &Cookie<'_>) -> Option<Finding> {
     }
     let is_raw = !sealed.ends_with("~2");
     let draft = Draft::new("iron_session").key("cookie", cookie.name);
-    let (draft, product) = if is_raw {
+    let (draft, product, page) = if is_raw {
         (
             draft.key("version", "raw"),
             "h3, Nuxt or hapi, sealed with iron",
+            "docs/recipes/h3.md",
         )
     } else {
-        (draft, "iron-session")
+        (draft, "iron-session", "docs/recipes/iron-session.md")
     };
     Some(Finding::new(
         product,
         Confidence::Certain,
-        "docs/recipes/iron-session.md",
+        page,
         [draft.secret("password", "the app's password")],
     ))
 }
