@@ -404,7 +404,7 @@ async fn preflight_allows_the_headers_from_which_a_session_is_read() {
         allowed = ["https://app.example"]
         allowed_headers = ["X-Tenant", "x-csrf-token"]
         [session]
-        extractors = ["key", "web", "edge", "ory", "proxy"]
+        extractors = ["key", "web", "edge", "ory", "proxy", "nuxt"]
         [extractors.key]
         kind = "api_key"
         keys = { a = "6b7d3c1f0a9e8d2c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4" }
@@ -429,6 +429,11 @@ async fn preflight_allows_the_headers_from_which_a_session_is_read() {
         trusted_proxies = ["127.0.0.1"]
         shared_secret_header = "X-Proxy-Secret"
         shared_secret = "a-secret-shared-with-the-proxy-of-these-tests"
+        [extractors.nuxt]
+        kind = "iron_session"
+        version = "raw"
+        cookie = "nuxt-session"
+        password = "a-password-of-these-tests-with-32-characters"
     "#;
     let service = Service::start(config);
     let mut names = allowed_headers(&service).await;
@@ -437,7 +442,13 @@ async fn preflight_allows_the_headers_from_which_a_session_is_read() {
     names.sort_unstable();
     assert_eq!(
         names,
-        ["x-api-key", "x-session-token", "x-tenant", "x-token"]
+        [
+            "x-api-key",
+            "x-nuxt-session-session",
+            "x-session-token",
+            "x-tenant",
+            "x-token"
+        ]
     );
 
     let dev = Service::start_dev(

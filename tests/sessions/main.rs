@@ -71,7 +71,7 @@ families! {
     flask: "flask", (178, 32), (0, 0), 0;
     idp_shapes: "idp-shapes", (276, 69), (0, 0), 0;
     idp_token_classes: "idp-token-classes", (65, 20), (0, 0), 0;
-    iron_raw: "iron-raw", (111, 24), (0, 0), 0;
+    iron_raw: "iron-raw", (148, 38), (0, 0), 0;
     iron_session: "iron-session", (163, 28), (0, 0), 0;
     jwt: "jwt", (481, 133), (0, 0), 0;
     koa_session: "koa-session", (44, 14), (0, 0), 0;

@@ -22,7 +22,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::{self, Cookie};
-use crate::session::sections::session_end::SessionEnd;
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
 };
@@ -56,7 +56,7 @@ struct AuthJsConfig {
     cookie: Option<String>,
     salt: Option<String>,
     accept_bearer: bool,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -124,12 +124,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         Some(EncryptedCookie { cookie, keys })
     });
     let cookies = cookies.collect();
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let clock = context.clock.clone();
     problems.or(Arc::new(AuthJs {
         cookies,

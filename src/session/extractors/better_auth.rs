@@ -24,7 +24,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
-use crate::session::sections::session_end::SessionEnd;
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 pub const KIND: Kind = Kind {
@@ -46,7 +46,7 @@ struct BetterAuthConfig {
     secret: Option<Secret>,
     strategy: String,
     max_age: HumanDuration,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -102,12 +102,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.key("strategy"),
         "must be \"compact\", \"jwt\" or \"jwe\"",
     );
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let (Some(cookie), Some(secret)) = (cookie, secret) else {
         return Err(problems);
     };

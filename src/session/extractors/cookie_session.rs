@@ -20,7 +20,7 @@ use crate::session::formats::{hex, payload};
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::Cookie;
-use crate::session::sections::session_end::SessionEnd;
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
@@ -40,7 +40,7 @@ struct CookieSessionConfig {
     keys: List<Secret>,
     algorithm: String,
     encoding: String,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -85,12 +85,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.key("encoding"),
         "must be one of base64url, base64, hex: the encoding that the app passes to Keygrip, by default base64",
     );
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let (Some(cookie), Some(algorithm), Some(encode)) = (cookie, algorithm, encode) else {
         return Err(problems);
     };

@@ -15,7 +15,7 @@ use crate::session::formats::signed_timestamp::SignedTimestampVerifier;
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
-use crate::session::sections::session_end::SessionEnd;
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::types::SessionExtractor;
 
@@ -40,7 +40,7 @@ struct DjangoSignedConfig {
     secret_key_fallbacks: List<Secret>,
     salt: String,
     max_age: MaxAge,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -68,12 +68,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         &mut problems,
     );
     config.max_age.require(section, &mut problems);
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
         return Err(problems);
     };

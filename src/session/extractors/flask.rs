@@ -12,7 +12,7 @@ use crate::session::backends::Context;
 use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier, itsdangerous_key};
 use crate::session::kind::Kind;
 use crate::session::sections::cookie::Cookie;
-use crate::session::sections::session_end::SessionEnd;
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::SessionExtractor;
@@ -34,7 +34,7 @@ struct FlaskConfig {
     salt: String,
     digest: String,
     max_age: MaxAge,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -64,12 +64,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         &mut problems,
     );
     config.max_age.require(section, &mut problems);
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let cookie = Cookie::named(section, "cookie", &config.cookie, &mut problems);
     let digest = hmac_algorithm::read(section, "digest", &config.digest, &mut problems);
     let (Some(cookie), Some(digest)) = (cookie, digest) else {

@@ -9,6 +9,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Once};
 use std::thread::available_parallelism;
 
+use axum::http::HeaderName;
 use axum::http::request::Parts;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -16,9 +17,11 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::{HumanDuration, Problems, Section};
+use crate::headers::single;
 use crate::json::{Object, Value};
 use crate::secret::Secret;
 use crate::session::backends::Context;
+use crate::session::credential_source::opaque;
 use crate::session::formats::iron::Seal;
 use crate::session::formats::jwt_form;
 use crate::session::kind::Kind;
@@ -26,8 +29,10 @@ use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::one_or_map::OneOrMap;
-use crate::session::sections::session_end::SessionEnd;
-use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
+use crate::session::types::{
+    CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
+};
 
 /// The app decides what a session contains. The default subject follows the README and examples of iron-session.
 pub const KIND: Kind = Kind {
@@ -68,7 +73,7 @@ struct IronSessionConfig {
     cookie: Option<String>,
     password: Option<OneOrMap<Secret>>,
     version: Version,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -81,12 +86,14 @@ enum Version {
     V9,
     /// iron-session 8.
     V8,
-    /// The session itself: h3 and hapi.
+    /// The session itself: h3 and hapi. h3 also reads it from a header.
     Raw,
 }
 
 #[derive(Debug)]
 struct IronSession {
+    /// The header that h3 reads before the cookie. hapi reads none, but a seal is worth the same in either place.
+    header: Option<CredentialSource>,
     cookie: Cookie,
     passwords: Passwords,
     version: Version,
@@ -118,17 +125,13 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         format!("{name} {AUTHKIT_ADVICE}"),
     );
     let passwords = passwords(section, config.password, config.version, &mut problems);
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let (Some(cookie), Some(passwords)) = (cookie, passwords) else {
         return Err(problems);
     };
     let processors = available_parallelism().map_or(1, NonZeroUsize::get);
     problems.or(Arc::new(IronSession {
+        header: config.version.header(&cookie),
         cookie,
         passwords,
         version: config.version,
@@ -138,6 +141,17 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         extractor: section.name().to_owned(),
         authkit_warning: Once::new(),
     }))
+}
+
+impl Version {
+    /// The header `x-NAME-session`, h3's default for a cookie called `NAME`, unless the name cannot stand in a header's.
+    fn header(self, cookie: &Cookie) -> Option<CredentialSource> {
+        let name = HeaderName::try_from(format!("x-{}-session", cookie.name()));
+        match self {
+            Self::V8 | Self::V9 => None,
+            Self::Raw => name.ok().map(CredentialSource::Header),
+        }
+    }
 }
 
 fn passwords(
@@ -257,8 +271,11 @@ impl IronSession {
         opened.await.map_err(interrupted)
     }
 
-    /// The text of the cookie, whole or joined from its parts.
+    /// The text of the header, or that of the cookie, whole or joined from its parts.
     fn text<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
+        if let Some(text) = self.header_text(request)? {
+            return Ok(Some(Cow::Borrowed(text)));
+        }
         let whole = self.cookie.find(request)?;
         match (self.version, whole) {
             // As in the library, a whole cookie takes precedence over parts.
@@ -268,6 +285,28 @@ impl IronSession {
             }
             _ => Ok(whole.map(Cow::Borrowed)),
         }
+    }
+
+    /// The text of h3's header. A JWT there is no seal: it belongs to another section.
+    fn header_text<'a>(&self, request: &'a Parts) -> Result<Option<&'a str>, ExtractError> {
+        let Some(place) = &self.header else {
+            return Ok(None);
+        };
+        let value = match place.header() {
+            Some(name) => single(&request.headers, name)?,
+            None => None,
+        };
+        let Some(text) = value
+            .map(|value| opaque(place, value.as_bytes()))
+            .transpose()?
+            .flatten()
+        else {
+            return Ok(None);
+        };
+        if jwt_form::is_jwt(text) {
+            return Err(ExtractError::not_mine(Reason::SignedJwt, place));
+        }
+        Ok(Some(text))
     }
 
     /// The parts whose number h3 wrote into the cookie itself. Parts with a higher number are left over from a longer
@@ -322,7 +361,11 @@ impl SessionExtractor for IronSession {
     }
 
     fn reach(&self) -> Reach {
-        Reach::cookie(self.cookie.name())
+        let cookie = CredentialSource::Cookie(self.cookie.name().to_owned());
+        Reach {
+            jwts_of: None,
+            ..Reach::everything(self.header.iter().cloned().chain([cookie]))
+        }
     }
 }
 
@@ -352,17 +395,23 @@ mod tests {
         iron::sealing::sealed(PASSWORD, H3_ITERATIONS, id, expires_at, json)
     }
 
-    fn extracted(extractor: &dyn SessionExtractor, cookies: &str) -> Extracted {
+    fn extracted(extractor: &dyn SessionExtractor, request: &Parts) -> Extracted {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let request = contract::request(&[("cookie", cookies)]);
-        runtime.unwrap().block_on(extractor.extract(&request))
+        runtime.unwrap().block_on(extractor.extract(request))
     }
 
     fn answer(
         extractor: &dyn SessionExtractor,
         cookies: &str,
     ) -> Result<Option<String>, &'static str> {
-        match extracted(extractor, cookies) {
+        answer_to(extractor, &contract::request(&[("cookie", cookies)]))
+    }
+
+    fn answer_to(
+        extractor: &dyn SessionExtractor,
+        request: &Parts,
+    ) -> Result<Option<String>, &'static str> {
+        match extracted(extractor, request) {
             Ok(session) => Ok(session.map(|it| serde_json::to_string(&it.attributes).unwrap())),
             Err(error) => Err(error.reason().as_str()),
         }
@@ -603,6 +652,44 @@ mod tests {
     }
 
     #[test]
+    fn header_of_h3_is_read_before_the_cookie_for_raw_only() {
+        let user = |id: u8| iron::sealing::sealed(PASSWORD, ITERATIONS, "", "", &id.to_string());
+        let (one, two) = (user(1), user(2));
+        let found = |id: u8| Ok(Some(id.to_string()));
+        let bearer = format!("Bearer {one}");
+        let jwt = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
+        let cookie = format!("sid={two}");
+        for (case, header, cookie, want) in [
+            ("alone", &*one, "", found(1)),
+            ("after a scheme", &bearer, "", found(1)),
+            ("before a cookie", &one, &*cookie, found(1)),
+            ("empty", "", &cookie, found(2)),
+            ("another scheme", "Basic dTpw", &cookie, found(2)),
+            ("damaged", &one[1..], &cookie, Err("malformed")),
+            (
+                "a number of parts",
+                "__chunked__1",
+                &cookie,
+                Err("malformed"),
+            ),
+            ("a JWT", jwt, &cookie, Err("signed_jwt")),
+        ] {
+            let request = contract::request(&[("x-sid-session", header), ("cookie", cookie)]);
+            let answer = answer_to(&*extractor("version = \"raw\""), &request);
+            assert_eq!(answer, want, "{case}");
+        }
+        let twice = contract::request(&[("x-sid-session", &one), ("x-sid-session", &one)]);
+        let refused = answer_to(&*extractor("version = \"raw\""), &twice);
+        assert_eq!(refused, Err("duplicate_header"));
+        let sealed = format!("{one}{LAYOUT}");
+        let request = contract::request(&[("x-sid-session", &sealed)]);
+        assert_eq!(answer_to(&*extractor(""), &request), Ok(None), "v9");
+        let odd = format!("cookie = \"app/sid\"\npassword = \"{PASSWORD}\"\nversion = \"raw\"");
+        let odd = build("iron_session", &odd).unwrap();
+        assert_eq!(answer(&*odd, &format!("app/sid={one}")), found(1));
+    }
+
+    #[test]
     fn session_of_authkit_is_refused_and_the_message_names_the_recipe() {
         let token = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
         let with = |token: &str| {
@@ -635,7 +722,8 @@ mod tests {
             }
         }
         let cookie = format!("sid={}", sealed("1", "", &with(&jwt)));
-        let refusal = format!("{:?}", extracted(&*extractor(""), &cookie).unwrap_err());
+        let request = contract::request(&[("cookie", &cookie)]);
+        let refusal = format!("{:?}", extracted(&*extractor(""), &request).unwrap_err());
         assert!(
             refusal.contains("docs/recipes/workos-authkit.md"),
             "{refusal}"

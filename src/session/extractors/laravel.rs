@@ -18,7 +18,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::cookie::{self, Cookie};
 use crate::session::sections::laravel::{self, AppKeySet, KeyFields};
-use crate::session::sections::session_end::SessionEnd;
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// The default subject is where the guard `web` stores the user's id. The digits are the SHA-1 of the guard's class
@@ -41,7 +41,7 @@ struct LaravelConfig {
     previous_keys: List<Secret>,
     cipher: String,
     lifetime: HumanDuration,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -83,12 +83,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         section.key("lifetime"),
         "must be greater than 0s",
     );
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let Some(cookie) = cookie else {
         return Err(problems);
     };

@@ -22,7 +22,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
-use crate::session::sections::session_end::SessionEnd;
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 use reader::{Reader, Recipe};
 
@@ -47,7 +47,7 @@ struct RailsConfig {
     purpose: Option<String>,
     allow_missing_purpose: bool,
     rotations: Vec<RotationConfig>,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -129,12 +129,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         let recipe = current.rotated(rotation);
         readers.extend(recipe.reader(section, &path, older.as_ref(), &mut problems));
     }
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let Some(cookie) = cookie else {
         return Err(problems);
     };

@@ -22,7 +22,7 @@ use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
-use crate::session::sections::session_end::SessionEnd;
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
 /// The app decides what a session contains. The default subject follows the documentation of React Router.
@@ -38,7 +38,7 @@ pub const KIND: Kind = Kind {
 struct ReactRouterConfig {
     cookie: String,
     secrets: List<Secret>,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -71,12 +71,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         "`secrets` of its session cookie (an app without them has sessions that every client can write)",
         &mut problems,
     );
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
         return Err(problems);
     };

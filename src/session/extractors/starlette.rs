@@ -17,7 +17,7 @@ use crate::session::formats::signed_timestamp::{self, SignedTimestampVerifier};
 use crate::session::kind::Kind;
 use crate::session::sections::app_secret;
 use crate::session::sections::cookie::Cookie;
-use crate::session::sections::session_end::SessionEnd;
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::MaxAge;
 use crate::session::types::{Extracted, Reach, Session, SessionExtractor};
 
@@ -38,7 +38,7 @@ struct StarletteConfig {
     cookie: String,
     secret_key: Option<Secret>,
     max_age: MaxAge,
-    expires_path: Option<String>,
+    expires_path: Option<ExpiresPath>,
     idle: Option<HumanDuration>,
 }
 
@@ -72,12 +72,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
         "secret_key",
         &mut problems,
     );
-    let end = SessionEnd::read(
-        section,
-        config.expires_path.as_deref(),
-        config.idle,
-        &mut problems,
-    );
+    let end = SessionEnd::read(section, config.expires_path, config.idle, &mut problems);
     let Some(cookie) = Cookie::named(section, "cookie", &config.cookie, &mut problems) else {
         return Err(problems);
     };

@@ -1,5 +1,12 @@
 //! The keys `expires_path` and `idle`: the end that the app writes into the session itself. koa-session writes the end
 //! (`_expire`). Devise writes the time of the last request (`last_request_at`), to which `idle` is added.
+//! h3 writes two times and adds another duration to each: a table of paths has both.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::{Serialize, Serializer};
 
 use crate::clock::UnixSeconds;
 use crate::config::{HumanDuration, Problems, Section};
@@ -9,70 +16,95 @@ use crate::session::reason::Reason;
 use crate::session::subject::Template;
 use crate::session::types::{ExtractError, Extracted, Session};
 
-/// The path of the end in a session.
+/// The key `expires_path`.
 #[derive(Debug)]
-pub struct SessionEnd {
-    /// `None` if the section has no `expires_path`.
-    path: Option<Template>,
-    /// How many seconds after the time at the path the session ends.
-    idle: UnixSeconds,
+pub enum ExpiresPath {
+    /// `"createdAt"`: one path, with the time in `idle` after it.
+    One(String),
+    /// `{ createdAt = "7d", lastSeenAt = "30m" }`: each path, with the time after it at which the session ends.
+    Each(BTreeMap<String, HumanDuration>),
+}
+
+/// When a session says that it ends: at the first of these times.
+#[derive(Debug)]
+pub struct SessionEnd(Vec<EndPath>);
+
+/// A time in the session, and how many seconds after it the session ends.
+#[derive(Debug)]
+struct EndPath {
+    path: Template,
+    after: UnixSeconds,
 }
 
 impl SessionEnd {
     /// Reads the keys of a section.
     pub fn read(
         section: &Section<'_>,
-        expires_path: Option<&str>,
+        expires_path: Option<ExpiresPath>,
         idle: Option<HumanDuration>,
         problems: &mut Problems,
     ) -> Self {
-        let idle = idle.map(|idle| UnixSeconds::try_from(idle.0.as_secs()).unwrap_or_default());
         problems.require(
-            idle.is_none_or(|idle| idle > 0),
+            idle.is_none_or(|idle| seconds(idle) > 0),
             section.key("idle"),
             "must be at least 1s",
         );
         problems.require(
-            idle.is_none() || expires_path.is_some(),
+            idle.is_none() || matches!(expires_path, Some(ExpiresPath::One(_))),
             section.key("idle"),
-            "needs expires_path: the path of the time from which idle counts, such as that of the last request",
+            "needs expires_path to be one path: that of the time from which idle counts, such as that of the last request. \
+             In a table each path has its own duration",
         );
-        Self {
-            path: path(section, expires_path, problems),
-            idle: idle.unwrap_or_default(),
+        let paths = match expires_path {
+            None => BTreeMap::new(),
+            Some(ExpiresPath::One(path)) => {
+                BTreeMap::from([(path, idle.unwrap_or(HumanDuration::secs(0)))])
+            }
+            Some(ExpiresPath::Each(paths)) => {
+                problems.require(
+                    !paths.is_empty(),
+                    section.key("expires_path"),
+                    "is an empty table: name at least one path",
+                );
+                paths
+            }
+        };
+        let mut ends = Vec::new();
+        for (path, after) in paths {
+            let path = problems.accept(section.key("expires_path"), template(&path));
+            let after = seconds(after);
+            ends.extend(path.map(|path| EndPath { path, after }));
         }
+        Self(ends)
     }
 
-    /// The session with its end; expired if the end has passed. A session without a value at the path has no end of
-    /// its own: the app itself does not end a guest's session, or one that it excludes from its timeout.
+    /// The session with its end; expired if the end has passed. A session without a value at a path has no such end:
+    /// the app itself does not end a guest's session, or one that it excludes from its timeout.
     pub fn apply(&self, extracted: Extracted, now: UnixSeconds) -> Extracted {
-        let Some(path) = &self.path else {
-            return extracted;
-        };
         let Some(mut session) = extracted? else {
             return Ok(None);
         };
-        if let Some(time) = time(path, &session)? {
-            let end = time.plus(self.idle).check(now)?;
-            session.expires_at = Some(session.expires_at.map_or(end, |other| other.min(end)));
+        for EndPath { path, after } in &self.0 {
+            if let Some(time) = time(path, &session)? {
+                let end = time.plus(*after).check(now)?;
+                session.expires_at = Some(session.expires_at.map_or(end, |other| other.min(end)));
+            }
         }
         Ok(Some(session))
     }
 }
 
-/// The value of `expires_path`, which may be written with or without braces.
-fn path(
-    section: &Section<'_>,
-    expires_path: Option<&str>,
-    problems: &mut Problems,
-) -> Option<Template> {
-    let path = expires_path?;
-    let template = if path.contains('{') {
+fn seconds(duration: HumanDuration) -> UnixSeconds {
+    UnixSeconds::try_from(duration.0.as_secs()).unwrap_or(UnixSeconds::MAX)
+}
+
+/// A path, which may be written with or without braces.
+fn template(path: &str) -> Result<Template, &'static str> {
+    if path.contains('{') {
         path.parse()
     } else {
         format!("{{{path}}}").parse()
-    };
-    problems.accept(section.key("expires_path"), template)
+    }
 }
 
 /// The time at the path; `None` if the session has none.
@@ -87,16 +119,58 @@ fn time(path: &Template, session: &Session) -> Result<Option<Expiry>, ExtractErr
     }
 }
 
+impl Serialize for ExpiresPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::One(path) => path.serialize(serializer),
+            Self::Each(paths) => paths.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ExpiresPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ExpiresPathVisitor)
+    }
+}
+
+struct ExpiresPathVisitor;
+
+impl<'de> Visitor<'de> for ExpiresPathVisitor {
+    type Value = ExpiresPath;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a path in quotes, or a table of paths with a duration each")
+    }
+
+    fn visit_str<E: de::Error>(self, path: &str) -> Result<ExpiresPath, E> {
+        Ok(ExpiresPath::One(path.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<ExpiresPath, A::Error> {
+        let mut paths = BTreeMap::new();
+        while let Some((path, after)) = access.next_entry()? {
+            paths.insert(path, after);
+        }
+        Ok(ExpiresPath::Each(paths))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::session::sections::testing::{NOW, refused};
 
-    fn end(expires_path: &str, idle: UnixSeconds) -> SessionEnd {
-        SessionEnd {
-            path: Some(format!("{{{expires_path}}}").parse().unwrap()),
-            idle,
-        }
+    fn ends(paths: &[(&str, UnixSeconds)]) -> SessionEnd {
+        let end = |&(path, after): &(&str, UnixSeconds)| EndPath {
+            path: template(path).unwrap(),
+            after,
+        };
+        SessionEnd(paths.iter().map(end).collect())
+    }
+
+    fn end(path: &str, after: UnixSeconds) -> SessionEnd {
+        ends(&[(path, after)])
     }
 
     /// The end of a session with these attributes, in a cookie that ends in an hour.
@@ -157,12 +231,37 @@ mod tests {
         assert_eq!(applied(&never, r#"{"at":1}"#), Ok(Some(NOW + 3600)));
     }
 
+    /// h3 with `maxAge` and `idleTimeout`: whichever ends first.
+    #[test]
+    fn first_end_of_several_paths_decides() {
+        let h3 = ends(&[("createdAt", 7 * 86_400), ("lastSeenAt", 1800)]);
+        let session = |created: i64, seen: i64| {
+            let [created, seen] = [created, seen].map(|ago| (NOW - ago) * 1000);
+            format!(r#"{{"createdAt":{created},"lastSeenAt":{seen}}}"#)
+        };
+        for (created, seen, want) in [
+            (60, 60, Ok(Some(NOW + 1740))),
+            (6 * 86_400, 1799, Ok(Some(NOW + 1))),
+            (7 * 86_400 - 5, 60, Ok(Some(NOW + 5))),
+            (6 * 86_400, 1800, Err("expired")),
+            (7 * 86_400, 60, Err("expired")),
+            (8 * 86_400, 3600, Err("expired")),
+        ] {
+            assert_eq!(
+                applied(&h3, &session(created, seen)),
+                want,
+                "{created} {seen}"
+            );
+        }
+        let before = format!(r#"{{"createdAt":{}}}"#, (NOW - 7 * 86_400 + 5) * 1000);
+        assert_eq!(applied(&h3, &before), Ok(Some(NOW + 5)), "no lastSeenAt");
+        let odd = format!(r#"{{"createdAt":{},"lastSeenAt":"now"}}"#, NOW * 1000);
+        assert_eq!(applied(&h3, &odd), Err("malformed"));
+    }
+
     #[test]
     fn other_outcomes_and_sections_without_the_key_are_unchanged() {
-        let none = SessionEnd {
-            path: None,
-            idle: 0,
-        };
+        let none = ends(&[]);
         assert_eq!(applied(&none, r#"{"_expire":1}"#), Ok(Some(NOW + 3600)));
         assert!(matches!(end("at", 0).apply(Ok(None), NOW), Ok(None)));
         let refusal = ExtractError::rejected(Reason::BadSignature);
@@ -193,6 +292,23 @@ mod tests {
                     &with("expires_path = \"{at\""),
                     "expires_path",
                 ),
+                ("no paths", &with("expires_path = {}"), "expires_path"),
+                (
+                    "no duration after a path",
+                    &with("expires_path = { at = 30 }"),
+                    "expires_path",
+                ),
+                (
+                    "a bad path of several",
+                    &with("expires_path = { at = \"1d\", \"a..b\" = \"1d\" }"),
+                    "expires_path",
+                ),
+                (
+                    "a table and idle",
+                    &with("expires_path = { at = \"1d\" }\nidle = \"30m\""),
+                    "idle",
+                ),
+                ("a list", &with("expires_path = [\"at\"]"), "expires_path"),
             ],
         );
     }
