@@ -165,5 +165,5 @@ release-test: ## Installs and starts each artefact of `make release`, and gets a
 
 release-check: release ## Builds the release again in another folder: the checksums must be equal
 	@rm -rf target/again && mkdir -p target/again && git archive HEAD | tar --extract --directory target/again
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PATH="$(CURDIR)/target/tools/bin:$(PATH)" target/again/deploy/release.sh
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PATH="$(CURDIR)/target/tools/bin:$(CURDIR)/target/deploy/venv/bin:$(PATH)" target/again/deploy/release.sh
 	diff target/dist/SHA256SUMS target/again/target/dist/SHA256SUMS

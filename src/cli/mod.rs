@@ -102,6 +102,10 @@ enum Command {
     /// Prints the JSON Schema of the configuration, for editors.
     ConfigSchema,
     /// Prints the script that completes this command in SHELL.
+    ///
+    /// bash reads it as ~/.local/share/bash-completion/completions/rollout-token, fish as
+    /// ~/.config/fish/completions/rollout-token.fish, zsh as _rollout-token in a folder of $fpath. The Debian package installs
+    /// all three.
     Completions(completions::Args),
     /// Shows the answer of each extractor to a request.
     ///

@@ -257,6 +257,12 @@ def test_wheel_installs_and_serves_a_token(tmp_path):
         gives_a_token(service)
 
 
+def test_uvx_starts_the_wheel(tmp_path):
+    uvx = [ROOT / "target/deploy/venv/bin/uvx", "--offline", "--from", artefact(f"rollout_token-{VERSION}-*.whl")]
+    with serving(tmp_path, ["serve"], on_path() | {"UV_CACHE_DIR": str(tmp_path / "cache")}, [*uvx, "rollout-token"]) as service:
+        gives_a_token(service)
+
+
 # ---- The archive, the crate and the list of parts ---------------------------------------------------
 
 
