@@ -41,12 +41,12 @@ pub enum LogFormat {
     Gcp,
 }
 
-/// What is logged, and how.
+/// The level and the format of the log.
 #[derive(Debug)]
 pub struct LogOptions {
     pub format: LogFormat,
     pub level: Level,
-    /// The project in Google Cloud, if it is known: it is part of a trace's name there.
+    /// The project in Google Cloud, if it is known. It is part of the name of a trace.
     pub google_cloud_project: Option<String>,
 }
 
@@ -151,8 +151,8 @@ pub struct LastLines(Option<WorkerGuard>);
 
 impl Drop for LastLines {
     fn drop(&mut self) {
-        // In a thread: if the queue is full, the guard prints to standard output, which blocks when nothing reads it. The
-        // process would then not end.
+        // Use a thread: if the queue is full, the guard prints to standard output, which blocks when nothing reads it.
+        // The process would then not end.
         let guard = self.0.take();
         let (sender, written) = mpsc::channel::<()>();
         let flush = move || {
