@@ -105,6 +105,7 @@ soak: ## SOAK_REQUESTS (1000000) requests by a million users: loses none, memory
 bench: ## Compares the service with other servers and writes docs/performance.md (half an hour, an idle machine)
 	benches/peers/install.sh
 	python3 benches/compare.py --write
+	python3 benches/stores.py --write
 	target/peers/venv/bin/python benches/scale.py --write
 
 bench-parts: ## Times of minting, each extractor, chains and refusals, without sockets

@@ -20,6 +20,7 @@ from servers import JWT, PEER, PEERS, RELEASE, ROOT, SERVICE, Server
 DOCUMENT = ROOT / "docs/performance.md"
 BINARY = RELEASE / "rollout-token"
 FLOOR = RELEASE / "examples/peer-hello"
+BARE = RELEASE / "examples/peer-naive"
 STATIC = ROOT / "target/x86_64-unknown-linux-gnu/release/rollout-token"
 WARN, INFO = "rollout-token", "rollout-token, a log line each"
 HELLO, NAIVE = "axum, hello", "axum + jsonwebtoken"
@@ -31,7 +32,7 @@ def peers(log):
         HELLO: Server([FLOOR], PEER),
         WARN: Server([BINARY], SERVICE | JWT),
         INFO: Server([BINARY], SERVICE | JWT | {"ROLLOUT__LOG__LEVEL": "info"}, log),
-        NAIVE: Server([RELEASE / "examples/peer-naive"], PEER),
+        NAIVE: Server([BARE], PEER),
         "Go net/http + golang-jwt": Server([PEERS / "nethttp"], PEER),
         "Fastify + jsonwebtoken": Server(["node", "fastify.js"], PEER),
         "Express + jsonwebtoken": Server(["node", "express.js"], PEER),

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """How the service behaves as it grows: from 1 to 10,000 connections, by kind of session, by length of the
-chain, and past saturation. `make bench` runs this; tables and curves go into docs/performance.md.
+chain, its slowest answers, and past saturation. `make bench` runs this; tables and curves go into docs/performance.md.
 
 The service runs on the first processor; the clients and its backend run on the second."""
 
@@ -21,9 +21,10 @@ import time
 import jwt
 import matplotlib
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import servers
-from compare import BINARY, FLOOR, write
+from compare import BARE, BINARY, FLOOR, write
 from servers import JWT, PATH, PEER, ROOT, SERVICE, SESSION_SECRET, Server
 
 matplotlib.use("svg")
@@ -92,7 +93,7 @@ def connections_table(runs, idle):
 
 
 def jwks(algorithm, key, public):
-    """A key set in a file, and a session that its key signed."""
+    """A key set, the environment of the service and of the bare route, and a session that the key signed."""
     writer = {"RS256": jwt.algorithms.RSAAlgorithm, "ES256": jwt.algorithms.ECAlgorithm}
     jwk = writer.get(algorithm, jwt.algorithms.OKPAlgorithm).to_jwk(public, as_dict=True)
     jwk |= {"kid": "key-1", "alg": algorithm, "use": "sig"}
@@ -104,28 +105,32 @@ def jwks(algorithm, key, public):
         "ROLLOUT__EXTRACTORS__JWT__ISSUERS": "https://idp.example",
         "ROLLOUT__EXTRACTORS__JWT__ALLOW_ANY_AUDIENCE": "true",
     }
-    return {"keys": [jwk]}, environment, {"Authorization": f"Bearer {token}"}
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    bare = PEER | {"SESSION_ALGORITHM": algorithm, "SESSION_SECRET": pem}
+    return {"keys": [jwk]}, environment, bare, {"Authorization": f"Bearer {token}"}
 
 
 def kinds(scratch):
-    """`{name: (environment, headers)}`."""
-    found = {"`jwt`, HS256 secret": (JWT, bearer())}
+    """`{name: (environment, environment of the bare route or none, headers)}`."""
+    found = {"`jwt`, HS256 secret": (JWT, PEER, bearer())}
     pairs = {
         "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
         "ES256": ec.generate_private_key(ec.SECP256R1()),
         "EdDSA": ed25519.Ed25519PrivateKey.generate(),
     }
     for algorithm, key in pairs.items():
-        keys, environment, headers = jwks(algorithm, key, key.public_key())
+        keys, environment, bare, headers = jwks(algorithm, key, key.public_key())
         file = pathlib.Path(scratch, f"{algorithm}.json")
         file.write_text(json.dumps(keys))
-        found[f"`jwt`, {algorithm} from a key set"] = (environment | {"ROLLOUT__EXTRACTORS__JWT__JWKS_FILE": str(file)}, headers)
+        environment |= {"ROLLOUT__EXTRACTORS__JWT__JWKS_FILE": str(file)}
+        found[f"`jwt`, {algorithm} from a key set"] = (environment, bare, headers)
     found["`trusted_header`"] = (
         {
             "ROLLOUT__SESSION__EXTRACTORS": "trusted_header",
             "ROLLOUT__EXTRACTORS__TRUSTED_HEADER__HEADER": "X-Forwarded-User",
             "ROLLOUT__EXTRACTORS__TRUSTED_HEADER__TRUSTED_PROXIES": "127.0.0.0/8",
         },
+        None,
         {"X-Forwarded-User": "user-1"},
     )
     return found
@@ -142,27 +147,52 @@ def chain(length):
 
 
 def costs(rounds, seconds):
-    """Processor time per request by kind and by length of the chain, in rounds."""
+    """CPU time per request by kind and by length of the chain, in rounds, and that of the bare route that verifies the
+    same session."""
     with tempfile.TemporaryDirectory() as scratch:
-        asked = kinds(scratch) | {f"a chain of {length}": (chain(length), bearer()) for length in (1, 3, 10)}
-        started = {name: Server([BINARY], SERVICE | environment) for name, (environment, _) in asked.items()}
+        asked = kinds(scratch) | {f"a chain of {length}": (chain(length), None, bearer()) for length in (1, 3, 10)}
+        started = {(name, "service"): Server([BINARY], SERVICE | environment) for name, (environment, _, _) in asked.items()}
+        started |= {(name, "bare"): Server([BARE], bare) for name, (_, bare, _) in asked.items() if bare}
         with servers.serving(started) as running:
-            runs = {name: [] for name in running}
+            runs = {key: [] for key in running}
             for _ in range(rounds):
-                for name, server in running.items():
-                    run = servers.load(server, asked[name][1], 64, seconds)
+                for (name, which), server in running.items():
+                    run = servers.load(server, asked[name][2], 64, seconds)
                     if run["refused"]:
-                        sys.exit(f"{name} was refused: {run}")
-                    runs[name].append(run["cpu_us"])
-                    print(f"{name}: {run}", file=sys.stderr)
-    return {name: statistics.median(taken) for name, taken in runs.items()}
+                        sys.exit(f"{name}, {which}: refused: {run}")
+                    runs[name, which].append(run["cpu_us"])
+                    print(f"{name}, {which}: {run}", file=sys.stderr)
+    return {key: statistics.median(taken) for key, taken in runs.items()}
 
 
 def costs_table(figures):
-    yield "| | CPU per request |"
-    yield "| --- | ---: |"
-    for name, micros in figures.items():
-        yield f"| {name} | {micros:.1f} µs |"
+    yield "| | CPU per request | bare route of the same library |"
+    yield "| --- | ---: | ---: |"
+    for (name, which), micros in figures.items():
+        if which == "service":
+            bare = figures.get((name, "bare"))
+            yield f"| {name} | {micros:.1f} µs | {f'{bare:.1f} µs' if bare else ''} |"
+
+
+# ---- The slowest answers -----------------------------------------------------------------------------
+
+
+def tails(rounds, seconds):
+    """Milliseconds of the slowest answers: medians of the rounds, in which the servers take turns."""
+    three = {"axum, hello": ([FLOOR], PEER), "axum + jsonwebtoken": ([BARE], PEER), "rollout-token": ([BINARY], SERVICE | JWT)}
+    with servers.serving({name: Server(*server) for name, server in three.items()}) as running:
+        runs = {(name, number): [] for number in (64, 1000) for name in running}
+        for _ in range(rounds):
+            for (name, number), taken in runs.items():
+                taken.append(servers.load(running[name], bearer(), number, seconds))
+    return {key: {at: statistics.median(run[at] for run in taken) for at in ("p50_ms", "p99_ms", "p999_ms")} for key, taken in runs.items()}
+
+
+def tails_table(figures):
+    yield "| connections | | p50 | p99 | p99.9 |"
+    yield "| ---: | --- | ---: | ---: | ---: |"
+    for (name, number), run in figures.items():
+        yield f"| {number:,} | {name} | {run['p50_ms']:.2f} ms | {run['p99_ms']:.2f} ms | {run['p999_ms']:.2f} ms |"
 
 
 # ---- Past saturation ---------------------------------------------------------------------------------
@@ -257,10 +287,12 @@ def main():
 
     runs, idle = connections(options.seconds)
     by_kind = costs(options.rounds, max(options.seconds // 2, 1))
+    slowest = tails(options.rounds, options.seconds)
     shed = saturation(options.seconds)
     tables = {
         "connections": list(connections_table(runs, idle)),
         "costs": list(costs_table(by_kind)),
+        "tails": list(tails_table(slowest)),
         "saturation": list(saturation_table(shed)),
     }
     for name, lines in tables.items():

@@ -74,9 +74,18 @@ async fn token(
 #[tokio::main]
 async fn main() {
     let variable = |name| std::env::var(name).expect(name);
+    let algorithm = std::env::var("SESSION_ALGORITHM").unwrap_or("HS256".to_owned());
+    let algorithm = algorithm.parse().expect("an algorithm");
+    let key = variable("SESSION_SECRET");
+    let session = match algorithm {
+        Algorithm::RS256 => DecodingKey::from_rsa_pem(key.as_bytes()),
+        Algorithm::ES256 => DecodingKey::from_ec_pem(key.as_bytes()),
+        Algorithm::EdDSA => DecodingKey::from_ed_pem(key.as_bytes()),
+        _ => Ok(DecodingKey::from_secret(key.as_bytes())),
+    };
     let keys = Keys {
-        session: DecodingKey::from_secret(variable("SESSION_SECRET").as_bytes()),
-        validation: Validation::new(Algorithm::HS256),
+        session: session.expect("a key"),
+        validation: Validation::new(algorithm),
         client_id: variable("ROLLOUT_CLIENT_ID"),
         client: EncodingKey::from_secret(variable("ROLLOUT_CLIENT_SECRET").as_bytes()),
     };
