@@ -20,7 +20,7 @@ import run
 from run import NODE, PASSWORD, PYTHON, ROOT, RUBY, USER, Answer, Browser, Programs, Report, equal, refused, subject
 
 # Recipes of frameworks that the package registries do not have say so in these words.
-NOT_RUN = "Written from the framework's documentation; not run against it."
+NOT_RUN = "This recipe was written from the framework's documentation and was not run against it."
 
 
 @dataclass(frozen=True)
