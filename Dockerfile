@@ -12,7 +12,7 @@ COPY . .
 # cached build, also after the checkout of an older commit.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    find src config web -type f -exec touch {} + \
+    find src config docs web -type f -exec touch {} + \
     && deploy/build-static.sh /rollout-token --features "$FEATURES"
 
 FROM scratch

@@ -11,7 +11,7 @@ mod recipes;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rollout_token::session::registry::Registry;
 
@@ -98,6 +98,43 @@ fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
             names.extend(functions.chain(models).map(str::to_owned));
         }
     }
+}
+
+/// The files that the sources in `folder` include at compile time.
+fn included_by(folder: &Path, files: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of the sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            included_by(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source");
+            for (_, rest) in text
+                .match_indices("include_str!(\"")
+                .map(|(at, begin)| text.split_at(at + begin.len()))
+            {
+                let name = rest.split('"').next().expect("a name");
+                let file = folder.join(name).canonicalize();
+                files.insert(file.unwrap_or_else(|error| panic!("{name}: {error}")));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_that_the_sources_include_is_in_the_context_of_the_image() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .canonicalize()
+        .expect("the root");
+    let mut files = BTreeSet::new();
+    included_by(&root.join("src"), &mut files);
+    let ignored = read(".dockerignore");
+    let kept: Vec<_> = ignored
+        .lines()
+        .filter_map(|line| line.strip_prefix('!'))
+        .map(|name| root.join(name))
+        .collect();
+    files.retain(|file| !kept.iter().any(|kept| file.starts_with(kept)));
+    assert!(files.is_empty(), "add to .dockerignore: {files:?}");
 }
 
 #[test]
