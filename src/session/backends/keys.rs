@@ -321,8 +321,16 @@ impl KeySet {
         if let Some(key) = unusable {
             return format!("the key cannot be used: {key}");
         }
-        let known = self.keys.iter().filter_map(|key| key.kid.as_deref());
-        format!("kid is {}, and the set has {}", shown(kid), listed(known))
+        let known: Vec<&str> = self
+            .keys
+            .iter()
+            .filter_map(|key| key.kid.as_deref())
+            .collect();
+        let kid = shown(kid);
+        if known.is_empty() {
+            return format!("kid is {kid}, and no key of the set has a kid");
+        }
+        format!("kid is {kid}, and the set has {}", listed(known))
     }
 
     /// Why no key fits, for the log and `explain`.

@@ -6,6 +6,9 @@ const MAX_VALUES: usize = 5;
 
 /// A caller's text, cut at [`MAX_CHARS`] and [`escaped`].
 pub fn shown(text: &str) -> String {
+    if text.is_empty() {
+        return "empty".to_owned();
+    }
     let mut chars = text.chars();
     let first: String = chars.by_ref().take(MAX_CHARS).collect();
     let mut shown = escaped(&first);
@@ -67,6 +70,10 @@ mod tests {
         assert_eq!(
             differs("aud", ["a", "b\n\u{1b}"], "audiences", ["app"]),
             r"aud is a, b\n\u{1b}, and audiences is app"
+        );
+        assert_eq!(
+            differs("iss", Some(""), "issuers", ["https://id"]),
+            "iss is empty, and issuers is https://id"
         );
         assert_eq!(
             differs("iss", None::<&str>, "issuers", ["https://id"]),

@@ -498,4 +498,10 @@ fn unusable_key_is_reported_by_its_kid_unless_it_is_for_another_use() {
         "the key cannot be used: kid enc: its use is enc, not sig"
     );
     assert_eq!(keys.describe_unknown("x"), "kid is x, and the set has good");
+    let unnamed = json!({ "keys": [rsa_of(2048)] });
+    let unnamed = KeySet::from_jwks(unnamed.to_string().as_bytes()).expect("a usable key");
+    assert_eq!(
+        unnamed.describe_unknown(""),
+        "kid is empty, and no key of the set has a kid"
+    );
 }
