@@ -207,8 +207,10 @@ fn pasted_request(args: &Args) -> Result<Pasted, Failure> {
     let raw = args.raw.as_deref().map(waiting::request).transpose()?;
     let mut problem = None;
     head.headers = match &raw {
-        None => args.request.headers().map_err(Failure::Usage)?,
-        Some(text) if pasted::is_curl(text) => pasted::headers(text).map_err(Failure::Usage)?,
+        None => args.request.headers_with_host().map_err(Failure::Usage)?,
+        Some(text) if pasted::is_curl(text) => pasted::curl(text)
+            .and_then(|command| command.headers_with_host())
+            .map_err(Failure::Usage)?,
         Some(text) => {
             let (line, lines) = pasted::head_lines(text);
             head.uri = line.and_then(target).unwrap_or_default();

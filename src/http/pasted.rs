@@ -1,10 +1,11 @@
 //! Parses a request that an operator pastes: copied "as cURL" in a browser, the raw text of an HTTP request, or lines
 //! of headers alone. Only the headers are read.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args as _, FromArgMatches};
+use url::Url;
 
 /// The maximum length of a pasted request, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -13,7 +14,7 @@ pub const MAX_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "curl has so many flags")]
 pub struct CurlArgs {
-    /// The word `curl` and the URL, as in a request copied "as cURL" in a browser, are ignored.
+    /// The word `curl` and the URL, as in a request copied "as cURL" in a browser. Of the URL, only the host is read.
     #[arg(value_name = "URL", num_args = 0..)]
     pub words: Vec<String>,
     /// A header, as for curl: -H 'Authorization: Bearer …'.
@@ -91,6 +92,34 @@ impl CurlArgs {
             .collect();
         headers_of(lines.iter().map(String::as_bytes))
     }
+
+    /// The same, with the `Host` that curl derives from the URL.
+    ///
+    /// # Errors
+    /// As [`Self::headers`].
+    pub fn headers_with_host(&self) -> Result<HeaderMap, String> {
+        let mut headers = self.headers()?;
+        let urls = self.words.iter().filter(|word| *word != "curl");
+        if !headers.contains_key(header::HOST)
+            && let Some(host) = self.url.iter().chain(urls).find_map(|url| host_of(url))
+        {
+            headers.insert(header::HOST, host);
+        }
+        Ok(headers)
+    }
+}
+
+/// The `Host` of a URL. curl accepts a URL without its scheme.
+fn host_of(url: &str) -> Option<HeaderValue> {
+    let url = if url.contains("://") {
+        Url::parse(url)
+    } else {
+        Url::parse(&format!("http://{url}"))
+    };
+    let url = url.ok()?;
+    let port = url.port().map(|port| format!(":{port}"));
+    let host = format!("{}{}", url.host_str()?, port.unwrap_or_default());
+    HeaderValue::try_from(host).ok()
 }
 
 /// The headers of a pasted request, whichever of the three forms it has.
@@ -105,8 +134,6 @@ pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
         ));
     }
     if is_curl(text) {
-        let text = text.trim_ascii_start();
-        let text = std::str::from_utf8(text).map_err(|_| "the command is not UTF-8".to_owned())?;
         return some(curl(text)?.headers()?);
     }
     let (_, lines) = head_lines(text);
@@ -166,7 +193,11 @@ pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
 }
 
 /// Parses a command line of curl.
-fn curl(text: &str) -> Result<CurlArgs, String> {
+///
+/// # Errors
+/// Says what is malformed, and never contains a value.
+pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
+    let text = std::str::from_utf8(text).map_err(|_| "the command is not UTF-8".to_owned())?;
     let words = words(text).ok_or("the command ends inside quotes: copy all of it")?;
     let command = CurlArgs::augment_args(clap::Command::new("curl").no_binary_name(false))
         .disable_help_flag(true)
@@ -318,7 +349,6 @@ fn hexadecimal(rest: &mut impl Iterator<Item = char>, digits: usize) -> Option<c
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::header;
 
     #[track_caller]
     fn assert_cookie(text: &str, want: &str) {
@@ -354,6 +384,23 @@ mod tests {
         }
         let headers = headers(b"curl https://a.example -u ann:pw").expect("headers");
         assert_eq!(headers[header::AUTHORIZATION], "Basic YW5uOnB3");
+    }
+
+    #[test]
+    fn host_of_a_curl_command_is_that_of_its_url_unless_it_is_given() {
+        for (text, want) in [
+            (
+                "curl 'http://app.internal:8080/x' -X POST",
+                "app.internal:8080",
+            ),
+            ("curl --compressed https://app.example:443/", "app.example"),
+            ("curl -s --url localhost:3000/me", "localhost:3000"),
+            ("curl https://u:p@app.example/", "app.example"),
+            ("curl https://a.example -H 'Host: b.example'", "b.example"),
+        ] {
+            let headers = curl(text.as_bytes()).unwrap().headers_with_host().unwrap();
+            assert_eq!(headers[header::HOST], want, "{text}");
+        }
     }
 
     #[test]

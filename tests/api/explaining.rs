@@ -263,6 +263,19 @@ fn absent_credential_is_explained_with_the_places_searched_and_the_names_found()
         said.contains("the request has the cookies: none; the headers: none"),
         "{said}"
     );
+    // The service's own origin over plain http, where browsers send no Sec-Fetch-Site.
+    let own = [
+        "explain",
+        "curl",
+        "http://a.internal:8080/rollout/token",
+        "-H",
+        "Origin: http://a.internal:8080",
+    ];
+    let (_, said, _) = run(&mut binary(&own));
+    assert!(
+        said.starts_with("origin: allowed, asked by a page of this service's own origin"),
+        "{said}"
+    );
     let basic = ["explain", "curl", "-u", "ann:s3cr3t", "https://a.example"];
     let (code, said, _) = run(&mut binary(&basic));
     assert_eq!(code, Some(0));
