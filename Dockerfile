@@ -8,8 +8,8 @@ WORKDIR /src
 # Cargo features, such as "otel" for traces: docs/tracing.md.
 ARG FEATURES=""
 COPY . .
-# Compiled dependencies stay in the two caches when only the sources change. `touch` makes the sources newer than a
-# cached build, also after the checkout of an older commit.
+# If only the sources change, compiled dependencies are reused from the two caches. `touch` makes the sources newer than a
+# cached build, even after the checkout of an older commit.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     find src config docs web -type f -exec touch {} + \
@@ -19,7 +19,7 @@ FROM scratch
 LABEL org.opencontainers.image.title="rollout-token" \
       org.opencontainers.image.description="Mints short-lived Rollout auth tokens for the session your users already have." \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
-# For calls to your own backends and identity providers over https.
+# Certificates for calls over https to your backends and identity providers.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /rollout-token /rollout-token
 # `rollout-token dev` accepts every caller as signed in. It refuses to run if this variable says production.

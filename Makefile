@@ -13,7 +13,7 @@ check: ## Format, clippy with warnings denied, cargo test: under two minutes onc
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
 
-generate: ## Writes the parts of the docs that follow from the code
+generate: ## Writes the generated parts of the docs
 	cargo run --quiet --locked --example generate
 
 test: tools lint rust stores proxies traces web browser first-minute interop frameworks deploy docs-test faults-smoke ## All checks and tests; installs missing tools first
@@ -43,7 +43,7 @@ model: ## The concurrent code in thousands of schedules (part of `rust`)
 stores: ## Session stores: starts a real Redis, PostgreSQL and MariaDB
 	cargo test --locked --features real-stores --test stores
 
-proxies: ## Behind a real nginx and HAProxy: rolling restarts, smuggling, caching, trusted headers
+proxies: ## Tests behind a real nginx and HAProxy: rolling restarts, smuggling, caching, trusted headers
 	cargo test --locked --test proxies
 
 traces: ## Traces: a build with the feature `otel` sends spans to a receiver
@@ -52,7 +52,7 @@ traces: ## Traces: a build with the feature `otel` sends spans to a receiver
 web: ## The browser helper, with Node's test runner
 	node --test web/test/*.mjs
 
-first-minute: ## The pages of docs/start, pasted in a fresh folder until the app's own page shows a token
+first-minute: ## The pages of docs/start, followed in a fresh folder until the app's own page shows a token
 	cargo build --locked
 	@for script in tests/first-minute/*.sh; do [ "$$script" = tests/first-minute/lib.sh ] || { echo "== $$script"; $$script || exit 1; }; done
 
@@ -79,9 +79,9 @@ docs: ## Builds the docs as a site in target/site
 	@command -v mdbook >/dev/null || { echo "Install it: cargo install mdbook --locked --no-default-features --features search" >&2; exit 1; }
 	mdbook build docs
 
-# A folder has the same name.
+# A folder has the same name as this target.
 .PHONY: deploy
-deploy: ## The files of deploy/: schemas, a real Prometheus, the pod's container as a process
+deploy: ## Tests the files of deploy/: schemas, a real Prometheus, the pod's container as a process
 	cargo build --locked
 	target/deploy/venv/bin/python -m pytest -q tests/deploy
 
@@ -98,7 +98,7 @@ faults-smoke: ## The attacks that finish within a minute
 	$(FAULTS) --test-threads 8 --skip ::alone:: --skip ::slow::
 
 SOAK_REQUESTS ?= 1000000
-soak: ## SOAK_REQUESTS (1000000) requests by a million users: loses none, memory does not grow
+soak: ## SOAK_REQUESTS (1000000) requests by a million users: no request is lost, and the memory does not grow
 	cargo build --release --locked
 	SOAK_REQUESTS=$(SOAK_REQUESTS) $(FAULTS) --nocapture soak::
 
@@ -133,7 +133,7 @@ fuzz: ## Fuzzes every parser, FUZZ_SECONDS (20) each; keeps the corpus in fuzz/t
 image: ## Builds the container image with Docker
 	docker build -t rollout-token .
 
-image-test: ## Builds the image and runs the Compose demo: in Docker, or without an engine by buildah
+image-test: ## Builds the image and runs the Compose demo, in Docker or without an engine with buildah
 	@if docker info >/dev/null 2>&1 || [ "$$(id -u)" = 0 ]; then tests/image/docker.sh; else tests/image/run.sh; fi
 
 audit: ## Checks dependencies for published advisories (needs a network)

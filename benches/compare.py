@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The service beside the routes that people write: what a request costs, how many a processor answers in a second,
+"""Compares the service with routes that developers write: what a request costs, how many a processor answers in a second,
 how long the start takes, how large it is, and whether the bars are kept. `make bench` runs this; the tables go into
 docs/performance.md.
 
@@ -40,8 +40,9 @@ def peers(log):
     }
 
 
-# The bars: at most so many times the CPU of another server, and at least so many times its requests per second of CPU.
-# The bare route of axum and jsonwebtoken has no protection at all; ours has every one and must not cost more.
+# The limits: at most this many times the CPU of another server, and at least this many times its requests per second of
+# CPU. The bare route of axum and jsonwebtoken has no protection; the service has all protections and must not cost
+# more.
 AT_MOST = [(WARN, NAIVE, 1.0), (WARN, HELLO, 1.65), (INFO, HELLO, 2.0)]
 AT_LEAST = {"Go net/http + golang-jwt": 2, "FastAPI + PyJWT": 12, "Express + jsonwebtoken": 60}
 P99_OF_NAIVE = 1.5
@@ -58,7 +59,7 @@ def measure(rounds, seconds, connections):
                 run = servers.load(server, headers, connections, seconds if turn >= 0 else 1)
                 if run["refused"] or run["broken"]:
                     sys.exit(f"{name} did not answer every request: {run}")
-                # The first turn is to get warm.
+                # The first turn is a warm-up.
                 if turn >= 0:
                     runs[name].append(run)
             print(f"round {turn + 1} of {rounds}", file=sys.stderr)
@@ -66,7 +67,7 @@ def measure(rounds, seconds, connections):
     figures = {}
     for name, taken in runs.items():
         figures[name] = {key: statistics.median(run[key] for run in taken) for key in taken[0]}
-        # Ratios are taken within a round: its two figures saw the same machine.
+        # A ratio is computed within a round, in which both servers run under the same conditions.
         def ratio(key, other):
             return statistics.median(own[key] / theirs[key] for own, theirs in zip(taken, runs[other]))
 
@@ -100,7 +101,7 @@ def speed_bars(figures):
 
 
 def size_bars():
-    """The same for start, memory and binary."""
+    """Like the function above, for start, memory and binary."""
     starts = []
     for _ in range(21):
         server = Server([BINARY], SERVICE | JWT)
@@ -130,7 +131,7 @@ def bars_table(bars):
 
 
 def million(requests=1_000_000):
-    """At least so many requests: their number, and the memory after them."""
+    """Sends at least this many requests; returns their number, and the memory after them."""
     headers = {"Authorization": f"Bearer {servers.session()}"}
     with servers.serving({WARN: Server([BINARY], SERVICE | JWT)}) as running:
         done = 0

@@ -17,11 +17,11 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 COUNTS = HERE / "counts.json"
 PROGRAM = HERE.parent / "target/release/examples/count"
-# What the start costs is the same for both numbers, and drops out.
+# The cost of the start is the same for both numbers, so it cancels out.
 FEW, MANY = 500, 2500
 SLACK = 0.05
 MINT_OF_HMAC = 1.5
-RENEW = "if that is what it has to cost now, run `make bench-counts` and commit benches/counts.json"
+RENEW = "if the new cost is intended, run `make bench-counts` and commit benches/counts.json"
 
 
 def instructions(what, times):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How the service behaves as it grows: from 1 to 10,000 connections, by kind of session, by length of the
+"""Measures how the service scales: from 1 to 10,000 connections, by kind of session, by length of the
 chain, its slowest answers, and past saturation. `make bench` runs this; tables and curves go into docs/performance.md.
 
 The service runs on the first processor; the clients and its backend run on the second."""
@@ -33,7 +33,7 @@ from matplotlib import pyplot  # noqa: E402
 CURVES = ROOT / "docs/performance"
 CONNECTIONS = [1, 10, 100, 1000, 10_000]
 IDLE, IDLE_MIB = 10_000, 160
-# The backend of the saturation test: how long it takes, and how many requests may wait for it.
+# The backend of the saturation test: the time it takes, and the number of requests that may wait for it.
 BACKEND_DELAY, IN_FLIGHT = 0.1, 64
 ASKING = [16, 32, 64, 128, 256, 512, 1024]
 
@@ -46,14 +46,14 @@ def bearer():
 
 
 def connections(seconds):
-    """A figure of each kind for each number of connections, and the memory that idle ones take."""
+    """The figures for each number of connections, and the memory that idle connections take."""
     many = {"ROLLOUT__SERVER__MAX_CONNECTIONS": "12000"}
     runs = []
     for number in CONNECTIONS:
         both = {"service": Server([BINARY], SERVICE | JWT | many), "hello": Server([FLOOR], PEER)}
         with servers.serving(both) as running:
             of_hello = []
-            # In turns, and the ratio within each.
+            # The servers take turns, and the ratio is computed within each turn.
             for _ in range(3):
                 hello = servers.load(running["hello"], bearer(), number, seconds)
                 run = servers.load(running["service"], bearer(), number, seconds)
@@ -137,7 +137,7 @@ def kinds(scratch):
 
 
 def chain(length):
-    """A chain in which the last finds the session; each of the others looks for a cookie of its own."""
+    """A chain in which the last extractor finds the session, and each of the others looks for a cookie of its own."""
     others = [f"other{number}" for number in range(1, length)]
     environment = JWT | {"ROLLOUT__SESSION__EXTRACTORS": ",".join([*others, "jwt"])}
     for name in others:
@@ -199,7 +199,7 @@ def tails_table(figures):
 
 
 async def backend(port):
-    """Says after a while who the caller is."""
+    """Returns the caller's user after a delay."""
 
     async def serve(reader, writer):
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -212,7 +212,8 @@ async def backend(port):
     await server.serve_forever()
 
 
-# Every request is another user's, or they would be answered together; a refused caller waits a while.
+# Every request has a different user, because requests of one user would share an answer. A refused caller waits before
+# it asks again.
 ASK = """
 local session = 0
 request = function() session = session + 1; return wrk.format("POST", nil, {["Cookie"] = "sid=" .. session}) end
@@ -259,7 +260,7 @@ def saturation_table(runs):
 
 
 def draw(name, panels):
-    """Curves over the number of connections, beside each other: `(title, runs, {label: key})` each."""
+    """Draws curves over the number of connections next to each other: `(title, runs, {label: key})` each."""
     pyplot.rcParams.update({"svg.hashsalt": name, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = pyplot.subplots(1, len(panels), figsize=(3.6 * len(panels), 2.9), layout="constrained")
     for axis, (title, runs, lines) in zip(axes, panels):

@@ -1,4 +1,4 @@
-"""What `make bench` needs of servers: starting them on one processor, loading them from another, and
+"""Functions of `make bench` for servers: starting them on one processor, loading them from another, and
 reading what they used. What is compared, and with whom, is in compare.py and scale.py."""
 
 import base64
@@ -29,7 +29,7 @@ CLIENT = {"ROLLOUT_CLIENT_ID": "client", "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET}
 PEER = CLIENT | {"SESSION_SECRET": SESSION_SECRET, "NODE_ENV": "production"}
 SERVICE = CLIENT | {
     "ROLLOUT__LOG__LEVEL": "warn",
-    # All requests are one user's. The limit is looked up and counted, but not reached.
+    # All requests have the same user. The rate limit is checked and counted, but not reached.
     "ROLLOUT__RATE_LIMIT__PER_MINUTE": "1000000000",
     "ROLLOUT__RATE_LIMIT__BURST": "1000000000",
 }
@@ -55,7 +55,7 @@ def session():
 
 
 def free_port(given=set()):
-    """A free port that was not given out before: servers bind theirs later."""
+    """A free port that was not returned before, because servers bind their port later."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -87,7 +87,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}{PATH}"
 
     def wait(self):
-        """Waits until it accepts connections; gives the seconds since it was started."""
+        """Waits until it accepts connections; returns the seconds since it was started."""
         while self.process.poll() is None and time.monotonic() < self.started + 30:
             with contextlib.suppress(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", self.port)).close()
@@ -132,7 +132,7 @@ end
 
 
 def load(server, headers, connections, seconds, script=""):
-    """Asks as fast as answers come, on so many connections kept open; `script` is for wrk."""
+    """Sends requests as fast as answers arrive, on this many kept connections; `script` is for wrk."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         lines = (f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items())
         file.write("\n".join([SCRIPT, *lines, script]))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The service beside Express where both have to ask for the session: a real Redis, a real PostgreSQL, and an HTTP
+"""Compares the service with Express when both must look up the session: a real Redis, a real PostgreSQL, and an HTTP
 endpoint. `make bench` runs this; the table goes into docs/performance.md.
 
 Both read the same sessions, which the Express app started. The servers run on the first processor; the clients, the
@@ -29,7 +29,7 @@ SESSIONS = 1000
 REDIS_AT_LEAST = 20
 COOKIE = "connect.sid"
 
-# Each request is that of the next session.
+# Each request uses the next session.
 ASK = """
 local cookies, at = {%s}, 0
 request = function() at = at %% #cookies + 1; return wrk.format("POST", nil, {["Cookie"] = cookies[at]}) end
@@ -124,7 +124,7 @@ KINDS = {
 
 
 def log_in(server):
-    """The cookies of so many sessions, as the app set them."""
+    """The cookies of this many sessions, as the app set them."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     for _ in range(SESSIONS):
         connection.request("POST", "/login")
@@ -153,7 +153,7 @@ def measure(kind, rounds, seconds):
                     run = servers.load(server, {}, 64, seconds, script)
                     if run["refused"] or run["broken"]:
                         sys.exit(f"{kind}, {name}: not every request was answered: {run}")
-                    # The first turn is to get warm.
+                    # The first turn is a warm-up.
                     if turn >= 0:
                         runs[name].append(run["cpu_us"])
     ratio = statistics.median(theirs / own for theirs, own in zip(runs["express"], runs["service"]))

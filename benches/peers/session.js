@@ -1,4 +1,4 @@
-// The route in Express for an app whose sessions are in Redis or PostgreSQL (express-session), or for one that asks
+// The route in Express for an app whose sessions are in Redis or PostgreSQL (express-session), or for an app that asks
 // another service who the user is. `POST /login` starts a session.
 const express = require("express");
 const session = require("express-session");
@@ -18,7 +18,7 @@ function postgresStore() {
   return new PgStore({ conString: STORE_URL, createTableIfMissing: true });
 }
 
-// The user of an app that knows sessions itself.
+// The user of an app that has the sessions itself.
 async function askedUser(request) {
   const answer = await fetch(STORE_URL, { headers: { cookie: request.headers.cookie ?? "" } });
   return answer.ok ? (await answer.json()).sub : undefined;

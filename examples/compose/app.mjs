@@ -7,7 +7,7 @@ import http from 'node:http';
 
 const { PORT = '3000', ROLLOUT_TOKEN_URL, PROXY_SECRET_FILE } = process.env;
 const proxySecret = readFileSync(PROXY_SECRET_FILE, 'utf8').trim();
-// What the browser needs of rollout-token: tokens, and the helper that fetches them.
+// The paths of rollout-token that the browser needs: tokens, and the helper that fetches them.
 const FORWARDED_PATHS = ['/rollout/token', '/rollout/client.js'];
 const sessions = new Map(); // the cookie's random value -> the user's name
 

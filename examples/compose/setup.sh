@@ -37,7 +37,7 @@ chmod 700 "$secrets"
 printf %s "$secret" | write rollout_client_secret
 [ -s "$secrets/demo_proxy_secret" ] || random | write demo_proxy_secret
 
-# Other variables in .env stay as they are.
+# Other variables in .env are not changed.
 touch .env
 rest=$(grep -v '^ROLLOUT_CLIENT_ID=' .env || true)
 { [ -z "$rest" ] || printf '%s\n' "$rest"; printf "ROLLOUT_CLIENT_ID='%s'\n" "$id"; } >.env

@@ -1,4 +1,5 @@
-// docs/connect.md: each block in its server, with the service behind it and a page in Chromium that shows its token.
+// Tests docs/connect.md: each block runs in its server, with the service behind it and a page in Chromium that shows
+// its token.
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -9,13 +10,13 @@ import { freePort, open, startBrowser, startProgram, startService, stop } from "
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const docs = readFileSync(path.join(root, "docs/connect.md"), "utf8");
-// Below the folder of the installed packages, where servers look for them.
+// The folder is below that of the installed packages, where servers look for them.
 const work = path.join(root, "target/browser/connect");
 
 let browser, service;
 before(async () => {
   rmSync(work, { recursive: true, force: true });
-  // As `npm install rollout-token` leaves it.
+  // The same files as after `npm install rollout-token`.
   cpSync(path.join(root, "web"), path.join(root, "target/browser/node_modules/rollout-token"), { recursive: true });
   [browser, service] = await Promise.all([startBrowser(), startService("dev")]);
 });

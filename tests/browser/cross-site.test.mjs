@@ -1,4 +1,4 @@
-// A page of one site and the service of another, over https: which cookies and answers the browser passes on.
+// A page of one site and a service of another, over https: tests which cookies and answers the browser passes on.
 // Other origins of the same site are in client.test.mjs and react.test.mjs.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -46,7 +46,7 @@ function subject(page, options = {}) {
   );
 }
 
-/** The requests for a token as they arrived, with their answers. */
+/** The received requests for a token, with their answers. */
 const asked = () =>
   tls.asked
     .filter(([{ url }]) => url === "/rollout/token")
@@ -99,14 +99,14 @@ test("a cookie that is not SameSite=None is not sent from another site", async (
     const page = await visit(users, PAGE, attributes);
     assert.equal(await subject(page), "no_session 401", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 401", from: `${PAGE} cross-site`, cookie: undefined }], attributes);
-    // The cookie exists: another origin of its own site sends it.
+    // The cookie exists, because another origin of its own site sends it.
     await page.goto(`${SIBLING}/blank`);
     assert.equal(await subject(page), "ann", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 200", from: `${SIBLING} same-site`, cookie: "sid=ann" }], attributes);
   }
 });
 
-test("a browser that blocks third-party cookies blocks this one, but no bearer token, and nothing within its site", async () => {
+test("a browser that blocks third-party cookies blocks this one, but no bearer token and no same-site cookie", async () => {
   const page = await visit(await browser.newContext(), PAGE, "SameSite=None");
   assert.equal(await subject(page), "no_session 401");
   assert.equal(await subject(page, { headers: { Authorization: "Bearer bob" } }), "bob");

@@ -1,5 +1,5 @@
-// The page of `rollout-token dev`: with a mouse, with the keyboard alone, with a screen reader (as far as axe can tell),
-// light and dark, on a desktop and on a phone.
+// Tests the page of `rollout-token dev`: with a mouse, with the keyboard alone, with a screen reader (as far as axe
+// checks it), light and dark, on a desktop and on a phone.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHmac } from "node:crypto";
@@ -35,7 +35,7 @@ const explain = async (page, request) => {
   await button(page, "Explain").click();
 };
 
-/** What a list of terms says, such as the claims. */
+/** The terms and values of a description list, such as the claims. */
 const terms = (page, part) =>
   page.locator(`dl#${part}`).evaluate((list) =>
     Object.fromEntries([...list.querySelectorAll("dt")].map((term) => [term.textContent, term.nextSibling.firstChild.data])),
@@ -73,7 +73,7 @@ test("another token is requested when the countdown ends", async () => {
   assert.deepEqual(page.wrong, []);
 });
 
-test("fifty calls of get() are one line in the log, which can be cleared", async () => {
+test("fifty calls of get() add one line to the log, which can be cleared", async () => {
   const page = await visit();
   await button(page, "Call get() 50 times").click();
   await page.getByRole("status").getByText("50 calls of get(), 1 request").waitFor();
@@ -83,7 +83,7 @@ test("fifty calls of get() are one line in the log, which can be cleared", async
   assert.equal(await rows(page).count(), 0);
 });
 
-test("the answers without a token: 401 and 429 for real, 403 and 503 as this service would give them", async () => {
+test("the page shows real 401 and 429 answers, and sample 403 and 503 answers of this service", async () => {
   const page = await visit();
   for (const [name, kind, words] of [
     ["401 real answer", "a real answer", ["HTTP/1.1 401", "www-authenticate: Bearer", '"code": "session_invalid"']],
@@ -125,7 +125,7 @@ test("copied snippets work unchanged", async () => {
   const snippets = {};
   for (const tab of ["fetch", "client.js", "React", "Rollout’s docs", "curl"]) snippets[tab] = await copied(tab);
 
-  // A page of the same origin without a policy of its own.
+  // A page of the same origin without a Content-Security-Policy.
   const other = await page.context().newPage();
   await other.goto(`${url}/healthz`);
   const subject = (token) => JSON.parse(Buffer.from(token.split(".")[1], "base64url")).sub;
@@ -142,7 +142,7 @@ test("copied snippets work unchanged", async () => {
   assert.equal(subject(JSON.parse(stdout).token), "o'hara");
 });
 
-test("a page of a listed origin can choose its user, too", async () => {
+test("a page of a listed origin can choose its user", async () => {
   const page = await open(await browser.newContext());
   await page.goto(`${listed}/blank`);
   const subject = await page.evaluate(async (url) => {
@@ -162,7 +162,7 @@ test("the token can be copied", async () => {
 });
 
 test("a pasted request is detected and explained", async () => {
-  // Sessions of an app, as the operator would configure them.
+  // The operator's configuration for the sessions of an app.
   const secret = "the-secret-of-an-app-in-the-browser-tests";
   const service = await startService("dev", {
     ROLLOUT__SESSION__EXTRACTORS: "web",

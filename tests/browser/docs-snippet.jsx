@@ -1,9 +1,9 @@
 // The sample of Rollout's docs for React 17 and newer, with a root to render it into. Its token function and its
-// component are to stay as the docs have them: they must work with server.docs_alias as they are.
+// component must stay as in the docs: they must work unchanged with server.docs_alias.
 import { createRoot } from "react-dom/client";
 import { RolloutLinkProvider as Provider, CredentialsManager } from "@rollout/link-react";
 
-// The stand-in takes the place of Rollout.
+// The fake server replaces Rollout.
 const RolloutLinkProvider = (props) => <Provider apiBaseUrl={import.meta.env.VITE_ROLLOUT_API_URL} {...props} />;
 
 function fetchRolloutToken() {

@@ -1,4 +1,4 @@
-// Shared by the tests of this folder: the binary, a browser, an example app, and a stand-in for Rollout's API.
+// Shared by the tests in this folder: the binary, a browser, an example app, and a fake Rollout API.
 import { execFileSync, spawn } from "node:child_process";
 import { createHash, generateKeyPairSync, X509Certificate } from "node:crypto";
 import { once } from "node:events";
@@ -28,7 +28,7 @@ export const CLIENT_ID = "browser-client";
 const SECRET = "a-secret-of-the-browser-tests-that-is-longer-than-sixty-four-bytes-as-it-should-be";
 
 const cleanups = [];
-/** Stops everything that was started here, the last first. */
+/** Stops everything that was started here, in reverse order. */
 export async function stop() {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 }
@@ -53,24 +53,25 @@ const debians = (tls) => ({
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    // Nothing outside of this machine. Not by routes of Playwright: with these, Chromium sends no preflights.
+    // Blocks hosts outside this machine. Playwright's routes are not used, because with them Chromium sends no
+    // preflights.
     `--host-resolver-rules=${tls ? `${tls.rules}, ` : ""}MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1`,
     ...(tls ? [`--ignore-certificate-errors-spki-list=${tls.key}`] : []),
   ],
 });
 
-/** A browser whose contexts are private windows: each with a profile of its own, which is empty. */
+/** A browser whose contexts are private windows, each with an empty profile of its own. */
 export async function startBrowser(tls) {
   const browser = await chromium.launch(debians(tls));
   cleanups.push(() => browser.close());
   return browser;
 }
 
-/** The one context of a browser as most users have it. */
+/** The only context of a browser with the usual settings. */
 export async function startUsersBrowser(tls) {
   const profile = temporary();
-  // The default of Chrome, Edge and Chromium: third parties' cookies are kept back in private windows only. Debian's build
-  // keeps them back everywhere, as do Safari, Firefox and Brave.
+  // The default of Chrome, Edge and Chromium: third-party cookies are blocked in private windows only. Debian's build
+  // blocks them everywhere, as do Safari, Firefox and Brave.
   const INCOGNITO_ONLY = 2;
   mkdirSync(path.join(profile, "Default"));
   writeFileSync(path.join(profile, "Default/Preferences"), JSON.stringify({ profile: { cookie_controls_mode: INCOGNITO_ONLY } }));
@@ -79,7 +80,7 @@ export async function startUsersBrowser(tls) {
   return context;
 }
 
-/** A browser with an extension of one page. Gives the page's URL; the id follows from the key in the manifest. */
+/** A browser with an extension of one page. Returns the page's URL; the id is derived from the key in the manifest. */
 export async function startExtension(page) {
   const directory = temporary();
   const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
@@ -153,10 +154,10 @@ export async function freePort() {
   return String(port);
 }
 
-/** Starts another program, which is to listen on this port; gives its URL once it accepts connections. */
+/** Starts another program that listens on this port; returns its URL once it accepts connections. */
 export async function startProgram(command, parameters, { cwd, port, environment = {} }) {
   const options = { cwd, env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "pipe"] };
-  // A process group of its own, because some servers start others.
+  // The program gets a process group of its own, because some servers start others.
   const child = spawn(command, parameters, { ...options, detached: true });
   cleanups.push(async () => {
     const closed = once(child, "close");
@@ -220,7 +221,7 @@ export async function startApp() {
   return app;
 }
 
-/** The proxy at which TLS ends, in front of what is at `url`: all of these hosts, on the port that a browser takes for 443. */
+/** A proxy that terminates TLS in front of the server at `url`: for all of these hosts, on the port that replaces 443 in the browser. */
 export async function startTls(hosts, url) {
   const directory = temporary();
   const [key, cert] = ["key.pem", "cert.pem"].map((name) => path.join(directory, name));
@@ -242,7 +243,7 @@ export async function startTls(hosts, url) {
   return tls;
 }
 
-/** The service beside that app: a `session_endpoint` asks the app for the user. */
+/** The service for that app: a `session_endpoint` asks the app for the user. */
 export const startServiceOf = (app, environment = {}) =>
   startService("serve", {
     ROLLOUT_CLIENT_ID: CLIENT_ID,
@@ -257,7 +258,7 @@ export const startServiceOf = (app, environment = {}) =>
     ...environment,
   });
 
-/** A token like the service's, made so many seconds ago. */
+/** A token like the service's, issued this many seconds ago. */
 export function tokenMade(ago, subject) {
   const iat = Math.floor(Date.now() / 1000) - ago;
   const token = jwt.sign({ iss: CLIENT_ID, sub: subject, iat, exp: iat + 900 }, SECRET, { algorithm: "HS512" });
@@ -266,7 +267,7 @@ export function tokenMade(ago, subject) {
 
 // ---- Rollout ------------------------------------------------------------------------------------------------------
 
-/** A stand-in for Rollout's API. It verifies tokens for real, by a clock that can be off. */
+/** A fake Rollout API. It verifies tokens with the library, by a clock that can be wrong. */
 export async function startRollout() {
   const rollout = {
     ahead: 0, // seconds by which its clock is
@@ -312,7 +313,8 @@ export async function startRollout() {
   };
   rollout.url = await listen(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
-    // Any page may ask: the token is what counts. As with every API of another origin, the browser asks first.
+    // Any page may call the API, because the token identifies the user. As for every cross-origin API, the browser
+    // sends a preflight.
     response.setHeader("Access-Control-Allow-Origin", "*");
     if (request.method === "OPTIONS") {
       rollout.seen.push({ method: "OPTIONS", pathname, status: 204 });
@@ -332,7 +334,7 @@ export async function startRollout() {
 
 // ---- Building the examples ---------------------------------------------------------------------------------------
 
-/** Builds examples/react, as its README says; gives the directory. Texts replace files of the example. */
+/** Builds examples/react, as its README says, and returns the directory. The texts replace files of the example. */
 export async function buildExample(name, environment, replaced = {}) {
   const react = path.join(root, "target/react");
   for (const part of ["index.html", "vite.config.js", "src"]) {
@@ -349,7 +351,7 @@ export async function buildExample(name, environment, replaced = {}) {
   return path.join(react, name);
 }
 
-/** examples/html for a service elsewhere, and Rollout's components in one file, as esm.sh has them. */
+/** examples/html for a service on another origin, and Rollout's components in one file, as on esm.sh. */
 export async function buildHtmlExample(service) {
   const react = path.join(root, "target/react");
   const directory = path.join(react, "html");
@@ -359,7 +361,7 @@ export async function buildHtmlExample(service) {
     root: react,
     logLevel: "error",
     define: { "process.env.NODE_ENV": '"production"' },
-    // The version that the page asks esm.sh for.
+    // The version that the page requests from esm.sh.
     resolve: { alias: { react: `${installed}/node_modules/react`, "react-dom": `${installed}/node_modules/react-dom` } },
     build: {
       outDir: directory,

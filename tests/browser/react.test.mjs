@@ -1,5 +1,5 @@
-// examples/react with Rollout's real package in a real browser, the real service behind the app, and a stand-in for
-// Rollout's API that verifies every token.
+// examples/react with Rollout's real package in a real browser, the real service behind the app, and a fake
+// Rollout API that verifies every token.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, beforeEach, test } from "node:test";
@@ -28,7 +28,7 @@ beforeEach(() => {
 
 const text = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
 
-/** Rollout's sample with the token function of our docs in place of theirs. */
+/** Rollout's sample with the token function of our docs instead of its own. */
 function plain() {
   const [, ours] = /## Use fetch\n[^]*?```js\n([^]*?)```/.exec(text("../../docs/front-end.md"));
   const page = text("docs-snippet.jsx").replace(/function fetchRolloutToken[^]*?\n}\n/, ours);
@@ -36,7 +36,7 @@ function plain() {
   return page;
 }
 
-/** Opens the page, signed in as `name`, or signed out without one. */
+/** Opens the page, signed in as `name`, or signed out if there is no name. */
 async function visit(name) {
   const page = await newPage(name);
   await page.goto(app.url);
@@ -151,7 +151,7 @@ test("a lasting error is shown with a button to retry", async () => {
 });
 
 test("a page that was left open saves again when the user returns", async () => {
-  // The token was good when the page was opened, twenty minutes ago.
+  // The token was valid when the page was opened, twenty minutes ago.
   rollout.ahead = -1200;
   app.instead = [tokenMade(1200, "gil")];
   const page = await visit("gil");
@@ -201,7 +201,7 @@ test("the token function of our docs lets a signed-out user sign in", async () =
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
 });
 
-test("the sample of Rollout's docs shows an error for a signed-out user, because 401 is JSON, too", async () => {
+test("the sample of Rollout's docs shows an error for a signed-out user, because the 401 answer is JSON", async () => {
   app.pages = pages.docs;
   const page = await visit();
   await page.getByText("An unexpected error occurred").waitFor();

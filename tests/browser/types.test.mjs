@@ -1,4 +1,4 @@
-// The helper's types, checked by the compiler. types.ts has what they allow and refuse.
+// The helper's types, checked by the compiler. types.ts contains allowed and refused uses.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// How the helper is used from TypeScript: this compiles, or its types are wrong. It is never run.
+// Uses of the helper from TypeScript. If this does not compile, the types are wrong. It is never run.
 import { createTokenSource, RolloutTokenError, type TokenErrorCode, type TokenSource } from "rollout-token/client";
 
 createTokenSource();
@@ -15,7 +15,7 @@ const source: TokenSource = createTokenSource({
   },
 });
 
-// As RolloutLinkProvider takes it.
+// RolloutLinkProvider accepts a function of this type.
 export const token: string | (() => Promise<string> | string) = source.fresh;
 
 export async function use(): Promise<string | undefined> {

@@ -57,14 +57,14 @@ class Service:
         return self.ask("GET", "/metrics", admin=True)[1]
 
     def stop(self):
-        """Asks it to stop, as an orchestrator does, and gives its exit code."""
+        """Asks the service to stop, as an orchestrator does, and returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
 
 @contextmanager
 def serving(work, arguments, environment, program=(BINARY,)):
-    """The service with this command line and nothing in its environment but this."""
+    """The service with this command line and only these variables in its environment."""
     log = work / "service.log"
     with log.open("w") as output:
         process = subprocess.Popen(

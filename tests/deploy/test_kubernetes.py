@@ -14,7 +14,7 @@ from service import CLIENT_SECRET, FREE_PORTS, ROOT, command, eventually, servin
 
 MANIFESTS = ROOT / "deploy/kubernetes"
 WHOLE = ["base", "overlays/production", "sidecar"]
-# The oldest with sidecars, and the newest that the package knows.
+# The oldest version with sidecars, and the newest one in the package.
 VERSIONS = ["1.29", kubernetes_validate.latest_version()]
 OF_OPERATORS = {"ServiceMonitor"}
 
@@ -170,7 +170,7 @@ def test_production_overlay_scales_on_both_metrics():
 
 
 def mount(volume, path, objects):
-    """Lays a volume out as the kubelet does: files behind two symbolic links, of which it swaps the first."""
+    """Creates a volume as the kubelet does: files behind two symbolic links, of which the first is swapped."""
     if "configMap" in volume:
         name = volume["configMap"]["name"]
         (config,) = [o for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"] == name]
@@ -206,7 +206,7 @@ def started_as_in(objects, root):
         return f"{root}{text}" if any(text.startswith(path) for path in paths) else text
 
     environment = {variable["name"]: moved(variable["value"]) for variable in container["env"]}
-    # In place of the placeholder in rollout-token.toml, with which the service does not start.
+    # Replaces the placeholder in rollout-token.toml, with which the service does not start.
     environment["ROLLOUT_CLIENT_ID"] = "client-1"
     return [moved(argument) for argument in container["args"]], environment
 

@@ -157,7 +157,7 @@ def names_in(query):
 @pytest.mark.parametrize("query", QUERIES)
 def test_every_dashboard_query_returns_data(prometheus, query):
     answer = eventually(lambda: prometheus("query", query=filled_in(query))["result"], query)
-    # The labels that it groups by exist.
+    # The labels in `by` must exist.
     for label in re.findall(r"by \(([^)]*)\)", query):
         outer = {part.strip() for part in label.split(",")} - {"le"}
         assert all(outer <= series["metric"].keys() for series in answer), answer
@@ -206,7 +206,7 @@ def test_every_metric_is_on_the_dashboard(service):
 def test_promtool_accepts_the_metrics(service, tmp_path):
     done = subprocess.run(["promtool", "check", "metrics"], input=service.metrics(), capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    # Its reader of OpenMetrics takes samples of the past only, so each gets a time.
+    # promtool accepts OpenMetrics samples only if they are in the past, so each gets a time.
     _, text = service.ask("GET", "/metrics", {"Accept": "application/openmetrics-text"}, admin=True)
     assert text.endswith("# EOF\n")
     (tmp_path / "metrics").write_text(re.sub(r"^([^#].*)$", r"\1 1700000000", text, flags=re.M))

@@ -1,4 +1,4 @@
-"""The commands on the pages of docs/deploy that need a cluster, run against a stand-in for it: `kubectl` renders and checks as the
+"""The commands on the pages of docs/deploy that need a cluster, run with a fake cluster: `kubectl` renders and checks as the
 real one does, and answers for the API server. The pages' other blocks are tests/docs' matter."""
 
 import json
@@ -13,7 +13,7 @@ import yaml
 from service import CLIENT_SECRET, ROOT, command
 
 PAGES = ["kubernetes.md", "monitoring.md"]
-# What is sent to the cluster lands in $APPLIED. `kubectl create --dry-run=client` needs no cluster.
+# Objects that are sent to the cluster are written to $APPLIED. `kubectl create --dry-run=client` needs no cluster.
 STAND_IN = """#!/bin/sh
 set -eu
 command=$*
@@ -59,8 +59,8 @@ def every_table(value):
 
 
 @pytest.mark.parametrize("platform, variables", list(variables_on_the_page_of_platforms()))
-def test_variables_of_each_platform_are_a_good_configuration(platform, variables):
-    # Railway's are in its dashboard: those of the list above all blocks.
+def test_variables_of_each_platform_are_a_valid_configuration(platform, variables):
+    # Railway's variables are set in its dashboard; they are those of the list above all blocks.
     assert platform == "Railway" or "ROLLOUT__SESSION__EXTRACTORS" in variables, variables
     if "ROLLOUT__SESSION__EXTRACTORS" not in variables:
         return

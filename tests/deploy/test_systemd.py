@@ -62,7 +62,7 @@ def started_as_in_the_unit(root):
 
 
 def test_systemd_analyze_accepts_the_unit(tmp_path):
-    # systemd-analyze checks that the command exists, so the copy names the built one.
+    # systemd-analyze checks that the command exists, so the copy names the built binary.
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/usr/bin/rollout-token", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
@@ -96,7 +96,7 @@ def test_timeouts_and_limits_of_the_unit_fit_the_defaults(root):
 
 def test_unit_notifies_readiness_reload_and_stop(root):
     config = root / "etc/rollout-token/rollout-token.toml"
-    # The installed configuration, completed as its comments say.
+    # The installed configuration, completed according to its comments.
     text = config.read_text()
     client, extractors, *section = re.findall(r'^# ((?:client_id|extractors|kind|oidc_issuer|audiences|\[).*)$', text, re.M)
     assert section[0] == "[extractors.web]", section

@@ -1,4 +1,4 @@
-"""Every file that names the version names Cargo.toml's."""
+"""Checks that every file with the version has that of Cargo.toml."""
 
 import json
 import re

@@ -30,11 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/rollout-token"
 CARGO, MAKE = shutil.which("cargo"), shutil.which("make")
 SUMMARY = ROOT / "docs/SUMMARY.md"
-# Here each configuration is a whole one: the service is started with it as it is printed.
+# In these files each configuration is complete: the service is started with it unchanged.
 WHOLE = {ROOT / "README.md"}
 FOLDERS = [".", "docs", "web", "deploy", "examples", "packaging"]
 
-# What may stand behind a language, as in ```sh,server, and why such a block is not simply run.
+# The markers after a language, as in ```sh,server, and why such a block is not simply run.
 MARKERS = {
     "server": "runs until it is stopped: it is started, and stays for the rest of its page",
     "deploy": "needs a container engine, a cluster, root, or another program running: only its syntax is checked",
@@ -42,7 +42,7 @@ MARKERS = {
     "other": "another program's file, or a piece of one: only parsed",
     "crate": "Cargo.toml, and then the src/main.rs, of a crate of the reader's: compiled together",
 }
-# Blocks that are not code of any kind, such as what a program printed.
+# Blocks that are not code, such as the output of a program.
 PROSE = {"", "mermaid", "text"}
 
 CLIENT = {"ROLLOUT_CLIENT_ID": "client-1", "ROLLOUT_CLIENT_SECRET": secrets.token_hex(32)}
@@ -97,10 +97,10 @@ class Page:
         # `npx rollout-token …` and `uvx rollout-token …`: `make release-test` tests the packages.
         for name in ("npx", "uvx"):
             self.shim(name, 'exec "$@"')
-        # What the reader copied in the browser.
+        # The request that the reader copied in the browser.
         cookie = f"s%3A{'a' * 32}.{'b' * 43}"
         self.shim("pbpaste", f"""echo "curl 'http://localhost:3000/' -b 'connect.sid={cookie}'" """.strip())
-        # The binary is built, and a page must not run all tests, of which it is one.
+        # The binary is already built, and a page must not run all tests, because it is part of them.
         self.shim("cargo", f'case $1 in run) shift 2; exec "{BINARY}" "$@";; esac; cd "{ROOT}" && exec "{CARGO}" "$@"')
         self.shim("make", f'exec "{MAKE}" --dry-run -C "{ROOT}" "$@" >/dev/null')
         self.ports = {"8080": free_port(), "8081": free_port()}
@@ -130,7 +130,7 @@ class Page:
         return text
 
     def provide(self, path: Path) -> None:
-        """A file that a reader has: a secret of the kind that its name tells."""
+        """A file that a reader has: a secret of the kind that its name suggests."""
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ class Page:
             return f"nothing here checks a block of {block.language!r}"
         try:
             return checker(block) or ""
-        except Exception as problem:  # whatever it is, it is this block that failed
+        except Exception as problem:  # whatever the error is, this block failed
             return f"{type(problem).__name__}: {problem}"
 
     def check_toml(self, block: Block) -> str:
@@ -171,12 +171,12 @@ class Page:
             manifest = block.text.replace("../rollout-token", str(ROOT))
             (self.folder / "crate/src").mkdir(parents=True)
             (self.folder / "crate/Cargo.toml").write_text(manifest)
-            # The versions that are downloaded and compiled already.
+            # Use the versions that are already downloaded and compiled.
             shutil.copy(ROOT / "Cargo.lock", self.folder / "crate")
             return ""
         text = block.text
         if not self.whole and "extractors" not in parsed.get("session", {}):
-            # A section alone is used under its name; settings alone, beside a section that is good.
+            # A section alone is used under its name. Settings alone are used together with a valid section.
             names = list(parsed.get("extractors", {}))
             if not names:
                 names, text = ["proxy"], f'{text}\n[extractors.proxy]\nkind = "trusted_header"\npreset = "oauth2-proxy"\ntrusted_proxies = ["10.0.0.5"]\n'
@@ -195,7 +195,7 @@ class Page:
             return self.serve(text)
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if all(VARIABLE.match(line) for line in lines):
-            # Variables, as they stand in an environment file or a manifest.
+            # Variables, as in an environment file or a manifest.
             if "ROLLOUT_CLIENT_SECRET_FILE=" in text:
                 self.environment.pop("ROLLOUT_CLIENT_SECRET", None)
             problem = self.run(text, options="-a")
@@ -222,11 +222,11 @@ class Page:
         return ""
 
     def serve(self, text: str) -> str:
-        # As a reader does, who stops the one before he starts another on its port.
+        # Stop the previous server first, as a reader does before starting another one on its port.
         self.end()
         log = self.folder / "server.log"
         with log.open("wb") as out:
-            # The program itself, not a shell around it, so that it can be stopped.
+            # Start the program itself, without a shell around it, so that it can be stopped.
             command = ["bash", "-euc", f"exec env {text}"]
             self.servers.append(
                 subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=STDOUT)
@@ -244,7 +244,7 @@ class Page:
             printed = json.loads(self.output)
         except ValueError:
             return ""
-        # Behind a command that prints JSON, this is what it prints: the same members.
+        # After a command that prints JSON, this block is its output, with the same members.
         self.output = ""
         return "" if set(shown) == set(printed) else f"the command before it prints {sorted(printed)}"
 

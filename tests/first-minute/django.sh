@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docs/start/django.md, for an app with Django's sessions in SQLite.
+# Follows docs/start/django.md, for an app with Django's sessions in SQLite.
 . "$(dirname "$0")/lib.sh"
 python=$root/target/frameworks/venv/bin/python
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docs/start/express.md, for an app with connect-redis and a real Redis.
+# Follows docs/start/express.md, for an app with connect-redis and a real Redis.
 . "$(dirname "$0")/lib.sh"
 
 redis=$(free_port)
@@ -42,7 +42,7 @@ step "$(block express sh 1)" # the packages are linked above
 step "$(block express sh 2)"
 copy_request >request.txt
 bash -euc "$(block express sh 2)"
-# The reader's Redis is at its own port.
+# The reader's Redis listens on another port.
 sed -i "s/localhost:6379/localhost:$redis/" rollout-token.toml
 
 step "edit app.mjs"

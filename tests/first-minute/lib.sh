@@ -11,7 +11,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Ports that are free, in place of the page's.
+# Free ports, which replace those on the page.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 service=$(free_port)
 app=$(free_port)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docs/start/nextjs.md, for an app with NextAuth's JWT sessions.
+# Follows docs/start/nextjs.md, for an app with NextAuth's JWT sessions.
 . "$(dirname "$0")/lib.sh"
 
 # The app that the reader has. Next.js looks for packages in the folders above it.
@@ -47,7 +47,7 @@ step "start the service"
 bash -euc "$(block nextjs sh 2 | sed 's/^npx rollout-token/exec rollout-token/')" >"$work/service.log" 2>&1 &
 started+=($!)
 wait_for "$service" "$work/service.log"
-# As always, the reader starts the app.
+# The reader starts the app as usual.
 node ../node_modules/next/dist/bin/next dev --port "$app" >"$work/app.log" 2>&1 &
 started+=($!)
 wait_for "$app" "$work/app.log"

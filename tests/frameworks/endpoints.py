@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 import run
 from run import NODE, PASSWORD, PYTHON, ROOT, RUBY, USER, Answer, Browser, Programs, Report, equal, refused, subject
 
-# Recipes of frameworks that the package registries do not have say so in these words.
+# Recipes of frameworks that the package registries do not have contain this sentence.
 NOT_RUN = "This recipe was written from the framework's documentation and was not run against it."
 
 
 @dataclass(frozen=True)
 class Case:
-    """A framework: its app's folder here, its recipe or a section of its own, and how a user signs in."""
+    """A framework: the folder of its app, its recipe or a section of its own, and the way a user signs in."""
 
     name: str
     folder: str
@@ -36,26 +36,26 @@ class Case:
     sign_in: Callable[[Browser, str], None] = run.plain_sign_in
     sign_out: Callable[[Browser, str], None] = run.plain_sign_out
     scheme: str = "http"
-    # More of the app's environment.
+    # Further environment variables of the app.
     environment: dict[str, str] = field(default_factory=dict)
-    # Where the packages of its language are.
+    # The folder of the packages of its language.
     libraries: str = "frameworks"
-    # What compiles the app: programs of its packages, with arguments.
+    # The programs of its packages that compile the app, with arguments.
     build: list[list[str]] = field(default_factory=list)
     # Another program in front of the app: starts it, and returns its URL.
     front: Callable[[Programs, Path, str], str] | None = None
-    # What else holds while the user is signed in.
+    # A further check while the user is signed in.
     also: Callable[[Callable[..., Answer], Browser, str], None] | None = None
-    # Whether the app knows that a copy of a cookie is signed out.
+    # Whether the app refuses a copy of a cookie after the sign-out.
     knows_copies: bool = True
-    # Whether the app redirects every plain request to https.
+    # Whether the app redirects every request over plain http to https.
     requires_https: bool = False
-    # Whether the app makes a new cookie at each call, with which the old one ends.
+    # Whether the app sets a new cookie at each call, which ends the old one.
     renews: bool = False
 
 
 class Page(Browser):
-    """A page of the app in a browser, which names itself and where it is."""
+    """A page of the app in a browser, which sends a User-Agent and an address."""
 
     def ask(self, method: str, url: str, data: str = "", headers: dict[str, str] = {}) -> Answer:
         origin = f"{self.scheme}://{urlsplit(url).netloc}"
@@ -133,7 +133,7 @@ FLASK_STRONG = Case(
     knows_copies=False,
 )
 AUTH0 = Case("nextjs-auth0", "nextjs_auth0", "nextjs-auth0", [NODE, "app.mjs"], "auth0|ann", libraries="endpoints", knows_copies=False)
-# Its cookies have another name behind https: __Secure-authjs.session-token.
+# Behind https its cookie has another name: __Secure-authjs.session-token.
 AUTHJS = Case(
     "Auth.js",
     "authjs",
@@ -200,7 +200,7 @@ CASES = [
 
 
 def service_of(case: Case, programs: Programs, folder: Path, app: str, **added: str) -> Callable[..., Answer]:
-    """Starts the service; the result asks it as a page of the app would."""
+    """Starts the service; returns a function that calls it as a page of the app does."""
     text, count = re.subn(r"http://app:\d+", app, toml(case))
     assert count == 1, text
     log = folder / f"{len(programs.running)}.log"
@@ -252,11 +252,11 @@ def try_case(case: Case, report: Report) -> None:
 
 
 def start_app(case: Case, programs: Programs, folder: Path) -> str:
-    """The framework's app; copied below its libraries, where Node looks for them."""
+    """Starts the framework's app, copied to a folder below its libraries, where Node looks for them."""
     libraries = ROOT / "target" / case.libraries
     home = libraries / "apps" / case.folder
     shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)
-    # Outside of `home`, where a framework's compiler would look for it.
+    # The file is outside of `home`, because a framework's compiler would find it there.
     options = {"cwd": home, "env": run.BASE | case.environment | {"NODE_PATH": str(libraries / "node_modules")}}
     for step in case.build:
         result = subprocess.run([str(libraries / "node_modules/.bin" / step[0]), *step[1:]], capture_output=True, text=True, **options)

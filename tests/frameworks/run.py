@@ -33,7 +33,7 @@ BINARY = ROOT / "target/debug/rollout-token"
 PYTHON, NODE, RUBY = str(LIBRARIES / "venv/bin/python"), "node", "ruby"
 # The client id and secret that Rollout issues.
 CLIENT_ID, CLIENT_SECRET = "client-1", secrets.token_hex(32)
-# The environment of every program here: none of ours may configure it by accident.
+# The environment of every program in this test, without variables of ours that could configure it by accident.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 USER, PASSWORD = "ann", "correct horse battery"
 
@@ -42,12 +42,12 @@ Answer = tuple[int, str]
 
 
 class Browser:
-    """Keeps cookies as they stand, as a browser does (Python's own cookie jar takes quotes away), for one host:
+    """Keeps cookies unchanged, as a browser does (Python's own cookie jar removes quotes), for one host:
     cookies do not know ports, so the app's go to the service too, as behind one proxy."""
 
     def __init__(self, scheme: str = "http"):
         self.cookies: dict[str, str] = {}
-        # With "https" a proxy is played, which ended TLS and says so to the app.
+        # With "https", requests look as if a proxy had terminated TLS: they have its headers for the app.
         self.scheme = scheme
 
     def ask(self, method: str, url: str, data: str = "", headers: dict[str, str] = {}) -> Answer:
@@ -67,7 +67,7 @@ class Browser:
         attributes = {key.strip().lower(): value for key, _, value in (part.partition("=") for part in rest)}
         expires = attributes.get("expires")
         past = expires is not None and parsedate_to_datetime(expires).timestamp() <= time.time()
-        # RFC 6265, section 5.3: Max-Age counts before Expires.
+        # RFC 6265, section 5.3: Max-Age has precedence over Expires.
         gone = int(attributes["max-age"]) <= 0 if "max-age" in attributes else past
         self.cookies.pop(name, None)
         if not gone:
@@ -163,7 +163,7 @@ def better_auth_sign_out(browser: Browser, app: str) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A framework: its app's folder here, its recipe, and how a user signs in."""
+    """A framework: the folder of its app, its recipe, and the way a user signs in."""
 
     name: str
     folder: str
@@ -176,17 +176,17 @@ class Case:
     sign_out: Callable[[Browser, str], None] = plain_sign_out
     scheme: str = "http"
     make_secret: Callable[[], str] = lambda: secrets.token_hex(64)
-    # More of the app's environment.
+    # Further environment variables of the app.
     environment: dict[str, str] = field(default_factory=dict)
-    # Where the app keeps its sessions, if not in the cookie; its URL is in this file of the recipe.
+    # The store of the app's sessions, if they are not in the cookie; its URL is in this file of the recipe.
     store: tuple[str, str] | None = None
-    # Another way for the app to end a session, after which no sign-in works any more.
+    # Another way for the app to end a session. No sign-in is possible after it.
     ending: Callable[[Browser, str], None] | None = None
-    # How the service then answers.
+    # The service's answer after that.
     ended: str = "session_invalid"
-    # Which of the recipe's TOML blocks; the variables and the command to explain belong to the first.
+    # The number of the recipe's TOML block; the variables and the `explain` command belong to the first.
     block: int = 0
-    # What the recipe says to add to it, as variables.
+    # The additions that the recipe describes, as variables.
     added: dict[str, str] = field(default_factory=dict)
 
 
@@ -284,7 +284,7 @@ def older_rails() -> list[Case]:
     return cases
 
 
-# One for each recipe, as its first block has it; and what its pitfalls say.
+# One case for the first block of each recipe, and further cases for its pitfalls.
 DOCUMENTED = [FLASK, DJANGO, FASTAPI, EXPRESS, KOA, AUTHJS, IRON_SESSION, H3, HAPI, REACT_ROUTER, BETTER_AUTH, RAILS, EXPRESS_SESSION, LARAVEL]
 CASES = [
     *DOCUMENTED,
@@ -366,7 +366,7 @@ class Recipe:
 
 
 class Programs:
-    """What this test started; all of it ends with the block."""
+    """The programs that this test started; they end with the block."""
 
     def __enter__(self):
         self.running = []
@@ -384,7 +384,7 @@ class Programs:
         return program
 
     def store(self, case: Case, folder: Path) -> str:
-        """The store of the app's sessions, which holds nothing yet."""
+        """The store of the app's sessions, still empty."""
         if case.store[0] == "sqlite":
             return f"sqlite://{folder}/app.sqlite3"
         port = free_port()
@@ -394,7 +394,7 @@ class Programs:
         return f"redis://127.0.0.1:{port}"
 
     def app(self, case: Case, folder: Path, secret: str, store: str) -> str:
-        """The framework's app; copied below the libraries, where Node looks for them."""
+        """Starts the framework's app, copied to a folder below the libraries, where Node looks for them."""
         home = LIBRARIES / "apps" / case.folder
         shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)
         port = free_port()
@@ -459,7 +459,7 @@ class Report:
     def check(self, name: str, step: Callable[[], object]) -> bool:
         try:
             step()
-        except Exception as problem:  # whatever it is, it is this check that failed
+        except Exception as problem:  # whatever the error is, this check failed
             self.failed += 1
             print(f"FAILED  {name}\n{type(problem).__name__}: {problem}", flush=True)
             return False
@@ -506,7 +506,7 @@ def run(case: Case, report: Report) -> None:
             check(f"{form}: a changed cookie", lambda: refused(changed(), "session_invalid"))
 
         def explain() -> None:
-            # The command as it stands in the recipe, with cookies for the dots.
+            # The command in the recipe, with cookies in place of the dots.
             filled = re.sub(r"([\w.-]+)=…", lambda found: f"{found[1]}={genuine[found[1]]}", recipe.explain)
             words = shlex.split(filled)
             command = [BINARY, *words[1:]]
@@ -534,7 +534,7 @@ def run(case: Case, report: Report) -> None:
 
 def main() -> None:
     report = Report()
-    # Recipes that begin with `session_endpoint` are tried by endpoints.py.
+    # endpoints.py tests the recipes that begin with `session_endpoint`.
     pages = {recipe.stem: recipe.read_text() for recipe in (ROOT / "docs/recipes").glob("*.md")}
     recipes = {name for name, text in pages.items() if 'kind = "session_endpoint"' not in text.split("```toml")[1].split("```")[0]}
     report.check("every recipe has its app", lambda: equal({case.recipe for case in CASES}, recipes))

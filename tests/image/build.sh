@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the unchanged Dockerfile where there is no Docker engine, as localhost/rollout-token; see run.sh.
+# Builds the unchanged Dockerfile on a machine without a Docker engine, as localhost/rollout-token; see run.sh.
 #
-# buildah builds in a chroot, from a stand-in for the official Rust image: Debian by debootstrap, and the
+# buildah builds in a chroot, from a replacement for the official Rust image: Debian by debootstrap, and the
 # Rust toolchain of this machine. Needs root or sudo, and a Debian-like machine. Everything is kept below
 # target/image/, so that a second run is quick; remove that folder (as root) to start afresh.
 set -euo pipefail
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 mkdir -p "$kept/tmp"
 work=$(mktemp -d)
 cleanup() {
-  # The store is this test's own: whatever container is left is from a build that broke off.
+  # The store belongs to this test, so any remaining container is from an aborted build.
   storage rm --all >/dev/null 2>&1 || true
   as_root rm -rf "$work" "$kept"/tmp/buildah[0-9]*
 }
@@ -60,8 +60,8 @@ if [ ! -d "$rootfs" ]; then
   as_root mv "$rootfs.part" "$rootfs"
 fi
 
-# How this machine reaches its registry: cargo's own configuration, and its variables but for those that are
-# secret or name a folder of this machine. The proxy variables are passed on by buildah itself.
+# The settings with which this machine reaches its registry: cargo's own configuration, and its variables except those
+# that are secret or name a folder of this machine. The proxy variables are passed on by buildah itself.
 cargo_files=()
 for file in "${CARGO_HOME:-$HOME/.cargo}"/config{,.toml}; do
   [ ! -e "$file" ] || cargo_files+=("$file")
@@ -70,7 +70,7 @@ mapfile -t cargo_variables < <(env | grep -E '^CARGO_(HTTP|NET|REGISTRY|REGISTRI
 
 # Rebuilt only when one of its inputs has changed.
 made_of=$({ rustc -vV; printf '%s\n' "${cargo_variables[@]}"; cat "$bundle" "${cargo_files[@]}"; } | sha256sum | cut -d' ' -f1)
-# buildah looks for a short name such as the Dockerfile's under localhost/ first.
+# For a short image name such as that in the Dockerfile, buildah first looks under localhost/.
 if [ "$(storage inspect --type image --format '{{.OCIv1.Config.Labels.madeof}}' "localhost/$base" 2>/dev/null)" != "$made_of" ]; then
   echo "Making the stand-in"
   container=$(storage from scratch)
@@ -92,7 +92,7 @@ fi
 # ---- The image -------------------------------------------------------------------------------------
 
 echo "Building the image"
-# The format is Docker's own: OCI's knows no HEALTHCHECK.
+# The format is Docker's own, because the OCI format has no HEALTHCHECK.
 storage bud --format docker --pull=never --tag localhost/rollout-token . >"$work/log" 2>&1 ||
   { tail -n 40 "$work/log"; exit 1; }
 # Images of the previous build.

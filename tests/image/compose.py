@@ -48,7 +48,7 @@ def check_file(compose):
 
 
 def check_setup(work, compose):
-    """Runs setup.sh in a copy of its place; returns the folder that stands for /run/secrets."""
+    """Runs setup.sh in a copy of its folder; returns the folder that replaces /run/secrets."""
     copy = work / "examples/compose/setup.sh"
     copy.parent.mkdir(parents=True)
     shutil.copy(ROOT / "examples/compose/setup.sh", copy)
@@ -106,7 +106,7 @@ def ask(port, method, path, headers=None, form=None):
 
 
 def claims_of(token):
-    """The claims, if the signature is good: the format spelled out, not trusted to the service's own library."""
+    """The claims, if the signature is valid. The format is checked here without the service's own library."""
     unpad = lambda text: base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))  # noqa: E731
     signed, _, signature = token.rpartition(".")
     header, payload = (json.loads(unpad(part)) for part in signed.split("."))

@@ -1,4 +1,4 @@
-"""An identity provider for run.sh, all of it on loopback: the name idp.test over DNS, its keys over https.
+"""An identity provider for run.sh on loopback: it serves the name idp.test over DNS, and its keys over https.
 
 Usage: idp.py FOLDER   (writes ca.pem there; listens on the ports 53 and 8443, so it needs a network of its own)
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The container image without a container engine: build.sh builds it, and here its binary runs as a container's
-# would: process 1, the image's own user, command and variables, no capabilities, a read-only root, a network
+# Tests the container image without a container engine: build.sh builds it, and here its binary runs like that of a
+# container would: process 1, the image's own user, command and variables, no capabilities, a read-only root, a network
 # of its own. Then the parts of docker-compose.yml (compose.py). `make image-test`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -8,7 +8,8 @@ cd "$(dirname "$0")/../.."
 
 if [ "${1-}" != inside ]; then
   tests/image/build.sh
-  # Loopback addresses and mounts of our own: the image's default ports are free, and nothing stays behind.
+  # The test has its own loopback addresses and mounts, so the image's default ports are free and nothing remains
+  # afterwards.
   as_root env PATH="$PATH" unshare --mount --net tests/image/run.sh inside
   exit
 fi
@@ -63,7 +64,8 @@ check "the binary has at most 12 MiB ($((size / 1024)) KiB)" at_most "$size" $((
 
 # ---- Running it ----------------------------------------------------------------------------------
 
-# A copy of the image with what an engine would mount, and the certificate of an identity provider of our own.
+# A copy of the image with the files that an engine would mount, and the certificate of the test's own identity
+# provider.
 mkdir "$work/root" "$work/idp"
 cp -a "$image/." "$work/root"
 python3 tests/image/idp.py "$work/idp" >"$work/idp/log" 2>&1 &
@@ -133,7 +135,7 @@ check "the health check says 1 again" exit_code_is 1 in_image "${health[@]}"
 no_secret() { ! grep -F -e "$secret" -e "${token:-no token}" "$work/log"; }
 check "no secret and no token in the log" no_secret
 
-# ---- What docker-compose.yml makes of it -----------------------------------------------------------
+# ---- The service in docker-compose.yml -----------------------------------------------------------
 
 check "the parts of docker-compose.yml work together" "$kept/venv/bin/python" tests/image/compose.py "$image/rollout-token"
 

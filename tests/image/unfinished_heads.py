@@ -16,7 +16,7 @@ held = []
 for _ in range(connections):
     peer = socket.socket()
     peer.settimeout(5)
-    # The service may refuse or close connections: that is what the limit is for.
+    # The service may refuse or close connections; its limit has this purpose.
     with contextlib.suppress(OSError):
         peer.connect((address, 8080))
         peer.sendall(head)

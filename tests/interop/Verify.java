@@ -1,4 +1,4 @@
-// Java without a library: no JWT library is packaged for Debian. javax.crypto over the secret's bytes, which is what
+// Java without a JWT library, because Debian has none. javax.crypto over the secret's bytes, which is what
 // `secret.getBytes(UTF_8)` gives; the sample of Rollout's page hands jjwt 0.9.1 a String, which that version base64-decodes.
 
 import java.io.BufferedReader;
@@ -16,7 +16,7 @@ import javax.crypto.spec.SecretKeySpec;
 import static java.nio.charset.StandardCharsets.UTF_8;
 
 public class Verify {
-    // The JDK reads no JSON. A quote inside a string is written \", so this finds a member's name and nothing else.
+    // The JDK has no JSON parser. A quote inside a string is written \", so this finds a member's name and nothing else.
     static final Pattern EXP = Pattern.compile("(?<!\\\\)\"exp\":(\\d+)[,}]");
 
     static String verify(String token, String secret, String issuer) throws GeneralSecurityException {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The service as its own description promises it: schemathesis makes requests of the description and
+# Tests the service against its own description: schemathesis generates requests from the description and
 # compares every answer with it, for a caller with a session and for one without.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -1,4 +1,4 @@
-"""Our tokens, verified by the JWT libraries of other languages, and the tokens of Rollout's own samples, verified by ours.
+"""Verifies our tokens with the JWT libraries of other languages, and the tokens of Rollout's own samples with our command.
 Every library gets the same list; one that cannot refuse proves nothing, so half of the list is there to be refused.
 What docs/interop.md says of each library is compared with what is seen here.
 
@@ -60,13 +60,13 @@ SUBJECTS = {
     "looks like a number": "00123",
 }
 
-# The environment of every program here: none of ours may configure it by accident.
+# The environment of every program in this test, without variables of ours that could configure it by accident.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
     "LANG": "C.UTF-8",
     "LIBRARIES": str(LIBRARIES),
     "NODE_PATH": str(LIBRARIES / "node_modules"),
     "OUT": str(LIBRARIES),
-    # Debian's Go libraries are sources in one folder, found the way that was usual before modules.
+    # Debian's Go libraries are sources in one folder, which Go finds only without modules.
     "GO111MODULE": "off",
     "GOPATH": "/usr/share/gocode",
     "GOCACHE": str(LIBRARIES / "go-cache"),
@@ -130,7 +130,7 @@ def from_dev() -> tuple[str, str]:
 
 class Case:
     def __init__(self, name: str, token: str, secret: str, accepted: bool | None, issuer: str = ISSUER):
-        # None: each library has its own rule, which docs/interop.md tells.
+        # None: each library has its own rule, which docs/interop.md lists.
         self.name, self.token, self.secret, self.accepted, self.issuer = name, token, secret, accepted, issuer
 
 
@@ -176,7 +176,7 @@ def cases() -> list[Case]:
         "no `typ`": sign({"alg": "HS512"}, claims, key),
         "other `typ`": sign({"typ": "at+jwt", "alg": "HS512"}, claims, key),
     }
-    # Our own signing by hand is itself checked: unchanged, it must be accepted.
+    # Check the signing code of this test: its unchanged token must be accepted.
     made.append(Case("signed by hand", sign(header, claims, key), secret, True))
     made += [Case(name, token, secret, None) for name, token in rules.items()]
     return made
@@ -209,7 +209,7 @@ def verifiers(cases: list[Case]) -> dict[str, tuple[str, dict[str, str]]]:
         )
         for file, line in VERIFIERS.items()
     }
-    # Handed to all before any is waited for; the list is far shorter than a pipe's buffer.
+    # Send the list to all programs before waiting for any of them; it is far shorter than a pipe's buffer.
     seen = {}
     for process in running.values():
         process.stdin.write(lines)
@@ -242,13 +242,13 @@ def compare_with_docs(seen: dict[str, tuple[str, dict[str, str]]]) -> None:
     for library in docs.keys() & seen.keys():
         (said_version, said), (version, rules) = docs[library], seen[library]
         check(f"docs/interop.md on {library}", said == rules, f"it says {said}, seen {rules}")
-        # Versions of the distribution are its own; those in package.json and requirements.txt are ours.
+        # The distribution chooses the versions of its packages; package.json and requirements.txt fix the others.
         if "Debian" not in said_version:
             check(f"docs/interop.md on {library}'s version", said_version == version, version)
 
 
 def samples() -> None:
-    """The other way round: what the samples of Rollout's page make, our own command takes and understands."""
+    """The other direction: our own command accepts and reads the tokens of the samples on Rollout's page."""
     secret = SECRETS["64 bytes"]
     for file, line in SAMPLES.items():
         arguments = " ".join(map(shlex.quote, SUBJECTS.values()))

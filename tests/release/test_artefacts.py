@@ -1,4 +1,4 @@
-"""What `make release` left in target/dist, each artefact used as its user does: installed or unpacked, started, and asked for
+"""What `make release` left in target/dist, each artefact used like a user does: installed or unpacked, started, and asked for
 one real token. `make release-test`, or `make deb-test` for the package alone. Needs root or sudo."""
 
 import hashlib
@@ -94,11 +94,11 @@ def machine(tmp_path):
     base = ROOT / "target/deb/bookworm"
     if not base.exists():
         run(*AS_ROOT, "debootstrap", "--variant=minbase", "--include=systemd", "bookworm", f"{base}.part")
-        # In some sandboxes debootstrap leaves it mounted.
+        # In some sandboxes, debootstrap leaves /proc mounted.
         subprocess.run([*AS_ROOT, "umount", f"{base}.part/proc"], capture_output=True)
         run(*AS_ROOT, "mv", f"{base}.part", base)
     root = tmp_path / "root"
-    # Never across a mount: /proc has no end.
+    # Do not cross mounts, because /proc is endless.
     run(*AS_ROOT, "cp", "-a", "--one-file-system", base, root)
     run(*AS_ROOT, "chmod", "o+rwx", root / "etc")
     yield root
@@ -126,7 +126,7 @@ def test_debian_package_installs_serves_upgrades_and_purges(machine, tmp_path):
     run(*inside, "systemctl", "enable", "rollout-token")
     assert link.is_symlink()
 
-    # As the unit starts it: the secret as a file, under an unprivileged user.
+    # Start it as the unit does: the secret in a file, under an unprivileged user.
     config = machine / "etc/rollout-token/rollout-token.toml"
     arguments = ["--config", "/etc/rollout-token/rollout-token.toml"]
     environment = FREE_PORTS | {"ROLLOUT_CLIENT_SECRET_FILE": "/run/client-secret", "PATH": os.environ["PATH"]}
@@ -180,13 +180,13 @@ def test_image_serves_a_token(tmp_path):
     files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert files == {"rollout-token", "etc/ssl/certs/ca-certificates.crt"}
     assert (root / "rollout-token").read_bytes() == binary().read_bytes()
-    # Mozilla's certificates, and none that the machine which built it trusts beside them.
+    # The image has Mozilla's certificates, and no others that the building machine trusts.
     certificates = (root / "etc/ssl/certs/ca-certificates.crt").read_text()
     mozilla = sorted(Path("/usr/share/ca-certificates/mozilla").glob("*.crt"))
     assert certificates.count("BEGIN CERTIFICATE") == len(mozilla) > 100
 
     environment = ENVIRONMENT | dict(line.split("=", 1) for line in config["Env"]) | {"PATH": os.environ["PATH"]}
-    # Every folder on the way is the test's own.
+    # Every folder on the path belongs to the test.
     for folder in (root, *root.parents):
         if folder.is_relative_to(tmp_path.parent):
             folder.chmod(0o755)
@@ -223,7 +223,7 @@ def test_npm_package_has_no_install_script_and_serves_a_token(tmp_path):
         gives_a_token(service)
 
 
-def test_npm_command_passes_arguments_and_exit_codes_on(tmp_path):
+def test_npm_command_forwards_arguments_and_exit_codes(tmp_path):
     npm_install(tmp_path)
     started = [tmp_path / "node_modules/.bin/rollout-token", "check-config"]
     assert subprocess.run(started, env=on_path() | {"ROLLOUT_CLIENT_ID": ""}, capture_output=True).returncode == 2

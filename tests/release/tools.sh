@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make release` and `make release-test` need beside `make tools`, and says so before it does.
+# Installs the programs that `make release` and `make release-test` need in addition to `make tools`, and announces each
+# step.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/installing.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes idp-token-classes.json: what identity providers sign with the keys of their users' sessions.
+"""Writes idp-token-classes.json: the tokens that identity providers sign with the keys of their users' sessions.
 
 A provider's key signs more than sessions: ID tokens, tokens of services, tokens for other apps. Each case is one
 such token in the provider's own shape; names and ids are made up. `decides` says where the provider's own code
@@ -213,7 +213,7 @@ case(clerk, "id", "id-token-with-sid-and-nonce", OIDC_ID_TOKEN, claims={**ID_TOK
      header={"cat": None}, without=("sts", "v"))
 case(clerk, "id", "id-token-with-sid-and-at-hash", OIDC_ID_TOKEN, header={"cat": None}, without=("sts", "v"),
      claims={**ID_TOKEN, "at_hash": "77QmUPtjPfzWtF2AnpK9RQ"})
-# The places are the preset's own here: the header that may be fresh comes before the cookie that may be stale.
+# These cases use the preset's own places: the header, which may be fresh, comes before the cookie, which may be stale.
 FRESH = {"authorization": "Bearer " + clerk.token()[1]}
 for what, changes in (
     ("beside-a-stale-cookie", {"claims": {"exp": NOW - 3600, "sub": "user_of_the_cookie"}}),

@@ -181,7 +181,7 @@ test("sleep during a request causes another request", async () => {
   assert.equal(asked.length, 2);
 });
 
-test("a short or unknown lifetime is respected without a request per call if possible", async () => {
+test("a short or unknown lifetime is respected, if possible without a request for each call", async () => {
   for (const [life, passed, requests] of [[30, 14_000, 1], [30, 16_000, 2], [60, 29_000, 1], [null, 400, 1], [null, 500, 2]]) {
     const { source, asked, clock } = make([token("t", life)]);
     await source.get();
@@ -223,7 +223,7 @@ test("without Retry-After, or with an HTML page of a proxy, the wait doubles up 
   assert.equal(clock.timers, 0);
 });
 
-test("a Retry-After beyond the patience is an error at once, and get() sends no request meanwhile", async () => {
+test("a Retry-After longer than half a minute is an error at once, and get() sends no request meanwhile", async () => {
   const { source, asked, clock } = make([problem(429, "rate_limited", { "Retry-After": "60" }), token("t1")]);
   await assert.rejects(source.get(), { code: "rate_limited", retryAfter: 60, requestId: "r-1" });
   await clock.pass(59_000);

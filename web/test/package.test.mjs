@@ -1,4 +1,4 @@
-// The helper as something to install: what is in the package, and how large it is. What it does is in client.test.mjs.
+// Tests the package of the helper: its content and its size. client.test.mjs tests its behaviour.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -7,14 +7,14 @@ import { gzipSync } from "node:zlib";
 
 const web = new URL("..", import.meta.url);
 
-test("the package holds the helper and nothing of the development page", () => {
+test("the package contains the helper and no files of the development page", () => {
   const answer = execFileSync("npm", ["pack", "--dry-run", "--json"], { cwd: web, stdio: ["ignore", "pipe", "ignore"] });
   const packed = JSON.parse(answer);
   const [{ files }] = Array.isArray(packed) ? packed : Object.values(packed); // npm 10, npm 11
   assert.deepEqual(files.map(({ path }) => path).sort(), ["LICENSE", "README.md", "client.d.ts", "client.js", "package.json"]);
 });
 
-test("the helper stays small: with its comments, as the service serves it, 3 kB compressed", () => {
+test("the helper with its comments, as the service serves it, is at most 3 kB compressed", () => {
   assert.ok(gzipSync(readFileSync(new URL("client.js", web))).length < 3 * 1024);
 });
 

@@ -13,7 +13,7 @@ const source = createTokenSource({ url: VITE_ROLLOUT_TOKEN_URL });
 export function Connections() {
   const [problem, setProblem] = useState();
 
-  // After an error the provider would wait without end and show nothing, so the page shows a message instead.
+  // After an error the provider would wait forever and show nothing, so the page shows a message instead.
   const token = useCallback(async () => {
     try {
       return await source.fresh();

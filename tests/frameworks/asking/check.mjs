@@ -1,5 +1,5 @@
-// Real Better Auth and real Auth.js, asked by the real binary: a user signs in, is recognised, signs
-// out, and is recognised no more. Usage: node check.mjs PATH-OF-ROLLOUT-TOKEN
+// Tests the real binary with real Better Auth and Auth.js: a user signs in, is recognised, signs
+// out, and is no longer recognised. Usage: node check.mjs PATH-OF-ROLLOUT-TOKEN
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createServer } from "node:http";
@@ -34,7 +34,7 @@ const all = async (stream) => {
   return chunks;
 };
 
-/** A browser that knows nothing but cookies. */
+/** A browser that only keeps cookies. */
 const browser = (url) => {
   const jar = new Map();
   const send = async (path, options = {}) => {
@@ -50,7 +50,7 @@ const browser = (url) => {
   return { send, cookies };
 };
 
-/** What `explain` says about a request with these cookies. */
+/** The output of `explain` for a request with these cookies. */
 const explain = async (preset, url, cookies) => {
   const env = {
     ROLLOUT_CLIENT_ID: "test",
@@ -59,7 +59,7 @@ const explain = async (preset, url, cookies) => {
     ROLLOUT__EXTRACTORS__APP__KIND: "session_endpoint",
     ROLLOUT__EXTRACTORS__APP__PRESET: preset,
     ROLLOUT__EXTRACTORS__APP__URL: url,
-    // Both presets find the user there; that of Auth.js wants it to be said.
+    // Both presets find the user at this path; the preset for Auth.js requires an explicit subject.
     ROLLOUT__EXTRACTORS__APP__SUBJECT: "{user.id}",
   };
   const { stdout } = await promisify(execFile)(binary, ["explain", "-H", `Cookie: ${cookies}`], { env });
@@ -103,7 +103,7 @@ const authjsCase = async () => {
     basePath: "/api/auth",
     secret: SECRET,
     trustHost: true,
-    // It reports the forged cookie, which is what the test sends.
+    // Auth.js reports the forged cookie that the test sends.
     logger: { error: () => {} },
     providers: [Credentials({ credentials: { name: {} }, authorize: ({ name }) => ({ id: `u-${name}`, name }) })],
     callbacks: {

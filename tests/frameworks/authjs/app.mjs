@@ -21,7 +21,7 @@ const config = {
       if (account) token.userId = `${account.provider}:${account.providerAccountId}`;
       return token;
     },
-    // This shows it to the app's own pages.
+    // This makes the id available to the app's own pages.
     session: ({ session, token }) => ({ ...session, user: { ...session.user, id: token.userId } }),
   },
 };

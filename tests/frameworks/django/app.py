@@ -47,7 +47,7 @@ def me(request):
 
 
 def new_password(request):
-    """As if the user had changed it in another browser, whose session alone Django would renew."""
+    """Changes the password as in another browser, so that Django does not renew this session."""
     user = User.objects.get(pk=request.user.pk)
     user.set_password("another")
     user.save()

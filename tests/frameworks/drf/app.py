@@ -65,7 +65,7 @@ def me(request):
 @api_view(["POST"])
 @permission_classes([IsAuthenticated])
 def token(request):
-    """For the test: the user's token, which a mobile app would have got when the user signed in there."""
+    """For the test: the user's token, which a mobile app would have received at sign-in."""
     return Response({"token": Token.objects.get_or_create(user=request.user)[0].key})
 
 

@@ -1,6 +1,6 @@
 <?php
-// Laravel with its own guard, users in a table, and the session driver that is asked for; settings that are not here
-// are Laravel's. PHP's server runs this file for every request.
+// Laravel with its own guard, users in a table, and the requested session driver; all other settings
+// are Laravel's defaults. PHP's server runs this file for every request.
 
 use Illuminate\Auth\AuthServiceProvider;
 use Illuminate\Config\Repository;
@@ -74,7 +74,7 @@ $app->instance('config', new Repository([
     ],
 ]));
 
-// What goes wrong is shown as text: there are no views.
+// Shows errors as text, because there are no views.
 class TextHandler extends Handler
 {
     public function report(Throwable $problem)
@@ -127,7 +127,7 @@ Route::middleware('web')->group(function () {
             return new Response('', 403);
         }
         $request->session()->regenerate();
-        // As a form that failed leaves it: an object in the middle of the session.
+        // An object in the session, as a failed form leaves it.
         $errors = (new ViewErrorBag())->put('default', new MessageBag(['name' => ['too short']]));
         $request->session()->flash('errors', $errors);
         return new Response('', 204);

@@ -1,4 +1,4 @@
-// The middleware of nextjs-auth0, which has the route /auth/profile, called with the requests that Next.js would give it.
+// The middleware of nextjs-auth0, which has the route /auth/profile, called with requests like those of Next.js.
 // The sign-in at Auth0 is left out: the library's own testing helper makes the session of a user.
 import { createServer } from "node:http";
 
@@ -17,7 +17,7 @@ const signIn = async () => {
     { user, tokenSet: { accessToken: "at", expiresAt: now + 3600 }, internal: { sid: "1", createdAt: now } },
     { secret },
   );
-  // As the library does with a long cookie.
+  // The library does this with a long cookie.
   const chunks = value.match(/.{1,3500}/g);
   return chunks.length > 1 ? chunks.map((chunk, number) => `__session__${number}=${chunk}; Path=/`) : [`__session=${value}; Path=/`];
 };

@@ -1,11 +1,11 @@
-# What the apps of this folder share: Rails with the session in its encrypted cookie, serialised as JSON.
+# The common part of the apps in this folder: Rails with the session in its encrypted cookie, serialized as JSON.
 require "logger"
 require "action_controller/railtie"
 require "rack/handler/webrick"
 
 LOAD_DEFAULTS = ENV.fetch("LOAD_DEFAULTS")
 
-# What the defaults of 7.0 change about the session's cookie, for Debian 12's Rails, which does not know them.
+# The changes of the 7.0 defaults to the session's cookie, because the Rails of Debian 12 does not have them.
 class SHA256KeyGenerator < ActiveSupport::KeyGenerator
   def generate_key(salt, size = 64)
     OpenSSL::PKCS5.pbkdf2_hmac(@secret, salt, @iterations, size, "SHA256")
@@ -27,5 +27,5 @@ class App < Rails::Application
   config.secret_key_base = ENV.fetch("SECRET_KEY_BASE")
   config.session_store :cookie_store, key: "_app_session"
   config.action_dispatch.cookies_serializer = :json
-  config.action_controller.default_protect_from_forgery = false # there are no forms here to carry its token
+  config.action_controller.default_protect_from_forgery = false # these apps have no forms with its token
 end

@@ -23,7 +23,7 @@ class MeController < ActionController::Base
     user_signed_in? ? render(plain: current_user.id) : head(:unauthorized)
   end
 
-  # The session as it is when the last request was 45 minutes ago.
+  # The session of a user whose last request was 45 minutes ago.
   def away
     request.env["devise.skip_trackable"] = true
     user_session["last_request_at"] = 45.minutes.ago.to_i if current_user

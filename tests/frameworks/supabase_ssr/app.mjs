@@ -1,5 +1,6 @@
-// An app with @supabase/ssr, and a GoTrue server of the test's own. Access tokens are over at once and a refresh token
-// can be used once, so that each call of the app renews the session. The user has much metadata: the cookie is in chunks.
+// An app with @supabase/ssr, and a GoTrue server of the test's own. Access tokens expire at once and a refresh token
+// can be used once, so that each call of the app renews the session. The user has a lot of metadata, so the cookie is
+// in chunks.
 import { createServer } from "node:http";
 
 import { createServerClient, parseCookieHeader, serializeCookieHeader } from "@supabase/ssr";
