@@ -21,6 +21,7 @@ use crate::session::formats::expiry::Expiry;
 use crate::session::kind::Kind;
 use crate::session::reason::Reason;
 use crate::session::sections::session_credential::{SessionCredential, StoreKey};
+use crate::session::sections::session_end::SessionEnd;
 use crate::session::types::{
     Authority, BackendCall, BackendReport, ExtractError, Extracted, Reach, Readiness, Session,
     SessionExtractor,
@@ -48,6 +49,8 @@ struct SqlSession {
     /// Checks the session against its user, if `user_query` is set.
     user_check: Option<UserCheck>,
     expiry_column: Option<ExpiryColumn>,
+    /// An end in the session itself, in addition to the column.
+    end: SessionEnd,
     clock: Clock,
 }
 
@@ -63,7 +66,10 @@ impl SessionExtractor for SqlSession {
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted> {
         Box::pin(async move {
             match self.credential.key(&request.headers, self.clock.now())? {
-                Some(id) => self.session(id).await.map(Some),
+                Some(id) => {
+                    let session = self.session(id).await.map(Some);
+                    self.end.apply(session, self.clock.now())
+                }
                 None => Ok(None),
             }
         })

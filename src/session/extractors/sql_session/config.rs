@@ -20,6 +20,7 @@ use crate::session::backends::pool::{Pool, PoolLimits};
 use crate::session::backends::waiting::Waiting;
 use crate::session::sections::laravel::{self, KeyFields};
 use crate::session::sections::session_credential::{CredentialFields, SessionCredential};
+use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::stored_session::{StoredFormat, StoredSession};
 use crate::session::sections::{app_secret, authority};
 use crate::session::types::{Authority, SessionExtractor};
@@ -47,6 +48,7 @@ struct SqlSessionConfig {
     key_hash: String,
     payload: String,
     payload_column: Option<String>,
+    expires_path: Option<ExpiresPath>,
     expires_column: Option<String>,
     lifetime: Option<HumanDuration>,
     secret_key: Option<Secret>,
@@ -82,6 +84,7 @@ impl Default for SqlSessionConfig {
             key_hash: "none".to_owned(),
             payload: "columns".to_owned(),
             payload_column: None,
+            expires_path: None,
             expires_column: None,
             lifetime: None,
             secret_key: None,
@@ -136,6 +139,7 @@ pub fn build(
         dialect.and_then(|dialect| session_query(section, &mut config, dialect, &mut problems));
     let user_check = user_check(section, &config, dialect, &secrets, &mut problems);
     let expiry_column = expiry_column(section, &mut config, &mut problems);
+    let end = SessionEnd::read(section, config.expires_path.take(), None, &mut problems);
     match (database, statements, payload) {
         (Some((_, authority, database)), Some(statements), Some(payload))
             if problems.is_empty() =>
@@ -156,6 +160,7 @@ pub fn build(
                 payload,
                 user_check,
                 expiry_column,
+                end,
                 clock,
             }))
         }

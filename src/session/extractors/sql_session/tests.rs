@@ -16,7 +16,7 @@ use crate::secret::Secret;
 use crate::session::contract;
 use crate::session::formats::hkdf;
 use crate::session::formats::payload::MAX_STORED;
-use crate::session::sections::testing::{broken_certificate, build, word};
+use crate::session::sections::testing::{NOW, broken_certificate, build, word};
 use crate::session::types::{ExtractError, SessionExtractor};
 
 fn extractor(keys: &str) -> Result<Arc<dyn SessionExtractor>, Problems> {
@@ -288,6 +288,50 @@ async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
         match extractor.extract(&request).await {
             Ok(session) => assert_eq!(Ok(session.unwrap().expires_at), want, "{id}"),
             refused => assert_eq!(Err(word(refused)), want, "{id}"),
+        }
+    }
+}
+
+/// An end that the app writes into the session itself, in a query's column or in the payload.
+#[tokio::test]
+async fn session_ends_at_the_time_at_expires_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.sqlite3");
+    std::fs::write(&path, "").unwrap();
+    for (query, payload, want) in [
+        ("1800000060000", "{}", Ok(Some(NOW + 60))),
+        ("1800000060", "{}", Ok(Some(NOW + 60))),
+        ("1800000000", "{}", Err("expired")),
+        ("NULL", "{}", Ok(None)),
+        ("'2027-01-15T08:01:00Z'", "{}", Ok(Some(NOW + 60))),
+        ("'tomorrow'", "{}", Err("malformed")),
+    ] {
+        let keys = format!(
+            "url = \"sqlite://{}\"\ncookie = \"sid\"\nexpires_path = \"ends\"\npayload = \"json\"\n\
+             payload_column = \"data\"\nquery = \"SELECT {query} AS ends, '{payload}' AS data, $1 AS id\"",
+            path.display(),
+        );
+        let request = contract::request(&[("cookie", "sid=abc")]);
+        match extractor(&keys).unwrap().extract(&request).await {
+            Ok(session) => assert_eq!(Ok(session.unwrap().expires_at), want, "{query}"),
+            refused => assert_eq!(Err(word(refused)), want, "{query}"),
+        }
+    }
+    let keys = format!(
+        "url = \"sqlite://{}\"\ncookie = \"sid\"\nexpires_path = \"auth.ends\"\npayload = \"json\"\n\
+         payload_column = \"data\"\nquery = \"SELECT $1 AS data\"",
+        path.display(),
+    );
+    let store = extractor(&keys).unwrap();
+    for (data, want) in [
+        (r#"{"auth":{"ends":1800000060}}"#, Ok(Some(NOW + 60))),
+        (r#"{"auth":{"ends":1799999999}}"#, Err("expired")),
+        (r#"{"auth":{}}"#, Ok(None)),
+    ] {
+        let request = contract::request(&[("cookie", &format!("sid={data}"))]);
+        match store.extract(&request).await {
+            Ok(session) => assert_eq!(Ok(session.unwrap().expires_at), want, "{data}"),
+            refused => assert_eq!(Err(word(refused)), want, "{data}"),
         }
     }
 }
