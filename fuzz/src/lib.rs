@@ -18,13 +18,17 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
+/// A table of TOML.
+pub use toml::Table;
+
 /// The time in all targets except those with a framework's cookie.
 pub const NOW: i64 = 1_800_000_000;
 
 /// The secret that signs the sessions of [`jwt`].
 pub const JWT_SECRET: &str = "public-jwt-secret-with-more-than-32-characters";
 
-fn build(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
+/// An extractor of this kind with these keys.
+pub fn build(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
     let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
     contract::build(&Registry::builtin(), kind, keys, &context).expect("good keys")
 }
