@@ -40,6 +40,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{Outcome, RequestLog};
 use crate::telemetry::spans::{RequestSpan, request_span};
 
+const METRICS_PATH: &str = "/metrics";
 const X_ROLLOUT_DEV: HeaderName = HeaderName::from_static("x-rollout-dev");
 
 /// The state that all requests share.
@@ -229,25 +230,33 @@ fn at_base_path(
 /// The router of the admin listener.
 pub fn admin(app: &Arc<App>) -> Router {
     let routes = Router::new()
-        .route("/metrics", read_only(get(health::metrics)))
+        .route(METRICS_PATH, read_only(get(health::metrics)))
         .route("/healthz", read_only(get(health::live)))
         .route("/readyz", read_only(get(health::ready_for_operators)))
-        .fallback(not_found);
+        .fallback(not_found_on_admin);
     with_middleware(routes, app)
 }
 
+/// Under every base path, the service's public paths below `/rollout` end like one of these.
+const BELOW_ROLLOUT: [&str; 3] = [token::PATH, token::DOCS_PATH, assets::CLIENT_PATH];
+
 async fn not_found(State(app): State<Arc<App>>, uri: Uri) -> Error {
-    // Under every base path, the service's public paths below `/rollout` end like this.
-    let known = [token::PATH, token::DOCS_PATH, assets::CLIENT_PATH];
+    if uri.path() == METRICS_PATH {
+        return Error::WrongPath(Reason::OtherListener);
+    }
     let path = uri.path().trim_end_matches('/');
-    let ends_in = |known: &&&str| path.ends_with(**known);
-    let Some(known) = known.iter().find(ends_in) else {
-        return Error::NotFound;
-    };
-    if !app.is_route(path, known) {
-        Error::WrongPath(Reason::PathPrefix)
-    } else if path != uri.path() {
-        Error::WrongPath(Reason::TrailingSlash)
+    let known = BELOW_ROLLOUT.iter().find(|known| path.ends_with(**known));
+    match known {
+        Some(known) if app.is_route(path, known) => Error::WrongPath(Reason::TrailingSlash),
+        Some(_) => Error::WrongPath(Reason::PathPrefix),
+        None => Error::NotFound,
+    }
+}
+
+async fn not_found_on_admin(State(app): State<Arc<App>>, uri: Uri) -> Error {
+    let mut known = BELOW_ROLLOUT.iter();
+    if known.any(|known| app.is_route(uri.path(), known)) {
+        Error::WrongPath(Reason::OtherListener)
     } else {
         Error::NotFound
     }

@@ -229,6 +229,9 @@ impl Error {
                 "call POST /rollout/token: over plain http a browser's GET has no Origin, and a program's GET needs a bearer token",
             ),
             Reason::DocsAliasOff => Some("set server.docs_alias = true"),
+            Reason::OtherListener => Some(
+                "call the other port: server.admin_listen has /metrics, server.listen the paths for apps",
+            ),
             Reason::TrailingSlash => Some("call the path without the slash at its end"),
             Reason::PathPrefix => Some(
                 "set server.base_path to the prefix of the path, or let the proxy in front remove it",

@@ -465,6 +465,8 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
         ("/api/rollout/token", "path_prefix", "server.base_path"),
         ("/api/rollout/client.js", "path_prefix", "server.base_path"),
         ("/rollout-token", "docs_alias_off", "server.docs_alias"),
+        ("/rollout/token/", "trailing_slash", "without the slash"),
+        ("/metrics", "other_listener", "server.admin_listen"),
     ] {
         let line = logged(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n"));
         assert_eq!(
@@ -482,6 +484,13 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
         (&json!("token.refused"), &json!("bearer"))
     );
     assert_eq!((line.get("path"), line.get("host")), (None, None));
+
+    send(
+        process.admin,
+        "POST /rollout/token HTTP/1.1\r\nHost: a\r\nX-Request-Id: to-admin\r\n",
+    );
+    let line = json(&process.line_with("to-admin"));
+    assert_eq!(line["reason"], json!("other_listener"), "{line}");
 }
 
 /// At `warn`, an accepted request has no line of its own, but its span exists.
