@@ -157,9 +157,9 @@ def write(name, lines):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=int, default=2, help="of each server in each round")
+    parser.add_argument("--seconds", type=int, default=2, help="the duration of each server's load in each round")
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--write", action="store_true", help="into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="writes the results into docs/performance.md")
     options = parser.parse_args()
 
     figures = measure(options.rounds, options.seconds, options.connections)

@@ -276,9 +276,9 @@ def draw(name, panels):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="of the costs by kind")
-    parser.add_argument("--seconds", type=int, default=4, help="of each load")
-    parser.add_argument("--write", action="store_true", help="into docs/performance.md and docs/performance/")
+    parser.add_argument("--rounds", type=int, default=5, help="the number of rounds for the costs by kind")
+    parser.add_argument("--seconds", type=int, default=4, help="the duration of each load")
+    parser.add_argument("--write", action="store_true", help="writes the results into docs/performance.md and docs/performance/")
     parser.add_argument("--backend", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.backend:

@@ -174,8 +174,8 @@ def table(figures):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2, help="of each load")
-    parser.add_argument("--write", action="store_true", help="into docs/performance.md")
+    parser.add_argument("--seconds", type=int, default=2, help="the duration of each load")
+    parser.add_argument("--write", action="store_true", help="writes the results into docs/performance.md")
     options = parser.parse_args()
     figures = {kind: measure(kind, options.rounds, options.seconds) for kind in KINDS}
     lines = list(table(figures))

@@ -6,9 +6,8 @@ const NETWORK_ATTEMPTS = 4; // in one call, if there is no answer: after sleep, 
 const PATIENCE = 30_000; // ms that one call waits between its attempts, in all
 const TIMEOUT = 10_000; // ms for one attempt; the service itself gives up after 5 s
 const MARGIN = 10_000; // ms before its expiry from which on a token is no longer returned
-// The time in ms for which an answer, even an error, is shared, to limit the requests of a loop. Rollout's components
-// ask again one second after Rollout refused their token, and must then get another token, so it is shorter than a
-// second.
+// ms for which an answer, even an error, is shared, to limit the requests of a loop. Rollout's components ask again one
+// second after Rollout refused their token, and must then get another token, so it is shorter than a second.
 const HOLD = 500;
 const LONGEST_HOLD = 60_000; // ms; a longer Retry-After is shortened to this
 const LATER = new Set([429, 502, 503, 504]);
@@ -73,7 +72,7 @@ export function createTokenSource({
         mine.hold = Math.min(Math.max(HOLD, (error.retryAfter ?? 0) * 1000), LONGEST_HOLD);
         if (last === mine && error.status === 401) {
           kept = undefined;
-          // Run in a separate microtask: an exception in onSignedOut must not reject the caller's promise.
+          // In a separate microtask: an exception in onSignedOut must not reject the caller's promise.
           if (onSignedOut) Promise.resolve(error).then(onSignedOut);
         }
         throw error;

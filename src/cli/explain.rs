@@ -159,7 +159,7 @@ async fn explain(
 fn say_refusal(error: &Error, pasted: &Parts) -> Result<(), Failure> {
     let what = match error {
         Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: not allowed",
-        Error::NotAFetch(_) => "origin: no fetch of a script",
+        Error::NotAFetch(_) => "origin: not a fetch by a script",
         _ => "request: refused",
     };
     say(format_args!(

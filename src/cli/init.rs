@@ -158,7 +158,7 @@ fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
         || key.contains("password");
     if is_secret && !key.ends_with("_file") {
         return Err(Failure::Usage(format!(
-            "--set {key}: a secret stays out of the file; give it in the variable {}",
+            "--set {key}: a secret must not be in the file; set it in the variable {}",
             variable(key)
         )));
     }

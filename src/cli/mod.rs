@@ -103,9 +103,9 @@ enum Command {
     ConfigSchema,
     /// Prints the script that completes this command in SHELL.
     ///
-    /// bash reads it as ~/.local/share/bash-completion/completions/rollout-token, fish as
-    /// ~/.config/fish/completions/rollout-token.fish, zsh as _rollout-token in a folder of $fpath. The Debian package installs
-    /// all three.
+    /// Save it as ~/.local/share/bash-completion/completions/rollout-token for bash, as
+    /// ~/.config/fish/completions/rollout-token.fish for fish, or as _rollout-token in a folder of $fpath for zsh. The
+    /// Debian package installs all three.
     Completions(completions::Args),
     /// Shows the answer of each extractor to a request.
     ///

@@ -1,4 +1,4 @@
-//! Says on a terminal what a command waits for, so that a person does not take a slow backend for a command that hangs.
+//! Says on a terminal what a command waits for, so that a slow backend does not look like a hung command.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -12,7 +12,7 @@ use crate::http::pasted;
 use crate::session::chain::ConfiguredExtractor;
 use crate::session::types::BackendCall;
 
-/// A wait that is longer is announced.
+/// A longer wait is announced.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A wait. It is announced by one line on standard error if that is a terminal, and ends when this is dropped.
@@ -37,7 +37,7 @@ impl Waiting {
         Some(Self::for_backend(&call))
     }
 
-    /// The line is written by a thread, because commands block on standard input, too.
+    /// A thread writes the line, because commands also block on standard input.
     fn announced_by(line: String) -> Self {
         if !io::stderr().is_terminal() {
             return Self { _until: None };
@@ -54,8 +54,8 @@ impl Waiting {
     }
 }
 
-/// A pasted request in the file, or on standard input for `-`. One byte more than may be is read, so that a longer one
-/// is noticed.
+/// A pasted request in the file, or on standard input for `-`. It reads one byte more than the maximum, so that a
+/// longer request is detected.
 pub(super) fn request(path: &Path) -> Result<Vec<u8>, Failure> {
     let limit = pasted::MAX_BYTES as u64 + 1;
     if path.as_os_str() == "-" {

@@ -27,7 +27,7 @@ pub enum Beginning {
     /// The answer has this status, and for an error this code, without a session: a preflight, another route, or a head that
     /// cannot be parsed.
     Answered(String),
-    /// The answer to a preflight, after which the browser will not send the request, and why.
+    /// The status of the answer to a preflight whose request the browser will not send, and the reason.
     RefusedPreflight(StatusCode, Reason),
 }
 
@@ -134,7 +134,7 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     request
 }
 
-/// Headers with a request line in front. Browsers show that of HTTP/2 as pseudo-headers.
+/// Headers after a request line. Browsers show the request line of HTTP/2 as pseudo-headers.
 fn with_request_line(headers: &[u8], token_path: &str) -> Vec<u8> {
     let (_, lines) = pasted::head_lines(headers);
     let value = |name: &str| {

@@ -14,7 +14,7 @@ pub const MAX_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "curl has so many flags")]
 pub struct CurlArgs {
-    /// The word `curl` and the URL, as in a request copied "as cURL" in a browser. Of the URL, only the host is read.
+    /// The word `curl` and the URL, as in a request copied "as cURL" in a browser. Only the host of the URL is used.
     #[arg(value_name = "URL", num_args = 0..)]
     pub words: Vec<String>,
     /// A header, as for curl: -H 'Authorization: Bearer …'.
@@ -93,7 +93,7 @@ impl CurlArgs {
         headers_of(lines.iter().map(String::as_bytes))
     }
 
-    /// The same, with the `Host` that curl derives from the URL.
+    /// Like [`Self::headers`], with the `Host` that curl derives from the URL.
     ///
     /// # Errors
     /// As [`Self::headers`].
@@ -122,7 +122,7 @@ fn host_of(url: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(host).ok()
 }
 
-/// The headers of a pasted request, whichever of the three forms it has.
+/// The headers of a pasted request in any of the three forms.
 ///
 /// # Errors
 /// Says what is malformed, and never contains a value.
@@ -141,7 +141,7 @@ pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
     some(headers_of(lines.map(Vec::as_slice))?)
 }
 
-/// Whether a command of curl was pasted.
+/// Whether the pasted text is a curl command.
 pub fn is_curl(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     text.starts_with(b"curl ") || text.starts_with(b"curl.exe ")

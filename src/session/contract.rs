@@ -1,4 +1,4 @@
-//! Checks that every extractor has to pass, whatever its kind. The tests of each kind call them.
+//! Checks that every extractor must pass, of any kind. The tests of each kind call them.
 //! This module exists with the cargo feature `testing` only; the service is built without it.
 
 #![expect(

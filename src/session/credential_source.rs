@@ -159,7 +159,7 @@ impl CredentialSource {
             Self::Cookie(name) => cookie::find(headers, name)?
                 .and_then(|value| without_scheme(value, &[" ", "%20", "+"])),
             Self::Supabase(name) => {
-                // As in the library, stale chunks beside a whole cookie are not read.
+                // As in the library, stale chunks are not read if there is a whole cookie.
                 let session = match cookie::find(headers, name)? {
                     Some(whole) => Some(Cow::Borrowed(whole)),
                     None => cookie::find_chunks(headers, name, MAX_CHUNKS)?.map(Cow::Owned),

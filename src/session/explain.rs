@@ -50,7 +50,7 @@ pub enum Said {
     Denied(Denial),
 }
 
-/// Asks every extractor. `asking` is called with each of them before.
+/// Asks every extractor. `asking` is called with each extractor before it is asked.
 pub async fn explain(
     chain: &Chain,
     request: &Parts,

@@ -108,8 +108,8 @@ reasons! {
     Embedded "embedded" "A browser loaded the path as an image, a script, a frame or similar.",
 
     DocsAliasOff "docs_alias_off" "The path `/rollout-token` is served only if `server.docs_alias` is set.",
-    OtherListener "other_listener" "The path is served on the other listener: `/metrics` on `server.admin_listen`, the paths for apps on `server.listen`.",
-    TrailingSlash "trailing_slash" "The path is one of the service's with a `/` behind it. A framework or proxy adds it, such as Next.js with `trailingSlash`.",
+    OtherListener "other_listener" "The path is served on the other listener: `/metrics` on `server.admin_listen`, and the paths for apps on `server.listen`.",
+    TrailingSlash "trailing_slash" "The path is one of the service's with a `/` after it. A framework or proxy adds the slash, such as Next.js with `trailingSlash`.",
     PathPrefix "path_prefix" "The path ends like one of the service's paths, but `server.base_path` is different.",
 
     Host "host" "The `Host` is malformed.",

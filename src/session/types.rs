@@ -68,10 +68,10 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// A call of a backend.
+/// A call to a backend.
 #[derive(Clone, Debug)]
 pub struct BackendCall {
-    /// What is asked. It holds no query and no password of a URL.
+    /// A description of the call. Neither a URL's query nor its password is included.
     pub backend: String,
     pub at_most: Duration,
 }
@@ -275,7 +275,7 @@ pub struct Cause {
     pub reason: Reason,
     /// Details for the log. Contains no part of the request.
     pub detail: Option<String>,
-    /// When to retry, if a backend said so.
+    /// When to retry, if the backend sent a time.
     pub retry_after: Option<Duration>,
 }
 

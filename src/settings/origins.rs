@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_has_one_star_beside_text_in_a_label_before_two_labels() {
+    fn pattern_has_one_star_with_text_in_a_label_before_two_labels() {
         for text in [
             "https://*-team.vercel.app",
             "https://app-git-*-team.vercel.app",

@@ -186,7 +186,7 @@ impl Debug for LogControl {
     }
 }
 
-/// What the layers of all formats have in common.
+/// The common settings of the layers of all formats.
 #[derive(Debug)]
 struct Formats {
     writer: LogWriter,

@@ -170,7 +170,7 @@ fn explained_refusal_names_its_reason_with_origin_and_host() {
         ),
         (
             "Host: a\r\nSec-Fetch-Dest: image\r\n",
-            "origin: no fetch of a script because embedded",
+            "origin: not a fetch by a script because embedded",
         ),
         ("Cookie: a=b\r\n", "request: refused because no_host"),
     ] {

@@ -1,5 +1,5 @@
-//! What commands say on a terminal while they wait. The terminal is a real one, and backends hold their answers until the
-//! line was seen.
+//! Tests the lines that commands print on a terminal while they wait. The terminal is a real one, and backends delay
+//! their answers until the line was printed.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -64,7 +64,7 @@ impl OnTerminal {
         stdout.read_to_string(&mut out).unwrap();
         self.child.wait().unwrap();
         let mut bytes = [0; 1024];
-        // A terminal that no process has open any more is an error to read from.
+        // Reading from a terminal fails once no process has it open.
         while let Ok(count @ 1..) = self.terminal.read(&mut bytes) {
             self.shown += &String::from_utf8_lossy(&bytes[..count]);
         }
@@ -72,7 +72,7 @@ impl OnTerminal {
     }
 }
 
-/// A backend that answers each request with this, once it may.
+/// A backend that gives each request this answer once the test allows it.
 async fn held(body: &'static str) -> (Backend, watch::Sender<bool>) {
     let (sender, receiver) = watch::channel(false);
     let backend = Backend::start(move |_| {
@@ -178,7 +178,7 @@ async fn slow_backend_is_named_on_a_terminal_after_a_second() {
 }
 
 #[tokio::test]
-async fn wait_is_not_announced_where_standard_error_is_no_terminal() {
+async fn wait_is_not_announced_if_standard_error_is_not_a_terminal() {
     let (backend, _held) = held("{}").await;
     let section = endpoint_section(&backend.url("/me")).replace("'9s'", "'1500ms'");
     let file = file_of(&section);
@@ -200,7 +200,7 @@ async fn wait_is_not_announced_where_standard_error_is_no_terminal() {
 }
 
 #[test]
-fn command_that_reads_from_a_terminal_says_so() {
+fn command_that_reads_from_a_terminal_announces_it() {
     let session = good_session();
     let token = crate::helpers::sign_session(&json!({"sub": "x"}));
     let request = format!("Host: a\nAuthorization: Bearer {session}");

@@ -276,7 +276,7 @@ fn commands() -> String {
 }
 
 fn help(command: &clap::Command) -> String {
-    // Not as wide as the terminal in which this runs.
+    // Uses a fixed width instead of that of the current terminal.
     let lines = command.clone().term_width(100).render_long_help();
     let lines = lines.to_string();
     lines

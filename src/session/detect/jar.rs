@@ -55,7 +55,7 @@ impl<'a> Jar<'a> {
                     name,
                     value: joined(usize::MAX),
                 }),
-                // A whole cookie beside chunks: one of them is stale, and the shape is the same.
+                // If there is a whole cookie as well as chunks, one of them is stale, and both have the same shape.
                 Some(whole) => {
                     if let Some(count) = count_of_h3(&whole.value) {
                         whole.value = joined(count);
@@ -75,7 +75,7 @@ impl<'a> Jar<'a> {
     }
 }
 
-/// How many chunks there are, if h3 wrote their number into the cookie itself.
+/// The number of chunks, if h3 wrote it into the cookie itself.
 fn count_of_h3(value: &str) -> Option<usize> {
     value.strip_prefix("__chunked__")?.parse().ok()
 }

@@ -92,7 +92,7 @@ enum Version {
 
 #[derive(Debug)]
 struct IronSession {
-    /// The header that h3 reads before the cookie. hapi reads none, but a seal is worth the same in either place.
+    /// The header that h3 reads before the cookie. hapi reads no header, but a seal is equally safe in either place.
     header: Option<CredentialSource>,
     cookie: Cookie,
     passwords: Passwords,
@@ -144,7 +144,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
 }
 
 impl Version {
-    /// The header `x-NAME-session`, h3's default for a cookie called `NAME`, unless the name cannot stand in a header's.
+    /// The header `x-NAME-session`, h3's default for a cookie called `NAME`, unless the name contains characters that a
+    /// header's name cannot have.
     fn header(self, cookie: &Cookie) -> Option<CredentialSource> {
         let name = HeaderName::try_from(format!("x-{}-session", cookie.name()));
         match self {
@@ -287,7 +288,7 @@ impl IronSession {
         }
     }
 
-    /// The text of h3's header. A JWT there is no seal: it belongs to another section.
+    /// The text of h3's header. A JWT in it is not a seal: it belongs to another section.
     fn header_text<'a>(&self, request: &'a Parts) -> Result<Option<&'a str>, ExtractError> {
         let Some(place) = &self.header else {
             return Ok(None);

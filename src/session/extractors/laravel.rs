@@ -351,7 +351,7 @@ mod tests {
                 good.replace(r#""tag":"""#, r#""tag":"","tag":"""#),
             ),
             (
-                "tag beside CBC",
+                "tag together with CBC",
                 good.replace(r#""tag":"""#, r#""tag":"AAAAAAAAAAAAAAAAAAAAAA==""#),
             ),
             ("tag is null", good.replace(r#""tag":"""#, r#""tag":null"#)),

@@ -397,7 +397,7 @@ impl<'de> Deserialize<'de> for Glob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let glob = String::deserialize(deserializer)?;
         if glob.bytes().all(|byte| byte == b'*') {
-            let text = "like and unlike need text beside the *: write { present = true } or { absent = true }";
+            let text = "like and unlike need text in addition to the *: write { present = true } or { absent = true }";
             return Err(de::Error::custom(text));
         }
         Ok(Self(glob))

@@ -49,7 +49,7 @@ pub struct SessionCredential {
 #[derive(Debug, PartialEq, Eq)]
 pub struct StoreKey {
     pub key: String,
-    /// The id of the row in front of the id itself, `ROW|ID`: Laravel Sanctum's tokens.
+    /// The id of the row before the id itself, as in Laravel Sanctum's tokens, `ROW|ID`.
     pub row: Option<String>,
     /// When the credential itself ends. The store may contain an earlier end of the session.
     pub expires_at: Option<UnixSeconds>,

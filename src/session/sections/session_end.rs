@@ -25,7 +25,7 @@ pub enum ExpiresPath {
     Each(BTreeMap<String, HumanDuration>),
 }
 
-/// When a session says that it ends: at the first of these times.
+/// The ends in a session, of which the earliest counts.
 #[derive(Debug)]
 pub struct SessionEnd(Vec<EndPath>);
 
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(applied(&never, r#"{"at":1}"#), Ok(Some(NOW + 3600)));
     }
 
-    /// h3 with `maxAge` and `idleTimeout`: whichever ends first.
+    /// h3 with `maxAge` and `idleTimeout`: the earlier end counts.
     #[test]
     fn first_end_of_several_paths_decides() {
         let h3 = ends(&[("createdAt", 7 * 86_400), ("lastSeenAt", 1800)]);
