@@ -1,6 +1,6 @@
 //! Several extractors in a chain: the first that finds a credential decides.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::helpers::{BY_JWT, NOW, Service, session_token, verified};
 use crate::settings::ConfigBuilder;
@@ -108,4 +108,117 @@ async fn two_cookies_of_one_name_are_session_invalid() {
             .1["code"],
         "session_invalid"
     );
+}
+
+/// The seal of a user of h3, from `tests/vectors/iron-raw.json`: in its header, or as a cookie.
+fn h3_seal(case: &str) -> String {
+    let text = include_str!("../vectors/iron-raw.json");
+    let vectors: Value = serde_json::from_str(text).expect("JSON");
+    let cases = vectors["cases"].as_array().expect("cases");
+    let case = cases.iter().find(|it| it["name"] == case).expect("a case");
+    let request = &case["request"];
+    let places = [
+        &request["headers"]["x-nuxt-session-session"],
+        &request["cookies"]["nuxt-session"],
+        &request["cookies"]["h3"],
+    ];
+    let seal = places.into_iter().find_map(Value::as_str);
+    seal.expect("a seal").to_owned()
+}
+
+const BY_H3: &str = r#"
+    [session]
+    extractors = ["h3"]
+    [extractors.h3]
+    kind = "iron_session"
+    version = "raw"
+    cookie = "nuxt-session"
+    password = "public-raw-password-0123456789abcdef-one"
+    subject = "{data.user.id}"
+    expires_path = { createdAt = "1d", lastSeenAt = "30m" }
+    [token]
+    cap_to_session = true
+    ttl = "15m"
+    [origins]
+    allowed = ["https://app.example", "https://*-team.vercel.app"]
+"#;
+
+/// When the sessions of h3 in the vectors were written.
+const SEALED_AT: i64 = 1_795_568_000;
+
+#[tokio::test]
+async fn header_of_h3_decides_whatever_cookies_stand_beside_it() {
+    let service = Service::start(BY_H3);
+    service.clock.set(SEALED_AT + 60);
+    let header = h3_seal("h3-v1-header");
+    let guest = h3_seal("h3-v1-header-guest-beside-cookie");
+    let other = format!("nuxt-session={}", h3_seal("h3-v2-both"));
+    let two = "nuxt-session=a; nuxt-session=b";
+    let name = "x-nuxt-session-session";
+    for (case, headers, want) in [
+        (
+            "two cookies",
+            vec![(name, &*header), ("cookie", two)],
+            Ok("u-51"),
+        ),
+        (
+            "two cookies alone",
+            vec![("cookie", two)],
+            Err("session_invalid"),
+        ),
+        (
+            "an empty header",
+            vec![(name, ""), ("cookie", &*other)],
+            Ok("u-51"),
+        ),
+        (
+            "a guest",
+            vec![(name, &*guest), ("cookie", &other)],
+            Err("no_session"),
+        ),
+        (
+            "two seals",
+            vec![(name, &header), (name, &header)],
+            Err("session_invalid"),
+        ),
+        (
+            "bytes",
+            vec![(name, "Fe26.2*\u{e9}"), ("cookie", &other)],
+            Err("session_invalid"),
+        ),
+        (
+            "a page of any deployment",
+            vec![("origin", "https://x-team.vercel.app"), (name, &header)],
+            Err("no_session"),
+        ),
+    ] {
+        let (status, body) = service.ask(&headers).await;
+        match want {
+            Ok(subject) => assert_eq!(verified(&body)["sub"], subject, "{case}"),
+            Err(code) => assert_eq!(
+                (status.as_u16(), &body["code"]),
+                (401, &json!(code)),
+                "{case}"
+            ),
+        }
+    }
+}
+
+#[tokio::test]
+async fn token_ends_with_the_first_of_two_ends_of_a_session() {
+    let service = Service::start(BY_H3);
+    let cookie = format!("nuxt-session={}", h3_seal("h3-v2-both"));
+    for (after, want) in [
+        (60, Ok(900)),
+        (1740, Ok(60)),
+        (1801, Err("session_expired")),
+        (90_000, Err("session_expired")),
+    ] {
+        service.clock.set(SEALED_AT + after);
+        let (_, body) = service.ask(&[("cookie", &cookie)]).await;
+        match want {
+            Ok(seconds) => assert_eq!(body["expires_in"], seconds, "{after}: {body}"),
+            Err(code) => assert_eq!(body["code"], code, "{after}"),
+        }
+    }
 }

@@ -548,6 +548,11 @@ mod tests {
         for (keys, id, want) in [
             (&prefixed, "cache:profile:42", "malformed"),
             (&empty, "cache:profile:42", "malformed"),
+            (&prefixed, "cache%3Aprofile%3a42", "malformed"),
+            (&prefixed, "%63ache%3A42", "malformed"),
+            (&prefixed, "abc%0d%0aFLUSHALL", "malformed"),
+            (&prefixed, "abc%00", "malformed"),
+            (&prefixed, "%5b*", "store_unreachable"),
             (&prefixed, "abc", "store_unreachable"),
             (&empty, "abc", "store_unreachable"),
             (&hashed, "cache:profile:42", "store_unreachable"),
