@@ -16,7 +16,7 @@ use super::schema::properties;
 use super::values::{HumanDuration, List};
 use crate::secret::{Damage, Secret, damage};
 
-/// What the building of an extractor finds out about its section, in addition to its problems.
+/// The findings about a section from building its extractor, in addition to the problems.
 pub(crate) struct Findings {
     /// The effective section, with presets and defaults applied and secrets redacted.
     pub(crate) effective: Option<serde_json::Value>,

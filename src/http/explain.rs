@@ -1,4 +1,4 @@
-//! What happens to a request before an extractor is asked, for `explain`: a raw request passes through a connection,
+//! The handling of a request before an extractor is asked, for `explain`: a raw request passes through a connection,
 //! the request checks, the router and the origin check, as in the running service. `session::explain` explains the
 //! extractors.
 

@@ -1,4 +1,4 @@
-//! What each extractor answers for one request, for `explain` and for the page of `dev`. Unlike
+//! The answer of each extractor to one request, for `explain` and for the page of `dev`. Unlike
 //! [`Chain::authenticate`], this also asks the extractors after the one that decides.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::session::reason::Reason;
 use crate::session::subject::Subject;
 use crate::session::types::{CredentialSource, ResponseCookies};
 
-/// What the chain answers for a request.
+/// The answer of the chain to a request.
 #[derive(Debug)]
 pub struct Explanation {
     pub steps: Vec<Step>,
@@ -23,7 +23,7 @@ pub struct Explanation {
     pub outcome: Result<Subject, Denied>,
 }
 
-/// What one extractor answers for a request.
+/// The answer of one extractor to a request.
 #[derive(Debug)]
 pub struct Step {
     pub name: Arc<str>,

@@ -46,7 +46,7 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
     /// Called before metrics are read: set gauges here.
     fn observe(&self) {}
 
-    /// What `explain` says about the extractor after a request, such as keys of a provider that cannot be used.
+    /// Remarks for `explain` after a request, such as keys of a provider that cannot be used.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
@@ -76,10 +76,10 @@ pub struct BackendCall {
     pub at_most: Duration,
 }
 
-/// What one backend answered to [`SessionExtractor::probe`].
+/// The result of [`SessionExtractor::probe`] for one backend.
 #[derive(Clone, Debug)]
 pub struct BackendReport {
-    /// What was asked. Neither a URL's query nor its password is included.
+    /// A description of the call. Neither a URL's query nor its password is included.
     pub backend: String,
     pub took: Duration,
     /// A summary of the answer, or why the extractor cannot use it.

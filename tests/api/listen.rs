@@ -1,4 +1,5 @@
-//! Where the service listens: `server.listen`, `PORT`, both families of addresses, and the command `health`.
+//! The addresses on which the service listens: `server.listen`, `PORT`, both families of addresses, and the command
+//! `health`.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 

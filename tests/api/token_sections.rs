@@ -361,7 +361,7 @@ async fn subject_that_a_tenant_can_choose_needs_a_list_of_tenants() {
 }
 
 #[test]
-fn section_after_one_for_every_tenant_is_a_warning() {
+fn section_that_an_earlier_one_for_every_tenant_shadows_is_a_warning() {
     let section = |name: &str, keys: &str| {
         format!(
             "[extractors.{name}]\nkind = 'jwt'\njwks_url = 'https://login.example/keys'\nallow_any_audience = true\n{keys}\n"

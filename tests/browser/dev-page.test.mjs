@@ -107,7 +107,7 @@ test("a user who gets no token sees the reason", async () => {
   await page.getByLabel("User", { exact: true }).fill("x".repeat(257));
   await button(page, "Get a token").click();
   await page.getByText("401 session_invalid").waitFor();
-  assert.equal(await page.getByRole("timer").count(), 0, "the token of the user before is gone");
+  assert.equal(await page.getByRole("timer").count(), 0, "the previous user's token is no longer shown");
 });
 
 test("copied snippets work unchanged", async () => {

@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// What the handler of SIGHUP does.
+    /// Sends the message that the handler of SIGHUP sends.
     fn signal(&self) {
         let _ = self.ask.try_send(());
     }

@@ -88,7 +88,7 @@ impl Proxy {
                 timeout client 30s
                 timeout server 30s
                 timeout http-request 10s
-                # What is lost must be seen.
+                # The proxy must not hide lost requests by retries.
                 retries 0
             {}\n",
             sections.replace("{listen}", &address.to_string())

@@ -1,4 +1,4 @@
-"""What `make release` left in target/dist, each artefact used like a user does: installed or unpacked, started, and asked for
+"""Tests the artefacts of `make release` in target/dist as a user would use them: installed or unpacked, started, and asked for
 one real token. `make release-test`, or `make deb-test` for the package alone. Needs root or sudo."""
 
 import hashlib

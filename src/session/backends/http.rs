@@ -45,7 +45,7 @@ tokio::task_local! {
 #[derive(Clone, Default)]
 pub struct HttpClient(Arc<Shared>);
 
-/// What the clones of a client share.
+/// The state that the clones of a client share.
 #[derive(Default)]
 struct Shared {
     outgoing: Outgoing,
@@ -371,7 +371,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, CallError
 /// Validates the URL of an outgoing call: https, or http if the host is loopback or `allow_http` is set.
 ///
 /// # Errors
-/// What is wrong, without any part of the URL, which may contain a password.
+/// Says what is wrong, without any part of the URL, which may contain a password.
 pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
     let url = Url::parse(text).map_err(|_| "must be a URL, such as https://id.example.com/keys")?;
     let loopback = match url.host() {

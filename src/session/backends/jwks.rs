@@ -77,7 +77,7 @@ impl Loaded {
     }
 }
 
-/// What all caches of one extractor share.
+/// The state that all caches of one extractor share.
 #[derive(Clone)]
 pub(super) struct Provider {
     extractor: Arc<str>,

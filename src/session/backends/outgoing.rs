@@ -212,7 +212,7 @@ impl PinningVerifier {
     }
 }
 
-/// What to do about a server's certificate, if that is why a call failed.
+/// The advice about a server's certificate, if it is the reason for a failed call.
 pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
     use CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,

@@ -317,7 +317,7 @@ async fn close_in_time<C>(idle: Weak<Mutex<Idle<C>>>) {
     }
 }
 
-/// Closes the connections that have reached their idle timeout. Returns when the next one will.
+/// Closes the connections that have reached their idle timeout. Returns the time at which the next one reaches it.
 fn close_expired<C>(idle: &Weak<Mutex<Idle<C>>>) -> Option<Instant> {
     let idle = idle.upgrade()?;
     let mut idle = lock(&idle);

@@ -114,7 +114,7 @@ pub(super) const PROVIDERS: [Provider; 12] = [
         name: "Auth0",
         page: "docs/providers/auth0.md",
         issued: |issuer| host(issuer).is_some_and(|host| host.ends_with(".auth0.com")),
-        // `sub` is `CONNECTION|ID`. With a custom domain, too, the issuer ends in a slash.
+        // `sub` is `CONNECTION|ID`. The issuer ends in a slash, even with a custom domain.
         shaped: |token| {
             token.claim("iss").ends_with('/')
                 && token.claim("sub").contains('|')

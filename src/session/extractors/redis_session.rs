@@ -132,7 +132,7 @@ struct RedisSession {
     authority: Option<Authority>,
     pool: Arc<Pool<RedisServer>>,
     payload: Payload,
-    /// Where in the value the session's expiry is. The expiry of the key in Redis is checked in any case.
+    /// The path of the session's expiry in the value. The expiry of the key in Redis is always checked.
     expires: Option<Template>,
     clock: Clock,
 }
@@ -141,7 +141,7 @@ struct RedisSession {
 #[derive(Debug)]
 enum Payload {
     Plain(StoredSession),
-    /// What Laravel's cache wrote.
+    /// The format of Laravel's cache.
     Laravel(Arc<laravel::AppKeySet>),
 }
 

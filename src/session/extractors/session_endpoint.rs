@@ -68,7 +68,7 @@ struct WhoAmI {
     expires: Option<Template>,
 }
 
-/// Which statuses mean that the caller is not signed in.
+/// The statuses that mean that the caller is not signed in.
 #[derive(Debug)]
 enum SignedOut {
     /// [`SIGNED_OUT`], except redirects from http to https.

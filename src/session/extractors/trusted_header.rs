@@ -22,7 +22,7 @@ use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
 };
 
-/// Which header each proxy sets, from its documentation.
+/// The header that each proxy sets, according to its documentation.
 const PRESETS: &[(&str, &str)] = &[
     // Options `pass_user_headers` and `reverse_proxy`.
     ("oauth2-proxy", r#"header = "X-Forwarded-User""#),

@@ -18,7 +18,7 @@ use crate::session::types::ExtractError;
 /// The iterations of `ActiveSupport::KeyGenerator`, with the default settings of a Rails application.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
-/// What to change in an app that uses the Marshal serializer.
+/// The advice for an app that uses the Marshal serializer.
 pub const SERIALIZER_ADVICE: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or \
                                      :hybrid, until all cookies are rewritten)";
 

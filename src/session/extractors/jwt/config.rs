@@ -1,5 +1,5 @@
 //! The configuration of a `jwt` section: its keys, their checks, and the extractor built from them.
-//! How a token is verified is in `jwt.rs`.
+//! `jwt.rs` verifies tokens.
 
 mod key_source;
 mod rules;

@@ -1,4 +1,4 @@
-//! Where the keys that verify tokens come from. The caches of fetched keys are in `backends`.
+//! The sources of the keys that verify tokens. The caches of fetched keys are in `backends`.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::session::backends::keys::{KeySet, UnusableKey};
 use crate::session::backends::keys_by_kid::KeysByKid;
 use crate::session::types::ExtractError;
 
-/// Where the keys that verify tokens come from.
+/// The source of the keys that verify tokens.
 #[derive(Debug)]
 pub(super) enum KeySource {
     /// Keys from the configuration that are used for every `kid`.

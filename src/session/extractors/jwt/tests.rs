@@ -1216,6 +1216,6 @@ async fn section_from_variables_alone_is_complete() {
         let outcome = extract(&**extractor, &hs256(PLAIN, claims(&changes))).await;
         assert_eq!(word(&outcome), want, "{changes}");
     }
-    // What `check-config --print` shows.
+    // `check-config --print` shows these settings.
     assert!(!settings.effective().to_string().contains(SECRET));
 }

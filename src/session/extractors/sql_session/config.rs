@@ -1,5 +1,5 @@
 //! The configuration of a `sql_session` section: its keys, their checks, and the extractor built from them.
-//! How a session is looked up is in `sql_session.rs`.
+//! `sql_session.rs` looks up sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -83,7 +83,8 @@ pub struct Trust {
     pub is_required: bool,
 }
 
-/// How to connect. Connections are read-only, and the server itself cancels statements that exceed the timeout.
+/// The settings of connections. Connections are read-only, and the server itself cancels statements that exceed the
+/// timeout.
 #[derive(Clone)]
 pub enum ConnectConfig {
     Postgres {
@@ -231,7 +232,7 @@ pub struct RowLookup {
     clock: Clock,
 }
 
-/// Which table a query reads.
+/// The table that a query reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
     Sessions,
