@@ -1,6 +1,8 @@
 //! Kept connections between proxy and service: the proxy closes them first, and request buffering does not change the
 //! answer.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -117,5 +119,31 @@ async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
             200,
             "the next answer is not affected"
         );
+    }
+}
+
+/// A body of HTTP/2 needs no length, and HAProxy then forwards even an empty one in chunks.
+#[tokio::test]
+async fn http2_request_without_a_length_gets_a_token_behind_haproxy() {
+    let address = free_address();
+    let _service = start_service(address);
+    let haproxy = haproxy_to(&[address], "");
+    let proxy = Proxy::haproxy(&haproxy.replace("bind {listen}", "bind {listen} proto h2"));
+    for body in ["", "{}", &"x".repeat(5000)] {
+        let mut command = Command::new("curl");
+        command
+            .args(["-sS", "--http2-prior-knowledge", "-X", "POST", "-T", "-"])
+            .args(["-o", "/dev/null", "-w", "%{http_version} %{http_code}"])
+            .args(["-H", &format!("Authorization: Bearer {}", good_session())])
+            .arg(proxy.url("/rollout/token"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().expect("curl");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(body.as_bytes()).expect("curl reads");
+        drop(stdin);
+        let said = child.wait_with_output().expect("curl ends").stdout;
+        let want = if body.len() > 4096 { "2 413" } else { "2 200" };
+        assert_eq!(String::from_utf8_lossy(&said), want, "{} bytes", body.len());
     }
 }
