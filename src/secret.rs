@@ -286,7 +286,16 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// Serde's own messages quote the invalid value; these messages never do.
+/// The methods of a `Visitor` that refuse these types. Serde's own message quotes the value, which may be a secret.
+macro_rules! refuse {
+    ($text:expr; $($visit:ident: $type:ty),+) => {
+        $(fn $visit<E: serde::de::Error>(self, _: $type) -> Result<Self::Value, E> {
+            Err(E::custom($text))
+        })+
+    };
+}
+pub(crate) use refuse;
+
 struct SecretVisitor;
 
 impl Visitor<'_> for SecretVisitor {
@@ -305,23 +314,8 @@ impl Visitor<'_> for SecretVisitor {
         Ok(Secret::new(bytes))
     }
 
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
-        Err(E::custom("a secret must be text in quotes, not a number"))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
-        Err(E::custom("a secret must be text in quotes, not a number"))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
-        Err(E::custom("a secret must be text in quotes, not a number"))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
-        Err(E::custom(
-            "a secret must be text in quotes, not true or false",
-        ))
-    }
+    refuse!("a secret must be text in quotes, not a number"; visit_i64: i64, visit_u64: u64, visit_f64: f64);
+    refuse!("a secret must be text in quotes, not true or false"; visit_bool: bool);
 }
 
 #[cfg(test)]

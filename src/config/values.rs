@@ -9,6 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Vi
 use serde::{Serialize, Serializer};
 
 use super::deserializer::FileLine;
+use crate::secret::refuse;
 
 /// A duration written with its unit: `"500ms"`, `"15m"`, `"1h 30m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,17 +82,7 @@ impl Visitor<'_> for HumanDurationVisitor {
         }
     }
 
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<HumanDuration, E> {
-        Err(E::custom(Self::HELP))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<HumanDuration, E> {
-        Err(E::custom(Self::HELP))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<HumanDuration, E> {
-        Err(E::custom(Self::HELP))
-    }
+    refuse!(Self::HELP; visit_i64: i64, visit_u64: u64, visit_f64: f64);
 }
 
 /// Text that is not secret but is usually in a file of its own: certificates, public keys, a key set.
@@ -218,19 +209,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         Ok(List(items))
     }
 
-    // Serde's own message quotes the number, which may be a secret.
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<List<T>, E> {
-        Err(E::custom("must be a list, not a number"))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<List<T>, E> {
-        Err(E::custom("must be a list, not a number"))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<List<T>, E> {
-        Err(E::custom("must be a list, not a number"))
-    }
+    refuse!("must be a list, not a number"; visit_i64: i64, visit_u64: u64, visit_f64: f64);
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<List<T>, A::Error> {
         let mut items = Vec::new();

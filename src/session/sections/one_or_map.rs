@@ -9,6 +9,8 @@ use serde::de::value::{BytesDeserializer, StrDeserializer};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
+use crate::secret::refuse;
+
 /// One value, or several by id.
 pub enum OneOrMap<T> {
     One(T),
@@ -49,7 +51,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMap<T> {
 
 struct OneOrMapVisitor<T>(PhantomData<T>);
 
-/// Serde's own messages quote the invalid value, which may be a secret. These messages do not.
 impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMapVisitor<T> {
     type Value = OneOrMap<T>;
 
@@ -74,21 +75,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMapVisitor<T> {
         Ok(OneOrMap::Map(values))
     }
 
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<OneOrMap<T>, E> {
-        Err(E::custom("must be text in quotes, not a number"))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<OneOrMap<T>, E> {
-        Err(E::custom("must be text in quotes, not a number"))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<OneOrMap<T>, E> {
-        Err(E::custom("must be text in quotes, not a number"))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<OneOrMap<T>, E> {
-        Err(E::custom("must be text in quotes, not true or false"))
-    }
+    refuse!("must be text in quotes, not a number"; visit_i64: i64, visit_u64: u64, visit_f64: f64);
+    refuse!("must be text in quotes, not true or false"; visit_bool: bool);
 }
 
 #[cfg(test)]
