@@ -1,4 +1,4 @@
-//! A request as pasted for `detect`: every section that it proposes is TOML, without any value of the request.
+//! A request that is pasted into `detect`: every drafted section is valid TOML and contains no value of the request.
 #![no_main]
 
 use std::sync::LazyLock;

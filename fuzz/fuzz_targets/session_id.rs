@@ -1,5 +1,5 @@
-//! The cookie with the id of a stored session, in each signed form: of all ids only the one that the framework signed
-//! reaches the store. The first byte chooses the form.
+//! The cookie with the id of a stored session, in each signed form. Only the id that the framework signed reaches the
+//! store. The first byte chooses the form.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -26,7 +26,7 @@ const FORMS: [Form; 5] = [
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 
-/// An extractor for each form. Its store, an empty database of SQLite, answers with the key that it is asked for.
+/// An extractor for each form. Its store, an empty SQLite database, returns the requested key.
 static EXTRACTORS: LazyLock<Vec<Arc<dyn SessionExtractor>>> = LazyLock::new(|| {
     let path = std::env::temp_dir().join(format!("rollout-token-fuzz-{}.sqlite3", std::process::id()));
     std::fs::write(&path, "").expect("an empty database");

@@ -1,5 +1,5 @@
-//! The value of a session in a store, in `MessagePack` and in PHP's formats: what is read can be written as JSON and
-//! read again, unless a member occurs twice.
+//! The value of a session in a store, in `MessagePack` and in PHP's formats: every parsed value can be written as JSON
+//! and parsed again, unless a member occurs twice.
 #![no_main]
 
 use rollout_token::json::Value;

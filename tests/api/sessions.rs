@@ -147,7 +147,7 @@ const BY_H3: &str = r#"
 const SEALED_AT: i64 = 1_795_568_000;
 
 #[tokio::test]
-async fn header_of_h3_decides_whatever_cookies_stand_beside_it() {
+async fn header_of_h3_takes_precedence_over_all_cookies() {
     let service = Service::start(BY_H3);
     service.clock.set(SEALED_AT + 60);
     let header = h3_seal("h3-v1-header");
