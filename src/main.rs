@@ -8,7 +8,8 @@ use mimalloc::MiMalloc;
 use rollout_token::cli::Cli;
 use rollout_token::session::registry::Registry;
 
-/// A request makes about forty small allocations, which took a tenth of its time with the C library's allocator.
+/// After 6,000 connections with unfinished heads the process keeps 38 MiB; with the C library's allocator it keeps 62 MiB,
+/// at the same CPU time.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
