@@ -27,7 +27,7 @@ const AMPLIFY_PREFIX: &str = "CognitoIdentityServiceProvider";
 const LAST_USER: &str = ".LastAuthUser";
 const ACCESS_TOKEN: &str = ".accessToken";
 
-/// Headers in which proxies state who the user is. A proxy overwrites them, so a client has no reason to send one.
+/// Headers in which proxies state who the user is. A proxy overwrites them, so a client has no reason to send them.
 const ASSERTIONS: [HeaderName; 8] = [
     HeaderName::from_static("cf-access-jwt-assertion"),
     HeaderName::from_static("x-goog-iap-jwt-assertion"),
@@ -46,10 +46,10 @@ pub struct Found<'a> {
     pub text: Cow<'a, str>,
 }
 
-/// The credential in the first of `places` that is not empty; `None` if all are empty.
+/// The credential in the first non-empty place of `places`; `None` if all are empty.
 ///
 /// # Errors
-/// If the first place that is not empty is ambiguous or malformed. The later places are not read.
+/// If the first non-empty place is ambiguous or malformed. Later places are not read.
 pub fn find<'a>(
     places: &'a [CredentialSource],
     request: &'a Parts,
@@ -62,8 +62,8 @@ pub fn find<'a>(
     Ok(None)
 }
 
-/// The raw bytes that the request sends in `places`, without any other cookies and headers. Two requests with the
-/// same credential give the same bytes, so these identify it.
+/// The raw bytes that the request sends in `places`, without any other cookies and headers. Requests with the same
+/// credential have the same bytes, so the bytes identify the credential.
 pub fn sent<'a>(
     places: &'a [CredentialSource],
     headers: &'a HeaderMap,
@@ -75,8 +75,8 @@ pub fn sent<'a>(
     })
 }
 
-/// Whether there is a bearer token in `Authorization`. The scheme `Basic` does not count: a browser sends such
-/// credentials by itself once its user has entered them.
+/// Whether `Authorization` holds a bearer token. The scheme `Basic` is ignored: a browser sends such credentials
+/// automatically once its user has entered them.
 pub fn has_bearer(headers: &HeaderMap) -> bool {
     let scheme = headers
         .get(header::AUTHORIZATION)
@@ -84,7 +84,7 @@ pub fn has_bearer(headers: &HeaderMap) -> bool {
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
-/// The places in the key `from` of a section, which must name at least one.
+/// The places listed in a section's key `from`, which must name at least one.
 pub fn read_from(
     section: &Section<'_>,
     from: &List<String>,
@@ -116,7 +116,7 @@ impl CredentialSource {
         self.header().filter(|name| !ASSERTIONS.contains(name))
     }
 
-    /// The pieces of a header line that belong to this place.
+    /// The parts of a header line that belong to this place: cookies, or the whole line.
     fn pieces<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let end = if self.header().is_none() { b';' } else { b'\n' };
         let pieces = line.split(move |&byte| byte == end);
@@ -159,7 +159,7 @@ impl CredentialSource {
             Self::Cookie(name) => cookie::find(headers, name)?
                 .and_then(|value| without_scheme(value, &[" ", "%20", "+"])),
             Self::Supabase(name) => {
-                // As in the library, stale chunks are not read if there is a whole cookie.
+                // As in the library, stale chunks are ignored if there is an unchunked cookie.
                 let session = match cookie::find(headers, name)? {
                     Some(whole) => Some(Cow::Borrowed(whole)),
                     None => cookie::find_chunks(headers, name, MAX_CHUNKS)?.map(Cow::Owned),
@@ -175,7 +175,7 @@ impl CredentialSource {
 }
 
 impl fmt::Display for CredentialSource {
-    /// As written in the configuration.
+    /// The form that the configuration uses, such as `cookie:NAME`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bearer => f.write_str("header:authorization"),
@@ -191,8 +191,8 @@ fn amplify_prefix(client: &str) -> String {
     format!("{AMPLIFY_PREFIX}.{client}")
 }
 
-/// The access token that AWS Amplify keeps for its last user. The names of its cookies contain the name of the user,
-/// with or without percent-encoding: its versions and adapters differ.
+/// The access token of the user who last signed in with AWS Amplify. The cookie names contain the user name,
+/// percent-encoded or not, depending on Amplify's version and adapter.
 fn amplify_token<'a>(
     headers: &'a HeaderMap,
     client: &str,
@@ -205,7 +205,7 @@ fn amplify_token<'a>(
     cookie::find_decoded(headers, &format!("{prefix}.{user}{ACCESS_TOKEN}"))
 }
 
-/// The access token of a Supabase session: only the token is signed, so nothing else in the session is used.
+/// The access token of a Supabase session. Only the token is signed, so the rest of the session is not used.
 fn access_token(session: &str) -> Result<String, ExtractError> {
     let json = match session.strip_prefix("base64-") {
         Some(encoded) => URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?,
@@ -251,7 +251,7 @@ impl FromStr for CredentialSource {
     }
 }
 
-/// The token of `Bearer TOKEN`. Another scheme, or `Bearer` without a token, counts as absent.
+/// The token of `Bearer TOKEN`. Any other scheme, or `Bearer` without a token, is treated as absent.
 fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     let end = value
         .iter()
@@ -311,7 +311,7 @@ pub fn opaque<'a>(
 }
 
 /// The credential after the scheme `Bearer` and one or more of the `separators`, or the whole text if it has no scheme.
-/// Another scheme, or `Bearer` without a credential, counts as absent.
+/// Any other scheme, or `Bearer` without a credential, is treated as absent.
 fn without_scheme<'a>(text: &'a str, separators: &[&str]) -> Option<&'a str> {
     let end = text.bytes().take_while(u8::is_ascii_alphabetic).count();
     let (scheme, after) = text.split_at(end);
@@ -327,7 +327,7 @@ fn without_scheme<'a>(text: &'a str, separators: &[&str]) -> Option<&'a str> {
     {
         rest
     } else if !is_separated || scheme.is_empty() || after.starts_with('+') {
-        // A `+` is part of many credentials.
+        // A `+` occurs in many credentials, so it does not mark the text before it as a scheme.
         text
     } else {
         ""
@@ -339,12 +339,13 @@ fn malformed() -> ExtractError {
     ExtractError::rejected(Reason::Malformed)
 }
 
-/// Whether the byte may occur in a token of RFC 9110, section 5.6.2: schemes and cookie names are tokens.
+/// Whether the byte is allowed in a `token` (RFC 9110, section 5.6.2). Schemes and cookie names are tokens.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The bytes of a bearer token before its `=` padding. A lookup table, since every byte of a long token is checked.
+/// The bytes allowed in a bearer token (`token68`, RFC 9110) before the `=` padding. A lookup table, because every byte
+/// of a long token is checked.
 const TOKEN68: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_u8;

@@ -1,8 +1,9 @@
-//! Single-flight look-ups at a backend: identical look-ups share one call, calls and waiting requests are limited, and
-//! answers may be cached for a short time. The extractor decides what is sent and what an answer means.
+//! Single-flight look-ups at a backend: identical look-ups share one call, the numbers of calls and of waiting requests
+//! are limited, and answers may be cached for a short time. The extractor decides what is sent and what an answer
+//! means.
 //!
-//! There is no circuit breaker. A call may fail because of the credential in it, so one caller's failing calls must not
-//! refuse other callers.
+//! There is no circuit breaker: a call may fail because of the credential that it sends, and one caller's failing calls
+//! must not cause other callers to be refused.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -20,24 +21,25 @@ use crate::session::reason::Reason;
 use crate::session::types::{ExtractError, OfferedCookies, Readiness, Session};
 use crate::sync::{Mutex, MutexGuard, Semaphore, spawn, timeout, watch};
 
-/// The maximum number of concurrent calls to one backend. More calls wait for a permit.
+/// The maximum number of concurrent calls to one backend. Further calls wait for a permit.
 pub const MAX_CALLS: usize = 64;
 
 /// The maximum length of a credential that is sent to a backend, in bytes.
 pub const MAX_CREDENTIAL: usize = 16 * 1024;
 
-/// How long a call waits for a permit, and how many calls may run or wait. A call whose requests were dropped still waits
-/// for its permit, so `max_waiting` does not limit their number.
+/// How long a call waits for a permit, and how many calls may run or wait for one. A call continues to wait for its
+/// permit even if its requests were dropped, so `max_waiting` does not limit the number of waiting calls.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 const MAX_OPEN: usize = 1024;
 
-/// The limits of the caches: answers of one backend, bytes of one answer, bytes of all backends together.
+/// Limits of the caches: the number of answers per backend, the bytes of one answer, and the total bytes for all
+/// backends.
 const MAX_CACHED: usize = 10_000;
 const MAX_CACHED_BYTES: usize = 8 * 1024;
 const MAX_CACHED_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 
-/// The memory that a cached answer takes in addition to its bytes, rounded up: its hash in a map and a queue, times,
-/// allocations.
+/// The memory that a cached answer needs in addition to its bytes, rounded up: its hash in a map and in a queue, its
+/// times, and the allocator's overhead.
 const CACHED_OVERHEAD: usize = 256;
 
 /// The identity of a look-up: a hash of everything that is sent. No credential is stored, and different look-ups never
@@ -46,8 +48,8 @@ const CACHED_OVERHEAD: usize = 256;
 pub struct Question([u8; 32]);
 
 impl Question {
-    /// Hashes all parts that the answer may depend on. The lengths are hashed as well, so that different lists of parts
-    /// with the same bytes have different hashes.
+    /// Hashes all parts that the answer may depend on. The length of each part is hashed too, so that different lists
+    /// whose concatenated bytes are equal have different hashes.
     pub fn new<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hasher = Hasher::new(&SHA256);
         for part in parts {
@@ -68,13 +70,14 @@ pub type Outcome = Result<Session, ExtractError>;
 pub struct Verdict {
     /// `Unavailable` if the call failed.
     pub outcome: Outcome,
-    /// How long the outcome is cached for identical look-ups. With zero it is not cached.
+    /// How long the outcome is cached for identical look-ups; zero disables caching.
     pub keep_for: Duration,
-    /// The cookies that the answer sets. An outcome with cookies is not cached: they are for the callers of this call.
+    /// The cookies that the answer sets. An outcome with cookies is not cached, because they are meant for the callers
+    /// of this call.
     pub cookies: Option<Arc<OfferedCookies>>,
 }
 
-/// The result of a look-up, as all requests that share the call get it.
+/// The result of a look-up, as every request that shares the call receives it.
 #[derive(Clone, Debug)]
 pub struct SharedOutcome {
     pub outcome: Outcome,
@@ -90,7 +93,7 @@ impl From<Outcome> for SharedOutcome {
     }
 }
 
-/// The look-ups of one extractor at its backend.
+/// Looks up sessions of one extractor at its backend.
 pub struct Lookups(Arc<BackendLookup>);
 
 struct BackendLookup {
@@ -108,10 +111,10 @@ struct State {
     cache: Cache,
 }
 
-/// The source of the answer to one request.
+/// How a request obtains its answer.
 enum Joined {
     Cached(CachedOutcome),
-    /// The call in flight, and the place of the request among those that wait for the backend.
+    /// From the call in flight. The request holds a place among those that wait for the backend.
     Flight(watch::Receiver<Option<SharedOutcome>>, WaitingPlace),
 }
 
@@ -127,10 +130,10 @@ impl Lookups {
         }))
     }
 
-    /// Looks up `question`: in the cache, by joining an identical call in flight, or by a new `call`. A session that has
+    /// Answers `question` from the cache, from an identical call in flight, or with a new `call`. A session that has
     /// expired in the meantime is refused.
     ///
-    /// A call is a task of its own, so that it continues when the request that started it is dropped.
+    /// Each call runs in its own task, so that it continues when the request that started it is dropped.
     pub async fn ask<F>(&self, question: Question, call: impl FnOnce() -> F) -> Outcome
     where
         F: Future<Output = Verdict> + Send + 'static,
@@ -138,7 +141,7 @@ impl Lookups {
         self.ask_with_cookies(question, call).await.outcome
     }
 
-    /// Like [`Self::ask`], with the cookies that the answer sets.
+    /// Like [`Self::ask`], but also returns the cookies that the answer sets.
     pub async fn ask_with_cookies<F>(
         &self,
         question: Question,
@@ -151,7 +154,7 @@ impl Lookups {
             Err(error) => return Err(error).into(),
             Ok(Joined::Cached(cached)) => cached.and_then(|session| session.parse()).into(),
             Ok(Joined::Flight(mut result, _place)) => {
-                // A dropped flight sends its outcome as well. The channel closes only when the runtime shuts down.
+                // A dropped flight also sends its outcome, so the channel closes only when the runtime shuts down.
                 let shared = result
                     .wait_for(Option::is_some)
                     .await
@@ -169,7 +172,7 @@ impl Lookups {
         shared
     }
 
-    /// The name of the extractor that asks.
+    /// The name of the extractor that makes the look-ups.
     pub fn extractor(&self) -> &str {
         &self.0.extractor
     }
@@ -189,7 +192,7 @@ impl fmt::Debug for Lookups {
 }
 
 impl BackendLookup {
-    /// Finds the answer in the cache, or joins or starts the call.
+    /// Finds the answer in the cache, joins the call in flight, or starts a new call.
     fn join<F>(
         self: &Arc<Self>,
         question: Question,
@@ -215,7 +218,8 @@ impl BackendLookup {
         }
         let (sender, flight) = watch::channel(None);
         state.flights.insert(question, flight.clone());
-        // Unlock first: a runtime that is shutting down drops the task inside `spawn`, and that drop takes the lock.
+        // Release the lock first: a runtime that is shutting down drops the task inside `spawn`, and that drop takes
+        // the lock.
         drop(state);
         let started = Flight {
             lookup: self.clone(),
@@ -256,14 +260,14 @@ impl BackendLookup {
         SharedOutcome { outcome, cookies }
     }
 
-    /// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
+    /// Ignores lock poisoning: no code that holds the lock leaves the data inconsistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call in flight. Its drop sends the result, so that the requests that wait for it also learn of a panic or of the end
-/// of the runtime.
+/// A call in flight. Dropping it sends the result, so that waiting requests are also notified of a panic or of the
+/// runtime's shutdown.
 struct Flight {
     lookup: Arc<BackendLookup>,
     question: Question,
@@ -304,7 +308,7 @@ impl Flight {
         self.verdict = Some(verdict);
     }
 
-    /// Ends the flight if all requests that waited for it were dropped before it had its permit.
+    /// Ends the flight if all requests that waited for it were dropped before it obtained its permit.
     fn abandon(&mut self) -> bool {
         let mut state = self.lookup.state();
         // One receiver is in `flights`. Others are created only under the lock.
@@ -343,7 +347,7 @@ fn interrupted() -> ExtractError {
     ExtractError::unavailable(Reason::Interrupted)
 }
 
-/// A cached outcome. The session is cached as JSON, because a parsed one takes seventeen times as many bytes.
+/// A cached outcome. The session is cached as JSON, because a parsed session takes seventeen times as much memory.
 type CachedOutcome = Result<CachedSession, ExtractError>;
 
 #[derive(Clone)]
@@ -362,7 +366,8 @@ impl CachedSession {
     }
 }
 
-/// The outcome in its cached form. `None` if it is too long, or has a duplicate member, which serialization refuses.
+/// Converts the outcome to its cached form. `None` if it is too long, or has a duplicate member, which cannot be
+/// serialized.
 fn to_cached(outcome: &Outcome) -> Option<CachedOutcome> {
     let session = match outcome {
         Ok(session) => session,
@@ -392,7 +397,7 @@ impl Cache {
         (now < *until).then(|| outcome.clone())
     }
 
-    /// Adds an outcome. Removes expired outcomes first, and the oldest ones until all fit into `max_bytes`.
+    /// Adds an outcome. First removes expired outcomes, then the oldest ones until all fit into `max_bytes`.
     fn put(
         &mut self,
         question: Question,

@@ -1,5 +1,5 @@
 //! A pool of connections to a session store. Each connection is used by one request at a time.
-//! The protocol on a connection is in the store's extractor.
+//! The store's extractor implements the protocol on a connection.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,8 +21,8 @@ use crate::session::types::{BackendCall, BackendReport, ExtractError, Readiness}
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 
-/// An idle connection is closed after this time. Firewalls drop the state of silent connections after minutes, so that
-/// the first query on an older one would time out.
+/// Idle connections are closed after this time. Firewalls drop the state of silent connections after some minutes, and
+/// the first query on such a connection would time out.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The store behind a pool: how to connect, and how to query.
@@ -31,18 +31,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     type Question: Sync + ?Sized;
     type Answer: Send;
 
-    /// The attribute `db.system.name` of traces.
+    /// The value of the attribute `db.system.name` in traces.
     fn system(&self) -> &'static str;
 
-    /// The number of the statement, from 0 to 7. The health of each statement is tracked separately, because a store may
-    /// refuse one (missing privileges, for example) and answer another.
+    /// The number of the statement, from 0 to 7. The health of each statement is tracked separately, because a store
+    /// may refuse one statement (for example for lack of privileges) and answer another.
     fn statement(_: &Self::Question) -> u8 {
         0
     }
 
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, StoreError>> + Send;
 
-    /// Runs one query. `Ok` only after the whole answer was read, because the connection is then used again.
+    /// Runs one query. Returns `Ok` only after reading the whole answer, because the connection is then reused.
     fn ask(
         &self,
         connection: &mut Self::Connection,
@@ -53,9 +53,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 /// Why a query gave no result.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The connection broke, or what was read is not the store's protocol. The text is the transport's.
+    /// The connection broke, or the data read does not follow the store's protocol. The text comes from the transport.
     Lost(String),
-    /// The store answered; this is what the answer means.
+    /// The store answered, and its answer means this error.
     Said(ExtractError),
     /// Like `Said`, but the answer was so long that the connection is closed to free its buffer.
     Oversized(ExtractError),
@@ -65,9 +65,9 @@ pub enum StoreError {
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLimits {
     pub connections: usize,
-    /// The timeout of waiting for a free connection.
+    /// The timeout for waiting for a free connection.
     pub wait: Duration,
-    /// The timeout of connecting, sending the query and reading the answer together.
+    /// The total timeout for connecting, sending the query and reading the answer.
     pub operation: Duration,
 }
 
@@ -102,13 +102,13 @@ impl PoolLimits {
     }
 }
 
-/// Connections that are opened on demand and used again. The connection of a request that is cancelled or times out is
-/// closed, so that the next request can never read an answer that is still in transit.
+/// Connections that are opened on demand and reused. If a request is cancelled or times out, its connection is closed,
+/// so that the next request can never read an answer that is still in transit.
 pub struct Pool<S: Store> {
     store: S,
     name: Arc<str>,
     limits: PoolLimits,
-    /// The requests that wait for the store: on a connection, or for a free one.
+    /// Limits the requests that wait for the store, either on a connection or for a free one.
     waiting: Arc<Waiting>,
     permits: Semaphore,
     idle: SharedIdle<S::Connection>,
@@ -118,11 +118,11 @@ pub struct Pool<S: Store> {
 
 type SharedIdle<C> = Arc<Mutex<Idle<C>>>;
 
-/// The connections that no request uses, with the time since when; the longest idle first.
+/// The idle connections, each with the time at which it became idle; the longest idle come first.
 struct Idle<C> {
     connections: VecDeque<(C, Instant)>,
-    /// The task that closes idle connections at their timeout. It runs while there are any, and is aborted with the
-    /// pool.
+    /// The task that closes connections at their idle timeout. It runs while there are idle connections, and is aborted
+    /// when the pool is dropped.
     closer: Option<AbortHandle>,
 }
 
@@ -151,7 +151,7 @@ const DOWN: [Reason; 3] = [
 ];
 
 impl<S: Store> Pool<S> {
-    /// A pool for the extractor of `section`. It connects on the first query, or in [`Self::warm`].
+    /// Creates the pool for the extractor of `section`. It connects on the first query, or in [`Self::warm`].
     pub fn new(
         section: &Section<'_>,
         context: &Context,
@@ -199,7 +199,7 @@ impl<S: Store> Pool<S> {
         answer
     }
 
-    /// The queries of one request, as the commands name them.
+    /// The description of a request's queries that the commands print.
     pub fn call(&self, queries: u32) -> BackendCall {
         BackendCall {
             backend: self.store.system().to_owned(),
@@ -207,7 +207,7 @@ impl<S: Store> Pool<S> {
         }
     }
 
-    /// Asks once for a session that does not exist, for `doctor`.
+    /// Looks up a session that does not exist, for `doctor`.
     pub async fn probe(&self, what: &str, question: &S::Question) -> BackendReport {
         let asking = async {
             match self.ask(question).await {
@@ -219,7 +219,7 @@ impl<S: Store> Pool<S> {
         BackendReport::of(format!("{what} in {}", self.store.system()), asking).await
     }
 
-    /// `Stale` if the last call of one of the statements failed.
+    /// `Stale` if the last call of any statement failed.
     pub fn readiness(&self) -> Readiness {
         self.health.readiness()
     }
@@ -247,8 +247,9 @@ impl<S: Store> Pool<S> {
         }
     }
 
-    /// Tries an idle connection first. The store may have closed it, which shows only in use: the query is then sent
-    /// again on a new connection, and the other idle ones, probably closed as well, are dropped.
+    /// Tries an idle connection first. If the store has closed it, which shows only when the connection is used, the
+    /// query is repeated on a new connection, and the other idle connections, which are probably closed too, are
+    /// dropped.
     async fn ask_twice(&self, question: &S::Question) -> Result<S::Answer, StoreError> {
         if let Some(idle) = self.take() {
             match self.ask_on(idle, question).await {
@@ -260,7 +261,7 @@ impl<S: Store> Pool<S> {
         self.ask_on(new, question).await
     }
 
-    /// Owns the connection until the whole answer was read, so that every other outcome closes it.
+    /// Owns the connection until the whole answer has been read, so that any other outcome closes it.
     async fn ask_on(
         &self,
         mut connection: S::Connection,
@@ -276,7 +277,7 @@ impl<S: Store> Pool<S> {
         answer
     }
 
-    /// Opens the first connection in the background. The service also starts if the store is down.
+    /// Opens the first connection in the background, so that the service starts even if the store is down.
     pub fn warm(self: &Arc<Self>) {
         let pool = self.clone();
         tokio::spawn(async move {
@@ -294,7 +295,7 @@ impl<S: Store> Pool<S> {
         });
     }
 
-    /// The connection that was used last, so that the others can reach their idle timeout.
+    /// Takes the most recently used connection, so that the others can reach their idle timeout.
     fn take(&self) -> Option<S::Connection> {
         let (connection, since) = lock(&self.idle).connections.pop_back()?;
         (since.elapsed() < IDLE_TIMEOUT).then_some(connection)
@@ -337,7 +338,7 @@ fn close_expired<C>(idle: &Weak<Mutex<Idle<C>>>) -> Option<Instant> {
     next
 }
 
-/// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
+/// Ignores lock poisoning: no code that holds the lock leaves the data inconsistent.
 fn lock<C>(idle: &Mutex<Idle<C>>) -> MutexGuard<'_, Idle<C>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -369,11 +370,11 @@ mod tests {
     use crate::clock::Clock;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Answers with the number of the connection. The question names the fault, if any.
+    /// A fake store that answers with the number of the connection. The question names the fault to simulate, if any.
     #[derive(Debug, Default)]
     struct Fake {
         connected: AtomicUsize,
-        /// Connections with a number up to this one break when they are used.
+        /// Connections with a number up to this one fail when they are used.
         broken: AtomicUsize,
     }
 

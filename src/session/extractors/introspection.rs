@@ -1,5 +1,5 @@
-//! `introspection`: an opaque bearer token that its issuer validates on request (RFC 7662).
-//! Calls are made in `backends/endpoint.rs`; identical look-ups share one call (`backends/lookup.rs`).
+//! `introspection`: an opaque bearer token that is validated by a call to its issuer (RFC 7662). `backends/endpoint.rs`
+//! makes the calls; identical look-ups share one call (`backends/lookup.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +43,9 @@ pub const KIND: Kind = Kind {
 
 /// Presets for issuers: the defaults of the section's keys.
 const PRESETS: &[(&str, &str)] = &[(
-    // The token of a service account has a user name of this form, and the claims `clientHost` and `clientAddress`. They
-    // are missing without the scopes `profile` and `service_account`, but then it has no user session (`sid`) either.
+    // The token of a service account has a user name of this form, and the claims `clientHost` and `clientAddress`.
+    // Without the scopes `profile` and `service_account` these are missing, but such a token has no user session
+    // (`sid`) either.
     "keycloak",
     r#"
         [claims]
@@ -59,7 +60,7 @@ const PRESETS: &[(&str, &str)] = &[(
 /// The maximum time for which the answer "not active" is cached. It is short, because the token may become active.
 const INACTIVE_TTL: Duration = Duration::from_secs(5);
 
-/// How far the issuer's clock may be ahead of ours, in seconds. It applies to `nbf` only, not to `exp`.
+/// The tolerated clock skew of the issuer, in seconds. It applies to `nbf` only, not to `exp`.
 const LEEWAY: UnixSeconds = 30;
 
 /// `[extractors.NAME]` with `kind = "introspection"`
@@ -120,7 +121,7 @@ struct Introspection {
     lookups: Lookups,
 }
 
-/// The issuer's endpoint, our credentials at the issuer, and the requirements for a token.
+/// The issuer's endpoint, the service's credentials there, and the requirements that a token must meet.
 #[derive(Debug)]
 struct Issuer {
     extractor: Arc<str>,
@@ -128,8 +129,8 @@ struct Issuer {
     /// `Basic …`, marked as sensitive.
     authorization: HeaderValue,
     required_scopes: Vec<String>,
-    /// Accepted values of `iss`; an empty list accepts any value, and a missing claim. `audiences` and `client_ids`
-    /// work alike.
+    /// Accepted values of `iss`. If the list is empty, any value is accepted, and so is a missing claim. The same holds
+    /// for `audiences` and `client_ids`.
     issuers: Vec<String>,
     audiences: Vec<String>,
     client_ids: Vec<String>,
@@ -200,7 +201,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// Requires a restriction to some clients, because an issuer validates the tokens of all its apps.
+/// Requires the section to restrict the clients, because an issuer validates the tokens of all its apps.
 fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: &mut Problems) {
     let lists = [
         ("audiences", &config.audiences),
@@ -234,7 +235,7 @@ fn check_clients(section: &Section<'_>, config: &IntrospectionConfig, problems: 
     );
 }
 
-/// Refuses rules that no answer can satisfy, because other checks refuse it first.
+/// Reports claim rules that no answer can satisfy, because another check refuses every answer that would.
 fn check_rules(section: &Section<'_>, config: &IntrospectionConfig, problems: &mut Problems) {
     let rules = &config.claims;
     let one_of = |list: &List<String>, value: &str| {
@@ -281,7 +282,7 @@ fn check_rules(section: &Section<'_>, config: &IntrospectionConfig, problems: &m
     }
 }
 
-/// Client authentication by `Basic`. Client id and secret are form-encoded first (RFC 6749, section 2.3.1).
+/// The `Basic` client authentication. The client id and the secret are form-encoded first (RFC 6749, section 2.3.1).
 fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
     let encode = |bytes| form_urlencoded::byte_serialize(bytes).collect::<String>();
     let pair = format!("{}:{}", encode(id.as_bytes()), encode(secret.expose()));
@@ -364,7 +365,8 @@ impl SessionExtractor for Introspection {
 }
 
 impl Issuer {
-    /// A JWT whose issuer is not in `issuers` is `NotMine`. Without `issuers` every token is sent to the issuer.
+    /// Returns `NotMine` for a JWT whose issuer is not in `issuers`. If `issuers` is empty, every token is sent to the
+    /// issuer.
     fn check_form(&self, found: &credential_source::Found<'_>) -> Result<(), ExtractError> {
         if self.issuers.is_empty() {
             return Ok(());
@@ -408,7 +410,7 @@ impl Issuer {
     fn read(&self, answer: &Answer) -> Outcome {
         match answer.status {
             StatusCode::OK => {}
-            // The issuer refuses our own client. This says nothing about the caller's token.
+            // The issuer rejects the service's own client credentials, which says nothing about the caller's token.
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 return Err(
                     ExtractError::unavailable(Reason::IntrospectionClientRejected).because(
@@ -473,8 +475,8 @@ impl Issuer {
         Ok(expires_at)
     }
 
-    /// Refresh and ID tokens are active too. Sender-constrained tokens (RFC 8705, RFC 9449) are refused: there is
-    /// no proof of possession.
+    /// Checks that the token is an access token: refresh and ID tokens can be active too. Sender-constrained tokens
+    /// (RFC 8705, RFC 9449) are refused, because there is no proof of possession.
     fn check_type(&self, claims: &Object) -> Result<(), ExtractError> {
         let is_known = |text: &str| {
             self.token_types
@@ -503,7 +505,7 @@ fn inactive() -> ExtractError {
     ExtractError::rejected(Reason::Inactive).because("the answer does not contain active = true")
 }
 
-/// The strings of a claim that is a string or a list. Other values are left out.
+/// The strings of a claim that is a string or a list. Values of other types are skipped.
 fn texts(value: Option<&Value>) -> Vec<&str> {
     match value {
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),

@@ -41,20 +41,20 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// The version of the data's layout, at the end, outside of the MAC. v8 reads any other layout as that of v6, and v9
-/// ignores it. Neither version writes another one, so any other is refused here.
+/// The version of the seal's data layout, appended after the MAC and therefore not authenticated. iron-session v8 reads
+/// any other layout as v6's, and v9 ignores the version. Neither writes another layout, so any other is refused here.
 const LAYOUT: &str = "~2";
 /// iron-session's id for a single password.
 const SINGLE_ID: &str = "1";
-/// @hapi/iron's id for a seal that names no password, if there are several.
+/// The id that @hapi/iron uses for a seal without a password id if several passwords are configured.
 const DEFAULT_ID: &str = "default";
-/// The libraries' own minimum length of a password.
+/// The minimum length of a password, which the libraries enforce too.
 const MIN_PASSWORD: usize = 32;
 /// The maximum number of parts that v9 writes and reads.
 const MAX_PARTS: usize = 4;
-/// The value of h3's cookie if the seal is in `NAME.1`, `NAME.2` …, before their number.
+/// The prefix of h3's cookie value if the seal is split over `NAME.1`, `NAME.2` …; the number of chunks follows it.
 const CHUNKED: &str = "__chunked__";
-/// The maximum number of such parts that are read. By default, the headers of a request cannot contain so many.
+/// The maximum number of such chunks that are read. With default limits, a request's headers cannot contain more.
 const MAX_CHUNKS: usize = 16;
 /// The iterations with which @hapi/iron and iron-webcrypto derive keys.
 const ITERATIONS: NonZeroU32 = NonZeroU32::MIN;
@@ -86,13 +86,14 @@ enum Version {
     V9,
     /// iron-session 8.
     V8,
-    /// The session itself: h3 and hapi. h3 also reads it from a header.
+    /// The session itself, without iron-session's layout: h3 and hapi. h3 also reads the seal from a header.
     Raw,
 }
 
 #[derive(Debug)]
 struct IronSession {
-    /// The header that h3 reads before the cookie. hapi reads no header, but a seal is equally safe in either place.
+    /// The header that h3 reads before the cookie. hapi reads no header, but accepting one is safe, because the seal is
+    /// encrypted and signed wherever it is sent.
     header: Option<CredentialSource>,
     cookie: Cookie,
     passwords: Passwords,
@@ -108,9 +109,9 @@ struct IronSession {
 /// Each seal has its own salts, so keys cannot be derived in advance.
 #[derive(Debug)]
 enum Passwords {
-    /// For every seal: with one password, @hapi/iron ignores the id.
+    /// One password for every seal: like @hapi/iron, it ignores the seal's password id.
     Any(Secret),
-    /// By the id in the seal.
+    /// Passwords by the password id in the seal.
     ById(BTreeMap<String, Secret>),
 }
 
@@ -144,8 +145,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
 }
 
 impl Version {
-    /// The header `x-NAME-session`, h3's default for a cookie called `NAME`, unless the name contains characters that a
-    /// header's name cannot have.
+    /// The header `x-NAME-session`, h3's default for a cookie called `NAME`. `None` if the name contains characters
+    /// that a header name cannot contain.
     fn header(self, cookie: &Cookie) -> Option<CredentialSource> {
         let name = HeaderName::try_from(format!("x-{}-session", cookie.name()));
         match self {
@@ -244,7 +245,7 @@ impl IronSession {
         match &attributes {
             Value::Object(session) if is_authkit(session) => return Err(self.authkit()),
             Value::Object(_) => {}
-            // hapi seals any value.
+            // hapi seals values of any type, so there is no layout to unwrap.
             _ if self.version == Version::Raw => {}
             _ => return Err(malformed()),
         }
@@ -272,14 +273,14 @@ impl IronSession {
         opened.await.map_err(interrupted)
     }
 
-    /// The text of the header, or that of the cookie, whole or joined from its parts.
+    /// The seal in the header, or else in the cookie, whole or joined from its chunks.
     fn text<'a>(&self, request: &'a Parts) -> Result<Option<Cow<'a, str>>, ExtractError> {
         if let Some(text) = self.header_text(request)? {
             return Ok(Some(Cow::Borrowed(text)));
         }
         let whole = self.cookie.find(request)?;
         match (self.version, whole) {
-            // As in the library, a whole cookie takes precedence over parts.
+            // As in the library, an unchunked cookie takes precedence over chunks.
             (Version::V9, None) => Ok(self.cookie.find_chunks(request, MAX_PARTS)?.map(Cow::Owned)),
             (Version::Raw, Some(value)) if value.starts_with(CHUNKED) => {
                 self.h3_chunks(request, value).map(Some)
@@ -288,7 +289,7 @@ impl IronSession {
         }
     }
 
-    /// The text of h3's header. A JWT in it is not a seal: it belongs to another section.
+    /// The seal in h3's header. A JWT in that header is not a seal: it belongs to another section.
     fn header_text<'a>(&self, request: &'a Parts) -> Result<Option<&'a str>, ExtractError> {
         let Some(place) = &self.header else {
             return Ok(None);
@@ -310,8 +311,8 @@ impl IronSession {
         Ok(Some(text))
     }
 
-    /// The parts whose number h3 wrote into the cookie itself. Parts with a higher number are left over from a longer
-    /// session.
+    /// The chunks that belong to the current seal: h3 writes their number into the cookie itself. Chunks with a higher
+    /// number are left over from a longer session.
     fn h3_chunks<'a>(
         &self,
         request: &'a Parts,
@@ -343,7 +344,8 @@ impl IronSession {
     }
 }
 
-/// Whether this is what `AuthKit` seals (`authkit-nextjs` `src/session.ts`), whatever the cookie is called.
+/// Whether the session has the form that `AuthKit` seals (`authkit-nextjs` `src/session.ts`), whatever the cookie's
+/// name.
 fn is_authkit(session: &Object) -> bool {
     let is_token = match session.get("accessToken") {
         Ok(Some(Value::String(token))) => jwt_form::is_jwt(token),

@@ -23,7 +23,7 @@ pub struct ClaimRules(Vec<NamedRule>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct NamedRule {
     name: String,
-    /// The name parsed as a path, for a claim inside another claim. Empty if the name is not a path.
+    /// The name parsed as a path, to find a claim nested inside another. Empty if the name is not a path.
     path: Vec<String>,
     rule: Rule,
 }
@@ -31,15 +31,16 @@ struct NamedRule {
 /// The condition on one claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
-    /// One of these values, compared as text, so that the text `true` from a variable equals `true` in JSON.
+    /// The claim equals one of these values. They are compared as text, so that the text `true` from an environment
+    /// variable equals `true` in JSON.
     OneOf(Vec<String>),
     AbsentOr(Vec<String>),
-    /// Any value but null, empty text and an empty list.
+    /// The claim has a value other than null, an empty string or an empty list.
     Present,
     Absent,
     Like(String),
     Unlike(String),
-    /// Any value, or no value: overrides a preset's rule.
+    /// The claim may have any value or be absent. Overrides a preset's rule.
     Any,
 }
 
@@ -50,8 +51,8 @@ impl ClaimRules {
         rules.any(|named| matches!(named.rule, Rule::OneOf(_) | Rule::Like(_)))
     }
 
-    /// Whether the rule for `claim` can never match a claim whose possible values are those for which `may_be` is true,
-    /// and which may be absent or not.
+    /// Whether no token can satisfy the rule for `claim`, given that `may_be` is true for the claim's possible values
+    /// and given whether the claim may be absent.
     pub fn contradict(
         &self,
         claim: &str,
@@ -68,7 +69,7 @@ impl ClaimRules {
         })
     }
 
-    /// Whether a rule refuses a token without `claim`.
+    /// Whether a rule refuses tokens that lack `claim`.
     pub fn demand(&self, claim: &str) -> bool {
         let mut rules = self.0.iter().filter(|named| named.name == claim);
         rules.any(|named| !named.rule.passes(None))
@@ -97,7 +98,7 @@ impl ClaimRules {
 }
 
 impl NamedRule {
-    /// The claim with exactly this name, or else the claim at this path.
+    /// The claim with exactly this name, or else the nested claim at this path.
     fn find<'a>(&self, claims: &'a Object) -> Result<Option<&'a Value>, DuplicateMember> {
         if let Some(claim) = claims.get(&self.name)? {
             return Ok(Some(claim));
@@ -113,7 +114,8 @@ impl NamedRule {
 }
 
 impl Rule {
-    /// What was found, next to what the rule requires. The value itself is left out, because it may identify the user.
+    /// What was found, in comparison with what the rule requires. Omits the value itself, because it may identify the
+    /// user.
     fn describe(&self, found: Result<Option<&Value>, DuplicateMember>) -> String {
         let found = match found {
             Err(DuplicateMember) => "occurs twice",
@@ -173,7 +175,7 @@ impl Rule {
     }
 }
 
-/// The value as text, if it has a type that rules compare.
+/// The value as text, if its type is one that rules can compare.
 fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
@@ -183,8 +185,8 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Checks that the token has all required scopes, in `scope` (RFC 9068) or `scp`, as space-separated text or as a
-/// list.
+/// Checks that the token has all required scopes. They are in `scope` (RFC 9068) or `scp`, as space-separated text or
+/// as a list.
 ///
 /// # Errors
 /// `Rejected` if a scope is missing.
@@ -215,10 +217,10 @@ pub fn check_scopes(required: &[String], claims: &Object) -> Result<(), ExtractE
     }
 }
 
-/// Checks the key `required_scopes`: a scope is one token (RFC 6749, section 3.3).
+/// Validates the key `required_scopes`: each scope is a single token (RFC 6749, section 3.3).
 ///
 /// # Errors
-/// If a scope is empty or contains white space, because no token can have it.
+/// If a scope is empty or contains white space, because no token could have such a scope.
 pub fn check_required_scopes(required: &[String]) -> Result<(), &'static str> {
     let is_scope = |scope: &String| !scope.is_empty() && !scope.contains(char::is_whitespace);
     let wrong = "must have one scope per item: a scope is not empty and has no white space";
@@ -281,10 +283,10 @@ impl Serialize for Rule {
     }
 }
 
-// Written by hand, because an untagged enum would load from files but not from environment variables.
+// A manual implementation, because an untagged enum would load from files but not from environment variables.
 impl<'de> Deserialize<'de> for Rule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As a list, the text of a variable is split at its commas; text in TOML is not.
+        // Deserialized as a list, because then an environment variable is split at its commas, and text in TOML is not.
         deserializer.deserialize_seq(RuleVisitor)
     }
 }
@@ -376,7 +378,7 @@ fn one_of<E: de::Error>(items: impl IntoIterator<Item = Value>) -> Result<Rule, 
     Ok(Rule::OneOf(values))
 }
 
-/// The value of `present`, `absent` and `any`.
+/// The value of `present`, `absent` and `any`, which must be `true`.
 struct True;
 
 impl<'de> Deserialize<'de> for True {
@@ -390,7 +392,7 @@ impl<'de> Deserialize<'de> for True {
     }
 }
 
-/// The value of `like` and `unlike`.
+/// The glob pattern of `like` and `unlike`.
 struct Glob(String);
 
 impl<'de> Deserialize<'de> for Glob {

@@ -54,7 +54,7 @@ fn hs256(header: &str, payload: impl AsRef<[u8]>) -> String {
     )
 }
 
-/// Valid claims with these members changed.
+/// Valid claims, overridden by the members of `changes`.
 fn claims(changes: &Value) -> String {
     let mut claims = json!({ "sub": "u-1", "aud": "app", "exp": NOW + 60 });
     for (name, value) in changes.as_object().expect("an object") {
@@ -233,7 +233,7 @@ async fn token_that_is_not_a_compact_jws_is_refused() {
     ] {
         assert_eq!(word(&extract(&*extractor, &token).await), want, "{name}");
     }
-    // A change of any character is detected, also of the unused bits of the last one.
+    // A change of any character is detected, even of the unused bits of the last character.
     for index in 0..good.len() {
         for with in ["A", "B", "Q", "-", "."] {
             let mut flipped = good.clone();
@@ -516,7 +516,7 @@ async fn token_signed_with_the_public_key_as_secret_is_refused() {
             assert_ne!(word(&extract(&*extractor, &token).await), "ok", "{alg}");
         }
     }
-    // r and s of zero, r and s of the group's order, DER, one byte more.
+    // Invalid signatures: r and s of zero, r and s equal to the group's order, DER encoding, and one byte too many.
     let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
     let order: Vec<u8> = (0..32)
         .map(|i| u8::from_str_radix(&order[2 * i..2 * i + 2], 16).expect("hex"))
@@ -579,7 +579,7 @@ async fn padded_token_is_accepted_only_with_padded_base64() {
     }
 }
 
-/// The details of a refusal.
+/// The details of a rejection.
 fn detail(extracted: Extracted) -> String {
     match extracted {
         Err(ExtractError::NotMine(rejection, _) | ExtractError::Rejected(rejection)) => {
@@ -705,7 +705,7 @@ async fn sender_constrained_token_is_refused_unless_allowed() {
 
 #[tokio::test]
 async fn each_of_the_secrets_verifies_and_base64_secrets_are_decoded() {
-    // Ends in a newline, which belongs to the key.
+    // The key ends in a newline byte, which must not be trimmed.
     let binary: Vec<u8> = (0..31).map(|byte| 0xf8 ^ byte).chain([b'\n']).collect();
     let standard = base64::engine::general_purpose::STANDARD.encode(&binary);
     let sign = |key: &[u8]| {
@@ -751,7 +751,7 @@ async fn each_of_the_secrets_verifies_and_base64_secrets_are_decoded() {
             &binary,
         ),
         (
-            // In lines, as `openssl rand -base64` writes it.
+            // Base64 split into lines, as `openssl rand -base64` writes it.
             format!(
                 "secret = \"{}\\n{}\"\nsecret_encoding = \"base64\"",
                 &standard[..20],
@@ -998,7 +998,7 @@ fn preset_with_its_required_keys_builds() {
     assert_eq!(names.len(), 12);
 }
 
-/// Checks the outcome of tokens with these claims under a preset.
+/// Checks how a section with this preset treats tokens with these claims.
 async fn under_preset(preset: &str, keys: &str, cases: &[(Value, &str)]) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
