@@ -1,4 +1,4 @@
-//! `completions`: the script that completes the command line in a shell.
+//! `completions`: prints the shell script that completes the command line.
 
 use std::io::{self, Write};
 

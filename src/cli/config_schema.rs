@@ -1,4 +1,5 @@
-//! `config-schema`: the JSON Schema of the configuration. `settings/schema.rs` makes it from the keys of the sections.
+//! `config-schema`: prints the JSON Schema of the configuration, which `settings/schema.rs` builds from the sections'
+//! keys.
 
 use super::{Failure, context, say};
 use crate::session::registry::Registry;

@@ -18,7 +18,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// The columns, and the members of a credential that they show.
+/// The columns of the output, and the credential's field that each column shows.
 const COLUMNS: [(&str, &str); 4] = [
     ("APP", "appKey"),
     ("ID", "id"),
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     if args.json {
         return say(format_args!("{answer:#}"));
     }
-    // Lists of Rollout's API are arrays, or have their items in `data`.
+    // Rollout's API returns a list as an array, or as an object with the items in `data`.
     let items = match &answer {
         Value::Array(items) => items,
         Value::Object(members) if members.get("data").is_some_and(Value::is_array) => {
@@ -74,7 +74,7 @@ fn table(items: &[Value]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Control characters are escaped, because users choose the labels, which may contain terminal commands.
+/// Escapes control characters, because users choose the labels, which may contain terminal escape sequences.
 fn shown(value: &Value) -> String {
     let text = match value {
         Value::Null => return "-".to_owned(),

@@ -1,5 +1,6 @@
-//! `detect`: identifies the credentials in a pasted request, and prints the section that reads them. Given the secret
-//! or the store, it opens the session with the extractor itself. The rules are in `session/detect/`.
+//! `detect`: identifies the credentials in a pasted request, and prints the section that reads them. If the operator
+//! also gives the secret or the store, it opens the session with the extractor itself. The rules are in
+//! `session/detect/`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -122,7 +123,7 @@ pub(super) fn way(draft: &Draft) -> String {
     )
 }
 
-/// Quotes a text for a shell and for a file of variables.
+/// Quotes a text so that it is valid both in a shell and in a file of environment variables.
 pub(super) fn shell_quoted(text: &str) -> String {
     let is_plain = text
         .bytes()
@@ -134,7 +135,7 @@ pub(super) fn shell_quoted(text: &str) -> String {
     }
 }
 
-/// The keys that the operator gives. The command asks for a key without a value.
+/// The keys that the operator gives with `--set`. The command prompts for the value of a key that has none.
 pub(super) fn keys(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
     set.iter()
         .map(|pair| {
@@ -148,7 +149,7 @@ pub(super) fn keys(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
         .collect()
 }
 
-/// Reads a line from the terminal without showing it.
+/// Reads a line from the terminal without echoing it.
 fn ask(key: &str) -> io::Result<String> {
     let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
     let shown = tcgetattr(&terminal)?;
@@ -164,8 +165,8 @@ fn ask(key: &str) -> io::Result<String> {
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// The credential that these keys are for, and its draft: `kind` chooses, or the scheme of `url`, or the first that has
-/// one of the keys.
+/// The credential that these keys are for, and its draft. `kind` decides, or else the scheme of `url`, or else the
+/// first draft that has one of the keys.
 fn chosen<'a>(
     found: &'a [Detected],
     keys: &[(String, String)],
@@ -208,7 +209,8 @@ fn chosen<'a>(
         })
 }
 
-/// Opens the session with the extractor itself, and prints its content and the subject of a token.
+/// Opens the session with the extractor itself, and prints the session's content and the subject that a token would
+/// have.
 fn open(
     detected: &Detected,
     draft: &Draft,
@@ -216,7 +218,7 @@ fn open(
     headers: HeaderMap,
     registry: &Registry,
 ) -> Result<(), Failure> {
-    // Call only what the operator names, not an example's address or the provider's keys.
+    // Call only what the operator names, not an example's address or the URL of the provider's keys.
     let is_given = |name: &str| {
         keys.iter()
             .any(|(key, _)| key.strip_suffix("_file").unwrap_or(key) == name)

@@ -11,7 +11,7 @@ use crate::settings::{self, Settings};
 
 const DEV_BASE: &str = include_str!("../../config/dev.toml");
 
-/// Variables in which deployments name their environment, such as production.
+/// The environment variables in which deployments name their stage, such as production.
 const STAGE_VARIABLES: [&str; 5] = [
     "ENV",
     "APP_ENV",
@@ -39,7 +39,7 @@ pub(super) fn run(sources: Sources, registry: &Registry) -> Result<(), Failure> 
     ))?
 }
 
-/// `dev` signs every caller in, so it refuses to run if a variable says that this is production.
+/// Refuses to run `dev`, which signs every caller in, if an environment variable says that this is production.
 #[expect(
     clippy::disallowed_methods,
     reason = "reads the environment of the process itself"
@@ -57,7 +57,8 @@ fn refuse_in_production() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The sources with the layer of `dev` below all others and a throwaway client. Also returns the secret of that client.
+/// The sources with the defaults of `dev` as the lowest layer and a throwaway client. Also returns that client's
+/// secret.
 pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure> {
     let (sources, client) = with_throwaway_client(sources)?;
     let base = sources.base.unwrap_or_default() + DEV_BASE;
@@ -65,7 +66,7 @@ pub(super) fn dev_sources(sources: Sources) -> Result<(Sources, Secret), Failure
     Ok((Sources { base, ..sources }, client.secret))
 }
 
-/// The names and kinds of the operator's own extractors; `None` if `static_user` signs every caller in.
+/// The names and kinds of the operator's own extractors, or `None` if `static_user` signs every caller in.
 fn in_force(settings: &Settings) -> Option<String> {
     let extractors = settings.chain.extractors();
     if extractors.iter().all(|one| one.kind == "static_user") {
@@ -82,7 +83,7 @@ fn print_banner(url: &str, extractors: Option<&str>, throwaway: Option<&Secret>)
         None => "every caller is signed in".to_owned(),
         Some(extractors) => format!("sessions are read by {extractors}"),
     };
-    // With the operator's own extractors, only a request of the app has a session.
+    // With the operator's own extractors, only a request that carries the app's session gets a token.
     let request = if extractors.is_none() {
         format!("curl -sS -X POST -H 'X-Dev-User: ann' {url}/rollout/token")
     } else {

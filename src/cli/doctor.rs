@@ -1,5 +1,5 @@
-//! `doctor`: asks Rollout whether it accepts our tokens, and every backend of the configuration whether it answers.
-//! The calls to Rollout are in `rollout.rs`; an extractor asks its own backends.
+//! `doctor`: checks that Rollout accepts our tokens, and that every configured backend answers. The calls to Rollout
+//! are in `rollout.rs`; each extractor checks its own backends.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::session::types::BackendReport;
 use crate::settings::{self, Settings};
 use crate::token::RolloutClient;
 
-/// The subject of the token for Rollout's API. It belongs to no user, so Rollout stores no credentials under it.
+/// The subject of the token for Rollout's API. No user has this subject, so Rollout has no credentials for it.
 const SUBJECT: &str = "rollout-token-doctor";
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub struct Args {
     json: bool,
 }
 
-/// The results so far. Successful checks are on standard output, failed ones on standard error.
+/// The results so far. Successful checks go to standard output, failed ones to standard error.
 struct Findings {
     json: bool,
     checks: Vec<serde_json::Value>,
@@ -103,7 +103,7 @@ pub fn run(args: &Args, sources: &Sources, registry: &Registry) -> Result<(), Fa
     })?
 }
 
-/// The whole configuration; `None` if it has no extractors yet.
+/// The whole configuration, or `None` if it has no extractors yet.
 fn load(sources: &Sources, registry: &Registry) -> Result<Option<Settings>, Failure> {
     match settings::load(sources, registry, &context()) {
         Ok(settings) => Ok(Some(settings)),

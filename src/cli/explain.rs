@@ -1,5 +1,5 @@
-//! `explain`: passes one request through the chain, and prints the answer of each extractor. The checks before the
-//! chain are in `http/explain.rs`, the chain in `session/explain.rs`.
+//! `explain`: passes one request through the chain, and prints each extractor's result. The checks before the chain are
+//! in `http/explain.rs`, the chain itself in `session/explain.rs`.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -66,8 +66,8 @@ pub fn run(args: &Args, mut sources: Sources, registry: &Registry) -> Result<(),
     })?
 }
 
-/// Prints the result of the checks before the extractors, then the answer of each extractor. It asks the extractors
-/// even if the service would not, so that the operator sees all of them.
+/// Prints the result of the checks before the extractors, then each extractor's result. It tries the extractors even if
+/// the service would refuse the request earlier, so that the operator sees all results.
 async fn explain(
     chain: &Chain,
     beginning: Beginning,
@@ -155,7 +155,7 @@ async fn explain(
     say(format_args!("answer: {verdict}"))
 }
 
-/// Why no extractor would be asked, with what the service compared.
+/// Prints why the service would refuse the request before it tries an extractor, with the values that it compared.
 fn say_refusal(error: &Error, pasted: &Parts) -> Result<(), Failure> {
     let what = match error {
         Error::OriginNotAllowed(_) | Error::HostNotAllowed => "origin: not allowed",
@@ -179,7 +179,7 @@ fn say_refusal(error: &Error, pasted: &Parts) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A header of the request, escaped.
+/// A header of the request, with control characters escaped.
 fn shown(pasted: &Parts, name: &HeaderName) -> String {
     let value = pasted.headers.get(name).map(HeaderValue::as_bytes);
     value.map_or_else(
@@ -192,13 +192,13 @@ fn describe_answer(error: &Error) -> String {
     format!("{} {}", error.status().as_u16(), error.code())
 }
 
-/// A request as it was pasted.
+/// A request as the operator pasted it.
 struct Pasted {
-    /// The headers, and the path if there is one.
+    /// The headers, and the path if the text contains one.
     head: Parts,
-    /// The whole text, if it was given as raw HTTP.
+    /// The whole text, if it is a raw HTTP request.
     raw: Option<Vec<u8>>,
-    /// Why its headers cannot be read.
+    /// Why its headers cannot be parsed.
     problem: Option<String>,
 }
 

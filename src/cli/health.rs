@@ -1,4 +1,4 @@
-//! `health`: asks the running service on this machine whether it is alive.
+//! `health`: checks that the service on this machine answers its liveness probe.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use crate::config::Sources;
 use crate::session::types::BackendCall;
 use crate::settings;
 
-/// Of connecting, and again of the answer.
+/// The timeout for connecting, and again for the response.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {

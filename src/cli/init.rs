@@ -1,5 +1,5 @@
-//! `init`: writes a configuration for the app, from a pasted request or from flags, and prints how the app's page
-//! reaches the service. `session/detect/` drafts the section.
+//! `init`: writes a configuration for the app from a pasted request or from flags, and prints the proxy lines with
+//! which the app's page reaches the service. `session/detect/` drafts the section.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use crate::settings;
 
 const CONFIG: &str = "rollout-token.toml";
 const EXAMPLE: &str = ".env.example";
-/// The documentation page with the lines for each server.
+/// The documentation page with the proxy lines for each server.
 const CONNECT: &str = include_str!("../../docs/connect.md");
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,7 @@ enum App {
 }
 
 impl App {
-    /// The heading in `docs/connect.md`.
+    /// The heading of this server's part of `docs/connect.md`.
     fn heading(self) -> &'static str {
         match self {
             Self::Express => "Express",
@@ -65,7 +65,7 @@ impl App {
         }
     }
 
-    /// The usual kind and preset of such an app, if there is no request.
+    /// The usual kind and preset of such an app, used if there is no request.
     fn usual(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Express => ("redis_session", Some("connect-redis")),
@@ -96,7 +96,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<(), Failure> {
     check(&draft, registry)
 }
 
-/// The section, from the request or from the flags.
+/// The draft of the section, from the request or from the flags.
 fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Failure> {
     let (kind, preset) = (args.kind.as_deref(), args.preset.as_deref());
     let Some(path) = &args.from else {
@@ -146,7 +146,7 @@ fn draft(args: &Args, registry: &Registry) -> Result<(Draft, &'static str), Fail
     Ok((draft, detected.page))
 }
 
-/// Sets a key of the section that is not a secret. A dotted key is a member of a table.
+/// Sets a key of the section that is not a secret. A dotted key sets a member of a table.
 fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
     let Some((key, value)) = pair.split_once('=') else {
         return Err(Failure::Usage(format!(
@@ -165,7 +165,7 @@ fn set(draft: &mut Draft, pair: &str) -> Result<(), Failure> {
     draft.set(key, value).map_err(Failure::Usage)
 }
 
-/// Writes both files, or none if one of them exists and may not be replaced.
+/// Writes both files, or neither if one of them exists and must not be replaced.
 fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
     let there: Vec<&str> = [CONFIG, EXAMPLE]
         .into_iter()
@@ -214,7 +214,7 @@ fn write_files(draft: &Draft, force: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the code blocks of the server's part of `docs/connect.md`, each with the line that introduces it.
+/// Prints the code blocks of the server's part of `docs/connect.md`, each after the line that introduces it.
 fn print_proxy_lines(app: App) -> Result<(), Failure> {
     let heading = format!("\n## {}\n", app.heading());
     let part = CONNECT
@@ -241,7 +241,7 @@ fn print_proxy_lines(app: App) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks the files as `check-config` does. Secrets without a value are listed and are not an error.
+/// Validates the files as `check-config` does. Secrets without a value are listed, but are not an error.
 fn check(draft: &Draft, registry: &Registry) -> Result<(), Failure> {
     let sources = Sources::from_process(vec![CONFIG.into()]);
     let (mut sources, stand_in) = with_throwaway_client(sources)?;
@@ -251,7 +251,7 @@ fn check(draft: &Draft, registry: &Registry) -> Result<(), Failure> {
         let is_given = |name: &str| sources.environment.contains_key(name);
         if !is_given(&name) && !is_given(&format!("{name}_FILE")) {
             let value = if key.name == "app_key" {
-                // 32 bytes, as Laravel's `key:generate` makes them.
+                // 32 bytes in the format of Laravel's `key:generate`.
                 "base64:eI5d8RkzVWrk4l5UREkGvTjUwS4L3a3y7MAR4DpRHyw=".to_owned()
             } else {
                 format!("s{}", String::from_utf8_lossy(stand_in.secret.expose()))

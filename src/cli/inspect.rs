@@ -1,5 +1,5 @@
-//! `inspect`: checks a token with the client secret and prints its header and claims. If the signature does not fit, it
-//! tries the secret in the forms in which it is often misread.
+//! `inspect`: verifies a token with the client secret and prints its header and claims. If the signature does not
+//! match, it tries the common misreadings of the secret.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -48,7 +48,8 @@ pub(super) fn run(args: Args, sources: &Sources) -> Result<(), Failure> {
     }
 }
 
-/// The token's content, if it is signed with this key. An expired token is still shown; its expiry is checked later.
+/// The token's content, if this key verifies its signature. An expired token is still decoded; its expiry is checked
+/// later.
 fn verify(token: &str, key: &[u8]) -> Option<TokenData<Value>> {
     let mut validation = Validation::new(Algorithm::HS512);
     validation.validate_exp = false;
@@ -59,7 +60,7 @@ fn verify(token: &str, key: &[u8]) -> Option<TokenData<Value>> {
     jsonwebtoken::decode(token, &DecodingKey::from_secret(key), &validation).ok()
 }
 
-/// Why the token cannot be verified, according to its form and to other readings of the secret.
+/// Explains why the token cannot be verified: its form is wrong, or it was signed with a misreading of the secret.
 fn why_not(token: &str, secret: &[u8]) -> String {
     let header = token.split('.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
@@ -83,11 +84,11 @@ fn why_not(token: &str, secret: &[u8]) -> String {
     }
 }
 
-/// The reading of a program that decodes the secret as base64.
+/// The misreading of a program that decodes the secret from base64.
 const BASE64: &str = "with the secret decoded from base64: the program that signed the token decodes the secret, as Rollout's Java sample does (jjwt's signWith(HS512, String)). Rollout uses the undecoded bytes: in Java, pass secret.getBytes(StandardCharsets.UTF_8)";
 
 /// Other keys that a program may derive from the same secret, each with a description of what the program does. Rollout
-/// uses the secret's unchanged bytes.
+/// uses the bytes of the secret unchanged.
 fn readings(secret: &[u8]) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
     let text = String::from_utf8_lossy(secret).into_owned();
     let trimmed = text.trim();
@@ -145,7 +146,7 @@ fn as_jjwt(text: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// The lengths are those of jjwt 0.9.1.
+    /// The expected lengths are those that jjwt 0.9.1 returns.
     #[test]
     fn jjwt_decodes_whole_groups_and_skips_other_characters() {
         assert_eq!(as_jjwt("abcdefghijklmnopqrstuvwxyz0").len(), 18);

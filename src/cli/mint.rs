@@ -1,4 +1,4 @@
-//! `mint`: prints a token. The module `token` makes it.
+//! `mint`: prints a token, which the module `token` mints.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ pub(super) fn run(args: &Args, sources: &Sources) -> Result<(), Failure> {
     say(mint_for(&client, &subject, &Clock::system())?)
 }
 
-/// Seconds.
+/// The lifetime of the commands' tokens, in seconds.
 pub(super) const TOKEN_LIFE: UnixSeconds = 900;
 
-/// A token with the four standard claims. The commands ignore `[token]`.
+/// Mints a token with the four standard claims. The commands ignore `[token]`.
 pub(super) fn mint_for(
     client: &RolloutClient,
     subject: &Subject,

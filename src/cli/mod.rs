@@ -1,4 +1,4 @@
-//! The command line. Each command is in the file of its name.
+//! The command line. Each command has a file of the same name.
 
 mod check_config;
 mod completions;
@@ -114,14 +114,14 @@ enum Command {
     Explain(explain::Args),
 }
 
-/// Why a command failed, and with which exit code.
+/// Why a command failed. The variant determines the exit code.
 #[derive(Debug)]
 pub enum Failure {
-    /// 2: the configuration.
+    /// Exit code 2: the configuration is invalid.
     Config(Problems),
-    /// 2: the command line.
+    /// Exit code 2: the command line is invalid.
     Usage(String),
-    /// 1: everything else.
+    /// Exit code 1: any other failure.
     Runtime(String),
 }
 
@@ -156,9 +156,10 @@ impl From<Problems> for Failure {
 }
 
 impl Cli {
-    /// Parses the command line. An invalid one ends the process with clap's own message and exit code 2.
+    /// Parses the command line. If it is invalid, the process exits with clap's own message and exit code 2.
     ///
-    /// Replaces clap's own `parse`, which ignores a global flag before the command if the flag is also after it.
+    /// Replaces clap's own `parse`, which ignores a global flag before the command if the same flag also follows the
+    /// command.
     pub fn parse() -> Self {
         let command = Self::command().mut_arg("config", |config| config.global(false));
         let config = command
@@ -176,9 +177,9 @@ impl Cli {
         cli
     }
 
-    /// Runs the command with these kinds of extractors.
+    /// Runs the command with the extractor kinds of `registry`.
     pub fn run(self, registry: &Registry) -> Result<(), Failure> {
-        // Do this before a secret is in memory.
+        // Do this before any secret is in memory.
         if let Err(error) = hardening::keep_memory_private() {
             let _ = writeln!(
                 io::stderr(),
@@ -208,7 +209,7 @@ fn context() -> Context {
     Context::new(Clock::system(), Arc::new(Metrics::new()))
 }
 
-/// The sources with a random client below all other layers, for commands that do not need the operator's client. Also
+/// The sources with a random client as the lowest layer, for commands that do not need the operator's client. Also
 /// returns that client.
 fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), Failure> {
     let mut bytes = [0; 48];
@@ -225,8 +226,8 @@ fn with_throwaway_client(sources: Sources) -> Result<(Sources, RolloutClient), F
     Ok((Sources { base, ..sources }, client))
 }
 
-/// Runs `work` to its end, and then does not wait for background work of libraries, such as a DNS query without an
-/// answer.
+/// Runs `work` to its end, then returns without waiting for background work of libraries, such as an unanswered DNS
+/// query.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -237,7 +238,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     Ok(done)
 }
 
-/// A subject from the command line.
+/// Parses a subject from the command line.
 fn subject_of(text: &str) -> Result<Subject, Failure> {
     Subject::new(text).map_err(|_| {
         Failure::Usage(

@@ -1,4 +1,4 @@
-//! The part of Rollout's API that the commands call: `GET /credentials` with a token for a subject.
+//! The endpoint of Rollout's API that the commands call: `GET /credentials`, with a token for a subject.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::session::subject::Subject;
 use crate::session::types::BackendCall;
 use crate::token::RolloutClient;
 
-/// The clock difference in seconds above which some verifiers refuse tokens.
+/// Some verifiers refuse tokens if the clocks differ by more than this, in seconds.
 const CLOCK_TOLERANCE: UnixSeconds = 5;
 
-/// Longer than for a backend of the service: a person waits, and the name server may be slow.
+/// Longer than the service's own timeouts: a person is waiting for the result, and the name server may be slow.
 const LIMITS: CallLimits = CallLimits {
     connect: Duration::from_secs(5),
     total: Duration::from_secs(10),
@@ -40,21 +40,21 @@ pub(super) struct ApiArgs {
 }
 
 impl ApiArgs {
-    /// The URL of the credentials of a token's subject.
+    /// The URL that lists the credentials of the token's subject.
     pub(super) fn credentials(&self) -> Result<Url, Failure> {
         let url = format!("{}/credentials", self.base_url.trim_end_matches('/'));
         check_url(&url, false).map_err(|text| Failure::Config(Problems::of("--base-url", text)))
     }
 }
 
-/// Rollout's answer.
+/// Rollout's response.
 pub(super) struct Answered {
     /// The credentials, or why Rollout did not return them.
     pub(super) credentials: Result<Value, String>,
     pub(super) clock: ClockDifference,
 }
 
-/// Asks for the credentials of `subject`, with a fresh token.
+/// Requests the credentials of `subject` with a fresh token.
 pub(super) async fn get_credentials(
     url: &Url,
     client: &RolloutClient,
@@ -89,7 +89,7 @@ pub(super) async fn get_credentials(
         .describe()
         .map_or_else(String::new, |text| format!("; besides, {text}"));
     let credentials = match answer.status {
-        // For example a web page at a wrong address.
+        // The body is not JSON if, for example, a web page is at this URL.
         StatusCode::OK => serde_json::from_slice(&answer.body).map_err(|_| {
             format!("{host} answered with something that is not JSON: is --base-url the address of Rollout's API?")
         }),
@@ -109,12 +109,13 @@ pub(super) async fn get_credentials(
     Ok(Answered { credentials, clock })
 }
 
-/// How many seconds this machine's clock is ahead of the other side's, by its `Date` (RFC 9110, section 6.6.1).
+/// How many seconds this machine's clock is ahead of the server's, according to the `Date` header (RFC 9110, section
+/// 6.6.1).
 #[derive(Clone, Copy)]
 pub(super) struct ClockDifference(pub(super) UnixSeconds);
 
 impl ClockDifference {
-    /// 0 without a `Date`.
+    /// 0 if there is no `Date` header.
     fn of(headers: &HeaderMap, now: UnixSeconds) -> Self {
         let date = headers
             .get(header::DATE)
@@ -128,14 +129,14 @@ impl ClockDifference {
         )
     }
 
-    /// The difference in words, if it is large enough to matter.
+    /// Describes the difference, if it is large enough to matter.
     pub(super) fn describe(self) -> Option<String> {
         let by = self.0.abs();
         let direction = if self.0 > 0 { "ahead" } else { "behind" };
         (by > CLOCK_TOLERANCE).then(|| format!("this machine's clock is {by} s {direction}"))
     }
 
-    /// Whether this difference makes a valid token appear to be issued in the future, or expired.
+    /// Whether the difference makes a valid token appear to be issued in the future, or to be expired.
     fn invalidates_tokens(self) -> bool {
         self.0 > CLOCK_TOLERANCE || self.0 < CLOCK_TOLERANCE - TOKEN_LIFE
     }

@@ -33,7 +33,7 @@ pub(super) fn start_log(context: &Context) -> Result<(LogWriter, LastLines), Fai
         .map_err(|error| Failure::Runtime(format!("cannot start logging: {error}")))
 }
 
-/// One call to the receiver of traces. After a timeout the library tries again with the next batch.
+/// The limits of one call to the trace collector. After a timeout, the library continues with the next batch.
 const TRACES: CallLimits = CallLimits {
     connect: Duration::from_secs(2),
     total: Duration::from_secs(10),
@@ -41,7 +41,7 @@ const TRACES: CallLimits = CallLimits {
     retry_closed: false,
 };
 
-/// Sends traces with the client of all outgoing calls.
+/// Sends traces with the HTTP client of all outgoing calls.
 fn send_traces(http: HttpClient) -> SendTraces {
     SendTraces(Arc::new(move |request| {
         let http = http.clone();
@@ -55,7 +55,7 @@ fn send_traces(http: HttpClient) -> SendTraces {
     }))
 }
 
-/// The parts that a reload changes: the app and the log.
+/// The parts that a reload replaces: the app and the log settings.
 #[derive(Debug)]
 struct LiveService {
     app: Arc<App>,
@@ -73,7 +73,7 @@ impl Reloadable for LiveService {
     }
 }
 
-/// Binds the listeners, starts the extractors, and serves until a signal ends the process.
+/// Binds the listeners, starts the extractors, and serves until a signal stops the process.
 pub(super) async fn serve(
     settings: Settings,
     sources: Sources,
@@ -105,7 +105,7 @@ pub(super) async fn serve(
     let (address, admin_address) = (local(&public)?, local(&admin)?);
     log_start(&app, address, admin_address);
     announce(address);
-    // Notifies systemd (Type=notify), if systemd started this process.
+    // Notify systemd (`Type=notify`) if systemd started this process.
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         tracing::warn!(%error, "cannot notify systemd that the service is ready");
     }
@@ -116,7 +116,7 @@ pub(super) async fn serve(
     });
     let reload = Reloader::new(service, sources, registry.clone(), context).spawn();
     let second_signal = tokio::spawn(signals.obey(drain.clone(), move || {
-        // If a reload is already requested, it covers this request too.
+        // If a reload is already pending, it covers this signal too.
         let _ = reload.try_send(());
     }));
 

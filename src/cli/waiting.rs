@@ -1,4 +1,4 @@
-//! Says on a terminal what a command waits for, so that a slow backend does not look like a hung command.
+//! Prints on a terminal what a command is waiting for, so that a slow backend does not look like a hung command.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -12,16 +12,17 @@ use crate::http::pasted;
 use crate::session::chain::ConfiguredExtractor;
 use crate::session::types::BackendCall;
 
-/// A longer wait is announced.
+/// Waits longer than this are announced.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A wait. It is announced by one line on standard error if that is a terminal, and ends when this is dropped.
+/// A wait. If it is long and standard error is a terminal, one line announces it. The wait ends when this value is
+/// dropped.
 pub(super) struct Waiting {
     _until: Option<Sender<()>>,
 }
 
 impl Waiting {
-    /// Waits for the answer of a backend.
+    /// Waits for a backend's response.
     pub(super) fn for_backend(call: &BackendCall) -> Self {
         Self::announced_by(format!(
             "asking {} ({} s of at most {} s)",
@@ -31,7 +32,7 @@ impl Waiting {
         ))
     }
 
-    /// Waits for an extractor, if it asks a backend.
+    /// Waits for an extractor, if that extractor calls a backend.
     pub(super) fn for_extractor(configured: &ConfiguredExtractor) -> Option<Self> {
         let call = configured.extractor.backend()?;
         Some(Self::for_backend(&call))
@@ -54,8 +55,8 @@ impl Waiting {
     }
 }
 
-/// A pasted request in the file, or on standard input for `-`. It reads one byte more than the maximum, so that a
-/// longer request is detected.
+/// Reads a pasted request from the file, or from standard input if the path is `-`. Reads one byte more than the
+/// maximum, so that a longer request is detected.
 pub(super) fn request(path: &Path) -> Result<Vec<u8>, Failure> {
     let limit = pasted::MAX_BYTES as u64 + 1;
     if path.as_os_str() == "-" {

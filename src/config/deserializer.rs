@@ -1,7 +1,7 @@
-//! Deserializes the values that the `config` crate collected. Text is accepted for a number and for true or false,
-//! because a variable holds only text. Every other value must have the type that the key expects.
+//! Deserializes the values that the `config` crate collected. Text is accepted for numbers and booleans, because an
+//! environment variable holds only text. Every other value must have the type that the key expects.
 //!
-//! The crate's own deserializer converts more: `true` to a number, 1.5 to a whole number, and both to text.
+//! The crate's own deserializer converts more: `true` to a number, 1.5 to an integer, and both to text.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -23,13 +23,13 @@ pub(crate) enum Error {
         expected: String,
         is_container: bool,
     },
-    /// An integer that the key's type cannot hold.
+    /// An integer that is out of range for the key's type.
     OutOfRange,
     /// The key's type cannot be read from a file.
     NotFromFile,
-    /// A table has an unknown key, which the text describes.
+    /// A table has an unknown key. The text describes it.
     UnknownKey(String),
-    /// The message of the type that was read.
+    /// The message from the type that was being read.
     Invalid(String),
 }
 
@@ -67,7 +67,7 @@ impl de::Error for Error {
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         match found {
-            // Only the content of a file is bytes.
+            // Only the content of a file has the type bytes.
             Unexpected::Bytes(_) => Self::NotFromFile,
             _ => Self::Type {
                 expected: expected.to_string(),
@@ -76,7 +76,7 @@ impl de::Error for Error {
         }
     }
 
-    /// serde's own text repeats the value.
+    /// Replaces serde's own text, which repeats the value.
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         match found {
             Unexpected::Signed(_) | Unexpected::Unsigned(_) => Self::OutOfRange,
@@ -84,7 +84,7 @@ impl de::Error for Error {
         }
     }
 
-    /// serde's own text repeats the value.
+    /// Replaces serde's own text, which repeats the value.
     fn unknown_variant(_: &str, known: &'static [&'static str]) -> Self {
         let known: Vec<String> = known.iter().map(|name| format!("\"{name}\"")).collect();
         Self::Invalid(format!("must be {}", known.join(" or ")))
@@ -102,9 +102,9 @@ impl de::Error for Error {
 #[derive(Clone)]
 pub(crate) enum StrictValue {
     Given(Value),
-    /// Bytes, which only types that may be in a file of their own accept, such as [`Secret`] and lists of it.
+    /// Bytes. Only types that can be stored in a separate file accept them, such as [`Secret`] and lists of secrets.
     FileContent(Secret),
-    /// A table of which some members are in files.
+    /// A table, some members of which are stored in files.
     Members(Vec<(String, StrictValue)>),
 }
 
@@ -119,7 +119,7 @@ impl StrictValue {
         }
     }
 
-    /// Whether the value is the text of a variable, which can write a list only with commas.
+    /// Whether the value is the text of an environment variable, which can express a list only with commas.
     fn is_variable(&self) -> bool {
         match self {
             Self::Given(value) => value
@@ -144,7 +144,8 @@ impl StrictValue {
         }
     }
 
-    /// Accepts values of one type only. The error is created here, because the visitor's error would name Rust's type.
+    /// Accepts values of one type only. The error is created here, because the visitor's error would name the Rust
+    /// type.
     fn only<'de, V: Visitor<'de>>(
         self,
         expected: &str,
@@ -173,7 +174,7 @@ macro_rules! of_one_kind {
     };
 }
 
-/// The integers of all sizes. The visitor refuses those that do not fit.
+/// Integers of all sizes. The visitor refuses values that are out of range.
 macro_rules! numbers {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -214,7 +215,7 @@ impl<'de> Deserializer<'de> for StrictValue {
         }
     }
 
-    /// Accepts the same words as the `config` crate.
+    /// Accepts the same boolean words as the `config` crate.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text().map(str::to_lowercase).as_deref() {
             Some("true" | "yes" | "on" | "1") => visitor.visit_bool(true),
@@ -228,7 +229,7 @@ impl<'de> Deserializer<'de> for StrictValue {
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
     }
 
-    /// A variable's text is a list with commas between its items. Text in TOML is one item.
+    /// The text of an environment variable is a comma-separated list. A string in TOML is a single item.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text().filter(|_| self.is_variable()) {
             Some(text) => {
@@ -305,7 +306,7 @@ impl IntoDeserializer<'_, Error> for StrictValue {
     }
 }
 
-/// One line of a file that holds a list. Like a whole file, it is bytes.
+/// One line of a file that contains a list. Like the content of a whole file, it is bytes.
 pub(super) struct FileLine<'a, E>(&'a [u8], PhantomData<E>);
 
 impl<'a, E> FileLine<'a, E> {
@@ -321,7 +322,7 @@ impl<'de, E: de::Error> Deserializer<'de> for FileLine<'_, E> {
         visitor.visit_bytes(self.0)
     }
 
-    /// A visitor of text would accept bytes.
+    /// Refuses the line, because a visitor of text would accept bytes.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         Err(E::invalid_type(Unexpected::Bytes(&[]), &visitor))
     }

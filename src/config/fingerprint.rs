@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// A file and a hash of its content. The hash detects every way to change the file: a write, a rename, or the swap of a
-/// symbolic link, as in Kubernetes.
+/// A file and a hash of its content. The hash detects every way of changing the file: a write, a rename, or the
+/// replacement of a symbolic link, as in Kubernetes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FileFingerprint {
     path: PathBuf,
@@ -16,7 +16,7 @@ pub struct FileFingerprint {
 }
 
 impl FileFingerprint {
-    /// Reads the file. The hash is that of the returned bytes, so that every later change is detected.
+    /// Reads the file. The hash is computed from the returned bytes, so that every later change is detected.
     pub fn read(path: &Path) -> io::Result<(Vec<u8>, Self)> {
         let bytes = std::fs::read(path)?;
         let content = is_file(path).then(|| hash(&bytes));

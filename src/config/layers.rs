@@ -1,5 +1,5 @@
-//! The layers of a configuration (defaults of `dev`, files, variables), and how they are merged: a later layer takes
-//! precedence. `reader.rs` converts the result to typed values.
+//! The layers of a configuration (the defaults of `dev`, files, environment variables), and how they are merged: a
+//! later layer takes precedence. `reader.rs` converts the result to typed values.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,44 +13,44 @@ use super::reader::{Table, join, type_name};
 use super::structured::from_json;
 use crate::json;
 
-/// The three variables in Rollout's own docs, and their keys.
+/// The three environment variables from Rollout's own docs, and their keys.
 const ROLLOUT_NAMES: [(&str, &str); 3] = [
     ("ROLLOUT_CLIENT_ID", "client_id"),
     ("ROLLOUT_CLIENT_SECRET", "client_secret"),
     ("ROLLOUT_CLIENT_SECRET_FILE", "client_secret_file"),
 ];
 
-/// A whole configuration as text, for platforms that have variables and no files.
+/// The environment variable with a whole configuration as text, for platforms that support variables but no files.
 const WHOLE: &str = "ROLLOUT_CONFIG";
 
-/// The variable in which many platforms pass the port to listen on.
+/// The environment variable in which many platforms pass the port to listen on.
 pub(crate) const PORT: &str = "PORT";
 
-/// The prefix of all other variables. Kubernetes sets variables of its own for a service called `rollout`, with a
-/// single `_`.
+/// The prefix of all other environment variables. The second `_` keeps them apart from the variables that Kubernetes
+/// sets for a service called `rollout`, which have only one.
 pub(crate) const PREFIX: &str = "ROLLOUT__";
 
-/// Whether the service reads this variable, which other programs read as well: those that OpenTelemetry defines,
-/// proxies, and the system's certificates.
+/// Whether this is one of the shared environment variables that the service reads: those for OpenTelemetry, for
+/// proxies, and for the system's certificates.
 fn is_common(name: &str) -> bool {
     name.starts_with("OTEL_")
         || matches!(name, "SSL_CERT_FILE" | "GOOGLE_CLOUD_PROJECT")
         || name.to_ascii_lowercase().ends_with("_proxy")
 }
 
-/// The sources of the configuration. The environment is an argument, so that tests need no process of their own.
+/// The sources of the configuration. The environment is a field, so that tests need no separate process.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The lowest layer, as TOML: the defaults that `dev` changes.
+    /// The lowest layer, as TOML: the defaults that `dev` overrides.
     pub base: Option<String>,
     /// TOML files; a later one takes precedence.
     pub files: Vec<PathBuf>,
-    /// Variables: `ROLLOUT_CONFIG`, `ROLLOUT__SECTION__KEY`, the three names of Rollout's docs, `PORT`, and those that
-    /// other programs read as well, such as OpenTelemetry's `OTEL_…`.
+    /// Environment variables: `ROLLOUT_CONFIG`, `ROLLOUT__SECTION__KEY`, the three names from Rollout's docs, `PORT`,
+    /// and those that other programs read as well, such as OpenTelemetry's `OTEL_…`.
     pub environment: BTreeMap<String, String>,
-    /// Variables of ours that are not UTF-8, which is an error.
+    /// The service's own environment variables that are not valid UTF-8, which is an error.
     pub not_text: Vec<String>,
-    /// The names of other variables that begin with `ROLLOUT_`, in any case. They may be misspelled.
+    /// The names of other environment variables that begin with `ROLLOUT_`, in any case. They may be misspelled.
     pub foreign: Vec<String>,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// The sources: these files, and the environment of the process.
+    /// The sources: these files, and the environment of this process.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that reads the environment"
@@ -81,7 +81,7 @@ impl Sources {
             ..Self::default()
         };
         for (name, value) in std::env::vars_os() {
-            // A name that is not UTF-8 is not one of ours.
+            // A name that is not valid UTF-8 is not one of the service's own.
             let Ok(name) = name.into_string() else {
                 continue;
             };
@@ -105,9 +105,9 @@ impl Sources {
         sources
     }
 
-    /// Merges the layers; `None` if one of them cannot be read.
+    /// Merges the layers. Returns `None` if one of them cannot be read.
     ///
-    /// Does not use `config::Config::builder()`, in which a section silently replaces a value of another layer.
+    /// Does not use `config::Config::builder()`, because a section there silently replaces another layer's value.
     pub(crate) fn merge(&self, problems: &mut Problems) -> Option<Merged> {
         for name in &self.not_text {
             problems.add(
@@ -128,7 +128,7 @@ impl Sources {
         for layer in layers.into_iter().chain(variables) {
             lay(layer, &mut above, "", problems);
         }
-        // `client_secret` in the base is the throwaway secret of `dev`. A secret of the operator replaces it.
+        // In the base layer, `client_secret` is the throwaway secret of `dev`. The operator's secret replaces it.
         if above.contains_key("client_secret_file") {
             tree.remove("client_secret");
         }
@@ -148,7 +148,7 @@ impl Sources {
         problems.accept(WHOLE, layer)
     }
 
-    /// One layer for each variable; Rollout's own names come last.
+    /// One layer for each environment variable. Rollout's own names come last.
     fn variables(&self, problems: &mut Problems) -> Vec<Table> {
         let mut names: BTreeMap<Vec<String>, &String> = BTreeMap::new();
         let mut layers = Vec::new();
@@ -174,12 +174,13 @@ impl Sources {
     }
 }
 
-/// The path of the variable `ROLLOUT__SERVER__LISTEN`: `server`, `listen`. Sections and keys may be in any case. A name
-/// below a key is the operator's own, such as a claim or a header. Many platforms write variables in upper case, so
-/// such a name keeps its case only if it has a lower-case letter.
+/// Splits the name of an environment variable into its path: `ROLLOUT__SERVER__LISTEN` becomes `server`, `listen`.
+/// Sections and keys are matched in any case. A name below a key, such as a claim or a header, is the operator's own.
+/// Many platforms convert variable names to upper case, so such a name keeps its case only if it contains a lower-case
+/// letter.
 fn fold(path: &str) -> Vec<String> {
     let parts: Vec<&str> = path.split("__").collect();
-    // The sections in `[extractors]` have a name of their own before their keys.
+    // A section in `[extractors]` has its own name before its keys.
     let keys = if parts[0].eq_ignore_ascii_case("extractors") {
         3
     } else {
@@ -196,7 +197,7 @@ fn fold(path: &str) -> Vec<String> {
     folded.collect()
 }
 
-/// The layer of a file; `None` after its problem was added.
+/// The layer of a file, or `None` after a problem was added.
 fn file(path: &Path, problems: &mut Problems) -> Option<(Table, FileFingerprint)> {
     let name = path.display().to_string();
     let layer = FileFingerprint::read(path)
@@ -208,7 +209,7 @@ fn file(path: &Path, problems: &mut Problems) -> Option<(Table, FileFingerprint)
     problems.accept(name, layer)
 }
 
-/// Parses TOML into a tree whose values know their origin.
+/// Parses TOML into a tree whose values record their origin.
 pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String> {
     // The parser's own message quotes the line, which may contain a secret.
     toml::from_str::<toml::Table>(text).map_err(|error| {
@@ -223,7 +224,7 @@ pub(crate) fn parse(text: &str, origin: Option<&String>) -> Result<Table, String
         .map_err(|_| "is not TOML".to_owned())
 }
 
-/// Parses a JSON object into such a tree.
+/// Parses a JSON object into the same kind of tree.
 fn parse_json(text: &str, origin: &String) -> Result<Table, String> {
     let value = json::Value::parse(text.as_bytes()).map_err(|error| {
         let (line, column) = (error.line(), error.column());
@@ -238,7 +239,7 @@ fn parse_json(text: &str, origin: &String) -> Result<Table, String> {
     }
 }
 
-/// The layer of one variable.
+/// The layer of one environment variable.
 fn variable(name: &String, path: &[String], text: &str) -> Table {
     let (key, value) = match path {
         [section, rest @ ..] if !rest.is_empty() => (
@@ -250,7 +251,7 @@ fn variable(name: &String, path: &[String], text: &str) -> Table {
     Table::from([(key, value)])
 }
 
-/// Merges one layer into another, which it overrides.
+/// Merges the layer `above` into `below`; the values of `above` take precedence.
 pub(crate) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Problems) {
     for (key, value) in above {
         let path = join(path, &key);
@@ -277,8 +278,8 @@ pub(crate) fn lay(above: Table, below: &mut Table, path: &str, problems: &mut Pr
     }
 }
 
-/// Reports a key that is a value in one place and a section in another, because one of the two is a mistake. A value of
-/// our own, as in a preset, is not reported.
+/// Reports a key that is a value in one layer and a section in another, because one of the two must be a mistake. A
+/// value that the service itself provides, as in a preset, is not reported.
 fn refuse_hidden(value: &Value, section: &Value, path: String, problems: &mut Problems) {
     if let (Some(one), Some(other)) = (value.origin(), section.origin()) {
         let text = format!(

@@ -1,5 +1,5 @@
-//! The mechanism of the configuration: layers of text, the reader of one section, and the report of all
-//! problems. It knows no particular key: `settings` and the kinds of extractors define the keys.
+//! The configuration mechanism: layers of text, the reader of one section, and the report of all problems. No
+//! particular key is defined here: `settings` and the extractor kinds define the keys.
 
 mod deserializer;
 mod fingerprint;

@@ -1,9 +1,9 @@
-//! All problems of a configuration in one report, and its warnings. The code that checks a value adds them.
+//! Collects all problems of a configuration in one report, and its warnings. The code that validates a value adds them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Problems by the key that they concern. If there are none, the configuration is good.
+/// Problems, by the key that they concern. If there are none, the configuration is valid.
 ///
 /// The texts name keys and say how to fix them. They never contain a secret's value.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Problems {
         }
     }
 
-    /// The value, or `None` after its problem was added under `key`.
+    /// Returns the value, or `None` after adding its problem under `key`.
     pub fn accept<T, E: fmt::Display>(
         &mut self,
         key: impl Into<String>,
@@ -41,7 +41,7 @@ impl Problems {
             .ok()
     }
 
-    /// Parses `text`. A problem repeats neither the text nor the parser's message.
+    /// Parses `text`. A reported problem repeats neither the text nor the parser's message.
     pub fn parse<T: FromStr>(
         &mut self,
         key: impl Into<String>,
@@ -56,7 +56,7 @@ impl Problems {
         self.list.extend(others.list);
     }
 
-    /// Whether there is an entry for this key. Its value is then missing although it was given.
+    /// Whether there is a problem with this key. Its value is then missing even though the operator set it.
     pub fn are_about(&self, key: &str) -> bool {
         self.list.iter().any(|(other, _)| other == key)
     }
@@ -90,7 +90,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Warnings by the key that they concern: the configuration is accepted, but the operator should know about them.
+/// Warnings, by the key that they concern: the configuration is accepted, but the operator should be aware of them.
 ///
 /// `check-config` prints them, and the service logs them at start and after a reload. Like the texts of [`Problems`],
 /// they never contain a secret's value.
@@ -109,7 +109,7 @@ impl Warnings {
         self.list.extend(others.list);
     }
 
-    /// Whether there is an entry for this key. Its value is then missing although it was given.
+    /// Whether there is a warning about this key.
     pub fn are_about(&self, key: &str) -> bool {
         self.list.iter().any(|(other, _)| other == key)
     }
@@ -118,13 +118,13 @@ impl Warnings {
         self.list.is_empty()
     }
 
-    /// One line for each warning, which begins with its key.
+    /// One line per warning, beginning with its key.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.list.iter().map(|(key, text)| line(key, text))
     }
 }
 
-/// A key and its text, with control characters escaped: keys are free text and may contain terminal commands.
+/// A key and its text, with control characters escaped: keys are free text and may contain terminal escape sequences.
 fn line(key: &str, text: &str) -> String {
     let mut line = String::new();
     for c in [key, ": ", text].into_iter().flat_map(str::chars) {

@@ -15,11 +15,11 @@ use super::structured::expand;
 use super::suggest::unknown;
 use crate::secret::Secret;
 
-/// A tree of values that know their origin.
+/// A tree of values that record their origin.
 pub(crate) type Table = Map<String, Value>;
 
-/// The keys of a section, which are the fields of its struct. Keys that only presets may set are not serialized, and
-/// are left out here.
+/// The keys of a section, which are the fields of its struct. Keys that only presets may set are not serialized, so
+/// they are not in this list.
 pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
     match serde_json::to_value(T::default()) {
         Ok(serde_json::Value::Object(fields)) => fields.into_iter().map(|(key, _)| key).collect(),
@@ -29,12 +29,12 @@ pub(crate) fn keys_of<T: Default + Serialize>() -> Vec<String> {
 
 /// Reads a table into `T`, whose fields all have defaults.
 ///
-/// Serde stops at the first error, so every key is first read alone, which gives each wrong key its own line in the
-/// report. Then the good keys are read together. `more` are keys of the section that the caller has already removed
-/// from the table; they are suggested for a misspelled key.
+/// Serde stops at the first error, so every key is first read on its own, which gives each invalid key its own line in
+/// the report. Then the valid keys are read together. `more` lists keys of the section that the caller has already
+/// removed from the table; they are candidates when a key is misspelled.
 ///
-/// Instead of a key `X` whose type accepts bytes, as a secret does, the table may have `X_file`, the name of a file
-/// with the value, or a table of such names by member. The files that are read are added to `files`.
+/// For a key `X` whose type accepts bytes, such as a secret, the table may contain `X_file` instead: the name of a file
+/// with the value, or a table that maps each member to a file name. The files that are read are added to `files`.
 pub(crate) fn read<T>(
     path: &str,
     table: &Table,
@@ -56,7 +56,7 @@ where
             && !known.contains(&named_by)
             && accepts_file::<T>(key, file)
         {
-            // Its members are read together with those of its files.
+            // The members in the table are read together with those in files.
             continue;
         }
         let of_file = key
@@ -109,12 +109,12 @@ where
     })
 }
 
-/// Whether `T` accepts this value of one key.
+/// Reads one key as `T`, which shows whether `T` accepts the value.
 pub(super) fn read_key<T: DeserializeOwned>(key: &str, value: StrictValue) -> Result<(), Error> {
     T::deserialize(MapDeserializer::new(std::iter::once((key, value)))).map(drop)
 }
 
-/// Whether the value of this key may be in a file, or in one file for each member if `names` is a table.
+/// Whether the value of this key can be read from a file, or from one file per member if `names` is a table.
 pub(super) fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> bool {
     let accepts = |value| {
         !matches!(
@@ -128,7 +128,7 @@ pub(super) fn accepts_file<T: DeserializeOwned>(key: &str, names: &Value) -> boo
         || is_table && accepts(StrictValue::Members(vec![("name".to_owned(), content)]))
 }
 
-/// The value of the key at `path`, whose file or whose members' files are in `names`. `given` is the key's own value.
+/// Reads the key at `path` from the file in `names`, or from one file per member. `given` is the value set directly.
 fn read_named_files(
     path: &str,
     names: &Value,
@@ -165,7 +165,7 @@ fn read_named_files(
     Some(StrictValue::Members(members))
 }
 
-/// The content of the file that the value names.
+/// Reads the content of the file that the value names.
 fn read_named_file(value: &Value, files: &mut Vec<FileFingerprint>) -> Result<Secret, String> {
     let ValueKind::String(name) = &value.kind else {
         return Err(format!(
@@ -190,7 +190,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// Says what is wrong with a value, without the value itself.
+/// Describes what is wrong with a value, without repeating the value.
 fn describe(error: &Error, value: &Value) -> String {
     let text = match error {
         Error::Type {
@@ -205,7 +205,7 @@ fn describe(error: &Error, value: &Value) -> String {
     format!("{text}{}", origin(value))
 }
 
-/// The message for a value in the place of a section.
+/// The message for a value where a section is expected.
 pub(crate) fn no_section(path: &str, value: &Value) -> String {
     format!(
         "must be a section, [{path}], not {}{}",
@@ -221,7 +221,7 @@ fn origin(value: &Value) -> String {
         .unwrap_or_default()
 }
 
-/// The type of a value, without the value: it may be a secret under the wrong key.
+/// The type of a value. The value itself is left out, because it may be a secret under the wrong key.
 pub(crate) fn type_name(value: &Value) -> &'static str {
     match value.kind {
         ValueKind::Nil => "nothing",

@@ -1,5 +1,5 @@
-//! The JSON Schema of a section, made from the struct that reads it. The reader is tried with a value of each type, so
-//! that the schema cannot differ from it.
+//! The JSON Schema of a section, built from the struct that reads it. The reader is tried with a value of each type, so
+//! the schema always matches it.
 
 use config::{Value, ValueKind};
 use serde::Serialize;
@@ -35,7 +35,7 @@ where
     properties
 }
 
-/// The types of JSON that the key accepts.
+/// The JSON types that the key accepts.
 fn types<T: DeserializeOwned>(key: &str) -> Vec<&'static str> {
     let samples = [
         ("boolean", value(ValueKind::Boolean(true))),
@@ -47,9 +47,9 @@ fn types<T: DeserializeOwned>(key: &str) -> Vec<&'static str> {
     let accepts = |name, sample: Value| match read_key::<T>(key, StrictValue::Given(sample)) {
         Ok(()) => true,
         Err(Error::OutOfRange) => name == "integer",
-        // The type is right, but the text is not.
+        // The type is accepted, although this text is not.
         Err(Error::Invalid(_)) => name == "string" || name == "array",
-        // If only the item is wrong, a list is accepted.
+        // If only the item's type is wrong, a list is accepted.
         Err(Error::Type { is_container, .. }) => name == "array" && !is_container,
         Err(Error::NotFromFile | Error::UnknownKey(_)) => false,
     };

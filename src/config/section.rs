@@ -16,34 +16,34 @@ use super::schema::properties;
 use super::values::{HumanDuration, List};
 use crate::secret::{Damage, Secret, damage};
 
-/// The findings about a section from building its extractor, in addition to the problems.
+/// What building the extractor found out about its section, in addition to the problems.
 pub(crate) struct Findings {
     /// The effective section, with presets and defaults applied and secrets redacted.
     pub(crate) effective: Option<serde_json::Value>,
     /// The files from which keys were read.
     pub(crate) watched: Vec<FileFingerprint>,
     pub(crate) warnings: Warnings,
-    /// How many secrets were taken from each list or table of them, by its full key.
+    /// How many secrets each list or table of secrets contains, by its full key.
     pub(crate) secret_counts: Vec<(String, usize)>,
-    /// Makes the properties of the section's JSON Schema.
+    /// Builds the properties of the section's JSON Schema.
     pub(crate) properties: Option<Properties>,
 }
 
 type Properties = fn() -> serde_json::Map<String, serde_json::Value>;
 
-/// Values outside the section that its checks need.
+/// Values from outside the section that its checks need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Elsewhere<'a> {
-    /// The secret that signs our tokens, which no section may use.
+    /// The secret that signs our tokens. No section may use it.
     pub(crate) client_secret: Option<&'a Secret>,
-    /// `server.request_timeout`, which bounds every timeout of a section.
+    /// `server.request_timeout`, the upper bound for every timeout of a section.
     pub(crate) request_timeout: Duration,
     /// `token.cap_to_session`
     pub(crate) cap_to_session: bool,
 }
 
 impl Elsewhere<'_> {
-    /// For a section without a whole configuration around it.
+    /// For a section that is not part of a whole configuration.
     pub(crate) const DEFAULT: Self = Self {
         client_secret: None,
         request_timeout: Duration::from_secs(5),
@@ -51,16 +51,16 @@ impl Elsewhere<'_> {
     };
 }
 
-/// The section of one extractor, `[extractors.NAME]`, without the keys that all kinds share.
+/// The section of one extractor, `[extractors.NAME]`, without the keys that all kinds have in common.
 pub struct Section<'a> {
     path: String,
     table: Table,
-    /// Keys that were removed from the table before. They are suggested for misspelled keys.
+    /// Keys that were already removed from the table. They are candidates when a key is misspelled.
     common_keys: &'static [&'static str],
     elsewhere: Elsewhere<'a>,
-    /// The section itself sets `subject`; the value is not from its preset or kind.
+    /// The section itself sets `subject`; the value does not come from its preset or kind.
     pub(crate) names_subject: bool,
-    /// The template of the subject: the section's, its preset's or its kind's.
+    /// The subject template of the section, or of its preset or kind if the section sets none.
     pub(crate) subject: String,
     effective: RefCell<Option<serde_json::Value>>,
     watched: RefCell<Vec<FileFingerprint>>,
@@ -91,34 +91,34 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The extractor's name, as in `session.extractors`.
+    /// The extractor's name, as listed in `session.extractors`.
     pub fn name(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or_default()
     }
 
-    /// The full name of `key` in this section, with which a problem begins.
+    /// The full name of `key` in this section. A problem begins with it.
     pub fn key(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
-    /// The template of the subject.
+    /// The subject template.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Whether tokens end with the session, so that a store has to read the session's end.
+    /// Whether tokens must not outlive the session, so that a store has to read the session's expiry.
     pub fn cap_to_session(&self) -> bool {
         self.elsewhere.cap_to_session
     }
 
-    /// Refuses a section without a `subject` of its own, for kinds in which no attribute identifies the users of every
-    /// app. `text` says what to write.
+    /// Refuses a section that does not set `subject`. For kinds in which no attribute identifies users in every app.
+    /// `text` says what to write.
     pub fn require_subject(&self, text: &str, problems: &mut Problems) {
         problems.require(self.names_subject, self.key("subject"), text);
     }
 
-    /// The section as `T`: a struct whose fields all have defaults and which denies unknown fields.
-    /// Keys that do not fit are reported and take their default, so that later checks still run.
+    /// Reads the section as `T`, a struct whose fields all have defaults and which denies unknown fields. An invalid
+    /// key is reported and takes its default, so that later checks still run.
     pub fn read<T>(&self, problems: &mut Problems) -> T
     where
         T: DeserializeOwned + Default + Serialize,
@@ -137,10 +137,10 @@ impl<'a> Section<'a> {
         config
     }
 
-    /// The secret under `key`, if it is given; an empty one is a problem.
+    /// Validates the secret under `key`, if it is set. An empty secret is a problem.
     ///
-    /// A secret that verifies sessions must not be the one that signs our tokens: such a token
-    /// would then be accepted as a session.
+    /// A secret that verifies sessions must not be the one that signs our tokens, because such a token would then be
+    /// accepted as a session.
     pub fn secret(
         &self,
         key: &str,
@@ -152,12 +152,12 @@ impl<'a> Section<'a> {
         Some(secret)
     }
 
-    /// The secrets listed under `key`. Each is checked as in [`Self::secret`].
+    /// Validates the secrets listed under `key`, each as in [`Self::secret`].
     pub fn secrets(&self, key: &str, values: List<Secret>, problems: &mut Problems) -> Vec<Secret> {
         for secret in values.iter() {
             self.check_secret(key, secret, problems);
         }
-        // Quotes around a whole list in a variable are now at its first and its last secret.
+        // Quotes around a whole list in an environment variable end up in its first and its last secret.
         if let [first, .., last] = &*values
             && [first, last]
                 .iter()
@@ -170,8 +170,8 @@ impl<'a> Section<'a> {
         values.0
     }
 
-    /// Records how many secrets a list or table has. Otherwise, a comma too many or too few in a variable would go
-    /// unnoticed.
+    /// Records how many secrets a list or table contains. Otherwise, an extra or a missing comma in an environment
+    /// variable would go unnoticed.
     pub fn count_secrets(&self, key: &str, count: usize) {
         if count > 0 {
             self.secret_counts.borrow_mut().push((self.key(key), count));
@@ -187,7 +187,7 @@ impl<'a> Section<'a> {
             return;
         }
         self.refuse_client_secret(key, secret.expose(), problems);
-        // Only a warning: the app may read the same damaged value.
+        // Only a warning, because the app may read the same damaged value.
         if let Some(damage) = self.damage_of(key, secret) {
             self.warn(
                 key,
@@ -204,8 +204,8 @@ impl<'a> Section<'a> {
         damage(secret.expose(), &names)
     }
 
-    /// Refuses the client secret as a key that verifies sessions. `bytes` is the key as it is used, decoded if the section
-    /// has it encoded.
+    /// Refuses the client secret as a key that verifies sessions. `bytes` is the key in use, after decoding if the
+    /// section contains it in encoded form.
     pub fn refuse_client_secret(&self, key: &str, bytes: &[u8], problems: &mut Problems) {
         if self
             .elsewhere
@@ -219,8 +219,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Checks that nested timeouts are in order: none is longer than the next one, or than `server.request_timeout`,
-    /// which would end the request first.
+    /// Checks that nested timeouts are in order: none may be longer than the next one, nor than
+    /// `server.request_timeout`, which would end the request first.
     pub fn check_timeouts(&self, timeouts: &[(&str, HumanDuration)], problems: &mut Problems) {
         let request = (
             "server.request_timeout".to_owned(),
@@ -240,19 +240,19 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reads a file of secrets or keys. From then on, a change of the file reloads the configuration.
+    /// Reads a file of secrets or keys. Later changes of the file reload the configuration.
     pub fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let (bytes, watched) = FileFingerprint::read(path)?;
         self.watched.borrow_mut().push(watched);
         Ok(bytes)
     }
 
-    /// Adds a warning about `key`: the value is accepted, but the operator should know what it means.
+    /// Adds a warning about `key`: the value is accepted, but the operator should be aware of its effect.
     pub fn warn(&self, key: &str, text: impl Into<String>) {
         self.warnings.borrow_mut().add(self.key(key), text);
     }
 
-    /// The findings about the section while its extractor was built.
+    /// The findings about the section from building its extractor.
     pub(crate) fn into_findings(self) -> Findings {
         Findings {
             effective: self.effective.into_inner(),
@@ -264,7 +264,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The name of a variable in front of a value, as in `AUTH_SECRET=…`; empty if there is none.
+/// The name of an environment variable in front of a value, as in `AUTH_SECRET=…`, or an empty text if there is none.
 fn name_in_front(value: &[u8]) -> &str {
     let value = value.strip_prefix(b"export ").unwrap_or(value);
     let name = value.split(|&byte| byte == b'=').next().unwrap_or_default();
@@ -279,7 +279,7 @@ fn name_in_front(value: &[u8]) -> &str {
 }
 
 impl fmt::Debug for Section<'_> {
-    /// Leaves out the table, which contains secrets as plain text.
+    /// Leaves out the table, which contains secrets in plain text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Section")
             .field("path", &self.path)

@@ -1,7 +1,7 @@
-//! Lists and tables in the text of a variable, written as JSON or TOML.
+//! Lists and tables in the text of an environment variable, written as JSON or TOML.
 //!
-//! This module does not know which keys accept one: the caller tries a key's type with an empty list or table instead
-//! of the text.
+//! This module does not depend on the keys that accept a list or table: the caller tries a key's type with an empty one
+//! instead of the text.
 
 use config::{FileFormat, Format, Value, ValueKind};
 use serde::Deserialize;
@@ -10,10 +10,11 @@ use toml::de::ValueDeserializer;
 use super::layers::PREFIX;
 use crate::json;
 
-/// The value, in which the text of a variable that contains a list or table is replaced by it.
+/// Replaces the text of an environment variable by the list or table that it contains.
 ///
-/// `takes` says whether the key accepts a value. `is_secret` says that the key accepts secrets. A text that begins like
-/// a list or table but cannot be parsed is then an error, because it would otherwise be split at its commas.
+/// `takes` tells whether the key accepts a value. `is_secret` tells whether the key accepts secrets. For those, a text
+/// that begins like a list or table but cannot be parsed is an error, because it would otherwise be split at its
+/// commas.
 pub(super) fn expand(
     value: &Value,
     takes: &dyn Fn(Value) -> bool,
@@ -87,7 +88,7 @@ fn table(name: &str, member: Value) -> Value {
     Value::new(None, ValueKind::Table(members))
 }
 
-/// Parses the whole text as JSON or else as TOML. Text inside it must not be split at commas, so its origin differs
+/// Parses the whole text as JSON, or else as TOML. Text inside it must not be split at commas, so its origin differs
 /// from the variable's.
 fn read(text: &str, variable: &str) -> Option<Value> {
     if let Ok(value) = json::Value::parse(text.as_bytes()) {

@@ -1,7 +1,6 @@
-//! The message for a name that does not exist, with a suggestion ("did you mean"). The caller passes the names that
-//! exist.
+//! The message for an unknown name, with a suggestion ("did you mean"). The caller passes the known names.
 
-/// The similarity (Jaro-Winkler) from which one name counts as a misspelling of the other.
+/// From this similarity (Jaro-Winkler) on, a name is treated as a misspelling of the other.
 const ALIKE: f64 = 0.85;
 
 /// Says that `name` is unknown, and suggests the closest name, or lists all names.

@@ -1,5 +1,5 @@
-//! The forms in which values are written: durations with a unit, lists from a file or a variable.
-//! `settings` and the kinds of extractors choose the form of each key.
+//! The notations of values: durations with a unit, and lists from a file or an environment variable. `settings` and the
+//! extractor kinds choose the notation of each key.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,7 +15,7 @@ use crate::secret::refuse;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
 
-/// No timeout or lifetime of this service is longer, so a longer duration is a typing error.
+/// No timeout or lifetime of this service is longer, so a longer duration must be a typing error.
 const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 impl HumanDuration {
@@ -85,13 +85,13 @@ impl Visitor<'_> for HumanDurationVisitor {
     refuse!(Self::HELP; visit_i64: i64, visit_u64: u64, visit_f64: f64);
 }
 
-/// Text that is not secret but is usually in a file of its own: certificates, public keys, a key set.
+/// Text that is not secret but is usually stored in its own file: certificates, public keys, a key set.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicText(Vec<u8>);
 
 impl PublicText {
-    /// Removes a byte order mark, which editors add, and converts `\n` to line ends, because many platforms allow
-    /// variables of one line only. The `\n` in JSON is not converted.
+    /// Removes a byte order mark, which some editors add, and converts `\n` to line ends, because many platforms allow
+    /// only a single line in an environment variable. A `\n` in JSON is kept.
     fn new(bytes: &[u8]) -> Self {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let is_json = || serde_json::from_slice::<de::IgnoredAny>(bytes).is_ok();
@@ -148,12 +148,12 @@ impl Visitor<'_> for PublicTextVisitor {
     }
 }
 
-/// A list. The text of a variable has commas between its items; other text is one item.
+/// A list. The text of an environment variable is comma-separated; any other text is a single item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct List<T>(pub Vec<T>);
 
-// Not derived, because an empty list needs no `T: Default`.
+// Not derived, because the derived impl would require `T: Default`, which an empty list does not need.
 impl<T> Default for List<T> {
     fn default() -> Self {
         Self(Vec::new())
@@ -193,7 +193,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         T::deserialize(text.into_deserializer()).map(|item| List(vec![item]))
     }
 
-    /// Accepts the content of a file: one item per line. Empty lines are left out.
+    /// Accepts the content of a file: one item per line, without empty lines.
     fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<List<T>, E> {
         let lines = content.split(|&byte| byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));

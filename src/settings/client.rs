@@ -1,4 +1,4 @@
-//! The keys before the first section: the client id and secret.
+//! The top-level keys, before the first section: the client id and secret.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::config::{Problems, Warnings};
 use crate::secret::{Secret, damage};
 use crate::token::RolloutClient;
 
-/// RFC 7518, section 3.2: a key for HS512 has at least the size of the hash.
+/// RFC 7518, section 3.2: a key for HS512 is at least as long as the hash.
 const RECOMMENDED_SECRET_BYTES: usize = 64;
 
 #[derive(Default, Serialize, Deserialize)]

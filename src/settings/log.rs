@@ -1,4 +1,4 @@
-//! `[log]`: how lines are written, and how subjects appear in them.
+//! `[log]`: the format of log lines, and the form of subjects in them.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tracing::Level;

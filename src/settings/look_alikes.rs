@@ -1,5 +1,5 @@
-//! Warns of variables that begin with `ROLLOUT_` and are probably misspelled keys. An app that uses Rollout may have
-//! such variables of its own, so only those that resemble a key are reported.
+//! Warns of environment variables that begin with `ROLLOUT_` and are probably misspelled keys. An app that uses Rollout
+//! may define other such variables, so only names that resemble a key are reported.
 
 use strsim::osa_distance;
 
@@ -38,7 +38,7 @@ fn known_variables(sections: &serde_json::Map<String, serde_json::Value>) -> Vec
     known
 }
 
-/// The variable of which `name` may be a misspelling.
+/// The known variable of which `name` may be a misspelling.
 fn resembling(name: &str, known: &[String]) -> Option<String> {
     let name = name.to_ascii_uppercase();
     let letters = |name: &str| {
@@ -61,7 +61,7 @@ fn resembling(name: &str, known: &[String]) -> Option<String> {
                 .strip_prefix(&known)
                 .is_some_and(|rest| matches!(rest, "FILE" | "PATH"))
     };
-    // If there are several, return the closest.
+    // If several names are similar, return the closest.
     known
         .iter()
         .filter(is_alike)

@@ -1,5 +1,5 @@
-//! Converts the layers (defaults, files, environment) to typed settings, and reports every problem at once.
-//! `config/default.toml` documents the keys, and `extractors` contains the kinds of extractors.
+//! Converts the layers (defaults, files, environment variables) to typed settings, and reports all problems at once.
+//! `config/default.toml` documents the keys, and `extractors` contains the extractor kinds.
 
 mod client;
 pub mod log;
@@ -65,32 +65,32 @@ pub struct Settings {
     pub client: RolloutClient,
     pub minter: Minter,
     pub server: Arc<ServerConfig>,
-    /// The file or variable that has the port of `server.listen`.
+    /// The file or environment variable that sets the port of `server.listen`.
     pub port_from: String,
     pub origins: Origins,
-    /// The client for calls that belong to no extractor.
+    /// The HTTP client for calls that belong to no extractor.
     pub http: HttpClient,
     pub chain: Chain,
     pub rate_limit: RateLimitConfig,
     pub log: LogConfig,
     pub reload: ReloadConfig,
-    /// Traces are configured at start only.
+    /// The trace collector, which is read at start only.
     pub traces: Option<TraceReceiver>,
     /// Warnings about accepted values, for the operator.
     pub warnings: Warnings,
-    /// How many secrets were taken from each list or table of them, by its full key.
+    /// How many secrets each list or table of secrets contains, by its full key.
     pub secret_counts: Vec<(String, usize)>,
     effective: serde_json::Value,
     /// The files that `--config` names.
     config_files: Vec<FileFingerprint>,
-    /// The files of secrets that keys outside the extractors' sections name.
+    /// The secret files that are named by keys outside the extractors' sections.
     secret_files: Vec<FileFingerprint>,
-    /// The inputs of each extractor, by its name.
+    /// The inputs from which each extractor was built, by its name.
     built_from: BTreeMap<String, BuiltFrom>,
 }
 
-/// All keys that are read at start only. Every other key is in force for the connections and requests that begin
-/// after a reload.
+/// All keys that are read at start only. Every other key takes effect for connections and requests that begin after a
+/// reload.
 #[derive(PartialEq, Eq, Serialize)]
 struct RestartKeys<'a> {
     server: &'a ServerRestartConfig,
@@ -116,17 +116,18 @@ impl RestartKeys<'_> {
     }
 }
 
-/// Loads and checks the whole configuration. Reads files, but never the network.
+/// Loads and validates the whole configuration. Reads files, but never uses the network.
 ///
 /// # Errors
-/// Every problem of every layer, each beginning with its key.
+/// All problems of all layers, each beginning with its key.
 pub fn load(
     sources: &Sources,
     registry: &Registry,
     context: &Context,
 ) -> Result<Settings, Problems> {
     let mut problems = Problems::default();
-    // If a layer cannot be read, a missing key may be in that layer, so no further problems are reported.
+    // If a layer cannot be read, that layer may contain a key that is missing here, so no further problems are
+    // reported.
     let Some(Merged { tree, files }) = sources.merge(&mut problems) else {
         return Err(problems);
     };
@@ -205,7 +206,7 @@ pub fn load(
 /// Loads only what `mint` and `inspect` need: the client id and secret.
 ///
 /// # Errors
-/// Says what is wrong with either.
+/// The problems of the client id and secret.
 pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
     let mut problems = Problems::default();
     let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
@@ -221,7 +222,7 @@ pub fn load_client(sources: &Sources) -> Result<RolloutClient, Problems> {
 /// Loads only what the commands that call Rollout need: the client and the settings of outgoing calls.
 ///
 /// # Errors
-/// Says what is wrong with these.
+/// The problems of these keys.
 pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpClient), Problems> {
     let client = load_client(sources)?;
     let mut problems = Problems::default();
@@ -239,10 +240,10 @@ pub fn load_client_and_http(sources: &Sources) -> Result<(RolloutClient, HttpCli
     problems.or((client, HttpClient::new(outgoing)))
 }
 
-/// Loads only what `health` needs: the address that the service listens on, and the file or variable that has its port.
+/// Loads only what `health` needs: the listen address, and the file or environment variable that sets its port.
 ///
 /// # Errors
-/// Says what is wrong with `[server]`.
+/// The problems of `[server]`.
 pub fn load_listen(sources: &Sources) -> Result<(SocketAddr, String), Problems> {
     let mut problems = Problems::default();
     let Some(Merged { tree, .. }) = sources.merge(&mut problems) else {
@@ -264,8 +265,8 @@ impl Settings {
             .any(FileFingerprint::has_changed)
     }
 
-    /// Replaces each extractor whose section and files are unchanged by the one in `old`, so that its caches and
-    /// connections are kept. Returns the other extractors, which are not started yet.
+    /// Reuses the extractors of `old` whose sections and files are unchanged, so that their caches and connections are
+    /// kept. Returns the other extractors, which are not started yet.
     pub fn keep_unchanged(&mut self, old: &Self) -> Chain {
         let (mut links, mut new) = (Vec::new(), Vec::new());
         for link in self.chain.extractors() {
@@ -287,7 +288,7 @@ impl Settings {
         Chain::new(new)
     }
 
-    /// Keeps the values in force of all keys that are read at start only. Returns the names of those that have changed.
+    /// Keeps the current values of all keys that are read at start only. Returns the names of those that have changed.
     pub fn keep_restart_keys(&mut self, current: &Self) -> Vec<String> {
         let changed = current.restart_keys().changed(&self.restart_keys());
         Arc::make_mut(&mut self.server).restart = current.server.restart.clone();
@@ -300,7 +301,7 @@ impl Settings {
         }
     }
 
-    /// Logs each warning and how many secrets each list has, at start and after a reload.
+    /// Logs each warning, and how many secrets each list contains, at start and after a reload.
     pub fn log_notes(&self) {
         for (key, count) in &self.secret_counts {
             tracing::info!(key, count, "secrets taken");
@@ -316,7 +317,7 @@ impl Settings {
     }
 }
 
-/// The message for a name that is neither a section nor a key before the first section.
+/// The message for a name that is neither a section nor a top-level key.
 fn unknown_at_top(key: &str) -> String {
     let joined = SECTIONS
         .iter()
@@ -335,7 +336,7 @@ fn unknown_at_top(key: &str) -> String {
     }
 }
 
-/// The sections of a configuration, each of which is removed when it is read.
+/// The sections of a configuration. Each one is removed when it is read.
 struct Sections {
     tree: Table,
     /// The effective sections, for `check-config --print`.
@@ -353,7 +354,7 @@ impl Sections {
         }
     }
 
-    /// The keys before the first section.
+    /// Reads the keys before the first section.
     fn client(&mut self, problems: &mut Problems) -> ClientConfig {
         let table = take(&mut self.tree, &CLIENT_KEYS);
         let client = read("", &table, &[], &mut self.files, problems);
@@ -361,7 +362,7 @@ impl Sections {
         client
     }
 
-    /// The table called `name`; empty if it does not exist.
+    /// The table called `name`, or an empty table if it does not exist.
     fn table(&mut self, name: &str, problems: &mut Problems) -> Table {
         let text = match self.tree.remove(name) {
             None => return Table::new(),
@@ -389,7 +390,7 @@ impl Sections {
         section
     }
 
-    /// A section whose keys are the fields of two structs.
+    /// Reads a section whose keys are the fields of two structs.
     fn read_in_two<A, B>(&mut self, name: &str, problems: &mut Problems) -> (A, B)
     where
         A: DeserializeOwned + Serialize + Default,
@@ -411,7 +412,7 @@ impl Sections {
         (first, second)
     }
 
-    /// Reads `[server]`. Also returns the file or variable with the port of `listen`.
+    /// Reads `[server]`. Also returns the file or environment variable that sets the port of `listen`.
     fn server(
         &mut self,
         environment: &BTreeMap<String, String>,
@@ -434,7 +435,7 @@ impl Sections {
         }
     }
 
-    /// Uses `PORT` as the port of `server.listen` if that key is not set.
+    /// Uses `PORT` as the port of `server.listen` if that key is unset.
     fn take_port(&mut self, port: &str, problems: &mut Problems) {
         if self.listen().is_some() {
             return;
@@ -462,7 +463,7 @@ impl Sections {
         }
     }
 
-    /// Reports the sections that were not read. Returns the effective sections, and the files that were read.
+    /// Reports sections that were not read. Returns the effective sections, and the files that were read.
     fn finish(
         self,
         problems: &mut Problems,

@@ -1,4 +1,4 @@
-//! `[origins]`: the pages of other origins that may ask for tokens. `http::origin` decides what a request of such a
+//! `[origins]`: the other origins whose pages may request tokens. `http::origin` decides what a request from such a
 //! page may do.
 
 use axum::http::{HeaderName, HeaderValue};
@@ -15,12 +15,12 @@ pub(super) struct OriginsConfig {
     allowed_headers: List<String>,
 }
 
-/// The pages of other origins that may ask for tokens.
+/// The other origins whose pages may request tokens.
 #[derive(Debug)]
 pub struct Origins {
     pub allowed: Vec<Origin>,
     pub patterns: Vec<OriginPattern>,
-    /// Every loopback origin may ask for tokens as well. Set under `dev`.
+    /// Whether every loopback origin may request tokens as well. Set under `dev`.
     pub loopback: bool,
     /// The value of `Access-Control-Allow-Headers`: the request headers that such a page may send.
     pub request_headers: HeaderValue,
@@ -94,7 +94,8 @@ impl OriginsConfig {
         origins
     }
 
-    /// The fixed names, those of `allowed_headers`, and those from which the configuration reads a session.
+    /// The fixed names, those in `allowed_headers`, and the headers from which the configured extractors read a
+    /// session.
     fn request_headers(&self, chain: &Chain, dev: bool, problems: &mut Problems) -> HeaderValue {
         let mut names: Vec<String> = REQUEST_HEADERS.map(str::to_owned).into();
         let mut add = |name: String| {
@@ -109,7 +110,7 @@ impl OriginsConfig {
                      combine `*` with credentials"
                 )
             });
-            // The parser accepts `*` as a name.
+            // The parser accepts `*` as a header name.
             let parsed = parsed.and_then(|name| match name.as_str() {
                 "*" => Err(format!(
                     "entry {number}: browsers do not combine `*` with credentials: list each name"
@@ -133,7 +134,7 @@ impl OriginsConfig {
     }
 }
 
-/// A header's name with capital letters, as in `X-Request-Id`.
+/// A header name with capital letters, as in `X-Request-Id`.
 fn capitalized(name: &str) -> String {
     let words = name.split('-').map(|word| {
         let (first, rest) = word.split_at(word.len().min(1));
@@ -142,7 +143,7 @@ fn capitalized(name: &str) -> String {
     words.collect::<Vec<_>>().join("-")
 }
 
-/// An origin in the form in which clients send it: `https://app.example`, `capacitor://localhost`.
+/// An origin in the form that clients send: `https://app.example`, `capacitor://localhost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(HeaderValue);
 
@@ -150,7 +151,7 @@ impl Origin {
     /// Parses an origin from the configuration, and normalizes it to the form that clients send.
     ///
     /// # Errors
-    /// If the text is not exactly one origin with a host.
+    /// The text is not exactly one origin with a host.
     pub fn parse(text: &str) -> Result<Self, String> {
         const WILDCARD: &str = "`*` cannot be used with credentials: list every origin";
         if text.contains('*') {
@@ -181,9 +182,10 @@ impl Origin {
         }
         let origin = match url.scheme() {
             "http" | "https" => url.origin().ascii_serialization(),
-            // No page has an origin of these schemes.
+            // No page has an origin with one of these schemes.
             "ftp" | "ws" | "wss" => return Err(wrong()),
-            // The standard gives other schemes an opaque origin. Apps and extensions send scheme, host and port.
+            // The URL standard gives other schemes an opaque origin, but apps and extensions send scheme, host and
+            // port.
             scheme => {
                 let host = url
                     .host_str()
@@ -205,7 +207,7 @@ impl Origin {
         self.0.to_str().unwrap_or_default()
     }
 
-    /// Whether this is http(s) on a loopback host.
+    /// Whether this is an http or https origin on a loopback host.
     fn is_localhost(&self) -> bool {
         is_loopback(self.as_str())
     }
@@ -217,7 +219,7 @@ impl PartialEq<HeaderValue> for Origin {
     }
 }
 
-/// Whether an origin is http(s) on `localhost`, a name below it (RFC 6761, section 6.3), or a loopback address.
+/// Whether an origin is http or https on `localhost`, a subdomain of it (RFC 6761, section 6.3), or a loopback address.
 pub fn is_loopback(origin: &str) -> bool {
     let Ok(url) = Url::parse(origin) else {
         return false;
@@ -233,14 +235,15 @@ pub fn is_loopback(origin: &str) -> bool {
         && url.origin().ascii_serialization() == origin
 }
 
-/// The characters of hosts that need no escape. Electron's apps may have the hosts `.` and `-`.
+/// The characters that a host may contain unescaped. Electron apps may use the hosts `.` and `-`.
 fn is_plain(host: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     !host.is_empty() && host.bytes().all(is_plain)
 }
 
-/// A pattern for preview deployments, `https://*-team.vercel.app`: the text before and after the `*`, which matches a
-/// part of one label. Strangers can register names that match, so such a page is trusted less than an exact origin.
+/// A pattern for preview deployments, such as `https://*-team.vercel.app`: the text before and after the `*`, which
+/// matches part of one label. Strangers can register matching names, so such a page is trusted less than an exact
+/// origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginPattern {
     before: String,
@@ -249,7 +252,7 @@ pub struct OriginPattern {
 
 impl OriginPattern {
     /// # Errors
-    /// If the text has any other form.
+    /// The text has any other form.
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "`*` cannot be used with credentials. The one pattern form is \
             https://*-team.vercel.app: https, one `*` within a label, with other text in that label, and two whole labels \

@@ -1,5 +1,5 @@
-//! `[outgoing]`, and the standard variables for proxies and certificates: those that are used, and those that cause a
-//! warning.
+//! `[outgoing]`, and the standard environment variables for proxies and certificates: the ones that are used, and the
+//! ones that cause a warning.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,10 +10,10 @@ use rustls::pki_types::pem::PemObject;
 use crate::config::{FileFingerprint, Problems, Warnings};
 use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
 
-/// The variable with the file of the system's certificates, which OpenSSL and our libraries read.
+/// The environment variable for the file of the system's certificates, which OpenSSL and our libraries read.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
-/// Programs use both upper and lower case.
+/// Both spellings are listed, because programs use upper and lower case.
 const PROXY_VARIABLES: [&str; 6] = [
     "HTTPS_PROXY",
     "https_proxy",
@@ -23,8 +23,8 @@ const PROXY_VARIABLES: [&str; 6] = [
     "http_proxy",
 ];
 
-/// The settings of outgoing calls, from `[outgoing]` and the environment. The file of `SSL_CERT_FILE` is added to
-/// `files`.
+/// The settings of outgoing calls, from `[outgoing]` and the environment. The file that `SSL_CERT_FILE` names is added
+/// to `files`.
 pub(super) fn check(
     config: &OutgoingConfig,
     environment: &BTreeMap<String, String>,
@@ -60,7 +60,7 @@ fn read_system(path: &Path, files: &mut Vec<FileFingerprint>) -> Result<Vec<u8>,
         )
     })?;
     files.push(file);
-    // A certificate that cannot be parsed is skipped, as in other programs.
+    // A certificate that cannot be parsed is skipped, as other programs do.
     if !CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()) {
         return Err(format!(
             "names {}, which contains no PEM certificate",

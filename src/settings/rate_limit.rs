@@ -1,4 +1,4 @@
-//! `[rate_limit]`: tokens for one credential and one subject. `http::rate_limit` counts them.
+//! `[rate_limit]`: how many tokens one credential and one subject may get. `http::rate_limit` enforces the limit.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::config::Problems;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimitConfig {
-    /// 0 switches the limit off.
+    /// 0 disables the limit.
     pub per_minute: u32,
     pub burst: u32,
 }

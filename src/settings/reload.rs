@@ -1,5 +1,5 @@
-//! `[reload]`, and reloading the configuration on SIGHUP, or when a file of the configuration changes.
-//! A reload is all or nothing: a configuration that does not load changes nothing.
+//! `[reload]`, and reloading the configuration on SIGHUP or when one of its files changes. A reload is all or nothing:
+//! a configuration that does not load changes nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::session::registry::Registry;
 use crate::settings::{self, Settings};
 use crate::sync::{Semaphore, mpsc, sleep, spawn, spawn_blocking, timeout};
 
-/// How long the extractors of a new configuration may take to fetch what they need.
+/// How long the extractors of a new configuration may take to fetch what they depend on, such as a provider's keys.
 const WARM_UP: Duration = Duration::from_secs(5);
 const WARM_UP_STEP: Duration = Duration::from_millis(50);
 
-/// How long files must stay unchanged before they are used, because they may be half written.
+/// How long files must stay unchanged before they are used, because a write may be in progress.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How often files that change during a reload are read again.
+/// How many times files that keep changing during a reload are read.
 const MAX_READS: usize = 10;
 
-/// How long reading the files may take. A network file system may never answer.
+/// How long reading the files may take. A network file system may hang forever.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `[reload]`
@@ -43,12 +43,12 @@ impl Default for ReloadConfig {
     }
 }
 
-/// A service whose settings can be replaced.
+/// A service whose settings can be replaced while it runs.
 pub trait Reloadable: fmt::Debug + Send + Sync + 'static {
-    /// The settings in force now.
+    /// The current settings.
     fn settings(&self) -> Arc<Settings>;
 
-    /// Puts other settings in force for the requests that begin from now on.
+    /// Uses `settings` for all requests that begin from now on.
     fn replace(&self, settings: Settings);
 }
 
@@ -59,7 +59,7 @@ pub struct Reloader {
     sources: Sources,
     registry: Registry,
     context: Context,
-    /// One permit, for the thread that reads files.
+    /// A single permit, for the thread that reads files.
     reading: Arc<Semaphore>,
 }
 
@@ -79,7 +79,7 @@ impl Reloader {
         }
     }
 
-    /// Starts the task that reloads. A message to it requests a reload at once.
+    /// Starts the task that reloads. A message on the returned channel requests a reload at once.
     pub fn spawn(self) -> mpsc::Sender<()> {
         let (ask, mut asked) = mpsc::channel(1);
         let this = Arc::new(self);
@@ -91,7 +91,7 @@ impl Reloader {
                     Ok(None) => return,
                     Err(_) => spawn(this.clone().reload_if_outdated()),
                 };
-                // Each reload has a task of its own, so that a panic does not prevent later reloads.
+                // Each reload runs in its own task, so that a panic does not prevent later reloads.
                 if triggered.await.is_err() {
                     this.context.metrics.reloaded("error");
                 }
@@ -100,7 +100,7 @@ impl Reloader {
         ask
     }
 
-    /// After a failure, the files still differ from those in force, so the reload is tried again.
+    /// After a failed reload, the files still differ from the current ones, so the reload is tried again.
     async fn reload_if_outdated(self: Arc<Self>) {
         match self
             .blocking(|this| this.app.settings().are_outdated())
@@ -131,8 +131,7 @@ impl Reloader {
 
     /// The new settings, with the current extractor for each section whose keys and files did not change. If the
     /// current extractors are ready, the new ones must be ready too, so that a provider that is down does not turn a
-    /// reload into an outage. A new client is taken in any case, since Rollout may no longer accept the tokens of the
-    /// old one.
+    /// reload into an outage. A new client is always used, because Rollout may no longer accept tokens of the old one.
     async fn load(self: &Arc<Self>) -> Result<Settings, Problems> {
         let mut settings = self.read_settled().await?;
         let current = self.app.settings();
@@ -155,9 +154,9 @@ impl Reloader {
         Ok(settings)
     }
 
-    /// Reads the files until two reads, [`SETTLE`] apart, give the same result, which may be problems. A file may be
-    /// half written at one read. Files are also read one after the other, so one read may see some old files and some
-    /// new ones.
+    /// Reads the files until two reads, [`SETTLE`] apart, give the same result, which may be a list of problems. During
+    /// one read, a file may be half written. Files are also read one after the other, so one read may return a mix of
+    /// old and new files.
     async fn read_settled(self: &Arc<Self>) -> Result<Settings, Problems> {
         let mut found = None;
         for _ in 0..MAX_READS {
@@ -192,7 +191,7 @@ impl Reloader {
         settings::load(&self.sources, &self.registry, &self.context)
     }
 
-    /// Runs `work`, which reads files, off the async workers. A file system that does not answer blocks only one
+    /// Runs `work`, which reads files, outside the async workers. A file system that does not answer blocks only one
     /// thread, because the next call waits for that thread.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,

@@ -18,7 +18,7 @@ use crate::session::registry::Registry;
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// A configuration with the kinds of `registry`.
+/// The schema of a configuration with the extractor kinds of `registry`.
 pub fn schema(registry: &Registry, context: &Context) -> Value {
     let sections = [
         (
@@ -62,7 +62,7 @@ fn object(properties: Map<String, Value>) -> Value {
     json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
-/// The section of an extractor has the keys of its kind. A section that is called like a kind may leave `kind` out.
+/// The schema of an extractor's section has the keys of its kind. A section with the name of a kind may omit `kind`.
 fn extractors(registry: &Registry) -> Value {
     let by_kind = registry.names().map(|kind| {
         json!({
@@ -96,7 +96,7 @@ fn reference(kind: &str) -> Value {
     json!({"$ref": format!("#/$defs/{kind}")})
 }
 
-/// Adds the descriptions in `config/default.toml` to the keys of the section with this header.
+/// Adds the descriptions from `config/default.toml` to the keys of the section with this header.
 fn described(mut keys: Map<String, Value>, head: &str) -> Map<String, Value> {
     let section = DEFAULTS.lines().skip_while(|line| !line.starts_with(head));
     let lines = section.skip(1).take_while(|line| !line.is_empty());

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::require_positive;
 use crate::config::{HumanDuration, PORT, Problems};
 
-/// How connections and requests are served.
+/// The settings for serving connections and requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
@@ -26,11 +26,11 @@ pub struct ServerConfig {
     pub hard_stop: HumanDuration,
 }
 
-/// The keys of `[server]` that are read at start only: changing one needs a restart.
+/// The keys of `[server]` that are read at start only: a change takes effect after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerRestartConfig {
-    /// `[::]` stands for all addresses of both families.
+    /// `[::]` means all addresses of both families.
     #[serde(deserialize_with = "address_or_port")]
     pub listen: SocketAddr,
     #[serde(deserialize_with = "address")]
@@ -82,7 +82,7 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
     })
 }
 
-/// Whether every client and proxy writes the path in the same way: no empty segments, dot segments or escapes.
+/// Whether all clients and proxies write the path in the same way: it has no empty segments, dot segments or escapes.
 fn is_base_path(path: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     let is_segment =
@@ -97,7 +97,7 @@ fn address_or_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketA
     deserializer.deserialize_any(AddressOrPort)
 }
 
-/// An address with a port, or a port alone, which stands for that port on all addresses.
+/// An address with a port, or a port alone, which means that port on all addresses.
 struct AddressOrPort;
 
 impl AddressOrPort {
@@ -132,7 +132,7 @@ impl Visitor<'_> for AddressOrPort {
     }
 }
 
-/// Whether sockets of both addresses would collide. `[::]` stands for all addresses of both families.
+/// Whether sockets on both addresses would conflict. `[::]` means all addresses of both families.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let covers = |all: IpAddr, ip: IpAddr| {
         all == ip || all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4())
@@ -143,7 +143,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 impl ServerConfig {
-    /// `port_from` is the source of the port of `listen`.
+    /// `port_from` names the source of the port of `listen`.
     pub(super) fn check(&self, port_from: &str, dev: bool, problems: &mut Problems) {
         let restart = &self.restart;
         for (key, value, most) in [

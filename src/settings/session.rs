@@ -1,10 +1,10 @@
-//! `[session]`: the extractors, in the order in which they are asked.
+//! `[session]`: the extractors, in the order in which they are tried.
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::List;
 
-/// The builder of the chain compares the names with the sections.
+/// The chain's builder checks these names against the sections.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct SessionConfig {

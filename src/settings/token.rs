@@ -24,7 +24,7 @@ impl Default for TokenConfig {
 }
 
 impl TokenConfig {
-    /// The templates of the claims.
+    /// Parses the templates of the claims.
     pub(super) fn check(&self, problems: &mut Problems) -> Option<ClaimTemplates> {
         let ttl = self.ttl.0;
         problems.require(

@@ -1,8 +1,8 @@
-//! The receiver of traces, from the variables that OpenTelemetry defines.
+//! The trace collector, configured by the environment variables that OpenTelemetry defines.
 //!
-//! Their names are a standard across languages, so the service has no keys of its own for this. The library itself
-//! reads what only it needs (headers, timeouts, batches, attributes of the resource). The variables checked here are
-//! those whose wrong values the library ignores silently.
+//! Their names are standard in all languages, so the service has no configuration keys for traces. The library reads
+//! the variables that only it needs (headers, timeouts, batches, resource attributes). The variables validated here are
+//! those whose invalid values the library silently ignores.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ const SAMPLERS: [&str; 6] = [
     "parentbased_traceidratio",
 ];
 
-/// The variables. An empty one counts as absent.
+/// The environment variables. An empty one is treated as unset.
 struct Variables<'a>(&'a BTreeMap<String, String>);
 
 impl<'a> Variables<'a> {
@@ -33,7 +33,7 @@ impl<'a> Variables<'a> {
             .filter(|value| !value.is_empty())
     }
 
-    /// The first of these variables that is set: the one for traces, then the one for all signals.
+    /// The first of these variables that is set: the one for traces has precedence over the one for all signals.
     fn first(&self, names: [&'static str; 2]) -> Option<(&'static str, &'a str)> {
         names
             .into_iter()
@@ -51,7 +51,7 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// The configured receiver. A build without traces warns if there is one.
+/// The configured collector. A build without traces warns if one is configured.
 pub(super) fn load(
     environment: &BTreeMap<String, String>,
     problems: &mut Problems,
@@ -70,14 +70,14 @@ pub(super) fn load(
     None
 }
 
-/// The configured receiver; `None` if the variables name none, or switch traces off.
+/// The configured collector, or `None` if the variables name none, or disable traces.
 fn read(environment: &BTreeMap<String, String>, problems: &mut Problems) -> Option<TraceReceiver> {
     let variables = Variables(environment);
     let (name, text) = variables
         .first([TRACES_ENDPOINT, ENDPOINT])
         .filter(|_| variables.is_wanted())?;
     check(&variables, problems);
-    // Traces hold no secret, and collectors are usually in the same network: plain http is accepted.
+    // Traces contain no secrets, and collectors are usually in the same network, so plain http is accepted.
     let mut endpoint = problems.accept(name, check_url(text, true))?;
     if name == ENDPOINT {
         let path = format!("{}/v1/traces", endpoint.path().trim_end_matches('/'));

@@ -1,11 +1,11 @@
-//! The field names of Google Cloud's structured logging, in place of our own. A `LogEntry` takes its severity, time,
-//! HTTP request and trace from fields with these names; the other fields are its payload.
+//! Replaces our field names by those of Google Cloud's structured logging. A `LogEntry` takes its severity, time, HTTP
+//! request and trace from fields with these names; all other fields become its payload.
 
 use serde_json::{Map, Value};
 
 const TRACE: &str = "logging.googleapis.com/trace";
 
-/// Renames the fields of a line. `project` is part of the full name of a trace.
+/// Renames the fields of a line. `project` becomes part of the trace's full name.
 pub(super) fn rename(
     fields: Vec<(&'static str, Value)>,
     project: Option<&str>,
@@ -41,7 +41,7 @@ pub(super) fn rename(
                     let latency = format!("{:.6}s", milliseconds / 1000.0);
                     request.insert("latency".to_owned(), latency.into());
                 }
-                // Names with a dot belong to the HTTP request in this format, and to traces.
+                // In this format, names with a dot belong to the HTTP request or to traces.
                 if !name.contains('.') {
                     line.insert(name.to_owned(), value);
                 }

@@ -1,9 +1,9 @@
-//! The JSON format of the log: one object per line, with the fields of the event and of its spans at the top level. A
-//! field of the event overrides one of a span, and a field of an inner span overrides one of an outer span.
+//! The JSON format of the log: one object per line, with the fields of the event and of its spans at the top level. An
+//! event's field overrides a span's, and an inner span's field overrides an outer span's.
 //!
-//! Neither of the two crates for this fits: the JSON layer of `tracing-subscriber` writes span fields into a nested
-//! object, in which operators' log queries do not find `request_id`; `json-subscriber` 0.3 adds the span's name to
-//! every line, and writes a field twice if event and span have it.
+//! Neither of the two existing crates fits: the JSON layer of `tracing-subscriber` writes span fields into a nested
+//! object, where operators' log queries do not find `request_id`; `json-subscriber` 0.3 adds the span's name to every
+//! line, and writes a field twice if both the event and the span have it.
 
 use std::fmt;
 use std::io::Write;
@@ -27,11 +27,11 @@ pub(super) struct JsonLines<W> {
     pub(super) names: FieldNames,
 }
 
-/// The names of the fields of a line.
+/// The field names of a line.
 #[derive(Debug)]
 pub(super) enum FieldNames {
     Own,
-    /// Google Cloud's names, for this project if it is known.
+    /// Google Cloud's names. `project` is `None` if the project is unknown.
     GoogleCloud {
         project: Option<String>,
     },
@@ -53,7 +53,7 @@ impl Fields {
         self.set(field.name(), value.into());
     }
 
-    /// Adds the missing fields from an outer span.
+    /// Adds the outer span's fields that are missing here.
     fn inherit(&mut self, outer: &Self) {
         for (name, value) in &outer.0 {
             if !self.0.iter().any(|(known, _)| known == name) {
@@ -91,7 +91,7 @@ impl Visit for Fields {
 
 impl Serialize for Fields {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // A name with a dot is an OpenTelemetry attribute, which is for traces only.
+        // A name with a dot is an OpenTelemetry attribute, which is exported in traces only.
         let own = self.0.iter().filter(|(name, _)| !name.contains('.'));
         serializer.collect_map(own.map(|(name, value)| (name, value)))
     }

@@ -1,4 +1,4 @@
-//! The log: its writer to standard output, its format and level. The lines of requests are in `requests.rs`.
+//! The log: its writer to standard output, its format and its level. The log lines of requests are in `requests.rs`.
 
 use std::fmt::{self, Debug, Formatter};
 use std::fs::File;
@@ -23,13 +23,14 @@ use crate::telemetry::lost_lines::LostLines;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans;
 
-/// The queue between the service and the writer, about 2 MB. Lines that do not fit are dropped and counted.
+/// The capacity of the queue between the service and the writer, about 2 MB. Lines that do not fit are dropped and
+/// counted.
 const QUEUED_LINES: usize = 4096;
 
 /// Queued lines are written together, up to about this many bytes.
 const BATCH: usize = 64 * 1024;
 
-/// How long the process waits at its end until the last lines are written.
+/// How long the process waits at exit for the last lines to be written.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 pub enum LogFormat {
     Json,
     Pretty,
-    /// JSON with the field names of Google Cloud.
+    /// JSON with Google Cloud's field names.
     Gcp,
 }
 
@@ -46,7 +47,7 @@ pub enum LogFormat {
 pub struct LogOptions {
     pub format: LogFormat,
     pub level: Level,
-    /// The project in Google Cloud, if it is known. It is part of the name of a trace.
+    /// The Google Cloud project, if it is known. It is part of a trace's name.
     pub google_cloud_project: Option<String>,
 }
 
@@ -58,9 +59,9 @@ impl LogWriter {
     /// Starts the thread. Dropping the returned [`LastLines`] writes the last lines.
     ///
     /// # Errors
-    /// If the file descriptor of standard output cannot be duplicated.
+    /// The file descriptor of standard output cannot be duplicated.
     pub fn start(metrics: &Metrics) -> io::Result<(Self, LastLines)> {
-        // A duplicate of the descriptor, so that a blocked write does not hold the lock of `io::stdout`.
+        // Use a duplicate descriptor, so that a blocked write does not hold the lock of `io::stdout`.
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let lost = metrics.log_lines_lost.clone();
         let (writer, guard) = NonBlockingBuilder::default()
@@ -78,7 +79,7 @@ impl LogWriter {
 struct Lines<W> {
     out: W,
     batch: Vec<u8>,
-    /// The last write ended inside a line, so the next one starts with a line break.
+    /// Whether the last write ended inside a line, so that the next one must start with a line break.
     torn: bool,
     lost: LostLines,
 }
@@ -129,7 +130,7 @@ fn write_as_much_as_possible(out: &mut impl Write, bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(count) => written += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Another process that has the same pipe made it non-blocking.
+            // Another process that shares the pipe made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => pause(),
             Err(_) => break,
         }
@@ -145,14 +146,14 @@ fn pause() {
     thread::sleep(Duration::from_millis(10));
 }
 
-/// Its drop writes the last lines, for at most [`LAST_LINES_TIMEOUT`].
+/// Dropping this value writes the last lines, for at most [`LAST_LINES_TIMEOUT`].
 #[derive(Debug)]
 pub struct LastLines(Option<WorkerGuard>);
 
 impl Drop for LastLines {
     fn drop(&mut self) {
-        // Use a thread: if the queue is full, the guard prints to standard output, which blocks when nothing reads it.
-        // The process would then not end.
+        // Use a thread: if the queue is full, the guard prints to standard output, which blocks if no process reads it.
+        // The process would then not exit.
         let guard = self.0.take();
         let (sender, written) = mpsc::channel::<()>();
         let flush = move || {
@@ -165,7 +166,7 @@ impl Drop for LastLines {
     }
 }
 
-/// Changes format and level of the log while it is written.
+/// Changes the format and level of the log while the service runs.
 pub struct LogControl {
     layer: reload::Handle<BoxedLayer, Registry>,
     filter: reload::Handle<Targets, Registry>,
@@ -174,7 +175,7 @@ pub struct LogControl {
 
 impl LogControl {
     pub fn set(&self, format: LogFormat, level: Level) {
-        // These fail only after the log has ended.
+        // These calls fail only after the log has ended.
         let _ = self.layer.reload(self.formats.layer(format));
         let _ = self.filter.reload(self.formats.targets(format, level));
     }
@@ -186,7 +187,7 @@ impl Debug for LogControl {
     }
 }
 
-/// The common settings of the layers of all formats.
+/// The settings that the layers of all formats share.
 #[derive(Debug)]
 struct Formats {
     writer: LogWriter,
@@ -214,8 +215,8 @@ impl Formats {
         JsonLines { writer, names }.boxed()
     }
 
-    /// The targets of this format. With `with_traces`, the request span is inside a trace span, so JSON must see both
-    /// to put the fields of the request on its lines.
+    /// The targets that this format accepts. With `with_traces`, the request span is inside a trace span, so the JSON
+    /// layer must see both to put the request's fields on its lines.
     fn targets(&self, format: LogFormat, level: Level) -> Targets {
         let traces = match format {
             LogFormat::Json | LogFormat::Gcp if self.with_traces => LevelFilter::INFO,
@@ -223,7 +224,7 @@ impl Formats {
             _ => LevelFilter::OFF,
         };
         Targets::new()
-            // At finer levels, libraries log whole requests, which may contain credentials.
+            // Below warnings, libraries log whole requests, which may contain credentials.
             .with_default(level.min(Level::WARN))
             .with_target(env!("CARGO_CRATE_NAME"), level)
             .with_target(spans::TRACES, traces)
@@ -251,8 +252,8 @@ pub(super) fn layer(
     (layer.with_filter(filter).boxed(), control)
 }
 
-/// The form of subjects in the log: plain, or 64 bits of a keyed hash (HMAC-SHA-256) that is equal on all instances with
-/// the same client secret.
+/// The form of subjects in the log: plain text, or 64 bits of a keyed hash (HMAC-SHA-256), which is the same on all
+/// instances that use the same client secret.
 #[derive(Debug)]
 pub struct SubjectLog {
     plain: bool,
@@ -275,20 +276,20 @@ impl SubjectLog {
         }
     }
 
-    /// The keyed hash, also if the log has plain subjects.
+    /// The keyed hash, even if subjects are logged in plain text.
     pub(super) fn hash(&self, subject: &str) -> String {
         short_hex(hmac::sign(&self.key, subject.as_bytes()).as_ref())
     }
 }
 
-/// Equal on all instances with the same client secret. It reveals nothing about a random secret. Guesses of a weak one can
-/// be compared with it, so only operators may see it.
+/// A fingerprint that is the same on all instances with this client secret. It reveals nothing about a random secret.
+/// Guesses of a weak secret can be checked against it, so only operators may see it.
 pub fn fingerprint(client_secret: &Secret) -> String {
     let key = derived_key(client_secret, b"fingerprint");
     short_hex(hmac::sign(&key, b"").as_ref())
 }
 
-/// The client secret itself only signs tokens. Every other purpose has a key that is derived from it.
+/// Derives the key for one purpose. The client secret itself only signs tokens.
 fn derived_key(client_secret: &Secret, purpose: &[u8]) -> hmac::Key {
     let root = hmac::Key::new(hmac::HMAC_SHA256, client_secret.expose());
     let message = [b"rollout-token ", purpose].concat();
@@ -330,7 +331,7 @@ mod tests {
         );
     }
 
-    /// Answers each write with the number of bytes that it accepts, or an error.
+    /// A writer that answers each write with the number of bytes that it accepts, or with an error.
     struct Script {
         answers: std::vec::IntoIter<Result<usize, ErrorKind>>,
         written: Vec<u8>,

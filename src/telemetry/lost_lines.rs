@@ -17,7 +17,7 @@ pub(super) struct LostLines(Arc<Counts>);
 struct Counts {
     dropped: OnceLock<ErrorCounter>,
     failed: AtomicU64,
-    /// The count in the last log line about it.
+    /// The count that was last logged.
     reported: AtomicU64,
 }
 
@@ -36,7 +36,8 @@ impl LostLines {
         self.0.failed.load(Ordering::Relaxed) + dropped as u64
     }
 
-    /// Logs the count if it has changed since the last report. If that line is lost as well, the next report logs again.
+    /// Logs the count if it has changed since the last report. If that line is lost as well, the next report logs
+    /// again.
     pub(super) fn report(&self) {
         let lines = self.total();
         if self.0.reported.swap(lines, Ordering::Relaxed) != lines {

@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::telemetry::lost_lines::LostLines;
 
-/// Upper bounds in seconds: most answers take well under a millisecond, and a slow backend takes seconds.
+/// Upper bounds in seconds: most responses take well under a millisecond, and a slow backend takes seconds.
 const DURATION_BUCKETS: [f64; 11] = [
     0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0,
 ];
@@ -54,9 +54,9 @@ pub struct Metrics {
     config_reloads: Family<ReloadLabels, Counter>,
     /// Token requests in flight.
     pub in_flight: Gauge,
-    /// Open connections of the public listener.
+    /// Open connections to the public listener.
     pub connections: Gauge,
-    /// Caught panics.
+    /// Panics that were caught.
     pub panics: Counter,
     pub(super) log_lines_lost: LostLines,
 }
@@ -137,7 +137,7 @@ impl Metrics {
         }
     }
 
-    /// Counts an answered request: `outcome` is `issued` or the code of an error.
+    /// Counts an answered request: `outcome` is `issued` or an error code.
     pub fn answered(
         &self,
         extractor: Option<&Arc<str>>,
@@ -151,7 +151,7 @@ impl Metrics {
         self.request_duration.observe(duration.as_secs_f64());
     }
 
-    /// Observes a call to a backend: `result` is `ok` or the reason of the failure.
+    /// Records the duration of a call to a backend: `result` is `ok` or the reason of the failure.
     pub fn backend_call(&self, extractor: &Arc<str>, result: &'static str, duration: Duration) {
         let labels = ResultLabels {
             extractor: extractor.clone(),
@@ -172,7 +172,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Sets the age of the signing keys in use. Called before metrics are read.
+    /// Sets the age of the current signing keys. Called before metrics are read.
     pub fn jwks_age(&self, extractor: &Arc<str>, age: Duration) {
         let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         self.jwks_age
@@ -182,7 +182,7 @@ impl Metrics {
             .set(seconds);
     }
 
-    /// Sets the number of signing keys that cannot be used. Called before metrics are read.
+    /// Sets the number of unusable signing keys. Called before metrics are read.
     pub fn jwks_unusable_keys(&self, extractor: &Arc<str>, count: usize) {
         self.jwks_unusable_keys
             .get_or_create(&ExtractorLabels {
@@ -191,14 +191,14 @@ impl Metrics {
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Counts a reload of the configuration: `ok` or `error`.
+    /// Counts a reload of the configuration: `result` is `ok` or `error`.
     pub fn reloaded(&self, result: &'static str) {
         self.config_reloads
             .get_or_create(&ReloadLabels { result })
             .inc();
     }
 
-    /// All metrics in Prometheus' text format 0.0.4.
+    /// All metrics in the Prometheus text format 0.0.4.
     pub fn render(&self) -> String {
         to_text_format(&self.render_open_metrics())
     }
@@ -212,8 +212,8 @@ impl Metrics {
     }
 }
 
-/// Translates OpenMetrics to the format 0.0.4. The samples are the same; a family is called like its samples, and the format
-/// has neither the type `info`, nor units, nor an end mark.
+/// Converts OpenMetrics to the text format 0.0.4. The samples are the same, but a family has the same name as its
+/// samples, and the format has no `info` type, no units and no end mark.
 fn to_text_format(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = "";

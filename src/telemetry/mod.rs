@@ -26,11 +26,11 @@ use crate::telemetry::traces::{SendTraces, TraceReceiver, Traces};
 /// A layer that writes the log or exports traces.
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Starts logging to `writer`, and exporting traces if there is a receiver. Installs a panic hook that counts the panic
-/// and logs its location. Must be called inside the runtime.
+/// Starts logging to `writer`, and exporting traces if a collector is configured. Installs a panic hook that counts the
+/// panic and logs its location. Must be called inside the runtime.
 ///
 /// # Errors
-/// If logging was started before, or the trace exporter cannot be built.
+/// Logging was started before, or the trace exporter cannot be built.
 pub fn start(
     log: LogOptions,
     writer: LogWriter,
@@ -48,11 +48,11 @@ pub fn start(
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panics.inc();
         let location = panic.location().map(tracing::field::display);
-        // The message is not logged, because it may quote the data that was processed.
+        // The message is not logged, because it may quote the data that was being processed.
         tracing::error!(location, "panic");
     }));
     if let Some(receiver) = receiver {
-        // The origin only, because the query may hold a key.
+        // Log only the origin, because the query may contain an API key.
         tracing::info!(
             receiver = receiver.endpoint.origin().ascii_serialization(),
             "traces are sent"

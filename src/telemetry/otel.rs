@@ -1,4 +1,4 @@
-//! Exports the spans of `spans.rs` as traces: OTLP over HTTP.
+//! Exports the spans of `spans.rs` as traces, with OTLP over HTTP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +25,10 @@ use crate::telemetry::spans::TRACES;
 use crate::telemetry::trace_parent::TraceParent;
 use crate::telemetry::traces::{SendTraces, TraceReceiver};
 
-/// How long the process waits at its end for the export of the last spans.
+/// How long the process waits at exit for the export of the last spans.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The exporter. At most 2,048 spans wait to be sent; more are dropped.
+/// The exporter. At most 2,048 spans wait to be sent; further spans are dropped.
 #[derive(Debug)]
 pub struct Traces(Option<SdkTracerProvider>);
 
@@ -45,7 +45,7 @@ impl Traces {
     }
 }
 
-/// The layer that turns our trace spans, and no other spans, into spans of OpenTelemetry.
+/// The layer that converts our trace spans, and no others, to OpenTelemetry spans.
 pub(super) fn layer(
     receiver: Option<&TraceReceiver>,
     send: SendTraces,
@@ -75,13 +75,13 @@ pub(super) fn layer(
         .build();
     let layer = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
-        // Add no attributes to those in `spans.rs`.
+        // Export no attributes other than those in `spans.rs`.
         .with_location(false)
         .with_threads(false)
         .with_level(false)
         .with_target(false)
         .with_tracked_inactivity(false)
-        // The parent of a span is tracing's current span, which spawned tasks are instrumented with.
+        // A span's parent is the current `tracing` span, with which spawned tasks are instrumented.
         .with_context_activation(false)
         .with_filter(Targets::new().with_target(TRACES, LevelFilter::INFO));
     Ok((Some(layer.boxed()), Traces(Some(provider))))
@@ -96,7 +96,7 @@ pub(super) fn set_parent(span: &Span, caller: Option<&TraceParent>) {
     }
 }
 
-/// The `traceparent` of a span. `None` if the span is disabled, because no receiver is configured.
+/// The `traceparent` of a span, or `None` if the span is disabled because no collector is configured.
 pub(super) fn trace_parent(span: &Span) -> Option<TraceParent> {
     if span.is_disabled() {
         return None;
@@ -104,19 +104,19 @@ pub(super) fn trace_parent(span: &Span) -> Option<TraceParent> {
     TraceParent::of_span_context(span.context().span().span_context())
 }
 
-/// Adds the `traceparent` of the call's span to the request to a backend.
+/// Adds the `traceparent` of the call's span to a request to a backend.
 pub fn inject(span: &Span, headers: &mut HeaderMap) {
     if let Some(parent) = trace_parent(span) {
         parent.put_into(headers);
     }
 }
 
-/// The HTTP client of the exporter's own thread. It sends in the service's runtime, with the service's client.
+/// The HTTP client for the exporter's own thread. It sends in the service's runtime, with the service's client.
 #[derive(Clone, Debug)]
 struct Transport {
     send: SendTraces,
     runtime: Handle,
-    /// The last export failed. Only the first of consecutive failures is logged.
+    /// Whether the last export failed. Only the first of consecutive failures is logged.
     failing: Arc<AtomicBool>,
 }
 

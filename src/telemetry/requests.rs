@@ -1,8 +1,8 @@
-//! The log lines of requests: at most one per request, and at most [`LINES_PER_SECOND`] per reason for refused ones.
+//! The log lines of requests: at most one per request, and for refusals at most [`LINES_PER_SECOND`] per reason.
 //!
-//! No line contains a query, a token or a secret. The only headers in a line are `Host` and `Origin` of a refused
-//! request, and the method and headers that a preflight asks for. A subject is a keyed hash, unless `log.subject` is
-//! `plain`.
+//! No line contains a query, a token or a secret. The only header values in a line are the `Host` and `Origin` of a
+//! refused request, and the method and headers that a preflight requests. A subject is a keyed hash, unless
+//! `log.subject` is `plain`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +18,8 @@ use crate::telemetry::lost_lines::LostLines;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::{self, RequestSpan};
 
-/// The budget of each reason. It keeps a flood of requests from filling the disk, and one kind of refusal from hiding
-/// another.
+/// The limit for each reason. It prevents a flood of requests from filling the disk, and one kind of refusal from
+/// hiding another.
 const LINES_PER_SECOND: u32 = 100;
 
 const OTHER_PROTOCOL_INTERVAL: Duration = Duration::from_secs(60);
@@ -30,26 +30,27 @@ const MAX_TEXT: usize = 256;
 /// The result of a request, in plain fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome<'a> {
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
-    /// `issued`, or an error's code.
+    /// `issued`, or an error code.
     pub code: &'static str,
     /// Why no token was issued.
     pub reason: Option<&'static str>,
-    /// What was found and what was expected, or the details of a failing backend.
+    /// What was found and what was expected, or the details of a backend's failure.
     pub cause: Option<&'a str>,
-    /// The extractor that decided.
+    /// The extractor that decided the result.
     pub extractor: Option<&'a str>,
-    /// The subject of a genuine session.
+    /// The subject of an authentic session.
     pub subject: Option<&'a str>,
-    /// The request was refused before an extractor was asked. Its line has method, path, host and origin.
+    /// Whether the request was refused before any extractor was tried. Its log line has the method, path, host and
+    /// origin.
     pub before_extractors: bool,
     /// What the operator may have to fix.
     pub hint: Option<&'static str>,
     pub duration: Duration,
 }
 
-/// Writes the log lines of requests, and counts those over budget.
+/// Writes the log lines of requests, and counts those over the limit.
 #[derive(Debug)]
 pub struct RequestLog {
     clock: Clock,
@@ -115,7 +116,7 @@ impl RequestLog {
             hint,
             ..
         } = *outcome;
-        // Google Cloud shows these fields with every request. Other formats leave out fields without a value.
+        // Google Cloud shows these fields with every request. Other formats omit fields without a value.
         let in_cloud = (self.settings.load().0 == LogFormat::Gcp).then_some(&span.head);
         let http_method = in_cloud.map(|head| printable(head.method.as_str().as_bytes()));
         let http_path = in_cloud.map(|head| printable(head.uri.path().as_bytes()));
@@ -185,7 +186,7 @@ impl RequestLog {
         }
     }
 
-    /// Logs that a preflight was answered, but asked for a method or headers that the answer does not allow.
+    /// Logs that a preflight was answered, but requested a method or headers that the response does not allow.
     pub fn refused_preflight(&self, span: &RequestSpan, reason: &'static str, asked: &HeaderValue) {
         if self.level() < Level::INFO || !self.takes_line_for(reason) {
             return;
@@ -203,7 +204,7 @@ impl RequestLog {
         );
     }
 
-    /// Logs the refusal of a request head that could not be parsed. It has no span, and no method, path or host.
+    /// Logs that a request head could not be parsed and was refused. It has no span, and no method, path or host.
     pub fn refused_head(
         &self,
         request_id: &str,
@@ -248,7 +249,7 @@ impl RequestLog {
         is_due
     }
 
-    /// Logs how many lines of each reason were left out since the last call.
+    /// Logs, for each reason, how many lines were left out since the last call.
     pub fn report(&self) {
         let suppressed: Vec<(&str, u64)> = self
             .budgets()
@@ -266,7 +267,7 @@ impl RequestLog {
         self.lost.report();
     }
 
-    /// Reports every second, until the runtime stops.
+    /// Calls [`Self::report`] every second, until the runtime stops.
     pub async fn report_every_second(self: Arc<Self>) {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -290,7 +291,7 @@ impl RequestLog {
         true
     }
 
-    /// A poisoned lock is used anyway: no code that holds it leaves the counts inconsistent.
+    /// Uses a poisoned lock anyway: no code that holds it can leave the counts inconsistent.
     fn budgets(&self) -> MutexGuard<'_, BTreeMap<&'static str, Budget>> {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -315,7 +316,7 @@ fn record(span: &RequestSpan, outcome: &Outcome<'_>, subjects: &SubjectLog) {
     }
 }
 
-/// The first [`MAX_TEXT`] bytes of a caller's text. Bytes that are not printable ASCII are escaped.
+/// The first [`MAX_TEXT`] bytes of a caller's text, with bytes other than printable ASCII escaped.
 fn printable(bytes: &[u8]) -> String {
     bytes[..bytes.len().min(MAX_TEXT)]
         .escape_ascii()

@@ -1,10 +1,10 @@
-//! The spans of a request: one for the log, whose fields are on every line inside it, and those that are exported as
+//! The spans of a request: one for the log, whose fields appear on every line inside it, and those that are exported as
 //! traces.
 //!
-//! Trace spans have the target [`TRACES`]. They are enabled only if a trace receiver is configured, and nothing else is
+//! Trace spans have the target [`TRACES`]. They are enabled only if a trace collector is configured. Nothing else is
 //! exported: no spans or events of libraries, and no log lines. Their fields are attributes that OpenTelemetry defines,
-//! and our own under `rollout.`. They never hold a header, a cookie, a caller's path or query, a token, a secret, or a
-//! subject in plain text.
+//! and our own with the prefix `rollout.`. They never contain a header, a cookie, a caller's path or query, a token, a
+//! secret, or a subject in plain text.
 
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use tracing::field::Empty;
@@ -20,10 +20,10 @@ use crate::telemetry::traces;
 /// The target of spans that are exported as traces.
 pub(super) const TRACES: &str = "rollout::traces";
 
-/// The spans of one request. Work is added to them by [`RequestSpan::instrument`].
+/// The spans of one request. [`RequestSpan::instrument`] runs work inside them.
 #[derive(Debug)]
 pub struct RequestSpan {
-    /// An `error_span!`, so that it is enabled at every log level.
+    /// Created with `error_span!`, so that it is enabled at every log level.
     pub(super) log: Span,
     /// Disabled unless the request is for a token.
     pub(super) trace: Span,
@@ -31,8 +31,8 @@ pub struct RequestSpan {
     pub(super) head: RequestHead,
 }
 
-/// The parts of the request head that are logged if the request is refused before an extractor is asked. It shares the
-/// buffers of the request.
+/// The parts of the request head that are logged if the request is refused before an extractor is tried. They share the
+/// request's buffers.
 #[derive(Debug)]
 pub(super) struct RequestHead {
     pub(super) method: Method,
@@ -41,7 +41,7 @@ pub(super) struct RequestHead {
     pub(super) origin: Option<HeaderValue>,
 }
 
-/// Creates the spans of a request. `token_route` is the path of the matched route if the request is for a token; a
+/// Creates the spans of a request. `token_route` is the path of the matched route if this is a token request. A
 /// caller's path must not become an attribute.
 pub fn request_span<B>(
     request: &Request<B>,
@@ -97,12 +97,12 @@ impl RequestSpan {
     }
 }
 
-/// Records the name of the extractor that is asked now. The log span of the request must be the current span.
+/// Records the name of the extractor that is being tried. The log span of the request must be the current span.
 pub fn record_extractor(name: &str) {
     Span::current().record("extractor", name);
 }
 
-/// The span of a call of one extractor.
+/// The span of one extractor call.
 pub fn extractor_span(name: &str, kind: &'static str) -> Span {
     tracing::info_span!(
         target: TRACES,
@@ -123,7 +123,7 @@ pub fn record_outcome(extractor: &Span, outcome: &'static str, reason: Option<&'
     extractor.record("rollout.reason", reason);
 }
 
-/// The span of one HTTP call to a backend. It has no path or query, because these may hold an API key or a part of a
+/// The span of one HTTP call to a backend. It has no path or query, because these may contain an API key or part of a
 /// caller's token.
 pub fn call_span(method: &Method, url: &Url) -> Span {
     let method = known(method);
@@ -141,7 +141,7 @@ pub fn call_span(method: &Method, url: &Url) -> Span {
     )
 }
 
-/// Records the status of a backend's answer. A 4xx is not a failure: many backends answer 401 for "not signed in".
+/// Records the status of a backend's response. A 4xx is not a failure: many backends answer 401 for "not signed in".
 pub fn record_status(call: &Span, status: StatusCode) {
     call.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
@@ -162,13 +162,13 @@ pub fn store_span(system: &'static str) -> Span {
     )
 }
 
-/// Marks the span as failed. A refused caller is not a failure (OpenTelemetry's rule for server spans).
+/// Marks the span as failed. A refused caller is not a failure (OpenTelemetry's convention for server spans).
 pub fn record_failure(span: &Span, error_type: &str) {
     span.record("error.type", error_type);
     span.record("otel.status_code", "ERROR");
 }
 
-/// The method if it is a standard one, else `_OTHER`: a caller's text must not become an attribute.
+/// The method if it is a standard one, else `_OTHER`, because a caller's text must not become an attribute.
 fn known(method: &Method) -> &'static str {
     ["GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH"]
         .into_iter()

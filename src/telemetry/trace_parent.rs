@@ -1,7 +1,7 @@
 //! The header `traceparent`, which makes a request part of its caller's trace.
 //!
-//! A malformed value is ignored, and backends get a value that is rebuilt from the parsed one. `tracestate` and `baggage`
-//! can hold arbitrary data, so they are neither read nor passed on.
+//! A malformed value is ignored, and backends get a value that is rebuilt from the parsed one. `tracestate` and
+//! `baggage` can contain arbitrary data, so they are neither read nor passed on.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 #[cfg(feature = "otel")]
@@ -16,10 +16,11 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub struct TraceParent(String);
 
 impl TraceParent {
-    /// `00-`, the trace id in 32 digits, `-`, the span id in 16, `-`, flags in 2.
+    /// `00-`, a trace id of 32 digits, `-`, a span id of 16 digits, `-`, and flags of 2 digits.
     const LENGTH: usize = 55;
 
-    /// The caller's `traceparent`. `None` if it is absent, repeated or malformed; the request then starts a new trace.
+    /// The caller's `traceparent`, or `None` if it is absent, repeated or malformed; the request then starts a new
+    /// trace.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         Self::parse(single(headers, &TRACEPARENT).ok()??.to_str().ok()?)
     }
@@ -60,7 +61,7 @@ impl TraceParent {
         &self.0[3..35]
     }
 
-    /// The same as the OpenTelemetry context of a remote span.
+    /// Converts this value to the OpenTelemetry context of a remote span.
     #[cfg(feature = "otel")]
     pub(super) fn span_context(&self) -> Option<SpanContext> {
         let flags = u8::from_str_radix(&self.0[53..], 16).ok()?;
@@ -91,7 +92,7 @@ impl TraceParent {
     }
 }
 
-/// Passes the caller's trace on to a backend. If traces are exported, the span of the call replaces it.
+/// Passes the caller's trace on to a backend. If traces are exported, the span of the call takes the caller's place.
 pub fn pass_on(caller: &HeaderMap, request: &mut reqwest::Request) {
     if let Some(parent) = TraceParent::of(caller) {
         parent.put_into(request.headers_mut());

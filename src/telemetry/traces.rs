@@ -1,4 +1,4 @@
-//! The export of traces, which needs the feature `otel` (`otel.rs`). Without it, the functions here do nothing.
+//! The export of traces, which needs the feature `otel` (in `otel.rs`). Without it, these functions do nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ pub use crate::telemetry::otel::{Traces, inject};
 #[cfg(feature = "otel")]
 pub(super) use crate::telemetry::otel::{layer, set_parent, trace_parent};
 
-/// The collector that traces are exported to.
+/// The collector that receives the traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceReceiver {
     pub endpoint: Url,
@@ -20,8 +20,8 @@ pub struct TraceReceiver {
     pub service: String,
 }
 
-/// Sends one batch of traces, with the timeouts, proxy and certificates of all outgoing calls. Returns the status of the
-/// answer, or why there is none.
+/// Sends one batch of traces, with the timeouts, proxy and certificates of all outgoing calls. Returns the status of
+/// the response, or why there is no response.
 #[derive(Clone)]
 pub struct SendTraces(pub Arc<dyn Fn(reqwest::Request) -> Sent + Send + Sync>);
 
