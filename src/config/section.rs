@@ -164,7 +164,7 @@ impl<'a> Section<'a> {
                 .all(|secret| self.damage_of(key, secret).is_none())
             && let Some(damage) = damage(&[first.expose(), last.expose()].concat(), &[])
         {
-            self.warn(key, format!("as a whole, {damage}: remove that"));
+            self.warn(key, format!("the whole value {damage}: remove that"));
         }
         self.count_secrets(key, values.len());
         values.0
