@@ -1,5 +1,5 @@
-//! The subject of a token: the template over a session's attributes, and the rules for its value.
-//! The session was already validated by an extractor.
+//! The subject of a token: a template that is filled from the session's attributes, and the rules for its value. The
+//! session has already been validated by an extractor.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::session::reason::Reason;
 /// The maximum length of a subject, in bytes of UTF-8.
 pub const MAX_BYTES: usize = 256;
 
-/// A valid subject. It is compared and minted byte for byte, never normalised.
+/// A valid subject. It is compared and written into tokens byte for byte, without normalisation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject(String);
 
@@ -25,8 +25,8 @@ pub enum SubjectError {
 }
 
 impl Subject {
-    /// Accepts 1 to [`MAX_BYTES`] bytes that are not blank and contain no control, bidirectional or zero-width
-    /// character: with such a character, a subject can look like another user's id to a human reader.
+    /// Accepts 1 to [`MAX_BYTES`] bytes that are not all white space and contain no control, bidirectional or
+    /// zero-width character. Such a character can make a subject look like another user's id to a human reader.
     pub fn new(text: impl Into<String>) -> Result<Self, SubjectError> {
         let text = text.into();
         let reason = if text.trim().is_empty() {
@@ -91,13 +91,13 @@ pub struct Template(Vec<Part>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Literal(String),
-    /// The member names from the session's root to the value; empty for the session itself.
+    /// The member names on the path from the session's root to the value; empty for the session itself.
     Placeholder(Vec<String>),
 }
 
 impl Template {
-    /// The subject that the session names. The number 0 counts as absent: programs write it for "no user" where the
-    /// type is a number.
+    /// The subject that the session names. The number 0 is treated as absent, because programs write it for "no user"
+    /// if the type is a number.
     pub fn subject(&self, session: &Value) -> Result<Subject, SubjectError> {
         for part in &self.0 {
             if let Part::Placeholder(path) = part
@@ -176,11 +176,11 @@ impl Template {
     }
 }
 
-/// How the subject of a section's sessions is formed: a template, and the checks of its values.
+/// How the subject is formed from a section's sessions: a template, and checks of its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubjectRule {
     pub template: Template,
-    /// How the session shows that an e-mail address in the subject is verified; `None` if that is not checked.
+    /// How the session shows that an e-mail address in the subject is verified; `None` disables the check.
     pub email: Option<VerifiedEmail>,
     /// Whether values that make the subject ambiguous are accepted.
     pub allow_ambiguous: bool,
@@ -243,7 +243,7 @@ impl VerifiedEmail {
     }
 }
 
-/// The text that replaces a placeholder.
+/// The value of a placeholder as text.
 fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, SubjectError> {
     match lookup(session, path)? {
         None | Some(Value::Null) => Err(SubjectError::Absent),
@@ -251,7 +251,7 @@ fn value_text<'a>(session: &'a Value, path: &[String]) -> Result<Cow<'a, str>, S
             Err(SubjectError::Invalid(Reason::SubjectBlank))
         }
         Some(Value::String(value)) => Ok(Cow::Borrowed(value)),
-        // A float is refused: 1.0, 1e0 and 1 would be three subjects for one user.
+        // A float is refused, because 1.0, 1e0 and 1 would be three different subjects for the same user.
         Some(Value::Number(number)) if !number.is_f64() => Ok(Cow::Owned(number.to_string())),
         Some(Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
             Err(SubjectError::Invalid(Reason::SubjectType))
@@ -319,7 +319,7 @@ impl Template {
         self.placeholders().next().is_some()
     }
 
-    /// Whether two placeholders have no text between them, so that the end of the first value is unknown.
+    /// Whether two placeholders have no text between them. The end of the first value would then be ambiguous.
     pub fn has_adjacent_placeholders(&self) -> bool {
         self.0
             .windows(2)

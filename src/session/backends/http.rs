@@ -1,4 +1,4 @@
-//! The client for outgoing HTTP, with limits for every call, and the check of URLs that may be called.
+//! The client for outgoing HTTP, which limits every call, and the check of the URLs that may be called.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -27,21 +27,21 @@ const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
 /// The connect timeout for backends in the same network.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// An idle connection is closed after this time. Node closes its side after five seconds, and a request that is sent at
+/// Idle connections are closed after this time. Node closes its side after five seconds, and a request that is sent at
 /// that moment is lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 tokio::task_local! {
-    /// The local address of the connection that was opened for the request of this task.
+    /// The local address of the connection that was opened for this task's request.
     static OPENED: Cell<Option<SocketAddr>>;
 }
 
-/// The client for all outgoing HTTP. It follows no redirects, uses the proxy and the certificates of `[outgoing]` and none
-/// from the environment, stores no cookies, requests no compression, uses HTTP/1.1 only, and retries only in the case of
-/// [`CallLimits::retry_closed`]. Cheap to clone.
+/// The client for all outgoing HTTP. It follows no redirects, uses the proxy and the certificates of `[outgoing]` and
+/// ignores those of the environment, stores no cookies, requests no compression, uses HTTP/1.1 only, and retries only
+/// as [`CallLimits::retry_closed`] describes. Cheap to clone.
 ///
-/// The reqwest clients are built on first use, because loading the CA certificates of the system would add milliseconds
-/// to the start.
+/// The reqwest clients are built on first use, because loading the system's CA certificates would add milliseconds to
+/// the start-up time.
 #[derive(Clone, Default)]
 pub struct HttpClient(Arc<Shared>);
 
@@ -58,7 +58,7 @@ struct Clients {
     of_kind: BTreeMap<ClientKind, Client>,
 }
 
-/// The settings in which the reqwest clients differ.
+/// The settings that differ between the reqwest clients.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct ClientKind {
     connect_timeout: Duration,
@@ -75,8 +75,8 @@ pub struct CallLimits {
     pub total: Duration,
     /// The maximum length of the body, in bytes.
     pub body: usize,
-    /// Whether a request is repeated once, on a new connection, when an idle connection is closed before the answer. The
-    /// backend may have read the first request, so it must not change anything there.
+    /// Whether a request is repeated once, on a new connection, if an idle connection is closed before the response.
+    /// The backend may have received the first request, so the request must not change any state there.
     pub retry_closed: bool,
 }
 
@@ -85,8 +85,8 @@ pub struct CallLimits {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Empty unless the status is 200. Error pages are not interpreted, and a page over the limit must not hide the
-    /// status.
+    /// Empty unless the status is 200. Error pages are not interpreted, and an error page over the size limit must not
+    /// hide the status.
     pub body: Vec<u8>,
 }
 
@@ -116,7 +116,7 @@ impl CallError {
         Self::of(&error.without_url())
     }
 
-    /// The texts of the error and its causes.
+    /// The messages of the error and its causes.
     fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
@@ -145,7 +145,7 @@ impl fmt::Display for CallError {
 }
 
 impl Answer {
-    /// The answer if its status is 200; no other status means success.
+    /// Returns the answer if its status is 200; no other status means success.
     pub fn ok(self) -> Result<Self, CallError> {
         if self.status == StatusCode::OK {
             Ok(self)
@@ -163,7 +163,7 @@ impl HttpClient {
         }))
     }
 
-    /// The proxy and the certificates of its calls.
+    /// The proxy and the certificates that this client's calls use.
     pub fn outgoing(&self) -> &Outgoing {
         &self.0.outgoing
     }
@@ -187,13 +187,13 @@ impl HttpClient {
         answer
     }
 
-    /// Like [`Self::send`], without a trace span: for the export of traces.
+    /// Like [`Self::send`], without a trace span, because the export of traces must not itself be traced.
     pub async fn send_untraced(
         &self,
         request: Request,
         limits: CallLimits,
     ) -> Result<Answer, CallError> {
-        // Outside the timeout, because the first use builds the client.
+        // Outside the timeout, because the first use also builds the client.
         let kind = ClientKind {
             connect_timeout: limits.connect,
             keeps_connections: true,
@@ -281,7 +281,7 @@ impl HttpClient {
     }
 }
 
-/// Called with each new connection. If an idle connection became free in the meantime, the new one is opened for later
+/// Called for each new connection. If an idle connection became free in the meantime, the new one is opened for later
 /// use, outside the task of a request.
 fn opened<C: Connection>(connection: C) -> C {
     let _ = OPENED.try_with(|opened| opened.set(local_address(&connection.connected())));
@@ -294,7 +294,7 @@ fn local_address(connection: &Connected) -> Option<SocketAddr> {
     extras.get::<HttpInfo>().map(HttpInfo::local_addr)
 }
 
-/// Whether the request was sent on an idle connection, as opposed to the one that was `opened` for it.
+/// Whether the request was sent on an idle connection, as opposed to the connection `opened` for it.
 fn is_on_idle_connection(error: &reqwest::Error, opened: Option<SocketAddr>) -> bool {
     let error = error
         .source()
@@ -305,7 +305,7 @@ fn is_on_idle_connection(error: &reqwest::Error, opened: Option<SocketAddr>) -> 
     used.is_some() && used != opened
 }
 
-/// Whether the connection was closed before the complete head of the answer.
+/// Whether the connection was closed before the complete response head was received.
 fn is_closed(error: &reqwest::Error) -> bool {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
@@ -340,7 +340,7 @@ impl fmt::Debug for HttpClient {
 
 async fn read_answer(mut response: Response, limit: usize) -> Result<Answer, CallError> {
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-    // A body within the limit is always read, because only then can the connection be used again.
+    // A body within the limit is always read, because otherwise the connection cannot be reused.
     let body = match read(response, limit).await {
         Ok(body) if status == StatusCode::OK => body,
         Err(error) if status == StatusCode::OK => return Err(error),
@@ -371,7 +371,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, CallError
 /// Validates the URL of an outgoing call: https, or http if the host is loopback or `allow_http` is set.
 ///
 /// # Errors
-/// Says what is wrong, without any part of the URL, which may contain a password.
+/// If the URL may not be called. The message contains no part of the URL, which may contain a password.
 pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
     let url = Url::parse(text).map_err(|_| "must be a URL, such as https://id.example.com/keys")?;
     let loopback = match url.host() {

@@ -1,5 +1,5 @@
-//! Cache of the keys that an identity provider publishes. All requests share it; at most one fetch of a source is in
-//! flight. Where keys are published is in `jwks_source.rs`; what a key is, and which one fits a token, in `keys.rs`.
+//! Cache of the keys that an identity provider publishes. All requests share it; at most one fetch per source is in
+//! flight. `jwks_source.rs` defines where keys are published; `keys.rs` parses keys and selects those for a token.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -18,8 +18,8 @@ use crate::session::reason::Reason;
 use crate::session::types::{BackendCall, BackendReport, ExtractError, Readiness};
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard, Semaphore, sleep, spawn, timeout, watch};
 
-/// The limits of one fetch. Providers are reached over the internet, so the connect timeout is longer than that of
-/// backends in the same network.
+/// The limits of one fetch. Providers are reached over the internet, so the connect timeout is longer than for backends
+/// in the same network.
 pub(super) const LIMITS: CallLimits = CallLimits {
     connect: Duration::from_secs(2),
     total: Duration::from_secs(3),
@@ -27,11 +27,11 @@ pub(super) const LIMITS: CallLimits = CallLimits {
     retry_closed: true,
 };
 
-/// How long keys are used after their TTL while newer ones cannot be fetched.
+/// How long keys are used after their TTL if newer ones cannot be fetched.
 const STALE_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// The minimum time between two fetches while the cache holds usable keys. Tokens with made-up key ids must not
-/// cause more requests to the provider than this.
+/// The minimum time between two fetches while the cache holds usable keys. Tokens with made-up key ids must not cause
+/// more frequent requests to the provider.
 const COOLDOWN: Duration = Duration::from_secs(30);
 
 /// The minimum time between two fetches while the cache is empty, when every request waits for a fetch.
@@ -54,11 +54,11 @@ pub(super) struct Loaded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freshness {
     Fresh,
-    /// Usable, with less than a fifth of the TTL left: fetch the next keys in the background.
+    /// Usable, but less than a fifth of the TTL is left: the next keys are fetched in the background.
     Due,
-    /// Past the TTL, but within [`STALE_FOR`]: used while newer keys cannot be fetched.
+    /// Past the TTL, but within [`STALE_FOR`]: used until newer keys can be fetched.
     Stale,
-    /// Not used any more.
+    /// No longer used.
     TooOld,
 }
 
@@ -111,7 +111,7 @@ pub(super) struct JwksCache {
     source: Source,
     pub(super) loaded: ArcSwapOption<Loaded>,
     progress: Mutex<Progress>,
-    /// The number of fetches that ended. A request that waits for a fetch waits for this to change.
+    /// The number of completed fetches. A request that waits for a fetch waits for this number to change.
     finished: watch::Sender<u64>,
 }
 
@@ -120,7 +120,7 @@ pub(super) struct Progress {
     pub(super) fetching: bool,
     /// When the last fetch ended, and its result.
     pub(super) last: Option<(Duration, Result<(), FetchError>)>,
-    /// The keys of the last answer that were meant for signatures and cannot be used.
+    /// The keys of the last answer that were meant for signatures but cannot be used.
     unusable: Vec<UnusableKey>,
 }
 
@@ -131,7 +131,7 @@ pub enum Found {
     Wait(Wait),
 }
 
-/// A fetch in flight that may bring the key of a token, and the place of the waiting request.
+/// A fetch in flight that may return the key for a token, and the place of the waiting request.
 #[derive(Debug)]
 pub struct Wait {
     cache: Arc<JwksCache>,
@@ -142,7 +142,7 @@ pub struct Wait {
 impl Wait {
     /// Waits for the end of the fetch, and returns the keys to verify with.
     pub async fn keys(mut self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
-        // This cannot fail: the sender is in the cache, which `self` keeps alive.
+        // This cannot fail: `self` keeps the cache alive, and the cache owns the sender.
         let _ = self.finished.changed().await;
         self.cache
             .suitable(kid)
@@ -165,7 +165,7 @@ impl JwksCache {
         self.provider.context.clock.monotonic()
     }
 
-    /// The keys for a token with this `kid`. Starts a fetch if one is needed; does not wait for it.
+    /// Returns the keys for a token with this `kid`. Starts a fetch if one is needed, but does not wait for it.
     pub(super) fn get(self: &Arc<Self>, kid: Option<&str>) -> Result<Found, ExtractError> {
         self.refresh();
         if let Some(keys) = self.suitable(kid) {
@@ -181,8 +181,8 @@ impl JwksCache {
         }
     }
 
-    /// Keys that were fetched after `than`, or the fetch to wait for. Called when a signature is wrong with the keys
-    /// `than`, because a provider may replace a key and keep its id. `None` within the cooldown.
+    /// Returns keys that were fetched after `than`, or the fetch to wait for. Called when a signature does not match
+    /// the keys `than`, because a provider may replace a key and keep its id. `None` within the cooldown.
     pub(super) fn newer(self: &Arc<Self>, than: &Arc<KeySet>) -> Option<Found> {
         let is_newer = |loaded: &Arc<Loaded>| !Arc::ptr_eq(&loaded.keys, than);
         if let Some(loaded) = self.usable().filter(is_newer) {
@@ -221,8 +221,8 @@ impl JwksCache {
         self.source.is_absent(error)
     }
 
-    /// The error for a token whose key is not in the cache. After a failed fetch it is `Unavailable`: the provider may
-    /// have rotated to that key, and a 401 would sign its users out.
+    /// The error for a token whose key is not in the cache. After a failed fetch it is `Unavailable`, because the
+    /// provider may have rotated to that key, and a 401 would sign its users out.
     pub(super) fn no_key_error(&self, kid: Option<&str>) -> ExtractError {
         match &self.progress().last {
             Some((_, Ok(()))) => {
@@ -241,7 +241,7 @@ impl JwksCache {
         }
     }
 
-    /// Starts a fetch in the background if there are keys and they are due or past their TTL.
+    /// Starts a fetch in the background if the cached keys are due or past their TTL.
     fn refresh(self: &Arc<Self>) {
         if self
             .freshness()
@@ -251,16 +251,16 @@ impl JwksCache {
         }
     }
 
-    /// The age of the keys. `None` if no keys were fetched yet.
+    /// The freshness of the keys. `None` if no keys have been fetched yet.
     fn freshness(&self) -> Option<Freshness> {
         let now = self.now();
         let loaded = self.loaded.load();
         loaded.as_ref().map(|loaded| loaded.freshness(now))
     }
 
-    /// Joins the fetch in flight, or starts one. `None` within the cooldown of the last one.
+    /// Joins the fetch in flight, or starts one. `None` within the cooldown after the last fetch.
     ///
-    /// A fetch is a task of its own, so that it continues when the request that started it is dropped.
+    /// Each fetch runs in its own task, so that it continues when the request that started it is dropped.
     fn fetch(self: &Arc<Self>) -> Option<watch::Receiver<u64>> {
         let now = self.now();
         let cooldown = if self.usable().is_some() {
@@ -269,7 +269,7 @@ impl JwksCache {
             EMPTY_COOLDOWN
         };
         let mut progress = self.progress();
-        // Subscribe under the lock and before the fetch starts, so that its end is not missed.
+        // Subscribe under the lock and before the fetch starts, so that its end cannot be missed.
         let finished = self.finished.subscribe();
         if progress.fetching {
             return Some(finished);
@@ -282,7 +282,8 @@ impl JwksCache {
             return None;
         }
         progress.fetching = true;
-        // Unlock first: a runtime that is shutting down drops the task inside `spawn`, and that drop takes the lock.
+        // Release the lock first: a runtime that is shutting down drops the task inside `spawn`, and that drop takes
+        // the lock.
         drop(progress);
         spawn(Fetch::new(self.clone(), now).run());
         Some(finished)
@@ -308,7 +309,7 @@ impl JwksCache {
                 ttl: ttl(&answer.headers),
             })
         };
-        // One timeout for the wait for a permit and both calls of discovery.
+        // One timeout covers the wait for a permit and both discovery calls.
         timeout(LIMITS.total, download)
             .await
             .unwrap_or_else(|_| Err(FetchError::timeout(self.source.url())))
@@ -359,13 +360,14 @@ impl JwksCache {
         self.finished.send_modify(|count| *count += 1);
     }
 
-    /// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
+    /// Ignores lock poisoning: no code that holds the lock leaves the data inconsistent.
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Logs the keys that cannot be used. The set is fetched every few minutes: the keys are logged again when they change.
+/// Logs the keys that cannot be used. The set is fetched every few minutes, so they are logged again only when they
+/// change.
 fn warn_unusable(extractor: &str, keys: &[UnusableKey]) {
     for key in keys.iter().take(MAX_WARNINGS) {
         let (kid, reason) = (key.kid(), key.why());
@@ -389,8 +391,8 @@ impl fmt::Debug for JwksCache {
     }
 }
 
-/// A fetch in flight. Dropping it records the result, so that the requests that wait for it also learn of a panic or
-/// of the end of the runtime.
+/// A fetch in flight. Dropping it records the result, so that waiting requests are also notified of a panic or of the
+/// runtime's shutdown.
 struct Fetch {
     cache: Arc<JwksCache>,
     started: Duration,
@@ -456,14 +458,14 @@ impl FetchedKeys {
         self.0.newer(than)
     }
 
-    /// The keys of the last answer that were meant for signatures and cannot be used.
+    /// The keys of the last answer that were meant for signatures but cannot be used.
     pub fn unusable(&self) -> Vec<UnusableKey> {
         self.0.progress().unusable.clone()
     }
 
-    /// Fetches the keys, and starts a task that fetches them again when a fetch failed or they are due. Requests are not
-    /// enough: an instance without keys is not ready, so it gets none. The task ends with this value. Must be called
-    /// inside the runtime.
+    /// Fetches the keys, and starts a task that fetches them again after a failure or when they are due. Fetching on
+    /// requests is not enough, because an instance without keys is not ready and therefore gets no requests. The task
+    /// ends when this value is dropped. Must be called inside the runtime.
     pub fn start(&self) {
         self.0.fetch();
         let cache = Arc::downgrade(&self.0);
@@ -478,7 +480,7 @@ impl FetchedKeys {
         });
     }
 
-    /// A fetch, as the commands name it.
+    /// The description of a fetch that the commands print.
     pub fn call(&self) -> BackendCall {
         BackendCall {
             backend: self.0.source.name(),
@@ -498,7 +500,7 @@ impl FetchedKeys {
         .await
     }
 
-    /// Sets the gauges for the age of the keys and for those that cannot be used.
+    /// Sets the gauges for the age of the keys and for the number of unusable keys.
     pub fn observe(&self) {
         let Provider {
             extractor, context, ..
@@ -512,12 +514,12 @@ impl FetchedKeys {
         }
     }
 
-    /// `Waiting` until the first keys are fetched, `Stale` if they are old or the last fetch failed.
+    /// `Waiting` until the first keys have been fetched, `Stale` if they are old or the last fetch failed.
     pub fn readiness(&self) -> Readiness {
         match self.0.freshness() {
             Some(Freshness::Fresh | Freshness::Due) => self.0.provider.health.readiness(),
-            // Never `Waiting` again: if all instances left the load balancer, one provider's outage would be an outage
-            // for all users.
+            // Does not return to `Waiting`: if all instances left the load balancer, one provider's outage would become
+            // an outage for all users.
             Some(Freshness::Stale | Freshness::TooOld) => Readiness::Stale,
             None => Readiness::Waiting("jwks"),
         }

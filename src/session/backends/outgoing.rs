@@ -1,5 +1,5 @@
-//! The settings of outgoing calls: the proxy, and the server certificates that are trusted. They come from
-//! `[outgoing]`. A section may set the same keys for its own calls.
+//! The settings of outgoing calls: the proxy and the trusted server certificates. They come from `[outgoing]`; a
+//! section may set the same keys for its own calls.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use url::Url;
 use crate::config::{List, Problems, PublicText};
 use crate::secret::Secret;
 
-/// Hosts that are always called directly: a proxy's own loopback is another machine.
+/// Hosts that are always called directly, because to the proxy, loopback is its own machine.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 /// `[outgoing]`
@@ -37,16 +37,17 @@ pub struct OutgoingConfig {
 pub struct Outgoing {
     proxy: Option<Secret>,
     no_proxy: Vec<String>,
-    /// Certificates that are trusted in addition to those of the system.
+    /// Certificates that are trusted in addition to the system's.
     certificates: Vec<CertificateDer<'static>>,
-    /// The same in PEM, for libraries that accept no other form.
+    /// The same certificates in PEM, for libraries that accept no other form.
     pem: Vec<u8>,
     /// The content of `SSL_CERT_FILE`.
     system: Option<Vec<u8>>,
 }
 
 impl Outgoing {
-    /// Calls without a proxy. `SSL_CERT_FILE` holds `system` in place of the system's own certificates.
+    /// Settings for calls without a proxy. `system` is the content of `SSL_CERT_FILE`, which replaces the system's own
+    /// certificates.
     pub fn of_system(system: Option<Vec<u8>>) -> Self {
         Self {
             system,
@@ -54,8 +55,8 @@ impl Outgoing {
         }
     }
 
-    /// These settings, changed by those of `config`: its proxy replaces the one here, and an empty one means no proxy;
-    /// its certificates are added. `key` gives the full name of a key.
+    /// These settings, overridden by those of `config`. Its proxy replaces the current one, and an empty proxy disables
+    /// it; its certificates are added. `key` returns the full name of a key.
     #[must_use]
     pub fn with(
         &self,
@@ -94,7 +95,7 @@ impl Outgoing {
         Some(reqwest::Proxy::all(url).map(|proxy| proxy.no_proxy(direct)))
     }
 
-    /// TLS as a client, with the trust of these settings. Reads the system's certificates.
+    /// The TLS client configuration that trusts these certificates. Reads the system's certificates.
     pub fn tls(&self) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = PinningVerifier::new(&self.certificates, provider.clone())?;
@@ -106,7 +107,8 @@ impl Outgoing {
         Ok(config)
     }
 
-    /// The certificates of the configuration and of `SSL_CERT_FILE` in PEM, for a library with roots of its own.
+    /// The certificates of the configuration and of `SSL_CERT_FILE` in PEM, for a library that has its own root
+    /// certificates.
     pub fn pem(&self) -> Option<Vec<u8>> {
         let mut pem = self.pem.clone();
         pem.extend(self.system.iter().flatten());
@@ -168,10 +170,10 @@ fn host_pattern(text: &str) -> Result<String, &'static str> {
     Ok(name.to_owned())
 }
 
-/// The certificates in PEM. They are parsed at start, because some libraries parse them only when they connect.
+/// Parses certificates in PEM. They are parsed at start, because some libraries parse them only when they connect.
 ///
 /// # Errors
-/// Says what is wrong with the text.
+/// If the text is not valid; the message says why.
 pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let mut authorities = RootCertStore::empty();
     let mut certificates = Vec::new();
@@ -189,9 +191,9 @@ pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'s
     }
 }
 
-/// The system's verifier, extended by the given certificates. A server that presents a given self-signed
-/// certificate itself is trusted whatever the certificate's name and use, because the operator named exactly this one:
-/// plain `openssl req -x509` makes a certificate authority, which no verifier takes for a server's certificate.
+/// The system's verifier, extended by the given certificates. If the server presents one of the given certificates and
+/// it is self-signed, it is trusted regardless of its name and key usage, because the operator named exactly this
+/// certificate: plain `openssl req -x509` creates a CA certificate, which no verifier accepts as a server certificate.
 #[derive(Debug)]
 struct PinningVerifier {
     system: Verifier,
@@ -212,7 +214,7 @@ impl PinningVerifier {
     }
 }
 
-/// The advice about a server's certificate, if it is the reason for a failed call.
+/// Advice about a server's certificate, if the certificate is the reason why a call failed.
 pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
     use CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
@@ -240,7 +242,7 @@ pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str>
                 _ => None,
             };
         }
-        // The `source()` of such an error skips the inner error.
+        // The `source()` of such an error skips the wrapped error.
         let inside = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
@@ -252,7 +254,7 @@ pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str>
     None
 }
 
-/// The error's own text, and what to do about a certificate.
+/// The error's own text, with advice if the cause is a certificate.
 pub fn with_advice(error: &(dyn Error + 'static)) -> String {
     match certificate_advice(error) {
         Some(advice) => format!("{error}: {advice}"),
@@ -260,7 +262,7 @@ pub fn with_advice(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// Whether issuer and subject are the same. The handshake proves that the server has the key.
+/// Whether issuer and subject are the same. The TLS handshake proves that the server has the private key.
 fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
     webpki::EndEntityCert::try_from(certificate)
         .is_ok_and(|certificate| certificate.issuer() == certificate.subject())
@@ -424,7 +426,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Whether a verifier with the certificate `given` trusts a server at `name` that presents `shown`.
+    /// Whether a verifier that was given the certificate `given` trusts a server at `name` that presents `shown`.
     fn is_trusted(given: &CertificateDer<'static>, shown: &CertificateDer<'_>, name: &str) -> bool {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = PinningVerifier::new(std::slice::from_ref(given), provider).unwrap();

@@ -1,6 +1,6 @@
-//! `authjs`: the session of Auth.js v5 or `NextAuth` v4 with the JWT strategy: a JWE in a cookie.
-//! Format: Auth.js `packages/core/src/jwt.ts` and `lib/utils/cookie.ts`; for v4 next-auth
-//! `src/jwt/index.ts`. Sessions in a database are read by `sql_session`.
+//! `authjs`: the session of Auth.js v5 or `NextAuth` v4 with the JWT strategy, a JWE in a cookie. Format: Auth.js
+//! `packages/core/src/jwt.ts` and `lib/utils/cookie.ts`; for v4, next-auth `src/jwt/index.ts`. Sessions stored in a
+//! database are read by `sql_session`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -40,11 +40,11 @@ const SUBJECT_MISSING: &str = "is missing: without a database adapter, Auth.js v
      as token.userId = account.providerAccountId, and set subject = \"{userId}\"; or set subject = \"{email}\" if \
      every provider verifies addresses, or subject = \"{sub}\" if an adapter keeps the users";
 
-/// The clock tolerance of both versions, in seconds.
+/// The clock tolerance that both versions use, in seconds.
 const TOLERANCE: UnixSeconds = 15;
-/// The maximum number of parts that are read. By default, the headers of a request cannot contain so many.
+/// The maximum number of chunks that are read. With default limits, a request's headers cannot contain more.
 const MAX_PARTS: usize = 16;
-/// The maximum length of a bearer token, in bytes: that of a cookie in parts.
+/// The maximum length of a bearer token, in bytes: the same as that of a chunked cookie.
 const MAX_BEARER: usize = 64 * 1024;
 
 /// `[extractors.NAME]` with `kind = "authjs"`
@@ -95,7 +95,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     let version = config.version;
     match version {
         Version::V5 => section.require_subject(SUBJECT_MISSING, &mut problems),
-        // In v4 `sub` is the id from the provider or from `authorize()`.
+        // In v4, `sub` is the id that the provider or `authorize()` returned.
         Version::V4 => {}
     }
 
@@ -135,7 +135,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
 }
 
 impl Version {
-    /// The names of the cookie without and with https.
+    /// The cookie names for http and for https.
     fn cookies(self) -> [&'static str; 2] {
         match self {
             Self::V4 => [
@@ -153,7 +153,7 @@ impl Version {
         }
     }
 
-    /// One key for each encryption that the version can decrypt.
+    /// One key for each encryption algorithm that this version can decrypt.
     fn keys(self, secret: &Secret, salt: &str) -> Vec<ContentKey> {
         match self {
             Self::V4 => {
@@ -199,8 +199,8 @@ impl AuthJs {
         let Ok(Value::Object(claims)) = Value::parse(&payload) else {
             return Err(ExtractError::rejected(Reason::Malformed));
         };
-        // `exp` is required. The library accepts a token without it but never makes one: such a token would never
-        // expire.
+        // `exp` is required. The library accepts a token without `exp` but never issues one, and such a token would
+        // never expire.
         let expires_at = jwt_times::check(&claims, self.clock.now(), TOLERANCE)?;
         Ok(Some(Session {
             attributes: Value::Object(claims),
@@ -209,7 +209,7 @@ impl AuthJs {
     }
 
     /// The token in the session's cookie, with the keys for each cookie name under which the request sends it.
-    /// Different tokens under two names are refused. [`cookie::find_one_of`] does the same for cookies without parts.
+    /// Different tokens under two names are refused, as [`cookie::find_one_of`] does for unchunked cookies.
     fn cookie<'a>(&'a self, request: &'a Parts) -> Result<Option<CookieToken<'a>>, ExtractError> {
         let mut found: Vec<(&EncryptedCookie, Cow<'a, str>)> = Vec::new();
         for candidate in &self.cookies {
@@ -230,7 +230,7 @@ impl AuthJs {
             .map(|(_, token)| CookieToken { token, keys }))
     }
 
-    /// The token in `Authorization: Bearer`, percent-encoded, as the library's `getToken()` reads it.
+    /// The token in `Authorization: Bearer`. It is percent-decoded, as the library's `getToken()` does.
     fn bearer(&self, request: &Parts) -> Result<Option<String>, ExtractError> {
         if !self.accept_bearer {
             return Ok(None);
@@ -247,7 +247,7 @@ impl AuthJs {
         }
         let token = percent::decode(token, Plus::Plus)
             .ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
-        // A token of the library is encrypted and has five parts, so another party issued a signed JWT.
+        // The library's tokens are encrypted and have five parts, so a signed JWT was issued by another party.
         if jwt_form::is_jwt(&token) {
             return Err(ExtractError::not_mine(
                 Reason::SignedJwt,

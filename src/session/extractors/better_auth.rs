@@ -1,7 +1,6 @@
-//! `better_auth`: the cookie cache of Better Auth, a short-lived copy of the session that needs no look-up.
-//! Format: better-auth `packages/better-auth/src/cookies/index.ts` (`setCookieCache`, `getCookieCache`)
-//! and `crypto/jwt.ts`. The session's token needs a look-up in the app's database: see `sql_session` and
-//! `redis_session`.
+//! `better_auth`: Better Auth's cookie cache, a short-lived copy of the session that needs no look-up. Format:
+//! better-auth `packages/better-auth/src/cookies/index.ts` (`setCookieCache`, `getCookieCache`) and `crypto/jwt.ts`.
+//! The session token needs a look-up in the app's database: see `sql_session` and `redis_session`.
 
 use std::sync::Arc;
 
@@ -33,9 +32,9 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// The maximum number of parts of the cookie. A cache of session and user has one or two; the library has no limit.
+/// The maximum number of chunks of the cookie. A cache of session and user needs one or two; the library has no limit.
 const MAX_PARTS: usize = 10;
-/// How far the app's clock may be ahead of ours, in seconds.
+/// The tolerated clock skew of the app, in seconds.
 const SKEW: UnixSeconds = 60;
 
 /// `[extractors.NAME]` with `kind = "better_auth"`
@@ -141,9 +140,9 @@ impl Strategy {
     }
 }
 
-/// `{"session":{…},"expiresAt":…,"signature":"…"}` in base64. The app signs `JSON.stringify` of
-/// `{...session, expiresAt}`. The signed text is cut from the cookie instead of being serialized again, because
-/// only JavaScript's own spelling of numbers and escapes has a valid signature.
+/// `{"session":{…},"expiresAt":…,"signature":"…"}` in base64. The app signs `JSON.stringify` of `{...session,
+/// expiresAt}`. The signed text is cut from the cookie and not serialized again, because the signature matches only
+/// JavaScript's own spelling of numbers and escapes.
 fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), ExtractError> {
     let malformed = || ExtractError::rejected(Reason::Malformed);
     let json = URL_SAFE_NO_PAD
@@ -162,7 +161,7 @@ fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), Ex
     let Ok(Value::Object(session)) = Value::parse(compact.session.as_bytes()) else {
         return Err(malformed());
     };
-    // JavaScript's spread `{...session, expiresAt}` leaves only the outer `expiresAt`.
+    // With the spread `{...session, expiresAt}`, JavaScript keeps only the outer `expiresAt`.
     if session.contains("expiresAt") {
         return Err(malformed());
     }
@@ -241,7 +240,7 @@ impl BetterAuth {
         if now >= expires_at.min(session_ends).min(too_old) {
             return Err(ExtractError::expired());
         }
-        // The expiry of the session, not of the cache, which is only a copy.
+        // The expiry of the session, not that of the cache, which is only a copy.
         Ok(Some(Session {
             attributes: Value::Object(cache),
             expires_at: Some(session_ends),
@@ -249,7 +248,7 @@ impl BetterAuth {
     }
 }
 
-/// The expiry of the session itself. The library checks it as well as the expiry of the cache.
+/// The expiry of the session itself. Like the library, the extractor checks it in addition to the expiry of the cache.
 fn session_end(cache: &Object) -> Result<UnixSeconds, ExtractError> {
     let malformed = || ExtractError::rejected(Reason::Malformed);
     let Ok(Some(Value::Object(session))) = cache.get("session") else {
@@ -263,7 +262,7 @@ fn session_end(cache: &Object) -> Result<UnixSeconds, ExtractError> {
     }
 }
 
-/// When the app wrote the cache; `None` for the compact form of versions before 1.4, which does not contain it.
+/// The time at which the app wrote the cache; `None` for the compact form of versions before 1.4, which lacks it.
 fn written_at(cache: &Object) -> Result<Option<UnixSeconds>, ExtractError> {
     match cache.get("updatedAt") {
         Ok(Some(Value::Number(millis))) => match millis.as_i64() {
@@ -304,7 +303,7 @@ mod tests {
         ))
     }
 
-    /// A compact cache as the library writes it, if `session` has JavaScript's spelling.
+    /// A compact cache as the library writes it, provided that `session` is spelled as JavaScript would.
     fn compact(session: &str, expires_at: i64) -> String {
         let signed = format!(
             "{},\"expiresAt\":{expires_at}}}",
@@ -358,7 +357,7 @@ mod tests {
     fn compact_cache_is_verified_as_the_text_in_the_cookie() {
         let good = compact(SESSION, SOON);
         assert_eq!(asked("", &good), Ok(Some(SESSION.to_owned())));
-        // Any spelling of numbers and escapes is accepted if the app signed it.
+        // Any spelling of numbers and escapes is accepted if the app has signed it.
         let odd = SESSION.replace("u-1\"", r#"u-1","n":1e+21,"e":"é\u2028\"""#);
         assert!(asked("", &compact(&odd, SOON)).unwrap().is_some());
 

@@ -1,5 +1,5 @@
 //! Sessions that are signed JWTs (RFC 7519), as identity providers issue them.
-//! The configuration and the providers' presets are in `jwt/`, the cache of fetched keys in `backends/jwks.rs`.
+//! The configuration and the provider presets are in `jwt/`, the cache of fetched keys in `backends/jwks.rs`.
 
 mod config;
 mod key_source;
@@ -33,9 +33,9 @@ pub const KIND: Kind = Kind {
     presets: presets::PRESETS,
 };
 
-/// Header parameters that change what is verified (RFC 7515, section 4.1.11, RFC 7516, section 4.1.3). A token with
-/// any of them is refused, and so is one with `b64` other than `true` (RFC 7797). Those that contain or locate a key
-/// (`jwk`, `jku`, `x5u`, `x5c`) are ignored: only configured keys verify.
+/// Header parameters that change what is verified (RFC 7515, section 4.1.11, RFC 7516, section 4.1.3). A token with any
+/// of them is refused, and so is a token with `b64` other than `true` (RFC 7797). Parameters that contain or locate a
+/// key (`jwk`, `jku`, `x5u`, `x5c`) are ignored: only configured keys verify tokens.
 const REFUSED_PARAMETERS: [&str; 2] = ["crit", "zip"];
 
 /// The last second of the year 9999. A later expiry is a mistake, such as a time in milliseconds.
@@ -43,20 +43,19 @@ const LATEST_EXPIRY: UnixSeconds = 253_402_300_799;
 
 /// Verifies JWTs.
 ///
-/// Only the signature is checked with `jsonwebtoken`. Its `decode` is not used: it reads the machine's clock,
-/// keeps the last of two members with the same name, ignores `crit`, `b64`, `zip` and `typ`, and quotes the
-/// token in its errors.
+/// `jsonwebtoken` checks only the signature. Its `decode` is not used, because it reads the machine's clock, keeps the
+/// last of two members with the same name, ignores `crit`, `b64`, `zip` and `typ`, and quotes the token in its errors.
 #[derive(Debug)]
 struct Jwt {
     places: Vec<CredentialSource>,
     keys: KeySource,
     /// Accepted values of the header's `alg`.
     algorithms: Vec<Alg>,
-    /// Accepted values of `iss`, which may contain `{tenantid}`; an empty list accepts any value, and a missing claim.
+    /// Accepted values of `iss`, which may contain `{tenantid}`. If empty, any value or none is accepted.
     issuers: Vec<String>,
-    /// Accepted values of `tid`, in lower case; an empty list accepts any value, and a missing claim.
+    /// Accepted values of `tid`, in lower case. If empty, any value or none is accepted.
     tenants: Vec<String>,
-    /// Accepted values of `aud`; an empty list accepts any value, and a missing claim.
+    /// Accepted values of `aud`. If empty, any value or none is accepted.
     audiences: Vec<String>,
     leeway: UnixSeconds,
     claims: ClaimRules,
@@ -69,11 +68,11 @@ struct Jwt {
     clock: Clock,
 }
 
-/// A token whose form and header were checked, but not its signature and its claims.
+/// A token whose form and header have been checked, but not its signature and claims.
 struct UnverifiedToken<'a> {
     alg: Alg,
     kid: Option<String>,
-    /// Header and payload, as they were signed.
+    /// The encoded header and payload, which the signature covers.
     signed: &'a str,
     payload: Value,
     signature: &'a str,
@@ -151,8 +150,8 @@ impl SessionExtractor for Jwt {
 }
 
 impl Jwt {
-    /// Checks the form and the header of a token. The first checks decide whether another extractor may be
-    /// asked (`NotMine`): the form, the family of `alg`, and the issuer.
+    /// Checks the form and the header of a token. The first checks decide whether the chain may try another extractor
+    /// (`NotMine`): the form, the family of `alg`, and the issuer.
     fn read<'a>(
         &self,
         found: &'a credential_source::Found<'_>,
@@ -203,7 +202,8 @@ impl Jwt {
         })
     }
 
-    /// Whether tokens are signed with a shared secret. A section never accepts both families.
+    /// Whether tokens are signed with a shared secret. A section never accepts both symmetric and asymmetric
+    /// algorithms.
     fn is_hmac(&self) -> bool {
         self.algorithms.iter().any(|alg| alg.is_hmac())
     }
@@ -225,7 +225,7 @@ impl Jwt {
         self.tenants.is_empty() || self.tenants.contains(&tenant.to_ascii_lowercase())
     }
 
-    /// The issuers with the configured tenants in them.
+    /// The issuers, with `{tenantid}` replaced by each configured tenant.
     fn issuers_of_tenants(&self) -> Vec<String> {
         let issuers = self.issuers.iter().flat_map(|issuer| {
             if issuer.contains(TENANT) && !self.tenants.is_empty() {
@@ -312,7 +312,7 @@ impl Jwt {
         })
     }
 
-    /// The session of a token whose signature was verified.
+    /// Creates the session from a token whose signature has been verified.
     fn session(&self, token: UnverifiedToken<'_>) -> Result<Session, ExtractError> {
         let attributes = token.payload;
         if attributes.has_duplicates() {
@@ -368,7 +368,8 @@ impl Jwt {
         }
     }
 
-    /// Checks that `tid` is an accepted tenant, and the one in `iss` if the configured issuer is for several tenants.
+    /// Checks that `tid` is an accepted tenant and, if the configured issuer contains `{tenantid}`, that it equals the
+    /// one in `iss`.
     fn check_tenant(&self, claims: &Object) -> Result<(), ExtractError> {
         let tenant = member(claims, "tid")?.and_then(Value::as_str);
         let wrong = |found| Err(ExtractError::rejected(Reason::Tenant).because(found));
@@ -421,7 +422,7 @@ impl Jwt {
         Value::parse(&bytes).map_err(|_| malformed("not JSON"))
     }
 
-    /// The part without padding. With `padded_base64`, padding is required; otherwise the decoder refuses it.
+    /// The part without its padding. With `padded_base64`, padding is required; otherwise the decoder refuses padding.
     fn unpadded<'a>(&self, part: &'a str) -> Result<&'a str, ExtractError> {
         if !self.padded_base64 {
             return Ok(part);

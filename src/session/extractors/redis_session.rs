@@ -1,6 +1,7 @@
-//! `redis_session`: the app keeps its sessions in Redis. The cookie contains the key; the value is JSON or Laravel's
-//! serialization. Format: connect-redis (`index.ts`), Better Auth's secondary storage (`internal-adapter.ts`) and
-//! Laravel (`Illuminate/Cache/RedisStore.php`). Reading a key from the server is in `redis_session/server.rs`.
+//! `redis_session`: the app stores its sessions in Redis. The cookie contains the key; the value is JSON or in
+//! Laravel's serialization format. Format: connect-redis (`index.ts`), Better Auth's secondary storage
+//! (`internal-adapter.ts`) and Laravel (`Illuminate/Cache/RedisStore.php`). `redis_session/server.rs` reads a key from
+//! the server.
 
 mod server;
 
@@ -32,11 +33,11 @@ use crate::session::types::{
 };
 use server::{RedisServer, Stored};
 
-/// Keys by session library. A key in the section overrides the preset's.
+/// Presets by session library. A key in the section overrides the preset's.
 const PRESETS: &[(&str, &str)] = &[
     (
-        // The keys are the tokens, with the prefix of `@better-auth/redis-storage`, or without one where the app itself
-        // implements the storage. The same namespace contains lists of each user's sessions.
+        // The keys are the session tokens, prefixed if the app uses `@better-auth/redis-storage`, and without a prefix
+        // if it implements the storage itself. The same namespace also contains lists of each user's sessions.
         "better-auth",
         r#"
             subject = "{session.userId}"
@@ -47,8 +48,8 @@ const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The app decides which member contains the user; the default is that of Passport. The key's expiry in Redis
-        // is the session's: `touch` extends it and does not change `cookie.expires` in the value.
+        // The app decides which member contains the user; the default is Passport's. The Redis key's expiry is the
+        // session's expiry: `touch` extends it and does not change `cookie.expires` in the value.
         "connect-redis",
         r#"
             subject = "{passport.user}"
@@ -127,12 +128,12 @@ impl Default for RedisSessionConfig {
 #[derive(Debug)]
 struct RedisSession {
     credential: SessionCredential,
-    /// Prefixes of the keys, in the order in which they are tried.
+    /// The key prefixes, in the order in which they are tried.
     key_prefixes: Vec<String>,
     authority: Option<Authority>,
     pool: Arc<Pool<RedisServer>>,
     payload: Payload,
-    /// The path of the session's expiry in the value. The expiry of the key in Redis is always checked.
+    /// The path of the session's expiry in the value. The expiry of the Redis key always applies as well.
     expires: Option<Template>,
     clock: Clock,
 }
@@ -141,7 +142,7 @@ struct RedisSession {
 #[derive(Debug)]
 enum Payload {
     Plain(StoredSession),
-    /// The format of Laravel's cache.
+    /// The format of Laravel's cache driver.
     Laravel(Arc<laravel::AppKeySet>),
 }
 
@@ -204,8 +205,8 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// The prefixes of the keys. Without a signature a client could name any key of this Redis as its session, so a prefix
-/// is then required.
+/// The key prefixes. If ids are unsigned, a client could name any key of this Redis database as its session, so a
+/// prefix is required then.
 fn key_prefixes(
     section: &Section<'_>,
     key_prefix: Option<List<String>>,
@@ -268,8 +269,7 @@ impl SessionExtractor for RedisSession {
             let Some(id) = self.credential.key(&request.headers, now)? else {
                 return Ok(None);
             };
-            // Colons separate the parts of a key, so with an unsigned id a client could name a key under another
-            // prefix.
+            // Colons separate the parts of a key, so an unsigned id with a colon could name a key under another prefix.
             if self.credential.takes_any_key() && id.key.contains(':') {
                 return Err(ExtractError::rejected(Reason::Malformed));
             }
@@ -340,7 +340,7 @@ impl RedisSession {
         })
     }
 
-    /// The value under the first prefix that has one.
+    /// The value under the first prefix for which a key exists.
     async fn stored(&self, id: &str) -> Result<Option<Stored>, ExtractError> {
         for prefix in &self.key_prefixes {
             if let Some(stored) = self.pool.ask(&format!("{prefix}{id}")).await? {
@@ -354,7 +354,7 @@ impl RedisSession {
         match &self.payload {
             Payload::Plain(format) => format.read(stored),
             Payload::Laravel(keys) => {
-                // The cache serializes the session's own serialization once more, as a PHP string.
+                // Laravel's cache serializes the already serialized session once more, as a PHP string.
                 let data = php::string(stored)
                     .ok_or_else(|| corrupt("the value is not a string that PHP serialized"))?;
                 keys.attributes(data)
@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(cause.reason, "store_unreachable");
     }
 
-    /// A section without problems, to which tests add keys.
+    /// A valid section, to which tests add keys.
     const PLAIN: &str = "url = \"redis://h\"\ncookie = \"sid\"\nkey_prefix = \"sess:\"\n";
 
     fn assert_refused(case: &str, keys: &str, key: &str) {

@@ -1,22 +1,22 @@
 //! Parses the output of PHP's `serialize()`: null, booleans, numbers, strings and arrays of them. Also parses PHP's own
 //! sessions, which contain such values. Format: php-src `ext/standard/var_unserializer.re`, `ext/session/session.c`.
 //!
-//! PHP runs an object's code while it unserializes it. This parser never creates an object, an enum or a reference:
-//! it skips their text and reads them as null. They are not refused, because a form that fails validation leaves such
-//! an object in the session, and a refusal would sign the user out.
+//! PHP runs an object's code while unserializing it. This parser never creates an object, an enum or a reference: it
+//! skips their text and reads them as null. It does not reject them, because a form that fails validation leaves such
+//! an object in the session, and a rejection would sign the user out.
 //!
-//! PHP's strings are bytes. A string that is not UTF-8 is read as an empty list, which is never a subject. An array
-//! key that is not UTF-8 is left out with its value, because no configuration can name it.
+//! PHP strings are bytes. A string that is not UTF-8 is read as an empty list, which is never a subject. An array key
+//! that is not UTF-8 is left out with its value, because no configuration can name it.
 
 use serde_json::Number;
 
 use crate::json::{Object, Value};
 
-/// The maximum depth of nested arrays. Real sessions nest a handful.
+/// The maximum depth of nested arrays. Real sessions have only a few levels.
 const MAX_DEPTH: usize = 32;
 
-/// Parses an array; `None` unless the whole text is one array. A list becomes a JSON array, any other array an object
-/// with its members in order.
+/// Parses an array; `None` unless the whole text is one array. A list becomes a JSON array, and any other array becomes
+/// an object with its members in order.
 pub fn array(text: &[u8]) -> Option<Value> {
     text.starts_with(b"a:").then(|| value(text)).flatten()
 }
@@ -34,7 +34,7 @@ pub fn string(text: &[u8]) -> Option<&[u8]> {
 pub fn session(text: &[u8]) -> Option<Value> {
     if let Some(session) = array(text) {
         return match session {
-            // An empty session, or one whose names are numbers.
+            // An empty session, or a session whose names are numbers.
             Value::Array(items) => Some(Value::Object(
                 items
                     .into_iter()
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
     fn integer(&mut self) -> Option<i64> {
         let text = self.until(b';')?;
         let number: i64 = text.parse().ok()?;
-        // PHP writes every number in one canonical form.
+        // PHP writes each number in exactly one form.
         (number.to_string() == text).then_some(number)
     }
 
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
         self.array(depth).map(|_| Value::Null)
     }
 
-    /// Reads the elements one by one. No memory is reserved for the count, which the text could exaggerate.
+    /// Reads the elements one by one. No memory is reserved based on the count, because the text could exaggerate it.
     fn array(&mut self, depth: usize) -> Option<Value> {
         let count = self.length()?;
         if !self.eat("{") {
@@ -198,7 +198,7 @@ fn float(text: &str) -> Option<Value> {
     if ["INF", "-INF", "NAN"].contains(&text) {
         return Some(Value::Null);
     }
-    // Rust also parses texts such as `infinity`, which PHP does not write.
+    // Rust also parses words such as `infinity`, which PHP does not write.
     if !text
         .bytes()
         .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))

@@ -1,6 +1,6 @@
-//! Reads the session id from a framework's cookie or from a header, and forms the key of the session in the framework's
-//! store. An id whose signature is missing or wrong, or that has no valid form, is never looked up. How ids are signed
-//! is in `session_id.rs`.
+//! Reads the session id from a framework's cookie or from a header, and derives the session's key in the framework's
+//! store. An id that is malformed, or whose signature is missing or wrong, is never looked up. `session_id.rs` verifies
+//! the signatures.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::session::sections::laravel;
 use crate::session::sections::session_id::{Format, FormatFields, Opened};
 use crate::session::types::{CredentialSource, ExtractError};
 
-/// The maximum length of a session id, in bytes. Frameworks make ids of up to 64 bytes.
+/// The maximum length of a session id, in bytes. Frameworks create ids of up to 64 bytes.
 const MAX_ID_BYTES: usize = 256;
 
-/// The keys of a section that describe where its session ids are, and in which form.
+/// The keys of a section that configure where its session ids are read, and in which format.
 #[derive(Debug)]
 pub struct CredentialFields<'a> {
     pub from: &'a List<String>,
@@ -36,12 +36,12 @@ pub struct CredentialFields<'a> {
 /// A cookie or header that contains a session id.
 #[derive(Debug)]
 pub struct SessionCredential {
-    /// The places of `from`, in order. The first that is present decides.
+    /// The places listed in `from`, in order. The first place that holds a credential decides.
     places: Vec<CredentialSource>,
-    /// The possible names of the cookie, which is read after `places`; a request has one of them.
+    /// The possible names of the cookie, which is read after `places`. A request sends only one of them.
     cookies: Vec<Cookie>,
     format: Format,
-    /// Whether the store's key is the SHA-256 of the id. Then a leak of the store does not reveal session ids.
+    /// Whether the store's key is the SHA-256 of the id, so that a leak of the store does not reveal session ids.
     hashes_id: bool,
 }
 
@@ -49,9 +49,9 @@ pub struct SessionCredential {
 #[derive(Debug, PartialEq, Eq)]
 pub struct StoreKey {
     pub key: String,
-    /// The id of the row before the id itself, as in Laravel Sanctum's tokens, `ROW|ID`.
+    /// The id of the row, which precedes the session id in formats such as Laravel Sanctum's tokens, `ROW|ID`.
     pub row: Option<String>,
-    /// When the credential itself ends. The store may contain an earlier end of the session.
+    /// The expiry of the credential itself. The session in the store may expire earlier.
     pub expires_at: Option<UnixSeconds>,
 }
 
@@ -114,28 +114,28 @@ impl SessionCredential {
         }
     }
 
-    /// Whether a client can choose any key of the store, because an unsigned id is the key.
+    /// Whether a client can choose any key of the store, because unsigned ids are used as keys.
     pub fn takes_any_key(&self) -> bool {
         let reads_header = self.places.iter().any(|place| place.header().is_some());
         self.format.takes_unsigned(reads_header) && !self.hashes_id
     }
 
-    /// Laravel's application keys, if the format is Laravel's.
+    /// Laravel's application keys, if the ids have Laravel's format.
     pub fn laravel(&self) -> Option<&Arc<laravel::AppKeySet>> {
         self.format.laravel()
     }
 
-    /// The places that are read.
+    /// The places from which ids are read.
     pub fn places(&self) -> impl Iterator<Item = CredentialSource> {
         let cookies = self.cookies.iter();
         let cookies = cookies.map(|cookie| CredentialSource::Cookie(cookie.name().to_owned()));
         self.places.iter().cloned().chain(cookies)
     }
 
-    /// The key of the session in the store; `None` if the request has no such cookie or header.
+    /// The session's key in the store; `None` if the request has none of the cookies and headers.
     ///
     /// # Errors
-    /// `NotMine` for a JWT in a header, else `Rejected`.
+    /// `NotMine` for a JWT in a header, otherwise `Rejected`.
     pub fn key(
         &self,
         headers: &HeaderMap,
@@ -178,7 +178,7 @@ impl SessionCredential {
         }
     }
 
-    /// The credential in the first place that has one.
+    /// The credential in the first place that holds one.
     fn find<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -208,7 +208,7 @@ impl SessionCredential {
 }
 
 /// Whether the text has no spaces or control characters. No app creates unsigned ids with such characters, so an id
-/// with one is not sent to a store.
+/// that contains one is not sent to a store.
 fn is_visible(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || c.is_whitespace())
 }

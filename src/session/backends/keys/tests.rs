@@ -1,4 +1,4 @@
-//! Tests of keys in their published forms.
+//! Tests of keys in the forms in which providers publish them.
 
 use super::*;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-/// Whether the signature is right; `None` if no key fits.
+/// Whether the signature is valid; `None` if no key matches.
 fn verifies(keys: &KeySet, text: &[u8], signature: &str, alg: Alg) -> Option<bool> {
     let signed = Signed {
         text,
@@ -137,7 +137,7 @@ fn small_order_ed25519_keys_are_refused() {
             let jwk =
                 json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(&point) });
             assert!(!is_usable(&jwk), "{hex} {sign}");
-            // SPKI (RFC 8410) around the point.
+            // The point wrapped in SPKI (RFC 8410).
             let spki = [
                 &[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..],
                 &point,
@@ -419,7 +419,7 @@ fn text_that_is_not_a_public_key_is_described() {
 
 #[test]
 fn coordinates_with_too_many_or_too_few_leading_zeros_are_read() {
-    // A key whose x has a leading zero occurs once in 256.
+    // One in 256 keys has an x coordinate with a leading zero.
     let (jwk, sample) = loop {
         let sample = Sample::new();
         let point = &der(&sample.pem)[27..];

@@ -1,5 +1,4 @@
-//! The supported databases: connecting, querying one row, and converting the row to JSON.
-//! The query is in `statement.rs`.
+//! The supported databases: connects, queries one row, and converts it to JSON. The query is in `statement.rs`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,15 +26,16 @@ use crate::session::formats::payload::MAX_STORED;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// Errors (SQLSTATE) that mean that the key does not fit the statement. It is not a UUID, time or number; it is a
-/// number too large for its type; it has characters that the database's character set lacks; it is too short for a
-/// substring; or it is not in hexadecimal or base64.
+/// Errors (SQLSTATE) that mean that the key is not valid for the statement: it is not a UUID, time or number; it is a
+/// number out of range for its type; it contains characters that the database's character set lacks; it is too short
+/// for a substring; or it is not valid hexadecimal or base64.
 const BAD_KEY: [&str; 9] = [
     "22P02", "22003", "22007", "22008", "22009", "22021", "22P05", "22011", "22023",
 ];
 
-/// The same errors by the numbers of `MySQL` and `MariaDB`, which have no SQLSTATE for them: characters that the
-/// column's character set lacks (1267; 3854 and 3988 in newer versions), and text that is not a UUID (1411).
+/// The error numbers with which `MySQL` and `MariaDB` report the same errors, for which they have no SQLSTATE:
+/// characters that the column's character set lacks (1267; 3854 and 3988 in newer versions), and text that is not a
+/// UUID (1411).
 const BAD_KEY_NUMBERS: [u16; 4] = [1267, 3854, 3988, 1411];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +65,8 @@ impl Dialect {
         }
     }
 
-    /// A quoted name of a table or column. `SQLite` reads an unknown name in double quotes as text, so there, too, names
-    /// are in backticks.
+    /// The quoted name of a table or column. `SQLite` reads an unknown name in double quotes as a string, so names are
+    /// quoted with backticks there too.
     pub fn quoted(self, name: &str) -> String {
         match self {
             Self::Postgres => format!("\"{name}\""),
@@ -75,11 +75,11 @@ impl Dialect {
     }
 }
 
-/// The certificates that are trusted in addition to the public ones, in PEM.
+/// The certificates in PEM that are trusted in addition to the public CAs.
 #[derive(Debug, Default)]
 pub struct Trust {
     pub pem: Option<Vec<u8>>,
-    /// The section has a `ca` of its own, so the connection must have TLS.
+    /// The section sets its own `ca`, so the connection must use TLS.
     pub is_required: bool,
 }
 
@@ -100,7 +100,7 @@ pub enum ConnectConfig {
 
 impl ConnectConfig {
     /// # Errors
-    /// Says what is wrong with the URL. The text contains no part of the URL, which may contain a password.
+    /// If the URL is invalid. The text contains no part of the URL, which may contain a password.
     pub fn new(
         url: &Secret,
         dialect: Dialect,
@@ -113,7 +113,7 @@ impl ConnectConfig {
         let text = std::str::from_utf8(url.expose()).map_err(|_| HELP)?;
         let parsed = url::Url::parse(text).ok();
         let has_password = parsed.as_ref().is_some_and(|url| url.password().is_some());
-        // Certificates that the URL names take precedence over those of `[outgoing]`.
+        // Certificates named in the URL take precedence over those of `[outgoing]`.
         let names_certificates = parsed.is_some_and(|url| {
             url.query_pairs()
                 .any(|(name, _)| matches!(&*name, "sslrootcert" | "ssl-root-cert" | "ssl-ca"))
@@ -181,11 +181,11 @@ impl ConnectConfig {
         }
     }
 
-    /// The host and how to require TLS in the URL, if the connection does not require it.
+    /// The host, and how to require TLS in the URL; `None` if the connection already requires TLS.
     pub fn without_tls(&self) -> Option<(&str, &'static str)> {
         match self {
             Self::Postgres { options, .. } => {
-                // A host that is a path is the directory of a Unix socket.
+                // A host that is a path names the directory of a Unix socket.
                 let is_socket =
                     options.get_socket().is_some() || options.get_host().starts_with('/');
                 let mode = options.get_ssl_mode();
@@ -253,7 +253,7 @@ impl RowLookup {
     }
 
     /// The rows that the query finds. The statement is prepared before the key is sent, so that an error in the
-    /// statement is not mistaken for an error of the key, and a statement for another schema is not used.
+    /// statement is not mistaken for an error in the key, and a statement written for another schema is not used.
     async fn find<DB: Driver>(
         &self,
         connection: &mut DB::Connection,
@@ -403,8 +403,8 @@ impl Store for RowLookup {
     }
 }
 
-/// Makes a connection read-only and limits the time of statements. `MySQL` and `MariaDB` have different names and
-/// units for that limit.
+/// Makes a connection read-only and limits the duration of statements. The name and unit of that limit differ between
+/// `MySQL` and `MariaDB`.
 async fn restrict(connection: &mut MySqlConnection, timeout: Duration) -> Result<(), sqlx::Error> {
     connection
         .execute("SET SESSION TRANSACTION READ ONLY")
@@ -464,7 +464,7 @@ fn too_long() -> ExtractError {
     ExtractError::rejected(Reason::SessionCorrupt).because("the row is longer than 1 MiB")
 }
 
-/// Checks the length of a row that was read whole. Only the query itself could have cut its columns.
+/// Checks the length of a row that was read completely, because only the query itself could truncate its columns.
 fn bounded((row, length): (Object, usize)) -> Result<Object, StoreError> {
     if length > MAX_STORED {
         Err(StoreError::Oversized(too_long()))
@@ -473,22 +473,23 @@ fn bounded((row, length): (Object, usize)) -> Result<Object, StoreError> {
     }
 }
 
-/// Parses a row that the database cut one character beyond the maximum length.
+/// Parses a row that the database truncated one character beyond the maximum length.
 fn of_json(text: &str) -> Result<Object, StoreError> {
     if text.len() > MAX_STORED {
         return Err(StoreError::Said(too_long()));
     }
     match Value::parse(text.as_bytes()) {
         Ok(Value::Object(row)) => Ok(row),
-        // PostgreSQL keeps values of type json as they were written, and accepts deeper nesting than our parser.
+        // PostgreSQL stores values of type json as they were written, and accepts deeper nesting than this service's
+        // parser.
         _ => Err(StoreError::Said(
             ExtractError::rejected(Reason::SessionCorrupt).because("the row is not JSON"),
         )),
     }
 }
 
-/// The columns of a row, and the length of all their texts together. Columns of types that are not listed are left
-/// out; the query can cast them to text.
+/// The columns of a row, and the total length of their texts. Columns of types that are not listed are left out; the
+/// query can cast them to text.
 fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
     let mut columns = Vec::new();
     let mut length = 0;
@@ -521,7 +522,7 @@ fn of_mysql(row: &MySqlRow) -> Result<(Object, usize), sqlx::Error> {
     Ok((columns.into_iter().collect(), length))
 }
 
-/// The same for `SQLite`.
+/// Like [`of_mysql`], for `SQLite`.
 fn of_sqlite(row: &SqliteRow) -> Result<(Object, usize), sqlx::Error> {
     let mut columns = Vec::new();
     let mut length = 0;
@@ -548,7 +549,7 @@ fn of_sqlite(row: &SqliteRow) -> Result<(Object, usize), sqlx::Error> {
     Ok((columns.into_iter().collect(), length))
 }
 
-/// Binary data as text, or as `PostgreSQL` writes `bytea` if it is not UTF-8: `\x` and hexadecimal digits.
+/// Binary data as text. Data that is not UTF-8 is written as `PostgreSQL` writes `bytea`: `\x` and hexadecimal digits.
 fn text_or_hex(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| format!("\\x{}", hex::encode(error.as_bytes())))
 }
