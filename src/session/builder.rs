@@ -1,5 +1,5 @@
-//! Builds the chain from `session.extractors` and the sections that it names.
-//! The keys of a kind's section are defined by the kind, in `extractors`.
+//! Builds the chain from `session.extractors` and the sections listed there. Each kind in `extractors` defines the keys
+//! of its section.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,31 +22,31 @@ use crate::session::subject::{SubjectRule, Template, VerifiedEmail};
 #[derive(Debug, Default)]
 pub(crate) struct Built {
     pub(crate) chain: Chain,
-    /// The effective sections, with defaults and presets applied, by name.
+    /// The effective sections by name, with defaults and presets applied.
     pub(crate) effective: serde_json::Map<String, serde_json::Value>,
     /// The inputs of each extractor, by its name.
     pub(crate) sources: BTreeMap<String, BuiltFrom>,
     pub(crate) warnings: Warnings,
-    /// How many secrets were taken from each list or table of them, by its full key.
+    /// The number of secrets read from each list or table of secrets, by its full key.
     pub(crate) secret_counts: Vec<(String, usize)>,
 }
 
-/// The inputs of an extractor. A reload keeps the extractor if they did not change.
+/// The inputs from which an extractor was built. A reload keeps the extractor if they have not changed.
 #[derive(PartialEq)]
 pub(crate) struct BuiltFrom {
     section: Table,
-    /// `token.cap_to_session`: if it is set, stores read the expiry of the session.
+    /// `token.cap_to_session`. If it is set, stores also read the expiry of the session.
     cap_to_session: bool,
     /// `server.max_in_flight`, which determines the default of `max_waiting`.
     max_in_flight: usize,
-    /// `[outgoing]`, which a section may override.
+    /// `[outgoing]`, whose keys a section may override.
     outgoing: Outgoing,
-    /// The files that the section names, with secrets and keys.
+    /// The files that the section names, which contain secrets and keys.
     pub(crate) files: Vec<FileFingerprint>,
 }
 
 impl fmt::Debug for BuiltFrom {
-    /// Leaves out the section, which contains secrets as plain text.
+    /// Omits the section, because it contains secrets in plain text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BuiltFrom")
             .field("files", &self.files)
@@ -63,7 +63,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) max_in_flight: usize,
 }
 
-/// The keys that are common to the sections of all kinds.
+/// The keys that the sections of all kinds have in common.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Common {
@@ -83,7 +83,7 @@ impl Common {
         "allow_ambiguous_subject",
     ];
 
-    /// These keys, with those of the section's preset as defaults.
+    /// These keys, with the preset's keys as defaults.
     fn or_from(self, preset: Self) -> Self {
         Self {
             kind: self.kind,
@@ -100,7 +100,7 @@ impl Common {
 }
 
 impl Builder<'_> {
-    /// Builds the extractors called `names`, in that order. Any other section is a problem.
+    /// Builds the extractors called `names`, in that order. Reports every other section as a problem.
     pub(crate) fn chain(
         &self,
         names: &[String],
@@ -134,8 +134,8 @@ impl Builder<'_> {
         built
     }
 
-    /// The section of the extractor called `name`. It may be missing if the name is a kind, because some kinds have no
-    /// required keys.
+    /// The section of the extractor called `name`. The section may be missing if the name is a kind, because some kinds
+    /// have no required keys.
     fn table(&self, name: &str, sections: &mut Table, problems: &mut Problems) -> Option<Table> {
         let path = join("extractors", name);
         let is_plain = name.bytes().all(|byte| {
@@ -169,7 +169,7 @@ impl Builder<'_> {
         }
     }
 
-    /// The message for a section with an unknown kind. Often the name is that of a provider, which is a preset.
+    /// The message for a section with an unknown kind. Often the given name is that of a provider, which is a preset.
     fn wrong_kind(&self, name: &str, common: &Common) -> String {
         let given = common.kind.as_deref();
         let spelled = given.unwrap_or(name).replace('-', "_");
@@ -305,8 +305,8 @@ impl Builder<'_> {
     }
 }
 
-/// Removes the members of a preset's tables that the section also sets. Such a member may itself be a table, for
-/// example a claim rule. It replaces the preset's member and is not merged with it.
+/// Removes the members of a preset's tables that the section also sets. Even if such a member is itself a table, for
+/// example a claim rule, the section's member replaces it and is not merged with it.
 fn remove_overridden_members(preset: &mut Table, section: &Table) {
     for (key, value) in section {
         if let (
@@ -402,7 +402,7 @@ pub(crate) fn build_extractor(
     }
 }
 
-/// The JSON Schema's properties of a section of this kind, the common keys included.
+/// The JSON Schema properties of a section of this kind, including the common keys.
 pub fn properties_of_kind(
     registry: &Registry,
     kind: &str,
@@ -421,7 +421,7 @@ pub fn properties_of_kind(
     Some(keys)
 }
 
-/// The findings of building an extractor of this kind from an empty section.
+/// The problems and warnings from building an extractor of this kind with an empty section.
 fn findings_of(kind: &Kind, context: &Context) -> Findings {
     let section = Section::new(
         String::new(),
@@ -429,12 +429,12 @@ fn findings_of(kind: &Kind, context: &Context) -> Findings {
         &Common::KEYS,
         Elsewhere::DEFAULT,
     );
-    // The problems are ignored: they only say that required keys are missing.
+    // The problems are ignored, because they only report that required keys are missing.
     let _ = (kind.build)(&section, context);
     section.into_findings()
 }
 
-/// The keys of a kind with their defaults, `null` where there is none. For documentation.
+/// The keys of a kind with their defaults, or `null` for a key without a default. Used for the documentation.
 pub fn keys_of_kind(
     registry: &Registry,
     kind: &str,

@@ -1,9 +1,10 @@
-//! The extractors in their configured order, and the rule that selects the one that decides.
+//! The extractors in their configured order, and the rule that selects the one that decides about a request.
 //!
-//! The first extractor that finds a credential of its own decides. After a credential of another issuer
-//! ([`ExtractError::NotMine`]) the chain asks the next extractors. Such a cookie is ignored, because browsers send
-//! cookies unasked. Such a header names the identity that the client chose: from then on the extractors see only
-//! that header, so that the client does not get the token of a cookie or of another header.
+//! The first extractor that finds a credential of its own decides. If an extractor finds a credential from another
+//! issuer ([`ExtractError::NotMine`]), the chain tries the next extractors. Such a credential in a cookie is ignored,
+//! because browsers send cookies automatically. Such a credential in a header is an identity that the client chose:
+//! from then on, the extractors see only that header, so that the client does not get a token for the identity in a
+//! cookie or in another header.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -37,7 +38,7 @@ pub struct ConfiguredExtractor {
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
     extractors: Vec<ConfiguredExtractor>,
-    /// The reach of each extractor, in the same order.
+    /// The reach of each extractor, in the same order as `extractors`.
     reaches: Vec<Reach>,
 }
 
@@ -63,9 +64,9 @@ pub struct Denied {
 /// Why a caller gets no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// No credential, or a session without a signed-in user.
+    /// There is no credential, or the session has no signed-in user.
     NotSignedIn(Reason),
-    /// Another party issued the credential in this place.
+    /// Another party issued the credential at this place.
     NotMine(Rejection, CredentialSource),
     Rejected(Rejection),
     Unavailable(Cause),
@@ -87,12 +88,12 @@ impl Chain {
         &self.extractors
     }
 
-    /// Asks the extractors in order; the first that finds a credential of its own decides.
+    /// Tries the extractors in order; the first that finds a credential of its own decides.
     pub async fn authenticate(&self, request: &Parts) -> Result<Authenticated, Denied> {
         self.authenticate_in(self.walk(request)).await
     }
 
-    /// Like [`Self::authenticate`], for a walk that was already started.
+    /// Like [`Self::authenticate`], for a walk that has already started.
     pub async fn authenticate_in(&self, mut walk: ChainWalk<'_>) -> Result<Authenticated, Denied> {
         for (configured, reach) in self.extractors.iter().zip(&self.reaches) {
             if !walk.includes(reach) {
@@ -144,8 +145,8 @@ impl Chain {
         }
     }
 
-    /// Starts a walk for a caller who is identified by a bearer token in `Authorization` alone: the extractors see no
-    /// cookie, no other header with a credential, and nothing that a proxy asserts.
+    /// Starts a walk for a caller who is identified only by a bearer token in `Authorization`: the extractors see no
+    /// cookie, no credential in another header, and no identity that a proxy asserts.
     pub fn walk_with_bearer_alone<'a>(&'a self, request: &'a Parts) -> ChainWalk<'a> {
         let mut walk = self.walk(request);
         walk.keep_header(&header::AUTHORIZATION);
@@ -157,7 +158,7 @@ impl Chain {
         walk
     }
 
-    /// The headers in which clients send the credentials of this chain.
+    /// The headers in which clients send credentials to the extractors of this chain.
     pub fn session_headers(&self) -> BTreeSet<&str> {
         let by_clients = self.reaches.iter().filter(|reach| !reach.by_proxy);
         by_clients
@@ -167,12 +168,12 @@ impl Chain {
             .collect()
     }
 
-    /// Every extractor with its reach.
+    /// All extractors with their reaches.
     pub fn with_reaches(&self) -> impl Iterator<Item = (&ConfiguredExtractor, &Reach)> {
         self.extractors.iter().zip(&self.reaches)
     }
 
-    /// Lets every extractor prefetch what it needs.
+    /// Lets every extractor prefetch what it needs to decide.
     pub fn start(&self) {
         for configured in &self.extractors {
             configured.extractor.start();
@@ -193,8 +194,8 @@ impl Chain {
             .all(|configured| !matches!(configured.extractor.readiness(), Readiness::Waiting(_)))
     }
 
-    /// Warns about two sections that accept the same credentials, and about two sections whose different users
-    /// could get the same subject.
+    /// Warns about two sections that accept the same credentials, and about two sections that could give the same
+    /// subject to different users.
     pub fn warnings(&self) -> Warnings {
         let mut warnings = Warnings::default();
         let all: Vec<_> = self.with_reaches().collect();
@@ -228,8 +229,9 @@ impl Chain {
     }
 }
 
-/// A place where `earlier` decides about credentials that `later` could accept, if there is one. An `earlier` for
-/// some issuers does not shadow a `later` for every issuer: that is the usual order.
+/// A place where `earlier` decides about credentials that `later` could accept; `None` if there is no such place. If
+/// `earlier` accepts only some issuers and `later` accepts every issuer, there is no conflict, because that is the
+/// usual order.
 fn shadowed(earlier: &Reach, later: &Reach) -> Option<CredentialSource> {
     let same_family = earlier.hmac.is_none() || later.hmac.is_none() || earlier.hmac == later.hmac;
     let same_issuer = match (&earlier.jwts_of, &later.jwts_of) {
@@ -253,7 +255,7 @@ fn overlap(one: &[String], other: &[String]) -> bool {
         .any(|one| other.iter().any(|other| issuer::overlap(one, other)))
 }
 
-/// Whether the user ids of two sections come from different issuers, or from different stores.
+/// Whether the user ids of two sections come from different issuers or stores.
 fn are_other_users(one: &Reach, other: &Reach) -> bool {
     match (&one.authority, &other.authority) {
         (Some(Authority::Issuers(one)), Some(Authority::Issuers(other))) => !overlap(one, other),
@@ -268,9 +270,10 @@ pub struct ChainWalk<'a> {
     chain: &'a Chain,
     /// The request as the next extractor sees it.
     request: Cow<'a, Parts>,
-    /// The only place that extractors see: the header whose credential was `NotMine`, or `Authorization` from the start.
+    /// The only place that extractors see: the header whose credential was `NotMine`, or `Authorization` if only a
+    /// bearer token identifies the caller.
     header: Option<HeaderName>,
-    /// The caller is identified by a bearer token alone.
+    /// Only a bearer token identifies the caller.
     is_bearer_alone: bool,
     /// The first `NotMine`.
     passed_over: Option<Denied>,
@@ -281,7 +284,7 @@ impl ChainWalk<'_> {
         &self.request
     }
 
-    /// Whether the walk asks an extractor with this reach.
+    /// Whether the walk tries an extractor with this reach.
     pub fn includes(&self, reach: &Reach) -> bool {
         let reads_it = self.header.as_ref().is_none_or(|header| {
             reach
@@ -292,7 +295,7 @@ impl ChainWalk<'_> {
         reads_it && !(self.is_bearer_alone && reach.by_proxy)
     }
 
-    /// Records that the extractor answered `NotMine` for the credential in `place`.
+    /// Records that the extractor returned `NotMine` for the credential in `place`.
     pub fn pass_over(
         &mut self,
         configured: &ConfiguredExtractor,
@@ -326,7 +329,7 @@ impl ChainWalk<'_> {
         self.header = Some(header.clone());
     }
 
-    /// The denial if no extractor found a credential of its own.
+    /// The result if no extractor found a credential of its own.
     pub fn denied(self) -> Denied {
         self.passed_over.unwrap_or(Denied {
             extractor: None,
@@ -335,7 +338,7 @@ impl ChainWalk<'_> {
     }
 }
 
-/// Records the extractor's outcome in its span.
+/// Records the extractor's outcome in its trace span.
 fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
     match answer {
         Ok(None) => spans::record_outcome(span, "not_present", None),
@@ -357,7 +360,7 @@ fn record<T>(span: &Span, answer: &Result<Option<T>, Denial>) {
 }
 
 impl ConfiguredExtractor {
-    /// Asks this extractor alone; `Ok(None)` if the request has no credential of its kind.
+    /// Tries only this extractor; `Ok(None)` if the request has no credential of its kind.
     pub async fn authenticate(
         &self,
         request: &Parts,
@@ -368,7 +371,7 @@ impl ConfiguredExtractor {
         }
     }
 
-    /// The session that this extractor finds; its subject is not checked.
+    /// The session that this extractor finds. Does not check its subject.
     pub async fn session(&self, request: &Parts) -> Result<Option<Session>, Denial> {
         self.extractor
             .extract(request)

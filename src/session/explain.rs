@@ -1,5 +1,5 @@
 //! The answer of each extractor to one request, for `explain` and for the page of `dev`. Unlike
-//! [`Chain::authenticate`], this also asks the extractors after the one that decides.
+//! [`Chain::authenticate`], this also tries the extractors after the one that decides.
 
 use std::sync::Arc;
 
@@ -30,11 +30,11 @@ pub struct Step {
     pub kind: &'static str,
     pub places: Arc<[CredentialSource]>,
     pub said: Said,
-    /// The names and types of the session that was found.
+    /// The member names and types of the session that was found.
     pub shape: Option<String>,
-    /// Templates for `subject` that would name a user of the session that was found.
+    /// Templates for `subject` that would identify a user in the session that was found.
     pub candidates: Vec<String>,
-    /// Remarks of the extractor, such as keys of its provider that cannot be used.
+    /// The extractor's remarks, for example on unusable keys of its provider.
     pub notes: Vec<String>,
     /// Whether this extractor decides about the request.
     pub decides: bool,
@@ -43,14 +43,15 @@ pub struct Step {
 /// The answer of one extractor.
 #[derive(Debug)]
 pub enum Said {
-    /// A header holds a credential of another issuer, and this extractor does not read that header.
+    /// The extractor was not tried: a header holds a credential from another issuer, and this extractor does not read
+    /// that header.
     NotAsked,
     NotPresent,
     Subject(Subject),
     Denied(Denial),
 }
 
-/// Asks every extractor. `asking` is called with each extractor before it is asked.
+/// Tries every extractor. Calls `asking` with each extractor before it is tried.
 pub async fn explain(
     chain: &Chain,
     request: &Parts,
@@ -60,7 +61,7 @@ pub async fn explain(
     explain_walk(chain, chain.walk(&request), &cookies, asking).await
 }
 
-/// Asks every extractor about a caller who is identified by a bearer token alone.
+/// Tries every extractor for a caller who is identified only by a bearer token.
 pub async fn explain_bearer_alone(
     chain: &Chain,
     request: &Parts,
@@ -71,7 +72,7 @@ pub async fn explain_bearer_alone(
     explain_walk(chain, walk, &cookies, asking).await
 }
 
-/// The request, with a place for the cookies that apps set while they are asked.
+/// The request, with an extension that collects the cookies that apps set in their answers.
 fn with_cookies(request: &Parts) -> (Parts, ResponseCookies) {
     let cookies = ResponseCookies::default();
     let mut request = request.clone();
@@ -139,7 +140,8 @@ async fn explain_walk(
     }
 }
 
-/// Says that the app renewed the session while this extractor asked it. The cookies of the request may then be invalid.
+/// Notes that the app renewed the session in its answer to this extractor. The cookies of the request may then no
+/// longer be valid.
 fn renewed(cookies: &ResponseCookies, configured: &ConfiguredExtractor) -> Option<String> {
     cookies.keep_if(|session| configured.subject.subject(session).is_ok());
     let lines = cookies.lines();
@@ -156,8 +158,8 @@ fn renewed(cookies: &ResponseCookies, configured: &ConfiguredExtractor) -> Optio
 }
 
 impl Said {
-    /// In words, without a secret. A detail may quote the request, so it is escaped: it cannot send commands to a
-    /// terminal.
+    /// The answer in words, without secrets. A detail may quote the request, so it is escaped: it cannot send control
+    /// sequences to a terminal.
     pub fn describe(&self) -> String {
         let more = |detail: &Option<String>| {
             detail
@@ -186,7 +188,8 @@ impl Said {
     }
 }
 
-/// The places that each extractor without a credential read, and what the request has instead. Names only.
+/// The places that each extractor read without finding a credential, and the names of the cookies and headers that the
+/// request has instead.
 pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     let absent = |step: &&Step| matches!(step.said, Said::NotPresent) && !step.places.is_empty();
     let mut lines: Vec<String> = explanation
@@ -225,13 +228,13 @@ pub fn searched(explanation: &Explanation, headers: &HeaderMap) -> Vec<String> {
     lines
 }
 
-/// The maximum number of names of cookies or headers that are listed.
+/// The maximum number of cookie or header names that are listed.
 const MAX_NAMES: usize = 100;
 
-/// The maximum length of a shape, in bytes; the rest of a longer one is left out.
+/// The maximum length of a shape, in bytes. A longer shape is truncated.
 const MAX_SHAPE: usize = 2000;
 
-/// Lines for the operator about the credentials in the request, if no extractor found one of its own.
+/// Hints for the operator about the credentials in the request, if no extractor found one of its own.
 pub fn hints(found: &[Detected], explanation: &Explanation) -> Vec<String> {
     let is_empty = matches!(
         &explanation.outcome,
@@ -274,7 +277,7 @@ pub fn hints(found: &[Detected], explanation: &Explanation) -> Vec<String> {
     found.iter().filter_map(hint).collect()
 }
 
-/// The names and types of a session, without its values: enough to find where the user is.
+/// The member names and types of a session, without its values: enough to find the user's id.
 pub fn shape(session: &Value) -> String {
     let mut shape = String::new();
     draw(session, &mut shape);
@@ -314,7 +317,7 @@ fn draw(value: &Value, shape: &mut String) {
     }
 }
 
-/// Adds the separator before the next member; `false` if the limit is reached.
+/// Adds the separator before the next member. Returns `false` if the limit is reached.
 fn separate(index: usize, shape: &mut String) -> bool {
     let has_room = shape.len() <= MAX_SHAPE;
     shape.push_str(if index > 0 { ", " } else { "" });

@@ -1,5 +1,5 @@
-//! The trait [`SessionExtractor`], and the outcomes of asking one about a request.
-//! `registry` lists the kinds; `chain` asks the configured extractors in order.
+//! The trait [`SessionExtractor`], and the outcomes of trying an extractor on a request. `registry` lists the kinds;
+//! `chain` tries the configured extractors in order.
 
 use std::fmt;
 use std::future::Future;
@@ -30,20 +30,20 @@ pub type Extracted = Result<Option<Session>, ExtractError>;
 
 /// Recognises one kind of session in a request.
 pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
-    /// Looks for a session in the request head. The peer's address is in its extensions as
+    /// Looks for a session in the request head. The head's extensions contain the peer's address as
     /// `ConnectInfo<SocketAddr>`, as in every axum app.
     fn extract<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Extracted>;
 
-    /// The credentials that this extractor decides about. After `NotMine` for a credential in a header, the chain
-    /// asks only extractors that read the same header. The default reads no credential.
+    /// The credentials that this extractor decides about. After `NotMine` for a credential in a header, the chain tries
+    /// only extractors that read the same header. By default, an extractor reads no credential.
     fn reach(&self) -> Reach {
         Reach::default()
     }
 
-    /// Called once when the service starts, inside its runtime: prefetch what requests will need.
+    /// Called once when the service starts, inside its runtime, to prefetch what requests will need.
     fn start(&self) {}
 
-    /// Called before metrics are read: set gauges here.
+    /// Called before metrics are read, to set gauges.
     fn observe(&self) {}
 
     /// Remarks for `explain` after a request, such as keys of a provider that cannot be used.
@@ -51,18 +51,18 @@ pub trait SessionExtractor: fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Whether the extractor can decide about requests now. The chain asks it even if it is not ready.
+    /// Whether the extractor can decide about requests now. The chain tries it even if it is not ready.
     fn readiness(&self) -> Readiness {
         Readiness::Ready
     }
 
-    /// The backend that [`SessionExtractor::extract`] asks, so that commands can say what they wait for. The default has
-    /// no backend.
+    /// The backend that [`SessionExtractor::extract`] calls, so that commands can print what they wait for. By default,
+    /// an extractor has no backend.
     fn backend(&self) -> Option<BackendCall> {
         None
     }
 
-    /// Asks each backend once, without a user's credential, for `doctor`. By default, an extractor has no backend.
+    /// Calls each backend once, without a user's credential, for `doctor`. By default, an extractor has no backend.
     fn probe(&self) -> BoxFuture<'_, Vec<BackendReport>> {
         Box::pin(async { Vec::new() })
     }
@@ -82,12 +82,12 @@ pub struct BackendReport {
     /// A description of the call. Neither a URL's query nor its password is included.
     pub backend: String,
     pub took: Duration,
-    /// A summary of the answer, or why the extractor cannot use it.
+    /// A summary of the backend's answer, or why the extractor cannot use the answer.
     pub result: Result<String, String>,
 }
 
 impl BackendReport {
-    /// The report of `asking`, and how long that took.
+    /// Awaits `asking`, and reports its result and its duration.
     pub async fn of(
         backend: impl Into<String>,
         asking: impl Future<Output = Result<String, String>> + Send,
@@ -108,7 +108,7 @@ pub fn without_query(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);
-    // These fail only for URLs that cannot have credentials.
+    // These calls fail only for URLs that cannot have credentials.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.as_str().chars().take(MAX).collect()
@@ -119,13 +119,13 @@ pub fn without_query(url: &Url) -> String {
 pub enum CredentialSource {
     /// `header:authorization`: a bearer token (RFC 6750, section 2.1).
     Bearer,
-    /// Any other header; its value is the credential, with or without `Bearer` in front.
+    /// Any other header. Its value is the credential, optionally preceded by `Bearer`.
     Header(HeaderName),
     Cookie(String),
-    /// The cookie of `@supabase/ssr`, whole or in chunks: a JSON session that contains the token
-    /// (`src/cookies.ts` and `utils/chunker.ts` in that library).
+    /// The cookie of `@supabase/ssr`, unchunked or in chunks: a JSON session that contains the token (`src/cookies.ts`
+    /// and `utils/chunker.ts` in that library).
     Supabase(String),
-    /// The access token of AWS Amplify, for this client id of a user pool, in the cookie of its last user
+    /// The access token that AWS Amplify stores in a cookie of its last user, for this client id of a user pool
     /// (`TokenStore.ts` and `CookieStorage.ts` in that library).
     Amplify(String),
 }
@@ -133,17 +133,18 @@ pub enum CredentialSource {
 /// The credentials that an extractor decides about, described by their place and form.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
-    /// The places that the extractor reads.
+    /// The places from which the extractor reads credentials.
     pub places: Arc<[CredentialSource]>,
     /// Whether it decides about credentials that are not JWTs.
     pub opaque: bool,
-    /// The issuers whose JWTs it decides about: all if the list is empty, none if it is `None`.
+    /// The issuers whose JWTs it decides about. An empty list means all issuers, `None` means no JWTs.
     pub jwts_of: Option<Vec<String>>,
-    /// If set, it decides only about JWTs signed with a shared secret (`true`) or with a private key (`false`).
+    /// If set, it decides only about JWTs signed with a shared secret (`true`) or only about those signed with a
+    /// private key (`false`).
     pub hmac: Option<bool>,
-    /// The authority that assigns user ids, if it is known.
+    /// The authority that assigns the user ids, if known.
     pub authority: Option<Authority>,
-    /// A proxy in front sets the credential, not the client.
+    /// Whether a proxy in front sets the credential, not the client.
     pub by_proxy: bool,
 }
 
@@ -210,20 +211,20 @@ impl Session {
     }
 }
 
-/// `Set-Cookie` lines in an app's answer about a credential, and the session of that answer.
+/// The `Set-Cookie` lines in an app's answer about a credential, and the session in that answer.
 #[derive(Debug)]
 pub struct OfferedCookies {
     pub session: Value,
     pub lines: Vec<HeaderValue>,
 }
 
-/// The `Set-Cookie` lines that go back to the caller, whatever the answer to the request is. One is in the extensions of
-/// each request: an extractor offers lines, and the chain keeps them if their session names a subject.
+/// The `Set-Cookie` lines that are passed on to the caller, whatever the response to the request is. Each request has
+/// this value in its extensions: an extractor offers lines, and the chain keeps them if their session names a subject.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseCookies(Arc<Mutex<Option<Arc<OfferedCookies>>>>);
 
 impl ResponseCookies {
-    /// Offers the lines for the answer to `request`.
+    /// Offers the lines for the response to `request`.
     pub fn offer(request: &Parts, cookies: Arc<OfferedCookies>) {
         if let Some(Self(slot)) = request.extensions.get() {
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(cookies);
@@ -254,7 +255,7 @@ impl ResponseCookies {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtractError {
     /// The form of the credential in this place shows that another party issued it. An extractor must decide this
-    /// before it fetches a key or asks a backend.
+    /// before it fetches a key or calls a backend.
     NotMine(Rejection, CredentialSource),
     Rejected(Rejection),
     Unavailable(Cause),
@@ -264,8 +265,8 @@ pub enum ExtractError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub reason: Reason,
-    /// Details for the operator, for the log and `explain`: what was found, and what was expected. May quote claims
-    /// such as `aud`, never a secret, a signature or who the user is.
+    /// Details for the operator, shown in the log and by `explain`: what was found, and what was expected. May quote
+    /// claims such as `aud`, but never a secret, a signature or the user's identity.
     pub detail: Option<String>,
 }
 
@@ -275,7 +276,7 @@ pub struct Cause {
     pub reason: Reason,
     /// Details for the log. Contains no part of the request.
     pub detail: Option<String>,
-    /// When to retry, if the backend sent a time.
+    /// When to retry, if the backend sent a time for it.
     pub retry_after: Option<Duration>,
 }
 
@@ -359,12 +360,12 @@ impl ExtractError {
     }
 }
 
-/// Whether an extractor has what it needs.
+/// Whether an extractor has the data that it needs to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
-    /// It decides with old data, or the last call of its backend failed.
+    /// It decides with old data, or the last call to its backend failed.
     Stale,
-    /// It is still missing something that it needs; the text is a stable identifier of that.
+    /// It still lacks data that it needs. The text is a stable identifier for the missing data.
     Waiting(&'static str),
 }

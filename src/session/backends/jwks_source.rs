@@ -1,4 +1,5 @@
-//! The places where an identity provider publishes its keys, and the parsers of its answers. `jwks.rs` makes the calls.
+//! The places where an identity provider publishes its keys, and the parsers of the responses. `jwks.rs` makes the
+//! calls.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -14,27 +15,27 @@ use crate::session::formats::issuer::{TENANT, for_every_tenant};
 use crate::session::formats::shown::{listed, shown};
 use crate::session::types::without_query;
 
-/// How long keys are fresh if the response has no `max-age`, and the bounds of a `max-age`.
+/// How long keys are fresh if the response has no `max-age`, and the bounds that apply to `max-age`.
 const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
 const MIN_TTL: Duration = Duration::from_secs(30);
 const MAX_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// Where keys are published.
+/// The place where keys are published.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A JWK set.
     Jwks(Url),
-    /// `OpenID` Connect Discovery: the issuer's document names the JWK set.
+    /// `OpenID` Connect Discovery: the issuer's discovery document contains the URL of the JWK set.
     Discovery(Discovery),
     /// One public key in PEM.
     Pem(Url),
 }
 
-/// A discovery document (`OpenID` Connect Discovery 1.0, section 4, RFC 8414).
+/// A discovery document (`OpenID` Connect Discovery 1.0, section 4, and RFC 8414).
 #[derive(Clone, Debug)]
 pub struct Discovery {
     document: Url,
-    /// The issuers that the document may be for.
+    /// The issuers that the document may name.
     issuers: Vec<String>,
     allow_http: bool,
 }
@@ -42,11 +43,11 @@ pub struct Discovery {
 const WELL_KNOWN: &str = "/.well-known/";
 
 impl Discovery {
-    /// The document of `issuer`. If `issuer` is itself the address of a discovery document, that document is used. Such
-    /// an address does not show whether the issuer ends in a slash, so both forms are accepted.
+    /// The discovery document of `issuer`, or the document at `issuer` if that is itself the URL of a discovery
+    /// document. Such a URL does not show whether the issuer ends in a slash, so both forms are accepted.
     ///
     /// # Errors
-    /// If `issuer` is not a URL that may be called, or is the address of something else.
+    /// If `issuer` is not a URL that may be called, or is the URL of something other than an issuer or its document.
     pub fn new(issuer: &str, allow_http: bool) -> Result<Self, &'static str> {
         let (issuers, document) = match issuer.split_once(WELL_KNOWN) {
             None => {
@@ -82,7 +83,7 @@ impl Discovery {
         Ok(discovery)
     }
 
-    /// Accepts the document also for these issuers.
+    /// Also accepts a document that names one of these issuers.
     pub fn also_for(&mut self, issuers: &[String]) {
         for issuer in issuers {
             if !self.issuers.contains(issuer) {
@@ -91,7 +92,7 @@ impl Discovery {
         }
     }
 
-    /// The issuers of the tokens: those with `{tenantid}`, or else those of the document.
+    /// The issuers that tokens may have: those with `{tenantid}` if there are any, otherwise those of the document.
     pub fn token_issuers(&self) -> Vec<String> {
         let all = || self.issuers.iter().cloned();
         let patterns: Vec<String> = all().filter(|issuer| issuer.contains(TENANT)).collect();
@@ -102,7 +103,7 @@ impl Discovery {
         }
     }
 
-    /// The URL of the JWK set in the document.
+    /// The URL of the JWK set that the document contains.
     fn jwks_uri(&self, document: &[u8]) -> Result<Url, FetchError> {
         let wrong = |text: String| Err(FetchError::Discovery(text));
         let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
@@ -142,13 +143,13 @@ impl Discovery {
 /// The next step of a fetch.
 #[derive(Debug)]
 pub enum Step {
-    /// Call this URL too, whose answer has the keys.
+    /// Call this URL next, because its response contains the keys.
     Call(Url),
     Done(KeySet),
 }
 
 impl Source {
-    /// The description of the source in reports.
+    /// The name of the source in reports.
     pub fn name(&self) -> String {
         match self {
             Self::Jwks(url) => format!("key set {}", without_query(url)),
@@ -168,7 +169,7 @@ impl Source {
         }
     }
 
-    /// Reads the answer of the first call.
+    /// Reads the response to the first call.
     pub fn read(&self, answer: &Answer) -> Result<Step, FetchError> {
         match self {
             Self::Discovery(discovery) => discovery.jwks_uri(&answer.body).map(Step::Call),
@@ -179,13 +180,13 @@ impl Source {
         }
     }
 
-    /// Whether the fetch failed because there is no key with this id, as opposed to a failure of the provider.
+    /// Whether the fetch failed because no key has this id, as opposed to a failure of the provider.
     pub fn is_absent(&self, error: &FetchError) -> bool {
         matches!(self, Self::Pem(_)) && error.is_not_found()
     }
 }
 
-/// The keys in the answer of a JWK set's URL.
+/// The keys in the response from a JWK set's URL.
 pub fn read_jwks(answer: &Answer) -> Result<KeySet, FetchError> {
     KeySet::from_jwks(&answer.body).map_err(FetchError::Keys)
 }
@@ -193,18 +194,18 @@ pub fn read_jwks(answer: &Answer) -> Result<KeySet, FetchError> {
 /// Why a fetch failed.
 #[derive(Clone, Debug)]
 pub enum FetchError {
-    /// The call to this address failed.
+    /// The call to this URL failed.
     Call(String, CallError),
-    /// The address answered with a redirect to the other one.
+    /// The first URL answered with a redirect to the second one.
     Redirect(String, StatusCode, String),
     Keys(KeysError),
     Discovery(String),
-    /// The task of the fetch was dropped: at the end of the process, or after a panic.
+    /// The task that fetches was dropped, at the end of the process or after a panic.
     Interrupted,
 }
 
 impl FetchError {
-    /// The answer of `url` if its status is 200; no other status means success.
+    /// The response from `url` if its status is 200; no other status means success.
     pub fn ok(url: &Url, answer: Result<Answer, CallError>) -> Result<Answer, Self> {
         match answer {
             Ok(answer) if answer.status.is_redirection() => {
@@ -222,7 +223,7 @@ impl FetchError {
         }
     }
 
-    /// No complete answer of `url` in time.
+    /// The error if `url` did not send a complete response in time.
     pub fn timeout(url: &Url) -> Self {
         Self::Call(address(url), CallError::Timeout)
     }
@@ -239,7 +240,7 @@ impl FetchError {
         }
     }
 
-    /// The keys that the answer had, if none of them could be used.
+    /// The keys in the response, if none of them can be used.
     pub fn unusable(&self) -> Option<&[UnusableKey]> {
         match self {
             Self::Keys(KeysError::NoUsableKey(keys)) => Some(keys),
@@ -247,7 +248,7 @@ impl FetchError {
         }
     }
 
-    /// Whether the status says that the document does not exist.
+    /// Whether the status means that the document does not exist.
     fn is_not_found(&self) -> bool {
         matches!(self, Self::Call(_, CallError::Status(status)) if matches!(status.as_u16(), 403 | 404 | 410))
     }
@@ -270,18 +271,18 @@ impl fmt::Display for FetchError {
     }
 }
 
-/// The URL without its credentials and its query, because both may contain a secret.
+/// The URL without its credentials and its query, because either may contain a secret.
 fn address(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);
-    // These fail for URLs without a host, which have no credentials.
+    // These calls fail only for URLs without a host, which have no credentials.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     shown(url.as_str())
 }
 
-/// Whether the URL's host is this machine, in any form that resolvers or the kernel accept.
+/// Whether the URL's host is this machine, in any notation that resolvers or the kernel accept.
 fn is_loopback(url: &Url) -> bool {
     let is_loopback_v4 = |address: Ipv4Addr| address.is_loopback() || address.is_unspecified();
     match url.host() {
@@ -310,7 +311,7 @@ pub fn ttl(headers: &HeaderMap) -> Duration {
             let (name, seconds) = directive.split_once('=')?;
             let digits = seconds.trim().trim_matches('"');
             let is_max_age = name.trim().eq_ignore_ascii_case("max-age") && !digits.is_empty();
-            // A number that overflows is the maximum, not the default.
+            // A number that overflows is treated as the maximum, not as the default.
             (is_max_age && digits.bytes().all(|byte| byte.is_ascii_digit()))
                 .then(|| digits.parse().unwrap_or(u64::MAX))
         });

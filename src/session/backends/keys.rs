@@ -1,5 +1,5 @@
-//! Keys that verify signatures: parsed from JWK sets (`keys/jwk.rs`), PEM (`keys/pem.rs`) and shared secrets, and
-//! selected for a token. Fetching and caching is in `jwks.rs`.
+//! Keys that verify signatures: parses them from JWK sets (`keys/jwk.rs`), PEM (`keys/pem.rs`) and shared secrets, and
+//! selects those that match a token. `jwks.rs` fetches and caches them.
 
 mod ed25519;
 mod jwk;
@@ -17,12 +17,12 @@ use crate::secret::Secret;
 use crate::session::formats::issuer::TENANT;
 use crate::session::formats::shown::{listed, shown};
 
-/// The maximum number of keys in a set. Providers publish a handful.
+/// The maximum number of keys in a set. Providers publish only a few.
 const MAX_KEYS: usize = 100;
-/// The maximum number of keys of a set that are tried for one token, because each costs a signature check.
+/// The maximum number of keys in a set that are tried for one token, because each attempt costs a signature check.
 const MAX_TRIES: usize = 3;
 
-/// A signature algorithm, by its name in a JOSE header.
+/// A signature algorithm, identified by its name in a JOSE header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alg {
     pub name: &'static str,
@@ -30,8 +30,8 @@ pub struct Alg {
 }
 
 impl Alg {
-    /// All algorithms that can be configured. `Ed25519` is the name that RFC 9864 gave to `EdDSA` over Ed25519. They are
-    /// the same computation, but separate entries in `algorithms`.
+    /// All algorithms that can be configured. `Ed25519` is the name that RFC 9864 gives to `EdDSA` with the curve
+    /// Ed25519. The computation is the same, but the two are separate entries in `algorithms`.
     #[rustfmt::skip]
     pub const ALL: [Self; 13] = [
         Self { name: "HS256", algorithm: Algorithm::HS256 },
@@ -63,7 +63,7 @@ impl Alg {
     }
 }
 
-/// The type of a key, which determines the algorithms that it may be used with.
+/// The type of a key, which determines the algorithms that can use the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     Secret,
@@ -78,28 +78,28 @@ enum Family {
 struct Key {
     kid: Option<String>,
     family: Family,
-    /// The `alg` of the JWK, if it has one: the key is used with no other algorithm.
+    /// The `alg` of the JWK, if present. The key is not used with any other algorithm.
     only: Option<Algorithm>,
-    /// The `issuer` of the JWK, if it has one: the key verifies no other issuer's tokens. Microsoft Entra publishes the
-    /// keys of all its tenants in one set.
+    /// The `issuer` of the JWK, if present. The key does not verify tokens of any other issuer. Microsoft Entra
+    /// publishes the keys of all its tenants in one set.
     issuer: Option<String>,
     material: Material,
 }
 
 #[derive(Debug)]
 enum Material {
-    /// A shared secret, prepared for one algorithm. `jsonwebtoken` prepares the key for every token, which takes as long
-    /// as the check itself, and cannot keep it. The tests compare the results of both.
+    /// A shared secret, prepared for one algorithm. `jsonwebtoken` would prepare the key again for every token, which
+    /// takes as long as the check itself, and offers no way to keep the result. The tests compare the results of both.
     Secret(Box<hmac::Key>),
     Public(DecodingKey),
 }
 
-/// Why a document has no keys.
+/// Why a document yields no keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeysError {
-    /// The document is not a set of keys. The text says what it is, and what to do.
+    /// The document is not a set of keys. The text says what the document is, and what to do.
     Malformed(&'static str),
-    /// Well-formed, but without a key that may be used.
+    /// The document is well-formed, but contains no usable key.
     NoUsableKey(Vec<UnusableKey>),
 }
 
@@ -121,12 +121,12 @@ impl fmt::Display for KeysError {
     }
 }
 
-/// A key of a set that cannot verify.
+/// A key in a set that cannot be used to verify signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnusableKey {
     kid: Option<String>,
     why: String,
-    /// The provider publishes the key for another purpose than signatures.
+    /// The provider publishes the key for a purpose other than signatures.
     is_for_other_use: bool,
 }
 
@@ -154,25 +154,25 @@ impl fmt::Display for UnusableKey {
     }
 }
 
-/// The signature of a token, and what selects its keys.
+/// A token's signature, and the data that selects the keys for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Signed<'a> {
-    /// Header and payload, as they were signed.
+    /// The encoded header and payload, which the signature covers.
     pub text: &'a [u8],
     pub signature: &'a str,
     pub alg: Alg,
-    /// Only keys with this id are tried. With `None`, all keys that fit `alg` are tried.
+    /// Only keys with this id are tried. If `None`, all keys that match `alg` are tried.
     pub kid: Option<&'a str>,
-    /// The claims, which are not verified yet.
+    /// The claims, which are not yet verified.
     pub claims: Option<&'a Object>,
 }
 
 /// Why a signature is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SignatureError {
-    /// No key fits. The text compares the token's header with the keys of the set.
+    /// No key matches. The text compares the token's header with the keys in the set.
     NoKey(String),
-    /// None of the keys that fit verifies it.
+    /// None of the matching keys verifies the signature.
     Wrong,
 }
 
@@ -181,7 +181,7 @@ pub enum SignatureError {
 pub struct KeySet {
     keys: Vec<Key>,
     unusable: Vec<UnusableKey>,
-    /// The maximum number of keys that are tried for one token.
+    /// The maximum number of keys tried for one token.
     max_tries: usize,
 }
 
@@ -192,8 +192,8 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Parses a JWK set (RFC 7517), or an object of PEM texts by key id, as Google publishes its certificates. Keys
-    /// that cannot be used are kept separately.
+    /// Parses a JWK set (RFC 7517), or an object that maps key ids to PEM texts, as Google publishes its certificates.
+    /// Keys that cannot be used are kept separately.
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {
         let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
         let document = Value::parse(json).map_err(|_| KeysError::Malformed("is not JSON"))?;
@@ -219,14 +219,14 @@ impl KeySet {
         }
     }
 
-    /// Parses public keys and certificates in PEM, or in another common form of a public key.
+    /// Parses public keys and certificates in PEM or in another common form.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeysError> {
         let keys = pem::parse_all(pem).map_err(KeysError::Malformed)?;
         let tries = keys.len();
         Self::of(keys.iter().map(|key| pem::key(key, None)), tries)
     }
 
-    /// Shared secrets, each for all HMAC algorithms.
+    /// A set of shared secrets, each of which can be used with all HMAC algorithms.
     pub fn from_secrets(secrets: &[Secret]) -> Self {
         let keys = secrets.iter().flat_map(|secret| {
             [
@@ -249,7 +249,7 @@ impl KeySet {
         }
     }
 
-    /// A set of the first [`MAX_KEYS`] usable keys, and of as many unusable ones.
+    /// A set of the first [`MAX_KEYS`] usable keys, and of at most as many unusable ones.
     fn of(
         parsed: impl IntoIterator<Item = Result<Key, UnusableKey>>,
         max_tries: usize,
@@ -275,7 +275,7 @@ impl KeySet {
         })
     }
 
-    /// The keys that were meant for signatures and cannot be used.
+    /// The keys that were meant for signatures but cannot be used.
     pub fn faults(&self) -> impl Iterator<Item = &UnusableKey> {
         self.unusable.iter().filter(|key| key.is_fault())
     }
@@ -285,15 +285,15 @@ impl KeySet {
         &self.unusable
     }
 
-    /// Whether there is a key with exactly this `kid`.
+    /// Whether the set contains a key with exactly this `kid`.
     pub fn knows(&self, kid: &str) -> bool {
         self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
-    /// Verifies a signature with the keys that fit it.
+    /// Verifies a signature with the keys that match it.
     ///
     /// # Errors
-    /// If no key fits, or none of those that fit verifies it.
+    /// If no key matches, or if no matching key verifies the signature.
     pub fn verify(&self, signed: Signed<'_>) -> Result<(), SignatureError> {
         let mut fitting = self
             .keys
@@ -333,7 +333,7 @@ impl KeySet {
         format!("kid is {kid}, and the set has {}", listed(known))
     }
 
-    /// Why no key fits, for the log and `explain`.
+    /// Why no key matches, for the log and `explain`.
     fn describe_missing(&self, signed: Signed<'_>) -> String {
         match signed.kid {
             Some(kid) if !self.knows(kid) => return self.describe_unknown(kid),
@@ -394,8 +394,8 @@ impl Key {
             }
     }
 
-    /// Whether the key may verify tokens with these claims: its `issuer`, in which `{tenantid}` stands for the token's
-    /// `tid`, is the token's `iss`.
+    /// Whether the key may verify tokens with these claims, that is, whether its `issuer` equals the token's `iss`.
+    /// `{tenantid}` in `issuer` stands for the token's `tid`.
     fn is_for_issuer(&self, claims: Option<&Object>) -> bool {
         let Some(issuer) = &self.issuer else {
             return true;

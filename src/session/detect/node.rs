@@ -1,4 +1,4 @@
-//! Frameworks of Node: Auth.js, iron, express-session, Keygrip, React Router, Fastify, Better Auth.
+//! Detects sessions of Node frameworks: Auth.js, iron, express-session, Keygrip, React Router, Fastify, Better Auth.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -35,7 +35,7 @@ pub(super) fn sealed_token(text: &str, cookie: Option<&str>) -> Option<Finding> 
             [Draft::ask_with(cookie)],
         ));
     }
-    // `nextjs-auth0` seals with A256GCM too: `__session` since version 4, `appSession` before.
+    // `nextjs-auth0` also encrypts with A256GCM: the cookie is `__session` since version 4, and `appSession` before.
     if header.contains("uat") || ["__session", "appSession"].contains(&base) {
         return Some(Finding::new(
             "the session of nextjs-auth0",
@@ -112,7 +112,7 @@ pub(super) fn iron(cookie: &Cookie<'_>) -> Option<Finding> {
     ))
 }
 
-/// `s:ID.SIGNATURE` of `cookie-signature`: express-session and what is built on it.
+/// `s:ID.SIGNATURE` of `cookie-signature`, which express-session and its derivatives write.
 pub(super) fn express(cookie: &Cookie<'_>) -> Option<Finding> {
     let signed = cookie.value.strip_prefix("s:")?;
     let (id, signature) = signed.rsplit_once('.')?;
@@ -144,12 +144,12 @@ pub(super) fn express(cookie: &Cookie<'_>) -> Option<Finding> {
     ))
 }
 
-/// A cookie with its signature in a second one, `NAME.sig`, as Keygrip writes it: cookie-session and koa-session.
+/// A cookie whose signature is in a second cookie, `NAME.sig`, as Keygrip writes it for cookie-session and koa-session.
 pub(super) fn keygrip(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
     let signature = &jar.get(&format!("{}.sig", cookie.name))?.value;
     let page = "docs/recipes/express.md";
     let Some(session) = json_object(&cookie.value) else {
-        // For example, an id of koa-session with a store.
+        // For example, the id that koa-session writes if it uses a store.
         return Some(Finding::new(
             "a cookie signed by Keygrip that holds an id",
             Confidence::Guess,
@@ -204,8 +204,8 @@ pub(super) fn keygrip(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
     Some(finding.showing(subjects))
 }
 
-/// `VALUE.SIGNATURE` with an HMAC-SHA-256 in base64: padded in Better Auth and Hono, unpadded in React Router, Remix
-/// and Fastify.
+/// `VALUE.SIGNATURE` with an HMAC-SHA-256 in base64, which is padded in Better Auth and Hono, and unpadded in React
+/// Router, Remix and Fastify.
 pub(super) fn signed_value(cookie: &Cookie<'_>) -> Option<Finding> {
     let (value, signature) = cookie.value.rsplit_once('.')?;
     let is_hmac = bytes_of(signature) == Some(32);
@@ -261,18 +261,19 @@ pub(super) fn signed_value(cookie: &Cookie<'_>) -> Option<Finding> {
             [draft, Draft::ask_with(Some(cookie.name))],
         ));
     }
-    // Flask-Session with SESSION_USE_SIGNER: an id and the HMAC-SHA-1 of itsdangerous' Signer.
+    // Flask-Session with SESSION_USE_SIGNER writes an id and the HMAC-SHA-1 of itsdangerous' `Signer`.
     (bytes_of(signature) == Some(20) && (32..=43).contains(&value.len()))
         .then(|| python::flask_session(cookie, Confidence::Likely))
 }
 
-/// Base64 of any JSON.
+/// Decodes base64 of any JSON value.
 fn base64_json(text: &str) -> Option<Value> {
     let bytes = STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
     Value::parse(&bytes).ok()
 }
 
-/// `TOKEN.SIGNATURE` of Better Auth, whose cookies end in `session_token`, or of Hono, whose names are the app's.
+/// `TOKEN.SIGNATURE` of Better Auth, whose cookie names end in `session_token`, or of Hono, whose apps choose the
+/// names.
 fn padded(cookie: &Cookie<'_>) -> Finding {
     let base = cookie.name.trim_start_matches("__Secure-");
     if !base.ends_with("session_token") {
@@ -326,7 +327,7 @@ fn padded(cookie: &Cookie<'_>) -> Finding {
     )
 }
 
-/// The cookie cache of Better Auth: `session_data`, as signed JSON, as a JWT or encrypted.
+/// Better Auth's cookie cache, `session_data`, in one of its forms: signed JSON, a JWT, or encrypted.
 pub(super) fn better_auth_cache(cookie: &Cookie<'_>) -> Option<Finding> {
     let base = cookie.name.trim_start_matches("__Secure-");
     let is_named = base.ends_with("session_data");

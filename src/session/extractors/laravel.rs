@@ -1,7 +1,7 @@
 //! `laravel`: Laravel with the session driver `cookie`. One encrypted cookie contains the session's id; a second
 //! cookie, whose name is that id, contains the session. Format: Laravel
-//! `src/Illuminate/Session/CookieSessionHandler.php`.
-//! Sessions that are kept in a database or in Redis are read by `sql_session` and `redis_session`.
+//! `src/Illuminate/Session/CookieSessionHandler.php`. Sessions stored in a database or in Redis are read by
+//! `sql_session` and `redis_session`.
 
 use std::sync::Arc;
 
@@ -21,15 +21,15 @@ use crate::session::sections::laravel::{self, AppKeySet, KeyFields};
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
-/// The default subject is where the guard `web` stores the user's id. The digits are the SHA-1 of the guard's class
-/// name.
+/// The default subject is the member in which the guard `web` stores the user's id. The digits are the SHA-1 of the
+/// guard's class name.
 pub const KIND: Kind = Kind {
     build,
     subject: "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}",
     presets: &[],
 };
 
-/// How far the app's clock may be ahead of ours, in seconds.
+/// The tolerated clock skew of the app, in seconds.
 const SKEW: UnixSeconds = 60;
 
 /// `[extractors.NAME]` with `kind = "laravel"`
@@ -129,8 +129,8 @@ impl Laravel {
         })
     }
 
-    /// The app sets `expires` to its lifetime after the last request. A later time means that `lifetime` here differs
-    /// from the app's.
+    /// The app sets `expires` to the time of the last request plus its lifetime. A later time means that `lifetime`
+    /// here differs from the app's.
     fn check_time(&self, expires_at: UnixSeconds) -> Result<(), ExtractError> {
         let now = self.clock.now();
         if now > expires_at {

@@ -1,7 +1,7 @@
-//! `rails`: the session cookie of Ruby on Rails (`CookieStore`), or one of `cookies.encrypted` and
+//! `rails`: the session cookie of Ruby on Rails (`CookieStore`), or a cookie from `cookies.encrypted` or
 //! `cookies.signed`. Format: Rails `actionpack/lib/action_dispatch/middleware/cookies.rs`,
-//! `activesupport/lib/active_support/message_encryptor.rs`, `message_verifier.rs`, `messages/metadata.rb`.
-//! Sessions must be JSON. Marshal data can execute code when it is loaded, so it is refused and never loaded.
+//! `activesupport/lib/active_support/message_encryptor.rs`, `message_verifier.rs`, `messages/metadata.rb`. Sessions
+//! must be JSON. Loading Marshal data can execute code, so such data is refused and never loaded.
 
 mod reader;
 
@@ -26,7 +26,7 @@ use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 use reader::{Reader, Recipe};
 
-/// The default subject is where Devise stores the user's id.
+/// The default subject is the path where Devise stores the user's id.
 pub const KIND: Kind = Kind {
     build,
     subject: "{/warden.user.user.key/0/0}",
@@ -70,7 +70,7 @@ impl Default for RailsConfig {
     }
 }
 
-/// How an older cookie was made. A missing key takes its value from the section.
+/// How an older cookie was made. A key that is not set has the section's value.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RotationConfig {
@@ -86,7 +86,7 @@ struct RotationConfig {
 #[derive(Debug)]
 struct Rails {
     cookie: Cookie,
-    /// The current way to make cookies first, then the rotations.
+    /// The reader for current cookies first, then the readers for the rotations.
     readers: Vec<Reader>,
     purpose: String,
     allow_missing_purpose: bool,
@@ -147,7 +147,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// Whether the subject would be the id of a session. `bin/rails generate authentication` writes it into
+/// Whether the subject would be the id of a session's row, which `bin/rails generate authentication` writes into
 /// `cookies.signed[:session_id]`.
 fn is_row_of_generated_sign_in(config: &RailsConfig, subject: &str) -> bool {
     let cookie = config.cookie.as_deref().unwrap_or_default();
@@ -161,7 +161,7 @@ fn is_row_of_generated_sign_in(config: &RailsConfig, subject: &str) -> bool {
 impl RotationConfig {
     fn secret(&self, section: &Section<'_>, path: &str, problems: &mut Problems) -> Option<Secret> {
         let key = format!("{path}secret_key_base");
-        // The section reader resolves the files of the section's own keys only, not those of its rotations.
+        // The section reader resolves file references for the section's own keys only, not for those of its rotations.
         let secret = Secret::from_value_or_file(
             self.secret_key_base.clone(),
             self.secret_key_base_file.as_ref(),
@@ -214,7 +214,7 @@ impl Rails {
             .map(Some)
     }
 
-    /// The session inside the metadata.
+    /// Extracts the session from the metadata around it.
     fn unwrap(&self, opened: &[u8]) -> Result<Session, ExtractError> {
         let cookie = CookieValue::parse(opened).inspect_err(|error| {
             if error.reason() == Reason::PayloadNotJson {
@@ -267,7 +267,7 @@ mod tests {
         .unwrap()
     }
 
-    /// A cookie that the app encrypted with this content.
+    /// A cookie with this content, encrypted as the app would.
     fn cookie(text: &[u8]) -> String {
         let salt = b"authenticated encrypted cookie";
         let key = hkdf::pbkdf2(

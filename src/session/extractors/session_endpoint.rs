@@ -1,6 +1,6 @@
-//! `session_endpoint`: the app's own "who am I" URL, called with the caller's cookies or headers. Calls are made in
-//! `backends/endpoint.rs`; identical look-ups share one call (`backends/lookup.rs`). The configuration, the presets,
-//! and the headers that describe the caller's own request are in `session_endpoint/`.
+//! `session_endpoint`: the app's own "who am I" URL, called with the caller's cookies or headers.
+//! `backends/endpoint.rs` makes the calls; identical look-ups share one call (`backends/lookup.rs`). The configuration,
+//! the presets, and the headers that describe the caller's own request are in `session_endpoint/`.
 
 mod config;
 mod context;
@@ -42,7 +42,7 @@ pub const KIND: Kind = Kind {
 
 #[derive(Debug)]
 struct SessionEndpoint {
-    /// The app's session cookies. A name covers the cookie's chunks.
+    /// The names of the app's session cookies. A name includes the cookie's chunks.
     cookies: Vec<String>,
     /// The headers that hold a credential.
     forward_headers: Vec<HeaderName>,
@@ -55,15 +55,15 @@ struct SessionEndpoint {
 struct WhoAmI {
     endpoint: Endpoint,
     method: Method,
-    /// The headers of the caller that are forwarded but are not credentials. Nothing else of the caller's request is
+    /// The caller's headers that are forwarded but are not credentials. No other headers of the caller's request are
     /// forwarded.
     context_headers: Vec<HeaderName>,
     additional_headers: HeaderMap,
     forwarded: Forwarded,
     signed_out: SignedOut,
-    /// The cookies whose `Set-Cookie` lines go back to the caller, with their chunks.
+    /// The cookies whose `Set-Cookie` lines are passed on to the caller. A name includes the cookie's chunks.
     passed_cookies: Vec<String>,
-    /// The headers of the answer that contain the session; if empty, the body does.
+    /// The headers of the answer that contain the session. If empty, the session is in the body.
     response_headers: Vec<HeaderName>,
     expires: Option<Template>,
 }
@@ -73,11 +73,11 @@ struct WhoAmI {
 enum SignedOut {
     /// [`SIGNED_OUT`], except redirects from http to https.
     Default,
-    /// Exactly those in the key `signed_out`.
+    /// Exactly the statuses listed in the key `signed_out`.
     Listed(Vec<u16>),
 }
 
-/// The statuses with which apps usually answer a caller who is not signed in.
+/// The statuses that apps commonly return to a caller who is not signed in.
 const SIGNED_OUT: [u16; 7] = [204, 401, 403, 410, 302, 303, 307];
 
 impl SessionExtractor for SessionEndpoint {
@@ -146,7 +146,7 @@ impl SessionExtractor for SessionEndpoint {
     }
 }
 
-/// The caller's credentials that are forwarded, as names and values. A value is forwarded exactly as it was sent,
+/// The caller's credentials that are forwarded, as names and values. A value is forwarded exactly as received,
 /// including its quotes, because the app parses it.
 struct Credentials<'a> {
     cookies: Vec<(&'a str, &'a str)>,
@@ -156,8 +156,8 @@ struct Credentials<'a> {
 impl SessionEndpoint {
     fn find<'a>(&'a self, headers: &'a HeaderMap) -> Result<Credentials<'a>, ExtractError> {
         let mut cookies = cookies::find_all(headers, |name| listed(&self.cookies, name).is_some())?;
-        // Sort by the order of the configuration, and chunks by their numbers, so that the browser's order makes no
-        // difference.
+        // Sort cookies in the configured order and chunks by number, so that the order in which the browser sends them
+        // makes no difference.
         cookies
             .sort_by_key(|(name, _)| (listed(&self.cookies, name.as_bytes()), name.len(), *name));
         let mut found = Vec::new();
@@ -178,8 +178,8 @@ impl SessionEndpoint {
         })
     }
 
-    /// The key of the look-up. It contains everything that is sent except the trace's id, so that callers whose answers
-    /// could differ never share an answer.
+    /// The cache key of the look-up. It covers everything that is sent except the trace id, so that callers whose
+    /// answers could differ never share an answer.
     fn question(&self, request: &Request) -> Question {
         let headers = request
             .headers()
@@ -190,7 +190,7 @@ impl SessionEndpoint {
     }
 }
 
-/// The index in `cookies` of the cookie called `name`, or of the cookie of which it is a chunk.
+/// The index in `cookies` of the cookie called `name`, or of the cookie that `name` is a chunk of.
 fn listed(cookies: &[String], name: &[u8]) -> Option<usize> {
     cookies
         .iter()
@@ -198,14 +198,15 @@ fn listed(cookies: &[String], name: &[u8]) -> Option<usize> {
 }
 
 impl WhoAmI {
-    /// The request to the app. It is a new request, so that it contains nothing from the caller except the credentials
-    /// and the context headers. A header of the configuration replaces one of ours.
+    /// Builds a new request to the app, which contains nothing from the caller except the credentials and the context
+    /// headers. A configured header replaces a default header of the same name.
     fn request(&self, caller: &Parts, found: &Credentials<'_>) -> Request {
         let mut request = Request::new(self.method.clone(), self.endpoint.url.clone());
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         if self.method == Method::POST {
-            // Some servers answer 411 to a POST without a length, and the client sends none for an empty body.
+            // Some servers answer 411 to a POST without a `Content-Length`, and the client sends none for an empty
+            // body.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         self.forwarded.insert(caller, headers);
@@ -228,8 +229,9 @@ impl WhoAmI {
         request
     }
 
-    /// Calls the app. Its `Set-Cookie` lines go only to callers that sent one of the section's cookies. A caller with
-    /// only a header may be a stranger's page, and the lines would put a new session into the browser.
+    /// Calls the app. The answer's `Set-Cookie` lines are passed on only to callers that sent one of the section's
+    /// cookies. A caller that sent only a header may be a page of another site, and the lines would put a new session
+    /// into the browser.
     async fn ask(&self, request: Request, sent_cookies: bool) -> Verdict {
         let mut offered = None;
         let read = |answer: &Answer| {
@@ -246,7 +248,7 @@ impl WhoAmI {
         }
     }
 
-    /// The answer's `Set-Cookie` lines for the app's session cookies and their chunks.
+    /// The answer's `Set-Cookie` lines that set the app's session cookies or their chunks.
     fn offered_cookies(&self, answer: &Answer, session: &Session) -> Option<Arc<OfferedCookies>> {
         let lines = answer.headers.get_all(header::SET_COOKIE).iter();
         let lines: Vec<HeaderValue> = lines
@@ -268,8 +270,8 @@ impl WhoAmI {
         })
     }
 
-    /// Only 200 is a session. Any status other than 200 and those that mean "not signed in" says nothing about the
-    /// caller and is `Unavailable`, because a wrong URL or a broken app must not sign all users out.
+    /// Only status 200 contains a session. Any status that is neither 200 nor listed as "not signed in" says nothing
+    /// about the caller and results in `Unavailable`, because a wrong URL or a broken app must not sign all users out.
     fn read(&self, answer: &Answer) -> Outcome {
         let attributes = match answer.status {
             StatusCode::OK if self.response_headers.is_empty() => endpoint::json(answer)?,
@@ -304,8 +306,8 @@ impl WhoAmI {
         }
     }
 
-    /// Whether the answer redirects to the same path and query over https. A server that requires https gives this
-    /// answer to every caller.
+    /// Whether the answer redirects to the same path and query over https. A server that requires https redirects every
+    /// caller in this way.
     fn leads_to_https(&self, answer: &Answer) -> bool {
         let url = &self.endpoint.url;
         self.redirect_target(answer).is_some_and(|target| {
@@ -320,7 +322,7 @@ impl WhoAmI {
         self.endpoint.url.join(location).ok()
     }
 
-    /// The error for a status that shows a wrong URL or method; `None` for any other status.
+    /// The error for a status that indicates a wrong URL or method; `None` for any other status.
     fn wrong_url(&self, answer: &Answer) -> Option<ExtractError> {
         let status = answer.status.as_u16();
         if !matches!(status, 301 | 302 | 303 | 307 | 308 | 404 | 405) {
@@ -340,7 +342,7 @@ impl WhoAmI {
         Some(ExtractError::unavailable(Reason::WrongUrl).because(detail))
     }
 
-    /// The configured headers of the answer as a session. Absent and empty headers are left out.
+    /// The configured headers of the answer as a session. Omits absent and empty headers.
     fn named_headers(&self, answer: &Answer) -> Result<Value, ExtractError> {
         let mut attributes = Vec::new();
         for name in &self.response_headers {
@@ -366,7 +368,7 @@ fn signed_out(answer: &Answer) -> ExtractError {
     ExtractError::rejected(Reason::SignedOut).because(format!("the endpoint answered {status}"))
 }
 
-/// Sets a header. A value with characters outside of ASCII is left out.
+/// Sets a header. Skips a value that contains characters outside ASCII.
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(mut value) = HeaderValue::from_str(value) {
         value.set_sensitive(true);
@@ -374,8 +376,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-/// When the session ends; `None` if the answer does not contain a time, for example because the caller is not signed
-/// in.
+/// The session's expiry; `None` if the answer does not contain a time, for example because the caller is not signed in.
 fn expiry(path: &Template, attributes: &Value) -> Result<Option<UnixSeconds>, ExtractError> {
     let invalid = || {
         ExtractError::unavailable(Reason::Malformed)

@@ -1,5 +1,5 @@
-//! `trusted_header`: a reverse proxy signed the user in and names the user in a header.
-//! The header is trusted only from that proxy, which is identified by its address or by a shared secret.
+//! `trusted_header`: a reverse proxy has signed the user in and passes the user's name in a header. The header is
+//! trusted only if it comes from that proxy, which is identified by its address or by a shared secret.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::session::types::{
     CredentialSource, ExtractError, Extracted, Reach, Session, SessionExtractor,
 };
 
-/// The header that each proxy sets, according to its documentation.
+/// The header that each proxy sets, according to the proxy's documentation.
 const PRESETS: &[(&str, &str)] = &[
-    // Options `pass_user_headers` and `reverse_proxy`.
+    // Set by the options `pass_user_headers` and `reverse_proxy`.
     ("oauth2-proxy", r#"header = "X-Forwarded-User""#),
-    // Trusted Header SSO.
+    // Authelia's "Trusted Header SSO".
     ("authelia", r#"header = "Remote-User""#),
-    // Proxy provider: the uid is stable, the user name is not.
+    // authentik's proxy provider. The uid is stable; the user name is not.
     ("authentik", r#"header = "X-authentik-uid""#),
-    // Needs `jwt_claims_headers: { X-Pomerium-Claim-Sub: sub }`.
+    // Requires `jwt_claims_headers: { X-Pomerium-Claim-Sub: sub }`.
     ("pomerium", r#"header = "X-Pomerium-Claim-Sub""#),
-    // Tailscale Serve: identity headers.
+    // The identity headers of Tailscale Serve.
     ("tailscale", r#"header = "Tailscale-User-Login""#),
 ];
 
@@ -55,7 +55,7 @@ struct TrustedHeaderConfig {
 #[derive(Debug)]
 struct TrustedHeader {
     header: HeaderName,
-    /// Networks of accepted peers. If empty, only the shared secret identifies the proxy.
+    /// Networks whose peers are accepted. If empty, only the shared secret identifies the proxy.
     trusted_proxies: Vec<IpNet>,
     shared_secret: Option<(HeaderName, Secret)>,
 }
@@ -139,7 +139,7 @@ fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>
     }
 }
 
-/// The network in the form in which peers are compared: IPv4-mapped IPv6 addresses are IPv4 addresses.
+/// The network in the form used to compare peers, in which IPv4-mapped IPv6 addresses are IPv4 addresses.
 fn canonical(net: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
     match (
@@ -181,7 +181,7 @@ impl TrustedHeader {
         Ok(Some(Session::of_subject(user)))
     }
 
-    /// Only the address of the connection's peer counts. Headers such as `X-Forwarded-For` can be set by any client.
+    /// Checks only the peer address of the connection, because any client can set headers such as `X-Forwarded-For`.
     fn check_proxy(&self, request: &Parts) -> Result<(), ExtractError> {
         if headers::is_hop_by_hop(&request.headers, &self.header) {
             return Err(ExtractError::rejected(Reason::HopByHop));
@@ -202,7 +202,7 @@ impl TrustedHeader {
         let Some((name, secret)) = &self.shared_secret else {
             return Ok(());
         };
-        // Compare bytes, because a secret need not be text.
+        // Compare bytes, because a secret need not be valid text.
         let mut values = request.headers.get_all(name).iter();
         let is_genuine = match (values.next(), values.next()) {
             (Some(value), None) => {

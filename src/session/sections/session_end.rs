@@ -1,6 +1,6 @@
-//! The keys `expires_path` and `idle`: the end that the app writes into the session itself. koa-session writes the end
-//! (`_expire`). Devise writes the time of the last request (`last_request_at`), to which `idle` is added.
-//! h3 writes two times and adds another duration to each: a table of paths has both.
+//! The keys `expires_path` and `idle`: the expiry that the app writes into the session itself. koa-session writes the
+//! expiry (`_expire`). Devise writes the time of the last request (`last_request_at`), to which `idle` is added. h3
+//! writes two times and adds a different duration to each; a table of paths configures both.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,13 +19,13 @@ use crate::session::types::{ExtractError, Extracted, Session};
 /// The key `expires_path`.
 #[derive(Debug)]
 pub enum ExpiresPath {
-    /// `"createdAt"`: one path, with the time in `idle` after it.
+    /// `"createdAt"`: one path. The session ends at the time at the path, plus `idle` if it is set.
     One(String),
-    /// `{ createdAt = "7d", lastSeenAt = "30m" }`: each path, with the time after it at which the session ends.
+    /// `{ createdAt = "7d", lastSeenAt = "30m" }`: several paths, each with the duration after which the session ends.
     Each(BTreeMap<String, HumanDuration>),
 }
 
-/// The ends in a session, of which the earliest counts.
+/// The expiry times in a session, the earliest of which applies.
 #[derive(Debug)]
 pub struct SessionEnd(Vec<EndPath>);
 
@@ -78,8 +78,8 @@ impl SessionEnd {
         Self(ends)
     }
 
-    /// The session with its end; expired if the end has passed. A session without a value at a path has no such end:
-    /// the app itself does not end a guest's session, or one that it excludes from its timeout.
+    /// The session with its expiry applied; an error if it has expired. If the session has no value at a path, that
+    /// path sets no expiry: the app itself does not expire a guest's session, or one that it exempts from its timeout.
     pub fn apply(&self, extracted: Extracted, now: UnixSeconds) -> Extracted {
         let Some(mut session) = extracted? else {
             return Ok(None);
@@ -98,7 +98,7 @@ fn seconds(duration: HumanDuration) -> UnixSeconds {
     UnixSeconds::try_from(duration.0.as_secs()).unwrap_or(UnixSeconds::MAX)
 }
 
-/// A path, which may be written with or without braces.
+/// Parses a path, which may be written with or without braces.
 fn template(path: &str) -> Result<Template, &'static str> {
     if path.contains('{') {
         path.parse()
@@ -107,7 +107,7 @@ fn template(path: &str) -> Result<Template, &'static str> {
     }
 }
 
-/// The time at the path; `None` if the session has none.
+/// The time at the path; `None` if the session has no value there.
 fn time(path: &Template, session: &Session) -> Result<Option<Expiry>, ExtractError> {
     let malformed = |detail| ExtractError::rejected(Reason::Malformed).because(detail);
     match path.value(&session.attributes) {
@@ -173,7 +173,7 @@ mod tests {
         ends(&[(path, after)])
     }
 
-    /// The end of a session with these attributes, in a cookie that ends in an hour.
+    /// The expiry of a session with these attributes, in a cookie that expires in an hour.
     fn applied(end: &SessionEnd, json: &str) -> Result<Option<UnixSeconds>, &'static str> {
         let session = Session {
             attributes: Value::parse(json.as_bytes()).unwrap(),
@@ -200,7 +200,7 @@ mod tests {
                 r#"{"_expire":"Fri, 15 Jan 2027 08:01:00 GMT"}"#,
                 Ok(Some(NOW + 60)),
             ),
-            // The cookie ends first.
+            // The cookie expires first.
             (r#"{"_expire":1900000000000}"#, Ok(Some(NOW + 3600))),
             (r#"{"_session":true}"#, Ok(Some(NOW + 3600))),
             (r#"{"_expire":null}"#, Ok(Some(NOW + 3600))),
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(applied(&never, r#"{"at":1}"#), Ok(Some(NOW + 3600)));
     }
 
-    /// h3 with `maxAge` and `idleTimeout`: the earlier end counts.
+    /// h3 with `maxAge` and `idleTimeout`: the earlier expiry applies.
     #[test]
     fn first_end_of_several_paths_decides() {
         let h3 = ends(&[("createdAt", 7 * 86_400), ("lastSeenAt", 1800)]);

@@ -1,5 +1,5 @@
-//! The configuration of a `jwt` section: its keys, their checks, and the extractor built from them.
-//! `jwt.rs` verifies tokens.
+//! The configuration of a `jwt` section: its keys, their validation, and the construction of the extractor. `jwt.rs`
+//! verifies tokens.
 
 mod key_source;
 mod rules;
@@ -265,7 +265,7 @@ fn check_algorithms(
         let known = Alg::ALL.map(|alg| alg.name).join(", ");
         problems.add(key, format!("must be one or more of {known}"));
     } else if algorithms.iter().any(|alg| alg.is_hmac() != is_hmac) {
-        // With both families, anyone who knows the public key could sign with it as an HMAC secret.
+        // If both families were allowed, anyone who knows the public key could use it as an HMAC secret to sign tokens.
         problems.add(
             key,
             "must fit the kind of key: HS256, HS384, HS512 with secret or secrets, all others with public keys, never both",
@@ -318,7 +318,7 @@ fn check_tenants(section: &Section<'_>, config: &JwtConfig, problems: &mut Probl
     );
 }
 
-/// Whether the key is in the section, even if it has no value because its file could not be read.
+/// Whether the section sets the key, even if the key has no value because its file could not be read.
 fn is_given(section: &Section<'_>, problems: &Problems, key: &str, has_value: bool) -> bool {
     has_value || problems.are_about(&section.key(key))
 }

@@ -1,5 +1,5 @@
-//! The Redis server: connecting, reading a key with its expiry, and mapping the server's errors. `redis_session.rs`
-//! interprets the value.
+//! The Redis server: connects, reads a key with its expiry, and maps the server's errors. `redis_session.rs` interprets
+//! the value.
 
 use std::fmt;
 use std::io;
@@ -28,24 +28,24 @@ use crate::session::reason::Reason;
 use crate::session::sections::authority;
 use crate::session::types::ExtractError;
 
-/// A Redis server, or another one with the same protocol.
+/// A Redis or Redis-compatible server.
 pub struct RedisServer {
     client: Client,
-    /// The certificates that are trusted for `rediss://`. They are built on first use, because that reads the system's
+    /// The trusted certificates for `rediss://`. They are loaded on first use, because this reads the system's
     /// certificates.
     outgoing: Outgoing,
     tls: OnceLock<TlsConnector>,
     extractor: Arc<str>,
-    /// Tokens end no later than the session, so the key's expiry is read together with its value.
+    /// Whether the key's expiry is read together with its value, because a token must end no later than the session.
     reads_expiry: bool,
-    /// The server refuses `GETRANGE`, which limits how much of a value is sent.
+    /// Whether the server refuses `GETRANGE`, which limits how much of a value is sent.
     getrange_is_refused: AtomicBool,
 }
 
-/// An open connection. Its drop closes the socket, even while an answer is outstanding.
+/// An open connection. Dropping it closes the socket, even while a response is outstanding.
 pub struct Connection {
     commands: MultiplexedConnection,
-    /// The task that reads and writes, if the library does not run one itself.
+    /// The task that reads and writes, for a transport for which the library does not run one itself.
     _driver: Option<AbortOnDropHandle<()>>,
 }
 
@@ -59,7 +59,7 @@ pub struct Stored {
 
 impl RedisServer {
     /// # Errors
-    /// Says what is wrong with the URL. The text contains no part of the URL, which may contain a password.
+    /// If the URL is invalid. The text contains no part of the URL, which may contain a password.
     pub fn new(
         section: &Section<'_>,
         url: &Secret,
@@ -101,7 +101,7 @@ impl RedisServer {
         })
     }
 
-    /// A connection with TLS. The client library itself would trust the system's certificates only.
+    /// Opens a connection with TLS. The client library itself would trust only the system's certificates.
     async fn connect_tls(&self, host: &str, port: u16) -> io::Result<TlsStream<TcpStream>> {
         let tls = if let Some(tls) = self.tls.get() {
             tls
@@ -115,7 +115,7 @@ impl RedisServer {
         tls.connect(name, stream).await
     }
 
-    /// The answers to `command` and, if the expiry is needed, to `PTTL`. They may be errors of the server.
+    /// The answers to `command` and, if the expiry is needed, to `PTTL`. They may be error replies of the server.
     async fn send(
         &self,
         connection: &mut Connection,
@@ -133,7 +133,7 @@ impl RedisServer {
             .map_err(|error| failure(&error))
     }
 
-    /// Records that the server refuses `GETRANGE` but not `GET`, and warns once.
+    /// Records that the server refuses `GETRANGE` but allows `GET`, and logs one warning.
     fn use_get_only(&self) {
         if !self.getrange_is_refused.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -145,7 +145,7 @@ impl RedisServer {
     }
 }
 
-/// Whether the server refused the command itself: it is not allowed or not known.
+/// Whether the server refused the command itself, because it is forbidden or unknown.
 fn is_refused_command(answer: Option<&redis::Value>) -> bool {
     matches!(answer, Some(redis::Value::ServerError(error)) if matches!(error.code(), "NOPERM" | "ERR"))
 }
@@ -153,7 +153,7 @@ fn is_refused_command(answer: Option<&redis::Value>) -> bool {
 /// The stored value in the answers to `GETRANGE` or `GET` and, if it was sent, `PTTL`.
 ///
 /// # Errors
-/// Errors of the server, and answers that do not fit these commands.
+/// If the server returned an error, or if the answers do not fit these commands.
 fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, StoreError> {
     let mut answers = answers.into_iter().map(redis::Value::extract_error);
     let value = answers
@@ -181,7 +181,7 @@ fn stored(answers: Vec<redis::Value>) -> Result<Option<Stored>, StoreError> {
         Some(redis::Value::Int(milliseconds @ 0..)) => Some(milliseconds / 1000),
         Some(_) => return Err(StoreError::Lost("an unexpected answer to PTTL".to_owned())),
     };
-    // `GETRANGE` gives the same answer for a missing key and for an empty value.
+    // `GETRANGE` returns the same answer for a missing key and for an empty value.
     Ok(Some(Stored {
         value,
         seconds_left,
@@ -217,7 +217,7 @@ impl Store for RedisServer {
     }
 
     async fn connect(&self) -> Result<Connection, StoreError> {
-        // The pool's own timeout covers connecting and asking together.
+        // The pool's own timeout covers connecting and querying together.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
@@ -233,7 +233,7 @@ impl Store for RedisServer {
                 _driver: None,
             });
         };
-        // The URL's form of an IPv6 address has brackets.
+        // In a URL, an IPv6 address is in brackets.
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let stream = self
             .connect_tls(host, *port)

@@ -1,4 +1,4 @@
-//! The configuration of a `sql_session` section: its keys, their checks, and the extractor built from them.
+//! The configuration of a `sql_session` section: its keys, their validation, and the construction of the extractor.
 //! `sql_session.rs` looks up sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -210,7 +210,7 @@ fn database(
     Some((dialect, Authority::store(&url), database))
 }
 
-/// The query for the session: the section's, or the preset's for this database with its alternatives.
+/// The query for the session: the section's own query, or the preset's query for this database with its alternatives.
 fn session_query(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,
@@ -243,7 +243,7 @@ fn session_query(
 
 const NAME_HELP: &str = "must be a name without quotes and backslashes";
 
-/// The queries of the preset, with the names that the section sets.
+/// The preset's queries, filled with the table and column names that the section sets.
 fn preset_queries(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,
@@ -289,7 +289,7 @@ fn preset_queries(
     Some(queries)
 }
 
-/// Django's `SECRET_KEY`, then its `SECRET_KEY_FALLBACKS`.
+/// The secrets of Django's `SECRET_KEY`, followed by those of its `SECRET_KEY_FALLBACKS`.
 fn django_secrets(
     section: &Section<'_>,
     config: &mut SqlSessionConfig,

@@ -1,5 +1,5 @@
-//! Translates the configured query into the parameter syntax of its database, and fills the names of the app's table
-//! and columns into a preset's query. `database.rs` runs the query.
+//! Translates the configured query into its database's parameter syntax, and fills a preset's query with the app's
+//! table and column names. `database.rs` runs the query.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,14 +17,14 @@ pub struct Statement {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parameter {
-    /// `$1`: the session's key.
+    /// `$1`: the key of the session.
     Key,
-    /// `$2`: the service's clock, in Unix seconds.
+    /// `$2`: the current time of the service's clock, in Unix seconds.
     Now,
 }
 
-/// A query and its alternatives: the tools of one library write several schemas. The first that the database accepts is
-/// used from then on.
+/// A query and its alternatives, because the tools of one library create several schemas. The first query that the
+/// database accepts is used from then on.
 #[derive(Debug)]
 pub struct Alternatives {
     statements: Vec<Statement>,
@@ -39,7 +39,7 @@ impl Alternatives {
         }
     }
 
-    /// The statements with their numbers, the accepted one first.
+    /// The statements with their numbers, starting with the accepted one.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Statement)> {
         let (before, after) = self
             .statements
@@ -54,18 +54,18 @@ impl Alternatives {
     }
 }
 
-/// The names of the app's table and columns that differ from those of the preset.
+/// The names of the app's table and columns, if they differ from the preset's.
 #[derive(Debug)]
 pub struct Names<'a> {
     pub table: Option<&'a str>,
-    /// The app's column names, by the preset's names.
+    /// The app's column names, keyed by the preset's names.
     pub columns: &'a BTreeMap<String, String>,
 }
 
 impl Names<'_> {
-    /// A preset's query with the app's names. `{name}` becomes the name of a column, and `{table}` that of the table.
-    /// `{as name}` adds the column under the preset's name if the app's name differs. A name that the section does not
-    /// set is replaced by the name after the colon, or by the preset's name.
+    /// Fills a preset's query with the app's names. `{name}` becomes the name of a column, and `{table}` that of the
+    /// table. `{as name}` adds `, column AS name` if the app's column has another name. `{name:default}` gives the
+    /// column to use if `columns` does not set it; without a default, that is `name`.
     pub fn fill(&self, query: &str, dialect: Dialect) -> String {
         let mut pieces = query.split('{');
         let mut filled = pieces.next().unwrap_or_default().to_owned();
@@ -116,11 +116,11 @@ pub fn is_name(text: &str) -> bool {
 }
 
 impl Statement {
-    /// Parses a query with `$1` and optionally `$2`. `PostgreSQL` supports this syntax; for the others each parameter
-    /// becomes `?`.
+    /// Parses a query with `$1` and optionally `$2`. `PostgreSQL` supports this syntax; for other databases each
+    /// parameter becomes `?`.
     ///
     /// # Errors
-    /// Says what is wrong with the query.
+    /// If the query is not valid; the text says why.
     pub fn read(query: &str, dialect: Dialect) -> Result<Self, &'static str> {
         let query = query.trim().trim_end_matches(';').trim_end();
         let pieces = pieces(query)?;
@@ -150,8 +150,8 @@ impl Statement {
         Ok(Self { sql, parameters })
     }
 
-    /// The same query, limited to two rows: two are enough to detect that the key is ambiguous. `PostgreSQL` converts a
-    /// row with columns of any types into JSON and cuts it one character beyond the maximum length.
+    /// The same query, limited to two rows, which suffice to detect an ambiguous key. For `PostgreSQL`, it converts a
+    /// row with columns of any type to JSON and truncates it one character beyond the maximum length.
     #[must_use]
     pub fn limited(self, dialect: Dialect) -> Self {
         let columns = match dialect {
@@ -165,7 +165,7 @@ impl Statement {
     }
 }
 
-/// The query, split at its parameters: each text with the parameter that follows it.
+/// Splits the query at its parameters: each text with the parameter that follows it.
 ///
 /// Quoted text is skipped. Backslashes, comments and `;` are refused, because their meaning depends on the dialect.
 fn pieces(query: &str) -> Result<Vec<(&str, Option<Parameter>)>, &'static str> {

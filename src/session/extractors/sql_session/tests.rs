@@ -1,5 +1,5 @@
-//! Tests of the configuration, and of a real table in `SQLite`.
-//! Tests with database servers are in `tests/stores`.
+//! Tests of the configuration, and of lookups in a real `SQLite` table. Tests with database servers are in
+//! `tests/stores`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +162,7 @@ fn preset_query_cuts_the_payload_in_the_database() {
             let want = match dialect.as_str() {
                 "mysql" => format!("left({{{column}}}, {}) AS {column}", MAX_STORED + 1),
                 "sqlite" => format!("substr({{{column}}}, 1, {}) AS {column}", MAX_STORED + 1),
-                // `Statement::limited` cuts the whole row for every query.
+                // `Statement::limited` truncates the whole row for every query, so the preset's query need not.
                 _ => continue,
             };
             for query in query.as_array().unwrap() {
@@ -232,7 +232,7 @@ fn django(session: &str, secret: &str) -> String {
     )
 }
 
-/// `SQLite` stores any text in a column for times. An unreadable expiry must not count as no expiry.
+/// `SQLite` stores any text in a time column. An unreadable expiry must not be treated as no expiry.
 #[tokio::test]
 async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
     let directory = tempfile::tempdir().unwrap();
@@ -292,7 +292,7 @@ async fn expiry_that_sqlite_cannot_read_is_store_misfit() {
     }
 }
 
-/// An end that the app writes into the session itself, in a query's column or in the payload.
+/// An expiry that the app writes into the session itself, in a column of the query or in the payload.
 #[tokio::test]
 async fn session_ends_at_the_time_at_expires_path() {
     let directory = tempfile::tempdir().unwrap();
