@@ -1,5 +1,5 @@
-//! `count hmac|mint|router TIMES`: repeats the operation, so that `count.py` can count its instructions. Nothing is
-//! timed here.
+//! `count hmac|mint|router TIMES`: repeats the operation so that `count.py` can count its instructions. It measures no
+//! time.
 
 #![expect(
     clippy::expect_used,
@@ -36,10 +36,10 @@ fn main() {
     }
 }
 
-/// The part of a mint that is always necessary.
+/// The part of minting that cannot be avoided.
 fn hmac(times: u32) {
     let key = hmac::Key::new(HMAC_SHA512, setup::CLIENT_SECRET.as_bytes());
-    // A token signs as many bytes as this.
+    // As many bytes as the signed part of a token.
     let signed = [b'x'; 160];
     for _ in 0..times {
         black_box(hmac::sign(&key, black_box(&signed)));

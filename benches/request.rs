@@ -1,5 +1,5 @@
-//! Measures one request without sockets: the mint, the whole service, refusals, and the cost of each further extractor
-//! in the chain. Compare only figures of the same run, because the machine's noise affects all of them.
+//! Measures one request without sockets: the mint, the whole service, refusals, and the cost of each additional
+//! extractor in the chain. Compare only figures from the same run, because the machine's noise differs between runs.
 
 #![expect(
     clippy::expect_used,
@@ -70,7 +70,7 @@ fn router(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A chain of this many extractors. The last one finds the session; each of the others looks for a cookie.
+/// Benchmarks chains of several lengths. The last extractor finds the session; each of the others looks for a cookie.
 fn chain(criterion: &mut Criterion) {
     let genuine = format!("Bearer {}", setup::session());
     let mut group = criterion.benchmark_group("chain");

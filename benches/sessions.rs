@@ -1,4 +1,4 @@
-//! Measures how long each kind takes to recognise a session: from the cookie of a real framework to the attributes.
+//! Measures how long each extractor kind takes to read a session, from a real framework's cookie to the attributes.
 
 #![expect(
     clippy::expect_used,

@@ -35,7 +35,7 @@ pub fn minter() -> Minter {
     )
 }
 
-/// The service with the extractors that `toml` describes, and no limit that one user could reach.
+/// The service with the extractors in `toml`, and with limits that are too high for one user to reach.
 pub fn service(toml: &str) -> Router {
     let environment: BTreeMap<_, _> = [
         ("ROLLOUT_CLIENT_ID", "client"),
@@ -56,7 +56,7 @@ pub fn service(toml: &str) -> Router {
     app::public(&App::new(settings, context, Drain::default()))
 }
 
-/// Sessions that are JWTs signed with [`SESSION_SECRET`].
+/// The section of an extractor for session JWTs that are signed with [`SESSION_SECRET`].
 pub fn hs256() -> String {
     format!(
         r#"
@@ -70,7 +70,7 @@ pub fn hs256() -> String {
     )
 }
 
-/// A genuine session for [`hs256`].
+/// A valid session for [`hs256`].
 pub fn session() -> String {
     let claims =
         serde_json::json!({"sub": "user-1", "iat": 1_700_000_000, "exp": 4_000_000_000_i64});

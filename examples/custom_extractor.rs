@@ -1,6 +1,6 @@
 //! A service with a session extractor of your own, in addition to the built-in ones.
 //!
-//! The app of this example issues tickets to its users, `X-Ticket: <user>.<HMAC-SHA-256 in hex>`. Run it with
+//! The app in this example issues tickets to its users, `X-Ticket: <user>.<HMAC-SHA-256 in hex>`. Run it with
 //!
 //! ```text
 //! export ROLLOUT_CLIENT_ID=my-client ROLLOUT_CLIENT_SECRET=$(openssl rand -hex 32)
@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 
 const TICKET: HeaderName = HeaderName::from_static("x-ticket");
 
-/// The keys of a section with `kind = "ticket"`. Every key needs a default. A secret may also be in the file
-/// `key_file`, which the section reader reads.
+/// The keys of a section with `kind = "ticket"`. Every key needs a default. The secret may also be stored in the file
+/// that `key_file` names, which the section reader reads.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TicketConfig {
@@ -44,7 +44,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Called at start, at a reload and by `check-config`: it must not use the network. Every problem names its key.
+    /// Called at start, on a reload and by `check-config`, so it must not use the network. Every problem names its key.
     fn build(section: &Section<'_>, _: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
         let mut problems = Problems::default();
         let config: TicketConfig = section.read(&mut problems);
@@ -69,17 +69,17 @@ impl Ticket {
     }
 
     fn session(&self, request: &Parts) -> Extracted {
-        // A repeated header is refused, because another reader of the request may use the other value.
+        // A repeated header is refused, because another reader of the request might use the other value.
         let ticket = headers::single(&request.headers, &TICKET);
         let Some(ticket) = ticket.map_err(|_| ExtractError::rejected(Reason::AmbiguousIdentity))?
         else {
             return Ok(None);
         };
-        // A ticket is present, so from here on the answer is a session or an error, never `Ok(None)`.
+        // A ticket is present, so from here on the result is a session or an error, never `Ok(None)`.
         let malformed = || ExtractError::rejected(Reason::Malformed);
         let (user, tag) = ticket.rsplit_once('.').ok_or_else(malformed)?;
         let tag = from_hex(tag).ok_or_else(malformed)?;
-        // This compares in constant time.
+        // The comparison is constant-time.
         hmac::verify(&self.key, user.as_bytes(), &tag)
             .map_err(|_| ExtractError::rejected(Reason::BadSignature))?;
         Ok(Some(Session::of_subject(user)))
@@ -96,7 +96,7 @@ impl SessionExtractor for Ticket {
     }
 }
 
-/// Decodes two lower-case digits per byte, so that every tag has exactly one spelling.
+/// Decodes two lower-case digits per byte, so that every tag has exactly one valid spelling.
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2)
         || !text

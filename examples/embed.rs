@@ -17,13 +17,13 @@ use axum::routing::get;
 use rollout_token::{Metrics, Problems, Registry, Sources};
 use tokio::net::TcpListener;
 
-/// The app's own routes, and the token route with the kinds of the registry.
+/// The app's own routes, and the token route with the registry's extractor kinds.
 fn app(sources: &Sources) -> Result<Router, Problems> {
     let metrics = Arc::new(Metrics::new());
     let rollout = rollout_token::router(sources, &Registry::builtin(), metrics.clone())?;
     Ok(Router::new()
         .route("/", get(|| async { "my app" }))
-        // Keep the metrics away from the public, as the service does.
+        // Do not expose the metrics publicly; the service does not, either.
         .route("/internal/metrics", get(async move || metrics.render()))
         .merge(rollout))
 }

@@ -1,5 +1,5 @@
-//! Key sets from a real HTTP server that counts its requests and gives the answers that the test chooses. The test sets
-//! the clock, so no test waits for time to pass.
+//! Tests of key sets from a real HTTP server that counts its requests and sends the responses that the test chooses.
+//! The test sets the clock, so no test waits for time to pass.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -60,7 +60,7 @@ impl Signer {
     }
 
     fn token_of(&self, issuer: &str, header: &Value) -> String {
-        // The token expires after the end of every test, so that only the age of the keys matters.
+        // The token expires after the end of every test, so only the age of the keys matters.
         let claims = json!({ "iss": issuer, "sub": "u-1", "exp": NOW + 100_000 });
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(header), part(&claims));
@@ -81,7 +81,7 @@ struct Reply {
     headers: Vec<(&'static str, String)>,
     body: String,
     endless: bool,
-    /// The suffix of the only path that has this answer; other paths are 403.
+    /// The suffix of the only path with this response; other paths respond with 403.
     only_at: Option<&'static str>,
 }
 
@@ -113,7 +113,7 @@ struct Server {
     base: String,
     hits: Arc<AtomicUsize>,
     reply: Arc<Mutex<Reply>>,
-    /// One permit per answer, if a test delays answers.
+    /// If a test delays responses, each response takes one permit.
     gate: Arc<Semaphore>,
 }
 
@@ -200,7 +200,7 @@ impl Subject {
         }
     }
 
-    /// `ok`, or the reason of the refusal.
+    /// Returns `ok`, or the reason of the refusal.
     async fn ask(&self, token: &str) -> &'static str {
         let request = contract::request(&[("authorization", &format!("Bearer {token}"))]);
         match self.extractor.extract(&request).await {
@@ -279,7 +279,7 @@ async fn key_replaced_under_the_same_kid_is_fetched_once_per_cooldown() {
     }
     assert_eq!(server.hits(), 2);
 
-    // A forged token is 401, not 503, while the provider is down.
+    // A forged token gets 401, not 503, while the provider is down.
     server.answers(Reply::status(503));
     subject.clock.advance(COOLDOWN);
     assert_eq!(
@@ -431,7 +431,7 @@ async fn stale_keys_are_used_for_an_hour_of_outage() {
     subject.clock.advance(Duration::from_secs(599));
     assert_eq!(subject.ask(&token).await, "ok", "fresh");
     subject.until_fetched(2).await;
-    // A new key cannot be verified while the provider is down.
+    // A new key cannot be fetched while the provider is down.
     assert_eq!(subject.ask(&new.token()).await, "jwks_unavailable");
 
     subject.clock.advance(STALE_FOR);
@@ -597,7 +597,7 @@ async fn unusable_answer_keeps_the_old_keys() {
         assert_eq!(subject.ask(&signer.token()).await, "ok", "{name}");
         subject.until_fetched(2).await;
         assert_eq!(subject.ask(&signer.token()).await, "ok", "{name}");
-        // A followed redirect would be a third request.
+        // Following the redirect would be a third request.
         assert_eq!(server.hits(), 2, "{name}");
         let metrics = subject.metrics.render();
         let line = format!("jwks_refresh_total{{extractor=\"jwt\",result=\"{word}\"}} 1");
@@ -620,7 +620,7 @@ async fn unusable_key_leaves_the_other_keys_usable() {
     let server = Server::start(Reply::ok(json!({ "keys": keys }).to_string())).await;
     assert_eq!(Subject::new(&server).ask(&signer.token()).await, "ok");
 
-    // The first 100 keys are kept and later ones are not.
+    // The first 100 keys are kept; later ones are not.
     let mut many: Vec<Value> = vec![Signer::new("first").jwk(); 100];
     many.push(signer.jwk());
     server.answers(Reply::ok(json!({ "keys": many }).to_string()));
@@ -899,7 +899,7 @@ async fn key_url_with_kid_placeholder_is_fetched_per_kid() {
     assert_eq!(subject.ask(&signer.token()).await, "ok");
 }
 
-/// A provider whose one key has its own URL, and an extractor that reads it.
+/// A provider whose only key has its own URL, and an extractor that fetches it.
 async fn key_by_kid(signer: &Signer, more: &str) -> (Server, Subject) {
     let reply = Reply {
         only_at: Some(signer.kid),
@@ -1004,7 +1004,7 @@ async fn missing_kid_is_cached_for_30_seconds_and_at_most_1000_of_them() {
     assert_eq!((ask(0).await, server.hits()), ("unknown_key", 1));
     subject.clock.advance(SECOND);
     assert_eq!((ask(0).await, server.hits()), ("unknown_key", 2));
-    // 50 in each of 21 seconds are more than the cache holds, and none has expired.
+    // 50 keys in each of 21 seconds exceed the capacity of the cache, and none has expired.
     for n in 1..=1050 {
         if n % 50 == 0 {
             subject.clock.advance(SECOND);

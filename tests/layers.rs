@@ -1,4 +1,4 @@
-//! Checks the layers of `src/` in docs/architecture.md: a file imports only from its own layer or from layers below,
+//! Checks the layers of `src/` from docs/architecture.md: a file imports only from its own layer or from lower layers,
 //! and an extractor does not import another extractor. Test modules may import anything.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The top-level modules, from the top layer down. Files that are not listed are the lowest layer.
+/// The top-level modules, from the top layer down. Files that are not listed belong to the lowest layer.
 const ROOMS: [&str; 7] = [
     "cli",
     "http",
@@ -17,7 +17,7 @@ const ROOMS: [&str; 7] = [
     "config",
 ];
 
-/// The modules inside `session`, from the top layer down. Those in one row may use each other.
+/// The modules inside `session`, from the top layer down. Modules in the same row may import each other.
 const SESSION_ROOMS: [&[&str]; 6] = [
     &[
         "builder", "chain", "contract", "detect", "explain", "registry",
@@ -51,7 +51,7 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The path after `crate::` on this line, if there is one.
+/// The path after `crate::` on this line, if it contains one.
 fn crate_path(line: &str) -> Option<Vec<String>> {
     let (_, rest) = line.split_once("crate::")?;
     let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';

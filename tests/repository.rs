@@ -1,5 +1,5 @@
-//! Checks the consistency of the repository: the versions in its lock file, the tests that `SECURITY.md` and
-//! `docs/threat-cases.md` name, and the configurations on its pages. No test in this file runs the service.
+//! Checks the consistency of the repository: the versions in its lock file, the tests named in `SECURITY.md` and
+//! `docs/threat-cases.md`, and the configurations on the docs pages. No test in this file runs the service.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use rollout_token::session::registry::Registry;
 
-/// The first version of each package in which a vulnerability that would affect the service is fixed. `make audit`
-/// checks more vulnerabilities but needs a network, and its database lacks the first one.
+/// For each package, the first version that fixes a vulnerability that would affect the service. `make audit` checks
+/// for more vulnerabilities but needs a network, and its database lacks the first entry.
 const FLOORS: [(&str, [u64; 3], &str); 5] = [
     (
         "jsonwebtoken",
@@ -50,7 +50,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The numbers of a version, without a suffix after `-` or `+`.
+/// The numbers of a version. A suffix after `-` or `+` is ignored.
 fn version(text: &str) -> Vec<u64> {
     let numbers = text.split(['-', '+']).next().unwrap_or_default();
     numbers
@@ -79,7 +79,7 @@ fn no_dependency_is_older_than_the_fix_of_a_known_flaw() {
     }
 }
 
-/// The names of all tests in a folder, and of the models, which are functions in a table.
+/// Collects the names of all tests in a folder, and of the models, which are functions in a table.
 fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -100,7 +100,7 @@ fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-/// The files that the sources in `folder` include at compile time.
+/// Collects the files that the sources in `folder` include at compile time.
 fn included_by(folder: &Path, files: &mut BTreeSet<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder of the sources") {
         let path = entry.expect("an entry").path();
@@ -158,7 +158,7 @@ fn every_promise_in_security_md_names_existing_tests() {
         "SECURITY.md makes fewer promises than expected"
     );
     for promise in promises {
-        // Code in backticks with more than two underscores is a test; other code has fewer words.
+        // Code in backticks with more than two underscores is a test's name; other code has fewer.
         let named = promise
             .split('`')
             .skip(1)
@@ -220,7 +220,7 @@ fn every_threat_case_names_a_test_and_every_attack_has_a_threat_case() {
         missing.is_empty(),
         "attacks without a row in docs/threat-cases.md: {missing:?}"
     );
-    // A row may also name a test outside of `tests/faults`.
+    // A row may also name a test outside `tests/faults`.
     let mut tests = BTreeSet::new();
     for folder in ["src", "tests"] {
         tests_in(
@@ -235,7 +235,8 @@ fn every_threat_case_names_a_test_and_every_attack_has_a_threat_case() {
     );
 }
 
-/// Users start at `docs/choosing.md`, so it must link every page of a kind or product, every kind and every preset.
+/// Users start at `docs/choosing.md`, so it must link to every page about a kind or product, and name every kind and
+/// preset.
 #[test]
 fn choosing_md_links_every_recipe_kind_and_preset() {
     let choosing = read("docs/choosing.md");
@@ -267,7 +268,7 @@ fn choosing_md_links_every_recipe_kind_and_preset() {
     assert!(missing.is_empty(), "not linked: {missing:?}");
 }
 
-/// `detect` and other commands name the page that a user reads next.
+/// `detect` and other commands print the docs page to read next.
 #[test]
 fn every_page_that_the_sources_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

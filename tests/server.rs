@@ -1,5 +1,5 @@
-//! The server and the request checks from outside: raw bytes over real sockets. The application is tested in
-//! `tests/api`.
+//! Tests of the server and the request checks from the outside: raw bytes over real sockets. `tests/api` tests the
+//! application.
 #![expect(
     clippy::too_many_lines,
     clippy::unwrap_used,
@@ -35,7 +35,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::Level;
 
-/// The upper bound of every wait: a test that reaches it has found a hang.
+/// The upper bound of every wait. If a test reaches it, the server hangs.
 const HANG: Duration = Duration::from_secs(20);
 const LONG: HumanDuration = HumanDuration::secs(60);
 const SHORT: HumanDuration = HumanDuration::millis(150);
@@ -61,7 +61,7 @@ fn settings() -> ServerConfig {
     }
 }
 
-/// The settings, with a change to the keys that are read at start only.
+/// The settings, with changed keys that are read at start only.
 fn restarted(change: impl FnOnce(&mut ServerRestartConfig)) -> ServerConfig {
     let mut settings = settings();
     change(&mut settings.restart);
@@ -72,9 +72,9 @@ struct App {
     settings: ServerConfig,
     ids: RequestIds,
     drain: Drain,
-    /// `/slow` waits for a permit.
+    /// A request to `/slow` waits for a permit.
     gate: Arc<Semaphore>,
-    /// `/slow` adds a permit for each request that arrives.
+    /// Each request that arrives at `/slow` adds a permit.
     arrived: Arc<Semaphore>,
 }
 
@@ -85,7 +85,7 @@ struct Service {
     ended: JoinHandle<Outcome>,
 }
 
-/// The middleware, in the order of the real application.
+/// The middleware, in the same order as in the real application.
 async fn outermost(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let id = app.ids.next();
@@ -175,7 +175,7 @@ impl Service {
     /// Sends these bytes. Returns everything that the server sends until it closes the connection.
     async fn talk(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect().await;
-        // This fails if the server refuses before it has read everything.
+        // Writing fails if the server refuses the request before it has read everything.
         let _ = stream.write_all(bytes).await;
         read_to_close(&mut stream).await
     }
@@ -208,7 +208,7 @@ async fn read_to_close(stream: &mut TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// Reads one answer on a connection that stays open. The answer must arrive in one read.
+/// Reads one response on a connection that stays open. The response must arrive in one read.
 async fn read_answer(stream: &mut TcpStream) -> String {
     let mut answer = vec![0; 4096];
     let length = timeout(HANG, stream.read(&mut answer))
@@ -218,7 +218,8 @@ async fn read_answer(stream: &mut TcpStream) -> String {
     String::from_utf8(answer[..length].to_vec()).unwrap()
 }
 
-/// Asserts that there is exactly one answer, with one of these statuses, and the headers and JSON of every refusal.
+/// Asserts that there is exactly one response, with one of these statuses, and with the headers and JSON of every
+/// refusal.
 fn assert_refused(name: &str, answer: &str, statuses: &[u16]) {
     assert_eq!(
         answer.to_lowercase().matches("x-request-id: ").count(),
@@ -524,7 +525,7 @@ async fn silent_connections_and_incomplete_heads_are_closed_after_header_timeout
     ] {
         assert_eq!(service.talk(bytes).await, "", "{name}");
     }
-    // The same holds on a connection that was idle before.
+    // The same applies to a connection that was idle before.
     let mut stream = service.connect().await;
     stream.write_all(&post_with("", "")).await.unwrap();
     read_answer(&mut stream).await;
@@ -606,7 +607,7 @@ async fn request_inside_a_handler_is_not_closed_when_all_connections_are_taken()
     service.app.arrived.acquire().await.unwrap().forget();
     let mut silent = service.connect().await;
     service.wait_for_connections(2).await;
-    // It replaces the silent connection, more than a second after the slow request arrived.
+    // This connection replaces the silent one, more than a second after the slow request arrived.
     let answer = service.talk(&post_with("Connection: close\r\n", "")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     assert_eq!(read_to_close(&mut silent).await, "");
@@ -624,8 +625,8 @@ async fn assert_served_behind(bytes: &[u8]) {
         stream.write_all(bytes).await.unwrap();
         held.push(stream);
     }
-    // The second 64 are being closed, so all connections that were opened before the two clients are closed within
-    // another second.
+    // The second 64 connections are being closed, so all connections that were opened before the two clients are closed
+    // within another second.
     let closed = timeout(HANG, held[64].read(&mut [0; 4096]))
         .await
         .expect("not closed");

@@ -1,5 +1,5 @@
-//! The lower bound: axum as its documentation starts it, with one route that says hello to every caller. It checks no
-//! session and makes no token.
+//! The lower bound: axum as in its own documentation, with one route that says hello to every caller. It checks no
+//! session and mints no token.
 
 #![expect(
     clippy::expect_used,

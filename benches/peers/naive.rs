@@ -1,5 +1,5 @@
-//! A minimal route with axum and jsonwebtoken, as a developer writes it in an afternoon: no limits, no log, no metrics.
-//! The other peers do the same in their languages.
+//! A minimal token route with axum and jsonwebtoken, as a developer writes it in an afternoon: no limits, no log, no
+//! metrics. The other peers are the equivalents in their languages.
 
 #![expect(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! The whole `Authorization` header. The fuzzer does not know the key, so no input is a valid session.
+//! Fuzzes the whole `Authorization` header. The fuzzer does not have the key, so no input is a valid session.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

@@ -1,4 +1,4 @@
-//! A configuration file. Whether it loads or is refused, no message shows the secret.
+//! Fuzzes a configuration file. Whether it is accepted or refused, no message contains the secret.
 #![no_main]
 
 use std::collections::BTreeMap;

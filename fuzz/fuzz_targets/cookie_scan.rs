@@ -1,4 +1,4 @@
-//! The scan of the `Cookie` header: it finds at most the one cookie, whose value is a part of the header.
+//! Fuzzes the scan of the `Cookie` header: it finds at most one cookie, whose value is part of the header.
 #![no_main]
 
 use axum::http::{HeaderMap, HeaderValue, header};

@@ -1,4 +1,4 @@
-//! A request that is pasted into `detect`: every drafted section is valid TOML and contains no value of the request.
+//! Fuzzes a request pasted into `detect`: every drafted section is valid TOML and contains no value from the request.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! The body of an introspection endpoint's answer (RFC 7662): only `"active": true` is a session.
+//! Fuzzes the response of an introspection endpoint (RFC 7662): only `"active": true` is a session.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! A JWK set and a PEM text, as the server at the configured address may send them.
+//! Fuzzes a JWK set and a PEM text, as the server at the configured URL may send them.
 #![no_main]
 
 use rollout_token::session::backends::keys::KeySet;

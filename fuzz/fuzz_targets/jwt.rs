@@ -1,5 +1,5 @@
-//! A correctly signed JWT with any bytes as header and payload. The extractor must accept only tokens that are valid
-//! according to RFC 7519.
+//! Fuzzes a correctly signed JWT with arbitrary bytes as header and payload. The extractor must accept only tokens that
+//! are valid according to RFC 7519.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

@@ -1,4 +1,4 @@
-//! The cookie of `laravel`.
+//! Fuzzes the session cookie of the kind `laravel`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rollout_token_fuzz::cookie("laravel", bytes));

@@ -1,5 +1,5 @@
-//! The origin rule. The four lines of the input are the allowed origin, `Origin`, `Host` and `Sec-Fetch-Site`. A page
-//! is allowed only if it has exactly that origin, or the service's own.
+//! Fuzzes the origin check. The four lines of the input are the allowed origin, `Origin`, `Host` and `Sec-Fetch-Site`.
+//! A page is allowed only if it has exactly the allowed origin, or the service's own.
 #![no_main]
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};

@@ -1,5 +1,5 @@
-//! The cookie with the id of a stored session, in each signed form. Only the id that the framework signed reaches the
-//! store. The first byte chooses the form.
+//! Fuzzes the cookie with the id of a stored session, in each signed form. Only the id that the framework signed
+//! reaches the store. The first byte selects the form.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -15,7 +15,8 @@ struct Form {
     id: &'static str,
 }
 
-/// The ids are from `tests/stores/vectors/redis-stores.json` and `tests/vectors/rails.json`, the cookies in the corpus.
+/// The ids are from `tests/stores/vectors/redis-stores.json` and `tests/vectors/rails.json`; the cookies are in the
+/// corpus.
 const FORMS: [Form; 5] = [
     Form { name: "express_signed", secret: "public-secret-one", id: "zoë b ñ/7.x" },
     Form { name: "fastify_signed", secret: "public-secret-of-32-characters-at-least", id: "VQfcI1JRy4wLspMI9iyclau3enQ6ddjJ" },
@@ -26,7 +27,7 @@ const FORMS: [Form; 5] = [
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 
-/// An extractor for each form. Its store, an empty SQLite database, returns the requested key.
+/// An extractor for each form. Its store is an empty SQLite database, whose query returns the requested key.
 static EXTRACTORS: LazyLock<Vec<Arc<dyn SessionExtractor>>> = LazyLock::new(|| {
     let path = std::env::temp_dir().join(format!("rollout-token-fuzz-{}.sqlite3", std::process::id()));
     std::fs::write(&path, "").expect("an empty database");

@@ -1,4 +1,4 @@
-//! The cookie of `starlette`.
+//! Fuzzes the session cookie of the kind `starlette`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rollout_token_fuzz::cookie("starlette", bytes));

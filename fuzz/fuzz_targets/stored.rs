@@ -1,5 +1,5 @@
-//! The value of a session in a store, in `MessagePack` and in PHP's formats: every parsed value can be written as JSON
-//! and parsed again, unless a member occurs twice.
+//! Fuzzes the value of a stored session, in `MessagePack` and in PHP's formats: every parsed value can be serialized to
+//! JSON and parsed again, unless a key is repeated.
 #![no_main]
 
 use rollout_token::json::Value;
@@ -8,7 +8,7 @@ use rollout_token::session::formats::{msgpack, php};
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let read = [msgpack::parse(bytes), php::session(bytes), php::array(bytes)];
     for value in read.into_iter().flatten() {
-        // An object with two members of one name is not written.
+        // Serializing fails if an object contains a key twice.
         if let Ok(json) = serde_json::to_vec(&value) {
             assert!(Value::parse(&json).is_ok(), "{value:?}");
         }

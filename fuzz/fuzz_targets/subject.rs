@@ -1,4 +1,4 @@
-//! A subject template over a session: every result satisfies the rules for subjects.
+//! Fuzzes a subject template and a session: every result satisfies the rules for subjects.
 #![no_main]
 
 use rollout_token::json::Value;

@@ -1,5 +1,5 @@
-//! Code that the targets share. Each target has one extractor, which gets the fuzzer's bytes as a cookie or as a
-//! backend's answer.
+//! Code that the targets share. Each target passes the fuzzer's bytes to one extractor, as a cookie or as a backend's
+//! response.
 
 #[path = "../../tests/shared/samples.rs"]
 mod samples;
@@ -18,22 +18,22 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
-/// A table of TOML.
+/// A TOML table.
 pub use toml::Table;
 
-/// The time in all targets except those with a framework's cookie.
+/// The current time in all targets except those that fuzz a framework's cookie.
 pub const NOW: i64 = 1_800_000_000;
 
-/// The secret that signs the sessions of [`jwt`].
+/// The secret that signs the sessions that [`jwt`] accepts.
 pub const JWT_SECRET: &str = "public-jwt-secret-with-more-than-32-characters";
 
-/// An extractor of this kind with these keys.
+/// Builds an extractor of this kind with these keys.
 pub fn build(kind: &str, keys: &str) -> Arc<dyn SessionExtractor> {
     let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::default());
     contract::build(&Registry::builtin(), kind, keys, &context).expect("good keys")
 }
 
-/// An extractor of HS256 session tokens, with `more` keys.
+/// Builds an extractor for HS256 session tokens, with the additional keys in `more`.
 pub fn jwt(more: &str) -> Arc<dyn SessionExtractor> {
     let keys = "algorithms = [\"HS256\"]\nallow_any_audience = true";
     build("jwt", &format!("secret = \"{JWT_SECRET}\"\n{keys}\n{more}"))
@@ -47,7 +47,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// An extractor of `kind` with these keys and the backend's `url`.
+    /// Builds an extractor of `kind` with these keys and the backend's `url`.
     pub fn of(kind: &str, keys: &str) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let body = Arc::default();
@@ -58,7 +58,7 @@ impl Asking {
         Self { runtime, extractor, body }
     }
 
-    /// The outcome of a request with this header when the backend answers with this body.
+    /// The outcome of a request with this header if the backend responds with this body.
     pub fn answer(&self, header: [(&str, &str); 1], body: &[u8]) -> Extracted {
         *self.body.lock().expect("no panic before") = body.to_vec();
         let request = contract::request(&header);
@@ -98,15 +98,15 @@ async fn converse(mut stream: BufStream<TcpStream>, body: Arc<Mutex<Vec<u8>>>) -
     }
 }
 
-/// A genuine session of a framework, as the cookie's value, by its kind or its file of vectors. The corpus starts from it.
+/// A valid session of a framework, as the cookie's value, by its kind or its vector file. The corpus starts from it.
 pub fn sample(name: &str) -> &'static Sample {
     let is_named = |sample: &&Sample| sample.kind == name || sample.family == name;
     SAMPLES.iter().find(is_named).expect("a sample of that name")
 }
 
-/// A kind under test: its extractor, and the cookies and attributes of a genuine session.
+/// A kind under test: its extractor, and the cookies and attributes of a valid session.
 struct Subject {
-    /// `iron_session` derives some keys on other threads.
+    /// Needed because `iron_session` derives some keys on other threads.
     runtime: Runtime,
     extractor: Arc<dyn SessionExtractor>,
     cookies: Vec<(String, String)>,
@@ -129,12 +129,12 @@ impl Subject {
 }
 
 /// Passes the bytes as a cookie to the extractor of the sample called `name`. The extractor must not panic, and may
-/// accept only the genuine session.
+/// accept only the valid session.
 pub fn cookie(name: &str, bytes: &[u8]) {
     static SUBJECT: OnceLock<Subject> = OnceLock::new();
     let subject = SUBJECT.get_or_init(|| Subject::of(name));
     let mut request = contract::request(&[]);
-    // The fuzzer's bytes replace the first cookie. A second cookie, such as a signature, stays genuine.
+    // The fuzzer's bytes replace the first cookie. A second cookie, such as a signature, is left unchanged.
     for (number, (name, value)) in subject.cookies.iter().enumerate() {
         let value = if number == 0 { bytes } else { value.as_bytes() };
         let pair = [name.as_bytes(), b"=", value].concat();

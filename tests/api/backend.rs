@@ -1,4 +1,4 @@
-//! A backend for extractors. It gives the answers that the test chooses, and records its requests.
+//! A fake backend for extractors. It sends the responses that the test chooses, and records its requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Answers every request with the result of `answer`.
+    /// Responds to every request with the result of `answer`.
     pub async fn start<F>(answer: impl Fn(Seen) -> F + Clone + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Response<Body>> + Send,
@@ -89,7 +89,7 @@ impl Backend {
         backend
     }
 
-    /// Gives every request the same answer.
+    /// Sends the same response to every request.
     pub async fn always(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
         let headers: Vec<_> = headers
             .iter()
@@ -103,7 +103,7 @@ impl Backend {
         .await
     }
 
-    /// Answers every request with this JSON.
+    /// Responds to every request with this JSON.
     pub async fn json(body: &str) -> Self {
         Self::always(200, &[("content-type", "application/json")], body).await
     }
@@ -160,7 +160,7 @@ where
     address
 }
 
-/// A server that passes every request, with head and body, and its connection to `answer`. The connection stays open if
+/// A server that passes each request (head and body) and its connection to `answer`. The connection stays open if
 /// `answer` returns it.
 pub async fn raw_requests<F>(
     answer: impl Fn(TcpStream, Vec<u8>) -> F + Clone + Send + Sync + 'static,
@@ -186,7 +186,7 @@ where
     address
 }
 
-/// One whole request; `None` if the peer closed the connection.
+/// Reads one whole request. Returns `None` if the peer closed the connection.
 async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     loop {
@@ -205,7 +205,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     }
 }
 
-/// Writes `head` and then `part` repeatedly until the peer closes the connection.
+/// Writes `head`, and then `again` repeatedly until the peer closes the connection.
 pub async fn drip(mut stream: TcpStream, head: &'static [u8], again: &'static [u8], pause: bool) {
     if stream.write_all(head).await.is_err() {
         return;

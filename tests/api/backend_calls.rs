@@ -1,4 +1,4 @@
-//! Extractors that call a backend: `session_endpoint` and `introspection`.
+//! Tests of extractors that call a backend: `session_endpoint` and `introspection`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::backend::{Backend, Seen, drip, json as json_answer, raw, raw_requests
 use crate::helpers::{NOW, Service, verified};
 use crate::settings::ConfigBuilder;
 
-/// A `session_endpoint` section that forwards the cookie `sid` to `url`, with the keys `more`.
+/// A `session_endpoint` section that forwards the cookie `sid` to `url`, with the additional keys in `more`.
 fn by_endpoint(url: &str, more: &str) -> String {
     format!(
         "[session]\nextractors = [\"app\"]\n[extractors.app]\nkind = \"session_endpoint\"\nurl = \"{url}\"\n\
@@ -27,7 +27,7 @@ fn by_endpoint(url: &str, more: &str) -> String {
 
 const SID: (&str, &str) = ("cookie", "sid=s3cr3t-of-ann");
 
-/// The outcome of a request with `headers`: the subject, or status and code.
+/// The outcome of a request with `headers`: the subject, or the status and error code.
 async fn outcome(service: &Service, headers: &[(&str, &str)]) -> Result<String, (u16, String)> {
     let (status, body) = service.ask(headers).await;
     if status.as_u16() == 200 {
@@ -528,7 +528,7 @@ async fn session_in_response_headers_is_read_and_its_expiry_honoured() {
     }
 }
 
-/// The user that the fake app has for a cookie.
+/// The user whom the fake app associates with the cookie.
 fn user_of(seen: &Seen) -> String {
     let cookie = seen.header("cookie").unwrap_or("sid=none");
     format!(
@@ -660,7 +660,7 @@ async fn different_cookies_make_at_most_64_concurrent_calls() {
     assert!(app.most_running.load(Ordering::SeqCst) <= 64);
 }
 
-/// The status of `/readyz`, and the state of the only extractor in it.
+/// The status of `/readyz`, and the state that it reports for the only extractor.
 async fn ready(service: &Service) -> (u16, String) {
     let response = reqwest::get(format!("http://{}/readyz", service.admin))
         .await
@@ -709,17 +709,17 @@ async fn backend_that_was_down_serves_the_first_call_after_recovery() {
 /// How an app or issuer fails for one caller's credential.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Status 502, as from a gateway during an outage.
+    /// The status is 502, as from a gateway during an outage.
     Gateway,
-    /// A status that means neither signed in nor signed out.
+    /// The status means neither signed in nor signed out.
     Nonsense,
-    /// No answer before the timeout.
+    /// The backend does not respond before the timeout.
     Hangs,
-    /// The connection is closed without an answer, as by servers that drop long heads.
+    /// The connection is closed without a response, as by servers that drop long request heads.
     Closes,
 }
 
-/// A backend that fails for requests that contain `evil`, and answers `body` to all others.
+/// A backend that fails for requests that contain `evil`, and responds with `body` to all others.
 async fn failing_for_one(fault: Fault, body: &'static str) -> std::net::SocketAddr {
     raw_requests(move |mut stream, request| async move {
         let text = String::from_utf8_lossy(&request).into_owned();
@@ -822,7 +822,7 @@ async fn requests_waiting_for_a_hung_backend_do_not_refuse_other_extractors() {
         let service = service.clone();
         strangers.spawn(async move { outcome(&service, &[("cookie", &format!("sid={n}"))]).await });
     }
-    // 16 divided by (2 backends + 1) is 5, and the other 11 are refused at once.
+    // 16 divided by (2 backends + 1) is 5, so the other 11 requests are refused at once.
     calls.wait_for(|count| *count == 5).await.unwrap();
     for _ in 0..11 {
         assert_eq!(strangers.join_next().await.unwrap().unwrap(), unavailable());
@@ -844,7 +844,7 @@ async fn requests_waiting_for_a_hung_backend_do_not_refuse_other_extractors() {
 async fn requests_waiting_for_a_hung_store_do_not_refuse_other_extractors() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    // The kernel accepts connections, and nothing reads from them.
+    // The kernel accepts the connections, but no program reads from them.
     for keys in [
         format!("kind = \"redis_session\"\nurl = \"redis://{address}\"\nkey_prefix = \"sess:\""),
         format!(
@@ -864,7 +864,7 @@ async fn requests_waiting_for_a_hung_store_do_not_refuse_other_extractors() {
                 outcome(&service, &[("cookie", &format!("sid=session-id-{n}"))]).await
             });
         }
-        // 16 divided by (1 backend + 1) await the store, and the others are refused at once.
+        // 16 divided by (1 backend + 1) requests wait for the store; the others are refused at once.
         for _ in 0..8 {
             assert_eq!(
                 strangers.join_next().await.unwrap().unwrap(),
@@ -981,8 +981,8 @@ async fn credential_above_16_kib_is_401_and_not_forwarded() {
     assert_eq!(app.visits(), 2);
 }
 
-/// A server that answers the first request on each connection, and closes the connection at the second one without an
-/// answer. Counts the requests.
+/// A server that responds to the first request on each connection, and closes the connection at the second one without
+/// a response. Counts the requests.
 async fn closing_at_the_second_request() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let requests = Arc::new(AtomicUsize::new(0));
     let counter = requests.clone();
@@ -1178,7 +1178,7 @@ fn signed_out_status_outside_201_to_499_refuses_to_start() {
     }
 }
 
-/// A service with a preset of `session_endpoint` that sets only the preset and the address.
+/// A service with a `session_endpoint` section that sets only the preset and the address.
 async fn product(
     preset: &str,
     answers: Vec<(&'static str, &'static str, u16, &'static str)>,
@@ -1196,7 +1196,7 @@ async fn product(
         async move { respond(status, &json, body) }
     })
     .await;
-    // An app with Auth.js decides where it stores the user's id, so `subject` is required.
+    // An app with Auth.js chooses where it stores the user's id, so `subject` is required.
     let subject = if preset == "authjs" {
         "subject = \"{user.id}\"\n"
     } else {
@@ -1369,7 +1369,8 @@ async fn oauth2_proxy() {
     }
 }
 
-/// An `introspection` section for `url`, with more keys. Without `client_ids` tokens of any client are accepted.
+/// An `introspection` section for `url`, with the additional keys in `more`. Without `client_ids`, tokens of any client
+/// are accepted.
 fn by_introspection(url: &str, more: &str) -> String {
     let any = if more.contains("client_ids") {
         ""
@@ -1414,7 +1415,7 @@ async fn introspection_request_follows_rfc_7662() {
         seen.header("content-type"),
         Some("application/x-www-form-urlencoded")
     );
-    // base64 of our+app:our+secret%3Aof+24+bytes
+    // The base64 encoding of our+app:our+secret%3Aof+24+bytes.
     assert_eq!(
         seen.header("authorization"),
         Some("Basic b3VyK2FwcDpvdXIrc2VjcmV0JTNBb2YrMjQrYnl0ZXM=")
@@ -1691,7 +1692,7 @@ async fn undecided_introspection_answer_is_503_and_not_cached() {
     );
 }
 
-/// An issuer whose answer can be changed.
+/// An issuer whose response the test can change.
 async fn changing() -> (Backend, Arc<Mutex<String>>) {
     let answer = Arc::new(Mutex::new(String::new()));
     let shared = answer.clone();
@@ -1776,7 +1777,7 @@ async fn introspection_cache_is_separate_per_issuer() {
     assert_eq!((one.visits(), two.visits()), (1, 1));
 }
 
-/// The output of `rollout-token explain` for this header, with these variables.
+/// The output of `rollout-token explain` for this header, with these environment variables.
 async fn explain(header: &'static str, variables: Vec<(&'static str, String)>) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rollout-token"));
     command

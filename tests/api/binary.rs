@@ -1,4 +1,4 @@
-//! Runs the binary as a process, with variables only, reads its output, and sends signals to it.
+//! Runs the binary as a process, configured by environment variables only, reads its output, and sends it signals.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -40,7 +40,7 @@ const MORE: [(&str, &str); 5] = [
 
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
-/// The binary with these variables only.
+/// The binary with only these environment variables.
 pub fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollout-token"));
     command
@@ -130,13 +130,13 @@ impl Process {
         }
     }
 
-    /// The line with the addresses.
+    /// The log line with the addresses.
     pub fn start_line(&self) -> &str {
         let line = self.seen.iter().find(|line| line.contains("listening"));
         line.expect("the start line")
     }
 
-    /// The metric that counts reloads that succeeded.
+    /// The metric that counts successful reloads.
     pub async fn reloads_metric(&self) -> String {
         let answer = crate::helpers::client()
             .get(format!("http://{}/metrics", self.admin))
@@ -160,7 +160,7 @@ impl Process {
         rustix::process::kill_process(pid, signal).expect("it lives");
     }
 
-    /// Waits for the exit; returns the exit code and the whole output.
+    /// Waits for the process to exit. Returns the exit code and the whole output.
     pub fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().expect("it ends");
         self.seen.extend(self.lines.iter());

@@ -1,4 +1,4 @@
-//! The origin rule: pages that may ask for a token, and pages that may not.
+//! The origin rule: which pages may request a token, and which may not.
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -98,7 +98,7 @@ async fn unlisted_origin_is_403_before_any_extractor_runs() {
             ],
         ),
     ] {
-        // A valid and an invalid session get the same answer: no extractor ran.
+        // A valid and an invalid session get the same response, because no extractor ran.
         for user in ["ann", "ann, bob"] {
             let request = headers
                 .iter()
@@ -198,7 +198,7 @@ async fn preflight_is_allowed_for_listed_origins_and_paths_only() {
     );
 }
 
-/// A section that reads a bearer token or a cookie, and one that trusts a proxy's header.
+/// A section that reads a bearer token or a cookie, and a section that trusts a proxy's header.
 const BEARER_COOKIE_OR_PROXY: &str = r#"
     [session]
     extractors = ["web", "proxy"]
@@ -370,7 +370,7 @@ async fn null_origin_of_the_services_own_page_is_allowed_without_cors_headers() 
     }
 }
 
-/// The names that a page of a listed origin may send.
+/// The names of the headers that a page of a listed origin may send.
 async fn allowed_headers(service: &Service) -> Vec<String> {
     let preflight = service
         .request(Method::OPTIONS, "/rollout/token")

@@ -1,4 +1,4 @@
-//! The binary from the user's side: commands, exit codes, signals and output.
+//! Tests of the binary as a user sees it: commands, exit codes, signals and output.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -72,7 +72,7 @@ fn check_config_and_explain_need_no_client() {
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(out.contains("user-1"), "{out}");
 
-    // A client that is set must be valid, and `serve` needs one.
+    // If a client is set, it must be valid, and `serve` needs one.
     let (code, _, err) =
         run(without_client(&["check-config"]).env("ROLLOUT_CLIENT_ID", "your-client-id"));
     assert!(code == Some(2) && err.contains("client_id: "), "{err}");
@@ -229,7 +229,7 @@ fn only_variables_of_the_service_must_be_utf8() {
     }
 }
 
-/// `tests/traces` has the tests of a build with the feature.
+/// `tests/traces` tests a build with the feature.
 #[cfg(not(feature = "otel"))]
 #[test]
 fn traces_requested_from_a_build_without_them_are_a_warning() {
@@ -535,7 +535,7 @@ async fn shutdown_under_load_loses_no_request() {
             .env("ROLLOUT__RATE_LIMIT__PER_MINUTE", "0"),
     );
     let (url, session) = (process.url(), good_session());
-    // Like a load balancer, continues to send requests for a while after the instance reported that it is draining.
+    // Like a load balancer, continues to send requests for a while after the instance has reported that it is draining.
     let load = |reuse: bool| {
         let (url, session) = (url.clone(), session.clone());
         tokio::spawn(async move {
@@ -775,8 +775,8 @@ async fn jwts_of_a_provider_are_recognised_with_variables_only() {
     assert_eq!(ready["state"], "ready");
 }
 
-/// A stand-in for Rollout's API that verifies the signature, the client and the times of tokens. Its own clock is
-/// `ahead` seconds ahead of the machine's.
+/// A fake of Rollout's API that verifies a token's signature, client and times. Its clock is `ahead` seconds ahead of
+/// the machine's clock.
 pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     use axum::http::{HeaderMap, StatusCode, header};
     let credentials = move |headers: HeaderMap| async move {
@@ -810,7 +810,7 @@ pub async fn rollout_api(ahead: i64, broken: Option<u16>) -> String {
     format!("http://{address}/api")
 }
 
-/// A web site instead of the API: every path is a page.
+/// A web site instead of the API: every path returns a page.
 async fn web_page() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -948,7 +948,7 @@ fn process_with_secrets_writes_no_core_dump() {
 #[test]
 fn address_of_another_machine_is_reported_as_an_error() {
     for key in ["LISTEN", "ADMIN_LISTEN"] {
-        // Addresses reserved for documentation (RFC 5737, RFC 3849), which no machine has.
+        // Addresses that are reserved for documentation (RFC 5737, RFC 3849), so no machine has them.
         for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
             let (code, _, err) =
                 run(binary(&["serve"]).env(format!("ROLLOUT__SERVER__{key}"), address));

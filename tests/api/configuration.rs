@@ -1,4 +1,4 @@
-//! The layers of the configuration, its problems, and the documented defaults.
+//! Tests of the layers of the configuration, its problems, and the documented defaults.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub fn problems(toml: &str) -> String {
     load(toml).map(|_| ()).expect_err("a refusal").to_string()
 }
 
-/// Loads the valid configuration with more variables. The configuration itself is not in a file, so only the files that
-/// the variables name can change.
+/// Loads the valid configuration with additional environment variables. The configuration itself is not in a file, so
+/// only the files that the variables name can change.
 pub fn load_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut environment = client_variables();
     for (name, value) in variables {
@@ -291,7 +291,7 @@ fn every_problem_begins_with_its_key() {
     }
 }
 
-/// Loads files with these texts, together with the client of the tests and more variables.
+/// Loads configuration files with these texts, with the tests' client and additional environment variables.
 fn load_files(texts: &[&str], variables: &[(&str, &str)]) -> Result<Settings, String> {
     let folder = tempfile::tempdir().unwrap();
     let files = texts.iter().enumerate().map(|(number, text)| {
@@ -695,7 +695,7 @@ fn client_secret_under_64_bytes_is_a_warning() {
     assert!(load_variables(&[]).unwrap().warnings.is_empty());
 }
 
-/// The warnings about this configuration, which is accepted.
+/// The warnings about this configuration, which must be accepted.
 pub fn warnings(toml: &str) -> Vec<String> {
     load(toml)
         .unwrap_or_else(|problems| panic!("{toml}\n{problems}"))
@@ -715,7 +715,7 @@ fn value_in_a_file_is_read_and_only_secrets_may_be_in_files() {
         std::fs::write(file.path(), content).unwrap();
         let toml = section(&format!("kind = \"flask\"\nsubject = \"{{id}}\"\n{keys}"));
         let toml = toml.replace("FILE", &format!("{:?}", file.path()));
-        // The configuration itself is not in a file, so only the file of the secret can change.
+        // The configuration itself is not in a file, so only the secret's file can change.
         let mut environment = client_variables();
         environment.insert("ROLLOUT_CONFIG".to_owned(), toml);
         load_from(Vec::new(), environment, &Registry::builtin(), &context())
@@ -910,7 +910,7 @@ fn weak_secret_of_a_session_is_a_warning_that_names_the_key_and_not_the_secret()
     }
 }
 
-/// Every kind that accepts a list of secrets also accepts a file of them.
+/// Every kind that accepts a list of secrets also accepts a file with such a list.
 #[test]
 fn empty_file_of_a_list_of_secrets_is_refused_in_every_kind() {
     let registry = Registry::builtin();
@@ -927,7 +927,7 @@ fn empty_file_of_a_list_of_secrets_is_refused_in_every_kind() {
             lists.push(format!("{kind}.{key}"));
             for content in ["", "\n", "\n\r\n\n"] {
                 std::fs::write(file.path(), content).unwrap();
-                // Some keys belong to one form of cookie only.
+                // Some keys apply to one cookie format only.
                 let form = match (kind, key.as_str()) {
                     ("redis_session" | "sql_session", "cookie_secrets") => {
                         "cookie_format = \"express_signed\""
@@ -976,7 +976,7 @@ fn variables_override_files_and_foreign_variables_are_ignored() {
             "ROLLOUT__ORIGINS__ALLOWED",
             "https://a.example,https://b.example",
         ),
-        // Variables that Kubernetes sets for a service called "rollout".
+        // Environment variables that Kubernetes sets for a service called "rollout".
         ("ROLLOUT_PORT", "tcp://10.0.0.1:80"),
         ("ROLLOUT_SERVICE_HOST", "10.0.0.1"),
     ])
@@ -1112,7 +1112,8 @@ fn documented_defaults_equal_those_in_the_code() {
     );
 }
 
-/// The commented blocks of `default.toml`: for each kind, its keys and whether the value is the default or an example.
+/// The commented-out blocks of `default.toml`: for each kind, its keys and whether the value is the default or an
+/// example.
 fn documented_kinds() -> BTreeMap<String, (toml::Table, Vec<String>)> {
     let mut kinds = BTreeMap::new();
     let mut blocks = DEFAULTS.split("\n# [extractors.").skip(1);
@@ -1215,7 +1216,7 @@ fn problem_of_any_key_of_any_kind_does_not_repeat_its_value() {
     }
 }
 
-/// The warnings about a section that is accepted.
+/// The warnings about a section, which must be accepted.
 fn section_warnings(section: &str) -> Vec<String> {
     warnings(&format!(
         "[session]\nextractors = [\"web\"]\n[extractors.web]\n{section}"

@@ -1,4 +1,4 @@
-//! `detect` and `init` from the user's side: they turn a pasted request into a working configuration.
+//! Tests of `detect` and `init` as a user sees them: they turn a pasted request into a working configuration.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -34,7 +34,7 @@ fn run_with_input(command: &mut Command, input: &str) -> (Option<i32>, String, S
     )
 }
 
-/// A session of `cookie-session`, which never expires, and its key.
+/// A session cookie of `cookie-session`, which never expires, and its key.
 fn cookie_session() -> (String, String) {
     let text = include_str!("../vectors/cookie-session.json");
     let vectors: Value = serde_json::from_str(text).expect("JSON");

@@ -22,7 +22,7 @@ async fn run_off_thread(mut command: Command) -> (Option<i32>, String, String) {
         .unwrap()
 }
 
-/// A command with this file and the client, and nothing else.
+/// A command with this configuration file and the tests' client, and no other settings.
 fn with_file(arguments: &[&str], toml: &str) -> (Command, tempfile::NamedTempFile) {
     let file = file_of(toml);
     let mut command = binary(arguments);
@@ -136,7 +136,7 @@ async fn doctor_without_extractors_calls_rollout_only() {
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(out.lines().count(), 1, "{out}");
 
-    // Other problems of the configuration are reported.
+    // Other problems of the configuration are still reported.
     let (command, _file) = with_file(
         &["doctor", "--base-url", &base],
         "session.extractors = ['web']\n[extractors.web]\nkind = 'jwt'\nsecrt = 1",
@@ -167,7 +167,7 @@ async fn doctor_refuses_an_issuer_that_accepts_a_made_up_token() {
     );
 }
 
-/// An API that answers with these credentials to a token for `ann`, and with none to others.
+/// A fake API that returns these credentials for a token of `ann`, and none for other users.
 async fn api(credentials: &'static str) -> String {
     let answer = move |headers: HeaderMap| async move {
         let bearer = headers["authorization"].to_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Every refusal: its status, code and headers, and that its body does not contain the cause.
+//! Tests every refusal: its status, code and headers, and that its body does not contain the cause.
 
 use reqwest::Method;
 use serde_json::json;

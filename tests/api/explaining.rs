@@ -1,4 +1,4 @@
-//! `explain` gives the same answer to a request as the service.
+//! Tests that `explain` and the service give the same answer to a request.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -24,7 +24,7 @@ fn explain(raw: &str) -> String {
     out
 }
 
-/// Status and code of the service's answer, in the form in which `explain` prints them.
+/// The status and code of the service's response, in the format in which `explain` prints them.
 fn served(process: &Process, raw: &str) -> String {
     let mut stream = TcpStream::connect(process.address).unwrap();
     stream.write_all(raw.as_bytes()).unwrap();
@@ -140,7 +140,7 @@ fn explained_raw_request_has_the_answer_of_the_service() {
         assert_eq!(answer, format!("answer: {want}"), "{raw}\n{said}");
         assert_eq!(served(&process, &raw), want, "{raw}");
     }
-    // An empty body in chunks is complete.
+    // An empty chunked body is complete.
     let chunked =
         format!("{post}\r\n{good}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n");
     assert!(explain(&chunked).ends_with("answer: 200, a token\n"));
@@ -263,7 +263,7 @@ fn absent_credential_is_explained_with_the_places_searched_and_the_names_found()
         said.contains("the request has the cookies: none; the headers: none"),
         "{said}"
     );
-    // The service's own origin over plain http, where browsers send no Sec-Fetch-Site.
+    // The service's own origin over plain http, for which browsers send no Sec-Fetch-Site.
     let own = [
         "explain",
         "curl",

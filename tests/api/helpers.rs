@@ -1,4 +1,4 @@
-//! The harness: a running service in this process, and requests to it.
+//! The test harness: a running service in this process, and requests to it.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -25,7 +25,7 @@ pub const CLIENT_SECRET: &str =
 pub const SESSION_SECRET: &str = "session-secret-session-secret-session-secret";
 pub const NOW: i64 = 1_800_000_000;
 
-/// A section that accepts HS256 session tokens, as bearer and as cookie.
+/// A section that accepts HS256 session tokens, as a bearer token or in a cookie.
 pub const BY_JWT: &str = r#"
     [session]
     extractors = ["web"]
@@ -47,7 +47,7 @@ pub const BY_HEADER: &str = r#"
     trusted_proxies = ["127.0.0.1"]
 "#;
 
-/// A service on a free port, whose clock only the test advances. It stops when the test ends.
+/// A service on a free port. Only the test advances its clock. It stops when the test ends.
 pub struct Service {
     pub address: SocketAddr,
     pub admin: SocketAddr,
@@ -138,7 +138,7 @@ impl Service {
             .unwrap()
     }
 
-    /// Sends these bytes on a connection of their own and reads until the service closes it.
+    /// Sends these bytes on a new connection and reads until the service closes it.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address)
             .await
@@ -150,7 +150,7 @@ impl Service {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// The answer to a POST with these headers, as status and body.
+    /// Sends a POST with these headers. Returns the response's status and body.
     pub async fn ask(&self, headers: &[(&str, &str)]) -> (StatusCode, Value) {
         let request = headers.iter().fold(self.post(), |request, (name, value)| {
             request.header(*name, *value)
@@ -159,7 +159,7 @@ impl Service {
     }
 }
 
-/// A client that neither follows redirects nor reads the machine's proxies and certificates.
+/// An HTTP client that neither follows redirects nor uses the machine's proxies and certificates.
 pub fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
@@ -169,7 +169,7 @@ pub fn client() -> reqwest::Client {
         .expect("a client")
 }
 
-/// Loads a configuration from one file's text, with the tests' client.
+/// Loads a configuration file with this text, and the tests' client.
 pub fn load(toml: &str) -> Result<Settings, Problems> {
     let context = Context::new(Clock::new(ManualClock::at(NOW)), Arc::new(Metrics::new()));
     load_with(toml, &Registry::builtin(), &context)
@@ -215,7 +215,7 @@ pub fn client_variables() -> BTreeMap<String, String> {
     ])
 }
 
-/// A session token that [`BY_JWT`] accepts, with these claims in place of the valid ones.
+/// A session token that [`BY_JWT`] accepts. These claims override the valid ones.
 pub fn session_token(claims: Value) -> String {
     let mut all = json!({"sub": "user-1", "exp": NOW + 600});
     for (name, value) in claims.as_object().expect("claims") {
@@ -229,7 +229,7 @@ pub fn sign_session(claims: &Value) -> String {
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("a token")
 }
 
-/// The claims of one of our tokens, after the library has verified its signature.
+/// The claims of one of our tokens, after the JWT library has verified its signature.
 pub fn verified(body: &Value) -> Value {
     let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS512);
     validation.validate_exp = false;
@@ -251,7 +251,7 @@ pub async fn answer(response: Response) -> (StatusCode, Value) {
     (status, body)
 }
 
-/// Checks the headers and members that every refusal has; returns its status and code.
+/// Checks the headers and body members that every refusal must have. Returns its status and code.
 pub async fn refused(response: Response) -> (u16, String) {
     let (status, headers) = (response.status(), response.headers().clone());
     assert_eq!(headers["content-type"], "application/problem+json");

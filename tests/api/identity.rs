@@ -1,4 +1,4 @@
-//! The extractor of a chain that decides. A client that names one identity never gets a token for another.
+//! Which extractor of a chain decides. A client that presents one identity never gets a token for another.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::binary::{binary, run};
 use crate::helpers::{CLIENT_ID, CLIENT_SECRET, NOW, Service, load, sign_session, verified};
 use crate::settings::ConfigBuilder;
 
-/// The outcome of a request: the subject, or the code.
+/// The outcome of a request: the subject, or the error code.
 async fn outcome(service: &Service, headers: &[(&str, &str)]) -> Result<String, String> {
     let (status, body) = service.ask(headers).await;
     let text = |value: &Value| value.as_str().expect("text").to_owned();
@@ -50,7 +50,7 @@ fn introspection(url: &str, more: &str) -> String {
     )
 }
 
-/// An issuer for which every token is active, with the token itself as subject.
+/// An issuer that reports every token as active, with the token itself as the subject.
 async fn issuer() -> Backend {
     Backend::start(|seen| async move {
         let form = String::from_utf8(seen.body.to_vec()).expect("a form");
@@ -91,7 +91,7 @@ async fn api_key_before_introspection_serves_keys_and_opaque_bearers() {
         outcome(&service, &[(name, &token)]).await,
         Ok("opaque:bobs-token".to_owned())
     );
-    // The header with the subject is read only together with a valid key.
+    // The header with the subject is read only in combination with a valid key.
     let spoofed = [(name, &*token), ("x-rollout-subject", "ann")];
     assert_eq!(
         outcome(&service, &spoofed).await,
@@ -141,7 +141,7 @@ async fn jwt_with_introspection_serves_both_and_no_backend_gets_the_jwt_of_anoth
             Err("session_invalid".to_owned())
         );
         assert_eq!(issuer.visits(), before, "{names:?}");
-        // The answer lacks the `iss` that `issuers` requires; this checks only that the issuer was asked.
+        // The response lacks the `iss` that `issuers` requires; this checks only that the issuer was called.
         let (name, token) = bearer("opaque-token");
         assert_eq!(
             outcome(&service, &[(name, &token)]).await,
@@ -587,7 +587,7 @@ async fn claims_beyond_4_kib_are_session_invalid() {
     }
 }
 
-/// An organisation whose 120 agents share a subject.
+/// An organisation whose 120 agents have the same subject.
 fn brokerage() -> Service {
     chain(
         &["web"],
@@ -616,7 +616,7 @@ async fn given(service: &Service, cookies: impl Iterator<Item = String>) -> usiz
 async fn shared_subject_is_served_while_one_looping_credential_is_rate_limited() {
     let service = brokerage();
     let session = agent(0).split_once(' ').expect("two cookies").1.to_owned();
-    // Another cookie that changes with each call does not change the credential.
+    // Another cookie, which changes with each call, does not change the credential.
     let looping = given(&service, (0..300).map(|n| format!("{session}; _ga={n}"))).await;
     let agents = given(&service, (1..=120).map(agent)).await;
     assert_eq!((looping, agents), (20, 120));
@@ -661,7 +661,7 @@ async fn fragment_in_the_target_is_400() {
             "{target}: {answer}"
         );
     }
-    // The same for a pipelined request after a good one, with and without a body between them.
+    // The same applies to a pipelined request after a valid one, with and without a body between them.
     let two = request("/rollout/token") + &request("/rollout/token#x");
     let answer = service.raw(two.as_bytes()).await;
     assert!(

@@ -1,4 +1,4 @@
-//! An identity provider: an ES256 key, a JWKS endpoint that counts its requests, and tokens.
+//! A fake identity provider: an ES256 key, a JWKS endpoint that counts its requests, and tokens.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub struct Idp {
     pub address: SocketAddr,
     pub visits: Arc<AtomicUsize>,
-    /// While this is set, the provider answers 503.
+    /// If true, the provider responds with 503.
     pub down: Arc<AtomicBool>,
     key: EncodingKey,
 }

@@ -1,4 +1,4 @@
-//! Rate limit, limit of in-flight requests, bounded metrics, and readiness.
+//! Tests of the rate limit, the limit on in-flight requests, bounded metrics, and readiness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,6 +191,6 @@ async fn healthz_calls_no_backend_and_readyz_is_503_while_draining() {
         (&draining["code"], draining.get("secret_fingerprint")),
         (&"draining".into(), None)
     );
-    // Requests are still served during the drain delay, until balancers notice.
+    // Requests are still served during the drain delay, until load balancers notice.
     assert_eq!(service.ask(&[("x-user", "ann")]).await.0, 200);
 }

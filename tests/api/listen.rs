@@ -1,4 +1,4 @@
-//! The addresses on which the service listens: `server.listen`, `PORT`, both families of addresses, and the command
+//! Tests of the addresses on which the service listens: `server.listen`, `PORT`, both address families, and the command
 //! `health`.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -9,7 +9,7 @@ use crate::binary::{Process, binary, good_session, run};
 use crate::configuration::load_variables;
 use crate::helpers::client;
 
-/// The address that these variables configure, and the source of its port.
+/// The address that these environment variables configure, and the source of its port.
 fn listen(variables: &[(&str, &str)]) -> Result<(String, String), String> {
     load_variables(variables).map(|settings| {
         (
@@ -78,7 +78,7 @@ fn port_is_taken_from_server_listen_or_else_from_the_variable_port() {
     );
 }
 
-/// Serves a trusted header from loopback, on all addresses.
+/// A service that trusts a header from loopback and listens on all addresses.
 fn on_all_addresses() -> std::process::Command {
     let mut command = binary(&["serve"]);
     command
@@ -128,7 +128,7 @@ fn start_line_begins_with_the_address_and_names_the_source_of_the_port() {
         let line: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line["port_from"], from, "{line}");
     }
-    // `dev` ignores PORT, so the port is the same in every terminal.
+    // `dev` ignores `PORT`, so its port is the same in every terminal.
     let (code, _, err) = run(binary(&["dev"])
         .env_remove("ROLLOUT__SERVER__LISTEN")
         .env("ROLLOUT__SERVER__ADMIN_LISTEN", "127.0.0.1:8080")
@@ -160,7 +160,7 @@ fn health_calls_the_address_of_serve_and_names_it_and_its_source() {
         assert!(err.contains(want), "{want} in {err}");
     }
 
-    // A file, as `serve` reads it.
+    // A configuration file, as `serve` reads it.
     let file = tempfile::NamedTempFile::new().unwrap();
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .unwrap()
@@ -214,7 +214,7 @@ fn misspelled_variable_is_a_warning_and_a_variable_of_an_app_is_not() {
     assert!(!err.contains("hunter2"), "{err}");
 }
 
-/// The file is polled; no signal is sent.
+/// The file is polled; the test sends no signal.
 #[tokio::test]
 async fn level_and_format_of_the_log_change_with_the_configuration_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -253,7 +253,7 @@ async fn level_and_format_of_the_log_change_with_the_configuration_file() {
             .contains("\"httpRequest\"")
     );
 
-    // At `warn`, the next line is logged at the next change.
+    // At `warn`, the next log line appears only at the next change.
     write("level = \"error\"");
     while !process.reloads_metric().await.contains("} 3") {}
     ask().await.unwrap();

@@ -1,5 +1,5 @@
-//! Log lines of requests, their budgets, and a log that is not read: the service continues and counts the lost lines.
-//! `commands.rs` has the lines of one accepted and one refused request.
+//! Tests of the log lines of requests, of their limits, and of a log that no process reads: the service continues and
+//! counts the lost lines. `commands.rs` tests the lines of one accepted and one refused request.
 
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
@@ -32,7 +32,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Requests this many tokens, pipelined on one connection, and checks that all are issued.
+/// Requests this many tokens, pipelined on one connection, and checks that all of them are issued.
 fn ask(address: SocketAddr, times: usize) {
     let mut stream = connect(address);
     let request = |close: &str| {
@@ -54,7 +54,7 @@ fn ask(address: SocketAddr, times: usize) {
     assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), times);
 }
 
-/// A free port, for a service whose address cannot be read from its log.
+/// A free port, for a service whose address the test cannot read from its log.
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -81,7 +81,7 @@ fn lost(admin: SocketAddr) -> usize {
     line.expect("the metric").parse().unwrap()
 }
 
-/// Waits until the metric counts this many lost lines: the service writes its log after it answers.
+/// Waits until the metric reports this many lost lines: the service writes its log after it has responded.
 fn wait_until_lost(admin: SocketAddr, count: usize) {
     for _ in 0..10_000 {
         if lost(admin) >= count {
@@ -100,7 +100,7 @@ fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
     let missed = lost(process.admin);
     assert!(missed > 0);
 
-    // The log is read again: first the queued lines, then, within a second, the number of lost ones.
+    // The test reads the log again: first come the queued lines, then, within a second, the number of lost ones.
     let mut lines = stdout.lines().map(|line| line.expect("text"));
     let told = |line: &String| line.contains("log lines were lost");
     let kept = lines
@@ -108,7 +108,7 @@ fn unread_log_delays_no_request_and_the_lost_lines_are_counted() {
         .take_while(|line| !told(line))
         .filter(|line| line.contains("token.issued"));
     let total = kept.count() + missed;
-    // A report that was dropped counts as a lost line, too.
+    // A report that was dropped counts as a lost line too.
     assert!((TIMES..TIMES + 20).contains(&total), "{total}");
     ask(process.address, 1);
     assert!(lines.next().expect("a line").contains("token.issued"));
@@ -143,7 +143,7 @@ fn service_answers_while_the_log_disk_is_full() {
 
 #[test]
 fn unread_log_does_not_delay_the_exit() {
-    // Fewer lines than fit into the queue, and more.
+    // One number of lines fits into the queue, the other does not.
     for times in [1_000, 12_000] {
         let (process, stdout) = Process::start_unread(&mut without_rate_limit());
         ask(process.address, times);
@@ -175,7 +175,7 @@ fn last_lines_are_written_when_a_second_signal_ends_the_process() {
     assert!(log.contains("stopped by a second signal"));
 }
 
-/// Sends requests that close their connection, and waits for the answers.
+/// Sends requests that close their connection, and waits for the responses.
 fn send(address: SocketAddr, head: &str) -> String {
     let mut stream = connect(address);
     stream
@@ -267,7 +267,7 @@ fn refused_token_is_logged_with_what_was_found_and_what_was_expected() {
 #[test]
 fn flood_of_one_refusal_does_not_hide_others_and_is_counted_within_a_second() {
     let mut process = Process::start(&mut without_rate_limit());
-    // Pipelined on one connection.
+    // The requests are pipelined on one connection.
     let flood = "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n".repeat(299);
     let answers = send(
         process.address,
@@ -281,7 +281,7 @@ fn flood_of_one_refusal_does_not_hide_others_and_is_counted_within_a_second() {
         (&line["message"], &line["reason"]),
         (&json!("token.refused"), &json!("no_credential"))
     );
-    // The flood has ended, so the report does not depend on a later line of the same reason.
+    // The flood has ended, so the report does not depend on a later line with the same reason.
     let line = json(&process.line_with("suppressed"));
     assert_eq!(
         (&line["level"], &line["reason"]),
@@ -384,7 +384,7 @@ fn each_cause_of_403_is_logged_with_its_own_reason_origin_and_host() {
             .map(|(_, rest)| rest.split('\r').next().unwrap());
         assert_eq!(line["origin"].as_str(), origin, "{headers}");
     }
-    // The browser will not send the requests that these preflights announce.
+    // The browser will not send the requests that these preflights ask permission for.
     for (asked, reason) in [
         (
             "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-tenant\r\n",
@@ -477,7 +477,7 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
         assert!(line["hint"].as_str().unwrap().contains(hint), "{line}");
     }
 
-    // A refusal by an extractor has no path.
+    // The log line of a refusal by an extractor has no path.
     let line = logged("POST /rollout/token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a.b.c\r\n");
     assert_eq!(
         (&line["message"], &line["extractor"]),
@@ -493,7 +493,7 @@ fn refusal_before_the_extractors_is_logged_with_method_path_host_and_origin() {
     assert_eq!(line["reason"], json!("other_listener"), "{line}");
 }
 
-/// At `warn`, an accepted request has no line of its own, but its span exists.
+/// At `warn`, an accepted request has no log line of its own, but its span exists.
 #[test]
 fn line_of_a_key_fetch_has_the_id_and_extractor_of_its_request() {
     let (address, output) = (free(), tempfile::NamedTempFile::new().unwrap());
@@ -625,7 +625,7 @@ fn request_text_cannot_forge_a_log_line() {
     }
 }
 
-/// One POST with this header line; waits for its answer.
+/// Sends one POST with this header line, and waits for the response.
 fn post(address: SocketAddr, path: &str, header: &str) {
     let mut stream = connect(address);
     let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{header}\r\nConnection: close\r\n\r\n");

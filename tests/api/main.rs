@@ -1,4 +1,4 @@
-//! Tests of the service from outside, over real sockets. The harness is in `helpers.rs`.
+//! Tests the service from the outside, over real sockets. The harness is in `helpers.rs`.
 
 #![allow(
     clippy::too_many_lines,

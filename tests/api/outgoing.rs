@@ -1,4 +1,4 @@
-//! `[outgoing]`: calls through a proxy, and servers whose certificate no public authority signed.
+//! Tests of `[outgoing]`: calls through a proxy, and servers whose certificate is not signed by a public authority.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::binary::{binary, run};
 use crate::helpers::Service;
 use crate::settings::ConfigBuilder;
 
-/// A certificate as `openssl req -x509` makes it: self-signed, marked as an authority, and without a host name.
+/// A certificate as `openssl req -x509` creates it: self-signed, marked as an authority, and without a host name.
 fn plain_openssl() -> (rcgen::Certificate, KeyPair) {
     let mut parameters = CertificateParams::default();
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,7 +33,7 @@ async fn head(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// A server with TLS on loopback that answers every request with this JSON. Returns its port.
+/// A TLS server on loopback that responds to every request with this JSON. Returns its port.
 async fn tls_server(certificate: &rcgen::Certificate, key: &KeyPair, json: &'static str) -> u16 {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -50,7 +50,7 @@ async fn tls_server(certificate: &rcgen::Certificate, key: &KeyPair, json: &'sta
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // A client that does not trust the certificate ends the handshake.
+                // A client that does not trust the certificate aborts the handshake.
                 let Ok(mut stream) = acceptor.accept(stream).await else {
                     return;
                 };
@@ -67,7 +67,7 @@ async fn tls_server(certificate: &rcgen::Certificate, key: &KeyPair, json: &'sta
     port
 }
 
-/// A proxy that connects every host name to loopback, and records the heads of its requests.
+/// A proxy that connects every host name to loopback, and records the request heads.
 struct Proxy {
     url: String,
     heads: Arc<Mutex<Vec<String>>>,
@@ -112,7 +112,7 @@ impl Proxy {
     }
 }
 
-/// A section that asks this URL, with long enough timeouts for a handshake on a busy machine.
+/// A `session_endpoint` section for this URL, with timeouts long enough for a handshake on a busy machine.
 fn by_endpoint(url: &str) -> ConfigBuilder {
     ConfigBuilder::new("session.extractors = ['app']").with(format!(
         "[extractors.app]\nkind = 'session_endpoint'\nurl = '{url}'\ncookies = ['sid']\n\
@@ -139,7 +139,7 @@ async fn call_goes_through_the_proxy_with_its_password_and_tls_inside() {
         heads[0].starts_with(&format!("CONNECT app.internal:{port} HTTP/1.1\r\n")),
         "{heads:?}"
     );
-    // user:p@ss
+    // The base64 encoding of user:p@ss, in lower case.
     let password = "proxy-authorization: basic dxnlcjpwqhnz";
     assert!(heads[0].to_lowercase().contains(password), "{heads:?}");
     assert!(!heads[0].contains("sid="), "{heads:?}");
@@ -233,7 +233,7 @@ async fn key_set_is_fetched_from_a_server_with_a_given_certificate() {
         "[extractors.app]\nkind = 'jwt'\njwks_url = 'https://localhost:{port}/jwks'\nissuers = ['https://id.example']\n\
          allow_any_audience = true"
     ));
-    // A token signed with another key: 401 if the keys were fetched, 503 if they cannot be fetched.
+    // A token signed with another key: the response is 401 if the keys were fetched, and 503 if they cannot be fetched.
     let token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImsyIn0.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUiLCJzdWIiOiJhbm4iLCJleHAiOjQwMDAwMDAwMDB9.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let ask = |toml: ConfigBuilder| async {
         let service = Service::start(toml);
@@ -245,7 +245,7 @@ async fn key_set_is_fetched_from_a_server_with_a_given_certificate() {
     assert_eq!((ask(given).await, ask(toml).await), (401, 503));
 }
 
-/// The exit code and output of `explain` for a session at this URL, with one more variable.
+/// The exit code and output of `explain` for a session endpoint at this URL, with one additional environment variable.
 async fn explain(url: &str, name: &str, value: &Path) -> (Option<i32>, String) {
     let mut command = binary(&["explain", "-H", "Cookie: sid=1"]);
     command

@@ -1,5 +1,5 @@
-//! Tests the configuration on each page of `docs/providers/` with tokens in the form that the provider documents. Only
-//! the reader's own values are replaced: issuer, audience, names of apps, and the URL of the keys.
+//! Tests the configuration on each page of `docs/providers/` with tokens in the format that the provider documents.
+//! Only the values that a reader must set are replaced: issuer, audience, app names, and the URL of the keys.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use toml::Table;
 
 use crate::helpers::{client_variables, load_from};
 
-/// A page, the number of the configuration on it, and the group of tokens to test it with.
+/// A page, the index of a configuration on it, and the group of tokens to test it with.
 const PAGES: [(&str, usize, &str); 15] = [
     ("auth0", 0, "auth0"),
     ("clerk", 0, "clerk-v1"),
@@ -33,7 +33,7 @@ const PAGES: [(&str, usize, &str); 15] = [
     ("workos", 0, "workos"),
 ];
 
-/// The same for the token classes of a provider: session, ID, refresh and machine tokens.
+/// The same for a provider's token classes: session, ID, refresh and machine tokens.
 const CLASSES: [(&str, usize, &str); 12] = [
     ("auth0", 0, "auth0"),
     ("clerk", 0, "clerk"),
@@ -91,7 +91,7 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
                 "authenticated" if subject.as_deref() == Some(&text(&expect["subject"])) => {
                     taken += 1;
                 }
-                // Cases that may be accepted or refused depend on more than the page's configuration.
+                // Cases that may be accepted or refused depend on settings outside the page's configuration.
                 _ if !expect["also_acceptable"].is_null() => {}
                 "authenticated" => {
                     faults.push(format!(
@@ -110,7 +110,7 @@ async fn check_pages(pages: &[(&str, usize, &str)], vectors: &str) {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// The subject that the page's configuration gives, with the page's own template if there is no `template`.
+/// The subject that results from the page's configuration. If `template` is `None`, the page's own template is used.
 async fn subject(
     page: &str,
     block: usize,
@@ -186,7 +186,7 @@ fn configured(
         let Some(shown) = section.get_mut(checks).and_then(toml::Value::as_table_mut) else {
             continue;
         };
-        // Keys that the case does not name are left out, so that the preset decides.
+        // Keys that the case does not set are left out, so that the preset's defaults apply.
         shown.retain(|claim, _| !case[checks][claim].is_null());
         for (claim, value) in shown.iter_mut() {
             let theirs = &case[checks][claim.as_str()];

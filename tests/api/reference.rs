@@ -1,4 +1,4 @@
-//! Compares `docs/` with the code: the generated parts are as `make generate` writes them, and the other parts name
+//! Compares `docs/` with the code: the generated parts are up to date with `make generate`, and the other parts mention
 //! everything that exists in the code.
 
 use std::collections::BTreeSet;

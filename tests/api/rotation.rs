@@ -32,7 +32,7 @@ use crate::idp::Idp;
 const OTHER_SECRET: &str = "rotated-secret-rotated-secret-rotated-secret-rotated-secret-rotated";
 const OTHER_SESSION_SECRET: &str = "rotated-session-secret-rotated-session-secret";
 
-/// A service whose client secret is in a file that it polls often.
+/// A service that polls the file of its client secret often.
 fn start_with(file: &Path) -> Process {
     Process::start(
         binary(&["serve"])
@@ -108,7 +108,7 @@ async fn unusable_new_secret_does_not_replace_the_old_one() {
     assert!(is_signed_with(&token(&process).await, OTHER_SECRET));
 }
 
-/// A directory of secrets in the form that Kubernetes mounts: the files are links through `..data`, which is swapped.
+/// A directory of secrets laid out as Kubernetes mounts it: the files are links through `..data`, which is swapped.
 struct Mount(tempfile::TempDir);
 
 impl Mount {
@@ -125,7 +125,7 @@ impl Mount {
         self.0.path().join(name)
     }
 
-    /// Both files change at the same moment.
+    /// Replaces both files at the same moment.
     fn swap(&self, version: &str, files: [(&str, &str); 2]) {
         fs::create_dir(self.path(version)).unwrap();
         for (name, content) in files {
@@ -199,7 +199,7 @@ async fn reload_does_not_change_requests_in_flight() {
     let file = directory.path().join("rollout.toml");
     let write = |origin: &str, secret: &str| {
         let text = format!("client_secret = \"{secret}\"\n[origins]\nallowed = [\"{origin}\"]\n");
-        // The text is written to another file and renamed, as editors and deployments do.
+        // The text is written to another file, which is then renamed, as editors and deployments do.
         fs::write(directory.path().join("new"), text).unwrap();
         fs::rename(directory.path().join("new"), &file).unwrap();
     };
@@ -289,7 +289,7 @@ async fn reload_during_the_drain_does_not_disturb_it() {
     assert_eq!(code, Some(0), "{log}");
 }
 
-/// The provider answers 503 after the first token, so only cached keys can verify the session.
+/// The provider responds with 503 after the first token, so only cached keys can verify the session.
 #[tokio::test]
 async fn rotated_client_secret_is_used_while_the_provider_is_down_and_cached_keys_are_kept() {
     let idp = Idp::start().await;
@@ -346,7 +346,7 @@ struct Reloading {
 }
 
 impl Reloading {
-    /// Starts it with this configuration in `rollout.toml`, and the client secret in `secret`.
+    /// Starts the service with this configuration in `rollout.toml`, and the client secret in `secret`.
     fn start(registry: Registry, toml: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (toml_file, secret) = (
@@ -397,7 +397,7 @@ impl Reloading {
             .map_or(0, |count| count.parse().unwrap())
     }
 
-    /// Requests a reload; returns whether it succeeded.
+    /// Requests a reload. Returns whether it succeeded.
     async fn reload(&mut self) -> bool {
         self.ask.send(()).await.expect("it listens");
         loop {
@@ -412,11 +412,11 @@ impl Reloading {
     }
 }
 
-/// The clock is paused: a second takes no time, and passes only while no file is being read.
+/// The clock is paused: a second takes no real time, and passes only while no file is being read.
 #[tokio::test(start_paused = true)]
 async fn half_written_secret_is_never_loaded() {
     let service = Reloading::start(Registry::builtin(), BY_HEADER);
-    // This part is longer than the minimum length of a secret.
+    // A prefix of the secret, but longer than the minimum length.
     service.write("secret", &OTHER_SECRET[..20]);
     service.ask.send(()).await.expect("it listens");
     tokio::time::sleep(Duration::from_millis(900)).await;
@@ -477,7 +477,7 @@ async fn file_that_blocks_on_read_delays_only_the_reload() {
         tokio::task::yield_now().await;
     }
     assert_eq!(service.secret(), CLIENT_SECRET.as_bytes());
-    // Opening the pipe waits for its reader.
+    // Opening the pipe for writing blocks until it has a reader.
     tokio::task::spawn_blocking(move || fs::write(file, OTHER_SECRET))
         .await
         .unwrap()
@@ -487,7 +487,7 @@ async fn file_that_blocks_on_read_delays_only_the_reload() {
     }
 }
 
-/// An extractor that counts its starts, and never becomes ready if its section says so.
+/// An extractor that counts its starts. If its section says so, it never becomes ready.
 #[derive(Debug)]
 struct Counted {
     waits: bool,
@@ -542,7 +542,7 @@ impl SessionExtractor for Counted {
 const COUNTED: &str = "session.extractors = [\"counted\"]\n[extractors.counted]\n";
 
 impl Reloading {
-    /// The extractor that is in force.
+    /// The extractor that is currently in use.
     fn extractor(&self) -> Arc<dyn SessionExtractor> {
         self.app.live().settings.chain.extractors()[0]
             .extractor

@@ -1,9 +1,9 @@
-//! Secrets and the client: placeholders, damage in transit, and missing files.
+//! Tests of the secrets and the client: placeholders, damage in transit, and missing files.
 
 use crate::configuration::{load_variables, problems, section, warnings};
 use crate::helpers::CLIENT_SECRET;
 
-/// The values in our docs, configuration and manifests of all keys whose names sound like a secret or the client.
+/// The values in our docs, configuration files and manifests of all keys whose names suggest a secret or the client.
 fn example_values() -> Vec<String> {
     fn files(path: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
         if path.is_dir() {
@@ -27,7 +27,7 @@ fn example_values() -> Vec<String> {
     ] {
         files(&root.join(name), &mut paths);
     }
-    // These files contain prose or programs, not values.
+    // These files contain prose or code, not configuration values.
     paths.retain(|path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
         !path.ends_with("openapi.json")
@@ -109,7 +109,7 @@ fn example_value_of_our_docs_is_refused_as_the_client_secret() {
     assert_eq!(accepted, [""; 0]);
 }
 
-/// The changes that `--env-file`, editors, Windows and a paste of the whole line make to a value.
+/// The changes that `--env-file`, editors, Windows and pasting the whole line make to a value.
 fn damaged(name: &str, value: &str) -> Vec<(String, &'static str)> {
     [
         (format!("\"{value}\""), "double quotes"),
@@ -138,7 +138,7 @@ fn damaged_client_is_refused_with_a_description_and_without_its_value() {
             cases.push((damaged, key, want, report.expect_err(want)));
         }
     }
-    // The same in a file, in which one line end is not damage and the text may be UTF-16.
+    // The same in a file, where one line end is not damage and the text may be UTF-16.
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let from_file = |content: &[u8]| {

@@ -1,4 +1,4 @@
-//! `session_endpoint`: the request to the app, and the parts of its answer that go back to the caller.
+//! Tests of `session_endpoint`: the request to the app, and the parts of its response that are returned to the caller.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,14 +34,14 @@ async fn send(service: &Service, headers: &[(&str, &str)]) -> Response {
     request.send().await.expect("an answer")
 }
 
-/// The status of an answer, and its `Set-Cookie` lines.
+/// The status of a response, and its `Set-Cookie` lines.
 fn cookies_of(response: &Response) -> (u16, Vec<String>) {
     let lines = response.headers().get_all("set-cookie").iter();
     let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned());
     (response.status().as_u16(), lines.collect())
 }
 
-/// An app that answers with this body and these `Set-Cookie` lines.
+/// An app that responds with this body and these `Set-Cookie` lines.
 async fn app_that_sets(lines: &[&str], status: u16, body: &str) -> Backend {
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(lines.iter().map(|line| ("set-cookie", *line)));
@@ -131,7 +131,7 @@ async fn set_cookie_lines_are_passed_on_with_429_and_other_refusals_of_a_subject
     }
 }
 
-/// An app with sessions that are renewed at each call: the first call with a cookie gets the next one, and a later call
+/// An app that renews the session at each call: the first call with a cookie gets the next cookie, and a later call
 /// with the same cookie is refused.
 async fn app_with_one_use_cookies() -> (Backend, tokio::sync::watch::Sender<bool>) {
     let used = Arc::new(AtomicUsize::new(0));
@@ -559,8 +559,8 @@ async fn explain_names_the_cookies_that_the_app_sets_without_their_values() {
     }
 }
 
-/// Strangers can register names that match a pattern, so the browser's own cookie neither identifies the user nor is
-/// renewed.
+/// Strangers can register names that match a pattern. For such a page, the browser's cookie does not identify the user
+/// and is not renewed.
 #[tokio::test]
 async fn page_allowed_by_a_pattern_sends_no_cookie_to_the_app_and_gets_no_set_cookie() {
     let app = app_that_sets(&["sid=renewed; Path=/"], 200, ANN).await;
@@ -595,7 +595,7 @@ async fn page_allowed_by_a_pattern_sends_no_cookie_to_the_app_and_gets_no_set_co
     assert_eq!(answer, (200, vec!["sid=renewed; Path=/".to_owned()]));
     assert_eq!(seen.header("cookie"), Some("sid=bobs; sid.0=bobs"));
 
-    // The cookie alone identifies no user, and the app is not asked.
+    // The cookie alone does not identify a user, so the app is not called.
     let visits = app.visits();
     let headers = [
         ("origin", "https://x-team.vercel.app"),

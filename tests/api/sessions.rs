@@ -1,4 +1,4 @@
-//! Several extractors in a chain: the first that finds a credential decides.
+//! Tests of a chain of several extractors: the first extractor that finds a credential decides.
 
 use serde_json::{Value, json};
 
@@ -110,7 +110,7 @@ async fn two_cookies_of_one_name_are_session_invalid() {
     );
 }
 
-/// The seal of a user of h3, from `tests/vectors/iron-raw.json`: in its header, or as a cookie.
+/// The sealed session of an h3 user, from `tests/vectors/iron-raw.json`: in its header, or as a cookie.
 fn h3_seal(case: &str) -> String {
     let text = include_str!("../vectors/iron-raw.json");
     let vectors: Value = serde_json::from_str(text).expect("JSON");
@@ -143,7 +143,7 @@ const BY_H3: &str = r#"
     allowed = ["https://app.example", "https://*-team.vercel.app"]
 "#;
 
-/// When the sessions of h3 in the vectors were written.
+/// The time at which the h3 sessions in the vectors were sealed.
 const SEALED_AT: i64 = 1_795_568_000;
 
 #[tokio::test]

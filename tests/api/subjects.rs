@@ -1,4 +1,4 @@
-//! The values of a session that become the subject of a token.
+//! Tests which values of a session become the subject of a token.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Sections of the kind `jwt` in combinations that deployments use: two keys of one project, tenants, key sets by kid.
+//! Tests of combinations of `jwt` sections that deployments use: two keys of one project, tenants, key sets by `kid`.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::idp::Idp;
 
 const ISSUER: &str = "https://ref.supabase.co/auth/v1";
 
-/// The status and the subject or code of an answer.
+/// The status of a response, and the subject or the error code.
 async fn outcome(service: &Service, token: &str) -> (u16, String) {
     let (status, body) = service
         .ask(&[("authorization", &format!("Bearer {token}"))])
@@ -46,7 +46,7 @@ fn hs256(claims: &Value, secret: &[u8]) -> String {
     .expect("a token")
 }
 
-/// A project that moves from its legacy secret to signing keys.
+/// A project that migrates from its legacy secret to signing keys.
 fn migrating(idp: &Idp) -> String {
     let section =
         |keys: &str| format!("kind = 'jwt'\npreset = 'supabase'\nissuers = ['{ISSUER}']\n{keys}\n");
@@ -68,7 +68,7 @@ async fn hs256_and_es256_tokens_of_one_project_are_both_accepted_in_the_same_pla
     let legacy = hs256(&claims(json!({})), SESSION_SECRET.as_bytes());
     assert_eq!(outcome(&service, &legacy).await, ok);
 
-    // The public key does not work as a shared secret in any form.
+    // The public key is not accepted as a shared secret in any encoding.
     let jwks = reqwest::get(idp.jwks_url())
         .await
         .expect("keys")
@@ -108,7 +108,7 @@ async fn client_secret_is_refused_as_a_session_secret_in_any_encoding_or_rotatio
             format!("secrets = ['{encoded}']\nsecret_encoding = 'base64'"),
             Some("secrets"),
         ),
-        // The app signs with the encoded text, which is a different key.
+        // The app signs with the bytes of the encoded text, which is a different key.
         (format!("secret = '{encoded}'"), None),
     ] {
         let toml =
@@ -159,7 +159,7 @@ async fn outage_of_one_provider_does_not_affect_the_users_of_another() {
     }
 }
 
-/// An identity provider with many tenants and one set of keys for all, as in Microsoft Entra.
+/// An identity provider with many tenants and one key set for all of them, as in Microsoft Entra.
 struct Entra {
     base: String,
     keys: Arc<Vec<(String, EncodingKey)>>,

@@ -1,4 +1,4 @@
-//! The answer to a signed-in user, and the claims of the token.
+//! Tests of the response to a signed-in user, and of the token's claims.
 
 use reqwest::Method;
 use serde_json::json;

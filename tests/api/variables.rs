@@ -1,4 +1,5 @@
-//! Configuration by variables: a whole configuration as text, names in any case, lists and tables as text.
+//! Tests of configuration by environment variables: a whole configuration as text, names in any case, lists and tables
+//! as text.
 
 use rollout_token::settings::Settings;
 use serde_json::json;
@@ -6,7 +7,7 @@ use serde_json::json;
 use crate::configuration::load_variables;
 use crate::helpers::{client_variables, load_from};
 
-/// The section `web` with these variables and those of the client, without a file.
+/// Loads the section `web` from these environment variables and those of the client, without a file.
 fn load(variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut environment = client_variables();
     environment.extend(
@@ -49,7 +50,7 @@ fn whole_configuration_in_a_variable_overrides_files_and_single_variables_overri
             2
         );
 
-        // It has a lower precedence than a single variable, and a higher one than a file.
+        // `ROLLOUT_CONFIG` has lower precedence than a single variable, and higher precedence than a file.
         let settings = load(&[
             ("ROLLOUT_CONFIG", text),
             ("ROLLOUT__SERVER__LISTEN", "127.0.0.1:9001"),
@@ -63,7 +64,7 @@ fn whole_configuration_in_a_variable_overrides_files_and_single_variables_overri
         "X-Other"
     );
     assert!(load_variables(&[("ROLLOUT_CONFIG", "")]).is_ok());
-    // The variables of Rollout's docs override a client in it.
+    // The environment variables from Rollout's docs override a client in `ROLLOUT_CONFIG`.
     let settings = load_variables(&[("ROLLOUT_CONFIG", r#"{"client_id": "other"}"#)]).unwrap();
     assert_eq!(settings.client.id, crate::helpers::CLIENT_ID);
 }
@@ -184,7 +185,7 @@ fn list_or_table_written_as_text_is_parsed_if_the_key_accepts_one() {
             "{ present = true }",
             json!({"role": {"present": true}}),
         ),
-        // The whole text is not a list, so it is split at its commas.
+        // The text as a whole is not a list, so it is split at its commas.
         ("ROLE", "[a,b", json!({"role": ["[a", "b"]})),
         (
             "ROLE",
@@ -272,7 +273,7 @@ fn secrets_with_commas_are_read_from_a_list_and_a_malformed_list_is_refused() {
             "{report}"
         );
     }
-    // Docker keeps the quotes around the list; they are not around a secret.
+    // Docker keeps the quotes around the list; they do not belong to a secret.
     let settings = session("\"mX3v9QwL0aTz7RkB,nX3v9QwL0aTz7RkC\"").unwrap();
     assert!(
         settings

@@ -1,5 +1,5 @@
-//! Tests the lines that commands print on a terminal while they wait. The terminal is a real one, and backends delay
-//! their answers until the line was printed.
+//! Tests the lines that commands print on a terminal while they wait. The commands run on a real pseudo-terminal, and
+//! the backends delay their responses until the line has been printed.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -57,14 +57,14 @@ impl OnTerminal {
         self.terminal.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Its standard output, and everything that the terminal showed.
+    /// The command's standard output, and everything that it wrote to the terminal.
     fn end(mut self) -> (String, String) {
         let mut out = String::new();
         let mut stdout = self.child.stdout.take().unwrap();
         stdout.read_to_string(&mut out).unwrap();
         self.child.wait().unwrap();
         let mut bytes = [0; 1024];
-        // Reading from a terminal fails once no process has it open.
+        // Reading from the terminal fails once no process has it open.
         while let Ok(count @ 1..) = self.terminal.read(&mut bytes) {
             self.shown += &String::from_utf8_lossy(&bytes[..count]);
         }
@@ -72,7 +72,7 @@ impl OnTerminal {
     }
 }
 
-/// A backend that gives each request this answer once the test allows it.
+/// A backend that sends this response to each request once the test allows it.
 async fn held(body: &'static str) -> (Backend, watch::Sender<bool>) {
     let (sender, receiver) = watch::channel(false);
     let backend = Backend::start(move |_| {

@@ -1,4 +1,4 @@
-//! Attacks on `api_key`: altered keys, and subjects that a key may not name.
+//! Attacks on `api_key`: altered keys, and subjects that a key is not allowed to request.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::wire::{post, request};
 
 const INVALID: &[&str] = &["401 session_invalid"];
 
-/// The SHA-256 of a key, in the form of the configuration.
+/// The SHA-256 of a key, in the format of the configuration.
 fn hash(key: &str) -> String {
     digest(&SHA256, key.as_bytes())
         .as_ref()

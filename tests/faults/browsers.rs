@@ -1,4 +1,4 @@
-//! Pages of other origins, cross-site requests, and caches: only allowed pages may ask and read answers.
+//! Pages of other origins, cross-site requests, and caches: only allowed pages may request tokens and read responses.
 
 use serde_json::json;
 
@@ -74,7 +74,7 @@ async fn null_or_malformed_origin_is_403() {
     ] {
         web.expect(headers, &page(headers), FORBIDDEN).await;
     }
-    // The service's own page under `Referrer-Policy: no-referrer`.
+    // The service's own page with `Referrer-Policy: no-referrer`.
     let own = page("null\r\nSec-Fetch-Site: same-origin");
     let answer = web.expect("own page", &own, &["200"]).await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
@@ -166,8 +166,8 @@ async fn only_the_serialized_form_of_an_origin_matches() {
 #[tokio::test]
 async fn other_scheme_port_or_sibling_is_403() {
     let web = Service::start(by_jwt()).await;
-    // Behind a proxy that terminates TLS, the service does not know its own scheme. It recognises a page of its own
-    // host by Sec-Fetch-Site, or else by Host. Under another Host, only the listed scheme is accepted.
+    // Behind a proxy that terminates TLS, the service cannot tell its own scheme. It recognises a page of its own host
+    // by Sec-Fetch-Site, or else by Host. With any other Host, only the listed scheme is accepted.
     for origin in [
         "http://app.example",
         "https://app.example:8443",
@@ -337,7 +337,7 @@ async fn request_without_an_origin_is_allowed() {
 #[tokio::test]
 async fn no_answer_can_be_cached() {
     let web = Service::start(by_jwt()).await;
-    // `Wire` checks these headers on every answer of every test; this test has each kind of answer.
+    // `Wire` checks these headers on every response in every test; this test produces each kind of response.
     for asked in [
         page(LISTED),
         post(""),

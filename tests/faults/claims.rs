@@ -1,4 +1,4 @@
-//! The claims of a session token: their types, times, issuer and audience.
+//! The claims of a session token: types, times, issuer and audience.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub async fn ask(s: &Service, payload: impl AsRef<[u8]>, want: &[&str]) {
         .await;
 }
 
-/// Valid claims with this JSON text as the value of one.
+/// Valid claims, except that this JSON text is the value of one claim.
 pub fn with_text(name: &str, value: &str) -> String {
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove(name);
@@ -122,7 +122,7 @@ async fn exp_as_text_is_401() {
     s.finish().await;
 }
 
-/// Waits for the beginning of a second.
+/// Waits for the next second to begin.
 async fn next_second() -> i64 {
     let before = now();
     while now() == before {
@@ -180,7 +180,7 @@ async fn fractional_exp_is_rounded_down() {
 #[tokio::test]
 async fn distant_exp_does_not_extend_the_minted_token() {
     let s = Service::start(by_jwt()).await;
-    // The length of a session is not limited: the minted token expires after 15 minutes in any case.
+    // The lifetime of a session is not limited: the minted token expires after 15 minutes in any case.
     let answer = s
         .one(&post(&bearer(&hs256(
             &json!({"exp": now() + 400 * 86_400}),
@@ -253,7 +253,7 @@ async fn audience_other_than_configured_is_401() {
     let mut all = claims(&json!({}));
     all.as_object_mut().expect("claims").remove("aud");
     ask(&s, all.to_string(), INVALID).await;
-    // Ten thousand audiences exceed the limit of a token's length.
+    // Ten thousand audiences exceed the maximum length of a token.
     let vast: Vec<u8> = vec![1; 10_000];
     ask(&s, claims(&json!({"aud": vast})).to_string(), INVALID).await;
     s.finish().await;

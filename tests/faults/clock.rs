@@ -1,4 +1,5 @@
-//! A service whose clocks the test sets with a preloaded library (`libfaketime`), so that no test has to wait an hour.
+//! A service whose clocks the test sets with a preloaded library (`libfaketime`), so that no test has to wait for an
+//! hour.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -10,17 +11,17 @@ use tokio::time::sleep;
 
 use crate::service::{Service, Setup};
 
-/// The paths of the library on Debian.
+/// The paths of the library on Debian systems.
 const LIBRARY: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
 ];
 
-/// The clocks of the process that the test changes.
+/// The process's clocks that the test changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Clocks {
     Both,
-    /// The wall clock alone, as an administrator would.
+    /// The wall clock only, as when an administrator sets it.
     Wall,
 }
 
@@ -56,7 +57,7 @@ impl Timed {
     /// Sets the clocks this many seconds ahead of the machine's.
     pub async fn ahead(&self, seconds: i64) {
         std::fs::write(self.file.path(), format!("{seconds:+}")).expect("a file");
-        // The runtime sleeps until a time on the old clock; a request wakes it.
+        // The runtime sleeps until a time on the old clock; a request wakes it up.
         self.service.healthy().await;
         sleep(Duration::from_millis(20)).await;
     }

@@ -1,20 +1,20 @@
-//! The configurations with which most attacks start.
+//! The configurations on which most attacks are based.
 
 use crate::settings::ConfigBuilder;
 
-/// No rate limit, and level `trace`, so that every line is searched for secrets.
+/// No rate limit, and the log level `trace`, so that every line is searched for secrets.
 fn base() -> ConfigBuilder {
     ConfigBuilder::new("rate_limit.per_minute = 0\nlog.level = 'trace'")
 }
 
-/// One extractor of this kind and with these keys, named `name`.
+/// A configuration with one extractor called `name`, of this kind and with these keys.
 pub fn one_extractor(name: &str, kind: &str, keys: &str) -> ConfigBuilder {
     base().with(format!(
         "session.extractors = ['{name}']\n[extractors.{name}]\nkind = '{kind}'\n{keys}"
     ))
 }
 
-/// Accepts HS256 session tokens, as bearer and as cookie.
+/// Accepts HS256 session tokens, as a bearer token or in a cookie.
 pub fn by_jwt() -> ConfigBuilder {
     let keys = "
         from = ['header:authorization', 'cookie:session']
@@ -25,7 +25,7 @@ pub fn by_jwt() -> ConfigBuilder {
     one_extractor("web", "jwt", keys)
 }
 
-/// Accepts tokens that the public keys at this URL verify.
+/// Accepts tokens that can be verified with the public keys at this URL.
 pub fn by_jwks_url(url: &str) -> ConfigBuilder {
     by_jwt()
         .without("extractors.web.secret")

@@ -1,4 +1,4 @@
-//! Configurations that must refuse to start, with a report that names the key.
+//! Configurations with which the service must refuse to start, with a report that names the key.
 
 use crate::configs::{by_endpoint_url, by_jwks_url, by_jwt};
 use crate::sentinels::{UPSTREAM_SECRET, no_sentinel};
@@ -180,7 +180,7 @@ async fn missing_issuer_or_audience_refuses_to_start() {
 
 #[tokio::test]
 async fn check_config_reports_problems_without_a_network() {
-    // `refuses` runs `check-config` for every bad file. A good file causes no call either.
+    // `refuses` runs `check-config` on every bad file. A valid file makes no calls either.
     let trap = Upstream::start(Act::Hang).await;
     let config = by_jwks_url(&format!("http://127.0.0.1:{}/keys", trap.port));
     let (code, text) = Setup::new(config)

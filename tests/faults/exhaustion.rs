@@ -1,4 +1,4 @@
-//! Slow clients, floods, and limits of the machine: honest requests are still served.
+//! Slow clients, floods, and limits of the machine: legitimate requests are still served.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ async fn body_beyond_the_limit_is_413_and_the_rest_is_not_read() {
         &["401 no_session"],
     )
     .await;
-    // Endless bodies: the number of bytes that are accepted before the connection is closed.
+    // Endless bodies: counts the bytes that are accepted before the connection is closed.
     let before = s.usage().resident_kib;
     for head in [
         "Transfer-Encoding: chunked\r\n",
@@ -66,7 +66,7 @@ async fn body_beyond_the_limit_is_413_and_the_rest_is_not_read() {
         timeout(Duration::from_secs(10), flood)
             .await
             .expect("the connection is not closed");
-        // The bound includes the kernel's buffers on both sides, which the service did not read.
+        // The bound includes the kernel's buffers on both sides, which the service has not read.
         assert!(sent < 8 * 1024 * 1024, "{sent} bytes were accepted");
     }
     assert!(s.usage().resident_kib < before + 1024);
@@ -74,7 +74,7 @@ async fn body_beyond_the_limit_is_413_and_the_rest_is_not_read() {
     s.finish().await;
 }
 
-/// The processor time of one request in microseconds, averaged over many.
+/// The CPU time of one request in microseconds, averaged over many requests.
 async fn cost(s: &Service, asked: &[u8], outcomes: &[&str]) -> u64 {
     const TIMES: u64 = 200;
     let before = s.usage().ticks;
@@ -156,7 +156,7 @@ async fn ten_thousand_resets_leave_no_open_file_and_no_warning() {
         tasks.spawn(async move {
             for n in 0..500 {
                 let mut wire = Wire::connect(address).await;
-                // Nothing, a part, or a whole request before the reset.
+                // Send nothing, part of a request, or a whole request before the reset.
                 match (n + part) % 3 {
                     0 => {}
                     1 => drop(wire.send(&asked[..asked.len() / 2]).await),
@@ -181,8 +181,8 @@ async fn bytes_after_a_body_are_the_next_request() {
     let head = |length: usize| {
         format!("POST /rollout/token HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")
     };
-    // If the body is too short, the start of the next request becomes part of it. If it is too long, the rest is parsed
-    // as the next request.
+    // If the declared body length is too large, the start of the next request becomes part of the body. If it is too
+    // small, the rest of the body is parsed as the next request.
     let answers = s
         .exchange(format!("{}abGET /healthz HTTP/1.1\r\n\r\n", head(1)).as_bytes())
         .await;
@@ -206,7 +206,7 @@ async fn bytes_after_a_body_are_the_next_request() {
     s.finish().await;
 }
 
-/// Seconds until the service closes without an answer.
+/// The seconds until the service closes the connection without a response.
 async fn seconds_until_closed(wire: &mut Wire) -> f64 {
     let started = Instant::now();
     wire.closed().await;
@@ -268,7 +268,7 @@ async fn stalled_body_is_408() {
     s.finish().await;
 }
 
-/// Honest requests, ten a second: the time of each, or `None` if it was not answered with a token.
+/// Sends ten legitimate requests per second. Returns the duration of each, or `None` if the response was not a token.
 async fn honest(s: &Service, seconds: u64) -> Vec<Option<Duration>> {
     let mut asking = JoinSet::new();
     for n in 0..seconds * 10 {
@@ -406,7 +406,7 @@ async fn low_file_limit_does_not_fail_honest_requests() {
     s.finish().await;
 }
 
-/// The logged refusals for overload that took more than 100 ms.
+/// The logged refusals for overload that took longer than 100 ms.
 fn slow_refusals(log: &str) -> Vec<&str> {
     let shed = log.lines().filter(|line| line.contains("\"overloaded\""));
     shed.filter(|line| {
@@ -417,7 +417,7 @@ fn slow_refusals(log: &str) -> Vec<&str> {
 }
 
 impl Wire {
-    /// A connection from another loopback address, which has its own range of ports.
+    /// Opens a connection from another loopback address, which has its own port range.
     pub async fn connect_from(from: [u8; 4], to: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((from, 0).into()).expect("a loopback address");
@@ -473,7 +473,7 @@ mod slow {
         let answer = wire.answer(asked.as_bytes()).await.expect("an answer");
         s.count(&[answer]);
         let started = Instant::now();
-        // `Wire` waits for a shorter time than the idle timeout, so the test waits repeatedly.
+        // `Wire` waits for less than the idle timeout, so the test waits repeatedly.
         while timeout(Duration::from_secs(30), wire.closed())
             .await
             .is_err()
@@ -483,7 +483,7 @@ mod slow {
         s.finish().await;
     }
 
-    /// The client sends endless requests and reads no answer: the service stops reading, then closes.
+    /// The client sends endless requests and reads no response: the service stops reading, then closes the connection.
     #[tokio::test]
     async fn client_that_reads_no_answer_is_closed() {
         let s = Service::start(by_jwt().with("log.level = 'info'")).await;
@@ -503,7 +503,7 @@ mod slow {
                 loop {
                     let writable = timeout(Duration::from_secs(35), stream.writable()).await;
                     assert!(writable.is_ok(), "still open after {:?}", started.elapsed());
-                    // Part of a request may be written, and the rest of it must follow.
+                    // If only part of a request was written, the rest must follow.
                     match stream.try_write(&asked.as_bytes()[sent..]) {
                         Ok(length) => sent = (sent + length) % asked.len(),
                         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -612,7 +612,7 @@ mod alone {
         s.finish_within(TEN_THOUSAND_CONNECTIONS).await;
     }
 
-    /// Silent connections first, then the same connections idle after one request each.
+    /// Opens silent connections, then leaves the same connections idle after one request each.
     #[tokio::test(flavor = "multi_thread")]
     async fn ten_thousand_waiting_connections_stay_within_160_mib() {
         let limits =
@@ -698,7 +698,7 @@ mod alone {
         s.does_not_count();
         let rate = made / started.elapsed().as_secs();
         println!("{rate} connections a second; resident KiB by second: {table:?}");
-        // The memory for requests in progress varies, so the test compares the minimum of each half.
+        // The memory for in-flight requests varies, so the test compares the minima of the two halves.
         let least = |rows: &[(u64, u64)]| rows.iter().map(|row| row.1).min().expect("a row");
         let (early, late) = table[1..].split_at(table.len() / 2);
         assert!(least(late) <= least(early) + 1024, "{table:?}");

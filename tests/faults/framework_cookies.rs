@@ -25,14 +25,14 @@ fn sha1(key: &[u8], text: &str) -> Vec<u8> {
     .to_vec()
 }
 
-/// The two cookies of Express's cookie-session.
+/// The two cookies of the `cookie-session` package for Express.
 fn keygrip(name: &str, session: &Value, key: &str) -> (String, String) {
     let value = STANDARD.encode(session.to_string());
     let signature = encode(sha1(key.as_bytes(), &format!("{name}={value}")));
     (value, signature)
 }
 
-/// Flask's cookie, signed at the time `at`.
+/// Flask's session cookie, signed at the time `at`.
 fn flask(session: &Value, secret: &str, salt: &str, at: i64) -> String {
     let stamp = u32::try_from(at).expect("a time").to_be_bytes();
     let signed = format!("{}.{}", encode(session.to_string()), encode(stamp));
@@ -40,7 +40,7 @@ fn flask(session: &Value, secret: &str, salt: &str, at: i64) -> String {
     format!("{signed}.{}", encode(sha1(&key, &signed)))
 }
 
-/// The encrypted cookie of Rails 7.
+/// The encrypted session cookie of Rails 7.
 fn rails(session: &Value, secret: &str, name: &str, ends: Option<&str>) -> String {
     let mut key = [0; 32];
     let rounds = std::num::NonZeroU32::new(1000).expect("rounds");
@@ -82,7 +82,7 @@ fn rails(session: &Value, secret: &str, name: &str, ends: Option<&str>) -> Strin
     escaped
 }
 
-/// The outcomes of an altered cookie. A changed byte may be invalid in a header, or may end the cookie.
+/// The possible outcomes for an altered cookie. A changed byte may be invalid in a header, or may end the cookie.
 const REFUSED: &[&str] = &["401 session_invalid", "401 no_session", "400 bad_request"];
 
 #[tokio::test]
@@ -146,9 +146,9 @@ async fn altered_cookie_is_refused_with_one_code() {
             for bit in [0, 2, 5] {
                 let mut bent = cookie.clone().into_bytes();
                 bent[at] ^= 1 << bit;
-                // Escapes may also be written in lower-case letters.
+                // Percent-escapes may also be written in lower case.
                 let is_escape = cookie[..at].ends_with('%') || cookie[..at - 1].ends_with('%');
-                // The signature covers neither the names nor the space between the cookies.
+                // The signature covers neither the cookies' names nor the space between them.
                 if is_escape
                     || cookie[..at].ends_with("session.sig")
                     || cookie.as_bytes()[at] == b' '

@@ -1,4 +1,4 @@
-//! HTTP/1 framing: requests that two parsers could read differently, and sizes beyond the limits.
+//! HTTP/1 framing: requests that two parsers could interpret differently, and sizes beyond the limits.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::service::Service;
 use crate::tokens::hs256;
 use crate::wire::{LISTED, Wire, bearer, post, post_raw, request};
 
-/// A request that is hidden after another one. The service must never answer it.
+/// A request that is smuggled behind another one. The service must never respond to it.
 pub const SMUGGLED: &str = "GET /x HTTP/1.1\r\nHost: app.example\r\n\r\n";
 
 const BAD: &[&str] = &["400 bad_request"];
@@ -19,7 +19,7 @@ pub fn good() -> String {
     bearer(&hs256(&json!({})))
 }
 
-/// A request that would get a token, with these header lines, and `rest` after its head.
+/// A request that would get a token, with these header lines, and with `rest` after its head.
 pub fn with(headers: &str, rest: &str) -> Vec<u8> {
     [
         post(&format!("{}{headers}", good())),
@@ -67,7 +67,7 @@ async fn two_content_lengths_are_400() {
     ] {
         s.expect(label, &with(headers, SMUGGLED), BAD).await;
     }
-    // RFC 9112, section 6.3 allows a server to refuse or to merge a repeated equal length.
+    // RFC 9112, section 6.3 allows a server to refuse or to merge repeated equal lengths.
     s.expect(
         "5 and 5",
         &with("Content-Length: 5\r\nContent-Length: 5\r\n", "abcde"),
@@ -397,7 +397,7 @@ async fn malformed_host_is_400_and_not_echoed() {
             "{answer:?}"
         );
     }
-    // A trailing dot is allowed, is not the service's own origin, and is not echoed.
+    // A host with a trailing dot is allowed, but is not the service's own origin and is not echoed.
     let dotted = format!(
         "POST /rollout/token HTTP/1.1\r\nHost: good.example.\r\nConnection: close\r\n{}\r\n",
         good()
@@ -580,7 +580,7 @@ async fn compressed_body_is_not_inflated() {
             bomb.len()
         );
         let asked = [post(&format!("{}{headers}", good())), bomb.clone()].concat();
-        // The service ignores the content of the body, so its coding does not matter.
+        // The service ignores the content of the body, so its content coding does not matter.
         s.expect(coding, &asked, &["200"]).await;
     }
     assert!(s.usage().resident_kib <= before + 1024);
@@ -691,7 +691,7 @@ async fn pipelined_requests_are_answered_in_order() {
             assert_eq!(answer.outcome(), "401 no_session");
         }
     }
-    // A client that closes its sending side still gets its answers.
+    // A client that closes its sending side still gets its responses.
     let mut wire = Wire::connect(s.address).await;
     wire.send(&asked).await;
     wire.half_close().await;

@@ -44,7 +44,7 @@ impl Stage {
         self.s.finish().await;
     }
 
-    /// The issuer answers `active` again.
+    /// Makes the issuer respond with `active` again.
     async fn recovers(&self) {
         self.issuer.does(ok(&good(&json!({})).to_string()));
         assert_eq!(
@@ -67,7 +67,7 @@ fn keys(port: u16) -> String {
     )
 }
 
-/// A section that caches answers.
+/// A section that caches the issuer's responses.
 const KEPT: &str = "[extractors.idp]\ncache_ttl = '60s'\nallow_any_client = true";
 
 fn good(over: &Value) -> Value {
@@ -224,7 +224,7 @@ async fn revoked_token_is_401_after_the_cache_ttl() {
     s.expect("kept", &opaque("t"), &["200"]).await;
     t.ahead(61).await;
     s.expect("revoked", &opaque("t"), INVALID).await;
-    // The answer is not cached beyond the token's `exp`.
+    // The response is not cached beyond the token's `exp`.
     issuer.does(ok(&good(&json!({"exp": now() + 61 + 10})).to_string()));
     s.expect("short", &opaque("short"), &["200"]).await;
     t.ahead(61 + 12).await;
@@ -355,7 +355,7 @@ async fn introspection_request_contains_the_token_only() {
 mod alone {
     use super::*;
 
-    /// Distinct active tokens with the longest `cache_ttl`: the memory stays bounded.
+    /// Distinct active tokens with the longest `cache_ttl`: memory use stays bounded.
     #[tokio::test(flavor = "multi_thread")]
     async fn distinct_tokens_keep_the_answer_cache_bounded() {
         const ROUNDS: u32 = 200;

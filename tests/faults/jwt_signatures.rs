@@ -26,13 +26,13 @@ use crate::wire::{bearer, post, post_raw};
 
 const INVALID: &[&str] = &["401 session_invalid"];
 
-/// Services that verify tokens in different ways, and the keys for these tokens.
+/// Services that verify tokens in different ways, and the keys with which the test signs tokens for them.
 struct Stage {
-    /// HS256.
+    /// Accepts HS256 tokens.
     secret: Arc<Service>,
-    /// HS512 with long tokens.
+    /// Accepts long HS512 tokens.
     long: Arc<Service>,
-    /// An RSA and a P-256 key.
+    /// Accepts tokens of an RSA key and a P-256 key.
     public: Arc<Service>,
     rsa: Signer,
     p256: Signer,
@@ -77,7 +77,7 @@ impl Stage {
         );
     }
 
-    /// Every service refuses the token.
+    /// Checks that every service refuses the token.
     async fn refused(&self, label: &str, token: &str) {
         for service in [&self.secret, &self.long, &self.public] {
             service.expect(label, &post(&bearer(token)), INVALID).await;
@@ -297,7 +297,7 @@ async fn algorithm_other_than_configured_is_401() {
             s.public.expect(alg, &post(&bearer(&token)), INVALID).await;
         }
     }
-    // Each key is sent with the kid of the other.
+    // Each token is sent with the `kid` of the other key.
     s.rsa_refused("kid swapped", &json!({"alg": "RS256", "kid": "ec-1"}))
         .await;
     s.finish().await;
@@ -587,7 +587,7 @@ async fn non_canonical_base64_is_401() {
             &["200"],
         )
         .await;
-    // The signature covers the altered encoding, so only the encoding is wrong.
+    // The signature covers the altered encoding, so the encoding is the only defect.
     let spelled = |header: &str, payload: &str| {
         let signed = format!("{header}.{payload}");
         format!("{signed}.{}", encode(sign(&signed)))
@@ -656,7 +656,7 @@ async fn non_canonical_base64_is_401() {
             )
             .await;
     }
-    // A cookie has no scheme, so no parser of a scheme refuses unusual bytes first.
+    // A cookie has no authentication scheme, so no scheme parser refuses unusual bytes first.
     for (label, cookie, outcome) in [
         ("good", format!("{good}.{signature}"), "200"),
         (
@@ -800,7 +800,7 @@ async fn client_secret_or_placeholder_for_sessions_refuses_to_start() {
     for placeholder in ["", "changeme", "secret", "your-client-secret"] {
         refuses(with_secret(placeholder), "extractors.web.secret").await;
     }
-    // The app already uses the weak secret, so it causes only a warning.
+    // The app already uses the weak secret, so the service only warns about it.
     let s = Service::start(with_secret("short-one")).await;
     s.logs("is shorter than 16 bytes", 1).await;
     s.finish().await;
@@ -834,7 +834,7 @@ async fn deeply_nested_header_is_401() {
 async fn malformed_or_duplicate_header_member_is_401() {
     let s = Stage::start().await;
     let payload = claims(&json!({})).to_string();
-    // Unknown members are ignored (RFC 7515, section 4).
+    // Unknown header parameters are ignored (RFC 7515, section 4).
     let token = hs256_raw(
         "{\"alg\":\"HS256\",\"unknown\":{\"deep\":[1]},\"x5t\":\"AA\"}",
         &payload,
@@ -869,7 +869,7 @@ async fn malformed_or_duplicate_header_member_is_401() {
 mod alone {
     use super::*;
 
-    /// Honest requests are answered in time while each forged one costs an RSA check of 4096 bits.
+    /// Legitimate requests are answered in time although each forged one costs a 4096-bit RSA verification.
     #[tokio::test(flavor = "multi_thread")]
     async fn forged_rsa_4096_tokens_cost_bounded_time_and_honest_requests_succeed() {
         let signer = Signer::rsa("big", KeySize::Rsa4096);

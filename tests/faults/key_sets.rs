@@ -1,4 +1,4 @@
-//! Key sets (JWKS) of identity providers, and their faults.
+//! Identity providers' key sets (JWKS), and their faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ fn config(port: u16) -> ConfigBuilder {
     by_jwks_url(&format!("http://127.0.0.1:{port}/keys")).with("log.level = 'info'")
 }
 
-/// The key set with the shortest lifetime.
+/// A key set with the shortest possible cache lifetime.
 fn keys(signers: &[&Signer]) -> Act {
     let body = jwks(
         &signers
@@ -41,7 +41,7 @@ fn keys(signers: &[&Signer]) -> Act {
 }
 
 fn by(signer: &Signer) -> Vec<u8> {
-    // This is later than any time that the tests set.
+    // This expiry is later than any time that the tests set.
     post(&bearer(&signer.token(&json!({"exp": now() + 100_000}))))
 }
 
@@ -56,7 +56,7 @@ fn made_up(kid: &str) -> Vec<u8> {
     post(&bearer(&token))
 }
 
-/// Repeats the request until it has this outcome, because keys are fetched in the background.
+/// Repeats the request until the outcome matches, because keys are fetched in the background.
 async fn until(s: &Service, asked: &[u8], outcome: &str) -> Answer {
     for _ in 0..200 {
         let answer = s.one(asked).await;
@@ -95,7 +95,7 @@ async fn ten_thousand_unknown_kids_cause_one_fetch() {
         });
     }
     let busy: usize = tasks.join_all().await.iter().sum();
-    // The first fetch, and one for unknown keys in each cooldown of 30 s.
+    // The first fetch, and one fetch for unknown keys per cooldown of 30 s.
     let allowed = 2 + usize::try_from(started.elapsed().as_secs() / 30).expect("a number");
     let fetches = provider.take_requests().len();
     assert!(fetches <= allowed, "{fetches} fetches, {allowed} allowed");
@@ -114,7 +114,7 @@ async fn thousand_requests_on_a_cold_start_cause_one_fetch() {
         panic!("`keys` returns another act")
     };
     let provider = Upstream::start(Act::Late(Duration::from_millis(700), set)).await;
-    // Half of them may wait for the provider.
+    // Half of the in-flight requests may wait for the provider.
     let s = Service::start(config(provider.port).with("server.max_in_flight = 4000")).await;
     let asked = Arc::new(by(&signer));
     let mut tasks = JoinSet::new();
@@ -141,7 +141,7 @@ async fn rotated_key_is_fetched_after_the_cooldown() {
     t.ahead(31).await;
     until(s, &by(&new), "200").await;
     s.expect("the old one", &by(&old), &["200"]).await;
-    // The old key is withdrawn: the next set does not have it.
+    // The old key is withdrawn: the next set does not contain it.
     provider.does(keys(&[&new]));
     t.ahead(70).await;
     until(s, &by(&old), "401 session_invalid").await;
@@ -186,15 +186,15 @@ async fn provider_outage_serves_stale_keys_then_503() {
     s.finish().await;
 }
 
-/// Checks that a service with usable keys keeps them if its next fetches get these answers. A request or the service's
-/// own task starts each fetch once the clock is set ahead.
+/// Checks that a service with usable keys keeps them if its next fetches get these responses. Each fetch is started by
+/// a request or by the service's own task, once the clock has been set ahead.
 async fn keeps_its_keys(bad: Vec<(&'static str, Act)>) {
     let signer = Signer::p256("good");
     let provider = Upstream::start(keys(&[&signer])).await;
     let t = Timed::start(config(provider.port), Clocks::Both).await;
     let s = &t.service;
     until(s, &by(&signer), "200").await;
-    // Each answer may add at most a megabyte.
+    // Each response may add at most one megabyte.
     let (bound, mut ahead) = (s.usage().resident_kib + 1024 * bad.len() as u64, 0);
     for (label, act) in bad {
         provider.does(act);
@@ -371,7 +371,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     drop(provider);
     s.finish().await;
 
-    // Two keys with one kid: both may verify, as in a rotation that reuses the kid.
+    // Two keys have the same `kid`: either may verify a token, as in a rotation that reuses the `kid`.
     let provider = Upstream::start(ok(&jwks(&[good.jwk(), twin.jwk()]))).await;
     let s = Service::start(config(provider.port)).await;
     until(&s, &by(&good), "200").await;
@@ -381,7 +381,7 @@ async fn unusable_duplicate_or_excess_keys_leave_good_ones_usable() {
     drop(provider);
     s.finish().await;
 
-    // The keys are small, so that ten thousand of them fit into the largest answer, and a few more do not.
+    // The keys are so small that ten thousand of them fit into the largest allowed response, and a few more do not.
     let small = |n: usize| json!({"kty": "OKP", "crv": "Ed25519", "x": "A".repeat(43), "kid": n.to_string()});
     let many: Vec<Value> = [good.jwk()]
         .into_iter()

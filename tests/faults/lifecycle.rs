@@ -1,4 +1,4 @@
-//! Start, shutdown, reload, panics, and narrow environments.
+//! Start, shutdown, reloads, panics, and restricted environments.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn good(subject: &str) -> Vec<u8> {
     post(&bearer(&hs256(&json!({"sub": subject}))))
 }
 
-/// Sends requests that wait for the backend, each on a connection of its own.
+/// Sends requests that wait for the backend, each on its own connection.
 async fn under_way(s: &Arc<Service>, count: usize) -> JoinSet<Option<u16>> {
     let mut tasks = JoinSet::new();
     for n in 0..count {
@@ -136,7 +136,7 @@ async fn kept_connection_is_closed_during_the_drain() {
     assert_eq!(s.exit().await.code(), Some(0));
 }
 
-/// A service whose configuration file can be rewritten.
+/// The metric that counts reloads.
 const RELOADS: &str = "rollout_token_config_reloads_total";
 
 async fn with_file(toml: &str) -> (Arc<Service>, tempfile::NamedTempFile) {
@@ -207,7 +207,7 @@ async fn invalid_reload_keeps_the_old_configuration() {
 
 #[tokio::test]
 async fn reload_under_load_is_atomic() {
-    // The listed origin and a claim change together: no answer may combine an old and a new value.
+    // The listed origin and a claim change together: no response may combine an old and a new value.
     let config = |version: &str| {
         with_origin(&format!("https://{version}.example"))
             .with(format!("token.claims.version = '{version}'"))
@@ -251,7 +251,7 @@ async fn reload_under_load_is_atomic() {
         for _ in 0..100 {
             s.signal(Signal::HUP);
         }
-        // A changed file is used once two reads, a second apart, are equal.
+        // A changed file is used once two reads, a second apart, return the same content.
         while s.metric(RELOADS, &["ok"]).await <= reloads {
             sleep(Duration::from_millis(20)).await;
         }
@@ -305,7 +305,7 @@ async fn panic_is_500_and_the_next_request_is_served() {
     s.finish().await;
 }
 
-/// The ten minutes pass on the process's clocks only.
+/// The ten minutes pass only on the process's clocks.
 #[tokio::test]
 async fn backend_outage_of_ten_minutes_keeps_the_service_ready() {
     let app = Upstream::start(Act::Reset).await;
@@ -357,7 +357,7 @@ async fn metrics_and_debug_paths_are_not_public() {
         )
         .await;
     }
-    // The token route is not on the admin listener.
+    // The admin listener does not serve the token route.
     let mut wire = Wire::connect(s.admin).await;
     let asked = good("ann");
     wire.send(&asked).await;
@@ -391,7 +391,7 @@ async fn other_signals_do_not_end_the_service() {
 
 #[tokio::test]
 async fn service_runs_without_writable_files_and_with_little_cpu() {
-    // The service may write no file and has no home or temporary folder. Later it gets a tenth of a processor.
+    // The service may not write any file and has no home or temporary directory. Later it gets a tenth of a CPU.
     let setup = Setup::new(by_jwt())
         .launcher(&["env", "-C", "/proc", "prlimit", "--fsize=0", "--core=0"])
         .env("TMPDIR", Some("/nonexistent"))
@@ -451,7 +451,7 @@ async fn port_in_use_is_a_clean_start_error() {
             "{code}: {text}"
         );
     }
-    // An unresolvable name of a backend does not prevent the start.
+    // A backend with an unresolvable name does not prevent the start.
     let s = Service::start(by_endpoint_url("https://app.invalid/me")).await;
     s.expect(
         "no name",
@@ -466,7 +466,7 @@ async fn port_in_use_is_a_clean_start_error() {
 async fn two_thousand_connections_at_once_are_all_answered() {
     let limits = "server.max_connections = 2100\nlog.level = 'info'";
     let s = Service::start(by_jwt().with(limits)).await;
-    // The process is stopped, so that all connections wait in the kernel's queue.
+    // The process is stopped, so all connections wait in the kernel's queue.
     s.signal(Signal::STOP);
     let mut tasks = JoinSet::new();
     for n in 0..2000_usize {
@@ -501,7 +501,7 @@ mod slow {
         ))
         .await;
         let s = Service::start(by_endpoint(app.port).with("server.drain_delay = '3s'")).await;
-        // 64 calls to the backend run at once, so 60 are in flight and none waits in the queue.
+        // Up to 64 backend calls run concurrently, so these 60 are in flight and none of them is queued.
         let mut tasks = under_way(&s, 60).await;
         app.does(ok("{\"sub\":\"ann\"}"));
         s.signal(Signal::TERM);
@@ -512,7 +512,7 @@ mod slow {
             sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(s.ready().await.outcome(), "503 draining");
-        // Requests are answered during the drain delay, until balancers notice.
+        // Requests are answered during the drain delay, until load balancers notice.
         for n in 0..40 {
             let answer = s
                 .expect(
@@ -532,7 +532,7 @@ mod slow {
         assert!(TcpStream::connect(s.address).await.is_err());
     }
 
-    /// A load balancer that learns of changes a second late, and 500 requests a second: no request is lost.
+    /// A load balancer notices changes a second late and sends 500 requests per second: no request is lost.
     #[tokio::test]
     async fn rolling_restart_loses_no_request() {
         let config = by_jwt().with("server.drain_delay = '2s'\nlog.level = 'info'");
@@ -558,7 +558,7 @@ mod slow {
                         let all = addresses.lock().expect("addresses");
                         all[(lane + usize::try_from(sent).expect("small")) % all.len()]
                     };
-                    // Every other request uses a kept connection, if the instance left one open.
+                    // Every other request reuses a connection, if the instance left one open.
                     let mut wire = match kept.take() {
                         Some((of, wire)) if of == address => wire,
                         _ => {

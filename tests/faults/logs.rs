@@ -15,7 +15,7 @@ use crate::tokens::{HS256, claims, hs256, hs256_raw};
 use crate::upstream::{Act, Upstream, ok};
 use crate::wire::{bearer, post, post_raw, request};
 
-/// Asserts that every line is one JSON event.
+/// Asserts that every line is a JSON event.
 fn all_json(log: &str) {
     for line in log.lines() {
         let line: Value =
@@ -119,7 +119,7 @@ async fn terminal_escape_is_logged_escaped() {
         );
         s.finish().await;
     }
-    // Problems at start are always plain text.
+    // Problems at start are always logged as plain text.
     let (_, text) = Setup::new(by_jwt().with("extractors.web.\"k\\u001b[31mx\" = 1"))
         .refusal()
         .await;
@@ -188,7 +188,7 @@ async fn printed_configuration_is_redacted() {
     assert!(text.contains("[REDACTED]"), "{text}");
 }
 
-/// The log has the location of a panic but not its message.
+/// The log contains the location of a panic but not its message.
 #[tokio::test]
 async fn panic_log_has_the_location_only() {
     let s = panicking_service().await;

@@ -1,8 +1,8 @@
-//! Attacks on the release binary from outside, over real sockets: `make faults`. docs/threat-cases.md has each
-//! attack and its expected result; tests/README.md says how to run them.
+//! Attacks on the release binary from the outside, over real sockets: `make faults`. docs/threat-cases.md lists each
+//! attack and its expected result; tests/README.md describes how to run them.
 //!
 //! A test in a module `slow` takes longer than ten seconds, mostly waiting. A test in a module `alone` needs the whole
-//! machine, so it runs alone.
+//! machine, so no other test runs at the same time.
 
 #![allow(
     clippy::too_many_lines,

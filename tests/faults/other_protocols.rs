@@ -1,4 +1,4 @@
-//! Bytes that are not HTTP/1: TLS, HTTP/2, the PROXY protocol, noise.
+//! Bytes that are not HTTP/1: TLS, HTTP/2, the PROXY protocol, and random bytes.
 
 use crate::configs::by_jwt;
 use crate::framing::with;

@@ -1,4 +1,4 @@
-//! Paths, methods, queries and bodies: the requests that reach the token route, and the parts of them that are used.
+//! Paths, methods, queries and bodies: which requests reach the token route, and which parts of them it uses.
 
 use serde_json::json;
 

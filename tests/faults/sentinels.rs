@@ -23,7 +23,7 @@ const SENTINELS: [&str; 7] = [
     QUERY_VALUE,
 ];
 
-/// Panics if `bytes` contain one of the secrets, plain or encoded.
+/// Panics if `bytes` contains one of the secrets, in plain text or encoded.
 pub fn no_sentinel(place: &str, bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for (sentinel, form) in forms() {
@@ -40,7 +40,7 @@ fn forms() -> &'static [(&'static str, String)] {
     FORMS.get_or_init(|| {
         let mut forms = Vec::new();
         for sentinel in SENTINELS {
-            // The first part identifies the secret, and contains no character that is escaped.
+            // The first part identifies the secret, and contains no character that would be escaped.
             let core = &sentinel[..24];
             forms.push(core.to_owned());
             let hex: String = core.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -57,7 +57,7 @@ fn forms() -> &'static [(&'static str, String)] {
                 })
                 .collect();
             forms.push(some);
-            // Inside a longer text, the base64 form depends on the offset.
+            // In a longer text, the base64 encoding depends on the offset.
             for before in ["", "x", "xx"] {
                 let text = format!("{before}{core}");
                 for encoded in [STANDARD_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {

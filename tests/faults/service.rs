@@ -1,5 +1,5 @@
 //! Starts, observes and stops the release binary as a process. Each test starts its own service and ends with
-//! [`Service::finish`], which checks what must hold after every attack.
+//! [`Service::finish`], which checks the invariants that hold after every attack.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -23,10 +23,10 @@ use crate::wire::{Answer, HANG, LISTED, Wire};
 /// The memory limit of the shipped deployments, in KiB.
 const SHIPPED_LIMIT: u64 = 192 * 1024;
 
-/// The memory that ten thousand connections may take, in KiB. The allocator keeps it for later ones.
+/// The memory that ten thousand connections may use, in KiB. The allocator keeps it for later connections.
 pub const TEN_THOUSAND_CONNECTIONS: u64 = 160 * 1024;
 
-/// The program under test, which `make faults` builds.
+/// The binary under test, which `make faults` builds.
 fn binary() -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/release/rollout-token");
     assert!(
@@ -37,7 +37,7 @@ fn binary() -> PathBuf {
     path
 }
 
-/// Raises this process's limit of open files as far as allowed: some attacks hold ten thousand connections.
+/// Raises this process's limit on open files as far as allowed, because some attacks hold ten thousand connections.
 fn raise_file_limit() {
     static RAISED: Once = Once::new();
     RAISED.call_once(|| {
@@ -50,12 +50,12 @@ fn raise_file_limit() {
     });
 }
 
-/// The configuration, variables and command line of a service.
+/// The configuration, environment variables and command line of a service.
 pub struct Setup {
     pub toml: String,
     pub environment: Vec<(String, String)>,
     pub arguments: Vec<String>,
-    /// A program that starts the service in its own way, such as `prlimit --nofile=64`.
+    /// A program that launches the service under special conditions, such as `prlimit --nofile=64`.
     pub launcher: Vec<String>,
     pub program: PathBuf,
 }
@@ -82,7 +82,7 @@ impl Setup {
         }
     }
 
-    /// Sets a variable, or removes it if there is no value.
+    /// Sets an environment variable, or removes it if the value is `None`.
     pub fn env(mut self, name: &str, value: impl Into<Option<&'static str>>) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self.environment.extend(
@@ -110,10 +110,10 @@ impl Setup {
         self
     }
 
-    /// The process, its list of open files, and the directory of its configuration.
+    /// Spawns the process. Returns it with its list of open files and its configuration directory.
     fn spawn(&self) -> (Child, Dir, TempDir) {
         // A shell that waits before it becomes the service: the list of open files must be opened first, because the
-        // service then makes its `/proc` files private to root.
+        // service then makes its `/proc` files accessible to root only.
         const GATE: &str = "read _ && exec \"$@\" </dev/null";
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("service.toml");
@@ -159,7 +159,7 @@ impl Setup {
     }
 }
 
-/// Checks that the service does not start with this configuration, and that the report names the key.
+/// Checks that the service refuses to start with this configuration, and that the report names the key.
 pub async fn refuses(toml: impl Display, key: &str) {
     let setup = Setup::new(toml);
     let (code, text) = setup.refusal().await;
@@ -174,7 +174,7 @@ pub async fn refuses(toml: impl Display, key: &str) {
     );
 }
 
-/// Waits for the exit of a process without blocking a thread.
+/// Waits for a process to exit, without blocking a thread.
 async fn exit_of(child: &Mutex<Child>) -> ExitStatus {
     loop {
         let ended = child
@@ -238,7 +238,7 @@ pub struct Usage {
     pub resident_kib: u64,
     pub peak_kib: u64,
     pub files: usize,
-    /// Processor time in hundredths of a second.
+    /// CPU time in hundredths of a second.
     pub ticks: u64,
 }
 
@@ -250,10 +250,10 @@ pub struct Service {
     child: Mutex<Child>,
     files: Mutex<Dir>,
     output: Output,
-    /// The number of output bytes that were already searched for secrets.
+    /// The number of output bytes that have already been searched for secrets.
     scanned: Mutex<usize>,
     baseline: Usage,
-    /// The number of answers that the service must have counted, unless the test leaves some unread.
+    /// The number of responses that the service must have counted, unless the test leaves some unread.
     answered: AtomicU64,
     is_exact: AtomicBool,
     is_finished: AtomicBool,
@@ -311,7 +311,7 @@ impl Service {
             outcomes: AtomicU64::new(0),
             _directory: directory,
         };
-        // The first requests allocate lasting memory: buffers, clients, certificates.
+        // The first requests allocate memory that is kept: buffers, clients, certificates.
         for _ in 0..8 {
             service.healthy().await;
             service.metrics().await;
@@ -323,7 +323,7 @@ impl Service {
         Arc::new(service)
     }
 
-    /// Sends bytes on a new connection, and returns every answer until the service closes it.
+    /// Sends bytes on a new connection, and returns every response until the service closes it.
     pub async fn exchange(&self, bytes: &[u8]) -> Vec<Answer> {
         let mut wire = Wire::connect(self.address).await;
         wire.send(bytes).await;
@@ -332,13 +332,13 @@ impl Service {
         answers
     }
 
-    /// Counts answers that the test read itself.
+    /// Counts responses that the test itself has read.
     pub fn count(&self, answers: &[Answer]) {
         let counted = answers.iter().filter(|answer| answer.is_counted()).count();
         self.answered.fetch_add(counted as u64, Ordering::SeqCst);
     }
 
-    /// Expects exactly one answer to these bytes, and returns it.
+    /// Expects exactly one response to these bytes, and returns it.
     pub async fn one(&self, bytes: &[u8]) -> Answer {
         let mut answers = self.exchange(bytes).await;
         assert_eq!(
@@ -350,7 +350,7 @@ impl Service {
         answers.remove(0)
     }
 
-    /// Expects exactly one answer, with one of the outcomes, such as `200` or `401 no_session`.
+    /// Expects exactly one response, with one of these outcomes, such as `200` or `401 no_session`.
     pub async fn expect(&self, label: &str, bytes: &[u8], outcomes: &[&str]) -> Answer {
         let answer = self.one(bytes).await;
         let outcome = answer.outcome();
@@ -361,7 +361,7 @@ impl Service {
         answer
     }
 
-    /// Expects one answer with one of these outcomes, or a close without an answer.
+    /// Expects one response with one of these outcomes, or a closed connection without a response.
     pub async fn expect_or_close(&self, label: &str, bytes: &[u8], outcomes: &[&str]) {
         let answers = self.exchange(bytes).await;
         let known = answers
@@ -370,7 +370,7 @@ impl Service {
         assert!(known && answers.len() <= 1, "{label}: {answers:?}");
     }
 
-    /// Disables the comparison of the number of answers, because the test leaves some unread.
+    /// Disables the check of the number of responses, because the test leaves some unread.
     pub fn does_not_count(&self) {
         self.is_exact.store(false, Ordering::SeqCst);
     }
@@ -446,7 +446,7 @@ impl Service {
         child.try_wait().expect("a child").is_none()
     }
 
-    /// Checks that `/healthz` answers.
+    /// Checks that `/healthz` responds.
     pub async fn healthy(&self) {
         let asked = request_of("GET /healthz HTTP/1.1");
         let mut wire = Wire::connect(self.address).await;
@@ -473,7 +473,7 @@ impl Service {
         String::from_utf8(self.get_admin("/metrics").await.body).expect("text")
     }
 
-    /// The sum of all series of this name that have these labels.
+    /// The sum of all series with this name and these labels.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         sum(&self.metrics().await, name, labels)
     }
@@ -488,8 +488,8 @@ impl Service {
         count
     }
 
-    /// Checks what must hold at any time: the process is alive and answers, no secret leaked, and each answer was
-    /// counted exactly once in the metrics.
+    /// Checks the invariants that hold at any time: the process is alive and responds, no secret has leaked, and each
+    /// response was counted exactly once in the metrics.
     pub async fn check_invariants(&self) {
         assert!(
             self.is_alive(),
@@ -520,13 +520,13 @@ impl Service {
         }
     }
 
-    /// Checks what must hold after every attack: [`Self::check_invariants`], open files and memory are back at the baseline, and
-    /// no thread is busy. Then kills the process.
+    /// Checks the invariants that hold after every attack: [`Self::check_invariants`], open files and memory are back
+    /// at the baseline, and no thread is busy. Then kills the process.
     pub async fn finish(&self) {
         self.finish_within(64 * 1024).await;
     }
 
-    /// Like [`Self::finish`], with another bound on the memory above the baseline, in KiB.
+    /// Like [`Self::finish`], with another upper bound for the memory above the baseline, in KiB.
     pub async fn finish_within(&self, kib: u64) {
         self.check_invariants().await;
         let deadline = Instant::now() + Duration::from_secs(15);
@@ -596,7 +596,7 @@ impl Service {
         kill_process(pid, signal).expect("a process of ours");
     }
 
-    /// Waits for the exit after a signal.
+    /// Waits for the process to exit after a signal.
     pub async fn exit(&self) -> ExitStatus {
         let status = timeout(HANG, exit_of(&self.child))
             .await
@@ -621,7 +621,7 @@ impl Drop for Service {
     }
 }
 
-/// The address after this name in a line of the log, whatever its format.
+/// The address that follows this name in a log line of any format.
 fn address_in(line: &str, name: &str) -> Option<SocketAddr> {
     let is_quote = |c: char| matches!(c, '"' | ' ' | ',' | '}');
     let words: Vec<&str> = line
@@ -639,7 +639,7 @@ fn request_of(line: &str) -> Vec<u8> {
     format!("{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
-/// The processor time, user and system, in a `stat` line of `/proc`. The fields follow the program's name, which may
+/// The CPU time, user and system, in a line of `/proc/PID/stat`. The fields follow the program's name, which may
 /// contain any characters.
 fn ticks(stat: &str) -> u64 {
     let fields: Vec<&str> = stat

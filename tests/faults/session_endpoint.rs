@@ -1,4 +1,4 @@
-//! A session endpoint that answers wrongly, late or partly, and certificates that must not be trusted.
+//! A session endpoint with wrong, late or partial responses, and certificates that must not be trusted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +52,7 @@ impl Stage {
         self.s.finish().await;
     }
 
-    /// The answer to a cookie that the backend has not seen before.
+    /// The outcome for a cookie that the backend has not seen before.
     async fn ask(&self, label: &str, act: Act, want: &[&str]) -> Answer {
         self.app.does(act);
         let n = self.count.fetch_add(1, Ordering::SeqCst);
@@ -61,7 +61,7 @@ impl Stage {
             .await
     }
 
-    /// Lets the backend answer again, so that its failures do not affect the next steps.
+    /// Makes the backend respond normally again, so that its failures do not affect the next steps.
     async fn recovers(&self) {
         let answer = self
             .ask("recovered", ok("{\"id\":\"ann\"}"), &["200"])
@@ -386,7 +386,7 @@ async fn slow_answer_is_503_at_the_deadline() {
         );
         s.recovers().await;
     }
-    // An answer just before the deadline is accepted.
+    // A response just before the deadline is accepted.
     s.ask(
         "a little late",
         Act::Late(Duration::from_millis(800), json_answer("{\"id\":\"ann\"}")),
@@ -485,7 +485,7 @@ async fn endless_answer_is_503_within_bounded_memory() {
     ] {
         s.ask(label, act, UNKNOWN).await;
         s.recovers().await;
-        // Each answer may add at most a megabyte.
+        // Each response may add at most one megabyte.
         bound += 1024;
         let now = s.s.usage().resident_kib;
         assert!(now < bound, "{label}: {now} KiB, {bound} allowed");
@@ -772,7 +772,7 @@ async fn malformed_http_answer_is_503() {
 #[tokio::test]
 async fn unusual_but_valid_answer_is_accepted() {
     let s = Stage::start().await;
-    // A server may close a connection without `Connection: close`, and the service may try to use it once more.
+    // A server may close a connection without `Connection: close`, and the service may try to reuse it once.
     let json = "Content-Type: application/json\r\nConnection: close\r\n";
     let body = "{\"id\":\"ann\"}";
     for (label, text) in [
@@ -854,7 +854,7 @@ async fn duplicate_or_malformed_id_is_refused() {
     s.finish().await;
 }
 
-/// Bytes after an answer belong to no request: the next caller must not get them.
+/// Bytes after a response belong to no request: the next caller must not get them.
 #[tokio::test]
 async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
     let s = Stage::start().await;
@@ -893,7 +893,7 @@ async fn bytes_after_an_answer_do_not_reach_the_next_caller() {
     s.finish().await;
 }
 
-/// A certificate authority of our own, and servers with certificates from it.
+/// A private certificate authority, and servers with certificates from it.
 mod tls {
     use std::sync::Arc;
 
@@ -921,7 +921,7 @@ mod tls {
             }
         }
 
-        /// A server with a certificate for these names; `change` makes the certificate invalid.
+        /// A server with a certificate for these names. `change` makes the certificate invalid.
         pub fn server(
             &self,
             names: Vec<SanType>,
@@ -986,7 +986,7 @@ mod tls {
     }
 }
 
-/// Whether the service, which trusts the authority, calls a server with this certificate.
+/// Whether the service, which trusts the authority, accepts this server's certificate.
 async fn over_tls(
     authority: &tls::Authority,
     label: &str,
@@ -1092,7 +1092,7 @@ async fn unreachable_backend_or_bad_certificate_is_503() {
     }
 }
 
-/// The answer to a DNS query: the only address of the name is 127.0.0.1.
+/// The response to a DNS query: the only address of the name is 127.0.0.1.
 fn this_machine(question: &[u8]) -> Vec<u8> {
     let end = 12
         + question[12..]
@@ -1158,7 +1158,7 @@ async fn deceptive_certificate_is_503() {
         drop(app);
         s.finish().await;
     }
-    // The name is in the common name only, which is obsolete.
+    // The host name is only in the certificate's common name, which is obsolete.
     let by_name = authority.server(Vec::new(), |params| {
         params
             .distinguished_name
@@ -1227,10 +1227,10 @@ async fn hung_backend_is_503_and_recovers() {
 mod slow {
     use super::*;
 
-    /// A name server that only the service uses. It is silent until the test lets it answer with 127.0.0.1.
+    /// A name server that only the service uses. It does not respond until the test makes it answer with 127.0.0.1.
     #[tokio::test]
     async fn hung_name_server_is_503_and_recovers() {
-        // A loopback address that no name server of the machine uses.
+        // A loopback address that no name server on this machine uses.
         const SERVER: &str = "127.11.53.53";
         let names = Arc::new(
             UdpSocket::bind((SERVER, 53))
@@ -1239,7 +1239,7 @@ mod slow {
         );
         let configuration = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(configuration.path(), format!("nameserver {SERVER}\n")).expect("a file");
-        // No connection is kept, so each call resolves the name.
+        // No connection is kept alive, so each call resolves the name.
         let user = answer(
             "200 OK",
             "Content-Type: application/json\r\nConnection: close\r\n",
@@ -1268,7 +1268,7 @@ mod slow {
                 started.elapsed()
             );
         }
-        // Look-ups do not accumulate, although each takes longer than its caller waits.
+        // Lookups do not accumulate, even though each takes longer than its caller waits.
         let mut tasks = JoinSet::new();
         for n in 0..500 {
             let (s, asked) = (s.clone(), with_cookie(&format!("b-{n}")));
@@ -1342,7 +1342,7 @@ mod alone {
         let refused = same.iter().find(|answer| answer.status != 200);
         assert!(refused.is_none(), "{refused:?}");
         assert!(same.iter().all(|answer| answer.subject() == "ann"));
-        // The calls are sequential, and all requests that arrive during a call share it.
+        // The calls run one after another, and all requests that arrive during a call share its result.
         let (asked, most) = (
             app.take_requests().len() as u128,
             started.elapsed().as_millis() / 300 + 1,

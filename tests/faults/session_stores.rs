@@ -20,7 +20,7 @@ use crate::wire::{post, post_raw};
 const INVALID: &[&str] = &["401 session_invalid"];
 const UNKNOWN: &[&str] = &["503 session_backend_unavailable"];
 
-/// A Redis for this group of tests. It stops with the group.
+/// A Redis for this group of tests. It stops when the group ends.
 struct Redis {
     port: u16,
     server: Child,
@@ -63,7 +63,7 @@ impl Redis {
         panic!("redis-server does not start");
     }
 
-    /// One command and the first line of its answer.
+    /// Sends one command. Returns the first line of the response.
     async fn run(&self, words: &[&[u8]]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))
             .await
@@ -447,7 +447,7 @@ async fn failing_store_is_503() {
     refused.expect("refused", &sid("good"), UNKNOWN).await;
     assert!(started.elapsed() < Duration::from_secs(1));
     refused.finish().await;
-    // The port belongs to a server that is not Redis.
+    // The server at this port is not Redis.
     for words in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "-ERR no\r\n",
@@ -472,7 +472,7 @@ async fn failing_store_is_503() {
             }
         });
         let s = Service::start(by_redis(port)).await;
-        // `$-1` is Redis's answer for a key that does not exist.
+        // `$-1` is Redis's reply for a key that does not exist.
         s.expect(
             words,
             &sid("good"),
@@ -528,7 +528,7 @@ async fn thousand_requests_to_a_slow_store_keep_the_pool_bounded() {
     s.finish().await;
 }
 
-/// A `PostgreSQL` that accepts every login and answers each query with `answer`.
+/// A fake `PostgreSQL` that accepts every login and responds to each query with `answer`.
 async fn postgres(answer: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -538,7 +538,7 @@ async fn postgres(answer: Vec<u8>) -> u16 {
             tokio::spawn(async move {
                 let mut bytes = vec![0; 4096];
                 let _ = stream.read(&mut bytes).await;
-                // AuthenticationOk, ReadyForQuery.
+                // The messages AuthenticationOk and ReadyForQuery.
                 stream
                     .write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
                     .await

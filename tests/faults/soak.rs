@@ -1,4 +1,4 @@
-//! A long run of a million requests by a million users, in which the memory must not grow. `make soak`.
+//! A long run of a million requests from a million users, in which memory use must not grow: `make soak`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,14 +15,14 @@ use crate::wire::HANG;
 /// The number of different users.
 const SUBJECTS: u64 = 1_000_000;
 const LANES: u64 = 32;
-/// Requests in one write. A connection is closed after a thousand batches.
+/// The number of requests in one write. A connection is closed after a thousand batches.
 const BATCH: u64 = 50;
 const ROWS: u64 = 10;
-/// The maximum memory of the service, in KiB. It is 50 % more than after a million requests of returning users: here
-/// every request is from a different user, and the limiter keeps each of them for a second.
+/// The maximum memory of the service, in KiB. It is 50 % more than after a million requests from returning users: in
+/// this test every request is from a different user, and the limiter keeps an entry for each of them for a second.
 const BOUND: u64 = 24 * 1024;
 
-/// The rate limiter counts every user and refuses none.
+/// The rate limiter counts every user but refuses none.
 const TOML: &str = r#"
     rate_limit.per_minute = 60
     rate_limit.burst = 60

@@ -242,7 +242,7 @@ async fn replayed_session_is_rate_limited_and_other_users_are_not() {
         issued += u32::from(answer.status == 200);
     }
     assert!((20..=60).contains(&issued), "{issued} tokens");
-    // Other users are served, and forged sessions do not count against a user's limit.
+    // Other users are served, and forged sessions do not count towards a user's limit.
     s.expect(
         "another",
         &post(&bearer(&hs256(&json!({"sub": "bob"})))),

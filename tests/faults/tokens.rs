@@ -1,4 +1,4 @@
-//! JWTs made by hand, valid and invalid, and minted tokens read by hand, without a JWT library.
+//! JWTs built by hand, valid and invalid, and minted tokens parsed by hand, without a JWT library.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -24,7 +24,7 @@ pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Valid claims, in which these replace others.
+/// Valid claims, some of which are replaced by those in `over`.
 pub fn claims(over: &Value) -> Value {
     let mut all =
         json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now(), "exp": now() + 600});
@@ -34,7 +34,7 @@ pub fn claims(over: &Value) -> Value {
     all
 }
 
-/// A token with exactly this header and payload, signed with HS256 and any key.
+/// A token with exactly this header and payload, signed with HS256 and an arbitrary key.
 pub fn hs256_raw(header: &str, payload: impl AsRef<[u8]>, key: &[u8]) -> String {
     hmac_raw(hmac::HMAC_SHA256, header, payload, key)
 }
@@ -57,12 +57,12 @@ pub fn hs256(over: &Value) -> String {
     hs256_text(claims(over).to_string())
 }
 
-/// Like [`hs256`], with any bytes as the payload.
+/// Like [`hs256`], with arbitrary bytes as the payload.
 pub fn hs256_text(payload: impl AsRef<[u8]>) -> String {
     hs256_raw(HS256, payload, SESSION_SECRET.as_bytes())
 }
 
-/// The claims of a minted token, after checks of its form, signature and times.
+/// The claims of a minted token, after checking its format, signature and times.
 pub fn minted(answer: &Value) -> Value {
     let token = answer["token"]
         .as_str()
@@ -123,7 +123,7 @@ impl Signer {
     pub fn jwk(&self) -> Value {
         match self {
             Self::Rsa { kid, pair } => {
-                // PKCS #1: a sequence of two integers, the first of which has a leading zero.
+                // In PKCS #1, a public key is a sequence of two integers, the first of which has a leading zero.
                 let der = pair.public_key().as_ref();
                 let (n, e) = (
                     &der[9..9 + pair.public_modulus_len()],
@@ -154,7 +154,7 @@ impl Signer {
         json!({"typ": "JWT", "alg": self.alg(), "kid": self.kid()})
     }
 
-    /// The signature over any text.
+    /// Signs an arbitrary text.
     pub fn sign(&self, text: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match self {
@@ -182,7 +182,7 @@ impl Signer {
     }
 }
 
-/// The document that publishes these keys.
+/// The JWKS document with these keys.
 pub fn jwks(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }

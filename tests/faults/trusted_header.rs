@@ -22,17 +22,17 @@ fn by_header(gate: &str) -> ConfigBuilder {
     )
 }
 
-/// Trusts `X-Forwarded-User` from this machine.
+/// A service that trusts `X-Forwarded-User` from this machine.
 async fn proxied_service() -> Arc<Service> {
     Service::start(by_header("trusted_proxies = ['127.0.0.0/8']")).await
 }
 
-/// Trusts the header from another address.
+/// A service that trusts the header from another address.
 async fn elsewhere_service() -> Arc<Service> {
     Service::start(by_header("trusted_proxies = ['10.0.0.0/8']")).await
 }
 
-/// Trusts the header together with a shared secret.
+/// A service that trusts the header only together with a shared secret.
 async fn secret_service() -> Arc<Service> {
     let gate = format!("shared_secret_header = 'X-Proxy-Secret'\nshared_secret = '{PROXY_SECRET}'");
     Service::start(by_header(&gate)).await

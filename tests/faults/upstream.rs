@@ -1,4 +1,4 @@
-//! A backend that fails as the test requests: a session endpoint, a key set or an introspection endpoint.
+//! A fake backend that fails in the way the test chooses: a session endpoint, a key set or an introspection endpoint.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,15 +12,15 @@ use tokio::time::sleep;
 /// The reaction to one request.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Sends these bytes and reads the next request.
+    /// Sends these bytes and then reads the next request.
     Say(Vec<u8>),
-    /// Sends these bytes after a delay, and reads the next request.
+    /// Sends these bytes after a delay, and then reads the next request.
     Late(Duration, Vec<u8>),
-    /// Sends these bytes and closes.
+    /// Sends these bytes and closes the connection.
     SayAndClose(Vec<u8>),
-    /// Sends the first at once and the second one byte at a time.
+    /// Sends the first part at once, and the second part one byte at a time.
     Drip(Vec<u8>, Vec<u8>, Duration),
-    /// Sends the first once and the second endlessly.
+    /// Sends the first part once, and the second part endlessly.
     Flood(Vec<u8>, Vec<u8>),
     /// Sends nothing and keeps the connection open.
     Hang,
@@ -28,7 +28,7 @@ pub enum Act {
     Reset,
 }
 
-/// `200` with a JSON body.
+/// A response with the status `200` and this JSON body.
 pub fn ok(body: &str) -> Act {
     Act::Say(json(body))
 }
@@ -37,7 +37,7 @@ pub fn json(body: &str) -> Vec<u8> {
     answer("200 OK", "Content-Type: application/json\r\n", body)
 }
 
-/// Any answer with the right length.
+/// A response with a correct `Content-Length`.
 pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
@@ -62,8 +62,8 @@ impl State {
     }
 }
 
-/// A running backend. Its connections close when it is dropped. A test drops it before `finish`, which waits until
-/// the service has no more open files than at its start.
+/// A running backend. Its connections close when it is dropped. A test drops it before it calls `finish`, which waits
+/// until the service has no more open files than at its start.
 pub struct Upstream {
     pub port: u16,
     state: Arc<State>,
@@ -83,7 +83,7 @@ impl Upstream {
         upstream
     }
 
-    /// Like `start`, with TLS.
+    /// Like `start`, but with TLS.
     pub async fn start_tls(act: Act, tls: Arc<rustls::ServerConfig>) -> Self {
         let (upstream, listener) = Self::bind(act).await;
         let acceptor = tokio_rustls::TlsAcceptor::from(tls);
@@ -98,7 +98,7 @@ impl Upstream {
         upstream
     }
 
-    /// Serves each connection in a task of its own.
+    /// Serves each connection in its own task.
     fn accept<F>(
         &self,
         listener: TcpListener,
@@ -146,7 +146,7 @@ impl Upstream {
         *State::lock(&self.state.script) = Arc::new(script);
     }
 
-    /// Takes the requests received so far.
+    /// Returns the requests received so far, and forgets them.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut *State::lock(&self.state.requests))
     }
@@ -155,7 +155,7 @@ impl Upstream {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// Takes the largest number of concurrent requests, and resets it.
+    /// Returns the largest number of concurrent requests, and resets it.
     pub fn take_most(&self) -> usize {
         self.state.most.swap(0, Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Sends bytes to a service and reads its answers more strictly than clients do.
+//! Sends bytes to a service, and checks its responses more strictly than ordinary clients do.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,13 +12,13 @@ use tokio::time::timeout;
 use crate::sentinels::no_sentinel;
 use crate::tokens;
 
-/// This is longer than every timeout of the service.
+/// Longer than every timeout of the service.
 pub const HANG: Duration = Duration::from_secs(40);
 
 /// The origin that the configurations list.
 pub const LISTED: &str = "https://app.example";
 
-/// Statuses, and the codes that may come with each.
+/// Statuses, and the error codes that may occur with each of them.
 const CODES: [(u16, &[&str]); 14] = [
     (400, &["bad_request"]),
     (401, &["no_session", "session_expired", "session_invalid"]),
@@ -52,7 +52,7 @@ pub fn request(line: &str, headers: &str) -> Vec<u8> {
     format!("{line}\r\nHost: app.example\r\nConnection: close\r\n{headers}\r\n").into_bytes()
 }
 
-/// A token request with one header of any bytes.
+/// A token request with one header whose value may be any bytes.
 pub fn post_raw(name: &str, value: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST /rollout/token HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n{name}: "
@@ -60,12 +60,12 @@ pub fn post_raw(name: &str, value: &[u8]) -> Vec<u8> {
     [head.as_bytes(), value, b"\r\n\r\n"].concat()
 }
 
-/// The header `Authorization: Bearer` with this token.
+/// An `Authorization: Bearer` header with this token.
 pub fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
-/// A complete answer whose framing was checked.
+/// A complete response whose framing has been checked.
 #[derive(Clone)]
 pub struct Answer {
     pub status: u16,
@@ -74,7 +74,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The one value of a header.
+    /// The only value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(known, _)| known == name);
         let first = values.next().map(|(_, value)| value.as_str());
@@ -86,7 +86,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    /// `200`, or status and code: `401 session_invalid`.
+    /// The status, with the error code if there is one: `200`, `401 session_invalid`.
     pub fn outcome(&self) -> String {
         if matches!(self.status, 200 | 204 | 304) {
             return self.status.to_string();
@@ -98,7 +98,7 @@ impl Answer {
         )
     }
 
-    /// The subject of the token in this answer, after a check of its signature and times.
+    /// The subject of the token in this response, after checking its signature and times.
     pub fn subject(&self) -> String {
         assert_eq!(self.status, 200, "{self:?}");
         tokens::minted(&self.json())["sub"]
@@ -107,7 +107,7 @@ impl Answer {
             .to_owned()
     }
 
-    /// Checks the requirements for every answer.
+    /// Checks what every response must satisfy.
     fn check(&self, asked: &[u8]) {
         no_sentinel("an answer", &self.all());
         let codes = CODES.iter().find(|(status, _)| *status == self.status);
@@ -174,7 +174,7 @@ impl Answer {
                 "{self:?}"
             );
         }
-        // An answer to HEAD has no body.
+        // A response to HEAD has no body.
         if asked.starts_with(b"HEAD ") {
             return;
         }
@@ -198,8 +198,8 @@ impl Answer {
         );
     }
 
-    /// A listed origin can read every answer, errors too. A request that cannot be parsed has no origin. Under `dev`, pages
-    /// on loopback can read some answers.
+    /// A listed origin can read every response, including errors. A request that cannot be parsed has no origin. Under
+    /// `dev`, pages on loopback can read some responses.
     fn check_cors(&self, asked: &[u8]) {
         let asked = String::from_utf8_lossy(asked);
         let head = asked.split("\r\n\r\n").next().unwrap_or_default();
@@ -242,7 +242,7 @@ impl Answer {
         [head.as_bytes(), &self.body].concat()
     }
 
-    /// Whether the service counts this answer among its outcomes.
+    /// Whether the service counts this response in its outcome metric.
     pub fn is_counted(&self) -> bool {
         self.status >= 400 || self.body.starts_with(br#"{"token":"#)
     }
@@ -284,7 +284,7 @@ impl Wire {
         }
     }
 
-    /// Sends the bytes. Returns whether the service read all of them: it need not if it refuses early.
+    /// Sends the bytes. Returns whether the service read all of them, which it need not do if it refuses early.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         matches!(
             timeout(HANG, self.stream.write_all(bytes)).await,
@@ -301,11 +301,11 @@ impl Wire {
         self.stream.set_zero_linger().expect("a socket option");
     }
 
-    /// The next answer to `asked`; `None` if the service closed the connection instead.
+    /// The next response to `asked`, or `None` if the service closed the connection instead.
     pub async fn answer(&mut self, asked: &[u8]) -> Option<Answer> {
         loop {
             let answer = self.unchecked(asked).await?;
-            // An interim answer (RFC 9110, section 15.2) precedes the final one.
+            // An interim response (RFC 9110, section 15.2) precedes the final one.
             if answer.status == 100 {
                 assert!(
                     asked.windows(12).any(|part| part == b"100-continue"),
@@ -389,7 +389,7 @@ impl Wire {
         length > 0
     }
 
-    /// All answers until the service closes the connection.
+    /// All responses until the service closes the connection.
     pub async fn answers(&mut self, asked: &[u8]) -> Vec<Answer> {
         let mut answers = Vec::new();
         while let Some(answer) = self.answer(asked).await {
@@ -398,7 +398,7 @@ impl Wire {
         answers
     }
 
-    /// Waits until the service closes the connection without an answer.
+    /// Waits until the service closes the connection without a response.
     pub async fn closed(&mut self) {
         assert!(
             !self.read().await,

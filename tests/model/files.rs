@@ -1,4 +1,4 @@
-//! The files under test.
+//! The source files under test.
 
 #[path = "../../src/session/backends/jwks.rs"]
 pub mod jwks;

@@ -1,4 +1,4 @@
-//! Look-ups at a backend: identical ones share a call, and every request that waits for it is notified of its end.
+//! Lookups at a backend: identical ones share a call, and every request that waits for it is notified when it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub const MODELS: [Model; 5] = [
     ),
 ];
 
-/// The number of requests in a model.
+/// The maximum number of requests in a model.
 const MAX_WAITING: usize = 3;
 
 #[derive(Default)]
@@ -65,7 +65,7 @@ fn world() -> World {
 }
 
 impl World {
-    /// A request with the same credential as all others. The backend answers with this verdict.
+    /// A request with the same credential as all others. The backend responds with this verdict.
     fn ask(&self, verdict: fn() -> Verdict) -> impl Future<Output = Outcome> + Send + 'static {
         let (lookups, backend) = (self.lookups.clone(), self.backend.clone());
         async move {

@@ -1,9 +1,9 @@
-//! Model tests of the service's own concurrent code, which shuttle runs in thousands of orders: no request waits
-//! forever, nothing is fetched twice, no change is missed, and no partial state is visible.
+//! Model tests of the service's own concurrent code, which shuttle runs with thousands of task schedules: no request
+//! waits forever, nothing is fetched twice, no change is missed, and no partial state is visible.
 //!
-//! The files under test are compiled a second time, into this program, with a `crate::sync` that lets other tasks run at
-//! every step. The backends and configuration files are fakes that do the same. The program has no test harness, because
-//! the files under test contain unit tests that need the real `sync`.
+//! The files under test are compiled a second time, into this program, with a `crate::sync` that lets other tasks run
+//! at every step. The backends and configuration files are fakes that do the same. The program does not use the test
+//! harness, because the files under test contain unit tests that need the real `sync`.
 
 #![allow(
     dead_code,
@@ -35,18 +35,18 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 pub use world::{config, session, settings};
 
-/// The number of orders in which each model runs.
+/// The number of schedules with which each model runs.
 const ORDERS: usize = 2_000;
 
-/// The name of a model, its function, and the schedulers that it may run with.
+/// The name of a model, its function, and the schedulers that it can run with.
 type Model = (&'static str, fn(), Schedule);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Schedule {
-    /// A random scheduler, and PCT, which switches tasks at few but critical places.
+    /// A random scheduler, and PCT, which switches tasks rarely but at critical points.
     Any,
-    /// The random scheduler only: the model has a loop that ends only when another task runs, such as one with a timeout
-    /// that may expire at any moment.
+    /// Only the random scheduler: the model contains a loop that ends only when another task runs, such as a loop with
+    /// a timeout that may expire at any moment.
     Fair,
 }
 
@@ -62,7 +62,7 @@ fn main() {
             continue;
         }
         let mut config = Config::new();
-        // Shuttle warns of relaxed atomics. The only one is a limit that need not be exact.
+        // Shuttle warns about relaxed atomics. The only one is a limit that need not be exact.
         config.silence_warnings = true;
         let outcome = std::panic::catch_unwind(|| {
             Runner::new(RandomScheduler::new(ORDERS), config.clone()).run(model);

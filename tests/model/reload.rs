@@ -1,5 +1,5 @@
-//! Reload: no change is missed, with or without a signal, and no request uses one file from before and one from after a
-//! change.
+//! Reload: no change is missed, with or without a signal, and no request combines one file from before a change with
+//! one from after it.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ fn world(time_passes: bool) -> World {
 }
 
 impl World {
-    /// Waits until these files are in force. Until then, both files in force are of the same change.
+    /// Waits until these files are in use. Until then, the two files in use always belong to the same change.
     async fn until(&self, wanted: u32) {
         loop {
             let [one, other] = self.app.settings().files;
@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// Sends the message that the handler of SIGHUP sends.
+    /// Sends the same message as the SIGHUP handler.
     fn signal(&self) {
         let _ = self.ask.try_send(());
     }
@@ -75,7 +75,7 @@ fn signalled() {
     block_on(async {
         for content in 2..5 {
             world.files.replace(content);
-            // There may be several signals for one change, or none.
+            // There may be several signals per change, or none.
             if content == 4 || thread_rng().gen_bool(0.5) {
                 world.signal();
                 world.signal();

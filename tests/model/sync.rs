@@ -1,5 +1,5 @@
 //! Replaces `src/sync.rs` in a model: at every step that other tasks can observe, another task may run. Channels and
-//! semaphores are the real ones.
+//! semaphores are the real types.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use shuttle::sync::atomic::AtomicUsize;
 pub use shuttle::sync::{Mutex, MutexGuard};
 pub use tokio::sync::{Semaphore, mpsc};
 
-/// Whether timeouts may expire. If they may, they expire at any moment.
+/// Whether timeouts may expire. If so, they may expire at any moment.
 static TIME_PASSES: AtomicBool = AtomicBool::new(false);
 
 pub fn let_time_pass(passes: bool) {
@@ -45,7 +45,7 @@ pub async fn timeout<F: Future>(_: Duration, work: F) -> Result<F::Output, Elaps
     .await
 }
 
-/// Runs the work after other tasks had a chance to run.
+/// Runs `work` after other tasks have had a chance to run.
 pub async fn spawn_blocking<T>(work: impl FnOnce() -> T) -> Result<T, Elapsed> {
     shuttle::future::yield_now().await;
     Ok(work())

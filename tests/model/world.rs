@@ -1,4 +1,5 @@
-//! Fakes of the modules that the files under test use: a backend to call, files to read, settings to replace.
+//! Fakes for the modules that the files under test depend on: the HTTP client for backends, file reads and the
+//! settings.
 
 /// Replaces `src/session`: the real modules, except those that call backends or read the configuration.
 pub mod session {
@@ -47,7 +48,7 @@ pub mod fakes {
         }
     }
 
-    /// Answers every call with the same body, or not at all, and counts the calls.
+    /// Responds to every call with the same body, or not at all, and counts the calls.
     #[derive(Debug, Default)]
     pub struct Provider(Mutex<State>);
 
@@ -86,7 +87,7 @@ pub mod fakes {
         }
     }
 
-    /// A registry without kinds.
+    /// A registry without extractor kinds.
     #[derive(Debug)]
     pub struct Registry;
 
@@ -174,7 +175,7 @@ pub mod settings {
     }
 }
 
-/// The application, in which a reload replaces the settings.
+/// Replaces the application, in which a reload replaces the settings.
 pub mod app {
     use std::sync::Arc;
 

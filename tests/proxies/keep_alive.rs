@@ -1,5 +1,5 @@
-//! Kept connections between proxy and service: the proxy closes them first, and request buffering does not change the
-//! answer.
+//! Keep-alive connections between the proxy and the service: the proxy closes them first, and request buffering does
+//! not change the response.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,8 +12,8 @@ use crate::helpers::client;
 use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service, start_service};
 use crate::smuggling::{Talk, talk};
 
-/// The proxy's idle timeout. The defaults are 60s in nginx and 75s in the service. The tests use a hundredth of these
-/// times, and the proxy still closes first.
+/// The proxy's idle timeout. The default is 60s in nginx and 75s in the service. The tests use a hundredth of these
+/// times, so the proxy still closes first.
 const PROXY_KEEPS: Duration = Duration::from_millis(600);
 const SERVICE_KEEPS: &str = "750ms";
 
@@ -32,7 +32,7 @@ async fn request_at_the_end_of_the_idle_timeout_is_not_lost() {
     );
     for proxy in [Proxy::nginx(&nginx), Proxy::haproxy(&haproxy)] {
         let url = proxy.url("/rollout/token");
-        // Each caller pauses for a different time, from well below the proxy's idle timeout to well above the
+        // Each client pauses for a different time, from well below the proxy's idle timeout to well above the
         // service's.
         let clients = (0..60_u32).map(|n| {
             let (url, pause) = (url.clone(), PROXY_KEEPS * (70 + n) / 100);
@@ -122,7 +122,7 @@ async fn buffered_and_streamed_proxy_bodies_get_the_same_answer() {
     }
 }
 
-/// A body of HTTP/2 needs no length, and HAProxy then forwards even an empty one in chunks.
+/// An HTTP/2 body needs no length, and HAProxy then forwards even an empty body as chunks.
 #[tokio::test]
 async fn http2_request_without_a_length_gets_a_token_behind_haproxy() {
     let address = free_address();

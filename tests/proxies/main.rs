@@ -1,5 +1,5 @@
-//! The service behind nginx and HAProxy from Debian: a rolling restart loses no request, no answer is cached, and no
-//! header or request is smuggled in. tinyproxy is in front of the backends. `make proxies`.
+//! The service behind nginx and HAProxy from Debian: a rolling restart loses no request, no response is cached, and no
+//! header or request can be smuggled in. tinyproxy is between the service and its backends. `make proxies`.
 
 #![allow(
     clippy::unwrap_used,

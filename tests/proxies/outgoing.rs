@@ -1,4 +1,4 @@
-//! Calls of the service through a real proxy, tinyproxy, to a server with a certificate of plain openssl.
+//! Calls of the service through a real proxy, tinyproxy, to a server with a certificate from plain `openssl`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::thread;
 use crate::binary::{binary, run};
 use crate::proxy::{Proxy, free_address};
 
-/// A tinyproxy that asks for a password. It is stopped when the test ends.
+/// A tinyproxy that requires a password. It stops when the test ends.
 struct TinyProxy {
     address: SocketAddr,
     child: Child,
@@ -92,7 +92,7 @@ fn app_behind_tinyproxy_with_a_plain_self_signed_certificate_is_asked() {
         .status()
         .expect("openssl (make tools installs it)");
     assert!(made.success());
-    // The test needs a name of this machine other than `localhost`, which is never called through a proxy.
+    // The test needs a host name of this machine other than `localhost`, which is never called through a proxy.
     let name = run(&mut Command::new("hostname")).1.trim().to_owned();
     let address = free_address();
     let port = address.port();

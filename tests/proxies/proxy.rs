@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::binary::{Process, binary};
 
-/// A port that is free now. The proxy needs the addresses before the services start.
+/// A port that is currently free. The proxy's configuration needs the addresses before the services start.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -16,7 +16,7 @@ pub fn free_address() -> SocketAddr {
         .unwrap()
 }
 
-/// A service that accepts the proxy's `X-Forwarded-User` and bearer tokens.
+/// A service that accepts the proxy's `X-Forwarded-User`, and bearer tokens.
 pub fn service(address: SocketAddr) -> Command {
     let mut command = binary(&["serve"]);
     command
@@ -56,8 +56,8 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts nginx with this text in the `http` block, in addition to logs and temporary files. `{listen}` stands for
-    /// its address.
+    /// Starts nginx with this text in the `http` block, after the directives for logs and temporary files. `{listen}`
+    /// is replaced by its address.
     pub fn nginx(http: &str) -> Self {
         Self::nginx_at(free_address(), http)
     }
@@ -78,7 +78,7 @@ impl Proxy {
         Self::start("nginx", command, directory, address)
     }
 
-    /// Starts HAProxy with this text after the `defaults` section. `{listen}` stands for its address.
+    /// Starts HAProxy with this text after the `defaults` section. `{listen}` is replaced by its address.
     pub fn haproxy(sections: &str) -> Self {
         let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
         let text = format!(
@@ -151,7 +151,7 @@ impl Proxy {
 
 fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
     let at = directory.path().display();
-    // Otherwise the workers would switch to a user that may not write to this directory.
+    // Otherwise the workers would switch to a user that has no write access to this directory.
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
     } else {
@@ -183,7 +183,8 @@ fn write_nginx(directory: &TempDir, address: SocketAddr, http: &str) {
     .unwrap();
 }
 
-/// An nginx that keeps connections to these services, adds `more` to its location, and retries no request.
+/// An nginx configuration that keeps connections to these services alive, adds `more` to its location, and retries no
+/// request.
 pub fn nginx_to(services: &[SocketAddr], more: &str) -> String {
     let servers: String = services
         .iter()
@@ -205,7 +206,8 @@ pub fn nginx_to(services: &[SocketAddr], more: &str) -> String {
     )
 }
 
-/// A HAProxy that keeps connections to these services, adds `more` to its frontend, and retries no request.
+/// A HAProxy configuration that keeps connections to these services alive, adds `more` to its frontend, and retries no
+/// request.
 pub fn haproxy_to(services: &[SocketAddr], more: &str) -> String {
     let servers: Vec<_> = services
         .iter()

@@ -1,4 +1,5 @@
-//! Rolling restart under 500 requests a second behind a load balancer that notices changes late: no request is lost.
+//! A rolling restart under 500 requests per second, behind a load balancer that notices changes late: no request is
+//! lost.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, service};
 
 const PER_SECOND: u32 = 500;
 
-/// How long the balancer needs to notice that an instance is draining.
+/// How long the load balancer takes to notice that an instance is draining.
 const LAG: Duration = Duration::from_secs(1);
 
 /// Starts an instance whose drain delay is longer than the lag. The default is 5s.
@@ -77,7 +78,8 @@ impl Load {
     }
 }
 
-/// Retries for a proxy that closes idle connections when it is reconfigured, which the service cannot prevent.
+/// A client that retries if the proxy closes idle connections while it is reconfigured, which the service cannot
+/// prevent.
 fn one_time_client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
@@ -86,7 +88,7 @@ fn one_time_client() -> reqwest::Client {
         .unwrap()
 }
 
-/// Waits until the balancer sends requests to this process.
+/// Waits until the load balancer sends requests to this process.
 async fn until_used(process: &Process) {
     let url = format!("http://{}/metrics", process.admin);
     let issued = |metrics: String| {

@@ -1,4 +1,4 @@
-//! Hundreds of requests that a proxy and the service might frame differently: each gets one answer, and the next
+//! Hundreds of requests that a proxy and the service might frame differently: each gets one response, and the next
 //! caller on the same upstream connection gets its own.
 
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, start_service};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\nX-Ignore: ";
 
-/// Body framing that two parsers may understand differently.
+/// Body framing that two parsers may interpret differently.
 const FRAMES: [(&str, &str); 14] = [
     (
         "CL and TE",
@@ -65,7 +65,7 @@ const FRAMES: [(&str, &str); 14] = [
     ),
 ];
 
-/// Bytes after the head: a body for one parser, a second request for another.
+/// Bytes after the head that are a body to one parser and a second request to another.
 fn bodies() -> [String; 3] {
     [
         format!("0\r\n\r\n{SMUGGLED}"),
@@ -74,10 +74,10 @@ fn bodies() -> [String; 3] {
     ]
 }
 
-/// Whether the caller closes its sending side.
+/// Whether the client closes its sending side.
 #[derive(PartialEq, Eq)]
 pub enum Talk {
-    /// The caller closes its sending side, so that the proxy does not wait for the rest of a body.
+    /// The client closes its sending side, so that the proxy does not wait for the rest of a body.
     HangUp,
     Stay,
 }

@@ -1,10 +1,10 @@
-//! The user header of the proxy is trusted, that of a caller is not, and no answer is cached for the next caller.
+//! The user header from the proxy is trusted, one from a caller is not, and no response is cached for the next caller.
 
 use crate::binary::FAR;
 use crate::helpers::{answer, client, sign_session, verified};
 use crate::proxy::{Proxy, free_address, haproxy_to, nginx_to, start_service};
 
-/// Headers with which a caller tries to become another user, or to remove the proxy's header.
+/// Headers with which a caller tries to impersonate another user, or to remove the proxy's header.
 const ATTEMPTS: [(&str, &str); 8] = [
     ("x-forwarded-user", "admin"),
     ("X_Forwarded_User", "admin"),
@@ -23,7 +23,7 @@ async fn only_the_proxy_sets_the_user_header() {
     let named = "proxy_set_header X-Forwarded-User bob;";
     for (what, proxy) in [
         ("nginx", Proxy::nginx(&nginx_to(&[address], named))),
-        // nginx forwards names with underscores only with this setting.
+        // nginx forwards header names with underscores only with this setting.
         (
             "nginx with underscores",
             Proxy::nginx(&format!(
@@ -59,7 +59,7 @@ async fn only_the_proxy_sets_the_user_header() {
                 other => panic!("{what}, {name}: {value} gives {other}"),
             }
         }
-        // Both spellings of the header arrive: the request is refused.
+        // Both spellings of the header arrive, so the request is refused.
         if what != "nginx" {
             let (status, body) = answer(ask("X_Forwarded_User", "admin").await.unwrap()).await;
             assert_eq!(
@@ -75,7 +75,7 @@ async fn only_the_proxy_sets_the_user_header() {
 async fn token_answer_is_never_cached_by_the_proxy() {
     let address = free_address();
     let _service = start_service(address);
-    // Each proxy is configured to cache as much as it can.
+    // Each proxy is configured to cache as much as possible.
     let nginx = nginx_to(
         &[address],
         "proxy_cache answers;

@@ -1,5 +1,5 @@
 //! Damaged cookies of real frameworks: none is accepted, nothing panics, and no refusal reveals which check failed.
-//! Undamaged cookies are in `main.rs`.
+//! `main.rs` tests undamaged cookies.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use toml::Table;
 use crate::helpers;
 use crate::vectors::{Case, join, load};
 
-/// The service's settings for a case, loaded from a file as an operator's would be.
+/// The service's settings for a case, loaded from a file like an operator's.
 fn settings(case: &Case, section: Table) -> Result<Settings, Problems> {
     let context = Context::new(
         Clock::new(ManualClock::at(case.now)),
@@ -38,7 +38,7 @@ fn section(case: &Case) -> Table {
     case.section(None, std::path::Path::new("/nowhere"))
 }
 
-/// The subject, or the reason. These kinds need no I/O, so the future is ready at once.
+/// Returns the subject, or the reason of the refusal. These kinds need no I/O, so the future is ready at once.
 fn authenticate(settings: &Settings, cookies: &[u8]) -> Result<String, Denied> {
     let mut request = contract::request(&[]);
     request.headers.insert(
@@ -61,7 +61,7 @@ struct Good {
     subject: String,
 }
 
-/// The sessions of a family that are in cookies, and that both the framework and the service accept.
+/// The sessions of a family that are stored in cookies and accepted by both the framework and the service.
 fn good(family: &str) -> Vec<Good> {
     let cases = load(family).into_iter().filter(|case| {
         let in_store = case.text("scheme") == "better-auth"
@@ -70,7 +70,7 @@ fn good(family: &str) -> Vec<Good> {
             && case.request.headers.is_empty()
             && !in_store
             && !case.is_row_of_rails8()
-            // These cases have cookies that the session does not need.
+            // The cookies of these cases include some that the session does not need.
             && !case.name.contains("other-cookies")
             && !case.name.contains("chunked-and-whole")
     });
@@ -87,7 +87,7 @@ fn good(family: &str) -> Vec<Good> {
         .collect()
 }
 
-/// A change to a text. Positions are taken modulo its length.
+/// A change to a text. Positions are taken modulo the text's length.
 #[derive(Clone, Debug)]
 enum Damage {
     Replace(usize, u8),
@@ -100,7 +100,7 @@ enum Damage {
 
 fn damage() -> impl Strategy<Value = Damage> {
     let place = 0..8192_usize;
-    // Any byte that is allowed in a header, including the separators of cookies and of signatures.
+    // Any byte that is allowed in a header, including the separators of cookies and signatures.
     let byte = prop_oneof![
         8 => b' '..=b'~',
         1 => prop_oneof![Just(b'.'), Just(b':'), Just(b'='), Just(b';'), Just(b'*'), Just(b'%')],
@@ -132,7 +132,7 @@ impl Damage {
     }
 }
 
-/// Damages one cookie of a valid session. The service must refuse it, unless `same` says that the format does not
+/// Damages one cookie of a valid session. The service must refuse it, unless `same` reports that the format does not
 /// protect the damaged bytes. In that case the session must be unchanged.
 fn damaged_is_refused(
     good: &Good,
@@ -158,7 +158,7 @@ fn damaged_is_refused(
             prop_assert!(unchanged, "{}: {damage:?} was accepted", good.name);
             prop_assert_eq!(&subject, &good.subject);
         }
-        // The code is never `session_expired`, because that would reveal that the rest is genuine.
+        // The code is never `session_expired`, because that would reveal that the rest of the cookie is authentic.
         Err(Denied {
             denial: Denial::Rejected(reason),
             ..
@@ -199,7 +199,7 @@ fn nothing(_: &[u8], _: &[u8]) -> bool {
     false
 }
 
-/// Percent-encoding is not protected: `%2f`, `%2F` and `/` are one byte.
+/// Percent-encoding is not protected: `%2f`, `%2F` and `/` are the same byte.
 fn same_decoded(one: &[u8], other: &[u8]) -> bool {
     percent_decoded(one) == percent_decoded(other)
 }
@@ -256,7 +256,7 @@ fn damaged_cookie_is_refused() {
     }
 }
 
-/// Flips every byte, one at a time. The property test above only tests samples.
+/// Flips every byte, one at a time. The property test above covers only random samples.
 #[test]
 fn every_flipped_byte_is_refused_with_the_same_answer() {
     for (family, same) in FAMILIES {
@@ -279,7 +279,7 @@ fn every_flipped_byte_is_refused_with_the_same_answer() {
     }
 }
 
-/// Replaces each secret of the case with one of these secrets.
+/// Replaces each secret of the case by one of these secrets.
 fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
     let mut section = section(case);
     let Value::Object(keys) = serde_json::to_value(&section).unwrap() else {
@@ -306,7 +306,7 @@ fn with_secrets(case: &Case, secrets: [&str; 2]) -> Table {
 
 #[test]
 fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
-    // The secrets have 32 bytes, like Laravel's keys.
+    // The secrets are 32 bytes long, like Laravel's keys.
     const SECRETS: [&str; 2] = [
         "the-current-secret-of-the-app-32",
         "an-older-secret-of-the-app-of-32",
@@ -342,7 +342,7 @@ fn framework_secret_equal_to_the_client_secret_is_refused_and_not_shown() {
                 !problems.contains(helpers::CLIENT_SECRET),
                 "{family}: {problems}"
             );
-            // Laravel refuses the secret because of its length, whatever its content.
+            // Laravel refuses a secret of this length, whatever its content.
             let word = if family == "laravel" {
                 "app_key"
             } else {

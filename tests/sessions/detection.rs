@@ -1,5 +1,5 @@
-//! Checks the result of `detect` for every genuine request in `tests/vectors/`, without a secret, a store or the name
-//! of the framework. The families with sessions in a store have the same cookie for every store.
+//! Checks the result of `detect` for every valid request in `tests/vectors/`, without a secret, a store or the name of
+//! the framework. In families with stored sessions, the cookie is the same for every store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use rollout_token::session::detect::{Confidence, Detected, DraftKey, detect};
 use crate::helpers::Service;
 use crate::vectors::{Case, directory, join, load};
 
-/// The kind and the preset that read a case.
+/// The kind and preset that read the case's session.
 fn expected(case: &Case, files: &std::path::Path) -> (String, Option<String>) {
     let url = match case.text("scheme") {
         "express-session" | "better-auth" if case.config["store"] == "redis" => {
@@ -51,7 +51,7 @@ fn headers(case: &Case) -> HeaderMap {
     headers
 }
 
-/// Every genuine case, with the first result of `detect`.
+/// Every valid case, with the first result of `detect`.
 fn genuine() -> Vec<(String, Case, Option<Detected>)> {
     let registry = Registry::builtin();
     let mut found = Vec::new();
@@ -82,7 +82,7 @@ fn genuine_requests_are_recognised_and_few_certain_results_are_wrong() {
     for (name, case, detected) in &all {
         let (kind, preset) = expected(case, files.path());
         let seen = detected.as_ref();
-        // The cookie does not show which store has the session, so the likelier store is first.
+        // The cookie does not show which store contains the session, so the likelier store is listed first.
         let is_right = seen.is_some_and(|seen| {
             let draft = seen.drafts.iter().find(|draft| draft.kind == kind);
             draft.is_some_and(|draft| draft.preset == preset.as_deref())

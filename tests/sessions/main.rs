@@ -28,8 +28,9 @@ use serde_json::Value;
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use vectors::{Case, Place, check_all, directory, load};
 
-/// One row for each family, with the numbers of cases: those in the request alone and how many of them are signed in,
-/// those in a store that SQLite can replace and how many of them are signed in, and those that need something else.
+/// One row per family, with the numbers of cases. Each pair is the total and how many of them are signed in: first the
+/// cases with the session in the request alone, then those in a store that SQLite can replace. The last number counts
+/// the cases that need something else.
 macro_rules! families {
     ($($test:ident: $family:literal, $cookies:expr, $stored:expr, $elsewhere:literal;)*) => {
         $(
@@ -64,7 +65,7 @@ families! {
     cookie_session: "cookie-session", (161, 34), (0, 0), 0;
     devise: "devise", (17, 4), (0, 0), 0;
     django_db: "django-db", (0, 0), (124, 20), 0;
-    // Only the app's table of users shows whether the password was changed; `sql_session` can read it.
+    // Only the app's table of users shows whether the password was changed; `sql_session` can read that table.
     django_signed_cookies: "django-signed-cookies", (126, 22), (0, 0), 2;
     express_session_pg: "express-session-pg", (0, 0), (0, 0), 201; // in PostgreSQL
     express_session_redis: "express-session-redis", (0, 0), (0, 0), 189; // in Redis
@@ -83,7 +84,7 @@ families! {
     supabase_ssr: "supabase-ssr", (88, 20), (0, 0), 0;
 }
 
-/// In an app with several guards the column `user_id` holds the id of the guard that was used last.
+/// In an app with several guards, the column `user_id` contains the id from the guard that was used last.
 #[tokio::test]
 async fn laravel_subject_comes_from_the_payload() {
     let (_directory, path) = database();
@@ -101,7 +102,7 @@ async fn laravel_subject_comes_from_the_payload() {
     assert_eq!((count.run, count.signed_in), (84, 24));
 }
 
-/// PHP's strings are bytes: one that is not UTF-8 does not affect the others.
+/// PHP's strings are byte strings: one that is not UTF-8 does not affect the others.
 #[tokio::test]
 async fn laravel_session_with_a_non_utf8_string_is_accepted() {
     let (_directory, path) = database();
@@ -115,7 +116,7 @@ async fn laravel_session_with_a_non_utf8_string_is_accepted() {
             let payload = STANDARD
                 .decode(row["payload"].as_str().unwrap_or_default())
                 .unwrap_or_default();
-            // This is PHP's `a:COUNT:{…}`; the other payloads are JSON, encrypted or broken.
+            // The payload is PHP's `a:COUNT:{…}`; the other payloads are JSON, encrypted or broken.
             let Some(begin) = payload.iter().position(|&byte| byte == b'{') else {
                 continue;
             };

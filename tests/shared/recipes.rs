@@ -1,6 +1,6 @@
-//! The configurations in `docs/recipes` and `docs/providers`. A page shows one configuration in up to three forms, which
-//! must all load and mean the same: with the values in the file, as variables alone, and with the secrets in files.
-//! CONTRIBUTING.md, "How to write docs", has the rules.
+//! The configurations in `docs/recipes` and `docs/providers`. A page shows one configuration in up to three forms,
+//! which must all load and be equivalent: with the values in the file, as environment variables only, and with the
+//! secrets in files. The rules are in CONTRIBUTING.md, "How to write docs".
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +15,10 @@ use rollout_token::settings;
 use rollout_token::telemetry::metrics::Metrics;
 use toml::{Table, Value};
 
-/// The folder of the files on the pages.
+/// The folder in which the pages place their secret files.
 const SECRETS: &str = "/run/secrets";
 
-/// A block of a page that is a whole configuration.
+/// A code block of a page that is a whole configuration.
 #[derive(Debug)]
 enum Form {
     File(String),
@@ -50,7 +50,7 @@ fn whole_configurations(page: &str) -> Vec<Form> {
         let text = block.join("\n");
         match language {
             "toml" if text.contains("[session]") => found.push(Form::File(text)),
-            // A block whose value is the output of a command is run by `make docs-test` only.
+            // A block that uses the output of a command as a value is run by `make docs-test` only.
             "sh" if text.contains("ROLLOUT__SESSION__EXTRACTORS=") && !text.contains("$(") => {
                 found.push(Form::Variables(block.into_iter().map(variable).collect()));
             }
@@ -60,8 +60,8 @@ fn whole_configurations(page: &str) -> Vec<Form> {
     found
 }
 
-/// A line that works both in a shell and in a file for `docker run --env-file`, which keeps quotes. A value has quotes
-/// only if a shell needs them.
+/// Parses a line that works both in a shell and in a file for `docker run --env-file`, which keeps quotes. So a value
+/// has quotes only if a shell needs them.
 fn variable(line: &str) -> (String, String) {
     let line = line.strip_prefix("export ").unwrap_or(line);
     let (name, value) = line.split_once('=').expect("NAME=value");
@@ -77,7 +77,7 @@ fn variable(line: &str) -> (String, String) {
     (name.to_owned(), unquoted.unwrap_or(value).to_owned())
 }
 
-/// Writes the files that `files` names. Their content is the value of the same key without `_file` in `values`.
+/// Writes the files that `files` names. Their content is the value that `values` has for the same key without `_file`.
 fn write_files(files: &Table, values: &Table, folder: &Path) {
     for (key, value) in files {
         match (value, key.strip_suffix("_file")) {
@@ -149,8 +149,8 @@ fn pages(folder: &str) -> Vec<PathBuf> {
     pages
 }
 
-/// Compares each block of variables of a page with the file before it, and with the file with `_file` keys after it,
-/// which is required if there is a secret. Returns the number of such blocks.
+/// Compares each block of environment variables on a page with the configuration file before it, and with the file with
+/// `_file` keys after it, which is required if there is a secret. Returns the number of such blocks.
 fn check_page(page: &Path) -> usize {
     let forms = whole_configurations(&fs::read_to_string(page).expect("text"));
     let mut count = 0;

@@ -1,5 +1,5 @@
 //! The generated parts of `docs/`: keys, commands, errors, metrics. `make generate` writes them, and
-//! `tests/api/reference.rs` compares them.
+//! `tests/api/reference.rs` checks that they are up to date.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use rollout_token::telemetry::metrics::Metrics;
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// A page of `docs/` with its generated parts.
+/// A page in `docs/` with its generated parts.
 pub struct Page {
     pub path: PathBuf,
     pub found: String,
@@ -54,7 +54,7 @@ pub fn pages() -> Vec<Page> {
     .collect()
 }
 
-/// The page with this text between the marks of the part.
+/// The page with this text between the markers of the part.
 fn renew(page: &str, part: &str, text: &str) -> String {
     let begin = format!("<!-- {part}: written by `make generate` -->\n");
     let end = format!("<!-- end of {part} -->");
@@ -65,7 +65,7 @@ fn renew(page: &str, part: &str, text: &str) -> String {
     format!("{before}{begin}\n{}\n\n{end}{after}", text.trim())
 }
 
-/// Text for a cell of a table.
+/// Escapes text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
@@ -78,7 +78,7 @@ fn sentence(text: &str) -> String {
         .unwrap_or_default()
 }
 
-/// A key as `config/default.toml` shows it: `key = value  # meaning`.
+/// A key as `config/default.toml` presents it: `key = value  # meaning`.
 struct Key {
     name: String,
     value: String,
@@ -86,7 +86,7 @@ struct Key {
 }
 
 impl Key {
-    /// The keys of a section's lines; a line that is only a comment continues the line before it.
+    /// The keys in the lines of a section; a line that contains only a comment continues the line before it.
     fn all(lines: &str) -> Vec<Self> {
         let mut keys: Vec<Self> = Vec::new();
         for line in lines.lines().filter(|line| !line.trim().is_empty()) {
@@ -147,7 +147,8 @@ fn settings() -> String {
     let mut text = String::new();
     for section in settings.split("\n[").skip(1) {
         let (name, lines) = section.split_once("]\n").unwrap();
-        // Comments before the next section belong to that section, and are written on the page by hand.
+        // Skip the comments at the end, which describe the next section: the docs page has its own hand-written text
+        // for them.
         let lines = lines.split("\n\n").next().unwrap();
         // Keys without a default are commented out.
         let lines: String = lines
@@ -216,7 +217,7 @@ fn kinds() -> String {
     text
 }
 
-/// The keys that each preset sets. Keys that only presets use and queries, which are long, are left out.
+/// The keys that each preset sets. Keys that only presets use are left out, and so are queries, which are long.
 fn presets(presets: &[(&str, &str)]) -> String {
     let internal = [
         "provider_keys",
@@ -276,7 +277,7 @@ fn commands() -> String {
 }
 
 fn help(command: &clap::Command) -> String {
-    // Uses a fixed width instead of that of the current terminal.
+    // Use a fixed width instead of the width of the current terminal.
     let lines = command.clone().term_width(100).render_long_help();
     let lines = lines.to_string();
     lines

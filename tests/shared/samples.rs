@@ -1,5 +1,5 @@
-//! One valid session of each framework, with the keys that open it. Benchmarks measure these and fuzzers start
-//! from them. The sessions come from `tests/vectors/`.
+//! One valid session of each framework, with the keys that open it. Benchmarks measure these sessions, and fuzzers
+//! start from them. They come from `tests/vectors/`.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use rollout_token::session::registry::Registry;
 use rollout_token::session::types::SessionExtractor;
 use serde_json::Value;
 
-/// The paths of the vectors, from the package that includes this file: the project or its fuzzers.
+/// The paths of the vectors, relative to the package that includes this file: the project or its fuzzers.
 const VECTORS: [&str; 2] = ["tests/vectors", "../tests/vectors"];
 
 pub struct Sample {
     pub kind: &'static str,
     /// The section's keys, as TOML.
     keys: &'static str,
-    /// The file of vectors, and the case in it.
+    /// The vector file, and the case in it.
     pub family: &'static str,
     case: &'static str,
 }
@@ -87,7 +87,7 @@ impl Sample {
         }
     }
 
-    /// The extractor, at the time of the session.
+    /// The extractor, with its clock set to the time of the session.
     pub fn extractor(&self) -> Arc<dyn SessionExtractor> {
         let now = self.case()["now"].as_i64().expect("a time");
         let context = Context::new(Clock::new(ManualClock::at(now)), Arc::default());

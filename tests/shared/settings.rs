@@ -1,4 +1,4 @@
-//! The builder for configurations in tests: TOML text that a test changes key by key.
+//! A builder for configurations in tests: TOML text that a test changes key by key.
 
 use std::fmt;
 

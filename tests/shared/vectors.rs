@@ -1,6 +1,6 @@
-//! Sessions that real frameworks, libraries and providers made (`tests/vectors/`), each sent over a socket to a service
-//! with an operator's configuration, at the case's own time. The test decides into which store a case is loaded, and
-//! how.
+//! Sessions that real frameworks, libraries and providers created (`tests/vectors/`). Each is sent over a socket to a
+//! service with an operator's configuration, with the clock set to the case's own time. The test decides into which
+//! store a case is loaded, and how.
 
 use std::collections::BTreeMap;
 use std::ops::AsyncFnMut;
@@ -12,8 +12,8 @@ use toml::Table;
 
 use crate::helpers::{NOW, Service, verified};
 
-/// The maximum length of a session, in bytes of JSON, that fits into a token of at most 4 KiB together with the other
-/// claims. For longer sessions, only the subject and the outcome are compared.
+/// The maximum length of a session, in bytes of JSON, that fits with the other claims into a token of at most 4 KiB.
+/// For longer sessions, only the subject and the outcome are compared.
 const MAX_SHOWN: usize = 2_500;
 
 /// One file of vectors.
@@ -48,13 +48,13 @@ fn nothing() -> Ordered {
     Ordered::Null
 }
 
-/// The place of a case's sessions.
+/// Where a case's sessions are stored.
 pub enum Place {
     /// In the request itself.
     Cookie,
     /// In the store at this URL.
     Store(String),
-    /// In a store that this test does not have.
+    /// In a store that this test does not provide.
     Elsewhere,
 }
 
@@ -66,7 +66,7 @@ enum Outcome {
     NotApplicable,
 }
 
-/// The numbers of cases that were run, that were signed in, and that belong to another place.
+/// The number of cases that were run, that were signed in, and that belong to another place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub run: usize,
@@ -86,10 +86,10 @@ pub fn load(family: &str) -> Vec<Case> {
         .cases
 }
 
-/// Runs a family of vectors: `place` fills the store with a case's content and returns where it is.
+/// Runs a family of vectors: `place` fills the store with a case's content and returns its location.
 ///
 /// # Panics
-/// If a case has another outcome than expected.
+/// A case has an unexpected outcome.
 pub async fn check_all(family: &str, mut place: impl AsyncFnMut(&Case) -> Place) -> Count {
     let files = tempfile::tempdir().expect("a directory");
     // Cases with the same configuration share a service, and with it the connections to the store.
@@ -114,7 +114,8 @@ pub async fn check_all(family: &str, mut place: impl AsyncFnMut(&Case) -> Place)
             .or_insert_with_key(|config| Service::try_start(config));
         let outcome = match service {
             Ok(service) => case.run(service).await,
-            // The list of algorithms mixes both kinds of keys: the configuration is refused, so no request gets a token.
+            // The list of algorithms mixes symmetric and asymmetric ones: the configuration is refused, so no request
+            // gets a token.
             Err(_) if case.config["scheme"] == "jwt" => Outcome::Rejected,
             Err(problems) => panic!("{}: {problems}", case.name),
         };
@@ -140,8 +141,8 @@ impl Case {
             .unwrap_or_else(|| panic!("{}: {key}", self.name))
     }
 
-    /// Whether the cookie is the id of a row, which `rails` refuses as subject: `sql_session` with the preset `rails8`
-    /// reads the row.
+    /// Whether the cookie contains a row's id, which `rails` refuses as a subject: `sql_session` with the preset
+    /// `rails8` reads the row.
     pub fn is_row_of_rails8(&self) -> bool {
         self.text("scheme") == "rails-signed"
             && self.config["cookie_name"] == "session_id"
@@ -149,7 +150,7 @@ impl Case {
     }
 
     async fn run(&self, service: &Service) -> Outcome {
-        // A case without a session has no time, which reads as 0.
+        // A case without a session has no time, which is deserialized as 0.
         service
             .clock
             .set(if self.now == 0 { NOW } else { self.now });
@@ -161,9 +162,10 @@ impl Case {
             serde_json::from_str(body).unwrap_or_else(|_| panic!("{}: {answer}", self.name));
         match (status, body["code"].as_str()) {
             ("200", None) => Outcome::Authenticated(verified(&body)),
-            // `no_session` also means that the session has no signed-in user. The metric distinguishes the two.
+            // `no_session` can also mean that the session has no signed-in user. The metric distinguishes the two
+            // cases.
             ("401", Some(_)) if not_applicable(service).await > before => Outcome::NotApplicable,
-            // A token longer than the limit of a header never reaches an extractor.
+            // A token longer than the header limit never reaches an extractor.
             ("401" | "431", Some(_)) => Outcome::Rejected,
             _ => panic!("{}: {answer}", self.name),
         }
@@ -171,7 +173,8 @@ impl Case {
 
     /// The difference between this outcome and the expected one, if there is any.
     fn fault(&self, outcome: &Outcome) -> Option<String> {
-        // Frameworks use the first or the last of two different cookies; the service refuses both.
+        // If two cookies have the same name and different values, frameworks use the first or the last one; the service
+        // refuses both.
         if self.names_its_cookie_twice() {
             return (*outcome != Outcome::Rejected)
                 .then(|| format!("two cookies of one name: {outcome:?}"));
@@ -192,7 +195,7 @@ impl Case {
             return None;
         };
         let subjects = ["subject", "subject_if_authenticated"].map(|key| &self.expect[key]);
-        // A case that may also be refused does not name the subject.
+        // A case that may also be refused does not specify a subject.
         let stored = self
             .stored_subject()
             .filter(|_| subjects.iter().all(|subject| subject.is_null()));
@@ -210,8 +213,8 @@ impl Case {
         if self.expect["outcome"] == word && self.expect["org"] != claims["org"] {
             return Some(format!("the organisation is {}", claims["org"]));
         }
-        // Stores add columns to the session. If the row itself is the session, a query need not return all of it, and
-        // each database writes times in its own way.
+        // Stores add columns to the session. If the row itself is the session, a query need not return every column,
+        // and each database formats times in its own way.
         let is_row = self.rows().any(|row| {
             row.get(self.text("subject_path").trim_start_matches('/'))
                 .is_some()
@@ -225,14 +228,14 @@ impl Case {
         (!changed.is_empty()).then(|| format!("{changed:?}, not as in {}", claims["session"]))
     }
 
-    /// The subject in the JSON of the Redis value.
+    /// The subject in the JSON of the value in Redis.
     fn stored_subject(&self) -> Option<Value> {
         let (_, value) = self.store["redis"].as_object()?.iter().next()?;
         let session: Value = serde_json::from_str(value.as_str()?).ok()?;
         session.pointer(self.text("subject_path")).cloned()
     }
 
-    /// Only an unparsed `Cookie` header can contain a name twice.
+    /// Only an unparsed `Cookie` header can contain the same name twice.
     fn names_its_cookie_twice(&self) -> bool {
         let (Some(name), Some(header)) = (
             self.config["cookie_name"].as_str(),
@@ -248,7 +251,7 @@ impl Case {
             > 1
     }
 
-    /// The cookies in the order of the file, which is that of the header.
+    /// The cookies in the order of the file, which is their order in the header.
     pub fn cookies(&self) -> Vec<(String, String)> {
         let Ordered::Object(cookies) = self.request.cookies.clone() else {
             return Vec::new();
@@ -286,7 +289,8 @@ impl Case {
         self.rows().filter(move |row| row["table"] == table)
     }
 
-    /// The whole configuration around a section. A claim of the minted token contains the attributes of the session.
+    /// The whole configuration that contains this section. A claim of the minted token contains the session's
+    /// attributes.
     pub fn configuration(&self, section: Table) -> Table {
         let mut claims = Table::new();
         if self.expect["session"].to_string().len() <= MAX_SHOWN {
@@ -314,8 +318,8 @@ impl Case {
         config
     }
 
-    /// The section that an operator would write. Defaults are left out, so that they are tested too.
-    /// Keys that need a file of their own are written to `files`.
+    /// The section that an operator would write. Keys with default values are left out, so that the defaults are tested
+    /// too. The values of keys that name a file are written to `files`.
     pub fn section(&self, url: Option<&str>, files: &Path) -> Table {
         let config = &self.config;
         let mut keys = match url {
@@ -449,7 +453,7 @@ impl Case {
         }
     }
 
-    /// The keys for a stored session: a preset, the address of the store, and the secrets.
+    /// The keys for a stored session: a preset, the URL of the store, and the secrets.
     fn stored(&self, url: &str) -> Value {
         let config = &self.config;
         let is_redis = url.starts_with("redis");
@@ -505,7 +509,7 @@ impl Case {
         (self.config["verify_auth_hash"] == true).then_some(query)
     }
 
-    /// Some adapters keep times as numbers, which the preset's query for PostgreSQL does not expect.
+    /// Some adapters store times as numbers, which the preset's query for PostgreSQL does not expect.
     fn better_auth_query(&self) -> Option<&'static str> {
         let query =
             "SELECT *, \"expiresAt\" AS session_expires_at FROM \"session\" WHERE \"token\" = $1";
@@ -530,7 +534,7 @@ impl Case {
         };
         let places: Vec<String> = match config["cookie_name"].as_str() {
             Some(cookie) => vec![format!("supabase:{cookie}")],
-            // Use the default of the preset.
+            // Use the preset's default.
             None if places.is_null() => Vec::new(),
             None => list(places)
                 .into_iter()
@@ -540,7 +544,7 @@ impl Case {
         };
         let mut claims = config["claims"].clone();
         if config["provider"] == "cognito-id" {
-            // The setting for ID tokens on the provider's page.
+            // The setting for ID tokens from the provider's docs page.
             claims["username"] = json!({ "any": true });
         }
         let any_audience = config["audience"].is_null() && preset.is_none();
@@ -561,7 +565,7 @@ impl Case {
     }
 }
 
-/// Whether the value contains all expected members. Large numbers are text in the vectors.
+/// Whether the value contains all expected members. The vectors contain large numbers as text.
 fn holds(actual: &Value, expected: &Value) -> bool {
     match (actual, expected) {
         (Value::Object(actual), Value::Object(expected)) => {
@@ -589,7 +593,7 @@ pub fn join(cookies: &[(String, String)]) -> String {
         .join("; ")
 }
 
-/// The preset for a provider of the vectors. Providers with several token formats have several names there.
+/// The preset for a provider in the vectors, where a provider with several token formats has several names.
 fn preset(provider: &str) -> &str {
     const PRESETS: [&str; 12] = [
         "auth0",
@@ -611,7 +615,7 @@ fn preset(provider: &str) -> &str {
         .expect("a preset for the provider")
 }
 
-/// One text or a list of them, as a list.
+/// Returns one text or a list of texts as a list.
 fn list(value: &Value) -> Vec<&str> {
     match value {
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
@@ -619,7 +623,7 @@ fn list(value: &Value) -> Vec<&str> {
     }
 }
 
-/// The vectors write `authorization` for the bearer token.
+/// Converts a location in the vectors, which write `authorization` for the bearer token.
 fn location(place: &str) -> &str {
     if place == "authorization" {
         "header:authorization"
@@ -631,7 +635,7 @@ fn location(place: &str) -> &str {
 /// The number of requests in which no extractor found a credential.
 async fn not_applicable(service: &Service) -> u64 {
     let metrics = service.metrics().await;
-    // A header that is too long also counts for no extractor, and the lines have no fixed order.
+    // A refusal for an oversized header is also counted with no extractor, and the lines have no fixed order.
     let line = "rollout_token_requests_total{extractor=\"none\",outcome=\"no_session\"} ";
     metrics
         .lines()

@@ -1,5 +1,5 @@
-//! Stores that are down, slow, cut off, full or have the wrong certificate: 503, never 401 and never another
-//! user's session.
+//! Stores that are down, slow, disconnected, full or have a wrong certificate: the response is 503, never 401 and never
+//! another user's session.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -78,7 +78,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// Each fault is 503 while it lasts, and the service recovers when it ends.
+/// Checks that each fault gives 503 while it lasts, and that the service recovers when it ends.
 async fn every_fault_is_503(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = service(toml, proxy.port);
@@ -98,7 +98,7 @@ async fn every_fault_is_503(toml: &str, upstream: u16) {
     }
 }
 
-/// Delays answers until close to the timeout, and checks that each caller gets only its own answer.
+/// Delays the store's replies until close to the timeout, and checks that each caller gets only its own session.
 async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     const TIMEOUT: u64 = 150;
     let proxy = Proxy::start(upstream).await;
@@ -109,7 +109,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     let service = Arc::new(service);
     let mut answered = 0;
     for round in 0..40u64 {
-        // Every other round is quick, so that late answers on kept connections could reach another caller.
+        // Every other round is quick, so that late replies on kept connections could reach another caller.
         let late = Duration::from_millis(TIMEOUT / 3 + round * 7 % TIMEOUT);
         proxy.set(if round % 2 == 0 {
             Fault::None
@@ -120,7 +120,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
         for n in 0..6 {
             let (service, n) = (service.clone(), (n + round) % 10);
             asking.spawn(async move {
-                // Some callers cancel their request while the store is being asked.
+                // Some callers cancel their request while the store is being queried.
                 let patience = Duration::from_millis(if n % 3 == 0 { 20 } else { 5000 });
                 let answer = tokio::time::timeout(patience, ask(&service, &format!("s{n}"))).await;
                 (n, answer.unwrap_or_else(|_| Err("gone".to_owned())))
@@ -148,7 +148,7 @@ async fn answers_reach_only_their_own(toml: &str, upstream: u16) {
     );
 }
 
-/// Concurrent callers are answered or refused, and the pool stays within its limit.
+/// Checks that concurrent callers are served or refused, and that the pool stays within its limit.
 async fn concurrent_callers_stay_within_the_pool(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = Arc::new(service(toml, proxy.port));
@@ -168,7 +168,7 @@ async fn concurrent_callers_stay_within_the_pool(toml: &str, upstream: u16) {
             ),
         }
     }
-    // At most 8 are open, and on a busy machine many more are still closing.
+    // At most 8 connections are open, but on a busy machine many more are still closing.
     assert!(
         proxy.most() <= 32,
         "{} connections, some of them closing",
@@ -181,8 +181,8 @@ async fn concurrent_callers_stay_within_the_pool(toml: &str, upstream: u16) {
     );
 }
 
-/// Drops 10,000 requests at different points on their way. Afterwards each caller gets only its own answer, and the pool
-/// has no more connections than its limit.
+/// Cancels 10,000 requests at different stages. Afterwards each caller gets only its own session, and the pool has no
+/// more connections than its limit.
 async fn cancelled_requests_leave_the_pool_intact(toml: &str, upstream: u16) {
     let proxy = Proxy::start(upstream).await;
     let service = Arc::new(service(toml, proxy.port));
@@ -279,7 +279,8 @@ async fn mariadb_with_network_faults_is_503_and_recovers() {
     }
 }
 
-/// The answers to callers that ask without a pause: the numbers of tokens and of 503s, and all others.
+/// The responses to callers that send requests without a pause: the number of tokens, the number of 503s, and all
+/// others.
 #[derive(Default)]
 struct Seen {
     tokens: AtomicUsize,
@@ -302,7 +303,7 @@ impl Seen {
     }
 }
 
-/// The extractor's state in `/readyz`. The status is always 200, because every other instance has the same store.
+/// The extractor's state in `/readyz`. The status is always 200, because all instances share the same store.
 async fn state(service: &Service) -> String {
     let answer = service
         .request(reqwest::Method::GET, "/readyz")
@@ -346,7 +347,7 @@ async fn redis_killed_under_load_is_503_until_it_is_back() {
         seen.more(|seen| &seen.unavailable, 100).await;
         assert_eq!(state(&service).await, "stale");
         redis.restart();
-        // The first request after Redis is back is answered.
+        // The first request after Redis is back gets a token.
         redis.connection().await;
         let loaded = async || redis.get("sess:s9").await.ok_or("still loading");
         eventually("redis-server's data", loaded).await;
@@ -365,7 +366,7 @@ async fn redis_killed_under_load_is_503_until_it_is_back() {
     assert_eq!(*seen.others.lock().unwrap(), Vec::<String>::new());
 }
 
-/// A Redis that answers with an error: loading, moved, read-only, not allowed.
+/// A Redis that replies with an error: loading, moved, read-only, not allowed.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_that_answers_errors_is_503_and_recovers() {
     let redis = redis_with_users(&["--replica-serve-stale-data", "no"]).await;
@@ -382,7 +383,7 @@ async fn redis_that_answers_errors_is_503_and_recovers() {
         "-NOPERM No permissions to access a key\r\n",
         "-ERR max number of clients reached\r\n",
         "-BUSY Redis is busy running a script.\r\n",
-        // These are not valid answers to GET.
+        // These are not valid replies to GET.
         ":1\r\n",
         "*1\r\n$1\r\nx\r\n",
         "+OK\r\n",
@@ -414,7 +415,7 @@ async fn redis_that_answers_errors_is_503_and_recovers() {
     assert_eq!(ask(&direct, "s1").await.as_deref(), Ok("user-1"));
 }
 
-/// The output of `rollout-token explain` for a session's id.
+/// The output of `rollout-token explain` for a session id.
 async fn explain(toml: &str, port: u16, id: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), configuration(toml, port)).unwrap();
@@ -560,7 +561,7 @@ async fn redis_lookup_reads_one_key() {
             ask(&signed, &express_signed(id)).await,
         ];
         let sent = usize::from(plainly) + usize::from(if_signed);
-        // This is the form in which MONITOR writes text.
+        // MONITOR prints text in this format.
         let key = format!("sess:{id}")
             .into_bytes()
             .escape_ascii()
@@ -646,7 +647,7 @@ async fn redis_user_with_getrange_only_is_sufficient() {
 /// TLS: the certificate must be for the server's name and signed by a trusted authority.
 async fn only_the_right_server_is_asked(toml: &str, port: u16, ours: &Certificate) {
     let other = Certificate::issue("root");
-    // The timeout is long, because a handshake is slow in a debug build on a busy machine.
+    // The timeout is long, because a TLS handshake is slow in a debug build on a busy machine.
     let toml = &format!("{toml}\ntimeout = \"5s\"");
     let with =
         |toml: &str, ca: &Certificate| format!("{toml}\nca_file = \"{}\"", ca.authority.display());
@@ -705,7 +706,7 @@ async fn redis_session_over_tls_is_read() {
     drop(redis);
 }
 
-/// `openssl req -x509` makes an authority without a host name, which no verifier accepts as a server's certificate.
+/// `openssl req -x509` creates a CA certificate without a host name, which no verifier accepts as a server certificate.
 #[tokio::test]
 async fn redis_with_a_plain_self_signed_certificate_is_read_if_it_is_the_given_one() {
     let (ours, other) = (Certificate::plain_openssl(), Certificate::plain_openssl());
@@ -751,7 +752,7 @@ async fn postgres_session_over_tls_is_read() {
         .replace("@127.0.0.1", "@localhost")
         .replace("sslmode=disable", "sslmode=verify-full");
     only_the_right_server_is_asked(&toml, postgres.port, &certificate).await;
-    // libpq's own way to name the authority.
+    // libpq's own parameter for the certificate authority.
     let in_url = toml.replace(
         "verify-full",
         &format!(
@@ -786,7 +787,7 @@ async fn mariadb_session_over_tls_is_read() {
     only_the_right_server_is_asked(&toml, mariadb.port, &certificate).await;
 }
 
-/// A value that is not a session is 401.
+/// A stored value that is not a session gives 401.
 #[tokio::test]
 async fn redis_value_that_is_not_a_session_is_401() {
     let redis = Redis::start(&[]).await;

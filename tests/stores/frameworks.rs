@@ -1,4 +1,4 @@
-//! Sessions that real frameworks wrote, in the stores that the frameworks use.
+//! Tests of sessions that real frameworks wrote, in the stores that the frameworks use.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -40,7 +40,7 @@ async fn load_postgres(connection: &mut PgConnection, table: &str, columns: &str
     }
 }
 
-/// The same in MariaDB, where creating tables is slow and times have no zone: frameworks write UTC.
+/// The same in MariaDB, where creating tables is slow and times have no time zone: frameworks write UTC.
 async fn load_mariadb(connection: &mut MySqlConnection, table: &str, columns: &str, case: &Case) {
     let sql = format!("CREATE TABLE IF NOT EXISTS `{table}` ({columns}); DELETE FROM `{table}`");
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
@@ -124,7 +124,7 @@ async fn framework_sessions_in_postgres_are_accepted() {
     });
     assert_eq!(ran.await, (124, 20));
 
-    // Prisma writes times without a zone, in UTC; the adapter for `pg` writes them with one.
+    // Prisma writes times without a time zone, in UTC; the adapter for `pg` writes them with one.
     for time in ["timestamp(3)", "timestamptz"] {
         let columns = format!(
             "\"sessionToken\" text PRIMARY KEY, \"userId\" text, \"expires\" {time} NOT NULL"
@@ -136,7 +136,7 @@ async fn framework_sessions_in_postgres_are_accepted() {
         assert_eq!(ran.await, (26, 6));
     }
 
-    // The keys of users are numbers, or UUIDs as text.
+    // The users' primary keys are numbers, or UUIDs as text.
     let columns = "id varchar(255) PRIMARY KEY, user_id varchar(36), payload text NOT NULL, \
                    last_activity integer NOT NULL";
     let ran = check("laravel", async |case| {
@@ -170,7 +170,7 @@ async fn framework_sessions_in_mariadb_are_accepted() {
     });
     assert_eq!(ran.await, (124, 20));
 
-    // The columns as Prisma creates them.
+    // The columns as Prisma defines them.
     let columns =
         "`sessionToken` varchar(191) PRIMARY KEY, `userId` varchar(191), `expires` datetime(3)";
     let ran = check("authjs-database", async |case| {
@@ -180,7 +180,7 @@ async fn framework_sessions_in_mariadb_are_accepted() {
     assert_eq!(ran.await, (26, 6));
 
     let ran = check("better-auth", async |case| {
-        // MySQL has a type for times, so only other databases have numbers.
+        // MySQL has a type for times, so only the other databases contain them as numbers.
         let has_numbers = case
             .rows_of("session")
             .any(|row| row["expiresAt"].is_number());
@@ -231,11 +231,11 @@ async fn better_auth_sessions_in_postgres_and_redis_are_accepted() {
         load_postgres(connection, "session", &columns, case).await;
         Place::Store(postgres.url("postgres"))
     });
-    // The others are cookie caches, which need no store.
+    // The remaining cases are cookie caches, which need no store.
     assert_eq!(ran.await, (57, 11));
 }
 
-/// Laravel's Redis driver keeps the same sessions, serialized once more, under a prefix and the id.
+/// Laravel's Redis driver stores the same sessions, serialized once more, under a prefix and the id.
 #[tokio::test]
 async fn laravel_sessions_in_redis_are_accepted() {
     let redis = Redis::start(&[]).await;

@@ -1,5 +1,5 @@
-//! Sessions that the session libraries of several languages stored in Redis and in tables, and altered copies of them.
-//! The vectors contain the section that an operator writes.
+//! Tests of sessions that session libraries of several languages stored in Redis and in SQL tables, and of altered
+//! copies of them. The vectors contain the section that an operator writes.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ struct Case {
     name: String,
     section: toml::Table,
     headers: BTreeMap<String, String>,
-    /// The values by key, in base64.
+    /// The values by key, encoded in base64.
     redis: BTreeMap<String, String>,
     expect: Value,
 }
@@ -62,7 +62,7 @@ async fn load(redis: &Redis, case: &Case) {
         .expect("commands that work");
 }
 
-/// The subject of the token, or the code of the refusal.
+/// The subject of the token, or the error code of the refusal.
 async fn outcome(service: &Service, headers: &BTreeMap<String, String>) -> Value {
     let headers: Vec<_> = headers
         .iter()
@@ -106,7 +106,7 @@ struct Tables {
     families: Vec<TableFamily>,
 }
 
-/// The tables of one library in several databases, and requests with their outcome in all of them.
+/// The tables of one library in several databases, and requests whose outcome is the same in all of them.
 #[derive(serde::Deserialize)]
 struct TableFamily {
     name: String,
@@ -126,7 +126,7 @@ struct TableRequest {
     expect: Value,
 }
 
-/// Runs the families of one database. `fill` runs the SQL of a family in an empty database and returns its URL.
+/// Runs the families of one database. `fill` runs a family's SQL in an empty database and returns its URL.
 async fn check_tables(
     dialect: &str,
     mut fill: impl AsyncFnMut(&TableFamily, String) -> String,

@@ -1,4 +1,4 @@
-//! A proxy in front of a store that injects faults. It reads the current fault for each answer, so a fault can begin
+//! A proxy in front of a store that injects faults. It looks up the current fault for each reply, so a fault can begin
 //! and end while connections are open.
 
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// Answers are late.
+    /// Replies are delayed.
     Delay(Duration),
-    /// Answers come one byte at a time.
+    /// Replies arrive one byte at a time.
     Drip(Duration),
-    /// Connections are closed before the answer.
+    /// Connections are closed before the reply.
     Reset,
-    /// No answer is forwarded.
+    /// No reply is forwarded.
     BlackHole,
-    /// The connection is closed after the first byte of an answer.
+    /// The connection is closed after the first byte of a reply.
     Truncate,
-    /// Every request gets this answer.
+    /// Every request gets this reply.
     Say(&'static str),
 }
 
-/// All faults without a message of the store.
+/// All faults except those with a reply of their own.
 pub const FAULTS: [Fault; 5] = [
     Fault::Delay(Duration::from_secs(2)),
     Fault::Drip(Duration::from_millis(300)),
@@ -83,7 +83,7 @@ impl Proxy {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// How many bytes of answers were forwarded.
+    /// How many bytes of replies were forwarded.
     pub fn relayed(&self) -> usize {
         self.relayed.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! A real Redis, PostgreSQL and MariaDB on free ports, with temporary data. They stop when the test ends.
+//! A real Redis, PostgreSQL and MariaDB on free ports, with temporary data. Each stops when the test ends.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub async fn eventually<T, E: std::fmt::Debug>(
     }
 }
 
-/// A process that is killed when it is no longer needed.
+/// A process that is killed when this value is dropped.
 struct Server(Child);
 
 impl Drop for Server {
@@ -103,12 +103,12 @@ impl Redis {
         self.server = Some(start(command.arg(self.directory.path()).args(&self.extra)));
     }
 
-    /// A connection of the test itself, not through the service.
+    /// Opens a connection for the test itself, not through the service.
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("a URL");
         eventually("redis-server", async || {
             let mut connection = client.get_multiplexed_async_connection().await?;
-            // A server that asks for a password is running as well, and so is a replica without its primary.
+            // A server that requires a password is running as well, and so is a replica without its primary.
             match redis::cmd("PING").exec_async(&mut connection).await {
                 Err(error) if matches!(error.code(), Some("NOAUTH" | "MASTERDOWN")) => {
                     Ok(connection)
@@ -174,7 +174,7 @@ impl Monitor {
             .expect("a line")
     }
 
-    /// The commands since the last call, without those with which a connection begins.
+    /// The commands since the last call, without those that a client sends when it connects.
     pub async fn commands(&mut self) -> Vec<String> {
         let mut marker = TcpStream::connect(("127.0.0.1", self.port))
             .await
@@ -252,7 +252,7 @@ impl Postgres {
         )
     }
 
-    /// A connection of the test itself, not through the service.
+    /// Opens a connection for the test itself, not through the service.
     pub async fn connection(&self, database: &str) -> PgConnection {
         let url = self.url(database);
         eventually("postgres", async || PgConnection::connect(&url).await).await
@@ -278,7 +278,7 @@ impl MariaDb {
         let directory = tempfile::tempdir().expect("a directory");
         let data = format!("--datadir={}", directory.path().join("data").display());
         let socket = format!("--socket={}", directory.path().join("socket").display());
-        // Started by root, MariaDB would switch to its own user and refuse any other, so the user is passed explicitly.
+        // When root starts MariaDB, it must run as its own user, so that user is passed explicitly.
         let user = give_to("mysql", directory.path()).then_some("--user=mysql");
         let mut install = Command::new("mariadb-install-db");
         install.args([
@@ -290,7 +290,7 @@ impl MariaDb {
         // Concurrent installations use the same names for their temporary tables.
         run(install.args(user).env("TMPDIR", directory.path()));
         let port = free_port();
-        // Debian installs it in /usr/sbin, which is not on every user's path.
+        // Debian installs it in /usr/sbin, which is not on every user's `PATH`.
         let mut mariadb = Command::new("/usr/sbin/mariadbd");
         mariadb.args([
             "--no-defaults",
@@ -326,7 +326,7 @@ impl MariaDb {
         )
     }
 
-    /// A connection of the test itself, not through the service.
+    /// Opens a connection for the test itself, not through the service.
     pub async fn connection(&self) -> MySqlConnection {
         let url = self.url();
         eventually("mariadbd", async || MySqlConnection::connect(&url).await).await
@@ -350,7 +350,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// `user` owns the key: PostgreSQL refuses a key that others can read.
+    /// The key file belongs to `user`, because PostgreSQL refuses a key that others can read.
     pub fn issue(user: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut parameters = rcgen::CertificateParams::default();
@@ -388,7 +388,7 @@ impl Certificate {
 }
 
 impl Certificate {
-    /// A self-signed certificate, made with the command in every guide.
+    /// A self-signed certificate, created with the command that most guides show.
     pub fn plain_openssl() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (chain, key) = (
@@ -419,7 +419,7 @@ fn give_to(user: &str, directory: &Path) -> bool {
     is_root
 }
 
-/// The directory of PostgreSQL's programs on Debian, which is not on the path.
+/// The directory of PostgreSQL's programs on Debian, which is not on `PATH`.
 fn programs() -> PathBuf {
     let versions =
         std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL (make tools installs it)");

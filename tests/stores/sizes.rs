@@ -1,4 +1,4 @@
-//! Values larger than the limit for a session, and the expiry of a store's key.
+//! Tests of values larger than the limit for a session, and of the expiry of a store's key.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn invalid() -> Result<String, String> {
     Err("session_invalid".to_owned())
 }
 
-/// Eight concurrent requests for a value of 10 MiB, and honest requests at the same time.
+/// Eight concurrent requests for a value of 10 MiB, with legitimate requests at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_values_are_cut_before_they_are_read_and_honest_callers_are_served() {
     let redis = redis_with_users(&[]).await;
@@ -183,7 +183,7 @@ async fn cap_to_session_ends_tokens_with_the_redis_key() {
     assert!((40..=100).contains(&short), "{short}");
 }
 
-/// `touch` of express-session extends the key and does not change `cookie.expires`.
+/// `touch` in express-session extends the key's expiry and does not change `cookie.expires`.
 #[tokio::test]
 async fn connect_redis_session_is_active_until_its_key_expires() {
     let redis = Redis::start(&[]).await;
@@ -215,7 +215,7 @@ async fn key_hash_sha256_finds_the_session_stored_by_hash() {
     assert_eq!(ask(&service, hash).await, invalid());
 }
 
-/// The preset's own table, with a payload of 10 MiB and a normal one.
+/// The preset's own table, with one payload of 10 MiB and a normal one.
 #[tokio::test]
 async fn postgres_cuts_rows_before_they_are_read() {
     let postgres = Postgres::start(&[]).await;
@@ -242,7 +242,7 @@ async fn postgres_cuts_rows_before_they_are_read() {
             .as_deref(),
         Ok("ann")
     );
-    // The same for the operator's own query.
+    // The same with the operator's own query.
     let own = "query = \"SELECT sess FROM session WHERE sid = $1\"\ntimeout = \"5s\"";
     let by_query = service(&POSTGRES.replace(query, own), proxy.port);
     assert_eq!(ask(&by_query, "large").await, invalid());

@@ -1,10 +1,11 @@
-//! Session ids that do not fit the types of a query, and times that a database cannot represent. The databases
-//! themselves work; `faults.rs` has the failures.
+//! Tests of session ids that do not fit the types of a query, and of times that a database cannot represent. The
+//! databases themselves work; `faults.rs` tests their failures.
 
 use crate::faults::{MARIADB, POSTGRES, USERS, ask, express_signed, service};
 use crate::servers::{MariaDb, Postgres};
 
-/// A type error caused by the session id is 401: the caller chose it. Any other error of the query is 503.
+/// A type error caused by the session id gives 401, because the caller chose the id. Any other error of the query gives
+/// 503.
 #[tokio::test]
 async fn session_id_of_another_type_than_the_postgres_column_is_401() {
     let postgres = Postgres::start(&[]).await;
@@ -36,7 +37,7 @@ async fn session_id_of_another_type_than_the_postgres_column_is_401() {
             "{condition}: {id}"
         );
     }
-    // Mistakes in the query with the same SQLSTATE codes: no session id would make these queries work.
+    // Mistakes in the query that cause the same SQLSTATE codes: these queries fail for every session id.
     for condition in [
         "id = $1 AND now() < '2026-13-45'",
         "id = $1 AND now() < 'tomorow'::timestamptz",
@@ -108,7 +109,7 @@ async fn refused_ids(mariadb: &MariaDb) {
     }
 }
 
-/// A zero date is 503, unlike a missing one, and a date before 1970 is expired.
+/// A zero date gives 503, unlike a missing date, and a date before 1970 is expired.
 async fn unusual_dates(mariadb: &MariaDb) {
     mariadb
         .run("CREATE TABLE Session (sessionToken varchar(40), userId varchar(40), expires datetime(3))")

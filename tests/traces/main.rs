@@ -1,4 +1,4 @@
-//! Exported traces: the binary with the feature `otel`, and a receiver of OTLP over HTTP. `make traces`.
+//! Tests of exported traces: the binary with the feature `otel`, and an OTLP collector over HTTP. `make traces`.
 
 #![allow(
     clippy::too_many_lines,
@@ -48,7 +48,7 @@ fn traceparent(flags: &str) -> String {
     format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-{flags}")
 }
 
-/// `serve` with a configuration, sending its traces to `endpoint`.
+/// `serve` with a configuration that exports its traces to `endpoint`.
 fn traced(endpoint: &str, toml: &str) -> (Command, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), toml).expect("written");
@@ -65,7 +65,7 @@ fn traced(endpoint: &str, toml: &str) -> (Command, tempfile::NamedTempFile) {
     (command, file)
 }
 
-/// Sends one request and stops the process, which flushes all spans. Returns the answer and the log.
+/// Sends one request and stops the process, which flushes all spans. Returns the response and the log.
 async fn one_request(
     endpoint: &str,
     toml: &str,
@@ -95,7 +95,7 @@ fn attributes(span: &Span) -> Value {
     json!(span.attributes)
 }
 
-/// The ids of the trace and the span in a `traceparent`.
+/// The trace id and span id in a `traceparent`.
 fn ids(headers: &HeaderMap) -> (String, String) {
     let value = headers["traceparent"].to_str().unwrap();
     let parts: Vec<&str> = value.split('-').collect();
@@ -107,7 +107,7 @@ fn ids(headers: &HeaderMap) -> (String, String) {
     (parts[1].to_owned(), parts[2].to_owned())
 }
 
-/// A `jwt` section that finds no credential, then a `session_endpoint`.
+/// A `jwt` section that finds no credential, followed by a `session_endpoint`.
 fn by_jwt_and_endpoint(app: &Backend) -> String {
     let url = app.url("/me/SENTINEL-path?key=SENTINEL-key");
     ConfigBuilder::new(helpers::BY_JWT)
@@ -335,7 +335,7 @@ async fn key_fetches_and_store_queries_are_client_spans() {
     );
     let (mut command, _file) = traced(&receiver.url(), &config);
     let process = Process::start(&mut command);
-    // The keys are fetched at the start, outside any request.
+    // The keys are fetched at start, outside any request.
     let ready = format!("http://{}/readyz", process.address);
     for _ in 0..1000 {
         if client().get(&ready).send().await.unwrap().status() == 200 {
@@ -357,7 +357,7 @@ async fn key_fetches_and_store_queries_are_client_spans() {
     }
 }
 
-/// Keys by id are fetched in a task of their own, for the request that needs them.
+/// Keys by `kid` are fetched in a separate task, for the request that needs them.
 #[tokio::test]
 async fn spawned_key_fetch_is_part_of_its_request_in_traces_and_log() {
     let receiver = Receiver::start().await;
@@ -489,10 +489,10 @@ async fn standard_variables_set_the_service_and_the_receiver() {
     );
 }
 
-/// Serves requests while the receiver at `endpoint` accepts no traces. Returns the log.
+/// Serves requests while the collector at `endpoint` accepts no traces. Returns the log.
 async fn serves_although_receiver_fails(endpoint: &str) -> String {
     let (mut command, _file) = traced(endpoint, helpers::BY_JWT);
-    // Batches are sent while requests come in, and the queue is soon full.
+    // Batches are sent while requests arrive, and the queue is soon full.
     command
         .env("OTEL_BSP_SCHEDULE_DELAY", "10")
         .env("OTEL_BSP_MAX_QUEUE_SIZE", "16");

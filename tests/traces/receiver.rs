@@ -1,4 +1,4 @@
-//! A receiver of OTLP over HTTP that decodes and records the traces it receives.
+//! A fake OTLP collector over HTTP that decodes and records the traces it receives.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::backend::{Backend, Seen};
 
 pub struct Receiver(Backend);
 
-/// A received span, with its ids in hexadecimal digits.
+/// A received span, with its ids as hexadecimal digits.
 #[derive(Clone, Debug)]
 pub struct Span {
     pub trace: String,
@@ -61,7 +61,7 @@ impl Receiver {
         scopes.flat_map(|scope| scope.spans).map(read).collect()
     }
 
-    /// The latest span of this name.
+    /// The latest span with this name.
     pub fn last(&self, name: &str) -> Span {
         self.spans()
             .into_iter()
@@ -69,7 +69,7 @@ impl Receiver {
             .unwrap_or_else(|| panic!("no {name:?}"))
     }
 
-    /// The only span of this name.
+    /// The only span with this name.
     pub fn span(&self, name: &str) -> Span {
         let mut spans = self.spans().into_iter().filter(|span| span.name == name);
         let span = spans
