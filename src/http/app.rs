@@ -52,7 +52,7 @@ pub struct App {
     pub drain: Drain,
     pub dev: bool,
     pub recent: RecentRequests,
-    /// `server.base_path`, which a reload does not change.
+    /// `server.base_path`, which a reload cannot change.
     pub base_path: String,
     request_ids: RequestIds,
     pub log: Arc<RequestLog>,
@@ -67,12 +67,12 @@ pub struct Live {
     subject_log: SubjectLog,
 }
 
-/// The state of one request: the settings in force when it started, which a reload does not change, and its span.
+/// The state of one request: its span, and the settings in force when it started, which a reload does not change.
 #[derive(Clone, Debug)]
 pub struct InForce {
     pub live: Arc<Live>,
     span: Arc<RequestSpan>,
-    /// The start on the monotonic clock.
+    /// The time on the monotonic clock at which the request started.
     started: Duration,
 }
 
@@ -104,7 +104,7 @@ impl App {
         })
     }
 
-    /// Whether `path` is that of a route below `server.base_path`.
+    /// Whether `path` is the given route below `server.base_path`.
     fn is_route(&self, path: &str, route: &str) -> bool {
         path.strip_prefix(&*self.base_path) == Some(route)
     }
@@ -114,7 +114,7 @@ impl App {
         self.live.load_full()
     }
 
-    /// `[server]` as it is in force, for the listeners.
+    /// The `[server]` settings in force, for the listeners.
     pub fn server_settings(self: &Arc<Self>) -> LiveSettings {
         let app = self.clone();
         Arc::new(move || app.live().settings.server.clone())
@@ -126,8 +126,8 @@ impl Reloadable for App {
         self.live().settings.clone()
     }
 
-    /// Puts new settings in force for the requests that start from now on. A rate limiter whose limits did not change is
-    /// kept, so that subjects over their quota stay limited.
+    /// Applies new settings to requests that start from now on. A rate limiter whose limits have not changed is kept,
+    /// so that subjects over their quota stay limited.
     fn replace(&self, settings: Settings) {
         let old = self.live();
         let limiter = if old.settings.rate_limit == settings.rate_limit {
@@ -152,7 +152,7 @@ impl Reloadable for App {
 }
 
 impl Live {
-    /// A permit for one token request. Requests above `server.max_in_flight` are refused, not queued.
+    /// A permit for one token request. Requests above `server.max_in_flight` are refused and not queued.
     ///
     /// # Errors
     /// `Overloaded` if all permits are taken.
@@ -187,7 +187,7 @@ pub fn public(app: &Arc<App>) -> Router {
     with_middleware(routes, app)
 }
 
-/// The router to merge into another axum app, which keeps its other paths and its fallback.
+/// The router to be merged into another axum app, whose other paths and fallback stay in effect.
 pub fn embedded(app: &Arc<App>) -> Router {
     with_middleware(token_routes(app), app)
 }
@@ -215,7 +215,7 @@ fn token_routes(app: &Arc<App>) -> Router<Arc<App>> {
     at_base_path(app, routes)
 }
 
-/// Routes below `server.base_path`. The routes are not nested, because a nested route for `/` would not match `/api/`.
+/// The routes below `server.base_path`. They are not nested, because a nested route for `/` would not match `/api/`.
 fn at_base_path(
     app: &App,
     routes: impl IntoIterator<Item = (&'static str, MethodRouter<Arc<App>>)>,
@@ -237,7 +237,7 @@ pub fn admin(app: &Arc<App>) -> Router {
     with_middleware(routes, app)
 }
 
-/// Under every base path, the service's public paths below `/rollout` end like one of these.
+/// The endings of the service's public paths below `/rollout`, under any base path.
 const BELOW_ROLLOUT: [&str; 3] = [token::PATH, token::DOCS_PATH, assets::CLIENT_PATH];
 
 async fn not_found(State(app): State<Arc<App>>, uri: Uri) -> Error {
@@ -262,12 +262,12 @@ async fn not_found_on_admin(State(app): State<Arc<App>>, uri: Uri) -> Error {
     }
 }
 
-/// Answers every method that the route does not accept with JSON.
+/// Answers a method that the route does not accept with a JSON error.
 pub fn read_only(route: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
     route.fallback(|| async { Error::MethodNotAllowed("GET, HEAD") })
 }
 
-/// Adds the middleware of all routes. A request passes the layers from top to bottom, its answer from bottom to top.
+/// Adds the middleware of all routes. A request passes the layers from top to bottom, its response from bottom to top.
 fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     routes.with_state(app.clone()).layer(
         ServiceBuilder::new()
@@ -279,7 +279,7 @@ fn with_middleware(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     )
 }
 
-/// Builds the answer of every error, adds the headers that all answers have, and logs refusals.
+/// Builds the response to every error, adds the headers that all responses have, and logs refusals.
 async fn finish(
     State(app): State<Arc<App>>,
     route: Option<MatchedPath>,
@@ -301,7 +301,7 @@ async fn finish(
             .is_some_and(|route| app.is_route(route.as_str(), path))
     });
     let span = Arc::new(request_span(&request, id, token_route));
-    // Under `dev` every loopback origin may call these; the routes of the dev page are for that page alone.
+    // Under `dev`, every loopback origin may call these routes, but only the dev page may call its own routes.
     let is_for_apps =
         token_route.is_some() || app.is_route(request.uri().path(), assets::CLIENT_PATH);
     let path_ends_in_token = request.uri().path().ends_with("token");
@@ -352,7 +352,7 @@ async fn finish(
     response
 }
 
-/// Refuses requests that are malformed or too large, and applies `server.request_timeout` to the others.
+/// Refuses malformed and oversized requests, and applies `server.request_timeout` to the others.
 async fn checked(
     app: &App,
     limits: &ServerConfig,
@@ -373,7 +373,7 @@ async fn checked(
 }
 
 impl App {
-    /// Logs and counts a request that got a token.
+    /// Logs and counts a request for which a token was issued.
     pub fn issued(&self, user: &Authenticated, in_force: &InForce) {
         let duration = self.clock.monotonic().saturating_sub(in_force.started);
         self.metrics
@@ -394,13 +394,13 @@ impl App {
             .answered(&in_force.span, &outcome, &in_force.live.subject_log);
     }
 
-    /// Logs that the browser will not send the request which a page of a listed origin announced.
+    /// Logs that the browser will not send the request that a preflight from a listed origin's page announced.
     pub fn refused_preflight(&self, in_force: &InForce, reason: Reason, asked: &HeaderValue) {
         self.log
             .refused_preflight(&in_force.span, reason.as_str(), asked);
     }
 
-    /// Logs and counts a refused request. A readiness probe is not a refused request.
+    /// Logs and counts a refused request. A failed readiness probe is not a refused request.
     fn refused(
         &self,
         error: &Error,
@@ -431,7 +431,7 @@ impl App {
         self.log.answered(span, &outcome, subjects);
     }
 
-    /// Lists a request for a token on the page of `dev`.
+    /// Lists a token request on the page of `dev`.
     fn show(&self, outcome: &Outcome<'_>) {
         if self.dev {
             self.recent.record(self.clock.now(), outcome);

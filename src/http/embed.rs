@@ -1,4 +1,4 @@
-//! The routes as a part of another axum app.
+//! The service's routes as a part of another axum app.
 
 use std::sync::Arc;
 

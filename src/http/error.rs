@@ -1,5 +1,5 @@
-//! Maps every error to its HTTP answer (RFC 9457, problem details). Reasons and causes are for the log; the caller gets
-//! the code.
+//! Maps every error to its HTTP response (RFC 9457, problem details). Reasons and causes are logged; the caller
+//! receives only the code.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::session::types::Cause;
 /// Why a request was refused or failed.
 #[derive(Clone, Debug)]
 pub enum Error {
-    /// The request violates HTTP or our stricter rules; the reason is for logs.
+    /// The request violates HTTP or the service's stricter rules; the reason is for logs.
     BadRequest(Reason),
     Denied(Denied),
     OriginNotAllowed(Reason),
@@ -28,34 +28,34 @@ pub enum Error {
     /// In dev mode, the `Host` is not a loopback name.
     HostNotAllowed,
     NotFound,
-    /// The path is one of the service's in another form, or is not served under this configuration.
+    /// The path is a variant of one of the service's paths, or is not served under this configuration.
     WrongPath(Reason),
-    /// The value of `Allow`.
+    /// The method is not allowed; the text is the value of `Allow`.
     MethodNotAllowed(&'static str),
     /// The body did not arrive within `server.body_timeout`.
     RequestTimeout,
     BodyTooLarge,
     UriTooLong,
-    /// A sentence for the caller and the log, with the limit and the number found.
+    /// A sentence for the caller and the log, which contains the limit and the number found.
     HeadersTooLarge(Arc<str>),
     /// The credential or the subject is over its rate limit.
     RateLimited {
         extractor: Arc<str>,
-        /// For the log. `None` only in [`Error::every`].
+        /// The subject, for the log. `None` only in [`Error::every`].
         subject: Option<Subject>,
         retry_after: Duration,
     },
     Internal,
-    /// The clock is before 2020, so the times of sessions and tokens would be wrong.
+    /// The machine's clock is before 2020, so the times of sessions and tokens would be wrong.
     ClockNotSet,
     /// The whole request took longer than `server.request_timeout`.
     DeadlineExceeded,
     Overloaded,
-    /// The answer of `/readyz` while the instance is not ready.
+    /// The response of `/readyz` while the instance is not ready.
     Unready(Arc<Report>),
 }
 
-/// The HTTP answer of one error.
+/// The HTTP response to one error.
 struct Mapping {
     status: StatusCode,
     code: &'static str,
@@ -81,7 +81,7 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="rollout
 const CHALLENGE_INVALID: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="rollout-token", error="invalid_token""#);
 
-/// The `Retry-After` if the backend sent none.
+/// The value of `Retry-After` if the backend sent none.
 const SOON: Duration = Duration::from_secs(2);
 
 fn wait_header(wait: Duration) -> (HeaderName, HeaderValue) {
@@ -89,7 +89,7 @@ fn wait_header(wait: Duration) -> (HeaderName, HeaderValue) {
 }
 
 impl Error {
-    /// The stable code: part of the API, and the outcome in metrics and logs.
+    /// The stable code, which is part of the API and is the outcome in metrics and logs.
     pub fn code(&self) -> &'static str {
         self.mapping().code
     }
@@ -98,7 +98,7 @@ impl Error {
         self.mapping().status
     }
 
-    /// The reason for logs, finer than the code.
+    /// The reason for logs, which is more specific than the code.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(reason)
@@ -118,7 +118,8 @@ impl Error {
         }
     }
 
-    /// The request has more headers than `server.max_headers`; `is_partial` says that the rest was not read.
+    /// The request has more headers than `server.max_headers`. If `is_partial` is true, the rest of the headers was not
+    /// read.
     pub fn too_many_headers(found: usize, is_partial: bool, limit: usize) -> Self {
         let least = if is_partial { "at least " } else { "" };
         Self::HeadersTooLarge(
@@ -127,7 +128,7 @@ impl Error {
         )
     }
 
-    /// The headers together are longer than `server.max_header_bytes`.
+    /// The headers exceed `server.max_header_bytes` in total.
     pub fn too_many_header_bytes(found: usize, is_partial: bool, limit: usize) -> Self {
         let least = if is_partial { "at least " } else { "" };
         Self::HeadersTooLarge(
@@ -149,7 +150,7 @@ impl Error {
         Some(cause)
     }
 
-    /// What was found and what was expected, or the details of a failing backend, for logs.
+    /// For logs: what was found and what was expected, or the details of a failing backend.
     pub fn cause(&self) -> Option<&str> {
         let Self::Denied(Denied { denial, .. }) = self else {
             return None;
@@ -163,14 +164,14 @@ impl Error {
         }
     }
 
-    /// The backend's own `Retry-After`, or [`SOON`].
+    /// The backend's own `Retry-After`, or else [`SOON`].
     fn wait(&self) -> Duration {
         self.unavailable()
             .and_then(|cause| cause.retry_after)
             .unwrap_or(SOON)
     }
 
-    /// The extractor that decided, if one did.
+    /// The extractor that decided, if any.
     pub fn extractor(&self) -> Option<&Arc<str>> {
         match self {
             Self::Denied(denied) => denied.extractor.as_ref(),
@@ -179,7 +180,7 @@ impl Error {
         }
     }
 
-    /// The subject of a genuine session that was refused.
+    /// The subject of a valid session for which no token was issued.
     pub fn subject(&self) -> Option<&Subject> {
         let Self::RateLimited { subject, .. } = self else {
             return None;
@@ -187,7 +188,8 @@ impl Error {
         subject.as_ref()
     }
 
-    /// Whether the request was refused before any extractor was asked. Its log line then has method, path, host and origin.
+    /// Whether the request was refused before any extractor was tried. If so, the log line contains its method, path,
+    /// host and origin.
     pub fn is_before_extractors(&self) -> bool {
         matches!(
             self,
@@ -206,7 +208,7 @@ impl Error {
         )
     }
 
-    /// What the operator may have to change, for logs and `explain`.
+    /// Advice on what the operator may have to change, for logs and `explain`.
     pub fn hint(&self, path_ends_in_token: bool) -> Option<&'static str> {
         let reason = match self {
             Self::NotFound if path_ends_in_token => {
@@ -240,8 +242,8 @@ impl Error {
         }
     }
 
-    /// Whether the connection is closed after the answer, because the end of the request is unknown or the rest of it is
-    /// not read.
+    /// Whether the connection is closed after the response, because the end of the request is unknown or the rest of
+    /// the request is not read.
     fn closes_connection(&self) -> bool {
         matches!(
             self,
@@ -302,7 +304,7 @@ impl Error {
         Mapping { status, code, title, detail, header }
     }
 
-    /// One error of each code, for the dev page and for tests of the documentation.
+    /// One example of each error code, for the dev page and for tests of the documentation.
     pub fn every() -> Vec<Self> {
         use crate::session::types::{Cause, Rejection};
         let denied = |denial| {
@@ -352,12 +354,12 @@ impl Error {
         self.mapping().title
     }
 
-    /// The header that this error adds to those of every answer.
+    /// The header that this error adds to the headers of every response.
     pub fn header(&self) -> Option<HeaderName> {
         self.mapping().header.map(|(name, _)| name)
     }
 
-    /// The complete answer.
+    /// The complete response.
     pub fn respond(&self, request_id: &str) -> Response {
         let Mapping { status, header, .. } = self.mapping();
         let mut response = (status, Json(self.problem(request_id))).into_response();
@@ -373,7 +375,7 @@ impl Error {
         response
     }
 
-    /// The detail of the mapping, after the sentence with the limit and the number found, if there is one.
+    /// The mapping's detail, preceded by the sentence with the limit and the number found, if there is one.
     fn measured(&self, detail: &'static str) -> Cow<'static, str> {
         match self {
             Self::HeadersTooLarge(found) => Cow::Owned(format!("{found} {detail}")),
@@ -405,8 +407,8 @@ impl Error {
     }
 }
 
-/// Carries the error in the response's extensions. The middleware `finish` in `app.rs`, which knows the request id,
-/// logs it and builds the answer.
+/// Puts the error into the response's extensions. The middleware `finish` in `app.rs`, which has the request id, logs
+/// the error and builds the response.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
@@ -415,8 +417,8 @@ impl IntoResponse for Error {
     }
 }
 
-/// Adds the headers that every answer has. Answers are not cacheable, except embedded files, which set `Cache-Control`
-/// themselves.
+/// Adds the headers that every response has. Responses are not cacheable, except for embedded files, which set their
+/// own `Cache-Control`.
 pub fn protect(headers: &mut HeaderMap) {
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,

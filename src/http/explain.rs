@@ -1,4 +1,4 @@
-//! The handling of a request before an extractor is asked, for `explain`: a raw request passes through a connection,
+//! What happens to a request before an extractor is tried, for `explain`: a raw request passes through a connection,
 //! the request checks, the router and the origin check, as in the running service. `session::explain` explains the
 //! extractors.
 
@@ -18,16 +18,16 @@ use crate::http::server;
 use crate::session::reason::Reason;
 use crate::settings::Settings;
 
-/// The result of the checks before the extractors.
+/// The result of the checks that precede the extractors.
 #[derive(Debug)]
 pub enum Beginning {
-    /// The extractors are asked.
+    /// The request reaches the extractors.
     Reached(Parts, Caller),
     Refused(Error),
-    /// The answer has this status, and for an error this code, without a session: a preflight, another route, or a head that
-    /// cannot be parsed.
+    /// The request is answered without a session: a preflight, another route, or a head that cannot be parsed. The text
+    /// contains the status of the response and, for an error, its code.
     Answered(String),
-    /// The status of the answer to a preflight whose request the browser will not send, and the reason.
+    /// The status of the response to a preflight whose request the browser will not send, and the reason.
     RefusedPreflight(StatusCode, Reason),
 }
 
@@ -37,7 +37,7 @@ pub enum Beginning {
 pub struct Explaining(Arc<Mutex<Option<Beginning>>>);
 
 impl Explaining {
-    /// Records the first outcome; later ones follow from it.
+    /// Records the first outcome. Later outcomes are only its consequences and are ignored.
     pub fn record(&self, beginning: Beginning) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get_or_insert(beginning);
@@ -67,7 +67,7 @@ pub async fn raw(app: &Arc<App>, request: &[u8], peer: IpAddr) -> Beginning {
         .unwrap_or_else(|| Beginning::Answered(outcome(&answer)))
 }
 
-/// Status and code of an answer.
+/// The status and the code of a response.
 fn outcome(answer: &[u8]) -> String {
     let text = String::from_utf8_lossy(answer);
     let status = text.split(' ').nth(1);
@@ -81,7 +81,7 @@ fn outcome(answer: &[u8]) -> String {
     }
 }
 
-/// The result for a request to the token route of which only the headers are known.
+/// The result for a request to the token route, of which only the headers are known.
 pub fn headers(settings: &Settings, head: Parts) -> Beginning {
     let caller = origin::check_fetch(&head.headers)
         .map_err(Error::NotAFetch)
@@ -94,7 +94,7 @@ pub fn headers(settings: &Settings, head: Parts) -> Beginning {
     }
 }
 
-/// The request as it would arrive. Operators paste heads of HTTP/2 and HTTP/3, which a proxy forwards as HTTP/1.1,
+/// The request as it would arrive. Operators paste HTTP/2 and HTTP/3 heads, which a proxy would forward as HTTP/1.1,
 /// headers without a request line, and heads whose body was not copied.
 fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     let start = pasted.trim_ascii_start();
@@ -134,7 +134,7 @@ fn completed(pasted: &[u8], token_path: &str) -> Vec<u8> {
     request
 }
 
-/// Headers after a request line. Browsers show the request line of HTTP/2 as pseudo-headers.
+/// Adds a request line to the headers. Browsers show the request line of HTTP/2 as pseudo-headers.
 fn with_request_line(headers: &[u8], token_path: &str) -> Vec<u8> {
     let (_, lines) = pasted::head_lines(headers);
     let value = |name: &str| {
@@ -172,7 +172,7 @@ fn complete_body(request: &mut Vec<u8>) {
         })
     };
     if let Some(length) = value("content-length").and_then(|length| length.parse::<usize>().ok()) {
-        // A longer body is refused because of its `Content-Length`.
+        // A longer body is refused based on its `Content-Length`, so it need not be complete.
         let missing = length.saturating_sub(body.len()).min(64 * 1024);
         request.resize(request.len() + missing, b' ');
     } else if value("transfer-encoding").is_some() && body.trim().is_empty() {

@@ -1,5 +1,5 @@
 //! The policy for browsers: the origins whose pages may request tokens (Fetch, section 3.2), and the CORS headers of
-//! the answers. It does not depend on the session.
+//! the responses. The policy does not depend on the session.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -11,16 +11,16 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Where a request comes from, according to the headers that browsers set.
+/// The origin of a request, according to the headers that browsers set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Not a browser, such as curl or a server.
+    /// A client other than a browser, such as curl or a server.
     NoBrowser,
     /// A page of this service's own origin.
     SameOrigin,
-    /// A page of an origin in `origins.allowed`, or under `dev` of a loopback origin.
+    /// A page of an origin in `origins.allowed` or, under `dev`, of a loopback origin.
     Listed,
-    /// A page whose origin matches a pattern in `origins.allowed`. A bearer token alone identifies its user.
+    /// A page whose origin matches a pattern in `origins.allowed`. Only a bearer token identifies its user.
     ListedByPattern,
 }
 
@@ -33,8 +33,8 @@ pub enum Listing {
     Loopback,
 }
 
-/// Accepts only browser requests made by `fetch` or `XMLHttpRequest`, so that a token does not become a document, a
-/// file or a history entry. Requests with neither header are accepted.
+/// Accepts only browser requests made by `fetch` or `XMLHttpRequest`, so that a token does not end up in a document, a
+/// file or a history entry. Requests that have neither header are accepted.
 ///
 /// # Errors
 /// If `Sec-Fetch-Mode` is `navigate`, or `Sec-Fetch-Dest` is other than `empty`.
@@ -81,7 +81,7 @@ pub fn check(origins: &Origins, headers: &HeaderMap) -> Result<Caller, Reason> {
     }
 }
 
-/// The same for routes that serve the service's own pages and programs only, whatever `origins` lists.
+/// Like [`check`], but ignores `origins`, for routes that serve only the service's own pages and programs.
 ///
 /// # Errors
 /// As [`check`].
@@ -102,13 +102,13 @@ fn listing(origins: &Origins, origin: &HeaderValue) -> Option<Listing> {
     }
 }
 
-/// The `Origin` of the request and how it is listed; `None` unless there is exactly one `Origin` and it is listed.
+/// The request's `Origin` and how it is listed; `None` unless there is exactly one `Origin` and it is listed.
 pub fn listed<'a>(origins: &Origins, headers: &'a HeaderMap) -> Option<(&'a HeaderValue, Listing)> {
     let origin = single(headers, &header::ORIGIN).ok().flatten()?;
     Some((origin, listing(origins, origin)?))
 }
 
-/// For browsers without `Sec-Fetch-Site`: whether the host and port of the origin equal `Host`. The scheme is not
+/// Whether the host and port of the origin equal `Host`, for browsers without `Sec-Fetch-Site`. The scheme is not
 /// compared, because TLS ends at the proxy in front of this service.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let Ok(Some(host)) = single(headers, &header::HOST) else {
@@ -125,8 +125,8 @@ fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Adds the CORS headers that let a listed page read the answer. For a page that matches a pattern, credentials are not
-/// allowed, so it cannot read an answer to a request with cookies.
+/// Adds the CORS headers that let a listed page read the response. A page whose origin matches a pattern gets no
+/// permission for credentials, so it cannot read the response to a request with cookies.
 pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue, listing: Listing) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     if listing != Listing::Pattern {
@@ -141,7 +141,7 @@ pub fn allow_reading(headers: &mut HeaderMap, origin: HeaderValue, listing: List
     );
 }
 
-/// Adds the CORS headers of the answer to a preflight (Fetch, section 3.2.2). Chromium caches it for at most two hours.
+/// Adds the CORS headers of a preflight response (Fetch, section 3.2.2). Chromium caches it for at most two hours.
 pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, origins: &Origins) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     headers.insert(
@@ -154,7 +154,7 @@ pub fn allow_preflight(headers: &mut HeaderMap, methods: HeaderValue, origins: &
     );
 }
 
-/// Why the browser will not send the request that this preflight announces, and the method or headers that it asks for.
+/// Why the browser will not send the request that this preflight announces, and the method or headers that it requests.
 pub fn refused_preflight<'a>(
     headers: &'a HeaderMap,
     methods: &str,

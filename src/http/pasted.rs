@@ -1,5 +1,5 @@
-//! Parses a request that an operator pastes: copied "as cURL" in a browser, the raw text of an HTTP request, or lines
-//! of headers alone. Only the headers are read.
+//! Parses a request that an operator pastes: copied "as cURL" from a browser, the raw text of an HTTP request, or only
+//! header lines. Only the headers are read.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
@@ -70,10 +70,10 @@ pub struct CurlArgs {
 }
 
 impl CurlArgs {
-    /// The headers of the request that curl would send.
+    /// The headers that curl would send.
     ///
     /// # Errors
-    /// Names the malformed header, and never contains its value.
+    /// Names the malformed header, but never contains its value.
     pub fn headers(&self) -> Result<HeaderMap, String> {
         let cookies = self
             .cookies
@@ -109,7 +109,7 @@ impl CurlArgs {
     }
 }
 
-/// The `Host` of a URL. curl accepts a URL without its scheme.
+/// The `Host` header for a URL. Like curl, accepts a URL without a scheme.
 fn host_of(url: &str) -> Option<HeaderValue> {
     let url = if url.contains("://") {
         Url::parse(url)
@@ -122,10 +122,10 @@ fn host_of(url: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(host).ok()
 }
 
-/// The headers of a pasted request in any of the three forms.
+/// The headers of a request that was pasted in any of the three forms.
 ///
 /// # Errors
-/// Says what is malformed, and never contains a value.
+/// Describes the malformed part, but never contains a value.
 pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
     if text.len() > MAX_BYTES {
         return Err(format!(
@@ -141,14 +141,14 @@ pub fn headers(text: &[u8]) -> Result<HeaderMap, String> {
     some(headers_of(lines.map(Vec::as_slice))?)
 }
 
-/// Whether the pasted text is a curl command.
+/// Whether the pasted text is a curl command line.
 pub fn is_curl(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     text.starts_with(b"curl ") || text.starts_with(b"curl.exe ")
 }
 
-/// The request line, if there is one, and the headers, each as one line. Without a request line they are as browsers show
-/// them: with the pseudo-headers of HTTP/2, and with names and values on lines of their own.
+/// The request line, if there is one, and the headers, each as one line. Without a request line, the headers have the
+/// form in which browsers display them: with HTTP/2 pseudo-headers, and with names and values on separate lines.
 pub fn head_lines(text: &[u8]) -> (Option<&[u8]>, Vec<Vec<u8>>) {
     let mut lines = text
         .trim_ascii_start()
@@ -181,7 +181,7 @@ fn is_pseudo_header(line: &[u8]) -> bool {
     line.starts_with(b":")
 }
 
-/// Returns these headers, or an error if there are none.
+/// Returns the headers, or an error if there are none.
 pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
     if headers.is_empty() {
         return Err(
@@ -192,10 +192,10 @@ pub fn some(headers: HeaderMap) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// Parses a command line of curl.
+/// Parses a curl command line.
 ///
 /// # Errors
-/// Says what is malformed, and never contains a value.
+/// Describes the malformed part, but never contains a value.
 pub fn curl(text: &[u8]) -> Result<CurlArgs, String> {
     let text = std::str::from_utf8(text).map_err(|_| "the command is not UTF-8".to_owned())?;
     let words = words(text).ok_or("the command ends inside quotes: copy all of it")?;
@@ -221,7 +221,7 @@ fn is_request_line(line: &[u8]) -> bool {
             .is_some_and(|last| last.starts_with(b"HTTP/"))
 }
 
-/// Adds the missing header name to a line, because cookies or a token may be pasted alone.
+/// Adds the missing header name to a line, because an operator may paste only cookies or only a token.
 fn named(line: &[u8]) -> Vec<u8> {
     let end = line
         .iter()
@@ -243,7 +243,7 @@ fn named(line: &[u8]) -> Vec<u8> {
 /// The headers of these lines.
 ///
 /// # Errors
-/// Names the malformed header, and never contains its value.
+/// Names the malformed header, but never contains its value.
 pub fn headers_of<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for line in lines {
@@ -262,14 +262,14 @@ pub fn headers_of<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<HeaderMap
     Ok(headers)
 }
 
-/// Contains only the name, because the value may be a session.
+/// The error for a malformed line. Contains only the header's name, because the value may be a session.
 fn wrong(line: &[u8], what: &str) -> String {
     let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
     let name = String::from_utf8_lossy(&name[..name.len().min(40)]).into_owned();
     format!("the header {name:?} {what}")
 }
 
-/// Splits a command into words like a POSIX shell, including `$'…'`, which Chrome writes; `None` if quotes are not
+/// Splits a command into words as a POSIX shell does, including `$'…'`, which Chrome writes; `None` if a quote is not
 /// closed.
 fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();

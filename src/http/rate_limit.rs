@@ -1,5 +1,5 @@
-//! Limits the tokens per minute of one credential and of one subject, in bounded memory.
-//! The answer to a caller over the limit is in `error.rs`.
+//! Limits the tokens per minute for each credential and for each subject, in bounded memory. The response to a caller
+//! over the limit is in `error.rs`.
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::num::NonZeroU32;
@@ -16,20 +16,20 @@ use crate::clock::Clock;
 use crate::session::subject::Subject;
 use crate::settings::RateLimitConfig;
 
-/// The limit of a subject is this many times that of one of its credentials. Many users may share a subject, such as an
-/// organisation. The limit of the subject stops a loop whose credential changes with each request.
+/// The limit of a subject is this many times the limit of a credential, because many users may share a subject, such as
+/// an organisation. The subject's limit stops a loop that uses a different credential for each request.
 const CREDENTIALS_PER_SUBJECT: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
-/// If there are more keys than this, those whose full burst is available again are removed, which does not change their
-/// limit. A request keeps its key for the time in which one token is refilled, so a limiter holds at most these keys
-/// and those of the requests in that time.
+/// If there are more keys than this, the keys whose full burst is available again are removed, which does not change
+/// their limit. A request keeps its key until one token is refilled, so a limiter holds at most this number of keys
+/// plus the keys of the requests made within that time.
 const KEYS_KEPT: usize = 10_000;
 /// The number of requests between two checks of the number of keys.
 const SWEEP_EVERY: u32 = 1024;
 
 type Keyed = RateLimiter<u64, DashMapStateStore<u64>, LimiterClock, NoOpMiddleware<Nanos>>;
 
-/// A limit for each credential of a subject, and one for the subject as a whole. The keys of both are 64-bit hashes with
-/// a random key.
+/// One limit for each credential of a subject, and one for the subject as a whole. The keys of both limits are 64-bit
+/// keyed hashes with a random key.
 pub struct TokenLimiter {
     credentials: Keyed,
     subjects: Keyed,
@@ -38,7 +38,7 @@ pub struct TokenLimiter {
 }
 
 impl TokenLimiter {
-    /// `None` if the limit is switched off.
+    /// `None` if the limit is disabled.
     pub fn new(config: RateLimitConfig, clock: &Clock) -> Option<Self> {
         let per_minute = NonZeroU32::new(config.per_minute)?;
         let burst = NonZeroU32::new(config.burst)?;
@@ -59,9 +59,9 @@ impl TokenLimiter {
         })
     }
 
-    /// Counts one token against the limit of the credential, hashed as it was sent, and one against the subject's. A
-    /// credential over its limit does not count against the subject. Without a credential, the subject also has the
-    /// limit of one credential.
+    /// Counts one token against the limit of the credential, hashed as it was sent, and one against the subject's
+    /// limit. A request over the credential's limit does not count against the subject. Without a credential, the
+    /// subject is also subject to the limit of one credential.
     ///
     /// # Errors
     /// If one of the limits is reached, with the time until the next token.

@@ -1,5 +1,5 @@
-//! Checks the form of a request before anything else: validates its head, and reads and discards its body.
-//! Heads that cannot be parsed are refused in `server::connection`.
+//! Checks the form of a request before it is routed: validates its head, and reads and discards its body.
+//! `server::connection` refuses heads that cannot be parsed.
 
 use std::net::Ipv6Addr;
 
@@ -15,32 +15,34 @@ use crate::http::error::Error;
 use crate::session::reason::Reason;
 use crate::settings::ServerConfig;
 
-/// The bytes of a header line in addition to name and value: `: ` and CR LF.
+/// The bytes of a header line besides its name and value: `: ` and CR LF.
 const HEADER_OVERHEAD: usize = 4;
 const MAX_HOST_BYTES: usize = 255;
 
-/// An extension of requests whose head two parsers could read differently, in a way that the parsed head does not show.
+/// A request extension that marks a head which two parsers could interpret differently, although the parsed head does
+/// not show it.
 #[derive(Clone, Copy, Debug)]
 pub struct AmbiguousHead(pub Reason);
 
-/// The number and the size of the headers as they arrived, without the request id that the service adds. An extension.
+/// A request extension with the number and size of the headers as received, without the request id that the service
+/// adds.
 #[derive(Clone, Copy, Debug)]
 struct HeaderSize {
     count: usize,
     bytes: usize,
 }
 
-/// CONNECT is refused before the router, because its target is not a path.
+/// The error for CONNECT, which is refused before routing, because its target is not a path.
 const NO_CONNECT: Error = Error::MethodNotAllowed("GET, HEAD, POST, OPTIONS");
 
-/// Measures the headers, before the service adds its own.
+/// Measures the headers before the service adds its own.
 pub fn measured(mut request: Request) -> Request {
     let size = measure(request.headers());
     request.extensions_mut().insert(size);
     request
 }
 
-/// Checks the head and discards the body. Returns the request without its body.
+/// Checks the head, and reads and discards the body. Returns the request without its body.
 ///
 /// # Errors
 /// Those of [`check_head`] and [`discard_body`].
@@ -54,7 +56,7 @@ pub async fn check(request: Request, limits: &ServerConfig) -> Result<Request, E
 /// Like [`check`], but keeps a body of up to `max_bytes`.
 ///
 /// # Errors
-/// Those of [`check_head`], `RequestTimeout`, and `BodyTooLarge`, even if the body is incomplete.
+/// Those of [`check_head`], `RequestTimeout`, and `BodyTooLarge`, which is returned even if the body is incomplete.
 pub async fn check_with_body(
     request: Request,
     limits: &ServerConfig,
@@ -72,11 +74,11 @@ pub async fn check_with_body(
     Ok(Request::from_parts(head, Body::from(body)))
 }
 
-/// Checks everything in the head that does not depend on the route. Sizes come first, so that the limits also bound the
-/// work of the later checks.
+/// Checks everything in the head that does not depend on the route. Sizes are checked first, so that the limits also
+/// bound the cost of the later checks.
 ///
 /// # Errors
-/// `UriTooLong`, `HeadersTooLarge`, `BodyTooLarge` by `Content-Length`, or `BadRequest`.
+/// `UriTooLong`, `HeadersTooLarge`, `BodyTooLarge` (by `Content-Length`), or `BadRequest`.
 pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     if target_length(&head.uri) > limits.max_uri_bytes {
         return Err(Error::UriTooLong);
@@ -110,7 +112,7 @@ pub fn check_head(head: &Parts, limits: &ServerConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads the body to its end, so that the connection can be used again, and discards it.
+/// Reads and discards the whole body, so that the connection can be reused.
 ///
 /// # Errors
 /// `RequestTimeout` after `server.body_timeout`, `BodyTooLarge`, or `BadRequest` if the body is incomplete.
@@ -148,9 +150,9 @@ fn measure(headers: &HeaderMap) -> HeaderSize {
     }
 }
 
-/// Prevents request smuggling, in which the proxy in front sees the end of the body in another place. `chunked` must be
-/// written once, alone, and in the form that all parsers understand. `TE` must not contain it (RFC 9110, section
-/// 10.1.4), because a parser could confuse the two headers.
+/// Prevents request smuggling, which exploits that the proxy in front finds the end of the body at another place.
+/// `chunked` must occur once, alone, and in the form that all parsers understand. `TE` must not contain `chunked` (RFC
+/// 9110, section 10.1.4), because a parser could confuse the two headers.
 fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Error> {
     let is_plain = single(headers, &header::TRANSFER_ENCODING)
         .is_ok_and(|value| value.is_none_or(|value| value == "chunked"));
@@ -167,7 +169,7 @@ fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Error> {
     }
 }
 
-/// Requires exactly one valid `Host` (RFC 9112, section 3.2). In HTTP/1.0 it may be absent.
+/// Requires exactly one valid `Host` (RFC 9112, section 3.2). An HTTP/1.0 request may omit it.
 fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
     match single(headers, &header::HOST) {
         Ok(Some(host)) if is_host(host.as_bytes()) => Ok(()),
@@ -178,8 +180,8 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
     }
 }
 
-/// Whether this is a host name or an IP address, with an optional port. The rest of RFC 3986's grammar (user info,
-/// percent-encoding, sub-delimiters) is refused, because clients do not send it in `Host`.
+/// Whether this is a host name or an IP address, with an optional port. Refuses the rest of RFC 3986's grammar (user
+/// info, percent-encoding, sub-delimiters), because clients do not send it in `Host`.
 fn is_host(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else {
         return false;
@@ -207,7 +209,7 @@ fn is_port(port: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
-/// The `Content-Length`; 0 if there is none.
+/// The value of `Content-Length`; 0 if it is absent.
 fn content_length(headers: &HeaderMap) -> Result<u64, Error> {
     const MALFORMED: Error = Error::BadRequest(Reason::ContentLength);
     let Some(length) =

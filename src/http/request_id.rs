@@ -1,5 +1,5 @@
-//! The request id, `X-Request-Id`: the caller's id if it is well-formed, otherwise a new one.
-//! tower-http's layers set it on the request and the answer.
+//! The request id, `X-Request-Id`: the caller's id if it is well-formed, otherwise a new id. tower-http's layers set it
+//! on the request and on the response.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const MAX_LENGTH: usize = 64;
 
-/// Removes the caller's id unless there is exactly one and it has 1 to 64 letters, digits, `.`, `_` and `-`, because it
-/// is copied into headers, log lines and JSON. tower-http keeps an id that is present, and generates one otherwise.
+/// Removes the caller's id unless there is exactly one and it consists of 1 to 64 letters, digits, `.`, `_` and `-`,
+/// because it is copied into headers, log lines and JSON. tower-http keeps an existing id and otherwise generates one.
 pub fn drop_malformed(mut request: Request) -> Request {
     if !is_well_formed(request.headers()) {
         request.headers_mut().remove(X_REQUEST_ID);
@@ -32,7 +32,7 @@ fn is_well_formed(headers: &HeaderMap) -> bool {
     (1..=MAX_LENGTH).contains(&value.len()) && value.as_bytes().iter().all(is_safe)
 }
 
-/// Generates ids that are unique across processes: a random prefix and a counter.
+/// Generates ids that are unique across processes, from a random prefix and a counter.
 #[derive(Clone, Debug)]
 pub struct RequestIds(Arc<Counter>);
 
@@ -44,7 +44,8 @@ struct Counter {
 
 impl RequestIds {
     pub fn new() -> Self {
-        // The standard library seeds its hashers randomly. That is enough: an id must be unique, not secret.
+        // The standard library seeds its hashers randomly. That is sufficient, because an id must be unique but need
+        // not be secret.
         let prefix = format!("{:016x}", RandomState::new().build_hasher().finish());
         Self(Arc::new(Counter {
             prefix,

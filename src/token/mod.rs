@@ -1,5 +1,5 @@
-//! Mints Rollout auth tokens: a JWT (RFC 7519) signed with HS512 (RFC 7518, section 3.2), with the claims of Rollout's
-//! guide "Getting your API Key".
+//! Mints Rollout auth tokens: a JWT (RFC 7519) signed with HS512 (RFC 7518, section 3.2), with the claims described in
+//! Rollout's guide "Getting your API Key".
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::session::reason::Reason;
 use crate::session::subject::{Subject, SubjectError, Template};
 use crate::session::types::Session;
 
-/// `{"typ":"JWT","alg":"HS512"}` in base64url, with the dot that follows it.
+/// `{"typ":"JWT","alg":"HS512"}` in base64url, followed by a dot.
 const HEADER: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzUxMiJ9.";
 
 /// The maximum length of a token. It is sent in a header, and servers and proxies commonly limit headers to 8 KiB.
 const MAX_BYTES: usize = 4096;
 
-/// The length of an HS512 signature in base64url, with the dot before it.
+/// The length of an HS512 signature in base64url, including the dot before it.
 const SIGNATURE_BYTES: usize = 1 + 86;
 
 /// The claims that `token.claims` cannot set.
@@ -34,10 +34,10 @@ pub struct RolloutClient {
     pub secret: Secret,
 }
 
-/// Mints tokens. It stores none of them.
+/// Mints tokens, and stores none of them.
 ///
-/// The HMAC key is prepared once. `jsonwebtoken::encode` prepares it for every token, which takes longer than the signature
-/// itself. The tests verify the tokens with that library.
+/// The HMAC key is prepared once, because `jsonwebtoken::encode` prepares it for every token, which takes longer than
+/// the signature itself. The tests verify the tokens with that library.
 #[derive(Debug)]
 pub struct Minter {
     client_id: String,
@@ -55,14 +55,14 @@ pub struct Minted {
     pub expires_at: UnixSeconds,
 }
 
-/// Why no token is minted for a genuine session.
+/// Why no token can be minted for a valid session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MintError {
-    /// The clock was never set, so `iat` and `exp` would be wrong.
+    /// The machine's clock was never set, so `iat` and `exp` would be wrong.
     ClockNotSet,
     /// `token.cap_to_session` is set, and the session has expired.
     SessionOver,
-    /// A configured claim cannot be filled from this session; the reason is for logs.
+    /// A configured claim cannot be filled from this session. The reason is for logs.
     Claim(Reason),
 }
 
@@ -95,7 +95,8 @@ impl Minter {
     /// Mints a token for `subject` that is valid from `now` for `token.ttl`.
     ///
     /// # Errors
-    /// If the clock is not set, the session has expired, a configured claim is ambiguous in it, or the token is too long.
+    /// If the clock is not set, the session has expired, a claim template cannot be filled unambiguously from it, or
+    /// the token is too long.
     pub fn mint(
         &self,
         subject: &Subject,
@@ -119,7 +120,7 @@ impl Minter {
             exp,
             configured: self.claims.fill(&session.attributes)?,
         };
-        // The claims are strings, integers and JSON values, whose serialization cannot fail.
+        // The claims are strings, integers and JSON values, all of which can be serialized without errors.
         let payload =
             serde_json::to_vec(&claims).map_err(|_| MintError::Claim(Reason::ClaimUnwritable))?;
 
@@ -200,7 +201,7 @@ fn parse_node(value: serde_json::Value) -> Result<Node, String> {
     }
 }
 
-/// Omits claims for which the session has no value.
+/// Fills the members. Omits claims for which the session has no value.
 fn fill_members(
     members: &[(String, Node)],
     session: &Value,
@@ -268,7 +269,7 @@ mod tests {
         }
     }
 
-    /// The claims according to `jsonwebtoken`, which also verifies the signature.
+    /// The claims as decoded by `jsonwebtoken`, which also verifies the signature.
     fn verified(token: &str) -> serde_json::Value {
         let mut validation = Validation::new(Algorithm::HS512);
         validation.validate_exp = false;

@@ -1,5 +1,5 @@
-//! Files for browsers, embedded in the binary. Caches may store them but revalidate before each use (RFC 9110, section
-//! 13.1.2), so that a new version is used at once.
+//! Files for browsers, embedded in the binary. Caches may store them but must revalidate them before each use (RFC
+//! 9110, section 13.1.2), so that a new version takes effect at once.
 
 use std::sync::LazyLock;
 
@@ -27,7 +27,7 @@ impl Asset {
         }
     }
 
-    /// The file, or 304 if the caller has its current version.
+    /// Returns the file, or 304 if the caller has the current version.
     pub fn answer(&self, request: &HeaderMap) -> Response {
         let validators = [
             (header::CACHE_CONTROL, "no-cache"),
@@ -44,8 +44,8 @@ impl Asset {
             .into_response()
     }
 
-    /// Whether `If-None-Match` has this file's tag. The comparison is weak, because proxies that compress answers mark
-    /// the tag as weak.
+    /// Whether `If-None-Match` contains this file's tag. The comparison is weak, because proxies that compress
+    /// responses turn the tag into a weak one.
     fn is_current(&self, request: &HeaderMap) -> bool {
         request
             .get_all(header::IF_NONE_MATCH)

@@ -1,5 +1,5 @@
-//! The routes that only `rollout-token dev` serves: the page at `/` and its files, and the check of `Host`.
-//! The page itself is in `web/`.
+//! The routes that only `rollout-token dev` serves: the page at `/` with its files, and the check of `Host`. The page
+//! itself is in `web/`.
 
 pub mod session;
 
@@ -22,13 +22,13 @@ use crate::http::error::{self, Error};
 use crate::http::origin;
 use crate::settings::is_loopback;
 
-/// Allows the page's own script, style and icon and fetches to this service, and nothing else.
+/// Allows only the page's own script, style and icon, and fetches to this service.
 const CSP: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
-/// The only path whose body is read, which is a pasted request.
+/// The only path whose request body is used: it contains a pasted request.
 pub const EXPLAIN_PATH: &str = "/dev/explain";
 
 async fn page(headers: HeaderMap) -> Response {
@@ -71,17 +71,17 @@ async fn icon(headers: HeaderMap) -> Response {
     ICON.answer(&headers)
 }
 
-/// An example answer.
+/// An example response.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     code: &'static str,
     status: u16,
     headers: BTreeMap<String, String>,
-    /// The body as text, which keeps the order of the members.
+    /// The body as text, which preserves the order of its members.
     body: String,
 }
 
-/// The routes of the page. Pages of other origins may not fetch them, even if they may ask for tokens.
+/// The routes of the page. Pages of other origins may not fetch them, even if they may request tokens.
 pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 8] {
     let own = |route: MethodRouter<Arc<App>>| route.route_layer(from_fn(own_page_only));
     [
@@ -104,7 +104,7 @@ async fn own_page_only(request: Request, next: Next) -> Result<Response, Error> 
     Ok(next.run(request).await)
 }
 
-/// One answer of each code. The page shows the answers that it cannot cause itself, such as a refused origin.
+/// One response for each code. The page shows those that it cannot cause itself, such as a refused origin.
 async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     let mut samples = Vec::new();
     for error in Error::every() {
@@ -130,8 +130,8 @@ async fn samples() -> Result<Json<Vec<Sample>>, Error> {
     Ok(Json(samples))
 }
 
-/// Whether the `Host` is a loopback name. Otherwise a page whose host name resolves to this machine (DNS rebinding)
-/// would count as same-origin.
+/// Whether the `Host` is a loopback name. If any name were accepted, a page whose host name resolves to this machine
+/// (DNS rebinding) would be treated as same-origin.
 pub fn is_local(headers: &HeaderMap) -> bool {
     let host = headers
         .get(header::HOST)

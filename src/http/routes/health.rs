@@ -1,4 +1,4 @@
-//! Liveness, readiness and metrics. The metrics themselves are in `telemetry/metrics.rs`.
+//! Liveness, readiness and metrics. The metrics are defined in `telemetry/metrics.rs`.
 
 use std::sync::Arc;
 
@@ -25,22 +25,22 @@ impl Alive {
     }
 }
 
-/// Whether this instance should get requests, and if not, why.
+/// Whether this instance should receive requests and, if not, why.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// `ready`, `waiting`, `draining`, or `clock_not_set` while the machine's clock is before 2020.
     pub state: &'static str,
     extractors: Vec<ExtractorReport>,
-    /// Equal on instances that have the same client secret. It is on the admin listener only, because it can be used to
-    /// check guesses of a weak secret.
+    /// A fingerprint that is equal on instances with the same client secret. It is exposed only on the admin listener,
+    /// because it can be used to check guesses of a weak secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret_fingerprint: Option<String>,
-    /// The instance runs in dev mode, where callers choose their user: it must not be reachable from outside.
+    /// The instance runs in dev mode, in which callers choose their user, so it must not be reachable from outside.
     dev: bool,
 }
 
 impl Report {
-    /// The report of an instance that is shutting down, without extractors.
+    /// The report of an instance that is shutting down. It does not list extractors.
     pub fn draining() -> Self {
         Self {
             state: "draining",
@@ -56,18 +56,19 @@ struct ExtractorReport {
     name: Arc<str>,
     kind: &'static str,
     state: &'static str,
-    /// What the extractor waits for.
+    /// The data that the extractor waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<&'static str>,
 }
 
-/// `GET /healthz`: the process answers. It touches no backend, because an orchestrator restarts instances that fail it.
+/// `GET /healthz`: shows that the process responds. It calls no backend, because an orchestrator restarts instances
+/// that fail this probe.
 pub async fn live() -> impl IntoResponse {
     Json(Alive::ok())
 }
 
-/// `GET /readyz`: ready once every extractor has fetched what it needs, while the clock is set and the instance is not
-/// shutting down.
+/// `GET /readyz`: ready once every extractor has fetched the data that it needs, provided that the clock is set and the
+/// instance is not shutting down.
 pub async fn ready(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
@@ -75,7 +76,7 @@ pub async fn ready(
     answer(report(&app, &live, None))
 }
 
-/// `GET /readyz` on the admin listener: with the fingerprint of the client secret.
+/// `GET /readyz` on the admin listener, which includes the fingerprint of the client secret.
 pub async fn ready_for_operators(
     State(app): State<Arc<App>>,
     Extension(InForce { live, .. }): Extension<InForce>,
@@ -145,7 +146,7 @@ pub async fn metrics(
     ([(header::CONTENT_TYPE, content_type)], text)
 }
 
-/// Whether the caller accepts OpenMetrics, and does not prefer plain text (RFC 9110, section 12.5.1).
+/// Whether the caller accepts OpenMetrics and does not prefer plain text (RFC 9110, section 12.5.1).
 fn prefers_open_metrics(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter();
     let accepted = accepted
@@ -179,7 +180,7 @@ mod tests {
             (Some("text/plain"), false),
             (Some("application/openmetrics-text"), true),
             (Some("Application/OpenMetrics-Text; version=1.0.0"), true),
-            // Prometheus 2 and 3.
+            // The `Accept` headers of Prometheus 2 and 3.
             (
                 Some(
                     "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",

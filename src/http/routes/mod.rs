@@ -1,4 +1,4 @@
-//! The handlers, one file per subject. The router is in `app.rs`.
+//! The route handlers, one file per topic. The router is in `app.rs`.
 
 pub mod assets;
 pub mod dev;

@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: the description of the API (`OpenAPI` 3.1). The document is checked in; the tests below compare it
-//! with the types and errors of the code.
+//! `GET /openapi.json`: the API description (`OpenAPI` 3.1). The document is checked in; the tests below compare it
+//! with the types and errors in the code.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::http::app::App;
 
 const DOCUMENT: &str = include_str!("openapi.json");
 
-/// The member with the base URL of the paths. The probes have no base path, so they have a `servers` member of their
-/// own.
+/// The member that contains the base URL of the paths. The probes are not below the base path, so they have their own
+/// `servers` member.
 const SERVERS: &str = r#""servers": [{"url": "/"}]"#;
 
 pub async fn openapi(State(app): State<Arc<App>>) -> impl IntoResponse {

@@ -1,4 +1,4 @@
-//! `POST /rollout/token`: exchanges a session for a token. `session` recognises the user, and `token` mints.
+//! `POST /rollout/token`: exchanges a session for a token. `session` identifies the user, and `token` mints the token.
 
 use std::sync::Arc;
 
@@ -25,21 +25,21 @@ pub const PATH: &str = "/rollout/token";
 const METHODS: &str = "POST, OPTIONS";
 const METHODS_WITH_GET: &str = "GET, POST, OPTIONS";
 
-/// The path in the snippets of Rollout's docs.
+/// The path used in the snippets of Rollout's docs.
 pub const DOCS_PATH: &str = "/rollout-token";
 const DOCS_METHODS: &str = "GET, OPTIONS";
 
-/// The answer to a signed-in user.
+/// The response to a signed-in user.
 #[derive(Debug, Serialize)]
 pub struct TokenResponse {
     token: String,
     /// Always `Bearer` (RFC 6750).
     token_type: &'static str,
-    /// Seconds from now.
+    /// The token's lifetime in seconds, from now.
     expires_in: i64,
     /// The token's `exp`, in seconds since 1970.
     expires_at: i64,
-    /// Seconds from now after which a front end should fetch the next token.
+    /// The number of seconds from now after which a front end should fetch the next token.
     refresh_in: i64,
 }
 
@@ -89,8 +89,8 @@ pub async fn issue_at_path(
     issue_by_get(&app, &in_force, request).await
 }
 
-/// Any page can cause a GET, so either the browser names an allowed origin, or the request has a credential that browsers
-/// do not add by themselves. Under `dev`, programs need none.
+/// Any page can cause a GET request, so either the browser must name an allowed origin, or the request must contain a
+/// credential that browsers do not add automatically. Under `dev`, clients other than browsers need neither.
 async fn issue_by_get(
     app: &App,
     in_force: &InForce,
@@ -132,8 +132,7 @@ pub async fn docs_method_not_allowed(Extension(in_force): Extension<InForce>) ->
     docs_methods(&in_force.live).map_or_else(|error| error, Error::MethodNotAllowed)
 }
 
-/// `HEAD /rollout-token`. Without a handler of its own, axum would answer HEAD with the handler of GET and mint a
-/// token.
+/// `HEAD /rollout-token`. Without this handler, axum would answer HEAD with the GET handler and mint a token.
 pub async fn docs_head() -> Error {
     Error::MethodNotAllowed(DOCS_METHODS)
 }
@@ -154,7 +153,7 @@ fn docs_methods(live: &Live) -> Result<&'static str, Error> {
     }
 }
 
-/// The caller, if pages of its origin may get a token.
+/// The caller, if pages of its origin may receive a token.
 fn check_caller(in_force: &InForce, head: &Parts) -> Result<Caller, Error> {
     origin::check_fetch(&head.headers).map_err(Error::NotAFetch)?;
     origin::check(&in_force.live.settings.origins, &head.headers).map_err(Error::OriginNotAllowed)
@@ -168,8 +167,8 @@ async fn token_for(
     caller: Caller,
 ) -> Result<Json<TokenResponse>, Error> {
     let live = &*in_force.live;
-    // Checked before any session: with a clock that was never set, expired sessions would be accepted,
-    // and new ones refused as not valid yet.
+    // Checked before any session is read: with a clock that was never set, expired sessions would be accepted, and new
+    // ones would be refused as not yet valid.
     if !clock::is_set(app.clock.now()) {
         return Err(Error::ClockNotSet);
     }
@@ -213,12 +212,13 @@ async fn token_for(
     }))
 }
 
-/// One minute before the token expires, or 5 % of its lifetime if that is longer, but at least 0.
+/// The time for the next fetch: one minute before the token expires, or 5 % of its lifetime if that is longer, but at
+/// least 0.
 fn refresh_in(expires_in: i64) -> i64 {
     (expires_in - (expires_in / 20).max(60)).max(0)
 }
 
-/// The error for a genuine session for which no token can be minted.
+/// The error for a valid session for which no token can be minted.
 fn not_mintable(error: MintError, user: &Authenticated) -> Error {
     let reason = match error {
         MintError::ClockNotSet => return Error::ClockNotSet,
@@ -235,7 +235,7 @@ fn not_mintable(error: MintError, user: &Authenticated) -> Error {
     })
 }
 
-/// Answers the preflight of a listed page, or a plain OPTIONS request.
+/// Answers a preflight from a listed page, or a plain OPTIONS request.
 fn answer_options(
     app: &App,
     in_force: &InForce,

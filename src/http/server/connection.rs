@@ -1,8 +1,8 @@
 //! One connection, from accept to close.
 //!
-//! hyper serves the requests. A head that it cannot parse gets a JSON answer from here, because hyper's own answer has
-//! no body. After the last answer, the service continues to read from the connection for a short time: closing a socket
-//! with unread bytes resets it, and the peer may then lose the answer.
+//! hyper serves the requests. A head that hyper cannot parse gets its JSON response from this module, because hyper's
+//! own response has no body. After the last response, the service continues to read from the connection for a short
+//! time: closing a socket with unread bytes resets the connection, and the peer may then lose the response.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -36,11 +36,11 @@ use crate::settings::ServerConfig;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::RequestLog;
 
-/// The bytes of the request line in addition to the target: the method, two spaces and the version.
+/// The maximum bytes of the request line in addition to the target: the method, two spaces and the version.
 const REQUEST_LINE_BYTES: usize = 1024;
-/// The smallest buffer that hyper accepts.
+/// The smallest buffer size that hyper accepts.
 const MIN_BUFFER_BYTES: usize = 8192;
-/// The limits of reading after the last answer.
+/// The limits on reading after the last response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
 
@@ -48,7 +48,7 @@ const LINGER_BYTES: u64 = 64 * 1024;
 pub(super) struct Shared {
     router: Router,
     pub(super) settings: LiveSettings,
-    /// Cancelled when connections must end after the request in flight.
+    /// Cancelled when each connection must end after its request in flight.
     pub(super) shutdown: CancellationToken,
     ids: RequestIds,
     clock: Clock,
@@ -75,13 +75,13 @@ impl Shared {
     }
 }
 
-/// hyper's limits are just above ours, so that a head that is a little too large is refused by `request_checks`,
-/// with the log line and the CORS headers of every other refusal.
+/// hyper's limits are just above the configured ones, so that `request_checks` refuses a head that is slightly too
+/// large, with the same log line and CORS headers as every other refusal.
 fn http1_builder(settings: &ServerConfig) -> http1::Builder {
     let head_bytes =
         settings.max_uri_bytes + settings.restart.max_header_bytes + REQUEST_LINE_BYTES;
     let mut http = http1::Builder::new();
-    // A peer that closed its sending side after a whole request still gets its answer.
+    // A peer that closes its sending side after a complete request still receives its response.
     http.half_close(true)
         .header_read_timeout(None)
         .max_buf_size(head_bytes.max(MIN_BUFFER_BYTES))
@@ -104,7 +104,7 @@ pub(super) async fn serve(
         }
         let response = shared.router.clone().call(request);
         Box::pin(async move {
-            // The body of the answer owns the exchange. hyper drops both when it has taken the whole body.
+            // The response body owns the exchange. hyper drops both when it has consumed the whole body.
             let hold = move |error| {
                 let _ = &exchange;
                 error
@@ -120,7 +120,7 @@ pub(super) async fn serve(
         () = shared.shutdown.cancelled() => {
             match state.close() {
                 Phase::Idle => return,
-                // With a graceful shutdown, hyper would drop an incomplete head.
+                // Do not request a graceful shutdown here, because hyper would then drop the incomplete head.
                 Phase::Head => {}
                 _ => std::pin::Pin::new(&mut http).graceful_shutdown(),
             }
@@ -161,7 +161,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     }
 }
 
-/// The error for a head that hyper could not parse; `unparsed` is the part that hyper had read.
+/// The error for a head that hyper could not parse. `unparsed` contains the bytes that hyper has read.
 fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Error {
     if !error.is_parse_too_large() {
         return Error::BadRequest(Reason::Malformed);
@@ -170,7 +170,7 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     if request_line > limits.max_uri_bytes {
         return Error::UriTooLong;
     }
-    // hyper gives up as soon as it sees one header too many, so the head may be longer.
+    // hyper stops parsing at the first header over the limit, so the head may contain more headers.
     let headers = &unparsed[request_line..];
     let lines = headers.split(|byte| *byte == b'\n').count() - 1;
     let (count, max_count) = (lines.saturating_sub(1), limits.restart.max_headers);
@@ -181,7 +181,7 @@ fn refusal(error: &hyper::Error, unparsed: &[u8], limits: &ServerConfig) -> Erro
     }
 }
 
-/// The name of the other protocol that begins with these bytes, and what the operator has to change. TLS: RFC 8446,
+/// The name of the other protocol that starts with these bytes, and what the operator has to change. TLS: RFC 8446,
 /// section 5.1; HTTP/2: RFC 9113, section 3.4; PROXY: `HAProxy`'s `proxy-protocol.txt`, sections 2.1 and 2.2.
 fn other_protocol(unparsed: &[u8]) -> Option<(&'static str, &'static str)> {
     const PREFIXES: [(&[u8], &str, &str); 4] = [
@@ -200,7 +200,7 @@ fn other_protocol(unparsed: &[u8]) -> Option<(&'static str, &'static str)> {
             "PROXY",
             "switch off the PROXY protocol in the load balancer",
         ),
-        // The parser has skipped the two line ends with which version 2 of the PROXY protocol begins.
+        // The parser has already skipped the two line breaks with which PROXY protocol version 2 begins.
         (
             b"\0\r\nQUIT\n",
             "PROXY",
@@ -211,7 +211,7 @@ fn other_protocol(unparsed: &[u8]) -> Option<(&'static str, &'static str)> {
     known.map(|&(_, name, hint)| (name, hint))
 }
 
-/// Counts and logs a refusal that never reaches the application. Returns the bytes of the answer.
+/// Counts and logs a refusal that does not reach the application. Returns the bytes of the response.
 async fn refuse(
     error: &Error,
     other_protocol: Option<(&'static str, &'static str)>,
@@ -228,7 +228,7 @@ async fn refuse(
 
     let (mut head, body) = error.respond(&id).into_parts();
     let body = to_bytes(body, usize::MAX).await?;
-    // A clock before 1970 counts as 1970.
+    // A clock before 1970 is treated as 1970.
     let now = Duration::from_secs(u64::try_from(shared.clock.now()).unwrap_or(0));
     let date = httpdate::fmt_http_date(UNIX_EPOCH + now);
     protect(&mut head.headers);

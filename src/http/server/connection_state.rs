@@ -1,17 +1,17 @@
-//! The phase of one connection, and the time when it began. It decides which timeout applies, and whether the
-//! connection may be closed when the connection limit is reached.
+//! The current phase of a connection, and the time at which the phase began. The phase decides which timeout applies,
+//! and whether the connection may be closed when the connection limit is reached.
 //!
-//! [`TimedIo`] is between hyper and the socket, and derives the phase from what hyper does:
+//! [`TimedIo`] is a layer between hyper and the socket, and derives the phase from hyper's calls:
 //! - The first byte on an idle connection starts a request head.
 //! - When hyper calls the application, an [`Exchange`] starts.
-//! - During an exchange, hyper reads the socket only while the body is incomplete, so a pending read means that the rest
-//!   of the body is missing.
-//! - When hyper has taken the whole answer and the socket is flushed, the connection is idle again.
+//! - During an exchange, hyper reads from the socket only while the body is incomplete, so a pending read means that
+//!   the rest of the body has not arrived.
+//! - When hyper has written the whole response and the socket is flushed, the connection is idle again.
 //!
 //! A read or write that is pending for longer than the phase allows fails with `TimedOut`, which ends the connection.
 //!
-//! hyper's `header_read_timeout` is off: it starts at the end of the previous answer, so it would close idle connections
-//! as well.
+//! hyper's `header_read_timeout` is disabled: it starts at the end of the previous response, so it would also close
+//! idle connections.
 
 use std::io;
 use std::pin::Pin;
@@ -26,9 +26,9 @@ use super::head_scan::HeadScan;
 use crate::session::reason::Reason;
 use crate::settings::ServerConfig;
 
-/// How long a peer may take to receive its answer.
+/// How long a peer may take to receive its response.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The timeout of an incomplete head during shutdown.
+/// The timeout for an incomplete head during shutdown.
 const HEAD_TIMEOUT_WHEN_CLOSING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +39,13 @@ pub(super) enum Phase {
     Handler,
     /// The application waits for the rest of the request body.
     Body,
-    /// The answer is complete, but not sent yet.
+    /// The response is complete, but not yet sent.
     Answer,
     /// Between two requests.
     Idle,
 }
 
-/// Shared by the task of the connection, which changes it, and the acceptor, which selects connections to close.
+/// The state shared by the connection's task, which changes it, and the acceptor, which selects connections to close.
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     pub(super) settings: Arc<ServerConfig>,
@@ -56,11 +56,11 @@ pub(super) struct ConnectionState {
 struct Current {
     phase: Phase,
     since: Instant,
-    /// At least one request was answered.
+    /// Whether at least one request was answered.
     answered: bool,
-    /// The connection ends after the request that is in flight or arriving.
+    /// Whether the connection ends after the request that is in flight or arriving.
     closing: bool,
-    /// The result of [`HeadScan`] for the head that is arriving or was received last.
+    /// The result of [`HeadScan`] for the head that is arriving or was last received.
     ambiguity: Option<Reason>,
 }
 
@@ -90,8 +90,8 @@ impl ConnectionState {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the connection has had an answer, and the time since when it waits for its peer. Connections are closed
-    /// in the order of this pair. `None` while the application handles a request.
+    /// Whether the connection has had a response, and the time since which it has waited for its peer. Connections are
+    /// closed in the order of this pair. `None` while the application handles a request.
     pub(super) fn waiting(&self) -> Option<(bool, Instant)> {
         let current = self.current();
         (current.phase != Phase::Handler).then_some((current.answered, current.since))
@@ -110,15 +110,15 @@ impl ConnectionState {
         Exchange(self.clone())
     }
 
-    /// Why two parsers could read the head differently: that of this request, or of one that is pipelined after it.
+    /// Why two parsers could interpret the head of this request, or of a request pipelined after it, differently.
     pub(super) fn ambiguity(&self) -> Option<Reason> {
         self.current().ambiguity
     }
 
     fn received(&self, bytes: &[u8], scan: &mut HeadScan) {
         let mut current = self.current();
-        // The next request on the connection may be another caller's, so the result for the last request does not apply
-        // to it.
+        // The next request on the connection may come from another caller, so the result for the last request does not
+        // apply to it.
         if current.phase == Phase::Idle {
             (current.ambiguity, *scan) = (None, HeadScan::default());
         }
@@ -169,7 +169,7 @@ impl ConnectionState {
     }
 }
 
-/// A request from its head to the last byte of its answer.
+/// A request, from its head to the last byte of its response.
 #[derive(Debug)]
 pub(super) struct Exchange(Arc<ConnectionState>);
 
@@ -179,10 +179,10 @@ impl Drop for Exchange {
     }
 }
 
-/// The socket as hyper sees it.
+/// The socket as seen by hyper.
 ///
-/// Outside an exchange, hyper writes only its own answer, without a body, to a head that it cannot parse. These bytes are
-/// discarded, because `connection` writes a JSON answer instead.
+/// Outside an exchange, hyper writes only its own body-less response to a head that it cannot parse. These bytes are
+/// discarded, because `connection` writes a JSON response instead.
 #[derive(Debug)]
 pub(super) struct TimedIo<S> {
     pub(super) stream: S,
@@ -247,7 +247,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedIo<S> {
         Poll::Ready(written)
     }
 
-    /// hyper calls this after each write that emptied its buffer.
+    /// hyper calls this after each write that empties its buffer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.state.flushed();

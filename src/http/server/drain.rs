@@ -1,4 +1,4 @@
-//! The signals of the process, and the flag that a drain has begun. The drain itself is in `server::run`.
+//! The process's signals, and the flag that a drain has begun. `server::run` performs the drain.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// A handle to begin a drain, and to check or wait for its beginning.
+/// A handle that begins a drain, checks whether it has begun, or waits for that.
 #[derive(Clone, Debug, Default)]
 pub struct Drain(CancellationToken);
 
@@ -31,22 +31,22 @@ impl Drain {
     }
 }
 
-/// The handlers of the signals. Once installed, none of these signals kills the process.
+/// The signal handlers. Once they are installed, none of these signals kills the process.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// `Ctrl-\` in a terminal: stops like the other two, without a core dump.
+    /// `Ctrl-\` in a terminal. Stops the process like the other two signals, without a core dump.
     quit: Signal,
     hangup: Signal,
 }
 
 impl Signals {
     /// # Errors
-    /// If the kernel refuses a handler, which it does not do for these signals.
+    /// If the kernel refuses a handler, which does not happen for these signals.
     pub fn install() -> io::Result<Self> {
-        // These are ignored: their default action kills the process, and the handler stays installed after the stream
-        // is dropped. Rust's runtime already ignores SIGPIPE, and the kernel ignores SIGWINCH.
+        // These signals are ignored, because their default action kills the process. The handler stays installed after
+        // the stream is dropped. Rust's runtime already ignores SIGPIPE, and the kernel ignores SIGWINCH.
         let _ = signal(SignalKind::user_defined1())?;
         let _ = signal(SignalKind::user_defined2())?;
         Ok(Self {
@@ -57,8 +57,8 @@ impl Signals {
         })
     }
 
-    /// Handles signals: SIGHUP calls `reload`, and the first signal to stop begins the drain. Returns at the second
-    /// one, so that the process ends at once.
+    /// Handles signals: SIGHUP calls `reload`, and the first stop signal begins the drain. Returns at the second stop
+    /// signal, so that the process ends at once.
     pub async fn obey(mut self, drain: Drain, reload: impl Fn()) {
         let mut stopping = false;
         loop {

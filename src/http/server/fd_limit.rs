@@ -1,19 +1,20 @@
-//! Raises the limit on open files as far as `server.max_connections` needs. The acceptor in `server/mod.rs` applies the
-//! number of connections that fit.
+//! Raises the limit on open files as far as `server.max_connections` requires. The acceptor in `server/mod.rs` enforces
+//! the number of connections that fit.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// File descriptors that are not client connections: listeners, the runtime's, connections to backends.
+/// The number of file descriptors reserved for other purposes than client connections: listeners, the runtime, and
+/// connections to backends.
 const OTHER_FILES: u64 = 256;
 
-/// The number of connections that fit, and a warning if it is lower than configured.
+/// The number of connections that fit under the limit, and a warning if the number is lower than configured.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Room {
     pub connections: usize,
     pub warning: Option<String>,
 }
 
-/// Raises the soft limit on open files as far as `wanted` connections need and the hard limit allows.
+/// Raises the soft limit on open files as far as `wanted` connections require and the hard limit allows.
 pub fn make_room(wanted: usize) -> Room {
     let limit = getrlimit(Resource::Nofile);
     let needed = (wanted as u64).saturating_add(OTHER_FILES);
@@ -35,7 +36,7 @@ pub fn make_room(wanted: usize) -> Room {
 }
 
 fn fit(wanted: usize, allowed: u64) -> Room {
-    // Under a small limit, a quarter of it is left for other files.
+    // If the limit is small, a quarter of it is reserved for other files.
     let free = allowed - OTHER_FILES.min(allowed / 4);
     let connections = usize::try_from(free)
         .unwrap_or(usize::MAX)

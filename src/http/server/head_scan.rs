@@ -1,28 +1,28 @@
-//! Detects parts of a request head that two parsers could read differently, and that hyper's parsed request no longer
-//! shows.
+//! Detects parts of a request head that two parsers could interpret differently, and that hyper's parsed request no
+//! longer shows.
 //!
 //! - A `#` in the target, which RFC 9112, section 3.2 does not allow. `Uri` of the `http` crate drops a fragment in parsing,
 //!   so a request for `/rollout/token#x` looks like one for `/rollout/token`, which the proxy in front may have interpreted
 //!   differently.
-//! - `Content-Length` together with `Transfer-Encoding` (section 6.3): hyper drops the former.
-//! - A tab before the value of `Transfer-Encoding`. Some proxies do not recognise `chunked` after it.
+//! - `Content-Length` together with `Transfer-Encoding` (section 6.3): hyper drops `Content-Length`.
+//! - A tab before the value of `Transfer-Encoding`: some proxies do not recognise `chunked` after a tab.
 
 use crate::session::reason::Reason;
 
 /// The bytes that follow the target in a request line.
 const VERSION: &[u8] = b" HTTP/1.";
 
-/// One byte longer than the longest name that matters, so that a longer name is not mistaken for it.
+/// One byte longer than the longest relevant name, so that a longer name is not mistaken for it.
 const NAME_BYTES: usize = "transfer-encoding".len() + 1;
 
-/// Scans the bytes of a connection from the start of a head on. It does not track where a body begins, so such bytes in
-/// the body are detected too; clients do not send them.
+/// Scans the bytes of a connection from the start of a head. It does not track where a body begins, so it also detects
+/// such bytes in a body; clients do not send them there.
 #[derive(Debug, Default)]
 pub(super) struct HeadScan {
     target: Target,
     line: Line,
     name: Name,
-    /// Whether there was a `Content-Length` since the last empty line.
+    /// Whether a `Content-Length` has occurred since the last empty line.
     has_length: bool,
     has_encoding: bool,
 }
@@ -32,9 +32,9 @@ pub(super) struct HeadScan {
 enum Target {
     #[default]
     Outside,
-    /// After a `#`.
+    /// A `#` was found.
     Fragment,
-    /// After this many bytes of the version.
+    /// A `#` was found, and then this many bytes of the version.
     Version(usize),
 }
 
@@ -42,12 +42,12 @@ enum Target {
 enum Line {
     #[default]
     Name,
-    /// The spaces between `Transfer-Encoding:` and its value.
+    /// The scan is in the white space between `Transfer-Encoding:` and its value.
     BeforeEncoding,
     Rest,
 }
 
-/// The beginning of a line.
+/// The start of a line, which may be a header name.
 #[derive(Clone, Copy, Debug, Default)]
 struct Name {
     bytes: [u8; NAME_BYTES],
@@ -55,7 +55,7 @@ struct Name {
 }
 
 impl HeadScan {
-    /// Scans the next bytes. Returns what is wrong with the head, if it is detected in these bytes.
+    /// Scans the next bytes. Returns the fault of the head if it is detected in these bytes.
     pub(super) fn finds(&mut self, bytes: &[u8]) -> Option<Reason> {
         let fragment = self.target.finds_fragment(bytes);
         let framing = self.finds_framing(bytes);
@@ -106,7 +106,7 @@ impl HeadScan {
 }
 
 impl Target {
-    /// True if a version followed a fragment.
+    /// Returns true if the version followed a fragment.
     fn finds_fragment(&mut self, bytes: &[u8]) -> bool {
         if matches!(self, Self::Outside) && !bytes.contains(&b'#') {
             return false;
@@ -151,7 +151,7 @@ impl Name {
 mod tests {
     use super::*;
 
-    /// The result for the bytes, scanned in one piece and byte by byte.
+    /// The result of scanning the bytes, both in one piece and byte by byte.
     fn found(bytes: &str) -> Option<Reason> {
         let mut scan = HeadScan::default();
         let in_pieces = bytes
@@ -236,7 +236,7 @@ mod tests {
                 "{head:?}"
             );
         }
-        // One request with a length and one with an encoding.
+        // One request with a `Content-Length`, and one with a `Transfer-Encoding`.
         let two = "POST /a HTTP/1.1\r\nContent-Length: 0\r\n\r\nPOST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(found(two), None);
     }

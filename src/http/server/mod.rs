@@ -1,7 +1,7 @@
 //! Listens, accepts connections up to a limit, and shuts down gracefully.
 //!
-//! Each connection is a task (`connection`). When the limit is reached, the next connection waits, accepted but not
-//! served, until another one ends. Meanwhile the acceptor closes the connection that has waited longest for its peer
+//! Each connection runs in its own task (`connection`). When the limit is reached, the next connection is accepted but
+//! not served until another one ends. Meanwhile the acceptor closes the connection that has waited longest for its peer
 //! (`connection_state`).
 
 mod connection;
@@ -36,7 +36,7 @@ use crate::telemetry::requests::RequestLog;
 use connection::Shared;
 use connection_state::ConnectionState;
 
-/// The kernel's queue of connections that are not accepted yet.
+/// The length of the kernel's queue of connections that have not been accepted yet.
 const BACKLOG: u32 = 4096;
 /// The connection limit of the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -48,8 +48,8 @@ const MAX_WAIT_WHEN_FULL: Duration = Duration::from_secs(1);
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Returns the settings in force, which a reload replaces. Each connection is served with those in force when it was
-/// accepted.
+/// Returns the settings in force, which a reload replaces. A connection keeps the settings that were in force when it
+/// was accepted.
 pub type LiveSettings = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// A listening socket and the router that it serves.
@@ -62,14 +62,14 @@ pub struct Listener {
 /// How the drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every accepted request was answered.
+    /// Every accepted request got its response.
     Clean,
     /// This many connections were cut off.
     Forced(usize),
 }
 
-/// Listens on an address; port 0 lets the kernel choose one. `[::]` stands for all addresses of both families, or for
-/// those of IPv4 on a machine without IPv6. Must be called inside the runtime.
+/// Listens on an address; port 0 lets the kernel choose a port. `[::]` means all addresses of both families, or only
+/// IPv4 addresses on a machine without IPv6. Must be called inside the runtime.
 ///
 /// # Errors
 /// If the address is in use, belongs to no interface, or needs a privilege.
@@ -89,23 +89,23 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         TcpSocket::new_v6()
     }?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
-        // The default depends on a setting of the machine.
+        // Set explicitly, because the default depends on a setting of the machine.
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
-    // A restart would otherwise fail while connections of the old process are in TIME_WAIT.
+    // Without this, a restart would fail while connections of the old process are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Whether the kernel has no IPv6, or no IPv6 address.
+/// Whether the error means that the kernel has no IPv6, or no IPv6 address.
 fn is_without_ipv6(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
-/// Serves one request from memory, as on a connection from `peer`. Returns the bytes of the answer, which are empty if
-/// the head is incomplete.
+/// Serves one request from memory, as if on a connection from `peer`. Returns the bytes of the response, which are
+/// empty if the request head is incomplete.
 pub async fn answer_once(
     router: Router,
     settings: LiveSettings,
@@ -119,7 +119,7 @@ pub async fn answer_once(
     let (client, stream) = tokio::io::duplex(64 * 1024);
     let (mut answers, mut requests) = tokio::io::split(client);
     let send = async {
-        // The service may answer and close before it has read everything.
+        // The write may fail, because the service may answer and close before it has read everything.
         let _ = requests.write_all(request).await;
         let _ = requests.shutdown().await;
     };
@@ -200,17 +200,17 @@ async fn serve_until_drained(
     outcome
 }
 
-/// Accepts the connections of one listener and tracks those that are open.
+/// Accepts the connections of one listener, and tracks the open ones.
 struct Acceptor {
     shared: Arc<Shared>,
     max_connections: usize,
     tasks: JoinSet<()>,
-    /// The open connections by the ids of their tasks.
+    /// The open connections, keyed by task id.
     open: HashMap<Id, (AbortHandle, Arc<ConnectionState>)>,
     gauge: Option<Gauge>,
-    /// When the log last had the line that the limit is reached.
+    /// The time at which the log last reported that the limit is reached.
     full_logged: Option<Instant>,
-    /// The last `accept` failed. Only the first of consecutive failures is logged.
+    /// Whether the last `accept` failed. Only the first of consecutive failures is logged.
     is_failing: bool,
 }
 
@@ -243,7 +243,7 @@ impl Acceptor {
         }
     }
 
-    /// Returns when fewer connections than the limit are open.
+    /// Waits until fewer connections than the limit are open.
     async fn make_room(&mut self) {
         while self.tasks.len() >= self.max_connections {
             self.evict();
@@ -254,8 +254,9 @@ impl Acceptor {
         }
     }
 
-    /// Closes the connection that has waited longest for its peer, if that is longer than [`MAX_WAIT_WHEN_FULL`].
-    /// Connections that never had an answer are closed before those that a proxy keeps alive for later requests.
+    /// Closes the connection that has waited longest for its peer, if it has waited for longer than
+    /// [`MAX_WAIT_WHEN_FULL`]. Connections without any response so far are closed before those that a proxy keeps alive
+    /// for later requests.
     fn evict(&mut self) {
         let now = Instant::now();
         let waiting = self
@@ -281,10 +282,10 @@ impl Acceptor {
     }
 
     fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // Nagle's algorithm would delay the answer. This fails if the peer has closed the connection, which the first
-        // read reports as well.
+        // Nagle's algorithm would delay the response. The call fails if the peer has closed the connection, which the
+        // first read reports too.
         let _ = stream.set_nodelay(true);
-        // A socket of both families shows IPv4 peers as `::ffff:10.0.0.1`.
+        // A dual-stack socket reports IPv4 peers as `::ffff:10.0.0.1`.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let state = ConnectionState::new((self.shared.settings)());
         let task = self.tasks.spawn(connection::serve(
@@ -332,8 +333,8 @@ impl Acceptor {
         }
     }
 
-    /// Ends idle connections at once, and the others after the request in flight. Cuts off those that take longer than
-    /// `time_left`.
+    /// Closes idle connections at once, and the others after the request in flight. Cuts off those that take longer
+    /// than `time_left`.
     async fn close(mut self, time_left: Duration) -> Outcome {
         self.shared.shutdown.cancel();
         let all_ended = async {

@@ -1,5 +1,5 @@
-//! The sessions on the page of `dev`: a pasted request, detected and explained, and the latest requests to the service
-//! itself. No part of a pasted request is logged or stored.
+//! The sessions on the page of `dev`: detects and explains a pasted request, and lists the latest requests to the
+//! service itself. No part of a pasted request is logged or stored.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,11 +24,11 @@ use crate::telemetry::requests::Outcome;
 /// The maximum number of requests that the page lists.
 const RECENT: usize = 50;
 
-/// The extractors in force.
+/// The extractors of the current configuration.
 #[derive(Debug, Serialize)]
 pub struct Extractors {
     extractors: Vec<Extractor>,
-    /// Whether every caller is signed in, because there is only `static_user`.
+    /// Whether every caller is signed in, because `static_user` is the only extractor.
     everybody: bool,
 }
 
@@ -47,9 +47,9 @@ pub enum Explained {
     Request {
         credentials: Vec<Credential>,
         steps: Vec<Explanation>,
-        /// The places where no credential was found, and the names of the cookies and headers in the request.
+        /// The places in which no credential was found, and the names of the cookies and headers in the request.
         searched: Vec<String>,
-        /// Status and code of the answer.
+        /// The status and the code of the response.
         answer: String,
         subject: Option<String>,
     },
@@ -61,12 +61,12 @@ pub struct Credential {
     detected: Detected,
     product: String,
     subjects: Vec<String>,
-    /// The section to paste, as a file.
+    /// The suggested section in the form of a configuration file.
     section: String,
     needs_in_words: Vec<String>,
 }
 
-/// The answer of one extractor to the request.
+/// How one extractor answered the request.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     name: Arc<str>,
@@ -179,13 +179,13 @@ fn step(step: Step) -> Explanation {
     }
 }
 
-/// The latest requests for a token, for the page of `dev`.
+/// The latest token requests, for the page of `dev`.
 #[derive(Debug, Default)]
 pub struct RecentRequests(Mutex<VecDeque<RecentRequest>>);
 
 #[derive(Clone, Debug, Serialize)]
 struct RecentRequest {
-    /// The time in seconds since 1970.
+    /// The time of the request, in seconds since 1970.
     at: UnixSeconds,
     status: u16,
     code: &'static str,
@@ -211,7 +211,7 @@ impl RecentRequests {
     }
 }
 
-/// `GET /dev/requests`: the latest first.
+/// `GET /dev/requests`: lists the latest request first.
 pub async fn requests(State(app): State<Arc<App>>) -> Json<Vec<impl Serialize>> {
     let recent = app.recent.0.lock().unwrap_or_else(PoisonError::into_inner);
     Json(recent.iter().cloned().collect::<Vec<_>>())

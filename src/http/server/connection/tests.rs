@@ -1,5 +1,5 @@
-//! One connection over an in-memory socket, with paused time: its timeouts, its end, and heads that cannot be parsed.
-//! Tests with real sockets, eviction and the drain are in `tests/server.rs`.
+//! Tests one connection over an in-memory socket, with paused time: its timeouts, its end, and unparsable heads. Tests
+//! with real sockets, eviction and the drain are in `tests/server.rs`.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -46,7 +46,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Connects by a socket with a buffer of this size.
+    /// Connects through a socket with a buffer of this size.
     fn connect(socket_bytes: usize) -> Self {
         Self::connect_to(shared(), socket_bytes)
     }
@@ -72,7 +72,7 @@ impl Peer {
         settle().await;
     }
 
-    /// All answers until the service closes the connection.
+    /// Reads all responses until the service closes the connection.
     async fn rest(&mut self) -> String {
         let mut answers = Vec::new();
         self.stream.read_to_end(&mut answers).await.unwrap();
@@ -86,7 +86,7 @@ impl Peer {
     }
 }
 
-/// Lets the service run until it waits.
+/// Lets the service run until it is idle.
 async fn settle() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
@@ -333,7 +333,7 @@ async fn request_in_progress_is_answered_during_shutdown_with_connection_close()
 async fn peer_that_does_not_receive_its_answer_is_closed() {
     let mut peer = Peer::connect(64);
     let start = Instant::now();
-    // The next requests are not read, so the write ends with the connection.
+    // The service does not read the following requests, so the write fails when the connection ends.
     assert!(peer.stream.write_all(&REQUEST.repeat(1000)).await.is_err());
     assert_eq!(start.elapsed().as_secs(), 10);
 }
@@ -400,7 +400,7 @@ impl Write for Output {
     }
 }
 
-/// Serves a connection for each of the heads. The result is the log.
+/// Serves one connection for each head, and returns the log.
 async fn log_of(heads: &[&[u8]]) -> String {
     let output = Output::default();
     let writer = output.clone();
