@@ -1,5 +1,5 @@
-//! Checks that every extractor must pass, of any kind. The tests of each kind call them.
-//! This module exists with the cargo feature `testing` only; the service is built without it.
+//! Checks that every extractor of any kind must pass. The tests of each kind call them. This module exists only with
+//! the cargo feature `testing`; the service is built without it.
 
 #![expect(
     clippy::expect_used,
@@ -43,7 +43,7 @@ pub fn request(headers: &[(&str, &str)]) -> Parts {
 /// Builds an extractor of `kind` from the keys in `toml`, as the service does at start.
 ///
 /// # Errors
-/// The problems that the service would report.
+/// The problems that the service would report at start.
 pub fn build(
     registry: &Registry,
     kind: &str,
@@ -53,7 +53,7 @@ pub fn build(
     crate::session::builder::build_extractor(registry, kind, toml, context)
 }
 
-/// Checks what holds for every kind:
+/// Checks the requirements for every kind:
 ///
 /// - A request without any credential, or with unrelated headers and cookies only, is `Ok(None)`.
 /// - Bytes that are not text do not panic, and are `Ok(None)`, `NotMine` or `Rejected`.

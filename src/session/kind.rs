@@ -1,4 +1,4 @@
-//! A kind of extractor: the function that builds one from its section, and the defaults of that section.
+//! A kind of extractor: the function that builds an extractor from its section, and the defaults of that section.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::config::{Problems, Section};
 use crate::session::backends::Context;
 use crate::session::types::SessionExtractor;
 
-/// Builds an extractor from its section. Must not use the network, because `check-config` works offline.
+/// Builds an extractor from its section. It must not use the network, because `check-config` works offline.
 pub type Build = fn(&Section<'_>, &Context) -> Result<Arc<dyn SessionExtractor>, Problems>;
 
 /// A kind of extractor.
@@ -15,12 +15,12 @@ pub struct Kind {
     pub build: Build,
     /// The default of `subject`.
     pub subject: &'static str,
-    /// Presets by name, with their keys as TOML. A key that the section sets takes precedence.
+    /// Presets by name, with their keys in TOML. A key that the section sets takes precedence.
     pub presets: &'static [(&'static str, &'static str)],
 }
 
 impl Kind {
-    /// A kind without presets, whose default `subject` is `{sub}`.
+    /// Creates a kind without presets, whose default `subject` is `{sub}`.
     pub const fn new(build: Build) -> Self {
         Self {
             build,

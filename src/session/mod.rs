@@ -1,5 +1,5 @@
-//! Finds the session of a request: the chain asks the extractors in order, and the subject rule names the user of
-//! the session that one of them finds.
+//! Finds the session of a request: the chain tries the extractors in order, and the subject rule identifies the user of
+//! the session that an extractor finds.
 
 pub mod backends;
 pub mod builder;

@@ -1,5 +1,5 @@
-//! The reasons why a request gets no token, for logs, metrics, traces and `explain`. Callers see only codes, which are
-//! in `http::error`. The table in `docs/errors.md` is generated from the table in this file.
+//! The reasons why a request gets no token, for logs, metrics, traces and `explain`. Callers receive only codes, which
+//! are defined in `http::error`. The table in `docs/errors.md` is generated from the table in this file.
 
 use std::fmt;
 
@@ -139,7 +139,7 @@ reasons! {
 }
 
 impl Reason {
-    /// The session was genuine and has ended: the user has to sign in again.
+    /// The session was valid and has expired: the user has to sign in again.
     pub const fn is_expired(self) -> bool {
         matches!(self, Self::Expired | Self::SessionOver)
     }

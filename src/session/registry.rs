@@ -1,4 +1,4 @@
-//! The table of all kinds of extractors. To add a kind, add its file in `extractors/`, its row here, its keys in
+//! The table of all extractor kinds. To add a kind, add its file in `extractors/`, its row here, its keys in
 //! `config/default.toml` and its page in `docs/`.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,12 @@ use crate::session::extractors::{
 };
 use crate::session::kind::Kind;
 
-/// All kinds of extractors, by name.
+/// All extractor kinds, by name.
 #[derive(Clone, Debug)]
 pub struct Registry(BTreeMap<&'static str, Kind>);
 
 impl Registry {
-    /// The kinds that come with the service.
+    /// The kinds that are built into the service.
     pub fn builtin() -> Self {
         Self(BTreeMap::from([
             ("api_key", api_key::KIND),
@@ -39,7 +39,7 @@ impl Registry {
         ]))
     }
 
-    /// Adds a kind, or replaces the kind of that name.
+    /// Adds a kind, or replaces the kind with that name.
     #[must_use]
     pub fn with(mut self, name: &'static str, kind: Kind) -> Self {
         self.0.insert(name, kind);

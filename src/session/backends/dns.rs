@@ -1,9 +1,9 @@
-//! Resolves the names of backends with the system's resolver.
+//! Resolves the host names of backends with the system's resolver.
 //!
-//! The system's resolver blocks a thread until the name server answers, which may be long after the timeout of the call.
-//! Calls to the same name therefore share a look-up in progress, so that a silent name server blocks a few threads, however
-//! many requests there are. After a second the next call starts another look-up, because the resolver repeats a lost packet
-//! only after several seconds.
+//! The system's resolver blocks a thread until the name server answers, which may be long after the call has timed out.
+//! Calls to the same name therefore share a look-up in progress, so that a silent name server blocks only a few
+//! threads, however many requests there are. After one second, the next call starts another look-up, because the
+//! resolver itself repeats a lost packet only after several seconds.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long further calls share a look-up in progress.
+/// How long further calls share a look-up that is in progress.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
 type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
@@ -23,8 +23,8 @@ type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
 #[derive(Debug)]
 pub(super) struct Resolver {
     system: fn(&str) -> io::Result<Vec<SocketAddr>>,
-    /// The latest look-up of each name. Names come from the configuration and from discovery documents only, so the map stays
-    /// small.
+    /// The latest look-up of each name. Names come only from the configuration and from discovery documents, so the map
+    /// stays small.
     latest: Mutex<HashMap<String, (Instant, watch::Receiver<Found>)>>,
 }
 

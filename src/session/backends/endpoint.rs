@@ -29,9 +29,9 @@ pub struct EndpointConfig<'a> {
     pub timeout: HumanDuration,
     pub connect_timeout: HumanDuration,
     pub cache_ttl: HumanDuration,
-    /// The maximum of `cache_ttl` for this kind.
+    /// The maximum value of `cache_ttl` for this kind.
     pub longest_cache_ttl: HumanDuration,
-    /// Whether a call changes nothing at the backend: it may then be repeated when an idle connection turns out to be
+    /// Whether a call changes no state at the backend, so that it may be repeated if an idle connection turns out to be
     /// closed.
     pub is_repeatable: bool,
     pub allow_http: bool,
@@ -48,7 +48,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Validates all keys. `None` if problems were added.
+    /// Validates all keys. Returns `None` if problems were reported.
     pub fn new(
         section: &Section<'_>,
         context: &Context,
@@ -99,7 +99,7 @@ impl Endpoint {
         })
     }
 
-    /// Sends a request. `read` turns the answer into the outcome.
+    /// Sends a request. `read` converts the answer into the outcome.
     pub async fn ask(
         &self,
         request: Request,
@@ -116,7 +116,7 @@ impl Endpoint {
         }
     }
 
-    /// How long a session may be cached: at most until it expires.
+    /// How long a session may be cached, which is at most until it expires.
     fn keep_for(&self, outcome: &Outcome) -> Duration {
         let Ok(session) = outcome else {
             return Duration::ZERO;
@@ -124,12 +124,12 @@ impl Endpoint {
         let Some(end) = session.expires_at else {
             return self.cache_ttl;
         };
-        // A session that has expired has 0 s left.
+        // An expired session has 0 s left.
         let left = u64::try_from(end - self.clock.now()).unwrap_or(0);
         self.cache_ttl.min(Duration::from_secs(left))
     }
 
-    /// A call, as the commands name it.
+    /// The description of a call that the commands print.
     pub fn call(&self, what: &str) -> BackendCall {
         BackendCall {
             backend: format!("{what} {}", without_query(&self.url)),
@@ -137,13 +137,13 @@ impl Endpoint {
         }
     }
 
-    /// How long answers are cached. Zero disables the cache.
+    /// How long answers are cached. Zero disables caching.
     pub fn cache_ttl(&self) -> Duration {
         self.cache_ttl
     }
 }
 
-/// The error for an answer whose status says neither that the session is valid nor that it is not.
+/// The error for an answer whose status indicates neither a valid nor an invalid session.
 pub fn undecided(answer: &Answer) -> ExtractError {
     ExtractError::unavailable(Reason::Status)
         .because(format!("the endpoint answered {}", answer.status.as_u16()))
@@ -151,7 +151,7 @@ pub fn undecided(answer: &Answer) -> ExtractError {
 }
 
 /// Parses the body of an answer whose content type is JSON. Other answers, such as a login or maintenance page with
-/// status 200, say nothing about the session.
+/// status 200, do not show whether the session is valid.
 pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
     let malformed = |text: &str| ExtractError::unavailable(Reason::Malformed).because(text);
     if !is_json(&answer.headers) {
@@ -160,7 +160,7 @@ pub fn json(answer: &Answer) -> Result<Value, ExtractError> {
     Value::parse(&answer.body).map_err(|_| malformed("the answer is not JSON"))
 }
 
-/// `application/json`, or a type that ends in `+json` (RFC 6839, section 3.1).
+/// Whether the type is `application/json`, or ends in `+json` (RFC 6839, section 3.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -177,11 +177,11 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3), within [`RETRY_AFTER`]. A date is ignored.
+/// The value of `Retry-After` in seconds (RFC 9110, section 10.2.3), within [`RETRY_AFTER`]. A date is ignored.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    // A number that overflows is the maximum, not absent.
+    // A number that overflows is treated as the maximum, not as absent.
     is_number.then(|| {
         Duration::from_secs(
             text.parse()

@@ -1,5 +1,5 @@
-//! The health of a backend according to its last calls, for `/readyz` and the log only: requests are sent to a failing
-//! backend as well, because one caller's failing calls must not refuse other callers.
+//! The health of a backend according to its last calls, used only for `/readyz` and the log. Requests are sent even to
+//! a failing backend, because one caller's failing calls must not cause other callers to be refused.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::session::types::Readiness;
 
-/// The least time between two warnings about one backend.
+/// The minimum time between two warnings about one backend.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Tracks whether the last call of one backend failed.
@@ -20,12 +20,12 @@ pub struct BackendHealth {
 
 #[derive(Default)]
 struct State {
-    /// One bit for each statement whose last call failed.
+    /// One bit for each statement; it is set if the statement's last call failed.
     failing: u8,
-    /// The failures since the last warning.
+    /// The number of failures since the last warning.
     failures: u64,
     warned_at: Option<Duration>,
-    /// There was a warning, and no line yet that the backend answers again.
+    /// Whether a warning was logged, and no line yet that the backend answers again.
     warned: bool,
 }
 
@@ -38,8 +38,8 @@ impl BackendHealth {
         }
     }
 
-    /// Records a failed call. `statement` is from 0 to 7, for backends with several statements of which one may fail while
-    /// another is answered. The first failure logs a warning; later ones log at most one per minute.
+    /// Records a failed call. `statement` is from 0 to 7, for backends with several statements, one of which may fail
+    /// while another succeeds. The first failure logs a warning; later failures log at most one per minute.
     pub fn failed(&self, statement: u8, reason: &str, detail: Option<&str>) {
         let now = self.clock.monotonic();
         let mut state = self.state();
@@ -61,7 +61,7 @@ impl BackendHealth {
         );
     }
 
-    /// Records a call that was answered, whatever the answer says about the caller.
+    /// Records a call that was answered, regardless of what the answer says about the caller.
     pub fn answered(&self, statement: u8) {
         let mut state = self.state();
         state.failing &= !(1 << statement);
@@ -72,7 +72,7 @@ impl BackendHealth {
     }
 
     /// `Stale` while a statement fails. Never `Waiting`: if all instances left the load balancer because a backend
-    /// fails, none would be left when it answers again.
+    /// fails, there would be none left when it recovers.
     pub fn readiness(&self) -> Readiness {
         if self.state().failing == 0 {
             Readiness::Ready
@@ -81,7 +81,7 @@ impl BackendHealth {
         }
     }
 
-    /// A poisoned lock is used anyway: no code that holds it leaves the data inconsistent.
+    /// Ignores lock poisoning: no code that holds the lock leaves the data inconsistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    /// Lines of the log, as text.
+    /// The lines of the log, as text.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! Keys that each have a URL of their own. The cache of one key is in `jwks.rs`.
+//! Keys that are each published at their own URL. The cache of one key is in `jwks.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -27,8 +27,8 @@ const MAX_ABSENT: usize = 1000;
 /// The placeholder for the key id in the URL template of [`KeysByKid`].
 pub const KID_PLACEHOLDER: &str = "{kid}";
 
-/// Keys that each have a URL of their own with the key id in it. The id is taken from a token that is not verified yet,
-/// so the number and rate of look-ups are limited, and a made-up id never evicts the key of a genuine one.
+/// Keys that are each published at their own URL, which contains the key id. The id is taken from an unverified token,
+/// so the number and rate of look-ups are limited, and a made-up id never evicts the key of a genuine id.
 #[derive(Debug)]
 pub struct KeysByKid {
     provider: Provider,
@@ -43,18 +43,18 @@ struct CachesByKid {
     second: (Duration, u32),
 }
 
-/// The state of the key in one cache.
+/// The state of the key in one cache entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The first fetch is in flight, or about to start.
     Fetching,
-    /// Fetched at this time.
+    /// The key was fetched at this time.
     Loaded(Duration),
-    /// The provider answered at this time that it has no such key.
+    /// The provider answered at this time that the key does not exist.
     Absent(Duration),
     /// The fetch failed less than [`EMPTY_COOLDOWN`] ago.
     Failed,
-    /// The negative result or failure is too old to be used.
+    /// The negative result or the failure is too old to be used.
     Expired,
 }
 
@@ -79,7 +79,7 @@ impl JwksCache {
 }
 
 impl CachesByKid {
-    /// Counts one more look-up. False if too many started in this second.
+    /// Counts one more look-up. Returns false if too many have started in the current second.
     fn may_look_up(&mut self, now: Duration) -> bool {
         let (start, count) = &mut self.second;
         if now.saturating_sub(*start) >= Duration::from_secs(1) {
@@ -89,8 +89,8 @@ impl CachesByKid {
         *count <= MAX_LOOKUPS_PER_SECOND
     }
 
-    /// Removes expired entries, and the oldest one where a limit is reached. Entries that are being fetched or failed
-    /// need no limit of their own: [`MAX_LOOKUPS_PER_SECOND`] bounds them.
+    /// Removes expired entries, and the oldest entry if a limit is reached. Entries that are being fetched or have
+    /// failed need no limit of their own, because [`MAX_LOOKUPS_PER_SECOND`] bounds them.
     fn make_room(&mut self, now: Duration) {
         self.by_kid
             .retain(|_, cache| cache.stage(now) != Stage::Expired);
@@ -113,7 +113,7 @@ impl CachesByKid {
 }
 
 impl KeysByKid {
-    /// A look-up, as the commands name it.
+    /// The description of a look-up that the commands print.
     pub fn call(&self) -> BackendCall {
         let address = self.template.split('?').next().unwrap_or_default();
         BackendCall {
@@ -122,7 +122,7 @@ impl KeysByKid {
         }
     }
 
-    /// The report for `doctor`. It makes no call, because the URL of a key needs a token's key id.
+    /// The report for `doctor`. No call is made, because the URL of a key requires a token's key id.
     pub async fn probe(&self) -> BackendReport {
         let asked = async {
             Ok("not asked: each token names its key. `explain` with a token asks".to_owned())
@@ -131,7 +131,7 @@ impl KeysByKid {
     }
 
     /// # Errors
-    /// If the template is not a URL that may be called, with one `{kid}` in its path.
+    /// If the template is not a URL that may be called, or does not contain `{kid}` exactly once in its path.
     pub fn new(
         extractor: &str,
         template: &str,
@@ -156,7 +156,7 @@ impl KeysByKid {
     /// The key with this id, or the fetch to wait for.
     ///
     /// # Errors
-    /// `Rejected` if the id is malformed or unknown, `Unavailable` if the provider cannot be asked now.
+    /// `Rejected` if the id is malformed or unknown, `Unavailable` if the provider cannot be called now.
     pub fn get(&self, kid: Option<&str>) -> Result<Found, ExtractError> {
         let is_safe = |kid: &&str| {
             (1..=64).contains(&kid.len())
@@ -167,7 +167,7 @@ impl KeysByKid {
         let kid = kid
             .filter(is_safe)
             .ok_or_else(|| ExtractError::rejected(Reason::UnknownKey))?;
-        // The document is this one key, and need not repeat its id.
+        // The document contains only this key, and need not repeat the key's id.
         self.cache(kid)?.get(None)
     }
 

@@ -1,5 +1,5 @@
-//! The backends of extractors: HTTP endpoints, key sets, session stores. Each limits its calls, waiting requests and
-//! memory. The extractors interpret the answers.
+//! The backends of extractors: HTTP endpoints, key sets, session stores. Each backend limits its calls, waiting
+//! requests and memory. The extractors interpret the answers.
 
 pub mod dns;
 pub mod endpoint;
@@ -23,20 +23,20 @@ use http::HttpClient;
 use outgoing::OutgoingConfig;
 use waiting::Backends;
 
-/// The services that extractors get when they are built.
+/// The services that are passed to an extractor when it is built.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub http: HttpClient,
-    /// The backends of the configuration that is loaded.
+    /// The backends of the configuration that is being loaded.
     pub backends: Arc<Backends>,
-    /// Dev mode: kinds that check no credential, such as `static_user`, are allowed.
+    /// Whether dev mode is on, which allows kinds that check no credential, such as `static_user`.
     pub dev: bool,
 }
 
 impl Context {
-    /// A context that is not in dev mode, with a new HTTP client.
+    /// Creates a context outside dev mode, with a new HTTP client.
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
         Self {
             clock,
@@ -47,7 +47,7 @@ impl Context {
         }
     }
 
-    /// The context for a section with a proxy or certificates of its own.
+    /// The context for a section that sets its own proxy or certificates.
     #[must_use]
     pub fn through(
         &self,

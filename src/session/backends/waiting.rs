@@ -1,5 +1,5 @@
-//! Limits the requests that wait for one backend, in a call or queued for one, so that a backend that hangs cannot take
-//! all in-flight requests of the service.
+//! Limits the requests that wait for one backend, either on a call or in the queue for one, so that a hanging backend
+//! cannot hold all in-flight requests of the service.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::session::backends::Context;
 /// The default of `server.max_in_flight`.
 const DEFAULT_MAX_IN_FLIGHT: usize = 512;
 
-/// The backends of one configuration. By default each may take an equal share of `server.max_in_flight`, and one share is
-/// left for requests that need no backend.
+/// The backends of one configuration. By default, each may hold an equal share of `server.max_in_flight`, and one share
+/// is left for requests that need no backend.
 #[derive(Debug)]
 pub struct Backends {
     max_in_flight: usize,
@@ -38,16 +38,16 @@ impl Default for Backends {
     }
 }
 
-/// The requests that wait for one backend.
+/// Counts the requests that wait for one backend.
 pub struct Waiting {
-    /// `max_waiting` of the section, if it is set.
+    /// The section's `max_waiting`, if set.
     max: Option<usize>,
     backends: Arc<Backends>,
     requests: AtomicUsize,
 }
 
 impl Waiting {
-    /// Adds the backend of `section`, whose key `max_waiting` is `max`.
+    /// Adds the backend of `section`, whose key `max_waiting` has the value `max`.
     pub fn read(
         section: &Section<'_>,
         context: &Context,
@@ -72,7 +72,7 @@ impl Waiting {
         })
     }
 
-    /// A place for one request. `None` if the limit is reached.
+    /// Reserves a place for one request. Returns `None` if the limit is reached.
     pub fn enter(self: &Arc<Self>) -> Option<WaitingPlace> {
         // Count before comparing, so that concurrent requests cannot exceed the limit together.
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl Waiting {
         total / self.backends.count().max(1)
     }
 
-    /// Computed at each use, because the number of backends is not known while sections are read.
+    /// Computed at each use, because the number of backends is not yet known while sections are read.
     fn max(&self) -> usize {
         self.max
             .unwrap_or_else(|| (self.backends.max_in_flight / (self.backends.count() + 1)).max(1))
@@ -100,7 +100,7 @@ impl fmt::Debug for Waiting {
     }
 }
 
-/// The place of one request that waits for a backend. Its drop frees the place.
+/// The place of one request that waits for a backend. Dropping it frees the place.
 #[derive(Debug)]
 pub struct WaitingPlace(Arc<Waiting>);
 

@@ -1,5 +1,5 @@
-//! Detects sessions in cookies. Cookies that are known not to be sessions are left out. A value in a format of its own
-//! is recognised by that format, whatever the cookie's name. The id of a stored session is random text, so it is
+//! Detects sessions in cookies. Skips cookies that are known not to be sessions. A value in a distinctive format is
+//! recognised by that format, regardless of the cookie's name. The id of a stored session is random text, so it is
 //! recognised by the cookie's name.
 
 use axum::http::HeaderMap;
@@ -17,7 +17,7 @@ pub(super) fn in_cookies(headers: &HeaderMap, registry: &Registry) -> Vec<Detect
     let jar = Jar::read(headers);
     let mut found: Vec<Detected> = Vec::new();
     for cookie in jar.iter().filter(|cookie| !is_no_session(cookie, &jar)) {
-        // Clerk sends its token under two names.
+        // Clerk sends its token in two cookies with different names.
         let is_repeated = jar
             .iter()
             .take_while(|other| !std::ptr::eq(*other, cookie))
@@ -43,8 +43,8 @@ fn place<'a>(cookie: &Cookie<'a>) -> Place<'a> {
     }
 }
 
-/// Cookies that look like a session and are not: protection against CSRF, steps of a sign-in, tokens that
-/// renew a session, other signatures.
+/// Cookies that look like a session but are not: CSRF protection, intermediate steps of a sign-in, tokens that renew a
+/// session, and other signatures.
 fn is_no_session(cookie: &Cookie<'_>, jar: &Jar<'_>) -> bool {
     let name = cookie.name.to_ascii_lowercase();
     let is_signature = name.strip_suffix(".sig").is_some_and(|base| {
@@ -87,7 +87,7 @@ fn by_shape(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
         return Some(Token::read(&token)?.finding(Place::Supabase(cookie.name)));
     }
     if let Some((client, what)) = amplify(cookie.name) {
-        // The cookie with the ID token is ignored: ID tokens are for the front end.
+        // The cookie with the ID token is ignored, because ID tokens are meant for the front end.
         return (what == "accessToken")
             .then(|| Token::read(&cookie.value))?
             .map(|token| token.finding(Place::Amplify(client)));
@@ -114,7 +114,7 @@ fn jwt(cookie: &Cookie<'_>) -> Option<Finding> {
     Some(Token::read(text.trim())?.finding(Place::Cookie(cookie.name)))
 }
 
-/// The access token in the session of `@supabase/ssr`: JSON, plain or in base64url after the prefix `base64-`.
+/// The access token in the session of `@supabase/ssr`: JSON, either plain or in base64url after the prefix `base64-`.
 fn supabase_token(cookie: &Cookie<'_>) -> Option<String> {
     let json = match cookie.value.strip_prefix("base64-") {
         Some(encoded) => URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?,
@@ -124,13 +124,13 @@ fn supabase_token(cookie: &Cookie<'_>) -> Option<String> {
     let session = Value::parse(&json).ok()?;
     let token = match &session {
         Value::Object(session) => session.get("access_token").ok()??.as_str(),
-        // Older helpers wrote a list that begins with the token.
+        // Older helpers wrote a list that begins with the access token.
         _ => None,
     };
     token.map(str::to_owned)
 }
 
-/// The app client and the kind of token in a cookie name of AWS Amplify:
+/// The app client and the token type in a cookie name of AWS Amplify:
 /// `CognitoIdentityServiceProvider.CLIENT.USER.accessToken`.
 fn amplify(name: &str) -> Option<(&str, &str)> {
     let rest = name.strip_prefix("CognitoIdentityServiceProvider.")?;

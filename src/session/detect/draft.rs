@@ -1,4 +1,4 @@
-//! A section that `detect` suggests, in its two forms: a file and variables.
+//! A section that `detect` suggests, in two forms: a configuration file and environment variables.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -20,21 +20,21 @@ pub struct Draft {
 #[derive(Clone, Debug)]
 pub struct DraftKey {
     pub name: Cow<'static, str>,
-    /// Null for a secret.
+    /// The value; null for a secret.
     pub value: Value,
-    /// The meaning in the framework's own words, or what to change.
+    /// The value's meaning in the framework's own terms, or what the operator has to change.
     pub comment: String,
     pub role: Role,
 }
 
-/// Where the value of a key comes from.
+/// The source of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The request contains it.
     Known,
     /// An example that the operator replaces.
     Example,
-    /// The operator supplies it, in a file or variable of its own.
+    /// The operator supplies it, in a separate file or environment variable.
     Secret,
 }
 
@@ -56,7 +56,7 @@ impl Draft {
         self.push(name, value.into(), "", Role::Known)
     }
 
-    /// Adds a key, unless its value is one of the defaults `usual`.
+    /// Adds a key, unless its value is one of the defaults in `usual`.
     pub(crate) fn unless(self, name: &'static str, value: &str, usual: &[&str]) -> Self {
         if usual.contains(&value) {
             self
@@ -74,22 +74,22 @@ impl Draft {
         self.push(name, value.into(), comment, Role::Example)
     }
 
-    /// The address of the app's Redis.
+    /// Adds the address of the app's Redis.
     pub(crate) fn redis(self) -> Self {
         self.example("url", "redis://localhost:6379", "the app's Redis")
     }
 
-    /// The address of the app's database.
+    /// Adds the address of the app's database.
     pub(crate) fn database(self) -> Self {
         self.example("url", "postgres://localhost:5432/app", "the app's database")
     }
 
-    /// The address of the app, for a preset that knows the path.
+    /// Adds the address of the app, for a preset that sets the path.
     pub(crate) fn app(self) -> Self {
         self.example("url", "http://localhost:3000", "the app")
     }
 
-    /// The app's own "who am I" URL, for sessions that no other kind reads.
+    /// Drafts a call to the app's own "who am I" URL, for sessions that no other kind can read.
     pub(crate) fn ask(cookies: &[&str], headers: &[&str]) -> Self {
         let mut draft = Self::new("session_endpoint").example(
             "url",
@@ -109,7 +109,7 @@ impl Draft {
         )
     }
 
-    /// The app's endpoint, asked with this cookie or with `Authorization`.
+    /// Drafts a call to the app's endpoint with this cookie or with `Authorization`.
     pub(crate) fn ask_with(cookie: Option<&str>) -> Self {
         match cookie {
             Some(name) => Self::ask(&[name], &[]),
@@ -117,7 +117,7 @@ impl Draft {
         }
     }
 
-    /// The session endpoint of an Auth.js app.
+    /// Drafts a call to the session endpoint of an Auth.js app.
     pub(crate) fn ask_authjs() -> Self {
         Self::new("session_endpoint")
             .preset("authjs")
@@ -133,7 +133,7 @@ impl Draft {
         self.push(name, Value::String(String::new()), what, Role::Secret)
     }
 
-    /// Sets a key to a text, or to a list if the key holds a list. A dotted key is a member of a table.
+    /// Sets a key to a string, or to a list if the key holds a list. A dotted key names a member of a table.
     ///
     /// # Errors
     /// If the key holds a value of another type.
@@ -187,7 +187,7 @@ impl Draft {
         self
     }
 
-    /// The keys that take a secret.
+    /// The keys whose values are secrets.
     pub fn secrets(&self) -> Vec<Cow<'static, str>> {
         self.secret_keys().map(|key| key.name.clone()).collect()
     }
@@ -196,7 +196,7 @@ impl Draft {
         self.keys.iter().filter(|key| key.role == Role::Secret)
     }
 
-    /// The configuration with this section alone. `secret` gives the line for a secret, or `None` to leave it out.
+    /// The configuration with only this section. `secret` returns the line for a secret, or `None` to omit it.
     pub fn to_toml(&self, secret: impl Fn(&DraftKey) -> Option<String>) -> String {
         let mut lines = vec![("kind".to_owned(), quoted(self.kind), String::new())];
         if let Some(preset) = self.preset {
@@ -237,7 +237,7 @@ impl Draft {
         text
     }
 
-    /// The configuration as a file, each secret in a file of its own.
+    /// The configuration as a file, in which each secret refers to its own file.
     pub fn to_file(&self) -> String {
         self.to_toml(|key| {
             Some(format!(
@@ -247,7 +247,7 @@ impl Draft {
         })
     }
 
-    /// The configuration as variables: name, value, comment. A secret has no value.
+    /// The configuration as environment variables: name, value, comment. A secret has no value.
     pub fn to_variables(&self) -> Vec<(String, String, String)> {
         let mut variables = vec![
             (
@@ -272,7 +272,8 @@ impl Draft {
     }
 }
 
-/// The variable for a key of the drafted section. In a dotted key, a name with a lower-case letter keeps its case.
+/// The environment variable for a key of the drafted section. In a dotted key, a name that contains a lower-case letter
+/// keeps its case.
 pub fn variable(key: &str) -> String {
     let (first, rest) = key.split_once('.').unwrap_or((key, ""));
     let mut name = format!(
@@ -286,8 +287,8 @@ pub fn variable(key: &str) -> String {
     name
 }
 
-/// The name of a claim or a header in a variable. One without upper-case letters is written in upper case, and read in
-/// lower case again.
+/// The name of a claim or header as part of an environment variable. A name without upper-case letters is written in
+/// upper case, and converted back to lower case when it is read.
 fn folded(name: &str) -> String {
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         name.to_owned()

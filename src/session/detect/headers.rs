@@ -1,5 +1,5 @@
-//! Credentials in headers other than `Cookie`: JWTs anywhere, opaque tokens in `Authorization`, and the headers in which
-//! proxies name the user.
+//! Detects credentials in headers other than `Cookie`: JWTs in any header, opaque tokens in `Authorization`, and the
+//! headers in which proxies name the user.
 
 use axum::http::{HeaderMap, HeaderName, header};
 use toml::{Table, Value as Toml};
@@ -60,7 +60,7 @@ fn in_header(
     asserted(name, registry)
 }
 
-/// `x-NAME-session`, in which h3 reads what it writes into the cookie `NAME`.
+/// `x-NAME-session`, the header from which h3 also reads the session that it writes into the cookie `NAME`.
 fn h3_header(name: &HeaderName, value: &str) -> Option<Finding> {
     let name = name.as_str().strip_prefix("x-")?.strip_suffix("-session")?;
     let value = value.to_owned();
@@ -123,7 +123,7 @@ fn opaque(scheme: &str, credential: &str) -> Option<Finding> {
         && id.bytes().all(|byte| byte.is_ascii_digit())
         && text.len() >= 40
     {
-        // Laravel Sanctum: the row's id, and a text whose SHA-256 the row holds.
+        // Laravel Sanctum: the row's id, and a text whose SHA-256 is stored in the row.
         let query = "SELECT id, tokenable_id AS user_id FROM personal_access_tokens WHERE token = $1 \
              AND (expires_at IS NULL OR expires_at > to_timestamp($2))";
         let draft = Draft::new("sql_session")

@@ -1,4 +1,4 @@
-//! Detects cookies with the id of a stored session, by the cookie's name and the id's alphabet.
+//! Detects cookies that contain the id of a stored session, by the cookie's name and the id's alphabet.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -9,7 +9,8 @@ use super::jar::Cookie;
 use super::{Confidence, Finding, python};
 use crate::session::registry::Registry;
 
-/// `SFMyNTY.PAYLOAD.SIGNATURE`: "HS256" in base64url, of Phoenix' `Plug.Crypto`. The payload is an Erlang term.
+/// `SFMyNTY.PAYLOAD.SIGNATURE` of Phoenix' `Plug.Crypto`; the prefix is "HS256" in base64url. The payload is an Erlang
+/// term.
 pub(super) fn phoenix(cookie: &Cookie<'_>) -> Option<Finding> {
     cookie.value.starts_with("SFMyNTY.").then(|| {
         Finding::new(
@@ -21,7 +22,8 @@ pub(super) fn phoenix(cookie: &Cookie<'_>) -> Option<Finding> {
     })
 }
 
-/// Cookies that only the product which sets them can read: the cookie's name, or its prefix with `*`, and the product.
+/// Cookies that only the product that sets them can read: the cookie's name, or its prefix followed by `*`, and the
+/// product.
 const ASKED: [(&str, &str); 16] = [
     (".AspNetCore.*", "ASP.NET Core"),
     (".AspNet.*", "ASP.NET"),
@@ -144,7 +146,7 @@ fn is_uuid(text: &str) -> bool {
             .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Products with a "who am I" URL, by the cookies that the presets of `session_endpoint` forward.
+/// Products with a "who am I" URL, recognised by the cookies that the presets of `session_endpoint` forward.
 fn endpoint_preset(name: &str, registry: &Registry) -> Option<Finding> {
     let (_, kind) = registry.entry("session_endpoint")?;
     let (preset, page) = match name {

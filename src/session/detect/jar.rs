@@ -1,5 +1,5 @@
 //! The cookies of a request for `detect`: every pair, with chunks joined and values decoded. The extractors find
-//! cookies by their exact name in `formats::cookies` and refuse ambiguous ones; `detect` inspects every value.
+//! cookies by their exact name in `formats::cookies` and refuse ambiguous cookies; `detect` inspects every value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, header};
 
 use crate::session::formats::percent::{self, Plus};
 
-/// A cookie whose value was decoded.
+/// A cookie with its value decoded.
 #[derive(Debug)]
 pub(super) struct Cookie<'a> {
-    /// Without the number of a chunk.
+    /// The name, without the number of a chunk.
     pub(super) name: &'a str,
-    /// Without quotes and percent-encoding.
+    /// The value, without quotes and percent-encoding.
     pub(super) value: String,
 }
 
@@ -55,7 +55,8 @@ impl<'a> Jar<'a> {
                     name,
                     value: joined(usize::MAX),
                 }),
-                // If there is a whole cookie as well as chunks, one of them is stale, and both have the same shape.
+                // If both an unchunked cookie and chunks are present, one of them is stale, and both have the same
+                // form.
                 Some(whole) => {
                     if let Some(count) = count_of_h3(&whole.value) {
                         whole.value = joined(count);
@@ -75,7 +76,7 @@ impl<'a> Jar<'a> {
     }
 }
 
-/// The number of chunks, if h3 wrote it into the cookie itself.
+/// The number of chunks, if h3 has written it into the cookie itself.
 fn count_of_h3(value: &str) -> Option<usize> {
     value.strip_prefix("__chunked__")?.parse().ok()
 }
@@ -94,8 +95,8 @@ fn decoded(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// The name and number of a chunk: `NAME.0` of Auth.js, Supabase, Better Auth and iron-session, `NAME_0` of
-/// oauth2-proxy.
+/// The name and the number of a chunk: `NAME.0` (Auth.js, Supabase, Better Auth and iron-session) or `NAME_0`
+/// (oauth2-proxy).
 fn chunk(name: &str) -> Option<(&str, u32)> {
     let separator = if name.starts_with("_oauth2_proxy") {
         '_'

@@ -1,9 +1,9 @@
-//! Recognises the sessions in a pasted request by the names of cookies and headers and by the shapes of their values,
-//! and drafts the section that reads each of them. Nothing is verified and no backend is asked: the framework's secret, or
-//! `explain`, shows whether a guess is right.
+//! Recognises the sessions in a pasted request by the names of cookies and headers and by the form of their values, and
+//! drafts the section that reads each of them. Nothing is verified and no backend is called: only the framework's
+//! secret, or `explain`, shows whether a guess is right.
 //!
-//! The formats are those of the extractors. `headers.rs` has the rules for headers, and `tokens.rs` those for JWTs.
-//! `cookies.rs` applies the rules for cookies; each family of frameworks has a file of them.
+//! The formats are those of the extractors. `headers.rs` contains the rules for headers, and `tokens.rs` those for
+//! JWTs. `cookies.rs` applies the rules for cookies; each family of frameworks has its own file of rules.
 
 mod cookies;
 mod draft;
@@ -31,44 +31,45 @@ pub use draft::{Draft, DraftKey, Role, variable};
 pub use subjects::candidates;
 pub use templates::template;
 
-/// How sure a rule is.
+/// How certain a rule's result is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
-    /// No other framework writes this.
+    /// No other framework writes such a credential.
     Certain,
-    /// Other frameworks use the same name or shape, or the credential does not show which store is used.
+    /// Other frameworks use the same name or form, or the credential does not show which store is used.
     Likely,
-    /// Only part of the name or of the shape fits.
+    /// Only part of the name or form matches.
     Guess,
 }
 
-/// A credential, what it seems to be, and the sections that could read it. Serialized as `detect --json` prints it.
+/// A credential, the product that it seems to belong to, and the sections that could read it. Serialized as `detect
+/// --json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Detected {
-    /// The place, as in the key `from` of a section: `cookie:connect.sid`, `header:authorization`.
+    /// The place, in the notation of a section's key `from`: `cookie:connect.sid`, `header:authorization`.
     pub place: String,
-    /// The likeliest first.
+    /// The kinds that could read the credential, the likeliest first.
     pub kinds: Vec<&'static str>,
     /// The preset of the first kind.
     pub preset: Option<&'static str>,
     pub confidence: Confidence,
-    /// The keys of the first kind that take a secret of the app's.
+    /// The keys of the first kind that take one of the app's secrets.
     pub needs: Vec<Cow<'static, str>>,
-    /// A page of the documentation.
+    /// A documentation page.
     pub page: &'static str,
-    /// The product that makes such credentials, for display.
+    /// The product that creates such credentials, for display.
     #[serde(skip)]
     pub product: String,
     /// A section for each of `kinds`, in the same order.
     #[serde(skip)]
     pub drafts: Vec<Draft>,
-    /// Templates for `subject`, the best first. Empty if the credential does not show its content.
+    /// Templates for `subject`, the best first. Empty if the credential does not reveal its content.
     #[serde(skip)]
     pub subjects: Vec<String>,
 }
 
-/// The result of a rule, before the place is known.
+/// The result of a rule, without the place, which is added later.
 #[derive(Debug)]
 struct Finding {
     product: String,
@@ -100,7 +101,7 @@ impl Finding {
         self
     }
 
-    /// A draft whose kind or preset this build does not have is left out.
+    /// Completes the finding with its place. Omits drafts whose kind or preset this build does not contain.
     fn at(mut self, place: String, registry: &Registry) -> Detected {
         self.drafts.retain(|draft| {
             registry.entry(draft.kind).is_some_and(|(_, kind)| {
@@ -123,7 +124,7 @@ impl Finding {
     }
 }
 
-/// The credentials of a request, the surest first and headers before cookies.
+/// The credentials of a request, the most certain first, and headers before cookies.
 pub fn detect(headers: &HeaderMap, registry: &Registry) -> Vec<Detected> {
     let mut found = headers::in_headers(headers, registry);
     found.extend(cookies::in_cookies(headers, registry));

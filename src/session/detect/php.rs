@@ -1,4 +1,4 @@
-//! Cookies of Laravel.
+//! Detects Laravel's cookies.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,9 +8,9 @@ use super::jar::{Cookie, Jar};
 use super::{Confidence, Finding};
 use crate::json::Value;
 
-/// Base64 of JSON with `iv`, `value` and `mac`: every cookie of a Laravel app. The cookie `…_session` holds the
-/// session's id. With `SESSION_DRIVER=cookie`, the session is in a second cookie, whose name is that id of 40
-/// characters.
+/// Base64 of JSON with `iv`, `value` and `mac`, which is the form of every Laravel cookie. The cookie `…_session`
+/// contains the session's id. With `SESSION_DRIVER=cookie`, the session is in a second cookie, whose name is that id of
+/// 40 characters.
 pub(super) fn laravel(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
     let envelope = laravel_envelope(&cookie.value)?;
     let is_id =
@@ -71,7 +71,7 @@ pub(super) fn laravel(cookie: &Cookie<'_>, jar: &Jar<'_>) -> Option<Finding> {
     ))
 }
 
-/// The tag of a value that Laravel encrypted, empty without GCM; `None` if the value has another form.
+/// The tag of a value that Laravel encrypted; empty unless the mode is GCM. `None` if the value has another form.
 fn laravel_envelope(value: &str) -> Option<String> {
     let envelope = Value::parse(&STANDARD.decode(value).ok()?).ok()?;
     let envelope = envelope.as_object()?;

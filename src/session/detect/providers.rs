@@ -1,16 +1,16 @@
-//! Recognises the provider of a JWT by the issuer or, if the issuer is a domain of the app's own, by the claims that
-//! only this provider writes.
+//! Recognises the provider of a JWT by the issuer or, if the issuer is the app's own domain, by the claims that only
+//! this provider writes.
 
 use super::tokens::Token;
 
-/// A provider, the rules that recognise its tokens, and its page.
+/// A provider, the rules that recognise its tokens, and its documentation page.
 pub(super) struct Provider {
     pub(super) preset: &'static str,
     pub(super) name: &'static str,
     pub(super) page: &'static str,
     /// Whether this is an issuer of the provider.
     pub(super) issued: fn(&str) -> bool,
-    /// Whether header and claims are those of the provider, whatever the issuer.
+    /// Whether the header and claims are typical of the provider, regardless of the issuer.
     pub(super) shaped: fn(&Token) -> bool,
 }
 
@@ -114,7 +114,7 @@ pub(super) const PROVIDERS: [Provider; 12] = [
         name: "Auth0",
         page: "docs/providers/auth0.md",
         issued: |issuer| host(issuer).is_some_and(|host| host.ends_with(".auth0.com")),
-        // `sub` is `CONNECTION|ID`. The issuer ends in a slash, even with a custom domain.
+        // `sub` is `CONNECTION|ID`. The issuer ends in a slash, even for a custom domain.
         shaped: |token| {
             token.claim("iss").ends_with('/')
                 && token.claim("sub").contains('|')
@@ -146,7 +146,7 @@ pub(super) const PROVIDERS: [Provider; 12] = [
     },
 ];
 
-/// The issuer of session cookies of the Admin SDK.
+/// The issuer of the Admin SDK's session cookies.
 pub(super) const FIREBASE_SESSION: &str = "https://session.firebase.google.com/";
 
 fn host(issuer: &str) -> Option<&str> {

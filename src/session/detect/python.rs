@@ -1,4 +1,5 @@
-//! Frameworks of Python: Django's signed cookies, Flask, Starlette, and the ids of Django and Flask-Session.
+//! Detects sessions of Python frameworks: Django's signed cookies, Flask, Starlette, and the ids of Django and
+//! Flask-Session.
 
 use std::io::Read;
 
@@ -12,7 +13,7 @@ use super::subjects::candidates;
 use super::{Confidence, Finding};
 use crate::json::Value;
 
-/// `PAYLOAD:TIME:SIGNATURE` of Django's signed cookies; the time is in base 62.
+/// `PAYLOAD:TIME:SIGNATURE` of Django's signed cookies. The time is in base 62.
 pub(super) fn django(cookie: &Cookie<'_>) -> Option<Finding> {
     let mut parts = cookie.value.rsplitn(3, ':');
     let (signature, time, payload) = (parts.next()?, parts.next()?, parts.next()?);
@@ -37,8 +38,8 @@ pub(super) fn django(cookie: &Cookie<'_>) -> Option<Finding> {
     Some(finding.showing(subjects))
 }
 
-/// The JSON object in a payload that may be compressed (a dot in front). `Some(None)` if it is compressed JSON that is
-/// too large to look at; `None` if it is something else.
+/// The JSON object in a payload, which is compressed if a dot precedes it. `Some(None)` if it is compressed JSON that
+/// is too large to inspect; `None` if it is something else.
 #[expect(
     clippy::option_option,
     reason = "the outer `Option` says whether the form fits, the inner one whether the content was read"
@@ -66,7 +67,7 @@ fn framed_json(payload: &str, encoding: &impl Engine) -> Option<Option<Value>> {
     Some(read.ok().and_then(|_| Value::parse(&json).ok()))
 }
 
-/// The maximum number of bytes of a compressed session that are decompressed.
+/// The maximum number of bytes to which a compressed session is expanded.
 const MAX_INFLATED: u64 = 256 * 1024;
 
 /// `PAYLOAD.TIME.SIGNATURE` of itsdangerous. Flask's payload is compact JSON in base64url, possibly compressed;
@@ -137,7 +138,8 @@ pub(super) fn flask_session(cookie: &Cookie<'_>, confidence: Confidence) -> Find
     )
 }
 
-/// The id of Django's `get_random_string`: 32 characters of a-z and 0-9. Hexadecimal ids of others have no g to z.
+/// An id of Django's `get_random_string`: 32 characters of a-z and 0-9. Other frameworks' hexadecimal ids contain no g
+/// to z.
 pub(super) fn django_id(cookie: &Cookie<'_>) -> Option<Finding> {
     let (name, value) = (cookie.name, cookie.value.as_str());
     let is_key = value.len() == 32

@@ -1,4 +1,4 @@
-//! Detects the cookies of Rails: encrypted ones, signed ones, and the id of the sign-in that Rails 8 generates.
+//! Detects Rails cookies: encrypted cookies, signed cookies, and the session id of the sign-in that Rails 8 generates.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,8 +9,8 @@ use super::subjects::candidates;
 use super::{Confidence, Finding};
 use crate::json::Value;
 
-/// Rails joins the parts of its cookies with `--`: ciphertext, nonce and tag of an encrypted one, payload and
-/// hexadecimal HMAC of a signed one. Before the defaults of Rails 5.2, an encrypted cookie was signed as well.
+/// Rails joins the parts of its cookies with `--`: ciphertext, nonce and tag in an encrypted cookie, payload and
+/// hexadecimal HMAC in a signed cookie. Before the defaults of Rails 5.2, an encrypted cookie was also signed.
 pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
     let parts: Vec<&str> = cookie.value.split("--").collect();
     let page = "docs/recipes/rails.md";
@@ -55,7 +55,7 @@ pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
                 .map(|value| candidates(&value))
                 .unwrap_or_default();
             let draft = match subjects.first() {
-                // The id of a row as the subject is refused at start.
+                // The service refuses the id of a row as the subject at start, so it is not suggested.
                 Some(subject) if cookie.name != "session_id" || subject != "{}" => {
                     draft.key("subject", subject.as_str())
                 }
@@ -66,7 +66,7 @@ pub(super) fn rails(cookie: &Cookie<'_>) -> Option<Finding> {
                 .unless("cookie", cookie.name, &["session_id"])
                 .database()
                 .secret("cookie_secrets", "the app's SECRET_KEY_BASE");
-            // In the sign-in that Rails 8 generates, this cookie holds the id of a session's row, not of a user.
+            // In the sign-in that Rails 8 generates, this cookie contains the id of a session's row, not of a user.
             if cookie.name == "session_id" && subjects == ["{}"] {
                 return Some(Finding::new(
                     "the sign-in that Rails 8 generates",
@@ -99,7 +99,7 @@ fn is_cbc_pair(content: &[u8]) -> bool {
     })
 }
 
-/// The value of a signed cookie, in the envelope that Rails has written since 5.2 or without.
+/// The value of a signed cookie, with or without the envelope that Rails has written since 5.2.
 fn signed_value(content: &[u8]) -> Option<Value> {
     let json = Value::parse(content).ok()?;
     let envelope = json

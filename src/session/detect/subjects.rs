@@ -1,13 +1,14 @@
-//! Finds where a session could hold the user's id, as templates for `subject`. Ids come before e-mail addresses.
+//! Finds where a session could contain the user's id, as templates for `subject`. Ids are preferred to e-mail
+//! addresses.
 
 use crate::json::Value;
 
-/// The depth to which a session is searched. Real sessions have the user's id at a smaller depth.
+/// The depth to which a session is searched. Real sessions contain the user's id at a smaller depth.
 const MAX_DEPTH: usize = 5;
 /// The maximum number of candidates.
 const MAX_CANDIDATES: usize = 4;
 
-/// Paths that frameworks write themselves. They come before all others.
+/// Paths that frameworks themselves write. They precede all other paths.
 const FRAMEWORK_PATHS: [&str; 6] = [
     "passport.user",
     "passport.user.id",
@@ -17,7 +18,7 @@ const FRAMEWORK_PATHS: [&str; 6] = [
     "session.userId",
 ];
 
-/// Names that mean the user wherever they are, the best first.
+/// Member names that mean the user at any place, the best first.
 const USER_NAMES: [&str; 11] = [
     "oid",
     "sub",
@@ -32,7 +33,7 @@ const USER_NAMES: [&str; 11] = [
     "ownerid",
 ];
 
-/// Objects whose `id` is the user's.
+/// Objects whose `id` is the user's id.
 const USER_OBJECTS: [&str; 10] = [
     "user",
     "account",
@@ -46,7 +47,7 @@ const USER_OBJECTS: [&str; 10] = [
     "data",
 ];
 
-/// Templates for the subject of a session like this, the best first.
+/// Templates for the subject of such a session, the best first.
 pub fn candidates(session: &Value) -> Vec<String> {
     if matches!(session, Value::String(text) if !text.is_empty()) || is_integer(session) {
         return vec!["{}".to_owned()];
@@ -70,7 +71,7 @@ fn search(value: &Value, path: &mut Vec<String>, found: &mut Vec<(usize, usize, 
             }
         }
         Value::Array(items) if path.len() < MAX_DEPTH => {
-            // Devise's key is a list in a list.
+            // Devise's key is a list inside a list.
             if let Some(first) = items.first() {
                 path.push("0".to_owned());
                 search(first, path, found);
@@ -93,7 +94,7 @@ fn is_integer(value: &Value) -> bool {
     matches!(value, Value::Number(number) if number.is_i64() || number.is_u64())
 }
 
-/// The rank of a path, best first; `None` if it does not name a user.
+/// The rank of a path, where a lower rank is better; `None` if the path does not name a user.
 fn rank(path: &[String]) -> Option<usize> {
     let last = path.last()?;
     let joined = path.join(".");
@@ -105,7 +106,7 @@ fn rank(path: &[String]) -> Option<usize> {
     {
         return Some(0);
     }
-    // Members that users can write, and ids that other identity providers assigned.
+    // Members that users can write themselves, and ids that other identity providers assigned.
     if path[..path.len() - 1].iter().any(|name| {
         ["user_metadata", "identities", "firebase", "cookie", "flash"].contains(&name.as_str())
     }) {
@@ -127,7 +128,7 @@ fn rank(path: &[String]) -> Option<usize> {
     }
 }
 
-/// `user_id`, `userId` and `user-id` are one name.
+/// Folds `user_id`, `userId` and `user-id` to the same name.
 fn fold(name: &str) -> String {
     name.chars()
         .filter(char::is_ascii_alphanumeric)
@@ -135,7 +136,7 @@ fn fold(name: &str) -> String {
         .collect()
 }
 
-/// The path as a template: dotted, or a JSON Pointer if a name has characters that the dotted form cannot hold.
+/// The path as a template: dotted, or a JSON Pointer if a name contains characters that the dotted form does not allow.
 fn template(path: &[String]) -> String {
     let is_plain = path
         .iter()

@@ -1,5 +1,5 @@
-//! Drafts a section for a kind and a preset that the operator names, without a request. The draft is the result of
-//! `detect` for an example credential, so that the two commands cannot differ.
+//! Drafts a section for a kind and a preset that the operator names, without a request. The draft is what `detect`
+//! returns for an example credential, so that the two commands always agree.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine;
@@ -9,7 +9,7 @@ use super::draft::{Draft, Role};
 use super::{Detected, detect};
 use crate::session::registry::Registry;
 
-/// The kinds in which a preset is searched if the operator names no kind, in this order.
+/// The kinds that are searched for a preset if the operator names no kind, in this order.
 const KINDS_WITH_PRESETS: [&str; 6] = [
     "jwt",
     "redis_session",
@@ -19,10 +19,10 @@ const KINDS_WITH_PRESETS: [&str; 6] = [
     "introspection",
 ];
 
-/// The section for a kind, for a preset, or for both; and its page.
+/// The section for a kind, for a preset, or for both, and its documentation page.
 ///
 /// # Errors
-/// Says what is unknown, and lists what is known.
+/// If the kind or preset is unknown. The message names it, and lists the known ones.
 pub fn template(
     kind: Option<&str>,
     preset: Option<&str>,
@@ -82,7 +82,7 @@ pub fn template(
     Ok((draft, page))
 }
 
-/// A section for a kind without an example credential.
+/// Drafts a section for a kind that has no example credential.
 fn plain(kind: &'static str, preset: Option<&'static str>) -> (Draft, &'static str) {
     let mut draft = Draft::new(kind);
     if let Some(preset) = preset {
@@ -130,7 +130,7 @@ fn plain(kind: &'static str, preset: Option<&'static str>) -> (Draft, &'static s
     }
 }
 
-/// A request with an example credential of this kind.
+/// An example request with a credential of this kind.
 fn specimen(kind: &str, preset: Option<&str>) -> Option<HeaderMap> {
     let signature = |length: usize| "A".repeat(length);
     let json = |text: &str| URL_SAFE_NO_PAD.encode(text);
@@ -186,8 +186,8 @@ fn specimen(kind: &str, preset: Option<&str>) -> Option<HeaderMap> {
     Some(HeaderMap::from_iter([(header::COOKIE, cookies)]))
 }
 
-/// A request with a JWT of a provider: with the claims by which the provider is recognised, and those that the section
-/// needs.
+/// An example request with a JWT of a provider, which contains the claims that identify the provider and those that the
+/// section needs.
 fn token(preset: Option<&str>) -> HeaderMap {
     let (name, header, claims) = match preset {
         Some("auth0") => (

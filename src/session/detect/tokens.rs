@@ -9,14 +9,14 @@ use super::{Confidence, Finding};
 use crate::json::{Object, Value};
 use crate::session::formats::jwt_form;
 
-/// A JWT that was decoded and not verified.
+/// A JWT that has been decoded but not verified.
 #[derive(Debug)]
 pub(super) struct Token {
     header: Object,
     claims: Object,
 }
 
-/// The place of a token, which determines the key `from` of the section.
+/// The place of a token, which determines the section's key `from`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place<'a> {
     Bearer,
@@ -24,12 +24,12 @@ pub(super) enum Place<'a> {
     Cookie(&'a str),
     /// The access token in the cookie of `@supabase/ssr`.
     Supabase(&'a str),
-    /// The access token of AWS Amplify, by the app client's id.
+    /// The access token of AWS Amplify, with the app client's id.
     Amplify(&'a str),
 }
 
 impl Place<'_> {
-    /// The place as in the key `from`.
+    /// The place in the notation of the key `from`.
     pub(super) fn text(self) -> String {
         match self {
             Self::Bearer => "header:authorization".to_owned(),
@@ -42,7 +42,7 @@ impl Place<'_> {
 }
 
 impl Token {
-    /// Decodes a JWT, padded or not; `None` if the text is not a JWT.
+    /// Decodes a JWT with or without padding; `None` if the text is not a JWT.
     pub(super) fn read(text: &str) -> Option<Self> {
         let [header, payload, _] = jwt_form::parts(text)?;
         let object = |part| match jwt_form::decode(part)? {
@@ -61,7 +61,7 @@ impl Token {
         self.claims.contains(name)
     }
 
-    /// The claim's text; empty if there is none.
+    /// The value of the claim as text; empty if the claim is absent.
     pub(super) fn claim(&self, name: &str) -> &str {
         text(&self.claims, name)
     }
@@ -109,14 +109,14 @@ impl Token {
             ),
         };
         let preset = provider.map(|(provider, _)| provider.preset);
-        // A token without a user is not a session, but the key of an app or a service.
+        // A token without a user is not a session but the key of an app or a service.
         let confidence = if self.has("sub") || preset.is_some() {
             confidence
         } else {
             confidence.max(Confidence::Likely)
         };
         let mut subjects = candidates(&Value::Object(self.claims.clone()));
-        // For these presets, another claim is the user's id than the order of names suggests.
+        // For these presets, the user's id is in another claim than the general order of names suggests.
         if preset == Some("okta") && self.has("uid") {
             subjects.retain(|subject| subject != "{uid}");
             subjects.insert(0, "{uid}".to_owned());
@@ -163,7 +163,7 @@ impl Token {
         self.rules(draft, preset, audiences)
     }
 
-    /// Adds the audiences, and the claims that identify the app.
+    /// Adds the token's audiences, and the claims that identify the app.
     fn rules(&self, draft: Draft, preset: Option<&str>, audiences: Vec<String>) -> Draft {
         let rule =
             |name: &str, value: Toml| Toml::Table(Table::from_iter([(name.to_owned(), value)]));
@@ -182,7 +182,7 @@ impl Token {
                 let keys = format!("https://api.workos.com/sso/jwks/{client}");
                 draft.example("jwks_url", keys, "with your client id")
             }
-            // This is the preset's default.
+            // Omitted, because this is the preset's default.
             Some("supabase") if audiences == ["authenticated"] => draft,
             Some("aws-alb") => {
                 let signer = self.header("signer");
@@ -211,7 +211,7 @@ impl Token {
             }
             _ if audiences.is_empty() => draft.key("allow_any_audience", true),
             _ => {
-                // Auth0 adds its own userinfo endpoint to the audiences of every API.
+                // Auth0 adds its own userinfo endpoint to the audiences of every API's tokens.
                 let own: Vec<String> = audiences
                     .iter()
                     .filter(|audience| !audience.ends_with("/userinfo"))
@@ -246,7 +246,7 @@ fn with_place(draft: Draft, preset: Option<&str>, place: Place<'_>) -> Draft {
     }
 }
 
-/// Whether the issuer ends in a client id. From such an issuer the preset derives the URL of the keys.
+/// Whether the issuer ends in a client id. From such an issuer, the preset derives the URL of the keys.
 fn issuer_ends_in_client(issuer: &str) -> bool {
     issuer
         .rsplit('/')

@@ -1,5 +1,5 @@
-//! `api_key`: the app's own backend authenticates with a key and names the user in a header.
-//! Headers are read as in `formats/headers.rs`.
+//! `api_key`: the app's own backend authenticates with a key and names the user in a header. `formats/headers.rs` reads
+//! the headers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub const KIND: Kind = Kind {
     presets: &[],
 };
 
-/// Well-known defaults. A key that equals one of them protects nothing.
+/// Well-known default keys, which anyone can guess.
 const DEFAULT_KEYS: [&str; 8] = [
     "",
     "changeme",
@@ -64,7 +64,7 @@ impl Default for ApiKeyConfig {
 #[derive(Debug)]
 struct ApiKey {
     places: Vec<CredentialSource>,
-    /// SHA-256 of each key. The keys themselves are not known to the service.
+    /// The SHA-256 of each key. The service does not have the keys themselves.
     hashes: Vec<[u8; 32]>,
     subject_header: HeaderName,
     allowed_subjects: Vec<String>,
@@ -138,7 +138,7 @@ impl ApiKey {
             return Ok(None);
         };
         if !self.knows(&key.text) {
-            // Authorization may hold tokens of other kinds; the other places are for keys only.
+            // Authorization may hold tokens of other kinds; the other places hold only keys.
             return Err(match key.place {
                 CredentialSource::Bearer => ExtractError::not_mine(Reason::UnknownKey, key.place),
                 _ => ExtractError::rejected(Reason::UnknownKey),
@@ -149,7 +149,7 @@ impl ApiKey {
         {
             return Err(ExtractError::rejected(Reason::AmbiguousIdentity));
         }
-        // A known key without a subject is a session without attributes: the subject is absent, so the answer is
+        // A valid key without a subject is a session without attributes. Its subject is absent, so the response is
         // `no_session`.
         let Some(subject) = headers::single(&request.headers, &self.subject_header)
             .map_err(|_| ExtractError::rejected(Reason::AmbiguousIdentity))?
@@ -169,7 +169,7 @@ impl ApiKey {
         Ok(Some(Session::of_subject(subject)))
     }
 
-    /// Compares with every key in constant time.
+    /// Compares the key with every known key in constant time.
     fn knows(&self, key: &str) -> bool {
         let hash = sha256(key.as_bytes());
         self.hashes.iter().fold(false, |known, other| {

@@ -1,6 +1,5 @@
-//! `cookie_session`: Express with the cookie-session middleware. The session itself is in one cookie
-//! and its Keygrip signature in another, NAME and NAME.sig.
-//! Format: cookie-session `index.js`, cookies `index.js`, keygrip `index.js`.
+//! `cookie_session`: Express with the cookie-session middleware. One cookie, NAME, contains the session itself, and
+//! another, NAME.sig, its Keygrip signature. Format: cookie-session `index.js`, cookies `index.js`, keygrip `index.js`.
 
 use std::sync::Arc;
 
@@ -24,8 +23,8 @@ use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
-/// The default subject is where Passport stores the value of the app's `serializeUser`. Without Passport there is
-/// no common place.
+/// The default subject is the path where Passport stores the value that the app's `serializeUser` returns. Without
+/// Passport, there is no common path.
 pub const KIND: Kind = Kind {
     build,
     subject: "{passport.user}",
@@ -104,7 +103,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// For `base64` Keygrip writes the URL-safe alphabet without padding, so both names mean the same.
+/// For `base64`, Keygrip writes the URL-safe alphabet without padding, so both names mean the same encoding.
 fn encoder(name: &str) -> Option<fn(&[u8]) -> String> {
     match name {
         "base64url" | "base64" => Some(|bytes| URL_SAFE_NO_PAD.encode(bytes)),
@@ -118,7 +117,7 @@ impl CookieSession {
         let Some(value) = self.cookie.find(request)? else {
             return Ok(None);
         };
-        // An app with `signed: false` sends no signature, so any client could write such a session.
+        // An app with `signed: false` sends no signature, so any client could forge such a session.
         let Some(signature) = self.signature.find(request)? else {
             return Err(ExtractError::rejected(Reason::Unsigned));
         };
@@ -132,7 +131,7 @@ impl CookieSession {
         }))
     }
 
-    /// Compares the signature with that of every key in constant time, as text like Keygrip.
+    /// Compares the signature with that of every key in constant time, as text, as Keygrip does.
     fn is_signed(&self, value: &str, signature: &str) -> bool {
         let text = format!("{}={value}", self.cookie.name());
         let signs = |key| {
@@ -161,7 +160,7 @@ mod tests {
     use crate::session::contract;
     use crate::session::sections::testing::{self, assert_single_problem, build};
 
-    // `default-0-anonymous` of the vectors: {"views":3}, signed by Keygrip.
+    // The test vector `default-0-anonymous`: {"views":3}, signed by Keygrip.
     const VALUE: &str = "eyJ2aWV3cyI6M30=";
     const SIGNATURE: &str = "tAYRp_NqmQwb7KMEFDJ6ioMO_dE";
     const KEYS: &str = "keys = [\"keyboard cat\"]";
@@ -245,7 +244,7 @@ mod tests {
     fn listed_key_is_accepted_and_removed_key_is_refused() {
         let good = format!("session={VALUE}; session.sig={SIGNATURE}");
         assert!(answer("keys = [\"the new cat\", \"keyboard cat\"]", &good).is_ok());
-        // Text in a file is one key. Only the text of a variable can be a list.
+        // Text in a configuration file is one key. Only the text of an environment variable can be a list.
         assert_eq!(
             answer("keys = \"the new cat,keyboard cat\"", &good),
             Err("bad_signature")

@@ -1,6 +1,6 @@
-//! `django_signed`: Django with the session engine `signed_cookies`, the whole session in one cookie.
-//! Format: Django `contrib/sessions/backends/signed_cookies.py`, `core/signing.py`.
-//! Sessions that Django keeps in a database are read by `sql_session`.
+//! `django_signed`: Django with the session engine `signed_cookies`, which stores the whole session in one cookie.
+//! Format: Django `contrib/sessions/backends/signed_cookies.py`, `core/signing.py`. Sessions that Django stores in a
+//! database are read by `sql_session`.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTimestampSession};
 use crate::session::types::SessionExtractor;
 
-/// The default subject is where `django.contrib.auth.login` stores the user's primary key, as text even if it is a
-/// number.
+/// The default subject is the member in which `django.contrib.auth.login` stores the user's primary key, as text even
+/// if the key is a number.
 pub const KIND: Kind = Kind {
     build,
     subject: "{_auth_user_id}",
     presets: &[],
 };
 
-/// How far a timestamp may be in the future, in seconds. Django does not check this: an app whose clock is ahead of
-/// ours signs timestamps that are in the future here.
+/// How far a timestamp may be in the future, in seconds. An app whose clock is ahead of the service's signs such
+/// timestamps. Django itself does not check this.
 const LEEWAY: UnixSeconds = 30;
 
 /// `[extractors.NAME]` with `kind = "django_signed"`
@@ -93,7 +93,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// Decodes a timestamp of Django: Unix seconds in base 62 (`b62_encode`), with the digits in the order 0-9, A-Z, a-z.
+/// Decodes a Django timestamp: Unix seconds in base 62 (`b62_encode`), with the digits in the order 0-9, A-Z, a-z.
 fn base62(stamp: &str) -> Option<UnixSeconds> {
     if stamp.is_empty() {
         return None;
@@ -119,7 +119,7 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    // `own-key-user_id` of the vectors: {"user_id":1}, signed by Django.
+    // The test vector `own-key-user_id`: {"user_id":1}, signed by Django.
     const COOKIE: &str = "eyJ1c2VyX2lkIjoxfQ:1xW0i3:LH3ztPauLvBbkpYG7CoV7v73Cdjc8Z8lin6bbmaFHZ8";
     const STAMP: i64 = 1_795_565_883;
     const SECRET: &str = "django-insecure-public-0123456789abcdefghijklmnopqrstu";

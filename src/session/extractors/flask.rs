@@ -1,6 +1,6 @@
-//! `flask`: Flask's own session cookie, signed by itsdangerous' `URLSafeTimedSerializer`.
-//! Format: Flask `sessions.py` (`SecureCookieSessionInterface`), itsdangerous `url_safe.py`, `timed.py`.
-//! Flask's tags for values that JSON lacks, such as `{" u": …}` for a UUID, are not converted.
+//! `flask`: Flask's own session cookie, signed by itsdangerous' `URLSafeTimedSerializer`. Format: Flask `sessions.py`
+//! (`SecureCookieSessionInterface`), itsdangerous `url_safe.py`, `timed.py`. Flask's tags for values that JSON cannot
+//! represent, such as `{" u": …}` for a UUID, are not converted.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::session::sections::signed_timestamp::{MaxAge, PickleWarning, SignedTi
 use crate::session::sections::{app_secret, hmac_algorithm};
 use crate::session::types::SessionExtractor;
 
-/// The default subject is where Flask-Login stores the user's id.
+/// The default subject is the member in which Flask-Login stores the user's id.
 pub const KIND: Kind = Kind {
     build,
     subject: "{_user_id}",
@@ -56,7 +56,7 @@ impl Default for FlaskConfig {
 fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtractor>, Problems> {
     let mut problems = Problems::default();
     let config: FlaskConfig = section.read(&mut problems);
-    // Flask 3.1.0 signs with the last fallback, so fallback keys are accepted like the key itself.
+    // Flask 3.1.0 signs with the last fallback key, so fallback keys are accepted in the same way as the current key.
     let secrets = app_secret::with_fallbacks(
         section,
         config.secret_key,
@@ -106,7 +106,7 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    // `rotation-old-key-in-fallbacks` of the vectors: {"user_id":"17"}, signed by Flask with OLD.
+    // The test vector `rotation-old-key-in-fallbacks`: {"user_id":"17"}, signed by Flask with OLD.
     const SIGNED_WITH_OLD: &str = "eyJ1c2VyX2lkIjoiMTcifQ.awYoqA.elcqynrr2fZ7f_aRZLcGCO5rQlA";
     const STAMP: i64 = 1_795_565_736;
     const OLD: &str = "dev-public-flask-secret-0000";

@@ -1,4 +1,4 @@
-//! The kinds of session that the service recognises, one file per kind.
+//! The kinds of sessions that the service supports, one file per kind.
 
 pub(crate) mod api_key;
 pub(crate) mod authjs;

@@ -25,7 +25,7 @@ use crate::session::sections::cookie::Cookie;
 use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::types::{ExtractError, Extracted, Reach, Session, SessionExtractor};
 
-/// The app decides what a session contains. The default subject follows the documentation of React Router.
+/// The app decides what a session contains. The default subject follows React Router's documentation.
 pub const KIND: Kind = Kind {
     build,
     subject: "{userId}",
@@ -91,7 +91,7 @@ impl ReactRouter {
         };
         let text = percent::decode(value, Plus::Plus)
             .ok_or_else(|| ExtractError::rejected(Reason::Malformed))?;
-        // The app writes the payload alone if it has no secrets.
+        // If the app has no secrets, it writes only the payload.
         let (payload, signature) = text
             .rsplit_once('.')
             .ok_or_else(|| ExtractError::rejected(Reason::Unsigned))?;
@@ -113,7 +113,7 @@ impl ReactRouter {
         }
     }
 
-    /// Tries every key, so that the duration does not reveal which key matched.
+    /// Tries every key, so that the response time does not reveal which key matched.
     fn is_signed(&self, payload: &str, signature: &str) -> bool {
         let Ok(signature) = STANDARD_NO_PAD.decode(signature) else {
             return false;
@@ -148,7 +148,7 @@ mod tests {
         build("react_router", &format!("secrets = [\"{SECRET}\"]\n{more}")).unwrap()
     }
 
-    /// A payload with its signature, not percent-encoded.
+    /// A payload with its signature, before percent-encoding.
     fn signed(secret: &str, payload: &str) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let signature = hmac::sign(&key, payload.as_bytes());

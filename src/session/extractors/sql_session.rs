@@ -1,5 +1,5 @@
-//! `sql_session`: the app keeps its sessions in a table, and the cookie or header contains the key of a row.
-//! The tables of frameworks are in `sql_session/presets.rs`.
+//! `sql_session`: the app stores its sessions in a table, and the cookie or header contains the key of a row. The
+//! presets for frameworks' tables are in `sql_session/presets.rs`.
 
 mod config;
 mod database;
@@ -40,25 +40,25 @@ pub const KIND: Kind = Kind {
 #[derive(Debug)]
 struct SqlSession {
     credential: SessionCredential,
-    /// The text before the key in the table.
+    /// The prefix of the key in the table.
     key_prefix: String,
     authority: Authority,
     pool: Arc<Pool<RowLookup>>,
     statements: Arc<Alternatives>,
     payload: Payload,
-    /// Checks the session against its user, if `user_query` is set.
+    /// Checks the session against its user; `None` if `user_query` is not set.
     user_check: Option<UserCheck>,
     expiry_column: Option<ExpiryColumn>,
-    /// An end in the session itself, in addition to the column.
+    /// An expiry in the session itself, which applies in addition to the column's.
     end: SessionEnd,
     clock: Clock,
 }
 
-/// The column with the session's expiry. Without one the query itself must compare the expiry.
+/// The column that contains the session's expiry. Without such a column, the query itself must check the expiry.
 #[derive(Debug)]
 struct ExpiryColumn {
     column: String,
-    /// If set, the column is the time of the last use, and the session ends this many seconds later.
+    /// If set, the column contains the time of last use, and the session expires this many seconds later.
     lifetime: Option<UnixSeconds>,
 }
 
@@ -145,7 +145,7 @@ impl SqlSession {
     }
 }
 
-/// Whether the row's column `id` has this value, if the query returns such a column.
+/// Whether the row's column `id` has this value. True if the query returns no such column.
 fn may_have_id(row: &Object, id: &str) -> bool {
     match row.get("id") {
         Ok(None) => true,
@@ -156,7 +156,7 @@ fn may_have_id(row: &Object, id: &str) -> bool {
 }
 
 impl ExpiryColumn {
-    /// When the session ends; `None` if it does not expire.
+    /// The session's expiry; `None` if the session does not expire.
     ///
     /// # Errors
     /// If the session has expired at `now`, or if the column is missing or not a time.
@@ -173,7 +173,7 @@ impl ExpiryColumn {
                 "{column} is neither Unix seconds nor a time in UTC"
             )));
         };
-        // The session is still valid in the last second of its lifetime, as in Laravel.
+        // As in Laravel, the session is still valid in the last second of its lifetime.
         let expiry = self
             .lifetime
             .map_or(expiry, |seconds| expiry.plus(seconds.saturating_add(1)));
@@ -181,7 +181,7 @@ impl ExpiryColumn {
     }
 }
 
-/// The row does not fit the configuration. This says nothing about the caller, so it is `Unavailable`.
+/// The error for a row that does not fit the configuration. This says nothing about the caller, so it is `Unavailable`.
 fn misfit(detail: String) -> ExtractError {
     ExtractError::unavailable(Reason::StoreMisfit).because(detail)
 }

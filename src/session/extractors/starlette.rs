@@ -21,14 +21,14 @@ use crate::session::sections::session_end::{ExpiresPath, SessionEnd};
 use crate::session::sections::signed_timestamp::MaxAge;
 use crate::session::types::{Extracted, Reach, Session, SessionExtractor};
 
-/// The middleware does not know users. The default subject is the key that most apps use.
+/// The middleware has no concept of users. The default subject is the key that most apps use.
 pub const KIND: Kind = Kind {
     build,
     subject: "{user_id}",
     presets: &[],
 };
 
-/// The cookie's value after the session was cleared. The middleware sets it unsigned, with an expiry in the past.
+/// The cookie's value after the session has been cleared. The middleware sets it unsigned, with an expiry in the past.
 const SIGNED_OUT: &str = "null";
 
 /// `[extractors.NAME]` with `kind = "starlette"`
@@ -92,7 +92,7 @@ fn build(section: &Section<'_>, context: &Context) -> Result<Arc<dyn SessionExtr
     }))
 }
 
-/// The key derivation `django-concat` of itsdangerous with the default salt, as Starlette uses it.
+/// Derives the key as itsdangerous' `django-concat` does with the default salt, which Starlette uses.
 fn derive(secret: &Secret) -> hmac::Key {
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(b"itsdangerous.Signer");
@@ -135,7 +135,7 @@ mod tests {
     use crate::session::sections::testing::{assert_single_problem, build_at, extract_at};
     use crate::session::types::ExtractError;
 
-    // `anonymous` of the vectors: {"flash": "x"}, signed by Starlette.
+    // The test vector `anonymous`: {"flash": "x"}, signed by Starlette.
     const COOKIE: &str = "eyJmbGFzaCI6ICJ4In0=.awYoqw.8iWWRmODvgvyV-eSk3shcmxT48M";
     const STAMP: i64 = 1_795_565_739;
     const KEY: &str = "secret_key = \"public-starlette-secret\"";

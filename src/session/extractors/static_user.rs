@@ -1,5 +1,5 @@
-//! `static_user`: every request is signed in. This works only under `rollout-token dev`, which listens on loopback only
-//! and refuses requests with a foreign `Host` (`http/app.rs`).
+//! `static_user`: treats every request as signed in. This works only under `rollout-token dev`, which listens on
+//! loopback only and refuses requests with a foreign `Host` (`http/app.rs`).
 
 use std::sync::Arc;
 

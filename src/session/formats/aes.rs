@@ -1,5 +1,5 @@
-//! AES decryption of cookies and tokens: CBC with padding, and GCM with a separate tag.
-//! Every failure is the same `None`, so that an attacker does not learn which check failed.
+//! AES decryption of cookies and tokens: CBC with padding, and GCM with a separate tag. Every failure returns the same
+//! `None`, so that an attacker does not learn which check failed.
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{
@@ -7,17 +7,17 @@ use aws_lc_rs::cipher::{
 };
 use aws_lc_rs::iv::FixedLength;
 
-/// The length in bytes of a block and of a CBC initialisation vector.
+/// The length of a block and of a CBC initialisation vector, in bytes.
 pub const BLOCK: usize = 16;
-/// The length in bytes of a full tag. A shorter tag could be guessed and is refused.
+/// The length of a full tag, in bytes. A shorter tag could be guessed and is refused.
 const TAG: usize = 16;
 
-/// AES-CBC with PKCS#7 padding. CBC does not detect changes: verify the MAC first.
+/// AES-CBC with PKCS#7 padding. CBC does not detect modifications, so the caller must verify the MAC first.
 #[derive(Debug)]
 pub struct Cbc(Box<PaddedBlockDecryptingKey>);
 
 impl Cbc {
-    /// `None` unless the key has 16 or 32 bytes.
+    /// Returns `None` unless the key has 16 or 32 bytes.
     pub fn new(key: &[u8]) -> Option<Self> {
         let algorithm = if key.len() == 16 { &AES_128 } else { &AES_256 };
         let key = UnboundCipherKey::new(algorithm, key).ok()?;
@@ -43,7 +43,7 @@ impl Cbc {
 pub struct Gcm(LessSafeKey);
 
 impl Gcm {
-    /// `None` unless the key has 16 or 32 bytes.
+    /// Returns `None` unless the key has 16 or 32 bytes.
     pub fn new(key: &[u8]) -> Option<Self> {
         let algorithm = if key.len() == 16 {
             &AES_128_GCM
@@ -78,7 +78,7 @@ impl Gcm {
     }
 }
 
-/// The encrypting side, for tests.
+/// The encrypting side. Used in tests.
 #[cfg(test)]
 pub mod seal {
     use super::*;
@@ -137,7 +137,7 @@ mod tests {
             None,
             "half a block"
         );
-        // A changed initialisation vector changes the padding, here 15 bytes.
+        // A change in the initialisation vector changes the padding, which is 15 bytes here.
         for byte in 1..BLOCK {
             let mut iv = [9; BLOCK];
             iv[byte] ^= 1;

@@ -1,17 +1,17 @@
 //! Finds a cookie by its exact name in the bytes of the `Cookie` headers. The value is not interpreted.
 
-// Why not the `cookie` crate: it trims U+00A0 before a name, decodes names on request and keeps the last duplicate.
-// With each of these, two programs could read different cookies under the same name.
+// Why this module does not use the `cookie` crate: it trims U+00A0 before a name, decodes names on request and keeps
+// the last duplicate. With any of these, two programs could read different cookies under the same name.
 
 use axum::http::{HeaderMap, header};
 
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// The raw value of the cookie called exactly `name`: not decoded, with its quotes.
+/// The raw value of the cookie called exactly `name`: not decoded, and with its quotes.
 ///
-/// `None` if it is absent or empty: frameworks clear a session by setting its cookie empty. Malformed pairs and other
-/// names are ignored. Duplicates with the same value count once.
+/// `None` if the cookie is absent or empty: frameworks clear a session by setting its cookie to the empty string.
+/// Malformed pairs and other names are ignored. Duplicates with the same value are treated as one cookie.
 ///
 /// # Errors
 /// `Rejected` if the name occurs with different values, because frameworks disagree on which value to use, or if the
@@ -40,11 +40,11 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, E
     }
 }
 
-/// The cookies whose names `matches` accepts, as names and raw values in the order of the request. Each is read as
-/// [`find`] reads one.
+/// The cookies whose names `matches` accepts, as names and raw values in the order of the request. Each is read in the
+/// same way as by [`find`].
 ///
 /// # Errors
-/// As of [`find`], for any of them.
+/// Those of [`find`], for any of the cookies.
 pub fn find_all<'a>(
     headers: &'a HeaderMap,
     matches: impl Fn(&[u8]) -> bool,
@@ -82,8 +82,8 @@ pub fn find_all<'a>(
 }
 
 /// Whether the cookie called `name` is `cookie` or one of its chunks: `NAME.0` (Auth.js, Supabase), `NAME_0`
-/// (oauth2-proxy), `NAME__0` (nextjs-auth0), `NAMEC1` (ASP.NET Core). A chunk's number has at most two digits: browsers do not send more chunks,
-/// and a longer number belongs to another cookie, such as `NAME_20270115`.
+/// (oauth2-proxy), `NAME__0` (nextjs-auth0), `NAMEC1` (ASP.NET Core). A chunk's number has at most two digits, because
+/// browsers do not send more chunks, and a longer number belongs to another cookie, such as `NAME_20270115`.
 pub fn is_cookie_or_chunk(name: &[u8], cookie: &[u8]) -> bool {
     match name.strip_prefix(cookie) {
         Some([]) => true,

@@ -7,13 +7,13 @@ use crate::json::Value;
 use crate::session::formats::jwt_times;
 use crate::session::types::ExtractError;
 
-/// A number from this one on is in milliseconds: in seconds it would be after the year 5138.
+/// Numbers from this one on are in milliseconds. In seconds, they would be after the year 5138.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
-/// The end of the year 9999 in milliseconds, the last time that RFC 3339 can represent. A larger number is in another
-/// unit.
+/// The end of the year 9999 in milliseconds, which is the latest time that RFC 3339 can represent. A larger number is
+/// in another unit.
 const LATEST: i64 = 253_402_300_799_999;
 
-/// A time, rounded down and up to whole seconds.
+/// A time, both rounded down and rounded up to whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
     pub floor: UnixSeconds,
@@ -21,7 +21,7 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// Reads Unix seconds or Unix milliseconds, as a number or as text, or RFC 3339; `None` for anything else.
+    /// Reads Unix seconds or Unix milliseconds, as a number or text, or an RFC 3339 time; `None` for anything else.
     pub fn read(value: &Value) -> Option<Self> {
         match value {
             Value::Number(number) => number.as_i64().and_then(|it| Self::of_number(it, it)),
@@ -33,8 +33,8 @@ impl Expiry {
         }
     }
 
-    /// Like [`Self::read`], and also the forms that Python apps write: `time.time()`, a number with a fraction, and
-    /// Flask's form of a `datetime`, the date of an HTTP header (RFC 9110, section 5.6.7).
+    /// Like [`Self::read`], but also reads the forms that Python apps write: `time.time()`, which is a number with a
+    /// fraction, and Flask's form of a `datetime`, which is an HTTP date (RFC 9110, section 5.6.7).
     pub fn read_pythonic(value: &Value) -> Option<Self> {
         Self::read(value).or_else(|| {
             if let Some(text) = value.as_str() {
@@ -45,7 +45,7 @@ impl Expiry {
         })
     }
 
-    /// A number of seconds or milliseconds, given both rounded down and rounded up.
+    /// A number of seconds or milliseconds, given as rounded down and as rounded up.
     fn of_number(floor: i64, ceil: i64) -> Option<Self> {
         match ceil {
             ..MILLISECONDS_FROM => Some(Self { floor, ceil }),
@@ -67,7 +67,7 @@ impl Expiry {
         })
     }
 
-    /// Reads a time with its zone (RFC 3339, section 5.6).
+    /// Reads a time with its zone offset (RFC 3339, section 5.6).
     pub fn of_text(text: &str) -> Option<Self> {
         let (local, offset) = if let Some(local) = text.strip_suffix(['Z', 'z']) {
             (local, 0)
@@ -95,7 +95,7 @@ impl Expiry {
         }
     }
 
-    /// Returns the expiry, rounded down, if it has not passed.
+    /// Returns the expiry, rounded down, if it is still in the future.
     ///
     /// # Errors
     /// `Rejected` as expired if `now` is at or after it.
@@ -108,7 +108,7 @@ impl Expiry {
     }
 }
 
-/// The offset of a zone such as `+02:00`, in seconds.
+/// The offset of a time zone such as `+02:00`, in seconds.
 fn offset_in_seconds(zone: &str) -> Option<UnixSeconds> {
     let (sign, rest) = match zone.split_at_checked(1)? {
         ("+", rest) => (1, rest),

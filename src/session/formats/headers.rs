@@ -1,5 +1,5 @@
-//! Reads a header that identifies the user, and refuses a request in which it could be read in two ways.
-//! Each kind decides whether the sender of the header is trusted.
+//! Reads a header that identifies the user, and refuses requests in which it is ambiguous. Each kind decides whether
+//! the sender of the header is trusted.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
@@ -7,7 +7,7 @@ use crate::headers;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// The value of the header without surrounding spaces and tabs; `None` if it is absent.
+/// The header's value without surrounding spaces and tabs; `None` if the header is absent.
 ///
 /// # Errors
 /// `Rejected` if the header occurs twice or is not UTF-8.
@@ -24,7 +24,7 @@ pub fn single<'a>(
     }
 }
 
-/// Whether a header is present whose name differs from `name` only in `-`, `_` and `.`. WSGI, CGI and some proxies
+/// Whether the request has a header whose name differs from `name` only in `-`, `_` and `.`. WSGI, CGI and some proxies
 /// treat these characters as equal, so that `X_User` overwrites `X-User`.
 pub fn has_twin(headers: &HeaderMap, name: &HeaderName) -> bool {
     let folded = |name: &HeaderName| name.as_str().replace(['_', '.'], "-");
@@ -35,7 +35,7 @@ pub fn has_twin(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 /// Whether `Connection` lists the header. A proxy that follows RFC 9110, section 7.6.1 removes such a header, so two
-/// hops may disagree on whether it is present.
+/// hops may disagree about whether it is present.
 pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(header::CONNECTION).iter().any(|value| {
         let options = value.as_bytes().split(|&byte| byte == b',');

@@ -1,7 +1,7 @@
-//! Lower-case hexadecimal, in which frameworks write MACs and hashes.
+//! Lower-case hexadecimal, the form in which frameworks write MACs and hashes.
 
-/// The decoded bytes; `None` unless the text is an even number of lower-case digits. Upper case is refused, because
-/// frameworks compare a MAC as text.
+/// The decoded bytes; `None` unless the text is an even number of lower-case digits. Upper-case digits are refused,
+/// because frameworks compare MACs as text.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if !rest.is_empty() {

@@ -1,5 +1,5 @@
-//! Derivation of keys from an app's secret. Extractors derive keys when they are built, because derivation is slow by
-//! design; only a format with the salt in the cookie derives per request.
+//! Derives keys from an app's secret. Extractors derive keys when they are built, because derivation is slow by design.
+//! Only a format that has the salt in the cookie derives keys for each request.
 
 use std::num::NonZeroU32;
 
@@ -16,10 +16,10 @@ impl KeyType for Length {
     }
 }
 
-/// `N` bytes of HKDF with SHA-256 (RFC 5869).
+/// Derives `N` bytes with HKDF and SHA-256 (RFC 5869).
 ///
 /// # Panics
-/// Never: too large an `N` does not compile.
+/// Never: an `N` that is too large does not compile.
 pub fn hkdf<const N: usize>(secret: &[u8], salt: &str, info: &str) -> [u8; N] {
     const { assert!(N <= 255 * 32, "the maximum of RFC 5869") };
     let mut key = [0; N];
@@ -35,7 +35,7 @@ pub fn hkdf<const N: usize>(secret: &[u8], salt: &str, info: &str) -> [u8; N] {
     key
 }
 
-/// `N` bytes of PBKDF2 (RFC 8018, section 5.2).
+/// Derives `N` bytes with PBKDF2 (RFC 8018, section 5.2).
 pub fn pbkdf2<const N: usize>(
     algorithm: pbkdf2::Algorithm,
     iterations: NonZeroU32,
@@ -47,7 +47,7 @@ pub fn pbkdf2<const N: usize>(
     key
 }
 
-/// The key of Django's `salted_hmac` (`django/utils/crypto.py`) with SHA-256. The salt is the concatenation of `salt`.
+/// The key of Django's `salted_hmac` (`django/utils/crypto.py`) with SHA-256. The parts of `salt` are concatenated.
 pub fn django(salt: &[&str], secret: &Secret) -> hmac::Key {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in salt {

@@ -1,5 +1,5 @@
-//! A seal of @hapi/iron (`lib/index.js`, `Fe26.2`), which iron-webcrypto and h3 write as well. It is a text, encrypted
-//! and authenticated with keys that are derived from a password and the seal's own salts.
+//! A seal of @hapi/iron (`lib/index.js`, `Fe26.2`), which iron-webcrypto and h3 also write. A seal is a text that is
+//! encrypted and authenticated with keys derived from a password and the seal's own salts.
 
 use std::num::NonZeroU32;
 
@@ -12,22 +12,22 @@ use crate::secret::Secret;
 use crate::session::formats::aes::Cbc;
 use crate::session::formats::hkdf;
 
-/// The version of the seal, at the beginning.
+/// The version prefix of a seal.
 const PREFIX: &str = "Fe26.2";
 /// The library's `timestampSkewSec`.
 const SKEW: UnixSeconds = 60;
 
-/// A seal, split at its `*`.
+/// A seal, split at its `*` separators.
 #[derive(Debug)]
 pub struct Seal<'a> {
     /// The text that the MAC covers.
     covered: &'a str,
-    /// The id of the password; empty if the app gives its passwords no ids.
+    /// The id of the password; empty if the app does not assign ids to its passwords.
     pub id: &'a str,
     salt: &'a str,
     iv: Vec<u8>,
     ciphertext: Vec<u8>,
-    /// Unix milliseconds; `None` for a seal that does not expire.
+    /// The expiry in Unix milliseconds; `None` for a seal that does not expire.
     expires_at: Option<i64>,
     mac_salt: &'a str,
     mac: Vec<u8>,
@@ -64,7 +64,7 @@ impl<'a> Seal<'a> {
         })
     }
 
-    /// When the seal expires, in Unix seconds.
+    /// The seal's expiry, in Unix seconds.
     pub fn expires_at(&self) -> Option<UnixSeconds> {
         self.expires_at.map(|millis| millis.div_euclid(1000))
     }
@@ -75,7 +75,7 @@ impl<'a> Seal<'a> {
     }
 
     /// The decrypted text; `None` if the seal was not made with this password and number of iterations. The salts are
-    /// used as text: their hexadecimal digits are not decoded.
+    /// used as text, without decoding their hexadecimal digits.
     pub fn open(&self, password: &Secret, iterations: NonZeroU32) -> Option<Vec<u8>> {
         let derive = |salt: &str| derive(password.expose(), salt, iterations);
         let mac = hmac::Key::new(hmac::HMAC_SHA256, &derive(self.mac_salt));
@@ -89,7 +89,7 @@ fn derive(password: &[u8], salt: &str, iterations: NonZeroU32) -> [u8; 32] {
     hkdf::pbkdf2(sha1, iterations, password, salt.as_bytes())
 }
 
-/// Seals, for tests.
+/// Makes seals. Used in tests.
 #[cfg(test)]
 pub mod sealing {
     use super::*;

@@ -1,5 +1,5 @@
-//! Issuers of a provider with many tenants. As in Microsoft Entra's documents, `{tenantid}` in a configured or
-//! published issuer is the placeholder for a tenant's id, a GUID.
+//! Issuers of a provider that has many tenants. As in Microsoft Entra's documents, `{tenantid}` in a configured or
+//! published issuer is the placeholder for a tenant's id, which is a GUID.
 
 /// The placeholder for the tenant's id.
 pub const TENANT: &str = "{tenantid}";
@@ -8,7 +8,7 @@ pub const TENANT: &str = "{tenantid}";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerMatch<'a> {
     Exact,
-    /// The issuer has this tenant's id where the known issuer has [`TENANT`].
+    /// The issuer contains this tenant's id at the place of [`TENANT`] in the known issuer.
     OfTenant(&'a str),
 }
 
@@ -21,7 +21,7 @@ pub fn matches<'a>(known: &str, issuer: &'a str) -> Option<IssuerMatch<'a>> {
     is_tenant_id(tenant).then_some(IssuerMatch::OfTenant(tenant))
 }
 
-/// Whether one issuer can match both of these known ones.
+/// Whether some issuer could match both of these known issuers.
 pub fn overlap(one: &str, other: &str) -> bool {
     one == other || matches(one, other).is_some() || matches(other, one).is_some()
 }
@@ -33,8 +33,8 @@ pub fn is_tenant_id(text: &str) -> bool {
         && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The issuer with [`TENANT`] instead of the name that Microsoft Entra uses for "every tenant" in the addresses of its
-/// documents; `None` if the issuer is not such an address.
+/// The issuer with [`TENANT`] in place of the name that Microsoft Entra uses for "every tenant" in the URLs of its
+/// documents; `None` if the issuer is not such a URL.
 pub fn for_every_tenant(issuer: &str) -> Option<String> {
     let (host, path) = issuer
         .strip_prefix("https://")

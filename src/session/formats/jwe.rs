@@ -1,5 +1,5 @@
 //! Decrypts a compact JWE (RFC 7516, section 5.2) with direct encryption, `alg: dir` (RFC 7518, section 4.5): both
-//! sides derive the content key. The claims in the payload are not checked here.
+//! sides derive the content key. This module does not check the claims in the payload.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
@@ -12,14 +12,14 @@ use crate::session::formats::aes::{Cbc, Gcm};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// The maximum length of an encoded header in bytes. Real headers are a few dozen bytes long.
+/// The maximum length of an encoded header, in bytes. Real headers have a few dozen bytes.
 const MAX_HEADER: usize = 1024;
 
 /// A content key and its `kid`.
 #[derive(Debug)]
 pub struct ContentKey {
     cipher: Cipher,
-    /// `None` for a format whose tokens have no `kid`.
+    /// `None` for formats whose tokens have no `kid`.
     kid: Option<String>,
 }
 
@@ -37,7 +37,8 @@ pub enum Thumbprint {
 }
 
 impl ContentKey {
-    /// A key for `A256CBC-HS512` (RFC 7518, section 5.2.5): the first half is the MAC key, the second half the AES key.
+    /// Creates a key for `A256CBC-HS512` (RFC 7518, section 5.2.5): the first half is the MAC key, the second half the
+    /// AES key.
     ///
     /// # Panics
     /// Never: AES accepts every key of 32 bytes.
@@ -52,7 +53,7 @@ impl ContentKey {
         }
     }
 
-    /// A key for `A256GCM`.
+    /// Creates a key for `A256GCM`.
     ///
     /// # Panics
     /// Never: AES accepts every key of 32 bytes.
@@ -72,7 +73,7 @@ impl ContentKey {
         }
     }
 
-    /// Whether this key may decrypt a token with this `kid`. A token or a key without a `kid` matches any.
+    /// Whether this key may decrypt a token with this `kid`. If the token or the key has no `kid`, it may.
     fn matches(&self, kid: Option<&str>) -> bool {
         match (kid, &self.kid) {
             (Some(wanted), Some(own)) => wanted == own,
@@ -108,15 +109,15 @@ fn thumbprint(key: &[u8], hash: Thumbprint) -> String {
 }
 
 struct Sealed<'a> {
-    /// Still encoded, because the tag authenticates the encoded text.
+    /// The header, still encoded, because the tag authenticates the encoded text.
     header: &'a str,
     iv: Vec<u8>,
     ciphertext: Vec<u8>,
     tag: Vec<u8>,
 }
 
-/// Decrypts the payload of `token` with the first of `keys` that fits. The keys also determine which values of `enc`
-/// are allowed.
+/// Decrypts the payload of `token` with the first of `keys` that matches. The keys also determine the allowed values of
+/// `enc`.
 pub fn open<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k ContentKey> + Clone,
@@ -130,7 +131,8 @@ pub fn open<'k>(
     {
         return Err(ExtractError::rejected(Reason::AlgNotAllowed));
     }
-    // No session format uses them: `zip` could be a decompression bomb, and `crit` requires unknown extensions.
+    // No session format uses these parameters: `zip` could be a decompression bomb, and `crit` requires unknown
+    // extensions.
     if header.contains("zip") || header.contains("crit") {
         return Err(ExtractError::rejected(Reason::Header));
     }
@@ -150,7 +152,7 @@ fn split(token: &str) -> Option<Sealed<'_>> {
     let mut parts = token.split('.');
     let mut next = || parts.next();
     let (header, key, iv, ciphertext, tag) = (next()?, next()?, next()?, next()?, next()?);
-    // With `dir` the encrypted key is empty.
+    // With `dir`, the encrypted key is empty.
     if parts.next().is_some() || !key.is_empty() {
         return None;
     }
@@ -186,8 +188,8 @@ mod tests {
     use super::*;
     use crate::session::formats::hex;
 
-    // RFC 7518, appendix B.3 has an example of A256CBC-HS512 with the key 00 to 3f. Its header is not a JOSE header, so
-    // the test calls `ContentKey::open` and not the public `open`.
+    // RFC 7518, appendix B.3 contains an example of A256CBC-HS512 with the key 00 to 3f. Its header is not a JOSE
+    // header, so the test calls `ContentKey::open` and not the public `open`.
     #[test]
     fn example_of_rfc_7518_is_decrypted_and_a_truncated_tag_refused() {
         let key: [u8; 64] = std::array::from_fn(|index| u8::try_from(index).unwrap());

@@ -1,5 +1,5 @@
 //! Recognises a JWT by its form and reads its algorithm and issuer, without verification. The result selects the
-//! extractor of a credential before a key is fetched or a backend is asked.
+//! extractor for a credential before a key is fetched or a backend is called.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,7 @@ pub struct JwtForm {
     pub issuer: Option<String>,
 }
 
-/// Header, payload and signature: three parts in base64url (RFC 7515, section 3.1), padded or not.
+/// Splits a JWT into header, payload and signature: three parts in base64url (RFC 7515, section 3.1), padded or not.
 pub fn parts(text: &str) -> Option<[&str; 3]> {
     let (header, rest) = text.split_once('.')?;
     let (payload, signature) = rest.split_once('.')?;
@@ -80,7 +80,7 @@ pub fn is_hmac(alg: &str) -> Option<bool> {
     }
 }
 
-/// The payload's `iss`, if it has one.
+/// The payload's `iss`, if present.
 pub fn issuer(claims: &Object) -> Result<Option<&str>, ExtractError> {
     text(claims, "iss")
 }

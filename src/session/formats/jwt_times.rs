@@ -1,15 +1,15 @@
-//! Checks `exp` and `nbf` (RFC 7519, sections 4.1.4 and 4.1.5) in claims that are already decrypted or verified.
+//! Checks `exp` and `nbf` (RFC 7519, sections 4.1.4 and 4.1.5) in claims that have already been decrypted or verified.
 
 use crate::clock::UnixSeconds;
 use crate::json::{Object, Value};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// 2^53. JavaScript, which writes these numbers, represents every integer up to this one exactly.
+/// 2^53. JavaScript, which writes these numbers, represents every integer up to this value exactly.
 const LATEST: UnixSeconds = 1 << 53;
 
-/// The expiry of the token. `exp` is required, and `nbf` must have passed if it is present. `tolerance` is the clock
-/// difference that the framework allows.
+/// Checks the times, and returns the token's expiry. `exp` is required; `nbf`, if present, must have passed.
+/// `tolerance` is the clock difference that the framework allows.
 ///
 /// # Errors
 /// `Rejected` if a time is missing or malformed, or if the token has expired or is not valid yet.
@@ -28,10 +28,10 @@ pub fn check(
     }
 }
 
-/// The claim `name` as a `NumericDate`, rounded down; `None` if it is absent.
+/// The claim `name` as a `NumericDate`, rounded down; `None` if the claim is absent.
 ///
 /// # Errors
-/// `Rejected` if it is not a number, out of range or a duplicate.
+/// `Rejected` if the claim is not a number, is out of range or occurs twice.
 pub fn date(claims: &Object, name: &'static str) -> Result<Option<UnixSeconds>, ExtractError> {
     let wrong = || {
         ExtractError::rejected(match name {

@@ -3,7 +3,7 @@
 //!
 //! The number of values and the depth are limited, because one byte of input can become a value of 32 bytes. Binary
 //! data and strings that are not UTF-8 are read as an empty list, which is never a subject. Extension types, such as
-//! times, are read as null. A key that is an integer is read as its decimal digits. A member whose key is neither text
+//! timestamps, are read as null. An integer key is read as its decimal digits. A member whose key is neither a string
 //! nor an integer is left out, because no configuration can name it.
 
 use std::cell::Cell;
@@ -15,13 +15,13 @@ use serde_json::Number;
 
 use crate::json::{Object, Value};
 
-/// The maximum depth of nested lists and maps. Real sessions nest a handful.
+/// The maximum depth of nested lists and maps. Real sessions have only a few levels.
 const MAX_DEPTH: usize = 32;
 
 /// The maximum number of values. Real sessions have a few dozen.
 const MAX_VALUES: usize = 64 * 1024;
 
-/// Parses one value; `None` if it is malformed, exceeds a limit, or is followed by anything.
+/// Parses one value; `None` if it is malformed, exceeds a limit, or is followed by more data.
 pub fn parse(bytes: &[u8]) -> Option<Value> {
     let mut rest = bytes;
     let left = Cell::new(MAX_VALUES);
@@ -82,7 +82,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Value::Array(Vec::new()))
     }
 
-    /// An extension: its type and its data.
+    /// Reads an extension, which consists of its type and its data.
     fn visit_newtype_struct<D: de::Deserializer<'de>>(
         self,
         extension: D,
@@ -193,7 +193,7 @@ mod tests {
                 r#"{"a":1,"b":{"c":[]}}"#,
             ),
             (b"\x83\x01\xa1x\xc4\x01k\x02\xc2\x03", r#"{"1":"x"}"#),
-            // A timestamp of 32 bits, a timestamp of 96 bits, and another extension.
+            // A 32-bit timestamp, a 96-bit timestamp, and another extension.
             (b"\x81\xa1t\xd6\xff\x6a\x00\x00\x00", r#"{"t":null}"#),
             (
                 b"\x82\xa1t\xc7\x0c\xff\0\0\0\0\0\0\0\0\0\0\0\0\xa1u\xd4\x05\x00",

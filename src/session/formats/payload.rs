@@ -1,5 +1,5 @@
-//! Decodes the payload of a session into its attributes: base64, zlib and JSON.
-//! Verify the signature first.
+//! Decodes the payload of a session into its attributes: base64, zlib and JSON. Callers must verify the signature
+//! first.
 
 use std::io::Read;
 
@@ -11,11 +11,11 @@ use crate::json::Value;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// The maximum size of a cookie's session after decompression. Zlib can expand one byte to a thousand.
+/// The maximum size of a cookie's session after decompression. Zlib can expand data a thousandfold.
 const MAX_INFLATED: usize = 64 * 1024;
 
 /// The maximum size of a session in a store. A larger session is a mistake, and parsing it would delay other requests.
-/// Stores are asked for one byte more, which shows whether the value is larger.
+/// Extractors request one byte more, which shows whether the value is larger.
 pub const MAX_STORED: usize = 1024 * 1024;
 
 /// Decodes padded base64 (RFC 4648, section 4).
@@ -26,7 +26,7 @@ pub fn base64(text: &str) -> Result<Vec<u8>, ExtractError> {
 }
 
 /// Decodes unpadded base64url, and decompresses zlib data if the text begins with a dot. itsdangerous and Django
-/// compress a payload in this way if that makes it shorter.
+/// compress a payload in this way if compression makes it shorter.
 pub fn base64_or_zlib(text: &str) -> Result<Vec<u8>, ExtractError> {
     let decode = |text| {
         URL_SAFE_NO_PAD
@@ -61,13 +61,13 @@ pub fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     }
 }
 
-/// Whether the bytes are Python's pickle of a dict, protocols 0 to 5. A pickle ends with the STOP opcode, a dot, which
-/// cannot end JSON.
+/// Whether the bytes are a Python pickle of a dict, in protocols 0 to 5. A pickle ends with the opcode STOP, a dot, and
+/// JSON cannot end with a dot.
 pub fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80 | b'(' | b'}', .., b'.'])
 }
 
-/// Whether the bytes are Ruby's Marshal format, by its version bytes. JSON never begins with them.
+/// Whether the bytes are in Ruby's Marshal format, according to its version bytes. JSON never begins with these bytes.
 pub fn is_marshal(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x04\x08")
 }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn pickle_is_recognised_by_its_first_and_last_bytes() {
-        // {"a": 1} in protocols 0, 1, 2 and 4.
+        // The dict {"a": 1} in protocols 0, 1, 2 and 4.
         let pickles: [&[u8]; 4] = [
             b"(dp0\nVa\np1\nI1\ns.",
             b"}q\x00X\x01\x00\x00\x00aq\x01K\x01s.",

@@ -1,15 +1,16 @@
-//! Strict percent-decoding of cookie values (RFC 3986, section 2.1): a `%` without two hex digits is an error.
+//! Strict percent-decoding of cookie values (RFC 3986, section 2.1): a `%` that is not followed by two hex digits is an
+//! error.
 
 use std::borrow::Cow;
 
 use crate::session::formats::hex;
 
-/// The meaning of `+`.
+/// How `+` is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plus {
-    /// A plus sign.
+    /// As a plus sign.
     Plus,
-    /// A space, as in HTML forms. Rack decodes cookies that way.
+    /// As a space, as in HTML forms. Rack decodes cookies in this way.
     Space,
 }
 
@@ -33,8 +34,8 @@ pub fn decode(text: &str, plus: Plus) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The decoded text, or the unchanged text if it cannot be decoded, as JavaScript's `cookie` package reads a value. `+`
-/// is a plus sign.
+/// The decoded text, or the unchanged text if it cannot be decoded, as JavaScript's `cookie` package does. `+` is
+/// decoded as a plus sign.
 pub fn decode_or_raw(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);

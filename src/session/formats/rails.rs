@@ -1,4 +1,4 @@
-//! The common parts of all signed and encrypted cookies of Rails: the signature, and the metadata around the value.
+//! The parts that all signed and encrypted Rails cookies share: the signature, and the metadata around the value.
 //! Format: Rails `activesupport/lib/active_support/message_verifier.rs`, `messages/metadata.rb`.
 
 use std::num::NonZeroU32;
@@ -15,14 +15,15 @@ use crate::session::formats::payload;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// The iterations of `ActiveSupport::KeyGenerator`, with the default settings of a Rails application.
+/// The number of iterations of `ActiveSupport::KeyGenerator` with the default settings of a Rails application.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
 /// The advice for an app that uses the Marshal serializer.
 pub const SERIALIZER_ADVICE: &str = "set config.action_dispatch.cookies_serializer = :json in the Rails app (or \
                                      :hybrid, until all cookies are rewritten)";
 
-/// The bytes before the signature; `None` if it is invalid. The signature covers their base64 text.
+/// The bytes before the signature; `None` if the signature is invalid. The signature covers the base64 text of the
+/// bytes.
 pub fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
     let (data, signature) = text.rsplit_once("--")?;
     hmac::verify(key, data.as_bytes(), &hex::decode(signature)?).ok()?;
@@ -33,7 +34,8 @@ pub fn verify(key: &hmac::Key, text: &str) -> Option<Vec<u8>> {
 #[derive(Debug, PartialEq)]
 pub struct CookieValue {
     pub value: Value,
-    /// `cookie.` and the cookie's name; `None` if the app writes no metadata (before the defaults of Rails 6.0).
+    /// The value's purpose: `cookie.` followed by the cookie's name; `None` if the app writes no metadata (before the
+    /// defaults of Rails 6.0).
     pub purpose: Option<String>,
     pub expires_at: Option<UnixSeconds>,
 }
@@ -66,8 +68,8 @@ impl CookieValue {
     }
 
     /// # Errors
-    /// `Rejected` unless the value was made for this purpose and has not expired. Rails also accepts a value without
-    /// metadata, which may have been made for any purpose; here that needs `allow_missing_purpose`.
+    /// `Rejected` if the value was made for another purpose or has expired. Rails also accepts a value without
+    /// metadata, which may have been made for any purpose; this service does so only with `allow_missing_purpose`.
     pub fn check(
         &self,
         purpose: &str,
@@ -100,7 +102,7 @@ fn json(bytes: &[u8]) -> Result<Value, ExtractError> {
     Value::parse(bytes).map_err(|_| ExtractError::rejected(Reason::PayloadNotJson))
 }
 
-/// The metadata around the session, `{"_rails": {…}}`; `None` if the value has none.
+/// The metadata around the session, `{"_rails": {…}}`; `None` if the value has no metadata.
 fn metadata(value: &Value) -> Result<Option<&Object>, ExtractError> {
     let Value::Object(object) = value else {
         return Ok(None);

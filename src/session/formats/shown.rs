@@ -1,10 +1,10 @@
-//! Formats values of a credential for logs and `explain`, next to the expected values.
+//! Formats a credential's values for logs and `explain`, next to the expected values.
 
-/// The maximum number of characters of one value, and of values in a list.
+/// The maximum number of characters in one value, and of values in a list.
 const MAX_CHARS: usize = 100;
 const MAX_VALUES: usize = 5;
 
-/// A caller's text, cut at [`MAX_CHARS`] and [`escaped`].
+/// Text from the caller, truncated to [`MAX_CHARS`] and [`escaped`].
 pub fn shown(text: &str) -> String {
     if text.is_empty() {
         return "empty".to_owned();
@@ -18,8 +18,7 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// The text with escapes for the characters that a terminal does not show literally, such as control and bidirectional
-/// characters.
+/// Escapes the characters that a terminal does not display literally, such as control and bidirectional characters.
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
@@ -31,7 +30,7 @@ pub fn escaped(text: &str) -> String {
     escaped
 }
 
-/// The first values of a list with commas between them.
+/// The first values of a list, separated by commas.
 pub fn listed<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> String {
     let mut values = values.into_iter();
     let first: Vec<String> = values
@@ -47,7 +46,7 @@ pub fn listed<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// "`name` is …, and `key` is …": what was found in a credential, and what the configuration accepts.
+/// "`name` is …, and `key` is …": compares the value in a credential with the values that the configuration accepts.
 pub fn differs<F: AsRef<str>, E: AsRef<str>>(
     name: &str,
     found: impl IntoIterator<Item = F>,

@@ -1,6 +1,6 @@
 //! `PAYLOAD SEPARATOR TIMESTAMP SEPARATOR SIGNATURE`: a text signed together with the time of signing, as
-//! itsdangerous' `TimestampSigner` (`timed.py`) and Django's (`django/core/signing.py`) write it.
-//! The two derive their keys differently; the extractors do that.
+//! `TimestampSigner` of itsdangerous (`timed.py`) and of Django (`django/core/signing.py`) writes it. The two derive
+//! their keys differently, so the extractors derive the keys.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -11,7 +11,7 @@ use crate::secret::Secret;
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// HMAC-SHA-1, the default of these frameworks. Collisions of SHA-1 do not help to forge an HMAC.
+/// HMAC-SHA-1, the default of these frameworks. SHA-1 collisions do not help to forge an HMAC.
 pub const HMAC_SHA1: hmac::Algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
 
 /// The key that itsdangerous derives with `key_derivation="hmac"`, as Flask does.
@@ -24,17 +24,17 @@ pub fn itsdangerous_key(hash: hmac::Algorithm, secret: &Secret, salt: &str) -> h
 #[derive(Debug)]
 pub struct SignedTimestampVerifier {
     pub separator: char,
-    /// A signature by any of these keys is accepted.
+    /// The accepted keys. A signature with any of them is valid.
     pub keys: Vec<hmac::Key>,
     /// Parses the timestamp; `None` if it is malformed.
     pub parse_timestamp: fn(&str) -> Option<UnixSeconds>,
     /// The maximum age in seconds; `None` if the age is not checked.
     pub max_age: Option<UnixSeconds>,
-    /// How many seconds a timestamp may be ahead of our clock.
+    /// The tolerated number of seconds by which a timestamp is ahead of the service's clock.
     pub leeway: UnixSeconds,
 }
 
-/// A verified text without its timestamp and signature.
+/// The payload of a verified text, without timestamp and signature.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifiedPayload<'a> {
     /// The payload, still encoded.
@@ -43,11 +43,11 @@ pub struct VerifiedPayload<'a> {
 }
 
 impl SignedTimestampVerifier {
-    /// Verifies that `text` is signed by one of the keys, and that its timestamp is neither too old nor ahead of
-    /// `now`.
+    /// Verifies that `text` is signed with one of the keys, and that its timestamp is neither too old nor too far ahead
+    /// of `now`.
     ///
     /// # Errors
-    /// `Rejected`: bad signature, malformed, from the future or expired.
+    /// `Rejected` if the text is malformed, has a wrong signature, has expired, or was signed in the future.
     pub fn open<'a>(
         &self,
         text: &'a str,
@@ -64,7 +64,8 @@ impl SignedTimestampVerifier {
             return Err(ExtractError::rejected(Reason::FromTheFuture));
         }
         let expires_at = self.max_age.map(|age| timestamp.saturating_add(age));
-        // The second `expires_at` is still valid: both libraries refuse an age greater than the limit.
+        // The session is still valid in the second `expires_at` itself: both libraries refuse only an age greater than
+        // the limit.
         if expires_at.is_some_and(|end| now > end) {
             return Err(ExtractError::expired());
         }
@@ -74,7 +75,7 @@ impl SignedTimestampVerifier {
         })
     }
 
-    /// Tries every key, so that the duration does not reveal which key matched.
+    /// Tries every key, so that the response time does not reveal which key matched.
     fn is_signed(&self, text: &str, signature: &str) -> bool {
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else {
             return false;
@@ -86,8 +87,8 @@ impl SignedTimestampVerifier {
     }
 }
 
-/// Parses a timestamp of itsdangerous 1.1 or later: seconds since 1970, big-endian without leading zero bytes,
-/// in unpadded base64url.
+/// Parses a timestamp of itsdangerous 1.1 or later: seconds since 1970, big-endian without leading zero bytes, in
+/// unpadded base64url.
 pub fn itsdangerous_timestamp(text: &str) -> Option<UnixSeconds> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     if bytes.len() > 8 {

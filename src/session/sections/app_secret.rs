@@ -1,10 +1,10 @@
-//! Keys for the secrets of the app: the current one, and older ones that the app still accepts.
-//! Each kind derives its cryptographic keys from them itself.
+//! Keys for the app's secrets: the current secret, and older secrets that the app still accepts. Each kind derives its
+//! own cryptographic keys from them.
 
 use crate::config::{List, Problems, Section};
 use crate::secret::Secret;
 
-/// The app's one secret, under `key`. `setting` is its name in the app's framework.
+/// The app's only secret, under `key`. `setting` is the secret's name in the app's framework.
 pub fn required(
     section: &Section<'_>,
     key: &str,
@@ -42,8 +42,8 @@ pub fn required_list(
     listed(section, key, values, problems)
 }
 
-/// The keys `secret_key` and `secret_key_fallbacks` of a Python framework, whose settings have the same names: the current
-/// key first.
+/// The keys `secret_key` and `secret_key_fallbacks`, which have the names of a Python framework's settings. The current
+/// secret comes first.
 pub fn with_fallbacks(
     section: &Section<'_>,
     current: Option<Secret>,
@@ -70,8 +70,8 @@ pub fn require_given(
     );
 }
 
-/// Checks the strength of secrets. A weak secret is a warning, because the app already uses it and a refusal here
-/// would not make the app safer. A placeholder is a problem.
+/// Checks the strength of secrets. A weak secret causes only a warning, because the app already uses it and refusing it
+/// here would not make the app safer. A placeholder is a problem.
 pub fn check(section: &Section<'_>, key: &str, secrets: &[Secret], problems: &mut Problems) {
     let advice = "sessions can be forged by guessing it. Set a random secret (`openssl rand -hex 32`) in the app and here";
     for secret in secrets.iter().filter(|secret| !secret.expose().is_empty()) {
@@ -83,8 +83,8 @@ pub fn check(section: &Section<'_>, key: &str, secrets: &[Secret], problems: &mu
     }
 }
 
-/// Like [`check`], for secrets that sign JWTs with `algorithms` (their names in a token's header). Warns about a
-/// secret that is shorter than the hash (RFC 7518, section 3.2).
+/// Like [`check`], for secrets that sign JWTs with `algorithms` (their names in a token's header). Warns about a secret
+/// that is shorter than the hash output (RFC 7518, section 3.2).
 pub fn check_jwt(
     section: &Section<'_>,
     key: &str,

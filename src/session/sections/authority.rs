@@ -1,4 +1,4 @@
-//! TLS to a session store: the key `ca_file` for a private certificate authority, and a warning if the URL does not
+//! TLS for a session store: the key `ca_file` for a private certificate authority, and a warning if the URL does not
 //! require TLS.
 
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use crate::config::{Problems, PublicText, Section};
 use crate::session::backends::Context;
 use crate::session::backends::outgoing::{Outgoing, OutgoingConfig};
 
-/// The certificates that a store's connections trust: those of all outgoing calls, and the section's own.
+/// The certificates that a store's connections trust: those for all outgoing calls, and the section's own.
 pub fn trust(
     section: &Section<'_>,
     context: &Context,
@@ -22,8 +22,8 @@ pub fn trust(
     outgoing.with(&config, |key| section.key(key), problems)
 }
 
-/// Warns that the connection to `host` is not encrypted unless `host` is this machine. It carries the app's sessions
-/// and often a password. `fix` says how to require TLS in the URL.
+/// Warns that the connection to `host` is not encrypted, unless `host` is this machine. The connection carries the
+/// app's sessions and often a password. `fix` describes how to require TLS in the URL.
 pub fn warn_without_tls(section: &Section<'_>, host: &str, fix: &str) {
     if !is_loopback(host) {
         section.warn(
@@ -33,7 +33,7 @@ pub fn warn_without_tls(section: &Section<'_>, host: &str, fix: &str) {
     }
 }
 
-/// Whether `host`, from a URL or from `Host` without its port, is this machine.
+/// Whether `host`, taken from a URL or from the `Host` header without its port, is this machine.
 pub fn is_loopback(host: &str) -> bool {
     let address = host
         .strip_prefix('[')

@@ -1,5 +1,5 @@
-//! The cookie that an extractor reads, whole or in the numbered chunks into which frameworks split a value that is
-//! too long for one cookie. [`crate::session::formats::cookies`] finds a cookie by its name.
+//! The cookie that an extractor reads, either unchunked or in the numbered chunks into which frameworks split a value
+//! that is too long for one cookie. [`crate::session::formats::cookies`] finds a cookie by its name.
 
 use std::borrow::Cow;
 
@@ -14,17 +14,18 @@ use crate::session::types::ExtractError;
 
 /// Browsers store at most 4 KiB per cookie, so no browser sends a value longer than twice that.
 const MAX_BYTES: usize = 8 * 1024;
-/// The limit for all chunks together: the largest value of `max_header_bytes`.
+/// The limit for all chunks together, equal to the largest allowed value of `max_header_bytes`.
 const MAX_BYTES_OF_CHUNKS: usize = 64 * 1024;
 
-/// A cookie by its exact name.
+/// A cookie, identified by its exact name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cookie {
     name: String,
 }
 
 impl Cookie {
-    /// The cookie called `name`, which is the value of `key`. An invalid name is a problem and gives `None`.
+    /// The cookie called `name`, where `name` is the value of `key`. Reports an invalid name as a problem, and returns
+    /// `None`.
     pub fn named(
         section: &Section<'_>,
         key: &str,
@@ -64,12 +65,12 @@ impl Cookie {
         &self.name
     }
 
-    /// The cookie's value; `None` if it is absent or empty.
+    /// The cookie's value; `None` if the cookie is absent or empty.
     pub fn find<'a>(&self, request: &'a Parts) -> Result<Option<&'a str>, ExtractError> {
         find(&request.headers, &self.name)
     }
 
-    /// The whole cookie, or its chunks: see [`find_whole_or_chunks`].
+    /// The unchunked cookie, or its chunks: see [`find_whole_or_chunks`].
     pub fn find_whole_or_chunks<'a>(
         &self,
         request: &'a Parts,
@@ -78,18 +79,18 @@ impl Cookie {
         find_whole_or_chunks(&request.headers, &self.name, max_chunks)
     }
 
-    /// The chunks only: see [`find_whole_or_chunks`].
+    /// Only the chunks: see [`find_whole_or_chunks`].
     pub fn find_chunks(&self, request: &Parts, max: usize) -> Result<Option<String>, ExtractError> {
         find_chunks(&request.headers, &self.name, max)
     }
 }
 
-/// The cookie called `name`, or its chunks `NAME.0`, `NAME.1` … joined in the order of their numbers. An empty chunk
-/// counts as absent, because frameworks clear a chunk by setting it to the empty text.
+/// The cookie called `name`, or its chunks `NAME.0`, `NAME.1` … joined in the order of their numbers. An empty chunk is
+/// treated as absent, because frameworks clear a chunk by setting it to the empty string.
 ///
 /// # Errors
-/// `Rejected` if the whole cookie and chunks are both present (one is stale, and the request does not show which),
-/// if a number is missing or has two different values, or if there are more than `max_chunks`.
+/// `Rejected` if both the unchunked cookie and chunks are present (one of them is stale, and the request does not show
+/// which), if a number is missing or has two different values, or if there are more than `max_chunks`.
 pub fn find_whole_or_chunks<'a>(
     headers: &'a HeaderMap,
     name: &str,
@@ -106,7 +107,7 @@ pub fn find_whole_or_chunks<'a>(
     }
 }
 
-/// The chunks `NAME.0`, `NAME.1` … only: see [`find_whole_or_chunks`].
+/// Only the chunks `NAME.0`, `NAME.1` …: see [`find_whole_or_chunks`].
 pub fn find_chunks(
     headers: &HeaderMap,
     name: &str,
@@ -129,9 +130,9 @@ pub fn find_chunks(
     Ok(Some(joined))
 }
 
-/// The single value of the given cookies, and the first cookie with this value. Several names serve an app whose cookie
-/// has another name under https. Two different values are refused, because one of them is left over from another
-/// deployment or was set by an attacker on a neighbouring site without https.
+/// The value of whichever of the given cookies is present, and the first cookie with this value. Several names are
+/// given for an app whose cookie has another name under https. Two different values are refused, because one of them is
+/// left over from another deployment or was set by an attacker on a neighbouring site without https.
 pub fn find_one_of<'c, 'a>(
     headers: &'a HeaderMap,
     cookies: &'c [Cookie],
@@ -158,8 +159,8 @@ pub fn two_names(first: &Cookie, second: &Cookie) -> ExtractError {
     ))
 }
 
-/// The cookie whose name is `name` once it is percent-decoded. Several cookies that differ only in their encoding count
-/// as duplicates.
+/// The cookie whose percent-decoded name is `name`. Several cookies that differ only in the encoding of the name are
+/// treated as duplicates.
 pub fn find_decoded<'a>(
     headers: &'a HeaderMap,
     name: &str,
@@ -179,8 +180,8 @@ pub fn find_decoded<'a>(
     }
 }
 
-/// The raw value of the cookie called `name`, without the enclosing quotes that RFC 6265 allows and frameworks
-/// remove; `None` if the cookie is absent or empty.
+/// The raw value of the cookie called `name`, without enclosing quotes, which RFC 6265 allows and frameworks remove;
+/// `None` if the cookie is absent or empty.
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ExtractError> {
     match cookies::find(headers, name)? {
         Some(value) if value.len() > MAX_BYTES => Err(ExtractError::rejected(Reason::TooLarge)),
@@ -195,8 +196,8 @@ fn without_quotes(value: &str) -> &str {
         .unwrap_or(value)
 }
 
-/// The highest chunk number among the cookies that are not empty. It takes one pass over the headers, because most
-/// requests have no chunks.
+/// The highest chunk number among the non-empty cookies. Found in one pass over the headers, because most requests have
+/// no chunks.
 fn highest_chunk(headers: &HeaderMap, name: &str) -> Option<usize> {
     let pairs = headers.get_all(header::COOKIE).iter();
     let pairs = pairs.flat_map(|header| header.as_bytes().split(|&byte| byte == b';'));
@@ -218,7 +219,7 @@ fn chunk_number(pair: &[u8], name: &str) -> Option<usize> {
     {
         return None;
     }
-    // A number too large for `usize` is above every maximum.
+    // A number too large for `usize` exceeds every maximum.
     Some(
         std::str::from_utf8(digits)
             .ok()?

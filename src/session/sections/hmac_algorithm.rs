@@ -1,11 +1,11 @@
-//! The key for an HMAC algorithm, in the kinds whose framework lets the app choose one.
+//! The key for an HMAC algorithm, used by the kinds whose framework lets the app choose the algorithm.
 
 use aws_lc_rs::hmac;
 
 use crate::config::{Problems, Section};
 use crate::session::formats::signed_timestamp::HMAC_SHA1;
 
-/// The HMAC algorithm called `name`, as Node and Python spell it. An unknown name is a problem under `key`.
+/// The HMAC algorithm called `name`, in Node's and Python's spelling. Reports an unknown name as a problem under `key`.
 pub fn read(
     section: &Section<'_>,
     key: &str,

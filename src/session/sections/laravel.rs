@@ -1,5 +1,5 @@
-//! The common parts of all session drivers of Laravel: the application keys, the encrypted cookie, the session data.
-//! Format: Laravel `src/Illuminate/Encryption/Encrypter.php`, `Cookie/CookieValuePrefix.php`,
+//! The parts that all of Laravel's session drivers share: the application keys, the encrypted cookie, and the session
+//! data. Format: Laravel `src/Illuminate/Encryption/Encrypter.php`, `Cookie/CookieValuePrefix.php`,
 //! `Session/Store.php`, `Session/EncryptedStore.php`. Each kind reads the data from its own store.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -17,13 +17,13 @@ use crate::session::reason::Reason;
 use crate::session::sections::app_secret;
 use crate::session::types::ExtractError;
 
-/// The cookie name of a new app. Laravel derives it from `APP_NAME`.
+/// The default cookie name of a new app. Laravel derives it from `APP_NAME`.
 pub const COOKIE: &str = "laravel_session";
 
-/// The cipher of a new app.
+/// The default cipher of a new app.
 pub const CIPHER: &str = "aes-256-cbc";
 
-/// The length of a session id in characters. Laravel replaces an id of any other form.
+/// The length of a session id, in characters. Laravel replaces an id that has any other form.
 const ID_LENGTH: usize = 40;
 
 /// The keys of a section that configure the app's encrypter.
@@ -102,7 +102,8 @@ impl AppKeySet {
     pub fn open_cookie(&self, name: &str, cookie: &str) -> Result<String, ExtractError> {
         let text = percent::decode(cookie, Plus::Plus).ok_or_else(malformed)?;
         let text = String::from_utf8(self.open(text.as_bytes())?).map_err(|_| malformed())?;
-        // The prefix may be older than the encryption: Laravel tries every key for the prefix too.
+        // The prefix may have been made with an older key than the encryption, because Laravel tries every key for the
+        // prefix too.
         let value = self
             .0
             .iter()
@@ -112,7 +113,7 @@ impl AppKeySet {
             .ok_or_else(|| ExtractError::rejected(Reason::CookieName))
     }
 
-    /// Decrypts a value that the app encrypted, whatever its purpose.
+    /// Decrypts a value that the app encrypted for any purpose.
     fn open(&self, encrypted: &[u8]) -> Result<Vec<u8>, ExtractError> {
         let json = STANDARD.decode(encrypted).map_err(|_| malformed())?;
         let Ok(Value::Object(object)) = Value::parse(&json) else {
@@ -127,8 +128,8 @@ impl AppKeySet {
             .ok_or_else(bad_seal)
     }
 
-    /// The session's attributes in the data that `Session/Store.php` gives to its driver: PHP's own format, or JSON
-    /// with `session.serialization = "json"`. Either is encrypted with `session.encrypt`.
+    /// The session's attributes, from the data that `Session/Store.php` passes to its driver: PHP's own format, or JSON
+    /// with `session.serialization = "json"`. With `session.encrypt`, either format is encrypted.
     pub fn attributes(&self, data: &[u8]) -> Result<Value, ExtractError> {
         if data.starts_with(ENCRYPTED) {
             let serialized = self.open(data)?;
@@ -138,7 +139,7 @@ impl AppKeySet {
     }
 }
 
-/// The beginning of every encrypted value: `{"` in base64.
+/// The prefix of every encrypted value: `{"` in base64.
 const ENCRYPTED: &[u8] = b"eyJ";
 
 /// An empty session is an empty list in both formats.
@@ -160,7 +161,7 @@ fn malformed() -> ExtractError {
     ExtractError::rejected(Reason::Malformed)
 }
 
-/// The mode and the key length in bytes. Laravel's own configuration has the names in upper case.
+/// The cipher's mode and its key length in bytes. Laravel's own configuration spells the names in upper case.
 fn parse_cipher(text: &str) -> Option<(Mode, usize)> {
     match text.to_ascii_lowercase().as_str() {
         "aes-128-cbc" => Some((Mode::Cbc, 16)),
@@ -180,7 +181,7 @@ fn key_bytes(secret: &Secret) -> Option<Vec<u8>> {
 }
 
 impl AppKey {
-    /// `None` unless the key has `length` bytes.
+    /// `None` unless the key is `length` bytes long.
     fn new(key: &[u8], mode: Mode, length: usize) -> Option<Self> {
         if key.len() != length {
             return None;
@@ -221,8 +222,8 @@ impl AppKey {
         }
     }
 
-    /// The value after this key's prefix for the cookie called `name`. Without the check of the prefix, a client could
-    /// send any other value that the app encrypted for it as a session id.
+    /// Removes this key's prefix for the cookie called `name` from the text. Without this check of the prefix, a client
+    /// could send any other value that the app has encrypted for it as a session id.
     fn without_prefix<'a>(&self, name: &str, text: &'a str) -> Option<&'a str> {
         let (prefix, value) = text.split_once('|')?;
         let mut context = hmac::Context::with_key(&self.prefix);
@@ -233,7 +234,7 @@ impl AppKey {
     }
 }
 
-/// The output of `Encrypter::encrypt`, not verified yet.
+/// The output of `Encrypter::encrypt`, not yet verified.
 struct Envelope<'a> {
     iv: &'a str,
     value: &'a str,
@@ -242,13 +243,13 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// `None` if an encrypter of that mode does not write such an object.
+    /// `None` if an encrypter in this mode does not write such an object.
     fn of(object: &'a Object, mode: Mode) -> Option<Self> {
         let member = |name| match object.get(name) {
             Ok(Some(Value::String(text))) => Some(text.as_str()),
             _ => None,
         };
-        // Laravel before version 8 writes no tag.
+        // Versions of Laravel before 8 write no tag.
         let tag = if object.contains("tag") {
             member("tag")?
         } else {
@@ -260,7 +261,7 @@ impl<'a> Envelope<'a> {
             mac: member("mac")?,
             tag,
         };
-        // Each mode leaves the field of the other mode empty. A tag with CBC once allowed attackers to bypass the MAC.
+        // Each mode leaves the other mode's field empty. A tag with CBC once allowed attackers to bypass the MAC.
         let unused = if mode == Mode::Cbc {
             envelope.tag
         } else {
@@ -270,7 +271,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The encrypting side, which the app implements. For tests.
+/// The encrypting side, which the app implements. Used in tests.
 #[cfg(test)]
 pub mod sealing {
     use super::*;
@@ -282,7 +283,7 @@ pub mod sealing {
         format!("base64:{}", STANDARD.encode(KEY))
     }
 
-    /// An encrypted value without a cookie prefix.
+    /// An encrypted value that has no cookie prefix.
     pub fn encrypted(text: impl AsRef<[u8]>) -> String {
         let (iv, value) = (
             STANDARD.encode([3; 16]),

@@ -1,4 +1,4 @@
-//! Parts of a section that several kinds share: secrets of the app, cookies, certificates, claim rules.
+//! The parts of a section that several kinds share: the app's secrets, cookies, certificates, claim rules.
 
 pub mod app_secret;
 pub mod authority;

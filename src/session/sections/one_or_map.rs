@@ -1,5 +1,5 @@
-//! A key that is either one text or a table of them by id: `"…"` or `{ 1 = "…", 2 = "…" }`.
-//! Each kind defines the meaning of the ids.
+//! A key whose value is either one string or a table of strings by id: `"…"` or `{ 1 = "…", 2 = "…" }`. Each kind
+//! defines the meaning of the ids.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub enum OneOrMap<T> {
 }
 
 impl<T> OneOrMap<T> {
-    /// All values by id. A single value without an id gets the id `only`.
+    /// All values by id. A single value is given the id `only`.
     pub fn by_id(self, only: &str) -> BTreeMap<String, T> {
         match self {
             Self::One(value) => BTreeMap::from([(only.to_owned(), value)]),
@@ -27,7 +27,7 @@ impl<T> OneOrMap<T> {
     }
 }
 
-// Not derived, because the values may be secrets.
+// Implemented manually, because the values may be secrets.
 impl<T> fmt::Debug for OneOrMap<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OneOrMap")
@@ -62,7 +62,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMapVisitor<T> {
         T::deserialize(StrDeserializer::new(text)).map(OneOrMap::One)
     }
 
-    /// Accepts the content of a file.
+    /// Accepts the content of a file, which may be binary.
     fn visit_bytes<E: de::Error>(self, content: &[u8]) -> Result<OneOrMap<T>, E> {
         T::deserialize(BytesDeserializer::new(content)).map(OneOrMap::One)
     }

@@ -1,5 +1,5 @@
-//! The forms in which frameworks put a session id into a cookie or a header, and the keys that verify them: signed by
-//! cookie-signature (express-session, `@fastify/session`), better-call (Better Auth), itsdangerous (Flask-Session),
+//! The formats in which frameworks write a session id into a cookie or header, and the keys that verify them: signed by
+//! cookie-signature (express-session, `@fastify/session`), better-call (Better Auth), itsdangerous (Flask-Session) or
 //! Rails' `cookies.signed`, or encrypted by Laravel.
 
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::session::types::{CredentialSource, ExtractError};
 /// The salt with which Flask-Session signs ids (`flask_session/base.py`).
 const FLASK_SESSION_SALT: &str = "flask-session";
 
-/// The formats, as they are written in the configuration.
+/// The names of the formats in the configuration.
 const FORMATS: &str = "must be one of plain, express_signed, fastify_signed, better_auth_signed, flask_signed, \
                        rails_signed, laravel";
 
-/// The keys of a section that describe the form of its ids.
+/// The keys of a section that configure the format of its ids.
 #[derive(Debug)]
 pub struct FormatFields<'a> {
     pub cookie_format: &'a str,
@@ -36,7 +36,7 @@ pub struct FormatFields<'a> {
     pub laravel: LaravelFields<'a>,
 }
 
-/// The form of a session id, with the keys that verify it: the current key, then older ones that are still accepted.
+/// The format of a session id, with the keys that verify it: the current key, then older keys that are still accepted.
 #[derive(Debug)]
 pub enum Format {
     /// The id itself.
@@ -45,17 +45,18 @@ pub enum Format {
     ExpressSigned(Vec<hmac::Key>),
     /// `ID.HMAC` of `@fastify/cookie`.
     FastifySigned(Vec<hmac::Key>),
-    /// `ID.HMAC` of better-call, as Better Auth writes it. In a header, its bearer plugin also accepts the id alone.
+    /// `ID.HMAC` of better-call, as Better Auth writes it. In a header, Better Auth's bearer plugin also accepts the id
+    /// alone.
     BetterAuthSigned(Vec<hmac::Key>),
     /// `ID.HMAC` of itsdangerous, as Flask-Session writes it with `SESSION_USE_SIGNER`.
     FlaskSigned(Vec<hmac::Key>),
-    /// The id in `cookies.signed` of Rails.
+    /// The id in a cookie from Rails' `cookies.signed`.
     RailsSigned(Vec<hmac::Key>),
-    /// The id, encrypted by Laravel's encrypter.
+    /// The id in a value that is encrypted by Laravel's encrypter.
     Laravel(Arc<laravel::AppKeySet>),
 }
 
-/// A session id whose signature is valid, if it has one.
+/// A session id whose signature, if its format has one, is valid.
 #[derive(Debug)]
 pub struct Opened {
     pub id: String,
@@ -64,7 +65,7 @@ pub struct Opened {
 }
 
 impl Format {
-    /// Reads the keys of the configured format, and refuses keys of other formats.
+    /// Reads the keys of the configured format, and reports keys that belong to other formats.
     pub fn read(section: &Section<'_>, keys: FormatFields<'_>, problems: &mut Problems) -> Self {
         let is_laravel = keys.cookie_format == "laravel";
         let LaravelFields {
@@ -121,7 +122,7 @@ impl Format {
         }
     }
 
-    /// Whether an id without a signature is accepted.
+    /// Whether an unsigned id is accepted.
     pub fn takes_unsigned(&self, in_header: bool) -> bool {
         match self {
             Self::Plain => true,
@@ -134,7 +135,7 @@ impl Format {
         }
     }
 
-    /// Laravel's application keys, if the format is Laravel's.
+    /// Laravel's application keys, if this is Laravel's format.
     pub fn laravel(&self) -> Option<&Arc<laravel::AppKeySet>> {
         match self {
             Self::Laravel(keys) => Some(keys),
@@ -142,10 +143,10 @@ impl Format {
         }
     }
 
-    /// The session id in a cookie's or header's value.
+    /// The session id in the value of a cookie or header.
     ///
     /// # Errors
-    /// `Rejected` if the value is malformed, its signature is wrong or it has expired.
+    /// `Rejected` if the value is malformed, has a wrong signature or has expired.
     pub fn open(
         &self,
         place: &CredentialSource,
@@ -196,7 +197,7 @@ impl Format {
     }
 }
 
-/// The text before the last dot, if the text after it is its HMAC by one of the keys.
+/// The text before the last dot, provided that the text after the dot is its HMAC with one of the keys.
 fn verified(
     keys: &[hmac::Key],
     signed: &str,
@@ -213,9 +214,9 @@ fn verified(
     }
 }
 
-/// The keys of `cookies.signed` for a `secret_key_base`. The hash of the key derivation follows `load_defaults`, and
-/// that of the signature is a setting (`signed_cookie_digest`); both are tried, because every such key is derived from
-/// the secret.
+/// The keys of `cookies.signed` for a `secret_key_base`. The hash for the key derivation depends on `load_defaults`,
+/// and the hash for the signature on the setting `signed_cookie_digest`. All combinations are tried, because every such
+/// key is derived from the secret.
 fn rails_keys(secret: &Secret) -> impl Iterator<Item = hmac::Key> {
     let derivations = [pbkdf2::PBKDF2_HMAC_SHA256, pbkdf2::PBKDF2_HMAC_SHA1];
     let keys = derivations
@@ -225,7 +226,7 @@ fn rails_keys(secret: &Secret) -> impl Iterator<Item = hmac::Key> {
     })
 }
 
-/// The id in a cookie of `cookies.signed`, text or an integer. Its purpose is the cookie's name.
+/// The id, a string or an integer, in a cookie from `cookies.signed`. The purpose is the cookie's name.
 fn rails_signed(
     keys: &[hmac::Key],
     place: &CredentialSource,

@@ -1,5 +1,5 @@
-//! Sessions that are JSON in one cookie, signed with a timestamp, as Flask and Django write them, and the key
-//! `max_age` that limits their age. The format is in [`crate::session::formats::signed_timestamp`].
+//! Sessions that are stored as JSON in one cookie and signed with a timestamp, as Flask and Django write them, and the
+//! key `max_age`, which limits their age. The format is in [`crate::session::formats::signed_timestamp`].
 
 use std::fmt;
 use std::sync::Once;
@@ -34,7 +34,7 @@ impl MaxAge {
             .map(|age| UnixSeconds::try_from(age.as_secs()).unwrap_or(UnixSeconds::MAX))
     }
 
-    /// Refuses `"none"`, for a framework that always checks the age.
+    /// Reports `"none"` as a problem, for a framework that always checks the age.
     pub fn require(self, section: &Section<'_>, problems: &mut Problems) {
         problems.require(
             self.0.is_some(),
@@ -62,7 +62,7 @@ impl From<MaxAge> for String {
 impl TryFrom<String> for MaxAge {
     type Error = &'static str;
 
-    /// Does not use [`HumanDuration`], whose maximum is 400 days: apps that never sign users out set ten years.
+    /// Does not use [`HumanDuration`], whose maximum is 400 days, because apps that never sign users out set ten years.
     fn try_from(text: String) -> Result<Self, Self::Error> {
         const LONGEST: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
         match humantime::parse_duration(&text) {
@@ -76,12 +76,12 @@ impl TryFrom<String> for MaxAge {
     }
 }
 
-/// Parses a session as JSON. The first pickled session logs a warning; the later ones do not, because every user's
-/// cookie would repeat the warning. A pickle is a program, and is never run.
+/// Parses a session as JSON. Only the first pickled session logs a warning, because otherwise every user's cookie would
+/// repeat it. A pickle is a program, and is never run.
 #[derive(Debug)]
 pub struct PickleWarning {
     extractor: String,
-    /// The advice that makes this framework write JSON.
+    /// The advice on how to make this framework write JSON.
     fix: &'static str,
     logged: Once,
 }
@@ -95,7 +95,7 @@ impl PickleWarning {
         }
     }
 
-    /// [`payload::json`], with the warning if the app signs a pickle instead.
+    /// Like [`payload::json`], but logs the warning if the app signs a pickle instead.
     pub fn json(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
         if payload::is_pickle(bytes) {
             self.logged.call_once(|| {

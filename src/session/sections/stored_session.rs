@@ -1,5 +1,5 @@
 //! The formats in which apps write a session into a store of any kind: JSON, `MessagePack`, PHP's own format and plain
-//! text. Python's pickle and similar formats are programs. They are never run, and the refusal names them.
+//! text. Python's pickle and similar formats are programs. They are never run, and the error names the format.
 
 use std::sync::Once;
 
@@ -15,7 +15,7 @@ pub enum StoredFormat {
     Json,
     MessagePack,
     Php,
-    /// The whole value is the session: a user's id.
+    /// The whole value is the session: the user's id.
     Text,
 }
 
@@ -46,8 +46,8 @@ impl StoredFormat {
 pub struct StoredSession {
     format: StoredFormat,
     extractor: String,
-    /// The first session in an unsupported format logs a warning. The later ones do not, because all sessions of an app
-    /// have the same format.
+    /// Ensures that only the first session in an unsupported format logs a warning, because all sessions of an app have
+    /// the same format.
     warned: Once,
 }
 
@@ -75,7 +75,7 @@ impl StoredSession {
         }
     }
 
-    /// Whether sessions are JSON, for which databases have a type.
+    /// Whether the format is JSON, for which databases have their own type.
     pub fn is_json(&self) -> bool {
         self.format == StoredFormat::Json
     }
@@ -83,7 +83,7 @@ impl StoredSession {
     /// The session in a stored value.
     ///
     /// # Errors
-    /// `Rejected` if the value is in another format. The detail names the format that it seems to be.
+    /// `Rejected` if the value is in another format. The detail names the format that the value seems to have.
     pub fn read(&self, bytes: &[u8]) -> Result<Value, ExtractError> {
         let session = match self.format {
             StoredFormat::Json => Value::parse(bytes).ok(),
@@ -123,7 +123,7 @@ fn text(bytes: &[u8]) -> Option<Value> {
     Some(Value::String(text.to_owned()))
 }
 
-/// The other format that a value seems to have, and what to do about it.
+/// The other format that a value seems to have, and what the operator should do about it.
 fn seems(bytes: &[u8], expected: StoredFormat) -> Option<(&'static str, &'static str)> {
     if payload::is_pickle(bytes) {
         return Some((

@@ -1,5 +1,5 @@
-//! Helpers for the tests of the kinds: they build an extractor at a fixed time, and ask it.
-//! `contract.rs` has the checks that every extractor has to pass.
+//! Helpers for the kinds' tests: they build an extractor at a fixed time and run it. `contract.rs` contains the checks
+//! that every extractor has to pass.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(in crate::session) fn build_at(
     contract::build(&Registry::builtin(), kind, keys, &context)
 }
 
-/// The outcome of an extractor with these keys, at this time, for a cookie `NAME=VALUE`.
+/// The outcome of an extractor with these keys at this time, for a request with the cookie `NAME=VALUE`.
 pub(in crate::session) fn extract_at(
     now: UnixSeconds,
     kind: &str,
@@ -46,12 +46,12 @@ pub(in crate::session) fn extract_at(
         .expect("an outcome without waiting")
 }
 
-/// The reason of a refusal.
+/// The reason of a rejection.
 pub(in crate::session) fn word(extracted: Extracted) -> &'static str {
     extracted.expect_err("a refusal").reason().as_str()
 }
 
-/// The attributes of the session as JSON, or the reason of the refusal.
+/// The attributes of the session as JSON, or the reason of the rejection.
 pub(in crate::session) fn answer(
     extractor: &dyn SessionExtractor,
     headers: &[(&str, &str)],
@@ -68,7 +68,7 @@ pub(in crate::session) fn answer(
     }
 }
 
-/// Checks that building each case reports a problem with its key and does not show the secret.
+/// Checks that each case reports a problem with its key and does not reveal the secret.
 pub(in crate::session) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
     for (case, keys, key) in cases {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
@@ -80,7 +80,7 @@ pub(in crate::session) fn refused(kind: &str, cases: &[(&str, &str, &str)]) {
     }
 }
 
-/// Checks that building each case reports exactly one problem, which begins with this key and message.
+/// Checks that each case reports exactly one problem, which begins with this key and message.
 pub(in crate::session) fn assert_single_problem(kind: &str, cases: &[(&str, &str, &str)]) {
     for (case, keys, line) in cases {
         let problems = build(kind, keys).map(|_| ()).expect_err(case).to_string();
@@ -92,7 +92,7 @@ pub(in crate::session) fn assert_single_problem(kind: &str, cases: &[(&str, &str
     }
 }
 
-/// A PEM file whose certificate cannot be parsed.
+/// A PEM file with an unparsable certificate.
 pub(in crate::session) fn broken_certificate() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(

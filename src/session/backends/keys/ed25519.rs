@@ -1,10 +1,10 @@
-//! Recognises Ed25519 public keys that must not be used.
+//! Recognises Ed25519 public keys that are unsafe to use.
 
 /// Whether an Ed25519 public key is one of the eight points whose order divides 8, in any encoding. For such a key,
 /// signatures of many or all messages can be forged without a private key.
 pub(super) fn is_of_small_order(point: &[u8; 32]) -> bool {
-    // The y coordinates, little-endian: those of orders 4, 1 and 2, the first two of these again plus the prime, and the
-    // two of order 8.
+    // The y coordinates, little-endian: those of the points of orders 4, 1 and 2, the first two of these again plus the
+    // prime, and the two of order 8.
     const EDGES: [(u8, u8, u8); 5] = [
         (0, 0, 0),
         (1, 0, 0),
@@ -24,7 +24,7 @@ pub(super) fn is_of_small_order(point: &[u8; 32]) -> bool {
             0x92, 0xac, 0x03, 0x7a,
         ],
     ];
-    // The highest bit is the sign of x, which does not matter.
+    // The highest bit is the sign of x, which is irrelevant here.
     let mut y = *point;
     y[31] &= 0x7f;
     let is_edge = |(first, middle, last): (u8, u8, u8)| {

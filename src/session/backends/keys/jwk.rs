@@ -1,5 +1,5 @@
-//! One JWK (RFC 7517, RFC 7518 section 6), read as leniently as `jose` reads it: members that are null or empty count
-//! as absent, and coordinates may have too many or too few leading zeros.
+//! One JWK (RFC 7517, RFC 7518 section 6), read as leniently as `jose` reads it: members that are null or empty are
+//! treated as absent, and coordinates may have too many or too few leading zeros.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, ParsedPublicKey,
@@ -13,7 +13,7 @@ use crate::session::formats::any_base64;
 use crate::session::formats::shown::shown;
 
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
-/// The exponents that aws-lc accepts. With 1, anyone could forge signatures.
+/// The RSA exponents that aws-lc accepts. With exponent 1, anyone could forge signatures.
 const RSA_EXPONENTS: std::ops::Range<u64> = 3..1 << 33;
 /// The members of a JWK that hold private or secret key material (RFC 7518, section 6).
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
@@ -159,8 +159,8 @@ impl<'a> Members<'a> {
         Ok(DecodingKey::from_rsa_raw_components(&n, &e))
     }
 
-    /// A key from the two coordinates of a point, each of `length` bytes (uncompressed form, SEC 1, section 2.3.3). A
-    /// point that is not on the curve is refused, so that a set of such keys does not replace a usable set.
+    /// Creates a key from the two coordinates of a point, each of `length` bytes (uncompressed form, SEC 1, section
+    /// 2.3.3). Refuses a point that is not on the curve, so that a set of such keys does not replace a usable set.
     fn ec(
         &self,
         length: usize,

@@ -1,5 +1,5 @@
 //! Parses public keys in all common forms: PEM with one or more keys or certificates, DER, or the base64 of either. The
-//! text may have a byte order mark, quotes around it, or `\n` as text in place of line breaks.
+//! text may have a byte order mark, enclosing quotes, or literal `\n` in place of line breaks.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +26,7 @@ const BROKEN: &str = "has a block in PEM that is incomplete or not base64: copy 
 const UNKNOWN: &str = "is not a public key: expected PEM that begins with -----BEGIN PUBLIC KEY----- or \
                        -----BEGIN CERTIFICATE-----";
 const TOO_MANY: &str = "has more than 10 keys: keep those that valid tokens are signed with";
-/// The maximum number of keys, because each may be tried for a token.
+/// The maximum number of keys, because each of them may be tried for a token.
 const MAX_KEYS: usize = 10;
 
 /// All public keys in `bytes`.
@@ -59,7 +59,7 @@ pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<PublicKey>, &'static str> {
         .map(|key| vec![key])
 }
 
-/// The key in the PEM text `pem`, for the key id `kid`.
+/// The key in the PEM text `pem`, with the key id `kid`.
 pub(super) fn parse_one(kid: &str, pem: &str) -> Result<Key, UnusableKey> {
     let unusable = |why: &str| UnusableKey {
         kid: Some(kid.to_owned()),
@@ -72,7 +72,7 @@ pub(super) fn parse_one(kid: &str, pem: &str) -> Result<Key, UnusableKey> {
     }
 }
 
-/// Converted to a JWK, so that [`jwk::parse`] alone decides which keys may be used.
+/// Converts the key to a JWK, so that [`jwk::parse`] alone decides which keys may be used.
 pub(super) fn key(public: &PublicKey, kid: Option<&str>) -> Result<Key, UnusableKey> {
     let (label, der) = match public {
         PublicKey::Spki(der) => ("PUBLIC KEY", der),
@@ -100,7 +100,7 @@ pub(super) fn key(public: &PublicKey, kid: Option<&str>) -> Result<Key, Unusable
     jwk::parse(&Value::from(json))
 }
 
-/// The text, which may have a byte order mark, be UTF-16, or have `\n` instead of line breaks.
+/// The text, which may have a byte order mark, be encoded in UTF-16, or contain literal `\n` instead of line breaks.
 fn text(bytes: &[u8]) -> Option<String> {
     let utf16 = |order: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes[2..]
@@ -121,7 +121,7 @@ fn text(bytes: &[u8]) -> Option<String> {
 }
 
 /// The keys in the blocks of a PEM text (RFC 7468). Text between the blocks is ignored. Line breaks inside a block may
-/// be spaces or missing, since variables often lose them.
+/// be replaced by spaces or missing, because environment variables often lose them.
 fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
     let mut keys = Vec::new();
     while let Some((_, rest)) = text.split_once("-----BEGIN ") {
@@ -145,7 +145,7 @@ fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
                 let der = any_base64::decode(body.as_bytes()).ok_or(BROKEN)?;
                 keys.push(from_der(&der).unwrap_or(Err(BROKEN))?);
             }
-            // Such as EC PARAMETERS, which openssl writes in front of a key.
+            // Other blocks are skipped, such as EC PARAMETERS, which openssl writes before a key.
             _ => {}
         }
     }
@@ -158,7 +158,7 @@ fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
 
 const SSH: &str = "is a public key of OpenSSH: convert it (ssh-keygen -e -m PKCS8 -f key.pub)";
 
-/// Describes a text that is neither PEM nor base64, if its form is known.
+/// Describes a text that is neither PEM nor base64, if its format is recognised.
 fn other_than_a_key(text: &str) -> Option<&'static str> {
     if text.is_empty() {
         Some("is empty")
@@ -183,8 +183,8 @@ fn from_der(der: &[u8]) -> Option<Result<PublicKey, &'static str>> {
         let spki = &certificates.roots.first()?.subject_public_key_info;
         return Some(Ok(PublicKey::Spki(sequence(spki))));
     }
-    // The types of the first members distinguish the structures: SPKI is an algorithm (a sequence) and a bit string,
-    // PKCS #1 two integers of which the first is large, and private keys begin with a version (a short integer).
+    // The types of the first members distinguish the structures: SPKI has an algorithm (a sequence) and a bit string,
+    // PKCS #1 has two integers of which the first is large, and private keys begin with a version (a short integer).
     match content(der)? {
         [0x30, ..] => Some(Ok(PublicKey::Spki(der.to_vec()))),
         [0x02, 1, 0..=3, ..] => Some(Err(PRIVATE)),

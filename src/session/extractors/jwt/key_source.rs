@@ -16,12 +16,12 @@ pub(super) enum KeySource {
     Set(Arc<KeySet>),
     /// A published JWK set.
     Fetched(FetchedKeys),
-    /// A URL for each `kid`.
+    /// A URL for each `kid`, at which the key is published.
     ByKid(KeysByKid),
 }
 
 impl KeySource {
-    /// The keys for a token that names `kid`, after a fetch if one is needed.
+    /// The keys for a token that names `kid`. Fetches them first if necessary.
     pub(super) async fn get(&self, kid: Option<&str>) -> Result<Arc<KeySet>, ExtractError> {
         let found = match self {
             Self::AnyKid(keys) | Self::Set(keys) => return Ok(keys.clone()),
@@ -34,7 +34,7 @@ impl KeySource {
         }
     }
 
-    /// Newer keys for a token whose signature is wrong with the keys `than`, after a fetch if one is due.
+    /// Newer keys for a token whose signature does not match the keys `than`. Fetches them first if a fetch is due.
     pub(super) async fn newer(&self, kid: Option<&str>, than: &Arc<KeySet>) -> Option<Arc<KeySet>> {
         let found = match self {
             Self::AnyKid(_) | Self::Set(_) => None,
@@ -47,7 +47,7 @@ impl KeySource {
         }
     }
 
-    /// The keys that were meant for signatures and cannot be used.
+    /// The keys that were meant for signatures but cannot be used.
     pub(super) fn unusable(&self) -> Vec<UnusableKey> {
         match self {
             Self::AnyKid(keys) | Self::Set(keys) => keys.faults().cloned().collect(),
@@ -56,7 +56,7 @@ impl KeySource {
         }
     }
 
-    /// The key id by which a key is chosen in the set; `None` if every key of the set may be used.
+    /// The `kid` that selects a key in the set; `None` if every key of the set may be used.
     pub(super) fn kid_in_set<'a>(&self, kid: Option<&'a str>) -> Option<&'a str> {
         match self {
             Self::AnyKid(_) | Self::ByKid(_) => None,

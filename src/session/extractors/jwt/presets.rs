@@ -1,16 +1,15 @@
-//! Presets for identity providers: the defaults of the section's keys. The keys are defined in `config.rs`. A key in
-//! the section overrides the preset's.
+//! Presets for identity providers, which set defaults for the section's keys. The keys are defined in `config.rs`. A
+//! key in the section overrides the preset's.
 
-/// Keys by provider. `provider_keys`, `audience_optional`, `require_one_of` and `recommend` exist only for
-/// presets.
+/// Presets by provider. `provider_keys`, `audience_optional`, `require_one_of` and `recommend` exist only in presets.
 ///
-/// A provider signs other tokens than users' sessions with the same keys: ID tokens, tokens of services, tokens for
-/// other apps. The rules of a preset accept sessions only. `tests/vectors/idp-token-classes.json` has tokens of each
-/// class and names the provider's source code that decides about it.
+/// With the same keys, a provider also signs tokens that are not users' sessions: ID tokens, tokens of services, and
+/// tokens for other apps. The rules of a preset accept only sessions. `tests/vectors/idp-token-classes.json` contains
+/// tokens of each class and names the provider's source code that determines it.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // A token of the client-credentials grant belongs to a service. It has `gty`, or in the RFC 9068 profile
-        // only a subject that ends in `@clients`. A refreshed token of a user has `gty`, too.
+        // A token of the client-credentials grant belongs to a service. It has `gty`, or in the RFC 9068 profile only a
+        // subject that ends in `@clients`. A user's refreshed token also has `gty`.
         "auth0",
         r#"
             algorithms = ["RS256"]
@@ -21,8 +20,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Anyone can run a load balancer whose keys are published at the same URL: `signer` identifies the one that
-        // signed.
+        // Anyone can run a load balancer whose keys are published at the same URL, so `signer` must identify the one
+        // that signed the token.
         "aws-alb",
         r#"
             from = ["header:x-amzn-oidc-data"]
@@ -34,9 +33,10 @@ pub const PRESETS: &[(&str, &str)] = &[
     ),
     (
         // The header's `cat` distinguishes session tokens from tokens of JWT templates and of machines. Its second
-        // value carries no information: some instances write it into every token. Tokens of OAuth applications
-        // have the type `at+jwt`, and ID tokens for them have a `nonce` or an `at_hash`. A session in state `pending` is not complete: the user still has to choose a
-        // team, for example. The cookie may be stale or another app's, so the header is read first.
+        // value carries no information: some instances write it into every token. Tokens of OAuth applications have the
+        // type `at+jwt`, and their ID tokens have a `nonce` or an `at_hash`. A session in state `pending` is not
+        // complete: the user still has to choose a team, for example. The cookie may be stale or another app's, so the
+        // header is read first.
         "clerk",
         r#"
             from = ["header:authorization", "cookie:__session"]
@@ -56,8 +56,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // A service token has an empty subject, which is not a user. The identity provider behind Access signed the
-        // user in; the assertion has no `email_verified`.
+        // A service token has an empty subject, which is not a user. The identity provider behind Access has signed the
+        // user in, and the assertion has no `email_verified`.
         "cloudflare-access",
         r#"
             allow_unverified_email = true
@@ -67,7 +67,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The access token of a user pool has no audience; it names the app's client instead. A token of the
+        // The access token of a user pool has no audience; it names the app client instead. A token of the
         // client-credentials grant has no user name.
         "cognito",
         r#"
@@ -82,7 +82,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ),
     (
         // `sub` differs between the apps of a tenant; `oid` identifies the user in all of them. Only a token that was
-        // requested on behalf of a user has scopes: a service's token has roles only, an ID token has neither.
+        // requested on behalf of a user has scopes: a service's token has only roles, and an ID token has neither.
         "entra",
         r#"
             subject = "{oid}"
@@ -100,7 +100,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Service accounts pass the proxy as well as users. The address belongs to a Google account, or to an account
+        // Service accounts can pass the proxy, as users can. The address belongs to a Google account or to an account
         // that Identity Platform signed in; the assertion has no `email_verified`.
         "google-iap",
         r#"
@@ -115,8 +115,8 @@ pub const PRESETS: &[(&str, &str)] = &[
     ),
     (
         // ID, refresh and offline tokens have another `typ`. The token of a service account has a user name of this
-        // form, and the claims `clientHost` and `clientAddress`. They are missing without the scopes `profile` and
-        // `service_account`, but then it has no user session (`sid`) either.
+        // form, and the claims `clientHost` and `clientAddress`. Without the scopes `profile` and `service_account`
+        // these are missing, but such a token has no user session (`sid`) either.
         "keycloak",
         r#"
             algorithms = ["RS256", "ES256"]
@@ -130,7 +130,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // `sub` is the login name, which can change. `uid` identifies the user; tokens of services have none.
+        // `sub` is the login name, which can change. `uid` identifies the user; tokens of services have no `uid`.
         "okta",
         r#"
             subject = "{uid}"
@@ -142,7 +142,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ),
     (
         // Anonymous and service keys are JWTs of the same project with another `role`. A token with `client_id` was
-        // issued to another app, to which the user signed in through this project.
+        // issued to another app, into which the user signed in through this project.
         "supabase",
         r#"
             algorithms = ["ES256", "RS256"]
@@ -154,7 +154,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Only the token of a signed-in user belongs to a session.
+        // Only a signed-in user's token belongs to a session.
         "workos",
         r#"
             algorithms = ["RS256"]

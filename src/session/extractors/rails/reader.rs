@@ -1,5 +1,5 @@
-//! The schemes by which Rails encrypts and signs its cookies: key derivation and decryption.
-//! `rails.rs` selects the scheme of an app and interprets the decrypted value.
+//! The schemes with which Rails encrypts and signs its cookies: key derivation and decryption. `rails.rs` selects the
+//! app's scheme and interprets the decrypted value.
 
 use aws_lc_rs::{hmac, pbkdf2};
 use base64::Engine;
@@ -19,7 +19,7 @@ pub enum Reader {
     EncryptedCbc { mac: Box<hmac::Key>, aes: Cbc },
 }
 
-/// The settings from which a [`Reader`] is made, as they are in the configuration.
+/// The configured settings from which a [`Reader`] is made.
 pub struct Recipe<'a> {
     pub scheme: &'a str,
     pub digest: &'a str,
@@ -29,7 +29,7 @@ pub struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    /// The reader; `None` after problems, which are reported under `path` and the key.
+    /// Makes the reader. Returns `None` if there are problems, which are reported under `path` and the key.
     pub fn reader(
         &self,
         section: &Section<'_>,
@@ -117,7 +117,7 @@ impl Digest {
 }
 
 impl Reader {
-    /// The value that the app wrote. Every fault gives the same `None`.
+    /// Returns the value that the app wrote. Every fault returns the same `None`.
     pub fn open(&self, text: &str) -> Option<Vec<u8>> {
         match self {
             Self::Encrypted(gcm) => {

@@ -1,5 +1,5 @@
-//! The configuration of a `session_endpoint` section: its keys, their checks, and the extractor built from them.
-//! The call and the parsing of answers are in `session_endpoint.rs`.
+//! The configuration of a `session_endpoint` section: its keys, their validation, and the construction of the
+//! extractor. `session_endpoint.rs` makes the call and reads the answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::session::backends::waiting::Waiting;
 use crate::session::sections::cookie::Cookie;
 use crate::session::types::SessionExtractor;
 
-/// Headers that are never sent: they belong to one connection or one message (RFC 9110, sections 7.6.1 and 8.6),
-/// or they change what an answer means.
+/// Headers that are never sent: they apply to one connection or one message (RFC 9110, sections 7.6.1 and 8.6), or they
+/// change the meaning of an answer.
 const NEVER_SENT: [HeaderName; 10] = [
     header::ACCEPT_ENCODING,
     header::CONNECTION,
@@ -189,7 +189,7 @@ pub fn build(
     }))
 }
 
-/// Adds the preset's path to a `url` without path. An invalid URL is reported later.
+/// Adds the preset's path to a `url` that has no path. An invalid URL is reported later.
 fn add_path(config: &mut SessionEndpointConfig) {
     let url = config
         .url
@@ -237,7 +237,7 @@ fn check_cookies(
         .collect()
 }
 
-/// The headers of the caller's request that are listed under `key`.
+/// Validates the names of the caller's headers that are listed under `key`.
 fn check_headers(
     section: &Section<'_>,
     key: &str,
@@ -280,7 +280,7 @@ fn check_headers(
     headers
 }
 
-/// Whether the header describes how the request reached a proxy (RFC 7239 and its predecessors).
+/// Whether the header describes the route by which the request reached a proxy (RFC 7239 and its predecessors).
 fn describes_the_route(name: &HeaderName) -> bool {
     *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
 }

@@ -1,5 +1,5 @@
-//! The headers of a call that describe the caller's own request, in addition to the credentials: its scheme and host,
-//! and the headers of `context_headers`.
+//! The headers of a call that describe the caller's own request, in addition to its credentials: its scheme and host,
+//! and the headers listed in `context_headers`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,13 +20,13 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
-/// The key `forwarded`: what the call says about the URL that the caller sees. Apps use its scheme to redirect to https
-/// and to choose the names of their cookies.
+/// The key `forwarded`: what the call tells the app about the URL that the caller sees. Apps use its scheme to redirect
+/// to https and to choose the names of their cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forwarded {
     /// `false`
     Nothing,
-    /// `true`: the scheme that the request suggests.
+    /// `true`: the scheme that is inferred from the request.
     Scheme,
     /// A URL: its scheme and host.
     Url {
@@ -50,7 +50,7 @@ impl Forwarded {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // The values that a flag may have in a variable.
+        // The values of a boolean in an environment variable.
         match text.to_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => return Some(Self::Scheme),
             "false" | "no" | "off" | "0" => return Some(Self::Nothing),
@@ -62,7 +62,7 @@ impl Forwarded {
             "https" => HTTPS,
             _ => return None,
         };
-        // Only scheme, host and port are sent, so a URL with more is a mistake.
+        // Only the scheme, host and port are sent, so a URL that contains more is a mistake.
         let is_origin = url[..Position::BeforeUsername] == url[..Position::BeforeHost]
             && &url[Position::AfterPort..] == "/";
         let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]).ok()?;
@@ -70,8 +70,8 @@ impl Forwarded {
     }
 }
 
-/// The scheme by which the caller reached the app: TLS ends at a proxy in front of this service, so only `Origin` shows it.
-/// Without one, and with the opaque `null`, everything but a loopback name counts as https.
+/// The scheme by which the caller reached the app. TLS ends at a proxy in front of this service, so only `Origin` shows
+/// the scheme. If `Origin` is absent or the opaque `null`, the scheme is https, except for loopback names.
 fn scheme(headers: &HeaderMap) -> HeaderValue {
     let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     let is_http = match origin.filter(|origin| *origin != b"null") {
@@ -89,7 +89,7 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
     authority.is_some_and(|authority| is_loopback(authority.host()))
 }
 
-/// Copies a header of the caller. The peer's address is appended to `X-Forwarded-For`, as every proxy does.
+/// Copies one of the caller's headers. Appends the peer's address to `X-Forwarded-For`, as every proxy does.
 pub fn insert(caller: &Parts, name: &HeaderName, headers: &mut HeaderMap) {
     let sent = caller.headers.get_all(name).iter();
     if *name == X_FORWARDED_FOR {

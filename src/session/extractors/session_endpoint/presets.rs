@@ -1,10 +1,10 @@
 //! Products with a "who am I" URL: its path and the form of its answer, from their documentation.
 //! A key in the section overrides the preset's.
 
-/// Keys by product. A preset's `path` is added to a `url` without path.
+/// Presets by product. A preset's `path` is appended to a `url` that has no path.
 pub const PRESETS: &[(&str, &str)] = &[
     // `GET /api/auth/session`: null (v5) or {} (v4) for a caller who is not signed in. The answer contains the user's
-    // id only if the app's session callback adds it, and v5's own `token.sub` is different after each sign-in.
+    // id only if the app's session callback adds it, and v5's own `token.sub` changes with each sign-in.
     (
         "authjs",
         r#"
@@ -43,7 +43,7 @@ pub const PRESETS: &[(&str, &str)] = &[
             forward_headers = ["X-Session-Token"]
         "#,
     ),
-    // `/oauth2/userinfo`, not `/oauth2/auth`, which answers 202.
+    // `/oauth2/userinfo`, because `/oauth2/auth` answers with status 202.
     (
         "oauth2-proxy",
         r#"

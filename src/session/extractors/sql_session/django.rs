@@ -1,5 +1,5 @@
-//! Django's `session_data`: JSON signed by `django.core.signing.dumps` with `compress=True`.
-//! Its timestamp is not checked. As in Django, the row's `expire_date` decides.
+//! Django's `session_data`: JSON signed by `django.core.signing.dumps` with `compress=True`. As in Django, its
+//! timestamp is not checked: the row's `expire_date` determines the expiry.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -10,10 +10,10 @@ use crate::session::formats::hkdf;
 use crate::session::formats::payload::{MAX_STORED, inflate};
 use crate::session::reason::Reason;
 
-/// The salt with which `django.contrib.sessions.backends.base` signs.
+/// The salt that `django.contrib.sessions.backends.base` uses for signing.
 const SALT: &str = "django.contrib.sessions.SessionStore";
 
-/// The keys that verify sessions: of `SECRET_KEY`, then of `SECRET_KEY_FALLBACKS`.
+/// The keys that verify sessions, derived from `SECRET_KEY` and then from `SECRET_KEY_FALLBACKS`.
 #[derive(Debug)]
 pub struct DjangoKeys(Vec<hmac::Key>);
 
@@ -27,10 +27,10 @@ impl DjangoKeys {
         )
     }
 
-    /// The JSON in `data`.
+    /// The verified JSON in `data`.
     ///
     /// # Errors
-    /// Returns the reason for the refusal.
+    /// Returns the reason for the rejection.
     pub fn open(&self, data: &str) -> Result<Vec<u8>, Reason> {
         let (signed, signature) = data.rsplit_once(':').ok_or(Reason::SessionCorrupt)?;
         let signature = URL_SAFE_NO_PAD

@@ -1,5 +1,4 @@
-//! The formats in which a row contains the session's attributes, and how they are decoded.
-//! Finding the row is in `database.rs`.
+//! The formats in which a row contains the session's attributes, and how they are decoded. `database.rs` finds the row.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,20 +16,20 @@ use crate::session::sections::laravel;
 use crate::session::sections::stored_session::StoredSession;
 use crate::session::types::ExtractError;
 
-/// The place of the session's attributes, in addition to the row's own columns.
+/// The source of the session's attributes, in addition to the row's other columns.
 #[derive(Debug)]
 pub enum Payload {
-    /// The columns are the only attributes.
+    /// No payload: the row's columns are the only attributes.
     Columns,
-    /// This column contains them, in a format that other stores share.
+    /// This column contains the attributes, in a format that other stores share.
     Stored(String, StoredSession),
     Django(String, DjangoKeys),
     Laravel(String, Arc<laravel::AppKeySet>),
 }
 
 impl Payload {
-    /// The row with the payload's members added to its columns. A name in both becomes a duplicate member, which
-    /// cannot be used as subject. A payload that is text replaces the row.
+    /// Adds the payload's members to the row's columns. A name that occurs in both becomes a duplicate member, which
+    /// cannot be used as the subject. A payload that is text replaces the row.
     pub fn merge(&self, row: Object) -> Result<Value, ExtractError> {
         let column = match self {
             Self::Columns => return Ok(Value::Object(row)),
@@ -58,7 +57,7 @@ impl Payload {
         match (self, value) {
             (Self::Columns, value) => Ok(value.clone()),
             (Self::Stored(_, format), Value::String(text)) => format.read(&bytes(text)),
-            // The column has the database's own type for JSON.
+            // The column has the database's own JSON type.
             (Self::Stored(_, format), Value::Object(_)) if format.is_json() => Ok(value.clone()),
             (Self::Django(_, keys), Value::String(text)) => {
                 let json = keys.open(text).map_err(ExtractError::rejected)?;
@@ -79,8 +78,8 @@ impl Payload {
     }
 }
 
-/// The bytes of a text column, or of a binary one, which is `\x` and hexadecimal digits. No format begins with a
-/// backslash.
+/// The bytes of a text column, or of a binary column, which is returned as `\x` and hexadecimal digits. No format
+/// begins with a backslash.
 fn bytes(text: &str) -> Cow<'_, [u8]> {
     match text.strip_prefix("\\x").and_then(hex::decode) {
         Some(bytes) => Cow::Owned(bytes),

@@ -1,16 +1,17 @@
-//! The session tables of frameworks, from their own sources and from what their own tools generate. A key in the
-//! section overrides the preset's; `queries` has, for each database, the query and its alternatives for other schemas
-//! of the same library. `statement.rs` fills in the names of the table and the columns. The query cuts the payload one
-//! character beyond the maximum length, 1 MiB. For `PostgreSQL`, `statement.rs` cuts the whole row.
+//! The session tables of frameworks, according to the frameworks' sources and to the schemas that their tools generate.
+//! A key in the section overrides the preset's. `queries` contains, for each database, the query and its alternatives
+//! for other schemas of the same library. `statement.rs` fills in the names of the table and columns. The query
+//! truncates the payload one character beyond the maximum length, 1 MiB. For `PostgreSQL`, `statement.rs` truncates the
+//! whole row.
 
-/// Keys by framework. `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a second
-/// is lost. A value that the database cannot read as a time is returned unchanged and then refused: NULL would mean
-/// a session that does not expire. `MySQL` uses `TIMESTAMPDIFF`, because `UNIX_TIMESTAMP` does not support all of its
-/// times, such as those before 1970.
+/// Presets by framework. `session_expires_at` is in milliseconds wherever it is computed, so that no fraction of a
+/// second is lost. A value that the database cannot read as a time is returned unchanged and then refused, because NULL
+/// would mean a session that does not expire. For `MySQL`, the queries use `TIMESTAMPDIFF`, because `UNIX_TIMESTAMP`
+/// does not support all of its times, such as those before 1970.
 pub const PRESETS: &[(&str, &str)] = &[
     (
-        // The table names of Prisma, of Drizzle, and of `@auth/pg-adapter`. A session is valid while
-        // `expires` is in the future.
+        // The table names used by Prisma, Drizzle, and `@auth/pg-adapter`. A session is valid while `expires` is in the
+        // future.
         "authjs-database",
         r#"
             subject = "{userId}"
@@ -39,7 +40,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The column names of Better Auth's own migration and of Prisma, and those of its schema for Drizzle.
+        // The column names used by Better Auth's own migration and Prisma, and those of Better Auth's schema for
+        // Drizzle.
         "better-auth",
         r#"
             subject = "{userId}"
@@ -67,8 +69,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // `expire` has no time zone, so the database compares it; the session is valid up to and including that time.
-        // The app decides which member contains the user; the default is that of Passport.
+        // `expire` has no time zone, so the database makes the comparison; the session is valid up to and including
+        // that time. The app decides which member contains the user; the default is Passport's.
         "connect-pg-simple",
         r#"
             subject = "{passport.user}"
@@ -81,7 +83,7 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // Django refuses keys of fewer than 8 characters, even if the table contains them.
+        // Django refuses keys of fewer than 8 characters, even if they are in the table.
         "django",
         r#"
             subject = "{_auth_user_id}"
@@ -100,7 +102,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ),
     (
         // `last_activity` is in seconds. The column `user_id` is the user of the guard that served the last request,
-        // perhaps an administrator's guard. The payload contains the user that the guard `web` signed in.
+        // which may be an administrator's guard. The payload contains the user whom the guard `web` signed in.
         "laravel",
         r#"
             subject = "{login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d}"
@@ -118,8 +120,8 @@ pub const PRESETS: &[(&str, &str)] = &[
         "#,
     ),
     (
-        // The sign-in that `bin/rails generate authentication` writes: `cookies.signed[:session_id]` is the id of a row,
-        // which is deleted at sign-out. Apps choose the type of ids.
+        // The sign-in that `bin/rails generate authentication` generates: `cookies.signed[:session_id]` is the id of a
+        // row, which is deleted at sign-out. Apps choose the type of ids.
         "rails8",
         r#"
             subject = "{user_id}"

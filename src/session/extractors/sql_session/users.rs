@@ -1,5 +1,5 @@
-//! Django's check of every session against its user (`django/contrib/auth/__init__.py`, `get_user`): a session that is
-//! older than the last change of the password is refused, and so is one whose user no longer exists.
+//! Django's check of every session against its user (`django/contrib/auth/__init__.py`, `get_user`): a session is
+//! refused if it is older than the user's last password change, or if its user no longer exists.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::session::formats::{hex, hkdf};
 use crate::session::reason::Reason;
 use crate::session::types::ExtractError;
 
-/// The salt with which `AbstractBaseUser.get_session_auth_hash` signs the password's hash.
+/// The salt with which `AbstractBaseUser.get_session_auth_hash` signs the password hash.
 const SALT: &str = "django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
 
-/// Looks up the user of a session and compares the password's hash.
+/// Looks up the user of a session and compares the password hash.
 #[derive(Debug)]
 pub struct UserCheck {
-    /// Finds the column `password` by the user's id.
+    /// The query that returns the column `password` for a user's id.
     statements: Arc<Alternatives>,
     keys: Vec<hmac::Key>,
 }
@@ -49,7 +49,7 @@ impl UserCheck {
     /// Whether the session belongs to a user.
     ///
     /// # Errors
-    /// If the session's user no longer exists, or has changed the password since.
+    /// If the session's user no longer exists, or has changed the password since the session was created.
     pub async fn is_signed_in(
         &self,
         session: &Object,

@@ -1,4 +1,4 @@
-//! The keys of a `jwt` section that name the source of its keys, or the preset's source.
+//! The keys of a `jwt` section, or of its preset, that configure the source of the signing keys.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::session::formats::any_base64;
 use crate::session::formats::issuer::TENANT;
 use crate::session::sections::app_secret;
 
-/// The maximum number of `secrets`: every one may be tried for a token.
+/// The maximum number of `secrets`, because each of them may be tried for a token.
 const MAX_SECRETS: usize = 10;
 
-/// The end of every discovery document's address.
+/// The URL template of an issuer's discovery document.
 const DISCOVERY: &str = "{issuer}/.well-known/openid-configuration";
 
-/// The source of keys: the one that the section names, or else the preset's.
+/// The source of keys that the section names, or else that of the preset.
 pub(super) fn read(
     section: &Section<'_>,
     context: &Context,
@@ -83,7 +83,7 @@ pub(super) fn read(
     }
 }
 
-/// The keys from the shared secrets under `key`. The keys themselves are checked, not their base64.
+/// The keys from the shared secrets under `key`. The strength check applies to the decoded keys, not to their base64.
 fn shared_secrets(
     section: &Section<'_>,
     config: &JwtConfig,
@@ -107,7 +107,8 @@ fn shared_secrets(
     KeySource::AnyKid(Arc::new(KeySet::from_secrets(&secrets)))
 }
 
-/// The secrets whose base64 is `texts`. A placeholder is not decoded, so that the check of secrets recognises it.
+/// Decodes the secrets from the base64 in `texts`. A placeholder is not decoded, so that the check of secrets
+/// recognises it.
 fn decoded(
     section: &Section<'_>,
     key: &str,
@@ -150,7 +151,7 @@ fn from_provider(
         );
         return None;
     };
-    // A missing issuer is already in the report.
+    // A missing issuer has already been reported.
     let issuer = config.issuers.first()?;
     if template == DISCOVERY {
         let issuer = issuer.replace(TENANT, "common");
@@ -172,7 +173,7 @@ fn from_provider(
     from_url(section, context, config, "issuers", &url, problems)
 }
 
-/// Keys that are fetched from `url`. Problems are reported under `key`.
+/// Keys that are fetched from `url`. Reports problems under `key`.
 fn from_url(
     section: &Section<'_>,
     context: &Context,
@@ -198,7 +199,7 @@ fn from_url(
     ))
 }
 
-/// Keys that the discovery document of `issuer` names. Problems are reported under `key`.
+/// Keys at the URL that the discovery document of `issuer` names. Reports problems under `key`.
 fn from_discovery(
     section: &Section<'_>,
     context: &Context,
@@ -209,13 +210,13 @@ fn from_discovery(
 ) -> Option<KeySource> {
     let discovery = Discovery::new(issuer, config.allow_http);
     let mut discovery = problems.accept(section.key(key), discovery)?;
-    // The document may be fetched from another host name than the one in `iss`, but it contains the one in `iss`.
+    // The document may be fetched from a host name other than the one in `iss`, but it contains the one in `iss`.
     discovery.also_for(&config.issuers);
     let source = Source::Discovery(discovery);
     Some(fetched(section, context, config, source, problems))
 }
 
-/// Keys from the configuration. Those that cannot be used are a warning.
+/// Keys from the configuration. Warns about keys that cannot be used.
 fn configured(section: &Section<'_>, context: &Context, key: &str, keys: KeySet) -> Arc<KeySet> {
     for unusable in keys.faults() {
         section.warn(key, format!("has a key that cannot be used: {unusable}"));

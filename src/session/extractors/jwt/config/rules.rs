@@ -1,4 +1,4 @@
-//! Claim rules that contradict the rest of their section, so that no token could satisfy them.
+//! Claim rules that contradict the rest of their section, so that no token can satisfy them.
 
 use super::JwtConfig;
 use crate::config::{Problems, Section};
