@@ -1,15 +1,15 @@
-# The container image: one static binary on an empty base. No shell, no package manager, no libc.
-# Try it without Docker: `make image-test`.
+# The container image: one static binary on an empty base, without a shell, a package manager or a libc. `make
+# image-test` builds and tests it without Docker.
 
-# The glibc of this Debian release (2.34 or later) resolves host names without loading a library, so a static
-# binary can resolve names on an empty base.
+# With the glibc of this Debian release (2.34 or later), a static binary resolves host names without loading a library,
+# so it works on an empty base.
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /src
-# Cargo features, such as "otel" for traces: docs/tracing.md.
+# Cargo features to build with, such as "otel" for traces: see docs/tracing.md.
 ARG FEATURES=""
 COPY . .
-# If only the sources change, compiled dependencies are reused from the two caches. `touch` makes the sources newer than a
-# cached build, even after the checkout of an older commit.
+# If only the sources change, compiled dependencies are reused from the two caches. `touch` makes the sources newer than
+# a cached build, even after an older commit was checked out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     find src config docs web -type f -exec touch {} + \
@@ -19,16 +19,16 @@ FROM scratch
 LABEL org.opencontainers.image.title="rollout-token" \
       org.opencontainers.image.description="Mints short-lived Rollout auth tokens for the session your users already have." \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
-# Certificates for calls over https to your backends and identity providers.
+# CA certificates for https calls to your backends and identity providers.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /rollout-token /rollout-token
-# `rollout-token dev` accepts every caller as signed in. It refuses to run if this variable says production.
+# `rollout-token dev` treats every caller as signed in. It refuses to run if this variable is set to production.
 ENV APP_ENV=production
-# The user nobody, as a number: the image has no /etc/passwd, and Kubernetes' runAsNonRoot needs a number.
+# The user "nobody", as a number: the image has no /etc/passwd, and Kubernetes' runAsNonRoot requires a number.
 USER 65534:65534
 EXPOSE 8080
-# Calls /healthz at server.listen. Change that key with the variable ROLLOUT__SERVER__LISTEN: this command does not
-# get the --config of the service.
+# Calls /healthz at server.listen. To change that key, set ROLLOUT__SERVER__LISTEN, because this command does not get
+# the --config option of the service.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/rollout-token", "health"]
 ENTRYPOINT ["/rollout-token"]
 CMD ["serve"]

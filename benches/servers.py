@@ -1,5 +1,5 @@
-"""Functions of `make bench` for servers: starting them on one processor, loading them from another, and
-reading what they used. What is compared, and with whom, is in compare.py and scale.py."""
+"""Functions of `make bench` for servers: starting them on one core, sending them load from another, and reading the
+resources that they used. The comparisons are in compare.py and scale.py."""
 
 import base64
 import contextlib
@@ -22,14 +22,14 @@ SESSION_SECRET = "session-secret-session-secret-session-secret"
 CLIENT_SECRET = "client-secret-client-secret-client-secret-client-secret-client-secret"
 PATH = "/rollout/token"
 
-# The server has one processor to itself; the clients run on the other.
+# The server has one core to itself; the clients run on the other.
 SERVER_CPU, CLIENT_CPU = "0", "1"
 
 CLIENT = {"ROLLOUT_CLIENT_ID": "client", "ROLLOUT_CLIENT_SECRET": CLIENT_SECRET}
 PEER = CLIENT | {"SESSION_SECRET": SESSION_SECRET, "NODE_ENV": "production"}
 SERVICE = CLIENT | {
     "ROLLOUT__LOG__LEVEL": "warn",
-    # All requests have the same user. The rate limit is checked and counted, but not reached.
+    # All requests are from the same user. The rate limit is checked and counted, but not reached.
     "ROLLOUT__RATE_LIMIT__PER_MINUTE": "1000000000",
     "ROLLOUT__RATE_LIMIT__BURST": "1000000000",
 }
@@ -46,7 +46,7 @@ def base64url(data):
 
 
 def session():
-    """A session JWT as an identity provider would have signed it a minute ago."""
+    """A session JWT that an identity provider could have signed a minute ago."""
     now = int(time.time())
     claims = {"sub": "user-1", "iat": now - 60, "exp": now + 86400}
     parts = [{"alg": "HS256", "typ": "JWT"}, claims]
@@ -66,7 +66,7 @@ def free_port(given=set()):
 
 
 class Server:
-    """A server that runs on its own processor."""
+    """A server that runs on its own core."""
 
     def __init__(self, command, environment, log=subprocess.DEVNULL):
         self.port = free_port()
@@ -87,7 +87,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}{PATH}"
 
     def wait(self):
-        """Waits until it accepts connections; returns the seconds since it was started."""
+        """Waits until the server accepts connections. Returns the seconds since it was started."""
         while self.process.poll() is None and time.monotonic() < self.started + 30:
             with contextlib.suppress(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", self.port)).close()
@@ -96,7 +96,7 @@ class Server:
         raise SystemExit(f"{self.process.args} did not start")
 
     def cpu_seconds(self):
-        """User and system time so far, of all its threads."""
+        """The user and system time of all its threads so far."""
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -111,7 +111,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(servers):
-    """`{name: Server}`, all accepting; stopped at the end."""
+    """`{name: Server}`. All servers accept connections; they are stopped at the end of the block."""
     try:
         for server in servers.values():
             server.wait()
@@ -132,7 +132,7 @@ end
 
 
 def load(server, headers, connections, seconds, script=""):
-    """Sends requests as fast as answers arrive, on this many kept connections; `script` is for wrk."""
+    """Sends requests as fast as responses arrive, on this many keep-alive connections; `script` is a wrk script."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         lines = (f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items())
         file.write("\n".join([SCRIPT, *lines, script]))

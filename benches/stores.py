@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Compares the service with Express when both must look up the session: a real Redis, a real PostgreSQL, and an HTTP
+"""Compares the service with Express when both must look up the session in a real Redis, a real PostgreSQL or an HTTP
 endpoint. `make bench` runs this; the table goes into docs/performance.md.
 
-Both read the same sessions, which the Express app started. The servers run on the first processor; the clients, the
-stores and the endpoint on the second. Only the servers' time is counted."""
+Both read the same sessions, which the Express app started. The servers run on the first core; the clients, the stores
+and the endpoint run on the second. Only the CPU time of the servers is counted."""
 
 import argparse
 import contextlib
@@ -37,7 +37,7 @@ request = function() at = at %% #cookies + 1; return wrk.format("POST", nil, {["
 
 
 def beside(command, **options):
-    """Runs a program on the clients' processor until the block ends."""
+    """Runs a program on the clients' core until the block ends."""
     command = ["taskset", "-c", servers.CLIENT_CPU, *map(str, command)]
     return running(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options))
 
@@ -61,7 +61,7 @@ def wait_for(port):
 
 @contextlib.contextmanager
 def redis(scratch):
-    """The URL of a Redis server that saves nothing."""
+    """The URL of a Redis server without persistence."""
     port = servers.free_port()
     with beside(["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", scratch]):
         wait_for(port)
@@ -70,7 +70,7 @@ def redis(scratch):
 
 @contextlib.contextmanager
 def postgres(scratch):
-    """The URL of a PostgreSQL server. It refuses to run as root, so root runs it as the user `postgres`."""
+    """The URL of a PostgreSQL server. It refuses to run as root, so root starts it as the user `postgres`."""
     programs = pathlib.Path(sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1])
     data, port = pathlib.Path(scratch, "postgres"), servers.free_port()
     data.mkdir()
@@ -89,7 +89,7 @@ def postgres(scratch):
 
 @contextlib.contextmanager
 def endpoint(_):
-    """The URL of an endpoint that knows one session: an nginx, because it must not be what limits the servers."""
+    """The URL of an endpoint with a single session. It is an nginx, so that it does not limit the servers."""
     port = servers.free_port()
     with tempfile.TemporaryDirectory() as folder:
         answer = json.dumps({"sub": "user-1"})
@@ -134,7 +134,7 @@ def log_in(server):
 
 
 def measure(kind, rounds, seconds):
-    """CPU time per request of the service and of Express, and their ratio: medians of the rounds."""
+    """CPU time per request of the service and of Express, and their ratio: medians of all rounds."""
     start, _, _, ours = KINDS[kind]
     with tempfile.TemporaryDirectory() as scratch, start(scratch) as url:
         both = {
@@ -153,7 +153,7 @@ def measure(kind, rounds, seconds):
                     run = servers.load(server, {}, 64, seconds, script)
                     if run["refused"] or run["broken"]:
                         sys.exit(f"{kind}, {name}: not every request was answered: {run}")
-                    # The first turn is a warm-up.
+                    # The first round is a warm-up.
                     if turn >= 0:
                         runs[name].append(run["cpu_us"])
     ratio = statistics.median(theirs / own for theirs, own in zip(runs["express"], runs["service"]))

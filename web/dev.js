@@ -1,9 +1,9 @@
-// The script of the page of `rollout-token dev`. Static texts are in dev.html. The page gets tokens with client.js, as an
-// app does. The page's policy (Trusted Types) forbids innerHTML, so text is set as text content.
+// The script for the page of `rollout-token dev`. Static texts are in dev.html. The page fetches tokens with client.js,
+// as an app does. The page's policy (Trusted Types) forbids innerHTML, so text is set as text content.
 import { createTokenSource } from "./rollout/client.js";
 
 const byId = (id) => document.getElementById(id);
-// With server.base_path, if there is one.
+// Includes server.base_path if it is set.
 const origin = new URL(".", import.meta.url).href.slice(0, -1);
 
 /** Shows a status message for four seconds, also to screen readers. */
@@ -19,7 +19,7 @@ const element = (name, properties = {}, ...children) => {
   return made;
 };
 
-/** A cell of a table. Its label is shown on narrow screens, where each row is a list. */
+/** A table cell. Its label is shown on narrow screens, where each row is a list. */
 function cell(label, textContent, className = "") {
   const made = element("td", { textContent, className });
   made.dataset.label = label;
@@ -65,7 +65,7 @@ async function logged(url, init, name = user()) {
   }
 }
 
-/** Shows the table, or a text while the table is empty. */
+/** Shows the table, or a text if the table is empty. */
 function showLog() {
   const empty = byId("log").rows.length === 0;
   byId("log-table").hidden = empty;
@@ -90,7 +90,7 @@ const source = createTokenSource({
 
 let turn = 0; // counts calls of show(): after two clicks, only the second answer is shown
 
-/** Gets a token with `ask`, shows it or the error, and shows a status message. */
+/** Fetches a token with `ask`, shows it or the error, and shows a status message. */
 async function show(ask, words) {
   const mine = ++turn;
   source.clear(); // the user may have changed
@@ -185,7 +185,7 @@ function showToken() {
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
-/** Updates the countdown, each half second. Screen readers announce only the expiry of the token. */
+/** Updates the countdown every half second. Screen readers announce only the token's expiry. */
 function tick() {
   if (!answer) return;
   const { asked, expires_in: life, refresh_in: refresh } = answer;
@@ -219,7 +219,7 @@ const formatAnswer = ({ status, headers, body }) =>
 const formatResponse = async (response) =>
   formatAnswer({ status: response.status, headers: Object.fromEntries(response.headers), body: await response.text() });
 
-/** Shows an answer without a token, and marks the button that requested it. */
+/** Shows a response without a token, and marks the button that requested it. */
 function showRefusal(pressed, { kind, why, text, curl, client = "" }) {
   for (const button of document.querySelectorAll("[data-show]")) button.setAttribute("aria-pressed", button === pressed);
   byId("refusal").hidden = false;
@@ -252,7 +252,7 @@ const refusals = {
     };
   },
   async 429() {
-    // The limit of one user is a burst of 20 by default.
+    // By default, the rate limit of one user allows a burst of 20.
     for (let request = 1; request <= 100; request++) {
       const response = await ask("in-a-hurry");
       if (response.status === 429) {
@@ -433,7 +433,7 @@ for (const [index, tab] of views.entries()) {
 const own = async (path, init) => (await fetch(`${origin}${path}`, init)).json();
 const paragraph = (textContent, className = "") => element("p", { textContent, className });
 
-/** The steps of a request up to the last one that succeeded; the request stops at the first missing step. */
+/** The steps of a request up to the last one that succeeded. A request stops at the first step that fails. */
 function flow(parts, reached) {
   const states = parts.map((_, index) => (index < reached ? "good" : index === reached ? "bad" : ""));
   const items = parts.map((part, index) => {
@@ -494,7 +494,7 @@ byId("paste").addEventListener("submit", async (event) => {
   }
 });
 
-/** Lists the service's requests, every second while the tab is visible. */
+/** Lists the service's requests, updated every second while the tab is visible. */
 async function showRecent() {
   if (document.hidden || byId("view-session").hidden) return;
   const recent = await own("/dev/requests").catch(() => undefined);

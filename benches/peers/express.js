@@ -1,4 +1,4 @@
-// The route in Express with jsonwebtoken.
+// The token route in Express with jsonwebtoken.
 const express = require("express");
 const jwt = require("jsonwebtoken");
 

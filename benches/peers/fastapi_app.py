@@ -1,4 +1,4 @@
-"""The route in FastAPI with PyJWT, as `uvicorn fastapi_app:app` serves it."""
+"""The token route in FastAPI with PyJWT, as `uvicorn fastapi_app:app` serves it."""
 
 import os
 import time

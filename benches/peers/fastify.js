@@ -1,4 +1,4 @@
-// The route in Fastify with jsonwebtoken.
+// The token route in Fastify with jsonwebtoken.
 const fastify = require("fastify")();
 const jwt = require("jsonwebtoken");
 

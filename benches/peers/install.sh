@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Installs and builds the servers for `make bench`, and announces each step.
-# tests/installing.sh has the functions.
+# Installs and builds the servers for `make bench`, and announces each step. The functions are in tests/installing.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/installing.sh

@@ -1,5 +1,5 @@
-// The route in Express for an app whose sessions are in Redis or PostgreSQL (express-session), or for an app that asks
-// another service who the user is. `POST /login` starts a session.
+// The token route in Express for an app that stores its sessions in Redis or PostgreSQL (express-session), or for an
+// app that asks another service for the user. `POST /login` starts a session.
 const express = require("express");
 const session = require("express-session");
 const jwt = require("jsonwebtoken");
@@ -18,7 +18,7 @@ function postgresStore() {
   return new PgStore({ conString: STORE_URL, createTableIfMissing: true });
 }
 
-// The user of an app that has the sessions itself.
+// The user of a request to an app that stores the sessions itself.
 async function askedUser(request) {
   const answer = await fetch(STORE_URL, { headers: { cookie: request.headers.cookie ?? "" } });
   return answer.ok ? (await answer.json()).sub : undefined;

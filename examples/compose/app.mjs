@@ -1,5 +1,6 @@
-// The demo app of docker-compose.yml, a minimal stand-in for your app. It signs users in, stores their sessions, and
-// forwards /rollout/token and /rollout/client.js to rollout-token with the signed-in user. It has no passwords: never publish it.
+// The demo app of docker-compose.yml, a minimal replacement for your app. It signs users in, stores their sessions, and
+// forwards /rollout/token and /rollout/client.js to rollout-token with the signed-in user. Never publish it: it has no
+// passwords.
 
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -7,7 +8,7 @@ import http from 'node:http';
 
 const { PORT = '3000', ROLLOUT_TOKEN_URL, PROXY_SECRET_FILE } = process.env;
 const proxySecret = readFileSync(PROXY_SECRET_FILE, 'utf8').trim();
-// The paths of rollout-token that the browser needs: tokens, and the helper that fetches them.
+// The paths of rollout-token that the browser needs: the token route, and the helper script that fetches tokens.
 const FORWARDED_PATHS = ['/rollout/token', '/rollout/client.js'];
 const sessions = new Map(); // the cookie's random value -> the user's name
 
@@ -22,7 +23,7 @@ const signInPage = page(`<h1>Sign in</h1>
 <form method="post" action="/sign-in"><label>Name <input name="user" value="ann" pattern="[A-Za-z0-9._@\\-]{1,64}" required autofocus></label>
 <button>Sign in</button></form>`);
 
-// The name needs no escaping: sign-in accepts only harmless characters.
+// The name needs no escaping, because sign-in accepts only harmless characters.
 const homePage = (user) => page(`<h1>Hello, ${user}</h1>
 <p><button id="fetch">Fetch a Rollout token</button></p><pre id="shown"></pre>
 <form method="post" action="/sign-out"><button>Sign out</button></form>
@@ -37,7 +38,7 @@ const homePage = (user) => page(`<h1>Hello, ${user}</h1>
   };
 </script>`);
 
-// The part to copy into your own app. Only the listed headers of the browser are forwarded, so that a browser cannot send
+// Copy this part into your own app. It forwards only the listed headers of the browser, so that a browser cannot send
 // an identity or the secret. rollout-token checks the browser's origin.
 const PASSED_ON = ['host', 'origin', 'sec-fetch-site', 'x-request-id', 'if-none-match'];
 
@@ -97,5 +98,5 @@ const server = http.createServer((request, response) => {
   }
 });
 server.listen(Number(PORT), () => console.log(`demo app: http://localhost:${server.address().port}`));
-// Process 1 of a container gets no default signal handling.
+// Process 1 of a container has no default signal handlers.
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exit(0));

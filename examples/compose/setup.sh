@@ -1,12 +1,14 @@
 #!/bin/sh
-# Run this once before `docker compose up`. It writes the client id into .env and the secrets into files that git
-# ignores. It takes ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET or ROLLOUT_CLIENT_SECRET_FILE from the environment, or asks.
+# Run this once before `docker compose up`. It writes the client id to .env and the secrets to files that git ignores.
+# It reads ROLLOUT_CLIENT_ID and ROLLOUT_CLIENT_SECRET or ROLLOUT_CLIENT_SECRET_FILE from the environment, or prompts
+# for the values.
 set -eu
 cd "$(dirname "$0")/../.."
 secrets=examples/compose/secrets
 
 random() { od -An -N48 -tx1 /dev/urandom | tr -d ' \n'; }
-# The container's user must be able to read the files. The directory's mode keeps other users of this machine out.
+# The container's user must be able to read the files. The directory's mode denies access to other users of this
+# machine.
 write() { cat >"$secrets/$1" && chmod 644 "$secrets/$1"; }
 
 id=${ROLLOUT_CLIENT_ID-}
@@ -37,7 +39,7 @@ chmod 700 "$secrets"
 printf %s "$secret" | write rollout_client_secret
 [ -s "$secrets/demo_proxy_secret" ] || random | write demo_proxy_secret
 
-# Other variables in .env are not changed.
+# Other environment variables in .env are not changed.
 touch .env
 rest=$(grep -v '^ROLLOUT_CLIENT_ID=' .env || true)
 { [ -z "$rest" ] || printf '%s\n' "$rest"; printf "ROLLOUT_CLIENT_ID='%s'\n" "$id"; } >.env

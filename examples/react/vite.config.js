@@ -1,4 +1,4 @@
-// The example and rollout-token are served from one origin, as a reverse proxy does it in production.
+// The example and rollout-token are served from one origin, as behind a reverse proxy in production.
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vite";
 

@@ -1,5 +1,6 @@
-// Packs the npm packages: `node packaging/npm/pack.mjs BINARY FOLDER`. `rollout-token` has the helper of web/ and starts
-// the binary, which is in a package for its platform. There is no install script, and nothing is downloaded.
+// Packs the npm packages: `node packaging/npm/pack.mjs BINARY FOLDER`. The package `rollout-token` contains the helper
+// from web/ and starts the binary, which is in a separate package for each platform. There is no install script, and
+// nothing is downloaded.
 import { execFileSync } from "node:child_process";
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,7 +11,7 @@ const root = join(import.meta.dirname, "../..");
 const helper = JSON.parse(readFileSync(join(root, "web/package.json"), "utf8"));
 const { version, license } = helper;
 const repository = process.env.REPOSITORY_URL && { type: "git", url: process.env.REPOSITORY_URL };
-// Node's names for the platform of the binary.
+// Node's names for the binary's platform.
 const [os, cpu] = (process.env.NPM_PLATFORM ?? `${process.platform}-${process.arch}`).split("-");
 const PLATFORMS = ["linux-x64", "linux-arm64", "darwin-x64", "darwin-arm64"];
 const work = mkdtempSync(join(tmpdir(), "rollout-token-"));

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Starts the binary of the package for this platform, which npm installs as an optional dependency.
+// Starts the binary from this platform's package, which npm installs as an optional dependency.
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
@@ -23,6 +23,6 @@ service.on("error", (error) => {
   console.error(`rollout-token: cannot start: ${error.message}`);
   process.exit(1);
 });
-// A terminal sends SIGINT to both processes, and other senders only to this one. The service drains and then exits.
+// A terminal sends SIGINT to both processes; other senders signal only this one. The service drains and then exits.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => service.kill(signal));
 service.on("exit", (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));

@@ -1,4 +1,4 @@
-// The helper in a real browser, served by the real service. web/test tests each of its rules with a fake clock.
+// Tests the helper in a real browser, served by the real service. web/test tests each of its rules with a fake clock.
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 
@@ -81,7 +81,7 @@ test("signing out calls onSignedOut with the service's code", async () => {
 test("the samples of Rollout's docs that fetch a token first work through server.docs_alias", async () => {
   const page = await pageWithSource(await signedIn("ida"));
   const plain = () => fetch("/rollout-token").then((resp) => resp.json()).then((data) => data.token);
-  // The samples for Rails and Django do the same.
+  // The Rails and Django samples do the same.
   const withHeaders = async () => {
     const headers = { "Content-Type": "application/json", "X-CSRF-Token": "x" };
     const data = await (await fetch("/rollout-token", { method: "GET", headers })).json();
@@ -128,7 +128,7 @@ test("examples/html: the helper from the service, Rollout's components and a cal
   const { directory, components } = await buildHtmlExample(app.service);
   app.pages = directory;
   const context = await signedIn("eve");
-  // Servers on this machine replace the internet.
+  // Servers on this machine take the place of hosts on the internet.
   await context.route("https://esm.sh/**", (route) =>
     route.request().url().endsWith(".css")
       ? route.fulfill({ contentType: "text/css", body: "" })

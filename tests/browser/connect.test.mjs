@@ -1,5 +1,5 @@
 // Tests docs/connect.md: each block runs in its server, with the service behind it and a page in Chromium that shows
-// its token.
+// the service's token.
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -10,7 +10,7 @@ import { freePort, open, startBrowser, startProgram, startService, stop } from "
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const docs = readFileSync(path.join(root, "docs/connect.md"), "utf8");
-// The folder is below that of the installed packages, where servers look for them.
+// The folder is below the folder of the installed packages, where servers look for them.
 const work = path.join(root, "target/browser/connect");
 
 let browser, service;
@@ -22,7 +22,7 @@ before(async () => {
 });
 after(stop);
 
-/** The blocks of a section, with the service's real address. */
+/** The code blocks of a section, with the service's real address. */
 function blocks(heading) {
   const section = docs.split(`\n## ${heading}\n`)[1].split("\n## ")[0];
   const found = [...section.matchAll(/```(\w+)\n([^]*?)```/g)].map(([, , text]) => text);
@@ -30,7 +30,7 @@ function blocks(heading) {
   return found.map((text) => text.replaceAll("127.0.0.1:8080", new URL(service).host));
 }
 
-/** A folder with these files. */
+/** Creates a folder with these files. */
 function app(name, files) {
   const folder = path.join(work, name);
   for (const [file, text] of Object.entries(files)) {
@@ -46,7 +46,7 @@ import { createTokenSource } from "${from}";
 document.getElementById("token").textContent = await createTokenSource().get();
 </script>`;
 
-/** Opens the page and checks that it shows a token of the dev user. */
+/** Opens the page and checks that it shows a token for the dev user. */
 async function assertPageGetsToken(url) {
   const context = await browser.newContext();
   const opened = await open(context);

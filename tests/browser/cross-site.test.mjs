@@ -1,5 +1,5 @@
-// A page of one site and a service of another, over https: tests which cookies and answers the browser passes on.
-// Other origins of the same site are in client.test.mjs and react.test.mjs.
+// Tests which cookies and responses the browser passes on over https if the page and the service are on different
+// sites. client.test.mjs and react.test.mjs test other origins of the same site.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
@@ -20,7 +20,7 @@ before(async () => {
 });
 after(stop);
 
-/** A user signs in at the service's site, by a cookie with these attributes, and opens a page of this origin. */
+/** Signs a user in at the service's site, with a cookie that has these attributes, and opens a page of this origin. */
 async function visit(context, origin, attributes) {
   await context.clearCookies();
   app.cookie = `sid=ann; Path=/; HttpOnly; Secure; ${attributes}`;
@@ -30,7 +30,7 @@ async function visit(context, origin, attributes) {
   return page;
 }
 
-/** The subject of the token that the helper gets on that page, or the error. */
+/** The subject of the token that the helper fetches on that page, or the error. */
 function subject(page, options = {}) {
   tls.asked = [];
   return page.evaluate(
@@ -46,7 +46,7 @@ function subject(page, options = {}) {
   );
 }
 
-/** The received requests for a token, with their answers. */
+/** The token requests received, with their responses. */
 const asked = () =>
   tls.asked
     .filter(([{ url }]) => url === "/rollout/token")
@@ -99,7 +99,7 @@ test("a cookie that is not SameSite=None is not sent from another site", async (
     const page = await visit(users, PAGE, attributes);
     assert.equal(await subject(page), "no_session 401", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 401", from: `${PAGE} cross-site`, cookie: undefined }], attributes);
-    // The cookie exists, because another origin of its own site sends it.
+    // The cookie exists, because another origin on its own site sends it.
     await page.goto(`${SIBLING}/blank`);
     assert.equal(await subject(page), "ann", attributes);
     assert.deepEqual(asked(), [{ answer: "POST 200", from: `${SIBLING} same-site`, cookie: "sid=ann" }], attributes);

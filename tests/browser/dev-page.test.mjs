@@ -1,5 +1,5 @@
-// Tests the page of `rollout-token dev`: with a mouse, with the keyboard alone, with a screen reader (as far as axe
-// checks it), light and dark, on a desktop and on a phone.
+// Tests the page of `rollout-token dev`: with a mouse, with the keyboard only, with a screen reader (as far as axe
+// checks it), in light and dark mode, on desktop and phone screens.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHmac } from "node:crypto";
@@ -35,7 +35,7 @@ const explain = async (page, request) => {
   await button(page, "Explain").click();
 };
 
-/** The terms and values of a description list, such as the claims. */
+/** The terms and values of a description list, such as the list of claims. */
 const terms = (page, part) =>
   page.locator(`dl#${part}`).evaluate((list) =>
     Object.fromEntries([...list.querySelectorAll("dt")].map((term) => [term.textContent, term.nextSibling.firstChild.data])),
@@ -162,7 +162,7 @@ test("the token can be copied", async () => {
 });
 
 test("a pasted request is detected and explained", async () => {
-  // The operator's configuration for the sessions of an app.
+  // An operator's configuration for an app's sessions.
   const secret = "the-secret-of-an-app-in-the-browser-tests";
   const service = await startService("dev", {
     ROLLOUT__SESSION__EXTRACTORS: "web",

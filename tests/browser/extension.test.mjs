@@ -1,4 +1,4 @@
-// Tests the page of a browser extension, whose origin has a scheme of its own.
+// Tests the page of a browser extension, whose origin has its own scheme.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 
@@ -6,7 +6,7 @@ import { open, startExtension, startService, stop } from "./harness.mjs";
 
 after(stop);
 
-/** The answer that a page gets from the service at `url`, for a request with a header that needs a preflight. */
+/** The response that a page gets from the service at `url`, for a request with a header that needs a preflight. */
 const ask = (page, url) =>
   page.evaluate(async (url) => {
     try {

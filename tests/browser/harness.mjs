@@ -1,4 +1,4 @@
-// Shared by the tests in this folder: the binary, a browser, an example app, and a fake Rollout API.
+// What the tests in this folder share: the binary, a browser, an example app, and a fake of Rollout's API.
 import { execFileSync, spawn } from "node:child_process";
 import { createHash, generateKeyPairSync, X509Certificate } from "node:crypto";
 import { once } from "node:events";
@@ -28,12 +28,12 @@ export const CLIENT_ID = "browser-client";
 const SECRET = "a-secret-of-the-browser-tests-that-is-longer-than-sixty-four-bytes-as-it-should-be";
 
 const cleanups = [];
-/** Stops everything that was started here, in reverse order. */
+/** Stops everything that this module has started, in reverse order. */
 export async function stop() {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 }
 
-/** A temporary directory, removed after the tests. */
+/** Creates a temporary directory, which is removed after the tests. */
 function temporary() {
   const directory = mkdtempSync(path.join(tmpdir(), "rollout-token-"));
   cleanups.push(() => rmSync(directory, { recursive: true, force: true }));
@@ -60,18 +60,18 @@ const debians = (tls) => ({
   ],
 });
 
-/** A browser whose contexts are private windows, each with an empty profile of its own. */
+/** A browser whose contexts are private windows, each with its own empty profile. */
 export async function startBrowser(tls) {
   const browser = await chromium.launch(debians(tls));
   cleanups.push(() => browser.close());
   return browser;
 }
 
-/** The only context of a browser with the usual settings. */
+/** The only context of a browser with default settings. */
 export async function startUsersBrowser(tls) {
   const profile = temporary();
-  // The default of Chrome, Edge and Chromium: third-party cookies are blocked in private windows only. Debian's build
-  // blocks them everywhere, as do Safari, Firefox and Brave.
+  // The default in Chrome, Edge and Chromium: third-party cookies are blocked in private windows only. Debian's build
+  // blocks them everywhere, and so do Safari, Firefox and Brave.
   const INCOGNITO_ONLY = 2;
   mkdirSync(path.join(profile, "Default"));
   writeFileSync(path.join(profile, "Default/Preferences"), JSON.stringify({ profile: { cookie_controls_mode: INCOGNITO_ONLY } }));
@@ -80,7 +80,7 @@ export async function startUsersBrowser(tls) {
   return context;
 }
 
-/** A browser with an extension of one page. Returns the page's URL; the id is derived from the key in the manifest. */
+/** A browser with an extension that has one page. Returns the page's URL. The id is derived from the manifest's key. */
 export async function startExtension(page) {
   const directory = temporary();
   const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
@@ -93,7 +93,7 @@ export async function startExtension(page) {
   const { executablePath, args } = debians();
   const context = await chromium.launchPersistentContext(temporary(), {
     executablePath,
-    // Playwright's own headless mode has no extensions.
+    // Playwright's own headless mode does not support extensions.
     headless: false,
     ignoreDefaultArgs: ["--disable-extensions"],
     args: [...args, "--headless=new", `--disable-extensions-except=${directory}`, `--load-extension=${directory}`],
@@ -102,7 +102,7 @@ export async function startExtension(page) {
   return { context, origin: `chrome-extension://${id}` };
 }
 
-/** A page that records its errors. */
+/** Opens a page that records its errors. */
 export async function open(context) {
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
@@ -117,7 +117,7 @@ export async function open(context) {
 
 // ---- The service -------------------------------------------------------------------------------------------------
 
-/** The built binary, on a free port. */
+/** Starts the built binary on a free port. */
 export async function startService(command, environment = {}) {
   const child = spawn(path.join(root, "target/debug/rollout-token"), [command], {
     env: {
@@ -145,7 +145,7 @@ export async function startService(command, environment = {}) {
   throw new Error(`The service did not start:\n${said}`);
 }
 
-/** A port on which nothing listens. */
+/** A port on which no program listens. */
 export async function freePort() {
   const server = http.createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -154,10 +154,10 @@ export async function freePort() {
   return String(port);
 }
 
-/** Starts another program that listens on this port; returns its URL once it accepts connections. */
+/** Starts another program that listens on this port. Returns its URL once it accepts connections. */
 export async function startProgram(command, parameters, { cwd, port, environment = {} }) {
   const options = { cwd, env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "pipe"] };
-  // The program gets a process group of its own, because some servers start others.
+  // The program gets its own process group, because some servers start child processes.
   const child = spawn(command, parameters, { ...options, detached: true });
   cleanups.push(async () => {
     const closed = once(child, "close");
@@ -221,7 +221,7 @@ export async function startApp() {
   return app;
 }
 
-/** A proxy that terminates TLS in front of the server at `url`: for all of these hosts, on the port that replaces 443 in the browser. */
+/** A TLS-terminating proxy for these hosts in front of the server at `url`. In the browser, its port replaces 443. */
 export async function startTls(hosts, url) {
   const directory = temporary();
   const [key, cert] = ["key.pem", "cert.pem"].map((name) => path.join(directory, name));
@@ -243,7 +243,7 @@ export async function startTls(hosts, url) {
   return tls;
 }
 
-/** The service for that app: a `session_endpoint` asks the app for the user. */
+/** Starts the service for that app, with a `session_endpoint` that asks the app for the user. */
 export const startServiceOf = (app, environment = {}) =>
   startService("serve", {
     ROLLOUT_CLIENT_ID: CLIENT_ID,
@@ -258,7 +258,7 @@ export const startServiceOf = (app, environment = {}) =>
     ...environment,
   });
 
-/** A token like the service's, issued this many seconds ago. */
+/** A token like the service's own, issued this many seconds ago. */
 export function tokenMade(ago, subject) {
   const iat = Math.floor(Date.now() / 1000) - ago;
   const token = jwt.sign({ iss: CLIENT_ID, sub: subject, iat, exp: iat + 900 }, SECRET, { algorithm: "HS512" });
@@ -267,7 +267,7 @@ export function tokenMade(ago, subject) {
 
 // ---- Rollout ------------------------------------------------------------------------------------------------------
 
-/** A fake Rollout API. It verifies tokens with the library, by a clock that can be wrong. */
+/** A fake of Rollout's API. It verifies tokens with the library, and the test can set its clock wrong. */
 export async function startRollout() {
   const rollout = {
     ahead: 0, // seconds by which its clock is
@@ -313,7 +313,7 @@ export async function startRollout() {
   };
   rollout.url = await listen(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
-    // Any page may call the API, because the token identifies the user. As for every cross-origin API, the browser
+    // Any page may call the API, because the token identifies the user. As for every cross-origin API call, the browser
     // sends a preflight.
     response.setHeader("Access-Control-Allow-Origin", "*");
     if (request.method === "OPTIONS") {
@@ -334,7 +334,7 @@ export async function startRollout() {
 
 // ---- Building the examples ---------------------------------------------------------------------------------------
 
-/** Builds examples/react, as its README says, and returns the directory. The texts replace files of the example. */
+/** Builds examples/react as its README describes, and returns the directory. The texts replace files of the example. */
 export async function buildExample(name, environment, replaced = {}) {
   const react = path.join(root, "target/react");
   for (const part of ["index.html", "vite.config.js", "src"]) {
@@ -351,7 +351,7 @@ export async function buildExample(name, environment, replaced = {}) {
   return path.join(react, name);
 }
 
-/** examples/html for a service on another origin, and Rollout's components in one file, as on esm.sh. */
+/** Builds examples/html for a service on another origin, with Rollout's components in one file, as on esm.sh. */
 export async function buildHtmlExample(service) {
   const react = path.join(root, "target/react");
   const directory = path.join(react, "html");

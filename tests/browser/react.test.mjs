@@ -1,5 +1,5 @@
-// examples/react with Rollout's real package in a real browser, the real service behind the app, and a fake
-// Rollout API that verifies every token.
+// Tests examples/react with Rollout's real package in a real browser, with the real service behind the app, and a fake
+// of Rollout's API that verifies every token.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, beforeEach, test } from "node:test";
@@ -28,7 +28,7 @@ beforeEach(() => {
 
 const text = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
 
-/** Rollout's sample with the token function of our docs instead of its own. */
+/** Rollout's sample with the token function from our docs instead of its own. */
 function plain() {
   const [, ours] = /## Use fetch\n[^]*?```js\n([^]*?)```/.exec(text("../../docs/front-end.md"));
   const page = text("docs-snippet.jsx").replace(/function fetchRolloutToken[^]*?\n}\n/, ours);
@@ -36,7 +36,7 @@ function plain() {
   return page;
 }
 
-/** Opens the page, signed in as `name`, or signed out if there is no name. */
+/** Opens the page, signed in as `name`, or signed out if `name` is not given. */
 async function visit(name) {
   const page = await newPage(name);
   await page.goto(app.url);
@@ -51,7 +51,7 @@ async function newPage(name) {
 
 const shown = (page) => page.getByText("Lofty").waitFor();
 
-/** Checks that Rollout accepted every request of this user. */
+/** Checks that Rollout accepted every request from this user. */
 function assertAccepted(name) {
   const calls = rollout.seen.filter(({ method }) => method !== "OPTIONS");
   for (const { status, claims } of calls) {

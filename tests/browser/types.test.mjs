@@ -1,4 +1,4 @@
-// The helper's types, checked by the compiler. types.ts contains allowed and refused uses.
+// Checks the helper's types with the compiler. types.ts contains valid and invalid uses.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";

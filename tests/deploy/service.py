@@ -1,4 +1,4 @@
-"""The built binary as a process: started, sent requests and stopped."""
+"""Runs the built binary as a process: starts it, sends requests to it and stops it."""
 
 import hmac
 import json
@@ -15,12 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/rollout-token"
 CLIENT_SECRET = secrets.token_hex(32)
-# Free ports, so that tests can run beside other services. Other tests check the configured ports.
+# Free ports, so that the tests can run at the same time as other services. Other tests check the configured ports.
 FREE_PORTS = {"ROLLOUT__SERVER__LISTEN": "127.0.0.1:0", "ROLLOUT__SERVER__ADMIN_LISTEN": "127.0.0.1:0"}
 
 
 def eventually(look, what, patience=20.0):
-    """The first result of `look` that is not empty."""
+    """Returns the first result of `look` that is not empty."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if found := look():
@@ -57,14 +57,14 @@ class Service:
         return self.ask("GET", "/metrics", admin=True)[1]
 
     def stop(self):
-        """Asks the service to stop, as an orchestrator does, and returns its exit code."""
+        """Sends SIGTERM to the service, as an orchestrator does, and returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
 
 @contextmanager
 def serving(work, arguments, environment, program=(BINARY,)):
-    """The service with this command line and only these variables in its environment."""
+    """Starts the service with this command line and only these environment variables."""
     log = work / "service.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -78,12 +78,12 @@ def serving(work, arguments, environment, program=(BINARY,)):
 
 
 def command(arguments, environment={}, **options):
-    """Runs a command of the binary to its end."""
+    """Runs a command of the binary and waits for its end."""
     return subprocess.run([BINARY, *arguments], env=environment, capture_output=True, text=True, **options)
 
 
 def subject_of(token):
-    """The subject of a token, if it is signed as Rollout requires: HS512 with the client secret's bytes."""
+    """The subject of a token, if it is signed as Rollout requires: HS512 with the bytes of the client secret."""
     signed, _, signature = token.rpartition(".")
     expected = hmac.digest(CLIENT_SECRET.encode(), signed.encode(), "sha512")
     assert urlsafe_b64encode(expected).rstrip(b"=").decode() == signature, token

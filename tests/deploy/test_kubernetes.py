@@ -1,5 +1,5 @@
-"""deploy/kubernetes: rendered by kustomize, checked against the API's schemas, and run: the pod's container becomes a
-process with the pod's own variables, arguments, files and probes. No cluster is needed."""
+"""Tests deploy/kubernetes: kustomize renders it, the API's schemas validate it, and the pod's container runs as a
+process with the pod's own environment variables, arguments, files and probes. No cluster is needed."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from service import CLIENT_SECRET, FREE_PORTS, ROOT, command, eventually, servin
 
 MANIFESTS = ROOT / "deploy/kubernetes"
 WHOLE = ["base", "overlays/production", "sidecar"]
-# The oldest version with sidecars, and the newest one in the package.
+# The oldest version that supports sidecars, and the newest one that the package contains.
 VERSIONS = ["1.29", kubernetes_validate.latest_version()]
 OF_OPERATORS = {"ServiceMonitor"}
 
@@ -44,7 +44,7 @@ def pod_of(objects):
 
 
 def container_of(pod):
-    """The service's container, whether it is the pod's only one or a sidecar."""
+    """The service's container, which is the pod's only one or a sidecar."""
     everyone = pod["containers"] + pod.get("initContainers", [])
     (ours,) = [container for container in everyone if container["name"] == "rollout-token"]
     return ours
@@ -170,7 +170,7 @@ def test_production_overlay_scales_on_both_metrics():
 
 
 def mount(volume, path, objects):
-    """Creates a volume as the kubelet does: files behind two symbolic links, of which the first is swapped."""
+    """Creates a volume as the kubelet does: files behind two symbolic links, the first of which is swapped."""
     if "configMap" in volume:
         name = volume["configMap"]["name"]
         (config,) = [o for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"] == name]
@@ -193,7 +193,7 @@ def fill(path, generation, files):
 
 
 def started_as_in(objects, root):
-    """The command line and the variables of the container, its volumes below `root`."""
+    """The command line and the environment variables of the container, with its volumes below `root`."""
     pod = pod_of(objects)
     container = container_of(pod)
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -206,7 +206,7 @@ def started_as_in(objects, root):
         return f"{root}{text}" if any(text.startswith(path) for path in paths) else text
 
     environment = {variable["name"]: moved(variable["value"]) for variable in container["env"]}
-    # Replaces the placeholder in rollout-token.toml, with which the service does not start.
+    # Replaces the placeholder in rollout-token.toml, with which the service would not start.
     environment["ROLLOUT_CLIENT_ID"] = "client-1"
     return [moved(argument) for argument in container["args"]], environment
 
@@ -223,7 +223,7 @@ def test_configuration_is_valid_and_uses_the_ports_of_the_pod(objects, tmp_path)
     listening = {"http": server["listen"], "admin": server["admin_listen"]}
     for name, address in listening.items():
         host, _, port = address.rpartition(":")
-        # A port on loopback is reachable inside the pod only.
+        # A port on loopback can be reached only from inside the pod.
         assert (name in ports) == (host != "127.0.0.1"), (name, address)
         assert ports.get(name, int(port)) == int(port)
     probed = {container[probe]["httpGet"]["port"] for probe in ("livenessProbe", "readinessProbe")}

@@ -1,5 +1,5 @@
-"""deploy/monitoring against the running binary: a real Prometheus scrapes it, loads the alerts and answers every query of
-the dashboard. What a query or an alert names exists, or it fails here."""
+"""Tests deploy/monitoring with the running binary: a real Prometheus scrapes it, loads the alerts and answers every
+query of the dashboard. The tests fail if a query or an alert names a metric or label that does not exist."""
 
 import json
 import re
@@ -22,7 +22,7 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 SCRAPED_AS = "rollout-token"
 VARIABLES = {"job": SCRAPED_AS, "instance": ".*", "__rate_interval": "10s", "__range": "10s"}
-# Labels that Prometheus adds.
+# Labels that Prometheus itself adds.
 TARGET_LABELS = {"job", "instance", "namespace"}
 # The example key of RFC 7517, appendix A.1.
 JWKS = {
@@ -39,7 +39,7 @@ JWKS = {
 
 
 class BackEnd(BaseHTTPRequestHandler):
-    """An identity provider's keys, and an app that knows ann and fails for any other user."""
+    """An identity provider's keys, and an app that has the user ann and fails for any other user."""
 
     def do_GET(self):
         ann = self.headers.get("Cookie") == "sid=ann"
@@ -57,7 +57,7 @@ class BackEnd(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    """The service after every kind of event that is counted."""
+    """The service after every kind of event that it counts."""
     work = tmp_path_factory.mktemp("service")
     back_end = ThreadingHTTPServer(("127.0.0.1", 0), BackEnd)
     threading.Thread(target=back_end.serve_forever, daemon=True).start()
@@ -104,7 +104,7 @@ def happen(service):
 
 @pytest.fixture(scope="module")
 def prometheus(service, tmp_path_factory):
-    """Asks a Prometheus that scrapes the service and has loaded the alerts."""
+    """Returns a function that queries a Prometheus, which scrapes the service and has loaded the alerts."""
     work = tmp_path_factory.mktemp("prometheus")
     target = {"targets": [f"127.0.0.1:{service.admin_port}"]}
     config = {
@@ -129,7 +129,7 @@ def prometheus(service, tmp_path_factory):
     def scraped():
         assert process.poll() is None, (work / "log").read_text()
         try:
-            # Rates need two scrapes.
+            # A rate needs two scrapes.
             return ask("query", query=f'count_over_time(up{{job="{SCRAPED_AS}"}}[1m]) > 2 and up == 1')["result"]
         except OSError:
             return None
@@ -149,7 +149,7 @@ def filled_in(query):
 
 
 def names_in(query):
-    """Each metric of ours in a query, with the labels by which it is picked, as (name, {label: value})."""
+    """Each of our metrics in a query, with the labels that select its series, as (name, {label: value})."""
     for name, picks in re.findall(r"(?<![:\w])(rollout_token_\w+)(\{[^}]*\})?", query):
         yield name, dict(re.findall(r'(\w+)\s*=~?\s*"([^"]*)"', picks))
 
@@ -189,7 +189,7 @@ def test_alerts_and_queries_use_existing_metrics_and_labels(service):
                 assert outcome in codes, (query, outcome)
             looked_at += 1
     assert looked_at > 30
-    # Labels compared with "ok" or "error" have these values.
+    # Labels that are compared with "ok" or "error" have these values.
     for name in ("rollout_token_config_reloads_total", "rollout_token_jwks_refresh_total"):
         assert any(pairs["result"] == "ok" for pairs in series[name]), series[name]
     assert {"result": "error"} in series["rollout_token_config_reloads_total"]
@@ -206,7 +206,7 @@ def test_every_metric_is_on_the_dashboard(service):
 def test_promtool_accepts_the_metrics(service, tmp_path):
     done = subprocess.run(["promtool", "check", "metrics"], input=service.metrics(), capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    # promtool accepts OpenMetrics samples only if they are in the past, so each gets a time.
+    # promtool accepts OpenMetrics samples only if they are in the past, so each sample gets a timestamp.
     _, text = service.ask("GET", "/metrics", {"Accept": "application/openmetrics-text"}, admin=True)
     assert text.endswith("# EOF\n")
     (tmp_path / "metrics").write_text(re.sub(r"^([^#].*)$", r"\1 1700000000", text, flags=re.M))

@@ -1,5 +1,5 @@
-"""The commands on the pages of docs/deploy that need a cluster, run with a fake cluster: `kubectl` renders and checks as the
-real one does, and answers for the API server. The pages' other blocks are tests/docs' matter."""
+"""Runs the commands on the docs/deploy pages that need a cluster with a fake `kubectl`, which renders and validates
+like the real one, and responds in place of the API server. tests/docs tests the other blocks of the pages."""
 
 import json
 import os
@@ -30,7 +30,7 @@ esac
 
 
 def variables_on_the_page_of_platforms():
-    """The variables in each platform's own form, by the heading above them."""
+    """The environment variables in each platform's own format, by the heading above them."""
     text = (ROOT / "docs/deploy/platforms.md").read_text()
     for section in text.split("\n## ")[1:]:
         name, _, body = section.partition("\n")
@@ -60,7 +60,7 @@ def every_table(value):
 
 @pytest.mark.parametrize("platform, variables", list(variables_on_the_page_of_platforms()))
 def test_variables_of_each_platform_are_a_valid_configuration(platform, variables):
-    # Railway's variables are set in its dashboard; they are those of the list above all blocks.
+    # Railway's variables are set in its dashboard; the list above all blocks contains them.
     assert platform == "Railway" or "ROLLOUT__SESSION__EXTRACTORS" in variables, variables
     if "ROLLOUT__SESSION__EXTRACTORS" not in variables:
         return
@@ -82,7 +82,7 @@ def applied(request, tmp_path):
     stand_in.parent.mkdir()
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
-    # The image is built by tests/image.
+    # tests/image builds the image.
     (stand_in.parent / "docker").symlink_to("/bin/true")
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")
     (tmp_path / "client-secret").write_text(CLIENT_SECRET)

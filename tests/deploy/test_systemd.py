@@ -1,5 +1,5 @@
-"""deploy/systemd: checked by systemd's own tools, and run: the unit's command line, variables, secrets and signals with a
-process of this machine, since a test cannot boot one. The package that brings the unit is tests/release's matter."""
+"""Tests deploy/systemd: systemd's own tools check the unit, and its command line, environment variables, secrets and
+signals are tested with a process, because a test cannot boot a machine. tests/release tests the package of the unit."""
 
 import re
 import shutil
@@ -38,7 +38,7 @@ def only(name):
 
 @pytest.fixture
 def root(tmp_path):
-    """The file tree of a machine with the package installed and the secret in place."""
+    """The file tree of a machine on which the package is installed and the secret is in place."""
     for path in ("usr/bin", "usr/lib/systemd/system", "etc/rollout-token", "bin"):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "usr/bin/rollout-token").symlink_to(BINARY)
@@ -62,7 +62,7 @@ def started_as_in_the_unit(root):
 
 
 def test_systemd_analyze_accepts_the_unit(tmp_path):
-    # systemd-analyze checks that the command exists, so the copy names the built binary.
+    # systemd-analyze checks that the command exists, so the copy of the unit names the built binary.
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/usr/bin/rollout-token", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
@@ -70,7 +70,7 @@ def test_systemd_analyze_accepts_the_unit(tmp_path):
 
 
 def test_security_exposure_of_the_unit_is_at_most_1_5():
-    # 1.5 of 10, where 10 is a service without any restriction.
+    # The limit is 1.5 of 10, where 10 means a service without any restrictions.
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", UNIT]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -96,7 +96,7 @@ def test_timeouts_and_limits_of_the_unit_fit_the_defaults(root):
 
 def test_unit_notifies_readiness_reload_and_stop(root):
     config = root / "etc/rollout-token/rollout-token.toml"
-    # The installed configuration, completed according to its comments.
+    # The installed configuration, filled in as its comments describe.
     text = config.read_text()
     client, extractors, *section = re.findall(r'^# ((?:client_id|extractors|kind|oidc_issuer|audiences|\[).*)$', text, re.M)
     assert section[0] == "[extractors.web]", section

@@ -1,4 +1,4 @@
-"""Checks that every file with the version has that of Cargo.toml."""
+"""Checks that every file that contains the version has the same one as Cargo.toml."""
 
 import json
 import re

@@ -1,5 +1,5 @@
-"""Checks the docs: every configuration block is given to `check-config`, every shell block is
-run as written, other blocks are parsed, and every link leads somewhere. A block that is none of these fails.
+"""Checks the docs: `check-config` validates every configuration block, every shell block is run as written, other
+blocks are parsed, and the target of every link exists. A block of any other kind fails.
 
 Usage: target/interop/venv/bin/python tests/docs/check.py [FILE …]
 """
@@ -30,11 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/debug/rollout-token"
 CARGO, MAKE = shutil.which("cargo"), shutil.which("make")
 SUMMARY = ROOT / "docs/SUMMARY.md"
-# In these files each configuration is complete: the service is started with it unchanged.
+# In these files each configuration is complete, so the service is started with it unchanged.
 WHOLE = {ROOT / "README.md"}
 FOLDERS = [".", "docs", "web", "deploy", "examples", "packaging"]
 
-# The markers after a language, as in ```sh,server, and why such a block is not simply run.
+# The markers after a language, as in ```sh,server, and why a block with that marker is not run like others.
 MARKERS = {
     "server": "runs until it is stopped: it is started, and stays for the rest of its page",
     "deploy": "needs a container engine, a cluster, root, or another program running: only its syntax is checked",
@@ -42,7 +42,7 @@ MARKERS = {
     "other": "another program's file, or a piece of one: only parsed",
     "crate": "Cargo.toml, and then the src/main.rs, of a crate of the reader's: compiled together",
 }
-# Blocks that are not code, such as the output of a program.
+# The languages of blocks that are not code, such as the output of a program.
 PROSE = {"", "mermaid", "text"}
 
 CLIENT = {"ROLLOUT_CLIENT_ID": "client-1", "ROLLOUT_CLIENT_SECRET": secrets.token_hex(32)}
@@ -82,8 +82,8 @@ def blocks(text: str) -> list[Block]:
 
 
 class Page:
-    """One file's blocks, in order, in a folder and an environment of their own: what one block exports or
-    starts is there for the next, as for a reader who goes from top to bottom."""
+    """The blocks of one file, in order, in their own folder and environment: what one block exports or starts is
+    available to the next, as for a reader who follows the page from top to bottom."""
 
     def __init__(self, folder: Path, whole: bool):
         self.folder, self.whole = folder, whole
@@ -94,13 +94,13 @@ class Page:
         for name in ("run/secrets", "etc", "bin"):
             (folder / name).mkdir(parents=True)
         self.shim("rollout-token", f'exec "{BINARY}" "$@"')
-        # `npx rollout-token …` and `uvx rollout-token …`: `make release-test` tests the packages.
+        # `npx rollout-token …` and `uvx rollout-token …` run the built binary; `make release-test` tests the packages.
         for name in ("npx", "uvx"):
             self.shim(name, 'exec "$@"')
-        # The request that the reader copied in the browser.
+        # The request that the reader has copied in the browser.
         cookie = f"s%3A{'a' * 32}.{'b' * 43}"
         self.shim("pbpaste", f"""echo "curl 'http://localhost:3000/' -b 'connect.sid={cookie}'" """.strip())
-        # The binary is already built, and a page must not run all tests, because it is part of them.
+        # The binary is already built, and a page must not run all tests, because checking the page is one of them.
         self.shim("cargo", f'case $1 in run) shift 2; exec "{BINARY}" "$@";; esac; cd "{ROOT}" && exec "{CARGO}" "$@"')
         self.shim("make", f'exec "{MAKE}" --dry-run -C "{ROOT}" "$@" >/dev/null')
         self.ports = {"8080": free_port(), "8081": free_port()}
@@ -118,7 +118,7 @@ class Page:
         path.chmod(0o755)
 
     def localized(self, text: str) -> str:
-        """The text with this sandbox's folders and ports, and a real value where a reader puts one."""
+        """The text with this sandbox's folders and ports, and with real values in place of the reader's."""
         for place in ("/run/secrets", "/etc"):
             text = re.sub(rf"(?<![\w.]){place}(?=/)", f"{self.folder}{place}", text)
         for name, value in CLIENT.items():
@@ -130,7 +130,7 @@ class Page:
         return text
 
     def provide(self, path: Path) -> None:
-        """A file that a reader has: a secret of the kind that its name suggests."""
+        """Creates a file that a reader has: a secret of the kind that its name suggests."""
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ class Page:
         path.write_text(text + "\n")
 
     def check(self, block: Block) -> str:
-        """The problem of the block; empty if there is none."""
+        """Describes the problem of the block; empty if there is none."""
         if block.marker and block.marker not in MARKERS:
             return f"no such marker: {block.marker}; there are {', '.join(MARKERS)}"
         if block.language in PROSE:
@@ -171,12 +171,12 @@ class Page:
             manifest = block.text.replace("../rollout-token", str(ROOT))
             (self.folder / "crate/src").mkdir(parents=True)
             (self.folder / "crate/Cargo.toml").write_text(manifest)
-            # Use the versions that are already downloaded and compiled.
+            # Use the dependency versions that are already downloaded and compiled.
             shutil.copy(ROOT / "Cargo.lock", self.folder / "crate")
             return ""
         text = block.text
         if not self.whole and "extractors" not in parsed.get("session", {}):
-            # A section alone is used under its name. Settings alone are used together with a valid section.
+            # A section on its own is used under its name. Other settings are combined with a valid section.
             names = list(parsed.get("extractors", {}))
             if not names:
                 names, text = ["proxy"], f'{text}\n[extractors.proxy]\nkind = "trusted_header"\npreset = "oauth2-proxy"\ntrusted_proxies = ["10.0.0.5"]\n'
@@ -195,7 +195,7 @@ class Page:
             return self.serve(text)
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if all(VARIABLE.match(line) for line in lines):
-            # Variables, as in an environment file or a manifest.
+            # The block contains environment variables, as in an environment file or a manifest.
             if "ROLLOUT_CLIENT_SECRET_FILE=" in text:
                 self.environment.pop("ROLLOUT_CLIENT_SECRET", None)
             problem = self.run(text, options="-a")
@@ -204,7 +204,7 @@ class Page:
         return self.run(text)
 
     def run(self, text: str, options: str = "-e", environment: dict[str, str] | None = None) -> str:
-        """Runs the text; what it exports is there for the next block, unless it has an environment of its own."""
+        """Runs the text. What it exports is available to the next block, unless it has its own environment."""
         command = ["bash", options, "-uo", "pipefail", "-c", f"{text}\nenv -0 >exported\n"]
         options = {"cwd": self.folder, "env": environment or self.environment, "start_new_session": True}
         program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, **options)
@@ -226,7 +226,7 @@ class Page:
         self.end()
         log = self.folder / "server.log"
         with log.open("wb") as out:
-            # Start the program itself, without a shell around it, so that it can be stopped.
+            # Start the program directly, without a shell around it, so that it can be stopped.
             command = ["bash", "-euc", f"exec env {text}"]
             self.servers.append(
                 subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=STDOUT)
@@ -244,7 +244,7 @@ class Page:
             printed = json.loads(self.output)
         except ValueError:
             return ""
-        # After a command that prints JSON, this block is its output, with the same members.
+        # After a command that prints JSON, this block is the command's output, with the same members.
         self.output = ""
         return "" if set(shown) == set(printed) else f"the command before it prints {sorted(printed)}"
 
@@ -312,7 +312,7 @@ def answers(port: int) -> bool:
 
 
 def prose(text: str) -> str:
-    """The text without its blocks and code, in which nothing is a link or a heading."""
+    """The text without code blocks and inline code, which contain no links or headings."""
     kept, fence = [], None
     for line in text.splitlines():
         marks = FENCE.match(line)
@@ -336,7 +336,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def links(path: Path) -> list[str]:
-    """The problems with the links of a page."""
+    """Describes the problems with the links of a page."""
     problems = []
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", prose(path.read_text()))):
         if re.match(r"[a-z]+:", target):
@@ -353,7 +353,7 @@ def links(path: Path) -> list[str]:
 
 
 def summary() -> list[str]:
-    """The problems with the site's table of contents."""
+    """Describes the problems with the site's table of contents."""
     listed = re.findall(r"\]\(([^)]+\.md)\)", SUMMARY.read_text())
     pages = {str(page.relative_to(SUMMARY.parent)) for page in SUMMARY.parent.rglob("*.md")} - {SUMMARY.name}
     problems = [f"{page} is not listed" for page in sorted(pages - set(listed))]

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 python=$root/target/frameworks/venv/bin/python
 
-# The app that the reader has.
+# The reader's existing app.
 cd "$work/app"
 mkdir site_
 touch site_/__init__.py

@@ -7,7 +7,7 @@ redis-server --port "$redis" --save '' --dir "$work" >"$work/redis.log" &
 started+=($!)
 wait_for "$redis" "$work/redis.log"
 
-# The app that the reader has.
+# The reader's existing app.
 cd "$work/app"
 mkdir node_modules public
 for package in "$root"/target/{frameworks,browser}/node_modules/*; do ln -sfn "$package" "node_modules/${package##*/}"; done
@@ -42,7 +42,7 @@ step "$(block express sh 1)" # the packages are linked above
 step "$(block express sh 2)"
 copy_request >request.txt
 bash -euc "$(block express sh 2)"
-# The reader's Redis listens on another port.
+# The test's Redis listens on another port than the reader's.
 sed -i "s/localhost:6379/localhost:$redis/" rollout-token.toml
 
 step "edit app.mjs"

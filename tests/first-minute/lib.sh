@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# For the scripts of this folder: each follows a page of docs/start in a fresh folder, as a reader does who pastes its blocks, and
-# counts the steps. A step is a command or an edited file.
+# Shared by the scripts in this folder. Each follows a page of docs/start in a fresh folder, like a reader who pastes
+# its blocks, and counts the steps. A step is a command or an edited file.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
@@ -11,13 +11,13 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Free ports, which replace those on the page.
+# Free ports, which replace the ports on the page.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 service=$(free_port)
 app=$(free_port)
 export ROLLOUT__SERVER__LISTEN=127.0.0.1:$service ROLLOUT__SERVER__ADMIN_LISTEN=127.0.0.1:0
 
-# The packages as npm and PyPI install them: the command on the path, and the helper.
+# The packages as npm and PyPI install them: the command is on `PATH`, and the helper is installed.
 mkdir "$work/bin" "$work/app"
 ln -s "$root/target/debug/rollout-token" "$work/bin/rollout-token"
 for name in npx uvx; do
@@ -26,7 +26,7 @@ for name in npx uvx; do
 done
 PATH=$work/bin:$PATH
 
-# The block number N of a language of the page.
+# Prints the Nth block of a language on the page.
 block() { # PAGE LANGUAGE N
   python3 - "$root/docs/start/$1.md" "$2" "$3" "$service" <<'PYTHON'
 import re, sys, textwrap

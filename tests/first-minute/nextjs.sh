@@ -2,7 +2,7 @@
 # Follows docs/start/nextjs.md, for an app with NextAuth's JWT sessions.
 . "$(dirname "$0")/lib.sh"
 
-# The app that the reader has. Next.js looks for packages in the folders above it.
+# The reader's existing app. Next.js looks for packages in the parent folders.
 folder=$root/target/browser/first-minute
 rm -rf "$folder"
 mkdir -p "$folder/app/api/auth/[...nextauth]" "$folder/app/sign-in"

@@ -1,5 +1,5 @@
-"""Recipes of docs/recipes for `session_endpoint`, each tried against its framework: a small real app runs, a user signs
-in there as a browser would, and the service asks the app who it is. The configuration is read out of the recipe.
+"""Tests each `session_endpoint` recipe of docs/recipes with its framework: a small real app runs, a user signs in there
+as a browser would, and the service asks the app for the user. The configuration is read from the recipe.
 
 Usage: target/interop/venv/bin/python tests/frameworks/endpoints.py [NAME …]
 """
@@ -19,38 +19,38 @@ from urllib.parse import urlsplit
 import run
 from run import NODE, PASSWORD, PYTHON, ROOT, RUBY, USER, Answer, Browser, Programs, Report, equal, refused, subject
 
-# Recipes of frameworks that the package registries do not have contain this sentence.
+# Recipes for frameworks that the package registries do not contain have this sentence.
 NOT_RUN = "This recipe was written from the framework's documentation and was not run against it."
 
 
 @dataclass(frozen=True)
 class Case:
-    """A framework: the folder of its app, its recipe or a section of its own, and the way a user signs in."""
+    """A framework: the folder of its app, its recipe or its own section, and how a user signs in."""
 
     name: str
     folder: str
-    # A page of docs/recipes, of which the first TOML block is used, or the section itself.
+    # A page of docs/recipes, whose first TOML block is used, or the text of a section.
     recipe: str
     command: list[str]
     user: str
     sign_in: Callable[[Browser, str], None] = run.plain_sign_in
     sign_out: Callable[[Browser, str], None] = run.plain_sign_out
     scheme: str = "http"
-    # Further environment variables of the app.
+    # Additional environment variables of the app.
     environment: dict[str, str] = field(default_factory=dict)
-    # The folder of the packages of its language.
+    # The folder with the packages of its language.
     libraries: str = "frameworks"
-    # The programs of its packages that compile the app, with arguments.
+    # The programs from its packages that compile the app, with their arguments.
     build: list[list[str]] = field(default_factory=list)
-    # Another program in front of the app: starts it, and returns its URL.
+    # Starts another program in front of the app, and returns its URL.
     front: Callable[[Programs, Path, str], str] | None = None
-    # A further check while the user is signed in.
+    # An additional check while the user is signed in.
     also: Callable[[Callable[..., Answer], Browser, str], None] | None = None
-    # Whether the app refuses a copy of a cookie after the sign-out.
+    # Whether the app refuses a copied cookie after the user has signed out.
     knows_copies: bool = True
     # Whether the app redirects every request over plain http to https.
     requires_https: bool = False
-    # Whether the app sets a new cookie at each call, which ends the old one.
+    # Whether the app sets a new cookie at each call, which invalidates the old one.
     renews: bool = False
 
 
@@ -105,7 +105,7 @@ def same_browser_only(ask: Callable[..., Answer], browser: Browser, app: str) ->
 
 
 def lighttpd(programs: Programs, folder: Path, app: str) -> str:
-    """lighttpd as a proxy, which answers 411 to a POST without Content-Length."""
+    """lighttpd as a proxy, which responds with 411 to a POST without Content-Length."""
     port, parts = run.free_port(), urlsplit(app)
     config = folder / "lighttpd.conf"
     config.write_text(
@@ -133,7 +133,7 @@ FLASK_STRONG = Case(
     knows_copies=False,
 )
 AUTH0 = Case("nextjs-auth0", "nextjs_auth0", "nextjs-auth0", [NODE, "app.mjs"], "auth0|ann", libraries="endpoints", knows_copies=False)
-# Behind https its cookie has another name: __Secure-authjs.session-token.
+# With https, its cookie has another name: __Secure-authjs.session-token.
 AUTHJS = Case(
     "Auth.js",
     "authjs",
@@ -200,7 +200,7 @@ CASES = [
 
 
 def service_of(case: Case, programs: Programs, folder: Path, app: str, **added: str) -> Callable[..., Answer]:
-    """Starts the service; returns a function that calls it as a page of the app does."""
+    """Starts the service. Returns a function that calls it like a page of the app."""
     text, count = re.subn(r"http://app:\d+", app, toml(case))
     assert count == 1, text
     log = folder / f"{len(programs.running)}.log"
@@ -256,7 +256,7 @@ def start_app(case: Case, programs: Programs, folder: Path) -> str:
     libraries = ROOT / "target" / case.libraries
     home = libraries / "apps" / case.folder
     shutil.copytree(Path(__file__).parent / case.folder, home, dirs_exist_ok=True)
-    # The file is outside of `home`, because a framework's compiler would find it there.
+    # The file is outside `home`, because a framework's compiler would find it there.
     options = {"cwd": home, "env": run.BASE | case.environment | {"NODE_PATH": str(libraries / "node_modules")}}
     for step in case.build:
         result = subprocess.run([str(libraries / "node_modules/.bin" / step[0]), *step[1:]], capture_output=True, text=True, **options)

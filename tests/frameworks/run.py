@@ -1,6 +1,6 @@
-"""Every recipe of docs/recipes, tried against its framework: a small real app runs, a user signs in there as a
-browser would, and the app's own cookie gets a token for that user. The service's configuration is read out of
-the recipe, so a recipe that does not work fails here.
+"""Tests every recipe of docs/recipes with its framework: a small real app runs, a user signs in there as a browser
+would, and the app's own cookie gets a token for that user. The service's configuration is read from the recipe, so a
+recipe that does not work fails here.
 
 Usage: target/interop/venv/bin/python tests/frameworks/run.py [FOLDER …]
 """
@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ROOT / "target/frameworks"
 BINARY = ROOT / "target/debug/rollout-token"
 PYTHON, NODE, RUBY = str(LIBRARIES / "venv/bin/python"), "node", "ruby"
-# The client id and secret that Rollout issues.
+# A client id and secret like those that Rollout issues.
 CLIENT_ID, CLIENT_SECRET = "client-1", secrets.token_hex(32)
-# The environment of every program in this test, without variables of ours that could configure it by accident.
+# The environment of every program in this test, without our own variables, which could configure it by accident.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 USER, PASSWORD = "ann", "correct horse battery"
 
@@ -42,12 +42,12 @@ Answer = tuple[int, str]
 
 
 class Browser:
-    """Keeps cookies unchanged, as a browser does (Python's own cookie jar removes quotes), for one host:
-    cookies do not know ports, so the app's go to the service too, as behind one proxy."""
+    """Stores cookies unchanged, as a browser does (Python's own cookie jar removes quotes), for one host. Cookies do
+    not depend on the port, so the app's cookies are sent to the service too, as behind one proxy."""
 
     def __init__(self, scheme: str = "http"):
         self.cookies: dict[str, str] = {}
-        # With "https", requests look as if a proxy had terminated TLS: they have its headers for the app.
+        # With "https", requests have the headers that a TLS-terminating proxy would add for the app.
         self.scheme = scheme
 
     def ask(self, method: str, url: str, data: str = "", headers: dict[str, str] = {}) -> Answer:
@@ -163,30 +163,30 @@ def better_auth_sign_out(browser: Browser, app: str) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A framework: the folder of its app, its recipe, and the way a user signs in."""
+    """A framework: the folder of its app, its recipe, and how a user signs in."""
 
     name: str
     folder: str
     recipe: str
     command: list[str]
     cookie: str
-    # The app's secret: its variable in the app's environment, and the file of the recipe.
+    # The app's secret: its name in the app's environment, and its file in the recipe.
     secret: tuple[str, str]
     sign_in: Callable[[Browser, str], None] = plain_sign_in
     sign_out: Callable[[Browser, str], None] = plain_sign_out
     scheme: str = "http"
     make_secret: Callable[[], str] = lambda: secrets.token_hex(64)
-    # Further environment variables of the app.
+    # Additional environment variables of the app.
     environment: dict[str, str] = field(default_factory=dict)
-    # The store of the app's sessions, if they are not in the cookie; its URL is in this file of the recipe.
+    # The store of the app's sessions, if they are not in the cookie, and the file in the recipe that contains its URL.
     store: tuple[str, str] | None = None
-    # Another way for the app to end a session. No sign-in is possible after it.
+    # Another way in which the app ends a session. No sign-in is possible after it.
     ending: Callable[[Browser, str], None] | None = None
-    # The service's answer after that.
+    # The service's response after that.
     ended: str = "session_invalid"
-    # The number of the recipe's TOML block; the variables and the `explain` command belong to the first.
+    # The index of the recipe's TOML block; the environment variables and the `explain` command belong to the first.
     block: int = 0
-    # The additions that the recipe describes, as variables.
+    # The additions that the recipe describes, as environment variables.
     added: dict[str, str] = field(default_factory=dict)
 
 
@@ -346,8 +346,8 @@ CASES = [
 
 
 class Recipe:
-    """The blocks of a recipe that a case runs: one with its secrets in files, which are in `folder` instead of /run/secrets, and
-    the variables, with these secrets as their values."""
+    """The blocks of a recipe that a case runs: the one with its secrets in files, which are in `folder` instead of
+    /run/secrets, and the one with environment variables, which have these secrets as their values."""
 
     def __init__(self, case: Case, folder: Path):
         text = (ROOT / f"docs/recipes/{case.recipe}.md").read_text()
@@ -366,7 +366,7 @@ class Recipe:
 
 
 class Programs:
-    """The programs that this test started; they end with the block."""
+    """The programs that this test has started. They are stopped at the end of the block."""
 
     def __enter__(self):
         self.running = []
@@ -384,7 +384,7 @@ class Programs:
         return program
 
     def store(self, case: Case, folder: Path) -> str:
-        """The store of the app's sessions, still empty."""
+        """The URL of an empty store for the app's sessions. Starts Redis if the app needs it."""
         if case.store[0] == "sqlite":
             return f"sqlite://{folder}/app.sqlite3"
         port = free_port()
@@ -506,7 +506,7 @@ def run(case: Case, report: Report) -> None:
             check(f"{form}: a changed cookie", lambda: refused(changed(), "session_invalid"))
 
         def explain() -> None:
-            # The command in the recipe, with cookies in place of the dots.
+            # The command in the recipe, with real cookies in place of the ellipses.
             filled = re.sub(r"([\w.-]+)=…", lambda found: f"{found[1]}={genuine[found[1]]}", recipe.explain)
             words = shlex.split(filled)
             command = [BINARY, *words[1:]]

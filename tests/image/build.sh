@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the unchanged Dockerfile on a machine without a Docker engine, as localhost/rollout-token; see run.sh.
+# Builds the unchanged Dockerfile as localhost/rollout-token on a machine without a Docker engine; see run.sh.
 #
-# buildah builds in a chroot, from a replacement for the official Rust image: Debian by debootstrap, and the
-# Rust toolchain of this machine. Needs root or sudo, and a Debian-like machine. Everything is kept below
-# target/image/, so that a second run is quick; remove that folder (as root) to start afresh.
+# buildah builds in a chroot, from a replacement for the official Rust image: Debian from debootstrap, and this
+# machine's Rust toolchain. Needs root or sudo, and a Debian-based machine. All files are kept below target/image/, so
+# that a second run is quick; remove that folder (as root) to start afresh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/image/storage.sh
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 mkdir -p "$kept/tmp"
 work=$(mktemp -d)
 cleanup() {
-  # The store belongs to this test, so any remaining container is from an aborted build.
+  # Only this test uses the store, so any remaining container is from an aborted build.
   storage rm --all >/dev/null 2>&1 || true
   as_root rm -rf "$work" "$kept"/tmp/buildah[0-9]*
 }
@@ -54,28 +54,29 @@ echo "In place of $base: Debian $suite with $(rustc --version)"
 if [ ! -d "$rootfs" ]; then
   echo "Making Debian $suite with debootstrap in target/image/$suite"
   as_root rm -rf "$rootfs.part"
-  # The packages of the official image's slim variant.
+  # The packages in the slim variant of the official image.
   as_root debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$suite" "$rootfs.part" >"$work/log" 2>&1 ||
     { tail -n 20 "$work/log"; exit 1; }
   as_root mv "$rootfs.part" "$rootfs"
 fi
 
-# The settings with which this machine reaches its registry: cargo's own configuration, and its variables except those
-# that are secret or name a folder of this machine. The proxy variables are passed on by buildah itself.
+# The settings with which this machine reaches its registry: cargo's own configuration, and cargo's environment
+# variables, except those that are secret or name a folder of this machine. buildah itself passes on the proxy
+# variables.
 cargo_files=()
 for file in "${CARGO_HOME:-$HOME/.cargo}"/config{,.toml}; do
   [ ! -e "$file" ] || cargo_files+=("$file")
 done
 mapfile -t cargo_variables < <(env | grep -E '^CARGO_(HTTP|NET|REGISTRY|REGISTRIES|SOURCE)_' | grep -vE '^[A-Z0-9_]*(TOKEN|CREDENTIAL|CAINFO)')
 
-# Rebuilt only when one of its inputs has changed.
+# Rebuilt only if one of its inputs has changed.
 made_of=$({ rustc -vV; printf '%s\n' "${cargo_variables[@]}"; cat "$bundle" "${cargo_files[@]}"; } | sha256sum | cut -d' ' -f1)
-# For a short image name such as that in the Dockerfile, buildah first looks under localhost/.
+# For a short image name like the one in the Dockerfile, buildah first looks under localhost/.
 if [ "$(storage inspect --type image --format '{{.OCIv1.Config.Labels.madeof}}' "localhost/$base" 2>/dev/null)" != "$made_of" ]; then
   echo "Making the stand-in"
   container=$(storage from scratch)
   storage add --quiet "$container" "$rootfs" / >/dev/null
-  # Its documentation and sources are not needed.
+  # The toolchain's documentation and sources are not needed.
   for part in bin lib; do
     storage add --quiet "$container" "$(rustc --print sysroot)/$part" "/usr/local/rust/$part" >/dev/null
   done
@@ -92,8 +93,8 @@ fi
 # ---- The image -------------------------------------------------------------------------------------
 
 echo "Building the image"
-# The format is Docker's own, because the OCI format has no HEALTHCHECK.
+# The image has Docker's own format, because the OCI format does not support HEALTHCHECK.
 storage bud --format docker --pull=never --tag localhost/rollout-token . >"$work/log" 2>&1 ||
   { tail -n 40 "$work/log"; exit 1; }
-# Images of the previous build.
+# Removes the images of the previous build.
 storage rmi --prune >/dev/null 2>&1 || true

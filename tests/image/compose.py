@@ -1,6 +1,6 @@
-"""docker-compose.yml without Docker: the same demo app, configuration and binary, run as processes.
+"""Runs docker-compose.yml without Docker: the same demo app, configuration and binary, as processes.
 
-Usage: compose.py [BINARY]   (needs PyYAML and node; the Makefile's image-test brings both)
+Usage: compose.py [BINARY]   (needs PyYAML and node, which the Makefile's target image-test provides)
 """
 
 import base64
@@ -34,7 +34,7 @@ def check(name, good, seen=""):
 
 
 def check_file(compose):
-    """The files that `docker compose up` needs exist, and the service is isolated."""
+    """Checks that the files that `docker compose up` needs exist, and that the service is isolated."""
     service, app = compose["services"]["rollout-token"], compose["services"]["app"]
     for name, part in ("rollout-token", service), ("app", app):
         check(f"{name}: read-only, no capabilities", part["read_only"] and part["cap_drop"] == ["ALL"], part)
@@ -48,7 +48,7 @@ def check_file(compose):
 
 
 def check_setup(work, compose):
-    """Runs setup.sh in a copy of its folder; returns the folder that replaces /run/secrets."""
+    """Runs setup.sh in a copy of its folder. Returns the folder that replaces /run/secrets."""
     copy = work / "examples/compose/setup.sh"
     copy.parent.mkdir(parents=True)
     shutil.copy(ROOT / "examples/compose/setup.sh", copy)
@@ -190,7 +190,7 @@ def main():
         service_port, app_port = free_port(), free_port()
         here = lambda text: text.replace("/run/secrets", str(secrets))  # noqa: E731
 
-        # As docker-compose.yml says, with this machine's addresses and paths.
+        # As in docker-compose.yml, with this machine's addresses and paths.
         service = compose["services"]["rollout-token"]
         environment = {name: here(value) for name, value in service["environment"].items()} | {
             "ROLLOUT_CLIENT_ID": CLIENT_ID,

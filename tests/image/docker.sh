@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests the image and the Compose demo in a real Docker engine: a running one or, as root, one that this script installs
-# (Debian's docker.io) and starts with a store of its own below target/image/docker. The base images are imported
-# stand-ins, so that nothing is pulled. `make image-test`.
+# Tests the image and the Compose demo in a real Docker engine: one that is already running or, as root, one that this
+# script installs (Debian's docker.io) and starts with its own store below target/image/docker. The base images are
+# imported replacements, so that nothing is pulled. `make image-test`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/image/storage.sh
@@ -44,13 +44,13 @@ docker info >/dev/null 2>&1 || need dockerd docker.io
 if ((${#missing[@]})); then
   echo "Installing with apt-get: ${missing[*]}"
   as_root apt-get update -qq
-  # Install it without its system service: the engine of this test is started below.
+  # Install it without its system service, because the engine of this test is started below.
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
     { echo "Install them by hand: apt-get install ${missing[*]}" >&2; exit 1; }
 fi
 if ! docker info >/dev/null 2>&1; then
   [ "$(id -u)" = 0 ] || { echo "Start a Docker engine, or run this as root" >&2; exit 1; }
-  # Use the client of the same package, because another one may lack BuildKit.
+  # Use the client from the same package, because another client may lack BuildKit.
   PATH=/usr/bin:$PATH
   export DOCKER_HOST=unix://$work/docker.sock
   dockerd --host "$DOCKER_HOST" --iptables=false --storage-driver overlay2 --data-root "$kept/docker" \
@@ -113,7 +113,7 @@ stop_if_failed
 
 started=yes
 check "setup.sh makes a throwaway client" env -u ROLLOUT_CLIENT_ID -u ROLLOUT_CLIENT_SECRET "$work/project/examples/compose/setup.sh"
-# Use another port, because a demo may be running on this one.
+# Use another port, because a demo may already be running on the default one.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 sed -i "s/127.0.0.1:3000:3000/127.0.0.1:$port:3000/" "$work/project/docker-compose.yml"
 check "docker compose up starts both services" compose up --detach --no-build

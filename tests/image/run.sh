@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Tests the container image without a container engine: build.sh builds it, and here its binary runs like that of a
-# container would: process 1, the image's own user, command and variables, no capabilities, a read-only root, a network
-# of its own. Then the parts of docker-compose.yml (compose.py). `make image-test`.
+# Tests the container image without a container engine: build.sh builds it, and this script runs its binary as a
+# container would: as process 1, with the image's own user, command and environment variables, without capabilities,
+# with a read-only root, in its own network namespace. Then tests the parts of docker-compose.yml (compose.py). `make
+# image-test`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/image/storage.sh
 
 if [ "${1-}" != inside ]; then
   tests/image/build.sh
-  # The test has its own loopback addresses and mounts, so the image's default ports are free and nothing remains
-  # afterwards.
+  # The test runs in its own mount and network namespaces, so the image's default ports are free and nothing is left
+  # behind.
   as_root env PATH="$PATH" unshare --mount --net tests/image/run.sh inside
   exit
 fi
@@ -64,7 +65,7 @@ check "the binary has at most 12 MiB ($((size / 1024)) KiB)" at_most "$size" $((
 
 # ---- Running it ----------------------------------------------------------------------------------
 
-# A copy of the image with the files that an engine would mount, and the certificate of the test's own identity
+# A copy of the image with the files that an engine would mount, and with the certificate of the test's own identity
 # provider.
 mkdir "$work/root" "$work/idp"
 cp -a "$image/." "$work/root"
@@ -82,7 +83,7 @@ mapfile -t serve < <(jq -r '(.Entrypoint + .Cmd)[]' "$work/config.json")
 mapfile -t health < <(jq -r '.Healthcheck.Test[1:][]' "$work/config.json")
 user=$(jq -r .User "$work/config.json")
 secret=$(od -An -N48 -tx1 /dev/urandom | tr -d ' \n')
-# The whole configuration as variables, as for `docker run --env`.
+# The whole configuration as environment variables, as for `docker run --env`.
 given=(
   ROLLOUT_CLIENT_ID=image-client
   ROLLOUT_CLIENT_SECRET="$secret"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# For build.sh and run.sh: runs buildah with a store of its own below target/image/.
+# Shared by build.sh and run.sh: runs buildah with its own store below target/image/.
 
 kept=$PWD/target/image
 PATH=$PATH:/usr/sbin:/sbin

@@ -1,4 +1,5 @@
-"""Opens many connections, each with the beginning of a request head that never ends, and keeps them open until all are sent.
+"""Opens many connections, sends the beginning of an endless request head on each, and keeps them open until all are
+sent.
 
 Usage: unfinished_heads.py ADDRESS CONNECTIONS BYTES
 """
@@ -16,7 +17,7 @@ held = []
 for _ in range(connections):
     peer = socket.socket()
     peer.settimeout(5)
-    # The service may refuse or close connections; its limit has this purpose.
+    # The service may refuse or close connections, which is the purpose of its limit.
     with contextlib.suppress(OSError):
         peer.connect((address, 8080))
         peer.sendall(head)

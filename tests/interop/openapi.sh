@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the service against its own description: schemathesis generates requests from the description and
-# compares every answer with it, for a caller with a session and for one without.
+# Tests the service against its own OpenAPI description: schemathesis generates requests from the description and checks
+# every response against it, for a caller with a session and for one without.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,8 +1,9 @@
-"""Verifies our tokens with the JWT libraries of other languages, and the tokens of Rollout's own samples with our command.
-Every library gets the same list; one that cannot refuse proves nothing, so half of the list is there to be refused.
-What docs/interop.md says of each library is compared with what is seen here.
+"""Verifies our tokens with the JWT libraries of other languages, and the tokens of Rollout's own samples with our
+command. Every library gets the same list of tokens. Half of them must be refused, because a library that refuses
+nothing would prove nothing. The results are compared with what docs/interop.md states about each library.
 
-A language is a file and a line of VERIFIERS. It reads lines `case, secret, issuer, token` parted by tabs and prints
+For each language there is a file and a line in VERIFIERS. The program reads lines of `case, secret, issuer, token`,
+separated by tabs, and prints
 `library, version, case, accepted|accepted with a warning|refused, claims as JSON or the reason`.
 """
 
@@ -27,7 +28,7 @@ PYTHON = str(LIBRARIES / "venv/bin/python")
 DEBIAN_VERSION = "dpkg-query -W -f='${source:Upstream-Version}' "
 GO = f"VERSION=$({DEBIAN_VERSION} golang-github-golang-jwt-jwt-dev)"
 
-# Shell lines; $OUT is a folder for what they compile.
+# Shell commands; $OUT is a folder for compiled files.
 VERIFIERS = {
     "verify.mjs": "node verify.mjs",
     "verify.py": f"{PYTHON} verify.py",
@@ -46,7 +47,7 @@ SAMPLES = {
 }
 
 ISSUER = "client-1"
-# The first looks like base64 and the second like hexadecimal: a library that decodes them uses another key.
+# The first looks like base64 and the second like hexadecimal: a library that decodes them uses a different key.
 SECRETS = {
     "64 bytes": "dGhpcy1sb29rcy1saWtlLWJhc2U2NCwgYnV0LWl0LWlzLW5vdC1kZWNvZGVkLg==",
     "32 bytes": "00112233445566778899aabbccddeeff",
@@ -60,13 +61,13 @@ SUBJECTS = {
     "looks like a number": "00123",
 }
 
-# The environment of every program in this test, without variables of ours that could configure it by accident.
+# The environment of every program in this test, without our own variables, which could configure it by accident.
 BASE = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
     "LANG": "C.UTF-8",
     "LIBRARIES": str(LIBRARIES),
     "NODE_PATH": str(LIBRARIES / "node_modules"),
     "OUT": str(LIBRARIES),
-    # Debian's Go libraries are sources in one folder, which Go finds only without modules.
+    # Debian installs Go libraries as sources in one folder, which Go finds only with modules disabled.
     "GO111MODULE": "off",
     "GOPATH": "/usr/share/gocode",
     "GOCACHE": str(LIBRARIES / "go-cache"),
@@ -103,13 +104,13 @@ def part(token: str, index: int) -> dict:
 
 
 def sign(header: dict, claims: dict, key: bytes, digest: str = "sha512") -> str:
-    """Signs by hand, for tokens that the command does not make."""
+    """Signs by hand, for tokens that the command does not mint."""
     body = ".".join(text(json.dumps(each, separators=(",", ":")).encode()) for each in (header, claims))
     return f"{body}.{text(hmac.digest(key, body.encode(), digest))}"
 
 
 def from_dev() -> tuple[str, str]:
-    """The token of the curl line that `rollout-token dev` prints, run as printed, and the secret that it prints."""
+    """The token from the curl line that `rollout-token dev` prints, run unchanged, and the secret that it prints."""
     with tempfile.TemporaryFile("w+") as log:
         ports = {f"ROLLOUT__SERVER__{name}": "127.0.0.1:0" for name in ("LISTEN", "ADMIN_LISTEN")}
         dev = subprocess.Popen([BINARY, "dev"], env=BASE | ports, stdout=log, stderr=log)
@@ -130,7 +131,7 @@ def from_dev() -> tuple[str, str]:
 
 class Case:
     def __init__(self, name: str, token: str, secret: str, accepted: bool | None, issuer: str = ISSUER):
-        # None: each library has its own rule, which docs/interop.md lists.
+        # None: the libraries differ, as docs/interop.md lists.
         self.name, self.token, self.secret, self.accepted, self.issuer = name, token, secret, accepted, issuer
 
 
@@ -176,14 +177,14 @@ def cases() -> list[Case]:
         "no `typ`": sign({"alg": "HS512"}, claims, key),
         "other `typ`": sign({"typ": "at+jwt", "alg": "HS512"}, claims, key),
     }
-    # Check the signing code of this test: its unchanged token must be accepted.
+    # Check the signing code of this test itself: its unchanged token must be accepted.
     made.append(Case("signed by hand", sign(header, claims, key), secret, True))
     made += [Case(name, token, secret, None) for name, token in rules.items()]
     return made
 
 
 def judge(cases: list[Case], library: str, answers: dict[str, tuple[str, str]]) -> dict[str, str]:
-    """Checks every answer; returns the library's own rules."""
+    """Checks every result. Returns the rules in which the library differs from others."""
     for case in cases:
         outcome, said = answers.get(case.name, NONE)
         seen = f"{outcome}: {said}"
@@ -201,7 +202,7 @@ def judge(cases: list[Case], library: str, answers: dict[str, tuple[str, str]]) 
 
 
 def verifiers(cases: list[Case]) -> dict[str, tuple[str, dict[str, str]]]:
-    """Runs all at once; each library's version and rules."""
+    """Runs all verifiers at the same time. Returns the version of each library and the rules in which it differs."""
     lines = "".join(f"{case.name}\t{case.secret}\t{case.issuer}\t{case.token}\n" for case in cases)
     running = {
         file: subprocess.Popen(
@@ -209,7 +210,7 @@ def verifiers(cases: list[Case]) -> dict[str, tuple[str, dict[str, str]]]:
         )
         for file, line in VERIFIERS.items()
     }
-    # Send the list to all programs before waiting for any of them; it is far shorter than a pipe's buffer.
+    # Send the list to all programs before waiting for any of them; it is far smaller than a pipe's buffer.
     seen = {}
     for process in running.values():
         process.stdin.write(lines)
@@ -242,13 +243,13 @@ def compare_with_docs(seen: dict[str, tuple[str, dict[str, str]]]) -> None:
     for library in docs.keys() & seen.keys():
         (said_version, said), (version, rules) = docs[library], seen[library]
         check(f"docs/interop.md on {library}", said == rules, f"it says {said}, seen {rules}")
-        # The distribution chooses the versions of its packages; package.json and requirements.txt fix the others.
+        # The distribution determines the versions of its packages; package.json and requirements.txt fix the others.
         if "Debian" not in said_version:
             check(f"docs/interop.md on {library}'s version", said_version == version, version)
 
 
 def samples() -> None:
-    """The other direction: our own command accepts and reads the tokens of the samples on Rollout's page."""
+    """The reverse check: `rollout-token inspect` verifies the tokens that Rollout's sample programs create."""
     secret = SECRETS["64 bytes"]
     for file, line in SAMPLES.items():
         arguments = " ".join(map(shlex.quote, SUBJECTS.values()))

@@ -1,5 +1,6 @@
-"""Tests the artefacts of `make release` in target/dist as a user would use them: installed or unpacked, started, and asked for
-one real token. `make release-test`, or `make deb-test` for the package alone. Needs root or sudo."""
+"""Tests the artefacts of `make release` in target/dist as a user would use them: installs or unpacks each, starts it,
+and requests one real token. `make release-test`, or `make deb-test` for the Debian package alone. Needs root or
+sudo."""
 
 import hashlib
 import json
@@ -45,7 +46,7 @@ def binary():
 
 
 def in_root(folder):
-    """The command that starts a program in another root, as user 65534 and without capabilities."""
+    """The command that starts a program in another root directory, as user 65534 and without capabilities."""
     chroot = shutil.which("chroot", path=os.environ["PATH"] + ":/usr/sbin")
     return [*AS_ROOT, "setpriv", "--no-new-privs", "--inh-caps=-all", chroot, "--userspec=65534:65534", "--groups=", folder]
 
@@ -67,7 +68,7 @@ def test_checksums_are_correct_and_complete():
 def test_binary_is_static_and_serves_a_token(tmp_path):
     assert run(binary(), "--version").strip() == f"rollout-token {VERSION}"
     assert re.search("static-pie linked|statically linked", run("file", binary()))
-    # It contains no path of the machine that built it.
+    # The binary contains no path of the machine that built it.
     assert str(Path.home() / ".cargo").encode() not in binary().read_bytes()
     assert str(ROOT).encode() not in binary().read_bytes()
     with serving(tmp_path, ["serve"], ENVIRONMENT, [binary()]) as service:
@@ -75,7 +76,7 @@ def test_binary_is_static_and_serves_a_token(tmp_path):
 
 
 def complete(bash, zsh, fish):
-    """Each script is valid in its shell and completes a command's name."""
+    """Each script is valid in its shell and completes the name of a command."""
     run("bash", "-n", bash)
     words = "COMP_WORDS=(rollout-token check-) COMP_CWORD=1; _rollout__token rollout-token check- rollout-token"
     assert run("bash", "--norc", "-c", f"source {bash}; {words}; echo ${{COMPREPLY[@]}}").strip() == "check-config"
@@ -90,7 +91,7 @@ def complete(bash, zsh, fish):
 
 @pytest.fixture
 def machine(tmp_path):
-    """A fresh Debian system, made by debootstrap."""
+    """A fresh Debian system, created by debootstrap."""
     base = ROOT / "target/deb/bookworm"
     if not base.exists():
         run(*AS_ROOT, "debootstrap", "--variant=minbase", "--include=systemd", "bookworm", f"{base}.part")
@@ -98,7 +99,7 @@ def machine(tmp_path):
         subprocess.run([*AS_ROOT, "umount", f"{base}.part/proc"], capture_output=True)
         run(*AS_ROOT, "mv", f"{base}.part", base)
     root = tmp_path / "root"
-    # Do not cross mounts, because /proc is endless.
+    # Do not cross mount points, because /proc is endless.
     run(*AS_ROOT, "cp", "-a", "--one-file-system", base, root)
     run(*AS_ROOT, "chmod", "o+rwx", root / "etc")
     yield root
@@ -120,13 +121,13 @@ def test_debian_package_installs_serves_upgrades_and_purges(machine, tmp_path):
         machine / "usr/share/zsh/vendor-completions/_rollout-token",
         machine / "usr/share/fish/vendor_completions.d/rollout-token.fish",
     )
-    # Not enabled before it is configured, and enabled when asked.
+    # The unit is not enabled before it is configured; the administrator can then enable it.
     link = machine / "etc/systemd/system/multi-user.target.wants/rollout-token.service"
     assert not link.is_symlink()
     run(*inside, "systemctl", "enable", "rollout-token")
     assert link.is_symlink()
 
-    # Start it as the unit does: the secret in a file, under an unprivileged user.
+    # Start the service as the unit does: the secret in a file, as an unprivileged user.
     config = machine / "etc/rollout-token/rollout-token.toml"
     arguments = ["--config", "/etc/rollout-token/rollout-token.toml"]
     environment = FREE_PORTS | {"ROLLOUT_CLIENT_SECRET_FILE": "/run/client-secret", "PATH": os.environ["PATH"]}
@@ -142,7 +143,7 @@ def test_debian_package_installs_serves_upgrades_and_purges(machine, tmp_path):
     with serving(tmp_path, [*arguments, "serve"], environment, program) as service:
         gives_a_token(service)
 
-    # An upgrade leaves the configuration alone, and so does a removal; a purge does not.
+    # An upgrade or a removal keeps the configuration; a purge deletes it.
     run(*inside, "dpkg", "--force-confdef", "--force-confold", "-i", "/package.deb")
     assert config.read_text() == own
     run(*inside, "dpkg", "-r", "rollout-token")
@@ -180,7 +181,7 @@ def test_image_serves_a_token(tmp_path):
     files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert files == {"rollout-token", "etc/ssl/certs/ca-certificates.crt"}
     assert (root / "rollout-token").read_bytes() == binary().read_bytes()
-    # The image has Mozilla's certificates, and no others that the building machine trusts.
+    # The image contains Mozilla's certificates, and no others that the building machine trusts.
     certificates = (root / "etc/ssl/certs/ca-certificates.crt").read_text()
     mozilla = sorted(Path("/usr/share/ca-certificates/mozilla").glob("*.crt"))
     assert certificates.count("BEGIN CERTIFICATE") == len(mozilla) > 100
@@ -198,7 +199,7 @@ def test_image_serves_a_token(tmp_path):
 
 
 def on_path(*folders):
-    """An environment with only these folders, and the system's programs, on the path."""
+    """An environment whose `PATH` has only these folders and those of the system's programs."""
     node = Path(shutil.which("node")).resolve().parent
     return ENVIRONMENT | {"PATH": ":".join(map(str, [*folders, node, "/usr/bin", "/bin"])), "HOME": os.environ["HOME"]}
 
@@ -218,7 +219,7 @@ def test_npm_package_has_no_install_script_and_serves_a_token(tmp_path):
         assert service.token({"X-User": "ann"})[0] == 200
         subprocess.run(["pkill", "-TERM", "-P", str(service.process.pid)], check=True)
         service.process.wait(30)
-    # The command itself, as a process manager starts it: it passes SIGTERM on, and ends with the service's exit code.
+    # Runs the command directly, as a process manager does: it forwards SIGTERM, and exits with the service's exit code.
     with serving(tmp_path, ["serve"], on_path(), [tmp_path / "node_modules/.bin/rollout-token"]) as service:
         gives_a_token(service)
 

@@ -1,5 +1,5 @@
-// Follows a developer who has only Node from an empty folder to a token in their own Vite page, with the packed npm
-// packages and the lines of docs/connect.md. Prints the steps and the time. `make release-test`.
+// Follows a developer who has only Node, from an empty folder to a token in their own Vite page, with the packed npm
+// packages and the lines from docs/connect.md. Prints the steps and the time. `make release-test`.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -19,7 +19,7 @@ after(async () => {
   rmSync(folder, { recursive: true });
 });
 
-/** No program of the repository is on the path. */
+/** No program of the repository is on this `PATH`. */
 const environment = { PATH: `${path.dirname(process.execPath)}:/usr/bin:/bin`, HOME: process.env.HOME };
 const npm = (cwd, ...parameters) => execFileSync("npm", parameters, { cwd, env: { ...process.env, ...environment }, stdio: ["ignore", "ignore", "inherit"] });
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Writes idp-token-classes.json: the tokens that identity providers sign with the keys of their users' sessions.
 
-A provider's key signs more than sessions: ID tokens, tokens of services, tokens for other apps. Each case is one
-such token in the provider's own shape; names and ids are made up. `decides` says where the provider's own code
-tells the class (repository at a commit, file, line), or which page of its documentation does if no code tells.
-`oracle` is what PyJWT alone says to signature, issuer and audience: where it says "authenticated" and `expect`
+A provider's key signs more than sessions: ID tokens, service tokens, tokens for other apps. Each case is one such token
+in the provider's own format; names and ids are made up. `decides` names the place in the provider's own code that
+shows the token's class (repository at a commit, file, line), or a page of its documentation if no code shows it.
+`oracle` is PyJWT's result for signature, issuer and audience alone: if it is "authenticated" and `expect` is
 "rejected", only the class of the token is the reason.
 
-Tokens are made by PyJWT, never by the code under test. Keys come from fixed seeds and times are fixed, so that
-the same file comes out each time:
+PyJWT creates the tokens, never the code under test. Keys come from fixed seeds and times are fixed, so each run writes
+the same file:
 
     pip install PyJWT==2.15.1 cryptography && python3 tests/vectors/idp-token-classes.py
 """
@@ -64,7 +64,7 @@ def rsa_key(seed):
 
 
 class Es256(jwt.algorithms.ECAlgorithm):
-    """ES256 whose signatures are the same each time (RFC 6979)."""
+    """ES256 with deterministic signatures (RFC 6979)."""
 
     def sign(self, msg, key):
         r, s = decode_dss_signature(key.sign(msg, ec.ECDSA(SHA256(), deterministic_signing=True)))
@@ -142,7 +142,7 @@ CASES = []
 
 
 def case(provider, cls, what, decides, outcome=None, *, config=None, headers=None, cookies=None, **changes):
-    """`cls` is the class of the token; only a session is authenticated, unless `outcome` says so."""
+    """`cls` is the class of the token. Only a session is authenticated, unless `outcome` is set."""
     payload, token = provider.token(**changes)
     merged = {**provider.config, **(config or {})}
     place = provider.config["locations"][0]
@@ -170,7 +170,8 @@ def case(provider, cls, what, decides, outcome=None, *, config=None, headers=Non
     )
 
 
-# Clerk. A page that lists `azp` refuses some of these by it; the cases leave it out, so the preset alone decides.
+# Clerk. A page that lists `azp` refuses some of these tokens by it; the cases leave `azp` out, so that only the preset
+# decides.
 clerk = Provider(
     "clerk",
     {
@@ -204,7 +205,7 @@ for typ in ("at+jwt", "application/at+jwt"):
     case(clerk, "oauth-application", typ.replace("/", "-").replace("+", "-"), CLERK + "machine.ts:42",
          header={"typ": typ, "cat": None}, without=NO_SESSION,
          claims={"client_id": "client_2VTWUzvGC5UhdJCNx6xG1D98edc", "scope": "openid profile"})
-# ID tokens of OAuth applications: aud is the application, nonce and at_hash belong to its sign-in.
+# ID tokens of OAuth applications: `aud` is the application; `nonce` and `at_hash` belong to its sign-in.
 OIDC_ID_TOKEN = "openid.net/specs/openid-connect-core-1_0.html#IDToken"
 ID_TOKEN = {"aud": "client_2VTWUzvGC5UhdJCNx6xG1D98edc", "auth_time": IAT, "email": "ada@example.com"}
 case(clerk, "id", "id-token", OIDC_ID_TOKEN, claims={**ID_TOKEN, "nonce": "n-1"}, header={"cat": None},
@@ -213,7 +214,8 @@ case(clerk, "id", "id-token-with-sid-and-nonce", OIDC_ID_TOKEN, claims={**ID_TOK
      header={"cat": None}, without=("sts", "v"))
 case(clerk, "id", "id-token-with-sid-and-at-hash", OIDC_ID_TOKEN, header={"cat": None}, without=("sts", "v"),
      claims={**ID_TOKEN, "at_hash": "77QmUPtjPfzWtF2AnpK9RQ"})
-# These cases use the preset's own places: the header, which may be fresh, comes before the cookie, which may be stale.
+# These cases use the preset's own locations: the header, which may be fresh, is read before the cookie, which may be
+# stale.
 FRESH = {"authorization": "Bearer " + clerk.token()[1]}
 for what, changes in (
     ("beside-a-stale-cookie", {"claims": {"exp": NOW - 3600, "sub": "user_of_the_cookie"}}),
@@ -222,7 +224,7 @@ for what, changes in (
     case(clerk, "session", what, CLERK + "request.ts:894", headers=FRESH,
          cookies={"__session": clerk.token(**changes)[1]}, config={"locations": None})
 
-# Supabase. Its ID token is for the other app; its refresh tokens are opaque.
+# Supabase. Its ID token is for another app; its refresh tokens are opaque.
 supabase = Provider(
     "supabase",
     {
@@ -337,7 +339,7 @@ case(cognito, "id", "id-token", COGNITO + "cognito-verifier.ts:182",
 case(cognito, "oauth-application", "another-client", COGNITO + "cognito-verifier.ts:205",
      claims={"client_id": "2otherclientofthepool00000"})
 
-# Keycloak. Realms sign refresh tokens with a secret of their own today, and with the realm's key in old versions.
+# Keycloak. Current versions sign refresh tokens with a separate secret of the realm, old versions with the realm's key.
 keycloak = Provider(
     "keycloak",
     {
@@ -377,7 +379,7 @@ case(keycloak, "machine", "service-account-without-any-scope", KEYCLOAK_SERVICE 
 case(keycloak, "machine", "service-account-without-its-scope", KEYCLOAK_SERVICE + "27",
      claims={"azp": "batch", "preferred_username": "service-account-batch"}, without=("sid", "auth_time"))
 
-# Microsoft Entra ID. The front end and the API are one registration here, so an ID token has the API's audience.
+# Microsoft Entra ID. Here the front end and the API are one app registration, so an ID token has the API's audience.
 TENANT = "8b5abb95-0643-4c5e-837e-8bea3904411f"
 entra = Provider(
     "entra",
@@ -407,7 +409,7 @@ case(entra, "id", "id-token",
      ENTRA + "WebApiExtensions/MicrosoftIdentityWebApiAuthenticationBuilderExtensions.cs:251",
      claims={"nonce": "n", "preferred_username": "a@example.com"}, without=("scp", "azp", "azpacr"))
 
-# Okta. Refresh tokens are opaque. Where there is no `uid`, the subject is `sub`: an app may have chosen it.
+# Okta. Refresh tokens are opaque. Without a `uid`, the subject is `sub`, whose value an app may have chosen.
 okta = Provider(
     "okta",
     {
@@ -433,7 +435,7 @@ case(okta, "machine", "client-credentials", "developer.okta.com/docs/guides/impl
 case(okta, "id", "id-token", OKTA + "262", config=BY_LOGIN, claims={"aud": "0oa23726cf7c67028b6", "jti": "ID.1", "amr": ["pwd"]},
      without=("uid", "cid", "scp"))
 
-# WorkOS. Where AuthKit has a domain of its own, that is the issuer of sessions and of Connect's tokens alike.
+# WorkOS. If AuthKit has its own domain, that domain is the issuer of both sessions and Connect tokens.
 workos = Provider(
     "workos",
     {

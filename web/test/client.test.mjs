@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 import { createTokenSource, RolloutTokenError } from "../client.js";
 
-/** A manual clock. The wall clock and the monotonic clock can differ, as after sleep. */
+/** A manual clock. The wall clock and the monotonic clock can differ, as after the machine has slept. */
 class Clock {
   #wall = 1_800_000_000_000;
   #steady = 5_000;
@@ -54,7 +54,7 @@ const problem = (status, code, headers) =>
   json(status, { code, status, title: "T", detail: `detail of ${code}`, request_id: "r-1" }, headers);
 const never = () => new Promise(() => {});
 
-/** A source whose service gives these answers in turn, and repeats the last one. */
+/** A source whose service gives these responses in turn, and then repeats the last one. */
 function make(answers, options = {}) {
   const clock = options.clock ?? new Clock();
   const asked = [];
@@ -360,7 +360,7 @@ test("clear() discards the token and the request in flight", async () => {
 });
 
 test("an exception in onSignedOut does not reject the caller's promise, and is not swallowed", () => {
-  // In a separate process, because the test runner treats every unhandled rejection as a failure.
+  // Run in a separate process, because the test runner treats every unhandled rejection as a failure.
   const program = `
     import { createTokenSource } from "${new URL("../client.js", import.meta.url)}";
     const fetch = async () => new Response("{}", { status: 401 });

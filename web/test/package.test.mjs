@@ -1,4 +1,4 @@
-// Tests the package of the helper: its content and its size. client.test.mjs tests its behaviour.
+// Tests the helper's package: its content and its size. client.test.mjs tests its behaviour.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-"""Django with allauth's headless API, for browsers and for apps."""
+"""Django with allauth's headless API, for browsers and for mobile apps."""
 
 import os
 import sys

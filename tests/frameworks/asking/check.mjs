@@ -34,7 +34,7 @@ const all = async (stream) => {
   return chunks;
 };
 
-/** A browser that only keeps cookies. */
+/** A browser that only stores cookies. */
 const browser = (url) => {
   const jar = new Map();
   const send = async (path, options = {}) => {
@@ -59,7 +59,7 @@ const explain = async (preset, url, cookies) => {
     ROLLOUT__EXTRACTORS__APP__KIND: "session_endpoint",
     ROLLOUT__EXTRACTORS__APP__PRESET: preset,
     ROLLOUT__EXTRACTORS__APP__URL: url,
-    // Both presets find the user at this path; the preset for Auth.js requires an explicit subject.
+    // Both presets read the user's id at this path; the preset for Auth.js requires an explicit subject.
     ROLLOUT__EXTRACTORS__APP__SUBJECT: "{user.id}",
   };
   const { stdout } = await promisify(execFile)(binary, ["explain", "-H", `Cookie: ${cookies}`], { env });
@@ -103,7 +103,7 @@ const authjsCase = async () => {
     basePath: "/api/auth",
     secret: SECRET,
     trustHost: true,
-    // Auth.js reports the forged cookie that the test sends.
+    // Prevents Auth.js from logging the forged cookie that the test sends.
     logger: { error: () => {} },
     providers: [Credentials({ credentials: { name: {} }, authorize: ({ name }) => ({ id: `u-${name}`, name }) })],
     callbacks: {

@@ -1,4 +1,5 @@
-// Express with Auth.js v5, a user name and a password, and the JWT strategy, which Credentials need.
+// Express with Auth.js v5, sign-in with a user name and a password, and the JWT strategy, which the Credentials
+// provider needs.
 import { ExpressAuth, getSession } from "@auth/express";
 import Credentials from "@auth/express/providers/credentials";
 import express from "express";
@@ -16,12 +17,12 @@ const config = {
     }),
   ],
   callbacks: {
-    // As in the recipe: the provider's id for the user, which is the same at each sign-in.
+    // As in the recipe: the provider's id of the user, which is the same at each sign-in.
     jwt({ token, account }) {
       if (account) token.userId = `${account.provider}:${account.providerAccountId}`;
       return token;
     },
-    // This makes the id available to the app's own pages.
+    // Makes the id available to the app's own pages.
     session: ({ session, token }) => ({ ...session, user: { ...session.user, id: token.userId } }),
   },
 };

@@ -1,5 +1,5 @@
-"""Django with its own users and log-in views, and sessions where it is told to keep them; settings that are not here
-are Django's."""
+"""Django with its own users and log-in views. An environment variable selects the session store; all other settings
+are Django's defaults."""
 
 import os
 import sys

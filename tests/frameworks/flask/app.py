@@ -1,4 +1,4 @@
-"""Flask with Flask-Login, as in their quick starts."""
+"""Flask with Flask-Login, as in their quick-start guides."""
 
 import os
 
@@ -8,7 +8,7 @@ from flask_login import LoginManager, UserMixin, current_user, login_required, l
 app = Flask(__name__)
 app.secret_key = os.environ["SECRET_KEY"]
 login_manager = LoginManager(app)
-# For session_endpoint: Flask-Login ties a session to the browser's address and User-Agent.
+# For session_endpoint: Flask-Login binds a session to the browser's address and User-Agent.
 login_manager.session_protection = os.environ.get("SESSION_PROTECTION", "basic")
 
 

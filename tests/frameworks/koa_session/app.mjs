@@ -1,4 +1,4 @@
-// Koa with koa-session and no store.
+// Koa with koa-session, without a store.
 import Koa from "koa";
 import { createSession } from "koa-session";
 

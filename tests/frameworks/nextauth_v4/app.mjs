@@ -1,4 +1,4 @@
-// NextAuth v4 under Express: NextAuth needs from Next.js only a request and a response of this shape.
+// NextAuth v4 in Express. All that NextAuth needs from Next.js is a request and a response of this shape.
 import express from "express";
 import NextAuth from "next-auth";
 import { getServerSession } from "next-auth/next";
@@ -16,7 +16,7 @@ const options = {
     }),
   ],
   callbacks: {
-    // NextAuth keeps the id in the token's `sub`; this makes it available to the app's own pages.
+    // NextAuth stores the id in the token's `sub`; this makes it available to the app's own pages.
     session: ({ session, token }) => ({ ...session, user: { ...session.user, id: token.sub } }),
   },
 };

@@ -1,4 +1,4 @@
-// The session of React Router behind Node's own HTTP server.
+// React Router's session behind Node's own HTTP server.
 import { createServer } from "node:http";
 import { createCookieSessionStorage } from "react-router";
 

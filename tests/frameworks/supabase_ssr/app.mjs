@@ -1,6 +1,6 @@
-// An app with @supabase/ssr, and a GoTrue server of the test's own. Access tokens expire at once and a refresh token
-// can be used once, so that each call of the app renews the session. The user has a lot of metadata, so the cookie is
-// in chunks.
+// An app with @supabase/ssr, and the test's own GoTrue server. Access tokens expire at once and a refresh token can be
+// used only once, so each call of the app renews the session. The user has so much metadata that the cookie is split
+// into chunks.
 import { createServer } from "node:http";
 
 import { createServerClient, parseCookieHeader, serializeCookieHeader } from "@supabase/ssr";
@@ -29,7 +29,7 @@ const gotrue = createServer(async (request, response) => {
   const body = text ? JSON.parse(text) : {};
   const url = new URL(request.url, "http://gotrue");
   const answer = (status, value) => response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(value));
-  // The access token's id is that of its refresh token, which ends with the session.
+  // The access token's id equals that of its refresh token, which ends with the session.
   const id = () => JSON.parse(Buffer.from(request.headers.authorization.split(".")[1], "base64url")).jti;
   if (url.pathname.endsWith("/user")) return id() === usable ? answer(200, user) : answer(403, { code: 403, error_code: "session_not_found" });
   if (url.pathname.endsWith("/logout")) {
@@ -47,7 +47,7 @@ app.use(express.urlencoded({ extended: false }));
 
 const client = (request, response) =>
   createServerClient(`http://127.0.0.1:${gotrue.address().port}`, "publishable-key", {
-    // Node 20 has no WebSocket, which this app does not use.
+    // Node 20 has no WebSocket, and this app does not use one.
     realtime: { transport: class {} },
     cookies: {
       getAll: () => parseCookieHeader(request.headers.cookie ?? ""),

@@ -1,5 +1,5 @@
-// An app with WorkOS' own library and its sealed session, and a WorkOS API of the test's own. Access tokens expire at
-// once and a refresh token can be used once, so that each call of the app renews the session.
+// An app with WorkOS' own library and its sealed session, and the test's own WorkOS API. Access tokens expire at once
+// and a refresh token can be used only once, so each call of the app renews the session.
 import { createServer } from "node:http";
 
 import { WorkOS } from "@workos-inc/node";
@@ -53,7 +53,7 @@ app.post("/logout", (_, response) => {
   response.setHeader("Set-Cookie", `${cookie("")}; Max-Age=0`).send("");
 });
 
-// These lines are those of the recipe.
+// These lines are the same as in the recipe.
 app.get("/api/me", async (request, response) => {
   const sessionData = /(?:^|; )wos-session=([^;]*)/.exec(request.headers.cookie ?? "")?.[1];
   const session = workos.userManagement.loadSealedSession({ sessionData, cookiePassword });

@@ -1,4 +1,4 @@
-"""The Python sample of Rollout's page "Getting your API Key": prints a token for each argument."""
+"""The Python sample from Rollout's page "Getting your API Key": prints a token for each argument."""
 
 import os
 import sys

@@ -1,2 +1,2 @@
-/** The app's sessions: user by the id in the cookie. */
+/** The app's sessions: the user by the id in the cookie. */
 export const sessions = new Map();
