@@ -273,12 +273,14 @@ fn bearer(value: &[u8]) -> Result<Option<&str>, ExtractError> {
     Ok(Some(text))
 }
 
-/// The opaque token in the value of a header: alone, or after `Bearer` or `Token` (Django REST framework) and one or more
-/// spaces. Another scheme, or a scheme without a token, counts as absent. `Authorization` always has a scheme.
+/// The opaque token in a header's value: either the whole value, or the text after `Bearer` or `Token` (Django REST
+/// framework) and one or more spaces. Any other scheme, or a scheme without a token, is treated as absent. A value of
+/// `Authorization` must have a scheme.
 ///
 /// # Errors
-/// `Rejected` if the token has spaces or is not visible ASCII, or if no scheme can be as the text before it. Unlike a bearer token it may have any other characters,
-/// such as the `|` of Laravel Sanctum.
+/// `Rejected` if the token contains spaces or characters other than visible ASCII, or if the text before the space is
+/// not a valid scheme. Unlike a bearer token, it may contain any other character, such as the `|` in tokens of Laravel
+/// Sanctum.
 pub fn opaque<'a>(
     place: &CredentialSource,
     value: &'a [u8],

@@ -1,9 +1,9 @@
 //! Detects parts of a request head that two parsers could interpret differently, and that hyper's parsed request no
 //! longer shows.
 //!
-//! - A `#` in the target, which RFC 9112, section 3.2 does not allow. `Uri` of the `http` crate drops a fragment in parsing,
-//!   so a request for `/rollout/token#x` looks like one for `/rollout/token`, which the proxy in front may have interpreted
-//!   differently.
+//! - A `#` in the target, which RFC 9112, section 3.2 does not allow. `Uri` of the `http` crate drops the fragment when
+//!   it parses a target, so a request for `/rollout/token#x` looks like a request for `/rollout/token`, while the proxy
+//!   in front may have interpreted it differently.
 //! - `Content-Length` together with `Transfer-Encoding` (section 6.3): hyper drops `Content-Length`.
 //! - A tab before the value of `Transfer-Encoding`: some proxies do not recognise `chunked` after a tab.
 

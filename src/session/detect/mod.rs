@@ -43,8 +43,8 @@ pub enum Confidence {
     Guess,
 }
 
-/// A credential, the product that it seems to belong to, and the sections that could read it. Serialized as `detect
-/// --json` prints it.
+/// A credential, the product that it seems to belong to, and the sections that could read it. Its serialized form is
+/// the output of `detect --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Detected {
     /// The place, in the notation of a section's key `from`: `cookie:connect.sid`, `header:authorization`.

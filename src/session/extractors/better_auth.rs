@@ -140,9 +140,9 @@ impl Strategy {
     }
 }
 
-/// `{"session":{…},"expiresAt":…,"signature":"…"}` in base64. The app signs `JSON.stringify` of `{...session,
-/// expiresAt}`. The signed text is cut from the cookie and not serialized again, because the signature matches only
-/// JavaScript's own spelling of numbers and escapes.
+/// `{"session":{…},"expiresAt":…,"signature":"…"}` in base64. The app signs the `JSON.stringify` output for
+/// `{...session, expiresAt}`. The signed text is cut from the cookie and not serialized again, because the signature
+/// matches only JavaScript's own spelling of numbers and escapes.
 fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), ExtractError> {
     let malformed = || ExtractError::rejected(Reason::Malformed);
     let json = URL_SAFE_NO_PAD

@@ -51,8 +51,8 @@ impl ClaimRules {
         rules.any(|named| matches!(named.rule, Rule::OneOf(_) | Rule::Like(_)))
     }
 
-    /// Whether no token can satisfy the rule for `claim`, given that `may_be` is true for the claim's possible values
-    /// and given whether the claim may be absent.
+    /// Whether a rule for `claim` can never be satisfied. `may_be` returns whether the claim can have a value, and
+    /// `may_be_absent` whether it can be absent.
     pub fn contradict(
         &self,
         claim: &str,

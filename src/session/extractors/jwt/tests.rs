@@ -70,7 +70,7 @@ async fn extract(extractor: &dyn SessionExtractor, token: &str) -> Extracted {
         .await
 }
 
-/// `ok`, `absent`, or the reason of the refusal.
+/// Returns `ok`, `absent`, or the reason of the rejection.
 fn word(extracted: &Extracted) -> &'static str {
     match extracted {
         Ok(Some(_)) => "ok",
