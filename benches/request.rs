@@ -1,5 +1,5 @@
 //! Measures one request without sockets: the mint, the whole service, refusals, and the cost of each additional
-//! extractor in the chain. Compare only figures from the same run, because the machine's noise differs between runs.
+//! extractor in the chain. Compare only figures from the same run, because the machine's speed varies between runs.
 
 #![expect(
     clippy::expect_used,

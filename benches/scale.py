@@ -174,7 +174,7 @@ def costs_table(figures):
             yield f"| {name} | {micros:.1f} µs | {f'{bare:.1f} µs' if bare else ''} |"
 
 
-# ---- The slowest answers -----------------------------------------------------------------------------
+# ---- Tail latencies ----------------------------------------------------------------------------------
 
 
 def tails(rounds, seconds):

@@ -1,5 +1,5 @@
 # Functions that install programs and libraries and announce each step. Scripts source this file from the root.
-# Libraries of Python and Node go below target/, never into the system. Each script lists what it needs.
+# Python and Node libraries are installed below target/, never system-wide. Each script lists what it needs.
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); } # PROGRAM PACKAGE

@@ -27,7 +27,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         Ok(Some(_)) => {
             let header: Value = serde_json::from_slice(header).expect("a header is JSON");
             assert_eq!(header["alg"], "HS256");
-            // Members that name a key, such as `jwk` and `jku`, are ignored.
+            // Header parameters that refer to a key, such as `jwk` and `jku`, are ignored.
             for name in ["crit", "b64", "zip"] {
                 assert!(header.get(name).is_none(), "{name} in {header}");
             }

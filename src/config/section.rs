@@ -43,7 +43,7 @@ pub(crate) struct Elsewhere<'a> {
 }
 
 impl Elsewhere<'_> {
-    /// For a section that is not part of a whole configuration.
+    /// The values for a section that is not part of a whole configuration.
     pub(crate) const DEFAULT: Self = Self {
         client_secret: None,
         request_timeout: Duration::from_secs(5),
@@ -111,7 +111,7 @@ impl<'a> Section<'a> {
         self.elsewhere.cap_to_session
     }
 
-    /// Refuses a section that does not set `subject`. For kinds in which no attribute identifies users in every app.
+    /// Refuses a section that does not set `subject`. Kinds use this if no attribute identifies users in every app.
     /// `text` says what to write.
     pub fn require_subject(&self, text: &str, problems: &mut Problems) {
         problems.require(self.names_subject, self.key("subject"), text);

@@ -224,7 +224,7 @@ impl Formats {
             _ => LevelFilter::OFF,
         };
         Targets::new()
-            // Below warnings, libraries log whole requests, which may contain credentials.
+            // At levels more verbose than warn, libraries log whole requests, which may contain credentials.
             .with_default(level.min(Level::WARN))
             .with_target(env!("CARGO_CRATE_NAME"), level)
             .with_target(spans::TRACES, traces)

@@ -43,7 +43,7 @@ if [ ! -e "$kept/venv/done" ]; then
   touch "$kept/venv/done"
 fi
 
-# ---- The stand-in ----------------------------------------------------------------------------------
+# ---- The replacement for the Rust image ------------------------------------------------------------
 
 base=$(sed -n 's/^FROM \(rust:[^ ]*\) AS build$/\1/p' Dockerfile)
 [ -n "$base" ] || { echo "The Dockerfile has no stage \`FROM rust:… AS build\`" >&2; exit 1; }

@@ -61,7 +61,7 @@ if ! docker info >/dev/null 2>&1; then
 fi
 echo "Docker $(docker version --format '{{.Server.Version}}')"
 
-# ---- The stand-ins for the base images ----------------------------------------------------------
+# ---- The replacements for the base images -------------------------------------------------------
 
 base=$(sed -n 's/^FROM \(rust:[^ ]*\) AS build$/\1/p' Dockerfile)
 app=$(sed -n 's/^ *image: \(node:.*\)$/\1/p' docker-compose.yml)

@@ -195,7 +195,7 @@ def test_image_serves_a_token(tmp_path):
         gives_a_token(service)
 
 
-# ---- The packages of npm and PyPI -------------------------------------------------------------------
+# ---- npm and PyPI packages --------------------------------------------------------------------------
 
 
 def on_path(*folders):
@@ -264,7 +264,7 @@ def test_uvx_starts_the_wheel(tmp_path):
         gives_a_token(service)
 
 
-# ---- The archive, the crate and the list of parts ---------------------------------------------------
+# ---- The archive, the crate and the SBOM ------------------------------------------------------------
 
 
 def test_archive_has_completions_and_its_binary_serves_a_token(tmp_path):
