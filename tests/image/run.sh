@@ -117,7 +117,7 @@ check "its root is read-only" exit_code_is 1 touch "$work/root/file"
 
 ask() { curl -sS --max-time 5 "$@"; }
 ready() { for _ in $(seq 50); do ask -f -o /dev/null http://127.0.0.1:8080/readyz 2>/dev/null && return; sleep 0.1; done; cat "$work/log" "$work/idp/log"; false; }
-check "it resolves a name and fetches keys by https" ready
+check "the service resolves a host name and fetches keys over HTTPS" ready
 ask -X POST -H 'X-User: ann' http://127.0.0.1:8080/rollout/token >"$work/answer.json" || true
 token=$(jq -r '.token // empty' "$work/answer.json" || true)
 check "it answers with a token" test -n "$token"

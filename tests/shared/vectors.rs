@@ -615,7 +615,7 @@ fn preset(provider: &str) -> &str {
         .expect("a preset for the provider")
 }
 
-/// Returns one text or a list of texts as a list.
+/// Returns the strings of `value`, which is one string or an array of strings.
 fn list(value: &Value) -> Vec<&str> {
     match value {
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),

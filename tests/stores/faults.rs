@@ -706,7 +706,7 @@ async fn redis_session_over_tls_is_read() {
     drop(redis);
 }
 
-/// `openssl req -x509` creates a CA certificate without a host name, which no verifier accepts as a server certificate.
+/// `openssl req -x509` creates a CA certificate without a host name, which rustls does not accept as a server certificate.
 #[tokio::test]
 async fn redis_with_a_plain_self_signed_certificate_is_read_if_it_is_the_given_one() {
     let (ours, other) = (Certificate::plain_openssl(), Certificate::plain_openssl());

@@ -20,7 +20,7 @@ impl Drain {
         self.0.cancel();
     }
 
-    /// Whether [`Self::begin`] was called. For `server.drain_delay` after it, connections are still accepted.
+    /// Whether [`Self::begin`] was called. Connections are still accepted for `server.drain_delay` after the call.
     pub fn is_draining(&self) -> bool {
         self.0.is_cancelled()
     }

@@ -102,7 +102,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The reason for metrics and logs.
+    /// The reason that metrics and logs give for this error.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Unreachable(_) => Reason::Unreachable,

@@ -169,7 +169,7 @@ fn open_compact(key: &hmac::Key, text: &str) -> Result<(Object, UnixSeconds), Ex
     Ok((session, millis.div_euclid(1000)))
 }
 
-/// The three members of the compact form, each as its text.
+/// The three members of the compact form, as unparsed JSON text.
 struct Compact<'a> {
     session: &'a str,
     expires_at: &'a str,

@@ -47,7 +47,7 @@ def me(request):
 
 
 def new_password(request):
-    """Changes the password as in another browser, so that Django does not renew this session."""
+    """Changes the password as if from another browser, so that Django does not renew this session."""
     user = User.objects.get(pk=request.user.pk)
     user.set_password("another")
     user.save()
