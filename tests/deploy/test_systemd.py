@@ -125,4 +125,4 @@ def test_missing_notify_socket_is_logged_and_does_not_stop_the_service(root):
     environment |= FREE_PORTS | {"NOTIFY_SOCKET": str(root / "no-listener")}
     with serving(root, arguments, environment) as service:
         assert service.token({"X-User": "ann"})[0] == 200
-        eventually(lambda: "cannot tell systemd" in service.log(), "it is said")
+        eventually(lambda: "cannot notify systemd" in service.log(), "the warning")
