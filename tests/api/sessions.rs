@@ -1,5 +1,6 @@
 //! Tests of a chain of several extractors: the first extractor that finds a credential decides.
 
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::helpers::{BY_JWT, NOW, Service, session_token, verified};
@@ -18,6 +19,19 @@ fn two() -> ConfigBuilder {
         subject = "second:{sub}"
     "#;
     ConfigBuilder::new(BY_JWT).with(second)
+}
+
+/// Checks that the answer has a token for the subject, or is 401 with the code.
+#[track_caller]
+fn assert_answer(status: StatusCode, body: &Value, want: Result<&str, &str>, case: &str) {
+    match want {
+        Ok(subject) => assert_eq!(verified(body)["sub"], subject, "{case}"),
+        Err(code) => assert_eq!(
+            (status.as_u16(), &body["code"]),
+            (401, &json!(code)),
+            "{case}"
+        ),
+    }
 }
 
 #[tokio::test]
@@ -56,14 +70,7 @@ async fn absent_credential_falls_through_and_an_invalid_one_does_not() {
             request.header("x-second", token.as_str())
         });
         let (status, body) = crate::helpers::answer(request.send().await.unwrap()).await;
-        match want {
-            Ok(subject) => assert_eq!(verified(&body)["sub"], subject, "{case}"),
-            Err(code) => assert_eq!(
-                (status.as_u16(), &body["code"]),
-                (401, &json!(code)),
-                "{case}"
-            ),
-        }
+        assert_answer(status, &body, want, case);
     }
 }
 
@@ -193,14 +200,7 @@ async fn header_of_h3_takes_precedence_over_all_cookies() {
         ),
     ] {
         let (status, body) = service.ask(&headers).await;
-        match want {
-            Ok(subject) => assert_eq!(verified(&body)["sub"], subject, "{case}"),
-            Err(code) => assert_eq!(
-                (status.as_u16(), &body["code"]),
-                (401, &json!(code)),
-                "{case}"
-            ),
-        }
+        assert_answer(status, &body, want, case);
     }
 }
 
