@@ -96,12 +96,27 @@ impl Format {
             section.key("cookie_secrets"),
             "is missing: copy the secret with which your app signs its cookies",
         );
+        match keys.cookie_format {
+            "plain" => Self::Plain,
+            "laravel" => Self::Laravel(Arc::new(laravel::AppKeySet::read(
+                section,
+                keys.laravel,
+                problems,
+            ))),
+            signed => Self::signed(signed, &secrets).unwrap_or_else(|| {
+                problems.add(section.key("cookie_format"), FORMATS);
+                Self::Plain
+            }),
+        }
+    }
+
+    /// The signed format with this name, with a key for each secret; `None` if no signed format has that name.
+    pub fn signed(name: &str, secrets: &[Secret]) -> Option<Self> {
         let sha256 = || {
             let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
             secrets.iter().map(key).collect::<Vec<_>>()
         };
-        match keys.cookie_format {
-            "plain" => Self::Plain,
+        let format = match name {
             "express_signed" => Self::ExpressSigned(sha256()),
             "fastify_signed" => Self::FastifySigned(sha256()),
             "better_auth_signed" => Self::BetterAuthSigned(sha256()),
@@ -110,16 +125,9 @@ impl Format {
                 Self::FlaskSigned(secrets.iter().map(key).collect())
             }
             "rails_signed" => Self::RailsSigned(secrets.iter().flat_map(rails_keys).collect()),
-            "laravel" => Self::Laravel(Arc::new(laravel::AppKeySet::read(
-                section,
-                keys.laravel,
-                problems,
-            ))),
-            _ => {
-                problems.add(section.key("cookie_format"), FORMATS);
-                Self::Plain
-            }
-        }
+            _ => return None,
+        };
+        Some(format)
     }
 
     /// Whether an unsigned id is accepted.
