@@ -248,7 +248,7 @@ def saturation(seconds):
 
 
 def saturation_table(runs):
-    yield "| connections asking | tokens/s | refused/s, 503 | p50 | p99 | CPU per request | memory |"
+    yield "| client connections | tokens/s | refused/s, 503 | p50 | p99 | CPU per request | memory |"
     yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for run in runs:
         yield (
