@@ -777,12 +777,12 @@ async fn key_failure_names_the_found_and_the_expected_value() {
     let unknown = signer.token_with(&json!({ "alg": "ES256", "kid": "new" }));
     assert_eq!(
         subject.detail(&unknown).await,
-        "kid is new, and the set has k, other"
+        "kid is new, and the kids in the set are k, other"
     );
     let other_alg = signer.token_with(&json!({ "alg": "RS256", "kid": "k" }));
     assert_eq!(
         subject.detail(&other_alg).await,
-        "alg is RS256, and no key is for it"
+        "alg is RS256, and no key can be used with it"
     );
 }
 

@@ -309,11 +309,15 @@ async fn untrusted_certificate_is_reported_with_advice() {
         (parameters.self_signed(&key).unwrap(), key)
     };
     for (certificate, key, text) in [
-        (&certificate, &key, "give exactly this one as ca_file"),
+        (
+            &certificate,
+            &key,
+            "set ca_file to exactly this certificate",
+        ),
         (
             &named.0,
             &named.1,
-            "no trusted authority signed the server's certificate",
+            "no trusted CA issued the server's certificate",
         ),
     ] {
         let port = tls_server(certificate, key, "{}").await;

@@ -1,5 +1,5 @@
-//! An HTTP endpoint that an extractor calls about credentials: the keys of its section, and the checks of an answer's
-//! form. The extractor interprets the content.
+//! An HTTP endpoint that an extractor calls to check credentials: its configuration keys, the call, and the checks of
+//! the answer's status and content type. The extractor interprets the content.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ pub struct EndpointConfig<'a> {
     pub cache_ttl: HumanDuration,
     /// The maximum value of `cache_ttl` for this kind.
     pub longest_cache_ttl: HumanDuration,
-    /// Whether a call changes no state at the backend, so that it may be repeated if an idle connection turns out to be
-    /// closed.
+    /// Whether a call may be repeated if an idle connection turns out to be closed. True only if the call changes no
+    /// state at the backend.
     pub is_repeatable: bool,
     pub allow_http: bool,
 }
@@ -48,7 +48,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Validates all keys. Returns `None` if problems were reported.
+    /// Validates all keys, and reports their problems. Returns `None` if the URL is missing or invalid.
     pub fn new(
         section: &Section<'_>,
         context: &Context,
@@ -58,7 +58,7 @@ impl Endpoint {
         problems.require(
             keys.url.is_some(),
             section.key("url"),
-            "is missing: set it to the URL to ask",
+            "is missing: set it to the URL to call",
         );
         for (key, duration) in [
             ("timeout", keys.timeout),
@@ -116,7 +116,7 @@ impl Endpoint {
         }
     }
 
-    /// How long a session may be cached, which is at most until it expires.
+    /// How long the outcome may be cached: a session at most until it expires, an error not at all.
     fn keep_for(&self, outcome: &Outcome) -> Duration {
         let Ok(session) = outcome else {
             return Duration::ZERO;
@@ -129,7 +129,7 @@ impl Endpoint {
         self.cache_ttl.min(Duration::from_secs(left))
     }
 
-    /// The description of a call that the commands print.
+    /// The description of a call, as the commands print it.
     pub fn call(&self, what: &str) -> BackendCall {
         BackendCall {
             backend: format!("{what} {}", without_query(&self.url)),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_application_json_and_plus_json_types_are_json() {
+    fn content_type_is_json_only_for_application_json_and_plus_json() {
         for (value, want) in [
             ("application/json", true),
             ("Application/JSON; charset=utf-8", true),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_of_a_backend_is_from_1_to_60_seconds() {
+    fn retry_after_of_a_backend_is_clamped_to_1_to_60_seconds() {
         for (value, want) in [
             ("7", Some(7)),
             ("0", Some(1)),

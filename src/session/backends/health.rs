@@ -25,7 +25,7 @@ struct State {
     /// The number of failures since the last warning.
     failures: u64,
     warned_at: Option<Duration>,
-    /// Whether a warning was logged, and no line yet that the backend answers again.
+    /// Whether a warning has been logged since the last message that the backend answers again.
     warned: bool,
 }
 
@@ -71,8 +71,8 @@ impl BackendHealth {
         }
     }
 
-    /// `Stale` while a statement fails. Never `Waiting`: if all instances left the load balancer because a backend
-    /// fails, there would be none left when it recovers.
+    /// `Stale` if the last call of any statement failed. Never `Waiting`: the load balancer would then remove all
+    /// instances during the backend's outage, and none could serve requests when the backend recovers.
     pub fn readiness(&self) -> Readiness {
         if self.state().failing == 0 {
             Readiness::Ready
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    /// The lines of the log, as text.
+    /// A writer that keeps the log output in memory.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn first_failure_is_one_warning_then_one_a_minute_with_the_count() {
+    fn failures_log_at_most_one_warning_a_minute_with_their_number() {
         let clock = ManualClock::at(0);
         let health = BackendHealth::new("web", &Clock::new(clock.clone()));
         let lines = Lines::default();
@@ -129,7 +129,7 @@ mod tests {
         tracing::subscriber::with_default(log, || {
             for _ in 0..100 {
                 health.failed(0, "timeout", Some("no complete answer in time"));
-                // A success between two failures must not restart the minute.
+                // A success between two failures must not allow another warning within the minute.
                 health.answered(0);
             }
             clock.advance(WARNING_INTERVAL);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_statement_stays_stale_while_another_is_answered() {
+    fn failed_statement_keeps_the_backend_stale_while_another_is_answered() {
         let health = BackendHealth::new("web", &Clock::system());
         assert_eq!(health.readiness(), Readiness::Ready);
         health.failed(1, "store_refused", None);

@@ -1,4 +1,4 @@
-//! The client for outgoing HTTP, which limits every call, and the check of the URLs that may be called.
+//! The client for outgoing HTTP calls, which limits every call, and the validation of their URLs.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -27,8 +27,8 @@ const USER_AGENT: &str = concat!("rollout-token/", env!("CARGO_PKG_VERSION"));
 /// The connect timeout for backends in the same network.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Idle connections are closed after this time. Node closes its side after five seconds, and a request that is sent at
-/// that moment is lost.
+/// Idle connections are closed after this time, because Node.js servers close theirs after five seconds, and a request
+/// that is sent at that moment is lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 tokio::task_local! {
@@ -36,9 +36,9 @@ tokio::task_local! {
     static OPENED: Cell<Option<SocketAddr>>;
 }
 
-/// The client for all outgoing HTTP. It follows no redirects, uses the proxy and the certificates of `[outgoing]` and
-/// ignores those of the environment, stores no cookies, requests no compression, uses HTTP/1.1 only, and retries only
-/// as [`CallLimits::retry_closed`] describes. Cheap to clone.
+/// The client for all outgoing HTTP. It follows no redirects, uses the proxy and the certificates of `[outgoing]`,
+/// ignores proxy variables such as `HTTPS_PROXY`, stores no cookies, requests no compression, uses HTTP/1.1 only, and
+/// retries only as [`CallLimits::retry_closed`] describes. Cheap to clone.
 ///
 /// The reqwest clients are built on first use, because loading the system's CA certificates would add milliseconds to
 /// the start-up time.
@@ -93,7 +93,8 @@ pub struct Answer {
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// The connection or its TLS handshake failed, or the connection broke. The text is reqwest's, without the URL.
+    /// The connection could not be opened, its TLS handshake failed, or it broke. The text is the error message without
+    /// the URL.
     Unreachable(String),
     Timeout,
     Status(StatusCode),
@@ -116,7 +117,7 @@ impl CallError {
         Self::of(&error.without_url())
     }
 
-    /// The messages of the error and its causes.
+    /// Converts an error to `Unreachable`, with the messages of the error and of its causes.
     fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
@@ -193,7 +194,7 @@ impl HttpClient {
         request: Request,
         limits: CallLimits,
     ) -> Result<Answer, CallError> {
-        // Outside the timeout, because the first use also builds the client.
+        // The client is fetched outside the timeout, because the first use also builds it.
         let kind = ClientKind {
             connect_timeout: limits.connect,
             keeps_connections: true,
@@ -281,8 +282,8 @@ impl HttpClient {
     }
 }
 
-/// Called for each new connection. If an idle connection became free in the meantime, the new one is opened for later
-/// use, outside the task of a request.
+/// Called for each new connection, to record its address for the request that opened it. If that request was sent on a
+/// connection that became idle in the meantime, this runs outside the request's task and records nothing.
 fn opened<C: Connection>(connection: C) -> C {
     let _ = OPENED.try_with(|opened| opened.set(local_address(&connection.connected())));
     connection
@@ -371,7 +372,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, CallError
 /// Validates the URL of an outgoing call: https, or http if the host is loopback or `allow_http` is set.
 ///
 /// # Errors
-/// If the URL may not be called. The message contains no part of the URL, which may contain a password.
+/// If the URL is not allowed. The message contains no part of the URL, which may contain a password.
 pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
     let url = Url::parse(text).map_err(|_| "must be a URL, such as https://id.example.com/keys")?;
     let loopback = match url.host() {
@@ -381,7 +382,7 @@ pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
         None => false,
     };
     if !url.username().is_empty() || url.password().is_some() {
-        Err("must not hold a user name or a password")
+        Err("must not contain a user name or a password")
     } else if !matches!(url.scheme(), "https" | "http") {
         Err("must begin with https://")
     } else if url.fragment().is_some() {
@@ -390,7 +391,7 @@ pub fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
         Err("must not have port 0")
     } else if url.scheme() == "http" && !loopback && !allow_http {
         Err(
-            "must begin with https://: plain http is for loopback hosts, or anywhere with allow_http = true",
+            "must begin with https://: http is allowed for loopback hosts only, unless allow_http = true is set",
         )
     } else {
         Ok(url)
@@ -480,7 +481,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_call_error_has_its_reason_and_no_part_of_the_query() {
+    async fn call_error_has_the_reason_for_its_cause_and_does_not_contain_the_query() {
         let base = serve().await;
         let seen = call(&format!("{base}/seen"))
             .await

@@ -58,7 +58,7 @@ enum Freshness {
     Due,
     /// Past the TTL, but within [`STALE_FOR`]: used until newer keys can be fetched.
     Stale,
-    /// No longer used.
+    /// Past the TTL and [`STALE_FOR`]: no longer used.
     TooOld,
 }
 
@@ -131,7 +131,8 @@ pub enum Found {
     Wait(Wait),
 }
 
-/// A fetch in flight that may return the key for a token, and the place of the waiting request.
+/// A fetch in flight that may return the key for a token, and the request's place among those that wait
+/// (`max_waiting`).
 #[derive(Debug)]
 pub struct Wait {
     cache: Arc<JwksCache>,
@@ -182,7 +183,8 @@ impl JwksCache {
     }
 
     /// Returns keys that were fetched after `than`, or the fetch to wait for. Called when a signature does not match
-    /// the keys `than`, because a provider may replace a key and keep its id. `None` within the cooldown.
+    /// the keys `than`, because a provider may replace a key and keep its id. `None` within the cooldown, or if too
+    /// many requests wait.
     pub(super) fn newer(self: &Arc<Self>, than: &Arc<KeySet>) -> Option<Found> {
         let is_newer = |loaded: &Arc<Loaded>| !Arc::ptr_eq(&loaded.keys, than);
         if let Some(loaded) = self.usable().filter(is_newer) {
@@ -194,7 +196,7 @@ impl JwksCache {
     fn wait(self: &Arc<Self>, finished: watch::Receiver<u64>) -> Result<Wait, ExtractError> {
         let place = self.provider.waiting.enter().ok_or_else(|| {
             ExtractError::unavailable(Reason::JwksBusy)
-                .because("max_waiting requests wait for the keys")
+                .because("max_waiting is reached: too many requests wait for the keys")
         })?;
         Ok(Wait {
             cache: self.clone(),
@@ -420,7 +422,7 @@ impl Drop for Fetch {
     }
 }
 
-/// How many keys there are, and which of them cannot be used.
+/// Describes the number of usable keys and each key that cannot be used, for `doctor`.
 fn describe(keys: &KeySet) -> String {
     let mut text = match keys.len() {
         1 => "1 key".to_owned(),
@@ -433,7 +435,7 @@ fn describe(keys: &KeySet) -> String {
     text
 }
 
-/// The keys at one URL.
+/// The cached keys of one [`Source`].
 #[derive(Debug)]
 pub struct FetchedKeys(Arc<JwksCache>);
 
@@ -480,7 +482,7 @@ impl FetchedKeys {
         });
     }
 
-    /// The description of a fetch that the commands print.
+    /// The description of a fetch, as the commands print it.
     pub fn call(&self) -> BackendCall {
         BackendCall {
             backend: self.0.source.name(),

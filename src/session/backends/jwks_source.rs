@@ -47,7 +47,7 @@ impl Discovery {
     /// document. Such a URL does not show whether the issuer ends in a slash, so both forms are accepted.
     ///
     /// # Errors
-    /// If `issuer` is not a URL that may be called, or is the URL of something other than an issuer or its document.
+    /// If `issuer` is not a URL that may be called, or is a `.well-known` URL of another document, such as a key set.
     pub fn new(issuer: &str, allow_http: bool) -> Result<Self, &'static str> {
         let (issuers, document) = match issuer.split_once(WELL_KNOWN) {
             None => {
@@ -92,7 +92,8 @@ impl Discovery {
         }
     }
 
-    /// The issuers that tokens may have: those with `{tenantid}` if there are any, otherwise those of the document.
+    /// The issuers that tokens may have: those with `{tenantid}` if there are any, otherwise all that the document may
+    /// name.
     pub fn token_issuers(&self) -> Vec<String> {
         let all = || self.issuers.iter().cloned();
         let patterns: Vec<String> = all().filter(|issuer| issuer.contains(TENANT)).collect();
@@ -103,7 +104,7 @@ impl Discovery {
         }
     }
 
-    /// The URL of the JWK set that the document contains.
+    /// Checks the document's issuer, and returns its `jwks_uri`.
     fn jwks_uri(&self, document: &[u8]) -> Result<Url, FetchError> {
         let wrong = |text: String| Err(FetchError::Discovery(text));
         let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
@@ -114,8 +115,8 @@ impl Discovery {
         let issuer = text("issuer").unwrap_or_default();
         if !self.issuers.iter().any(|known| known == issuer) {
             return wrong(format!(
-                "the document is for another issuer: its issuer is {}, and the configured one is {}. Configure it \
-                 exactly as in the document",
+                "the document is for another issuer: its issuer is {}, and the configured one is {}. Set the \
+                 issuer exactly as in the document",
                 listed(text("issuer")),
                 listed(&self.issuers)
             ));
@@ -132,7 +133,7 @@ impl Discovery {
         };
         if is_loopback(&uri) && !is_loopback(&self.document) {
             return wrong(format!(
-                "the document's jwks_uri is {}, which is on loopback, and the issuer is not",
+                "the document's jwks_uri is {}, which is on loopback, but the issuer is not",
                 address(&uri)
             ));
         }
@@ -149,7 +150,7 @@ pub enum Step {
 }
 
 impl Source {
-    /// The name of the source in reports.
+    /// The description of the source, as the commands print it.
     pub fn name(&self) -> String {
         match self {
             Self::Jwks(url) => format!("key set {}", without_query(url)),
@@ -200,7 +201,7 @@ pub enum FetchError {
     Redirect(String, StatusCode, String),
     Keys(KeysError),
     Discovery(String),
-    /// The task that fetches was dropped, at the end of the process or after a panic.
+    /// The task that made the fetch was dropped, at the end of the process or after a panic.
     Interrupted,
 }
 
@@ -228,7 +229,7 @@ impl FetchError {
         Self::Call(address(url), CallError::Timeout)
     }
 
-    /// The reason, for metrics and logs.
+    /// The reason that metrics and logs report for this error.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Call(_, error) => error.reason().as_str(),
@@ -260,8 +261,8 @@ impl fmt::Display for FetchError {
             Self::Call(url, error) => write!(f, "{url}: {error}"),
             Self::Redirect(url, status, location) => write!(
                 f,
-                "{url}: the answer is {}, a redirect to {location}. Redirects are not followed: configure the address \
-                 that has the keys",
+                "{url}: the answer is {}, a redirect to {location}. Redirects are not followed: configure the URL \
+                 that answers directly",
                 status.as_u16()
             ),
             Self::Keys(error) => write!(f, "the answer {error}"),
@@ -325,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn discovery_names_a_loopback_jwks_uri_only_if_the_issuer_is_on_loopback() {
+    fn loopback_jwks_uri_is_accepted_only_from_an_issuer_on_loopback() {
         let found = |issuer: &str, uri: &str| {
             let document = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{uri}"}}"#);
             let discovery = Discovery::new(issuer, true).unwrap();
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn address_of_a_discovery_document_is_accepted_as_issuer() {
+    fn url_of_a_discovery_document_is_accepted_as_issuer() {
         for (issuer, document, issuers) in [
             (
                 "https://idp.example",

@@ -1,5 +1,5 @@
-//! Keys that verify signatures: parses them from JWK sets (`keys/jwk.rs`), PEM (`keys/pem.rs`) and shared secrets, and
-//! selects those that match a token. `jwks.rs` fetches and caches them.
+//! Parses the keys that verify signatures, from JWK sets (`keys/jwk.rs`), PEM (`keys/pem.rs`) and shared secrets, and
+//! selects the keys for a token. `jwks.rs` fetches and caches JWK sets.
 
 mod ed25519;
 mod jwk;
@@ -54,7 +54,7 @@ impl Alg {
         Self::ALL.into_iter().find(|alg| alg.name == name)
     }
 
-    /// Whether the key is a shared secret.
+    /// Whether this is an HMAC algorithm, whose key is a shared secret.
     pub fn is_hmac(self) -> bool {
         matches!(
             self.algorithm,
@@ -73,7 +73,7 @@ enum Family {
     Ed25519,
 }
 
-/// One key.
+/// A key, and the tokens that it may verify.
 #[derive(Debug)]
 struct Key {
     kid: Option<String>,
@@ -89,7 +89,8 @@ struct Key {
 #[derive(Debug)]
 enum Material {
     /// A shared secret, prepared for one algorithm. `jsonwebtoken` would prepare the key again for every token, which
-    /// takes as long as the check itself, and offers no way to keep the result. The tests compare the results of both.
+    /// takes as long as the check itself, and offers no way to keep the result. The tests check that both accept the
+    /// same signatures.
     Secret(Box<hmac::Key>),
     Public(DecodingKey),
 }
@@ -126,7 +127,7 @@ impl fmt::Display for KeysError {
 pub struct UnusableKey {
     kid: Option<String>,
     why: String,
-    /// The provider publishes the key for a purpose other than signatures.
+    /// Whether the provider publishes the key for a purpose other than signatures.
     is_for_other_use: bool,
 }
 
@@ -139,7 +140,7 @@ impl UnusableKey {
         &self.why
     }
 
-    /// Whether the key was meant for signatures.
+    /// Whether the key was meant for signatures, so that the operator should know that it cannot be used.
     pub fn is_fault(&self) -> bool {
         !self.is_for_other_use
     }
@@ -187,19 +188,19 @@ pub struct KeySet {
 
 impl KeySet {
     /// The number of keys that can be used.
-    #[expect(clippy::len_without_is_empty, reason = "a set has a key")]
+    #[expect(clippy::len_without_is_empty, reason = "a set always contains a key")]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Parses a JWK set (RFC 7517), or an object that maps key ids to PEM texts, as Google publishes its certificates.
-    /// Keys that cannot be used are kept separately.
+    /// Parses a JWK set (RFC 7517), or an object that maps key ids to PEM strings, as Google publishes its
+    /// certificates. Keys that cannot be used are listed separately.
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeysError> {
         let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
         let document = Value::parse(json).map_err(|_| KeysError::Malformed("is not JSON"))?;
         let Some(document) = document.as_object() else {
             return Err(KeysError::Malformed(
-                "is not a JSON object with the member keys",
+                "is not a JSON object with the member `keys`",
             ));
         };
         match document.get("keys") {
@@ -211,7 +212,7 @@ impl KeySet {
                 Self::of(keys.map(|(kid, pem)| pem::parse_one(kid, pem)), MAX_TRIES)
             }
             Ok(None) if document.contains("kty") => Err(KeysError::Malformed(
-                "is a single key, not a set: write {\"keys\": [ … ]} around it",
+                "is a single key, not a set: enclose it in {\"keys\": [ … ]}",
             )),
             _ => Err(KeysError::Malformed(
                 "is a JSON object without a list of keys",
@@ -219,7 +220,7 @@ impl KeySet {
         }
     }
 
-    /// Parses public keys and certificates in PEM or in another common form.
+    /// Parses public keys and certificates in PEM, in DER or in base64.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeysError> {
         let keys = pem::parse_all(pem).map_err(KeysError::Malformed)?;
         let tries = keys.len();
@@ -312,7 +313,7 @@ impl KeySet {
         }
     }
 
-    /// Why no key has this `kid`, for the log and `explain`.
+    /// Describes why no usable key has this `kid`, for the log and `explain`.
     pub fn describe_unknown(&self, kid: &str) -> String {
         let unusable = self
             .unusable
@@ -330,10 +331,13 @@ impl KeySet {
         if known.is_empty() {
             return format!("kid is {kid}, and no key of the set has a kid");
         }
-        format!("kid is {kid}, and the set has {}", listed(known))
+        format!(
+            "kid is {kid}, and the kids in the set are {}",
+            listed(known)
+        )
     }
 
-    /// Why no key matches, for the log and `explain`.
+    /// Describes why no key matches, for the log and `explain`.
     fn describe_missing(&self, signed: Signed<'_>) -> String {
         match signed.kid {
             Some(kid) if !self.knows(kid) => return self.describe_unknown(kid),
@@ -350,12 +354,12 @@ impl KeySet {
                 "the key is for the issuer {}",
                 shown(key.issuer.as_deref().unwrap_or_default())
             ),
-            None => format!("alg is {}, and no key is for it", signed.alg.name),
+            None => format!("alg is {}, and no key can be used with it", signed.alg.name),
         }
     }
 }
 
-/// Whether every member of the object is a PEM text. The member names are key ids.
+/// Whether every member of the object is a PEM string. The member names are key ids.
 fn is_pem_by_kid(document: &Object) -> bool {
     let is_pem = |value: &Value| {
         value

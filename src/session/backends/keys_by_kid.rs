@@ -16,8 +16,8 @@ use crate::session::reason::Reason;
 use crate::session::types::{BackendCall, BackendReport, ExtractError, Readiness};
 use crate::sync::Mutex;
 
-/// The limits of [`KeysByKid`]: keys in the cache, concurrent look-ups, look-ups that start in one second, how long
-/// an unknown key id stays in the negative cache, and how many ids that holds.
+/// The limits of [`KeysByKid`]: keys in the cache, concurrent look-ups, look-ups that start in one second, how long an
+/// unknown key id stays in the negative cache, and how many ids the negative cache holds.
 const MAX_KEYS: usize = 100;
 const MAX_LOOKUPS: usize = 8;
 const MAX_LOOKUPS_PER_SECOND: u32 = 50;
@@ -113,7 +113,7 @@ impl CachesByKid {
 }
 
 impl KeysByKid {
-    /// The description of a look-up that the commands print.
+    /// The description of a look-up, as the commands print it.
     pub fn call(&self) -> BackendCall {
         let address = self.template.split('?').next().unwrap_or_default();
         BackendCall {
@@ -125,7 +125,10 @@ impl KeysByKid {
     /// The report for `doctor`. No call is made, because the URL of a key requires a token's key id.
     pub async fn probe(&self) -> BackendReport {
         let asked = async {
-            Ok("not asked: each token names its key. `explain` with a token asks".to_owned())
+            Ok(
+                "not called: each token names its key. `explain` with a token calls the provider"
+                    .to_owned(),
+            )
         };
         BackendReport::of(self.call().backend, asked).await
     }
@@ -144,7 +147,7 @@ impl KeysByKid {
             allow_http,
         )?;
         if sample.path().matches("kid-goes-here").count() != 1 {
-            return Err("must have {kid} once, in the path");
+            return Err("must contain {kid} exactly once, in the path");
         }
         Ok(Self {
             provider: Provider::new(extractor, context, waiting, Some(MAX_LOOKUPS)),
@@ -192,9 +195,8 @@ impl KeysByKid {
             }
         }
         if !caches.may_look_up(now) {
-            return Err(
-                ExtractError::unavailable(Reason::JwksBusy).because("too many keys are looked up")
-            );
+            return Err(ExtractError::unavailable(Reason::JwksBusy)
+                .because("too many keys were looked up in this second"));
         }
         let text = self.template.replace(KID_PLACEHOLDER, kid);
         let url = Url::parse(&text).map_err(|_| ExtractError::rejected(Reason::UnknownKey))?;

@@ -38,8 +38,8 @@ const MAX_CACHED: usize = 10_000;
 const MAX_CACHED_BYTES: usize = 8 * 1024;
 const MAX_CACHED_BYTES_IN_ALL: usize = 16 * 1024 * 1024;
 
-/// The memory that a cached answer needs in addition to its bytes, rounded up: its hash in a map and in a queue, its
-/// times, and the allocator's overhead.
+/// The memory that a cached answer needs in addition to its bytes, rounded up: its hash and its expiry time, in a map
+/// and in a queue, and the allocator's overhead.
 const CACHED_OVERHEAD: usize = 256;
 
 /// The identity of a look-up: a hash of everything that is sent. No credential is stored, and different look-ups never
@@ -72,8 +72,8 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// How long the outcome is cached for identical look-ups; zero disables caching.
     pub keep_for: Duration,
-    /// The cookies that the answer sets. An outcome with cookies is not cached, because they are meant for the callers
-    /// of this call.
+    /// The cookies that the answer sets. An outcome with cookies is not cached, because the cookies are meant only for
+    /// the requests that share this call.
     pub cookies: Option<Arc<OfferedCookies>>,
 }
 
@@ -206,10 +206,9 @@ impl BackendLookup {
         if let Some(outcome) = state.cache.get(question, now) {
             return Ok(Joined::Cached(outcome));
         }
-        let place = self
-            .waiting
-            .enter()
-            .ok_or_else(|| busy("max_waiting requests wait for the backend"))?;
+        let place = self.waiting.enter().ok_or_else(|| {
+            busy("max_waiting is reached: too many requests wait for the backend")
+        })?;
         if let Some(flight) = state.flights.get(&question) {
             return Ok(Joined::Flight(flight.clone(), place));
         }
@@ -232,7 +231,7 @@ impl BackendLookup {
         Ok(Joined::Flight(flight, place))
     }
 
-    /// Records the result of a flight, and caches it.
+    /// Ends a flight, and caches its result if the verdict allows it.
     fn finish(&self, question: Question, verdict: Verdict) -> SharedOutcome {
         let now = self.context.clock.monotonic();
         let Verdict {
@@ -495,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn same_bytes_in_different_parts_are_different_questions() {
+    fn same_bytes_split_into_other_parts_are_another_question() {
         let of = |parts: &[&str]| Question::new(parts.iter().map(|part| part.as_bytes()));
         assert!(of(&["ab", "c"]) == of(&["ab", "c"]));
         for other in [
@@ -541,7 +540,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_most_64_calls_run_and_1024_questions_are_open() {
+    async fn at_most_64_calls_run_and_1024_run_or_wait_for_a_permit() {
         let (lookups, _) = lookups();
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let call = || {
@@ -564,7 +563,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn call_that_panics_is_interrupted_and_the_next_one_is_made() {
+    async fn panic_in_a_call_is_interrupted_and_the_next_call_succeeds() {
         let (lookups, _) = lookups();
         let outcome = lookups
             .ask(question("a"), || async { panic!("a bug") })
@@ -618,7 +617,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn call_whose_requests_were_dropped_before_its_permit_is_not_made() {
+    async fn call_is_not_made_if_its_requests_are_dropped_before_it_has_a_permit() {
         let (lookups, _) = lookups();
         let calls = AtomicUsize::new(0);
         let (release, gate) = watch::channel(false);
@@ -691,7 +690,7 @@ mod tests {
     }
 
     #[test]
-    fn cached_answers_are_at_most_16_mib_of_json() {
+    fn cached_answers_use_at_most_16_mib() {
         let session = |text: &str| Session::of_subject(&text.repeat(1000));
         let mut cache = Cache::default();
         for n in 0..9000 {
@@ -723,7 +722,7 @@ mod tests {
     }
 
     #[test]
-    fn cached_session_is_unchanged_and_one_with_a_duplicate_member_is_not_cached() {
+    fn session_is_cached_unchanged_unless_it_has_a_duplicate_member() {
         let json =
             r#"{"id":9007199254740993,"name":"Zoë \u0000","list":[1,null,true,1.5,{"a":{}}]}"#;
         let session = |json: &str| Session {
@@ -742,7 +741,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failing_calls_of_one_caller_do_not_refuse_another() {
+    async fn failing_calls_of_one_caller_do_not_refuse_another_caller() {
         let (lookups, _) = lookups();
         for n in 0..100 {
             let failing = lookups

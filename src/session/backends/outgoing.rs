@@ -19,7 +19,7 @@ use url::Url;
 use crate::config::{List, Problems, PublicText};
 use crate::secret::Secret;
 
-/// Hosts that are always called directly, because to the proxy, loopback is its own machine.
+/// Hosts that are always called directly, because a proxy would call its own machine instead.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 /// `[outgoing]`
@@ -136,7 +136,7 @@ fn check_proxy(proxy: Option<&Secret>) -> Result<(), &'static str> {
         }
         "http" => Ok(()),
         "https" | "socks4" | "socks5" | "socks5h" => Err(
-            "must begin with http://: TLS goes through such a proxy (CONNECT), and no other kind of proxy is supported",
+            "must begin with http://: only HTTP proxies are supported, through which TLS is tunnelled with CONNECT",
         ),
         _ => Err(HELP),
     }
@@ -193,7 +193,8 @@ pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'s
 
 /// The system's verifier, extended by the given certificates. If the server presents one of the given certificates and
 /// it is self-signed, it is trusted regardless of its name and key usage, because the operator named exactly this
-/// certificate: plain `openssl req -x509` creates a CA certificate, which no verifier accepts as a server certificate.
+/// certificate: plain `openssl req -x509` creates a CA certificate, which rustls does not accept as a server
+/// certificate.
 #[derive(Debug)]
 struct PinningVerifier {
     system: Verifier,
@@ -225,13 +226,13 @@ pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str>
         if let Some(rustls::Error::InvalidCertificate(why)) = found {
             return match why {
                 UnknownIssuer => Some(
-                    "no trusted authority signed the server's certificate: give the certificate of its authority, or its \
-                     own if it signs itself, as ca_file",
+                    "no trusted CA issued the server's certificate: set ca_file to the certificate of the CA that \
+                     issued it, or to the server's own certificate if that is self-signed",
                 ),
                 CertificateError::Other(_) => Some(
-                    "the server presents a certificate that is not one for servers, as plain `openssl req -x509` makes it: \
-                     give exactly this one as ca_file; for PostgreSQL and MySQL make it with \
-                     basicConstraints=critical,CA:FALSE and the host's name",
+                    "the server's certificate is not valid for servers, for example because plain `openssl req -x509` \
+                     created it as a CA certificate: set ca_file to exactly this certificate, or, for PostgreSQL and \
+                     MySQL, create it with basicConstraints=critical,CA:FALSE and the host name",
                 ),
                 NotValidForName | NotValidForNameContext { .. } => {
                     Some("the server's certificate is for another host name: correct the url")
@@ -242,7 +243,7 @@ pub fn certificate_advice(error: &(dyn Error + 'static)) -> Option<&'static str>
                 _ => None,
             };
         }
-        // The `source()` of such an error skips the wrapped error.
+        // The `source()` of an `io::Error` skips the error that it wraps.
         let inside = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
@@ -342,7 +343,7 @@ mod tests {
                 format!("{good}# another\n{good}"),
                 true,
             ),
-            ("line ends of Windows", good.replace('\n', "\r\n"), true),
+            ("CRLF line ends", good.replace('\n', "\r\n"), true),
             ("nothing", String::new(), false),
             ("a key", key.serialize_pem(), false),
             ("cut off", good[..good.len() / 2].to_owned(), false),
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_is_an_http_url_without_path() {
+    fn proxy_must_be_an_http_url_without_a_path() {
         for (text, good) in [
             ("http://proxy.internal:3128", true),
             ("http://user:p%40ss@10.0.0.1:3128/", true),
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_takes_names_domains_addresses_and_networks() {
+    fn no_proxy_accepts_names_domains_addresses_and_networks() {
         for (text, want) in [
             ("app.internal", Some("app.internal")),
             (".internal", Some(".internal")),
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn given_self_signed_certificate_is_trusted_whatever_its_name_and_use() {
+    fn configured_self_signed_certificate_is_trusted_whatever_its_name_and_use() {
         let plain = certificate(|_| {});
         let authority = certificate(|parameters| {
             parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -453,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_certificate_is_refused_even_if_it_is_the_given_one() {
+    fn expired_certificate_is_refused_even_if_it_is_configured() {
         let expired = certificate(|parameters| {
             parameters.not_before = rcgen::date_time_ymd(2001, 1, 1);
             parameters.not_after = rcgen::date_time_ymd(2002, 1, 1);
@@ -462,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn given_certificate_of_an_authority_is_valid_for_its_own_name_only() {
+    fn certificate_from_a_configured_ca_is_trusted_for_its_own_name_only() {
         let mut parameters = rcgen::CertificateParams::default();
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate().unwrap();

@@ -25,7 +25,7 @@ use crate::telemetry::spans;
 /// the first query on such a connection would time out.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The store behind a pool: how to connect, and how to query.
+/// The store behind a pool, which opens connections and runs queries on them.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     type Connection: Send + 'static;
     type Question: Sync + ?Sized;
@@ -42,7 +42,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, StoreError>> + Send;
 
-    /// Runs one query. Returns `Ok` only after reading the whole answer, because the connection is then reused.
+    /// Runs one query. Returns `Ok` only after reading the complete answer, because the connection is then reused.
     fn ask(
         &self,
         connection: &mut Self::Connection,
@@ -53,7 +53,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 /// Why a query gave no result.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The connection broke, or the data read does not follow the store's protocol. The text comes from the transport.
+    /// The connection broke, or the store's data violates its protocol. The text is the error message.
     Lost(String),
     /// The store answered, and its answer means this error.
     Said(ExtractError),
@@ -108,7 +108,7 @@ pub struct Pool<S: Store> {
     store: S,
     name: Arc<str>,
     limits: PoolLimits,
-    /// Limits the requests that wait for the store, either on a connection or for a free one.
+    /// Limits the requests that use a connection or wait for a free one.
     waiting: Arc<Waiting>,
     permits: Semaphore,
     idle: SharedIdle<S::Connection>,
@@ -199,7 +199,7 @@ impl<S: Store> Pool<S> {
         answer
     }
 
-    /// The description of a request's queries that the commands print.
+    /// The description of a request's queries, as the commands print it.
     pub fn call(&self, queries: u32) -> BackendCall {
         BackendCall {
             backend: self.store.system().to_owned(),
@@ -227,7 +227,7 @@ impl<S: Store> Pool<S> {
     async fn ask_in_time(&self, question: &S::Question) -> Result<S::Answer, ExtractError> {
         let Some(_place) = self.waiting.enter() else {
             return Err(ExtractError::unavailable(Reason::StoreBusy)
-                .because("max_waiting requests wait for the store"));
+                .because("max_waiting is reached: too many requests wait for the store"));
         };
         let Ok(Ok(_permit)) = timeout(self.limits.wait, self.permits.acquire()).await else {
             return Err(
@@ -240,10 +240,8 @@ impl<S: Store> Pool<S> {
             Ok(Err(StoreError::Lost(text))) => {
                 Err(ExtractError::unavailable(Reason::StoreUnreachable).because(text))
             }
-            Err(_) => {
-                Err(ExtractError::unavailable(Reason::StoreTimeout)
-                    .because("no whole answer in time"))
-            }
+            Err(_) => Err(ExtractError::unavailable(Reason::StoreTimeout)
+                .because("no complete answer in time")),
         }
     }
 
@@ -261,7 +259,8 @@ impl<S: Store> Pool<S> {
         self.ask_on(new, question).await
     }
 
-    /// Owns the connection until the whole answer has been read, so that any other outcome closes it.
+    /// Runs a query on `connection`, and keeps the connection only after a complete answer: any other outcome drops and
+    /// thereby closes it.
     async fn ask_on(
         &self,
         mut connection: S::Connection,
@@ -450,20 +449,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connection_is_used_again_only_after_a_whole_answer() {
+    async fn connection_is_reused_only_after_a_complete_answer() {
         let pool = pool(1);
         assert_eq!(word(pool.ask("a").await), Ok(1));
         assert_eq!(word(pool.ask("wrong").await), Err("session_corrupt"));
         assert_eq!(
             word(pool.ask("b").await),
             Ok(1),
-            "a refused session is a whole answer"
+            "the answer about a refused session is complete"
         );
         assert_eq!(word(pool.ask("never").await), Err("store_timeout"));
         assert_eq!(
             word(pool.ask("c").await),
             Ok(2),
-            "the answer of the timed-out query may still come"
+            "the answer to the timed-out query may still arrive"
         );
         assert!(
             timeout(Duration::from_millis(1), pool.ask("slow"))
@@ -478,20 +477,20 @@ mod tests {
         assert_eq!(
             word(pool.ask("e").await),
             Ok(4),
-            "after a failover another server answers"
+            "after a failover, only a new connection reaches another server"
         );
         assert_eq!(pool.readiness(), Readiness::Ready);
         assert_eq!(word(pool.ask("long").await), Err("session_corrupt"));
         assert_eq!(
             word(pool.ask("f").await),
             Ok(5),
-            "a long answer leaves a large buffer"
+            "the connection with the large buffer is closed"
         );
         assert_eq!(pool.readiness(), Readiness::Ready);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refused_statement_stays_stale_while_another_is_answered() {
+    async fn refused_statement_keeps_the_pool_stale_while_another_is_answered() {
         let pool = pool(1);
         for _ in 0..3 {
             assert_eq!(
@@ -524,14 +523,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn idle_connection_is_closed_after_60_seconds_without_another_request() {
+    async fn idle_connection_is_closed_after_60_seconds_even_if_there_is_no_further_request() {
         let pool = pool(2);
         let idle = |pool: &Pool<Fake>| lock(&pool.idle).connections.len();
         let (first, second) = tokio::join!(pool.ask("slow"), pool.ask("a"));
         assert_eq!((word(first), word(second)), (Ok(1), Ok(2)));
         assert_eq!(idle(&pool), 2);
         tokio::time::sleep(Duration::from_millis(59_900)).await;
-        assert_eq!(idle(&pool), 1, "the other was used for 200 ms longer");
+        assert_eq!(
+            idle(&pool),
+            1,
+            "the other connection was used for 200 ms longer"
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(idle(&pool), 0);
         assert!(lock(&pool.idle).closer.is_none(), "the task has ended");
@@ -540,7 +543,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn task_that_closes_idle_connections_ends_with_the_pool() {
+    async fn task_for_idle_connections_ends_when_the_pool_is_dropped() {
         let pool = pool(1);
         assert_eq!(word(pool.ask("a").await), Ok(1));
         let closer = lock(&pool.idle).closer.clone().expect("a task");
@@ -550,7 +553,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_beyond_the_pool_are_store_busy_after_the_pool_wait() {
+    async fn requests_beyond_max_connections_are_store_busy_after_pool_wait() {
         let pool = pool(8);
         let mut requests = tokio::task::JoinSet::new();
         for _ in 0..1000 {

@@ -1,5 +1,5 @@
-//! Limits the requests that wait for one backend, either on a call or in the queue for one, so that a hanging backend
-//! cannot hold all in-flight requests of the service.
+//! Limits the requests that wait for one backend, in a call or queued, so that a hanging backend cannot block all
+//! in-flight requests of the service.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::session::backends::Context;
 /// The default of `server.max_in_flight`.
 const DEFAULT_MAX_IN_FLIGHT: usize = 512;
 
-/// The backends of one configuration. By default, each may hold an equal share of `server.max_in_flight`, and one share
-/// is left for requests that need no backend.
+/// The backends of one configuration. By default, each backend may block an equal share of `server.max_in_flight`, and
+/// one share is left for requests that need no backend.
 #[derive(Debug)]
 pub struct Backends {
     max_in_flight: usize,
@@ -85,7 +85,7 @@ impl Waiting {
         total / self.backends.count().max(1)
     }
 
-    /// Computed at each use, because the number of backends is not yet known while sections are read.
+    /// The limit. It is computed at each use, because the number of backends is not yet known while sections are read.
     fn max(&self) -> usize {
         self.max
             .unwrap_or_else(|| (self.backends.max_in_flight / (self.backends.count() + 1)).max(1))
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn default_is_an_equal_share_that_leaves_one_for_requests_without_a_backend() {
+    fn default_limit_is_an_equal_share_and_leaves_one_share_for_requests_without_a_backend() {
         let backends = Arc::new(Backends::new(16));
         let first = Waiting::new(None, &backends);
         assert_eq!(places(&first).len(), 8);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn more_backends_than_requests_get_one_place_each() {
+    fn backend_has_one_place_if_its_share_is_less_than_one() {
         let backends = Arc::new(Backends::new(1));
         assert_eq!(places(&Waiting::new(None, &backends)).len(), 1);
     }

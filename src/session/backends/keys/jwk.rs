@@ -1,5 +1,5 @@
-//! One JWK (RFC 7517, RFC 7518 section 6), read as leniently as `jose` reads it: members that are null or empty are
-//! treated as absent, and coordinates may have too many or too few leading zeros.
+//! Parses one JWK (RFC 7517, RFC 7518 section 6) as leniently as the npm package `jose` does: members that are null or
+//! empty are treated as absent, and coordinates may have too many or too few leading zeros.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, ParsedPublicKey,
@@ -127,7 +127,7 @@ impl<'a> Members<'a> {
             {
                 Ok(())
             }
-            Some(_) => Err("its key_ops is not a list with verify".to_owned()),
+            Some(_) => Err("its key_ops is not a list that contains verify".to_owned()),
         }
     }
 

@@ -22,11 +22,11 @@ pub(super) enum PublicKey {
 
 const PRIVATE: &str = "is a private key, which this service does not need: give the public key \
                        (openssl pkey -in key.pem -pubout), and keep the private key with the app that signs";
-const BROKEN: &str = "has a block in PEM that is incomplete or not base64: copy the file again";
+const BROKEN: &str = "has a PEM block that is incomplete or not base64: copy the file again";
 const UNKNOWN: &str = "is not a public key: expected PEM that begins with -----BEGIN PUBLIC KEY----- or \
                        -----BEGIN CERTIFICATE-----";
-const TOO_MANY: &str = "has more than 10 keys: keep those that valid tokens are signed with";
-/// The maximum number of keys, because each of them may be tried for a token.
+const TOO_MANY: &str = "has more than 10 keys: keep only those that verify valid tokens";
+/// The maximum number of keys. It is small, because each key may be tried for a token.
 const MAX_KEYS: usize = 10;
 
 /// All public keys in `bytes`.
@@ -100,7 +100,8 @@ pub(super) fn key(public: &PublicKey, kid: Option<&str>) -> Result<Key, Unusable
     jwk::parse(&Value::from(json))
 }
 
-/// The text, which may have a byte order mark, be encoded in UTF-16, or contain literal `\n` instead of line breaks.
+/// Decodes the text, which may have a byte order mark, be encoded in UTF-16, or contain literal `\n` instead of line
+/// breaks.
 fn text(bytes: &[u8]) -> Option<String> {
     let utf16 = |order: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes[2..]
@@ -133,9 +134,7 @@ fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
         match label {
             label if label.ends_with("PRIVATE KEY") => return Err(PRIVATE),
             "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => {
-                return Err(
-                    "is a request for a certificate: give the certificate, or the public key",
-                );
+                return Err("is a certificate request: give the certificate, or the public key");
             }
             label if label.starts_with("PGP") => {
                 return Err("is an OpenPGP key, which cannot sign JWTs");
@@ -156,7 +155,7 @@ fn blocks(mut text: &str) -> Result<Vec<PublicKey>, &'static str> {
     }
 }
 
-const SSH: &str = "is a public key of OpenSSH: convert it (ssh-keygen -e -m PKCS8 -f key.pub)";
+const SSH: &str = "is an OpenSSH public key: convert it (ssh-keygen -e -m PKCS8 -f key.pub)";
 
 /// Describes a text that is neither PEM nor base64, if its format is recognised.
 fn other_than_a_key(text: &str) -> Option<&'static str> {
@@ -212,7 +211,7 @@ fn content(der: &[u8]) -> Option<&[u8]> {
     (content.len() == length).then_some(content)
 }
 
-/// The content as a DER sequence.
+/// Encodes the content as a DER sequence.
 fn sequence(content: &[u8]) -> Vec<u8> {
     let length = content.len().to_be_bytes();
     let zeros = length.iter().take_while(|&&byte| byte == 0).count();

@@ -199,7 +199,7 @@ fn key_of_each_type_is_parsed_from_pem_and_verifies_only_its_own_algorithm() {
 }
 
 #[test]
-fn secret_verifies_signatures_of_jsonwebtoken_and_refuses_others() {
+fn secret_verifies_signatures_made_by_jsonwebtoken_and_refuses_others() {
     let (ours, other) = (Secret::new("session-secret"), Secret::new("another-secret"));
     for name in ["HS256", "HS384", "HS512"] {
         let alg = Alg::named(name).expect("a known algorithm");
@@ -287,7 +287,7 @@ fn rsa_key_is_parsed_from_spki_and_pkcs1_pem() {
     }
 }
 
-/// A P-256 key, its public key in PEM, a certificate for it in PEM, and a signature of `text`.
+/// A P-256 key pair and a self-signed certificate for it, all in PEM, and a signature of the message `text`.
 struct Sample {
     pem: String,
     certificate: String,
@@ -329,16 +329,13 @@ fn public_key_is_read_in_every_common_form() {
     let one_line = pem.lines().collect::<Vec<_>>().join(" ");
     for (form, bytes) in [
         ("PEM", pem.clone().into_bytes()),
-        (
-            "line ends of Windows",
-            pem.replace('\n', "\r\n").into_bytes(),
-        ),
+        ("CRLF line ends", pem.replace('\n', "\r\n").into_bytes()),
         ("byte order mark", format!("\u{feff}{pem}").into_bytes()),
         ("UTF-16", [&[0xff, 0xfe], &utf16[..]].concat()),
         ("quotes", format!("\"{pem}\"\n").into_bytes()),
         ("escaped line breaks", pem.replace('\n', "\\n").into_bytes()),
         (
-            "escaped line ends of Windows",
+            "escaped CRLF line ends",
             pem.replace('\n', "\\r\\n").into_bytes(),
         ),
         ("spaces for line breaks", one_line.into_bytes()),
@@ -383,7 +380,7 @@ fn public_key_is_read_in_every_common_form() {
 }
 
 #[test]
-fn text_that_is_not_a_public_key_is_described() {
+fn error_says_what_was_found_instead_of_a_public_key() {
     let Sample { pem, private, .. } = Sample::new();
     for (text, want) in [
         (private.as_str(), "is a private key"),
@@ -399,7 +396,7 @@ fn text_that_is_not_a_public_key_is_described() {
         ),
         (
             "-----BEGIN CERTIFICATE REQUEST-----\nAA==\n-----END CERTIFICATE REQUEST-----",
-            "is a request",
+            "is a certificate request",
         ),
         ("ssh-rsa AAAAB3NzaC1yc2E= me@host", "ssh-keygen"),
         ("{\"keys\":[]}", "jwks"),
@@ -418,8 +415,8 @@ fn text_that_is_not_a_public_key_is_described() {
 }
 
 #[test]
-fn coordinates_with_too_many_or_too_few_leading_zeros_are_read() {
-    // One in 256 keys has an x coordinate with a leading zero.
+fn coordinates_with_too_many_or_too_few_leading_zeros_are_accepted() {
+    // One in 256 keys has an x coordinate whose first byte is zero.
     let (jwk, sample) = loop {
         let sample = Sample::new();
         let point = &der(&sample.pem)[27..];
@@ -442,7 +439,7 @@ fn coordinates_with_too_many_or_too_few_leading_zeros_are_read() {
 }
 
 #[test]
-fn object_of_certificates_by_kid_is_a_key_set() {
+fn object_that_maps_kids_to_certificates_is_a_key_set() {
     let (one, other) = (Sample::new(), Sample::new());
     let document = json!({ "one": one.certificate, "other": other.pem });
     let keys = KeySet::from_jwks(document.to_string().as_bytes()).expect("a set");
@@ -497,7 +494,10 @@ fn unusable_key_is_reported_by_its_kid_unless_it_is_for_another_use() {
         keys.describe_unknown("enc"),
         "the key cannot be used: kid enc: its use is enc, not sig"
     );
-    assert_eq!(keys.describe_unknown("x"), "kid is x, and the set has good");
+    assert_eq!(
+        keys.describe_unknown("x"),
+        "kid is x, and the kids in the set are good"
+    );
     let unnamed = json!({ "keys": [rsa_of(2048)] });
     let unnamed = KeySet::from_jwks(unnamed.to_string().as_bytes()).expect("a usable key");
     assert_eq!(
